@@ -1,0 +1,1 @@
+"""The arithmetic: plain functions with one signature in every backend; `reference` is torch."""

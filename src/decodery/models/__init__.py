@@ -1,0 +1,1 @@
+"""Transformer families as plain torch modules; the same definition serves and trains."""

@@ -1,0 +1,1 @@
+"""Between characters and token ids: tokenizers, chat templates, streaming text and stop strings."""
