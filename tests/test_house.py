@@ -18,10 +18,11 @@ ALLOWED: dict[str, set[str]] = {
     "decoding": {"kernels"},
     "text": set(),
     "engine": {"models", "weights", "kernels", "decoding"},
-    "llm": {"engine", "models", "weights", "kernels", "decoding", "text"},
-    "cli": {"llm", "engine", "models", "weights", "kernels", "decoding", "text"},
+    "settings": {"weights"},
+    "llm": {"settings", "engine", "models", "weights", "kernels", "decoding", "text"},
+    "cli": {"llm", "settings", "engine", "models", "weights", "kernels", "decoding", "text"},
 }
-LEAVES = {"errors", "version"}
+LEAVES = {"errors", "version", "progress"}
 ROOTS = {"__init__", "__main__"}
 
 

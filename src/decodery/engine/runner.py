@@ -1,0 +1,67 @@
+"""The model and its cache: batches of tokens in, hidden states and logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from decodery.engine.batch import Batch
+from decodery.models.layers.attention import PagedAttend
+from decodery.models.registry import CausalModel
+
+# Positions whose logits stand in memory at a time when a whole prompt is scored.
+SCORED_AT_ONCE = 64
+
+
+class Runner:
+    """Owns the key/value cache of `pages` pages."""
+
+    def __init__(self, model: CausalModel, pages: int) -> None:
+        self.model = model
+        self._multiple = model.kernels.row_multiple(model.dtype)
+        self._cache = model.kv_shape.allocate(pages, model.dtype, model.device)
+
+    @torch.inference_mode()
+    def hidden(self, batch: Batch) -> Tensor:
+        """Run a batch: copies pages, writes keys and values, and returns `[tokens or more, width]`.
+
+        The token batch is padded to the number of rows at which a row's bits no longer depend on its
+        batch-mates; the padding comes last and is neither written nor seen.
+        """
+        self._copy(batch.copies)
+        model = self.model
+        starts = [chunk.start for chunk in batch.chunks]
+        lengths = [chunk.length for chunk in batch.chunks]
+        plan = model.kernels.plan_attention(
+            [chunk.sequence.pages for chunk in batch.chunks],
+            starts,
+            lengths,
+            heads=model.heads,
+            kv_heads=model.kv_shape.kv_heads,
+            dtype=model.dtype,
+            device=model.device,
+        )
+        tokens = [token for chunk in batch.chunks for token in chunk.tokens]
+        positions = [p for s, n in zip(starts, lengths, strict=True) for p in range(s, s + n)]
+        padding = [0] * (-len(tokens) % self._multiple)
+        return model.hidden(
+            torch.tensor(tokens + padding, device=model.device),
+            torch.tensor(positions + padding, device=model.device),
+            PagedAttend(model.kernels, self._cache, plan),
+        )
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor, indices: Sequence[int]) -> Tensor:
+        """The float32 logits `[len(indices), vocab]` at these rows of `hidden`, padded likewise within."""
+        padded = [*indices, *[indices[0]] * (-len(indices) % self._multiple)]
+        if padded != list(range(len(hidden))):
+            hidden = hidden[torch.tensor(padded, device=hidden.device)]
+        return self.model.logits(hidden)[: len(indices)]
+
+    def _copy(self, copies: Sequence[tuple[int, int]]) -> None:
+        # In order: a page may be given up by one sequence and taken by the next within a step.
+        for source, target in copies:
+            for cache in (self._cache.keys, self._cache.values):
+                cache[:, target] = cache[:, source]

@@ -1,0 +1,32 @@
+"""Rows for tests, without an engine."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+from decodery.decoding.params import GenerationParams
+from decodery.decoding.rows import Row
+
+
+def make_row(
+    prompt: Sequence[int] = (0,),
+    generated: Sequence[int] = (),
+    *,
+    end_ids: Sequence[int] = (),
+    seed: int = 0,
+    **params: Any,
+) -> Row:
+    """A row that has generated these tokens after this prompt."""
+    parameters = GenerationParams(**params)
+    return Row(
+        request=0,
+        params=parameters,
+        seed=seed,
+        streams=tuple(range(parameters.n)),
+        tokens=array("q", [*prompt, *generated]),
+        prompt_length=len(prompt),
+        limit=len(prompt) + (parameters.max_tokens or 10**6),
+        end_ids=frozenset(end_ids),
+    )

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from decodery.decoding.rows import Row, Scores, Verdict
+from decodery.decoding.sampling import SamplingMethod
+from tests.decoding.rows import make_row
+
+
+def judge(rows: list[Row], logits: torch.Tensor, explain: int = 0) -> Verdict:
+    return SamplingMethod().judge(rows, Scores(logits, range(len(rows) + 1)), explain=explain)
+
+
+def random_logits(rows: int, vocab: int = 40) -> torch.Tensor:
+    return torch.randn(rows, vocab, generator=torch.Generator().manual_seed(0)) * 2
+
+
+def test_temperature_zero_takes_the_likeliest_token() -> None:
+    logits = random_logits(3)
+    verdict = judge([make_row(temperature=0)] * 3, logits)
+    assert [s.tokens[0] for s in verdict.survivors] == logits.argmax(-1).tolist()
+
+
+def test_a_row_parts_into_its_streams_and_they_draw_apart() -> None:
+    row = make_row(n=16, seed=5)
+    verdict = judge([row], torch.zeros(1, 1000))
+    assert [s.streams for s in verdict.survivors] == [(i,) for i in range(16)]
+    assert {s.parent for s in verdict.survivors} == {0}
+    assert len({s.tokens for s in verdict.survivors}) > 8
+    alone = judge([make_row(n=1, seed=5)], torch.zeros(1, 1000)).survivors[0]
+    assert verdict.survivors[0].tokens == alone.tokens
+
+
+def test_logprobs_are_of_the_models_own_distribution() -> None:
+    logits = random_logits(2)
+    rows = [make_row(temperature=0.2, top_k=1, logprobs=3, logit_bias={7: 50.0}), make_row(temperature=0)]
+    verdict = judge(rows, logits)
+    (told,) = verdict.survivors[0].logprobs
+    reference = logits[0].double().log_softmax(-1)
+    assert told.token == 7
+    assert told.logprob == pytest.approx(float(reference[7]), abs=1e-5)
+    assert told.rank == int((reference > reference[7]).sum()) + 1
+    best = reference.topk(3)
+    assert [t for t, _ in told.top] == best.indices.tolist()
+    assert [p for _, p in told.top] == pytest.approx(best.values.tolist(), abs=1e-5)
+    assert verdict.survivors[1].logprobs == ()
+
+
+def test_an_end_token_stops_and_the_limit_ends_by_length() -> None:
+    logits = torch.eye(4) * 50
+    rows = [
+        make_row(temperature=0, end_ids=[0]),
+        make_row(temperature=0, max_tokens=1),
+        make_row(temperature=0),
+    ]
+    verdict = judge(rows, logits[:3])
+    assert [s.finish for s in verdict.survivors] == ["stop", "length", None]
+
+
+def test_a_row_without_a_possible_token_fails_alone() -> None:
+    logits = random_logits(3, 4)
+    logits[1] = torch.nan
+    banned = {i: -float("inf") for i in range(4)}
+    rows = [make_row(), make_row(), make_row(logit_bias=banned)]
+    verdict = judge(rows, logits)
+    assert [s.parent for s in verdict.survivors] == [0]
+    reasons = dict(verdict.failures)
+    assert "NaN" in reasons[1]
+    assert "logit_bias" in reasons[2]
+
+
+@dataclass(frozen=True)
+class Counting:
+    left: int
+
+    @property
+    def stopped(self) -> str | None:
+        return "enough" if self.left == 0 else None
+
+    def after(self, token: int) -> Counting:
+        return Counting(self.left - 1)
+
+
+def test_a_watch_ends_its_row_and_forks_with_it() -> None:
+    row = make_row(n=2)
+    row.watch = Counting(2)
+    first = judge([row], random_logits(1)).survivors
+    assert [s.finish for s in first] == [None, None]
+    assert [s.watch for s in first] == [Counting(1), Counting(1)]
+    row.watch = Counting(1)
+    assert [s.finish for s in judge([row], random_logits(1)).survivors] == ["stop", "stop"]
+
+
+def test_what_was_considered_tells_rank_entropy_and_what_was_cut() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.15, 0.1]]))
+    (survivor,) = judge([make_row(top_k=2, logit_bias={1: 9.0})], logits, explain=3).survivors
+    (seen,) = survivor.considered
+    assert seen.token == survivor.tokens[0] == 1
+    assert seen.rank == 2
+    assert seen.entropy == pytest.approx(1.74274, abs=1e-5)
+    assert seen.kept == 2
+    assert [c.token for c in seen.candidates] == [0, 1, 2]
+    assert [c.before for c in seen.candidates] == pytest.approx([0.5, 0.25, 0.15])
+    assert seen.candidates[2].after == 0
+    assert sum(c.after for c in seen.candidates) == pytest.approx(1)
+
+
+def test_nothing_is_considered_unless_asked() -> None:
+    assert judge([make_row()], random_logits(1)).survivors[0].considered == ()
