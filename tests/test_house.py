@@ -19,8 +19,9 @@ ALLOWED: dict[str, set[str]] = {
     "text": set(),
     "engine": {"models", "weights", "kernels", "decoding"},
     "settings": {"weights"},
-    "llm": {"settings", "engine", "models", "weights", "kernels", "decoding", "text"},
-    "cli": {"llm", "settings", "engine", "models", "weights", "kernels", "decoding", "text"},
+    "outputs": {"engine", "decoding", "text"},
+    "llm": {"outputs", "settings", "engine", "models", "weights", "kernels", "decoding", "text"},
+    "cli": {"llm", "outputs", "settings", "engine", "models", "weights", "kernels", "decoding", "text"},
 }
 LEAVES = {"errors", "version", "progress"}
 ROOTS = {"__init__", "__main__"}

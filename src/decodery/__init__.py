@@ -12,10 +12,10 @@ from decodery.version import __version__
 # What needs torch is imported when it is first named.
 _LAZY = {
     "LLM": "decodery.llm",
-    "Completion": "decodery.llm",
-    "RequestOutput": "decodery.llm",
-    "StreamEvent": "decodery.llm",
-    "TextScore": "decodery.llm",
+    "Completion": "decodery.outputs",
+    "RequestOutput": "decodery.outputs",
+    "StreamEvent": "decodery.outputs",
+    "TextScore": "decodery.outputs",
     "TokenLogprobs": "decodery.decoding.rows",
 }
 

@@ -3,156 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from decodery.decoding.params import GenerationParams
-from decodery.decoding.rows import FinishReason, TokenLogprobs
 from decodery.engine.engine import Engine, Observer
 from decodery.engine.limits import Limits
 from decodery.engine.pages import pages_for
-from decodery.engine.request import Event
 from decodery.errors import ParameterError, RequestError
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.select import backend_named
 from decodery.models.registry import CausalModel, load_model
+from decodery.outputs import Collector, RequestOutput, StreamEvent, TextScore
 from decodery.settings import available_memory, dtype_named, memory_size
 from decodery.text.chat import render_chat
-from decodery.text.detokenizer import TextState, start
+from decodery.text.detokenizer import start
 from decodery.text.tokenizer import Tokenizer
 from decodery.weights.checkpoint import Checkpoint, open_checkpoint
 from decodery.weights.sources import Progress, resolve
 
 Prompt = str | Sequence[int]
 Message = Mapping[str, Any]
-
-
-@dataclass(slots=True)
-class Completion:
-    """One generated text. `token_ids` include the end token or the tokens of the stop string that ended it.
-
-    `stop_reason` is the stop string or the end token's id when `finish_reason` is "stop".
-    `cumulative_logprob` is the sum of the tokens' log-probabilities, when `logprobs` were asked for.
-    """
-
-    index: int
-    text: str
-    token_ids: list[int]
-    finish_reason: FinishReason
-    stop_reason: str | int | None = None
-    logprobs: list[TokenLogprobs] | None = None
-
-    @property
-    def cumulative_logprob(self) -> float | None:
-        """The log-probability of all the tokens under the model's own distribution."""
-        return None if self.logprobs is None else sum(t.logprob for t in self.logprobs)
-
-
-@dataclass(slots=True)
-class RequestOutput:
-    """What came of one prompt. `seed` repeats it; `error` says why it failed, and then the rest is what there
-    was until then."""
-
-    prompt: str | None
-    prompt_token_ids: list[int]
-    completions: list[Completion]
-    seed: int
-    prompt_logprobs: list[TokenLogprobs | None] | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StreamEvent:
-    """What a step added to one completion: `text` never ends inside a character or a possible stop string."""
-
-    index: int
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[TokenLogprobs, ...] = ()
-    finish_reason: FinishReason | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TextScore:
-    """The log-probability of each token of a text given those before it; the first has none."""
-
-    token_ids: list[int]
-    logprobs: list[float | None]
-
-    @property
-    def total(self) -> float:
-        """The log-probability of the text after its first token."""
-        return sum(x for x in self.logprobs if x is not None)
-
-    @property
-    def perplexity(self) -> float:
-        """exp of the mean negative log-probability; infinite for a single token."""
-        count = len(self.logprobs) - 1
-        return float(torch.tensor(-self.total / count, dtype=torch.float64).exp()) if count else float("inf")
-
-
-@dataclass(slots=True)
-class _Stream:
-    pieces: list[str] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
-    finish: FinishReason | None = None
-    stop_reason: str | int | None = None
-
-
-class _Collector:
-    """Gathers a request's events into its output, and into stream events not yet taken."""
-
-    def __init__(self, prompt: str | None, ids: list[int], params: GenerationParams, seed: int) -> None:
-        self.params = params
-        self.streams = [_Stream() for _ in range(params.n)]
-        self.output = RequestOutput(prompt, ids, [], seed)
-        self.pending: deque[StreamEvent] = deque()
-
-    @property
-    def done(self) -> bool:
-        return all(s.finish is not None for s in self.streams)
-
-    def take(self, event: Event) -> None:
-        stream = self.streams[event.stream]
-        state = event.watch
-        text = ""
-        if isinstance(state, TextState):
-            # An end token is not part of the text, and the state was not shown it.
-            ended_by_token = event.finish == "stop" and state.stopped is None
-            text = ("" if ended_by_token else state.piece) + (state.flush() if event.finish else "")
-            if event.finish == "stop":
-                stream.stop_reason = event.tokens[-1] if ended_by_token else state.stopped
-        stream.pieces.append(text)
-        stream.tokens += event.tokens
-        stream.logprobs += event.logprobs
-        stream.finish = event.finish
-        if event.prompt_logprobs is not None:
-            self.output.prompt_logprobs = list(event.prompt_logprobs)
-        if event.error is not None:
-            self.output.error = event.error
-        self.pending.append(StreamEvent(event.stream, text, event.tokens, event.logprobs, event.finish))
-
-    def finished(self) -> RequestOutput:
-        wants = self.params.logprobs is not None
-        self.output.completions = [
-            Completion(
-                index=index,
-                text="".join(stream.pieces),
-                token_ids=stream.tokens,
-                finish_reason=stream.finish or "abort",
-                stop_reason=stream.stop_reason,
-                logprobs=stream.logprobs if wants else None,
-            )
-            for index, stream in enumerate(self.streams)
-        ]
-        return self.output
 
 
 class LLM:
@@ -191,11 +66,14 @@ class LLM:
         with open_checkpoint(resolve(model, revision=revision, token=token, progress=progress)) as checkpoint:
             self.tokenizer = _tokenizer(checkpoint)
             self.model: CausalModel = load_model(
-                checkpoint, dtype=dtype_named(dtype, checkpoint), kernels=kernels
+                checkpoint,
+                dtype=dtype_named(dtype, checkpoint),
+                kernels=kernels,
+                context_length=context_length,
             )
-        limits = _limits(self.model, context_length, kv_memory, token_budget, max_sequences, prefix_cache)
+        limits = _limits(self.model, kv_memory, token_budget, max_sequences, prefix_cache)
         self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
-        self._collectors: dict[int, _Collector] = {}
+        self._collectors: dict[int, Collector] = {}
 
     def generate(
         self,
@@ -296,7 +174,7 @@ class LLM:
         )
         request = self.engine.add(ids, params, watch)
         text = prompt if isinstance(prompt, str) else None
-        self._collectors[request] = _Collector(text, ids, params, self.engine.seed_of(request))
+        self._collectors[request] = Collector(text, ids, params, self.engine.seed_of(request))
         return request
 
     def _drop(self, request: int) -> None:
@@ -342,25 +220,19 @@ def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 def _limits(
     model: CausalModel,
-    context_length: int | None,
     kv_memory: int | str | None,
     token_budget: int,
     max_sequences: int,
     prefix_cache: bool,
 ) -> Limits:
-    context = model.context_length if context_length is None else context_length
-    if not 1 <= context <= model.context_length:
-        raise ParameterError(
-            f"context_length must be from 1 to the model's own {model.context_length}, not {context}"
-        )
     page_bytes = model.kv_shape.bytes_per_token(model.dtype) * PAGE_SIZE
     if kv_memory is None:
-        pages = min(available_memory() // 4 // page_bytes, 8 * pages_for(context))
+        pages = min(available_memory() // 4 // page_bytes, 8 * pages_for(model.context_length))
     else:
         pages = memory_size(kv_memory) // page_bytes
         if pages < 1:
             raise ParameterError(f"kv_memory of {kv_memory} holds no page; one takes {page_bytes} bytes")
-    return Limits(max(pages, 1), page_bytes, context, token_budget, max_sequences, prefix_cache)
+    return Limits(max(pages, 1), page_bytes, model.context_length, token_budget, max_sequences, prefix_cache)
 
 
 def _listed(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

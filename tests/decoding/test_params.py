@@ -72,7 +72,8 @@ def test_lists_and_mappings_become_one_canonical_immutable_form() -> None:
     assert params.stop == ("x",)
     assert params.stop_token_ids == (3, 4)
     assert params.logit_bias == ((2, -INF), (7, 1.0))
-    assert params == params.replace() and hash(params) == hash(params.replace())
+    assert params == params.replace()
+    assert hash(params) == hash(params.replace())
 
 
 def test_replace_validates_and_refuses_unknown_names() -> None:

@@ -21,7 +21,7 @@ TABLE: list[tuple[dict[str, Any], list[int], list[int], list[int], list[float], 
     ({"temperature": 0.0, "top_k": 1, "top_p": 0.1, "min_p": 0.9}, [0], [], [], [1, 2, 3], [1, 2, 3]),
     ({"top_k": 2}, [0], [], [], [1, 4, 3, 2], [CUT, 4, 3, CUT]),
     ({"top_k": 2}, [0], [], [], [3, 4, 3, 2], [3, 4, 3, CUT]),
-    # Probabilities 0.5, 0.25, 0.125, 0.125: the fewest that reach 0.7 are two, 0.75 still two, 0.76 three and its tie.
+    # Probabilities 0.5, 0.25, 0.125, 0.125: two reach 0.7, and three, with a tie, reach 0.76.
     ({"top_p": 0.7}, [0], [], [], [math.log(x) for x in (4, 2, 1, 1)], [math.log(4), math.log(2), CUT, CUT]),
     ({"top_p": 0.76}, [0], [], [], [math.log(x) for x in (4, 2, 1, 1)], [math.log(x) for x in (4, 2, 1, 1)]),
     ({"top_p": 1e-9}, [0], [], [], [1, 2, 3], [CUT, CUT, 3]),

@@ -185,6 +185,8 @@ class Engine:
             self._scheduler.settle(sequence, known + survivor.keep)
         place = request.sequences.index(parent)
         if not alive:
+            # Settled first, so that its pages can be reused.
+            self._scheduler.settle(parent, known)
             self._scheduler.free(parent)
         request.sequences[place : place + 1] = sequences if alive else []
         return [self._event(request, survivor) for survivor in survivors]

@@ -50,7 +50,7 @@ class Limits:
         """The most pages that the request holds when it runs alone."""
         total = pages_for(self.token_limit(prompt, params) - 1)
         # After a preemption, only the prefix cache lets streams share the prompt's pages again.
-        shared = min((prompt - 1) // PAGE_SIZE, total) if self.prefix_cache or params.n == 1 else 0
+        shared = min(prompt // PAGE_SIZE, total) if self.prefix_cache or params.n == 1 else 0
         return shared + params.n * (total - shared)
 
 

@@ -94,9 +94,7 @@ class Scheduler:
         return undisturbed
 
     def _chunks(self, request: Request, budget: int, drafts: Drafts, *, alone: bool) -> list[Chunk]:
-        behind = self._turn(request)
-        if behind is not None and not behind.pages:
-            self._reuse(request, behind)
+        behind = self._behind(request)
         single = len(request.sequences) == 1
         if single or request.decoding:
             whole = [
@@ -111,10 +109,15 @@ class Scheduler:
         left = behind.known - behind.computed - (0 if single else 1)
         return [Chunk(request, behind, min(left, budget))]
 
-    @staticmethod
-    def _turn(request: Request) -> Sequence | None:
+    def _behind(self, request: Request) -> Sequence | None:
         """The sequence that catches up next. One at a time, so that the next finds its pages to share."""
-        return next((s for s in request.sequences if s.computed < s.known - 1), None)
+        for sequence in request.sequences:
+            if sequence.computed < sequence.known - 1:
+                if not sequence.pages:
+                    self._reuse(request, sequence)
+                if sequence.computed < sequence.known - 1:
+                    return sequence
+        return None
 
     def _reusable(self, request: Request, sequence: Sequence) -> list[int]:
         # Prompt log-probabilities need every position of the prompt to run once.

@@ -1,0 +1,63 @@
+"""What a model asks of the machine: one set of plain functions that every backend offers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from decodery.kernels.plan import AttentionPlan
+
+
+class Kernels(Protocol):
+    """The functions of a backend; a module with these functions is a backend.
+
+    Leading dimensions are free unless a shape is given. A function's error against float64 is at most
+    twice that of `decodery.kernels.reference`, and a row of its result has the same bits whatever the
+    other rows are, once the number of rows is a multiple of `row_multiple(dtype)`.
+    """
+
+    def row_multiple(self, dtype: torch.dtype) -> int:
+        """The number of rows that a token batch is padded to a multiple of."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`x @ weight.T + bias`: x [..., in], weight [out, in], bias [out]."""
+
+    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
+        """The rows of weight [vocabulary, width] that ids [...] name: [..., width]."""
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension."""
+
+    def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotates x [..., heads, dim] by the angles of cos and sin [..., dim / 2]."""
+
+    def swiglu(self, gate_up: Tensor) -> Tensor:
+        """`silu(gate) * up` of [..., 2 * width], the gate first: [..., width]."""
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+        """Attention over whole sequences: q [B, S, H, D], k and v [B, T, Hkv, D], out [B, S, H * D]."""
+
+    def plan_attention(
+        self,
+        page_tables: Sequence[Sequence[int]],
+        starts: Sequence[int],
+        lengths: Sequence[int],
+        *,
+        heads: int,
+        kv_heads: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        sliding_window: int | None = None,
+    ) -> AttentionPlan:
+        """What `write_kv` and `paged_attention` of all the layers of one step need."""
+
+    def write_kv(self, cache_k: Tensor, cache_v: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
+        """Writes k and v [tokens, Hkv, D] into the slots [tokens] of the caches [pages, 16, Hkv, D]."""
+
+    def paged_attention(
+        self, q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, scale: float
+    ) -> Tensor:
+        """Attention of ragged queries [tokens, H, D] over the caches' pages: [tokens, H * D]."""

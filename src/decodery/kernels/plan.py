@@ -1,0 +1,196 @@
+"""How the attention of one step is cut into a few dense calls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PAGE_SIZE = 16
+"""Tokens whose keys and values one page of a cache holds."""
+
+_SHORT_KEYS = (64, 128, 192, 384)
+_KEY_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class AttentionGroup:
+    """Pieces of sequences that share one dense call: `batch` of them, of `rows` query rows and `keys` keys.
+
+    A query row is a (token, head) pair, standing under the K/V head that it reads. `queries`
+    [batch * kv_heads * rows] names rows of q seen as [tokens * heads, dim]; None: all of them in order.
+    `pages` [batch * keys / 16] names the pages to read, `first_page` is where they start when they are
+    one run of consecutive pages. `mask` [batch, 1, rows, keys] is added to the scores.
+    """
+
+    batch: int
+    rows: int
+    keys: int
+    queries: Tensor | None
+    pages: Tensor
+    first_page: int | None
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """One step's attention over paged caches, made once by `plan_attention` and used by every layer.
+
+    `slots` [tokens] says where each token's key and value go (page * 16 + offset). `order`
+    [tokens * heads] names, for each row of the result seen as [tokens * heads, dim], the row in the
+    concatenated results of the groups; None: they stand in order.
+    """
+
+    tokens: int
+    slots: Tensor
+    groups: tuple[AttentionGroup, ...]
+    order: Tensor | None
+
+
+def plan_attention(
+    page_tables: Sequence[Sequence[int]],
+    starts: Sequence[int],
+    lengths: Sequence[int],
+    *,
+    heads: int,
+    kv_heads: int,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    sliding_window: int | None = None,
+) -> AttentionPlan:
+    """Plans a step in which sequence s runs the positions `starts[s] .. starts[s] + lengths[s] - 1`.
+
+    The K/V of sequence s stand in the pages `page_tables[s]`, and its queries (one at least) stand one
+    after the other in the token batch, sequence by sequence. A query sees the keys at its position and
+    before it, with a sliding window only the last `sliding_window` of these. `dtype` is that of the
+    queries and the caches.
+
+    Queries that need few keys are cut from those that need many, and pieces whose padded shapes agree
+    share a call. The heads that share a K/V head become query rows of
+    it, so that keys are read once. The padded shapes are those for which a query's result has the same
+    bits: torch's CPU attention takes 512 keys at a time, and its matrix products sum in one order for the
+    sizes of `_padded_rows` and `_padded_keys`, but not for all the sizes between them. Masked keys then
+    add exact zeros.
+    """
+    members: dict[tuple[int, int], list[_Piece]] = {}
+    slots = []
+    tokens = 0
+    for table, start, length in zip(page_tables, starts, lengths, strict=True):
+        used = torch.tensor(table[: -(-(start + length) // PAGE_SIZE)], dtype=torch.int64)
+        positions = torch.arange(start, start + length)
+        slots.append(used[positions // PAGE_SIZE] * PAGE_SIZE + positions % PAGE_SIZE)
+        for piece in _pieces(tokens, start, length, used):
+            shape = _padded_rows(piece.length * (heads // kv_heads)), _padded_keys(piece.end)
+            members.setdefault(shape, []).append(piece)
+        tokens += length
+    groups = []
+    order = torch.empty(tokens * heads, dtype=torch.int64)
+    done = 0
+    for (rows, keys), pieces in members.items():
+        query, real = _queries(pieces, rows, heads // kv_heads)
+        names = _row_names(pieces, query, heads, kv_heads)
+        real = real[:, None].expand(names.shape)
+        order[names[real]] = torch.arange(done, done + names.numel()).view(names.shape)[real]
+        done += names.numel()
+        names = names.flatten()
+        groups.append(
+            AttentionGroup(
+                batch=len(pieces),
+                rows=rows,
+                keys=keys,
+                queries=None if _is_range(names, len(order)) else names.to(device),
+                pages=torch.cat([_key_pages(piece, keys) for piece in pieces]).to(device),
+                first_page=_run_start(pieces),
+                mask=_mask(pieces, query, keys, sliding_window).to(device, dtype),
+            )
+        )
+    return AttentionPlan(
+        tokens=tokens,
+        slots=torch.cat(slots).to(device),
+        groups=tuple(groups),
+        order=None if _is_range(order, done) else order.to(device),
+    )
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Consecutive queries of one sequence, and the pages of all the keys that they see."""
+
+    first_token: int
+    start: int
+    length: int
+    pages: Tensor
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+
+def _pieces(first_token: int, start: int, length: int, pages: Tensor) -> Iterator[_Piece]:
+    end = start + length
+    while start < end:
+        stop = min(end, _padded_keys(start + 1))
+        yield _Piece(first_token, start, stop - start, pages[: -(-stop // PAGE_SIZE)])
+        first_token += stop - start
+        start = stop
+
+
+def _padded_rows(count: int) -> int:
+    """The query rows of a call: a multiple of 4, in so few sizes that sequences find company."""
+    if count <= 16:
+        return count + -count % 4
+    if count <= 128:
+        return 1 << (count - 1).bit_length()
+    return count + -count % 128
+
+
+def _padded_keys(count: int) -> int:
+    fitting = [keys for keys in _SHORT_KEYS if keys >= count]
+    return fitting[0] if fitting else count + -count % _KEY_BLOCK
+
+
+def _queries(pieces: Sequence[_Piece], rows: int, group_size: int) -> tuple[Tensor, Tensor]:
+    """Which query of its piece each row is, and whether it is real: padding repeats the last one."""
+    query = torch.arange(rows) // group_size
+    lengths = torch.tensor([piece.length for piece in pieces])[:, None]
+    return torch.minimum(query, lengths - 1), query < lengths
+
+
+def _row_names(pieces: Sequence[_Piece], query: Tensor, heads: int, kv_heads: int) -> Tensor:
+    """[batch, kv_heads, rows]: the row of q [tokens * heads, dim] that stands in each row of the call."""
+    group_size = heads // kv_heads
+    first = torch.tensor([piece.first_token for piece in pieces])[:, None]
+    head = torch.arange(kv_heads)[:, None] * group_size + torch.arange(query.shape[1]) % group_size
+    return (first + query)[:, None] * heads + head
+
+
+def _mask(pieces: Sequence[_Piece], query: Tensor, keys: int, sliding_window: int | None) -> Tensor:
+    starts = torch.tensor([piece.start for piece in pieces])[:, None]
+    positions = (starts + query)[:, None, :, None]
+    key = torch.arange(keys)
+    hidden = key > positions
+    if sliding_window is not None:
+        hidden |= key <= positions - sliding_window
+    return torch.zeros(hidden.shape).masked_fill_(hidden, -math.inf)
+
+
+def _key_pages(piece: _Piece, keys: int) -> Tensor:
+    """The piece's pages, then its first one again as padding."""
+    padding = piece.pages[:1].expand(keys // PAGE_SIZE - len(piece.pages))
+    return torch.cat((piece.pages, padding))
+
+
+def _run_start(pieces: Sequence[_Piece]) -> int | None:
+    """The first page of a piece that is alone and whose pages are consecutive."""
+    if len(pieces) > 1:
+        return None
+    pages = pieces[0].pages
+    first = int(pages[0])
+    return first if _is_range(pages - first, len(pages)) else None
+
+
+def _is_range(index: Tensor, size: int) -> bool:
+    return len(index) == size and torch.equal(index, torch.arange(size))

@@ -1,0 +1,144 @@
+"""The torch backend: every kernel in its plainest form that is right, differentiable where it can be."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from decodery.kernels.plan import PAGE_SIZE, AttentionGroup, AttentionPlan, plan_attention
+
+__all__ = [
+    "attention",
+    "embedding",
+    "linear",
+    "paged_attention",
+    "plan_attention",
+    "rms_norm",
+    "rotary",
+    "row_multiple",
+    "swiglu",
+    "write_kv",
+]
+
+
+def row_multiple(dtype: torch.dtype) -> int:
+    """The number of rows that a token batch is padded to a multiple of.
+
+    A float32 matrix product sums a row in one order when the number of rows is a multiple of 4, and in
+    others for 1, 2, 3 or 5 rows: with this padding a row has the same bits in every batch. In bfloat16
+    the order is the same for any number of rows.
+    """
+    return 1 if dtype == torch.bfloat16 else 4
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x @ weight.T + bias`: x [..., in], weight [out, in], bias [out]."""
+    return F.linear(x, weight, bias)
+
+
+def embedding(ids: Tensor, weight: Tensor) -> Tensor:
+    """The rows of weight [vocabulary, width] that ids [...] name: [..., width]."""
+    return F.embedding(ids, weight)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension, computed in float32 at least.
+
+    Zhang and Sennrich, Root Mean Square Layer Normalization (2019), equation 4.
+    """
+    return F.rms_norm(x, (x.shape[-1],), weight, eps)
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates x [..., heads, dim] by the angles of cos and sin [..., dim / 2]; float32 inside.
+
+    Element i turns with element i + dim / 2, as hub checkpoints have it. Su et al., RoFormer (2021),
+    section 3.4.2.
+    """
+    first, second = (x.float() if x.dtype == torch.bfloat16 else x).chunk(2, -1)
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).to(x.dtype)
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """`silu(gate) * up` of [..., 2 * width], the gate first: [..., width]; float32 inside.
+
+    Shazeer, GLU Variants Improve Transformer (2020), equation 6.
+    """
+    gate, up = gate_up.chunk(2, -1)
+    gate = gate.float() if gate.dtype == torch.bfloat16 else gate
+    # Not F.silu: its vector code and its scalar tail differ in the last bit, and what falls into the tail
+    # depends on the number of rows. exp has one code for both.
+    return (gate / (1 + torch.exp(-gate)) * up).to(gate_up.dtype)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """Softmax attention over whole sequences: q [B, S, H, D], k and v [B, T, Hkv, D]; out [B, S, H * D].
+
+    `mask` is added to the scores, [B or 1, H or 1, S, T] in q's dtype; None is causal, with S = T.
+    """
+    out = F.scaled_dot_product_attention(
+        q.transpose(1, 2),
+        k.transpose(1, 2),
+        v.transpose(1, 2),
+        mask,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=q.shape[2] != k.shape[2],
+    )
+    return out.transpose(1, 2).flatten(2)
+
+
+def write_kv(cache_k: Tensor, cache_v: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
+    """Writes k and v [tokens, Hkv, D] into the slots [tokens] of the caches [pages, 16, Hkv, D], in place.
+
+    Slot s is offset s % 16 of page s // 16. k and v may have more rows than there are slots: these are
+    padding and are not written. What is not finite is written as 0, so that a sequence on which a model
+    breaks down cannot reach others: attention multiplies masked values, whoever owns them, by 0.
+    """
+    for cache, values in ((cache_k, k), (cache_v, v)):
+        flat = cache.view(-1, *cache.shape[2:])
+        flat.index_copy_(0, slots, values[: len(slots)].nan_to_num(0.0, 0.0, 0.0))
+
+
+def paged_attention(q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, scale: float) -> Tensor:
+    """Attention of ragged queries [tokens, H, D] over the pages that the plan names: [tokens, H * D].
+
+    The caches [pages, 16, Hkv, D] hold the keys and values of these queries already. q may have more rows
+    than the plan: these are padding, and their result is 0. A query's result has the same bits whatever
+    stands beside it, before it in the same call, or behind it in the cache (`plan_attention` says why).
+    """
+    tokens, heads, dim = q.shape
+    rows = q.reshape(tokens * heads, dim)
+    results = [_grouped(rows, cache_k, cache_v, group, scale) for group in plan.groups]
+    out = results[0] if len(results) == 1 else torch.cat(results)
+    if plan.order is not None:
+        out = out.index_select(0, plan.order)
+    out = out.view(plan.tokens, heads * dim)
+    return out if tokens == plan.tokens else F.pad(out, (0, 0, 0, tokens - plan.tokens))
+
+
+def _grouped(rows: Tensor, cache_k: Tensor, cache_v: Tensor, group: AttentionGroup, scale: float) -> Tensor:
+    kv_heads, dim = cache_k.shape[2:]
+    if group.queries is not None:
+        rows = rows.index_select(0, group.queries)
+    out = F.scaled_dot_product_attention(
+        rows.view(group.batch, kv_heads, group.rows, dim),
+        _gather(cache_k, group).transpose(1, 2),
+        _gather(cache_v, group).transpose(1, 2),
+        group.mask,
+        scale=scale,
+    )
+    return out.reshape(-1, dim)
+
+
+def _gather(cache: Tensor, group: AttentionGroup) -> Tensor:
+    """The group's pages as [batch, keys, kv_heads, dim]; a view of the cache where that is possible."""
+    count = group.keys // PAGE_SIZE
+    first = group.first_page
+    if first is not None and first + count <= len(cache):
+        pages = cache[first : first + count]
+    else:
+        pages = cache.index_select(0, group.pages)
+    return pages.view(group.batch, group.keys, *cache.shape[2:])

@@ -1,0 +1,143 @@
+"""Grouped-query attention, and the two ways in which its queries can meet keys."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from decodery.kernels.backend import Kernels
+from decodery.kernels.plan import PAGE_SIZE, AttentionPlan
+from decodery.models.layers.linear import Linear
+
+
+class Angles(NamedTuple):
+    """Cosines and sines [..., head_dim / 2] of the positions of one forward pass, in float32."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+class Attend(Protocol):
+    """Softmax attention of one layer's queries; the scores are scaled by `1 / sqrt(head_dim)`.
+
+    q [..., heads, head_dim], k and v [..., kv_heads, head_dim], result [..., heads * head_dim]. `bias` is
+    added to the scores.
+    """
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor: ...
+
+
+class DenseAttend:
+    """Causal attention within whole sequences [B, S, ...], for training and scoring; differentiable.
+
+    `keep` [B, S], where given, is False at padding: no other position sees it. `bias` broadcasts to
+    [B, H, S, S].
+    """
+
+    def __init__(self, kernels: Kernels, keep: Tensor | None = None) -> None:
+        self.kernels = kernels
+        self.hidden = None if keep is None else _hidden_keys(keep)
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        scale = 1 / math.sqrt(q.shape[-1])
+        if self.hidden is None and bias is None:
+            return self.kernels.attention(q, k, v, None, scale)
+        hidden = _hidden_keys(q.new_ones(1, q.shape[1])) if self.hidden is None else self.hidden
+        mask = q.new_zeros(()) if bias is None else bias
+        return self.kernels.attention(q, k, v, mask.masked_fill(hidden, -math.inf), scale)
+
+
+def _hidden_keys(keep: Tensor) -> Tensor:
+    """[B, 1, S, S]: what a query must not see. It always sees itself, so that padding has a finite result."""
+    length = keep.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=keep.device).tril()
+    itself = torch.eye(length, dtype=torch.bool, device=keep.device)
+    return ~(causal & (keep.bool()[:, None, :] | itself))[:, None]
+
+
+@dataclass(frozen=True)
+class KVShape:
+    """The keys and values that a model keeps for a token."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+
+    def bytes_per_token(self, dtype: torch.dtype) -> int:
+        return 2 * self.layers * self.kv_heads * self.head_dim * dtype.itemsize
+
+    def allocate(self, pages: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> PagedCache:
+        """A cache of zeros: what is not written yet must be finite, as masked values are multiplied by 0."""
+        shape = (self.layers, pages, PAGE_SIZE, self.kv_heads, self.head_dim)
+        return PagedCache(
+            torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device)
+        )
+
+
+@dataclass(frozen=True)
+class PagedCache:
+    """Keys and values [layers, pages, 16, kv_heads, head_dim] of all the sequences of an engine."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class PagedAttend:
+    """Attention of the ragged token batch [tokens, ...] of one step over a paged cache.
+
+    It runs under `torch.inference_mode` or `torch.no_grad`, since it cannot be differentiated.
+    Each layer first writes the step's keys and values into the slots that the plan names, in place.
+    Rows beyond the plan's tokens are padding: they are not written and their result is 0.
+    """
+
+    def __init__(self, kernels: Kernels, cache: PagedCache, plan: AttentionPlan) -> None:
+        self.kernels = kernels
+        self.plan = plan
+        self.keys = cache.keys.unbind()
+        self.values = cache.values.unbind()
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        if bias is not None:
+            raise NotImplementedError("attention over pages takes no bias")
+        keys, values = self.keys[layer], self.values[layer]
+        self.kernels.write_kv(keys, values, self.plan.slots, k, v)
+        return self.kernels.paged_attention(q, keys, values, self.plan, 1 / math.sqrt(q.shape[-1]))
+
+
+class Attention(nn.Module):
+    """Grouped-query self-attention with rotary positions; q, k and v are one map.
+
+    Ainslie et al., GQA: Training Generalized Multi-Query Transformer Models (2023).
+    """
+
+    def __init__(
+        self,
+        layer: int,
+        width: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        kernels: Kernels,
+        *,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.layer = layer
+        self.heads = heads
+        self.kv_heads = kv_heads
+        self.head_dim = head_dim
+        self.kernels = kernels
+        self.qkv = Linear(width, (heads + 2 * kv_heads) * head_dim, kernels, bias=bias)
+        self.out = Linear(heads * head_dim, width, kernels, bias=bias)
+
+    def forward(self, x: Tensor, angles: Angles, attend: Attend) -> Tensor:
+        heads, kv_heads = self.heads, self.kv_heads
+        qkv = self.qkv(x).view(*x.shape[:-1], heads + 2 * kv_heads, self.head_dim)
+        qk, v = qkv.split_with_sizes((heads + kv_heads, kv_heads), -2)
+        q, k = self.kernels.rotary(qk, *angles).split_with_sizes((heads, kv_heads), -2)
+        out: Tensor = self.out(attend(self.layer, q, k, v))
+        return out

@@ -1,0 +1,21 @@
+"""Normalisation of a row by its own size."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from decodery.kernels.backend import Kernels
+
+
+class RMSNorm(nn.Module):
+    """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension; the weight is not initialised."""
+
+    def __init__(self, width: int, eps: float, kernels: Kernels) -> None:
+        super().__init__()
+        self.kernels = kernels
+        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.kernels.rms_norm(x, self.weight, self.eps)

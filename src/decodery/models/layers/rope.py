@@ -1,0 +1,144 @@
+"""Rotary positions: how fast each pair of a head's elements turns, and its angles at given positions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from decodery.models.layers.attention import Angles
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Pair i turns by `theta ** (-2i / head_dim)` a position (Su et al., RoFormer, 2021, section 3.4.2)."""
+
+    theta: float = 10000.0
+
+    def frequencies(self, head_dim: int, length: int) -> Tensor:
+        """The angle a position of each pair [head_dim / 2], in a context of `length` tokens, in float32."""
+        return 1.0 / self.theta ** _exponents(head_dim)
+
+    def magnitude(self) -> float:
+        """What the cosines and sines are multiplied by."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class LinearRope(Rope):
+    """Every pair turns `factor` times slower (Chen et al., Position Interpolation, 2023)."""
+
+    factor: float = 1.0
+
+    def frequencies(self, head_dim: int, length: int) -> Tensor:
+        return super().frequencies(head_dim, length) / self.factor
+
+
+@dataclass(frozen=True)
+class DynamicRope(Rope):
+    """Theta grows with the context beyond the original one: "dynamic NTK" scaling.
+
+    Only the length of the whole context counts, never how far a sequence has come: keys that are cached
+    with one theta could not be read with another. So a model that is opened for no more than its original
+    context turns as `Rope` does, and one that is opened for more turns at all positions as that length asks.
+    Peng et al., YaRN (2023), sections 3.1 and 3.3.
+    """
+
+    factor: float = 1.0
+    original_length: int = 2048
+
+    def frequencies(self, head_dim: int, length: int) -> Tensor:
+        stretch: float = self.factor * max(length / self.original_length, 1.0) - (self.factor - 1)
+        theta: float = self.theta * stretch ** (head_dim / (head_dim - 2))
+        return 1.0 / theta ** _exponents(head_dim)
+
+
+@dataclass(frozen=True)
+class YarnRope(Rope):
+    """Slow pairs turn `factor` times slower, fast ones as before, and scores sharpen.
+
+    A pair is fast above `beta_fast` turns over the original context, slow below `beta_slow`, and between
+    them it is mixed. `attention_factor` None is the paper's `0.1 ln(factor) + 1`. Peng et al., YaRN (2023).
+    """
+
+    factor: float = 1.0
+    original_length: int = 2048
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float | None = None
+    truncate: bool = True
+
+    def frequencies(self, head_dim: int, length: int) -> Tensor:
+        first, last = self._pair(self.beta_fast, head_dim), self._pair(self.beta_slow, head_dim)
+        if self.truncate:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, head_dim - 1)
+        pair = torch.arange(head_dim // 2, dtype=torch.float32, device="cpu")
+        slow = ((pair - first) / (last - first if last != first else 0.001)).clamp(0, 1)
+        fast = super().frequencies(head_dim, length)
+        return fast / self.factor * slow + fast * (1 - slow)
+
+    def magnitude(self) -> float:
+        return yarn_magnitude(self.factor) if self.attention_factor is None else self.attention_factor
+
+    def _pair(self, turns: float, head_dim: int) -> float:
+        """The pair, as a real number, that makes so many turns over the original context."""
+        wavelength = self.original_length / (turns * 2 * math.pi)
+        return head_dim * math.log(wavelength) / (2 * math.log(self.theta))
+
+
+def yarn_magnitude(factor: float, slope: float = 1.0) -> float:
+    """`0.1 slope ln(factor) + 1` for a stretched context (Peng et al., YaRN, 2023, equation 22)."""
+    return 0.1 * slope * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+@dataclass(frozen=True)
+class Llama3Rope(Rope):
+    """Pairs of long wavelength turn `factor` times slower, those between two bounds are mixed.
+
+    Llama Team, The Llama 3 Herd of Models (2024), section 3.4.2, as its reference code has it.
+    """
+
+    factor: float = 8.0
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0
+    original_length: int = 8192
+
+    def frequencies(self, head_dim: int, length: int) -> Tensor:
+        fast = super().frequencies(head_dim, length)
+        turns = self.original_length * fast / (2 * math.pi)
+        low, high = self.low_frequency_factor, self.high_frequency_factor
+        mix = ((turns - low) / (high - low)).clamp(0, 1)
+        return (1 - mix) * fast / self.factor + mix * fast
+
+
+@dataclass(frozen=True)
+class DividedRope(Rope):
+    """Each pair turns slower by its own divisor, one per pair: how GGUF files store a scaling."""
+
+    divisors: tuple[float, ...] = ()
+
+    def frequencies(self, head_dim: int, length: int) -> Tensor:
+        return super().frequencies(head_dim, length) / torch.tensor(self.divisors, device="cpu")
+
+
+class Rotary:
+    """The angles of positions, for a model that is opened for `length` tokens."""
+
+    def __init__(self, rope: Rope, head_dim: int, length: int) -> None:
+        self.rope = rope
+        self.head_dim = head_dim
+        self.frequencies = rope.frequencies(head_dim, length)
+
+    def __call__(self, positions: Tensor, length: int | None = None) -> Angles:
+        """Angles [..., head_dim / 2] of positions [...]; `length` overrides the length of the context."""
+        frequencies = self.frequencies if length is None else self.rope.frequencies(self.head_dim, length)
+        angles = positions[..., None].float() * frequencies.to(positions.device)
+        magnitude = self.rope.magnitude()
+        return Angles(angles.cos() * magnitude, angles.sin() * magnitude)
+
+
+def _exponents(head_dim: int) -> Tensor:
+    return torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim

@@ -1,0 +1,186 @@
+"""Which model families there are, and how a checkpoint becomes a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from decodery.errors import ModelError
+from decodery.kernels import reference
+from decodery.kernels.backend import Kernels
+from decodery.models import llama
+from decodery.models.layers.attention import Attend, KVShape
+from decodery.models.layers.rope import DynamicRope
+from decodery.models.llama import Llama, LlamaConfig
+from decodery.models.settings import Settings
+from decodery.weights.checkpoint import Checkpoint
+from decodery.weights.names import Rule, load_parameters
+
+
+class CausalModel(Protocol):
+    """What an engine needs of a model."""
+
+    @property
+    def kernels(self) -> Kernels: ...
+
+    @property
+    def kv_shape(self) -> KVShape: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def context_length(self) -> int: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def heads(self) -> int: ...
+
+    def hidden(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """The last layer's normalised states [..., width] of tokens [...] at positions [...]."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores [..., vocab_size] in float32 of hidden states [..., width]."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of model: the names under which checkpoints declare it, and how one of them is read and built.
+
+    `hub` are entries of config.json's `architectures`, `gguf` values of `general.architecture`. `rules` takes
+    the format of the checkpoint; `ignored` are tensors that may be left unused.
+    """
+
+    name: str
+    hub: tuple[str, ...]
+    gguf: tuple[str, ...]
+    read_config: Callable[[Checkpoint], LlamaConfig]
+    build: Callable[[LlamaConfig, Kernels], Llama]
+    rules: Callable[[LlamaConfig, str], Sequence[Rule]]
+    ignored: Callable[[LlamaConfig], Sequence[str]]
+
+
+FAMILIES = (
+    Family(
+        name="llama",
+        hub=("LlamaForCausalLM",),
+        gguf=("llama",),
+        read_config=llama.read_config,
+        build=Llama,
+        rules=llama.rules,
+        ignored=llama.ignored,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint holds, known without reading its weights."""
+
+    family: str
+    architecture: str
+    parameters: int
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    context_length: int
+    vocab_size: int
+    kv_shape: KVShape
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype,
+    kernels: Kernels,
+    device: torch.device | str = "cpu",
+    context_length: int | None = None,
+) -> CausalModel:
+    """Builds the checkpoint's model and fills it with its weights in `dtype`, holding them once.
+
+    `context_length` shortens the model's own; only dynamic rotary scaling lets it be longer. Raises
+    ModelError when the architecture is not supported or a setting is absurd, and CheckpointError when the
+    tensors are not those that the settings promise.
+    """
+    family, _ = find_family(checkpoint)
+    config = family.read_config(checkpoint)
+    if context_length is not None:
+        config = _opened_for(config, context_length)
+    model = _skeleton(family, config, kernels).to(dtype)
+    load_parameters(
+        model, checkpoint, family.rules(config, checkpoint.format), config.layers, family.ignored(config)
+    )
+    return model.to(device).eval().requires_grad_(False)
+
+
+def describe(checkpoint: Checkpoint) -> Description:
+    """What the checkpoint's settings say; raises ModelError as `load_model` does."""
+    family, architecture = find_family(checkpoint)
+    config = family.read_config(checkpoint)
+    model = _skeleton(family, config, reference)
+    return Description(
+        family=family.name,
+        architecture=architecture,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        layers=config.layers,
+        width=config.width,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        head_dim=config.head_dim,
+        context_length=config.context_length,
+        vocab_size=config.vocab_size,
+        kv_shape=model.kv_shape,
+    )
+
+
+def find_family(checkpoint: Checkpoint) -> tuple[Family, str]:
+    """The family of a checkpoint, and the architecture that it declares; ModelError when there is none."""
+    declared = _architecture(checkpoint)
+    for family in FAMILIES:
+        if declared in (family.gguf if checkpoint.format == "gguf" else family.hub):
+            return family, declared
+    known = [name for family in FAMILIES for name in (*family.hub, *family.gguf)]
+    raise ModelError(
+        f"{checkpoint.path}: the architecture {declared} is not supported; supported are {', '.join(known)}"
+    )
+
+
+def _architecture(checkpoint: Checkpoint) -> str:
+    if checkpoint.format == "gguf":
+        return Settings(checkpoint.config, str(checkpoint.path)).text("general.architecture")
+    names = checkpoint.config.get("architectures")
+    if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
+        raise ModelError(f"{checkpoint.path}: config.json must name one architecture under architectures")
+    if checkpoint.config.get("quantization_config"):
+        raise ModelError(
+            f"{checkpoint.path}: config.json has a quantization_config, which is not supported; "
+            "use the unquantised checkpoint or a GGUF file"
+        )
+    return names[0]
+
+
+def _opened_for(config: LlamaConfig, context_length: int) -> LlamaConfig:
+    if context_length < 1:
+        raise ModelError(f"context_length is {context_length}; it must be at least 1")
+    if context_length > config.context_length and not isinstance(config.rope, DynamicRope):
+        raise ModelError(
+            f"context_length is {context_length}, but the model was trained for "
+            f"{config.context_length}; ask for less"
+        )
+    return replace(config, context_length=context_length)
+
+
+def _skeleton(family: Family, config: LlamaConfig, kernels: Kernels) -> Llama:
+    with torch.device("meta"):
+        return family.build(config, kernels)

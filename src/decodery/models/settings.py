@@ -1,0 +1,64 @@
+"""Reading the settings that a checkpoint declares, so that a wrong one is named at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from decodery.errors import ModelError
+
+
+class Settings:
+    """A checkpoint's key-value settings; every reader raises one ModelError that names the key.
+
+    A key that is null counts as missing; a missing key without a default is an error.
+    """
+
+    def __init__(self, values: Mapping[str, Any], source: str) -> None:
+        self.values = values
+        self.source = source
+
+    def has(self, key: str) -> bool:
+        return self.values.get(key) is not None
+
+    def count(self, key: str, default: int | None = None) -> int:
+        """A whole number that is at least 1."""
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self.error(key, "a whole number that is at least 1")
+        return value
+
+    def positive(self, key: str, default: float | None = None) -> float:
+        """A finite number above 0."""
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise self.error(key, "a finite number above 0")
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._value(key, default)
+        if not isinstance(value, bool):
+            raise self.error(key, "true or false")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._value(key, default)
+        if not isinstance(value, str):
+            raise self.error(key, "a string")
+        return value
+
+    def section(self, key: str) -> Settings:
+        """The settings nested under a key; empty when it is missing."""
+        value = self._value(key, {})
+        if not isinstance(value, Mapping):
+            raise self.error(key, "an object")
+        return Settings(value, f"{self.source}, {key}")
+
+    def error(self, key: str, wanted: str) -> ModelError:
+        found = f"is {self.values[key]!r}" if self.has(key) else "is missing"
+        return ModelError(f"{self.source}: {key} {found}; it must be {wanted}")
+
+    def _value(self, key: str, default: Any) -> Any:
+        value = self.values.get(key)
+        return default if value is None else value

@@ -1,0 +1,137 @@
+"""What comes of a request, and how it is gathered from the engine's events."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from decodery.decoding.params import GenerationParams
+from decodery.decoding.rows import FinishReason, TokenLogprobs
+from decodery.engine.request import Event
+from decodery.text.detokenizer import TextState
+
+
+@dataclass(slots=True)
+class Completion:
+    """One generated text. `token_ids` include the end token or the tokens of the stop string that ended it.
+
+    `stop_reason` is the stop string or the end token's id when `finish_reason` is "stop".
+    `cumulative_logprob` is the sum of the tokens' log-probabilities, when `logprobs` were asked for.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason
+    stop_reason: str | int | None = None
+    logprobs: list[TokenLogprobs] | None = None
+
+    @property
+    def cumulative_logprob(self) -> float | None:
+        """The log-probability of all the tokens under the model's own distribution."""
+        return None if self.logprobs is None else sum(t.logprob for t in self.logprobs)
+
+
+@dataclass(slots=True)
+class RequestOutput:
+    """What came of one prompt. `seed` repeats it; `error` says why it failed, and then the rest is what there
+    was until then."""
+
+    prompt: str | None
+    prompt_token_ids: list[int]
+    completions: list[Completion]
+    seed: int
+    prompt_logprobs: list[TokenLogprobs | None] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """What a step added to one completion: `text` never ends inside a character or a possible stop string."""
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextScore:
+    """The log-probability of each token of a text given those before it; the first has none."""
+
+    token_ids: list[int]
+    logprobs: list[float | None]
+
+    @property
+    def total(self) -> float:
+        """The log-probability of the text after its first token."""
+        return sum(x for x in self.logprobs if x is not None)
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean negative log-probability; infinite for a single token."""
+        count = len(self.logprobs) - 1
+        return math.exp(min(-self.total / count, 700)) if count else math.inf
+
+
+@dataclass(slots=True)
+class _Stream:
+    pieces: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    finish: FinishReason | None = None
+    stop_reason: str | int | None = None
+
+
+class Collector:
+    """Gathers a request's events into its output, and into stream events not yet taken."""
+
+    def __init__(self, prompt: str | None, ids: list[int], params: GenerationParams, seed: int) -> None:
+        self.params = params
+        self.streams = [_Stream() for _ in range(params.n)]
+        self.output = RequestOutput(prompt, ids, [], seed)
+        self.pending: deque[StreamEvent] = deque()
+
+    @property
+    def done(self) -> bool:
+        """Whether every stream has ended."""
+        return all(s.finish is not None for s in self.streams)
+
+    def take(self, event: Event) -> None:
+        """Add one event of the request."""
+        stream = self.streams[event.stream]
+        state = event.watch
+        text = ""
+        if isinstance(state, TextState):
+            # An end token is not part of the text, and the state was not shown it.
+            ended_by_token = event.finish == "stop" and state.stopped is None
+            text = ("" if ended_by_token else state.piece) + (state.flush() if event.finish else "")
+            if event.finish == "stop":
+                stream.stop_reason = event.tokens[-1] if ended_by_token else state.stopped
+        stream.pieces.append(text)
+        stream.tokens += event.tokens
+        stream.logprobs += event.logprobs
+        stream.finish = event.finish
+        if event.prompt_logprobs is not None:
+            self.output.prompt_logprobs = list(event.prompt_logprobs)
+        if event.error is not None:
+            self.output.error = event.error
+        self.pending.append(StreamEvent(event.stream, text, event.tokens, event.logprobs, event.finish))
+
+    def finished(self) -> RequestOutput:
+        """The output, once all streams have ended."""
+        wants = self.params.logprobs is not None
+        self.output.completions = [
+            Completion(
+                index=index,
+                text="".join(stream.pieces),
+                token_ids=stream.tokens,
+                finish_reason=stream.finish or "abort",
+                stop_reason=stream.stop_reason,
+                logprobs=stream.logprobs if wants else None,
+            )
+            for index, stream in enumerate(self.streams)
+        ]
+        return self.output

@@ -1,0 +1,78 @@
+"""Streaming text: which characters each new token releases."""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass, replace
+
+from decodery.text.stops import StopMatcher
+from decodery.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    tokenizer: Tokenizer
+    matcher: StopMatcher
+    skip_special_tokens: bool
+    include_stop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TextState:
+    """The text of a sequence up to one token; immutable, so a fork just keeps the state.
+
+    `piece` is the text that the last token released and `stopped` the stop string that was met. The pieces
+    and the last state's `flush()`, joined, are `tokenizer.decode` of all the tokens, cut where the earliest
+    stop string to end begins (or ends, with `include_stop`). Only what may still become a stop string, and
+    the bytes of a character that is not complete, are held back. A step costs as much as its token.
+    """
+
+    piece: str
+    stopped: str | None
+    _rules: _Rules
+    _bytes: bytes
+    _held: str
+    _matching: int
+
+    def after(self, token: int) -> TextState:
+        """The state after one more token; after a stop string nothing is released any more.
+
+        ParameterError when the id is outside the vocabulary.
+        """
+        data = self._rules.tokenizer.token_bytes(token)
+        if self.stopped is not None:
+            return replace(self, piece="")
+        if self._rules.skip_special_tokens and token in self._rules.tokenizer.special_ids:
+            return replace(self, piece="")
+        data = self._bytes + data
+        text, used = codecs.utf_8_decode(data, "replace", False)
+        return self._read(text, data[used:])
+
+    def flush(self) -> str:
+        """What is held back, for a sequence that ends without a stop string; "" after one."""
+        if self.stopped is not None:
+            return ""
+        end = self._read(self._bytes.decode("utf-8", "replace"), b"")
+        return end.piece + end._held
+
+    def _read(self, text: str, left: bytes) -> TextState:
+        state, match = self._rules.matcher.read(self._matching, text)
+        if match is not None:
+            met = self._held + text[: match.end]
+            piece = met if self._rules.include_stop else met[: len(met) - len(match.stop)]
+            return TextState(piece, match.stop, self._rules, b"", "", 0)
+        shown = self._held + text
+        cut = len(shown) - self._rules.matcher.depth(state)
+        return TextState(shown[:cut], None, self._rules, left, shown[cut:], state)
+
+
+def start(
+    tokenizer: Tokenizer,
+    stop: tuple[str, ...] = (),
+    *,
+    skip_special_tokens: bool = True,
+    include_stop: bool = False,
+) -> TextState:
+    """The state before the first generated token. ParameterError for an empty stop string."""
+    rules = _Rules(tokenizer, StopMatcher(stop), skip_special_tokens, include_stop)
+    return TextState("", None, rules, b"", "", 0)

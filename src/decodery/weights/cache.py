@@ -1,0 +1,89 @@
+"""Where fetched models are kept, and which of them are there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class CachedModel:
+    """A model on this machine: `resolve` takes its `name` or `path`; `bytes` is the size of its weights."""
+
+    name: str
+    path: Path
+    bytes: int
+    format: Literal["safetensors", "gguf"]
+
+
+def cache_folder() -> Path:
+    """Our own cache: DECODERY_CACHE, else the platform's user cache; it need not exist yet."""
+    if chosen := os.environ.get("DECODERY_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "decodery"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "decodery"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "decodery"
+
+
+def models_folder() -> Path:
+    """The part of our cache with one folder for each fetched model."""
+    return cache_folder() / "models"
+
+
+def cached_models() -> list[CachedModel]:
+    """The models in our cache and the snapshots in the hub's that hold weights, by name.
+
+    Nothing is opened, so a damaged file is listed too; whatever else lies in these folders is passed over.
+    """
+    return sorted([*_own_models(), *_hub_models()], key=lambda model: (model.name, str(model.path)))
+
+
+def _own_models() -> Iterator[CachedModel]:
+    for folder in _visible_folders(models_folder()):
+        yield from _models_in(folder, folder.name)
+
+
+def _hub_models() -> Iterator[CachedModel]:
+    from huggingface_hub import constants
+
+    for repository in _visible_folders(Path(constants.HF_HUB_CACHE)):
+        kind, _, name = repository.name.partition("--")
+        if kind == "models" and "--" in name:
+            for snapshot in _visible_folders(repository / "snapshots"):
+                yield from _models_in(snapshot, name.replace("--", "/", 1))
+
+
+def _models_in(folder: Path, name: str) -> Iterator[CachedModel]:
+    """The folder itself when it holds safetensors, and each .gguf file in it."""
+    sizes = _file_sizes(folder)
+    shards = [size for file, size in sizes.items() if file.endswith(".safetensors")]
+    if shards and "config.json" in sizes:
+        yield CachedModel(name, folder, sum(shards), "safetensors")
+    ggufs = [file for file in sizes if file.endswith(".gguf")]
+    for file in ggufs:
+        alone = len(ggufs) == 1 and not shards
+        yield CachedModel(name if alone else f"{name}:{file}", folder / file, sizes[file], "gguf")
+
+
+def _visible_folders(folder: Path) -> list[Path]:
+    try:
+        return [entry for entry in sorted(folder.iterdir()) if entry.name[:1] != "." and entry.is_dir()]
+    except OSError:
+        return []
+
+
+def _file_sizes(folder: Path) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    try:
+        for entry in sorted(folder.iterdir()):
+            if entry.is_file():
+                sizes[entry.name] = entry.stat().st_size
+    except OSError:
+        return sizes
+    return sizes

@@ -1,0 +1,126 @@
+"""What a checkpoint is, whatever format its files have: named tensors and the settings that describe them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+
+from decodery.errors import CheckpointError, ModelError
+from decodery.weights.report import listed
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One stored tensor, known without reading it.
+
+    `shape` is in torch order (rows first). `dtype` is torch's name for a plain element type ("float32",
+    "bfloat16", "int64", ...) and GGML's for a block-quantised one ("Q4_1"). `nbytes` counts the stored bytes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+
+
+class Checkpoint(ABC):
+    """Named tensors in memory-mapped files, and the settings stored beside them.
+
+    `config` is config.json's content (safetensors) or the metadata as plain Python values (GGUF);
+    `generation_config` is empty where there is none. A tensor that was read stays valid after `close()`.
+    """
+
+    path: Path
+    format: Literal["safetensors", "gguf"]
+    tensors: Mapping[str, TensorInfo]
+    config: Mapping[str, Any]
+    generation_config: Mapping[str, Any]
+
+    def read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
+        """One tensor, dense and contiguous, in `dtype`.
+
+        When it is stored in `dtype`, the result is a private view of the mapped file: nothing is copied, and
+        writing to it changes no file. Floating point is read only as floating point, integers only as
+        integers. Raises CheckpointError when there is no such tensor, when its type cannot be read as
+        `dtype`, when a quantised block holds a value that is not finite, or when the checkpoint is closed.
+        """
+        info = self.tensors.get(name)
+        if info is None:
+            raise CheckpointError(f"{self.path}: there is no tensor {name}")
+        stored = getattr(torch, info.dtype, None)
+        floating = not isinstance(stored, torch.dtype) or stored.is_floating_point
+        if floating != dtype.is_floating_point:
+            kind = "numbers" if floating else "integers"
+            raise CheckpointError(
+                f"{self.path}: {name} holds {kind} ({info.dtype}) and cannot be read as {dtype}"
+            )
+        return self._read(info, dtype)
+
+    @abstractmethod
+    def _read(self, info: TensorInfo, dtype: torch.dtype) -> torch.Tensor:
+        """`read`, once the name and the kind of type are known to be right."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the files; every later `read` raises CheckpointError."""
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a folder of config.json and safetensors files, a .gguf file, or a folder with one .gguf file.
+
+    Only headers are read. Raises ModelError when nothing there can be a model, and CheckpointError when the
+    files are damaged or contradict each other.
+    """
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.exists():
+        raise ModelError(f"{path}: no such file or folder")
+    if not path.is_file():
+        raise ModelError(f"{path} is neither a folder nor a file")
+    return _open_gguf(path)
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    names = sorted(entry.name for entry in folder.iterdir())
+    if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names):
+        from decodery.weights.safetensors import SafetensorsCheckpoint
+
+        return SafetensorsCheckpoint(folder)
+    gguf = [name for name in names if name.endswith(".gguf")]
+    if len(gguf) == 1:
+        return _open_gguf(folder / gguf[0])
+    if gguf:
+        raise ModelError(f"{folder} holds {len(gguf)} .gguf files; name one of them: {listed(gguf)}")
+    pickles = [name for name in names if name.endswith(PICKLES)]
+    if pickles:
+        raise ModelError(
+            f"{folder} holds its weights as a pickle ({pickles[0]}); no pickle is ever loaded, "
+            "convert it to safetensors"
+        )
+    raise ModelError(f"{folder} holds no weights: neither .safetensors nor .gguf files")
+
+
+def _open_gguf(path: Path) -> Checkpoint:
+    from decodery.weights.gguf import GgufCheckpoint
+
+    if path.suffix == ".safetensors":
+        raise ModelError(f"{path}: give the folder that holds this file and its config.json")
+    if path.suffix in PICKLES:
+        raise ModelError(f"{path} is a pickle; no pickle is ever loaded, convert it to safetensors")
+    return GgufCheckpoint(path)

@@ -1,0 +1,118 @@
+"""Checkpoints from the Hugging Face hub, through its own client and its own cache."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from decodery.errors import ModelError
+from decodery.weights.report import Progress, listed
+
+# What a model needs and nothing else: above all no pickles, and no second copy of the weights.
+WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+UNWANTED = ["*/*", "consolidated*"]
+
+
+def fetch_snapshot(
+    repository: str, revision: str | None, token: str | None, progress: Progress | None
+) -> Path:
+    """The folder of a hub model's config, tokenizer and safetensors files, fetched where they are not cached.
+
+    Raises ModelError when they cannot be had, or when the repository holds no safetensors.
+    """
+    import huggingface_hub as hub
+
+    if progress is not None:
+        progress(f"fetching {repository} from the hub", 0, 0)
+    try:
+        fetched = hub.snapshot_download(
+            repository, revision=revision, token=token, allow_patterns=WANTED, ignore_patterns=UNWANTED
+        )
+    except Exception as error:
+        raise _explained(repository, revision, error) from error
+    folder = Path(fetched)
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{repository} holds no safetensors files; if it has GGUF files, pick one, "
+            f"as in {repository}:Q4_K_M"
+        )
+    return folder
+
+
+def fetch_gguf(
+    repository: str, choice: str, revision: str | None, token: str | None, progress: Progress | None
+) -> Path:
+    """One GGUF file of a hub repository; `choice` is its name, or a part of the name such as "Q4_K_M".
+
+    Raises ModelError when it cannot be had, or when the choice fits no file or several.
+    """
+    import huggingface_hub as hub
+
+    if progress is not None:
+        progress(f"fetching {repository}:{choice} from the hub", 0, 0)
+    try:
+        names = _list_ggufs(repository, revision, token)
+        name = pick_gguf(repository, choice, names)
+        return Path(hub.hf_hub_download(repository, name, revision=revision, token=token))
+    except ModelError:
+        raise
+    except Exception as error:
+        raise _explained(repository, revision, error) from error
+
+
+def pick_gguf(repository: str, choice: str, names: Sequence[str]) -> str:
+    """The one of `names` that is called `choice`, or that has it as a whole part of its name, in any case.
+
+    "Q4_K" is no whole part of "m-Q4_K_M.gguf". Raises ModelError, with the names, when none or several fit.
+    """
+    if choice in names:
+        return choice
+    part = re.compile(rf"(^|[-._/]){re.escape(choice)}([-./]|$)", re.IGNORECASE)
+    fitting = [] if choice.endswith(".gguf") else [name for name in names if part.search(name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise ModelError(f"{repository}: several GGUF files fit {choice}: {listed(fitting)}")
+    raise ModelError(
+        f"{repository} has no GGUF file {choice}; it has {listed(names) if names else 'none at all'}"
+    )
+
+
+def _list_ggufs(repository: str, revision: str | None, token: str | None) -> list[str]:
+    import huggingface_hub as hub
+
+    try:
+        names = hub.HfApi().list_repo_files(repository, revision=revision, token=token)
+    except Exception:
+        names = _cached_files(repository, revision)
+        if not names:
+            raise
+    return [name for name in names if name.endswith(".gguf")]
+
+
+def _cached_files(repository: str, revision: str | None) -> list[str]:
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    reference = folder / "refs" / (revision or "main")
+    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
+    snapshot = folder / "snapshots" / (commit or "main")
+    return sorted(path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*.gguf"))
+
+
+def _explained(repository: str, revision: str | None, error: Exception) -> ModelError:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return ModelError(
+            f"{repository} is gated: accept its terms on the hub and give a token that may read it"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return ModelError(f"the hub has no model {repository}, or it is private and needs a token")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return ModelError(f"{repository} has no revision {revision}")
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return ModelError(f"{repository} is not wholly in the hub's cache, and the hub cannot be reached")
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return ModelError(f"{repository} cannot be fetched from the hub: {reason}")

@@ -1,0 +1,38 @@
+"""Engines over the tiny model, and running them to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from decodery.decoding.params import GenerationParams
+from decodery.engine.engine import Engine
+from decodery.engine.limits import Limits
+from decodery.kernels import PAGE_SIZE
+from decodery.models.registry import CausalModel
+
+Job = tuple[Sequence[int], GenerationParams]
+
+
+def make_engine(
+    model: CausalModel, *, pages: int = 400, end_ids: Sequence[int] = (), **limits: Any
+) -> Engine:
+    """An engine with so many pages."""
+    page_bytes = model.kv_shape.bytes_per_token(model.dtype) * PAGE_SIZE
+    return Engine(model, Limits(pages, page_bytes, model.context_length, **limits), end_ids)
+
+
+def run(engine: Engine, jobs: Sequence[Job]) -> list[list[list[int]]]:
+    """For each job the tokens of each of its streams; integrity is checked at each step."""
+    ids = [engine.add(prompt, params) for prompt, params in jobs]
+    tokens = {(i, stream): list[int]() for i, (_, p) in zip(ids, jobs, strict=True) for stream in range(p.n)}
+    open_streams = set(tokens)
+    while engine.has_work():
+        for event in engine.step():
+            assert (event.request, event.stream) in open_streams, "an ended stream goes on"
+            tokens[event.request, event.stream] += event.tokens
+            if event.finish:
+                open_streams.remove((event.request, event.stream))
+        engine.check_integrity()
+    assert not open_streams
+    return [[tokens[i, stream] for stream in range(p.n)] for i, (_, p) in zip(ids, jobs, strict=True)]

@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import random
+from array import array
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from decodery.decoding.params import GenerationParams
+from decodery.decoding.rows import Method, Proposal, Row, Scores, Survivor, Verdict
+from decodery.decoding.sampling import SamplingMethod
+from decodery.engine.engine import Engine
+from decodery.engine.request import Event
+from decodery.errors import ParameterError, RequestError
+from decodery.models.llama import Llama
+from tests.engine.runs import Job, make_engine, run
+from tests.models.tiny import tiny_model
+
+VOCAB = 97
+
+
+@pytest.fixture(scope="module")
+def model() -> Llama:
+    return tiny_model(max_position_embeddings=1024)
+
+
+def mixed_jobs() -> list[Job]:
+    """32 requests of 1 to 600 tokens; a third share a long beginning; every processor is used."""
+    rng = random.Random(0)
+    shared = [rng.randrange(VOCAB) for _ in range(300)]
+    variants: list[dict[str, object]] = [
+        {"temperature": 0},
+        {"temperature": 0, "repetition_penalty": 1.3},
+        {"temperature": 0.8, "top_p": 0.9},
+        {"temperature": 1.2, "top_k": 20, "presence_penalty": 0.4},
+        {"min_p": 0.05, "frequency_penalty": 0.3},
+        {"temperature": 0.7, "n": 3},
+        {"logit_bias": {5: 2.0}, "min_tokens": 4, "stop_token_ids": [5]},
+        {},
+    ]
+    jobs: list[Job] = []
+    lengths = [1, 2, 15, 16, 17, 600, 33, 64, 128, 129, 300, 350]
+    for i in range(32):
+        length = lengths[i % len(lengths)]
+        own = [rng.randrange(VOCAB) for _ in range(length)]
+        prompt = [*shared[: length * 3 // 4], *own[: length - length * 3 // 4]] if i % 3 == 0 else own
+        params = GenerationParams(max_tokens=rng.randrange(4, 40), seed=i, **variants[i % len(variants)])  # type: ignore[arg-type]
+        jobs.append((prompt, params))
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def alone(model: Llama) -> list[list[list[int]]]:
+    return [run(make_engine(model), [job])[0] for job in mixed_jobs()]
+
+
+def test_batched_equals_alone(model: Llama, alone: list[list[list[int]]]) -> None:
+    assert run(make_engine(model, pages=2000), mixed_jobs()) == alone
+
+
+def test_any_order_equals_alone(model: Llama, alone: list[list[list[int]]]) -> None:
+    order = list(range(32))
+    random.Random(1).shuffle(order)
+    jobs = mixed_jobs()
+    shuffled = run(make_engine(model, pages=2000), [jobs[i] for i in order])
+    assert shuffled == [alone[i] for i in order]
+
+
+def test_a_token_budget_of_16_equals_alone(model: Llama, alone: list[list[list[int]]]) -> None:
+    assert run(make_engine(model, pages=2000, token_budget=16), mixed_jobs()) == alone
+
+
+@pytest.mark.parametrize("prefix_cache", [True, False])
+def test_preemption_equals_alone(model: Llama, alone: list[list[list[int]]], prefix_cache: bool) -> None:
+    limits = make_engine(model, prefix_cache=prefix_cache).limits
+    fewest = max(limits.pages_needed(len(prompt), params) for prompt, params in mixed_jobs())
+    preemptions = 0
+    for spare in range(6):
+        engine = make_engine(model, pages=fewest + spare, token_budget=64, prefix_cache=prefix_cache)
+        assert run(engine, mixed_jobs()) == alone
+        preemptions += engine.preemptions
+    assert preemptions > 0, "the test needs scarcer pages"
+
+
+def test_prefix_hits_equal_alone(model: Llama, alone: list[list[list[int]]]) -> None:
+    engine = make_engine(model, pages=2000)
+    assert run(engine, mixed_jobs()) == alone
+    assert run(engine, mixed_jobs()) == alone
+    assert run(make_engine(model, pages=2000, prefix_cache=False), mixed_jobs()) == alone
+
+
+def test_arrivals_over_time_equal_alone(model: Llama, alone: list[list[list[int]]]) -> None:
+    engine = make_engine(model, pages=300, token_budget=100)
+    jobs = mixed_jobs()
+    rng = random.Random(2)
+    tokens: dict[int, list[list[int]]] = {}
+    todo = list(range(32))
+    while todo or engine.has_work():
+        if todo and rng.random() < 0.5:
+            prompt, params = jobs[todo.pop(0)]
+            tokens[engine.add(prompt, params)] = [[] for _ in range(params.n)]
+        for event in engine.step():
+            tokens[event.request][event.stream] += event.tokens
+    assert list(tokens.values()) == alone
+
+
+def test_a_second_run_of_a_prompt_computes_only_what_is_new(model: Llama) -> None:
+    engine = make_engine(model)
+    prompt = [i % VOCAB for i in range(200)]
+    params = GenerationParams(max_tokens=1, temperature=0)
+    run(engine, [(prompt, params)])
+    engine.add(prompt, params)
+    batch = engine._scheduler.schedule({})
+    assert [chunk.count for chunk in batch.chunks] == [200 - 192]
+
+
+def test_streams_share_the_pages_of_their_prompt(model: Llama) -> None:
+    engine = make_engine(model, pages=20, prefix_cache=False)
+    prompt = [i % VOCAB for i in range(160)]
+    params = GenerationParams(max_tokens=8, n=9, seed=1)
+    with pytest.raises(RequestError, match="kv_memory"):
+        engine.add(prompt, params)
+    sharing = make_engine(model, pages=20)
+    assert len({tuple(s) for s in run(sharing, [(prompt, params)])[0]}) == 9
+
+
+def test_streams_survive_preemption_and_share_again(model: Llama) -> None:
+    jobs: list[Job] = [
+        ([i % 50 for i in range(100)], GenerationParams(max_tokens=40, seed=1)),
+        ([i % 40 for i in range(90)], GenerationParams(max_tokens=40, n=4, seed=2)),
+    ]
+    roomy = run(make_engine(model), jobs)
+    for budget in (8, 64, 512):
+        scarce = make_engine(model, pages=22, token_budget=budget)
+        assert run(scarce, jobs) == roomy
+        assert scarce.preemptions > 0
+
+
+def test_an_aborted_request_leaves_nothing_and_disturbs_nobody(model: Llama) -> None:
+    job: Job = ([1, 2, 3] * 20, GenerationParams(max_tokens=12, seed=3))
+    expected = run(make_engine(model), [job])[0][0]
+    engine = make_engine(model)
+    kept = engine.add(*job)
+    dropped = engine.add([4] * 100, GenerationParams(max_tokens=50, n=2))
+    waiting = engine.add([5] * 100, GenerationParams())
+    tokens: list[int] = []
+    for step in range(100):
+        for event in engine.step():
+            assert event.request == kept or step < 3
+            if event.request == kept:
+                tokens += event.tokens
+        if step == 2:
+            engine.abort(dropped)
+            engine.abort(waiting)
+            engine.abort(waiting)
+        engine.check_integrity()
+    assert tokens == expected
+    assert not engine.has_work()
+    assert engine._scheduler.pages.available == 400
+
+
+def test_prompt_logprobs_are_the_same_whole_and_chunked(model: Llama) -> None:
+    prompt = [i * 7 % VOCAB for i in range(150)]
+    params = GenerationParams(max_tokens=1, temperature=0, prompt_logprobs=2)
+    told = []
+    for budget in (512, 16):
+        engine = make_engine(model, token_budget=budget)
+        for _ in range(2):
+            engine.add(prompt, params)
+            event: Event | None = None
+            while engine.has_work():
+                event = next(iter(engine.step()), None)
+            assert event is not None
+            told.append(event.prompt_logprobs)
+    assert all(t == told[0] for t in told)
+    assert told[0] is not None
+    with torch.no_grad():
+        reference = model(torch.tensor([prompt])).double().log_softmax(-1)[0]
+    assert told[0][0] is None
+    for position, entry in enumerate(told[0][1:], 1):
+        assert entry is not None
+        assert entry.token == prompt[position]
+        assert entry.logprob == pytest.approx(float(reference[position - 1, entry.token]), abs=1e-4)
+        assert len(entry.top) == 2
+
+
+def test_a_prompt_as_long_as_the_context_gets_one_token(model: Llama) -> None:
+    prompt = [1] * model.context_length
+    assert [len(s) for s in run(make_engine(model), [(prompt, GenerationParams(max_tokens=5))])[0]] == [1]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params", "match"),
+    [
+        ([], {}, "empty"),
+        ([VOCAB], {}, "token 97"),
+        ([-1], {}, "token -1"),
+        ([1] * 1025, {}, "context"),
+        ([1] * 500, {"max_tokens": 400}, "kv_memory of at least"),
+        ([1], {"n": 257}, "n is 257"),
+        ([1], {"logit_bias": {VOCAB: 1.0}}, "logit_bias"),
+        ([1], {"stop_token_ids": [VOCAB]}, "stop_token_ids"),
+    ],
+)
+def test_what_can_never_run_is_refused_at_once(
+    model: Llama, prompt: list[int], params: dict[str, object], match: str
+) -> None:
+    engine = make_engine(model, pages=40)
+    with pytest.raises((RequestError, ParameterError), match=match) as error:
+        engine.add(prompt, GenerationParams(**params))  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+    assert not engine.has_work()
+
+
+def test_the_figure_of_a_refusal_would_fit(model: Llama) -> None:
+    params = GenerationParams(max_tokens=400, n=3, temperature=0)
+    prompt = [1] * 500
+    needed = make_engine(model).limits.pages_needed(len(prompt), params)
+    with pytest.raises(RequestError):
+        make_engine(model, pages=needed - 1).add(prompt, params)
+    assert len(run(make_engine(model, pages=needed), [(prompt, params)])[0][0]) == 400
+
+
+def test_a_request_whose_scores_are_not_numbers_fails_alone(model: Llama) -> None:
+    engine = make_engine(model)
+    banned = {i: -float("inf") for i in range(VOCAB)}
+    good = engine.add([1, 2], GenerationParams(max_tokens=3, seed=0))
+    bad = engine.add([1, 2], GenerationParams(n=2, logit_bias=banned))
+    events: list[Event] = []
+    while engine.has_work():
+        events += engine.step()
+        engine.check_integrity()
+    assert [(e.finish, e.stream) for e in events if e.request == bad] == [("error", 0), ("error", 1)]
+    assert sum(len(e.tokens) for e in events if e.request == good) == 3
+
+
+def test_the_observer_sees_every_choice_and_changes_none(model: Llama) -> None:
+    job: Job = ([3, 4, 5], GenerationParams(max_tokens=6, top_k=5, seed=9, n=2))
+    expected = run(make_engine(model), [job])[0]
+    engine = make_engine(model)
+    seen: list[Event] = []
+    engine.observer = seen.append
+    assert run(engine, [job])[0] == expected
+    for stream in range(2):
+        choices = [c for e in seen if e.stream == stream for c in e.considered]
+        assert [c.token for c in choices] == expected[stream]
+        assert all(c.kept >= 5 and len(c.candidates) >= 10 for c in choices)
+
+
+class Drafting:
+    """Drafts the next tokens of a known text, right or wrong, and keeps what greedy decoding agrees with."""
+
+    def __init__(self, truth: Sequence[int], wrong_from: int) -> None:
+        self.truth = truth
+        self.wrong_from = wrong_from
+        self.kept: list[int] = []
+
+    def propose(self, rows: Sequence[Row]) -> Proposal:
+        drafts = []
+        for row in rows:
+            ahead = list(self.truth[row.generated : row.generated + 5])
+            drafts.append(tuple(t if i < self.wrong_from else (t + 1) % VOCAB for i, t in enumerate(ahead)))
+        self.proposed = drafts
+        return Proposal(drafts)
+
+    def judge(self, rows: Sequence[Row], scores: Scores, *, explain: int = 0) -> Verdict:
+        survivors = []
+        for i, row in enumerate(rows):
+            best = scores.logits[scores.offsets[i] : scores.offsets[i + 1]].argmax(-1).tolist()
+            drafts = self.proposed[i][: len(best) - 1] if len(best) > 1 else ()
+            keep = next((k for k, d in enumerate(drafts) if d != best[k]), len(drafts))
+            tokens = tuple(best[: keep + 1])
+            self.kept.append(keep)
+            finish = "length" if len(row.tokens) + len(tokens) >= row.limit else None
+            survivors.append(Survivor(i, tokens, row.streams, keep, finish))
+        return Verdict(survivors)
+
+
+def run_with(engine: Engine, method: Method, job: Job) -> list[int]:
+    engine.add(*job)
+    (request,) = engine._requests.values()
+    request.method = method
+    tokens: list[int] = []
+    while engine.has_work():
+        for event in engine.step():
+            tokens += event.tokens
+        engine.check_integrity()
+    return tokens
+
+
+@pytest.mark.parametrize("wrong_from", [0, 2, 5])
+def test_drafts_are_run_judged_and_rewound_without_a_trace(model: Llama, wrong_from: int) -> None:
+    job: Job = ([7, 8, 9] * 9, GenerationParams(max_tokens=40, temperature=0))
+    expected = run(make_engine(model), [job])[0][0]
+    method = Drafting(expected, wrong_from)
+    assert run_with(make_engine(model), method, job) == expected
+    assert max(method.kept) == wrong_from
+
+
+class Reshuffling:
+    """Greedy, but each step two copies of every row are made and all but the first two dropped."""
+
+    def propose(self, rows: Sequence[Row]) -> Proposal:
+        return Proposal([()] * len(rows))
+
+    def judge(self, rows: Sequence[Row], scores: Scores, *, explain: int = 0) -> Verdict:
+        survivors = []
+        for i, row in enumerate(rows):
+            token = int(scores.logits[scores.offsets[i]].argmax())
+            finish = "length" if len(row.tokens) + 1 >= row.limit else None
+            survivors += [Survivor(i, (token,), (0,), 0, finish)] * 2
+        return Verdict(survivors[-2:])
+
+
+def test_forked_and_dropped_rows_compute_what_one_would(model: Llama) -> None:
+    job: Job = ([7, 8, 9] * 9, GenerationParams(max_tokens=40, temperature=0))
+    expected = run(make_engine(model), [job])[0][0]
+    tokens = run_with(make_engine(model), Reshuffling(), job)
+    assert tokens[::2] == tokens[1::2] == expected
+
+
+def test_a_fork_leaves_its_parent_unchanged(model: Llama) -> None:
+    rows = SamplingMethod()
+    assert rows.propose([]).drafts == []
+    engine = make_engine(model)
+    one = run(engine, [([5] * 20, GenerationParams(max_tokens=30, n=1, seed=4))])[0][0]
+    many = run(engine, [([5] * 20, GenerationParams(max_tokens=30, n=5, seed=4))])[0]
+    assert many[0] == one
+    assert array("q", one).tolist() == one

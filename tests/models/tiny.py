@@ -1,0 +1,122 @@
+"""Tiny random Llama models for tests: built in memory, as a hub folder, as a GGUF file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from decodery.kernels import reference
+from decodery.models.llama import Llama, LlamaConfig
+
+HUB: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+}
+
+
+def tiny_model(dtype: torch.dtype = torch.float32, seed: int = 0, **overrides: Any) -> Llama:
+    """A Llama with random weights; overrides are keys of a hub config.json."""
+    model = Llama(LlamaConfig.from_hub({**HUB, **overrides}), reference)
+    _randomise(model, seed)
+    return model.to(dtype).eval().requires_grad_(False)
+
+
+def tiny_llama_folder(path: Path, seed: int = 0, **overrides: Any) -> Path:
+    """A hub folder (config.json, model.safetensors) as transformers writes it; overrides are config.json keys."""
+    from transformers import LlamaConfig as HubConfig
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM(HubConfig(**{**HUB, **overrides}))
+    _randomise(model, seed)
+    model.save_pretrained(path)
+    return path
+
+
+def tiny_llama_gguf(path: Path, folder: Path, metadata: Mapping[str, Any] | None = None) -> Path:
+    """The F32 GGUF file of a folder of `tiny_llama_folder`; metadata are further keys of its header."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_key_length(config["head_dim"])
+    writer.add_value_length(config["head_dim"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    writer.add_rope_dimension_count(config["head_dim"])
+    for key, value in (metadata or {}).items():
+        writer.add_key_value(key, value, gguf.GGUFValueType.get_type(value))
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+        part = name.split(".")[-2]
+        stored = _permute(tensor, heads[part]) if part in heads else tensor
+        writer.add_tensor(_gguf_name(name), stored.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _randomise(model: torch.nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if name.endswith("norm.weight"):
+                parameter.copy_(1 + 0.1 * noise)
+            elif parameter.dim() == 1:
+                parameter.copy_(0.1 * noise)
+            else:
+                parameter.copy_(noise * 1.5 * parameter.shape[-1] ** -0.5)
+
+
+def _permute(tensor: Tensor, heads: int) -> Tensor:
+    """The order of rows in which GGUF files hold queries and keys: the halves of a head interleaved."""
+    halves = tensor.reshape(heads, 2, -1, *tensor.shape[1:])
+    return halves.transpose(1, 2).reshape(tensor.shape).contiguous()
+
+
+GGUF_NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def _gguf_name(name: str) -> str:
+    stem, kind = name.rsplit(".", 1)
+    if not stem.startswith("model.layers."):
+        return f"{GGUF_NAMES[stem]}.{kind}"
+    _, _, layer, part = stem.split(".", 3)
+    return f"blk.{layer}.{GGUF_NAMES[part]}.{kind}"
