@@ -40,7 +40,7 @@ def tiny_model(dtype: torch.dtype = torch.float32, seed: int = 0, **overrides: A
 
 
 def tiny_llama_folder(path: Path, seed: int = 0, **overrides: Any) -> Path:
-    """A hub folder (config.json, model.safetensors) as transformers writes it; overrides are config.json keys."""
+    """A hub folder as transformers writes it, with random weights; overrides are keys of its config.json."""
     from transformers import LlamaConfig as HubConfig
     from transformers import LlamaForCausalLM
 

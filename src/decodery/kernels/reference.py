@@ -27,9 +27,9 @@ def row_multiple(dtype: torch.dtype) -> int:
 
     A float32 matrix product sums a row in one order when the number of rows is a multiple of 4, and in
     others for 1, 2, 3 or 5 rows: with this padding a row has the same bits in every batch. In bfloat16
-    the order is the same for any number of rows.
+    only a single row is summed in another order than two and more.
     """
-    return 1 if dtype == torch.bfloat16 else 4
+    return 2 if dtype == torch.bfloat16 else 4
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -123,13 +123,14 @@ def _grouped(rows: Tensor, cache_k: Tensor, cache_v: Tensor, group: AttentionGro
     kv_heads, dim = cache_k.shape[2:]
     if group.queries is not None:
         rows = rows.index_select(0, group.queries)
-    out = F.scaled_dot_product_attention(
-        rows.view(group.batch, kv_heads, group.rows, dim),
-        _gather(cache_k, group).transpose(1, 2),
-        _gather(cache_v, group).transpose(1, 2),
-        group.mask,
-        scale=scale,
-    )
+    q = rows.view(group.batch, kv_heads, group.rows, dim)
+    k, v = _gather(cache_k, group).transpose(1, 2), _gather(cache_v, group).transpose(1, 2)
+    if group.batch * kv_heads > 1:
+        out = F.scaled_dot_product_attention(q, k, v, group.mask, scale=scale)
+    else:
+        # torch cuts a lone head's matrix products between its threads, which sums them in another order.
+        twice = (part.expand(2, -1, -1, -1) for part in (q, k, v, group.mask))
+        out = F.scaled_dot_product_attention(*twice, scale=scale)[:1]
     return out.reshape(-1, dim)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from decodery.errors import CheckpointError
 from decodery.weights.checkpoint import Checkpoint, TensorInfo
+from decodery.weights.dequantize import STEP
 from decodery.weights.report import listed
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
@@ -62,8 +63,13 @@ def unpermute(heads: int) -> Transform:
     """
 
     def undo(tensor: torch.Tensor) -> torch.Tensor:
-        pairs = tensor.reshape(heads, -1, 2, *tensor.shape[1:])
-        return pairs.transpose(1, 2).reshape(tensor.shape)
+        halves = tensor.reshape(heads, -1, 2, *tensor.shape[1:]).transpose(1, 2)
+        undone = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+        # Half a head at a time, for what STEP says of large copies.
+        for source, target in zip(halves, undone.view(halves.shape), strict=True):
+            target[0].copy_(source[0])
+            target[1].copy_(source[1])
+        return undone
 
     return undo
 
@@ -212,9 +218,24 @@ def _initialise_owners(
     for owner in _owners(module, parameter):
         for value in list(owner.parameters(recurse=False)):
             if value.is_meta:
-                _replace(by_value[id(value)], torch.empty_like(value, device="cpu"), module)
+                _replace(by_value[id(value)], _uninitialised(value), module)
         reset: Callable[[], None] = getattr(owner, "reset_parameters")  # noqa: B009  (a Module's type lacks it)
         reset()
+
+
+def _uninitialised(value: torch.Tensor) -> torch.Tensor:
+    # Not empty_like: called for a meta tensor, it first imports torch's decompositions, which takes 0.8 s.
+    return torch.empty(value.shape, dtype=value.dtype)
+
+
+def _copy(source: torch.Tensor, target: torch.Tensor) -> None:
+    """target.copy_(source), a few rows at a time; see STEP."""
+    if source.numel() <= STEP:
+        target.copy_(source)
+        return
+    rows = max(1, STEP * source.shape[0] // source.numel())
+    for start in range(0, source.shape[0], rows):
+        target[start : start + rows].copy_(source[start : start + rows])
 
 
 def _replace(parameter: _Parameter, tensor: torch.Tensor, module: torch.nn.Module) -> None:
@@ -237,14 +258,14 @@ def _fill(
         if value.is_meta:
             _replace(parameter, piece.contiguous(), module)
         else:
-            value.copy_(piece)
+            _copy(piece, value)
         return
     if value.is_meta:
-        _replace(parameter, torch.empty_like(value, device="cpu"), module)
+        _replace(parameter, _uninitialised(value), module)
     start = 0
     for source, transform in zip(sources, rule.transforms, strict=True):
         piece = _piece(checkpoint, source, transform, value.dtype)
-        parameter.value[start : start + piece.shape[0]].copy_(piece)
+        _copy(piece, parameter.value[start : start + piece.shape[0]])
         start += piece.shape[0]
 
 

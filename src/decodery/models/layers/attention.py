@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -73,9 +74,16 @@ class KVShape:
     def allocate(self, pages: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> PagedCache:
         """A cache of zeros: what is not written yet must be finite, as masked values are multiplied by 0."""
         shape = (self.layers, pages, PAGE_SIZE, self.kv_heads, self.head_dim)
-        return PagedCache(
-            torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device)
-        )
+        return PagedCache(_zeros(shape, dtype, device), _zeros(shape, dtype, device))
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    if torch.device(device).type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # torch.zeros writes all of it. numpy's calloc leaves what is never written to the system: a cache takes
+    # the memory of the pages that were used.
+    buffer = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(buffer).view(dtype).view(shape)
 
 
 @dataclass(frozen=True)

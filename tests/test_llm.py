@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decodery import LLM, GenerationParams, ParameterError, RequestError
+from decodery.engine.request import Event
+
+ORACLE = json.loads((Path(__file__).parent / "data" / "decoding-smollm2.json").read_text(encoding="utf-8"))
+GREEDY = GenerationParams(max_tokens=40, temperature=0)
+CASES = [case for case in ORACLE["cases"] if case["name"] == "greedy"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["prompt"])
+def test_greedy_is_the_oracles_token_for_token(default_llm: LLM, case: dict[str, Any]) -> None:
+    (output,) = default_llm.generate(case["prompt"], GREEDY.replace(skip_special_tokens=False))
+    assert output.prompt_token_ids == case["prompt_ids"]
+    assert output.completions[0].token_ids == case["sequences"][0]
+    # An end token is one of the tokens and not part of the text.
+    assert output.completions[0].text == case["texts"][0].removesuffix("<|im_end|>")
+
+
+@pytest.mark.parametrize("case", ORACLE["prompt_logprobs"], ids=lambda case: case["prompt"])
+def test_prompt_logprobs_are_the_oracles(default_llm: LLM, case: dict[str, Any]) -> None:
+    params = GREEDY.replace(max_tokens=1, prompt_logprobs=0, logprobs=10)
+    (output,) = default_llm.generate(case["prompt"], params)
+    assert output.prompt_logprobs is not None
+    told = [entry and entry.logprob for entry in output.prompt_logprobs]
+    assert told[0] is None
+    assert told[1:] == pytest.approx(case["token_logprobs"][1:], abs=1e-3)
+    assert output.completions[0].logprobs is not None
+    top = output.completions[0].logprobs[0].top
+    assert [token for token, _ in top] == [token for token, _ in case["next_top10"]]
+    assert [p for _, p in top] == pytest.approx([p for _, p in case["next_top10"]], abs=1e-3)
+
+
+def test_score_sums_the_logprobs(default_llm: LLM) -> None:
+    scores = default_llm.score([case["prompt"] for case in ORACLE["prompt_logprobs"]])
+    for score, case in zip(scores, ORACLE["prompt_logprobs"], strict=True):
+        assert score.token_ids == case["ids"]
+        total = sum(case["token_logprobs"][1:])
+        assert score.total == pytest.approx(total, abs=1e-3)
+        assert score.perplexity == pytest.approx(math.exp(-total / (len(case["ids"]) - 1)), rel=1e-3)
+
+
+def mixed(llm: LLM, count: int, longest: int) -> list[tuple[list[int], GenerationParams]]:
+    rng = random.Random(0)
+    variants: list[dict[str, Any]] = [
+        {"temperature": 0},
+        {"temperature": 0.8, "top_p": 0.95},
+        {"temperature": 0, "repetition_penalty": 1.3},
+        {"top_k": 30, "min_p": 0.02, "frequency_penalty": 0.4},
+    ]
+    lengths = [1, longest, 7, 16, 100, 33, longest // 2, 150]
+    return [
+        (
+            [rng.randrange(100, 40_000) for _ in range(lengths[i % 8])],
+            GenerationParams(max_tokens=6, seed=i, logprobs=1, **variants[i % 4]),
+        )
+        for i in range(count)
+    ]
+
+
+def tokens_of(llm: LLM, jobs: list[tuple[list[int], GenerationParams]]) -> list[Any]:
+    outputs = llm.generate([prompt for prompt, _ in jobs], [params for _, params in jobs])
+    return [(o.completions[0].token_ids, o.completions[0].logprobs) for o in outputs]
+
+
+def check_batched_equals_alone(llm: LLM, count: int, longest: int) -> None:
+    jobs = mixed(llm, count, longest)
+    alone = [tokens_of(llm, [job])[0] for job in jobs]
+    # The second run together finds every prompt in the prefix cache.
+    assert tokens_of(llm, jobs) == alone
+    assert tokens_of(llm, jobs[::-1]) == alone[::-1]
+    cold = {"dtype": "float32", "backend": "reference"}
+    pages = max(len(prompt) for prompt, _ in jobs) // 16 + 3
+    page_bytes = llm.engine.limits.page_bytes
+    scarce = LLM(token_budget=16, kv_memory=pages * page_bytes, prefix_cache=False, **cold)  # type: ignore[arg-type]
+    assert tokens_of(scarce, jobs) == alone
+
+
+def test_batched_equals_alone(default_llm: LLM) -> None:
+    check_batched_equals_alone(default_llm, 8, 140)
+
+
+@pytest.mark.slow
+def test_32_requests_of_up_to_600_tokens_batched_equal_alone(default_llm: LLM) -> None:
+    check_batched_equals_alone(default_llm, 32, 600)
+
+
+def test_streamed_pieces_are_the_text_of_generate(default_llm: LLM) -> None:
+    params = GenerationParams(max_tokens=30, temperature=1.5, seed=3, n=2)
+    (whole,) = default_llm.generate("日本語 and emoji 🙂:", params)
+    pieces = ["", ""]
+    tokens: list[list[int]] = [[], []]
+    for event in default_llm.stream("日本語 and emoji 🙂:", params):
+        pieces[event.index] += event.text
+        tokens[event.index] += event.token_ids
+    assert pieces == [c.text for c in whole.completions]
+    assert tokens == [c.token_ids for c in whole.completions]
+
+
+def test_a_stop_string_cuts_exactly_and_is_never_shown(default_llm: LLM) -> None:
+    (free,) = default_llm.generate("Once upon a time", GREEDY)
+    text = free.completions[0].text
+    stop = text[60:66]
+    params = GREEDY.replace(stop=[stop, "never to be met"])
+    shown = "".join(event.text for event in default_llm.stream("Once upon a time", params))
+    (cut,) = default_llm.generate("Once upon a time", params)
+    assert shown == cut.completions[0].text == text[: text.index(stop)]
+    assert cut.completions[0].finish_reason == "stop"
+    assert cut.completions[0].stop_reason == stop
+    (kept,) = default_llm.generate("Once upon a time", params.replace(include_stop=True))
+    assert kept.completions[0].text == text[: text.index(stop) + len(stop)]
+
+
+def test_min_tokens_lets_an_early_stop_string_pass(default_llm: LLM) -> None:
+    (free,) = default_llm.generate("Once upon a time", GREEDY)
+    text = free.completions[0].text
+    (cut,) = default_llm.generate("Once upon a time", GREEDY.replace(stop=[","], min_tokens=10))
+    first, second = text.index(","), text.index(",", text.index(",") + 1)
+    assert first == 0
+    assert cut.completions[0].text == text[:second]
+    assert len(cut.completions[0].token_ids) >= 10
+
+
+def test_an_end_token_is_told_and_left_out_of_the_text(default_llm: LLM) -> None:
+    (output,) = default_llm.generate("The capital of France is", GREEDY)
+    completion = output.completions[0]
+    assert completion.finish_reason == "stop"
+    assert completion.stop_reason == completion.token_ids[-1] == 2
+    assert "<|im_end|>" not in completion.text
+    ignoring = GREEDY.replace(ignore_eos=True)
+    assert (
+        default_llm.generate("The capital of France is", ignoring)[0].completions[0].finish_reason == "length"
+    )
+
+
+def test_chat_follows_the_template(default_llm: LLM) -> None:
+    messages = [{"role": "user", "content": "Say hello."}]
+    ids = default_llm.chat_prompt(messages)
+    text = default_llm.tokenizer.decode(ids, skip_special_tokens=False)
+    assert text.startswith("<|im_start|>system\n")
+    assert text.endswith("<|im_start|>user\nSay hello.<|im_end|>\n<|im_start|>assistant\n")
+    (output,) = default_llm.chat(messages, GREEDY)
+    assert output.completions[0].text == default_llm.generate([ids], GREEDY)[0].completions[0].text
+    assert len(default_llm.chat([messages, messages], GREEDY.replace(max_tokens=2))) == 2
+
+
+def test_the_reported_seed_repeats_the_text(default_llm: LLM) -> None:
+    params = GenerationParams(max_tokens=12)
+    (first,) = default_llm.generate("Once", params)
+    (again,) = default_llm.generate("Once", params.replace(seed=first.seed))
+    assert again.completions == first.completions
+    (other,) = default_llm.generate("Once", params)
+    assert other.seed != first.seed
+
+
+def test_the_observer_sees_every_token(default_llm: LLM) -> None:
+    seen: list[Event] = []
+    (output,) = default_llm.generate("Once", GREEDY.replace(max_tokens=3), observer=seen.append)
+    assert [c.token for e in seen for c in e.considered] == output.completions[0].token_ids
+    assert default_llm.engine.observer is None
+
+
+def test_generate_and_stream_take_turns(default_llm: LLM) -> None:
+    expected = default_llm.generate("Once upon a time", GREEDY.replace(max_tokens=8))[0].completions[0].text
+    stream = default_llm.stream("Once upon a time", GREEDY.replace(max_tokens=8))
+    start = next(stream).text
+    default_llm.generate("Something else", GREEDY.replace(max_tokens=20))
+    assert start + "".join(event.text for event in stream) == expected
+
+
+def test_a_closed_stream_leaves_nothing_behind(default_llm: LLM) -> None:
+    stream = default_llm.stream("Once", GREEDY)
+    next(stream)
+    stream.close()
+    assert not default_llm.engine.has_work()
+    default_llm.engine.check_integrity()
+
+
+BAD: list[tuple[Any, Any, str]] = [
+    ("", None, "empty"),
+    (["fine", ""], None, "empty"),
+    ([10**6], None, "token 1000000"),
+    ("a " * 9000, None, "context holds 8192"),
+    (["a", "b"], [GREEDY], "2 prompts and 1 params"),
+    ([3.5], None, "not float"),
+]
+
+
+@pytest.mark.parametrize(("prompts", "params", "match"), BAD, ids=lambda value: str(value)[:20])
+def test_a_bad_request_is_one_line_and_nothing_is_left_behind(
+    default_llm: LLM, prompts: Any, params: Any, match: str
+) -> None:
+    with pytest.raises((RequestError, ParameterError), match=match) as error:
+        default_llm.generate(prompts, params)
+    assert "\n" not in str(error.value)
+    assert not default_llm.engine.has_work()
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"dtype": "int3"}, "dtype"),
+        ({"backend": "abacus"}, "backend"),
+        ({"context_length": 0}, "context_length"),
+        ({"context_length": 10**6}, "context_length"),
+        ({"kv_memory": "much"}, "memory size"),
+        ({"kv_memory": 10}, "kv_memory"),
+        ({"threads": 0}, "threads"),
+    ],
+)
+def test_a_bad_setting_is_one_line(default_llm: LLM, settings: dict[str, Any], match: str) -> None:
+    with pytest.raises(Exception, match=match) as error:
+        LLM(**settings)
+    assert "\n" not in str(error.value)
