@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -105,15 +105,15 @@ class LLM:
 
     def stream(
         self, prompt: Prompt, params: GenerationParams | None = None, *, observer: Observer | None = None
-    ) -> Iterator[StreamEvent]:
-        """The completions of one prompt as they grow; closing the iterator drops the request.
+    ) -> Generator[StreamEvent, None, None]:
+        """The completions of one prompt as they grow; closing the generator drops the request.
 
         Raises `RequestError` where generation fails midway.
         """
         request = self._add(prompt, params or GenerationParams())
         return self._stream(request, observer)
 
-    def _stream(self, request: int, observer: Observer | None) -> Iterator[StreamEvent]:
+    def _stream(self, request: int, observer: Observer | None) -> Generator[StreamEvent, None, None]:
         collector = self._collectors[request]
         try:
             while not collector.done:

@@ -17,12 +17,17 @@ _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**
 def dtype_named(name: str, checkpoint: Checkpoint) -> torch.dtype:
     """The dtype to compute in. "auto" is float32 for float32 weights, and otherwise bfloat16 where the
     processor multiplies bfloat16 itself."""
+    check_dtype(name)
     if name in DTYPES:
         return DTYPES[name]
-    if name != "auto":
-        raise ParameterError(f"dtype must be auto, {' or '.join(DTYPES)}, not {name!r}")
     stored = {info.dtype for info in checkpoint.tensors.values() if len(info.shape) > 1}
     return torch.float32 if stored == {"float32"} or not _fast_bfloat16() else torch.bfloat16
+
+
+def check_dtype(name: str) -> None:
+    """Raise `ParameterError` unless `dtype_named` knows the name."""
+    if name not in ("auto", *DTYPES):
+        raise ParameterError(f"dtype must be auto, {' or '.join(DTYPES)}, not {name!r}")
 
 
 def _fast_bfloat16() -> bool:

@@ -31,7 +31,7 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     """The command with each parameter that is a dataclass spread into one flag a field.
 
     A field's help is its `metadata["help"]`, its default that of the parameter's default value, and its
-    `metadata["short"]`, if any, a second spelling. The parameter's name heads the flags in the help.
+    `metadata["short"]`, if any, a second spelling.
     """
     hints = get_type_hints(command, include_extras=True)
     given = inspect.signature(command).parameters.values()
@@ -39,7 +39,7 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     parameters: list[inspect.Parameter] = []
     for parameter in given:
         if parameter.name in groups:
-            parameters += _flags(parameter.default, parameter.name.capitalize())
+            parameters += _flags(parameter.default)
         else:
             hint = hints[parameter.name]
             parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
@@ -77,20 +77,20 @@ def changed(settings: T, texts: Mapping[str, Any]) -> T:
     return dataclasses.replace(settings, **values)  # type: ignore[type-var]
 
 
-def _flags(default: Any, panel: str) -> Iterable[inspect.Parameter]:
+def _flags(default: Any) -> Iterable[inspect.Parameter]:
     hints = get_type_hints(type(default))
     for field in dataclasses.fields(default):
         flag = f"--{field.name.replace('_', '-')}"
         value = getattr(default, field.name)
-        # A bracket would be taken for the markup of the help.
-        look = {"help": field.metadata["help"].replace("[", r"\["), "rich_help_panel": panel}
+        told = field.metadata["help"]
         hint: Any
         if hints[field.name] is bool:
-            hint = Annotated[bool, typer.Option(f"{flag}/--no-{flag[2:]}", **look)]
+            hint = Annotated[bool, typer.Option(f"{flag}/--no-{flag[2:]}", help=told)]
         else:
             how = notation(hints[field.name])
             names = [flag, *([field.metadata["short"]] if "short" in field.metadata else [])]
-            option = typer.Option(*names, metavar=how.metavar, **look)
+            told += " May be repeated." if how.repeatable else ""
+            option = typer.Option(*names, metavar=how.metavar, help=told)
             hint = Annotated[list[str] if how.repeatable else str | None, option]
             value = [] if how.repeatable else None if value is None else str(value)
         yield inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=hint)
@@ -103,11 +103,10 @@ def notation(hint: Any) -> Notation:
     optional = len(kinds) < len(options)
     if any(get_origin(kind) in (Mapping, dict) for kind in kinds):
         return Notation("ID=VALUE", True, lambda texts: tuple(_pair(t) for t in texts))
-    for kind in kinds:
-        if get_origin(kind) is tuple:
-            item = notation(get_args(kind)[0])
-            apart = get_args(kind)[0] is int
-            return Notation(item.metavar, True, lambda texts: _items(item, texts, apart))
+    listed = [get_args(kind)[0] for kind in kinds if get_origin(kind) is tuple]
+    if listed:
+        item = notation(listed[0])
+        return Notation(item.metavar, True, lambda texts: _items(item, texts, apart=listed[0] is int))
     if all(dataclasses.is_dataclass(kind) for kind in kinds):
         return Notation("NAME", False, _single(lambda text: _object(text, kinds), optional))
     if len(kinds) == 1 and kinds[0] in _SCALARS:
@@ -123,7 +122,7 @@ def _single(read: Callable[[str], Any], optional: bool) -> Callable[[list[str]],
     return last
 
 
-def _items(item: Notation, texts: list[str], apart: bool) -> tuple[Any, ...]:
+def _items(item: Notation, texts: list[str], *, apart: bool) -> tuple[Any, ...]:
     if apart:
         texts = [part for text in texts for part in text.split(",")]
     return tuple(item.read([text]) for text in texts)

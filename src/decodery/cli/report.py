@@ -7,13 +7,14 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import typer
 
 from decodery.errors import DecoderyError, ParameterError
+from decodery.progress import downloading
 
 FAILED, MISUSED, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 
@@ -57,6 +58,25 @@ def emit(text: str) -> None:
     """Write text to stdout at once; on a terminal, control characters are shown and not obeyed."""
     sys.stdout.write(text.translate(_CONTROLS) if sys.stdout.isatty() else text)
     sys.stdout.flush()
+
+
+@contextmanager
+def fetching() -> Iterator[Callable[[str, int, int], None]]:
+    """Shows a model being fetched, if it is: a bar on a terminal, else one line on stderr for each stage."""
+    with ExitStack() as stack:
+        bar: list[Callable[[str, int, int], None]] = []
+        told: set[str] = set()
+
+        def show(stage: str, done: int, total: int) -> None:
+            if sys.stderr.isatty():
+                if not bar:
+                    bar.append(stack.enter_context(downloading()))
+                bar[0](stage, done, total)
+            elif stage not in told:
+                told.add(stage)
+                note(f"decodery: {stage}")
+
+        yield show
 
 
 def silence_stdout() -> None:

@@ -1,0 +1,23 @@
+"""The most memory that a process takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+_PROGRAM = """
+import resource, sys
+from decodery import LLM, GenerationParams
+llm = LLM(dtype=sys.argv[1], backend="reference", context_length=int(sys.argv[2]))
+prompt = [i * 7919 % 40000 + 100 for i in range(int(sys.argv[2]) - 64)]
+llm.generate([prompt], GenerationParams(max_tokens=64, temperature=0, ignore_eos=True))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def peak_memory(dtype: str, context_length: int) -> int:
+    """Bytes at the peak of a fresh process that loads the default model and fills a whole context."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, dtype, str(context_length)], check=True, stdout=subprocess.PIPE
+    )
+    return int(done.stdout)

@@ -1,0 +1,105 @@
+"""`decodery inspect`: what a model is, from its files' headers alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from decodery.cli.loading import check_options
+from decodery.cli.model_options import ModelOptions
+from decodery.cli.report import aligned, emit, emit_json, fetching, size
+from decodery.errors import ModelError
+from decodery.models.registry import describe
+from decodery.settings import dtype_named
+from decodery.text.tokenizer import Tokenizer
+from decodery.weights.checkpoint import Checkpoint, open_checkpoint
+from decodery.weights.sources import resolve
+
+
+def inspect(options: ModelOptions, *, as_json: bool) -> None:
+    """Print what a model is and the memory that it needs in a precision, for a length of context."""
+    check_options(options)
+    with fetching() as progress:
+        path = resolve(options.model, revision=options.revision, progress=progress)
+    with open_checkpoint(path) as checkpoint:
+        found = facts(checkpoint, options)
+    if as_json:
+        emit_json(found)
+    else:
+        emit(aligned(_lines(found)))
+
+
+def facts(checkpoint: Checkpoint, options: ModelOptions) -> dict[str, Any]:
+    """What there is to say about a checkpoint, ready for JSON; bytes and tokens are whole numbers."""
+    described = describe(checkpoint)
+    dtype = dtype_named(options.dtype, checkpoint)
+    context = options.context_length or described.context_length
+    per_token = described.kv_shape.bytes_per_token(dtype)
+    weights = described.parameters * dtype.itemsize
+    return {
+        "path": str(checkpoint.path),
+        "format": checkpoint.format,
+        "architecture": described.architecture,
+        "parameters": described.parameters,
+        "layers": described.layers,
+        "width": described.width,
+        "heads": described.heads,
+        "kv_heads": described.kv_heads,
+        "head_dim": described.head_dim,
+        "context_length": described.context_length,
+        "vocabulary": described.vocab_size,
+        "chat_template": _has_template(checkpoint),
+        "weights": _formats(checkpoint),
+        "dtype": str(dtype).removeprefix("torch."),
+        "kv_bytes_per_token": per_token,
+        "memory": {
+            "context_length": context,
+            "weights": weights,
+            "kv": per_token * context,
+            "total": weights + per_token * context,
+        },
+    }
+
+
+def _formats(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """How the tensors are stored, the most bytes first."""
+    formats: dict[str, dict[str, Any]] = {}
+    for info in checkpoint.tensors.values():
+        entry = formats.setdefault(info.dtype, {"format": info.dtype, "tensors": 0, "bytes": 0})
+        entry["tensors"] += 1
+        entry["bytes"] += info.nbytes
+    return sorted(formats.values(), key=lambda entry: -int(entry["bytes"]))
+
+
+def _has_template(checkpoint: Checkpoint) -> bool | None:
+    """Whether there is a chat template; None without a tokenizer that can be read."""
+    try:
+        if checkpoint.format == "gguf":
+            tokenizer = Tokenizer.from_gguf(checkpoint.config)
+        else:
+            tokenizer = Tokenizer.from_folder(checkpoint.path)
+    except ModelError:
+        return None
+    return tokenizer.chat_template is not None
+
+
+def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    memory = found["memory"]
+    template = {True: "yes", False: "none", None: "unknown: no tokenizer can be read"}
+    stored = [f"{e['format']}: {size(e['bytes'])}, tensors: {e['tensors']}" for e in found["weights"]]
+    dtype = found["dtype"]
+    return [
+        *((name, str(found[name])) for name in ("path", "format", "architecture")),
+        ("parameters", f"{found['parameters']:,}"),
+        ("layers", f"{found['layers']}, {found['width']} wide"),
+        ("heads", f"{found['heads']} of {found['head_dim']}, {found['kv_heads']} for keys and values"),
+        ("context", f"{found['context_length']:,} tokens"),
+        ("vocabulary", f"{found['vocabulary']:,} tokens"),
+        ("chat template", template[found["chat_template"]]),
+        *(("weights" if k == 0 else "", line) for k, line in enumerate(stored)),
+        ("key/value cache", f"{size(found['kv_bytes_per_token'])} a token in {dtype}"),
+        (
+            "memory",
+            f"{size(memory['total'])} in {dtype}: weights {size(memory['weights'])},"
+            f" {memory['context_length']:,} tokens of context {size(memory['kv'])}",
+        ),
+    ]

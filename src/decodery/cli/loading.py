@@ -1,0 +1,31 @@
+"""The model that the flags ask for, ready to generate."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from decodery.cli.model_options import ModelOptions
+from decodery.cli.report import fetching
+from decodery.errors import ParameterError
+from decodery.kernels.select import backend_named
+from decodery.llm import LLM
+from decodery.settings import check_dtype, memory_size
+
+
+def load(options: ModelOptions) -> LLM:
+    """The model of these options. Raises `ParameterError` for absurd ones before anything is fetched."""
+    check_options(options)
+    with fetching() as progress:
+        return LLM(**dataclasses.asdict(options), progress=progress)
+
+
+def check_options(options: ModelOptions) -> None:
+    """Raise `ParameterError` for what is wrong whatever the model is."""
+    backend_named(options.backend)
+    check_dtype(options.dtype)
+    if options.kv_memory is not None:
+        memory_size(options.kv_memory)
+    for name in ("context_length", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ParameterError(f"{name} must be 1 or more, not {value}")

@@ -1,0 +1,27 @@
+"""Which model a command runs and how; each field is a flag."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def _option(default: Any, help: str, **more: str) -> Any:
+    return field(default=default, metadata={"help": help, **more})
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What `LLM` takes, as it is written in flags."""
+
+    model: str | None = _option(
+        None, "A folder, a .gguf file or a hub id; left out, the default model.", short="-m"
+    )
+    dtype: str = _option("auto", "The precision to compute in: auto, float32 or bfloat16.")
+    backend: str = _option("auto", "What computes: auto or reference.")
+    context_length: int | None = _option(
+        None, "Most tokens of prompt and text together; left out, the model's own."
+    )
+    kv_memory: str | None = _option(None, "Size of the key/value cache, such as 512MB.")
+    threads: int | None = _option(None, "How many threads compute.")
+    revision: str | None = _option(None, "The branch, tag or commit of a hub model.")

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+from rich.cells import cell_len
+
+from decodery.cli.explain import Table, bar, shown
+from decodery.decoding.trace import Candidate, Considered
+from decodery.llm import LLM
+from tests.cli.conftest import Run
+
+FLAGS = ["--seed=1", "--max-tokens=3", "--top-p=0.3", "--ignore-eos"]
+
+
+def test_json_tells_each_step(decodery: Run, model: str) -> None:
+    found = decodery("explain", "abc", "-m", model, "--json", "--top=4", *FLAGS).json
+    (completion,) = found["completions"]
+    steps = completion["steps"]
+    assert [step["token_id"] for step in steps] == completion["token_ids"]
+    for step in steps:
+        listed = step["candidates"]
+        before = [candidate["before"] for candidate in listed[:4]]
+        assert before == sorted(before, reverse=True)
+        assert step["token_id"] in [candidate["token_id"] for candidate in listed]
+        assert len(listed) - 4 == (step["rank"] > 4)
+        assert 0 < step["before"] < step["after"]
+        assert step["entropy_bits"] > 0
+        assert step["kept"] < 259
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_the_table_fits_its_width_and_marks_what_was_chosen_and_cut(
+    decodery: Run, model: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = LLM(model).tokenizer
+    candidates = (Candidate(67, 0.5, 0.9), Candidate(68, 0.3, 0.1), Candidate(69, 0.2, 0.0))
+    considered = Considered(67, 0.5, 0.9, 1, 1.2, 2, candidates)
+    heading, *lines = Table(tokenizer, width, 3).step(1, considered).plain.splitlines()
+    assert all(cell_len(line) <= width for line in lines)
+    assert "50.0% → 90.0%" in heading
+    assert "rank 1  entropy 1.20 bits  2 kept" in heading
+    chosen, other, cut = lines
+    assert chosen.startswith("● ")
+    assert not other.startswith("● ")
+    assert "✗" in cut
+    assert "✗" not in chosen + other
+    assert chosen.count("█") > other.count("█")
+
+
+def test_a_pipe_gets_no_colour_and_no_line_too_wide(decodery: Run, model: str) -> None:
+    ran = decodery("explain", "abc", "-m", model, "--top=3", *FLAGS)
+    assert ran.status == 0
+    assert "\x1b" not in ran.out
+    assert all(cell_len(line) <= 80 for line in ran.out.splitlines())
+    assert ran.out.count("● ") == 3 + 1  # One for each token, and the legend's.
+    assert "ended by length, seed 1" in ran.out
+
+
+def test_top_0_shows_the_choices_alone(decodery: Run, model: str) -> None:
+    ran = decodery("explain", "abc", "-m", model, "--top=0", *FLAGS)
+    assert ran.out.count("●") == 1
+    assert ran.out.count("rank") == 3
+    assert decodery("explain", "abc", "--top=-1").status == 2
+
+
+def test_several_completions_come_one_after_the_other(decodery: Run, model: str) -> None:
+    out = decodery("explain", "abc", "-m", model, "--top=1", "--n=2", *FLAGS).out
+    first, second = out.index("completion 1 of 2"), out.index("completion 2 of 2")
+    assert out[first:second].count("rank") == out[second:].count("rank") == 3
+
+
+def test_the_chosen_token_is_shown_though_it_is_unlikely() -> None:
+    candidates = tuple(Candidate(token, 0.3 - token / 100, 0.1) for token in range(10))
+    unlikely = Considered(8, 0.2, 0.1, 9, 1.0, 10, candidates)
+    assert [c.token for c in shown(unlikely, 2)] == [0, 1, 8]
+    likely = Considered(1, 0.2, 0.1, 2, 1.0, 10, candidates)
+    assert [c.token for c in shown(likely, 2)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0, "    "), (0.5, "██  "), (1, "████"), (0.28, "█▏  "), (0.9999, "████")]
+)
+def test_a_bar_fills_its_share(share: float, expected: str) -> None:
+    assert bar(share, 4) == expected

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decodery.llm import LLM
+from decodery.outputs import StreamEvent
+from tests.cli.conftest import Run
+
+# A random model's bytes are seldom text; these parameters keep it to the tokens of letters.
+LETTERS = [f"--logit-bias={token}=100" for token in range(64, 90)]
+
+
+def greedy(model: str, tokens: int = 8) -> list[str]:
+    return ["-m", model, "--temperature", "0", "--max-tokens", str(tokens), "--ignore-eos", *LETTERS]
+
+
+def streaming(monkeypatch: pytest.MonkeyPatch, *events: StreamEvent | type[BaseException]) -> None:
+    """Makes every stream of any model these events."""
+
+    def stream(self: LLM, *arguments: Any, **more: Any) -> Iterator[StreamEvent]:
+        for event in events:
+            if isinstance(event, StreamEvent):
+                yield event
+            else:
+                raise event
+
+    monkeypatch.setattr(LLM, "stream", stream)
+
+
+def test_the_text_alone_is_on_stdout(decodery: Run, model: str) -> None:
+    ran = decodery("generate", "hello", *greedy(model))
+    expected = LLM(model).generate("hello", params_of(8))[0].completions[0].text
+    assert (ran.status, ran.out, ran.err) == (0, expected + "\n", "")
+
+
+def params_of(tokens: int) -> Any:
+    from decodery import GenerationParams
+
+    bias = dict.fromkeys(range(64, 90), 100.0)
+    return GenerationParams(max_tokens=tokens, temperature=0, ignore_eos=True, logit_bias=bias)
+
+
+def test_argument_file_and_pipe_are_the_same_prompt(decodery: Run, model: str, tmp_path: Path) -> None:
+    (tmp_path / "prompt").write_bytes(b"\xef\xbb\xbfh\xc3\xa9llo\r\n")
+    outputs = [
+        decodery("generate", "héllo", *greedy(model)),
+        decodery("generate", "--file", str(tmp_path / "prompt"), *greedy(model)),
+        decodery("generate", *greedy(model), stdin="héllo\n".encode()),
+        decodery("generate", "-", *greedy(model), stdin="héllo".encode()),
+    ]
+    assert len({ran.out for ran in outputs}) == 1
+    assert all(ran.status == 0 for ran in outputs)
+
+
+def test_only_the_last_line_end_is_dropped(decodery: Run, model: str) -> None:
+    ran = decodery("generate", "--json", *greedy(model), stdin=b"a\n\n")
+    assert ran.json["prompt"] == "a\n"
+
+
+def test_json_is_one_object_with_all_that_is_known(decodery: Run, model: str) -> None:
+    ran = decodery(
+        "generate", "hi", "--json", *greedy(model, 3), "--logprobs=2", "--prompt-logprobs=0", "--seed=5"
+    )
+    found = ran.json
+    (completion,) = found["completions"]
+    assert found["prompt"] == "hi"
+    assert len(found["prompt_token_ids"]) == 2
+    assert len(completion["token_ids"]) == 3
+    assert (completion["finish_reason"], completion["stop_reason"], found["seed"]) == ("length", None, 5)
+    assert [len(entry["top"]) for entry in completion["logprobs"]] == [2, 2, 2]
+    assert [entry["token_id"] for entry in completion["logprobs"]] == completion["token_ids"]
+    assert found["prompt_logprobs"][0] is None
+    assert found["prompt_logprobs"][1]["token"] == "i"
+    assert found["usage"] == {"prompt_tokens": 2, "completion_tokens": 3}
+    assert found["timings"]["generate_seconds"] > 0
+    assert ran.err == ""
+
+
+def test_json_and_stream_give_the_same_text(decodery: Run, model: str) -> None:
+    flags = ["-m", model, "--seed=3", "--max-tokens=12", *LETTERS]
+    told = decodery("generate", "x", "--json", *flags).json["completions"][0]["text"]
+    assert decodery("generate", "x", *flags).out == told + "\n"
+
+
+def test_a_stop_string_is_told_as_the_reason(decodery: Run, model: str) -> None:
+    text = decodery("generate", "hello", *greedy(model)).out.strip()
+    stop = text[3:5]
+    (found,) = decodery("generate", "hello", "--json", *greedy(model), "--stop", stop).json["completions"]
+    assert found["text"] == text[: text.index(stop)]
+    assert (found["finish_reason"], found["stop_reason"]) == ("stop", stop)
+
+
+def test_an_unset_seed_is_reported_and_repeats(decodery: Run, model: str) -> None:
+    flags = ["generate", "x", "-m", model, "--max-tokens=9", *LETTERS]
+    first = decodery(*flags, "--stats")
+    seed = first.err.rstrip().rpartition("seed ")[2]
+    assert decodery(*flags, "--seed", seed).out == first.out
+    assert "1 prompt tokens, 9 tokens" in first.err
+
+
+def test_several_completions_follow_each_other_under_headings(decodery: Run, model: str) -> None:
+    flags = ["generate", "x", "-m", model, "--n=3", "--seed=2", "--max-tokens=6", "--ignore-eos", *LETTERS]
+    ran = decodery(*flags)
+    texts = [completion["text"] for completion in decodery(*flags, "--json").json["completions"]]
+    assert ran.out == "".join(text + "\n" for text in texts)
+    assert ran.err.splitlines() == ["--- 1 of 3 ---", "--- 2 of 3 ---", "--- 3 of 3 ---"]
+    assert len(set(texts)) == 3
+
+
+def test_later_completions_wait_for_earlier_ones(
+    decodery: Run, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streaming(
+        monkeypatch,
+        StreamEvent(1, "b", (1,)),
+        StreamEvent(0, "a", (1,)),
+        StreamEvent(1, "B\n", (1,), finish_reason="stop"),
+        StreamEvent(0, "A", (1,), finish_reason="stop"),
+    )
+    assert decodery("generate", "x", "-m", model, "--n=2").out == "aA\nbB\n"
+
+
+def test_chat_wraps_the_prompt_in_the_template(decodery: Run, model: str) -> None:
+    found = decodery("generate", "hi", "--chat", "--system", "S", "--json", *greedy(model)).json
+    assert (
+        LLM(model).tokenizer.decode(found["prompt_token_ids"], skip_special_tokens=False)
+        == "S<|user|>hi<|reply|>"
+    )
+
+
+def test_an_interrupt_keeps_what_was_printed(
+    decodery: Run, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streaming(monkeypatch, StreamEvent(0, "so far", (1,)), KeyboardInterrupt)
+    ran = decodery("generate", "x", "-m", model)
+    assert (ran.status, ran.out, ran.err) == (130, "so far\n", "")
+
+
+def test_a_terminal_is_not_sent_control_characters(
+    decodery: Run, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    streaming(monkeypatch, StreamEvent(0, "a\x1b[2J\tb\n", (1,), finish_reason="stop"))
+    assert decodery("generate", "x", "-m", model).out == "a\x1b[2J\tb\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert decodery("generate", "x", "-m", model).out == "a\\x1b[2J\tb\n"

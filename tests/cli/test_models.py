@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from decodery.cli import inspect
+from decodery.weights.checkpoint import Checkpoint
+from tests.cli.conftest import CONTEXT, VOCABULARY, Run, random_weights
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("DECODERY_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path
+
+
+def test_pull_prints_the_path_alone(decodery: Run, model: str) -> None:
+    ran = decodery("pull", model)
+    assert (ran.status, ran.out, ran.err) == (0, f"{model}\n", "")
+
+
+def test_pull_tells_each_stage_once_where_stderr_is_no_terminal(
+    decodery: Run, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from decodery.cli import models
+
+    def resolve(name: str | None, revision: str | None, progress: inspect.Any) -> Path:
+        for done in range(3):
+            progress("fetching it", done, 3)
+        return Path(f"/{name}@{revision}")
+
+    monkeypatch.setattr(models, "resolve", resolve)
+    ran = decodery("pull", "it", "--revision", "v1")
+    assert (ran.status, ran.out, ran.err) == (0, "/it@v1\n", "decodery: fetching it\n")
+
+
+def test_models_lists_what_is_in_the_cache(decodery: Run, model: str, cache: Path) -> None:
+    folder = cache / "models" / "tiny"
+    shutil.copytree(model, folder)
+    nbytes = (folder / "model.safetensors").stat().st_size
+    found = decodery("models", "--json").json
+    assert found == [{"name": "tiny", "format": "safetensors", "bytes": nbytes, "path": str(folder)}]
+    heading, line = decodery("models").out.splitlines()
+    assert heading.split() == ["name", "format", "size", "path"]
+    assert line.split() == ["tiny", "safetensors", *f"{nbytes / 1000:.3g} kB".split(), str(folder)]
+
+
+def test_an_empty_cache_is_said_on_stderr(decodery: Run, cache: Path) -> None:
+    ran = decodery("models")
+    assert (ran.status, ran.out) == (0, "")
+    assert "decodery pull" in ran.err
+    assert decodery("models", "--json").json == []
+
+
+def test_inspect_reckons_from_the_headers_alone(
+    decodery: Run, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr(Checkpoint, "read", never)
+    found = decodery("inspect", model, "--json").json
+    tensors = random_weights()
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    assert (found["architecture"], found["format"]) == ("LlamaForCausalLM", "safetensors")
+    assert found["parameters"] == parameters
+    assert (found["layers"], found["heads"], found["kv_heads"], found["head_dim"]) == (2, 4, 2, 8)
+    assert (found["context_length"], found["vocabulary"]) == (CONTEXT, VOCABULARY)
+    assert found["chat_template"] is True
+    assert found["weights"] == [{"format": "float32", "tensors": len(tensors), "bytes": parameters * 4}]
+    # Keys and values of two heads of 8 in two layers, four bytes each.
+    assert (found["dtype"], found["kv_bytes_per_token"]) == ("float32", 2 * 16 * 2 * 4)
+    assert found["memory"]["total"] == parameters * 4 + CONTEXT * 256
+
+
+def test_inspect_reckons_with_another_precision_and_context(decodery: Run, model: str) -> None:
+    memory = decodery("inspect", model, "--json", "--dtype=bfloat16", "--context-length=10").json["memory"]
+    parameters = sum(tensor.numel() for tensor in random_weights().values())
+    assert memory == {
+        "context_length": 10,
+        "weights": parameters * torch.bfloat16.itemsize,
+        "kv": 10 * 128,
+        "total": parameters * 2 + 1280,
+    }
+
+
+def test_inspect_tells_a_person_the_same(decodery: Run, plain_model: str) -> None:
+    told = decodery("inspect", plain_model).out
+    assert "4 of 8, 2 for keys and values" in told
+    assert "chat template    none" in told
+    assert "256 bytes a token in float32" in told
+
+
+def test_inspect_without_a_tokenizer_leaves_the_template_open(
+    decodery: Run, model: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bare"
+    shutil.copytree(model, folder)
+    (folder / "tokenizer.json").unlink()
+    assert decodery("inspect", str(folder), "--json").json["chat_template"] is None
