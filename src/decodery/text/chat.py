@@ -10,7 +10,8 @@ from typing import Any
 import jinja2
 
 from decodery.errors import ModelError, RequestError
-from decodery.text.sandbox import MAX_VALUE, BoundedEnvironment, LimitError, RefusedError
+from decodery.text.budget import MAX_VALUE, LimitError
+from decodery.text.sandbox import BoundedEnvironment, RefusedError
 
 MAX_TEMPLATE = 64_000
 MAX_DEPTH = 64

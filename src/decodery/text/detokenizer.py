@@ -33,6 +33,7 @@ class TextState:
     _bytes: bytes
     _held: str
     _matching: int
+    _waiting: int
 
     def after(self, token: int) -> TextState:
         """The state after one more token; after a stop string nothing is released any more.
@@ -43,9 +44,11 @@ class TextState:
         if self.stopped is not None:
             return replace(self, piece="")
         if self._rules.skip_special_tokens and token in self._rules.tokenizer.special_ids:
-            return replace(self, piece="")
+            return replace(self, piece="", _waiting=max(self._waiting - 1, 0))
         data = self._bytes + data
         text, used = codecs.utf_8_decode(data, "replace", False)
+        if self._waiting > 0:
+            return replace(self, piece=text, _bytes=data[used:], _waiting=self._waiting - 1)
         return self._read(text, data[used:])
 
     def flush(self) -> str:
@@ -60,10 +63,10 @@ class TextState:
         if match is not None:
             met = self._held + text[: match.end]
             piece = met if self._rules.include_stop else met[: len(met) - len(match.stop)]
-            return TextState(piece, match.stop, self._rules, b"", "", 0)
+            return TextState(piece, match.stop, self._rules, b"", "", 0, 0)
         shown = self._held + text
         cut = len(shown) - self._rules.matcher.depth(state)
-        return TextState(shown[:cut], None, self._rules, left, shown[cut:], state)
+        return TextState(shown[:cut], None, self._rules, left, shown[cut:], state, 0)
 
 
 def start(
@@ -72,7 +75,11 @@ def start(
     *,
     skip_special_tokens: bool = True,
     include_stop: bool = False,
+    min_tokens: int = 0,
 ) -> TextState:
-    """The state before the first generated token. ParameterError for an empty stop string."""
+    """The state before the first generated token. ParameterError for an empty stop string.
+
+    Stop strings are looked for from the `min_tokens`-th token on.
+    """
     rules = _Rules(tokenizer, StopMatcher(stop), skip_special_tokens, include_stop)
-    return TextState("", None, rules, b"", "", 0)
+    return TextState("", None, rules, b"", "", 0, max(min_tokens - 1, 0))

@@ -11,8 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set, ValuesView
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from types import CodeType, MethodType
 from typing import Any
@@ -26,108 +25,28 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-MAX_VALUE = 4_000_000
-MAX_BUILT = 64_000_000
-SECONDS = 2.0
+from decodery.text.budget import Budget, LimitError
+
 MAX_INTEGER_BITS = 4096
-ITEM_COST = 16
 MAX_ROUNDING = 100
 MAX_JSON_INDENT = 16
 
+# fmt: off
 _FILTERS = (
-    *(
-        "abs",
-        "capitalize",
-        "count",
-        "d",
-        "default",
-        "dictsort",
-        "e",
-        "escape",
-        "first",
-        "float",
-        "forceescape",
-    ),
-    *(
-        "groupby",
-        "int",
-        "items",
-        "last",
-        "length",
-        "list",
-        "lower",
-        "map",
-        "max",
-        "min",
-        "reject",
-        "rejectattr",
-    ),
-    *("reverse", "safe", "select", "selectattr", "sort", "string", "title", "trim", "unique", "upper"),
-    *("urlencode", "wordcount"),
+    "abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "forceescape",
+    "groupby", "int", "items", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr",
+    "reverse", "safe", "select", "selectattr", "sort", "string", "title", "trim", "unique", "upper",
+    "urlencode", "wordcount",
 )
+# fmt: on
 _JINJA_ARGUMENTS = ("_loop_vars", "_block_vars")
 _PADDING_METHODS = frozenset({"center", "ljust", "rjust", "zfill"})
 _REFUSED_METHODS = frozenset({"expandtabs", "translate", "to_bytes"})
 _DIGITS = re.compile(r"\d+")
 
 
-class LimitError(Exception):
-    """A template went over its budget."""
-
-
 class RefusedError(Exception):
     """A template called `raise_exception`."""
-
-
-class Budget:
-    """What one render may still spend: characters (and list items, and steps) built, and seconds."""
-
-    def __init__(self) -> None:
-        self._deadline = time.monotonic() + SECONDS
-        self._left = MAX_BUILT
-        self._weights: dict[int, tuple[Any, int]] = {}
-
-    def spend(self, cost: int) -> None:
-        """Pays for something that was built; LimitError when nothing is left."""
-        self._left -= cost
-        if self._left < 0:
-            raise LimitError("it builds too much text")
-        if time.monotonic() > self._deadline:
-            raise LimitError(f"it ran for more than {SECONDS:g} seconds")
-
-    def reserve(self, size: int) -> None:
-        """LimitError when a value of this size may not be built."""
-        if size > MAX_VALUE:
-            raise LimitError(f"it builds a value of more than {MAX_VALUE} characters")
-
-    def weigh(self, value: Any) -> int:
-        """The characters of everything inside a value, shared parts counted as often as they appear.
-
-        Containers never change in the sandbox, so a weight is computed once.
-        """
-        if isinstance(value, (str, bytes)):
-            return len(value) + 1
-        if isinstance(value, int):
-            return value.bit_length() // 3 + 1
-        if not isinstance(value, (Mapping, list, tuple, Set, ValuesView)):
-            return 1
-        known = self._weights.get(id(value))
-        if known is None:
-            parts: Iterable[Any] = value
-            weight = 1 + sum(self.weigh(part) for part in parts)
-            if isinstance(value, Mapping):
-                weight += sum(self.weigh(part) for part in value.values())
-            known = self._weights[id(value)] = (value, weight)
-        return known[1]
-
-    def admit(self, value: Any) -> Any:
-        """Pays for a new value and gives it back; LimitError when it is too large."""
-        self.reserve(self.weigh(value))
-        if isinstance(value, (list, tuple, Mapping)):
-            self.spend(ITEM_COST * (len(value) + 1))
-        else:
-            self.spend(len(value) + 1 if isinstance(value, (str, bytes)) else 1)
-        return value
 
 
 class _GenerationBlock(Extension):
@@ -298,8 +217,6 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             self._check_product(left, right)
         elif operator == "**" and isinstance(left, int) and isinstance(right, int):
             _check_integer(left.bit_length() * abs(right))
-        elif operator == "+":
-            self.budget.reserve(self.budget.weigh(left) + self.budget.weigh(right))
         return self.budget.admit(super().call_binop(context, operator, left, right))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -320,9 +237,9 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     # Filters and globals.
 
-    def _replace(self, text: Any, old: str, new: str, count: int = -1) -> str:
-        owner = str(text)
-        return owner.replace(*self._measured(owner, "replace", (str(old), str(new), count)))
+    def _replace(self, text: Any, old: str, new: str, count: int | None = None) -> str:
+        owner, times = str(text), -1 if count is None else count
+        return owner.replace(*self._measured(owner, "replace", (str(old), str(new), times)))
 
     def _join(self, values: Iterable[Any], separator: str = "", attribute: str | int | None = None) -> str:
         if attribute is not None:

@@ -1,0 +1,68 @@
+"""What a chat template may spend: time, and characters built."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Set, ValuesView
+from typing import Any
+
+SECONDS = 2.0
+# The characters of one value, of all values together, and what a list item counts for (its place in memory).
+MAX_VALUE = 4_000_000
+MAX_BUILT = 64_000_000
+ITEM_COST = 16
+
+
+class LimitError(Exception):
+    """A template went over its budget."""
+
+
+class Budget:
+    """What one render may still spend: characters (and list items, and steps) built, and seconds."""
+
+    def __init__(self) -> None:
+        self._deadline = time.monotonic() + SECONDS
+        self._left = MAX_BUILT
+        self._weights: dict[int, tuple[Any, int]] = {}
+
+    def spend(self, cost: int) -> None:
+        """Pays for something that was built; LimitError when nothing is left."""
+        self._left -= cost
+        if self._left < 0:
+            raise LimitError("it builds too much text")
+        if time.monotonic() > self._deadline:
+            raise LimitError(f"it ran for more than {SECONDS:g} seconds")
+
+    def reserve(self, size: int) -> None:
+        """LimitError when a value of this size may not be built."""
+        if size > MAX_VALUE:
+            raise LimitError(f"it builds a value of more than {MAX_VALUE} characters")
+
+    def weigh(self, value: Any) -> int:
+        """The characters of everything inside a value, shared parts counted as often as they appear.
+
+        Containers never change in the sandbox, so a weight is computed once.
+        """
+        if isinstance(value, (str, bytes)):
+            return len(value) + 1
+        if isinstance(value, int):
+            return value.bit_length() // 3 + 1
+        if not isinstance(value, (Mapping, list, tuple, Set, ValuesView)):
+            return 1
+        known = self._weights.get(id(value))
+        if known is None:
+            parts: Iterable[Any] = value
+            weight = 1 + sum(self.weigh(part) for part in parts)
+            if isinstance(value, Mapping):
+                weight += sum(self.weigh(part) for part in value.values())
+            known = self._weights[id(value)] = (value, weight)
+        return known[1]
+
+    def admit(self, value: Any) -> Any:
+        """Pays for a new value and gives it back; LimitError when it is too large."""
+        self.reserve(self.weigh(value))
+        if isinstance(value, (list, tuple, Mapping)):
+            self.spend(ITEM_COST * (len(value) + 1))
+        else:
+            self.spend(len(value) + 1 if isinstance(value, (str, bytes)) else 1)
+        return value
