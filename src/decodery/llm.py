@@ -17,7 +17,7 @@ from decodery.engine.pages import pages_for
 from decodery.errors import ParameterError, RequestError
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.select import backend_named
-from decodery.models.registry import CausalModel, load_model
+from decodery.models.registry import CausalModel, load_for_inference
 from decodery.outputs import Collector, RequestOutput, StreamEvent, TextScore
 from decodery.settings import available_memory, dtype_named, memory_size
 from decodery.text.chat import render_chat
@@ -65,7 +65,7 @@ class LLM:
         kernels = backend_named(backend)
         with open_checkpoint(resolve(model, revision=revision, token=token, progress=progress)) as checkpoint:
             self.tokenizer = _tokenizer(checkpoint)
-            self.model: CausalModel = load_model(
+            self.model = load_for_inference(
                 checkpoint,
                 dtype=dtype_named(dtype, checkpoint),
                 kernels=kernels,

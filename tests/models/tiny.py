@@ -50,8 +50,13 @@ def tiny_llama_folder(path: Path, seed: int = 0, **overrides: Any) -> Path:
     return path
 
 
-def tiny_llama_gguf(path: Path, folder: Path, metadata: Mapping[str, Any] | None = None) -> Path:
-    """The F32 GGUF file of a folder of `tiny_llama_folder`; metadata are further keys of its header."""
+def tiny_llama_gguf(
+    path: Path,
+    folder: Path,
+    metadata: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """The F32 GGUF file of a folder of `tiny_llama_folder`, with further metadata and tensors."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(config["num_hidden_layers"])
@@ -72,6 +77,8 @@ def tiny_llama_gguf(path: Path, folder: Path, metadata: Mapping[str, Any] | None
         part = name.split(".")[-2]
         stored = _permute(tensor, heads[part]) if part in heads else tensor
         writer.add_tensor(_gguf_name(name), stored.numpy())
+    for name, tensor in (tensors or {}).items():
+        writer.add_tensor(name, tensor.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

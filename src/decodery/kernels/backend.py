@@ -23,7 +23,10 @@ class Kernels(Protocol):
         """The number of rows that a token batch is padded to a multiple of."""
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`x @ weight.T + bias`: x [..., in], weight [out, in], bias [out]."""
+        """`x @ weight.T + bias`: x [..., in], weight [out, in] or what `pack` made of one, bias [out]."""
+
+    def pack(self, weight: Tensor) -> Tensor:
+        """A weight in the form that this backend multiplies fastest, for inference only."""
 
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         """The rows of weight [vocabulary, width] that ids [...] name: [..., width]."""
@@ -32,7 +35,7 @@ class Kernels(Protocol):
         """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension."""
 
     def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Rotates x [..., heads, dim] by the angles of cos and sin [..., dim / 2]."""
+        """Rotates x [..., heads, dim] by angles: cos and sin [..., dim], the first half of sin negated."""
 
     def swiglu(self, gate_up: Tensor) -> Tensor:
         """`silu(gate) * up` of [..., 2 * width], the gate first: [..., width]."""

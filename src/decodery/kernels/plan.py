@@ -12,9 +12,6 @@ from torch import Tensor
 PAGE_SIZE = 16
 """Tokens whose keys and values one page of a cache holds."""
 
-_SHORT_KEYS = (64, 128, 192, 384)
-_KEY_BLOCK = 512
-
 
 @dataclass(frozen=True)
 class AttentionGroup:
@@ -68,12 +65,11 @@ def plan_attention(
     before it, with a sliding window only the last `sliding_window` of these. `dtype` is that of the
     queries and the caches.
 
-    Queries that need few keys are cut from those that need many, and pieces whose padded shapes agree
-    share a call. The heads that share a K/V head become query rows of
-    it, so that keys are read once. The padded shapes are those for which a query's result has the same
-    bits: torch's CPU attention takes 512 keys at a time, and its matrix products sum in one order for the
-    sizes of `_padded_rows` and `_padded_keys`, but not for all the sizes between them. Masked keys then
-    add exact zeros.
+    Each sequence is cut into pieces so that the number of keys that a query is computed with, some of them
+    masked, follows from its position alone: the order in which torch sums over keys depends on their number.
+    It depends on the number of query rows only where that is no multiple of 4. With both padded, a query's
+    result has the same bits however its sequence is cut into steps. Pieces whose padded shapes agree share a
+    call, and the heads that share a K/V head are query rows of it, so that keys are read once.
     """
     members: dict[tuple[int, int], list[_Piece]] = {}
     slots = []
@@ -148,8 +144,9 @@ def _padded_rows(count: int) -> int:
 
 
 def _padded_keys(count: int) -> int:
-    fitting = [keys for keys in _SHORT_KEYS if keys >= count]
-    return fitting[0] if fitting else count + -count % _KEY_BLOCK
+    """The keys that a query at position `count - 1` is computed with: few sizes, and little waste."""
+    step = 64 if count <= 64 else 128 if count <= 1024 else 512
+    return count + -count % step
 
 
 def _queries(pieces: Sequence[_Piece], rows: int, group_size: int) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ __all__ = [
     "attention",
     "embedding",
     "linear",
+    "pack",
     "paged_attention",
     "plan_attention",
     "rms_norm",
@@ -33,8 +34,25 @@ def row_multiple(dtype: torch.dtype) -> int:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x @ weight.T + bias`: x [..., in], weight [out, in], bias [out]."""
+    """`x @ weight.T + bias`: x [..., in], weight [out, in] or packed, bias [out]."""
+    if weight.is_mkldnn:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return product
     return F.linear(x, weight, bias)
+
+
+def pack(weight: Tensor) -> Tensor:
+    """The weight [out, in] as oneDNN lays it out for itself, for products without gradients.
+
+    That saves reordering it in every product: 7 against 10 ms for the layers of a 135M model and one row in
+    bfloat16, 8 against 14 for eight rows. Where this torch or the processor cannot, the weight itself.
+    """
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return weight
+    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return weight
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+    return packed
 
 
 def embedding(ids: Tensor, weight: Tensor) -> Tensor:
@@ -47,18 +65,20 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
     Zhang and Sennrich, Root Mean Square Layer Normalization (2019), equation 4.
     """
-    return F.rms_norm(x, (x.shape[-1],), weight, eps)
+    wide = x.float() if x.dtype == torch.bfloat16 else x
+    scale = wide.square().mean(-1, keepdim=True).add(eps).rsqrt()
+    return (wide * scale * weight).to(x.dtype)
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates x [..., heads, dim] by the angles of cos and sin [..., dim / 2]; float32 inside.
+    """Rotates x [..., heads, dim] by angles, float32 inside: `x * cos + partner(x) * sin`.
 
-    Element i turns with element i + dim / 2, as hub checkpoints have it. Su et al., RoFormer (2021),
-    section 3.4.2.
+    cos and sin are [..., dim]. Element i turns with element i + dim / 2, as hub checkpoints have it; the sine
+    of the first half comes negated. Su et al., RoFormer (2021), section 3.4.2, equation 34.
     """
-    first, second = (x.float() if x.dtype == torch.bfloat16 else x).chunk(2, -1)
-    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).to(x.dtype)
+    wide = x.float() if x.dtype == torch.bfloat16 else x
+    partner = wide.roll(x.shape[-1] // 2, -1)
+    return (wide * cos.unsqueeze(-2) + partner * sin.unsqueeze(-2)).to(x.dtype)
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -69,7 +89,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
     gate, up = gate_up.chunk(2, -1)
     gate = gate.float() if gate.dtype == torch.bfloat16 else gate
     # Not F.silu: its vector code and its scalar tail differ in the last bit, and what falls into the tail
-    # depends on the number of rows. exp has one code for both.
+    # depends on the number of rows and threads. exp has one code for both.
     return (gate / (1 + torch.exp(-gate)) * up).to(gate_up.dtype)
 
 
@@ -107,10 +127,10 @@ def paged_attention(q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: Attention
 
     The caches [pages, 16, Hkv, D] hold the keys and values of these queries already. q may have more rows
     than the plan: these are padding, and their result is 0. A query's result has the same bits whatever
-    stands beside it, before it in the same call, or behind it in the cache (`plan_attention` says why).
+    stands beside it and however its sequence was cut into steps (`plan_attention` says why).
     """
     tokens, heads, dim = q.shape
-    rows = q.reshape(tokens * heads, dim)
+    rows = q[: plan.tokens].reshape(plan.tokens * heads, dim)
     results = [_grouped(rows, cache_k, cache_v, group, scale) for group in plan.groups]
     out = results[0] if len(results) == 1 else torch.cat(results)
     if plan.order is not None:
@@ -125,13 +145,11 @@ def _grouped(rows: Tensor, cache_k: Tensor, cache_v: Tensor, group: AttentionGro
         rows = rows.index_select(0, group.queries)
     q = rows.view(group.batch, kv_heads, group.rows, dim)
     k, v = _gather(cache_k, group).transpose(1, 2), _gather(cache_v, group).transpose(1, 2)
-    if group.batch * kv_heads > 1:
-        out = F.scaled_dot_product_attention(q, k, v, group.mask, scale=scale)
-    else:
+    if group.batch * kv_heads == 1:
         # torch cuts a lone head's matrix products between its threads, which sums them in another order.
-        twice = (part.expand(2, -1, -1, -1) for part in (q, k, v, group.mask))
-        out = F.scaled_dot_product_attention(*twice, scale=scale)[:1]
-    return out.reshape(-1, dim)
+        q, k, v = (part.expand(2, -1, -1, -1) for part in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, group.mask, scale=scale)
+    return out[: group.batch].reshape(-1, dim)
 
 
 def _gather(cache: Tensor, group: AttentionGroup) -> Tensor:

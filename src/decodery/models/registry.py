@@ -14,6 +14,7 @@ from decodery.kernels import reference
 from decodery.kernels.backend import Kernels
 from decodery.models import llama
 from decodery.models.layers.attention import Attend, KVShape
+from decodery.models.layers.linear import pack_linears
 from decodery.models.layers.rope import DynamicRope
 from decodery.models.llama import Llama, LlamaConfig
 from decodery.models.settings import Settings
@@ -106,7 +107,7 @@ def load_model(
     kernels: Kernels,
     device: torch.device | str = "cpu",
     context_length: int | None = None,
-) -> CausalModel:
+) -> Llama:
     """Builds the checkpoint's model and fills it with its weights in `dtype`, holding them once.
 
     `context_length` shortens the model's own; only dynamic rotary scaling lets it be longer. Raises
@@ -122,6 +123,22 @@ def load_model(
         model, checkpoint, family.rules(config, checkpoint.format), config.layers, family.ignored(config)
     )
     return model.to(device).eval().requires_grad_(False)
+
+
+def load_for_inference(
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype,
+    kernels: Kernels,
+    context_length: int | None = None,
+) -> CausalModel:
+    """The model that `load_model` gives, with its weights in the form that the kernels multiply fastest.
+
+    It can be run and no longer trained.
+    """
+    model = load_model(checkpoint, dtype=dtype, kernels=kernels, context_length=context_length)
+    pack_linears(model)
+    return model
 
 
 def describe(checkpoint: Checkpoint) -> Description:

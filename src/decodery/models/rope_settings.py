@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from decodery.errors import ModelError
 from decodery.models.layers.rope import (
     DividedRope,
     DynamicRope,
@@ -30,6 +32,8 @@ def rope_from_hub(config: Settings, context_length: int) -> Rope:
     kind = rope.text(kind_key, "default")
     if kind == "default":
         return Rope(theta)
+    if kind not in ("linear", "dynamic", "yarn", "llama3"):
+        raise rope.error(kind_key, "default, linear, dynamic, yarn or llama3")
     factor = rope.positive("factor")
     if kind == "linear":
         return LinearRope(theta, factor)
@@ -48,12 +52,10 @@ def rope_from_hub(config: Settings, context_length: int) -> Rope:
             _hub_yarn_magnitude(rope, factor),
             rope.flag("truncate", True),
         )
-    if kind == "llama3":
-        low, high = rope.positive("low_freq_factor"), rope.positive("high_freq_factor")
-        if high <= low:
-            raise rope.error("high_freq_factor", f"above low_freq_factor ({low})")
-        return Llama3Rope(theta, factor, low, high, original_length)
-    raise rope.error(kind_key, "default, linear, dynamic, yarn or llama3")
+    low, high = rope.positive("low_freq_factor"), rope.positive("high_freq_factor")
+    if high <= low:
+        raise rope.error("high_freq_factor", f"above low_freq_factor ({low})")
+    return Llama3Rope(theta, factor, low, high, original_length)
 
 
 def _hub_yarn_magnitude(rope: Settings, factor: float) -> float | None:
@@ -83,21 +85,25 @@ def rope_from_gguf(
     theta = metadata.positive(f"{prefix}.freq_base", 10000.0)
     kind = metadata.text(f"{prefix}.scaling.type", "none")
     if divisors:
+        if len(divisors) != head_dim // 2 or not all(0 < divisor < math.inf for divisor in divisors):
+            raise ModelError(
+                f"{metadata.source}: the tensor rope_freqs must hold {head_dim // 2} finite numbers above 0"
+            )
         if kind != "none":
             raise metadata.error(f"{prefix}.scaling.type", "none, since the file has a tensor rope_freqs")
         return DividedRope(theta, tuple(divisors))
     if kind == "none":
         return Rope(theta)
+    if kind not in ("linear", "yarn"):
+        raise metadata.error(f"{prefix}.scaling.type", "none, linear or yarn")
     factor = metadata.positive(f"{prefix}.scaling.factor")
     if kind == "linear":
         return LinearRope(theta, factor)
-    if kind == "yarn":
-        return YarnRope(
-            theta,
-            factor,
-            metadata.count(f"{prefix}.scaling.original_context_length", context_length),
-            metadata.positive(f"{prefix}.scaling.yarn_beta_fast", 32.0),
-            metadata.positive(f"{prefix}.scaling.yarn_beta_slow", 1.0),
-            metadata.positive(f"{prefix}.scaling.attn_factor", 1.0) * yarn_magnitude(factor),
-        )
-    raise metadata.error(f"{prefix}.scaling.type", "none, linear or yarn")
+    return YarnRope(
+        theta,
+        factor,
+        metadata.count(f"{prefix}.scaling.original_context_length", context_length),
+        metadata.positive(f"{prefix}.scaling.yarn_beta_fast", 32.0),
+        metadata.positive(f"{prefix}.scaling.yarn_beta_slow", 1.0),
+        metadata.positive(f"{prefix}.scaling.attn_factor", 1.0) * yarn_magnitude(factor),
+    )

@@ -16,7 +16,7 @@ from decodery.models.layers.linear import Linear
 
 
 class Angles(NamedTuple):
-    """Cosines and sines [..., head_dim / 2] of the positions of one forward pass, in float32."""
+    """What `Kernels.rotary` takes, [..., head_dim] in float32, for the positions of one forward pass."""
 
     cos: Tensor
     sin: Tensor

@@ -17,5 +17,16 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
 
+    def pack(self) -> None:
+        """Replace the weight by the backend's packed form: no more gradients, and the plain one is freed."""
+        self.weight = nn.Parameter(self.kernels.pack(self.weight), requires_grad=False)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.kernels.linear(x, self.weight, self.bias)
+
+
+def pack_linears(model: nn.Module) -> None:
+    """Pack every Linear of a model that will only be run, one after the other."""
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.pack()

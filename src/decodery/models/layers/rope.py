@@ -133,11 +133,12 @@ class Rotary:
         self.frequencies = rope.frequencies(head_dim, length)
 
     def __call__(self, positions: Tensor, length: int | None = None) -> Angles:
-        """Angles [..., head_dim / 2] of positions [...]; `length` overrides the length of the context."""
+        """Angles of positions [...]; `length` overrides the length of the context."""
         frequencies = self.frequencies if length is None else self.rope.frequencies(self.head_dim, length)
         angles = positions[..., None].float() * frequencies.to(positions.device)
         magnitude = self.rope.magnitude()
-        return Angles(angles.cos() * magnitude, angles.sin() * magnitude)
+        cos, sin = angles.cos() * magnitude, angles.sin() * magnitude
+        return Angles(torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1))
 
 
 def _exponents(head_dim: int) -> Tensor:
