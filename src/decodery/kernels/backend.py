@@ -28,6 +28,14 @@ class Kernels(Protocol):
     def pack(self, weight: Tensor) -> Tensor:
         """A weight in the form that this backend multiplies fastest, for inference only."""
 
+    def gated_linear(
+        self, x: Tensor, weight: Tensor | tuple[Tensor, Tensor], bias: Tensor | None = None
+    ) -> Tensor:
+        """`swiglu(linear(x, weight, bias))`: weight [2 * width, in] or what `pack_gated` made of one."""
+
+    def pack_gated(self, weight: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """A weight for `gated_linear` in the form that is fastest here, for inference only."""
+
     def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
         """The rows of weight [vocabulary, width] that ids [...] name: [..., width]."""
 

@@ -11,8 +11,10 @@ from decodery.kernels.plan import PAGE_SIZE, AttentionGroup, AttentionPlan, plan
 __all__ = [
     "attention",
     "embedding",
+    "gated_linear",
     "linear",
     "pack",
+    "pack_gated",
     "paged_attention",
     "plan_attention",
     "rms_norm",
@@ -65,9 +67,12 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
     Zhang and Sennrich, Root Mean Square Layer Normalization (2019), equation 4.
     """
-    wide = x.float() if x.dtype == torch.bfloat16 else x
-    scale = wide.square().mean(-1, keepdim=True).add(eps).rsqrt()
-    return (wide * scale * weight).to(x.dtype)
+    width = x.shape[-1]
+    if x.dtype == torch.bfloat16:
+        # (x, -x) has mean 0 and the mean square of x as its variance: one fused kernel in place of seven.
+        both = F.layer_norm(torch.cat((x, -x), -1), (2 * width,), torch.cat((weight, weight)), None, eps)
+        return both[..., :width]
+    return F.rms_norm(x, (width,), weight, eps)
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -91,6 +96,23 @@ def swiglu(gate_up: Tensor) -> Tensor:
     # Not F.silu: its vector code and its scalar tail differ in the last bit, and what falls into the tail
     # depends on the number of rows and threads. exp has one code for both.
     return (gate / (1 + torch.exp(-gate)) * up).to(gate_up.dtype)
+
+
+def gated_linear(x: Tensor, weight: Tensor | tuple[Tensor, Tensor], bias: Tensor | None = None) -> Tensor:
+    """`swiglu(linear(x, weight, bias))`, where the weight may be what `pack_gated` made of it."""
+    if isinstance(weight, Tensor):
+        return swiglu(linear(x, weight, bias))
+    gate_bias, up_bias = (None, None) if bias is None else bias.chunk(2)
+    gate = torch.ops.mkldnn._linear_pointwise(x, weight[0], gate_bias, "swish", [], "")
+    product: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, gate, weight[1], up_bias, "mul")
+    return product
+
+
+def pack_gated(weight: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    """The weight [2 * width, in] of gate and up, packed apart, so that oneDNN applies silu and the product to
+    its sums: a third less time for 512 rows in bfloat16. Where it cannot be packed, the weight itself."""
+    gate, up = (pack(part) for part in weight.detach().chunk(2))
+    return (gate, up) if gate.is_mkldnn else weight
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:

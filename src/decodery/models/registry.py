@@ -14,7 +14,8 @@ from decodery.kernels import reference
 from decodery.kernels.backend import Kernels
 from decodery.models import llama
 from decodery.models.layers.attention import Attend, KVShape
-from decodery.models.layers.linear import pack_linears
+from decodery.models.layers.linear import Linear
+from decodery.models.layers.mlp import GatedLinear
 from decodery.models.layers.rope import DynamicRope
 from decodery.models.llama import Llama, LlamaConfig
 from decodery.models.settings import Settings
@@ -137,7 +138,9 @@ def load_for_inference(
     It can be run and no longer trained.
     """
     model = load_model(checkpoint, dtype=dtype, kernels=kernels, context_length=context_length)
-    pack_linears(model)
+    for module in model.modules():
+        if isinstance(module, (Linear, GatedLinear)):
+            module.pack()
     return model
 
 

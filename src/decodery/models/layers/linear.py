@@ -23,10 +23,3 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.kernels.linear(x, self.weight, self.bias)
-
-
-def pack_linears(model: nn.Module) -> None:
-    """Pack every Linear of a model that will only be run, one after the other."""
-    for module in model.modules():
-        if isinstance(module, Linear):
-            module.pack()
