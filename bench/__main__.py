@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from bench.memory import peak_memory
-from bench.peers import CONTENDERS, Contender
+from bench.peers import PEERS, Contender, Decodery
 from bench.start import first_token
 from bench.workloads import WORKLOADS
 from decodery.weights.sources import resolve
@@ -59,11 +59,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds")
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
-    parser.add_argument("--peers", nargs="*", default=list(CONTENDERS), choices=list(CONTENDERS))
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), help="run beside us")
     parser.add_argument("--json", type=Path, default=Path("bench/results/latest.json"))
     arguments = parser.parse_args()
     model = resolve(None)
-    contenders = {name: CONTENDERS[name](model, arguments.dtype) for name in arguments.peers}
+    contenders: dict[str, Contender] = {"decodery": Decodery(model, arguments.dtype)}
+    contenders |= {name: PEERS[name](model, arguments.dtype) for name in arguments.peers}
     results = measure(contenders, arguments.rounds)
     report(results, "decodery")
     start, imports = first_token(arguments.rounds)

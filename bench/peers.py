@@ -60,7 +60,4 @@ class Transformers:
         assert output.shape[1] == ids.shape[1] + tokens
 
 
-CONTENDERS: dict[str, Callable[[Path, str], Contender]] = {
-    "decodery": Decodery,
-    "transformers": Transformers,
-}
+PEERS: dict[str, Callable[[Path, str], Contender]] = {"transformers": Transformers}

@@ -165,7 +165,22 @@ def test_the_observer_sees_every_token(default_llm: LLM) -> None:
     seen: list[Event] = []
     (output,) = default_llm.generate("Once", GREEDY.replace(max_tokens=3), observer=seen.append)
     assert [c.token for e in seen for c in e.considered] == output.completions[0].token_ids
-    assert default_llm.engine.observer is None
+
+
+def test_an_observer_sees_its_own_requests_and_may_raise(default_llm: LLM) -> None:
+    params = GREEDY.replace(max_tokens=8)
+    expected = default_llm.generate("Once upon a time", params)[0].completions[0].token_ids
+    stream = default_llm.stream("Once upon a time", params)
+    tokens = list(next(stream).token_ids)
+
+    def refuse(event: Event) -> None:
+        raise KeyError(event.request)
+
+    with pytest.raises(KeyError):
+        default_llm.generate("Something else", params, observer=refuse)
+    for event in stream:
+        tokens += event.token_ids
+    assert tokens == expected
 
 
 def test_generate_and_stream_take_turns(default_llm: LLM) -> None:
@@ -177,10 +192,12 @@ def test_generate_and_stream_take_turns(default_llm: LLM) -> None:
 
 
 def test_a_closed_stream_leaves_nothing_behind(default_llm: LLM) -> None:
-    stream = default_llm.stream("Once", GREEDY)
-    next(stream)
-    stream.close()
-    assert not default_llm.engine.has_work()
+    for taken in range(2):
+        stream = default_llm.stream("Once", GREEDY)
+        for _ in range(taken):
+            next(stream)
+        stream.close()
+        assert not default_llm.engine.has_work()
     default_llm.engine.check_integrity()
 
 
@@ -191,6 +208,12 @@ BAD: list[tuple[Any, Any, str]] = [
     ("a " * 9000, None, "context holds 8192"),
     (["a", "b"], [GREEDY], "2 prompts and 1 params"),
     ([3.5], None, "not float"),
+    ([[1.5]], None, "whole numbers"),
+    ([[1, "a"]], None, "whole numbers"),
+    (b"ab", None, "not bytes"),
+    ([b"ab"], None, "not bytes"),
+    (None, None, "not NoneType"),
+    ("a", {"temperature": 0}, "params must be"),
 ]
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from decodery.decoding.params import GenerationParams
-from decodery.engine.engine import Engine, Observer
+from decodery.engine.engine import Engine
 from decodery.engine.limits import Limits
 from decodery.engine.pages import pages_for
 from decodery.errors import ParameterError, RequestError
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.select import backend_named
 from decodery.models.registry import CausalModel, load_for_inference
-from decodery.outputs import Collector, RequestOutput, StreamEvent, TextScore
+from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent, TextScore
 from decodery.settings import available_memory, dtype_named, memory_size
 from decodery.text.chat import render_chat
 from decodery.text.detokenizer import start
@@ -38,7 +38,8 @@ class LLM:
     "auto". `context_length` bounds prompt and text together (default: the model's own). `kv_memory` is the
     size of the key/value cache in bytes, or such as "512MB" (default: a quarter of the memory that is
     available, at most eight full contexts). `threads` sets torch's for the whole process. `token_budget`
-    bounds the tokens that one step runs. Raises `ModelError` when the model cannot be found or read.
+    bounds the tokens that one step runs. Raises `ModelError` when the model cannot be found or read and
+    `ParameterError` for an absurd setting.
     Not for several threads at once.
     """
 
@@ -58,9 +59,13 @@ class LLM:
         prefix_cache: bool = True,
         progress: Progress | None = None,
     ) -> None:
+        sizes = {"context_length": context_length, "threads": threads}
+        for name, value in {**sizes, "token_budget": token_budget, "max_sequences": max_sequences}.items():
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ParameterError(f"{name} must be a whole number from 1 on, not {value!r}")
+        if model is not None and not isinstance(model, (str, Path)):
+            raise ParameterError(f"model must be a path or a name, not {type(model).__name__}")
         if threads is not None:
-            if threads < 1:
-                raise ParameterError(f"threads must be 1 or more, not {threads}")
             torch.set_num_threads(threads)
         kernels = backend_named(backend)
         with open_checkpoint(resolve(model, revision=revision, token=token, progress=progress)) as checkpoint:
@@ -71,6 +76,8 @@ class LLM:
                 kernels=kernels,
                 context_length=context_length,
             )
+        # A model may have more rows than its vocabulary has tokens; these stand for no text.
+        self.tokenizer.cover(self.model.vocab_size)
         limits = _limits(self.model, kv_memory, token_budget, max_sequences, prefix_cache)
         self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
         self._collectors: dict[int, Collector] = {}
@@ -81,22 +88,24 @@ class LLM:
         params: GenerationParams | Sequence[GenerationParams] | None = None,
         *,
         observer: Observer | None = None,
+        candidates: int = 10,
         progress: bool | None = None,
     ) -> list[RequestOutput]:
         """One output for each prompt, in their order; all prompts run in one batch.
 
         A prompt is a text or a list of token ids. `params` is one for all or a list with one for each. The
-        `observer` is shown every choice. `progress` draws a bar on stderr (default: on a terminal, for more
-        than one prompt). Raises `ParameterError` or `RequestError` before anything runs if a request is bad.
+        `observer` is shown every choice of these prompts, with so many `candidates`. `progress` draws a bar
+        on stderr (default: on a terminal, for more than one prompt). Raises `ParameterError` or
+        `RequestError` before anything runs if a request is bad.
         """
         listed = _listed(prompts)
         each = _one_each(params, len(listed))
         ids: list[int] = []
         try:
             for prompt, param in zip(listed, each, strict=True):
-                ids.append(self._add(prompt, param))
+                ids.append(self._add(prompt, param, observer, candidates))
             show = progress if progress is not None else len(listed) > 1 and sys.stderr.isatty()
-            with self._observed(observer), _bar(len(ids), show) as advance:
+            with _bar(len(ids), show) as advance:
                 self._run(ids, advance)
             return [self._collectors[i].finished() for i in ids]
         finally:
@@ -104,21 +113,33 @@ class LLM:
                 self._drop(i)
 
     def stream(
-        self, prompt: Prompt, params: GenerationParams | None = None, *, observer: Observer | None = None
+        self,
+        prompt: Prompt,
+        params: GenerationParams | None = None,
+        *,
+        observer: Observer | None = None,
+        candidates: int = 10,
     ) -> Generator[StreamEvent, None, None]:
         """The completions of one prompt as they grow; closing the generator drops the request.
 
-        Raises `RequestError` where generation fails midway.
+        A bad request is refused at once; `RequestError` is also raised where generation fails midway.
         """
-        request = self._add(prompt, params or GenerationParams())
-        return self._stream(request, observer)
+        (single,) = _listed(prompt, one=True)
+        (param,) = _one_each(params, 1)
+        events = self._stream(single, param, observer, candidates)
+        # Up to its first yield, which is no event: a generator that has not begun cannot drop its request.
+        next(events)
+        return events
 
-    def _stream(self, request: int, observer: Observer | None) -> Generator[StreamEvent, None, None]:
+    def _stream(
+        self, prompt: Prompt, params: GenerationParams, observer: Observer | None, candidates: int
+    ) -> Generator[StreamEvent, None, None]:
+        request = self._add(prompt, params, observer, candidates)
         collector = self._collectors[request]
         try:
+            yield StreamEvent(0, "", ())
             while not collector.done:
-                with self._observed(observer):
-                    self._step()
+                self._step()
                 while collector.pending:
                     yield collector.pending.popleft()
             if collector.output.error is not None:
@@ -159,7 +180,9 @@ class LLM:
             for o in outputs
         ]
 
-    def _add(self, prompt: Prompt, params: GenerationParams) -> int:
+    def _add(
+        self, prompt: Prompt, params: GenerationParams, observer: Observer | None, candidates: int
+    ) -> int:
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if not ids:
             raise RequestError("the prompt is empty: give some text")
@@ -172,9 +195,10 @@ class LLM:
             include_stop=params.include_stop,
             min_tokens=params.min_tokens,
         )
-        request = self.engine.add(ids, params, watch)
+        explain = 0 if observer is None else max(candidates, 1)
+        request = self.engine.add(ids, params, watch, explain=explain)
         text = prompt if isinstance(prompt, str) else None
-        self._collectors[request] = Collector(text, ids, params, self.engine.seed_of(request))
+        self._collectors[request] = Collector(text, ids, params, self.engine.seed_of(request), observer)
         return request
 
     def _drop(self, request: int) -> None:
@@ -191,25 +215,14 @@ class LLM:
                 advance()
 
     def _step(self) -> None:
-        for event in self.engine.step():
-            collector = self._collectors.get(event.request)
-            if collector is not None:
-                collector.take(event)
-
-    def _observed(self, observer: Observer | None) -> AbstractContextManager[None]:
-        return nullcontext() if observer is None else _Observing(self.engine, observer)
-
-
-class _Observing(AbstractContextManager[None]):
-    def __init__(self, engine: Engine, observer: Observer) -> None:
-        self.engine = engine
-        self.observer = observer
-
-    def __enter__(self) -> None:
-        self.engine.observer = self.observer
-
-    def __exit__(self, *exc: object) -> None:
-        self.engine.observer = None
+        events = [e for e in self.engine.step() if e.request in self._collectors]
+        for event in events:
+            self._collectors[event.request].take(event)
+        # Only when all have theirs: an observer may raise.
+        for event in events:
+            observer = self._collectors[event.request].observer
+            if observer is not None:
+                observer(event)
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -235,15 +248,20 @@ def _limits(
     return Limits(max(pages, 1), page_bytes, model.context_length, token_budget, max_sequences, prefix_cache)
 
 
-def _listed(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    if isinstance(prompts, str):
-        return [prompts]
-    listed: list[Any] = list(prompts)
-    if listed and isinstance(listed[0], int):
-        return [listed]
+def _listed(prompts: Prompt | Sequence[Prompt], *, one: bool = False) -> list[Prompt]:
+    """The prompts of a call as a list; with `one`, there is one, as a text or as token ids."""
+    listed: list[Any] = [prompts]
+    if not one and isinstance(prompts, Sequence) and not isinstance(prompts, (str, bytes)):
+        ids = bool(prompts) and isinstance(prompts[0], int)
+        listed = [prompts] if ids else list(prompts)
     for prompt in listed:
-        if not isinstance(prompt, (str, Sequence)):
+        if isinstance(prompt, str):
+            continue
+        if not isinstance(prompt, Sequence) or isinstance(prompt, (bytes, bytearray)):
             raise RequestError(f"a prompt must be a text or a list of token ids, not {type(prompt).__name__}")
+        for token in prompt:
+            if not isinstance(token, int) or isinstance(token, bool):
+                raise RequestError(f"a prompt's token ids must be whole numbers, not {token!r}")
     return listed
 
 
@@ -252,7 +270,10 @@ def _one_each(
 ) -> list[GenerationParams]:
     if params is None or isinstance(params, GenerationParams):
         return [params or GenerationParams()] * count
-    each = list(params)
+    each = list(params) if isinstance(params, Sequence) else [params]
+    for param in each:
+        if not isinstance(param, GenerationParams):
+            raise ParameterError(f"params must be GenerationParams, not {type(param).__name__}")
     if len(each) != count:
         raise ParameterError(f"there are {count} prompts and {len(each)} params: give one, or one for each")
     return each

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from decodery.decoding.params import GenerationParams
 from decodery.decoding.rows import FinishReason, TokenLogprobs
 from decodery.engine.request import Event
 from decodery.text.detokenizer import TextState
+
+Observer = Callable[[Event], None]
 
 
 @dataclass(slots=True)
@@ -88,7 +91,15 @@ class _Stream:
 class Collector:
     """Gathers a request's events into its output, and into stream events not yet taken."""
 
-    def __init__(self, prompt: str | None, ids: list[int], params: GenerationParams, seed: int) -> None:
+    def __init__(
+        self,
+        prompt: str | None,
+        ids: list[int],
+        params: GenerationParams,
+        seed: int,
+        observer: Observer | None,
+    ) -> None:
+        self.observer = observer
         self.params = params
         self.streams = [_Stream() for _ in range(params.n)]
         self.output = RequestOutput(prompt, ids, [], seed)

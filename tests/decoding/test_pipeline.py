@@ -60,6 +60,22 @@ def test_processed_logits_are_as_worked_by_hand(case: tuple[Any, ...]) -> None:
     assert torch.equal(given, kept), "the model's logits were changed"
 
 
+def test_ties_are_cut_as_alone_whatever_the_others_ask() -> None:
+    generator = torch.Generator().manual_seed(0)
+    # Values with few bits, as from a bfloat16 model: many tie.
+    logits = (torch.randn(6, 3000, generator=generator) * 2).bfloat16().float()
+    rows = [
+        make_row(top_p=p, logprobs=n)
+        for p, n in ((0.3, 2), (0.5, 5), (0.9, 20), (0.95, 0), (0.99, 3), (0.7, 50))
+    ]
+    together = process(logits, rows)
+    verdict = SamplingMethod().judge(rows, Scores(logits, range(7)))
+    for i, row in enumerate(rows):
+        assert torch.equal(process(logits[i : i + 1], [row])[0], together[i])
+        alone = SamplingMethod().judge([row], Scores(logits[i : i + 1], range(2)))
+        assert alone.survivors[0].logprobs == verdict.survivors[i].logprobs
+
+
 def test_every_processor_is_in_the_table() -> None:
     rows = [make_row(p, g, end_ids=e, **params) for params, p, g, e, _, _ in TABLE]
     unused = [stage.name for stage in PIPELINE if not any(stage.wants(row.params) for row in rows)]

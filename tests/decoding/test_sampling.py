@@ -11,7 +11,9 @@ from tests.decoding.rows import make_row
 
 
 def judge(rows: list[Row], logits: torch.Tensor, explain: int = 0) -> Verdict:
-    return SamplingMethod().judge(rows, Scores(logits, range(len(rows) + 1)), explain=explain)
+    for row in rows:
+        row.explain = explain
+    return SamplingMethod().judge(rows, Scores(logits, range(len(rows) + 1)))
 
 
 def random_logits(rows: int, vocab: int = 40) -> torch.Tensor:

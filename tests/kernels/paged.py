@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decodery.kernels import reference
-from decodery.kernels.plan import PAGE_SIZE
+from decodery.kernels import PAGE_SIZE, reference
 
 
 @dataclass(frozen=True)

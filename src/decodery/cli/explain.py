@@ -25,8 +25,6 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 def explain(prompt: str, params: GenerationParams, options: ModelOptions, *, top: int, as_json: bool) -> None:
     """Generate, and print for each token what was considered, with the `top` likeliest alternatives."""
     llm = load(options)
-    # With none asked for, the engine would not tell of the choice at all.
-    llm.engine.explain = max(top, 1)
     if as_json:
         _explain_as_json(prompt, params, llm, top)
     else:
@@ -39,7 +37,7 @@ def _explain_as_json(prompt: str, params: GenerationParams, llm: LLM, top: int) 
     def observe(event: Event) -> None:
         steps[event.stream] += [_as_json(c, llm.tokenizer, top) for c in event.considered]
 
-    [output] = llm.generate([llm.tokenizer.encode(prompt)], params, observer=observe)
+    [output] = llm.generate([llm.tokenizer.encode(prompt)], params, observer=observe, candidates=top)
     found = described(output, llm.tokenizer)
     for completion, considered in zip(found["completions"], steps, strict=True):
         completion["steps"] = considered
@@ -60,7 +58,7 @@ def _explain_in_tables(prompt: str, params: GenerationParams, llm: LLM, top: int
                 console.print(table.step(len(seen[0]), considered))
 
     console.print(table.legend())
-    [output] = llm.generate([llm.tokenizer.encode(prompt)], params, observer=observe)
+    [output] = llm.generate([llm.tokenizer.encode(prompt)], params, observer=observe, candidates=top)
     for completion, steps in zip(output.completions, seen, strict=True):
         if params.n > 1:
             console.print(Text(f"completion {completion.index + 1} of {params.n}\n", "bold"))

@@ -18,11 +18,13 @@ def token_logprobs(logits: Tensor, tokens: Sequence[int], counts: Sequence[int])
     logprobs = logits.log_softmax(-1)
     chosen = logprobs.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])
     ranks = ((logprobs > chosen).sum(-1) + 1).tolist()
-    top = logprobs.topk(max(counts), dim=-1)
-    likeliest = [
-        tuple(zip(ids[:count], values[:count], strict=True))
-        for ids, values, count in zip(top.indices.tolist(), top.values.tolist(), counts, strict=True)
-    ]
+    likeliest: list[tuple[tuple[int, float], ...]] = [()] * len(tokens)
+    # Each count by itself: which of equal values come first depends on how many are asked for.
+    for count in set(counts):
+        rows = [i for i, c in enumerate(counts) if c == count]
+        top = logprobs[rows].topk(count, dim=-1)
+        for i, ids, values in zip(rows, top.indices.tolist(), top.values.tolist(), strict=True):
+            likeliest[i] = tuple(zip(ids, values, strict=True))
     return [
         TokenLogprobs(token, logprob, rank, best)
         for token, logprob, rank, best in zip(tokens, chosen[:, 0].tolist(), ranks, likeliest, strict=True)

@@ -19,6 +19,11 @@ class Sampling:
 Strategy = Sampling
 
 
+# Logits are float32: what is larger, or divides by less, leaves its range.
+LARGEST = 1e9
+COLDEST = 1e-6
+
+
 def _field(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
@@ -69,7 +74,7 @@ class GenerationParams:
         _whole("seed", self.seed, -(2**63), 2**64 - 1, none=True)
         _whole("logprobs", self.logprobs, 0, none=True)
         _whole("prompt_logprobs", self.prompt_logprobs, 0, none=True)
-        _real("temperature", self.temperature, "0 or more", lambda x: x >= 0)
+        _real("temperature", self.temperature, f"0, or {COLDEST} or more", lambda x: x == 0 or x >= COLDEST)
         _real("top_p", self.top_p, "above 0 and at most 1", lambda x: 0 < x <= 1)
         _real("min_p", self.min_p, "from 0 to 1", lambda x: 0 <= x <= 1)
         _real("repetition_penalty", self.repetition_penalty, "above 0", lambda x: x > 0)
@@ -121,7 +126,7 @@ def _whole(name: str, value: Any, low: int, high: int | None = None, *, none: bo
 def _real(name: str, value: Any, bound: str, holds: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ParameterError(f"{name} must be a number, not {value!r}")
-    if not math.isfinite(value) or not holds(value):
+    if not abs(value) <= LARGEST or not holds(value):
         raise ParameterError(f"{name} must be {bound}, not {value}")
 
 
@@ -160,7 +165,7 @@ def _logit_bias(value: Any) -> tuple[tuple[int, float], ...]:
         _whole("logit_bias", token, 0)
         if isinstance(bias, bool) or not isinstance(bias, (int, float)):
             raise ParameterError(f"logit_bias of token {token} must be a number, not {bias!r}")
-        if math.isnan(bias) or bias == math.inf:
+        if not (abs(bias) <= LARGEST or bias == -math.inf):
             raise ParameterError(f"logit_bias of token {token} must be finite or -inf, not {bias}")
         if token in biases:
             raise ParameterError(f"logit_bias names token {token} twice")

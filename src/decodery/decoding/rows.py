@@ -32,7 +32,8 @@ class Row:
 
     `tokens` holds the prompt and then what was generated. `streams` are the completions that the row still
     stands for: all of the request's until they part, then one. `limit` is the number of known tokens at
-    which the row ends with reason "length".
+    which the row ends with reason "length". With `explain`, survivors tell what was considered, so many
+    candidates of each choice.
     """
 
     request: int
@@ -44,6 +45,7 @@ class Row:
     limit: int
     end_ids: frozenset[int]
     watch: Watch | None = None
+    explain: int = 0
 
     @property
     def generated(self) -> int:
@@ -119,5 +121,5 @@ class Method(Protocol):
     def propose(self, rows: Sequence[Row]) -> Proposal:
         """Which tokens to run for each row."""
 
-    def judge(self, rows: Sequence[Row], scores: Scores, *, explain: int = 0) -> Verdict:
-        """Which sequences live on; with `explain`, survivors tell what was considered, so many candidates."""
+    def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
+        """Which sequences live on."""

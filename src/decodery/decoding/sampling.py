@@ -22,7 +22,7 @@ class SamplingMethod:
         """Nothing beyond the last token."""
         return Proposal([()] * len(rows))
 
-    def judge(self, rows: Sequence[Row], scores: Scores, *, explain: int = 0) -> Verdict:
+    def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
         """One survivor for each stream of each row."""
         index = torch.tensor(scores.offsets[:-1], device=scores.logits.device)
         raw = scores.logits if len(index) == len(scores.logits) else scores.logits[index]
@@ -36,7 +36,8 @@ class SamplingMethod:
             if not able:
                 failures.append((i, _why_impossible(raw[i])))
                 continue
-            finish, watch = after_token(rows[i], len(rows[i].tokens), token, rows[i].watch)
+            row = rows[i]
+            finish, watch = after_token(row, len(row.tokens), token, row.watch)
             survivors.append(
                 Survivor(
                     parent=i,
@@ -45,7 +46,7 @@ class SamplingMethod:
                     finish=finish,
                     watch=watch,
                     logprobs=logprobs.get((i, stream), ()),
-                    considered=(consider(raw[i], processed[i], token, explain),) if explain else (),
+                    considered=(consider(raw[i], processed[i], token, row.explain),) if row.explain else (),
                 )
             )
         return Verdict(survivors, failures)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from decodery.decoding.rows import Row
-from decodery.kernels.vocabulary import kth_largest, nucleus_threshold
+from decodery.kernels.vocabulary import kth_largest, outside_nucleus
 
 
 def top_k(logits: Tensor, rows: Sequence[Row]) -> None:
@@ -23,7 +23,7 @@ def top_k(logits: Tensor, rows: Sequence[Row]) -> None:
 def top_p(logits: Tensor, rows: Sequence[Row]) -> None:
     """Keep the fewest likeliest tokens whose probabilities reach p, and ties (Holtzman et al. 2019)."""
     mass = torch.tensor([row.params.top_p for row in rows], device=logits.device)
-    _cut_below(logits, nucleus_threshold(logits, mass))
+    logits.masked_fill_(outside_nucleus(logits, mass), -torch.inf)
 
 
 def min_p(logits: Tensor, rows: Sequence[Row]) -> None:

@@ -40,7 +40,10 @@ class Chunk:
 
 @dataclass(slots=True)
 class Batch:
-    """The chunks of one step, a request's side by side, and the pages `(from, to)` to copy before it."""
+    """The chunks of one step, a request's side by side.
+
+    `copies` are pages `(from, to)` to copy before it, in this order; what is done is taken from the list.
+    """
 
     chunks: list[Chunk] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)

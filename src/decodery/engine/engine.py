@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,22 +21,17 @@ from decodery.engine.runner import SCORED_AT_ONCE, Runner
 from decodery.engine.scheduler import Scheduler
 from decodery.models.registry import CausalModel
 
-Observer = Callable[[Event], None]
-
 
 class Engine:
     """A model that serves any number of requests at once, step by step; synchronous, for one thread.
 
-    `end_ids` are the model's end tokens. With an `observer`, each event carries `explain` candidates of what
-    was considered, and the observer sees it.
+    `end_ids` are the model's end tokens.
     """
 
     def __init__(self, model: CausalModel, limits: Limits, end_ids: Iterable[int] = ()) -> None:
         self.model = model
         self.limits = limits
         self.end_ids = frozenset(end_ids)
-        self.observer: Observer | None = None
-        self.explain = 10
         self._runner = Runner(model, limits.pages)
         self._scheduler = Scheduler(
             Pages(limits.pages),
@@ -47,10 +42,18 @@ class Engine:
         self._requests: dict[int, Request] = {}
         self._next_id = 0
 
-    def add(self, prompt: Sequence[int], params: GenerationParams, watch: Watch | None = None) -> int:
+    def add(
+        self,
+        prompt: Sequence[int],
+        params: GenerationParams,
+        watch: Watch | None = None,
+        *,
+        explain: int = 0,
+    ) -> int:
         """Queue a request and return its id.
 
-        `watch` follows each of its streams from their first token. Raises `RequestError` or `ParameterError`
+        `watch` follows each of its streams from their first token. With `explain`, its events tell what was
+        considered, with so many candidates. Raises `RequestError` or `ParameterError`
         when the request can never run here; nothing is queued then.
         """
         check_request(prompt, params, self.model.vocab_size, self.limits)
@@ -65,6 +68,7 @@ class Engine:
             limit=self.limits.token_limit(len(prompt), params),
             end_ids=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.end_ids),
             watch=watch,
+            explain=explain,
         )
         request = Request(self._next_id, array("q", prompt), params, seed, [Live(row)])
         self._requests[request.id] = request
@@ -102,16 +106,14 @@ class Engine:
         if not self._requests:
             return []
         batch = self._scheduler.schedule(self._proposals())
+        if not batch.chunks:
+            return []
         hidden = self._runner.hidden(batch)
         self._score_prompts(batch, hidden)
         for chunk in batch.chunks:
             if not chunk.judged:
                 self._scheduler.settle(chunk.sequence, chunk.start + chunk.count)
-        events = [event for verdict in self._verdicts(batch, hidden) for event in self._carry_out(*verdict)]
-        if self.observer is not None:
-            for event in events:
-                self.observer(event)
-        return events
+        return [event for verdict in self._verdicts(batch, hidden) for event in self._carry_out(*verdict)]
 
     def _proposals(self) -> dict[Row, tuple[int, ...]]:
         drafts: dict[Row, tuple[int, ...]] = {}
@@ -145,12 +147,11 @@ class Engine:
                 offsets.append(len(indices))
             spans.append(offsets)
         logits = self._runner.logits(hidden, indices)
-        explain = self.explain if self.observer is not None else 0
         verdicts = []
         for (method, chunks), offsets in zip(groups.items(), spans, strict=True):
             scores = Scores(logits[offsets[0] : offsets[-1]], [o - offsets[0] for o in offsets])
             with torch.inference_mode():
-                verdict = method.judge([c.sequence.row for c in chunks], scores, explain=explain)
+                verdict = method.judge([c.sequence.row for c in chunks], scores)
             verdicts.append((chunks, verdict))
         return verdicts
 
@@ -215,9 +216,11 @@ class Engine:
             collected = request.prompt_logprobs
             if collected is not None and len(collected) < len(request.prompt):
                 first, count = chunk.start, request.params.prompt_logprobs or 0
+                # What was scored before a preemption is not scored again.
+                begin = max(first, len(collected) - 1)
                 # The scores at a position are those of the token after it.
                 end = min(chunk.start + chunk.count, len(request.prompt) - 1)
-                for start in range(first, end, SCORED_AT_ONCE):
+                for start in range(begin, end, SCORED_AT_ONCE):
                     positions = range(start, min(start + SCORED_AT_ONCE, end))
                     logits = self._runner.logits(hidden, [base + p - first for p in positions])
                     targets = [request.prompt[p + 1] for p in positions]
@@ -236,4 +239,5 @@ def _copy(row: Row) -> Row:
         limit=row.limit,
         end_ids=row.end_ids,
         watch=row.watch,
+        explain=row.explain,
     )

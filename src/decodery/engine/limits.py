@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from decodery.decoding.params import GenerationParams
 from decodery.engine.pages import pages_for
-from decodery.errors import RequestError
+from decodery.errors import ParameterError, RequestError
 from decodery.kernels import PAGE_SIZE
 
 
@@ -30,7 +30,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("pages", "context_length", "token_budget", "max_sequences"):
             if getattr(self, name) < 1:
-                raise RequestError(f"{name} must be 1 or more, not {getattr(self, name)}")
+                raise ParameterError(f"{name} must be 1 or more, not {getattr(self, name)}")
 
     def token_limit(self, prompt: int, params: GenerationParams) -> int:
         """How many tokens a sequence of the request knows at its end, if nothing else ends it.

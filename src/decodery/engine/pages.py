@@ -65,11 +65,15 @@ class Pages:
         """Whether writing to the page would disturb another holder or the prefix cache."""
         return self._holders[page] > 1 or page in self._key_of
 
-    def remember(self, page: int, key: bytes) -> None:
-        """Offer a full page for reuse under the hash of all tokens up to its end."""
-        if key not in self._page_of and page not in self._key_of:
-            self._page_of[key] = page
+    def remember(self, page: int, key: bytes) -> int:
+        """Offer a full page for reuse under the hash of all tokens up to its end.
+
+        Returns the page that is remembered under the key: this one, or one with the same content.
+        """
+        known = self._page_of.setdefault(key, page)
+        if known == page:
             self._key_of[page] = key
+        return known
 
     def find(self, keys: Sequence[bytes]) -> list[int]:
         """The pages of the longest prefix of `keys` that is remembered; not yet held."""

@@ -14,12 +14,16 @@ from decodery.decoding.trace import Considered
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A row with its pages; the keys and values of its first `computed` tokens are in them."""
+    """A row with its pages; the keys and values of its first `computed` tokens are in them.
+
+    The first `offered` pages are known to the prefix cache.
+    """
 
     row: Row
     pages: list[int] = field(default_factory=list)
     page_keys: list[bytes] = field(default_factory=list)
     computed: int = 0
+    offered: int = 0
 
     @property
     def known(self) -> int:
@@ -55,7 +59,7 @@ class Event:
     """What a step brought one stream of a request: new tokens, and perhaps its end.
 
     `error` says why when `finish` is "error". `watch` is the row's after these tokens. `considered` is filled
-    only while the engine has an observer.
+    when the request was added with `explain`.
     """
 
     request: int

@@ -60,8 +60,10 @@ class Runner:
             hidden = hidden[torch.tensor(padded, device=hidden.device)]
         return self.model.logits(hidden)[: len(indices)]
 
-    def _copy(self, copies: Sequence[tuple[int, int]]) -> None:
+    def _copy(self, copies: list[tuple[int, int]]) -> None:
         # In order: a page may be given up by one sequence and taken by the next within a step.
-        for source, target in copies:
+        while copies:
+            source, target = copies[0]
             for cache in (self._cache.keys, self._cache.values):
                 cache[:, target] = cache[:, source]
+            del copies[0]

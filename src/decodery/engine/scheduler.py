@@ -31,6 +31,7 @@ class Scheduler:
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self.preemptions = 0
+        self._copies: list[tuple[int, int]] = []
 
     def add(self, request: Request) -> None:
         """Queue a request behind all others."""
@@ -49,7 +50,8 @@ class Scheduler:
     def schedule(self, drafts: Drafts) -> Batch:
         """The next step's batch. Allocates its pages, moves requests between waiting and running, and leaves
         `computed` as it is until the step is done."""
-        batch = Batch()
+        # Copies that an interrupted step left undone are still owed.
+        batch = Batch(copies=self._copies)
         preempted = False
         # The list shrinks from its end while requests that came last give way.
         position = 0
@@ -131,6 +133,7 @@ class Scheduler:
         found = self._reusable(request, sequence)
         self.pages.hold(found)
         sequence.pages = found
+        sequence.offered = len(found)
         sequence.computed = len(found) * PAGE_SIZE
 
     def _reserve(self, chunk: Chunk, batch: Batch) -> bool:
@@ -159,7 +162,7 @@ class Scheduler:
     def fork(self, parent: Sequence, row: Row) -> Sequence:
         """A sequence for `row` that shares all of the parent's pages."""
         self.pages.hold(parent.pages)
-        return Sequence(row, list(parent.pages), list(parent.page_keys), parent.computed)
+        return Sequence(row, list(parent.pages), list(parent.page_keys), parent.computed, parent.offered)
 
     def settle(self, sequence: Sequence, computed: int) -> None:
         """Say how much of a sequence is computed, free the pages behind it, and offer full ones for reuse."""
@@ -168,15 +171,26 @@ class Scheduler:
         self.pages.release(sequence.pages[kept:])
         del sequence.pages[kept:]
         if self.prefix_cache:
-            extend_page_keys(sequence.page_keys, sequence.row.tokens)
-            for index in range(computed // PAGE_SIZE):
-                self.pages.remember(sequence.pages[index], sequence.page_keys[index])
+            self._offer(sequence)
+
+    def _offer(self, sequence: Sequence) -> None:
+        extend_page_keys(sequence.page_keys, sequence.row.tokens)
+        for index in range(sequence.offered, sequence.computed // PAGE_SIZE):
+            page = sequence.pages[index]
+            known = self.pages.remember(page, sequence.page_keys[index])
+            if known != page:
+                # Somebody computed the same at the same time. One copy is enough, and a request's streams
+                # must share their prompt, or it could need more pages than it was admitted with.
+                self.pages.hold([known])
+                self.pages.release([page])
+                sequence.pages[index] = known
+        sequence.offered = max(sequence.offered, sequence.computed // PAGE_SIZE)
 
     def free(self, sequence: Sequence) -> None:
         """Give up a sequence's pages; its known tokens stay."""
         self.pages.release(sequence.pages)
         sequence.pages = []
-        sequence.computed = 0
+        sequence.computed = sequence.offered = 0
 
     def check_integrity(self) -> None:
         """Raise `AssertionError` unless pages and sequences agree."""

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PAGE_SIZE = 16
-"""Tokens whose keys and values one page of a cache holds."""
+from decodery.kernels import PAGE_SIZE
 
 
 @dataclass(frozen=True)

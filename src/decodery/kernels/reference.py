@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from decodery.kernels.plan import PAGE_SIZE, AttentionGroup, AttentionPlan, plan_attention
+from decodery.kernels import PAGE_SIZE
+from decodery.kernels.plan import AttentionGroup, AttentionPlan, plan_attention
 
 __all__ = [
     "attention",

@@ -41,26 +41,27 @@ def _shifted(x: Tensor, bits: int) -> Tensor:
     return (x >> bits).bitwise_and_((1 << (32 - bits)) - 1)
 
 
-def nucleus_threshold(logits: Tensor, mass: Tensor) -> Tensor:
-    """The smallest logit of the shortest list of likeliest tokens whose probability reaches `mass`.
+def outside_nucleus(logits: Tensor, mass: Tensor) -> Tensor:
+    """Which tokens are less likely than all of the fewest likeliest ones whose probability reaches `mass`.
 
-    `logits` is float32 `[rows, vocab]` (-inf allowed), `mass` float32 `[rows]`; the result is `[rows, 1]`.
-    Looks at ever more of the likeliest tokens until every row's mass is reached, so that a peaked
-    distribution is never sorted whole.
+    `logits` is float32 `[rows, vocab]` (-inf allowed), `mass` float32 `[rows]`; the result is bool
+    `[rows, vocab]`. Looks at ever more of the likeliest tokens until every row's mass is reached, so that a
+    peaked distribution is never sorted whole.
     """
     vocab = logits.shape[-1]
     # A row-wise kernel; a plain reduction would sum in another order for another number of rows.
     logprobs = logits.log_softmax(-1)
     count = min(256, vocab)
     while True:
-        top = logprobs.topk(count, dim=-1)
-        cumulative = top.values.exp().cumsum(-1)
+        top = logprobs.topk(count, dim=-1).values
+        cumulative = top.exp().cumsum(-1)
         reached = cumulative >= mass[:, None]
         if count == vocab or bool(reached[:, -1].all()):
             break
         count = min(count * 8, vocab)
     last = torch.where(reached[:, -1:], reached.int().argmax(-1, keepdim=True), count - 1)
-    return logits.gather(-1, top.indices.gather(-1, last))
+    # By value: which of equal tokens the list holds depends on how many were looked at.
+    return logprobs < top.gather(-1, last)
 
 
 def kth_largest(logits: Tensor, counts: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Touvron et al., LLaMA (2023); Llama Team, The Llama 3 Herd of Models (2024).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from decodery.errors import ModelError
 from decodery.kernels.backend import Kernels
 from decodery.models.layers.attention import Angles, Attend, Attention, DenseAttend, KVShape
 from decodery.models.layers.embedding import Embedding
@@ -71,7 +73,7 @@ class LlamaConfig:
             mlp_width=read.count("intermediate_size"),
             norm_eps=read.positive("rms_norm_eps", 1e-6),
             context_length=context_length,
-            rope=rope_from_hub(read, context_length),
+            rope=rope_from_hub(read, head_dim, context_length),
             attention_bias=read.flag("attention_bias", False),
             mlp_bias=read.flag("mlp_bias", False),
             tied_head=read.flag("tie_word_embeddings", False),
@@ -95,9 +97,7 @@ class LlamaConfig:
         if heads % kv_heads:
             raise read.error("llama.attention.head_count_kv", f"a divisor of the head count ({heads})")
         context_length = read.count("llama.context_length")
-        embedding, divisors = tensors.get("token_embd.weight"), ()
-        if "rope_freqs.weight" in tensors:
-            divisors = tuple(checkpoint.read("rope_freqs.weight", torch.float32).tolist())
+        embedding = tensors.get("token_embd.weight")
         return cls(
             vocab_size=read.count("llama.vocab_size", embedding.shape[0] if embedding else None),
             width=width,
@@ -108,11 +108,24 @@ class LlamaConfig:
             mlp_width=read.count("llama.feed_forward_length"),
             norm_eps=read.positive("llama.attention.layer_norm_rms_epsilon"),
             context_length=context_length,
-            rope=rope_from_gguf(read, "llama", head_dim, context_length, divisors),
+            rope=rope_from_gguf(
+                read, "llama", head_dim, context_length, _gguf_divisors(checkpoint, head_dim)
+            ),
             attention_bias="blk.0.attn_q.bias" in tensors,
             mlp_bias="blk.0.ffn_gate.bias" in tensors,
             tied_head="output.weight" not in tensors,
         )
+
+
+def _gguf_divisors(checkpoint: Checkpoint, head_dim: int) -> tuple[float, ...]:
+    info = checkpoint.tensors.get("rope_freqs.weight")
+    if info is None:
+        return ()
+    if info.shape != (head_dim // 2,):
+        raise ModelError(
+            f"{checkpoint.path}: the tensor rope_freqs must hold {head_dim // 2} numbers, not {info.shape}"
+        )
+    return tuple(checkpoint.read(info.name, torch.float32).tolist())
 
 
 class Block(nn.Module):
@@ -195,9 +208,50 @@ class Llama(nn.Module):
 
 
 def read_config(checkpoint: Checkpoint) -> LlamaConfig:
+    """The checkpoint's config; ModelError also for sizes that its tensors cannot have, before any is made."""
     if checkpoint.format == "gguf":
-        return LlamaConfig.from_gguf(checkpoint)
-    return LlamaConfig.from_hub(checkpoint.config)
+        config = LlamaConfig.from_gguf(checkpoint)
+    else:
+        config = LlamaConfig.from_hub(checkpoint.config)
+    _check_sizes(config, checkpoint)
+    return config
+
+
+def _check_sizes(config: LlamaConfig, checkpoint: Checkpoint) -> None:
+    """Bounds what a model of this config takes by what the checkpoint holds; loading compares each tensor."""
+    layers, width, *rows = _SIZE_KEYS[checkpoint.format]
+    tensors = checkpoint.tensors.values()
+    if config.layers > len(tensors):
+        raise ModelError(
+            f"{checkpoint.path}: {layers} is {config.layers}, but there are only {len(tensors)} tensors"
+        )
+    stored = sum(math.prod(info.shape) for info in tensors)
+    counts = (config.vocab_size, config.heads * config.head_dim, config.mlp_width)
+    for key, count in zip(rows, counts, strict=True):
+        if count * config.width > stored:
+            raise ModelError(
+                f"{checkpoint.path}: {width} is {config.width} and {key} asks for {count} rows of it, "
+                f"but all tensors together hold only {stored} numbers"
+            )
+
+
+# Where a format has the sizes: layers, width, and what the rows of the largest matrices follow from.
+_SIZE_KEYS = {
+    "safetensors": (
+        "num_hidden_layers",
+        "hidden_size",
+        "vocab_size",
+        "num_attention_heads or head_dim",
+        "intermediate_size",
+    ),
+    "gguf": (
+        "llama.block_count",
+        "llama.embedding_length",
+        "llama.vocab_size",
+        "llama.attention.head_count or key_length",
+        "llama.feed_forward_length",
+    ),
+}
 
 
 def rules(config: LlamaConfig, checkpoint_format: str) -> Sequence[Rule]:

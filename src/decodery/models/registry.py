@@ -18,7 +18,7 @@ from decodery.models.layers.linear import Linear
 from decodery.models.layers.mlp import GatedLinear
 from decodery.models.layers.rope import DynamicRope
 from decodery.models.llama import Llama, LlamaConfig
-from decodery.models.settings import Settings
+from decodery.models.settings import LARGEST, Settings
 from decodery.weights.checkpoint import Checkpoint
 from decodery.weights.names import Rule, load_parameters
 
@@ -191,8 +191,8 @@ def _architecture(checkpoint: Checkpoint) -> str:
 
 
 def _opened_for(config: LlamaConfig, context_length: int) -> LlamaConfig:
-    if context_length < 1:
-        raise ModelError(f"context_length is {context_length}; it must be at least 1")
+    if not 1 <= context_length <= LARGEST:
+        raise ModelError(f"context_length is {context_length}; it must be from 1 to {LARGEST}")
     if context_length > config.context_length and not isinstance(config.rope, DynamicRope):
         raise ModelError(
             f"context_length is {context_length}, but the model was trained for "

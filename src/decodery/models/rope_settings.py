@@ -18,7 +18,7 @@ from decodery.models.layers.rope import (
 from decodery.models.settings import Settings
 
 
-def rope_from_hub(config: Settings, context_length: int) -> Rope:
+def rope_from_hub(config: Settings, head_dim: int, context_length: int) -> Rope:
     """Reads `rope_parameters` of a config.json, or the older pair `rope_theta` and `rope_scaling`.
 
     Raises ModelError that names the key when a value is absurd or the kind of scaling is not supported.
@@ -40,9 +40,13 @@ def rope_from_hub(config: Settings, context_length: int) -> Rope:
     if kind == "dynamic":
         if factor < 1:
             raise rope.error("factor", "at least 1")
+        if head_dim < 4:
+            raise ModelError(f"{rope.source}: dynamic scaling needs heads of at least 4, not {head_dim}")
         return DynamicRope(theta, factor, context_length)
     original_length = rope.count("original_max_position_embeddings", context_length)
     if kind == "yarn":
+        if theta <= 1:
+            raise (rope if rope.has("rope_theta") else config).error("rope_theta", "above 1 for yarn")
         return YarnRope(
             theta,
             factor,
@@ -99,6 +103,8 @@ def rope_from_gguf(
     factor = metadata.positive(f"{prefix}.scaling.factor")
     if kind == "linear":
         return LinearRope(theta, factor)
+    if theta <= 1:
+        raise metadata.error(f"{prefix}.freq_base", "above 1 for yarn")
     return YarnRope(
         theta,
         factor,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import reprlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from decodery.errors import ModelError
+
+# Sizes are multiplied with each other, and torch counts in 64 bits.
+LARGEST = 2**31 - 1
 
 
 class Settings:
@@ -23,16 +27,20 @@ class Settings:
         return self.values.get(key) is not None
 
     def count(self, key: str, default: int | None = None) -> int:
-        """A whole number that is at least 1."""
+        """A whole number from 1 to `LARGEST`."""
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise self.error(key, "a whole number that is at least 1")
+        if value > LARGEST:
+            raise self.error(key, f"at most {LARGEST}")
         return value
 
     def positive(self, key: str, default: float | None = None) -> float:
         """A finite number above 0."""
         value = self._value(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.error(key, "a number")
+        if not 0 < value <= sys.float_info.max:
             raise self.error(key, "a finite number above 0")
         return float(value)
 
@@ -56,7 +64,7 @@ class Settings:
         return Settings(value, f"{self.source}, {key}")
 
     def error(self, key: str, wanted: str) -> ModelError:
-        found = f"is {self.values[key]!r}" if self.has(key) else "is missing"
+        found = f"is {reprlib.repr(self.values[key])}" if self.has(key) else "is missing"
         return ModelError(f"{self.source}: {key} {found}; it must be {wanted}")
 
     def _value(self, key: str, default: Any) -> Any:

@@ -19,7 +19,7 @@ class Tokenizer:
 
     `vocab_size` counts ids, holes included (the model's rows where its files say so). `eos_token_ids` are all
     the tokens that end a text or a turn. `bos_token` and `eos_token` are the strings that chat templates use
-    ("" when the model has none). Read-only after it is built, so threads may share it.
+    ("" when the model has none). Read-only once a model is open, so threads may share it.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -34,6 +34,7 @@ class Tokenizer:
         self._prefix = list(vocabulary.prefix)
         self._suffix = list(vocabulary.suffix)
         self._spell = vocabulary.spell
+        self._spelled = vocabulary.size
         self._bytes: dict[int, bytes] = {}
         self._parsing = vocabulary.backend
         self._literal = _without_special(vocabulary.backend)
@@ -50,6 +51,10 @@ class Tokenizer:
         CheckpointError when the vocabulary is of an unknown kind, incomplete, or contradicts itself.
         """
         return cls(gguf_vocab.read_vocabulary(metadata))
+
+    def cover(self, size: int) -> None:
+        """Count ids up to `size`, if that is more; those without a token stand for no text."""
+        self.vocab_size = max(self.vocab_size, size)
 
     def encode(self, text: str, *, add_special_tokens: bool = True, parse_special: bool = True) -> list[int]:
         """The ids of a text, with the tokens that the model expects around a prompt unless told otherwise.
@@ -83,7 +88,8 @@ class Tokenizer:
         """
         known = self._bytes.get(token)
         if known is None:
-            known = self._bytes[token] = self._spell(self._checked(token))
+            place = self._checked(token)
+            known = self._bytes[token] = self._spell(place) if place < self._spelled else b""
         return known
 
     def token_label(self, token: int) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from decodery.errors import ModelError
 from decodery.models.layers.attention import Angles
 
 
@@ -125,12 +126,15 @@ class DividedRope(Rope):
 
 
 class Rotary:
-    """The angles of positions, for a model that is opened for `length` tokens."""
+    """The angles of positions, for a model that is opened for `length` tokens.
+
+    Raises ModelError when the values of `rope` lead to angles that are not finite.
+    """
 
     def __init__(self, rope: Rope, head_dim: int, length: int) -> None:
         self.rope = rope
         self.head_dim = head_dim
-        self.frequencies = rope.frequencies(head_dim, length)
+        self.frequencies = _finite_frequencies(rope, head_dim, length)
 
     def __call__(self, positions: Tensor, length: int | None = None) -> Angles:
         """Angles of positions [...]; `length` overrides the length of the context."""
@@ -139,6 +143,16 @@ class Rotary:
         magnitude = self.rope.magnitude()
         cos, sin = angles.cos() * magnitude, angles.sin() * magnitude
         return Angles(torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1))
+
+
+def _finite_frequencies(rope: Rope, head_dim: int, length: int) -> Tensor:
+    try:
+        frequencies = rope.frequencies(head_dim, length)
+        if math.isfinite(rope.magnitude()) and bool(frequencies.isfinite().all()):
+            return frequencies
+    except (ArithmeticError, ValueError):
+        pass  # The logarithm, quotient or power of a number that is far too large or small.
+    raise ModelError(f"the rotary positions {rope} cannot be computed for heads of {head_dim}")
 
 
 def _exponents(head_dim: int) -> Tensor:
