@@ -433,3 +433,23 @@ def test_any_history_of_requests_gives_what_each_gives_alone(
         if i == aborted and len(found) < len(expected):
             expected = expected[: len(found)]
         assert found == expected
+
+
+def test_streams_share_what_another_request_computed_at_the_same_time(model: Llama) -> None:
+    prompt = [i * 7 % VOCAB for i in range(64)]
+    engine = make_engine(model, pages=24)
+    engine.add([3], GenerationParams(max_tokens=380, temperature=0))
+    last = before = 0
+    for step in range(2000):
+        # When the first request is about to need most pages, both others start over in one step.
+        if step == 16 * 14 - 2:
+            engine.add(prompt, GenerationParams(max_tokens=60, n=2, seed=5))
+            last = engine.add(prompt, GenerationParams(max_tokens=160, n=2, seed=1))
+        if step > 300 and not engine.has_work():
+            break
+        engine.step()
+        engine.check_integrity()
+        if len(engine._requests) > 1 or not last:
+            before = engine.preemptions
+    assert engine.preemptions == before > 0, "it fits alone and still had to give way"
+    assert not engine.has_work()
