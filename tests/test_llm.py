@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from decodery import LLM, GenerationParams, ParameterError, RequestError
+from decodery import LLM, DecoderyError, GenerationParams, ParameterError, RequestError
+from decodery.decoding.rows import Row, Scores, Verdict
+from decodery.decoding.sampling import SamplingMethod
 from decodery.engine.request import Event
 
 ORACLE = json.loads((Path(__file__).parent / "data" / "decoding-smollm2.json").read_text(encoding="utf-8"))
@@ -240,6 +243,29 @@ def test_a_bad_request_is_one_line_and_nothing_is_left_behind(
     ],
 )
 def test_a_bad_setting_is_one_line(default_llm: LLM, settings: dict[str, Any], match: str) -> None:
-    with pytest.raises(Exception, match=match) as error:
+    with pytest.raises(DecoderyError, match=match) as error:
         LLM(**settings)
     assert "\n" not in str(error.value)
+
+
+def test_a_request_that_fails_midway_keeps_its_text_and_fails_alone(default_llm: LLM) -> None:
+    free = default_llm.generate("Once upon a time", GREEDY.replace(max_tokens=6))[0].completions[0]
+    engine = default_llm.engine
+    judge = SamplingMethod.judge
+
+    def failing(self: SamplingMethod, rows: Sequence[Row], scores: Scores) -> Verdict:
+        verdict = judge(self, rows, scores)
+        spent = [i for i, row in enumerate(rows) if row.generated == 4 and row.params.stop]
+        kept = [s for s in verdict.survivors if s.parent not in spent]
+        return Verdict(kept, [(i, "made to fail") for i in spent])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SamplingMethod, "judge", failing)
+        params = GREEDY.replace(max_tokens=6, stop=(free.text[4:40] + "never",))
+        bad, good = default_llm.generate(["Once upon a time"] * 2, [params, GREEDY.replace(max_tokens=6)])
+    assert bad.error == "made to fail"
+    assert bad.completions[0].finish_reason == "error"
+    assert bad.completions[0].token_ids == free.token_ids[:4]
+    assert bad.completions[0].text == default_llm.tokenizer.decode(free.token_ids[:4])
+    assert good.completions[0].text == free.text
+    assert not engine.has_work()

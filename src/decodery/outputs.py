@@ -118,7 +118,8 @@ class Collector:
         if isinstance(state, TextState):
             # An end token is not part of the text, and the state was not shown it.
             ended_by_token = event.finish == "stop" and state.stopped is None
-            text = ("" if ended_by_token else state.piece) + (state.flush() if event.finish else "")
+            new = event.tokens and not ended_by_token
+            text = (state.piece if new else "") + (state.flush() if event.finish else "")
             if event.finish == "stop":
                 stream.stop_reason = event.tokens[-1] if ended_by_token else state.stopped
         stream.pieces.append(text)

@@ -205,9 +205,13 @@ class Engine:
         )
 
     def _fail(self, request: Request, reason: str) -> list[Event]:
-        streams = [stream for s in request.sequences for stream in s.row.streams]
+        ended = [
+            Event(request.id, stream, (), finish="error", error=reason, watch=s.row.watch)
+            for s in request.sequences
+            for stream in s.row.streams
+        ]
         self.abort(request.id)
-        return [Event(request.id, stream, (), finish="error", error=reason) for stream in streams]
+        return ended
 
     def _score_prompts(self, batch: Batch, hidden: Tensor) -> None:
         base = 0
