@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from decodery.errors import ParameterError
 from decodery.weights.checkpoint import Checkpoint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -35,21 +38,49 @@ def _fast_bfloat16() -> bool:
 
 
 def memory_size(size: int | str) -> int:
-    """Bytes from a number or such as "512MB" or "2 GiB". Raises `ParameterError`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]i?B)?", str(size).strip(), re.IGNORECASE)
+    """Bytes from a number or such as "512MB", "2 GiB" or "1e9".
+
+    Raises `ParameterError` for anything else, and for more than the machine has.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\+?\d+)?)\s*([KMG]i?B)?", str(size).strip(), re.IGNORECASE)
     if match is None or isinstance(size, bool):
         raise ParameterError(f"a memory size is bytes or such as 512MB or 2GiB, not {size!r}")
-    return int(float(match[1]) * _UNITS[(match[2] or "").upper()])
+    found = float(match[1]) * _UNITS[(match[2] or "").upper()]
+    if found > total_memory():
+        raise ParameterError(
+            f"a memory size of {size} is more than this machine has: "
+            f"{total_memory() / 10**9:.1f}GB, of which {available_memory() / 10**9:.1f}GB are free"
+        )
+    return int(found)
+
+
+def total_memory() -> float:
+    """Bytes of memory that this process could ever have; infinite where the system does not tell."""
+    try:
+        total: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return math.inf
+    try:
+        return min(total, int((CGROUP / "memory.max").read_text()))
+    except (OSError, ValueError):
+        return total
 
 
 def available_memory() -> int:
     """Bytes that new allocations can have, by the system's own estimate; 4 GB where it has none."""
     try:
-        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        fields = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
         available = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return 4 * 10**9
     try:
-        return min(available, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):
+        return max(min(available, _left_in_cgroup()), 0)
+    except (OSError, KeyError, ValueError):
         return available
+
+
+def _left_in_cgroup() -> int:
+    """What the container's limit leaves; files that were read count as free, since they can be dropped."""
+    used = int((CGROUP / "memory.current").read_text())
+    counts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    return int((CGROUP / "memory.max").read_text()) - used + int(counts["inactive_file"])

@@ -190,6 +190,21 @@ def test_at_the_terminal_errors_are_told_and_the_talk_goes_on(
     assert asked == ["<|user|>hi<|reply|>"]
 
 
+def test_an_interrupt_before_the_reply_returns_to_the_prompt(
+    decodery: Run, model: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: LLM, messages: Any) -> list[int]:
+        if messages[-1]["content"] == "a":
+            signal.raise_signal(signal.SIGINT)
+        return self.tokenizer.encode(messages[-1]["content"])
+
+    monkeypatch.setattr(LLM, "chat_prompt", interrupted)
+    typing(monkeypatch, "a", "b")
+    ran = decodery("chat", "-m", model)
+    assert ran.status == 0
+    assert asked == ["b"]
+
+
 def test_a_second_interrupt_at_the_prompt_leaves(
     decodery: Run, model: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

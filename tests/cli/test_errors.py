@@ -14,7 +14,7 @@ from tests.cli.conftest import Run
 BEFORE_LOADING = [
     (["--top-p", "1.1"], "top_p must be above 0 and at most 1, not 1.1"),
     (["--max-tokens", "0"], "max_tokens must be 1 or more, not 0"),
-    (["--temperature", "-1"], "temperature must be 0 or more, not -1.0"),
+    (["--temperature", "-1"], "temperature must be 0, or 1e-06 or more, not -1.0"),
     (["--stop", ""], "stop holds an empty string, which would end every text at once"),
     (["--logit-bias", "3=nan"], "logit_bias of token 3 must be finite or -inf, not nan"),
     (["--logit-bias", "3"], "logit_bias must be written as ID=VALUE, not '3'"),
@@ -27,6 +27,7 @@ BEFORE_LOADING = [
     (["--dtype", "int3"], "dtype must be auto, float32 or bfloat16, not 'int3'"),
     (["--backend", "magic"], "backend must be "),
     (["--kv-memory", "lots"], "a memory size is bytes or such as 512MB or 2GiB, not 'lots'"),
+    (["--kv-memory", "1000000000GB"], "a memory size of 1000000000GB is more than this machine has: "),
     (["--threads", "0"], "threads must be 1 or more, not 0"),
     (["--context-length", "0"], "context_length must be 1 or more, not 0"),
     (["--no-such-flag"], "No such option: --no-such-flag"),

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from decodery.cli import inspect
+from decodery.errors import ModelError
 from decodery.weights.checkpoint import Checkpoint
 from tests.cli.conftest import CONTEXT, VOCABULARY, Run, random_weights
 
@@ -30,7 +31,7 @@ def test_pull_tells_each_stage_once_where_stderr_is_no_terminal(
 ) -> None:
     from decodery.cli import models
 
-    def resolve(name: str | None, revision: str | None, progress: inspect.Any) -> Path:
+    def resolve(name: str | None, revision: str | None, progress: Any) -> Path:
         for done in range(3):
             progress("fetching it", done, 3)
         return Path(f"/{name}@{revision}")
@@ -38,6 +39,18 @@ def test_pull_tells_each_stage_once_where_stderr_is_no_terminal(
     monkeypatch.setattr(models, "resolve", resolve)
     ran = decodery("pull", "it", "--revision", "v1")
     assert (ran.status, ran.out, ran.err) == (0, "/it@v1\n", "decodery: fetching it\n")
+
+
+def test_a_model_that_cannot_be_fetched_is_one_line(decodery: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from decodery.cli import models
+
+    def resolve(name: str | None, revision: str | None, progress: Any) -> Path:
+        progress("fetching it", 0, 0)
+        raise ModelError("there is no it")
+
+    monkeypatch.setattr(models, "resolve", resolve)
+    ran = decodery("pull", "it")
+    assert (ran.status, ran.out, ran.err) == (1, "", "decodery: there is no it\n")
 
 
 def test_models_lists_what_is_in_the_cache(decodery: Run, model: str, cache: Path) -> None:

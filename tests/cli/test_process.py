@@ -54,6 +54,40 @@ def test_a_closed_pipe_ends_it_silently(model: str) -> None:
     assert (started.returncode, err) == (141, b"")
 
 
+def redirected(redirection: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """A command line with streams closed by the shell."""
+    command = f'exec "$0" -m decodery "$@" {redirection}'
+    return subprocess.run(["sh", "-c", command, sys.executable, *arguments], capture_output=True)
+
+
+def test_a_closed_stdout_is_one_line(model: str) -> None:
+    done = redirected(">&-", *GENERATE, "-m", model)
+    assert done.returncode == 1
+    assert done.stderr == b"decodery: there is no standard output: it is closed\n"
+
+
+def test_what_belongs_on_a_closed_stderr_never_comes_on_stdout() -> None:
+    done = redirected("2>&-", "generate", "x", "-m", "./no-such-model", "--debug")
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_an_interrupt_while_modules_are_imported_leaves_130_silently() -> None:
+    code = """
+import sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting())
+from decodery.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 def test_a_full_disk_is_one_line(model: str) -> None:
     full = Path("/dev/full")
     if not full.exists():

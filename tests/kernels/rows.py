@@ -1,4 +1,4 @@
-"""Inputs that tell in which order a matrix product is summed, and what "the same bits in every batch" means."""
+"""Inputs that tell in which order a product is summed, and what "the same bits in every batch" means."""
 
 from __future__ import annotations
 

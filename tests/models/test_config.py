@@ -12,9 +12,10 @@ import torch
 
 from decodery.errors import ModelError
 from decodery.kernels import reference
-from decodery.models.layers.rope import LinearRope, Llama3Rope, Rope, YarnRope
+from decodery.models.layers.rope import LinearRope, Llama3Rope, Rope, Rotary, YarnRope
 from decodery.models.llama import LlamaConfig
 from decodery.models.registry import describe, find_family, load_model
+from decodery.models.settings import LARGEST
 from decodery.weights.checkpoint import Checkpoint, TensorInfo, open_checkpoint
 from tests.models.tiny import HUB, tiny_llama_folder, tiny_llama_gguf, tiny_model
 
@@ -26,7 +27,12 @@ class Declared(Checkpoint):
         self, kind: Literal["safetensors", "gguf"], config: Mapping[str, Any], tensors: tuple[str, ...] = ()
     ) -> None:
         self.path, self.format, self.config = Path("somewhere"), kind, config
-        self.tensors = {name: TensorInfo(name, (97, 48), "float32", 97 * 48 * 4) for name in tensors}
+        shapes = {"rope_freqs.weight": (6,)}
+        self.tensors = {
+            name: TensorInfo(name, shape, "float32", math.prod(shape) * 4)
+            for name in tensors
+            for shape in [shapes.get(name, (97, 48))]
+        }
 
     def _read(self, info: TensorInfo, dtype: torch.dtype) -> torch.Tensor:
         return torch.ones(6)
@@ -51,6 +57,9 @@ WRONG_HUB: list[tuple[str, dict[str, Any]]] = [
     ("hidden_size", {"hidden_size": True}),
     ("hidden_size", {"hidden_size": 48.0}),
     ("vocab_size", {"vocab_size": 0}),
+    ("vocab_size", {"vocab_size": 10**19}),
+    ("head_dim", {"head_dim": 2 * 10**11}),
+    ("max_position_embeddings", {"max_position_embeddings": 2**31}),
     ("num_hidden_layers", {"num_hidden_layers": 0}),
     ("num_attention_heads", {"num_attention_heads": 5, "head_dim": None}),
     ("num_attention_heads", {"num_attention_heads": 16, "head_dim": None}),
@@ -65,6 +74,10 @@ WRONG_HUB: list[tuple[str, dict[str, Any]]] = [
     ("rope_theta", {"rope_theta": math.nan}),
     ("rope_theta", {"rope_theta": math.inf}),
     ("rope_theta", {"rope_theta": 0}),
+    ("rope_theta", {"rope_theta": 10**400}),
+    ("rope_theta", {"rope_scaling": {"type": "yarn", "factor": 2.0}, "rope_theta": 1.0}),
+    ("rope_theta", {"rope_parameters": yarn(rope_theta=0.5)}),
+    ("heads of at least 4", {"rope_scaling": {"type": "dynamic", "factor": 2.0}, "head_dim": 2}),
     ("rope_theta", {"rope_parameters": {"rope_theta": -1.0}}),
     ("rope_parameters", {"rope_parameters": "yarn"}),
     ("rope_scaling", {"rope_scaling": [1]}),
@@ -109,6 +122,8 @@ GGUF: dict[str, Any] = {
 
 WRONG_GGUF: list[tuple[str, dict[str, Any]]] = [
     ("llama.block_count", {"llama.block_count": 0}),
+    ("llama.block_count", {"llama.block_count": 4 * 10**9}),
+    ("llama.attention.key_length", {"llama.attention.key_length": 2 * 10**11}),
     ("llama.context_length", {"llama.context_length": None}),
     ("llama.embedding_length", {"llama.embedding_length": -1}),
     ("llama.attention.head_count", {"llama.attention.head_count": 5}),
@@ -121,6 +136,10 @@ WRONG_GGUF: list[tuple[str, dict[str, Any]]] = [
     ("llama.rope.dimension_count", {"llama.rope.dimension_count": 6}),
     ("llama.rope.scaling.type", {"llama.rope.scaling.type": "longrope", "llama.rope.scaling.factor": 2.0}),
     ("llama.rope.scaling.factor", {"llama.rope.scaling.type": "yarn"}),
+    (
+        "llama.rope.freq_base",
+        {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 2.0, "llama.rope.freq_base": 1.0},
+    ),
     ("llama.vocab_size", {"llama.vocab_size": None}),
     ("llama.expert_count", {"llama.expert_count": 8}),
 ]
@@ -140,11 +159,62 @@ def test_absurd_divisors_are_refused(divisors: float, monkeypatch: pytest.Monkey
         LlamaConfig.from_gguf(checkpoint)
 
 
-def test_divisors_are_one_for_each_pair(monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = Declared("gguf", GGUF, ("rope_freqs.weight",))
-    monkeypatch.setattr(checkpoint, "_read", lambda info, dtype: torch.ones(5))
-    with pytest.raises(ModelError, match="rope_freqs"):
+def test_divisors_are_one_for_each_pair_and_else_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Declared("gguf", {**GGUF, "llama.rope.dimension_count": 10}, ("rope_freqs.weight",))
+    checkpoint.config = {**checkpoint.config, "llama.attention.key_length": 10}
+    monkeypatch.setattr(checkpoint, "_read", lambda info, dtype: pytest.fail("it was read"))
+    with pytest.raises(ModelError, match="rope_freqs must hold 5 numbers"):
         LlamaConfig.from_gguf(checkpoint)
+
+
+# Far too much for the tensors, but little enough to be built where nothing refuses it.
+TOO_LARGE = [
+    ("num_hidden_layers", "llama.block_count", 1000),
+    ("vocab_size", "llama.vocab_size", 10**6),
+    ("head_dim", "llama.attention.key_length", 2 * 10**6),
+    ("hidden_size", "llama.embedding_length", 4 * 10**6),
+    ("intermediate_size", "llama.feed_forward_length", 10**6),
+]
+
+
+@pytest.mark.parametrize(("hub_key", "gguf_key", "value"), TOO_LARGE, ids=lambda value: str(value))
+def test_a_size_beyond_what_the_tensors_hold_is_refused_before_a_model_is_made(
+    hub_key: str, gguf_key: str, value: int
+) -> None:
+    names = tuple(f"tensor {k}" for k in range(20))
+    head = {"llama.attention.value_length": value, "llama.rope.dimension_count": value}
+    checkpoints = [
+        Declared("safetensors", {**HUB, hub_key: value}, names),
+        Declared(
+            "gguf",
+            {**GGUF, "llama.attention.key_length": 12}
+            | {gguf_key: value}
+            | (head if hub_key == "head_dim" else {}),
+            names,
+        ),
+    ]
+    for checkpoint, key in zip(checkpoints, (hub_key, gguf_key.rpartition(".")[2]), strict=True):
+        with pytest.raises(ModelError, match=key):
+            describe(checkpoint)
+        with pytest.raises(ModelError, match=key):
+            load_model(checkpoint, dtype=torch.float32, kernels=reference)
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "dynamic", "factor": 1e300},
+        yarn(beta_fast=1e308),
+        yarn(beta_slow=5e-324),
+        yarn(mscale=1e308, mscale_all_dim=1e-308),
+        {"rope_type": "linear", "factor": 5e-324},
+    ],
+    ids=str,
+)
+def test_positions_that_cannot_be_computed_are_one_error(rope: dict[str, Any]) -> None:
+    config = LlamaConfig.from_hub({**HUB, "rope_parameters": {"rope_theta": 1e300, **rope}})
+    with pytest.raises(ModelError, match="rotary positions"):
+        Rotary(config.rope, config.head_dim, LARGEST)
 
 
 def test_what_a_gguf_file_does_not_say_is_seen_from_its_tensors() -> None:

@@ -187,6 +187,66 @@ def test_ids_without_a_token_are_holes(tmp_path: Path) -> None:
     assert [tokenizer.token_bytes(token) for token in range(6)] == [b"a", b"", b"", b"", b"", b"b"]
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (
+            "tokenizer_config.json",
+            {"added_tokens_decoder": [1]},
+            "added_tokens_decoder must map ids to tokens",
+        ),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "a"}}}, "'x' for an id"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"-1": {"content": "a"}}}, "'-1' for an id"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"3": {}}}, "added token 3 has no content"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"3": "a"}}, "added token 3 has no content"),
+        ("tokenizer_config.json", {"eos_token": "\ud800"}, "is not Unicode text"),
+        pytest.param("tokenizer_config.json", "[" * 100_000, "is not valid JSON", id="nested without end"),
+        ("tokenizer_config.json", b"{\xff}", "is not valid JSON"),
+        ("chat_template.jinja", b"\xff\xfe", "is not UTF-8 text"),
+    ],
+    ids=str,
+)
+def test_a_damaged_small_file_is_one_error_that_names_it(
+    file: str,
+    content: dict[str, Any] | str | bytes,
+    message: str,
+    tmp_path: Path,
+    byte_level: tokenizers.Tokenizer,
+) -> None:
+    write_folder(tmp_path, byte_level)
+    text = json.dumps(content) if isinstance(content, dict) else content
+    (tmp_path / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(CheckpointError, match=message) as raised:
+        Tokenizer.from_folder(tmp_path)
+    assert file in str(raised.value)
+
+
+def test_chat_templates_with_odd_names_are_passed_over(
+    tmp_path: Path, byte_level: tokenizers.Tokenizer
+) -> None:
+    templates = [{"name": ["default"], "template": "odd"}, {"name": "default", "template": "right"}, 7]
+    write_folder(tmp_path, byte_level, tokenizer_config={"chat_template": templates})
+    assert Tokenizer.from_folder(tmp_path).chat_template == "right"
+
+
+def test_a_file_that_may_not_be_read_is_one_error(
+    tmp_path: Path, byte_level: tokenizers.Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: Path, *arguments: Any, **more: Any) -> str:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    write_folder(tmp_path, byte_level, tokenizer_config={})
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json cannot be read: Permission denied"):
+        Tokenizer.from_folder(tmp_path)
+
+
+def test_a_tokenizer_that_cannot_encode_is_one_error(tmp_path: Path) -> None:
+    backend = tokenizers.Tokenizer(models.WordPiece({"b": 0}, unk_token="[UNK]"))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json cannot encode"):
+        Tokenizer.from_folder(write_folder(tmp_path, backend))
+
+
 def test_a_missing_or_damaged_file_is_one_clear_error(
     tmp_path: Path, byte_level: tokenizers.Tokenizer
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from decodery.errors import ModelError
 from decodery.weights.cache import CachedModel, cache_folder, cached_models
 
 
@@ -36,6 +37,19 @@ def test_our_variable_comes_first_then_the_platforms_cache(
     assert cache_folder() == tmp_path / ".cache" / "decodery"
     monkeypatch.setattr(sys, "platform", "darwin")
     assert cache_folder() == tmp_path / "Library" / "Caches" / "decodery"
+
+
+@pytest.mark.parametrize("chosen", ["", "~/models"])
+def test_without_a_home_folder_the_error_names_our_variable(
+    chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DECODERY_CACHE", chosen)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    # What the standard library says of a user without HOME and without an entry in the password file.
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(ModelError, match="set DECODERY_CACHE"):
+        cache_folder()
 
 
 def test_no_cache_at_all_is_an_empty_list(hub: Path) -> None:

@@ -65,6 +65,24 @@ def test_a_path_that_is_not_there_says_so(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "nope")
 
 
+def test_a_folder_that_may_not_be_read_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(CheckpointError, match="cannot be read: Permission denied"):
+        open_checkpoint(tmp_path)
+
+
+def test_json_nested_without_end_is_one_clear_error(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"model.safetensors": {"w": torch.ones(1)}})
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="damaged JSON"):
+        open_checkpoint(tmp_path)
+
+
 def test_a_link_that_leads_nowhere_is_one_clear_error(tmp_path: Path) -> None:
     write_folder(tmp_path, {"model.safetensors": {"w": torch.ones(1)}})
     (tmp_path / "model.safetensors").unlink()

@@ -157,12 +157,14 @@ class Session:
 
     def reply(self, message: str) -> None:
         """Stream the reply to a message and remember both. Ctrl-C ends it; what was said by then counts."""
-        ids = self._fitted(message)
-        room = self.capacity - len(ids)
         wanted = self.params.max_tokens
-        params = self.params.replace(max_tokens=room if wanted is None else min(wanted, room))
         text, finish = "", None
         with interruptible() as interrupted:
+            ids = self._fitted(message)
+            room = self.capacity - len(ids)
+            params = self.params.replace(max_tokens=room if wanted is None else min(wanted, room))
+            if interrupted:
+                return
             events = self.llm.stream(ids, params)
             with closing(events):
                 for event in events:

@@ -1,4 +1,4 @@
-"""The console script: its commands with their flags, and how it ends.
+"""The commands with their flags, and how each ends.
 
 What needs torch is imported inside the commands that run a model: help and wrong flags answer at once.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -225,6 +226,12 @@ def _refuse_unshown(params: GenerationParams, as_json: bool) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit status."""
+    if sys.stderr is None:
+        # It was closed: without this, print and traceback would turn to stdout.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (for as long as the process lives)
+    if sys.stdout is None:
+        complain("there is no standard output: it is closed")
+        return FAILED
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
@@ -246,8 +253,3 @@ def _flushed() -> bool:
         silence_stdout()
         return False
     return True
-
-
-def main() -> NoReturn:
-    """The entry point of the console script."""
-    sys.exit(run(sys.argv[1:]))

@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import typer
@@ -50,8 +50,9 @@ def complain(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """A line for the person, not for the program that reads the output."""
-    print(message, file=sys.stderr, flush=True)
+    """A line for the person, not for the program that reads the output; lost where it cannot be written."""
+    with suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
 
 
 def emit(text: str) -> None:
@@ -62,7 +63,10 @@ def emit(text: str) -> None:
 
 @contextmanager
 def fetching() -> Iterator[Callable[[str, int, int], None]]:
-    """Shows a model being fetched, if it is: a bar on a terminal, else one line on stderr for each stage."""
+    """Shows a model being fetched, if it is: a bar on a terminal, else one line on stderr for each stage.
+
+    The line waits for the first bytes: until then the only news may be that there is no such model.
+    """
     with ExitStack() as stack:
         bar: list[Callable[[str, int, int], None]] = []
         told: set[str] = set()
@@ -72,7 +76,7 @@ def fetching() -> Iterator[Callable[[str, int, int], None]]:
                 if not bar:
                     bar.append(stack.enter_context(downloading()))
                 bar[0](stage, done, total)
-            elif stage not in told:
+            elif done and stage not in told:
                 told.add(stage)
                 note(f"decodery: {stage}")
 

@@ -230,8 +230,8 @@ def _check_sizes(config: LlamaConfig, checkpoint: Checkpoint) -> None:
     for key, count in zip(rows, counts, strict=True):
         if count * config.width > stored:
             raise ModelError(
-                f"{checkpoint.path}: {width} is {config.width} and {key} asks for {count} rows of it, "
-                f"but all tensors together hold only {stored} numbers"
+                f"{checkpoint.path}: {key} of {count} by {width} of {config.width} is more than "
+                f"all tensors together hold ({stored} numbers)"
             )
 
 
@@ -241,14 +241,14 @@ _SIZE_KEYS = {
         "num_hidden_layers",
         "hidden_size",
         "vocab_size",
-        "num_attention_heads or head_dim",
+        "num_attention_heads times head_dim",
         "intermediate_size",
     ),
     "gguf": (
         "llama.block_count",
         "llama.embedding_length",
         "llama.vocab_size",
-        "llama.attention.head_count or key_length",
+        "llama.attention.head_count times key_length",
         "llama.feed_forward_length",
     ),
 }

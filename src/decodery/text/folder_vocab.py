@@ -32,8 +32,17 @@ def read_vocabulary(path: Path) -> Vocabulary:
 
     Reads tokenizer_config.json, special_tokens_map.json, chat_template.jinja (or .json), config.json and
     generation_config.json as well, as far as they are there. CheckpointError when tokenizer.json is missing
-    or when a file cannot be read.
+    or when a file is damaged or cannot be read.
     """
+    try:
+        return _read(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename or path} cannot be read: {error.strerror or error}"
+        ) from error
+
+
+def _read(path: Path) -> Vocabulary:
     backend = _read_backend(path)
     config = _read_json(path / "special_tokens_map.json") | _read_json(path / "tokenizer_config.json")
     model = _read_json(path / "config.json")
@@ -96,7 +105,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} holds no JSON object")
@@ -106,15 +115,15 @@ def _read_json(file: Path) -> dict[str, Any]:
 def _add_declared(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
     """Adds the tokens that only tokenizer_config.json declares, at the ids that it gives them."""
     known = backend.get_added_tokens_decoder()
-    declared = config.get("added_tokens_decoder") or {}
-    for token, fields in sorted((int(token), fields) for token, fields in declared.items()):
+    for token, fields in _declared_tokens(config):
+        content = _content(fields)
         if token not in known:
             flags = {flag: bool(fields[flag]) for flag in _FLAGS if flag in fields}
-            backend.add_tokens([AddedToken(fields["content"], **flags)])
-        if backend.token_to_id(fields["content"]) != token:
+            backend.add_tokens([AddedToken(content, **flags)])
+        if backend.token_to_id(content) != token:
             raise CheckpointError(
-                f"tokenizer_config.json gives {fields['content']!r} the id {token}, "
-                f"tokenizer.json {backend.token_to_id(fields['content'])}"
+                f"tokenizer_config.json gives {content!r} the id {token}, "
+                f"tokenizer.json {backend.token_to_id(content)}"
             )
     known = backend.get_added_tokens_decoder()
     for role in _ROLES:
@@ -123,8 +132,26 @@ def _add_declared(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> N
             backend.add_special_tokens([_content(config[role])])
 
 
+def _declared_tokens(config: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
+    """The entries of added_tokens_decoder by id."""
+    declared = config.get("added_tokens_decoder") or {}
+    if not isinstance(declared, dict):
+        raise CheckpointError("tokenizer_config.json: added_tokens_decoder must map ids to tokens")
+    for token, fields in declared.items():
+        if not (token.isascii() and token.isdecimal() and len(token) < 10):
+            raise CheckpointError(f"tokenizer_config.json: added_tokens_decoder has {token!r} for an id")
+        if not isinstance(fields, dict) or not isinstance(fields.get("content"), str):
+            raise CheckpointError(f"tokenizer_config.json: the added token {token} has no content")
+    return sorted(((int(token), fields) for token, fields in declared.items()), key=lambda entry: entry[0])
+
+
 def _content(value: Any) -> str:
-    return str(value.get("content", "")) if isinstance(value, dict) else str(value)
+    text = str(value.get("content", "")) if isinstance(value, dict) else str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise CheckpointError(f"tokenizer_config.json: the token {text!r} is not Unicode text") from None
+    return text
 
 
 def _role(backend: tokenizers.Tokenizer, config: Mapping[str, Any], role: str) -> int | None:
@@ -160,8 +187,11 @@ def _surroundings(
     if isinstance(config.get("add_bos_token"), bool) or isinstance(config.get("add_eos_token"), bool):
         prefix = (bos,) if config.get("add_bos_token") and bos is not None else ()
         return prefix, (eos,) if config.get("add_eos_token") and eos is not None else ()
-    bare = backend.encode("a", add_special_tokens=False).ids
-    full = backend.encode("a").ids
+    try:
+        bare = backend.encode("a", add_special_tokens=False).ids
+        full = backend.encode("a").ids
+    except Exception as error:  # the library raises bare exceptions
+        raise CheckpointError(f"tokenizer.json cannot encode a text: {error}") from error
     for start in range(len(full) - len(bare) + 1):
         if full[start : start + len(bare)] == bare:
             return tuple(full[:start]), tuple(full[start + len(bare) :])
@@ -171,11 +201,14 @@ def _surroundings(
 def _chat_template(path: Path, config: Mapping[str, Any]) -> str | None:
     file = path / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{file} is not UTF-8 text: {error}") from error
     template = _read_json(path / "chat_template.json").get("chat_template") or config.get("chat_template")
     if isinstance(template, list):
-        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = named.get("default")
+        entries = [entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"]
+        template = entries[-1].get("template") if entries else None
     return template if isinstance(template, str) else None
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from decodery.errors import ModelError
+
 
 @dataclass(frozen=True)
 class CachedModel:
@@ -21,7 +23,19 @@ class CachedModel:
 
 
 def cache_folder() -> Path:
-    """Our own cache: DECODERY_CACHE, else the platform's user cache; it need not exist yet."""
+    """Our own cache: DECODERY_CACHE, else the platform's user cache; it need not exist yet.
+
+    Raises ModelError where the user has no home folder to hold it.
+    """
+    try:
+        return _cache_folder()
+    except RuntimeError as error:
+        raise ModelError(
+            "there is no home folder to keep models in: set DECODERY_CACHE to the folder that may hold them"
+        ) from error
+
+
+def _cache_folder() -> Path:
     if chosen := os.environ.get("DECODERY_CACHE"):
         return Path(chosen).expanduser()
     if sys.platform == "win32":

@@ -85,8 +85,15 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """Open a folder of config.json and safetensors files, a .gguf file, or a folder with one .gguf file.
 
     Only headers are read. Raises ModelError when nothing there can be a model, and CheckpointError when the
-    files are damaged or contradict each other.
+    files cannot be read, are damaged or contradict each other.
     """
+    try:
+        return _open(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _open(path: Path) -> Checkpoint:
     if path.is_dir():
         return _open_folder(path)
     if not path.exists():

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from decodery.kernels import PAGE_SIZE
 from decodery.kernels.backend import Kernels
-from decodery.kernels.plan import PAGE_SIZE, AttentionPlan
+from decodery.kernels.plan import AttentionPlan
 from decodery.models.layers.linear import Linear
 
 

@@ -148,7 +148,7 @@ class Rotary:
 def _finite_frequencies(rope: Rope, head_dim: int, length: int) -> Tensor:
     try:
         frequencies = rope.frequencies(head_dim, length)
-        if math.isfinite(rope.magnitude()) and bool(frequencies.isfinite().all()):
+        if rope.magnitude() <= torch.finfo(torch.float32).max and bool(frequencies.isfinite().all()):
             return frequencies
     except (ArithmeticError, ValueError):
         pass  # The logarithm, quotient or power of a number that is far too large or small.

@@ -1,0 +1,76 @@
+"""A model loaded for inference is the model, whatever form its weights have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from decodery.kernels import reference
+from decodery.models.llama import Llama
+from decodery.models.registry import load_for_inference, load_model
+from decodery.weights.checkpoint import open_checkpoint
+from tests.models.tiny import tiny_llama_folder, tiny_llama_gguf
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "a tied head": {},
+    "an own head": {"tie_word_embeddings": False},
+    "biases": {"attention_bias": True, "mlp_bias": True},
+    "biases and an own head": {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False},
+}
+TOKENS = torch.randint(0, 97, (2, 50), generator=torch.Generator().manual_seed(0))
+
+
+def both(path: Path, dtype: torch.dtype) -> tuple[Llama, Llama]:
+    """The model as it is trained and as it is run."""
+    with open_checkpoint(path) as checkpoint:
+        plain = load_model(checkpoint, dtype=dtype, kernels=reference)
+        packed = load_for_inference(checkpoint, dtype=dtype, kernels=reference)
+    assert isinstance(packed, Llama)
+    return plain, packed
+
+
+@torch.inference_mode()
+def logits(model: Llama) -> Tensor:
+    out: Tensor = model(TOKENS)
+    return out
+
+
+def weights(model: Llama) -> list[Tensor]:
+    """The matrices that a model multiplies by, gate and up in whatever form they are."""
+    found: list[Tensor] = [] if model.head is None else [model.head.weight]
+    for block in model.layers:
+        gate_up = block.mlp.gate_up.weight
+        found += [block.attn.qkv.weight, block.attn.out.weight, block.mlp.down.weight]
+        found += [gate_up] if isinstance(gate_up, Tensor) else gate_up
+    return found
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_its_logits_are_those_of_the_plain_model(name: str, tmp_path: Path) -> None:
+    plain, packed = both(tiny_llama_folder(tmp_path, **VARIANTS[name]), torch.float32)
+    expected = logits(plain)
+    assert expected.std() > 0.5
+    torch.testing.assert_close(logits(packed), expected, atol=1e-5, rtol=0)
+    packs = reference.pack(torch.ones(48, 48)).is_mkldnn
+    assert [weight.is_mkldnn for weight in weights(packed)] == [packs] * len(weights(packed))
+    assert not any(weight.is_mkldnn for weight in weights(plain))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_in_bfloat16_it_is_as_close_to_float32_as_the_plain_model(name: str, tmp_path: Path) -> None:
+    folder = tiny_llama_folder(tmp_path, **VARIANTS[name])
+    exact = logits(both(folder, torch.float32)[0])
+    plain, packed = (logits(model) for model in both(folder, torch.bfloat16))
+    error = (plain - exact).abs().mean()
+    assert 0 < error < 0.03 * exact.std()
+    assert (packed - exact).abs().mean() <= 1.2 * error
+
+
+def test_from_a_gguf_file_it_is_the_same(tmp_path: Path) -> None:
+    folder = tiny_llama_folder(tmp_path / "hub", **VARIANTS["biases and an own head"])
+    file = tiny_llama_gguf(tmp_path / "tiny.gguf", folder)
+    assert torch.equal(logits(both(file, torch.float32)[1]), logits(both(folder, torch.float32)[1]))
