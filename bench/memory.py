@@ -5,13 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
+# A child's ru_maxrss begins at what its parent held when it forked, so the kernel's own figure is read.
 _PROGRAM = """
-import resource, sys
+import sys
 from decodery import LLM, GenerationParams
 llm = LLM(dtype=sys.argv[1], backend="reference", context_length=int(sys.argv[2]))
 prompt = [i * 7919 % 40000 + 100 for i in range(int(sys.argv[2]) - 64)]
 llm.generate([prompt], GenerationParams(max_tokens=64, temperature=0, ignore_eos=True))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak.split()[1]) * 1024)
 """
 
 

@@ -66,8 +66,8 @@ def check_request(prompt: Sequence[int], params: GenerationParams, vocab_size: i
             )
     if len(prompt) > limits.context_length:
         raise RequestError(
-            f"the prompt has {len(prompt)} tokens and the context holds {limits.context_length}: shorten it"
-            " or give a longer context_length"
+            f"the prompt has {len(prompt)} tokens and the context holds {limits.context_length}: shorten it,"
+            " or open the model with a longer context_length if it allows one"
         )
     if params.n > limits.max_sequences:
         raise RequestError(
