@@ -63,7 +63,7 @@ def mixed(llm: LLM, count: int, longest: int) -> list[tuple[list[int], Generatio
     return [
         (
             [rng.randrange(100, 40_000) for _ in range(lengths[i % 8])],
-            GenerationParams(max_tokens=6, seed=i, logprobs=1, **variants[i % 4]),
+            GenerationParams(max_tokens=6, seed=i, logprobs=i % 5, **variants[i % 4]),
         )
         for i in range(count)
     ]
@@ -80,7 +80,7 @@ def check_batched_equals_alone(llm: LLM, count: int, longest: int) -> None:
     # The second run together finds every prompt in the prefix cache.
     assert tokens_of(llm, jobs) == alone
     assert tokens_of(llm, jobs[::-1]) == alone[::-1]
-    cold = {"dtype": "float32", "backend": "reference"}
+    cold = {"dtype": str(llm.model.dtype).removeprefix("torch."), "backend": "reference"}
     pages = max(len(prompt) for prompt, _ in jobs) // 16 + 3
     page_bytes = llm.engine.limits.page_bytes
     scarce = LLM(token_budget=16, kv_memory=pages * page_bytes, prefix_cache=False, **cold)  # type: ignore[arg-type]
@@ -89,6 +89,10 @@ def check_batched_equals_alone(llm: LLM, count: int, longest: int) -> None:
 
 def test_batched_equals_alone(default_llm: LLM) -> None:
     check_batched_equals_alone(default_llm, 8, 140)
+
+
+def test_batched_equals_alone_in_bfloat16(default_llm: LLM) -> None:
+    check_batched_equals_alone(LLM(dtype="bfloat16"), 6, 140)
 
 
 @pytest.mark.slow
