@@ -3,7 +3,8 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +274,25 @@ def test_a_request_that_fails_midway_keeps_its_text_and_fails_alone(default_llm:
     assert bad.completions[0].text == default_llm.tokenizer.decode(free.token_ids[:4])
     assert good.completions[0].text == free.text
     assert not engine.has_work()
+
+
+def test_a_bar_counts_the_prompts_and_leaves_the_output_alone(
+    default_llm: LLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted: list[str] = []
+
+    @contextmanager
+    def counting(description: str, total: int) -> Iterator[Callable[[], None]]:
+        counted.append(f"{description} {total}")
+        yield lambda: counted.append("one")
+
+    params = GREEDY.replace(max_tokens=1)
+    default_llm.generate(["a", "b"], params)
+    default_llm.generate(["a", "b"], params, progress=True)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr("decodery.progress.counting", counting)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    default_llm.generate("a", params)
+    assert counted == []
+    default_llm.generate(["a", "b", "c"], params)
+    assert counted == ["generating 3", "one", "one", "one"]

@@ -13,7 +13,7 @@ COUNT = 12
 
 OPERATIONS = st.lists(
     st.tuples(
-        st.sampled_from(["start", "append", "fork", "free", "truncate", "forget"]),
+        st.sampled_from(["start", "append", "fork", "free", "truncate"]),
         st.integers(0, 10**6),
         st.integers(1, 3 * PAGE_SIZE),
     ),
@@ -75,8 +75,6 @@ def test_no_page_is_lost_shared_by_mistake_or_overwritten(operations: list[tuple
     for name, which, size in operations:
         if name == "start":
             tenants.start(size)
-        elif name == "forget":
-            tenants.pages.forget_all()
         elif tenants.sequences:
             held, tokens = tenants.sequences[which % len(tenants.sequences)]
             if name == "append":

@@ -85,13 +85,6 @@ class Pages:
             found.append(page)
         return found
 
-    def forget_all(self) -> None:
-        """Empty the prefix cache; held pages stay held."""
-        for page in list(self._key_of):
-            self._forget(page)
-        self._free.extend(self._cached)
-        self._cached.clear()
-
     def _forget(self, page: int) -> None:
         del self._page_of[self._key_of.pop(page)]
 
