@@ -14,6 +14,8 @@ from decodery import LLM, DecoderyError, GenerationParams, ParameterError, Reque
 from decodery.decoding.rows import Row, Scores, Verdict
 from decodery.decoding.sampling import SamplingMethod
 from decodery.engine.request import Event
+from decodery.text.tokenizer import Tokenizer
+from tests.cli.conftest import write_model
 
 ORACLE = json.loads((Path(__file__).parent / "data" / "decoding-smollm2.json").read_text(encoding="utf-8"))
 GREEDY = GenerationParams(max_tokens=40, temperature=0)
@@ -245,6 +247,10 @@ def test_a_bad_request_is_one_line_and_nothing_is_left_behind(
         ({"kv_memory": "much"}, "memory size"),
         ({"kv_memory": 10}, "kv_memory"),
         ({"threads": 0}, "threads"),
+        ({"threads": 1.5}, "threads"),
+        ({"context_length": 100.5}, "context_length"),
+        ({"token_budget": "x"}, "token_budget"),
+        ({"model": 5}, "model"),
     ],
 )
 def test_a_bad_setting_is_one_line(default_llm: LLM, settings: dict[str, Any], match: str) -> None:
@@ -296,3 +302,20 @@ def test_a_bar_counts_the_prompts_and_leaves_the_output_alone(
     assert counted == []
     default_llm.generate(["a", "b", "c"], params)
     assert counted == ["generating 3", "one", "one", "one"]
+
+
+def test_rows_of_a_model_without_a_token_end_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_model(tmp_path)
+    read = Tokenizer.from_folder
+
+    def shorter(path: Path) -> Tokenizer:
+        tokenizer = read(path)
+        # As a GGUF file has it that lists fewer tokens than its embedding has rows.
+        tokenizer.vocab_size = tokenizer._spelled = 200
+        return tokenizer
+
+    monkeypatch.setattr(Tokenizer, "from_folder", shorter)
+    llm = LLM(folder, dtype="float32")
+    (output,) = llm.generate([[65]], GenerationParams(max_tokens=3, logit_bias={230: 1000.0}))
+    assert output.completions[0].token_ids == [230] * 3
+    assert output.completions[0].text == ""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import tokenizers
 
 from decodery.errors import ParameterError
 from decodery.text.tokenizer import Tokenizer
+from tests.cli.conftest import write_model
 from tests.text.vocabularies import byte_level_metadata, odd_strings, sentence_piece_metadata
 
 
@@ -85,3 +87,16 @@ def test_importing_the_text_layer_brings_in_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_ids_that_a_model_has_beyond_its_vocabulary_stand_for_no_text(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_folder(Path(write_model(tmp_path)))
+    size = tokenizer.vocab_size
+    with pytest.raises(ParameterError):
+        tokenizer.token_bytes(size + 2)
+    tokenizer.cover(size + 3)
+    assert tokenizer.vocab_size == size + 3
+    assert tokenizer.token_bytes(size + 2) == b""
+    assert tokenizer.decode([size, size + 1]) == ""
+    tokenizer.cover(1)
+    assert tokenizer.vocab_size == size + 3
