@@ -453,3 +453,20 @@ def test_streams_share_what_another_request_computed_at_the_same_time(model: Lla
             before = engine.preemptions
     assert engine.preemptions == before > 0, "it fits alone and still had to give way"
     assert not engine.has_work()
+
+
+def test_never_more_sequences_run_than_allowed(model: Llama) -> None:
+    jobs: list[Job] = [
+        ([i + 1] * 20, GenerationParams(max_tokens=6, n=1 + i % 3, seed=i, temperature=1.0)) for i in range(8)
+    ]
+    expected = run(make_engine(model), jobs)
+    engine = make_engine(model, max_sequences=3)
+    ids = [engine.add(*job) for job in jobs]
+    tokens = {(i, s): list[int]() for i, (_, p) in zip(ids, jobs, strict=True) for s in range(p.n)}
+    most = 0
+    while engine.has_work():
+        for event in engine.step():
+            tokens[event.request, event.stream] += event.tokens
+        most = max(most, sum(len(r.sequences) for r in engine._scheduler.running))
+    assert most == 3
+    assert [tokens[i, s] for i, s in tokens] == [stream for request in expected for stream in request]

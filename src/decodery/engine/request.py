@@ -49,6 +49,11 @@ class Request:
             self.prompt_logprobs = [None]
 
     @property
+    def streams(self) -> int:
+        """How many sequences it has, or will have once its prompt is computed."""
+        return sum(len(s.row.streams) for s in self.sequences)
+
+    @property
     def decoding(self) -> bool:
         """Whether all but the last known token of every sequence is computed."""
         return all(s.computed >= s.known - 1 for s in self.sequences)

@@ -66,9 +66,8 @@ class Scheduler:
     def _admit(self, batch: Batch, drafts: Drafts) -> None:
         while self.waiting and batch.length < self.token_budget:
             request = self.waiting[0]
-            count = sum(max(len(r.sequences), len(r.sequences[0].row.streams)) for r in self.running)
-            wanted = max(len(request.sequences), len(request.sequences[0].row.streams))
-            if self.running and (count + wanted > self.max_sequences or not self._has_room(request)):
+            streams = sum(r.streams for r in (*self.running, request))
+            if self.running and (streams > self.max_sequences or not self._has_room(request)):
                 return
             self.running.append(self.waiting.popleft())
             if not self._run(request, batch, drafts):
