@@ -5,7 +5,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from decodery.decoding.params import GenerationParams, Sampling
+from decodery.decoding.grammars import Choice, Gbnf, JsonObject, JsonSchema, Lark, Regex
+from decodery.decoding.params import GenerationParams
+from decodery.decoding.speculation import DraftModel, PromptLookup
+from decodery.decoding.strategy import (
+    BeamSearch,
+    ContrastiveDecoding,
+    ContrastiveSearch,
+    DoLa,
+    Sampling,
+    StochasticBeamSearch,
+)
+from decodery.decoding.watermarking import Watermark
 from decodery.errors import CheckpointError, DecoderyError, ModelError, ParameterError, RequestError
 from decodery.version import __version__
 
@@ -21,18 +32,32 @@ _LAZY = {
 
 __all__ = [
     "LLM",
+    "BeamSearch",
     "CheckpointError",
+    "Choice",
     "Completion",
+    "ContrastiveDecoding",
+    "ContrastiveSearch",
     "DecoderyError",
+    "DoLa",
+    "DraftModel",
+    "Gbnf",
     "GenerationParams",
+    "JsonObject",
+    "JsonSchema",
+    "Lark",
     "ModelError",
     "ParameterError",
+    "PromptLookup",
+    "Regex",
     "RequestError",
     "RequestOutput",
     "Sampling",
+    "StochasticBeamSearch",
     "StreamEvent",
     "TextScore",
     "TokenLogprobs",
+    "Watermark",
     "__version__",
 ]
 

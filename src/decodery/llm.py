@@ -198,7 +198,11 @@ class LLM:
         explain = 0 if observer is None else max(candidates, 1)
         request = self.engine.add(ids, params, watch, explain=explain)
         text = prompt if isinstance(prompt, str) else None
-        self._collectors[request] = Collector(text, ids, params, self.engine.seed_of(request), observer)
+        output = RequestOutput(text, ids, [], self.engine.seed_of(request))
+        end_ids = frozenset(params.stop_token_ids) | (
+            frozenset() if params.ignore_eos else self.engine.end_ids
+        )
+        self._collectors[request] = Collector(output, params, watch, end_ids, observer)
         return request
 
     def _drop(self, request: int) -> None:

@@ -20,6 +20,7 @@ class Completion:
     """One generated text. `token_ids` include the end token or the tokens of the stop string that ended it.
 
     `stop_reason` is the stop string or the end token's id when `finish_reason` is "stop".
+    `score` is what a strategy that ranks whole sequences ranked this one by.
     `cumulative_logprob` is the sum of the tokens' log-probabilities, when `logprobs` were asked for.
     """
 
@@ -29,6 +30,7 @@ class Completion:
     finish_reason: FinishReason
     stop_reason: str | int | None = None
     logprobs: list[TokenLogprobs] | None = None
+    score: float | None = None
 
     @property
     def cumulative_logprob(self) -> float | None:
@@ -81,28 +83,34 @@ class TextScore:
 
 @dataclass(slots=True)
 class _Stream:
+    state: TextState
     pieces: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     finish: FinishReason | None = None
     stop_reason: str | int | None = None
+    score: float | None = None
 
 
 class Collector:
-    """Gathers a request's events into its output, and into stream events not yet taken."""
+    """Gathers a request's events into its output, and into stream events not yet taken.
+
+    `start` is the state of the text before the first token; `end_ids` are the tokens that end it.
+    """
 
     def __init__(
         self,
-        prompt: str | None,
-        ids: list[int],
+        output: RequestOutput,
         params: GenerationParams,
-        seed: int,
+        start: TextState,
+        end_ids: frozenset[int],
         observer: Observer | None,
     ) -> None:
         self.observer = observer
         self.params = params
-        self.streams = [_Stream() for _ in range(params.n)]
-        self.output = RequestOutput(prompt, ids, [], seed)
+        self.end_ids = end_ids
+        self.streams = [_Stream(start) for _ in range(params.streams)]
+        self.output = output
         self.pending: deque[StreamEvent] = deque()
 
     @property
@@ -111,31 +119,40 @@ class Collector:
         return all(s.finish is not None for s in self.streams)
 
     def take(self, event: Event) -> None:
-        """Add one event of the request."""
+        """Add one event of a stream of the request."""
+        if event.stream is None:
+            return
         stream = self.streams[event.stream]
-        state = event.watch
-        text = ""
-        if isinstance(state, TextState):
-            # An end token is not part of the text, and the state was not shown it.
-            ended_by_token = event.finish == "stop" and state.stopped is None
-            new = event.tokens and not ended_by_token
-            text = (state.piece if new else "") + (state.flush() if event.finish else "")
-            if event.finish == "stop":
-                stream.stop_reason = event.tokens[-1] if ended_by_token else state.stopped
+        text = self._text(stream, event)
         stream.pieces.append(text)
         stream.tokens += event.tokens
         stream.logprobs += event.logprobs
         stream.finish = event.finish
+        stream.score = event.score
         if event.prompt_logprobs is not None:
             self.output.prompt_logprobs = list(event.prompt_logprobs)
         if event.error is not None:
             self.output.error = event.error
         self.pending.append(StreamEvent(event.stream, text, event.tokens, event.logprobs, event.finish))
 
+    def _text(self, stream: _Stream, event: Event) -> str:
+        text = ""
+        for token in event.tokens:
+            # An end token is not part of the text.
+            if token not in self.end_ids:
+                stream.state = stream.state.after(token)
+                text += stream.state.piece
+        if event.finish is None:
+            return text
+        if event.finish == "stop":
+            ended_by_token = bool(event.tokens) and event.tokens[-1] in self.end_ids
+            stream.stop_reason = event.tokens[-1] if ended_by_token else stream.state.stopped
+        return text + stream.state.flush()
+
     def finished(self) -> RequestOutput:
-        """The output, once all streams have ended."""
+        """The output, once all streams have ended: of several, the `n` likeliest when `best_of` were made."""
         wants = self.params.logprobs is not None
-        self.output.completions = [
+        completions = [
             Completion(
                 index=index,
                 text="".join(stream.pieces),
@@ -143,7 +160,9 @@ class Collector:
                 finish_reason=stream.finish or "abort",
                 stop_reason=stream.stop_reason,
                 logprobs=stream.logprobs if wants else None,
+                score=stream.score,
             )
             for index, stream in enumerate(self.streams)
         ]
+        self.output.completions = completions
         return self.output

@@ -6,8 +6,10 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from decodery.decoding.params import GenerationParams
-from decodery.decoding.rows import Row
+from decodery.decoding.rows import Row, Run, Scores
 
 
 def make_row(
@@ -24,9 +26,14 @@ def make_row(
         request=0,
         params=parameters,
         seed=seed,
-        streams=tuple(range(parameters.n)),
+        streams=tuple(range(parameters.streams)),
         tokens=array("q", [*prompt, *generated]),
         prompt_length=len(prompt),
         limit=len(prompt) + (parameters.max_tokens or 10**6),
         end_ids=frozenset(end_ids),
     )
+
+
+def make_scores(logits: Tensor) -> Scores:
+    """The scores of rows that ran nothing beyond their last known token: one position each."""
+    return Scores(logits, [(Run((), i),) for i in range(len(logits))])

@@ -7,10 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from decodery.decoding.pipeline import PIPELINE, process
-from decodery.decoding.rows import Scores
+from decodery.decoding.pipeline import PROCESSORS, process
 from decodery.decoding.sampling import SamplingMethod
-from tests.decoding.rows import make_row
+from tests.decoding.rows import make_row, make_scores
 
 CUT = -math.inf
 
@@ -41,8 +40,8 @@ TABLE: list[tuple[dict[str, Any], list[int], list[int], list[int], list[float], 
     ({"presence_penalty": 1.0, "frequency_penalty": -0.5}, [0], [1, 1, 1], [], [0, 0, 0], [0, 0.5, 0]),
     ({"presence_penalty": 1.0}, [0, 1, 2], [], [], [1, 1, 1], [1, 1, 1]),
     ({"logit_bias": {1: 2.5, 2: CUT}}, [0], [], [], [1, 1, 1], [1, 3.5, CUT]),
-    # The bias comes before the penalty, which multiplies a negative logit.
-    ({"logit_bias": {1: -3.0}, "repetition_penalty": 2.0}, [1], [], [], [1, 1, 1], [1, -4, 1]),
+    # The bias comes after the penalty.
+    ({"logit_bias": {1: -3.0}, "repetition_penalty": 2.0}, [1], [], [], [1, 1, 1], [1, -2.5, 1]),
     ({"min_tokens": 2}, [0], [1], [2], [1, 1, 1], [1, 1, CUT]),
     ({"min_tokens": 2}, [0], [1, 1], [2], [1, 1, 1], [1, 1, 1]),
     ({"min_tokens": 2}, [0, 1, 1], [], [0, 1], [1, 1, 1], [CUT, CUT, 1]),
@@ -69,16 +68,16 @@ def test_ties_are_cut_as_alone_whatever_the_others_ask() -> None:
         for p, n in ((0.3, 2), (0.5, 5), (0.9, 20), (0.95, 0), (0.99, 3), (0.7, 50))
     ]
     together = process(logits, rows)
-    verdict = SamplingMethod().judge(rows, Scores(logits, range(7)))
+    verdict = SamplingMethod().judge(rows, make_scores(logits))
     for i, row in enumerate(rows):
         assert torch.equal(process(logits[i : i + 1], [row])[0], together[i])
-        alone = SamplingMethod().judge([row], Scores(logits[i : i + 1], range(2)))
+        alone = SamplingMethod().judge([row], make_scores(logits[i : i + 1]))
         assert alone.survivors[0].logprobs == verdict.survivors[i].logprobs
 
 
 def test_every_processor_is_in_the_table() -> None:
     rows = [make_row(p, g, end_ids=e, **params) for params, p, g, e, _, _ in TABLE]
-    unused = [stage.name for stage in PIPELINE if not any(stage.wants(row.params) for row in rows)]
+    unused = [name for name, stage in PROCESSORS.items() if not any(stage.wants(row.params) for row in rows)]
     assert not unused
 
 
@@ -127,8 +126,8 @@ def test_top_p_keeps_exactly_the_nucleus_of_a_full_sort(spread: float, mass: flo
 def test_sampling_draws_from_the_processed_distribution(params: dict[str, Any]) -> None:
     logits = torch.tensor([1.5, 0.3, -0.4, 2.0, 0.9, -1.2, 0.0, 1.1])
     rows = [make_row([0] * (i % 7 + 1), seed=i, **params) for i in range(4000)]
-    verdict = SamplingMethod().judge(rows, Scores(logits.repeat(4000, 1), range(4001)))
-    counts = torch.bincount(torch.tensor([s.tokens[0] for s in verdict.survivors]), minlength=8).double()
+    verdict = SamplingMethod().judge(rows, make_scores(logits.repeat(4000, 1)))
+    counts = torch.bincount(torch.tensor([s.row.tokens[-1] for s in verdict.survivors]), minlength=8).double()
     expected = process(logits[None], rows[:1])[0].double().softmax(-1) * 4000
     assert counts[expected == 0].sum() == 0
     assert stats.chisquare(counts[expected > 0], expected[expected > 0]).pvalue > 0.01

@@ -1,19 +1,18 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from decodery.decoding.rows import Row, Scores, Verdict
 from decodery.decoding.sampling import SamplingMethod
-from tests.decoding.rows import make_row
+from tests.decoding.rows import make_row, make_scores
 
 
 def judge(rows: list[Row], logits: torch.Tensor, explain: int = 0) -> Verdict:
-    for row in rows:
-        row.explain = explain
-    return SamplingMethod().judge(rows, Scores(logits, range(len(rows) + 1)))
+    rows = [replace(row, explain=explain) for row in rows]
+    return SamplingMethod().judge(rows, make_scores(logits))
 
 
 def random_logits(rows: int, vocab: int = 40) -> torch.Tensor:
@@ -23,17 +22,17 @@ def random_logits(rows: int, vocab: int = 40) -> torch.Tensor:
 def test_temperature_zero_takes_the_likeliest_token() -> None:
     logits = random_logits(3)
     verdict = judge([make_row(temperature=0)] * 3, logits)
-    assert [s.tokens[0] for s in verdict.survivors] == logits.argmax(-1).tolist()
+    assert [s.row.tokens[-1] for s in verdict.survivors] == logits.argmax(-1).tolist()
 
 
 def test_a_row_parts_into_its_streams_and_they_draw_apart() -> None:
     row = make_row(n=16, seed=5)
     verdict = judge([row], torch.zeros(1, 1000))
-    assert [s.streams for s in verdict.survivors] == [(i,) for i in range(16)]
+    assert [s.row.streams for s in verdict.survivors] == [(i,) for i in range(16)]
     assert {s.parent for s in verdict.survivors} == {0}
-    assert len({s.tokens for s in verdict.survivors}) > 8
+    assert len({s.row.tokens[-1] for s in verdict.survivors}) > 8
     alone = judge([make_row(n=1, seed=5)], torch.zeros(1, 1000)).survivors[0]
-    assert verdict.survivors[0].tokens == alone.tokens
+    assert verdict.survivors[0].row.tokens == alone.row.tokens
 
 
 def test_logprobs_are_of_the_models_own_distribution() -> None:
@@ -71,7 +70,7 @@ def test_a_row_without_a_possible_token_fails_alone() -> None:
     assert [s.parent for s in verdict.survivors] == [0]
     reasons = dict(verdict.failures)
     assert "NaN" in reasons[1]
-    assert "logit_bias" in reasons[2]
+    assert "ban" in reasons[2]
 
 
 @dataclass(frozen=True)
@@ -87,12 +86,11 @@ class Counting:
 
 
 def test_a_watch_ends_its_row_and_forks_with_it() -> None:
-    row = make_row(n=2)
-    row.watch = Counting(2)
+    row = replace(make_row(n=2), watch=Counting(2))
     first = judge([row], random_logits(1)).survivors
     assert [s.finish for s in first] == [None, None]
-    assert [s.watch for s in first] == [Counting(1), Counting(1)]
-    row.watch = Counting(1)
+    assert [s.row.watch for s in first] == [Counting(1), Counting(1)]
+    row = replace(row, watch=Counting(1))
     assert [s.finish for s in judge([row], random_logits(1)).survivors] == ["stop", "stop"]
 
 
@@ -100,7 +98,7 @@ def test_what_was_considered_tells_rank_entropy_and_what_was_cut() -> None:
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.15, 0.1]]))
     (survivor,) = judge([make_row(top_k=2, logit_bias={1: 9.0})], logits, explain=3).survivors
     (seen,) = survivor.considered
-    assert seen.token == survivor.tokens[0] == 1
+    assert seen.token == survivor.row.tokens[-1] == 1
     assert seen.rank == 2
     assert seen.entropy == pytest.approx(1.74274, abs=1e-5)
     assert seen.kept == 2

@@ -25,14 +25,16 @@ def make_engine(
 def run(engine: Engine, jobs: Sequence[Job]) -> list[list[list[int]]]:
     """For each job the tokens of each of its streams; integrity is checked at each step."""
     ids = [engine.add(prompt, params) for prompt, params in jobs]
-    tokens = {(i, stream): list[int]() for i, (_, p) in zip(ids, jobs, strict=True) for stream in range(p.n)}
+    tokens = {(i, stream): list[int]() for i, (_, p) in zip(ids, jobs, strict=True) for stream in range(p.streams)}
     open_streams = set(tokens)
     while engine.has_work():
         for event in engine.step():
+            if event.stream is None:
+                continue
             assert (event.request, event.stream) in open_streams, "an ended stream goes on"
             tokens[event.request, event.stream] += event.tokens
             if event.finish:
                 open_streams.remove((event.request, event.stream))
         engine.check_integrity()
     assert not open_streams
-    return [[tokens[i, stream] for stream in range(p.n)] for i, (_, p) in zip(ids, jobs, strict=True)]
+    return [[tokens[i, stream] for stream in range(p.streams)] for i, (_, p) in zip(ids, jobs, strict=True)]

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from decodery.decoding.params import GenerationParams
-from decodery.decoding.rows import Method, Proposal, Row, Scores, Survivor, Verdict
+from decodery.decoding.rows import FinishReason, Method, Needs, Proposal, Row, Scores, Survivor, Verdict
 from decodery.engine.batch import Batch
 from decodery.engine.engine import Engine
 from decodery.engine.request import Event
+from decodery.engine.runner import States
 from decodery.errors import ParameterError, RequestError
 from decodery.models.llama import Llama
 from tests.engine.runs import Job, make_engine, run
@@ -203,7 +205,7 @@ def test_a_prompt_as_long_as_the_context_gets_one_token(model: Llama) -> None:
         ([-1], {}, "token -1"),
         ([1] * 1025, {}, "context"),
         ([1] * 500, {"max_tokens": 400}, "kv_memory of at least"),
-        ([1], {"n": 257}, "n is 257"),
+        ([1], {"n": 257}, "runs 257 sequences"),
         ([1], {"logit_bias": {VOCAB: 1.0}}, "logit_bias"),
         ([1], {"stop_token_ids": [VOCAB]}, "stop_token_ids"),
     ],
@@ -265,31 +267,44 @@ class Drafting:
         self.wrong_from = wrong_from
         self.kept: list[int] = []
 
+    def needs(self, params: GenerationParams) -> Needs:
+        return Needs()
+
+    def extend(self, rows: Sequence[Row], logits: Tensor) -> tuple[Sequence[int], Tensor]:
+        raise AssertionError("nobody asked for more drafts")
+
     def propose(self, rows: Sequence[Row]) -> Proposal:
-        drafts = []
+        branches = []
         for row in rows:
             ahead = list(self.truth[row.generated : row.generated + 5])
-            drafts.append(tuple(t if i < self.wrong_from else (t + 1) % VOCAB for i, t in enumerate(ahead)))
-        self.proposed = drafts
-        return Proposal(drafts)
+            draft = tuple(t if i < self.wrong_from else (t + 1) % VOCAB for i, t in enumerate(ahead))
+            branches.append((draft,))
+        return Proposal(branches)
 
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
         survivors = []
-        for i, row in enumerate(rows):
-            best = scores.logits[scores.offsets[i] : scores.offsets[i + 1]].argmax(-1).tolist()
-            drafts = self.proposed[i][: len(best) - 1] if len(best) > 1 else ()
-            keep = next((k for k, d in enumerate(drafts) if d != best[k]), len(drafts))
-            tokens = tuple(best[: keep + 1])
+        for i, (row, (branch,)) in enumerate(zip(rows, scores.runs, strict=True)):
+            best = scores.logits[branch.at(0) : branch.at(len(branch.tokens)) + 1].argmax(-1).tolist()
+            keep = next((k for k, d in enumerate(branch.tokens) if d != best[k]), len(branch.tokens))
             self.kept.append(keep)
-            finish = "length" if len(row.tokens) + len(tokens) >= row.limit else None
-            survivors.append(Survivor(i, tokens, row.streams, keep, finish))
+            survivors.append(grown(i, row, best[: keep + 1], keep))
         return Verdict(survivors)
+
+
+def grown(parent: int, row: Row, tokens: Sequence[int], keep: int = 0) -> Survivor:
+    for token in tokens[: row.limit - len(row.tokens)]:
+        row = row.after(token)
+    finish: FinishReason | None = "length" if len(row.tokens) >= row.limit else None
+    return Survivor(parent, row, min(keep, len(tokens)), finish=finish)
 
 
 def run_with(engine: Engine, method: Method, job: Job) -> list[int]:
     engine.add(*job)
     (request,) = engine._requests.values()
     request.method = method
+    request.needs = method.needs(job[1])
+    if request.needs.context:
+        request.context = []
     tokens: list[int] = []
     while engine.has_work():
         for event in engine.step():
@@ -310,16 +325,90 @@ def test_drafts_are_run_judged_and_rewound_without_a_trace(model: Llama, wrong_f
 class Reshuffling:
     """Greedy, but each step two copies of every row are made and all but the first two dropped."""
 
+    def needs(self, params: GenerationParams) -> Needs:
+        return Needs()
+
+    def extend(self, rows: Sequence[Row], logits: Tensor) -> tuple[Sequence[int], Tensor]:
+        raise AssertionError("nobody asked for more drafts")
+
     def propose(self, rows: Sequence[Row]) -> Proposal:
-        return Proposal([()] * len(rows))
+        return Proposal([((),)] * len(rows))
 
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
         survivors = []
-        for i, row in enumerate(rows):
-            token = int(scores.logits[scores.offsets[i]].argmax())
-            finish = "length" if len(row.tokens) + 1 >= row.limit else None
-            survivors += [Survivor(i, (token,), (0,), 0, finish)] * 2
+        for i, (row, (branch,)) in enumerate(zip(rows, scores.runs, strict=True)):
+            survivors += [grown(i, row, [int(scores.logits[branch.at(0)].argmax())])] * 2
         return Verdict(survivors[-2:])
+
+
+class LookingAhead:
+    """Greedy by its likeliest tokens' forks: runs the two likeliest, keeps the likelier, which is computed then."""
+
+    def needs(self, params: GenerationParams) -> Needs:
+        return Needs(hidden=True, context=True)
+
+    def extend(self, rows: Sequence[Row], logits: Tensor) -> tuple[Sequence[int], Tensor]:
+        raise AssertionError("nobody asked for more drafts")
+
+    def propose(self, rows: Sequence[Row]) -> Proposal:
+        return Proposal([tuple((t,) for t in row.state) if isinstance(row.state, tuple) else ((),) for row in rows])
+
+    def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
+        survivors = []
+        assert scores.hidden is not None
+        assert len(scores.hidden) == len(scores.logits)
+        for i, (row, branches) in enumerate(zip(rows, scores.runs, strict=True)):
+            if row.state is None:
+                assert scores.context is not None
+                assert len(scores.context[i]) == row.prompt_length - 1
+            if not branches[0].tokens:
+                best = scores.logits[branches[0].at(0)].topk(2).indices.tolist()
+                survivors.append(Survivor(i, replace(row, state=(best[1], best[0]))))
+                continue
+            best = scores.logits[branches[1].at(1)].topk(2).indices.tolist()
+            survivor = grown(i, row, branches[1].tokens, keep=1)
+            after = replace(survivor.row, state=(best[1], best[0]))
+            survivors.append(replace(survivor, row=after, branch=1))
+        return Verdict(survivors)
+
+
+@pytest.mark.parametrize("pages", [400, 5])
+def test_forks_of_one_step_are_judged_side_by_side_and_leave_no_trace(model: Llama, pages: int) -> None:
+    job: Job = ([7, 8, 9] * 9, GenerationParams(max_tokens=20, temperature=0))
+    expected = run(make_engine(model), [job])[0][0]
+    engine = make_engine(model, pages=pages, token_budget=16)
+    assert run_with(engine, LookingAhead(), job) == expected
+
+
+class Guided:
+    """Greedy by the companion's scores alone."""
+
+    def needs(self, params: GenerationParams) -> Needs:
+        return Needs()
+
+    def extend(self, rows: Sequence[Row], logits: Tensor) -> tuple[Sequence[int], Tensor]:
+        raise AssertionError("nobody asked for more drafts")
+
+    def propose(self, rows: Sequence[Row]) -> Proposal:
+        return Proposal([((1, 2),)] * len(rows))
+
+    def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
+        survivors = []
+        assert scores.companion is not None
+        assert scores.companion_at is not None
+        for i, (row, (branch,)) in enumerate(zip(rows, scores.runs, strict=True)):
+            place = scores.companion_at[branch.at(0)]
+            survivors.append(grown(i, row, [int(scores.companion[place].argmax())]))
+        return Verdict(survivors)
+
+
+@pytest.mark.parametrize("budget", [512, 8])
+def test_a_companion_scores_the_text_after_the_negative_prompt(model: Llama, budget: int) -> None:
+    negative = [3, 1, 4] * 9
+    plain = GenerationParams(max_tokens=20, temperature=0)
+    expected = run(make_engine(model), [(negative, plain)])[0][0]
+    guided = plain.replace(guidance_scale=1.5, negative_prompt=negative)
+    assert run_with(make_engine(model, token_budget=budget), Guided(), ([7, 8] * 20, guided)) == expected
 
 
 def test_forked_and_dropped_rows_compute_what_one_would(model: Llama) -> None:
@@ -378,15 +467,16 @@ def test_an_interrupted_step_owes_its_copies(model: Llama) -> None:
     interrupts = iter([False, True] * 3)
     hidden = engine._runner.hidden
 
-    def interrupted(batch: Batch) -> Tensor:
+    def interrupted(batch: Batch, layers: Iterable[int] = ()) -> States:
         if next(interrupts, False):
             raise KeyboardInterrupt
-        return hidden(batch)
+        return hidden(batch, layers)
 
     engine._runner.hidden = interrupted  # type: ignore[method-assign]
     while engine.has_work():
         try:
             for event in engine.step():
+                assert event.stream is not None
                 tokens[event.stream] += event.tokens
         except KeyboardInterrupt:
             engine.check_integrity()

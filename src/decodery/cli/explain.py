@@ -35,7 +35,8 @@ def _explain_as_json(prompt: str, params: GenerationParams, llm: LLM, top: int) 
     steps: list[list[dict[str, Any]]] = [[] for _ in range(params.n)]
 
     def observe(event: Event) -> None:
-        steps[event.stream] += [_as_json(c, llm.tokenizer, top) for c in event.considered]
+        if event.stream is not None:
+            steps[event.stream] += [_as_json(c, llm.tokenizer, top) for c in event.considered]
 
     [output] = llm.generate([llm.tokenizer.encode(prompt)], params, observer=observe, candidates=top)
     found = described(output, llm.tokenizer)
@@ -52,6 +53,8 @@ def _explain_in_tables(prompt: str, params: GenerationParams, llm: LLM, top: int
     seen: list[list[Considered]] = [[] for _ in range(params.n)]
 
     def observe(event: Event) -> None:
+        if event.stream is None:
+            return
         seen[event.stream] += event.considered
         if params.n == 1:
             for considered in event.considered:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from decodery.decoding.rows import FinishReason, Row, Watch
+from decodery.decoding.rows import FinishReason, Row
 
 
-def after_token(
-    row: Row, known: int, token: int, watch: Watch | None
-) -> tuple[FinishReason | None, Watch | None]:
-    """What `token`, following `known` tokens of `row`, brings about: an end or None, and the next watch.
+def finish_of(row: Row) -> FinishReason | None:
+    """Whether and why a row ends after its last token, which was generated.
 
-    End tokens and what the watch stops at count from `min_tokens` on; the end of the budget always does.
+    End tokens, what the watch stops at and the caller's own rule count from `min_tokens` on; a complete
+    grammar, the end of the budget and of the time always do.
     """
-    enough = known + 1 - row.prompt_length >= row.params.min_tokens
-    ended = token in row.end_ids
-    if watch is not None and not ended:
-        watch = watch.after(token)
-        ended = watch.stopped is not None
-    if ended and enough:
-        return "stop", watch
-    return ("length" if known + 1 >= row.limit else None), watch
+    params = row.params
+    if row.grammar is not None and row.grammar.complete:
+        return "stop"
+    if row.generated >= params.min_tokens and _stopped(row):
+        return "stop"
+    if len(row.tokens) >= row.limit:
+        return "length"
+    return "time" if row.expired else None
+
+
+def _stopped(row: Row) -> bool:
+    if row.tokens[-1] in row.end_ids:
+        return True
+    if row.watch is not None and row.watch.stopped is not None:
+        return True
+    stop_when = row.params.stop_when
+    return stop_when is not None and bool(stop_when(row.tokens[row.prompt_length :].tolist()))

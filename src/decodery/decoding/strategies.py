@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from decodery.decoding.params import GenerationParams, Sampling
+from decodery.decoding.params import GenerationParams
 from decodery.decoding.rows import Method
 from decodery.decoding.sampling import SamplingMethod
+from decodery.decoding.strategy import Sampling
 
 METHODS: dict[type, Method] = {Sampling: SamplingMethod()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -17,13 +18,43 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """What one processor did to a choice: the candidates' probabilities after it, and how many tokens it
+    left.
+
+    `probabilities` are those of the choice's candidates, in their order.
+    """
+
+    name: str
+    kept: int
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BeamCandidate:
+    """One candidate of a step of beam search, under its parent.
+
+    `parent` and `beam` are places among the request's beams before and after the step; `beam` is None unless
+    the candidate was "kept". `score` is the sum of log-probabilities that ranked it, `logprob` its last one.
+    """
+
+    parent: int
+    token: int
+    logprob: float
+    score: float
+    fate: Literal["kept", "finished", "pruned"]
+    beam: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Considered:
     """One choice of one row.
 
     `token` was chosen with probability `before` under the model and `after` under the processed distribution;
     `rank` counts from 1 under the model, `entropy` is the model's in bits, `kept` counts the tokens that the
     processors left possible. `candidates` are the model's likeliest, in order; the chosen one is appended
-    when it is not among them.
+    when it is not among them. `stages` are the processors that changed something, in order. `allowed` counts
+    the tokens that the grammar allowed, where there is one; `forced` says that it left no choice.
     """
 
     token: int
@@ -33,6 +64,9 @@ class Considered:
     entropy: float
     kept: int
     candidates: tuple[Candidate, ...]
+    stages: tuple[Stage, ...] = ()
+    allowed: int | None = None
+    forced: bool = False
 
 
 def consider(raw: torch.Tensor, processed: torch.Tensor, token: int, count: int) -> Considered:

@@ -12,7 +12,8 @@ class Chunk:
     """Run `count` known tokens of a sequence after its computed ones, and then `drafts`.
 
     When `judged`, all known tokens are covered and the scores at the last of them and at each draft are
-    wanted.
+    wanted; `companion` is then the chunk of the sequence's companion, if it has one. `place` is that of its
+    sequence, or of the one that it is a fork of, in the request. A companion's own chunk `follows`.
     """
 
     request: Request
@@ -20,6 +21,9 @@ class Chunk:
     count: int
     drafts: tuple[int, ...] = ()
     judged: bool = False
+    place: int = 0
+    companion: Chunk | None = None
+    follows: bool = False
 
     @property
     def start(self) -> int:

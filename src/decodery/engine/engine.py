@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 import secrets
+import time
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from decodery.decoding.logprobs import token_logprobs
 from decodery.decoding.params import GenerationParams
-from decodery.decoding.rows import Method, Row, Scores, Survivor, Verdict, Watch
+from decodery.decoding.rows import GrammarState, Method, Row, Survivor, Verdict, Watch
+from decodery.engine.assistant import Assistant
 from decodery.engine.batch import Batch, Chunk
 from decodery.engine.limits import Limits, check_request
 from decodery.engine.pages import Pages
 from decodery.engine.request import Event, Request
 from decodery.engine.request import Sequence as Live
-from decodery.engine.runner import SCORED_AT_ONCE, Runner
-from decodery.engine.scheduler import Scheduler
+from decodery.engine.runner import SCORED_AT_ONCE, Runner, States
+from decodery.engine.scheduler import Branches, Scheduler
+from decodery.engine.scoring import Judged, Scorer, judged_groups
+from decodery.errors import ParameterError
 from decodery.models.registry import CausalModel
 
 
 class Engine:
     """A model that serves any number of requests at once, step by step; synchronous, for one thread.
 
-    `end_ids` are the model's end tokens.
+    `end_ids` are the model's end tokens; `clock` tells the seconds that `max_time` counts.
     """
 
-    def __init__(self, model: CausalModel, limits: Limits, end_ids: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        model: CausalModel,
+        limits: Limits,
+        end_ids: Iterable[int] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.model = model
         self.limits = limits
         self.end_ids = frozenset(end_ids)
+        self._clock = clock
         self._runner = Runner(model, limits.pages)
         self._scheduler = Scheduler(
             Pages(limits.pages),
@@ -39,6 +51,7 @@ class Engine:
             max_sequences=limits.max_sequences,
             prefix_cache=limits.prefix_cache,
         )
+        self._assistants: dict[int, Assistant] = {}
         self._requests: dict[int, Request] = {}
         self._next_id = 0
 
@@ -48,13 +61,17 @@ class Engine:
         params: GenerationParams,
         watch: Watch | None = None,
         *,
+        grammar: GrammarState | None = None,
+        amateur: CausalModel | None = None,
+        drafter: CausalModel | None = None,
         explain: int = 0,
     ) -> int:
         """Queue a request and return its id.
 
-        `watch` follows each of its streams from their first token. With `explain`, its events tell what was
-        considered, with so many candidates. Raises `RequestError` or `ParameterError`
-        when the request can never run here; nothing is queued then.
+        `watch` and `grammar` follow each of its streams from their first token. `amateur` and `drafter` are
+        the models that its strategy and its speculation name. With `explain`, its events tell what was
+        considered, with so many candidates. Raises `RequestError` or `ParameterError` when the request can
+        never run here; nothing is queued then.
         """
         check_request(prompt, params, self.model.vocab_size, self.limits)
         seed = secrets.randbits(63) if params.seed is None else params.seed
@@ -62,19 +79,37 @@ class Engine:
             request=self._next_id,
             params=params,
             seed=seed,
-            streams=tuple(range(params.n)),
+            streams=tuple(range(params.streams)),
             tokens=array("q", prompt),
             prompt_length=len(prompt),
             limit=self.limits.token_limit(len(prompt), params),
             end_ids=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.end_ids),
             watch=watch,
+            grammar=grammar,
             explain=explain,
         )
-        request = Request(self._next_id, array("q", prompt), params, seed, [Live(row)])
+        live = Live(row, companion=_companion(row))
+        request = Request(
+            self._next_id,
+            array("q", prompt),
+            params,
+            seed,
+            [live],
+            amateur=self._assistant(amateur),
+            drafter=self._assistant(drafter),
+        )
         self._requests[request.id] = request
         self._scheduler.add(request)
         self._next_id += 1
         return request.id
+
+    def _assistant(self, model: CausalModel | None) -> Assistant | None:
+        if model is None:
+            return None
+        found = self._assistants.get(id(model))
+        if found is None:
+            found = self._assistants[id(model)] = Assistant(model, self.limits.pages)
+        return found
 
     def seed_of(self, request: int) -> int:
         """The seed that a queued or running request draws with."""
@@ -105,143 +140,219 @@ class Engine:
         """Run one step: propose, schedule, compute, judge, and carry out the verdicts."""
         if not self._requests:
             return []
-        batch = self._scheduler.schedule(self._proposals())
+        self._keep_time()
+        branches, drafted = self._proposals()
+        batch = self._scheduler.schedule(branches)
         if not batch.chunks:
             return []
-        hidden = self._runner.hidden(batch)
-        self._score_prompts(batch, hidden)
+        groups = judged_groups(batch)
+        states = self._runner.hidden(
+            batch, {layer for r in self._scheduler.running for layer in r.needs.layers}
+        )
+        self._collect(batch, states)
         for chunk in batch.chunks:
-            if not chunk.judged:
+            if not chunk.judged and not chunk.follows:
                 self._scheduler.settle(chunk.sequence, chunk.start + chunk.count)
-        return [event for verdict in self._verdicts(batch, hidden) for event in self._carry_out(*verdict)]
-
-    def _proposals(self) -> dict[Row, tuple[int, ...]]:
-        drafts: dict[Row, tuple[int, ...]] = {}
-        rows: dict[Method, list[Row]] = {}
-        for request in self._scheduler.running:
-            if request.decoding:
-                rows.setdefault(request.method, []).extend(s.row for s in request.sequences)
-        for method, members in rows.items():
-            for row, draft in zip(members, method.propose(members).drafts, strict=True):
-                # Behind the limit there is no page for a draft, and no use.
-                drafts[row] = draft[: max(row.limit - len(row.tokens) - 1, 0)]
-        return drafts
-
-    def _verdicts(self, batch: Batch, hidden: Tensor) -> list[tuple[list[Chunk], Verdict]]:
-        groups: dict[Method, list[Chunk]] = {}
-        last: dict[int, int] = {}
-        end = 0
-        for chunk in batch.chunks:
-            end += chunk.length
-            if chunk.judged:
-                groups.setdefault(chunk.request.method, []).append(chunk)
-                last[id(chunk)] = end
         if not groups:
             return []
-        indices: list[int] = []
-        spans = []
-        for chunks in groups.values():
-            offsets = [len(indices)]
-            for chunk in chunks:
-                indices += range(last[id(chunk)] - len(chunk.drafts) - 1, last[id(chunk)])
-                offsets.append(len(indices))
-            spans.append(offsets)
-        logits = self._runner.logits(hidden, indices)
-        verdicts = []
-        for (method, chunks), offsets in zip(groups.items(), spans, strict=True):
-            scores = Scores(logits[offsets[0] : offsets[-1]], [o - offsets[0] for o in offsets])
-            with torch.inference_mode():
-                verdict = method.judge([c.sequence.row for c in chunks], scores)
-            verdicts.append((chunks, verdict))
-        return verdicts
+        scores = Scorer(self._runner, batch, states, drafted).scores(groups)
+        with torch.inference_mode():
+            verdicts = [g.method.judge(g.rows, s) for g, s in zip(groups, scores, strict=True)]
+        return [e for g, v in zip(groups, verdicts, strict=True) for e in self._carry_out(g, v)]
 
-    def _carry_out(self, chunks: list[Chunk], verdict: Verdict) -> list[Event]:
-        failed = {chunks[index].request.id: reason for index, reason in verdict.failures}
-        children: list[list[Survivor]] = [[] for _ in chunks]
+    def _keep_time(self) -> None:
+        """Mark the rows of requests whose time is up."""
+        now = self._clock()
+        for request in self._scheduler.running:
+            if request.params.max_time is None:
+                continue
+            if request.deadline is None:
+                request.deadline = now + request.params.max_time
+            if now >= request.deadline:
+                for sequence in request.sequences:
+                    sequence.row = replace(sequence.row, expired=True)
+
+    def _proposals(self) -> tuple[Branches, dict[Row, Tensor]]:
+        """What each decoding row runs beyond its known tokens, and what assistants drew it from."""
+        branches: dict[Row, tuple[tuple[int, ...], ...]] = {}
+        drafted: dict[Row, Tensor] = {}
+        members: dict[Method, list[tuple[Request, Row]]] = {}
+        for request in self._scheduler.running:
+            if request.decoding:
+                rows = [(request, s.row) for s in request.sequences]
+                members.setdefault(request.method, []).extend(rows)
+        for assistant in self._assistants.values():
+            assistant.retain(s.row for r in self._scheduler.running for s in r.sequences)
+        for method, found in members.items():
+            proposal = method.propose([row for _, row in found])
+            for (_, row), branch in zip(found, proposal.branches, strict=True):
+                # Behind the limit and the context there is no page for a draft.
+                room = max(min(row.limit, self.limits.context_length) - len(row.tokens), 0)
+                branches[row] = tuple(draft[:room] for draft in branch)
+            if proposal.extend is not None:
+                self._extend(method, found, proposal.extend, branches, drafted)
+        return branches, drafted
+
+    def _extend(
+        self,
+        method: Method,
+        found: Sequence[tuple[Request, Row]],
+        counts: Sequence[int],
+        branches: dict[Row, tuple[tuple[int, ...], ...]],
+        drafted: dict[Row, Tensor],
+    ) -> None:
+        asked: dict[int, tuple[Assistant, list[tuple[Row, int]]]] = {}
+        for (request, row), count in zip(found, counts, strict=True):
+            room = min(row.limit, self.limits.context_length) - len(row.tokens) - len(branches[row][0])
+            if request.drafter is not None and min(count, room) > 0:
+                entry = asked.setdefault(id(request.drafter), (request.drafter, []))
+                entry[1].append((row, min(count, room)))
+        for assistant, wanted in asked.values():
+            ahead = []
+            for row, _ in wanted:
+                after = row
+                for token in branches[row][0]:
+                    after = after.after(token)
+                ahead.append(after)
+            results = assistant.draft(ahead, [count for _, count in wanted], method.extend)
+            for (row, _), (tokens, logits) in zip(wanted, results, strict=True):
+                branches[row] = ((*branches[row][0], *tokens),)
+                drafted[row] = logits
+
+    def _carry_out(self, group: Judged, verdict: Verdict) -> list[Event]:
+        requests = [branches[0].request for branches in group.branches]
+        failed = {requests[index].id: reason for index, reason in verdict.failures}
+        children: list[list[Survivor]] = [[] for _ in group.rows]
         for survivor in verdict.survivors:
             children[survivor.parent].append(survivor)
-        events = []
-        for chunk, survivors in zip(chunks, children, strict=True):
-            if chunk.request.id not in failed:
-                events += self._advance(chunk, survivors)
-        for request in {id(c.request): c.request for c in chunks}.values():
+        events = [Event(requests[index].id, None, beams=beams) for index, beams in verdict.beams]
+        grown: dict[int, list[Live]] = {}
+        for row, branches, survivors in zip(group.rows, group.branches, children, strict=True):
+            request = branches[0].request
+            if request.id in failed:
+                continue
+            grown.setdefault(request.id, []).extend(self._advance(branches, survivors))
+            events += [_event(request, len(row.tokens), s) for s in survivors if s.row.streams]
+        events += [
+            Event(
+                requests[e.parent].id,
+                e.stream,
+                e.tokens,
+                e.finish,
+                e.logprobs,
+                score=e.score,
+                prompt_logprobs=requests[e.parent].prompt_logprobs,
+            )
+            for e in verdict.endings
+        ]
+        for request in {r.id: r for r in requests}.values():
             if request.id in failed:
                 events += self._fail(request, failed[request.id])
-            if not request.sequences and request.id in self._requests:
+                continue
+            self._scheduler.free_branches(request)
+            request.sequences = grown[request.id]
+            if not request.sequences:
                 self.abort(request.id)
         return events
 
-    def _advance(self, chunk: Chunk, survivors: Sequence[Survivor]) -> list[Event]:
-        request, parent = chunk.request, chunk.sequence
-        known = parent.known
-        parent.computed = known + len(chunk.drafts)
+    def _advance(self, branches: list[Chunk], survivors: Sequence[Survivor]) -> list[Live]:
+        """The sequences that follow from one row's, in the order of its survivors."""
+        request = branches[0].request
+        known = branches[0].sequence.known
         alive = [s for s in survivors if s.finish is None]
-        # All forks before the parent itself goes on, so that they start from what it was.
-        sequences = [parent, *(self._scheduler.fork(parent, _copy(parent.row)) for _ in alive[1:])]
-        for survivor, sequence in zip(alive, sequences, strict=False):
-            row = sequence.row
-            row.tokens.extend(survivor.tokens)
-            row.streams = survivor.streams
-            row.watch = survivor.watch
+        taken: set[int] = set()
+        sequences = []
+        for chunk in branches:
+            for c in (chunk, chunk.companion):
+                if c is not None:
+                    c.sequence.computed = c.start + c.length
+        # All forks before any sequence goes on, so that they start from what it was.
+        for survivor in alive:
+            runner = branches[survivor.branch].sequence
+            sequences.append(
+                self._scheduler.fork(runner, survivor.row) if survivor.branch in taken else runner
+            )
+            taken.add(survivor.branch)
+        for survivor, sequence in zip(alive, sequences, strict=True):
+            new = survivor.row.tokens[known:]
+            sequence.row = survivor.row
             self._scheduler.settle(sequence, known + survivor.keep)
-        place = request.sequences.index(parent)
-        if not alive:
-            # Settled first, so that its pages can be reused.
-            self._scheduler.settle(parent, known)
-            self._scheduler.free(parent)
-        request.sequences[place : place + 1] = sequences if alive else []
-        return [self._event(request, survivor) for survivor in survivors]
-
-    def _event(self, request: Request, survivor: Survivor) -> Event:
-        return Event(
-            request=request.id,
-            stream=survivor.streams[0],
-            tokens=survivor.tokens,
-            finish=survivor.finish,
-            logprobs=survivor.logprobs,
-            watch=survivor.watch,
-            considered=survivor.considered,
-            prompt_logprobs=request.prompt_logprobs,
-        )
+            companion = sequence.companion
+            if companion is not None:
+                computed = companion.known + survivor.keep
+                companion.row = replace(companion.row, tokens=companion.row.tokens + new)
+                self._scheduler.settle(companion, computed)
+        for index, chunk in enumerate(branches):
+            if index not in taken and index == 0:
+                # Settled first, so that its pages can be reused.
+                self._scheduler.settle(chunk.sequence, known)
+                self._scheduler.free(chunk.sequence)
+        request.branches = [b for b in request.branches if not any(b is s for s in sequences)]
+        return sequences
 
     def _fail(self, request: Request, reason: str) -> list[Event]:
-        ended = [
-            Event(request.id, stream, (), finish="error", error=reason, watch=s.row.watch)
-            for s in request.sequences
-            for stream in s.row.streams
-        ]
+        streams = {stream for s in request.sequences for stream in s.row.streams}
+        if not streams:
+            streams = set(range(request.params.streams))
         self.abort(request.id)
-        return ended
+        return [Event(request.id, stream, finish="error", error=reason) for stream in sorted(streams)]
 
-    def _score_prompts(self, batch: Batch, hidden: Tensor) -> None:
+    def _collect(self, batch: Batch, states: States) -> None:
+        """Take from the states of prompts what requests want of each of their positions."""
         base = 0
         for chunk in batch.chunks:
             request = chunk.request
-            collected = request.prompt_logprobs
-            if collected is not None and len(collected) < len(request.prompt):
-                first, count = chunk.start, request.params.prompt_logprobs or 0
-                # What was scored before a preemption is not scored again.
-                begin = max(first, len(collected) - 1)
-                # The scores at a position are those of the token after it.
-                end = min(chunk.start + chunk.count, len(request.prompt) - 1)
-                for start in range(begin, end, SCORED_AT_ONCE):
-                    positions = range(start, min(start + SCORED_AT_ONCE, end))
-                    logits = self._runner.logits(hidden, [base + p - first for p in positions])
-                    targets = [request.prompt[p + 1] for p in positions]
-                    collected += token_logprobs(logits, targets, [count] * len(targets))
+            if chunk.sequence in request.sequences:
+                self._score_prompt(chunk, states.final, base)
+                if request.context is not None:
+                    seen = sum(len(part) for part in request.context)
+                    # What was computed before a preemption is not taken again.
+                    skip = max(seen - chunk.start, 0)
+                    request.context.append(states.final[base + skip : base + chunk.count])
             base += chunk.length
 
+    def _score_prompt(self, chunk: Chunk, hidden: Tensor, base: int) -> None:
+        request = chunk.request
+        collected = request.prompt_logprobs
+        if collected is None or len(collected) == len(request.prompt):
+            return
+        first, count = chunk.start, request.params.prompt_logprobs or 0
+        # What was scored before a preemption is not scored again.
+        begin = max(first, len(collected) - 1)
+        # The scores at a position are those of the token after it.
+        end = min(chunk.start + chunk.count, len(request.prompt) - 1)
+        for start in range(begin, end, SCORED_AT_ONCE):
+            positions = range(start, min(start + SCORED_AT_ONCE, end))
+            logits = self._runner.logits(hidden, [base + p - first for p in positions])
+            targets = [request.prompt[p + 1] for p in positions]
+            collected += token_logprobs(logits, targets, [count] * len(targets))
 
-def _copy(row: Row) -> Row:
-    return Row(
-        request=row.request,
-        params=row.params,
-        seed=row.seed,
-        streams=row.streams,
-        tokens=row.tokens[:],
-        prompt_length=row.prompt_length,
-        limit=row.limit,
-        end_ids=row.end_ids,
-        watch=row.watch,
-        explain=row.explain,
+
+def _companion(row: Row) -> Live | None:
+    """The sequence that a guided row is led by: it has the negative prompt in place of the prompt."""
+    params = row.params
+    if not params.guided:
+        return None
+    negative = params.negative_prompt
+    tokens = array("q", [row.tokens[-1]] if negative is None else _ids(negative))
+    return Live(replace(row, tokens=tokens, prompt_length=len(tokens), watch=None, grammar=None))
+
+
+def _ids(phrase: str | tuple[int, ...]) -> tuple[int, ...]:
+    if isinstance(phrase, str):
+        raise ParameterError("negative_prompt is a text: an engine takes token ids")
+    return phrase
+
+
+def _event(request: Request, known: int, survivor: Survivor) -> Event:
+    return Event(
+        request=request.id,
+        stream=survivor.row.streams[0],
+        tokens=tuple(survivor.row.tokens[known:]),
+        finish=survivor.finish,
+        logprobs=survivor.logprobs,
+        drafts=survivor.drafts,
+        accepted=survivor.keep,
+        considered=survivor.considered,
+        prompt_logprobs=request.prompt_logprobs,
     )

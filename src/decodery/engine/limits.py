@@ -35,23 +35,44 @@ class Limits:
     def token_limit(self, prompt: int, params: GenerationParams) -> int:
         """How many tokens a sequence of the request knows at its end, if nothing else ends it.
 
-        The last token drawn need not be computed, so a prompt as long as the context still gets one token.
-        Without `max_tokens` the memory bounds it too.
+        The last token drawn need not be computed, so a prompt as long as the context still gets one token,
+        unless the strategy looks at what follows it. Without `max_tokens` the memory bounds it too.
         """
-        context = max(self.context_length, prompt + 1)
+        longest = self.context_length + (0 if params.strategy.runs_last else 1)
+        if params.guided:
+            longest = min(longest, prompt + self.context_length + 1 - _negative(params))
+        if params.max_length is not None:
+            longest = min(longest, params.max_length)
         if params.max_tokens is not None:
-            return min(prompt + params.max_tokens, context)
+            return min(prompt + params.max_tokens, longest)
         shared = prompt // PAGE_SIZE
-        return min(
-            context, max((self.pages - shared) // params.n * PAGE_SIZE + shared * PAGE_SIZE, prompt) + 1
-        )
+        width = params.width * (2 if params.guided else 1)
+        room = (self.pages - shared - pages_for(_negative(params))) // width
+        return min(longest, max((room + shared) * PAGE_SIZE, prompt) + 1)
 
     def pages_needed(self, prompt: int, params: GenerationParams) -> int:
         """The most pages that the request holds when it runs alone."""
-        total = pages_for(self.token_limit(prompt, params) - 1)
-        # After a preemption, only the prefix cache lets streams share the prompt's pages again.
-        shared = min(prompt // PAGE_SIZE, total) if self.prefix_cache or params.n == 1 else 0
-        return shared + params.n * (total - shared)
+        limit = self.token_limit(prompt, params)
+        ahead = params.strategy.runs_last or params.speculate is not None
+        generated = min(limit if ahead else limit - 1, self.context_length) - prompt
+        needed = self._pages(prompt, generated, params)
+        if params.guided:
+            needed += self._pages(_negative(params), generated, params)
+        return needed
+
+    def _pages(self, prompt: int, generated: int, params: GenerationParams) -> int:
+        total = pages_for(prompt + generated)
+        # After a preemption, only the prefix cache lets sequences share the prompt's pages again.
+        alone = params.width == 1 or self.prefix_cache
+        shared = min(prompt // PAGE_SIZE, total) if alone else 0
+        return shared + params.width * (total - shared)
+
+
+def _negative(params: GenerationParams) -> int:
+    """How many tokens the companion's prompt has, if there is a companion."""
+    if not params.guided:
+        return 0
+    return 1 if params.negative_prompt is None else len(params.negative_prompt)
 
 
 def check_request(prompt: Sequence[int], params: GenerationParams, vocab_size: int, limits: Limits) -> None:
@@ -69,16 +90,22 @@ def check_request(prompt: Sequence[int], params: GenerationParams, vocab_size: i
             f"the prompt has {len(prompt)} tokens and the context holds {limits.context_length}: shorten it,"
             " or open the model with a longer context_length if it allows one"
         )
-    if params.n > limits.max_sequences:
+    if limits.token_limit(len(prompt), params) <= len(prompt):
         raise RequestError(
-            f"n is {params.n}; this engine runs at most {limits.max_sequences} sequences at once"
+            f"the prompt has {len(prompt)} tokens, which leaves no room for one more: shorten it, or raise"
+            " max_length or the context_length"
+        )
+    if params.width > limits.max_sequences:
+        raise RequestError(
+            f"the request runs {params.width} sequences at once; this engine runs at most"
+            f" {limits.max_sequences}"
         )
     needed = limits.pages_needed(len(prompt), params)
     if needed > limits.pages:
         raise RequestError(
             f"the request can need key/value memory for {needed * PAGE_SIZE} tokens and there is room for"
-            f" {limits.pages * PAGE_SIZE}: shorten the prompt, lower max_tokens or n, or give kv_memory of"
-            f" {_megabytes(needed * limits.page_bytes)}"
+            f" {limits.pages * PAGE_SIZE}: shorten the prompt, lower max_tokens or the number of sequences, or"
+            f" give kv_memory of {_megabytes(needed * limits.page_bytes)}"
         )
 
 

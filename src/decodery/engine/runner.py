@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +16,15 @@ from decodery.models.registry import CausalModel
 SCORED_AT_ONCE = 64
 
 
+@dataclass(frozen=True, slots=True)
+class States:
+    """Hidden states `[tokens or more, width]`: the final ones, and those after the layers that were asked
+    for."""
+
+    final: Tensor
+    layers: Mapping[int, Tensor]
+
+
 class Runner:
     """Owns the key/value cache of `pages` pages."""
 
@@ -24,8 +34,8 @@ class Runner:
         self._cache = model.kv_shape.allocate(pages, model.dtype, model.device)
 
     @torch.inference_mode()
-    def hidden(self, batch: Batch) -> Tensor:
-        """Run a batch: copies pages, writes keys and values, and returns `[tokens or more, width]`.
+    def hidden(self, batch: Batch, layers: Iterable[int] = ()) -> States:
+        """Run a batch: copies pages, writes keys and values, and returns the hidden states.
 
         The token batch is padded to the number of rows at which a row's bits no longer depend on its
         batch-mates; the padding comes last and is neither written nor seen.
@@ -46,15 +56,20 @@ class Runner:
         tokens = [token for chunk in batch.chunks for token in chunk.tokens]
         positions = [p for s, n in zip(starts, lengths, strict=True) for p in range(s, s + n)]
         padding = [0] * (-len(tokens) % self._multiple)
-        return model.hidden(
+        taps: dict[int, Tensor | None] = dict.fromkeys(layers)
+        final = model.hidden(
             torch.tensor(tokens + padding, device=model.device),
             torch.tensor(positions + padding, device=model.device),
             PagedAttend(model.kernels, self._cache, plan),
+            taps=taps,
         )
+        return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor, indices: Sequence[int]) -> Tensor:
         """The float32 logits `[len(indices), vocab]` at these rows of `hidden`, padded likewise within."""
+        if not indices:
+            return hidden.new_zeros((0, self.model.vocab_size), dtype=torch.float32)
         padded = [*indices, *[indices[0]] * (-len(indices) % self._multiple)]
         if padded != list(range(len(hidden))):
             hidden = hidden[torch.tensor(padded, device=hidden.device)]

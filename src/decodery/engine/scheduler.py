@@ -11,7 +11,8 @@ from decodery.engine.pages import Pages, extend_page_keys, pages_for
 from decodery.engine.request import Request, Sequence
 from decodery.kernels import PAGE_SIZE
 
-Drafts = Mapping[Row, tuple[int, ...]]
+Branches = Mapping[Row, tuple[tuple[int, ...], ...]]
+_NOTHING: tuple[tuple[int, ...], ...] = ((),)
 
 
 class Scheduler:
@@ -39,51 +40,53 @@ class Scheduler:
 
     def remove(self, request: Request) -> None:
         """Forget a request and free its pages, whether it waits or runs."""
-        for sequence in request.sequences:
-            self.free(sequence)
+        self._free_all(request)
         request.sequences.clear()
         if request in self.running:
             self.running.remove(request)
         else:
             self.waiting.remove(request)
 
-    def schedule(self, drafts: Drafts) -> Batch:
+    def schedule(self, branches: Branches) -> Batch:
         """The next step's batch. Allocates its pages, moves requests between waiting and running, and leaves
         `computed` as it is until the step is done."""
         # Copies that an interrupted step left undone are still owed.
         batch = Batch(copies=self._copies)
+        for request in self.running:
+            # So are the forks of one.
+            self.free_branches(request)
         preempted = False
         # The list shrinks from its end while requests that came last give way.
         position = 0
         while position < len(self.running):
             request = self.running[position]
-            preempted |= not self._run(request, batch, drafts)
+            preempted |= not self._run(request, batch, branches)
             position += 1
         if not preempted:
-            self._admit(batch, drafts)
+            self._admit(batch, branches)
         return batch
 
-    def _admit(self, batch: Batch, drafts: Drafts) -> None:
+    def _admit(self, batch: Batch, branches: Branches) -> None:
         while self.waiting and batch.length < self.token_budget:
             request = self.waiting[0]
-            streams = sum(r.streams for r in (*self.running, request))
-            if self.running and (streams > self.max_sequences or not self._has_room(request)):
+            width = sum(r.params.width for r in (*self.running, request))
+            if self.running and (width > self.max_sequences or not self._has_room(request)):
                 return
             self.running.append(self.waiting.popleft())
-            if not self._run(request, batch, drafts):
+            if not self._run(request, batch, branches):
                 return
 
     def _has_room(self, request: Request) -> bool:
         found = self._reusable(request, request.sequences[0])
-        needed = sum(pages_for(s.known) for s in request.sequences) - len(found)
+        needed = sum(pages_for(m.known) for m in request.members) - len(found)
         # Found pages may themselves be among the available ones until they are held.
         return needed <= self.pages.available - len(found)
 
-    def _run(self, request: Request, batch: Batch, drafts: Drafts) -> bool:
+    def _run(self, request: Request, batch: Batch, branches: Branches) -> bool:
         """Put what fits of a running request into the batch; False when a request had to give way."""
         budget = self.token_budget - batch.length
         undisturbed = True
-        for chunk in self._chunks(request, budget, drafts, alone=not batch.chunks):
+        for chunk in self._chunks(request, budget, branches, alone=not batch.chunks):
             while not self._reserve(chunk, batch):
                 undisturbed = False
                 last = self.running[-1]
@@ -94,36 +97,54 @@ class Scheduler:
             batch.chunks.append(chunk)
         return undisturbed
 
-    def _chunks(self, request: Request, budget: int, drafts: Drafts, *, alone: bool) -> list[Chunk]:
+    def _chunks(self, request: Request, budget: int, branches: Branches, *, alone: bool) -> list[Chunk]:
         behind = self._behind(request)
-        single = len(request.sequences) == 1
+        single = len(request.members) == 1
         if single or request.decoding:
-            whole = [
-                Chunk(request, s, s.known - s.computed, drafts.get(s.row, ()), judged=True)
-                for s in request.sequences
-            ]
+            length = sum(self._judged_length(s, branches) for s in request.sequences)
             # Sequences that are judged together may exceed the budget, or they could never run.
-            if sum(chunk.length for chunk in whole) <= budget or (alone and request.decoding):
-                return whole
+            if length <= budget or (alone and request.decoding):
+                return [c for i in range(len(request.sequences)) for c in self._judged(request, i, branches)]
         if behind is None or budget <= 0:
             return []
         left = behind.known - behind.computed - (0 if single else 1)
         return [Chunk(request, behind, min(left, budget))]
 
+    def _judged_length(self, sequence: Sequence, branches: Branches) -> int:
+        """How many tokens run to judge a sequence and its companion."""
+        members = [m for m in (sequence, sequence.companion) if m is not None]
+        drafts = branches.get(sequence.row, _NOTHING)
+        return sum(m.known - m.computed + len(branch) for branch in drafts for m in members)
+
+    def _judged(self, request: Request, place: int, branches: Branches) -> list[Chunk]:
+        """The chunks that judge a sequence: one for each branch, each followed by its companion's."""
+        sequence = request.sequences[place]
+        chunks = []
+        for index, branch in enumerate(branches.get(sequence.row, _NOTHING)):
+            runner = sequence
+            if index:
+                runner = self.fork(sequence, sequence.row)
+                request.branches.append(runner)
+            chunk = Chunk(request, runner, runner.known - runner.computed, branch, judged=True, place=place)
+            chunks.append(chunk)
+            if runner.companion is not None:
+                count = runner.companion.known - runner.companion.computed
+                chunk.companion = Chunk(request, runner.companion, count, branch, follows=True)
+                chunks.append(chunk.companion)
+        return chunks
+
     def _behind(self, request: Request) -> Sequence | None:
         """The sequence that catches up next. One at a time, so that the next finds its pages to share."""
-        for sequence in request.sequences:
-            if sequence.computed < sequence.known - 1:
-                if not sequence.pages:
-                    self._reuse(request, sequence)
-                if sequence.computed < sequence.known - 1:
-                    return sequence
+        for member in request.members:
+            if member.computed < member.known - 1:
+                if not member.pages:
+                    self._reuse(request, member)
+                if member.computed < member.known - 1:
+                    return member
         return None
 
     def _reusable(self, request: Request, sequence: Sequence) -> list[int]:
-        # Prompt log-probabilities need every position of the prompt to run once.
-        collected = request.prompt_logprobs is None or len(request.prompt_logprobs) == len(request.prompt)
-        if not self.prefix_cache or not collected:
+        if not self.prefix_cache or request.collecting:
             return []
         extend_page_keys(sequence.page_keys, sequence.row.tokens)
         return self.pages.find(sequence.page_keys[: (sequence.known - 1) // PAGE_SIZE])
@@ -152,16 +173,23 @@ class Scheduler:
         return True
 
     def _preempt(self, request: Request) -> None:
-        for sequence in request.sequences:
-            self.free(sequence)
+        self._free_all(request)
         self.running.remove(request)
         self.waiting.appendleft(request)
         self.preemptions += 1
 
     def fork(self, parent: Sequence, row: Row) -> Sequence:
-        """A sequence for `row` that shares all of the parent's pages."""
+        """A sequence for `row` that shares all of the parent's pages; its companion likewise."""
         self.pages.hold(parent.pages)
-        return Sequence(row, list(parent.pages), list(parent.page_keys), parent.computed, parent.offered)
+        companion = parent.companion
+        return Sequence(
+            row,
+            list(parent.pages),
+            list(parent.page_keys),
+            parent.computed,
+            parent.offered,
+            None if companion is None else self.fork(companion, companion.row),
+        )
 
     def settle(self, sequence: Sequence, computed: int) -> None:
         """Say how much of a sequence is computed, free the pages behind it, and offer full ones for reuse."""
@@ -186,19 +214,32 @@ class Scheduler:
         sequence.offered = max(sequence.offered, sequence.computed // PAGE_SIZE)
 
     def free(self, sequence: Sequence) -> None:
-        """Give up a sequence's pages; its known tokens stay."""
+        """Give up the pages of a sequence and its companion; their known tokens stay."""
         self.pages.release(sequence.pages)
         sequence.pages = []
         sequence.computed = sequence.offered = 0
+        if sequence.companion is not None:
+            self.free(sequence.companion)
+
+    def free_branches(self, request: Request) -> None:
+        """Give up the forks that lived for one step."""
+        for branch in request.branches:
+            self.free(branch)
+        request.branches.clear()
+
+    def _free_all(self, request: Request) -> None:
+        self.free_branches(request)
+        for sequence in request.sequences:
+            self.free(sequence)
 
     def check_integrity(self) -> None:
         """Raise `AssertionError` unless pages and sequences agree."""
-        sequences = [s for r in (*self.running, *self.waiting) for s in r.sequences]
+        sequences = [m for r in (*self.running, *self.waiting) for m in r.members]
+        # An interrupted step leaves its forks to the next one.
+        sequences += [m for r in self.running for b in r.branches for m in (b, b.companion) if m is not None]
         self.pages.check_integrity([s.pages for s in sequences])
         for request in self.waiting:
-            assert all(not s.pages and not s.computed for s in request.sequences), (
-                "a waiting request has pages"
-            )
+            assert all(not m.pages and not m.computed for m in request.members), "a waiting request has pages"
         for sequence in sequences:
-            assert sequence.computed < sequence.known, "nothing is left to run"
+            assert sequence.computed <= sequence.known, "more is computed than known"
             assert pages_for(sequence.computed) <= len(sequence.pages), "computed tokens have no page"

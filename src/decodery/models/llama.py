@@ -6,7 +6,7 @@ Touvron et al., LLaMA (2023); Llama Team, The Llama 3 Herd of Models (2024).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,15 +182,33 @@ class Llama(nn.Module):
     def device(self) -> torch.device:
         return self.embedding.weight.device
 
-    def hidden(self, tokens: Tensor, positions: Tensor, attend: Attend, length: int | None = None) -> Tensor:
+    @property
+    def depth(self) -> int:
+        return len(self.layers)
+
+    @property
+    def tied_head(self) -> bool:
+        return self.head is None
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        attend: Attend,
+        length: int | None = None,
+        taps: MutableMapping[int, Tensor | None] | None = None,
+    ) -> Tensor:
         """The last layer's normalised states [..., width] of tokens [...] at positions [...].
 
         `attend` decides what the tokens see, and so whether they are [batch, length] or a ragged [tokens].
         `length` is that of the whole context where the rotary positions depend on it; None: the model's own.
+        Each key of `taps` gets the states after so many layers, before any last norm.
         """
         angles = self.rotary(positions, length)
         x = self.embedding(tokens)
-        for block in self.layers:
+        for index, block in enumerate(self.layers):
+            if taps and index in taps:
+                taps[index] = x
             x = block(x, angles, attend)
         out: Tensor = self.norm(x)
         return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -47,8 +47,26 @@ class CausalModel(Protocol):
     @property
     def heads(self) -> int: ...
 
-    def hidden(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """The last layer's normalised states [..., width] of tokens [...] at positions [...]."""
+    @property
+    def depth(self) -> int:
+        """How many layers it has."""
+
+    @property
+    def tied_head(self) -> bool:
+        """Whether its head is its embedding."""
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        attend: Attend,
+        *,
+        taps: MutableMapping[int, Tensor | None] | None = None,
+    ) -> Tensor:
+        """The last layer's normalised states [..., width] of tokens [...] at positions [...].
+
+        Each key of `taps` gets the states after so many layers, before any last norm.
+        """
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores [..., vocab_size] in float32 of hidden states [..., width]."""

@@ -1,0 +1,126 @@
+"""Checks of a parameter's value: each raises `ParameterError` naming the field. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from decodery.errors import ParameterError
+
+# Logits are float32: what is larger, or divides by less, leaves its range.
+LARGEST = 1e9
+COLDEST = 1e-6
+
+
+def whole(name: str, value: Any, low: int, high: int | None = None, *, none: bool = False) -> None:
+    """A whole number in these bounds, or None where that is allowed."""
+    if none and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ParameterError(f"{name} must be a whole number, not {value!r}")
+    if value < low or (high is not None and value > high):
+        bound = f"{low} or more" if high is None else f"from {low} to {high}"
+        raise ParameterError(f"{name} must be {bound}, not {value}")
+
+
+def real(name: str, value: Any, bound: str, holds: Callable[[float], bool], *, none: bool = False) -> None:
+    """A finite number of ordinary size for which `holds`; `bound` says what that means."""
+    if none and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ParameterError(f"{name} must be a number, not {value!r}")
+    if not abs(value) <= LARGEST or not holds(value):
+        raise ParameterError(f"{name} must be {bound}, not {value}")
+
+
+def flag(name: str, value: Any) -> None:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise ParameterError(f"{name} must be True or False, not {value!r}")
+
+
+def token_ids(name: str, values: Any) -> tuple[int, ...]:
+    """A list of token ids, as a tuple."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise ParameterError(f"{name} must be a list of token ids, not {values!r}")
+    ids = tuple(values)
+    for token in ids:
+        whole(name, token, 0)
+    return ids
+
+
+def strings(name: str, value: Any) -> tuple[str, ...]:
+    """A string or a list of strings that are not empty, as a tuple."""
+    listed = (value,) if isinstance(value, str) else value
+    if not isinstance(listed, Iterable) or isinstance(listed, bytes):
+        raise ParameterError(f"{name} must be a string or a list of strings, not {value!r}")
+    listed = tuple(listed)
+    for string in listed:
+        if not isinstance(string, str):
+            raise ParameterError(f"{name} must hold strings, not {string!r}")
+        if not string:
+            raise ParameterError(f"{name} holds an empty string")
+    return listed
+
+
+def phrase(name: str, value: Any) -> str | tuple[int, ...]:
+    """A text or a list of token ids, not empty."""
+    found = value if isinstance(value, str) else token_ids(name, value)
+    if not found:
+        raise ParameterError(f"{name} holds an empty phrase")
+    return found
+
+
+def phrases(name: str, value: Any) -> tuple[str | tuple[int, ...], ...]:
+    """A list of phrases; a single text is one."""
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, Iterable):
+        raise ParameterError(f"{name} must be a list of texts or of lists of token ids, not {value!r}")
+    return tuple(phrase(name, item) for item in value)
+
+
+def logit_bias(name: str, value: Any) -> tuple[tuple[int, float], ...]:
+    """A mapping or pairs of token id and bias, as sorted pairs; -inf bans a token."""
+    biases: dict[int, float] = {}
+    for token, bias in _pairs(name, value):
+        if isinstance(token, str) and token.isascii() and token.isdigit():
+            token = int(token)
+        whole(name, token, 0)
+        _bias(name, token, bias)
+        if token in biases:
+            raise ParameterError(f"{name} names token {token} twice")
+        biases[token] = float(bias)
+    return tuple(sorted(biases.items()))
+
+
+def sequence_bias(name: str, value: Any) -> tuple[tuple[str | tuple[int, ...], float], ...]:
+    """A mapping or pairs of phrase and bias, as pairs."""
+    biases: dict[str | tuple[int, ...], float] = {}
+    for key, bias in _pairs(name, value):
+        found = phrase(name, key)
+        _bias(name, found, bias)
+        if found in biases:
+            raise ParameterError(f"{name} names {found!r} twice")
+        biases[found] = float(bias)
+    return tuple(biases.items())
+
+
+def _pairs(name: str, value: Any) -> list[tuple[Any, Any]]:
+    pairs = value.items() if isinstance(value, Mapping) else value
+    try:
+        return [(key, bias) for key, bias in pairs]
+    except (TypeError, ValueError):
+        raise ParameterError(f"{name} must map tokens to numbers, not {value!r}") from None
+
+
+def _bias(name: str, key: Any, bias: Any) -> None:
+    if isinstance(bias, bool) or not isinstance(bias, (int, float)):
+        raise ParameterError(f"{name} of {_named(key)} must be a number, not {bias!r}")
+    if not (abs(bias) <= LARGEST or bias == -math.inf):
+        raise ParameterError(f"{name} of {_named(key)} must be finite or -inf, not {bias}")
+
+
+def _named(key: Any) -> str:
+    return f"token {key}" if isinstance(key, int) else repr(key)

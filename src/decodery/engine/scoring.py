@@ -1,0 +1,159 @@
+"""From what a step computed to the scores that strategies judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from decodery.decoding.rows import Method, Row, Run, Scores
+from decodery.engine.assistant import Assistant
+from decodery.engine.batch import Batch, Chunk
+from decodery.engine.runner import Runner, States
+
+Drafted = Mapping[Row, Tensor]
+
+
+@dataclass(slots=True)
+class Judged:
+    """The rows that one method judges in a step: for each the chunks of its branches, in their order."""
+
+    method: Method
+    rows: list[Row] = field(default_factory=list)
+    branches: list[list[Chunk]] = field(default_factory=list)
+
+
+def judged_groups(batch: Batch) -> list[Judged]:
+    """The judged rows of a batch by method; a request's stay side by side."""
+    groups: dict[Method, Judged] = {}
+    previous: Chunk | None = None
+    for chunk in batch.chunks:
+        if not chunk.judged:
+            continue
+        group = groups.setdefault(chunk.request.method, Judged(chunk.request.method))
+        if previous is not None and (previous.request, previous.place) == (chunk.request, chunk.place):
+            group.branches[-1].append(chunk)
+        else:
+            group.rows.append(chunk.sequence.row)
+            group.branches.append([chunk])
+        previous = chunk
+    return list(groups.values())
+
+
+class Scorer:
+    """Builds the scores of a step's groups from its hidden `states`.
+
+    The logits of all groups come of one product. `drafted` are the logits that assistants drew drafts from.
+    """
+
+    def __init__(self, runner: Runner, batch: Batch, states: States, drafted: Drafted) -> None:
+        self._runner = runner
+        self._states = states
+        self._drafted = drafted
+        self._base: dict[int, int] = {}
+        start = 0
+        for chunk in batch.chunks:
+            self._base[id(chunk)] = start
+            start += chunk.length
+
+    def scores(self, groups: Sequence[Judged]) -> Iterator[Scores]:
+        """The scores of each group, in their order."""
+        main = [[i for b in g.branches for c in b for i in self._positions(c)] for g in groups]
+        follow = [
+            [
+                i
+                for b in g.branches
+                for c in b
+                if c.companion is not None
+                for i in self._positions(c.companion)
+            ]
+            for g in groups
+        ]
+        logits = self._runner.logits(self._states.final, [i for part in (*main, *follow) for i in part])
+        sizes = [len(part) for part in (*main, *follow)]
+        parts = torch.split(logits, sizes)
+        for group, indices, own, companion in zip(groups, main, parts, parts[len(groups) :], strict=False):
+            yield self._scores(group, indices, own, companion)
+
+    def _positions(self, chunk: Chunk) -> range:
+        """Where in the batch the scored tokens of a chunk are: the last known one, if it runs, and the
+        drafts."""
+        base = self._base[id(chunk)]
+        return range(base + max(chunk.count - 1, 0), base + chunk.length)
+
+    def _scores(self, group: Judged, indices: list[int], logits: Tensor, companion: Tensor) -> Scores:
+        needs = [branches[0].request.needs for branches in group.branches]
+        hidden = self._states.final
+        return Scores(
+            logits=logits,
+            runs=self._runs(group),
+            companion=companion if len(companion) else None,
+            companion_at=_companions(group) if len(companion) else None,
+            hidden=hidden[torch.tensor(indices, device=hidden.device)]
+            if any(n.hidden for n in needs)
+            else None,
+            layers={
+                layer: self._runner.logits(self._states.layers[layer], indices)
+                for layer in sorted({layer for n in needs for layer in n.layers})
+            },
+            assistant=_assistant_logits(group, logits) if any(n.assistant for n in needs) else None,
+            context=self._context(group),
+        )
+
+    def _runs(self, group: Judged) -> list[tuple[Run, ...]]:
+        runs = []
+        start = 0
+        for row, branches in zip(group.rows, group.branches, strict=True):
+            found = []
+            for chunk in branches:
+                fresh = chunk.count > 0
+                found.append(Run(chunk.drafts, start if fresh else start - 1, self._drafted.get(row)))
+                start += len(chunk.drafts) + fresh
+            runs.append(tuple(found))
+        return runs
+
+    def _context(self, group: Judged) -> dict[int, Tensor]:
+        context = {}
+        for i, branches in enumerate(group.branches):
+            collected = branches[0].request.context
+            if collected is not None:
+                context[i] = torch.cat(collected)[: len(group.rows[i].tokens) - 1]
+                branches[0].request.context = None
+        return context
+
+
+def _companions(group: Judged) -> dict[int, int]:
+    """Maps each position that has a companion to the companion's place among the companions' positions."""
+    found = {}
+    position = place = 0
+    for chunk in (c for branches in group.branches for c in branches):
+        length = len(chunk.drafts) + (chunk.count > 0)
+        if chunk.companion is not None:
+            # The companion's scored positions end where the sequence's do; it may have one more at its start.
+            extra = len(chunk.drafts) + (chunk.companion.count > 0) - length
+            for j in range(length):
+                found[position + j] = place + extra + j
+            place += length + extra
+        position += length
+    return found
+
+
+def _assistant_logits(group: Judged, logits: Tensor) -> Tensor:
+    """The logits of the rows' amateurs at the positions of `logits`."""
+    result = torch.zeros_like(logits)
+    rows: dict[int, tuple[Assistant, list[tuple[Row, tuple[int, ...]]], list[int]]] = {}
+    position = 0
+    for row, branches in zip(group.rows, group.branches, strict=True):
+        for chunk in branches:
+            length = len(chunk.drafts) + (chunk.count > 0)
+            assistant = chunk.request.amateur
+            if assistant is not None:
+                _, runs, places = rows.setdefault(id(assistant), (assistant, [], []))
+                runs.append((row, chunk.drafts))
+                places += range(position, position + length)
+            position += length
+    for assistant, runs, places in rows.values():
+        result[torch.tensor(places, device=logits.device)] = assistant.logits(runs)
+    return result
