@@ -26,6 +26,7 @@ types: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.decoding
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -59,5 +59,19 @@ class Transformers:
             )
         assert output.shape[1] == ids.shape[1] + tokens
 
+    def beams(self, prompts: list[list[int]], tokens: int, beams: int) -> None:
+        """Beam search for exactly so many tokens."""
+        ids = torch.tensor(prompts)
+        with torch.inference_mode():
+            self.model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=tokens,
+                eos_token_id=None,
+                num_beams=beams,
+                do_sample=False,
+                pad_token_id=0,
+            )
+
 
 PEERS: dict[str, Callable[[Path, str], Contender]] = {"transformers": Transformers}

@@ -20,7 +20,13 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"models", "weights", "kernels", "decoding"},
     "settings": {"weights"},
     "outputs": {"engine", "decoding", "text"},
-    "llm": {"outputs", "settings", "engine", "models", "weights", "kernels", "decoding", "text"},
+    "selection": {"outputs", "decoding"},
+    "opening": {"settings", "models", "weights", "kernels", "text"},
+    "resolving": {"models", "decoding", "text"},
+    "llm": {
+        *("opening", "resolving", "selection", "outputs", "settings", "engine", "models", "weights"),
+        *("kernels", "decoding", "text"),
+    },
     "cli": {"llm", "outputs", "settings", "engine", "models", "weights", "kernels", "decoding", "text"},
 }
 LEAVES = {"errors", "version", "progress"}

@@ -10,21 +10,28 @@ from typing import Any
 
 import torch
 
+from decodery.decoding.constraints import check_force_words
+from decodery.decoding.defaults import default_params
+from decodery.decoding.grammar import Grammars, Healed
 from decodery.decoding.params import GenerationParams
+from decodery.decoding.speculation import DraftModel
+from decodery.decoding.strategy import BeamSearch, ContrastiveDecoding
 from decodery.engine.engine import Engine
 from decodery.engine.limits import Limits
 from decodery.engine.pages import pages_for
-from decodery.errors import ParameterError, RequestError
+from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.select import backend_named
-from decodery.models.registry import CausalModel, load_for_inference
+from decodery.models.registry import CausalModel
+from decodery.opening import SecondModels, open_model
 from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent, TextScore
-from decodery.settings import available_memory, dtype_named, memory_size
+from decodery.resolving import Resolver
+from decodery.selection import best_of
+from decodery.settings import available_memory, memory_size
 from decodery.text.chat import render_chat
 from decodery.text.detokenizer import start
-from decodery.text.tokenizer import Tokenizer
-from decodery.weights.checkpoint import Checkpoint, open_checkpoint
-from decodery.weights.sources import Progress, resolve
+from decodery.text.grammar_vocab import grammar_vocabulary
+from decodery.weights.sources import Progress
 
 Prompt = str | Sequence[int]
 Message = Mapping[str, Any]
@@ -63,23 +70,26 @@ class LLM:
         for name, value in {**sizes, "token_budget": token_budget, "max_sequences": max_sequences}.items():
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ParameterError(f"{name} must be a whole number from 1 on, not {value!r}")
-        if model is not None and not isinstance(model, (str, Path)):
-            raise ParameterError(f"model must be a path or a name, not {type(model).__name__}")
         if threads is not None:
             torch.set_num_threads(threads)
         kernels = backend_named(backend)
-        with open_checkpoint(resolve(model, revision=revision, token=token, progress=progress)) as checkpoint:
-            self.tokenizer = _tokenizer(checkpoint)
-            self.model = load_for_inference(
-                checkpoint,
-                dtype=dtype_named(dtype, checkpoint),
-                kernels=kernels,
-                context_length=context_length,
-            )
-        # A model may have more rows than its vocabulary has tokens; these stand for no text.
-        self.tokenizer.cover(self.model.vocab_size)
+        opened = open_model(
+            model,
+            dtype=dtype,
+            kernels=kernels,
+            context_length=context_length,
+            revision=revision,
+            token=token,
+            progress=progress,
+        )
+        self.tokenizer = opened.tokenizer
+        self.model = opened.model
+        self.default_params = default_params(opened.generation_config, self.model.vocab_size).params
         limits = _limits(self.model, kv_memory, token_budget, max_sequences, prefix_cache)
         self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
+        self._seconds = SecondModels(opened, dtype=dtype, kernels=kernels)
+        self._resolver = Resolver(self.tokenizer, self.model)
+        self._grammars: Grammars | None = None
         self._collectors: dict[int, Collector] = {}
 
     def generate(
@@ -93,24 +103,32 @@ class LLM:
     ) -> list[RequestOutput]:
         """One output for each prompt, in their order; all prompts run in one batch.
 
-        A prompt is a text or a list of token ids. `params` is one for all or a list with one for each. The
-        `observer` is shown every choice of these prompts, with so many `candidates`. `progress` draws a bar
-        on stderr (default: on a terminal, for more than one prompt). Raises `ParameterError` or
-        `RequestError` before anything runs if a request is bad.
+        A prompt is a text or a list of token ids. `params` is one for all or a list with one for each
+        (default: what the checkpoint recommends). The `observer` is shown every choice of these prompts, with
+        so many `candidates`. `progress` draws a bar on stderr (default: on a terminal, for more than one
+        prompt). A bad request raises `ParameterError` or `RequestError` before anything runs when it is the
+        only one; among several it fails alone, and the error is in its output.
         """
         listed = _listed(prompts)
-        each = _one_each(params, len(listed))
-        ids: list[int] = []
+        each = self._one_each(params, len(listed))
+        outputs: list[RequestOutput | int] = []
         try:
             for prompt, param in zip(listed, each, strict=True):
-                ids.append(self._add(prompt, param, observer, candidates))
+                try:
+                    outputs.append(self._add(prompt, param, observer, candidates))
+                except (ParameterError, RequestError, ModelError) as error:
+                    if len(listed) == 1:
+                        raise
+                    outputs.append(_refused(prompt, param, error))
+            ids = [i for i in outputs if isinstance(i, int)]
             show = progress if progress is not None else len(listed) > 1 and sys.stderr.isatty()
             with _bar(len(ids), show) as advance:
                 self._run(ids, advance)
-            return [self._collectors[i].finished() for i in ids]
+            return [_finished(self._collectors[o]) if isinstance(o, int) else o for o in outputs]
         finally:
-            for i in ids:
-                self._drop(i)
+            for i in outputs:
+                if isinstance(i, int):
+                    self._drop(i)
 
     def stream(
         self,
@@ -125,7 +143,7 @@ class LLM:
         A bad request is refused at once; `RequestError` is also raised where generation fails midway.
         """
         (single,) = _listed(prompt, one=True)
-        (param,) = _one_each(params, 1)
+        (param,) = self._one_each(params, 1)
         events = self._stream(single, param, observer, candidates)
         # Up to its first yield, which is no event: a generator that has not begun cannot drop its request.
         next(events)
@@ -140,8 +158,13 @@ class LLM:
             yield StreamEvent(0, "", ())
             while not collector.done:
                 self._step()
-                while collector.pending:
+                while collector.pending and params.best_of is None:
                     yield collector.pending.popleft()
+            if params.best_of is not None and collector.output.error is None:
+                # Which are the best is known at the end only.
+                for c in _finished(collector).completions:
+                    logprobs = tuple(c.logprobs or ())
+                    yield StreamEvent(c.index, c.text, tuple(c.token_ids), logprobs, c.finish_reason)
             if collector.output.error is not None:
                 raise RequestError(collector.output.error)
         finally:
@@ -180,6 +203,21 @@ class LLM:
             for o in outputs
         ]
 
+    def _one_each(
+        self, params: GenerationParams | Sequence[GenerationParams] | None, count: int
+    ) -> list[GenerationParams]:
+        if params is None or isinstance(params, GenerationParams):
+            return [params or self.default_params] * count
+        each = list(params) if isinstance(params, Sequence) else [params]
+        for param in each:
+            if not isinstance(param, GenerationParams):
+                raise ParameterError(f"params must be GenerationParams, not {type(param).__name__}")
+        if len(each) != count:
+            raise ParameterError(
+                f"there are {count} prompts and {len(each)} params: give one, or one for each"
+            )
+        return each
+
     def _add(
         self, prompt: Prompt, params: GenerationParams, observer: Observer | None, candidates: int
     ) -> int:
@@ -187,23 +225,46 @@ class LLM:
         if not ids:
             raise RequestError("the prompt is empty: give some text")
         params.check_vocabulary(self.model.vocab_size)
-        stops = params.stop if isinstance(params.stop, tuple) else (params.stop,)
+        asked = self._resolver.resolved(params)
+        strategy, speculation = asked.strategy, asked.speculate
+        amateur = strategy.amateur if isinstance(strategy, ContrastiveDecoding) else None
+        drafter = speculation.model if isinstance(speculation, DraftModel) else None
+        beginning = self._beginning(asked, ids)
+        if isinstance(strategy, BeamSearch) and strategy.force_words:
+            limit = self.engine.limits.token_limit(len(beginning.prompt), asked)
+            check_force_words(strategy, limit - len(beginning.prompt))
         watch = start(
             self.tokenizer,
-            stops,
-            skip_special_tokens=params.skip_special_tokens,
-            include_stop=params.include_stop,
-            min_tokens=params.min_tokens,
+            asked.stop if isinstance(asked.stop, tuple) else (asked.stop,),
+            stop_regex=asked.stop_regex,
+            skip_special_tokens=asked.skip_special_tokens,
+            include_stop=asked.include_stop,
+            min_tokens=asked.min_tokens,
         )
-        explain = 0 if observer is None else max(candidates, 1)
-        request = self.engine.add(ids, params, watch, explain=explain)
+        request = self.engine.add(
+            beginning.prompt,
+            asked,
+            watch,
+            grammar=beginning.state,
+            amateur=None if amateur is None else self._seconds.named("amateur", amateur),
+            drafter=None if drafter is None else self._seconds.named("DraftModel's model", drafter),
+            explain=0 if observer is None else max(candidates, 1),
+        )
         text = prompt if isinstance(prompt, str) else None
         output = RequestOutput(text, ids, [], self.engine.seed_of(request))
-        end_ids = frozenset(params.stop_token_ids) | (
-            frozenset() if params.ignore_eos else self.engine.end_ids
-        )
-        self._collectors[request] = Collector(output, params, watch, end_ids, observer)
+        end_ids = frozenset(asked.stop_token_ids) | (frozenset() if asked.ignore_eos else self.engine.end_ids)
+        self._collectors[request] = Collector(output, params, watch, end_ids, observer, beginning.cut)
         return request
+
+    def _beginning(self, params: GenerationParams, ids: list[int]) -> Healed:
+        """The prompt that a text follows, and the state of its grammar there."""
+        if params.grammar is None and not params.token_healing:
+            return Healed(ids, None, 0)
+        if self._grammars is None:
+            self._grammars = Grammars(grammar_vocabulary(self.tokenizer))
+        if params.token_healing:
+            return self._grammars.heal(ids, params.grammar)
+        return Healed(ids, None if params.grammar is None else self._grammars.compile(params.grammar), 0)
 
     def _drop(self, request: int) -> None:
         self.engine.abort(request)
@@ -229,10 +290,24 @@ class LLM:
                 observer(event)
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    if checkpoint.format == "gguf":
-        return Tokenizer.from_gguf(checkpoint.config)
-    return Tokenizer.from_folder(checkpoint.path)
+def _refused(prompt: Prompt, params: GenerationParams, error: DecoderyError) -> RequestOutput:
+    """What comes of a request that was not accepted."""
+    if isinstance(prompt, str):
+        return RequestOutput(prompt, [], [], params.seed or 0, error=str(error))
+    return RequestOutput(None, list(prompt), [], params.seed or 0, error=str(error))
+
+
+def _finished(collector: Collector) -> RequestOutput:
+    """The output of a request that has ended: of all its completions the likeliest when `best_of` were
+    made."""
+    output, params = collector.finished(), collector.params
+    if params.best_of is not None and output.error is None:
+        output.completions = best_of(output.completions, params.n)
+        for index, completion in enumerate(output.completions):
+            completion.index = index
+            if params.logprobs is None:
+                completion.logprobs = None
+    return output
 
 
 def _limits(
@@ -267,20 +342,6 @@ def _listed(prompts: Prompt | Sequence[Prompt], *, one: bool = False) -> list[Pr
             if not isinstance(token, int) or isinstance(token, bool):
                 raise RequestError(f"a prompt's token ids must be whole numbers, not {token!r}")
     return listed
-
-
-def _one_each(
-    params: GenerationParams | Sequence[GenerationParams] | None, count: int
-) -> list[GenerationParams]:
-    if params is None or isinstance(params, GenerationParams):
-        return [params or GenerationParams()] * count
-    each = list(params) if isinstance(params, Sequence) else [params]
-    for param in each:
-        if not isinstance(param, GenerationParams):
-            raise ParameterError(f"params must be GenerationParams, not {type(param).__name__}")
-    if len(each) != count:
-        raise ParameterError(f"there are {count} prompts and {len(each)} params: give one, or one for each")
-    return each
 
 
 def _bar(total: int, show: bool) -> AbstractContextManager[Callable[[], None]]:

@@ -84,6 +84,7 @@ class TextScore:
 @dataclass(slots=True)
 class _Stream:
     state: TextState
+    cut: int
     pieces: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
@@ -95,7 +96,8 @@ class _Stream:
 class Collector:
     """Gathers a request's events into its output, and into stream events not yet taken.
 
-    `start` is the state of the text before the first token; `end_ids` are the tokens that end it.
+    `start` is the state of the text before the first token; `end_ids` are the tokens that end it. The first
+    `cut` characters of each text repeat the prompt's end and are left out.
     """
 
     def __init__(
@@ -105,11 +107,12 @@ class Collector:
         start: TextState,
         end_ids: frozenset[int],
         observer: Observer | None,
+        cut: int = 0,
     ) -> None:
         self.observer = observer
         self.params = params
         self.end_ids = end_ids
-        self.streams = [_Stream(start) for _ in range(params.streams)]
+        self.streams = [_Stream(start, cut) for _ in range(params.streams)]
         self.output = output
         self.pending: deque[StreamEvent] = deque()
 
@@ -124,6 +127,7 @@ class Collector:
             return
         stream = self.streams[event.stream]
         text = self._text(stream, event)
+        text, stream.cut = text[stream.cut :], max(stream.cut - len(text), 0)
         stream.pieces.append(text)
         stream.tokens += event.tokens
         stream.logprobs += event.logprobs
@@ -150,8 +154,8 @@ class Collector:
         return text + stream.state.flush()
 
     def finished(self) -> RequestOutput:
-        """The output, once all streams have ended: of several, the `n` likeliest when `best_of` were made."""
-        wants = self.params.logprobs is not None
+        """The output, once all streams have ended."""
+        wants = self.params.logprobs is not None or self.params.best_of is not None
         completions = [
             Completion(
                 index=index,

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from decodery.cli.asked import Asked
 from decodery.cli.chat import Session
 from decodery.decoding.params import GenerationParams
+from decodery.decoding.strategy import BeamSearch
 from decodery.errors import ParameterError, RequestError
 from decodery.llm import LLM
 from decodery.outputs import StreamEvent
@@ -16,7 +18,8 @@ from tests.cli.conftest import Run
 
 @pytest.fixture
 def session(model: str) -> Session:
-    return Session(LLM(model), GenerationParams(max_tokens=4, temperature=0, ignore_eos=True), None)
+    asked = Asked().adding({"max_tokens": "4", "temperature": "0", "ignore_eos": True})
+    return Session(LLM(model), asked, None)
 
 
 @pytest.fixture
@@ -172,7 +175,7 @@ def test_a_reply_never_outgrows_the_context(session: Session, capsys: pytest.Cap
 
 def test_little_memory_is_a_short_context(model: str, asked: list[str]) -> None:
     llm = LLM(model, kv_memory=3 * 16 * 256)
-    session = Session(llm, GenerationParams(), None)
+    session = Session(llm, Asked(), None)
     assert session.capacity == 48
     session.take("a" * 30)
     with pytest.raises(RequestError, match="the context holds 48"):
@@ -229,3 +232,23 @@ def test_a_piped_line_that_is_not_utf8_is_named(decodery: Run, model: str, asked
     ran = decodery("chat", "-m", model, stdin=b"hi\n\xff\n")
     assert (ran.status, ran.out) == (1, "ok\n")
     assert "line 2 of the standard input is not UTF-8" in ran.err
+
+
+def test_params_are_named_as_flags_and_shown_where_they_differ(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session.take("/params num-beams=3 length_penalty=2")
+    assert session.params.strategy == BeamSearch(3, 2.0)
+    told = capsys.readouterr().err
+    assert "strategy = BeamSearch(num_beams=3" in told
+    assert "top_p" not in told
+    session.take("/params all")
+    assert "top_p = 1.0" in capsys.readouterr().err
+    session.take("/params strategy=")
+    assert session.params == GenerationParams(max_tokens=4, temperature=0, ignore_eos=True)
+
+
+def test_what_gives_several_completions_is_refused(session: Session) -> None:
+    for assignments in ("num_beams=2 num_return_sequences=2", "best_of=3", "n=2"):
+        with pytest.raises(ParameterError, match="must be 1 in a conversation"):
+            session.take(f"/params {assignments}")

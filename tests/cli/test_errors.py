@@ -15,7 +15,7 @@ BEFORE_LOADING = [
     (["--top-p", "1.1"], "top_p must be above 0 and at most 1, not 1.1"),
     (["--max-tokens", "0"], "max_tokens must be 1 or more, not 0"),
     (["--temperature", "-1"], "temperature must be 0, or 1e-06 or more, not -1.0"),
-    (["--stop", ""], "stop holds an empty string, which would end every text at once"),
+    (["--stop", ""], "stop holds an empty string"),
     (["--logit-bias", "3=nan"], "logit_bias of token 3 must be finite or -inf, not nan"),
     (["--logit-bias", "3"], "logit_bias must be written as ID=VALUE, not '3'"),
     (["--stop-token-ids", "-3"], "stop_token_ids must be 0 or more, not -3"),

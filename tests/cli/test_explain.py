@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from rich.cells import cell_len
 
-from decodery.cli.explain import Table, bar, shown
+from decodery.cli.beam_table import BeamTable
+from decodery.cli.choice_table import Table, bar, shown
 from decodery.decoding.trace import Candidate, Considered
 from decodery.llm import LLM
 from tests.cli.conftest import Run
+from tests.cli.stories import sampled, searched
 
 FLAGS = ["--seed=1", "--max-tokens=3", "--top-p=0.3", "--ignore-eos"]
 
@@ -81,3 +85,60 @@ def test_the_chosen_token_is_shown_though_it_is_unlikely() -> None:
 )
 def test_a_bar_fills_its_share(share: float, expected: str) -> None:
     assert bar(share, 4) == expected
+
+
+def test_drafts_forced_tokens_and_grammars_are_told() -> None:
+    story = sampled(drafts=True, grammar=True)
+    table = Table(story.tokenizer, 80, 3)
+    step = next(s for s in story.steps[0] if len(s.drafts) > s.accepted > 0)
+    told = table.steps(1, step).plain
+    assert told.count("  drafted") == step.accepted
+    assert told.count("✓") == step.accepted
+    assert told.count("  forced") == sum(c.forced for c in step.considered)
+    assert "grammar allows" in told
+    assert told.splitlines()[-1].startswith("     drafts: ✓")
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_the_beam_table_tells_each_step_in_its_width(width: int) -> None:
+    story = searched(steps=6, width=3)
+    table = BeamTable(story.tokenizer, width, 3)
+    for number, candidates in enumerate(story.beams, 1):
+        lines = table.step(number, candidates).plain.splitlines()
+        assert all(cell_len(line) <= width for line in lines)
+        alive = [c for c in candidates if c.fate != "pruned"]
+        assert sum("←" in line for line in lines) == len(alive)
+        assert sum("■" in line for line in lines) == sum(c.fate == "finished" for c in candidates)
+        if len(alive) < len(candidates):
+            assert lines[-1].startswith("  ✗")
+
+
+def test_a_page_and_a_picture_are_written(decodery: Run, model: str, tmp_path: Path) -> None:
+    files = [tmp_path / "a.html", tmp_path / "a.svg"]
+    ran = decodery("explain", "<abc>", "-m", model, f"--html={files[0]}", f"--svg={files[1]}", *FLAGS)
+    assert (ran.status, ran.out) == (0, "")
+    assert ran.err == "".join(f"decodery: wrote {file}\n" for file in files)
+    source = files[0].read_text(encoding="utf-8")
+    assert source.count('href="#c0t') == 3
+    assert "&lt;abc&gt;" in source
+    assert f"<b>{Path(model).name}</b>" in source
+    assert "<b>0.3</b>" in source
+    assert files[1].read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_a_page_and_json_tell_the_same_choices(decodery: Run, model: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.html"
+    found = decodery("explain", "abc", "-m", model, "--json", f"--html={file}", *FLAGS).json
+    (completion,) = found["completions"]
+    source = file.read_text(encoding="utf-8")
+    for step in completion["steps"]:
+        assert f"rank {step['rank']:,} · entropy {step['entropy_bits']:.2f} bits" in source
+
+
+def test_a_file_that_cannot_be_written_is_one_line(decodery: Run, model: str, tmp_path: Path) -> None:
+    ran = decodery("explain", "abc", "-m", model, "--html=/no/such/folder/a.html", *FLAGS)
+    assert (ran.status, ran.err.count("\n")) == (1, 1)
+    assert "there is no folder /no/such/folder" in ran.err
+    ran = decodery("explain", "abc", "-m", model, f"--html={tmp_path}", *FLAGS)
+    assert (ran.status, ran.err.count("\n")) == (1, 1)
+    assert "cannot be written" in ran.err

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def test_inspect_reckons_with_another_precision_and_context(decodery: Run, model
 def test_inspect_tells_a_person_the_same(decodery: Run, plain_model: str) -> None:
     told = decodery("inspect", plain_model).out
     assert "4 of 8, 2 for keys and values" in told
-    assert "chat template    none" in told
+    assert "chat template        none\n" in told
     assert "256 bytes a token in float32" in told
 
 
@@ -117,3 +118,34 @@ def test_inspect_without_a_tokenizer_leaves_the_template_open(
     shutil.copytree(model, folder)
     (folder / "tokenizer.json").unlink()
     assert decodery("inspect", str(folder), "--json").json["chat_template"] is None
+
+
+def with_defaults(model: str, folder: Path, generation: dict[str, Any]) -> str:
+    shutil.copytree(model, folder)
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    return str(folder)
+
+
+def test_inspect_tells_what_the_checkpoint_recommends_and_what_of_it_is_not_taken(
+    decodery: Run, model: str, tmp_path: Path
+) -> None:
+    recommended = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "eos_token_id": 0}
+    damaged = {"top_k": "many", "max_length": 20, "suppress_tokens": [1, 2]}
+    folder = with_defaults(model, tmp_path / "some", recommended | damaged)
+    found = decodery("inspect", folder, "--json").json
+    assert found["generation_defaults"] == {"temperature": 0.6, "top_p": 0.9, "suppress_tokens": [1, 2]}
+    assert sorted(found["generation_left_out"]) == ["max_length", "top_k"]
+    told = decodery("inspect", folder).out
+    assert "generation defaults  temperature 0.6, top_p 0.9, suppress_tokens (2)\n" in told
+    assert "top_k: top_k must be a whole number, not 'many'" in told
+
+
+def test_inspect_says_when_the_checkpoint_recommends_nothing(
+    decodery: Run, model: str, tmp_path: Path
+) -> None:
+    empty = with_defaults(model, tmp_path / "empty", {"transformers_version": "4.48.3"})
+    for folder in (model, empty):
+        assert decodery("inspect", folder, "--json").json["generation_defaults"] == {}
+        told = decodery("inspect", folder).out
+        assert "generation defaults  none\n" in told
+        assert "left out" not in told

@@ -1,62 +1,18 @@
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from scipy import stats
 
+from decodery.decoding.order import DEFAULT_ORDER
 from decodery.decoding.pipeline import PROCESSORS, process
 from decodery.decoding.sampling import SamplingMethod
+from decodery.decoding.watermarking import Watermark
+from tests.decoding import test_dry, test_processors, test_truncation
 from tests.decoding.rows import make_row, make_scores
-
-CUT = -math.inf
-
-# (parameters, prompt, generated, end ids, logits, what must come out), worked by hand.
-TABLE: list[tuple[dict[str, Any], list[int], list[int], list[int], list[float], list[float]]] = [
-    ({}, [0], [], [], [1, 2, 3], [1, 2, 3]),
-    ({"temperature": 2.0}, [0], [], [], [1, -2, 3], [0.5, -1, 1.5]),
-    ({"temperature": 0.0, "top_k": 1, "top_p": 0.1, "min_p": 0.9}, [0], [], [], [1, 2, 3], [1, 2, 3]),
-    ({"top_k": 2}, [0], [], [], [1, 4, 3, 2], [CUT, 4, 3, CUT]),
-    ({"top_k": 2}, [0], [], [], [3, 4, 3, 2], [3, 4, 3, CUT]),
-    # Probabilities 0.5, 0.25, 0.125, 0.125: two reach 0.7, and three, with a tie, reach 0.76.
-    ({"top_p": 0.7}, [0], [], [], [math.log(x) for x in (4, 2, 1, 1)], [math.log(4), math.log(2), CUT, CUT]),
-    ({"top_p": 0.76}, [0], [], [], [math.log(x) for x in (4, 2, 1, 1)], [math.log(x) for x in (4, 2, 1, 1)]),
-    ({"top_p": 1e-9}, [0], [], [], [1, 2, 3], [CUT, CUT, 3]),
-    ({"min_p": 0.3}, [0], [], [], [math.log(x) for x in (8, 4, 2, 1)], [math.log(8), math.log(4), CUT, CUT]),
-    # Top-p sees what temperature and top-k leave: 4 of 4 + 2 is under 0.7, both stay.
-    (
-        {"temperature": 0.5, "top_k": 2, "top_p": 0.7},
-        [0],
-        [],
-        [],
-        [math.log(x) / 2 for x in (4, 2, 1, 1)],
-        [math.log(4), math.log(2), CUT, CUT],
-    ),
-    ({"repetition_penalty": 2.0}, [0, 0], [2], [], [4, 1, -3, 1], [2, 1, -6, 1]),
-    ({"presence_penalty": 0.5}, [0], [1, 1], [], [1, 1, 1], [1, 0.5, 1]),
-    ({"frequency_penalty": 0.5}, [0], [1, 1, 2], [], [1, 1, 1], [1, 0, 0.5]),
-    ({"presence_penalty": 1.0, "frequency_penalty": -0.5}, [0], [1, 1, 1], [], [0, 0, 0], [0, 0.5, 0]),
-    ({"presence_penalty": 1.0}, [0, 1, 2], [], [], [1, 1, 1], [1, 1, 1]),
-    ({"logit_bias": {1: 2.5, 2: CUT}}, [0], [], [], [1, 1, 1], [1, 3.5, CUT]),
-    # The bias comes after the penalty.
-    ({"logit_bias": {1: -3.0}, "repetition_penalty": 2.0}, [1], [], [], [1, 1, 1], [1, -2.5, 1]),
-    ({"min_tokens": 2}, [0], [1], [2], [1, 1, 1], [1, 1, CUT]),
-    ({"min_tokens": 2}, [0], [1, 1], [2], [1, 1, 1], [1, 1, 1]),
-    ({"min_tokens": 2}, [0, 1, 1], [], [0, 1], [1, 1, 1], [CUT, CUT, 1]),
-]
-
-
-@pytest.mark.parametrize("case", TABLE, ids=lambda case: str(case[0]))
-def test_processed_logits_are_as_worked_by_hand(case: tuple[Any, ...]) -> None:
-    params, prompt, generated, end_ids, logits, expected = case
-    row = make_row(prompt, generated, end_ids=end_ids, **params)
-    given = torch.tensor([logits], dtype=torch.float32)
-    kept = given.clone()
-    result = process(given, [row])
-    torch.testing.assert_close(result, torch.tensor([expected], dtype=torch.float32), rtol=0, atol=1e-6)
-    assert torch.equal(given, kept), "the model's logits were changed"
 
 
 def test_ties_are_cut_as_alone_whatever_the_others_ask() -> None:
@@ -75,26 +31,81 @@ def test_ties_are_cut_as_alone_whatever_the_others_ask() -> None:
         assert alone.survivors[0].logprobs == verdict.survivors[i].logprobs
 
 
-def test_every_processor_is_in_the_table() -> None:
-    rows = [make_row(p, g, end_ids=e, **params) for params, p, g, e, _, _ in TABLE]
-    unused = [name for name, stage in PROCESSORS.items() if not any(stage.wants(row.params) for row in rows)]
-    assert not unused
+def test_every_processor_is_in_a_table_worked_by_hand() -> None:
+    tables = [*test_processors.TABLE, *test_truncation.TABLE, *test_dry.TABLE]
+    rows = [make_row(c.prompt, c.generated, end_ids=c.ends, **c.params) for c in tables]
+    unused = {name for name, stage in PROCESSORS.items() if not any(stage.wants(row) for row in rows)}
+    # These have tests of their own.
+    assert unused <= {"grammar", "watermark"}
 
 
-def test_rows_with_different_parameters_process_as_each_alone() -> None:
+def test_every_processor_has_a_place_in_the_order() -> None:
+    assert set(PROCESSORS) <= set(DEFAULT_ORDER)
+
+
+def _add(tokens: list[int], logits: torch.Tensor) -> torch.Tensor:
+    return logits + len(tokens)
+
+
+MIXED: list[dict[str, Any]] = [
+    {},
+    {"temperature": 0.0, "repetition_penalty": 1.3, "top_k": 5},
+    {"temperature": 0.7, "top_k": 40},
+    {"temperature": 0.7, "top_k": 40, "top_p": 0.9, "repetition_penalty": 1.3},
+    {"top_k": 40, "min_p": 0.01, "typical_p": 0.9, "renormalize_logits": True},
+    {"top_k": 100, "tfs_z": 0.9, "xtc_probability": 0.9, "xtc_threshold": 0.02},
+    {"top_k": 600, "top_p": 0.9},
+    {"top_k": 40, "mirostat_mode": 1, "renormalize_logits": True},
+    {"top_k": 40, "watermark": Watermark(), "renormalize_logits": True},
+    {"top_p": 0.999, "min_p": 0.0001},
+    {"top_p": 0.5, "tfs_z": 0.99},
+    {"typical_p": 0.9},
+    {"typical_p": 0.3, "eta_cutoff": 1e-4, "dynatemp_range": 0.4},
+    {"epsilon_cutoff": 1e-4, "top_a": 0.1},
+    {"top_n_sigma": 2.0, "temperature": 1.5, "xtc_probability": 0.5, "xtc_threshold": 0.01},
+    {"mirostat_mode": 2, "mirostat_tau": 3.0},
+    {"mirostat_mode": 1, "mirostat_tau": 3.0},
+    {"dry_multiplier": 0.8, "dry_sequence_breakers": (), "temperature": 0.9},
+    {"presence_penalty": 0.3, "frequency_penalty": 0.2, "logit_bias": {5: 3.0}},
+    {"min_tokens": 9, "top_k": 3, "top_p": 0.5, "no_repeat_ngram_size": 2},
+    {"encoder_no_repeat_ngram_size": 2, "encoder_repetition_penalty": 1.2, "bad_words": [[4], [5, 6]]},
+    {"sequence_bias": {(4, 5): 2.0}, "suppress_tokens": [8], "begin_suppress_tokens": [9]},
+    {"forced_bos_token_id": 3, "forced_eos_token_id": 3},
+    {"exponential_decay_length_penalty": (0, 1.1), "allowed_token_ids": list(range(500))},
+    {"logits_processors": [_add], "watermark": Watermark(seeding_scheme="selfhash"), "top_k": 8},
+    {"processor_order": DEFAULT_ORDER[::-1], "top_k": 30, "top_p": 0.9, "temperature": 0.6},
+    {"processor_order": DEFAULT_ORDER[::-1], "top_k": 30, "repetition_penalty": 1.2, "typical_p": 0.9},
+]
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+@pytest.mark.parametrize("vocab", [3000, 40001])
+def test_rows_with_different_parameters_process_as_each_alone(vocab: int, coarse: bool) -> None:
     generator = torch.Generator().manual_seed(0)
+    texts: list[tuple[list[int], list[int]]] = [([1, 2, 3], [4, 5, 4, 5]), ([9, 4, 9], []), ([7], [4])]
     rows = [
-        make_row([1, 2, 3], [4, 5], end_ids=[6]),
-        make_row([1, 2, 3], [4, 5], temperature=0.7, top_k=40),
-        make_row([9], [4], temperature=0.7, top_p=0.9, repetition_penalty=1.3),
-        make_row([9], [], top_p=0.999, min_p=0.01),
-        make_row([2], [3, 3, 3], presence_penalty=0.3, frequency_penalty=0.2, logit_bias={5: 3.0}),
-        make_row([2], [3], min_tokens=4, end_ids=[7, 8], top_k=3, top_p=0.5),
+        replace(make_row(*texts[i % 3], end_ids=[6, 7], seed=i, **params), mu=4.0 if i % 2 else None)
+        for i, params in enumerate(MIXED)
     ]
-    logits = torch.randn(len(rows), 5000, generator=generator) * 4
+    logits = torch.randn(len(rows), vocab, generator=generator) * 3
+    # Values with few bits, as from a bfloat16 model: many tie.
+    logits = logits.bfloat16().float() if coarse else logits
     together = process(logits, rows)
     for i, row in enumerate(rows):
-        assert torch.equal(process(logits[i : i + 1], [row])[0], together[i])
+        assert torch.equal(process(logits[i : i + 1], [row])[0], together[i]), row.params
+    back = process(logits.flip(0), rows[::-1]).flip(0)
+    assert torch.equal(back, together)
+    assert (together > -torch.inf).any(-1).all()
+
+
+def test_top_k_ties_with_more_tokens_than_a_shortlist_holds() -> None:
+    logits = torch.zeros(3, 2000)
+    logits[0, :100] = 1.0
+    logits[1, :40] = torch.arange(1.0, 41.0)
+    logits[2, :3] = 1.0
+    logits[2, 3:] = -torch.inf
+    rows = [make_row(top_k=40, top_p=0.9999), make_row(top_k=40), make_row(top_k=40, min_p=0.5)]
+    assert (process(logits, rows) > -torch.inf).sum(-1).tolist() == [100, 40, 3]
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.3, 8.0])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 
 import pytest
 import tokenizers
@@ -72,6 +73,17 @@ STOPS = st.lists(
 ).map(tuple)
 
 
+# Greedy and lazy, alternatives, a fixed end, what looks ahead, behind and at the edges of words and lines.
+REGEXES = st.sampled_from(
+    ("a+", "b+?a", "END|a\n", "(a|b){3}", "[^a]\ufffd", "€.*a", "b$", "a(?!b)", "(?<=a)b", r"\bD", "(?s)a..")
+)
+
+
+def regex_end(text: str, regex: str) -> int | None:
+    """The fewest characters of the text in which the regular expression matches."""
+    return next((end for end in range(1, len(text) + 1) if re.search(regex, text[:end])), None)
+
+
 def run(state: TextState, tokens: list[int]) -> list[TextState]:
     states = []
     for token in tokens:
@@ -91,6 +103,87 @@ def test_the_pieces_are_the_whole_text_cut_at_the_first_stop(
     if match is not None:
         whole = whole[: match.end if include else match.end - len(match.stop)]
     assert "".join(state.piece for state in states) + states[-1].flush() == whole
+
+
+@given(TOKENS, STOPS, REGEXES, st.booleans(), st.booleans())
+def test_the_pieces_are_the_whole_text_cut_where_the_regex_first_matches(
+    tokens: list[int], stops: tuple[str, ...], regex: str, skip: bool, include: bool
+) -> None:
+    first = start(TOKENIZER, stops, skip_special_tokens=skip, include_stop=include, stop_regex=regex)
+    states = [first, *run(first, tokens)]
+    whole = TOKENIZER.decode(tokens, skip_special_tokens=skip)
+    match, end = earliest(whole, stops), regex_end(whole, regex)
+    if match is not None and (end is None or match.end <= end):
+        whole = whole[: match.end if include else match.end - len(match.stop)]
+    elif end is not None:
+        whole = whole[:end]
+    assert "".join(state.piece for state in states) + states[-1].flush() == whole
+
+
+@given(TOKENS, REGEXES)
+def test_a_regex_holds_nothing_back_and_stops_at_the_token_that_completes_a_match(
+    tokens: list[int], regex: str
+) -> None:
+    shown, data = "", b""
+    states = run(start(TOKENIZER, skip_special_tokens=False, stop_regex=regex), tokens)
+    for token, state in zip(tokens, states, strict=True):
+        data += PIECES[token]
+        text = codecs.utf_8_decode(data, "replace", False)[0]
+        end = regex_end(text, regex)
+        shown += state.piece
+        assert shown == text[:end]
+        if end is not None:
+            found = re.search(regex, text[:end])
+            assert found is not None
+            assert state.stopped == found.group()
+            return
+        assert state.stopped is None
+
+
+@given(TOKENS, TOKENS, REGEXES)
+def test_a_fork_with_a_regex_does_not_disturb_its_origin(
+    tokens: list[int], others: list[int], regex: str
+) -> None:
+    alone = run(start(TOKENIZER, stop_regex=regex), tokens)
+    state = start(TOKENIZER, stop_regex=regex)
+    for token, expected in zip(tokens, alone, strict=True):
+        for other in others[:3]:
+            state.after(other).flush()
+        state = state.after(token)
+        assert (state.piece, state.stopped, state.flush()) == (
+            expected.piece,
+            expected.stopped,
+            expected.flush(),
+        )
+
+
+@pytest.mark.parametrize(
+    ("least", "text"), [(0, "ab"), (1, "ab"), (2, "abb"), (3, "abbaaab"), (4, "abbaaabb"), (5, "abbaaabbb")]
+)
+def test_a_regex_is_looked_for_in_the_text_from_the_least_number_of_tokens_on(least: int, text: str) -> None:
+    states = run(start(TOKENIZER, min_tokens=least, stop_regex="b"), [2, 3, 4, 1, 1])
+    assert "".join(state.piece for state in states) == text
+
+
+def test_after_a_regex_nothing_more_is_shown() -> None:
+    states = run(start(TOKENIZER, stop_regex="a+b"), [0, 2, 0, 8])
+    assert [state.piece for state in states] == ["a", "ab", "", ""]
+    assert [state.stopped for state in states] == [None, "aab", "aab", "aab"]
+    assert states[-1].flush() == ""
+
+
+def test_a_regex_cuts_within_the_token_and_releases_what_a_stop_string_held_back() -> None:
+    state = start(TOKENIZER, stop_regex="E.").after(8)
+    assert (state.piece, state.stopped) == ("EN", "EN")
+    states = run(start(TOKENIZER, ("aabb",), stop_regex="ab"), [0, 0, 8])
+    assert [state.piece for state in states] == ["", "", "aaEND"]
+    states = run(start(TOKENIZER, ("aabb",), stop_regex="ab"), [0, 2])
+    assert [state.piece for state in states] == ["", "aab"]
+
+
+def test_where_a_regex_and_a_stop_string_match_at_one_place_the_stop_string_counts() -> None:
+    state = start(TOKENIZER, ("ND",), stop_regex="E.D").after(8)
+    assert (state.piece, state.stopped) == ("E", "ND")
 
 
 @given(TOKENS, STOPS)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from decodery.errors import ParameterError
-from decodery.text.stops import Match, StopMatcher
+from decodery.text.stops import Match, StopMatcher, first_match
 
 LETTERS = st.text("ab", max_size=12)
 STOPS = st.lists(st.text("ab", min_size=1, max_size=5), max_size=5).map(tuple)
@@ -47,3 +49,18 @@ def test_reading_in_parts_is_reading_at_once(text: str, stops: tuple[str, ...], 
 def test_a_stop_string_without_characters_is_an_error(stop: str) -> None:
     with pytest.raises(ParameterError, match="stop string"):
         StopMatcher(("a", stop))
+
+
+@given(LETTERS, st.integers(0, 12), st.sampled_from(("a+b", "b{2}", "ab$", "a(?!b)", "(?<=b)a")))
+def test_reading_a_regex_in_parts_is_reading_it_at_once(text: str, cut: int, regex: str) -> None:
+    pattern = re.compile(regex)
+    match = first_match(pattern, "", text[:cut])
+    if match is None:
+        rest = first_match(pattern, text[:cut], text[cut:])
+        match = rest and Match(rest.stop, rest.end + len(text[:cut]))
+    assert match == first_match(pattern, "", text)
+
+
+def test_a_regex_ends_at_its_shortest_match_whatever_would_follow() -> None:
+    assert first_match(re.compile("[0-9]+"), "a", "bc123") == Match("1", 3)
+    assert first_match(re.compile("x"), "a", "bc") is None

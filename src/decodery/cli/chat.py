@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import fields
 
+from decodery.cli.asked import DEFAULTS, Asked
+from decodery.cli.assignments import assigned, assignments
 from decodery.cli.loading import load
 from decodery.cli.model_options import ModelOptions
-from decodery.cli.options import changed
 from decodery.cli.report import complain, emit, note
 from decodery.cli.texts import decoded, piped_lines, terminal_input
 from decodery.decoding.params import GenerationParams
@@ -22,21 +22,21 @@ from decodery.llm import LLM
 HELP = """\
 /reset               forget the conversation, but not the system message
 /system TEXT         set the system message; /system alone takes it away
-/params              show the parameters
-/params NAME=VALUE   set some: /params temperature=0.7 stop="The end"; NAME= sets the default
+/params              show the parameters that differ from the defaults; /params all, every one
+/params NAME=VALUE   set some, named as the flags are: /params temperature=0.7 stop="The end"; NAME= unsets
 /help                this
 /quit                leave, as Ctrl-D does
 //TEXT               send a message that begins with a /
 Ctrl-C stops a reply; what was said so far stays in the conversation."""
 
 
-def chat(params: GenerationParams, options: ModelOptions, system: str | None) -> None:
+def chat(asked: Asked, options: ModelOptions, system: str | None) -> None:
     """Talk until the input ends. Raises `ParameterError` for parameters that make no sense here."""
-    check_params(params)
+    check_params(asked.params)
     llm = load(options)
     if llm.tokenizer.chat_template is None:
         raise RequestError("this model has no chat template: use decodery generate, or another model")
-    session = Session(llm, params, system)
+    session = Session(llm, asked, system)
     if terminal_input():
         note("/help tells what can be typed, Ctrl-D leaves")
         _talk(session)
@@ -48,8 +48,10 @@ def chat(params: GenerationParams, options: ModelOptions, system: str | None) ->
 
 def check_params(params: GenerationParams) -> None:
     """Raise `ParameterError` for what a conversation cannot show."""
-    if params.n != 1:
-        raise ParameterError(f"n must be 1 in a conversation, not {params.n}")
+    counts = {"n": params.n, "best_of": params.best_of or 1, "the number of completions": params.streams}
+    for name, count in counts.items():
+        if count != 1:
+            raise ParameterError(f"{name} must be 1 in a conversation, not {count}")
     for name in ("logprobs", "prompt_logprobs"):
         if getattr(params, name) is not None:
             raise ParameterError(f"{name} are not shown in a conversation: use decodery generate --json")
@@ -92,12 +94,23 @@ def typed_lines() -> Iterator[str]:
         yield line
 
 
+def shown_params(params: GenerationParams, *, everything: bool) -> str:
+    """The parameters that differ from the defaults, or all of them, one a line."""
+    lines = [
+        f"{f.name} = {getattr(params, f.name)!r}"
+        for f in fields(params)
+        if everything or getattr(params, f.name) != getattr(DEFAULTS, f.name)
+    ]
+    return "\n".join(lines) or "all parameters are at their defaults"
+
+
 class Session:
     """A conversation: the system message, what was said, and the parameters of the next reply."""
 
-    def __init__(self, llm: LLM, params: GenerationParams, system: str | None) -> None:
+    def __init__(self, llm: LLM, asked: Asked, system: str | None) -> None:
         self.llm = llm
-        self.params = params
+        self.asked = asked
+        self.params = asked.over(llm.default_params)
         self.system = system
         self.turns: list[tuple[str, str]] = []
         # What the memory holds may be less than the context.
@@ -128,32 +141,19 @@ class Session:
             self.system = rest or None
             note("the system message is set" if rest else "there is no system message now")
         elif name == "/params":
-            if rest:
+            if rest and rest != "all":
                 self.set_params(rest)
-            note("\n".join(f"{f.name} = {getattr(self.params, f.name)!r}" for f in fields(self.params)))
+            note(shown_params(self.params, everything=rest == "all"))
         else:
             raise ParameterError(f"unknown command {name}: /help lists them, and //... sends it as a message")
         return True
 
-    def set_params(self, assignments: str) -> None:
+    def set_params(self, text: str) -> None:
         """Change parameters as `name=value name="two words"` says. Raises `ParameterError`, all unchanged."""
-        try:
-            words = shlex.split(assignments)
-        except ValueError as error:
-            raise ParameterError(f"/params: {error}") from None
-        texts: dict[str, list[str]] = {}
-        for word in words:
-            name, equals, value = word.partition("=")
-            if not equals:
-                raise ParameterError(f"/params takes NAME=VALUE, not {word!r}")
-            texts.setdefault(name.replace("-", "_"), []).append(value)
-        defaults = GenerationParams()
-        unset = {
-            n: getattr(defaults, n) for n, values in texts.items() if values == [""] and hasattr(defaults, n)
-        }
-        params = changed(self.params.replace(**unset), {n: v for n, v in texts.items() if n not in unset})
+        asked = assigned(self.asked, assignments(text))
+        params = asked.over(self.llm.default_params)
         check_params(params)
-        self.params = params
+        self.asked, self.params = asked, params
 
     def reply(self, message: str) -> None:
         """Stream the reply to a message and remember both. Ctrl-C ends it; what was said by then counts."""

@@ -2,147 +2,160 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from decodery.cli.asked import Asked
+from decodery.cli.beam_table import BeamTable
+from decodery.cli.choice_table import Table, shown
 from decodery.cli.generate import described, named
 from decodery.cli.loading import load
 from decodery.cli.model_options import ModelOptions
-from decodery.cli.report import emit_json
-from decodery.decoding.params import GenerationParams
-from decodery.decoding.trace import Candidate, Considered
+from decodery.cli.pictures.page import page, picture
+from decodery.cli.pictures.story import Step, Story
+from decodery.cli.report import emit_json, note
+from decodery.decoding.trace import BeamCandidate, Considered
 from decodery.engine.request import Event
-from decodery.errors import RequestError
+from decodery.errors import DecoderyError, RequestError
 from decodery.llm import LLM
+from decodery.outputs import Completion
 from decodery.text.tokenizer import Tokenizer
+from decodery.weights.packaged import DEFAULT_MODEL
 
 WIDEST = 120
-_EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-def explain(prompt: str, params: GenerationParams, options: ModelOptions, *, top: int, as_json: bool) -> None:
-    """Generate, and print for each token what was considered, with the `top` likeliest alternatives."""
-    llm = load(options)
-    if as_json:
-        _explain_as_json(prompt, params, llm, top)
-    else:
-        _explain_in_tables(prompt, params, llm, top)
+def explain(
+    prompt: str,
+    asked: Asked,
+    options: ModelOptions,
+    *,
+    top: int,
+    as_json: bool,
+    html: Path | None = None,
+    svg: Path | None = None,
+) -> None:
+    """Generate, and tell for each token what was considered, with the `top` likeliest alternatives.
 
-
-def _explain_as_json(prompt: str, params: GenerationParams, llm: LLM, top: int) -> None:
-    steps: list[list[dict[str, Any]]] = [[] for _ in range(params.n)]
-
-    def observe(event: Event) -> None:
-        if event.stream is not None:
-            steps[event.stream] += [_as_json(c, llm.tokenizer, top) for c in event.considered]
-
-    [output] = llm.generate([llm.tokenizer.encode(prompt)], params, observer=observe, candidates=top)
-    found = described(output, llm.tokenizer)
-    for completion, considered in zip(found["completions"], steps, strict=True):
-        completion["steps"] = considered
-    emit_json({"prompt": prompt, **found})
-    if output.error is not None:
-        raise RequestError(output.error)
-
-
-def _explain_in_tables(prompt: str, params: GenerationParams, llm: LLM, top: int) -> None:
-    console = Console(highlight=False)
-    table = Table(llm.tokenizer, min(console.width, WIDEST), top)
-    seen: list[list[Considered]] = [[] for _ in range(params.n)]
-
-    def observe(event: Event) -> None:
-        if event.stream is None:
-            return
-        seen[event.stream] += event.considered
-        if params.n == 1:
-            for considered in event.considered:
-                console.print(table.step(len(seen[0]), considered))
-
-    console.print(table.legend())
-    [output] = llm.generate([llm.tokenizer.encode(prompt)], params, observer=observe, candidates=top)
-    for completion, steps in zip(output.completions, seen, strict=True):
-        if params.n > 1:
-            console.print(Text(f"completion {completion.index + 1} of {params.n}\n", "bold"))
-            for number, considered in enumerate(steps, 1):
-                console.print(table.step(number, considered))
-        labels = "".join(llm.tokenizer.token_label(token) for token in completion.token_ids)
-        console.print(Text(labels, "bold"))
-        console.print(Text(f"ended by {completion.finish_reason}, seed {output.seed}\n", "dim"))
-    if output.error is not None:
-        raise RequestError(output.error)
-
-
-class Table:
-    """Draws what was considered, `width` cells wide, with the `top` likeliest tokens of each step.
-
-    A line is a mark, the token, and twice a bar with its percentage: under the model, and after processing.
+    A page and a picture go to files; without them and JSON, tables are printed.
     """
-
-    def __init__(self, tokenizer: Tokenizer, width: int, top: int) -> None:
-        self.tokenizer = tokenizer
-        self.top = top
-        self.label = min(max(width // 5, 8), 20)
-        # A mark and two gaps of two cells, and two numbers of six after a gap of one.
-        self.bar = max((width - self.label - 2 - 4 - 14) // 2, 3)
-
-    def legend(self) -> Text:
-        """What the columns and marks mean."""
-        text = Text("  " + " " * self.label + "  ")
-        text.append("under the model".ljust(self.bar + 7)[: self.bar + 7] + "  ", "blue")
-        text.append("after processing\n", "green")
-        text.append("  ● chosen  ✗ cut away\n", "dim")
-        return text
-
-    def step(self, number: int, considered: Considered) -> Text:
-        """The lines of one choice; an empty one ends them."""
-        text = Text()
-        text.append(f"{number:>3}  ", "dim")
-        text.append(self.tokenizer.token_label(considered.token), "bold")
-        text.append(f"  {_percent(considered.before)} → {_percent(considered.after)}")
-        every = considered.kept == self.tokenizer.vocab_size
-        kept = "all kept" if every else f"{considered.kept:,} kept"
-        text.append(f"  rank {considered.rank:,}  entropy {considered.entropy:.2f} bits  {kept}\n", "dim")
-        for candidate in shown(considered, self.top):
-            text.append(self._line(candidate, candidate.token == considered.token))
-        return text
-
-    def _line(self, candidate: Candidate, chosen: bool) -> Text:
-        cut = candidate.after == 0
-        style = "bold" if chosen else "dim" if cut else ""
-        label = Text(self.tokenizer.token_label(candidate.token))
-        label.truncate(self.label, overflow="ellipsis", pad=True)
-        line = Text()
-        line.append("● " if chosen else "  ", style)
-        line.append(label.plain, style)
-        line.append("  " + bar(candidate.before, self.bar), "dim blue" if cut else "blue")
-        line.append(f" {_percent(candidate.before):>6}  ", style)
-        if cut:
-            line.append("✗\n", "red")
-        else:
-            line.append(bar(candidate.after, self.bar), "green")
-            line.append(f" {_percent(candidate.after):>6}\n", style)
-        return line
+    for file in (html, svg):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise DecoderyError(f"{file} cannot be written: there is no folder {file.absolute().parent}")
+    llm = load(options)
+    story = Story(prompt, _model_name(options), asked.over(llm.default_params), llm.tokenizer)
+    if html is None and svg is None and not as_json:
+        _tell_in_tables(story, llm, top)
+    else:
+        _run(story, llm, top, lambda event: None)
+    drawn = {html: page, svg: picture}
+    for file, draw in drawn.items():
+        if file is not None:
+            _write(file, draw(story))
+    if as_json:
+        emit_json(_story_as_json(story, top))
+    if story.output is not None and story.output.error is not None:
+        raise RequestError(story.output.error)
 
 
-def shown(considered: Considered, top: int) -> list[Candidate]:
-    """The `top` likeliest candidates, and the chosen one after them if it is not among them."""
-    listed = list(considered.candidates[:top])
-    if top and all(c.token != considered.token for c in listed):
-        listed += [c for c in considered.candidates[top:] if c.token == considered.token]
-    return listed
+def _model_name(options: ModelOptions) -> str:
+    if options.model is None:
+        return DEFAULT_MODEL.name
+    return Path(options.model).name if Path(options.model).exists() else options.model
 
 
-def bar(share: float, width: int) -> str:
-    """A bar that fills this share of `width` cells, to an eighth of a cell."""
-    eighths = round(share * width * 8)
-    full, rest = divmod(eighths, 8)
-    return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width)
+def _run(story: Story, llm: LLM, top: int, show: Callable[[Event], None]) -> None:
+    """Generate; each event is added to the story and then shown."""
+
+    def observe(event: Event) -> None:
+        story.take(event)
+        show(event)
+
+    ids = llm.tokenizer.encode(story.prompt)
+    [story.output] = llm.generate([ids], story.params, observer=observe, candidates=max(top, 1))
 
 
-def _percent(share: float) -> str:
-    return "<0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise DecoderyError(f"{file} cannot be written: {error.strerror}") from None
+    note(f"decodery: wrote {file}")
+
+
+def _tell_in_tables(story: Story, llm: LLM, top: int) -> None:
+    console = Console(highlight=False)
+    width = min(console.width, WIDEST)
+    table, beams = Table(llm.tokenizer, width, top), BeamTable(llm.tokenizer, width, top)
+    # What comes of several streams at once is told stream by stream, at the end.
+    single = story.params.streams == 1
+    told = 0
+
+    def show(event: Event) -> None:
+        nonlocal told
+        if event.beams:
+            if len(story.beams) == 1:
+                console.print(beams.legend())
+            console.print(beams.step(len(story.beams), event.beams))
+        elif single and event.considered:
+            if not told:
+                console.print(table.legend())
+            console.print(table.steps(told + 1, story.steps[event.stream or 0][-1]))
+            told += len(event.tokens)
+
+    _run(story, llm, top, show)
+    for place, completion in enumerate(story.completions, 1):
+        steps = story.steps.get(completion.index, [])
+        if not single:
+            if place == 1 and not story.beams:
+                console.print(table.legend())
+            console.print(Text(f"completion {place} of {len(story.completions)}\n", "bold"))
+            number = 1
+            for step in steps if not story.beams else []:
+                console.print(table.steps(number, step))
+                number += len(step.tokens)
+        _print_ending(console, story, completion)
+
+
+def _print_ending(console: Console, story: Story, completion: Completion) -> None:
+    labels = "".join(story.label(token) for token in completion.token_ids)
+    score = "" if completion.score is None else f", score {completion.score:.4f}"
+    seed = 0 if story.output is None else story.output.seed
+    console.print(Text(labels, "bold"))
+    console.print(Text(f"ended by {completion.finish_reason}{score}, seed {seed}\n", "dim"))
+
+
+def _story_as_json(story: Story, top: int) -> dict[str, Any]:
+    if story.output is None:
+        return {"prompt": story.prompt}
+    tokenizer = story.tokenizer
+    found = described(story.output, tokenizer)
+    for entry, completion in zip(found["completions"], story.completions, strict=True):
+        steps = story.steps.get(completion.index, [])
+        entry["steps"] = [_as_json(c, tokenizer, top) for step in steps for c in step.considered]
+        if any(step.drafts for step in steps):
+            entry["drafts"] = [_drafts_as_json(step) for step in steps]
+    beams = [[_beam_as_json(c, tokenizer) for c in step] for step in story.beams]
+    return {"prompt": story.prompt, **found, **({"beams": beams} if beams else {})}
+
+
+def _drafts_as_json(step: Step) -> dict[str, Any]:
+    return {"tokens": step.tokens, "drafts": step.drafts, "accepted": step.accepted}
+
+
+def _beam_as_json(candidate: BeamCandidate, tokenizer: Tokenizer) -> dict[str, Any]:
+    return {
+        **named(tokenizer, candidate.token),
+        "parent": candidate.parent,
+        "beam": candidate.beam,
+        "logprob": candidate.logprob,
+        "score": candidate.score,
+        "fate": candidate.fate,
+    }
 
 
 def _as_json(considered: Considered, tokenizer: Tokenizer, top: int) -> dict[str, Any]:
@@ -157,4 +170,7 @@ def _as_json(considered: Considered, tokenizer: Tokenizer, top: int) -> dict[str
             {**named(tokenizer, c.token), "before": c.before, "after": c.after}
             for c in shown(considered, top)
         ],
+        "stages": [{"name": stage.name, "kept": stage.kept} for stage in considered.stages],
+        **({} if considered.allowed is None else {"allowed": considered.allowed}),
+        "forced": considered.forced,
     }

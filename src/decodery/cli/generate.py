@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+from decodery.cli.asked import Asked
 from decodery.cli.loading import load
 from decodery.cli.model_options import ModelOptions
 from decodery.cli.report import emit, emit_json, note
-from decodery.decoding.params import GenerationParams
 from decodery.decoding.rows import TokenLogprobs
 from decodery.errors import RequestError
 from decodery.outputs import RequestOutput, StreamEvent
@@ -65,7 +65,7 @@ class Timing:
 
 def generate(
     prompt: str,
-    params: GenerationParams,
+    asked: Asked,
     options: ModelOptions,
     *,
     chat: bool,
@@ -76,6 +76,7 @@ def generate(
 ) -> None:
     """Stream the completions of a prompt, or print them as JSON; `started` is when the command began."""
     llm = load(options)
+    params = asked.over(llm.default_params)
     timing = Timing(started, perf_counter(), 0)
     ids = llm.chat_prompt(conversation(system, prompt)) if chat else llm.tokenizer.encode(prompt)
     timing.prompt_tokens = len(ids)
@@ -88,8 +89,18 @@ def generate(
         emit_json({"prompt": prompt, **described(output, llm.tokenizer), **timing.as_json()})
         if output.error is not None:
             raise RequestError(output.error)
+    elif params.best_of is not None:
+        # Which are the best is known at the end only.
+        [output] = llm.generate([ids], params)
+        timing.ended = perf_counter()
+        timing.tokens = sum(len(completion.token_ids) for completion in output.completions)
+        for place, completion in enumerate(output.completions):
+            heading(place, params.n)
+            emit(completion.text + ("" if completion.text.endswith("\n") else "\n"))
+        if output.error is not None:
+            raise RequestError(output.error)
     else:
-        write_in_order(timing.watching(llm.stream(ids, params)), params.n)
+        write_in_order(timing.watching(llm.stream(ids, params)), params.streams)
         timing.ended = perf_counter()
     if stats:
         note(f"{timing.summary()}, seed {params.seed}")
@@ -147,6 +158,7 @@ def described(output: RequestOutput, tokenizer: Tokenizer) -> dict[str, Any]:
                 "token_ids": completion.token_ids,
                 "finish_reason": completion.finish_reason,
                 "stop_reason": completion.stop_reason,
+                **({} if completion.score is None else {"score": completion.score}),
                 **_logprobs("logprobs", completion.logprobs, tokenizer),
             }
             for completion in output.completions

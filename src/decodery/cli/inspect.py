@@ -7,6 +7,7 @@ from typing import Any
 from decodery.cli.loading import check_options
 from decodery.cli.model_options import ModelOptions
 from decodery.cli.report import aligned, emit, emit_json, fetching, size
+from decodery.decoding.defaults import default_params
 from decodery.errors import ModelError
 from decodery.models.registry import describe
 from decodery.settings import dtype_named
@@ -35,6 +36,7 @@ def facts(checkpoint: Checkpoint, options: ModelOptions) -> dict[str, Any]:
     context = options.context_length or described.context_length
     per_token = described.kv_shape.bytes_per_token(dtype)
     weights = described.parameters * dtype.itemsize
+    defaults = default_params(checkpoint.generation_config, described.vocab_size)
     return {
         "path": str(checkpoint.path),
         "format": checkpoint.format,
@@ -48,6 +50,8 @@ def facts(checkpoint: Checkpoint, options: ModelOptions) -> dict[str, Any]:
         "context_length": described.context_length,
         "vocabulary": described.vocab_size,
         "chat_template": _has_template(checkpoint),
+        "generation_defaults": dict(defaults.given),
+        "generation_left_out": dict(defaults.left_out),
         "weights": _formats(checkpoint),
         "dtype": str(dtype).removeprefix("torch."),
         "kv_bytes_per_token": per_token,
@@ -86,6 +90,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     memory = found["memory"]
     template = {True: "yes", False: "none", None: "unknown: no tokenizer can be read"}
     stored = [f"{e['format']}: {size(e['bytes'])}, tensors: {e['tensors']}" for e in found["weights"]]
+    left_out = [f"{name}: {why}" for name, why in found["generation_left_out"].items()]
     dtype = found["dtype"]
     return [
         *((name, str(found[name])) for name in ("path", "format", "architecture")),
@@ -95,6 +100,8 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("context", f"{found['context_length']:,} tokens"),
         ("vocabulary", f"{found['vocabulary']:,} tokens"),
         ("chat template", template[found["chat_template"]]),
+        ("generation defaults", _settings(found["generation_defaults"])),
+        *((("left out" if k == 0 else ""), line) for k, line in enumerate(left_out)),
         *(("weights" if k == 0 else "", line) for k, line in enumerate(stored)),
         ("key/value cache", f"{size(found['kv_bytes_per_token'])} a token in {dtype}"),
         (
@@ -103,3 +110,12 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
             f" {memory['context_length']:,} tokens of context {size(memory['kv'])}",
         ),
     ]
+
+
+def _settings(given: dict[str, Any]) -> str:
+    """Fields and values; of a list, how many values."""
+    told = [
+        f"{name} ({len(value)})" if isinstance(value, (list, tuple)) else f"{name} {value}"
+        for name, value in given.items()
+    ]
+    return ", ".join(told) or "none"

@@ -16,6 +16,9 @@ from typing import Annotated, Any
 
 import typer
 
+from decodery.cli.asked import Asked
+from decodery.cli.grouped import GroupedCommand
+from decodery.cli.lines import DEFAULT_SET, PRESETS, chosen_lines
 from decodery.cli.model_options import ModelOptions
 from decodery.cli.options import with_flags
 from decodery.cli.report import (
@@ -27,15 +30,16 @@ from decodery.cli.report import (
     silence_stdout,
 )
 from decodery.cli.texts import given_text
-from decodery.decoding.params import GenerationParams
 from decodery.errors import ParameterError
 from decodery.version import __version__
 
 # The parent of typer's own errors about flags; typer does not export it in every version.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
-DEFAULTS = GenerationParams()
-FEW_TOKENS = GenerationParams(max_tokens=16)
+ANY = Asked()
+FEW_TOKENS = Asked(own={"max_tokens": 16})
+# A comparison's lines say their strategies themselves.
+SHARED = Asked(own={"max_tokens": 40}, without=("Strategy", "Output"))
 MODEL = ModelOptions()
 
 FROM_STDIN = "left out or -, it is read from stdin, without its last line end."
@@ -49,8 +53,20 @@ Model = Annotated[
         metavar="[MODEL]", help="A folder, a .gguf file or a hub id; left out, the default model."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print all that is known, as JSON.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print all that is known, as JSON.", rich_help_panel="Output")
+]
 System = Annotated[str | None, typer.Option(metavar="TEXT", help="The system message of the conversation.")]
+Html = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Write a page that shows every choice to this file.", rich_help_panel="Output"
+    ),
+]
+Svg = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write the same as one picture.", rich_help_panel="Output"),
+]
 Revision = Annotated[
     str | None, typer.Option(metavar="TEXT", help="The branch, tag or commit of a hub model.")
 ]
@@ -77,7 +93,7 @@ def _command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
             with reporting(debug):
                 spread(debug=debug, **values)
 
-        app.command(name)(guarded)
+        app.command(name, cls=GroupedCommand)(guarded)
         return function
 
     return register
@@ -103,8 +119,11 @@ def _generate(
     chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a user's message.")] = False,
     system: System = None,
     json: Json = False,
-    stats: Annotated[bool, typer.Option("--stats", help="Print times and counts on stderr.")] = False,
-    generation: GenerationParams = DEFAULTS,
+    stats: Annotated[
+        bool,
+        typer.Option("--stats", help="Print times and counts on stderr.", rich_help_panel="Output"),
+    ] = False,
+    generation: Asked = ANY,
     model: ModelOptions = MODEL,
     debug: Debug = False,
 ) -> None:
@@ -126,7 +145,7 @@ def _generate(
 @_command("chat")
 def _chat(
     system: System = None,
-    generation: GenerationParams = DEFAULTS,
+    generation: Asked = ANY,
     model: ModelOptions = MODEL,
     debug: Debug = False,
 ) -> None:
@@ -165,14 +184,16 @@ def _explain(
         int, typer.Option(metavar="INTEGER", help="How many of the likeliest tokens to show.")
     ] = 5,
     json: Json = False,
-    generation: GenerationParams = FEW_TOKENS,
+    html: Html = None,
+    svg: Svg = None,
+    generation: Asked = FEW_TOKENS,
     model: ModelOptions = MODEL,
     debug: Debug = False,
 ) -> None:
     """Show why each token was chosen.
 
     Prints the likeliest tokens of each step, with their probabilities under the model and after processing,
-    and what was cut away.
+    and what was cut away; for beams, which lived on. --html writes a page to look at, --svg a picture.
     """
     if top < 0:
         raise ParameterError(f"top must be 0 or more, not {top}")
@@ -180,7 +201,41 @@ def _explain(
     text = given_text(prompt, file, "PROMPT")
     from decodery.cli.explain import explain
 
-    explain(text, generation, model, top=top, as_json=json)
+    explain(text, generation, model, top=top, as_json=json, html=html, svg=svg)
+
+
+@_command("compare")
+def _compare(
+    prompt: Prompt = None,
+    file: File = None,
+    strategies: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help=f"Which of {', '.join(PRESETS)}.  [default: {DEFAULT_SET}]"),
+    ] = None,
+    extra: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="LINE",
+            help='One more line: "NAME: FLAG=VALUE FLAG=VALUE", such as "warm: temperature=0.7 top-p=0.9".'
+            " May be repeated.",
+        ),
+    ] = None,
+    json: Json = False,
+    generation: Asked = SHARED,
+    model: ModelOptions = MODEL,
+    debug: Debug = False,
+) -> None:
+    """Show what different strategies make of a prompt.
+
+    They run side by side in one batch. The flags hold for all of them, except where a strategy says
+    otherwise.
+    """
+    lines = chosen_lines(generation, strategies, extra or [])
+    text = given_text(prompt, file, "PROMPT")
+    from decodery.cli.compare import compare
+
+    compare(text, lines, model, as_json=json)
 
 
 @_command("pull")
@@ -218,9 +273,9 @@ def _inspect(
     inspect(options, as_json=json)
 
 
-def _refuse_unshown(params: GenerationParams, as_json: bool) -> None:
+def _refuse_unshown(generation: Asked, as_json: bool) -> None:
     for name in ("logprobs", "prompt_logprobs"):
-        if getattr(params, name) is not None and not as_json:
+        if generation.values.get(name) is not None and not as_json:
             raise ParameterError(f"{name} are shown only with --json")
 
 

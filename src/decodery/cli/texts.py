@@ -19,7 +19,7 @@ def given_text(argument: str | None, file: Path | None, name: str) -> str:
     if argument is not None and file is not None:
         raise ParameterError(f"give {name} or --file, not both")
     if file is not None:
-        text = _file_text(file)
+        text = file_text(file)
     elif argument is None or argument == "-":
         if argument is None and terminal_input():
             raise ParameterError(f"give {name} as an argument, with --file, or through a pipe")
@@ -53,7 +53,8 @@ def decoded(data: bytes, name: str) -> str:
         ) from None
 
 
-def _file_text(file: Path) -> str:
+def file_text(file: Path) -> str:
+    """The UTF-8 text of a file, without its last line end. Raises `DecoderyError`."""
     try:
         data = file.read_bytes()
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -62,6 +63,21 @@ def strings(name: str, value: Any) -> tuple[str, ...]:
         if not string:
             raise ParameterError(f"{name} holds an empty string")
     return listed
+
+
+def regex(name: str, value: Any) -> str | None:
+    """A regular expression that does not match the empty string, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ParameterError(f"{name} must be a regular expression, not {value!r}")
+    try:
+        empty = re.compile(value).search("") is not None
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ParameterError(f"{name} is no regular expression: {error}") from None
+    if empty:
+        raise ParameterError(f"{name} {value!r} matches the empty string: every text would end at once")
+    return value
 
 
 def phrase(name: str, value: Any) -> str | tuple[int, ...]:

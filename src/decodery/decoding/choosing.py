@@ -10,17 +10,17 @@ from decodery.decoding.draw import draw, draw_key, stream_seed
 from decodery.decoding.rows import Row
 
 
-def choose(processed: Tensor, rows: Sequence[Row]) -> list[int]:
+def choose(processed: Tensor, rows: Sequence[Row], salts: Sequence[int] | None = None) -> list[int]:
     """The next token of each row, which stands for one stream: the likeliest for greedy rows, else a seeded
     draw.
 
-    `processed` is float32 `[rows, vocab]`.
+    `processed` is float32 `[rows, vocab]`. A draw with a salt is independent of the row's own.
     """
     greedy = [i for i, row in enumerate(rows) if row.params.greedy]
     if len(greedy) == len(rows):
         likeliest: list[int] = processed.argmax(-1).tolist()
         return likeliest
-    keys = [draw_key(stream_seed(row.seed, row.streams[0]), len(row.tokens)) for row in rows]
+    keys = [draw_key_of(row, salt) for row, salt in zip(rows, salts or [0] * len(rows), strict=True)]
     if not greedy:
         drawn: list[int] = draw(processed, keys).tolist()
         return drawn
@@ -31,6 +31,11 @@ def choose(processed: Tensor, rows: Sequence[Row]) -> list[int]:
     for i, token in zip(some, draw(processed[some], [keys[i] for i in some]).tolist(), strict=True):
         tokens[i] = token
     return tokens
+
+
+def draw_key_of(row: Row, salt: int = 0) -> tuple[int, int]:
+    """The key of the noise for the row's next token; each salt of 64 bits gives noise of its own."""
+    return draw_key(stream_seed(row.seed, row.streams[0]) ^ salt, len(row.tokens))
 
 
 def why_impossible(raw: Tensor) -> str:

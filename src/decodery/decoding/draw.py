@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from decodery.kernels.vocabulary import gumbel_noise
+from decodery.kernels.vocabulary import gumbel_noise, possible_tokens
 
 _MASK = 2**64 - 1
 
@@ -42,7 +42,7 @@ def draw(logits: Tensor, keys: Sequence[tuple[int, int]]) -> Tensor:
     seed and position. The result is int64 `[rows]`; a row without any token gets 0. Rows do not influence
     each other.
     """
-    alive, tokens = torch.nonzero(logits > -torch.inf, as_tuple=True)
+    alive, tokens = possible_tokens(logits)
     keyed = torch.tensor(keys, dtype=torch.int32, device=logits.device)[alive]
     perturbed = logits[alive, tokens] + gumbel_noise(keyed, tokens.int())
     counts = torch.bincount(alive, minlength=logits.shape[0]).tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # What must not happen first, on the model's own scale; then temperature; then truncation, from coarse to
-# fine.
+# fine; last what a watermark makes likelier among the tokens that are left.
 DEFAULT_ORDER = (
     "grammar",
     "sequence_bias",
@@ -23,7 +23,6 @@ DEFAULT_ORDER = (
     "allowed_token_ids",
     "logit_bias",
     "custom",
-    "watermark",
     "temperature",
     "top_n_sigma",
     "top_k",
@@ -36,5 +35,6 @@ DEFAULT_ORDER = (
     "eta_cutoff",
     "xtc",
     "mirostat",
+    "watermark",
     "renormalize",
 )

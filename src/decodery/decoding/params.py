@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from decodery.decoding import checks
+from decodery.decoding import checks, hf
 from decodery.decoding.checks import COLDEST, flag, phrase, real, whole
 from decodery.decoding.combinations import check_combinations
 from decodery.decoding.grammars import GRAMMARS, Grammar
@@ -147,6 +147,17 @@ class GenerationParams:
                 raise ParameterError(f"{name} must be one of {known}, not {value!r}")
         check_combinations(self)
 
+    @classmethod
+    def from_hf(cls, generation_config: Any, **overrides: Any) -> GenerationParams:
+        """The parameters that decode as transformers does under its `generation_config`.
+
+        That is a mapping, the path of a generation_config.json or of its folder, or a GenerationConfig of
+        transformers 4.48 to 5.x. `overrides` are fields of ours. What is not set has transformers' defaults,
+        20 new tokens among them. Raises `ParameterError` naming a field that is unknown or that has no
+        counterpart here and would change the text.
+        """
+        return cls().replace(**{**hf.fields(generation_config), **overrides})
+
     @property
     def greedy(self) -> bool:
         """Whether each token is the most likely one and no noise is drawn."""
@@ -263,6 +274,7 @@ _CANONICAL: dict[str, Callable[[str, Any], Any]] = {
     "logit_bias": checks.logit_bias,
     "sequence_bias": checks.sequence_bias,
     "stop": checks.strings,
+    "stop_regex": checks.regex,
     "bad_words": checks.phrases,
     "dry_sequence_breakers": _breakers,
     "stop_token_ids": checks.token_ids,

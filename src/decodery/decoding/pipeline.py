@@ -9,33 +9,100 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decodery.decoding import processors, truncation
+from decodery.decoding import bans, processors, truncation
+from decodery.decoding.dry import dry
+from decodery.decoding.grammar import ANYTHING, apply_grammar
+from decodery.decoding.mirostat import mirostat
 from decodery.decoding.order import DEFAULT_ORDER
-from decodery.decoding.params import GenerationParams
 from decodery.decoding.rows import Row
+from decodery.decoding.shortlist import Shortlist, shortlists
+from decodery.decoding.watermark import watermark
+from decodery.decoding.xtc import xtc
 
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """One stage: `apply` changes, in place, the logits of the rows whose parameters `wants` it."""
+    """One stage: `apply` changes, in place, the logits of the rows that `wants` it now.
 
-    wants: Callable[[GenerationParams], bool]
+    With `by_value` it sees in the logits their values only, so that it may be given a row's possible tokens
+    alone.
+    """
+
+    wants: Callable[[Row], bool]
     apply: Callable[[Tensor, Sequence[Row]], None]
+    by_value: bool = False
 
 
-# Greedy rows end before temperature: nothing after it changes which token is the likeliest.
+def _truncation(
+    wants: Callable[[Row], bool], apply: Callable[[Tensor, Sequence[Row]], None], *, by_value: bool = True
+) -> Processor:
+    """A stage that greedy rows skip: it never cuts the likeliest token."""
+    return Processor(lambda r: not r.params.greedy and wants(r), apply, by_value)
+
+
 PROCESSORS: dict[str, Processor] = {
-    "repetition_penalty": Processor(lambda p: p.repetition_penalty != 1, processors.repetition_penalty),
+    "grammar": Processor(lambda r: r.grammar is not None and r.grammar is not ANYTHING, apply_grammar),
+    "sequence_bias": Processor(lambda r: bool(r.params.sequence_bias), processors.sequence_bias),
+    "encoder_repetition_penalty": Processor(
+        lambda r: r.params.encoder_repetition_penalty != 1, processors.encoder_repetition_penalty
+    ),
+    "repetition_penalty": Processor(
+        lambda r: r.params.repetition_penalty != 1, processors.repetition_penalty
+    ),
     "presence_and_frequency_penalty": Processor(
-        lambda p: p.presence_penalty != 0 or p.frequency_penalty != 0,
+        lambda r: bool(r.params.presence_penalty or r.params.frequency_penalty) and r.generated > 0,
         processors.presence_and_frequency_penalty,
     ),
-    "min_tokens": Processor(lambda p: p.min_tokens > 0, processors.min_tokens),
-    "logit_bias": Processor(lambda p: bool(p.logit_bias), processors.logit_bias),
-    "temperature": Processor(lambda p: p.temperature not in (0, 1), processors.temperature),
-    "top_k": Processor(lambda p: p.top_k > 0 and not p.greedy, truncation.top_k),
-    "top_p": Processor(lambda p: p.top_p < 1 and not p.greedy, truncation.top_p),
-    "min_p": Processor(lambda p: p.min_p > 0 and not p.greedy, truncation.min_p),
+    "dry": Processor(lambda r: r.params.dry_multiplier > 0, dry),
+    "no_repeat_ngram": Processor(lambda r: r.params.no_repeat_ngram_size > 0, bans.no_repeat_ngram),
+    "encoder_no_repeat_ngram": Processor(
+        lambda r: r.params.encoder_no_repeat_ngram_size > 0, bans.encoder_no_repeat_ngram
+    ),
+    "bad_words": Processor(lambda r: bool(r.params.bad_words), bans.bad_words),
+    "min_tokens": Processor(
+        lambda r: r.generated < r.params.min_tokens or len(r.tokens) < r.params.min_length, bans.end_tokens
+    ),
+    "forced_bos": Processor(
+        lambda r: r.params.forced_bos_token_id is not None and r.generated == 0, bans.forced_bos
+    ),
+    "forced_eos": Processor(
+        lambda r: r.params.forced_eos_token_id is not None and len(r.tokens) == r.limit - 1, bans.forced_eos
+    ),
+    "exponential_decay": Processor(
+        lambda r: (
+            r.params.exponential_decay_length_penalty is not None
+            and r.generated > r.params.exponential_decay_length_penalty[0]
+        ),
+        processors.exponential_decay,
+    ),
+    "suppress_tokens": Processor(lambda r: bool(r.params.suppress_tokens), bans.suppress_tokens),
+    # What is forced to be first is no choice: the text begins after it.
+    "begin_suppress_tokens": Processor(
+        lambda r: (
+            bool(r.params.begin_suppress_tokens) and r.generated == (r.params.forced_bos_token_id is not None)
+        ),
+        bans.begin_suppress_tokens,
+    ),
+    "allowed_token_ids": Processor(lambda r: bool(r.params.allowed_token_ids), bans.allowed_token_ids),
+    "logit_bias": Processor(lambda r: bool(r.params.logit_bias), processors.logit_bias),
+    "custom": Processor(lambda r: bool(r.params.logits_processors), processors.custom),
+    "temperature": _truncation(
+        lambda r: r.params.temperature != 1 or r.params.dynatemp_range > 0, processors.temperature
+    ),
+    "top_n_sigma": _truncation(lambda r: r.params.top_n_sigma > 0, truncation.top_n_sigma),
+    "top_k": _truncation(lambda r: r.params.top_k > 0, truncation.top_k),
+    "tfs": _truncation(lambda r: r.params.tfs_z < 1, truncation.tfs),
+    "top_p": _truncation(lambda r: r.params.top_p < 1, truncation.top_p),
+    "min_p": _truncation(lambda r: r.params.min_p > 0, truncation.min_p),
+    "top_a": _truncation(lambda r: r.params.top_a > 0, truncation.top_a),
+    "typical_p": _truncation(lambda r: r.params.typical_p < 1, truncation.typical_p),
+    "epsilon_cutoff": _truncation(lambda r: r.params.epsilon_cutoff > 0, truncation.epsilon_cutoff),
+    "eta_cutoff": _truncation(lambda r: r.params.eta_cutoff > 0, truncation.eta_cutoff),
+    "xtc": _truncation(lambda r: r.params.xtc_probability > 0, xtc),
+    # Version 1 reckons with the size of the vocabulary.
+    "mirostat": _truncation(lambda r: r.params.mirostat_mode > 0, mirostat, by_value=False),
+    "watermark": Processor(lambda r: r.params.watermark is not None, watermark),
+    "renormalize": Processor(lambda r: r.params.renormalize_logits, processors.renormalize, by_value=True),
 }
 
 Record = Callable[[str, Sequence[int], Tensor], None]
@@ -46,43 +113,71 @@ def process(logits: Tensor, rows: Sequence[Row], record: Record | None = None) -
 
     `logits` is float32 `[rows, vocab]` and is left as it is; without any processor it is also the result.
     A row's result does not depend on the others. After each stage `record` is shown its name, the rows that
-    it changed and all logits as they are then.
+    it was applied to and all logits as they are then.
     """
-    orders = {row.params.processor_order for row in rows}
-    if len(orders) == 1:
-        return _in_order(orders.pop() or DEFAULT_ORDER, logits, range(len(rows)), rows, record)
-    result = logits
-    for order in orders:
-        members = [i for i, row in enumerate(rows) if row.params.processor_order == order]
-        result = _in_order(order or DEFAULT_ORDER, result, members, rows, record, owned=result is not logits)
+    plans = [_plan(row) for row in rows]
+    if not any(plans):
+        return logits
+    result = logits.clone(memory_format=torch.contiguous_format)
+    members: dict[tuple[str, ...] | None, list[int]] = {}
+    for i, row in enumerate(rows):
+        members.setdefault(row.params.processor_order, []).append(i)
+    for order, places in members.items():
+        _in_order(order or DEFAULT_ORDER, result, {i: plans[i] for i in places}, rows, record)
     return result
+
+
+def _plan(row: Row) -> list[str]:
+    """The stages that the row goes through, in its order."""
+    order = row.params.processor_order or DEFAULT_ORDER
+    return [name for name in order if name in PROCESSORS and PROCESSORS[name].wants(row)]
 
 
 def _in_order(
     order: Sequence[str],
     logits: Tensor,
-    members: Sequence[int],
+    plans: dict[int, list[str]],
     rows: Sequence[Row],
     record: Record | None,
-    *,
-    owned: bool = False,
-) -> Tensor:
-    """Apply the processors in this order to some of the rows; `owned` logits may be changed."""
-    result = logits
+) -> None:
+    """Take some of the rows through their plans, which are in this order; changes their logits."""
+    listed: list[Shortlist] = []
+    wanted = {name for plan in plans.values() for name in plan}
     for name in order:
-        processor = PROCESSORS.get(name)
-        using = [] if processor is None else [i for i in members if processor.wants(rows[i].params)]
-        if processor is None or not using:
+        if name not in wanted:
             continue
-        if result is logits and not owned:
-            result = logits.clone()
-        if len(using) == len(rows):
-            processor.apply(result, rows)
-        else:
-            index = torch.tensor(using, device=logits.device)
-            part = result[index]
-            processor.apply(part, [rows[i] for i in using])
-            result[index] = part
+        using = [i for i, plan in plans.items() if name in plan]
+        for shortlist in listed:
+            _apply(name, shortlist.logits, shortlist.places, using, rows)
+        if name == "top_k":
+            short = [i for i in using if _only_values_follow(plans[i])]
+            listed = shortlists(logits, rows, short)
+        done = {i for shortlist in listed for i in shortlist.places}
+        _apply(name, logits, range(len(rows)), [i for i in using if i not in done], rows)
         if record is not None:
-            record(name, using, result)
-    return result
+            for shortlist in listed:
+                shortlist.write(logits)
+            record(name, using, logits)
+    if record is None:
+        for shortlist in listed:
+            shortlist.write(logits)
+
+
+def _only_values_follow(plan: list[str]) -> bool:
+    return all(PROCESSORS[name].by_value for name in plan[plan.index("top_k") :])
+
+
+def _apply(
+    name: str, logits: Tensor, places: Sequence[int], using: Sequence[int], rows: Sequence[Row]
+) -> None:
+    """Apply one stage to those rows of `logits`, which are at these places among all, that use it."""
+    apply = PROCESSORS[name].apply
+    chosen = set(using)
+    here = [j for j, i in enumerate(places) if i in chosen]
+    if len(here) == len(places):
+        apply(logits, [rows[i] for i in places])
+    elif here:
+        index = torch.tensor(here, device=logits.device)
+        part = logits.index_select(0, index)
+        apply(part, [rows[places[j]] for j in here])
+        logits.index_copy_(0, index, part)

@@ -1,55 +1,180 @@
-"""Processors: each changes logits in place by what its rows' parameters and tokens say.
+"""Processors that make tokens likelier or less likely: penalties, biases, temperature.
 
-All take float32 logits `[rows, vocab]` and the rows that they belong to, in the same order.
+All take float32 logits `[rows, vocab]`, contiguous, which they change in place, and the rows that they belong
+to, in the same order.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from decodery.decoding.checks import COLDEST
+from decodery.decoding.params import GenerationParams
 from decodery.decoding.rows import Row
+from decodery.errors import ParameterError
+from decodery.kernels.vocabulary import entropy
 
 
-def logit_bias(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Add each row's bias to its tokens' logits."""
+def tokens_of(row: Row) -> NDArray[np.int64]:
+    """The row's tokens, without a copy; to be read only."""
+    return np.frombuffer(row.tokens, dtype=np.int64)
+
+
+def sequence_bias(logits: Tensor, rows: Sequence[Row]) -> None:
+    """Add each phrase's bias to the logit of its last token where the row ends with those before it."""
     for logit, row in zip(logits, rows, strict=True):
-        tokens, biases = zip(*row.params.logit_bias, strict=True)
-        logit[list(tokens)] += torch.tensor(biases, device=logits.device)
+        found = [(p[-1], bias) for p, bias in phrase_biases(row.params) if completes(p, row)]
+        if found:
+            tokens, biases = zip(*found, strict=True)
+            # Several phrases may end with the same token.
+            logit.index_add_(0, _index(logit, tokens), _values(logit, biases))
 
 
-def min_tokens(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Ban the end tokens while too few tokens are generated."""
-    for logit, row in zip(logits, rows, strict=True):
-        if row.generated < row.params.min_tokens and row.end_ids:
-            logit[sorted(row.end_ids)] = -torch.inf
+def phrase_biases(params: GenerationParams) -> Sequence[tuple[tuple[int, ...], float]]:
+    """The phrases of `sequence_bias`, which are token ids by now, with their biases."""
+    return params.sequence_bias  # type: ignore[return-value]
+
+
+def completes(phrase: Sequence[int], row: Row) -> bool:
+    """Whether the last token of a phrase would complete it."""
+    before = len(phrase) - 1
+    return before == 0 or (
+        before <= len(row.tokens) and row.tokens[-before:].tolist() == list(phrase[:before])
+    )
+
+
+def encoder_repetition_penalty(logits: Tensor, rows: Sequence[Row]) -> None:
+    """Make every token of the prompt likelier: the repetition penalty with the reciprocal."""
+    seen = [tokens_of(row)[: row.prompt_length] for row in rows]
+    _divide(logits, seen, [1 / row.params.encoder_repetition_penalty for row in rows])
 
 
 def repetition_penalty(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Make every token of prompt and text less likely: divide its logit, or multiply a negative one
-    (CTRL, Keskar et al. 2019, section 4.1)."""
-    for logit, row in zip(logits, rows, strict=True):
-        seen = torch.from_numpy(np.unique(row.tokens)).to(logits.device)
-        values = logit[seen]
-        penalty = row.params.repetition_penalty
-        logit[seen] = torch.where(values < 0, values * penalty, values / penalty)
+    """Make every token seen less likely: divide its logit, or multiply a negative one (CTRL, Keskar et al.
+    2019, section 4.1)."""
+    _divide(logits, [_seen(row) for row in rows], [row.params.repetition_penalty for row in rows])
+
+
+def _seen(row: Row) -> NDArray[np.int64]:
+    first = 0 if row.params.penalize_prompt else row.prompt_length
+    return tokens_of(row)[max(first, _range_start(row)) :]
+
+
+def _range_start(row: Row) -> int:
+    return len(row.tokens) - row.params.penalty_range if row.params.penalty_range else 0
+
+
+def _divide(logits: Tensor, seen: Sequence[NDArray[np.int64]], penalties: Sequence[float]) -> None:
+    lengths = [len(tokens) for tokens in seen]
+    places = np.concatenate(seen) + np.repeat(np.arange(len(seen)) * logits.shape[-1], lengths)
+    index = torch.from_numpy(places).to(logits.device)
+    penalty = torch.from_numpy(np.repeat(np.array(penalties, dtype=np.float32), lengths)).to(logits.device)
+    values = logits.view(-1)[index]
+    # A token seen twice is written twice, with the same value.
+    logits.view(-1)[index] = torch.where(values < 0, values * penalty, values / penalty)
 
 
 def presence_and_frequency_penalty(logits: Tensor, rows: Sequence[Row]) -> None:
     """Subtract, from each generated token's logit, the presence penalty and its count times the frequency
     penalty (as the OpenAI API defines them)."""
     for logit, row in zip(logits, rows, strict=True):
-        if not row.generated:
-            continue
-        generated = np.frombuffer(row.tokens, dtype=np.int64)[row.prompt_length :]
+        generated = tokens_of(row)[max(row.prompt_length, _range_start(row)) :]
         seen, counts = np.unique(generated, return_counts=True)
         penalty = row.params.presence_penalty + row.params.frequency_penalty * counts
-        logit[torch.from_numpy(seen)] -= torch.from_numpy(penalty).to(logits)
+        logit[torch.from_numpy(seen).to(logits.device)] -= torch.from_numpy(penalty).to(logits)
+
+
+def exponential_decay(logits: Tensor, rows: Sequence[Row]) -> None:
+    """Raise the end tokens' logits by their size times factor^n - 1, n tokens after the start."""
+    for logit, row in zip(logits, rows, strict=True):
+        start, factor = row.params.exponential_decay_length_penalty or (0, 1.0)
+        ends = _index(logit, sorted(row.end_ids))
+        values = logit[ends]
+        # Bounded, as logits are float32.
+        growth = math.exp(min((row.generated - start) * math.log(factor), 80.0)) - 1
+        logit[ends] = torch.where(values.isinf(), values, values + values.abs() * growth)
+
+
+def logit_bias(logits: Tensor, rows: Sequence[Row]) -> None:
+    """Add each row's bias to its tokens' logits."""
+    for logit, row in zip(logits, rows, strict=True):
+        tokens, biases = zip(*row.params.logit_bias, strict=True)
+        logit[_index(logit, tokens)] += _values(logit, biases)
+
+
+def custom(logits: Tensor, rows: Sequence[Row]) -> None:
+    """Apply the row's own functions in their order.
+
+    Raises `ParameterError` where one fails or returns anything but numbers `[vocab]`.
+    """
+    for logit, row in zip(logits, rows, strict=True):
+        for function in row.params.logits_processors:
+            name = getattr(function, "__name__", type(function).__name__)
+            try:
+                result = function(row.tokens.tolist(), logit)
+            except Exception as error:
+                raise ParameterError(f"logits_processors: {name} failed: {error!r}") from error
+            logit.copy_(_checked(name, result, logit))
+
+
+def _checked(name: str, result: object, logit: Tensor) -> Tensor:
+    if not isinstance(result, Tensor):
+        raise ParameterError(
+            f"logits_processors: {name} returned {type(result).__name__}; return a tensor of logits"
+        )
+    if result.shape != logit.shape or not result.is_floating_point():
+        raise ParameterError(
+            f"logits_processors: {name} returned {result.dtype} {list(result.shape)};"
+            f" return floating-point logits of shape {list(logit.shape)}"
+        )
+    if bool(result.isnan().any()):
+        raise ParameterError(f"logits_processors: {name} returned logits that are not numbers (NaN)")
+    return result
 
 
 def temperature(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Divide each row's logits by its temperature, which is above 0."""
-    logits /= torch.tensor([[row.params.temperature] for row in rows], device=logits.device)
+    """Divide each row's logits by its temperature, which is above 0.
+
+    With a range r it goes from temperature - r to temperature + r with the entropy, as a share of the largest
+    possible one and to the power of the exponent (dynamic temperature).
+    """
+    divisor = torch.tensor(
+        [[row.params.temperature] for row in rows], dtype=logits.dtype, device=logits.device
+    )
+    moving = [i for i, row in enumerate(rows) if row.params.dynatemp_range > 0]
+    if moving:
+        index = torch.tensor(moving, device=logits.device)
+        divisor[index] = _dynamic(logits.index_select(0, index), [rows[i] for i in moving])
+    logits /= divisor
+
+
+def _dynamic(logits: Tensor, rows: Sequence[Row]) -> Tensor:
+    possible = (logits > -torch.inf).sum(-1, keepdim=True)
+    share = entropy(logits.log_softmax(-1)) / possible.log()
+    settings = [
+        (row.params.temperature, row.params.dynatemp_range, row.params.dynatemp_exponent) for row in rows
+    ]
+    bounds = [(max(0.0, t - r), t + r, power) for t, r, power in settings]
+    low, high, power = torch.tensor(bounds, dtype=logits.dtype, device=logits.device).unbind(-1)
+    warm = low[:, None] + (high - low)[:, None] * share.clamp(0, 1) ** power[:, None]
+    # Of a single possible token the share is 0 of 0, and no temperature changes anything.
+    return torch.where(possible > 1, warm, 1.0).clamp_(min=COLDEST)
+
+
+def renormalize(logits: Tensor, rows: Sequence[Row]) -> None:
+    """Make the logits log-probabilities."""
+    logits.copy_(logits.log_softmax(-1))
+
+
+def _index(logit: Tensor, tokens: Sequence[int]) -> Tensor:
+    return torch.tensor(tokens, dtype=torch.int64, device=logit.device)
+
+
+def _values(logit: Tensor, values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=logit.dtype, device=logit.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from decodery.decoding.choosing import choose, why_impossible
 from decodery.decoding.guidance import guided
 from decodery.decoding.logprobs import token_logprobs
+from decodery.decoding.mirostat import updated_mu
 from decodery.decoding.params import GenerationParams
 from decodery.decoding.pipeline import process
 from decodery.decoding.rows import (
@@ -18,23 +20,38 @@ from decodery.decoding.rows import (
     Needs,
     Proposal,
     Row,
+    Run,
     Scores,
     Survivor,
     TokenLogprobs,
     Verdict,
 )
+from decodery.decoding.speculation import DraftModel, PromptLookup
+from decodery.decoding.speculative import (
+    accept_or_replace,
+    draft_length,
+    draft_tokens,
+    lookup,
+    paced,
+    rejecting,
+)
 from decodery.decoding.stopping import finish_of
-from decodery.decoding.trace import Considered, consider
+from decodery.decoding.trace import Considered, Recorder
 
 
 @dataclass(slots=True)
 class _Walk:
-    """One stream of a row on its way along the row's drafts."""
+    """One stream of a row on its way along the row's drafts.
+
+    The first `forced` drafts are the grammar's, the others the speculation's. `token` is the next one, once
+    it is known.
+    """
 
     parent: int
     row: Row
-    drafts: tuple[int, ...]
-    first: int
+    run: Run
+    forced: int
+    token: int | None = None
     steps: int = 0
     kept: int = 0
     finish: FinishReason | None = None
@@ -44,7 +61,26 @@ class _Walk:
 
     @property
     def position(self) -> int:
-        return self.first + self.steps
+        return self.run.at(self.steps)
+
+    @property
+    def draft(self) -> int | None:
+        """The draft of the next token, if there is one."""
+        return self.run.tokens[self.steps] if self.steps < len(self.run.tokens) else None
+
+    @property
+    def drafted(self) -> Tensor | None:
+        """The logits `[vocab]` that the draft was drawn from, if it was drawn."""
+        return None if self.run.drafted is None else self.run.drafted[self.steps - self.forced]
+
+    def take(self, token: int) -> None:
+        """Go on by a token, as far as drafts agree."""
+        agrees = token == self.draft
+        self.row = self.row.after(token)
+        self.finish = finish_of(self.row)
+        self.kept += agrees
+        self.steps += 1
+        self.done = self.finish is not None or not agrees
 
 
 class SamplingMethod:
@@ -56,13 +92,26 @@ class SamplingMethod:
         return Needs()
 
     def propose(self, rows: Sequence[Row]) -> Proposal:
-        """Nothing beyond the last token."""
-        return Proposal([((),)] * len(rows))
+        """The tokens that a row's grammar forces, and behind them its speculation's drafts."""
+        branches = []
+        extend = []
+        for row in rows:
+            # The last token that a row can know need not run.
+            room = row.limit - len(row.tokens) - 1
+            drafts = _forced(row)[:room]
+            count = draft_length(row, room - len(drafts))
+            if count and isinstance(row.params.speculate, PromptLookup):
+                tokens = row.tokens + array("q", drafts)
+                drafts += lookup(tokens, row.params.speculate.max_ngram, count)
+            branches.append((drafts,))
+            extend.append(count if isinstance(row.params.speculate, DraftModel) else 0)
+        return Proposal(branches, extend if any(extend) else None)
 
     def extend(self, rows: Sequence[Row], logits: Tensor) -> tuple[Sequence[int], Tensor]:
-        """What each row would choose by these logits."""
+        """What each row's grammar forces, or what it would choose by these logits."""
         processed = process(logits, rows)
-        return choose(processed, rows), processed
+        chosen = draft_tokens(processed, rows)
+        return [next(iter(_forced(row)), token) for row, token in zip(rows, chosen, strict=True)], processed
 
     def logits(self, scores: Scores, positions: Sequence[int], rows: Sequence[Row]) -> Tensor:
         """The logits that the rows at these positions choose by, before processing."""
@@ -71,7 +120,9 @@ class SamplingMethod:
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
         """One survivor for each stream of each row."""
         walks = [
-            _Walk(i, row if len(row.streams) == 1 else replace(row, streams=(stream,)), run.tokens, run.at(0))
+            _Walk(
+                i, row if len(row.streams) == 1 else replace(row, streams=(stream,)), run, len(_forced(row))
+            )
             for i, (row, (run,)) in enumerate(zip(rows, scores.runs, strict=True))
             for stream in row.streams
         ]
@@ -81,71 +132,98 @@ class SamplingMethod:
             failures += self._advance(going, scores)
             going = [w for w in going if not w.done]
         failed = {parent for parent, _ in failures}
-        survivors = [
-            Survivor(
-                parent=w.parent,
-                row=w.row,
-                keep=w.kept,
-                finish=w.finish,
-                logprobs=tuple(w.logprobs),
-                considered=tuple(w.considered),
-                drafts=w.drafts,
-            )
-            for w in walks
-            if w.parent not in failed
-        ]
-        return Verdict(survivors, failures=failures)
+        return Verdict(
+            [_survivor(rows[w.parent], w) for w in walks if w.parent not in failed], failures=failures
+        )
 
     def _advance(self, walks: Sequence[_Walk], scores: Scores) -> list[tuple[int, str]]:
-        """Choose the next token of each walk, and say for which there is none."""
+        """Take the next token of each walk, and say for which there is none."""
+        for walk in walks:
+            walk.token = next(iter(_forced(walk.row)), None)
+        failures = self._choose(
+            [w for w in walks if w.token is None or w.row.explain or w.row.params.mirostat_mode], scores
+        )
+        able = [(walk, walk.token) for walk in walks if walk.token is not None]
+        _add_logprobs(scores, able)
+        for walk, token in able:
+            walk.take(token)
+        return failures
+
+    def _choose(self, walks: Sequence[_Walk], scores: Scores) -> list[tuple[int, str]]:
+        """Choose the next token of each walk where it is not forced; those for which there is none end."""
+        if not walks:
+            return []
         # Streams that have not parted share their row's processed logits.
         shared: dict[int, int] = {}
         for k, walk in enumerate(walks):
             shared.setdefault(walk.parent if not walk.steps else -1 - k, k)
         index = {key: place for place, key in enumerate(shared)}
-        heads = [walks[k] for k in shared.values()]
-        raw = self.logits(scores, [w.position for w in heads], [w.row for w in heads])
-        processed = process(raw, [w.row for w in heads])
+        rows = [walks[k].row for k in shared.values()]
+        raw = self.logits(scores, [walks[k].position for k in shared.values()], rows)
+        recorder = Recorder(raw, rows) if any(row.explain for row in rows) else None
+        processed = process(raw, rows, recorder)
         places = [index[w.parent if not w.steps else -1 - k] for k, w in enumerate(walks)]
-        own = processed if places == list(range(len(heads))) else processed[places]
-        tokens = choose(own, [w.row for w in walks])
+        own = processed if places == list(range(len(rows))) else processed[places]
+        tokens = _chosen(walks, own)
         possible = own[range(len(walks)), tokens] > -torch.inf
-        logprobs = _logprobs(scores, walks, tokens)
         failures = []
         for k, (walk, token, able) in enumerate(zip(walks, tokens, possible.tolist(), strict=True)):
-            if not able:
+            if not able and walk.token is None:
                 walk.done = True
                 failures.append((walk.parent, why_impossible(raw[places[k]])))
                 continue
-            if walk.row.explain:
-                walk.considered.append(
-                    consider(raw[places[k]], processed[places[k]], token, walk.row.explain)
-                )
-            walk.logprobs += logprobs.get(k, ())
-            _take(walk, token)
+            if recorder is not None and walk.row.explain:
+                considered = recorder.considered(places[k], own[k], token)
+                forced = considered.forced or walk.token is not None
+                walk.considered.append(replace(considered, forced=forced))
+            if able and walk.row.params.mirostat_mode:
+                walk.row = replace(walk.row, mu=updated_mu(walk.row, own[k], token))
+            walk.token = token
         return failures
 
 
-def _take(walk: _Walk, token: int) -> None:
-    walk.row = walk.row.after(token)
-    walk.finish = finish_of(walk.row)
-    agrees = walk.steps < len(walk.drafts) and walk.drafts[walk.steps] == token
-    walk.kept += agrees
-    walk.steps += 1
-    walk.done = walk.finish is not None or not agrees
+def _forced(row: Row) -> tuple[int, ...]:
+    return () if row.grammar is None else row.grammar.forced
 
 
-def _logprobs(
-    scores: Scores, walks: Sequence[_Walk], tokens: Sequence[int]
-) -> dict[int, tuple[TokenLogprobs, ...]]:
+def _chosen(walks: Sequence[_Walk], processed: Tensor) -> list[int]:
+    """The next token of each walk by its processed logits, whether it is possible or not."""
+    chosen = {}
+    for k, walk in enumerate(walks):
+        if walk.token is not None:
+            chosen[k] = walk.token
+        elif walk.draft is not None and rejecting(walk.row):
+            chosen[k] = accept_or_replace(walk.row, processed[k], walk.draft, walk.drafted)
+    if not chosen:
+        return choose(processed, [walk.row for walk in walks])
+    others = [k for k in range(len(walks)) if k not in chosen]
+    chosen |= zip(others, choose(processed[others], [walks[k].row for k in others]), strict=True)
+    return [chosen[k] for k in range(len(walks))]
+
+
+def _add_logprobs(scores: Scores, walks: Sequence[tuple[_Walk, int]]) -> None:
+    """Add the log-probability of each walk's next token where its request wants it."""
     wanted = [
-        (k, walk.position, token, count)
-        for k, (walk, token) in enumerate(zip(walks, tokens, strict=True))
+        (walk, walk.position, token, count)
+        for walk, token in walks
         if (count := walk.row.params.logprobs) is not None
     ]
     if not wanted:
-        return {}
-    keys, positions, chosen, counts = zip(*wanted, strict=True)
+        return
+    asking, positions, tokens, counts = zip(*wanted, strict=True)
     raw = scores.logits[torch.tensor(positions, device=scores.logits.device)]
-    results = token_logprobs(raw, chosen, counts)
-    return {key: (result,) for key, result in zip(keys, results, strict=True)}
+    for walk, told in zip(asking, token_logprobs(raw, tokens, counts), strict=True):
+        walk.logprobs.append(told)
+
+
+def _survivor(before: Row, walk: _Walk) -> Survivor:
+    drafted = max(len(walk.run.tokens) - walk.forced, 0)
+    return Survivor(
+        parent=walk.parent,
+        row=paced(before, walk.row, drafted, max(walk.kept - walk.forced, 0)),
+        keep=walk.kept,
+        finish=walk.finish,
+        logprobs=tuple(walk.logprobs),
+        considered=tuple(walk.considered),
+        drafts=walk.run.tokens,
+    )

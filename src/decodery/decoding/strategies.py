@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from decodery.decoding.beam import BeamMethod
+from decodery.decoding.contrastive import ContrastiveMethod
+from decodery.decoding.contrastive_decoding import ContrastiveDecodingMethod
+from decodery.decoding.dola import DoLaMethod
 from decodery.decoding.params import GenerationParams
 from decodery.decoding.rows import Method
 from decodery.decoding.sampling import SamplingMethod
-from decodery.decoding.strategy import Sampling
+from decodery.decoding.stochastic import StochasticBeamMethod
+from decodery.decoding.strategy import (
+    BeamSearch,
+    ContrastiveDecoding,
+    ContrastiveSearch,
+    DoLa,
+    Sampling,
+    StochasticBeamSearch,
+)
 
-METHODS: dict[type, Method] = {Sampling: SamplingMethod()}
+METHODS: dict[type, Method] = {
+    Sampling: SamplingMethod(),
+    BeamSearch: BeamMethod(),
+    StochasticBeamSearch: StochasticBeamMethod(),
+    ContrastiveSearch: ContrastiveMethod(),
+    ContrastiveDecoding: ContrastiveDecodingMethod(),
+    DoLa: DoLaMethod(),
+}
 
 
 def method_of(params: GenerationParams) -> Method:

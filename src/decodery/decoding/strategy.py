@@ -38,9 +38,9 @@ class BeamSearch:
     A sequence's score is its sum of log-probabilities divided by its generated length to the power
     `length_penalty`. `early_stopping` True ends when `num_beams` sequences have ended, False when no live one
     looks better than the worst of them, "never" when none can become better. With `num_beam_groups` the
-    groups take their tokens in turn, and a token costs `diversity_penalty` for each earlier group that took
-    it. `force_words` are phrases that the text must hold; a list of phrases asks for one of them. With
-    `sample`, beams are drawn from the processed distribution instead of taken. Completions are the best
+    groups take their tokens in turn, and a token costs `diversity_penalty` for each beam of earlier groups
+    that took it. `force_words` are phrases that the text must hold; a list of phrases asks for one of them.
+    With `sample`, beams are drawn from the processed distribution instead of taken. Completions are the best
     `num_return_sequences`, each with its score.
     """
 
@@ -57,7 +57,8 @@ class BeamSearch:
 
     def __post_init__(self) -> None:
         whole("num_beams", self.num_beams, 1)
-        real("length_penalty", self.length_penalty, "a finite number", lambda x: True)
+        # Further out, powers of a length overflow.
+        real("length_penalty", self.length_penalty, "from -50 to 50", lambda x: -50 <= x <= 50)
         if self.early_stopping not in (True, False, "never") or isinstance(
             self.early_stopping, (int, float)
         ) != (isinstance(self.early_stopping, bool)):

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
+from torch import Tensor
+
+
+class Explained(Protocol):
+    """A row that says how many candidates of its choices it explains; 0 is none."""
+
+    @property
+    def explain(self) -> int:
+        """How many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +80,56 @@ class Considered:
     forced: bool = False
 
 
-def consider(raw: torch.Tensor, processed: torch.Tensor, token: int, count: int) -> Considered:
-    """What was considered when `token` was chosen; `raw` and `processed` are logits `[vocab]`."""
+class Recorder:
+    """What the processors did to the rows that explain: the `record` of one call of `process`.
+
+    `raw` are the logits `[rows, vocab]` that are processed. A row that does not explain costs nothing.
+    """
+
+    def __init__(self, raw: Tensor, rows: Sequence[Explained]) -> None:
+        self._raw = raw
+        self._counts = [row.explain for row in rows]
+        self._last = {i: raw[i] for i, count in enumerate(self._counts) if count}
+        self._stages: dict[int, list[tuple[str, Tensor]]] = {i: [] for i in self._last}
+        self._allowed: dict[int, int] = {}
+
+    def __call__(self, name: str, using: Sequence[int], logits: Tensor) -> None:
+        """Keep what stage `name` made of the rows that it was applied to; `logits` may change afterwards."""
+        for i in using:
+            if i not in self._last:
+                continue
+            if name == "grammar":
+                self._allowed[i] = _kept(logits[i])
+            if not torch.equal(logits[i], self._last[i]):
+                self._last[i] = logits[i].clone()
+                self._stages[i].append((name, self._last[i]))
+
+    def considered(self, i: int, processed: Tensor, token: int) -> Considered:
+        """What was considered when row i, with these processed logits `[vocab]`, chose `token`."""
+        return consider(
+            self._raw[i],
+            processed,
+            token,
+            self._counts[i],
+            stages=self._stages.get(i, ()),
+            allowed=self._allowed.get(i),
+        )
+
+
+def consider(
+    raw: Tensor,
+    processed: Tensor,
+    token: int,
+    count: int,
+    *,
+    stages: Sequence[tuple[str, Tensor]] = (),
+    allowed: int | None = None,
+) -> Considered:
+    """What was considered when `token` was chosen, with the model's `count` likeliest tokens as candidates.
+
+    `raw` and `processed` are logits `[vocab]`; `stages` are the logits after each processor that changed
+    them; `allowed` is how many tokens a grammar allowed.
+    """
     before = torch.softmax(raw.double(), -1)
     after = torch.softmax(processed.double(), -1)
     top = before.topk(min(count, before.numel())).indices.tolist()
@@ -80,7 +139,18 @@ def consider(raw: torch.Tensor, processed: torch.Tensor, token: int, count: int)
         before=float(before[token]),
         after=float(after[token]),
         rank=int((raw > raw[token]).sum()) + 1,
-        entropy=float(torch.special.entr(before).sum()) / 0.6931471805599453,
-        kept=int((processed > -torch.inf).sum()),
+        entropy=float(torch.special.entr(before).sum()) / math.log(2),
+        kept=_kept(processed),
         candidates=tuple(Candidate(i, float(before[i]), float(after[i])) for i in shown),
+        stages=tuple(_stage(name, logits, shown) for name, logits in stages),
+        allowed=allowed,
+        forced=allowed == 1,
     )
+
+
+def _stage(name: str, logits: Tensor, shown: Sequence[int]) -> Stage:
+    return Stage(name, _kept(logits), tuple(torch.softmax(logits.double(), -1)[list(shown)].tolist()))
+
+
+def _kept(logits: Tensor) -> int:
+    return int((logits > -torch.inf).sum())

@@ -16,6 +16,7 @@ from decodery.decoding.params import GenerationParams
 from decodery.decoding.rows import GrammarState, Method, Row, Survivor, Verdict, Watch
 from decodery.engine.assistant import Assistant
 from decodery.engine.batch import Batch, Chunk
+from decodery.engine.follower import Follower
 from decodery.engine.limits import Limits, check_request
 from decodery.engine.pages import Pages
 from decodery.engine.request import Event, Request
@@ -108,7 +109,7 @@ class Engine:
             return None
         found = self._assistants.get(id(model))
         if found is None:
-            found = self._assistants[id(model)] = Assistant(model, self.limits.pages)
+            found = self._assistants[id(model)] = Follower(model, self.limits)
         return found
 
     def seed_of(self, request: int) -> int:
@@ -133,6 +134,8 @@ class Engine:
     def check_integrity(self) -> None:
         """Raise `AssertionError` unless pages, sequences and requests agree."""
         self._scheduler.check_integrity()
+        for assistant in self._assistants.values():
+            assistant.check_integrity()
         queued = {r.id for r in (*self._scheduler.running, *self._scheduler.waiting)}
         assert queued == set(self._requests), "a request is lost"
 

@@ -107,8 +107,8 @@ class Scheduler:
                 return [c for i in range(len(request.sequences)) for c in self._judged(request, i, branches)]
         if behind is None or budget <= 0:
             return []
-        left = behind.known - behind.computed - (0 if single else 1)
-        return [Chunk(request, behind, min(left, budget))]
+        # The last known token runs with the drafts, so that it is scored.
+        return [Chunk(request, behind, min(behind.known - behind.computed - 1, budget))]
 
     def _judged_length(self, sequence: Sequence, branches: Branches) -> int:
         """How many tokens run to judge a sequence and its companion."""

@@ -143,7 +143,7 @@ def _companions(group: Judged) -> dict[int, int]:
 def _assistant_logits(group: Judged, logits: Tensor) -> Tensor:
     """The logits of the rows' amateurs at the positions of `logits`."""
     result = torch.zeros_like(logits)
-    rows: dict[int, tuple[Assistant, list[tuple[Row, tuple[int, ...]]], list[int]]] = {}
+    rows: dict[int, tuple[Assistant, list[tuple[Row, tuple[int, ...]]], list[int | None]]] = {}
     position = 0
     for row, branches in zip(group.rows, group.branches, strict=True):
         for chunk in branches:
@@ -152,8 +152,12 @@ def _assistant_logits(group: Judged, logits: Tensor) -> Tensor:
             if assistant is not None:
                 _, runs, places = rows.setdefault(id(assistant), (assistant, [], []))
                 runs.append((row, chunk.drafts))
+                # An assistant scores the last known token even where the model has computed it before.
+                places += [None] * (chunk.count == 0)
                 places += range(position, position + length)
             position += length
     for assistant, runs, places in rows.values():
-        result[torch.tensor(places, device=logits.device)] = assistant.logits(runs)
+        for place, scores in zip(places, assistant.logits(runs), strict=True):
+            if place is not None:
+                result[place] = scores
     return result

@@ -41,30 +41,97 @@ def _shifted(x: Tensor, bits: int) -> Tensor:
     return (x >> bits).bitwise_and_((1 << (32 - bits)) - 1)
 
 
-def outside_nucleus(logits: Tensor, mass: Tensor) -> Tensor:
-    """Which tokens are less likely than all of the fewest likeliest ones whose probability reaches `mass`.
+# Tokens to a block when looking for the largest: only blocks with the largest maxima can hold them.
+_BLOCK = 64
 
-    `logits` is float32 `[rows, vocab]` (-inf allowed), `mass` float32 `[rows]`; the result is bool
-    `[rows, vocab]`. Looks at ever more of the likeliest tokens until every row's mass is reached, so that a
-    peaked distribution is never sorted whole.
+
+def leaders(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest values of each row in descending order, and their places.
+
+    `[rows, vocab]` gives float `[rows, count]` and int64 `[rows, count]`. Which of equal values are last in
+    is not specified, but depends on the row alone.
     """
-    vocab = logits.shape[-1]
-    # A row-wise kernel; a plain reduction would sum in another order for another number of rows.
-    logprobs = logits.log_softmax(-1)
-    count = min(256, vocab)
-    while True:
-        top = logprobs.topk(count, dim=-1).values
-        cumulative = top.exp().cumsum(-1)
-        reached = cumulative >= mass[:, None]
-        if count == vocab or bool(reached[:, -1].all()):
-            break
-        count = min(count * 8, vocab)
-    last = torch.where(reached[:, -1:], reached.int().argmax(-1, keepdim=True), count - 1)
-    # By value: which of equal tokens the list holds depends on how many were looked at.
-    return logprobs < top.gather(-1, last)
+    rows, vocab = logits.shape
+    blocks = vocab // _BLOCK
+    if count * _BLOCK * 2 > vocab:
+        top = logits.topk(count, dim=-1)
+        return top.values, top.indices
+    # A block is a column of this view: the vectorised direction.
+    maxima = logits[:, : blocks * _BLOCK].view(rows, _BLOCK, blocks).amax(1)
+    chosen = maxima.topk(count, dim=-1, sorted=False).indices
+    offsets = torch.arange(_BLOCK, device=logits.device) * blocks
+    places = (chosen[:, :, None] + offsets).view(rows, -1)
+    if blocks * _BLOCK < vocab:
+        rest = torch.arange(blocks * _BLOCK, vocab, device=logits.device)
+        places = torch.cat([places, rest.expand(rows, -1)], -1)
+    top = logits.gather(-1, places).topk(count, dim=-1)
+    return top.values, places.gather(-1, top.indices)
 
 
 def kth_largest(logits: Tensor, counts: Tensor) -> Tensor:
     """The `counts[i]`-th largest logit of row i: `[rows, vocab]` and int64 `[rows]` give `[rows, 1]`."""
-    top = logits.topk(int(counts.max()), dim=-1).values
+    top, _ = leaders(logits, int(counts.max()))
     return top.gather(-1, counts[:, None] - 1)
+
+
+def possible_tokens(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and token, int64 `[n]` each, of all logits above -inf, by row and then by token."""
+    rows, vocab = logits.shape
+    whole = vocab // _BLOCK * _BLOCK
+    blocks = logits[:, :whole].view(rows, whole // _BLOCK, _BLOCK)
+    row, block = torch.nonzero(blocks.amax(-1) > -torch.inf, as_tuple=True)
+    if 2 * len(row) >= rows * (whole // _BLOCK):
+        row, token = torch.nonzero(logits > -torch.inf, as_tuple=True)
+        return row, token
+    place, token = torch.nonzero(blocks[row, block] > -torch.inf, as_tuple=True)
+    row, token = row[place], block[place] * _BLOCK + token
+    if whole < vocab:
+        row_of_rest, rest = torch.nonzero(logits[:, whole:] > -torch.inf, as_tuple=True)
+        row, order = torch.cat([row, row_of_rest]).sort(stable=True)
+        token = torch.cat([token, rest + whole])[order]
+    return row, token
+
+
+def nucleus_border(scores: Tensor, logprobs: Tensor, mass: Tensor, looked: int = 64) -> Tensor:
+    """The score of the last of the fewest tokens, taken by descending score, whose probability reaches
+    `mass`.
+
+    `scores` and `logprobs` are float32 `[rows, vocab]` (-inf allowed), `mass` float32 `[rows]`; the result is
+    `[rows, 1]`. Looks at `looked` tokens first, and at ever more only in rows that need it, so that a peaked
+    distribution is never sorted whole.
+    """
+    count = min(looked, scores.shape[-1])
+    top, places = leaders(scores, count)
+    reached = logprobs.gather(-1, places).exp().cumsum(-1) >= mass[:, None]
+    enough = reached[:, -1]
+    border = top.gather(-1, torch.where(enough, reached.int().argmax(-1), count - 1)[:, None])
+    if count < scores.shape[-1] and not bool(enough.all()):
+        more = torch.nonzero(~enough)[:, 0]
+        part = nucleus_border(
+            scores.index_select(0, more), logprobs.index_select(0, more), mass[more], looked * 8
+        )
+        border.index_copy_(0, more, part)
+    return border
+
+
+def cut_below(logits: Tensor, least: Tensor) -> None:
+    """Set what is below its row's `least` to -inf, in place: float32 `[rows, vocab]` and `[rows, 1]`."""
+    under = torch.nextafter(least, least.new_tensor(-torch.inf))
+    # Where a boolean mask takes the slow path of torch, this runs as fast as memory does.
+    for row, floor in zip(logits, under[:, 0].tolist(), strict=True):
+        torch.threshold_(row, floor, -torch.inf)
+
+
+def cut_where_below(logits: Tensor, scores: Tensor, least: Tensor) -> None:
+    """Set logits whose score is below their row's `least` to -inf, in place; both float32 `[rows, vocab]`."""
+    kept = torch.ge(scores, least, out=torch.empty_like(scores))
+    # 1 stays 0 and 0 becomes infinite.
+    logits -= kept.reciprocal_().sub_(1)
+
+
+def entropy(logprobs: Tensor) -> Tensor:
+    """The entropy in nats of each row of log-probabilities: float32 `[rows, vocab]` gives `[rows, 1]`."""
+    # Finite, so that a probability of 0 contributes 0.
+    terms = logprobs.exp().mul_(logprobs.clamp(min=-1000.0))
+    # Row by row: one sum over several rows may add in another order.
+    return -torch.stack([row.sum() for row in terms])[:, None]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import re
 from dataclasses import dataclass, replace
 
-from decodery.text.stops import StopMatcher
+from decodery.text.stops import Match, StopMatcher, first_match
 from decodery.text.tokenizer import Tokenizer
 
 
@@ -13,6 +14,7 @@ from decodery.text.tokenizer import Tokenizer
 class _Rules:
     tokenizer: Tokenizer
     matcher: StopMatcher
+    pattern: re.Pattern[str] | None
     skip_special_tokens: bool
     include_stop: bool
 
@@ -21,10 +23,12 @@ class _Rules:
 class TextState:
     """The text of a sequence up to one token; immutable, so a fork just keeps the state.
 
-    `piece` is the text that the last token released and `stopped` the stop string that was met. The pieces
-    and the last state's `flush()`, joined, are `tokenizer.decode` of all the tokens, cut where the earliest
-    stop string to end begins (or ends, with `include_stop`). Only what may still become a stop string, and
-    the bytes of a character that is not complete, are held back. A step costs as much as its token.
+    `piece` is the text that the last token released and `stopped` the stop string that was met, or what the
+    stop regex matched. The pieces and the last state's `flush()`, joined, are `tokenizer.decode` of all the
+    tokens, cut where the earliest stop string to end begins (or ends, with `include_stop`), or before that
+    after the first character up to which the text holds a match of the regex. Only what may still become a
+    stop string, and the bytes of a character that is not complete, are held back. A step costs as much as its
+    token; with a regex, as much as searching the text so far for each of its characters.
     """
 
     piece: str
@@ -34,6 +38,7 @@ class TextState:
     _held: str
     _matching: int
     _waiting: int
+    _read_so_far: str = ""
 
     def after(self, token: int) -> TextState:
         """The state after one more token; after a stop string nothing is released any more.
@@ -60,13 +65,25 @@ class TextState:
 
     def _read(self, text: str, left: bytes) -> TextState:
         state, match = self._rules.matcher.read(self._matching, text)
+        found = self._search(text if match is None else text[: match.end - 1])
+        if found is not None:
+            return self._ended(text[: found.end], found.stop)
         if match is not None:
             met = self._held + text[: match.end]
-            piece = met if self._rules.include_stop else met[: len(met) - len(match.stop)]
-            return TextState(piece, match.stop, self._rules, b"", "", 0, 0)
+            return self._ended(
+                met if self._rules.include_stop else met[: len(met) - len(match.stop)], match.stop
+            )
         shown = self._held + text
         cut = len(shown) - self._rules.matcher.depth(state)
-        return TextState(shown[:cut], None, self._rules, left, shown[cut:], state, 0)
+        read = text if self._rules.pattern is not None else ""
+        return TextState(shown[:cut], None, self._rules, left, shown[cut:], state, 0, read)
+
+    def _search(self, text: str) -> Match | None:
+        pattern = self._rules.pattern
+        return None if pattern is None else first_match(pattern, self._read_so_far, text)
+
+    def _ended(self, piece: str, stopped: str) -> TextState:
+        return TextState(piece, stopped, self._rules, b"", "", 0, 0)
 
 
 def start(
@@ -76,10 +93,13 @@ def start(
     skip_special_tokens: bool = True,
     include_stop: bool = False,
     min_tokens: int = 0,
+    stop_regex: str | None = None,
 ) -> TextState:
     """The state before the first generated token. ParameterError for an empty stop string.
 
-    Stop strings are looked for from the `min_tokens`-th token on.
+    Stop strings and `stop_regex` are looked for from the `min_tokens`-th token on, in its text and what
+    follows. The regex must be valid. Where both match first at one place, the stop string counts.
     """
-    rules = _Rules(tokenizer, StopMatcher(stop), skip_special_tokens, include_stop)
+    pattern = None if stop_regex is None else re.compile(stop_regex)
+    rules = _Rules(tokenizer, StopMatcher(stop), pattern, skip_special_tokens, include_stop)
     return TextState("", None, rules, b"", "", 0, max(min_tokens - 1, 0))

@@ -1,7 +1,8 @@
-"""Finding stop strings in a text that arrives piece by piece."""
+"""Finding where a text that arrives piece by piece ends: at a stop string, or at a regular expression."""
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from typing import NamedTuple
 
@@ -9,7 +10,8 @@ from decodery.errors import ParameterError
 
 
 class Match(NamedTuple):
-    """A stop string that ended after `end` characters of the text just read."""
+    """A stop string, or what a regular expression matched, that ended after `end` characters of the text just
+    read."""
 
     stop: str
     end: int
@@ -82,3 +84,17 @@ class StopMatcher:
                 waiting.append(child)
             if self._ends[state] is None:
                 self._ends[state] = self._ends[self._fallback[state]]
+
+
+def first_match(pattern: re.Pattern[str], before: str, text: str) -> Match | None:
+    """Where the regular expression first matches in `before + text`, which has no match up to `before`.
+
+    That is the first character of `text` after which what was read so far holds a match: reading in parts is
+    reading at once, even where a longer match would have followed. Each character costs a search.
+    """
+    whole = before + text
+    for end in range(len(before) + 1, len(whole) + 1):
+        found = pattern.search(whole, 0, end)
+        if found is not None:
+            return Match(found.group(), end - len(before))
+    return None

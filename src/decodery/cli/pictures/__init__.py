@@ -1,0 +1,1 @@
+"""How a text came about, drawn: a page, and a picture."""

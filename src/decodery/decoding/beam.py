@@ -1,0 +1,365 @@
+"""Beam search: keep the likeliest sequences at each step, and return the best that ended.
+
+The basic search follows Sutskever et al. 2014 (section 3.2) with the length normalisation of Wu et al. 2016;
+groups that keep apart are in `diverse`, phrases that a text must hold in `constraints`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from decodery.decoding.candidates import Candidate, drawn, likeliest
+from decodery.decoding.choosing import why_impossible
+from decodery.decoding.constraints import Progress, beginning, in_banks
+from decodery.decoding.diverse import keep_apart, taken_by_ended
+from decodery.decoding.guidance import guided
+from decodery.decoding.hypotheses import Hypotheses, Hypothesis, endings, normalised
+from decodery.decoding.logprobs import token_logprobs
+from decodery.decoding.params import GenerationParams
+from decodery.decoding.pipeline import process
+from decodery.decoding.rows import (
+    Ending,
+    FinishReason,
+    Needs,
+    Proposal,
+    Row,
+    Scores,
+    Survivor,
+    TokenLogprobs,
+    Verdict,
+)
+from decodery.decoding.stopping import finish_of
+from decodery.decoding.strategy import BeamSearch
+from decodery.decoding.trace import BeamCandidate
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """What a live row remembers.
+
+    `place` is its place among the request's beams (those of a group side by side), `total` its sum of
+    log-probabilities, `progress` how far it is with the phrases that are forced. `ended` holds the ended
+    sequences of each group and is shared by all rows of the request.
+    """
+
+    place: int
+    total: float
+    progress: Progress
+    ended: tuple[Hypotheses, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
+
+
+@dataclass(slots=True)
+class _Child:
+    """A candidate that was looked at: the row that it makes of `rows[parent]`, and whether that ends."""
+
+    candidate: Candidate
+    parent: int
+    row: Row
+    progress: Progress
+    finish: FinishReason | None
+    logprobs: tuple[TokenLogprobs, ...] = ()
+
+
+@dataclass(slots=True)
+class _Group:
+    """One group of a request's beams during a step; its places are `size` from `first` on.
+
+    `parents` are its rows' places among all that are judged. Of the candidates, `kept` live on and `ended`
+    have ended, in the order of their sums.
+    """
+
+    strategy: BeamSearch
+    first: int
+    size: int
+    hypotheses: Hypotheses
+    parents: list[int] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    beams: list[Beam] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
+    kept: list[_Child] = field(default_factory=list)
+    ended: list[_Child] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Search:
+    """One request during a step; `impossible` is what to say if it cannot go on and has nothing to show."""
+
+    row: Row
+    parent: int
+    groups: list[_Group]
+    impossible: str = "no token is possible: every text ends before it holds all of force_words"
+
+
+class BeamMethod:
+    """All beams of a request go on together and silently; what was found is told when it is decided."""
+
+    def needs(self, params: GenerationParams) -> Needs:
+        """Nothing besides logits."""
+        return Needs()
+
+    def propose(self, rows: Sequence[Row]) -> Proposal:
+        """Nothing beyond the last token."""
+        return Proposal([((),)] * len(rows))
+
+    def extend(self, rows: Sequence[Row], logits: Tensor) -> tuple[Sequence[int], Tensor]:
+        """Never called: no drafts are asked of an assistant."""
+        raise NotImplementedError("beam search follows several texts and drafts nothing")
+
+    def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
+        """The next beams of each request, or its completions."""
+        searches = list(_searches(rows))
+        for turn in range(max(len(s.groups) for s in searches)):
+            _take_turn(searches, turn, scores)
+        _tell_logprobs(searches, scores)
+        for search in searches:
+            for group in search.groups:
+                if group.rows:
+                    _settle(group)
+        return _verdict(searches)
+
+
+def _searches(rows: Sequence[Row]) -> Iterator[_Search]:
+    for _, members in groupby(enumerate(rows), key=lambda member: member[1].request):
+        numbered = list(members)
+        parent, row = numbered[0]
+        strategy = row.params.strategy
+        assert isinstance(strategy, BeamSearch)
+        size = strategy.num_beams // strategy.num_beam_groups
+        groups = [_Group(strategy, i * size, size, h) for i, h in enumerate(_beam(row, strategy, 0).ended)]
+        for group in groups:
+            # At first every group starts from the request's only row.
+            beams = [(i, r, _beam(r, strategy, group.first)) for i, r in numbered]
+            for i, r, beam in sorted(beams, key=lambda member: member[2].place):
+                if group.first <= beam.place < group.first + size:
+                    group.parents.append(i)
+                    group.rows.append(r)
+                    group.beams.append(beam)
+        yield _Search(row, parent, groups)
+
+
+def _beam(row: Row, strategy: BeamSearch, place: int) -> Beam:
+    """What the row remembers; before its first step it stands at `place`."""
+    if row.state is None:
+        count = strategy.num_beam_groups
+        ended = (Hypotheses(strategy.num_beams // count),) * count
+        return Beam(place, 0.0, beginning(strategy), ended)
+    assert isinstance(row.state, Beam)
+    return row.state
+
+
+def _take_turn(searches: Sequence[_Search], turn: int, scores: Scores) -> None:
+    """Let this group of each request, where it still lives, choose its next beams."""
+    taking = [s for s in searches if turn < len(s.groups) and s.groups[turn].rows]
+    if not taking:
+        return
+    rows = [row for s in taking for row in s.groups[turn].rows]
+    positions = [scores.runs[i][0].at(0) for s in taking for i in s.groups[turn].parents]
+    raw = guided(scores, positions, rows)
+    logprobs = raw.log_softmax(-1)
+    sizes = [len(s.groups[turn].rows) for s in taking]
+    for search, part in zip(taking, logprobs.split(sizes), strict=True):
+        taken = [token for group in search.groups[:turn] for token in _taken(group, search.row.end_ids)]
+        keep_apart(part, taken, search.groups[turn].strategy.diversity_penalty)
+    processed = process(logprobs, rows)
+    for search, part, before in zip(taking, processed.split(sizes), raw.split(sizes), strict=True):
+        group = search.groups[turn]
+        # A row that holds a NaN has it as its largest.
+        if not bool(part.amax(-1).isnan().any()):
+            _choose(group, part)
+        if not group.candidates:
+            search.impossible = why_impossible(before)
+
+
+def _taken(group: _Group, end_ids: frozenset[int]) -> list[int]:
+    """The tokens that a group which had its turn takes at this step."""
+    if group.hypotheses.done:
+        return taken_by_ended(group.hypotheses, end_ids)
+    return [child.candidate.token for child in group.kept]
+
+
+def _choose(group: _Group, logprobs: Tensor) -> None:
+    """Choose the group's next beams by its rows' processed log-probabilities `[beams, vocab]`."""
+    # Enough for a full beam when no more than the end tokens end a sequence; else more are looked at.
+    count = max(2, 1 + len(group.rows[0].end_ids)) * group.size
+    while not _look_at(group, _candidates(group, logprobs, count)) and len(group.candidates) == count:
+        count *= 2
+    if group.strategy.force_words and group.candidates:
+        _fill_banks(group, logprobs)
+
+
+def _candidates(group: _Group, logprobs: Tensor, count: int) -> list[Candidate]:
+    totals = [beam.total for beam in group.beams]
+    if not group.strategy.sample:
+        return likeliest(logprobs, totals, count)
+    streams = [beam.place for beam in group.beams]
+    return drawn(logprobs, totals, group.rows, streams, count)
+
+
+def _look_at(group: _Group, candidates: list[Candidate]) -> bool:
+    """Sort candidates, best first, into those that end and those that live on, until the beam is full.
+
+    A sequence may only end where it is among the best `size`. Returns whether the beam is full.
+    """
+    group.candidates, group.kept, group.ended = candidates, [], []
+    for rank, candidate in enumerate(candidates):
+        child = _child(group, candidate)
+        if child.finish != "stop":
+            group.kept.append(child)
+        elif rank < group.size and child.progress.complete:
+            group.ended.append(child)
+        if len(group.kept) == group.size:
+            return True
+    return False
+
+
+def _child(group: _Group, candidate: Candidate) -> _Child:
+    row = group.rows[candidate.beam].after(candidate.token)
+    progress = group.beams[candidate.beam].progress.after(candidate.token)
+    return _Child(candidate, group.parents[candidate.beam], row, progress, finish_of(row))
+
+
+def _fill_banks(group: _Group, logprobs: Tensor) -> None:
+    """Let sequences that lead the forced phrases on compete for the places of those kept."""
+    known = {(child.candidate.beam, child.candidate.token) for child in group.kept}
+    leading = [
+        (i, token)
+        for i, beam in enumerate(group.beams)
+        for token in beam.progress.next_tokens()
+        if (i, token) not in known
+    ]
+    if not leading:
+        return
+    beams, tokens = zip(*leading, strict=True)
+    pool = list(group.kept)
+    for beam, token, value in zip(beams, tokens, logprobs[beams, tokens].tolist(), strict=True):
+        if value == -torch.inf:
+            continue
+        candidate = Candidate(beam, token, value, group.beams[beam].total + value)
+        group.candidates.append(candidate)
+        child = _child(group, candidate)
+        if child.finish != "stop":
+            pool.append(child)
+        elif child.progress.complete:
+            group.ended.append(child)
+    kept = in_banks(
+        [child.progress for child in pool],
+        [child.candidate.total for child in pool],
+        [child.row.limit - len(child.row.tokens) for child in pool],
+        group.size,
+    )
+    group.kept = [pool[i] for i in kept]
+
+
+def _tell_logprobs(searches: Sequence[_Search], scores: Scores) -> None:
+    """Give the children of requests that want them their tokens' log-probabilities under the model."""
+    wanted = [
+        (child, search.row.params.logprobs)
+        for search in searches
+        if search.row.params.logprobs is not None
+        for group in search.groups
+        for child in (*group.kept, *group.ended)
+    ]
+    if not wanted:
+        return
+    positions = [scores.runs[child.parent][0].at(0) for child, _ in wanted]
+    raw = scores.logits[torch.tensor(positions, device=scores.logits.device)]
+    told = token_logprobs(raw, [child.candidate.token for child, _ in wanted], [count for _, count in wanted])
+    for (child, _), logprobs in zip(wanted, told, strict=True):
+        child.logprobs = (logprobs,)
+
+
+def _verdict(searches: Sequence[_Search]) -> Verdict:
+    """What becomes of each request: it goes on, ends, or fails."""
+    survivors: list[Survivor] = []
+    told: list[Ending] = []
+    failures: list[tuple[int, str]] = []
+    for search in searches:
+        ended = tuple(group.hypotheses for group in search.groups)
+        if not all(hypotheses.done for hypotheses in ended):
+            survivors += [s for group in search.groups for s in _survivors(group, ended)]
+        elif any(hypotheses.found for hypotheses in ended):
+            told += endings(search.parent, ended, search.row.params.streams)
+        else:
+            failures.append((search.parent, search.impossible))
+    beams = [
+        (search.parent, tuple(c for group in search.groups for c in _explained(group)))
+        for search in searches
+        if search.row.explain
+    ]
+    return Verdict(survivors, told, failures, beams)
+
+
+def _settle(group: _Group) -> None:
+    """Enter what has ended, and see whether the group is over: decided, at the limit, or without a beam."""
+    strategy = group.strategy
+    row = group.rows[0]
+    hypotheses = group.hypotheses
+    for child in group.ended:
+        hypotheses = hypotheses.added(_hypothesis(group, child))
+    best = max((c.total for c in group.candidates), default=-torch.inf)
+    longest = row.limit - row.prompt_length
+    if hypotheses.decided(strategy, best, row.generated + 1, longest):
+        group.kept = []
+    elif group.kept and group.kept[0].finish is not None:
+        for child in _last(group.kept, strategy.num_return_sequences):
+            hypotheses = hypotheses.added(_hypothesis(group, child))
+            group.ended.append(child)
+        group.kept = []
+    group.hypotheses = replace(hypotheses, done=not group.kept)
+
+
+def _last(children: Sequence[_Child], wanted: int) -> list[_Child]:
+    """Which of the beams that are cut off at the limit may be returned: those that hold all forced phrases,
+    and the others only where these are too few."""
+    complete = [child for child in children if child.progress.complete]
+    if len(complete) >= wanted:
+        return complete
+    return complete + [child for child in children if not child.progress.complete]
+
+
+def _hypothesis(group: _Group, child: _Child) -> Hypothesis:
+    row = child.row
+    assert child.finish is not None
+    return Hypothesis(
+        tokens=tuple(row.tokens[row.prompt_length :]),
+        finish=child.finish,
+        score=normalised(child.candidate.total, row.generated, group.strategy.length_penalty),
+        logprobs=group.beams[child.candidate.beam].logprobs + child.logprobs,
+    )
+
+
+def _survivors(group: _Group, ended: tuple[Hypotheses, ...]) -> Iterator[Survivor]:
+    for place, child in enumerate(group.kept, group.first):
+        beam = Beam(
+            place,
+            child.candidate.total,
+            child.progress,
+            ended,
+            group.beams[child.candidate.beam].logprobs + child.logprobs,
+        )
+        yield Survivor(child.parent, replace(child.row, streams=(), state=beam))
+
+
+def _explained(group: _Group) -> Iterator[BeamCandidate]:
+    """What became of each candidate of the group."""
+    places = {(c.candidate.beam, c.candidate.token): p for p, c in enumerate(group.kept, group.first)}
+    ended = {(c.candidate.beam, c.candidate.token) for c in group.ended}
+    for candidate in group.candidates:
+        key = (candidate.beam, candidate.token)
+        # Before the first step there is one beam, whatever the group.
+        parent = 0 if group.rows[candidate.beam].state is None else group.beams[candidate.beam].place
+        place = places.get(key)
+        yield BeamCandidate(
+            parent=parent,
+            token=candidate.token,
+            logprob=candidate.logprob,
+            score=candidate.total,
+            fate="kept" if place is not None else "finished" if key in ended else "pruned",
+            beam=place,
+        )

@@ -1,0 +1,289 @@
+"""Holding texts to grammars, over the llguidance library: states, and the mask of the tokens they allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from llguidance import LLExecutor, LLMatcher, LLTokenizer
+from numpy.typing import NDArray
+from torch import Tensor
+
+from decodery.decoding.grammar_source import LIMITS, after_text, refusal, source_of
+from decodery.decoding.grammars import Grammar
+from decodery.decoding.rows import GrammarState, Row
+from decodery.errors import ParameterError
+
+# A longer forced text is told in parts.
+_MOST_FORCED = 256
+
+Words = NDArray[np.int32]
+
+
+class Grammars:
+    """The grammars over one vocabulary, as `decodery.text.grammar_vocab` makes it; those compiled last are
+    kept."""
+
+    def __init__(self, tokenizer: LLTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._executor = LLExecutor()
+        # Servers see the same few grammars again and again.
+        self._compiled = lru_cache(maxsize=64)(self._compile)
+
+    def compile(self, grammar: Grammar) -> GrammarState:
+        """The state in which a text begins that must match the grammar.
+
+        ParameterError, naming the grammar's class and where the fault is, when it cannot be read, asks for
+        what is not supported, or is one that no text of this vocabulary matches.
+        """
+        return self._compiled(grammar, "")
+
+    def heal(self, prompt: Sequence[int], grammar: Grammar | None) -> Healed:
+        """Take a prompt's last token back, so that the text begins with its characters instead.
+
+        A prompt often ends within a word as the model would write it; the token that spells the rest of the
+        prompt and goes on is then out of reach ("token healing", of the guidance library). Nothing is taken
+        back when that token is special, is not whole characters, or is the prompt's only one.
+        """
+        text = self._healable(prompt)
+        if not text:
+            return Healed(list(prompt), None if grammar is None else self.compile(grammar), 0)
+        place = self._compiled(grammar, text)
+        state = _Rest(place, text.encode()) if grammar is None else place
+        return Healed(list(prompt[:-1]), state, len(text))
+
+    def _healable(self, prompt: Sequence[int]) -> str:
+        if len(prompt) < 2 or prompt[-1] >= self._tokenizer.vocab_size:
+            return ""
+        if self._tokenizer.is_special_token(prompt[-1]):
+            return ""
+        try:
+            return self._tokenizer.decode_bytes([prompt[-1]]).decode()
+        except UnicodeDecodeError:
+            return ""
+
+    def _compile(self, grammar: Grammar | None, prefix: str) -> _Place:
+        name = "token_healing" if grammar is None else type(grammar).__name__
+        source = None if grammar is None else source_of(grammar)
+        try:
+            form = source if source is not None and not prefix else after_text(prefix, source)
+            matcher = LLMatcher(self._tokenizer, form, log_level=0, limits=LIMITS)
+        except ValueError as error:
+            raise ParameterError(f"{name} cannot be followed: {error}") from None
+        if matcher.is_error():
+            raise refusal(name, matcher.get_error())
+        origin = _Origin(matcher, self._tokenizer, self._executor, self._tokenizer.vocab_size - 1)
+        start = _Place(origin, _Line(matcher.deep_copy(), [], shared=True))
+        if not start.allowed().any():
+            only = "only the empty text" if start.accepting else "no text that this vocabulary can spell"
+            raise ParameterError(f"{name} matches {only}: nothing can be generated")
+        return start
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """A prompt without its last token, and the state that makes the text begin with that token's text.
+
+    `cut` is how many characters of the text repeat the prompt's end; 0 when nothing was taken back, and then
+    `state` is the grammar's own, None without one.
+    """
+
+    prompt: list[int]
+    state: GrammarState | None
+    cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What all states of one compiled grammar share. `size` counts the vocabulary's ids; one more, the last
+    of the mask, is the end of the text."""
+
+    matcher: LLMatcher
+    tokenizer: LLTokenizer
+    executor: LLExecutor
+    size: int
+
+
+class _Line:
+    """A matcher and the tokens it has consumed; places of one history share it, and the newest moves it on.
+
+    A `shared` line is never moved on: it is where all texts of a grammar begin.
+    """
+
+    __slots__ = ("matcher", "shared", "tokens")
+
+    def __init__(self, matcher: LLMatcher, tokens: list[int], *, shared: bool = False) -> None:
+        self.matcher = matcher
+        self.tokens = tokens
+        self.shared = shared
+
+    def fork(self, length: int, origin: _Origin) -> _Line:
+        """A line of its own with the first `length` tokens."""
+        matcher = self.matcher.deep_copy()
+        if length < len(self.tokens):
+            matcher.rollback(len(self.tokens) - length)
+        tokens = self.tokens[:length]
+        # A matcher that failed stays so, and some grammars cannot be rolled back.
+        if matcher.is_error():
+            matcher = origin.matcher.deep_copy()
+            matcher.consume_tokens(tokens)
+        return _Line(matcher, tokens)
+
+
+class _Place:
+    """Where a text stands in a compiled grammar; a value, though places of one history share a matcher."""
+
+    __slots__ = ("_at", "_forced", "_line", "_stopped", "accepting", "known", "origin")
+
+    def __init__(self, origin: _Origin, line: _Line, forced: tuple[int, ...] = ()) -> None:
+        self.origin = origin
+        self.known: Words | None = None
+        self.accepting = line.matcher.is_accepting()
+        self._stopped = line.matcher.is_stopped()
+        self._line = line
+        self._at = len(line.tokens)
+        self._forced = forced or None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the text matches and no token continues it."""
+        return self.accepting and (self._stopped or not self.allowed().any())
+
+    @property
+    def forced(self) -> tuple[int, ...]:
+        """The tokens that must come next, up to a bound; what follows them is told after them."""
+        if self._forced is None:
+            matcher = self.matcher()
+            tokens = matcher.compute_ff_tokens()[:_MOST_FORCED]
+            self._forced = tuple(tokens[: matcher.validate_tokens(tokens)]) if tokens else ()
+        return self._forced
+
+    def after(self, token: int) -> GrammarState:
+        """The state after one more token; one that is not allowed ends a text that may end, and else leads to
+        a state that allows none."""
+        forced = self.forced
+        if forced and token != forced[0]:
+            return DEAD
+        self.matcher()
+        line = self._line.fork(self._at, self.origin) if self._line.shared else self._line
+        if token >= self.origin.size or line.matcher.try_consume_tokens([token]) == 0:
+            return ENDED if self.accepting else DEAD
+        line.tokens.append(token)
+        return _Place(self.origin, line, forced[1:])
+
+    def allowed(self) -> Words:
+        """The tokens that may come next, a bit each; the end of the text is not among them."""
+        if self.known is None:
+            self.known = _allowed([self])[0]
+        return self.known
+
+    def matcher(self) -> LLMatcher:
+        """The matcher, brought to this place."""
+        line = self._line
+        if len(line.tokens) != self._at or line.matcher.is_error():
+            self._line = line.fork(self._at, self.origin)
+        return self._line.matcher
+
+    def spelling(self, token: int) -> bytes:
+        """The bytes of a token."""
+        return self.origin.tokenizer.decode_bytes([token])
+
+
+@dataclass(frozen=True, slots=True)
+class _Constant:
+    """A state that no token changes."""
+
+    accepting: bool
+    complete: bool
+    forced: tuple[int, ...] = ()
+
+    def after(self, token: int) -> GrammarState:
+        """The same."""
+        return self
+
+
+ANYTHING = _Constant(accepting=True, complete=False)
+ENDED = _Constant(accepting=True, complete=True)
+DEAD = _Constant(accepting=False, complete=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """Where a text must begin with `rest`, after which anything goes; `place` is where it stands."""
+
+    place: _Place
+    rest: bytes
+    accepting: bool = False
+    complete: bool = False
+
+    @property
+    def forced(self) -> tuple[int, ...]:
+        """The tokens that must come next, up to a bound."""
+        return self.place.forced
+
+    def after(self, token: int) -> GrammarState:
+        """The state after one more token."""
+        place = self.place.after(token)
+        if not isinstance(place, _Place):
+            return place
+        rest = self.rest[len(place.spelling(token)) :]
+        return _Rest(place, rest) if rest else ANYTHING
+
+
+def apply_grammar(logits: Tensor, rows: Sequence[Row]) -> None:
+    """Ban, in the logits of rows with a grammar, every token that it does not allow.
+
+    Where the text may end, all of the row's end tokens are allowed. Finds the tokens of all rows at once.
+    """
+    states = [(i, row.grammar) for i, row in enumerate(rows) if row.grammar is not None]
+    bound = [(i, state) for i, state in states if state is not ANYTHING]
+    if not bound:
+        return
+    words = _allowed([state for _, state in bound])
+    allowed = np.unpackbits(words.view(np.uint8), axis=1, count=logits.shape[1], bitorder="little")
+    for bits, (i, state) in zip(allowed, bound, strict=True):
+        if state.accepting and rows[i].end_ids:
+            bits[list(rows[i].end_ids)] = 1
+    # The smaller of a logit and +-inf: the same as filling by a mask, without a branch for each token.
+    caps = torch.from_numpy(allowed).to(logits.device, torch.float32).sub_(0.5).mul_(torch.inf)
+    if len(bound) == len(rows):
+        torch.minimum(logits, caps, out=logits)
+    else:
+        places = torch.tensor([i for i, _ in bound], device=logits.device)
+        logits[places] = torch.minimum(logits[places], caps)
+
+
+def _allowed(states: Sequence[GrammarState]) -> Words:
+    """The tokens that may come next in each state, a bit each: `[states, words]`, padded with zeros."""
+    places = [state.place if isinstance(state, _Rest) else state for state in states]
+    origins = [place.origin for place in places if isinstance(place, _Place)]
+    if not origins:
+        return np.zeros((len(states), 1), np.int32)
+    size = origins[0].size
+    words: Words = np.zeros((len(states), size // 32 + 1), np.int32)
+    asked: list[tuple[LLMatcher, int]] = []
+    first: dict[int, int] = {}
+    for i, place in enumerate(places):
+        if not isinstance(place, _Place):
+            continue
+        if place.known is not None:
+            words[i] = place.known
+        elif place.forced:
+            words[i, place.forced[0] // 32] = np.left_shift(1, place.forced[0] % 32, dtype=np.int32)
+        elif id(place) in first:
+            pass
+        else:
+            first[id(place)] = i
+            asked.append((place.matcher(), i))
+    if asked:
+        origins[0].executor.unsafe_compute_mask_ptr(asked, words.ctypes.data, words.shape[1] * 4, len(words))
+    for matcher, i in asked:
+        if matcher.is_error():
+            words[i] = 0
+    for i, place in enumerate(places):
+        words[i] = words[first.get(id(place), i)]
+    words[:, size // 32] &= ~np.left_shift(1, size % 32, dtype=np.int32)
+    return words

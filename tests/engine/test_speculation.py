@@ -1,0 +1,265 @@
+"""Speculation in the engine: what it may change, and what it costs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from decodery.decoding.params import GenerationParams
+from decodery.decoding.rows import FinishReason, TokenLogprobs
+from decodery.decoding.speculation import DraftModel, PromptLookup
+from decodery.decoding.strategy import ContrastiveDecoding, DoLa, Strategy
+from decodery.engine.engine import Engine
+from decodery.engine.request import Event
+from decodery.models.llama import Llama
+from tests.engine.runs import Job, make_engine
+from tests.models.tiny import tiny_model
+
+VOCAB = 97
+Outcome = tuple[tuple[int, ...], FinishReason | None, tuple[TokenLogprobs, ...]]
+
+
+@pytest.fixture(scope="module")
+def model() -> Llama:
+    return tiny_model(max_position_embeddings=1024)
+
+
+@pytest.fixture(scope="module")
+def drafter() -> Llama:
+    return tiny_model(seed=1, num_hidden_layers=1, max_position_embeddings=1024)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What became of jobs: for each the outcome of each of its streams, and all events."""
+
+    outcomes: list[list[Outcome]]
+    events: list[Event]
+    forwarded: int
+
+    @property
+    def drafted(self) -> int:
+        return sum(len(e.drafts) for e in self.events)
+
+    @property
+    def accepted(self) -> int:
+        return sum(e.accepted for e in self.events)
+
+
+def decode(engine: Engine, jobs: Sequence[Job], explain: int = 0, **extra: Any) -> Told:
+    """Run jobs to their end; integrity is checked at each step."""
+    ids = [engine.add(prompt, params, explain=explain, **extra) for prompt, params in jobs]
+    events: list[Event] = []
+    forwarded = 0
+    schedule = engine._scheduler.schedule
+
+    def counting(branches: Any) -> Any:
+        nonlocal forwarded
+        batch = schedule(branches)
+        forwarded += batch.length
+        return batch
+
+    engine._scheduler.schedule = counting  # type: ignore[method-assign]
+    while engine.has_work():
+        events += engine.step()
+        engine.check_integrity()
+    outcomes = []
+    for request, (_, params) in zip(ids, jobs, strict=True):
+        streams = []
+        for stream in range(params.streams):
+            own = [e for e in events if (e.request, e.stream) == (request, stream)]
+            tokens = tuple(t for e in own for t in e.tokens)
+            streams.append((tokens, own[-1].finish, tuple(p for e in own for p in e.logprobs)))
+        outcomes.append(streams)
+    return Told(outcomes, events, forwarded)
+
+
+def mixed_jobs(count: int = 100) -> list[Job]:
+    """Random requests, whose prompts repeat themselves, with all kinds of parameters."""
+    rng = random.Random(3)
+    variants: list[Callable[[], dict[str, Any]]] = [
+        lambda: {"temperature": 0},
+        lambda: {"temperature": 0, "repetition_penalty": rng.choice([1.1, 1.4])},
+        lambda: {"temperature": rng.uniform(0.05, 0.3)},
+        lambda: {"temperature": 0.5, "top_p": 0.8, "n": rng.randrange(1, 4)},
+        lambda: {"temperature": 0.3, "presence_penalty": 0.5, "frequency_penalty": 0.2},
+        lambda: {"temperature": 0, "no_repeat_ngram_size": rng.randrange(2, 4)},
+        lambda: {"temperature": 0.2, "stop_token_ids": rng.sample(range(VOCAB), 10), "min_tokens": 4},
+        lambda: {"temperature": 0, "logit_bias": {rng.randrange(VOCAB): 8.0}},
+        lambda: {"temperature": 0.4, "mirostat_mode": rng.choice([1, 2]), "mirostat_tau": 2.0},
+        lambda: {"temperature": 0, "guidance_scale": 1.5, "negative_prompt": (1, 2, 3)},
+        lambda: {"temperature": 0.1, "min_p": 0.1, "logit_bias": {rng.randrange(VOCAB): 12.0}, "n": 2},
+    ]
+    jobs: list[Job] = []
+    for i in range(count):
+        phrase = [rng.randrange(VOCAB) for _ in range(rng.randrange(1, 12))]
+        prompt = (phrase * 20)[: rng.randrange(1, 90)]
+        params = variants[i % len(variants)]()
+        logprobs = rng.choice([None, 0, 3])
+        jobs.append(
+            (prompt, GenerationParams(max_tokens=rng.randrange(4, 32), seed=i, logprobs=logprobs, **params))
+        )
+    return jobs
+
+
+def speculating(jobs: Sequence[Job], speculations: Sequence[Any]) -> list[Job]:
+    """The jobs with these speculations in turn."""
+    return [
+        (prompt, params.replace(speculate=speculations[i % len(speculations)]))
+        for i, (prompt, params) in enumerate(jobs)
+    ]
+
+
+@pytest.fixture(scope="module")
+def plain(model: Llama) -> list[list[Outcome]]:
+    return decode(make_engine(model, pages=2000), mixed_jobs()).outcomes
+
+
+LOOKUPS = (PromptLookup(), PromptLookup(max_ngram=1, num_tokens=3, adaptive=False), None)
+MODELS = (DraftModel("small"), DraftModel("small", num_tokens=7, adaptive=False), PromptLookup())
+
+
+@pytest.mark.parametrize("speculations", [LOOKUPS, MODELS], ids=["lookup", "model"])
+@pytest.mark.parametrize(
+    "limits",
+    [{"pages": 2000}, {"pages": 24, "token_budget": 16}, {"pages": 40}],
+    ids=["roomy", "16", "scarce"],
+)
+def test_matching_drafts_change_no_token_no_reason_and_no_logprob(
+    model: Llama,
+    drafter: Llama,
+    plain: list[list[Outcome]],
+    speculations: Sequence[Any],
+    limits: dict[str, Any],
+) -> None:
+    engine = make_engine(model, **limits)
+    told = decode(engine, speculating(mixed_jobs(), speculations), drafter=drafter)
+    assert told.outcomes == plain
+    assert told.accepted > 20
+    assert (engine.preemptions > 0) == (limits["pages"] < 2000)
+
+
+@pytest.mark.parametrize(
+    "strategy", [ContrastiveDecoding("small"), DoLa((0, 1))], ids=["contrastive", "dola"]
+)
+def test_strategies_that_contrast_may_speculate_too(model: Llama, drafter: Llama, strategy: Strategy) -> None:
+    jobs: list[Job] = [(prompt, params.replace(strategy=strategy)) for prompt, params in mixed_jobs(33)]
+    plain = decode(make_engine(model), jobs, amateur=drafter)
+    told = decode(make_engine(model), speculating(jobs, MODELS), amateur=drafter, drafter=model)
+    assert told.outcomes == plain.outcomes
+    assert told.accepted > 20
+
+
+def test_a_models_own_drafts_are_all_accepted(model: Llama, plain: list[list[Outcome]]) -> None:
+    # A draft model has no companion, and mirostat goes on from chosen tokens only.
+    which = [i for i, (_, p) in enumerate(mixed_jobs()) if not p.guided and not p.mirostat_mode]
+    jobs = speculating([mixed_jobs()[i] for i in which], [DraftModel("itself", num_tokens=5)])
+    told = decode(make_engine(model, pages=2000), jobs, drafter=model)
+    assert told.outcomes == [plain[i] for i in which]
+    assert told.drafted > 500
+    assert told.accepted == told.drafted
+
+
+@pytest.mark.parametrize(
+    "speculation", [PromptLookup(acceptance="rejection"), DraftModel("small", acceptance="rejection")]
+)
+def test_by_rejection_texts_repeat_and_do_not_depend_on_batch_mates(
+    model: Llama, drafter: Llama, speculation: Any, plain: list[list[Outcome]]
+) -> None:
+    jobs = speculating(mixed_jobs(45), [speculation])
+    together = decode(make_engine(model, pages=2000), jobs, drafter=drafter)
+    alone = [decode(make_engine(model), [job], drafter=drafter).outcomes[0] for job in jobs]
+    assert together.outcomes == alone
+    assert together.accepted > 20
+    for (_, params), outcome, expected in zip(jobs, alone, plain, strict=False):
+        assert not params.greedy or outcome == expected
+    assert alone != plain[:45]
+
+
+def test_an_event_tells_the_drafts_and_how_many_were_right(model: Llama) -> None:
+    params = GenerationParams(max_tokens=40, temperature=0, speculate=PromptLookup(num_tokens=6))
+    told = decode(make_engine(model), [([5, 6, 7, 8] * 6, params)], explain=4)
+    assert 0 < told.accepted < told.drafted
+    for event in told.events:
+        assert event.accepted <= len(event.drafts) <= 6
+        assert event.tokens[: event.accepted] == event.drafts[: event.accepted]
+        assert len(event.tokens) == event.accepted + 1
+        assert [c.token for c in event.considered] == list(event.tokens)
+
+
+@pytest.mark.parametrize(("speculation", "temperature"), [(PromptLookup(), 3.0), (DraftModel("wrong"), 0.0)])
+def test_drafts_that_always_fail_cost_little(model: Llama, speculation: Any, temperature: float) -> None:
+    # The prompt foretells tokens that are banned; the draft model knows nothing of the other's likeliest.
+    prompt = [1, 2, 3, 4] * 8
+    params = GenerationParams(
+        max_tokens=300,
+        seed=1,
+        temperature=temperature,
+        logit_bias=dict.fromkeys(range(5), -100.0),
+        frequency_penalty=0.3,
+    )
+    plain = decode(make_engine(model), [(prompt, params)])
+    wrong = tiny_model(seed=2, num_hidden_layers=1, max_position_embeddings=1024)
+    told = decode(make_engine(model), [(prompt, params.replace(speculate=speculation))], drafter=wrong)
+    assert told.outcomes == plain.outcomes
+    assert told.drafted - told.accepted <= 0.15 * 300
+    assert told.forwarded <= plain.forwarded + 0.15 * 300
+
+
+def test_text_that_repeats_takes_fewer_steps(model: Llama) -> None:
+    params = GenerationParams(max_tokens=200, temperature=0, logit_bias={7: 100.0})
+    told = decode(make_engine(model), [([7] * 10, params.replace(speculate=PromptLookup()))])
+    assert len(told.events) < 200 / 8
+
+
+@dataclass(frozen=True)
+class Literal:
+    """A grammar that allows one text only, from which up to `ahead` tokens are known at once."""
+
+    left: tuple[int, ...]
+    ahead: int
+
+    @property
+    def accepting(self) -> bool:
+        return not self.left
+
+    @property
+    def complete(self) -> bool:
+        return not self.left
+
+    @property
+    def forced(self) -> tuple[int, ...]:
+        # Not at every place: there the pipeline would choose.
+        return self.left[: self.ahead]
+
+    def after(self, token: int) -> Literal:
+        assert token == self.left[0], "the grammar is shown a token that it forbids"
+        return replace(self, left=self.left[1:])
+
+
+@pytest.mark.parametrize("ahead", [1, 5, 100])
+@pytest.mark.parametrize("speculate", [None, PromptLookup(), DraftModel("small")])
+@pytest.mark.parametrize("limits", [{}, {"token_budget": 16}])
+def test_what_a_grammar_forces_is_drafted_and_never_drawn(
+    model: Llama, drafter: Llama, ahead: int, speculate: Any, limits: dict[str, Any]
+) -> None:
+    rng = random.Random(0)
+    text = tuple(rng.randrange(VOCAB) for _ in range(50))
+    params = GenerationParams(max_tokens=60, n=2, seed=4, logprobs=1, speculate=speculate)
+    engine = make_engine(model, **limits)
+    told = decode(engine, [([1, 2, 3], params)], grammar=Literal(text, ahead), drafter=drafter)
+    for tokens, finish, logprobs in told.outcomes[0]:
+        assert (tokens, finish) == (text, "stop")
+        assert [p.token for p in logprobs] == list(text)
+    if ahead == 100:
+        assert len(told.events) == 4
+    assert all(c.forced for e in told.events for c in e.considered)
+    # The budget cuts what is forced too.
+    cut = decode(
+        engine, [([1, 2, 3], params.replace(max_tokens=20))], grammar=Literal(text, ahead), drafter=drafter
+    )
+    assert [(t, f) for t, f, _ in cut.outcomes[0]] == [(text[:20], "length")] * 2
