@@ -122,7 +122,7 @@ def cut_improbable(logits: Tensor, logprobs: Tensor, least: Sequence[float]) -> 
 
 
 def _cut_improbable(logits: Tensor, logprobs: Tensor, least: Tensor) -> None:
-    below_largest = (least - logprobs.amax(-1, keepdim=True))
+    below_largest = (least - logprobs.amax(-1, keepdim=True)).clamp_(max=0)
     cut_below(logits, logits.amax(-1, keepdim=True) + below_largest)
 
 

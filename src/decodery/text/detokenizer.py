@@ -67,7 +67,7 @@ class TextState:
         state, match = self._rules.matcher.read(self._matching, text)
         found = self._search(text if match is None else text[: match.end - 1])
         if found is not None:
-            return self._ended(text[: found.end], found.stop)
+            return self._ended(self._held + text[: found.end], found.stop)
         if match is not None:
             met = self._held + text[: match.end]
             return self._ended(
