@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from decodery import LLM, DecoderyError, GenerationParams, ParameterError, RequestError
+from decodery import LLM, BeamSearch, DecoderyError, GenerationParams, ParameterError, Regex, RequestError
 from decodery.decoding.rows import Row, Scores, Verdict
 from decodery.decoding.sampling import SamplingMethod
 from decodery.engine.request import Event
@@ -213,7 +213,7 @@ def test_a_closed_stream_leaves_nothing_behind(default_llm: LLM) -> None:
 
 BAD: list[tuple[Any, Any, str]] = [
     ("", None, "empty"),
-    (["fine", ""], None, "empty"),
+    ([""], None, "empty"),
     ([10**6], None, "token 1000000"),
     ("a " * 9000, None, "context holds 8192"),
     (["a", "b"], [GREEDY], "2 prompts and 1 params"),
@@ -234,6 +234,23 @@ def test_a_bad_request_is_one_line_and_nothing_is_left_behind(
     with pytest.raises((RequestError, ParameterError), match=match) as error:
         default_llm.generate(prompts, params)
     assert "\n" not in str(error.value)
+    assert not default_llm.engine.has_work()
+
+
+def test_one_bad_request_of_several_fails_alone(default_llm: LLM) -> None:
+    prompts: list[Any] = ["Once upon a time", "", [10**6], "Once upon a time", "x"]
+    params = [GREEDY.replace(max_tokens=4)] * 5
+    params[3] = params[3].replace(grammar=Regex("(unclosed"))
+    params[4] = params[4].replace(strategy=BeamSearch(2, force_words=("a phrase too long for it",)))
+    outputs = default_llm.generate(prompts, params)
+    (alone,) = default_llm.generate("Once upon a time", params[0])
+    assert outputs[0].error is None
+    assert outputs[0].completions[0].text == alone.completions[0].text
+    told = [output.error or "" for output in outputs[1:]]
+    for error, word in zip(told, ("empty", "token 1000000", "Regex", "force_words"), strict=True):
+        assert word in error
+        assert "\n" not in error
+    assert all(output.completions == [] for output in outputs[1:])
     assert not default_llm.engine.has_work()
 
 
@@ -268,7 +285,7 @@ def test_a_request_that_fails_midway_keeps_its_text_and_fails_alone(default_llm:
         verdict = judge(self, rows, scores)
         spent = [i for i, row in enumerate(rows) if row.generated == 4 and row.params.stop]
         kept = [s for s in verdict.survivors if s.parent not in spent]
-        return Verdict(kept, [(i, "made to fail") for i in spent])
+        return Verdict(kept, failures=[(i, "made to fail") for i in spent])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SamplingMethod, "judge", failing)

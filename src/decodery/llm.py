@@ -105,9 +105,10 @@ class LLM:
 
         A prompt is a text or a list of token ids. `params` is one for all or a list with one for each
         (default: what the checkpoint recommends). The `observer` is shown every choice of these prompts, with
-        so many `candidates`. `progress` draws a bar on stderr (default: on a terminal, for more than one
-        prompt). A bad request raises `ParameterError` or `RequestError` before anything runs when it is the
-        only one; among several it fails alone, and the error is in its output.
+        so many `candidates`; with 0, it is shown the tokens alone. `progress` draws a bar on stderr (default:
+        on a terminal, for more than one prompt). A bad request raises `ParameterError` or `RequestError`
+        before anything runs when it is the only one; among several it fails alone, and the error is in its
+        output.
         """
         listed = _listed(prompts)
         each = self._one_each(params, len(listed))
@@ -248,7 +249,7 @@ class LLM:
             grammar=beginning.state,
             amateur=None if amateur is None else self._seconds.named("amateur", amateur),
             drafter=None if drafter is None else self._seconds.named("DraftModel's model", drafter),
-            explain=0 if observer is None else max(candidates, 1),
+            explain=0 if observer is None else candidates,
         )
         text = prompt if isinstance(prompt, str) else None
         output = RequestOutput(text, ids, [], self.engine.seed_of(request))

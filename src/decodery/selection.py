@@ -14,7 +14,7 @@ from decodery.outputs import Completion, RequestOutput
 Completions = RequestOutput | Sequence[Completion]
 Utility = Callable[[str, str], float]
 
-_ORDERS = range(1, 6)
+_ORDERS = range(1, 7)
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,3 +142,46 @@ def test_a_file_that_cannot_be_written_is_one_line(decodery: Run, model: str, tm
     ran = decodery("explain", "abc", "-m", model, f"--html={tmp_path}", *FLAGS)
     assert (ran.status, ran.err.count("\n")) == (1, 1)
     assert "cannot be written" in ran.err
+
+
+BEAMS = ["--num-beams=3", "--num-return-sequences=2", "--max-tokens=4", "--ignore-eos", "--seed=1"]
+
+
+def test_beams_are_told_step_by_step(decodery: Run, model: str) -> None:
+    ran = decodery("explain", "abc", "-m", model, "--top=2", *BEAMS)
+    assert (ran.status, ran.err) == (0, "")
+    assert all(cell_len(line) <= 80 for line in ran.out.splitlines())
+    assert ran.out.count(" candidates\n") == 4
+    assert ran.out.count("beam 4 continues beam 2") == 1
+    assert ran.out.index("completion 1 of 2") < ran.out.index("completion 2 of 2")
+    assert ran.out.count(", score -") == 2
+
+
+def test_beams_in_json_lead_to_the_completions(decodery: Run, model: str) -> None:
+    found = decodery("explain", "abc", "-m", model, "--json", *BEAMS).json
+    paths: dict[int, list[int]] = {0: []}
+    ends = []
+    for step in found["beams"]:
+        grown = {c["beam"]: [*paths[c["parent"]], c["token_id"]] for c in step if c["fate"] == "kept"}
+        ends += [[*paths[c["parent"]], c["token_id"]] for c in step if c["fate"] == "finished"]
+        paths = grown
+    told = [completion["token_ids"] for completion in found["completions"]]
+    assert all(tokens in [*ends, *paths.values()] for tokens in told)
+    scores = [completion["score"] for completion in found["completions"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_the_tree_of_real_beams_marks_each_completion(decodery: Run, model: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.svg"
+    assert decodery("explain", "abc", "-m", model, f"--svg={file}", *BEAMS).status == 0
+    drawn = file.read_text(encoding="utf-8")
+    assert "returned as completion 1" in drawn
+    assert "returned as completion 2" in drawn
+
+
+def test_the_best_of_several_keep_their_own_steps(decodery: Run, model: str) -> None:
+    flags = ["--best-of=3", "--n=2", "--json", *FLAGS]
+    found = decodery("explain", "abc", "-m", model, *flags).json
+    assert len(found["completions"]) == 2
+    for completion in found["completions"]:
+        assert [step["token_id"] for step in completion["steps"]] == completion["token_ids"]

@@ -8,7 +8,7 @@ import pytest
 
 from decodery.llm import LLM
 from decodery.outputs import StreamEvent
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, write_model
 
 # A random model's bytes are seldom text; these parameters keep it to the tokens of letters.
 LETTERS = [f"--logit-bias={token}=100" for token in range(64, 90)]
@@ -149,3 +149,37 @@ def test_a_terminal_is_not_sent_control_characters(
     assert decodery("generate", "x", "-m", model).out == "a\x1b[2J\tb\n"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert decodery("generate", "x", "-m", model).out == "a\\x1b[2J\tb\n"
+
+
+def test_beams_are_written_with_their_scores(decodery: Run, model: str) -> None:
+    flags = [
+        "-m",
+        model,
+        "--num-beams=3",
+        "--num-return-sequences=2",
+        "--max-tokens=5",
+        "--ignore-eos",
+        *LETTERS,
+    ]
+    found = decodery("generate", "x", "--json", *flags).json["completions"]
+    assert len(found) == 2
+    assert found[0]["score"] >= found[1]["score"]
+    ran = decodery("generate", "x", *flags)
+    assert ran.out == "".join(completion["text"] + "\n" for completion in found)
+    assert ran.err.splitlines() == ["--- 1 of 2 ---", "--- 2 of 2 ---"]
+
+
+def test_the_best_of_several_are_written(decodery: Run, model: str) -> None:
+    flags = ["-m", model, "--best-of=4", "--n=2", "--seed=3", "--max-tokens=5", "--ignore-eos", *LETTERS]
+    texts = [c["text"] for c in decodery("generate", "x", "--json", *flags).json["completions"]]
+    assert decodery("generate", "x", *flags).out == "".join(text + "\n" for text in texts)
+
+
+def test_what_the_model_recommends_holds_unless_a_flag_says_otherwise(decodery: Run, tmp_path: Path) -> None:
+    model = write_model(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"do_sample": true, "top_k": 1, "temperature": 0.7}')
+    flags = ["generate", "x", "-m", model, "--max-tokens=5", "--ignore-eos", "--seed=2"]
+    greedy = decodery(*flags, "--strategy=greedy", "--json").json["completions"][0]["token_ids"]
+    assert decodery(*flags, "--json").json["completions"][0]["token_ids"] == greedy
+    free = decodery(*flags, "--top-k=0", "--temperature=3", "--json").json["completions"][0]["token_ids"]
+    assert free != greedy

@@ -15,6 +15,7 @@ import torch
 
 from decodery.decoding import pipeline
 from decodery.decoding.beam import Beam, BeamMethod
+from decodery.decoding.grammars import Choice
 from decodery.decoding.params import GenerationParams
 from decodery.decoding.strategy import BeamSearch
 from decodery.errors import ParameterError
@@ -47,15 +48,26 @@ def params_of(args: dict[str, Any]) -> GenerationParams:
     )
 
 
-@pytest.mark.parametrize(
-    "case",
-    [c for c in ORACLE if "num_beams" in c["args"]],
-    ids=lambda c: f"{c['name']}, {c['prompt']}",
-)
-def test_beams_are_the_oracles(default_llm: Any, case: dict[str, Any]) -> None:
-    (output,) = default_llm.generate([case["prompt_ids"]], params_of(case["args"]))
-    assert [c.token_ids for c in output.completions] == case["sequences"]
-    assert [c.score for c in output.completions] == pytest.approx(case["scores"], abs=1e-3)
+def test_beams_are_the_oracles_all_in_one_batch(default_llm: Any) -> None:
+    cases = [case for case in ORACLE if "num_beams" in case["args"]]
+    assert len(cases) == 11
+    outputs = default_llm.generate(
+        [case["prompt_ids"] for case in cases], [params_of(case["args"]) for case in cases]
+    )
+    for case, output in zip(cases, outputs, strict=True):
+        assert [c.token_ids for c in output.completions] == case["sequences"], case["name"]
+        assert [c.score for c in output.completions] == pytest.approx(case["scores"], abs=1e-3)
+
+
+def test_beams_write_what_a_grammar_allows(default_llm: Any) -> None:
+    texts = ("yes, it is", "no, it is not", "maybe")
+    params = GenerationParams(
+        max_tokens=12, grammar=Choice(texts), strategy=BeamSearch(5, num_return_sequences=4)
+    )
+    (output,) = default_llm.generate("Is the sky blue? The answer is:", params)
+    assert {c.text for c in output.completions} <= set(texts)
+    # A text may be spelled in several ways.
+    assert len({tuple(c.token_ids) for c in output.completions}) == 4
 
 
 @pytest.fixture(scope="module")
@@ -394,6 +406,12 @@ def test_the_kept_candidates_of_a_trace_are_the_next_steps_beams(strategy: BeamS
     assert fates["finished"]
     assert fates["pruned"]
     assert not search(row_of(strategy, 5, [3]), markov(12, seed=6)).verdicts[0].beams
+
+
+def test_xtc_tosses_a_coin_for_beams_too() -> None:
+    strategy = BeamSearch(3, sample=True)
+    row = row_of(strategy, 6, seed=1, xtc_probability=0.5, xtc_threshold=0.1)
+    assert len(search(row, markov(12, seed=6)).tokens) == 1
 
 
 def test_drawn_beams_depend_on_the_seed_alone() -> None:

@@ -114,8 +114,8 @@ def test_where_the_plausible_tokens_are_banned_it_is_judged_among_the_others() -
     expert = torch.log(torch.tensor([[0.9, 0.05, 0.04, 0.009, 0.001]])).repeat(3, 1)
     amateur = torch.log(torch.tensor([[0.9, 0.09, 0.007, 0.001, 0.002]])).repeat(3, 1)
     scores = Scores(expert, [(Run((), i),) for i in range(3)], assistant=amateur)
-    ban = {"temperature": 0, "min_tokens": 1, "stop_token_ids": [0]}
-    free, banned = row_of(0.1, 1.0, temperature=0), row_of(0.1, 1.0, **ban)
+    free = row_of(0.1, 1.0, temperature=0)
+    banned = row_of(0.1, 1.0, temperature=0, min_tokens=1, end_ids=[0])
     none = row_of(0.1, 1.0, logit_bias=dict.fromkeys(range(5), -math.inf))
     told = METHOD.logits(scores, [0, 1, 2], [free, banned, none])
     assert (told[0] > -math.inf).tolist() == [True, False, False, False, False]

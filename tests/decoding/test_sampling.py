@@ -5,8 +5,11 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from decodery.decoding.rows import Row, Scores, Verdict
+from decodery.decoding.mirostat import updated_mu
+from decodery.decoding.pipeline import process
+from decodery.decoding.rows import Row, Run, Scores, Verdict
 from decodery.decoding.sampling import SamplingMethod
+from decodery.decoding.speculation import PromptLookup
 from tests.decoding.rows import make_row, make_scores
 
 
@@ -110,3 +113,74 @@ def test_what_was_considered_tells_rank_entropy_and_what_was_cut() -> None:
 
 def test_nothing_is_considered_unless_asked() -> None:
     assert judge([make_row()], random_logits(1)).survivors[0].considered == ()
+
+
+@dataclass(frozen=True)
+class Literal:
+    """A grammar whose text is known ahead."""
+
+    left: tuple[int, ...]
+
+    @property
+    def accepting(self) -> bool:
+        return not self.left
+
+    @property
+    def complete(self) -> bool:
+        return not self.left
+
+    @property
+    def forced(self) -> tuple[int, ...]:
+        return self.left
+
+    def after(self, token: int) -> Literal:
+        assert token == self.left[0]
+        return Literal(self.left[1:])
+
+
+def test_what_the_grammar_forces_is_taken_whatever_is_likelier_and_told_like_a_choice() -> None:
+    row = replace(make_row(n=2, logprobs=1), grammar=Literal((3, 1, 2)), explain=2)
+    ((drafts,),) = SamplingMethod().propose([row]).branches
+    assert drafts == (3, 1, 2)
+    logits = random_logits(4, 6)
+    verdict = SamplingMethod().judge([row], Scores(logits, [(Run(drafts, 0),)]))
+    assert [s.row.streams for s in verdict.survivors] == [(0,), (1,)]
+    for survivor in verdict.survivors:
+        assert (survivor.row.tokens[1:].tolist(), survivor.finish) == ([3, 1, 2], "stop")
+        assert survivor.keep == 3
+        assert [c.forced for c in survivor.considered] == [True] * 3
+        logprobs = [p.logprob for p in survivor.logprobs]
+        assert logprobs == pytest.approx(
+            [float(logits.log_softmax(-1)[i, t]) for i, t in enumerate((3, 1, 2))]
+        )
+
+
+def test_lookups_continue_what_the_grammar_forces() -> None:
+    row = make_row([1, 2, 3, 4, 5], [1], speculate=PromptLookup(num_tokens=2), max_tokens=4)
+    row = replace(row, grammar=Literal((2, 3)))
+    assert SamplingMethod().propose([row]).branches == [((2, 3),)]
+    assert SamplingMethod().propose([replace(row, limit=20)]).branches == [((2, 3, 4, 5),)]
+    assert SamplingMethod().propose([replace(row, limit=8)]).branches == [((2,),)]
+
+
+def test_mirostat_moves_with_each_token_of_a_walk() -> None:
+    row = make_row(mirostat_mode=2, mirostat_tau=3.0, speculate=PromptLookup(acceptance="rejection"))
+    # The row's only likely tokens are those that were drafted.
+    logits = torch.full((3, 5), -3.0)
+    logits[range(3), [1, 2, 3]] = 6.0
+    (survivor,) = SamplingMethod().judge([row], Scores(logits, [(Run((1, 2), 0),)])).survivors
+    assert survivor.keep == 2
+    expected = row
+    for position, token in enumerate(survivor.row.tokens[1:]):
+        mu = updated_mu(expected, process(logits[position : position + 1], [expected])[0], token)
+        expected = replace(expected.after(token), mu=mu)
+    assert survivor.row.mu == expected.mu
+    assert judge([make_row()], random_logits(1)).survivors[0].row.mu is None
+
+
+def test_stages_tell_what_changed_the_choice() -> None:
+    row = make_row(temperature=0.5, top_k=3)
+    (survivor,) = judge([row, make_row()], random_logits(2), explain=3).survivors[:1]
+    (seen,) = survivor.considered
+    assert [(s.name, s.kept) for s in seen.stages] == [("temperature", 40), ("top_k", 3)]
+    assert not seen.forced

@@ -60,19 +60,18 @@ def test_a_lookup_equals_its_definition_on_random_texts() -> None:
 
 
 def test_drafts_grow_while_they_are_right_and_rest_when_they_fail() -> None:
-    pace, lengths = Pace(4), []
-    for drafted in (4, 8, 10):
-        pace = pace.after(drafted, drafted, 10)
-        lengths.append(pace.length)
-    assert lengths == [8, 10, 10]
-    assert pace.after(10, 3, 10) == Pace(4)
-    assert pace.after(10, 0, 10) == Pace(2)
-    pace = Pace(2).after(2, 0, 10)
+    assert Pace(2).after(2, 2, 10) == Pace(8)
+    assert Pace(4).after(4, 4, 10) == Pace(10)
+    assert Pace(10).after(1, 1, 10) == Pace(10)
+    assert Pace(10).after(10, 3, 10) == Pace(9)
+    assert Pace(3).after(3, 2, 10) == Pace(3)
+    assert Pace(10).after(10, 0, 10) == Pace(5)
+    pace = Pace(1).after(1, 0, 10)
     assert pace == Pace(0, rest=4, pause=8)
     assert pace.rested(3) == Pace(0, rest=1, pause=8)
     assert pace.rested(3).rested(1) == Pace(1, pause=8)
     assert Pace(1, pause=8).after(1, 0, 10) == Pace(0, rest=8, pause=16)
-    assert Pace(1, pause=8).after(1, 1, 10) == Pace(2)
+    assert Pace(1, pause=8).after(1, 1, 10) == Pace(4)
     for _ in range(20):
         pace = pace.rested(pace.rest).after(1, 0, 10)
     assert pace.rest == 64

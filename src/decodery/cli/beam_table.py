@@ -23,9 +23,9 @@ class BeamTable:
         self.tokenizer = tokenizer
         self.width = width
         self.top = top
-        self.label = min(max(width // 4, 8), 24)
-        # The beam numbers and marks take 11 cells, the two numbers 9 each, with gaps of one.
-        self.bar = max(width - self.label - 31, 3)
+        # The beams' numbers take 11 cells, the two scores and their gaps 21, the bar at least 3.
+        self.label = max(min(width // 4, width - 35, 24), 1)
+        self.bar = max(width - self.label - 32, 1)
 
     def legend(self) -> Text:
         """What the columns and marks mean."""
@@ -39,8 +39,9 @@ class BeamTable:
         ranked = sorted(candidates, key=lambda c: -c.score)
         best = ranked[0].score
         text = Text()
-        kept = sum(c.fate == "kept" for c in ranked)
-        text.append(f"{number:>3}  {kept} kept of {len(ranked)} candidates\n", "dim")
+        kept, ended = (sum(c.fate == fate for c in ranked) for fate in ("kept", "finished"))
+        told = f"{kept} kept" + (f", {ended} ended" if ended else "")
+        text.append(f"{number:>3}  {told} of {len(ranked)} candidates\n", "dim")
         for candidate in ranked:
             if candidate.fate != "pruned":
                 text.append(self._line(candidate, math.exp(max(candidate.score - best, -700.0))))

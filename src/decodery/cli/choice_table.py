@@ -36,9 +36,9 @@ class Table:
         """The choices of one step, of which the first is the `number`-th, and what became of its drafts."""
         text = Text()
         for place, considered in enumerate(step.considered):
+            text.append("\n" if place else "")
             text.append(self.step(number + place, considered, drafted=place < step.accepted))
         if step.drafts:
-            text.right_crop(1)
             text.append(self._drafts(step))
         return text
 

@@ -147,7 +147,7 @@ def _figures(completion: Completion, seconds: float) -> list[str]:
 def _wrapped(text: str, width: int) -> str:
     lines = []
     for line in text.strip("\n").splitlines() or [""]:
-        lines += _fold(line.expandtabs(4), width - 2) or [""]
+        lines += _fold(line.expandtabs(4).strip(), width - 2) or [""]
     return "".join(f"  {line}".rstrip() + "\n" for line in lines)
 
 

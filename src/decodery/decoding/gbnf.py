@@ -71,7 +71,7 @@ def rules_used(node: Node) -> Iterator[str]:
 
 
 def read_gbnf(text: str) -> dict[str, Node]:
-    """The rules of a grammar; its start is the rule `root`.
+    """The rules of a grammar; its start is the rule `root`. Ways that never come to an end are left out.
 
     ParameterError, with line and column, where the text is not GBNF; also when a rule is missing or defined
     twice, or when no text matches.
@@ -87,29 +87,43 @@ def read_gbnf(text: str) -> dict[str, Node]:
                 )
     if len(rules) > _MOST_RULES:
         raise ParameterError(f"Gbnf has more than {_MOST_RULES} rules: too many to be followed")
-    if "root" not in _with_texts(rules):
+    ending = _ending(rules)
+    if "root" not in ending:
         raise ParameterError("Gbnf matches no text: its root never comes to an end")
-    return rules
+    return {name: _pruned(node, ending) for name, node in rules.items() if name in ending}
 
 
-def _with_texts(rules: dict[str, Node]) -> set[str]:
+def _ending(rules: dict[str, Node]) -> set[str]:
     """The rules that match some text."""
     found: set[str] = set()
-
-    def some(node: Node) -> bool:
-        if isinstance(node, Rule):
-            return node.name in found
-        if isinstance(node, Chars):
-            return bool(node.ranges)
-        if isinstance(node, Repeat):
-            return node.low == 0 or some(node.item)
-        return (any if isinstance(node, Either) else all)(map(some, node.items))
-
     while True:
-        more = {name for name, node in rules.items() if name not in found and some(node)}
+        more = {name for name, node in rules.items() if name not in found and _ends(node, found)}
         if not more:
             return found
         found |= more
+
+
+def _ends(node: Node, ending: set[str]) -> bool:
+    if isinstance(node, Rule):
+        return node.name in ending
+    if isinstance(node, Chars):
+        return bool(node.ranges)
+    if isinstance(node, Repeat):
+        return node.low == 0 or _ends(node.item, ending)
+    return (any if isinstance(node, Either) else all)(_ends(item, ending) for item in node.items)
+
+
+def _pruned(node: Node, ending: set[str]) -> Node:
+    """A node that ends, without what in it never does."""
+    if isinstance(node, Either):
+        return Either(tuple(_pruned(item, ending) for item in node.items if _ends(item, ending)))
+    if isinstance(node, Sequence):
+        return Sequence(tuple(_pruned(item, ending) for item in node.items))
+    if isinstance(node, Repeat):
+        if node.high == 0 or not _ends(node.item, ending):
+            return Sequence(())
+        return Repeat(_pruned(node.item, ending), node.low, node.high)
+    return node
 
 
 def _chars(ranges: list[tuple[int, int]], *, negated: bool = False) -> Chars:

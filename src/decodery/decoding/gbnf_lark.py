@@ -67,8 +67,6 @@ def _written(node: Node, names: Mapping[str, str]) -> str:
         return f"({' '.join(_written(item, names) for item in node.items)})" if node.items else '""'
     if isinstance(node, Either):
         return f"({' | '.join(_written(item, names) for item in node.items)})"
-    if node.high == 0:
-        return '""'
     high = "" if node.high is None else node.high
     return f"({_written(node.item, names)}){{{node.low},{high}}}"
 

@@ -38,11 +38,12 @@ class Pace:
 
     def after(self, drafted: int, accepted: int, most: int) -> Pace:
         """The pace after `accepted` of `drafted` tokens were right; it stays within `most`."""
+        if accepted == drafted:
+            return Pace(min(max(self.length, 4 * drafted), most))
         if accepted:
-            length = max(self.length, 2 * drafted) if accepted == drafted else accepted + 1
-            return Pace(min(length, most))
-        if self.length >= 4:
-            return replace(self, length=self.length // 4)
+            return Pace(min(max(accepted + 1, self.length - 1), most))
+        if self.length > 1:
+            return replace(self, length=self.length // 2)
         return Pace(0, self.pause, min(2 * self.pause, _LONGEST_PAUSE))
 
     def rested(self, tokens: int) -> Pace:

@@ -36,7 +36,9 @@ def xtc(logits: Tensor, rows: Sequence[Row]) -> None:
 
 def coin(row: Row) -> float:
     """A uniform number in [0, 1) for the row's next token."""
-    low, high = draw_key(stream_seed(row.seed, row.streams[0]) ^ _SALT, len(row.tokens))
+    # Live beams stand for no stream; all of a request's share its coin.
+    stream = row.streams[0] if row.streams else 0
+    low, high = draw_key(stream_seed(row.seed, stream) ^ _SALT, len(row.tokens))
     return (((high & 0xFFFFFFFF) << 21) | ((low & 0xFFFFFFFF) >> 11)) / 2**53
 
 

@@ -75,7 +75,7 @@ class TextState:
             )
         shown = self._held + text
         cut = len(shown) - self._rules.matcher.depth(state)
-        read = text if self._rules.pattern is not None else ""
+        read = self._read_so_far + text if self._rules.pattern is not None else ""
         return TextState(shown[:cut], None, self._rules, left, shown[cut:], state, 0, read)
 
     def _search(self, text: str) -> Match | None:

@@ -160,21 +160,19 @@ def _token(story: Story, name: str, considered: Considered, piece: str, *, draft
     label = story.label(considered.token)
     # A token that ends inside a character has no text of its own yet.
     shown = [_visible(piece)] if piece else [element("i", label if label else "·")]
-    end = Markup("<br>") if piece.endswith("\n") else ""
-    link = element(
+    return element(
         "a",
         shown,
         href=f"#{name}",
         class_=f"t s{surprise(considered.before)}{marks}",
         title=f"{label}  {percent(considered.before)}",
     )
-    return joined([link, end])
 
 
 def _visible(piece: str) -> Markup:
     """Its text, in which line ends can be seen."""
     first, *others = piece.split("\n")
-    return joined([first, *(joined([element("i", "⏎"), line]) for line in others)])
+    return joined([first, *(joined([element("i", "⏎"), Markup("<br>"), line]) for line in others)])
 
 
 def _legend(*, drafted: bool, choices: list[Considered]) -> Markup:

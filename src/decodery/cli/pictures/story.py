@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 
 from decodery.decoding.params import GenerationParams
 from decodery.decoding.trace import BeamCandidate, Considered
@@ -76,6 +76,11 @@ class Story:
 
 
 def _shown(value: object) -> str:
+    """A value for a person; of an object, the fields that differ from its defaults."""
     if isinstance(value, tuple) and value and all(callable(item) for item in value):
         return ", ".join(getattr(item, "__name__", "a function") for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        given = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
+        told = ", ".join(f"{name}={_shown(item)}" for name, item in given.items())
+        return f"{type(value).__name__}({told})"
     return getattr(value, "__name__", repr(value)) if callable(value) else repr(value)

@@ -79,18 +79,19 @@ def grown(beams: Sequence[Sequence[BeamCandidate]], completions: Sequence[Comple
 
 
 def _mark_returned(tree: Tree, completions: Sequence[Completion]) -> None:
-    # A completion may end with or without the token that ended it.
     wanted = {tuple(c.token_ids): place for place, c in reversed(list(enumerate(completions)))}
     lengths = {len(tokens) for tokens in wanted}
+    found: set[int] = set()
     for index, node in enumerate(tree.nodes):
-        if node.pruned is not None or not lengths & {node.step, node.step + 1}:
+        ends = node.candidate.fate == "finished" or (node.pruned is None and node.step == tree.steps - 1)
+        if not ends or not lengths & {node.step, node.step + 1}:
             continue
         tokens = tuple(tree.tokens(index))
-        place = wanted.get(tokens)
-        if place is None and node.candidate.fate == "finished":
-            place = wanted.get(tokens[:-1])
-        if place is None or any(n.completion == place for n in tree.nodes):
+        # A completion may be told with or without the token that ended it.
+        place = wanted.get(tokens, wanted.get(tokens[:-1]))
+        if place is None or place in found:
             continue
+        found.add(place)
         node.completion = place
         for i in tree.path(index):
             tree.nodes[i].chosen = True

@@ -26,22 +26,25 @@ def tree_of(story: Story) -> Tree:
 
 def tree_svg(tree: Tree, story: Story) -> tuple[Markup, float]:
     """The drawing, `WIDTH` wide, and how tall it is."""
-    others = min(tree.lanes - tree.beams, OTHERS)
-    band = TOP + tree.beams * BEAM + others * SMALL + 26
-    drawing = _Drawing(tree, story, band)
-    bands = range(0, tree.steps, COLUMNS)
-    return joined([drawing.band(first) for first in bands]), band * len(bands)
+    drawing = _Drawing(tree, story)
+    return joined([drawing.band(first) for first in range(0, tree.steps, COLUMNS)]), drawing.tops[-1]
 
 
 class _Drawing:
-    def __init__(self, tree: Tree, story: Story, band: float) -> None:
+    """`tops` are where each band begins, and where the last one ends."""
+
+    def __init__(self, tree: Tree, story: Story) -> None:
         self.tree = tree
         self.story = story
-        self.height = band
+        self.tops = [0.0]
+        for first in range(0, tree.steps, COLUMNS):
+            lanes = [n.lane + 1 for n in tree.nodes if first <= n.step < first + COLUMNS]
+            others = min(max([*lanes, tree.beams]) - tree.beams, OTHERS + 1)
+            self.tops.append(self.tops[-1] + TOP + tree.beams * BEAM + others * SMALL + 18)
 
     def band(self, first: int) -> Markup:
         """The steps from `first` on, as far as they fit."""
-        top = first // COLUMNS * self.height
+        top = self.tops[first // COLUMNS]
         steps = range(first, min(first + COLUMNS, self.tree.steps))
         parts = [element("line", class_="rule", x1=0.0, x2=WIDTH, y1=top + 0.5, y2=top + 0.5)]
         for step in steps:
@@ -57,7 +60,7 @@ class _Drawing:
         for step in steps:
             hidden = sum(n.step == step and n.lane >= self.tree.beams + OTHERS for _, n in shown)
             if hidden:
-                y = top + self.height - 8
+                y = self._y(step, self.tree.beams + OTHERS) + 4
                 parts.append(line(self._x(step), y, f"and {hidden} more", kind="dim small"))
         return joined(parts)
 
@@ -66,7 +69,7 @@ class _Drawing:
 
     def _y(self, step: int, lane: int) -> float:
         """The middle of a lane."""
-        top = step // COLUMNS * self.height + TOP
+        top = self.tops[step // COLUMNS] + TOP
         if lane < self.tree.beams:
             return top + lane * BEAM + BEAM / 2
         return top + self.tree.beams * BEAM + (lane - self.tree.beams) * SMALL + SMALL / 2 + 4
