@@ -248,3 +248,17 @@ def test_the_files_beside_the_code_are_all_used() -> None:
         "page.js",
         "svg.css",
     }
+
+
+def test_what_ends_in_a_step_that_keeps_none_takes_the_lanes_of_beams() -> None:
+    last = (
+        BeamCandidate(0, D, -0.1, -0.7, "finished"),
+        BeamCandidate(0, A, -0.2, -0.8, "pruned"),
+        BeamCandidate(1, A, -1.0, -1.9, "finished"),
+    )
+    tree = grown([*BEAMS[:2], last], [LONG])
+    assert {tuple(tree.tokens(i)): n.lane for i, n in enumerate(tree.nodes) if n.step == 2} == {
+        (B, C, D): 0,
+        (B, D, A): 1,
+        (B, C, A): 2,
+    }

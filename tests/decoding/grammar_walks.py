@@ -3,19 +3,55 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from llguidance import LLTokenizer
 
 from decodery.decoding.grammar import Grammars, apply_grammar
+from decodery.decoding.grammars import Grammar
 from decodery.decoding.rows import GrammarState
 from tests.decoding.rows import make_row
 
 _PIECES = (
-    *('":', '", "', '{"', '"}', "[]", "}}", "true", "false", "null", '": ', "],", "12", "00", "-1", "0.", "e+"),
-    *("ab", "abc", "bc", "aa", " a", " the", "the", "an", "é", "ü", "日", "日本", "\n\n", "  ", ".*", "a.", "\\n"),
+    *(
+        '":',
+        '", "',
+        '{"',
+        '"}',
+        "[]",
+        "}}",
+        "true",
+        "false",
+        "null",
+        '": ',
+        "],",
+        "12",
+        "00",
+        "-1",
+        "0.",
+        "e+",
+    ),
+    *(
+        "ab",
+        "abc",
+        "bc",
+        "aa",
+        " a",
+        " the",
+        "the",
+        "an",
+        "é",
+        "ü",
+        "日",
+        "日本",
+        "\n\n",
+        "  ",
+        ".*",
+        "a.",
+        "\\n",
+    ),
     *("name", '"name', "red", "green", "blue", "b", "items", "value"),
 )
 PIECES = [bytes([b]) for b in range(256)] + [piece.encode() for piece in dict.fromkeys(_PIECES)]
@@ -33,8 +69,11 @@ class _Small:
     special_token_ids = (END, TURN)
     tokens = (*TOKENS, b"")
 
+    def __init__(self, spelling: Callable[[str], list[int]]) -> None:
+        self._spelling = spelling
+
     def __call__(self, text: str) -> list[int]:
-        return spell(text)
+        return self._spelling(text)
 
 
 def spell(text: str) -> list[int]:
@@ -51,7 +90,9 @@ def unspell(tokens: Sequence[int]) -> str:
     return b"".join(TOKENS[token] for token in tokens if token < END).decode()
 
 
-GRAMMARS = Grammars(LLTokenizer(_Small()))  # type: ignore[arg-type]
+GRAMMARS = Grammars(LLTokenizer(_Small(spell)))  # type: ignore[arg-type]
+# What is forced is forced byte by byte.
+BYTEWISE = Grammars(LLTokenizer(_Small(lambda text: list(text.encode()))))  # type: ignore[arg-type]
 
 
 def allowed(state: GrammarState, *, end_ids: Sequence[int] = ()) -> set[int]:
@@ -72,22 +113,14 @@ def after(state: GrammarState, tokens: Sequence[int]) -> GrammarState:
     return state
 
 
-def matches(state: GrammarState, text: str) -> bool:
-    """Whether the mask lets this text through, byte by byte or as the model would write it, to an end."""
-    results = set()
-    for tokens in (text.encode(), spell(text)):
-        here = state
-        for token in tokens:
-            if here.forced:
-                # Other spellings than the forced one are shut out; its first bytes are what counts.
-                break
-            if token not in allowed(here):
-                results.add(False)
-                break
-            here = here.after(token)
-        else:
-            results.add(here.accepting)
-    return results == {True} or (not results and True in results)
+def matches(grammar: Grammar, text: str) -> bool:
+    """Whether the mask lets a text through, one byte at a time, to where it may end."""
+    state = BYTEWISE.compile(grammar)
+    for byte in text.encode():
+        if byte not in allowed(state):
+            return False
+        state = state.after(byte)
+    return state.accepting
 
 
 def walk(

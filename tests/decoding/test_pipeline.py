@@ -108,6 +108,19 @@ def test_top_k_ties_with_more_tokens_than_a_shortlist_holds() -> None:
     assert (process(logits, rows) > -torch.inf).sum(-1).tolist() == [100, 40, 3]
 
 
+@pytest.mark.parametrize(
+    "later",
+    [{"watermark": Watermark()}, {"mirostat_mode": 1, "mirostat_tau": 1.5}, {"typical_p": 0.6}],
+    ids=str,
+)
+def test_what_follows_top_k_is_as_if_it_came_alone(later: dict[str, Any]) -> None:
+    logits = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0)) * 3
+    both = process(logits, [make_row(top_k=20, **later)] * 2)
+    cut = process(logits, [make_row(top_k=20)] * 2)
+    assert torch.equal(both, process(cut, [make_row(**later)] * 2))
+    assert not torch.equal(both, cut)
+
+
 @pytest.mark.parametrize("spread", [0.0, 0.3, 8.0])
 @pytest.mark.parametrize("mass", [0.1, 0.9, 0.999])
 def test_top_p_keeps_exactly_the_nucleus_of_a_full_sort(spread: float, mass: float) -> None:

@@ -65,7 +65,13 @@ def test_what_a_grammar_allows_is_counted(monkeypatch: pytest.MonkeyPatch) -> No
 def test_explaining_changes_no_bit_and_touches_no_other_row() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4, 3000, generator=generator) * 3
-    params: dict[str, Any] = {"temperature": 0.7, "top_k": 30, "top_p": 0.9, "typical_p": 0.8, "repetition_penalty": 1.2}
+    params: dict[str, Any] = {
+        "temperature": 0.7,
+        "top_k": 30,
+        "top_p": 0.9,
+        "typical_p": 0.8,
+        "repetition_penalty": 1.2,
+    }
     rows = [make_row([1, 2], seed=i, **params) for i in range(4)]
     plain = process(logits, rows)
     explained = [replace(row, explain=3 * (i == 2)) for i, row in enumerate(rows)]

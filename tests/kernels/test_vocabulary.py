@@ -103,3 +103,15 @@ def test_entropy_counts_impossible_tokens_as_nothing() -> None:
     torch.testing.assert_close(
         entropy(one)[:, 0].double(), torch.special.entr(one.double().exp()).sum(-1), rtol=1e-5, atol=1e-5
     )
+
+
+def test_the_entropy_of_a_row_does_not_depend_on_the_others_with_more_threads_either() -> None:
+    logprobs = _logits(7, 50021).log_softmax(-1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        together = entropy(logprobs)
+        alone = torch.cat([entropy(logprobs[i : i + 1]) for i in range(7)])
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(together, alone)

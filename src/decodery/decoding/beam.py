@@ -163,11 +163,12 @@ def _take_turn(searches: Sequence[_Search], turn: int, scores: Scores) -> None:
     raw = guided(scores, positions, rows)
     logprobs = raw.log_softmax(-1)
     sizes = [len(s.groups[turn].rows) for s in taking]
-    for search, part in zip(taking, logprobs.split(sizes), strict=True):
+    for search, part in zip(taking, torch.split(logprobs, sizes), strict=True):
         taken = [token for group in search.groups[:turn] for token in _taken(group, search.row.end_ids)]
         keep_apart(part, taken, search.groups[turn].strategy.diversity_penalty)
     processed = process(logprobs, rows)
-    for search, part, before in zip(taking, processed.split(sizes), raw.split(sizes), strict=True):
+    parts = torch.split(processed, sizes)
+    for search, part, before in zip(taking, parts, torch.split(raw, sizes), strict=True):
         group = search.groups[turn]
         # A row that holds a NaN has it as its largest.
         if not bool(part.amax(-1).isnan().any()):

@@ -29,6 +29,7 @@ class Grammars:
 
     def __init__(self, tokenizer: LLTokenizer) -> None:
         self._tokenizer = tokenizer
+        self._size = tokenizer.vocab_size - 1
         self._executor = LLExecutor()
         # Servers see the same few grammars again and again.
         self._compiled = lru_cache(maxsize=64)(self._compile)
@@ -56,26 +57,29 @@ class Grammars:
         return Healed(list(prompt[:-1]), state, len(text))
 
     def _healable(self, prompt: Sequence[int]) -> str:
-        if len(prompt) < 2 or prompt[-1] >= self._tokenizer.vocab_size:
-            return ""
-        if self._tokenizer.is_special_token(prompt[-1]):
+        """The text of a prompt's last token, if it is text and not all of the prompt."""
+        if len(prompt) < 2 or prompt[-1] >= self._size or self._tokenizer.is_special_token(prompt[-1]):
             return ""
         try:
-            return self._tokenizer.decode_bytes([prompt[-1]]).decode()
+            text = self._tokenizer.decode_bytes([prompt[-1]]).decode()
         except UnicodeDecodeError:
             return ""
+        # So the library spells an id without a token.
+        return "" if text == f"<[{prompt[-1]}]>" else text
 
     def _compile(self, grammar: Grammar | None, prefix: str) -> _Place:
         name = "token_healing" if grammar is None else type(grammar).__name__
-        source = None if grammar is None else source_of(grammar)
         try:
+            source = None if grammar is None else source_of(grammar)
             form = source if source is not None and not prefix else after_text(prefix, source)
             matcher = LLMatcher(self._tokenizer, form, log_level=0, limits=LIMITS)
+        except ParameterError:
+            raise
         except ValueError as error:
-            raise ParameterError(f"{name} cannot be followed: {error}") from None
+            raise refusal(name, str(error)) from None
         if matcher.is_error():
             raise refusal(name, matcher.get_error())
-        origin = _Origin(matcher, self._tokenizer, self._executor, self._tokenizer.vocab_size - 1)
+        origin = _Origin(matcher, self._tokenizer, self._executor, self._size)
         start = _Place(origin, _Line(matcher.deep_copy(), [], shared=True))
         if not start.allowed().any():
             only = "only the empty text" if start.accepting else "no text that this vocabulary can spell"

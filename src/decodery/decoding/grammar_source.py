@@ -19,7 +19,7 @@ LIMITS = LLParserLimits(verbose_errors=False)
 
 # Between JSON's tokens: a space or two, or a line break with its indentation. Without a bound a model can
 # write white space until its budget is spent. A schema's own "x-guidance" goes before it.
-_SPACE = {"whitespace_pattern": r"(?: {1,2}|\r?\n[ \t]{0,40})"}
+_SPACE: Any = {"whitespace_pattern": r"(?: {1,2}|\r?\n[ \t]{0,40})"}
 
 # The library descends into rules and references by recursion, and there is no way back from its stack's end.
 _MOST_RULES = 1000
@@ -101,7 +101,12 @@ def _lark(text: str) -> str:
 def _schema(schema: Any) -> str:
     if _depth(schema) > _DEEPEST:
         raise ParameterError(f"JsonSchema is nested more than {_DEEPEST} deep, its $refs followed")
-    return LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=_SPACE)  # type: ignore[typeddict-item]
+    if schema is False:
+        raise ParameterError("JsonSchema matches no text: the schema is false")
+    content = {} if schema is True else schema
+    own = content.get("x-guidance", {})
+    spaced = isinstance(own, dict) and ("whitespace_flexible" in own or "whitespace_pattern" in own)
+    return LLMatcher.grammar_from_json_schema(json.dumps(content), defaults={} if spaced else _SPACE)
 
 
 def _depth(schema: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -61,7 +62,7 @@ class Hypotheses:
 def normalised(total: float, length: int, penalty: float) -> float:
     """A sum of log-probabilities divided by the generated length to the power `penalty` (Wu et al. 2016,
     section 7, without its constant)."""
-    return total / float(length) ** penalty
+    return total / math.pow(length, penalty)
 
 
 def endings(parent: int, groups: Iterable[Hypotheses], streams: int) -> list[Ending]:

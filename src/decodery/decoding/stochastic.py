@@ -128,7 +128,8 @@ def _race(members: list[int], rows: Sequence[Row], logprobs: Tensor) -> _Race:
     size = strategy.num_beams
     children = [child for i in members for child in _children(i, rows[i], logprobs[i], size)]
     ended = _prefix(rows[members[0]]).ended
-    best = sorted([*children, *ended], key=lambda one: -one.perturbed)[:size]
+    everyone: list[_Child | _Ended] = [*children, *ended]
+    best = sorted(everyone, key=lambda one: -one.perturbed)[:size]
     return _Race(
         members,
         size,

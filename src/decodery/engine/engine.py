@@ -235,7 +235,7 @@ class Engine:
             if request.id in failed:
                 continue
             grown.setdefault(request.id, []).extend(self._advance(branches, survivors))
-            events += [_event(request, len(row.tokens), s) for s in survivors if s.row.streams]
+            events += [_event(request, len(row.tokens), s) for s in survivors if _tells(s, row)]
         events += [
             Event(
                 requests[e.parent].id,
@@ -345,6 +345,12 @@ def _ids(phrase: str | tuple[int, ...]) -> tuple[int, ...]:
     if isinstance(phrase, str):
         raise ParameterError("negative_prompt is a text: an engine takes token ids")
     return phrase
+
+
+def _tells(survivor: Survivor, parent: Row) -> bool:
+    """Whether there is something to say of a survivor: it stands for a stream, and has grown or ended."""
+    grown = len(survivor.row.tokens) > len(parent.tokens)
+    return bool(survivor.row.streams) and (grown or survivor.finish is not None)
 
 
 def _event(request: Request, known: int, survivor: Survivor) -> Event:

@@ -40,21 +40,22 @@ class Limits:
         """
         longest = self.context_length + (0 if params.strategy.runs_last else 1)
         if params.guided:
-            longest = min(longest, prompt + self.context_length + 1 - _negative(params))
+            longest = min(longest, prompt + longest - _negative(params))
         if params.max_length is not None:
             longest = min(longest, params.max_length)
         if params.max_tokens is not None:
             return min(prompt + params.max_tokens, longest)
         shared = prompt // PAGE_SIZE
-        width = params.width * (2 if params.guided else 1)
-        room = (self.pages - shared - pages_for(_negative(params))) // width
-        return min(longest, max((room + shared) * PAGE_SIZE, prompt) + 1)
+        sides = 2 if params.guided else 1
+        forks = params.width if params.strategy.runs_last else 0
+        width = 1 if forks else params.width
+        room = (self.pages - shared - pages_for(_negative(params)) - forks * sides) // (width * sides)
+        return min(longest, max((room + shared) * PAGE_SIZE, prompt) + (0 if _ahead(params) else 1))
 
     def pages_needed(self, prompt: int, params: GenerationParams) -> int:
         """The most pages that the request holds when it runs alone."""
         limit = self.token_limit(prompt, params)
-        ahead = params.strategy.runs_last or params.speculate is not None
-        generated = min(limit if ahead else limit - 1, self.context_length) - prompt
+        generated = min(limit if _ahead(params) else limit - 1, self.context_length) - prompt
         needed = self._pages(prompt, generated, params)
         if params.guided:
             needed += self._pages(_negative(params), generated, params)
@@ -62,10 +63,18 @@ class Limits:
 
     def _pages(self, prompt: int, generated: int, params: GenerationParams) -> int:
         total = pages_for(prompt + generated)
+        if params.strategy.runs_last:
+            # Its forks live for one step and differ in their last page.
+            return total + params.width
         # After a preemption, only the prefix cache lets sequences share the prompt's pages again.
         alone = params.width == 1 or self.prefix_cache
         shared = min(prompt // PAGE_SIZE, total) if alone else 0
         return shared + params.width * (total - shared)
+
+
+def _ahead(params: GenerationParams) -> bool:
+    """Whether even the last token may be computed."""
+    return params.strategy.runs_last or params.speculate is not None
 
 
 def _negative(params: GenerationParams) -> int:

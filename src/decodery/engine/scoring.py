@@ -94,10 +94,7 @@ class Scorer:
             hidden=hidden[torch.tensor(indices, device=hidden.device)]
             if any(n.hidden for n in needs)
             else None,
-            layers={
-                layer: self._runner.logits(self._states.layers[layer], indices)
-                for layer in sorted({layer for n in needs for layer in n.layers})
-            },
+            layers=self._layers(sorted({layer for n in needs for layer in n.layers}), indices),
             assistant=_assistant_logits(group, logits) if any(n.assistant for n in needs) else None,
             context=self._context(group),
         )
@@ -113,6 +110,14 @@ class Scorer:
                 start += len(chunk.drafts) + fresh
             runs.append(tuple(found))
         return runs
+
+    def _layers(self, layers: Sequence[int], indices: list[int]) -> dict[int, Tensor]:
+        """The logits read off after each layer, of one product."""
+        if not layers:
+            return {}
+        hidden = torch.cat([self._states.layers[layer][indices] for layer in layers])
+        logits = self._runner.logits(hidden, list(range(len(hidden))))
+        return dict(zip(layers, torch.split(logits, len(indices)), strict=True))
 
     def _context(self, group: Judged) -> dict[int, Tensor]:
         context = {}

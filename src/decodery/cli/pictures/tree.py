@@ -61,13 +61,15 @@ def grown(beams: Sequence[Sequence[BeamCandidate]], completions: Sequence[Comple
     for number, step in enumerate(beams):
         best = max((c.score for c in step), default=0.0)
         after: dict[int, int] = {}
-        below = width
-        for candidate in sorted(step, key=lambda c: -c.score):
+        # A step that keeps none leaves the beams' lanes to those that ended.
+        below = width if any(c.fate == "kept" for c in step) else 0
+        for candidate in sorted(step, key=lambda c: (below == 0 and c.fate == "pruned", -c.score)):
             if candidate.fate == "kept" and candidate.beam is not None:
                 lane = candidate.beam
                 after[lane] = len(nodes)
             else:
-                lane, below = below, below + 1
+                lane = max(below, width) if candidate.fate == "pruned" else below
+                below = lane + 1
             pruned = number + 1 if candidate.fate == "pruned" else None
             share = math.exp(max(candidate.score - best, -700.0))
             nodes.append(Node(number, lane, living.get(candidate.parent), candidate, share, pruned=pruned))

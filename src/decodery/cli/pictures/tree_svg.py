@@ -120,14 +120,15 @@ class _Drawing:
             parts.append(line(x + 8, y + 11, numbers, kind="dim small"))
         elif node.candidate.fate == "finished":
             parts.append(element("rect", class_="box", x=x, y=y - 8, width=BOX + 16, height=16, rx=8))
-            parts.append(line(x + 8, y + 4, fitted(label, 7), kind="small strong"))
+            star = "" if node.completion is None else f"★{node.completion + 1} "
+            parts.append(line(x + 8, y + 4, fitted(star + label, 10), kind="small strong"))
             parts.append(line(x + BOX + 10, y + 4, f"{self._score(node)}", kind="small", anchor="end"))
         else:
             parts.append(line(x + 2, y + 4, "✕", kind="small cross"))
             parts.append(line(x + 14, y + 4, fitted(label, 8), kind="small"))
             parts.append(line(x + BOX, y + 4, f"{node.candidate.score:.2f}", kind="small", anchor="end"))
-        if node.completion is not None:
-            parts.append(self._flag(node, x, y, kept=kept))
+        if kept and node.completion is not None:
+            parts.append(self._flag(node, x, y))
         elif kept and node.pruned is not None:
             parts.append(line(x + BOX - 6, y - 1, f"✕{node.pruned}", kind="small cross", anchor="end"))
         return element(
@@ -139,16 +140,15 @@ class _Drawing:
             tabindex=0,
         )
 
-    def _flag(self, node: Node, x: float, y: float, *, kept: bool) -> Markup:
-        """The number of the completion that ends here, and its final score if that is not shown already."""
-        right, top = (x + BOX - 8, y - 22) if kept else (x + BOX + 8, y - 13)
-        score = f" {self._score(node)}" if kept else ""
-        text = f"★{(node.completion or 0) + 1}{score}"
+    def _flag(self, node: Node, x: float, y: float) -> Markup:
+        """The number and the final score of the completion that ends here."""
+        text = f"★{(node.completion or 0) + 1} {self._score(node)}"
         width = len(text) * 6.2 + 8
+        left, top = x + BOX - width, y - 24
         return joined(
             [
-                element("rect", class_="flag", x=right + 8 - width, y=top, width=width, height=13, rx=6.5),
-                line(right + 8 - width / 2, top + 10, text, kind="flagged", anchor="middle"),
+                element("rect", class_="flag", x=left, y=top, width=width, height=13, rx=6.5),
+                line(left + width / 2, top + 10, text, kind="flagged", anchor="middle"),
             ]
         )
 
