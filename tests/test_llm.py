@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from decodery import LLM, BeamSearch, DecoderyError, GenerationParams, ParameterError, Regex, RequestError
 from decodery.decoding.rows import Row, Scores, Verdict
@@ -297,6 +298,24 @@ def test_a_request_that_fails_midway_keeps_its_text_and_fails_alone(default_llm:
     assert bad.completions[0].text == default_llm.tokenizer.decode(free.token_ids[:4])
     assert good.completions[0].text == free.text
     assert not engine.has_work()
+
+
+def test_a_function_that_fails_ends_its_own_request_alone(default_llm: LLM) -> None:
+    def failing(ids: list[int], logits: Tensor) -> Tensor:
+        return logits if len(ids) < 6 else logits[:5]
+
+    def refusing(ids: list[int]) -> bool:
+        raise KeyError("no")
+
+    good = GREEDY.replace(max_tokens=5)
+    each = [good, good.replace(logits_processors=failing), good.replace(stop_when=refusing), good]
+    outputs = default_llm.generate(["Once upon a time"] * 4, each)
+    assert [output.error is None for output in outputs] == [True, False, False, True]
+    assert outputs[0].completions[0].token_ids == outputs[3].completions[0].token_ids
+    assert "failing returned" in (outputs[1].error or "")
+    assert outputs[1].completions[0].token_ids == outputs[0].completions[0].token_ids[:2]
+    assert "stop_when failed" in (outputs[2].error or "")
+    assert not default_llm.engine.has_work()
 
 
 def test_a_bar_counts_the_prompts_and_leaves_the_output_alone(

@@ -21,3 +21,11 @@ class CheckpointError(ModelError):
 
 class RequestError(DecoderyError, ValueError):
     """A request can never run here: its prompt is empty, too long, or does not fit the memory."""
+
+
+class CallbackError(ParameterError):
+    """A function that a request brought along failed; `request` is the one to end."""
+
+    def __init__(self, message: str, request: int) -> None:
+        super().__init__(message)
+        self.request = request

@@ -157,10 +157,13 @@ class LLM:
         collector = self._collectors[request]
         try:
             yield StreamEvent(0, "", ())
-            while not collector.done:
-                self._step()
+            while True:
+                # Another stream's steps may have brought some of it.
                 while collector.pending and params.best_of is None:
                     yield collector.pending.popleft()
+                if collector.done:
+                    break
+                self._step()
             if params.best_of is not None and collector.output.error is None:
                 # Which are the best is known at the end only.
                 for c in _finished(collector).completions:

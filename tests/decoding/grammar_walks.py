@@ -100,11 +100,19 @@ def allowed(state: GrammarState, *, end_ids: Sequence[int] = ()) -> set[int]:
     return allowed_in([state], end_ids=end_ids)[0]
 
 
-def allowed_in(states: Sequence[GrammarState | None], *, end_ids: Sequence[int] = ()) -> list[set[int]]:
+def allowed_in(
+    states: Sequence[GrammarState | None], *, end_ids: Sequence[int] = (), size: int = SIZE
+) -> list[set[int]]:
+    """The same for several rows in one call."""
     rows = [replace(make_row(end_ids=end_ids), grammar=state) for state in states]
-    logits = torch.zeros(len(rows), SIZE)
+    logits = torch.zeros(len(rows), size)
     apply_grammar(logits, rows)
     return [set((row > -1).nonzero().flatten().tolist()) for row in logits]
+
+
+def allowed_tokens(state: GrammarState | None, size: int) -> set[int]:
+    """The possible tokens of a vocabulary of this size."""
+    return allowed_in([state], size=size)[0]
 
 
 def after(state: GrammarState, tokens: Sequence[int]) -> GrammarState:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
@@ -97,9 +98,7 @@ CONSTRUCTS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("text", "good", "bad"), CONSTRUCTS, ids=[c[0].split("\n")[0][9:] for c in CONSTRUCTS]
-)
+@pytest.mark.parametrize(("text", "good", "bad"), CONSTRUCTS, ids=[c[0].splitlines()[0] for c in CONSTRUCTS])
 def test_each_construct_means_what_it_means_in_gbnf(text: str, good: list[str], bad: list[str]) -> None:
     for example in good:
         assert matches(Gbnf(text), example), example
@@ -153,7 +152,8 @@ def test_random_grammars_let_through_what_they_match(part: int) -> None:
             rules = read_gbnf(text)
             start = GRAMMARS.compile(Gbnf(text))
         except ParameterError as refused:
-            assert re_empty(str(refused))
+            if not re.search("matches no text|only the empty text", str(refused)):
+                raise
             continue
         tokens, state = walk(start, source, most=12)
         if state.accepting:
@@ -170,10 +170,6 @@ def test_terminals_are_used_where_they_are_harmless_and_only_there(monkeypatch: 
     monkeypatch.setattr(gbnf_lark, "munch_is_harmless", lambda rules, terminals: True)
     # Under another name, since grammars are compiled once: the blanks swallow the line's end.
     assert not matches(Gbnf(ARITHMETIC + "\n"), "x=y\n")
-
-
-def re_empty(message: str) -> bool:
-    return "matches no text" in message or "only the empty text" in message
 
 
 def random_gbnf(source: random.Random) -> str:
@@ -196,7 +192,7 @@ def random_node(source: random.Random, names: list[str], depth: int = 0) -> str:
 
 
 def accepts(rules: dict[str, Node], text: str) -> bool:
-    """Whether a grammar matches a text, by growing for each rule and place the set of places where it ends."""
+    """Whether a grammar matches a text, by growing the places where each rule ends that begins at a place."""
     table: dict[tuple[str, int], set[int]] = {("root", 0): set()}
 
     def ends(node: Node, at: int) -> set[int]:

@@ -25,7 +25,9 @@ def make_engine(
 def run(engine: Engine, jobs: Sequence[Job]) -> list[list[list[int]]]:
     """For each job the tokens of each of its streams; integrity is checked at each step."""
     ids = [engine.add(prompt, params) for prompt, params in jobs]
-    tokens = {(i, stream): list[int]() for i, (_, p) in zip(ids, jobs, strict=True) for stream in range(p.streams)}
+    tokens: dict[tuple[int, int | None], list[int]] = {
+        (i, stream): [] for i, (_, p) in zip(ids, jobs, strict=True) for stream in range(p.streams)
+    }
     open_streams = set(tokens)
     while engine.has_work():
         for event in engine.step():

@@ -342,7 +342,7 @@ class Reshuffling:
 
 
 class LookingAhead:
-    """Greedy by its likeliest tokens' forks: runs the two likeliest, keeps the likelier, which is computed then."""
+    """Greedy by forks: runs the two likeliest tokens and keeps the likelier, which is computed then."""
 
     def needs(self, params: GenerationParams) -> Needs:
         return Needs(hidden=True, context=True)
@@ -351,7 +351,8 @@ class LookingAhead:
         raise AssertionError("nobody asked for more drafts")
 
     def propose(self, rows: Sequence[Row]) -> Proposal:
-        return Proposal([tuple((t,) for t in row.state) if isinstance(row.state, tuple) else ((),) for row in rows])
+        states = [row.state for row in rows]
+        return Proposal([tuple((t,) for t in s) if isinstance(s, tuple) else ((),) for s in states])
 
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
         survivors = []

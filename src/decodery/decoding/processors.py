@@ -17,7 +17,7 @@ from torch import Tensor
 from decodery.decoding.checks import COLDEST
 from decodery.decoding.params import GenerationParams
 from decodery.decoding.rows import Row
-from decodery.errors import ParameterError
+from decodery.errors import CallbackError
 from decodery.kernels.vocabulary import entropy
 
 
@@ -111,7 +111,7 @@ def logit_bias(logits: Tensor, rows: Sequence[Row]) -> None:
 def custom(logits: Tensor, rows: Sequence[Row]) -> None:
     """Apply the row's own functions in their order.
 
-    Raises `ParameterError` where one fails or returns anything but numbers `[vocab]`.
+    Raises `CallbackError` where one fails or returns anything but numbers `[vocab]`.
     """
     for logit, row in zip(logits, rows, strict=True):
         for function in row.params.logits_processors:
@@ -119,23 +119,24 @@ def custom(logits: Tensor, rows: Sequence[Row]) -> None:
             try:
                 result = function(row.tokens.tolist(), logit)
             except Exception as error:
-                raise ParameterError(f"logits_processors: {name} failed: {error!r}") from error
-            logit.copy_(_checked(name, result, logit))
+                fault = f"logits_processors: {name} failed: {error!r}"
+                raise CallbackError(fault, row.request) from error
+            fault = _fault(result, logit)
+            if fault:
+                raise CallbackError(f"logits_processors: {name} returned {fault}", row.request)
+            logit.copy_(result)
 
 
-def _checked(name: str, result: object, logit: Tensor) -> Tensor:
+def _fault(result: object, logit: Tensor) -> str:
+    """What is wrong with the logits that a function returned, or nothing."""
     if not isinstance(result, Tensor):
-        raise ParameterError(
-            f"logits_processors: {name} returned {type(result).__name__}; return a tensor of logits"
-        )
+        return f"{type(result).__name__}; return a tensor of logits"
     if result.shape != logit.shape or not result.is_floating_point():
-        raise ParameterError(
-            f"logits_processors: {name} returned {result.dtype} {list(result.shape)};"
-            f" return floating-point logits of shape {list(logit.shape)}"
-        )
+        shape = list(logit.shape)
+        return f"{result.dtype} {list(result.shape)}; return floating-point logits of shape {shape}"
     if bool(result.isnan().any()):
-        raise ParameterError(f"logits_processors: {name} returned logits that are not numbers (NaN)")
-    return result
+        return "logits that are not numbers (NaN)"
+    return ""
 
 
 def temperature(logits: Tensor, rows: Sequence[Row]) -> None:

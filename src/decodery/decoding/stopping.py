@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from decodery.decoding.rows import FinishReason, Row
+from decodery.errors import CallbackError
 
 
 def finish_of(row: Row) -> FinishReason | None:
     """Whether and why a row ends after its last token, which was generated.
 
     End tokens, what the watch stops at and the caller's own rule count from `min_tokens` on; a complete
-    grammar, the end of the budget and of the time always do.
+    grammar, the end of the budget and of the time always do. Raises `CallbackError` when that rule fails.
     """
     params = row.params
     if row.grammar is not None and row.grammar.complete:
@@ -27,4 +28,9 @@ def _stopped(row: Row) -> bool:
     if row.watch is not None and row.watch.stopped is not None:
         return True
     stop_when = row.params.stop_when
-    return stop_when is not None and bool(stop_when(row.tokens[row.prompt_length :].tolist()))
+    if stop_when is None:
+        return False
+    try:
+        return bool(stop_when(row.tokens[row.prompt_length :].tolist()))
+    except Exception as error:
+        raise CallbackError(f"stop_when failed: {error!r}", row.request) from error

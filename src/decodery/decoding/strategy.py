@@ -150,7 +150,7 @@ class ContrastiveDecoding:
     or an LLM.
     """
 
-    amateur: Any = field(default=None, metadata={"help": "The weaker model: a folder, a .gguf file or a hub id."})
+    amateur: Any = field(default=None, metadata={"help": "The weaker model: a folder, a file or a hub id."})
     alpha: float = _field(0.1, "Least share of the likeliest token's probability, from 0 to 1.")
     beta: float = _field(0.5, "Strength of the contrast.")
 

@@ -23,7 +23,7 @@ from decodery.engine.request import Event, Request
 from decodery.engine.request import Sequence as Live
 from decodery.engine.runner import SCORED_AT_ONCE, Runner, States
 from decodery.engine.scheduler import Branches, Scheduler
-from decodery.engine.scoring import Judged, Scorer, judged_groups
+from decodery.engine.scoring import Judged, Scorer, judged, judged_groups
 from decodery.errors import ParameterError
 from decodery.models.registry import CausalModel
 
@@ -160,7 +160,7 @@ class Engine:
             return []
         scores = Scorer(self._runner, batch, states, drafted).scores(groups)
         with torch.inference_mode():
-            verdicts = [g.method.judge(g.rows, s) for g, s in zip(groups, scores, strict=True)]
+            verdicts = [judged(g, s) for g, s in zip(groups, scores, strict=True)]
         return [e for g, v in zip(groups, verdicts, strict=True) for e in self._carry_out(g, v)]
 
     def _keep_time(self) -> None:

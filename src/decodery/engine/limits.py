@@ -113,8 +113,8 @@ def check_request(prompt: Sequence[int], params: GenerationParams, vocab_size: i
     if needed > limits.pages:
         raise RequestError(
             f"the request can need key/value memory for {needed * PAGE_SIZE} tokens and there is room for"
-            f" {limits.pages * PAGE_SIZE}: shorten the prompt, lower max_tokens or the number of sequences, or"
-            f" give kv_memory of {_megabytes(needed * limits.page_bytes)}"
+            f" {limits.pages * PAGE_SIZE}: shorten the prompt, lower max_tokens or the number of sequences,"
+            f" or give kv_memory of {_megabytes(needed * limits.page_bytes)}"
         )
 
 

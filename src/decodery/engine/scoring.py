@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from decodery.decoding.rows import Method, Row, Run, Scores
+from decodery.decoding.rows import Method, Row, Run, Scores, Verdict
 from decodery.engine.assistant import Assistant
 from decodery.engine.batch import Batch, Chunk
 from decodery.engine.runner import Runner, States
+from decodery.errors import CallbackError
 
 Drafted = Mapping[Row, Tensor]
 
@@ -40,6 +41,40 @@ def judged_groups(batch: Batch) -> list[Judged]:
             group.branches.append([chunk])
         previous = chunk
     return list(groups.values())
+
+
+def judged(group: Judged, scores: Scores) -> Verdict:
+    """The method's verdict on a group; a request whose own function fails is judged a failure alone."""
+    failures: list[tuple[int, str]] = []
+    left = list(range(len(group.rows)))
+    while left:
+        try:
+            verdict = group.method.judge([group.rows[i] for i in left], _of_rows(scores, left))
+        except CallbackError as error:
+            failures += [(i, str(error)) for i in left if group.rows[i].request == error.request]
+            left = [i for i in left if group.rows[i].request != error.request]
+        else:
+            return _placed(verdict, left, failures) if failures else verdict
+    return Verdict((), failures=failures)
+
+
+def _of_rows(scores: Scores, rows: list[int]) -> Scores:
+    """The scores of some of the rows; positions stay what they are."""
+    if len(rows) == len(scores.runs):
+        return scores
+    known = scores.context or {}
+    context = {new: known[old] for new, old in enumerate(rows) if old in known}
+    return replace(scores, runs=[scores.runs[i] for i in rows], context=context)
+
+
+def _placed(verdict: Verdict, rows: list[int], failures: list[tuple[int, str]]) -> Verdict:
+    """A verdict on these rows of a group as one on the group, with more failures."""
+    return Verdict(
+        [replace(s, parent=rows[s.parent]) for s in verdict.survivors],
+        [replace(e, parent=rows[e.parent]) for e in verdict.endings],
+        [*((rows[i], why) for i, why in verdict.failures), *failures],
+        [(rows[i], beams) for i, beams in verdict.beams],
+    )
 
 
 class Scorer:
