@@ -36,10 +36,10 @@ SCHEMA = {
 }
 EDIT = """Copy this text without any change.
 
-Text: The committee met on Tuesday to discuss the new bridge over the river. After two hours of debate the members
-agreed that the bridge should be built of stone, that it should be wide enough for two carts, and that the mayor
-should ask the neighbouring towns to share its cost. The committee will meet again on Friday to hear what the
-neighbouring towns have answered.
+Text: The committee met on Tuesday to discuss the new bridge over the river. After two hours of debate the
+members agreed that the bridge should be built of stone, that it should be wide enough for two carts, and that
+the mayor should ask the neighbouring towns to share its cost. The committee will meet again on Friday to hear
+what the neighbouring towns have answered.
 
 Copy: The committee met on Tuesday to discuss the new bridge over the river."""
 

@@ -34,7 +34,7 @@ from decodery import (
     Watermark,
 )
 from decodery.decoding.order import DEFAULT_ORDER
-from tests.cli.conftest import write_model
+from tests.cli.conftest import byte_tokenizer, write_model
 
 PAGE = Path(__file__).parent.parent / "docs" / "combinations.md"
 
@@ -144,11 +144,18 @@ def pairs(listed: Sequence[Feature]) -> Iterator[tuple[Feature, Feature]]:
             yield first, second
 
 
+# What a text of each grammar begins with; another first token cannot be forced on it.
+BEGINNINGS = {"Regex": "a", "Choice": "a", "JsonSchema": "[", "JsonObject": "{", "Lark": "x", "Gbnf": "y"}
+
+
 def build(first: Feature, second: Feature) -> GenerationParams | str:
     """The parameters of a pair, or the error that says why there are none."""
-    base: dict[str, Any] = {"max_tokens": 5, "seed": 1}
+    changes: dict[str, Any] = {"max_tokens": 5, "seed": 1} | first.changes | second.changes
+    if "forced_bos_token_id" in changes and "grammar" in changes:
+        begins = BEGINNINGS[type(changes["grammar"]).__name__]
+        changes["forced_bos_token_id"] = byte_tokenizer().token_to_id(begins)
     try:
-        return GenerationParams(**(base | first.changes | second.changes))
+        return GenerationParams(**changes)
     except ParameterError as error:
         return str(error)
 
