@@ -8,10 +8,17 @@ import pytest
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_python_of_the_readme_runs(default_llm: object, capsys: pytest.CaptureFixture[str]) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+# What each program prints among other things.
+PRINTED = ("Paris", '"age"')
+
+
+@pytest.mark.parametrize(("program", "printed"), list(zip(PROGRAMS, PRINTED, strict=True)))
+def test_the_python_of_the_readme_runs(
+    default_llm: object, capsys: pytest.CaptureFixture[str], program: str, printed: str
+) -> None:
     exec(compile(program, "README.md", "exec"), {})
-    assert "Paris" in capsys.readouterr().out
+    assert printed in capsys.readouterr().out
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:
