@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.stats import chisquare
 
 from decodery.decoding import pipeline
 from decodery.decoding.beam import Beam, BeamMethod
+from decodery.decoding.candidates import drawn
+from decodery.decoding.diverse import keep_apart
 from decodery.decoding.grammars import Choice
 from decodery.decoding.params import GenerationParams
 from decodery.decoding.strategy import BeamSearch
@@ -438,12 +441,30 @@ def test_drawn_beams_follow_the_processed_distribution() -> None:
     assert abs(seen[0] / count - share) < 4 * math.sqrt(share * (1 - share) / count)
 
 
+def test_the_first_candidate_drawn_follows_the_sums_of_all_beams() -> None:
+    # Beams far below 0, whose sums differ, and which would choose alike if they shared their noise.
+    logprobs = torch.tensor([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]).log()
+    totals = [-40.0, -40.5]
+    rows = [row_of(BeamSearch(2, sample=True), seed=seed) for seed in range(3000)]
+    first = [drawn(logprobs, totals, [row, row], [0, 1], 1)[0] for row in rows]
+    seen = Counter((c.beam, c.token) for c in first)
+    shares = (logprobs + torch.tensor(totals)[:, None]).double().flatten().softmax(0).tolist()
+    places = list(itertools.product(range(2), range(3)))
+    assert chisquare([seen[p] for p in places], [s * len(rows) for s in shares]).pvalue > 1e-3
+
+
 def test_truncation_limits_what_is_drawn() -> None:
     table = markov(30, seed=1)
     best = table.topk(2).indices
     outcome = search(row_of(BeamSearch(3, sample=True, num_return_sequences=3), 6, top_k=2, seed=1), table)
     for text in outcome.tokens:
         assert all(b in best[a] for a, b in itertools.pairwise((0, *text)))
+
+
+def test_a_token_costs_its_penalty_for_each_beam_that_took_it() -> None:
+    logprobs = torch.zeros(2, 5)
+    keep_apart(logprobs, [3, 1, 3], 0.5)
+    assert logprobs.tolist() == [[0.0, -0.5, 0.0, -1.0, 0.0]] * 2
 
 
 def test_groups_keep_apart() -> None:

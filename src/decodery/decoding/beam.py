@@ -134,8 +134,8 @@ def _searches(rows: Sequence[Row]) -> Iterator[_Search]:
         groups = [_Group(strategy, i * size, size, h) for i, h in enumerate(_beam(row, strategy, 0).ended)]
         for group in groups:
             # At first every group starts from the request's only row.
-            beams = [(i, r, _beam(r, strategy, group.first)) for i, r in numbered]
-            for i, r, beam in sorted(beams, key=lambda member: member[2].place):
+            for i, r in numbered:
+                beam = _beam(r, strategy, group.first)
                 if group.first <= beam.place < group.first + size:
                     group.parents.append(i)
                     group.rows.append(r)
@@ -170,9 +170,7 @@ def _take_turn(searches: Sequence[_Search], turn: int, scores: Scores) -> None:
     parts = torch.split(processed, sizes)
     for search, part, before in zip(taking, parts, torch.split(raw, sizes), strict=True):
         group = search.groups[turn]
-        # A row that holds a NaN has it as its largest.
-        if not bool(part.amax(-1).isnan().any()):
-            _choose(group, part)
+        _choose(group, part)
         if not group.candidates:
             search.impossible = why_impossible(before)
 

@@ -27,7 +27,7 @@ def likeliest(logprobs: Tensor, totals: Sequence[float], count: int) -> list[Can
     """The `count` candidates of the largest sums, in order; fewer when no more have a probability.
 
     `logprobs` is float32 `[beams, vocab]`, `totals` the sums of the beams so far. Of equal sums the earlier
-    beam comes first.
+    beam's comes first. A beam with NaN has no candidates.
     """
     top = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
     found = [
