@@ -231,7 +231,10 @@ class LLM:
         params.check_vocabulary(self.model.vocab_size)
         asked = self._resolver.resolved(params)
         strategy, speculation = asked.strategy, asked.speculate
-        amateur = strategy.amateur if isinstance(strategy, ContrastiveDecoding) else None
+        amateur = None
+        if isinstance(strategy, ContrastiveDecoding):
+            amateur = self._seconds.named("amateur", strategy.amateur)
+            _check_context("amateur", amateur, self.engine.limits.token_limit(len(ids), asked))
         drafter = speculation.model if isinstance(speculation, DraftModel) else None
         beginning = self._beginning(asked, ids)
         if isinstance(strategy, BeamSearch) and strategy.force_words:
@@ -250,7 +253,7 @@ class LLM:
             asked,
             watch,
             grammar=beginning.state,
-            amateur=None if amateur is None else self._seconds.named("amateur", amateur),
+            amateur=amateur,
             drafter=None if drafter is None else self._seconds.named("DraftModel's model", drafter),
             explain=0 if observer is None else candidates,
         )
@@ -292,6 +295,15 @@ class LLM:
             observer = self._collectors[event.request].observer
             if observer is not None:
                 observer(event)
+
+
+def _check_context(name: str, model: CausalModel, tokens: int) -> None:
+    """Raise `ParameterError` if a text of so many tokens is longer than the second model's context."""
+    if tokens > model.context_length:
+        raise ParameterError(
+            f"{name} has a context of {model.context_length} tokens and the text can have {tokens}:"
+            " lower max_tokens or shorten the prompt"
+        )
 
 
 def _refused(prompt: Prompt, params: GenerationParams, error: DecoderyError) -> RequestOutput:

@@ -90,9 +90,13 @@ def unspell(tokens: Sequence[int]) -> str:
     return b"".join(TOKENS[token] for token in tokens if token < END).decode()
 
 
-GRAMMARS = Grammars(LLTokenizer(_Small(spell)))  # type: ignore[arg-type]
-# What is forced is forced byte by byte.
-BYTEWISE = Grammars(LLTokenizer(_Small(lambda text: list(text.encode()))))  # type: ignore[arg-type]
+def grammars_spelled(spelling: Callable[[str], list[int]]) -> Grammars:
+    """Grammars over the small vocabulary, which writes what is forced in this way."""
+    return Grammars(LLTokenizer(_Small(spelling)))  # type: ignore[arg-type]
+
+
+GRAMMARS = grammars_spelled(spell)
+BYTEWISE = grammars_spelled(lambda text: list(text.encode()))
 
 
 def allowed(state: GrammarState, *, end_ids: Sequence[int] = ()) -> set[int]:

@@ -428,6 +428,14 @@ def test_drawn_beams_depend_on_the_seed_alone() -> None:
         assert len({e.tokens for e in ends}) == 4
 
 
+def test_beams_do_not_share_their_noise() -> None:
+    # Two beams that differ in their first token only, and draw of everything alike.
+    strategy = BeamSearch(2, sample=True, num_return_sequences=2, length_penalty=0.0)
+    table = torch.zeros(60, 60)
+    texts = [search(row_of(strategy, 2, seed=s), table).tokens for s in range(40)]
+    assert sum(first[1] == second[1] for first, second in texts) < 5
+
+
 def test_drawn_beams_follow_the_processed_distribution() -> None:
     # Of one beam's two candidates the first drawn has the token's probability; the better of both goes on.
     table = torch.tensor([[0.0, 1.0, -1.0, -torch.inf]])

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from decodery.decoding.draw import draw, draw_key, stream_seed
-from decodery.kernels.vocabulary import gumbel_noise
+from decodery.kernels.vocabulary import contenders, gumbel_noise
 
 
 def test_noise_is_standard_gumbel() -> None:
@@ -55,6 +55,20 @@ def test_draws_follow_the_softmax() -> None:
     expected = torch.softmax(logits.double(), -1) * 6000
     possible = expected > 0
     assert stats.chisquare(counts[possible], expected[possible]).pvalue > 0.01
+
+
+def test_only_contenders_can_win_and_all_of_them_are_found() -> None:
+    generator = torch.Generator().manual_seed(0)
+    keys = [draw_key(seed, 3) for seed in range(40)]
+    each = torch.tensor(keys, dtype=torch.int32)
+    for scale in (0.0, 0.5, 3.0, 20.0):
+        logits = torch.randn(40, 5000, generator=generator) * scale
+        logits[:, ::7] = -torch.inf
+        tokens = torch.arange(5000, dtype=torch.int32)
+        noise = gumbel_noise(each.repeat_interleave(5000, 0), tokens.repeat(40)).view(40, 5000)
+        assert torch.equal(draw(logits, keys), (logits + noise).argmax(-1))
+        found = [contenders(row, key) for row, key in zip(logits, each, strict=True)]
+        assert sum(len(tokens) for tokens in found) < 40 * 400
 
 
 def test_truncating_keeps_the_draw_when_its_token_survives() -> None:

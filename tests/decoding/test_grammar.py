@@ -4,6 +4,7 @@ import random
 import re
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from tests.decoding.grammar_walks import (
     after,
     allowed,
     allowed_in,
+    grammars_spelled,
     matches,
     spell,
     unspell,
@@ -221,6 +223,18 @@ def test_a_long_forced_text_is_forced_in_full() -> None:
     assert len(tokens) < len(text) // 2
 
 
+def test_what_is_forced_does_not_depend_on_where_one_asks() -> None:
+    def spelling(text: str) -> list[int]:
+        return spell(text) if text.startswith("the") else list(text.encode())
+
+    state = grammars_spelled(spelling).compile(Regex("the name red value(a|b)"))
+    at_once = state.forced
+    for place, token in enumerate(at_once):
+        assert state.forced == at_once[place:]
+        state = state.after(token)
+    assert spell("name")[0] in at_once
+
+
 def test_nothing_is_forced_where_the_text_may_end() -> None:
     state = GRAMMARS.compile(Regex("a(bc)?")).after(ord("a"))
     assert state.accepting
@@ -255,7 +269,35 @@ def test_a_token_that_is_not_allowed_leaves_no_way_on() -> None:
     assert not state.accepting
     assert not state.complete
     assert allowed(state, end_ids=[END]) == set()
-    assert GRAMMARS.compile(Regex("a+")).after(SIZE + 7) is DEAD
+    start = GRAMMARS.compile(Regex("a+")).after(ord("a"))
+    before = allowed(start)
+    assert start.after(SIZE + 7).complete
+    assert allowed(start) == before
+    assert GRAMMARS.compile(Regex("the name (a|b)")).after(ord("t")) is DEAD
+
+
+def test_a_state_outlives_a_matcher_that_failed() -> None:
+    state: Any = after(GRAMMARS.compile(Regex("[ab]+c")), [ord("a"), ord("b")])
+    before = allowed(state)
+    # As when a token takes more work than the library's bounds allow.
+    assert not state._line.matcher.consume_token(SIZE + 9)
+    assert allowed(state) == before
+    assert state.after(ord("c")).complete
+
+
+def test_a_dead_end_of_one_way_does_not_close_another() -> None:
+    state = GRAMMARS.compile(Lark(f'start: "a" ("b" <[{SIZE}]> | "c" "d")')).after(ord("a"))
+    dead = state.after(ord("b"))
+    assert allowed(dead) == set()
+    assert not dead.complete
+    assert allowed(state.after(ord("c"))) == {ord("d")}
+    assert state.after(ord("c")).after(ord("d")).complete
+
+
+def test_the_first_state_of_a_grammar_is_left_where_it_is() -> None:
+    start: Any = GRAMMARS.compile(Regex("[ab]{40}"))
+    walk(start, random.Random(0))
+    assert start._line.tokens == []
 
 
 def test_special_tokens_and_ids_without_a_token_are_no_text() -> None:
@@ -309,7 +351,8 @@ REFUSED = [
     (Lark("start: start"), r"Lark matches no text"),
     (Lark("start: /a(/"), r"Lark .*line 1, column 8: unclosed group at offset 1"),
     (Lark("start: <|nobody|>"), r"Lark .*unknown special token"),
-    (Lark("start: word\nword[temperature=0.5]: /[a-z]+/"), r"Lark .*'word'.*temperature"),
+    (Lark("start: word\nword[temperature=0.5]: /[a-z]+/"), r"Lark .*'word' temperature="),
+    (Lark('start: word "x"\nword[capture, stop="!"]: /[a-z]+/'), r"Lark .*'word' stop="),
     (
         Lark("start: r0\n" + "\n".join(f"r{i}: r{i + 1}" for i in range(9000)) + '\nr9000: "x"'),
         r"Lark .*rules",

@@ -6,11 +6,12 @@ import re
 import pytest
 
 from decodery.decoding import gbnf_lark
-from decodery.decoding.gbnf import Chars, Either, Node, Rule, Sequence, read_gbnf
+from decodery.decoding.gbnf import Chars, Either, Node, Repeat, Rule, Sequence, read_gbnf
 from decodery.decoding.gbnf_lark import gbnf_to_lark
 from decodery.decoding.grammars import Gbnf
+from decodery.decoding.munch import munch_is_harmless
 from decodery.errors import ParameterError
-from tests.decoding.grammar_walks import GRAMMARS, matches, unspell, walk
+from tests.decoding.grammar_walks import GRAMMARS, PIECES, allowed, matches, unspell, walk
 
 JSON = r"""
 # A document is an object.
@@ -95,6 +96,7 @@ CONSTRUCTS = [
     ('root ::= [a-z]+ "end"', ["xend", "endend", "aend"], ["end", "xen"]),
     ('root ::= start\nstart ::= "/" EOF\nEOF ::= "%ignore"', ["/%ignore"], ["/"]),
     ('root ::= "a" | x\nx ::= "b" x', ["a"], ["b", "ba"]),
+    ('root ::= "a"\nx ::= root "b"', ["a"], ["ab"]),
 ]
 
 
@@ -141,6 +143,67 @@ def test_what_is_no_gbnf_is_refused_with_its_place(text: str, message: str) -> N
 def test_rules_may_lead_through_hundreds_of_others() -> None:
     text = "root ::= r0\n" + "".join(f'r{i} ::= "a" r{i + 1}\n' for i in range(900)) + 'r900 ::= "b"'
     assert matches(Gbnf(text), "a" * 900 + "b")
+
+
+def test_rules_that_root_does_not_lead_to_are_left_out() -> None:
+    assert gbnf_to_lark('root ::= "a"\nx ::= root "b"\ny ::= y y | x') == gbnf_to_lark('root ::= "a"')
+
+
+def test_a_way_that_never_ends_is_not_taken() -> None:
+    text = 'root ::= "a" root | x | "c"\nx ::= "b" x | (x)+ "c" | "d" y{2}\ny ::= []'
+    assert allowed(GRAMMARS.compile(Gbnf(text))) <= {i for i, p in enumerate(PIECES) if p[:1] in (b"a", b"c")}
+
+
+A, B, C = (Chars(((ord(c), ord(c)),)) for c in "abc")
+MAYBE_B = Repeat(B, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("rules", "terminals", "harmless"),
+    [
+        ({"root": Sequence((Rule("T"), Rule("U")))}, {"T": Repeat(A, 1, None), "U": A}, False),
+        ({"root": Sequence((Rule("T"), Rule("U")))}, {"T": Repeat(A, 1, None), "U": B}, True),
+        ({"root": Sequence((Rule("T"), Rule("U")))}, {"T": Repeat(A, 1, 3), "U": A}, False),
+        ({"root": Sequence((Rule("T"), Rule("U")))}, {"T": Repeat(Sequence((A, B)), 0, None), "U": A}, False),
+        # By what comes around again.
+        ({"root": Repeat(Rule("T"), 0, None)}, {"T": Sequence((A, Repeat(A, 0, 1)))}, False),
+        ({"root": Repeat(Rule("T"), 0, 1)}, {"T": Sequence((A, Repeat(A, 0, 1)))}, True),
+        # By what comes after something that may be empty.
+        (
+            {"root": Sequence((Rule("T"), Rule("r"), Rule("U"))), "r": Repeat(Rule("V"), 0, 2)},
+            {"T": Sequence((A, MAYBE_B)), "U": B, "V": C},
+            False,
+        ),
+        (
+            {"root": Sequence((Rule("T"), Rule("r"), Rule("U"))), "r": Repeat(Rule("V"), 1, 2)},
+            {"T": Sequence((A, MAYBE_B)), "U": B, "V": C},
+            True,
+        ),
+        # By another terminal that begins in the same way.
+        (
+            {"root": Either((Sequence((Rule("T"), Rule("U"))), Rule("V")))},
+            {"T": A, "U": Sequence((B, C)), "V": Sequence((A, B, B))},
+            False,
+        ),
+        (
+            {"root": Either((Sequence((Rule("T"), Rule("U"))), Rule("V")))},
+            {"T": A, "U": Sequence((C, C)), "V": Sequence((A, B, B))},
+            True,
+        ),
+        # At the end of a rule that is used in several places.
+        (
+            {"root": Sequence((Rule("r"), Rule("V"), Rule("r"), Rule("U"))), "r": Rule("T")},
+            {"T": Sequence((A, MAYBE_B)), "U": B, "V": C},
+            False,
+        ),
+        # Too large to be shown.
+        ({"root": Rule("T")}, {"T": Repeat(A, 5000, 5000)}, False),
+    ],
+)
+def test_munch_is_harmless_only_where_nothing_that_follows_could_continue(
+    rules: dict[str, Node], terminals: dict[str, Node], harmless: bool
+) -> None:
+    assert munch_is_harmless(rules, terminals) == harmless
 
 
 @pytest.mark.parametrize("part", range(8))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from decodery.decoding.mirostat import updated_mu
-from decodery.decoding.pipeline import process
+from decodery.decoding.pipeline import PROCESSORS, process
 from decodery.decoding.rows import Row, Run, Scores, Verdict
 from decodery.decoding.sampling import SamplingMethod
 from decodery.decoding.speculation import PromptLookup
@@ -153,6 +153,37 @@ def test_what_the_grammar_forces_is_taken_whatever_is_likelier_and_told_like_a_c
         assert logprobs == pytest.approx(
             [float(logits.log_softmax(-1)[i, t]) for i, t in enumerate((3, 1, 2))]
         )
+
+
+@dataclass(frozen=True)
+class Spelt(Literal):
+    """A grammar that forces its tokens but would take token 5 in place of the first."""
+
+    def after(self, token: int) -> Literal:
+        return Literal(self.left[1:]) if token in (5, self.left[0]) else Literal(())
+
+
+def test_a_forced_token_that_is_banned_gives_way_to_another_spelling() -> None:
+    row = make_row(temperature=0, suppress_tokens=(3,), allowed_token_ids=(3, 5, 1))
+    row = replace(row, grammar=Spelt((3, 1)))
+    logits = torch.zeros(3, 6)
+    logits[0, 5] = 2.0
+    # As the grammar's own stage would have it, which this state has no mask for.
+    logits[0, [0, 1, 2, 4]] = -torch.inf
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROCESSORS, "grammar", replace(PROCESSORS["grammar"], wants=lambda row: False))
+        (survivor,) = SamplingMethod().judge([row], Scores(logits, [(Run((3, 1), 0),)])).survivors
+    assert survivor.row.tokens[1:].tolist() == [5]
+    assert survivor.keep == 0
+
+
+def test_streams_flip_their_own_coin_for_the_first_token() -> None:
+    row = make_row(n=40, xtc_probability=0.5, xtc_threshold=0.1, top_k=2)
+    logits = torch.tensor([[3.0, 2.9, 0.0, 0.0]])
+    taken = [s.row.tokens[-1] for s in judge([row], logits).survivors]
+    alone = [judge([replace(row, streams=(i,))], logits).survivors[0].row.tokens[-1] for i in range(40)]
+    assert taken == alone
+    assert 4 < taken.count(0) < 20
 
 
 def test_lookups_continue_what_the_grammar_forces() -> None:

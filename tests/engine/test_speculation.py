@@ -263,3 +263,20 @@ def test_what_a_grammar_forces_is_drafted_and_never_drawn(
         engine, [([1, 2, 3], params.replace(max_tokens=20))], grammar=Literal(text, ahead), drafter=drafter
     )
     assert [(t, f) for t, f, _ in cut.outcomes[0]] == [(text[:20], "length")] * 2
+
+
+def test_rows_whose_drafts_have_no_room_go_on_without_them(model: Llama) -> None:
+    params = GenerationParams(max_tokens=12, temperature=0, ignore_eos=True)
+    eager = params.replace(speculate=PromptLookup(num_tokens=10, adaptive=False))
+    prompts = [[i, 8, 9] * 4 for i in range(8)]
+    plain = decode(make_engine(model, token_budget=16), [(prompt, params) for prompt in prompts])
+    engine = make_engine(model, token_budget=16)
+    ids = [engine.add(prompt, eager) for prompt in prompts]
+    tokens: dict[int, list[int]] = {i: [] for i in ids}
+    while engine.has_work():
+        decoding = [i for i in ids if tokens[i] and engine._requests.get(i) is not None]
+        events = engine.step()
+        assert {e.request for e in events} >= set(decoding), "a row waited for another's drafts"
+        for event in events:
+            tokens[event.request] += event.tokens
+    assert [tuple(tokens[i]) for i in ids] == [outcome[0][0] for outcome in plain.outcomes]

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from decodery.kernels.vocabulary import gumbel_noise, possible_tokens
+from decodery.kernels.vocabulary import contenders, gumbel_noise, possible_tokens
 
 _MASK = 2**64 - 1
+# Tokens a row beyond which it pays to look for those that can win.
+_MANY = 2000
 
 
 def _mixed(x: int) -> int:
@@ -42,10 +44,26 @@ def draw(logits: Tensor, keys: Sequence[tuple[int, int]]) -> Tensor:
     seed and position. The result is int64 `[rows]`; a row without any token gets 0. Rows do not influence
     each other.
     """
+    each = torch.tensor(keys, dtype=torch.int32, device=logits.device)
+    counts = torch.count_nonzero(logits > -torch.inf, dim=-1).tolist()
+    narrow = [i for i, count in enumerate(counts) if count <= _MANY]
+    chosen = logits.new_zeros(len(counts), dtype=torch.int64)
+    if narrow:
+        own = logits if len(narrow) == len(counts) else logits[narrow]
+        chosen[narrow] = _draw_among_few(own, each[narrow], [counts[i] for i in narrow])
+    for i, count in enumerate(counts):
+        if count > _MANY:
+            # Noise is dear, so it is formed for the tokens only that can win.
+            tokens = contenders(logits[i], each[i])
+            noise = gumbel_noise(each[i].expand(len(tokens), 2), tokens.int())
+            chosen[i] = tokens[(logits[i, tokens] + noise).argmax()]
+    return chosen
+
+
+def _draw_among_few(logits: Tensor, keys: Tensor, counts: Sequence[int]) -> Tensor:
+    """The draws of rows of which so many tokens are above -inf."""
     alive, tokens = possible_tokens(logits)
-    keyed = torch.tensor(keys, dtype=torch.int32, device=logits.device)[alive]
-    perturbed = logits[alive, tokens] + gumbel_noise(keyed, tokens.int())
-    counts = torch.bincount(alive, minlength=logits.shape[0]).tolist()
+    perturbed = logits[alive, tokens] + gumbel_noise(keys[alive], tokens.int())
     chosen = []
     start = 0
     for count in counts:

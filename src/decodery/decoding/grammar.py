@@ -173,7 +173,7 @@ class _Place:
             return DEAD
         self.matcher()
         line = self._line.fork(self._at, self.origin) if self._line.shared else self._line
-        if token >= self.origin.size or line.matcher.try_consume_tokens([token]) == 0:
+        if line.matcher.try_consume_tokens([token]) == 0:
             return ENDED if self.accepting else DEAD
         line.tokens.append(token)
         return _Place(self.origin, line, forced[1:])
@@ -284,9 +284,6 @@ def _allowed(states: Sequence[GrammarState]) -> Words:
             asked.append((place.matcher(), i))
     if asked:
         origins[0].executor.unsafe_compute_mask_ptr(asked, words.ctypes.data, words.shape[1] * 4, len(words))
-    for matcher, i in asked:
-        if matcher.is_error():
-            words[i] = 0
     for i, place in enumerate(places):
         words[i] = words[first.get(id(place), i)]
     words[:, size // 32] &= ~np.left_shift(1, size % 32, dtype=np.int32)

@@ -26,7 +26,7 @@ _MOST_RULES = 1000
 _DEEPEST = 500
 
 _RULE = re.compile(r"^[ \t]*[?!]?[A-Za-z_][\w-]*[^\n\"/:]*:", re.MULTILINE)
-_TEMPERATURE = re.compile(r"^[ \t]*([a-z_][\w-]*)\[[^\]\n]*\btemperature\b", re.MULTILINE)
+_UNSUPPORTED = re.compile(r"^[ \t]*([a-z_][\w-]*)\[[^\]\n]*\b(temperature|stop)\s*=", re.MULTILINE)
 
 
 def source_of(grammar: Grammar) -> str:
@@ -89,12 +89,12 @@ def _rules(lark: str) -> str:
 def _lark(text: str) -> str:
     if len(_RULE.findall(text)) > _MOST_RULES:
         raise ParameterError(f"Lark has more than {_MOST_RULES} rules: too many to be followed")
-    warm = _TEMPERATURE.search(text)
-    if warm:
-        raise ParameterError(
-            f"Lark gives rule {warm[1]!r} a temperature of its own, which is not supported: "
-            "set temperature for the whole text"
-        )
+    # The library would follow neither: it takes the first for a hint, and would have to take text back for
+    # the second.
+    odd = _UNSUPPORTED.search(text)
+    if odd:
+        instead = "set it for the whole text" if odd[2] == "temperature" else "give suffix= or lazy"
+        raise ParameterError(f"Lark gives rule {odd[1]!r} {odd[2]}=, which is not supported: {instead}")
     return _rules(text)
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decodery.decoding import bans, processors, truncation
+from decodery.decoding import bans as banning
+from decodery.decoding import processors, truncation
 from decodery.decoding.dry import dry
 from decodery.decoding.grammar import ANYTHING, apply_grammar
 from decodery.decoding.mirostat import mirostat
@@ -25,12 +26,13 @@ class Processor:
     """One stage: `apply` changes, in place, the logits of the rows that `wants` it now.
 
     With `by_value` it sees in the logits their values only, so that it may be given a row's possible tokens
-    alone.
+    alone. With `bans` it may rule out a token whatever its logit.
     """
 
     wants: Callable[[Row], bool]
     apply: Callable[[Tensor, Sequence[Row]], None]
     by_value: bool = False
+    bans: bool = False
 
 
 def _truncation(
@@ -42,7 +44,7 @@ def _truncation(
 
 PROCESSORS: dict[str, Processor] = {
     "grammar": Processor(lambda r: r.grammar is not None and r.grammar is not ANYTHING, apply_grammar),
-    "sequence_bias": Processor(lambda r: bool(r.params.sequence_bias), processors.sequence_bias),
+    "sequence_bias": Processor(lambda r: bool(r.params.sequence_bias), processors.sequence_bias, bans=True),
     "encoder_repetition_penalty": Processor(
         lambda r: r.params.encoder_repetition_penalty != 1, processors.encoder_repetition_penalty
     ),
@@ -54,19 +56,25 @@ PROCESSORS: dict[str, Processor] = {
         processors.presence_and_frequency_penalty,
     ),
     "dry": Processor(lambda r: r.params.dry_multiplier > 0, dry),
-    "no_repeat_ngram": Processor(lambda r: r.params.no_repeat_ngram_size > 0, bans.no_repeat_ngram),
-    "encoder_no_repeat_ngram": Processor(
-        lambda r: r.params.encoder_no_repeat_ngram_size > 0, bans.encoder_no_repeat_ngram
+    "no_repeat_ngram": Processor(
+        lambda r: r.params.no_repeat_ngram_size > 0, banning.no_repeat_ngram, bans=True
     ),
-    "bad_words": Processor(lambda r: bool(r.params.bad_words), bans.bad_words),
+    "encoder_no_repeat_ngram": Processor(
+        lambda r: r.params.encoder_no_repeat_ngram_size > 0, banning.encoder_no_repeat_ngram, bans=True
+    ),
+    "bad_words": Processor(lambda r: bool(r.params.bad_words), banning.bad_words, bans=True),
     "min_tokens": Processor(
-        lambda r: r.generated < r.params.min_tokens or len(r.tokens) < r.params.min_length, bans.end_tokens
+        lambda r: r.generated < r.params.min_tokens or len(r.tokens) < r.params.min_length,
+        banning.end_tokens,
+        bans=True,
     ),
     "forced_bos": Processor(
-        lambda r: r.params.forced_bos_token_id is not None and r.generated == 0, bans.forced_bos
+        lambda r: r.params.forced_bos_token_id is not None and r.generated == 0, banning.forced_bos, bans=True
     ),
     "forced_eos": Processor(
-        lambda r: r.params.forced_eos_token_id is not None and len(r.tokens) == r.limit - 1, bans.forced_eos
+        lambda r: r.params.forced_eos_token_id is not None and len(r.tokens) == r.limit - 1,
+        banning.forced_eos,
+        bans=True,
     ),
     "exponential_decay": Processor(
         lambda r: (
@@ -75,17 +83,22 @@ PROCESSORS: dict[str, Processor] = {
         ),
         processors.exponential_decay,
     ),
-    "suppress_tokens": Processor(lambda r: bool(r.params.suppress_tokens), bans.suppress_tokens),
+    "suppress_tokens": Processor(
+        lambda r: bool(r.params.suppress_tokens), banning.suppress_tokens, bans=True
+    ),
     # What is forced to be first is no choice: the text begins after it.
     "begin_suppress_tokens": Processor(
         lambda r: (
             bool(r.params.begin_suppress_tokens) and r.generated == (r.params.forced_bos_token_id is not None)
         ),
-        bans.begin_suppress_tokens,
+        banning.begin_suppress_tokens,
+        bans=True,
     ),
-    "allowed_token_ids": Processor(lambda r: bool(r.params.allowed_token_ids), bans.allowed_token_ids),
-    "logit_bias": Processor(lambda r: bool(r.params.logit_bias), processors.logit_bias),
-    "custom": Processor(lambda r: bool(r.params.logits_processors), processors.custom),
+    "allowed_token_ids": Processor(
+        lambda r: bool(r.params.allowed_token_ids), banning.allowed_token_ids, bans=True
+    ),
+    "logit_bias": Processor(lambda r: bool(r.params.logit_bias), processors.logit_bias, bans=True),
+    "custom": Processor(lambda r: bool(r.params.logits_processors), processors.custom, bans=True),
     "temperature": _truncation(
         lambda r: r.params.temperature != 1 or r.params.dynatemp_range > 0, processors.temperature
     ),
@@ -106,6 +119,22 @@ PROCESSORS: dict[str, Processor] = {
 }
 
 Record = Callable[[str, Sequence[int], Tensor], None]
+
+
+def may_ban(row: Row) -> bool:
+    """Whether the row has a stage that may rule out tokens."""
+    return any(processor.bans and processor.wants(row) for processor in PROCESSORS.values())
+
+
+def rules_out(logits: Tensor, row: Row, token: int) -> bool:
+    """Whether a stage that may ban tokens rules out this one for the row, by its raw `logits` `[vocab]`."""
+    own = logits[None].clone()
+    order = row.params.processor_order or DEFAULT_ORDER
+    for processor in (PROCESSORS[name] for name in order):
+        if not processor.bans or not processor.wants(row):
+            continue
+        processor.apply(own, [row])
+    return bool(own[0, token] == -torch.inf)
 
 
 def process(logits: Tensor, rows: Sequence[Row], record: Record | None = None) -> Tensor:

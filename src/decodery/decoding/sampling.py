@@ -14,7 +14,7 @@ from decodery.decoding.guidance import guided
 from decodery.decoding.logprobs import token_logprobs
 from decodery.decoding.mirostat import updated_mu
 from decodery.decoding.params import GenerationParams
-from decodery.decoding.pipeline import process
+from decodery.decoding.pipeline import may_ban, process, rules_out
 from decodery.decoding.rows import (
     FinishReason,
     Needs,
@@ -139,7 +139,7 @@ class SamplingMethod:
     def _advance(self, walks: Sequence[_Walk], scores: Scores) -> list[tuple[int, str]]:
         """Take the next token of each walk, and say for which there is none."""
         for walk in walks:
-            walk.token = next(iter(_forced(walk.row)), None)
+            walk.token = self._forced_token(walk, scores)
         failures = self._choose(
             [w for w in walks if w.token is None or w.row.explain or w.row.params.mirostat_mode], scores
         )
@@ -149,6 +149,14 @@ class SamplingMethod:
             walk.take(token)
         return failures
 
+    def _forced_token(self, walk: _Walk, scores: Scores) -> int | None:
+        """The token that the grammar forces, unless a ban leaves only another spelling of the same text."""
+        token = next(iter(_forced(walk.row)), None)
+        if token is None or not may_ban(walk.row):
+            return token
+        (logits,) = self.logits(scores, [walk.position], [walk.row])
+        return None if rules_out(logits, walk.row, token) else token
+
     def _choose(self, walks: Sequence[_Walk], scores: Scores) -> list[tuple[int, str]]:
         """Choose the next token of each walk where it is not forced; those for which there is none end."""
         if not walks:
@@ -156,13 +164,13 @@ class SamplingMethod:
         # Streams that have not parted share their row's processed logits.
         shared: dict[int, int] = {}
         for k, walk in enumerate(walks):
-            shared.setdefault(walk.parent if not walk.steps else -1 - k, k)
+            shared.setdefault(_head(k, walk), k)
         index = {key: place for place, key in enumerate(shared)}
         rows = [walks[k].row for k in shared.values()]
         raw = self.logits(scores, [walks[k].position for k in shared.values()], rows)
         recorder = Recorder(raw, rows) if any(row.explain for row in rows) else None
         processed = process(raw, rows, recorder)
-        places = [index[w.parent if not w.steps else -1 - k] for k, w in enumerate(walks)]
+        places = [index[_head(k, w)] for k, w in enumerate(walks)]
         own = processed if places == list(range(len(rows))) else processed[places]
         tokens = _chosen(walks, own)
         possible = own[range(len(walks)), tokens] > -torch.inf
@@ -180,6 +188,12 @@ class SamplingMethod:
                 walk.row = replace(walk.row, mu=updated_mu(walk.row, own[k], token))
             walk.token = token
         return failures
+
+
+def _head(k: int, walk: _Walk) -> int:
+    """What names the processed logits of the k-th walk: its row's, unless they are its own."""
+    alone = walk.steps > 0 or walk.row.params.xtc_probability > 0
+    return -1 - k if alone else walk.parent
 
 
 def _forced(row: Row) -> tuple[int, ...]:

@@ -17,7 +17,8 @@ class PromptLookup:
 
     The longest run of up to `max_ngram` tokens that occurred before is looked up; up to `num_tokens` that
     followed it are drafted, fewer where drafts fail (`adaptive`). `acceptance` "match" gives the tokens of
-    plain decoding; "rejection" accepts by chance such that their distribution is the same.
+    plain decoding; "rejection" accepts by chance such that their distribution is the same, but which ones
+    come can depend on how far drafts could run beside other requests.
     """
 
     max_ngram: int = 3
@@ -37,7 +38,7 @@ class DraftModel:
     `model` is what LLM takes as a model, or an LLM. Up to `num_tokens` are drafted, fewer where drafts fail
     (`adaptive`). With `acceptance` "match" the draft model draws with the noise of the request, and the
     tokens are those of plain decoding; "rejection" accepts by chance such that their distribution is the
-    same.
+    same, but which ones come can depend on how far drafts could run beside other requests.
     """
 
     model: Any

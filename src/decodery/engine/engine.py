@@ -51,6 +51,7 @@ class Engine:
             token_budget=limits.token_budget,
             max_sequences=limits.max_sequences,
             prefix_cache=limits.prefix_cache,
+            drafts_may_wait=True,
         )
         self._assistants: dict[int, Assistant] = {}
         self._requests: dict[int, Request] = {}

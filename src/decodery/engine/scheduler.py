@@ -21,14 +21,24 @@ class Scheduler:
     There is one kind of step: computed tokens catch up with known tokens. A request's sequences are judged
     together, in a step that covers all that is left of each. When pages run out, the request that came last
     gives up its pages and starts over from its known tokens (preemption by recompute); since the first one
-    never gives way and each fits alone, every request ends.
+    never gives way and each fits alone, every request ends. With `drafts_may_wait`, a sequence whose drafts
+    have no room in the budget runs without them; forks that are to be compared always run.
     """
 
-    def __init__(self, pages: Pages, *, token_budget: int, max_sequences: int, prefix_cache: bool) -> None:
+    def __init__(
+        self,
+        pages: Pages,
+        *,
+        token_budget: int,
+        max_sequences: int,
+        prefix_cache: bool,
+        drafts_may_wait: bool = False,
+    ) -> None:
         self.pages = pages
         self.token_budget = token_budget
         self.max_sequences = max_sequences
         self.prefix_cache = prefix_cache
+        self.drafts_may_wait = drafts_may_wait
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self.preemptions = 0
@@ -102,6 +112,9 @@ class Scheduler:
         single = len(request.members) == 1
         if single or request.decoding:
             length = sum(self._judged_length(s, branches) for s in request.sequences)
+            if length > budget and not alone and self.drafts_may_wait:
+                branches = {row: b for row, b in branches.items() if len(b) > 1}
+                length = sum(self._judged_length(s, branches) for s in request.sequences)
             # Sequences that are judged together may exceed the budget, or they could never run.
             if length <= budget or (alone and request.decoding):
                 return [c for i in range(len(request.sequences)) for c in self._judged(request, i, branches)]

@@ -18,13 +18,33 @@ def gumbel_noise(keys: Tensor, tokens: Tensor) -> Tensor:
     random bits u; -log(-log(1 - u)) is formed through log1p, so that its upper tail stays exact (Gumbel 1954;
     the trick of adding it to log-probabilities is "Gumbel-max", Maddison et al. 2014).
     """
-    x = tokens * _GOLDEN
-    x ^= keys[:, 0]
-    x = _mixed(x)
-    x ^= keys[:, 1]
-    x = _mixed(x)
+    x = _hashed(keys[:, 0], keys[:, 1], tokens)
     uniform = x.to(torch.float64).add_(2147483648.5).mul_(2.0**-32).to(torch.float32)
     return torch.log1p_(uniform.neg_()).neg_().log_().neg_()
+
+
+def contenders(logits: Tensor, key: Tensor) -> Tensor:
+    """The tokens that can have the largest sum of logit and Gumbel noise: all of them, and few others.
+
+    `logits` is float32 `[vocab]`, `key` int32 `[2]`; the result is int64, ascending. The noise of the
+    likeliest tokens gives a sum to beat, s. With u the random number of a token its noise is -log(-log(1 -
+    u)), at most -log(u); so it cannot win unless u <= exp(logit - s). That takes no logarithm for the others.
+    """
+    best, places = leaders(logits[None], min(32, len(logits)))
+    noise = gumbel_noise(key.expand(best.shape[-1], 2), places[0].int())
+    to_beat = (best[0] + noise).max()
+    tokens = torch.arange(len(logits), dtype=torch.int32, device=logits.device)
+    uniform = _hashed(key[0], key[1], tokens).to(torch.float32).mul_(2.0**-32).add_(0.5)
+    # The margin covers the rounding of both sides.
+    return torch.nonzero(uniform <= (logits - to_beat).exp_().mul_(1.001).add_(1e-6)).flatten()
+
+
+def _hashed(first: Tensor, second: Tensor, tokens: Tensor) -> Tensor:
+    """32 random bits, as int32, for each pair of keys and token; the shapes are broadcast."""
+    x = (tokens * _GOLDEN) ^ first
+    x = _mixed(x)
+    x ^= second
+    return _mixed(x)
 
 
 def _mixed(x: Tensor) -> Tensor:
