@@ -355,3 +355,12 @@ def test_rows_of_a_model_without_a_token_end_nobody(tmp_path: Path, monkeypatch:
     (output,) = llm.generate([[65]], GenerationParams(max_tokens=3, logit_bias={230: 1000.0}))
     assert output.completions[0].token_ids == [230] * 3
     assert output.completions[0].text == ""
+
+
+def test_a_healed_prompt_goes_on_where_it_ended_and_stops_at_nothing_of_it(default_llm: LLM) -> None:
+    params = GREEDY.replace(max_tokens=8, token_healing=True, stop=(":", "p:"), ignore_eos=True)
+    (output,) = default_llm.generate("The address is http:", params)
+    assert output.completions[0].text.startswith("//")
+    assert output.completions[0].finish_reason == "length"
+    streamed = "".join(event.text for event in default_llm.stream("The address is http:", params))
+    assert streamed == output.completions[0].text

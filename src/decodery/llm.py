@@ -247,6 +247,7 @@ class LLM:
             skip_special_tokens=asked.skip_special_tokens,
             include_stop=asked.include_stop,
             min_tokens=asked.min_tokens,
+            cut=beginning.cut,
         )
         request = self.engine.add(
             beginning.prompt,
@@ -260,7 +261,7 @@ class LLM:
         text = prompt if isinstance(prompt, str) else None
         output = RequestOutput(text, ids, [], self.engine.seed_of(request))
         end_ids = frozenset(asked.stop_token_ids) | (frozenset() if asked.ignore_eos else self.engine.end_ids)
-        self._collectors[request] = Collector(output, params, watch, end_ids, observer, beginning.cut)
+        self._collectors[request] = Collector(output, params, watch, end_ids, observer)
         return request
 
     def _beginning(self, params: GenerationParams, ids: list[int]) -> Healed:
@@ -317,6 +318,9 @@ def _finished(collector: Collector) -> RequestOutput:
     """The output of a request that has ended: of all its completions the likeliest when `best_of` were
     made."""
     output, params = collector.finished(), collector.params
+    if output.error is None:
+        # Beams of a grammar with few texts are fewer than were asked for.
+        output.completions = [c for c in output.completions if c.finish_reason != "error"]
     if params.best_of is not None and output.error is None:
         output.completions = best_of(output.completions, params.n)
         for index, completion in enumerate(output.completions):

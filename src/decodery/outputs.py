@@ -84,7 +84,6 @@ class TextScore:
 @dataclass(slots=True)
 class _Stream:
     state: TextState
-    cut: int
     pieces: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
@@ -96,8 +95,7 @@ class _Stream:
 class Collector:
     """Gathers a request's events into its output, and into stream events not yet taken.
 
-    `start` is the state of the text before the first token; `end_ids` are the tokens that end it. The first
-    `cut` characters of each text repeat the prompt's end and are left out.
+    `start` is the state of the text before the first token; `end_ids` are the tokens that end it.
     """
 
     def __init__(
@@ -107,12 +105,11 @@ class Collector:
         start: TextState,
         end_ids: frozenset[int],
         observer: Observer | None,
-        cut: int = 0,
     ) -> None:
         self.observer = observer
         self.params = params
         self.end_ids = end_ids
-        self.streams = [_Stream(start, cut) for _ in range(params.streams)]
+        self.streams = [_Stream(start) for _ in range(params.streams)]
         self.output = output
         self.pending: deque[StreamEvent] = deque()
 
@@ -127,7 +124,6 @@ class Collector:
             return
         stream = self.streams[event.stream]
         text = self._text(stream, event)
-        text, stream.cut = text[stream.cut :], max(stream.cut - len(text), 0)
         stream.pieces.append(text)
         stream.tokens += event.tokens
         stream.logprobs += event.logprobs

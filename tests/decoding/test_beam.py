@@ -279,6 +279,18 @@ def test_a_beam_stays_full_however_many_candidates_end() -> None:
     assert {r.tokens[-1] for r in outcome.rows[1]} == set(going)
 
 
+def test_a_rule_that_ends_every_text_is_not_asked_of_the_whole_vocabulary() -> None:
+    asked: list[int] = []
+
+    def of_two_tokens(tokens: list[int]) -> bool:
+        asked.append(1)
+        return len(tokens) == 2
+
+    outcome = search(row_of(BeamSearch(2), 9, stop_when=of_two_tokens), markov(3000))
+    assert len(outcome.tokens[0]) == 2
+    assert len(asked) < 3000
+
+
 def test_min_tokens_holds_back_every_end() -> None:
     table = markov(12, seed=2)
     outcome = search(row_of(BeamSearch(3, num_return_sequences=3), 8, [4, 5], min_tokens=4), table)

@@ -37,6 +37,9 @@ from decodery.decoding.stopping import finish_of
 from decodery.decoding.strategy import BeamSearch
 from decodery.decoding.trace import BeamCandidate
 
+# Where even these all end, as by a rule that ends every text, the beam stays short.
+_MOST_LOOKED_AT = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Beam:
@@ -186,7 +189,9 @@ def _choose(group: _Group, logprobs: Tensor) -> None:
     """Choose the group's next beams by its rows' processed log-probabilities `[beams, vocab]`."""
     # Enough for a full beam when no more than the end tokens end a sequence; else more are looked at.
     count = max(2, 1 + len(group.rows[0].end_ids)) * group.size
-    while not _look_at(group, _candidates(group, logprobs, count)) and len(group.candidates) == count:
+    while not _look_at(group, _candidates(group, logprobs, count)):
+        if len(group.candidates) < count or count >= _MOST_LOOKED_AT:
+            break
         count *= 2
     if group.strategy.force_words and group.candidates:
         _fill_banks(group, logprobs)

@@ -150,7 +150,7 @@ class SamplingMethod:
         return failures
 
     def _forced_token(self, walk: _Walk, scores: Scores) -> int | None:
-        """The token that the grammar forces, unless a ban leaves only another spelling of the same text."""
+        """The token that the grammar forces, unless a ban rules it out: what is left is chosen from then."""
         token = next(iter(_forced(walk.row)), None)
         if token is None or not may_ban(walk.row):
             return token

@@ -39,6 +39,7 @@ class TextState:
     _matching: int
     _waiting: int
     _read_so_far: str = ""
+    _cut: int = 0
 
     def after(self, token: int) -> TextState:
         """The state after one more token; after a stop string nothing is released any more.
@@ -52,15 +53,17 @@ class TextState:
             return replace(self, piece="", _waiting=max(self._waiting - 1, 0))
         data = self._bytes + data
         text, used = codecs.utf_8_decode(data, "replace", False)
+        text, cut = text[self._cut :], max(self._cut - len(text), 0)
         if self._waiting > 0:
-            return replace(self, piece=text, _bytes=data[used:], _waiting=self._waiting - 1)
-        return self._read(text, data[used:])
+            return replace(self, piece=text, _bytes=data[used:], _waiting=self._waiting - 1, _cut=cut)
+        read = self._read(text, data[used:])
+        return replace(read, _cut=cut) if cut else read
 
     def flush(self) -> str:
         """What is held back, for a sequence that ends without a stop string; "" after one."""
         if self.stopped is not None:
             return ""
-        end = self._read(self._bytes.decode("utf-8", "replace"), b"")
+        end = self._read(self._bytes.decode("utf-8", "replace")[self._cut :], b"")
         return end.piece + end._held
 
     def _read(self, text: str, left: bytes) -> TextState:
@@ -94,12 +97,14 @@ def start(
     include_stop: bool = False,
     min_tokens: int = 0,
     stop_regex: str | None = None,
+    cut: int = 0,
 ) -> TextState:
     """The state before the first generated token. ParameterError for an empty stop string.
 
     Stop strings and `stop_regex` are looked for from the `min_tokens`-th token on, in its text and what
-    follows. The regex must be valid. Where both match first at one place, the stop string counts.
+    follows. The regex must be valid. Where both match first at one place, the stop string counts. The first
+    `cut` characters are no part of the text: they are left out, and nothing stops at them.
     """
     pattern = None if stop_regex is None else re.compile(stop_regex)
     rules = _Rules(tokenizer, StopMatcher(stop), pattern, skip_special_tokens, include_stop)
-    return TextState("", None, rules, b"", "", 0, max(min_tokens - 1, 0))
+    return TextState("", None, rules, b"", "", 0, max(min_tokens - 1, 0), _cut=cut)
