@@ -71,6 +71,12 @@ CONFLICTS = (
         "it steers a sampled text, and contrastive search draws nothing",
     ),
     Conflict(
+        "forced_bos_token_id",
+        "token_healing",
+        lambda p: p.forced_bos_token_id is not None and p.token_healing,
+        "both say what the first token is",
+    ),
+    Conflict(
         "temperature=0",
         "BeamSearch(sample=True)",
         lambda p: p.greedy and isinstance(p.strategy, BeamSearch) and p.strategy.sample,
