@@ -11,7 +11,19 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from decodery import LLM, BeamSearch, DecoderyError, GenerationParams, ParameterError, Regex, RequestError
+from decodery import (
+    LLM,
+    BeamSearch,
+    ContrastiveSearch,
+    DecoderyError,
+    DoLa,
+    GenerationParams,
+    ParameterError,
+    PromptLookup,
+    Regex,
+    RequestError,
+    RequestOutput,
+)
 from decodery.decoding.rows import Row, Scores, Verdict
 from decodery.decoding.sampling import SamplingMethod
 from decodery.engine.request import Event
@@ -97,6 +109,27 @@ def test_batched_equals_alone(default_llm: LLM) -> None:
 
 def test_batched_equals_alone_in_bfloat16(default_llm: LLM) -> None:
     check_batched_equals_alone(LLM(dtype="bfloat16"), 6, 140)
+
+
+def test_eight_strategies_together_give_what_each_gives_alone(default_llm: LLM) -> None:
+    base = GREEDY.replace(max_tokens=6, logprobs=1, seed=3)
+    each = [
+        base,
+        base.replace(temperature=0.8, top_p=0.9, n=2),
+        base.replace(strategy=BeamSearch(3)),
+        base.replace(strategy=BeamSearch(4, num_beam_groups=2, diversity_penalty=0.5)),
+        base.replace(strategy=ContrastiveSearch(3)),
+        base.replace(strategy=DoLa("low")),
+        base.replace(grammar=Regex("[a-z ]+"), speculate=PromptLookup()),
+        base.replace(guidance_scale=1.4, negative_prompt="A sad story."),
+    ]
+
+    def told(outputs: list[RequestOutput]) -> list[Any]:
+        return [[(c.token_ids, c.logprobs, c.score) for c in output.completions] for output in outputs]
+
+    prompts = ["Once upon a time", "The capital of France is"] * 4
+    alone = [told(default_llm.generate(p, params))[0] for p, params in zip(prompts, each, strict=True)]
+    assert told(default_llm.generate(prompts, each)) == alone
 
 
 @pytest.mark.slow

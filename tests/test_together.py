@@ -1,0 +1,176 @@
+"""Strategies, grammars and drafts in one batch of a whole LLM, over a tiny model that spells bytes."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from decodery import (
+    LLM,
+    BeamSearch,
+    ContrastiveDecoding,
+    ContrastiveSearch,
+    DoLa,
+    DraftModel,
+    GenerationParams,
+    JsonSchema,
+    PromptLookup,
+    Regex,
+    StochasticBeamSearch,
+)
+from decodery.outputs import RequestOutput
+from tests.cli.conftest import write_model
+from tests.decoding.test_grammar_json import random_schema, valid
+
+BASE = GenerationParams(max_tokens=20, seed=1, logprobs=2, ignore_eos=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def llm(folder: str) -> LLM:
+    return LLM(folder, dtype="float32", kv_memory="64MB")
+
+
+def strategies(second: Any) -> list[GenerationParams]:
+    """Eight strategies and more, each with something besides."""
+    greedy = BASE.replace(temperature=0)
+    return [
+        greedy.replace(repetition_penalty=1.2),
+        BASE.replace(temperature=0.9, top_p=0.9, n=2),
+        greedy.replace(strategy=BeamSearch(3, num_return_sequences=2), no_repeat_ngram_size=2),
+        BASE.replace(strategy=BeamSearch(3, sample=True), temperature=0.7),
+        greedy.replace(strategy=BeamSearch(4, num_beam_groups=2, diversity_penalty=0.5)),
+        greedy.replace(strategy=BeamSearch(3, force_words=((65, 66),))),
+        BASE.replace(strategy=StochasticBeamSearch(3)),
+        greedy.replace(strategy=ContrastiveSearch(3, 0.5)),
+        BASE.replace(strategy=ContrastiveDecoding(second), top_k=20),
+        greedy.replace(strategy=DoLa("low"), presence_penalty=0.2),
+        BASE.replace(guidance_scale=1.5, negative_prompt="no, never", temperature=0.8),
+        greedy.replace(grammar=Regex("([a-z]{3} )+"), speculate=PromptLookup()),
+        BASE.replace(mirostat_mode=2, speculate=DraftModel(second)),
+        BASE.replace(strategy=BeamSearch(2), grammar=Regex("[0-9]+(,[0-9]+)*")),
+    ]
+
+
+PROMPTS = ["abc abd abc abe", "x", "The quick brown fox. " * 4, "abc abd abc abf"]
+
+
+def told(output: RequestOutput) -> Any:
+    assert output.error is None
+    return [(c.text, c.token_ids, c.logprobs, c.finish_reason, c.score) for c in output.completions]
+
+
+def jobs(second: Any) -> tuple[list[str], list[GenerationParams]]:
+    params = strategies(second)
+    return [PROMPTS[i % 4] for i in range(len(params))], params
+
+
+@pytest.fixture(scope="module")
+def alone(llm: LLM, folder: str) -> list[Any]:
+    return [told(llm.generate(prompt, params)[0]) for prompt, params in zip(*jobs(folder), strict=True)]
+
+
+def together(llm: LLM, prompts: Sequence[str], params: Sequence[GenerationParams]) -> list[Any]:
+    return [told(output) for output in llm.generate(prompts, params, progress=False)]
+
+
+def test_strategies_together_give_what_each_gives_alone(llm: LLM, folder: str, alone: list[Any]) -> None:
+    prompts, params = jobs(folder)
+    assert together(llm, prompts, params) == alone
+    assert together(llm, prompts[::-1], params[::-1]) == alone[::-1]
+    llm.engine.check_integrity()
+
+
+@pytest.mark.parametrize(("pages", "prefix_cache"), [(16, True), (28, False)])
+def test_scarce_pages_and_small_steps_change_nothing(
+    folder: str, alone: list[Any], pages: int, prefix_cache: bool
+) -> None:
+    page = LLM(folder, dtype="float32", kv_memory="1MB").engine.limits.page_bytes
+    scarce = LLM(folder, dtype="float32", kv_memory=pages * page, token_budget=16, prefix_cache=prefix_cache)
+    assert together(scarce, *jobs(folder)) == alone
+    assert scarce.engine.preemptions > 0
+    scarce.engine.check_integrity()
+
+
+def test_streamed_is_generated_whatever_the_strategy(llm: LLM, folder: str, alone: list[Any]) -> None:
+    for prompt, params, expected in zip(*jobs(folder), alone, strict=True):
+        texts: dict[int, str] = {}
+        for event in llm.stream(prompt, params):
+            texts[event.index] = texts.get(event.index, "") + event.text
+        assert [texts[i] for i in sorted(texts)] == [text for text, *_ in expected]
+
+
+SCHEMAS = range(120)
+
+
+def schema_jobs() -> list[tuple[dict[str, Any], GenerationParams]]:
+    ways: list[dict[str, Any]] = [
+        {"strategy": BeamSearch(3)},
+        {"strategy": BeamSearch(2, sample=True)},
+        {"speculate": PromptLookup()},
+        {"temperature": 0, "speculate": PromptLookup(acceptance="rejection")},
+        {"strategy": ContrastiveSearch(3)},
+        {"n": 2},
+    ]
+    found = []
+    for seed in SCHEMAS:
+        source = random.Random(seed)
+        schema = random_schema(source)
+        schema["$defs"] = {name: random_schema(source, 1, refs=False) for name in "uv"}
+        params = GenerationParams(max_tokens=80, seed=seed, grammar=JsonSchema(schema), **ways[seed % 6])
+        found.append((schema, params))
+    return found
+
+
+def test_schemas_hold_with_beams_and_with_drafts(llm: LLM) -> None:
+    listed = schema_jobs()
+    outputs = llm.generate(["a: "] * len(listed), [params for _, params in listed], progress=False)
+    whole = 0
+    for (schema, _), output in zip(listed, outputs, strict=True):
+        assert output.error is None
+        for completion in output.completions:
+            if completion.finish_reason == "stop":
+                whole += 1
+                assert valid(json.loads(completion.text), schema, schema), (schema, completion.text)
+            else:
+                assert completion.finish_reason == "length"
+    assert whole > 60
+
+
+def test_drafts_change_nothing_with_grammars_and_penalties(llm: LLM, folder: str) -> None:
+    source = random.Random(0)
+    patterns = ["(ab|cd|[x-z])+", "[a-e ]{5,}", '\\{"(name|names)": [0-9]+\\}', "(yes|no)( (yes|no))*"]
+    plain = [
+        GenerationParams(
+            max_tokens=16,
+            seed=i,
+            logprobs=0,
+            temperature=source.choice([0, 0.5, 1.0]),
+            grammar=Regex(source.choice(patterns)) if i % 2 else None,
+            repetition_penalty=source.choice([1.0, 1.3]),
+            frequency_penalty=source.choice([0.0, 0.4]),
+            top_k=source.choice([0, 20]),
+        )
+        for i in range(100)
+    ]
+    prompts = [source.choice(PROMPTS) for _ in plain]
+    expected = together(llm, prompts, plain)
+    for speculation in (PromptLookup(num_tokens=5), DraftModel(folder)):
+        drafting = [params.replace(speculate=speculation) for params in plain]
+        assert together(llm, prompts, drafting) == expected
+
+
+def test_text_ends_where_the_regex_would_take_no_more(llm: LLM) -> None:
+    params = GenerationParams(max_tokens=20, grammar=Regex("[ab]{4}-[0-9]{3}"), n=3, seed=2)
+    for completion in llm.generate("code: ", params)[0].completions:
+        assert re.fullmatch("[ab]{4}-[0-9]{3}", completion.text)
+        assert completion.finish_reason == "stop"
