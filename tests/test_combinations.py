@@ -9,7 +9,6 @@ from decodery.outputs import RequestOutput
 from tests.cli.conftest import write_model
 from tests.combinations import PAGE, Feature, build, features, pairs, table
 
-
 # It repeats itself, for drafts, and ends in what it does not repeat, which healing writes again.
 PROMPT = "abab cdcd abab ce"
 
