@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from decodery.decoding.order import DEFAULT_ORDER
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
@@ -26,3 +28,8 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
     assert links
     for link in links:
         assert (Path(__file__).parent.parent / link).exists(), link
+
+
+def test_the_written_order_of_the_processors_is_the_true_one() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "processors.md").read_text(encoding="utf-8")
+    assert tuple(re.findall(r"^\| (\w+) \| `", page, re.MULTILINE)) == DEFAULT_ORDER

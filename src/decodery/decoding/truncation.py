@@ -25,7 +25,7 @@ from decodery.kernels.vocabulary import (
 
 
 def top_k(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Keep the k likeliest tokens (Fan et al. 2018, section 5.4)."""
+    """Keep the k likeliest tokens (Fan et al. 2018)."""
     counts = [min(row.params.top_k, logits.shape[-1]) for row in rows]
     cut_below(logits, kth_largest(logits, torch.tensor(counts, device=logits.device)))
 
