@@ -33,6 +33,7 @@ from decodery import (
     StochasticBeamSearch,
     Watermark,
 )
+from decodery.decoding.combinations import CONFLICTS
 from decodery.decoding.order import DEFAULT_ORDER
 from tests.cli.conftest import byte_tokenizer, write_model
 
@@ -144,7 +145,7 @@ def pairs(listed: Sequence[Feature]) -> Iterator[tuple[Feature, Feature]]:
             yield first, second
 
 
-# What a text of each grammar begins with; another first token cannot be forced on it.
+# What a text of each grammar begins with: what may be forced on it.
 BEGINNINGS = {"Regex": "a", "Choice": "a", "JsonSchema": "[", "JsonObject": "{", "Lark": "x", "Gbnf": "y"}
 
 
@@ -154,6 +155,9 @@ def build(first: Feature, second: Feature) -> GenerationParams | str:
     if "forced_bos_token_id" in changes and "grammar" in changes:
         begins = BEGINNINGS[type(changes["grammar"]).__name__]
         changes["forced_bos_token_id"] = byte_tokenizer().token_to_id(begins)
+    if getattr(changes.get("strategy"), "force_words", ()) and "grammar" in changes:
+        begins = BEGINNINGS[type(changes["grammar"]).__name__]
+        changes["strategy"] = BeamSearch(2, force_words=((byte_tokenizer().token_to_id(begins),),))
     try:
         return GenerationParams(**changes)
     except ParameterError as error:
@@ -180,7 +184,18 @@ def table(listed: Sequence[Feature]) -> str:
         "|---|---|",
         *(f"| {'; '.join(names)} | {why} |" for why, names in refused.items()),
         "",
-        "The features: " + ", ".join(feature.name for feature in listed) + ".",
+        "Among alternatives, and within one strategy, these exclude each other too:",
+        "",
+        "| | with | why not |",
+        "|---|---|---|",
+        *(f"| {c.first} | {c.second} | {c.why} |" for c in CONFLICTS),
+        "| force_words | num_beam_groups of 2 or more | banks are one group's |",
+        "| force_words | sample | banks need the likeliest beams |",
+        "",
+        "What only the values decide is an error of the request that says so: a forced token that the",
+        "grammar or a list of allowed tokens rules out, a phrase to force that the grammar has no place for.",
+        "",
+        "The features: " + "; ".join(feature.name for feature in listed) + ".",
         "",
     ]
     return "\n".join(lines)

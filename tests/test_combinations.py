@@ -47,6 +47,9 @@ def check(params: GenerationParams, output: RequestOutput) -> None:
     for completion in output.completions:
         assert 1 <= len(completion.token_ids) <= 5
         assert completion.finish_reason in ("stop", "length")
+        if getattr(params.strategy, "force_words", ()):
+            ((phrase,),) = params.strategy.force_words  # type: ignore[union-attr]
+            assert phrase in completion.token_ids
         if params.logprobs is not None:
             assert completion.logprobs is not None
             assert [told.token for told in completion.logprobs] == completion.token_ids

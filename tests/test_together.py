@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from decodery import (
     LLM,
@@ -21,6 +23,7 @@ from decodery import (
     JsonSchema,
     PromptLookup,
     Regex,
+    RequestError,
     StochasticBeamSearch,
 )
 from decodery.outputs import RequestOutput
@@ -174,3 +177,61 @@ def test_text_ends_where_the_regex_would_take_no_more(llm: LLM) -> None:
     for completion in llm.generate("code: ", params)[0].completions:
         assert re.fullmatch("[ab]{4}-[0-9]{3}", completion.text)
         assert completion.finish_reason == "stop"
+
+
+def test_a_fork_that_runs_alone_is_run_though_the_budget_is_used_up(folder: str) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 9}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    drafting = GenerationParams(
+        max_tokens=40, temperature=0, speculate=PromptLookup(), allowed_token_ids=(65, 66, 67)
+    )
+    held = GenerationParams(max_tokens=40, strategy=ContrastiveSearch(4), grammar=JsonSchema(schema))
+    single = GenerationParams(max_tokens=40, strategy=ContrastiveSearch(1, 0.0))
+    prompts = ["ABCABCABCABC"] * 3 + ["hello", "hello", "oth"]
+    params = [drafting] * 3 + [held, single, GenerationParams(max_tokens=40, strategy=ContrastiveSearch(3))]
+    plain = LLM(folder, dtype="float32", kv_memory="64MB")
+    expected = [told(plain.generate(p, q)[0]) for p, q in zip(prompts, params, strict=True)]
+    for budget in (3, 8, 9, 11, 16):
+        assert together(LLM(folder, dtype="float32", token_budget=budget), prompts, params) == expected
+
+
+def test_a_function_that_fails_while_drafting_ends_its_own_request_alone(llm: LLM, folder: str) -> None:
+    def failing(ids: list[int]) -> bool:
+        if len(ids) > 3:
+            raise ValueError("enough")
+        return False
+
+    good = GenerationParams(max_tokens=12, seed=1, speculate=DraftModel(folder))
+    outputs = llm.generate(["hello abab ab"] * 2, [good.replace(stop_when=failing), good])
+    assert "stop_when failed" in (outputs[0].error or "")
+    assert told(outputs[1]) == told(llm.generate("hello abab ab", good)[0])
+
+
+def test_what_a_grammar_bans_no_other_setting_allows(llm: LLM) -> None:
+    def everything(ids: list[int], logits: Tensor) -> Tensor:
+        return torch.zeros_like(logits)
+
+    held = GenerationParams(max_tokens=6, seed=1, grammar=Regex("[ab]{3}(cc|dd){9}"))
+    for params in (held.replace(logits_processors=everything), held.replace(forced_eos_token_id=256)):
+        (completion,) = llm.generate("x", params)[0].completions
+        assert re.fullmatch("[ab]{3}[cd]{3}", completion.text)
+        assert completion.finish_reason == "length"
+    (refused,) = llm.generate(["x"], held.replace(forced_bos_token_id=90))
+    assert "forced_bos" in (refused.error or "")
+
+
+def test_a_text_that_cannot_be_scored_is_an_error(llm: LLM) -> None:
+    with pytest.raises(RequestError, match="text 2 of 2"):
+        llm.score(["The cat", ""])
+
+
+def test_malformed_requests_of_several_fail_alone(llm: LLM) -> None:
+    good = GenerationParams(max_tokens=2)
+    prompts: list[Any] = [None, ["a"], "ok", "ok"]
+    each: list[Any] = [good, good, None, good]
+    outputs = llm.generate(prompts, each)
+    assert [output.error is None for output in outputs] == [False, False, False, True]

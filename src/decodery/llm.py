@@ -42,7 +42,8 @@ class LLM:
 
     `model` is a folder, a .gguf file, a hub id, or None for the default model. `dtype` is "float32",
     "bfloat16" or "auto" (what the machine computes fastest with these weights); `backend` is "reference" or
-    "auto". `context_length` bounds prompt and text together (default: the model's own). `kv_memory` is the
+    "auto". `context_length` bounds the tokens that are computed, which is all of prompt and text but the last
+    one (default: the model's own). `kv_memory` is the
     size of the key/value cache in bytes, or such as "512MB" (default: a quarter of the memory that is
     available, at most eight full contexts). `threads` sets torch's for the whole process. `token_budget`
     bounds the tokens that one step runs. Raises `ModelError` when the model cannot be found or read and
@@ -67,8 +68,10 @@ class LLM:
         progress: Progress | None = None,
     ) -> None:
         sizes = {"context_length": context_length, "threads": threads}
+        if not isinstance(prefix_cache, bool):
+            raise ParameterError(f"prefix_cache must be True or False, not {prefix_cache!r}")
         for name, value in {**sizes, "token_budget": token_budget, "max_sequences": max_sequences}.items():
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (type(value) is not int or value < 1):
                 raise ParameterError(f"{name} must be a whole number from 1 on, not {value!r}")
         if threads is not None:
             torch.set_num_threads(threads)
@@ -198,10 +201,16 @@ class LLM:
         return tokenizer.encode(text, add_special_tokens=False)
 
     def score(self, texts: Prompt | Sequence[Prompt]) -> list[TextScore]:
-        """The log-probability of every token of each text under the model."""
+        """The log-probability of every token of each text under the model.
+
+        Raises `RequestError` if one of the texts cannot be scored.
+        """
         outputs = self.generate(
             texts, GenerationParams(max_tokens=1, temperature=0, prompt_logprobs=0, ignore_eos=True)
         )
+        for number, output in enumerate(outputs, 1):
+            if output.error is not None:
+                raise RequestError(f"text {number} of {len(outputs)}: {output.error}")
         return [
             TextScore(o.prompt_token_ids, [None if t is None else t.logprob for t in o.prompt_logprobs or ()])
             for o in outputs
@@ -213,9 +222,6 @@ class LLM:
         if params is None or isinstance(params, GenerationParams):
             return [params or self.default_params] * count
         each = list(params) if isinstance(params, Sequence) else [params]
-        for param in each:
-            if not isinstance(param, GenerationParams):
-                raise ParameterError(f"params must be GenerationParams, not {type(param).__name__}")
         if len(each) != count:
             raise ParameterError(
                 f"there are {count} prompts and {len(each)} params: give one, or one for each"
@@ -225,9 +231,16 @@ class LLM:
     def _add(
         self, prompt: Prompt, params: GenerationParams, observer: Observer | None, candidates: int
     ) -> int:
+        prompt = _checked(prompt)
+        if not isinstance(params, GenerationParams):
+            raise ParameterError(f"params must be GenerationParams, not {type(params).__name__}")
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if not ids:
             raise RequestError("the prompt is empty: give some text")
+        if type(candidates) is not int or candidates < 0:
+            raise ParameterError(f"candidates must be a whole number from 0 on, not {candidates!r}")
+        if observer is not None and not callable(observer):
+            raise ParameterError(f"observer must be a function of an event, not {observer!r}")
         params.check_vocabulary(self.model.vocab_size)
         asked = self._resolver.resolved(params)
         strategy, speculation = asked.strategy, asked.speculate
@@ -307,11 +320,12 @@ def _check_context(name: str, model: CausalModel, tokens: int) -> None:
         )
 
 
-def _refused(prompt: Prompt, params: GenerationParams, error: DecoderyError) -> RequestOutput:
-    """What comes of a request that was not accepted."""
-    if isinstance(prompt, str):
-        return RequestOutput(prompt, [], [], params.seed or 0, error=str(error))
-    return RequestOutput(None, list(prompt), [], params.seed or 0, error=str(error))
+def _refused(prompt: Any, params: Any, error: DecoderyError) -> RequestOutput:
+    """What comes of a request that was not accepted, whatever was given as its prompt and parameters."""
+    text = prompt if isinstance(prompt, str) else None
+    ids = list(prompt) if isinstance(prompt, Sequence) and text is None else []
+    seed = params.seed if isinstance(params, GenerationParams) else None
+    return RequestOutput(text, ids, [], seed or 0, error=str(error))
 
 
 def _finished(collector: Collector) -> RequestOutput:
@@ -347,21 +361,24 @@ def _limits(
     return Limits(max(pages, 1), page_bytes, model.context_length, token_budget, max_sequences, prefix_cache)
 
 
-def _listed(prompts: Prompt | Sequence[Prompt], *, one: bool = False) -> list[Prompt]:
+def _listed(prompts: Prompt | Sequence[Prompt], *, one: bool = False) -> list[Any]:
     """The prompts of a call as a list; with `one`, there is one, as a text or as token ids."""
-    listed: list[Any] = [prompts]
-    if not one and isinstance(prompts, Sequence) and not isinstance(prompts, (str, bytes)):
-        ids = bool(prompts) and isinstance(prompts[0], int)
-        listed = [prompts] if ids else list(prompts)
-    for prompt in listed:
-        if isinstance(prompt, str):
-            continue
-        if not isinstance(prompt, Sequence) or isinstance(prompt, (bytes, bytearray)):
-            raise RequestError(f"a prompt must be a text or a list of token ids, not {type(prompt).__name__}")
-        for token in prompt:
-            if not isinstance(token, int) or isinstance(token, bool):
-                raise RequestError(f"a prompt's token ids must be whole numbers, not {token!r}")
-    return listed
+    if one or not isinstance(prompts, Sequence) or isinstance(prompts, (str, bytes)):
+        return [prompts]
+    ids = bool(prompts) and isinstance(prompts[0], int)
+    return [prompts] if ids else list(prompts)
+
+
+def _checked(prompt: Any) -> Prompt:
+    """The prompt, if it is one. Raises `RequestError` otherwise."""
+    if isinstance(prompt, str):
+        return prompt
+    if not isinstance(prompt, Sequence) or isinstance(prompt, (bytes, bytearray)):
+        raise RequestError(f"a prompt must be a text or a list of token ids, not {type(prompt).__name__}")
+    for token in prompt:
+        if not isinstance(token, int) or isinstance(token, bool):
+            raise RequestError(f"a prompt's token ids must be whole numbers, not {token!r}")
+    return prompt
 
 
 def _bar(total: int, show: bool) -> AbstractContextManager[Callable[[], None]]:

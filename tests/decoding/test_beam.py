@@ -356,7 +356,7 @@ def test_a_dead_beam_is_dropped_and_the_others_go_on() -> None:
 def test_no_possible_token_is_a_failure_that_says_why() -> None:
     dead = search(row_of(BeamSearch(3), 4, logit_bias=dict.fromkeys(range(3), -math.inf)), markov(3))
     assert not dead.endings
-    assert dead.failures == ["no token is possible: the processors ban every one"]
+    assert dead.failures == ["no token is possible: every one is banned by logit_bias"]
     broken = search(row_of(BeamSearch(3), 4), torch.full((3, 3), torch.nan))
     assert "NaN" in broken.failures[0]
 

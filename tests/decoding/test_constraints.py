@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from decodery.decoding.constraints import Progress, beginning, check_force_words, in_banks
+from decodery.decoding.constraints import Progress, beginning, check_force_words, holds_all, in_banks
 from decodery.decoding.params import GenerationParams
 from decodery.decoding.strategy import BeamSearch
 from decodery.errors import ParameterError
@@ -122,8 +122,21 @@ def test_an_end_before_the_phrases_is_no_end() -> None:
     assert 0 not in text[:-1]
 
 
-def test_too_few_texts_with_all_phrases_are_made_up_for_by_others() -> None:
+def test_only_texts_with_all_phrases_are_returned_where_there_are_any() -> None:
     strategy = BeamSearch(3, num_return_sequences=3, force_words=((5, 6),))
-    texts = search(row_of(strategy, 2), markov(8, seed=0)).tokens
-    assert len(set(texts)) == 3
-    assert sum(holds(text, (5, 6)) for text in texts) == 1
+    told = search(row_of(strategy, 2), markov(8, seed=0)).endings
+    assert [e.tokens for e in told] == [(5, 6), (), ()]
+    assert [e.error for e in told] == [None] * 3
+
+
+def test_a_text_without_its_phrases_says_so() -> None:
+    strategy = BeamSearch(2, force_words=((5, 6),))
+    told = search(row_of(strategy, 4, suppress_tokens=(6,)), markov(8, seed=0)).endings
+    assert len(told[0].tokens) == 4
+    assert "force_words" in (told[0].error or "")
+
+
+def test_phrases_that_overlap_are_held_by_one_text() -> None:
+    row = row_of(BeamSearch(2, force_words=((1, 1, 2),)), 4)
+    assert holds_all(row.after(1).after(1).after(1).after(2))
+    assert not holds_all(row.after(1).after(2).after(1).after(2))

@@ -71,6 +71,15 @@ def test_only_contenders_can_win_and_all_of_them_are_found() -> None:
         assert sum(len(tokens) for tokens in found) < 40 * 400
 
 
+def test_logits_of_any_size_give_a_token_that_is_possible() -> None:
+    for size in (1e4, 1e6, 1e7, 1e9):
+        for seed in range(20):
+            logits = torch.randn(1, 5000, generator=torch.Generator().manual_seed(seed))
+            logits[0, 17] = size
+            assert draw(logits, [draw_key(seed, 0)]).tolist() == [17]
+            assert draw(logits * size, [draw_key(seed, 0)]).tolist() == [17]
+
+
 def test_truncating_keeps_the_draw_when_its_token_survives() -> None:
     logits = torch.randn(200, 50, generator=torch.Generator().manual_seed(1))
     keys = [draw_key(5, position) for position in range(200)]

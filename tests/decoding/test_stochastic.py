@@ -93,7 +93,7 @@ def test_where_fewer_texts_exist_the_other_streams_end_in_error() -> None:
 def test_no_possible_token_is_a_failure() -> None:
     ban = dict.fromkeys(range(4), -math.inf)
     outcome = search(row_of(StochasticBeamSearch(2), 4, logit_bias=ban), markov(4))
-    assert outcome.failures == ["no token is possible: the processors ban every one"]
+    assert outcome.failures == ["no token is possible: every one is banned by logit_bias"]
 
 
 def test_time_that_is_up_ends_a_search_at_once() -> None:

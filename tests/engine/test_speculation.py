@@ -167,7 +167,7 @@ def test_a_models_own_drafts_are_all_accepted(model: Llama, plain: list[list[Out
 @pytest.mark.parametrize(
     "speculation", [PromptLookup(acceptance="rejection"), DraftModel("small", acceptance="rejection")]
 )
-def test_by_rejection_texts_repeat_and_do_not_depend_on_batch_mates(
+def test_by_rejection_texts_repeat_and_depend_on_no_batch_mate_while_all_drafts_have_room(
     model: Llama, drafter: Llama, speculation: Any, plain: list[list[Outcome]]
 ) -> None:
     jobs = speculating(mixed_jobs(45), [speculation])

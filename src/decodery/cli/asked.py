@@ -121,5 +121,7 @@ def _values(texts: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
 def _read(name: str, texts: list[str]) -> Any:
     try:
         return FLAGS[name].how.read(texts)
+    except ParameterError:
+        raise
     except ValueError as error:
         raise ParameterError(f"{name} must be {error}") from None

@@ -57,15 +57,21 @@ def end_tokens(logits: Tensor, rows: Sequence[Row]) -> None:
 
 
 def forced_bos(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Leave only the token that the text begins with."""
+    """Leave only the token that the text begins with, and not even that where a grammar bans it."""
     for logit, row in zip(logits, rows, strict=True):
-        _force(logit, row.params.forced_bos_token_id)
+        token = row.params.forced_bos_token_id
+        if row.grammar is not None and token is not None and logit[token] == -torch.inf:
+            logit.fill_(-torch.inf)
+        else:
+            _force(logit, token)
 
 
 def forced_eos(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Leave only the token that a text of full length ends with."""
+    """Leave only the token that a text of full length ends with, unless a grammar does not let it end."""
     for logit, row in zip(logits, rows, strict=True):
-        _force(logit, row.params.forced_eos_token_id)
+        token = row.params.forced_eos_token_id
+        if row.grammar is None or token is None or logit[token] > -torch.inf:
+            _force(logit, token)
 
 
 def suppress_tokens(logits: Tensor, rows: Sequence[Row]) -> None:

@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 
 from decodery.decoding.candidates import Candidate, drawn, likeliest
-from decodery.decoding.choosing import why_impossible
-from decodery.decoding.constraints import Progress, beginning, in_banks
+from decodery.decoding.constraints import Progress, beginning, holds_all, in_banks
 from decodery.decoding.diverse import keep_apart, taken_by_ended
 from decodery.decoding.guidance import guided
 from decodery.decoding.hypotheses import Hypotheses, Hypothesis, endings, normalised
 from decodery.decoding.logprobs import token_logprobs
 from decodery.decoding.params import GenerationParams
-from decodery.decoding.pipeline import process
+from decodery.decoding.pipeline import process, rules_out, why_impossible
 from decodery.decoding.rows import (
     Ending,
     FinishReason,
@@ -37,6 +36,9 @@ from decodery.decoding.stopping import finish_of
 from decodery.decoding.strategy import BeamSearch
 from decodery.decoding.trace import BeamCandidate
 
+_UNMET = (
+    "force_words: no beam holds all of them at its end; raise num_beams or max_tokens, or lift what bans them"
+)
 # Where even these all end, as by a rule that ends every text, the beam stays short.
 _MOST_LOOKED_AT = 1000
 
@@ -68,6 +70,11 @@ class _Child:
     finish: FinishReason | None
     logprobs: tuple[TokenLogprobs, ...] = ()
 
+    @property
+    def complete(self) -> bool:
+        """Whether its text holds all forced phrases."""
+        return self.progress.complete or holds_all(self.row)
+
 
 @dataclass(slots=True)
 class _Group:
@@ -96,7 +103,7 @@ class _Search:
     row: Row
     parent: int
     groups: list[_Group]
-    impossible: str = "no token is possible: every text ends before it holds all of force_words"
+    impossible: str = "no beam is left"
 
 
 class BeamMethod:
@@ -143,7 +150,10 @@ def _searches(rows: Sequence[Row]) -> Iterator[_Search]:
                     group.parents.append(i)
                     group.rows.append(r)
                     group.beams.append(beam)
-        yield _Search(row, parent, groups)
+        search = _Search(row, parent, groups)
+        if strategy.force_words:
+            search.impossible = _UNMET
+        yield search
 
 
 def _beam(row: Row, strategy: BeamSearch, place: int) -> Beam:
@@ -164,18 +174,29 @@ def _take_turn(searches: Sequence[_Search], turn: int, scores: Scores) -> None:
     rows = [row for s in taking for row in s.groups[turn].rows]
     positions = [scores.runs[i][0].at(0) for s in taking for i in s.groups[turn].parents]
     raw = guided(scores, positions, rows)
-    logprobs = raw.log_softmax(-1)
+    logprobs = _logprobs(raw, rows)
     sizes = [len(s.groups[turn].rows) for s in taking]
     for search, part in zip(taking, torch.split(logprobs, sizes), strict=True):
         taken = [token for group in search.groups[:turn] for token in _taken(group, search.row.end_ids)]
         keep_apart(part, taken, search.groups[turn].strategy.diversity_penalty)
     processed = process(logprobs, rows)
     parts = torch.split(processed, sizes)
-    for search, part, before in zip(taking, parts, torch.split(raw, sizes), strict=True):
+    plain = torch.split(logprobs, sizes)
+    for search, part, own, before in zip(taking, parts, plain, torch.split(raw, sizes), strict=True):
         group = search.groups[turn]
-        _choose(group, part)
+        _choose(group, part, own)
         if not group.candidates:
-            search.impossible = why_impossible(before)
+            search.impossible = why_impossible(before, group.rows[0])
+
+
+def _logprobs(raw: Tensor, rows: Sequence[Row]) -> Tensor:
+    """The log-probabilities by which beams are ranked. Guided ones are ranked by what guidance made of their
+    log-probabilities, as transformers ranks them."""
+    logprobs = raw.log_softmax(-1)
+    led = [i for i, row in enumerate(rows) if row.params.guided]
+    if led:
+        logprobs[led] = raw[led]
+    return logprobs
 
 
 def _taken(group: _Group, end_ids: frozenset[int]) -> list[int]:
@@ -185,8 +206,8 @@ def _taken(group: _Group, end_ids: frozenset[int]) -> list[int]:
     return [child.candidate.token for child in group.kept]
 
 
-def _choose(group: _Group, logprobs: Tensor) -> None:
-    """Choose the group's next beams by its rows' processed log-probabilities `[beams, vocab]`."""
+def _choose(group: _Group, logprobs: Tensor, plain: Tensor) -> None:
+    """Choose the group's next beams by its rows' log-probabilities `[beams, vocab]`, processed and plain."""
     # Enough for a full beam when no more than the end tokens end a sequence; else more are looked at.
     count = max(2, 1 + len(group.rows[0].end_ids)) * group.size
     while not _look_at(group, _candidates(group, logprobs, count)):
@@ -194,7 +215,7 @@ def _choose(group: _Group, logprobs: Tensor) -> None:
             break
         count *= 2
     if group.strategy.force_words and group.candidates:
-        _fill_banks(group, logprobs)
+        _fill_banks(group, logprobs, plain)
 
 
 def _candidates(group: _Group, logprobs: Tensor, count: int) -> list[Candidate]:
@@ -215,7 +236,7 @@ def _look_at(group: _Group, candidates: list[Candidate]) -> bool:
         child = _child(group, candidate)
         if child.finish != "stop":
             group.kept.append(child)
-        elif rank < group.size and child.progress.complete:
+        elif rank < group.size and child.complete:
             group.ended.append(child)
         if len(group.kept) == group.size:
             return True
@@ -228,8 +249,11 @@ def _child(group: _Group, candidate: Candidate) -> _Child:
     return _Child(candidate, group.parents[candidate.beam], row, progress, finish_of(row))
 
 
-def _fill_banks(group: _Group, logprobs: Tensor) -> None:
-    """Let sequences that lead the forced phrases on compete for the places of those kept."""
+def _fill_banks(group: _Group, logprobs: Tensor, plain: Tensor) -> None:
+    """Let sequences that lead the forced phrases on compete for the places of those kept.
+
+    Truncation is no ban: a token that only it cut away may lead a phrase on, with its plain log-probability.
+    """
     known = {(child.candidate.beam, child.candidate.token) for child in group.kept}
     leading = [
         (i, token)
@@ -243,13 +267,15 @@ def _fill_banks(group: _Group, logprobs: Tensor) -> None:
     pool = list(group.kept)
     for beam, token, value in zip(beams, tokens, logprobs[beams, tokens].tolist(), strict=True):
         if value == -torch.inf:
-            continue
+            if rules_out(plain[beam], group.rows[beam], token):
+                continue
+            value = float(plain[beam, token])
         candidate = Candidate(beam, token, value, group.beams[beam].total + value)
         group.candidates.append(candidate)
         child = _child(group, candidate)
         if child.finish != "stop":
             pool.append(child)
-        elif child.progress.complete:
+        elif child.complete:
             group.ended.append(child)
     kept = in_banks(
         [child.progress for child in pool],
@@ -311,20 +337,18 @@ def _settle(group: _Group) -> None:
     if hypotheses.decided(strategy, best, row.generated + 1, longest):
         group.kept = []
     elif group.kept and group.kept[0].finish is not None:
-        for child in _last(group.kept, strategy.num_return_sequences):
+        for child in _last(group.kept, hypotheses):
             hypotheses = hypotheses.added(_hypothesis(group, child))
             group.ended.append(child)
         group.kept = []
     group.hypotheses = replace(hypotheses, done=not group.kept)
 
 
-def _last(children: Sequence[_Child], wanted: int) -> list[_Child]:
-    """Which of the beams that are cut off at the limit may be returned: those that hold all forced phrases,
-    and the others only where these are too few."""
-    complete = [child for child in children if child.progress.complete]
-    if len(complete) >= wanted:
-        return complete
-    return complete + [child for child in children if not child.progress.complete]
+def _last(children: Sequence[_Child], hypotheses: Hypotheses) -> Sequence[_Child]:
+    """Which of the beams that are cut off at the limit may be returned: those that hold all forced phrases.
+    Only where there is no such text the others are, and told to be incomplete."""
+    complete = [child for child in children if child.complete]
+    return complete if complete or hypotheses.found else children
 
 
 def _hypothesis(group: _Group, child: _Child) -> Hypothesis:
@@ -335,6 +359,7 @@ def _hypothesis(group: _Group, child: _Child) -> Hypothesis:
         finish=child.finish,
         score=normalised(child.candidate.total, row.generated, group.strategy.length_penalty),
         logprobs=group.beams[child.candidate.beam].logprobs + child.logprobs,
+        error=None if child.complete else _UNMET,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
 from typing import Any
 
 from decodery.errors import ParameterError
@@ -80,6 +81,17 @@ def regex(name: str, value: Any) -> str | None:
     return value
 
 
+def callables(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
+    """A function or a list of functions, as a tuple."""
+    if value is not None and not callable(value) and not isinstance(value, Iterable):
+        raise ParameterError(f"{name} must be a list of functions, not {value!r}")
+    listed = (value,) if callable(value) else tuple(value or ())
+    for function in listed:
+        if not callable(function):
+            raise ParameterError(f"{name} must hold functions, not {function!r}")
+    return listed
+
+
 def phrase(name: str, value: Any) -> str | tuple[int, ...]:
     """A text or a list of token ids, not empty."""
     found = value if isinstance(value, str) else token_ids(name, value)
@@ -121,6 +133,12 @@ def sequence_bias(name: str, value: Any) -> tuple[tuple[str | tuple[int, ...], f
             raise ParameterError(f"{name} names {found!r} twice")
         biases[found] = float(bias)
     return tuple(biases.items())
+
+
+def model(name: str, value: Any) -> None:
+    """Something that names a second model: a path, a name, or an LLM."""
+    if not isinstance(value, (str, PathLike)) and not hasattr(value, "tokenizer"):
+        raise ParameterError(f"{name} must be a path, a name or an LLM, not {value!r}")
 
 
 def _pairs(name: str, value: Any) -> list[tuple[Any, Any]]:

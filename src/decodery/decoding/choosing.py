@@ -36,10 +36,3 @@ def choose(processed: Tensor, rows: Sequence[Row], salts: Sequence[int] | None =
 def draw_key_of(row: Row, salt: int = 0) -> tuple[int, int]:
     """The key of the noise for the row's next token; each salt of 64 bits gives noise of its own."""
     return draw_key(stream_seed(row.seed, row.streams[0]) ^ salt, len(row.tokens))
-
-
-def why_impossible(raw: Tensor) -> str:
-    """What to say of a row, with these unprocessed logits `[vocab]`, for which no token is possible."""
-    if bool(raw.isnan().any()):
-        return "the model's scores are not numbers (NaN): its weights are damaged or overflow in this dtype"
-    return "no token is possible: the processors ban every one"

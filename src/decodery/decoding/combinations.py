@@ -100,9 +100,21 @@ def check_combinations(params: Any) -> None:
         raise ParameterError(f"min_tokens is {params.min_tokens}, more than max_tokens {params.max_tokens}")
     if params.max_length is not None and params.min_length > params.max_length:
         raise ParameterError(f"min_length is {params.min_length}, more than max_length {params.max_length}")
+    if params.max_length is not None and params.min_tokens > params.max_length:
+        raise ParameterError(f"min_tokens is {params.min_tokens}, more than max_length {params.max_length}")
+    _check_forced(params)
     if params.best_of is not None and params.best_of < params.n:
         raise ParameterError(f"best_of is {params.best_of}, less than n {params.n}")
     if params.negative_prompt is not None and not params.guided:
         raise ParameterError("negative_prompt does nothing at guidance_scale 1: give guidance_scale above 1")
-    if params.forced_bos_token_id is not None and params.forced_bos_token_id in params.begin_suppress_tokens:
-        raise ParameterError("forced_bos_token_id is among begin_suppress_tokens")
+
+
+def _check_forced(params: Any) -> None:
+    for forced in ("forced_bos_token_id", "forced_eos_token_id"):
+        token = getattr(params, forced)
+        if token is None:
+            continue
+        if token in params.suppress_tokens:
+            raise ParameterError(f"{forced} {token} is among suppress_tokens")
+        if params.allowed_token_ids and token not in params.allowed_token_ids:
+            raise ParameterError(f"{forced} {token} is not among allowed_token_ids")

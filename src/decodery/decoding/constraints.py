@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from decodery.decoding.rows import Row
 from decodery.decoding.strategy import BeamSearch
 from decodery.errors import ParameterError
 
@@ -85,6 +86,18 @@ def beginning(strategy: BeamSearch) -> Progress:
         alternatives = word if any(isinstance(part, tuple) for part in word) else (word,)
         phrases.append(alternatives)  # type: ignore[arg-type]
     return Progress(max((len(a) for phrase in phrases for a in phrase), default=0), tuple(phrases))
+
+
+def holds_all(row: Row) -> bool:
+    """Whether the row's text holds all forced phrases somewhere, even where they overlap."""
+    strategy = row.params.strategy
+    assert isinstance(strategy, BeamSearch)
+    text = tuple(row.tokens[row.prompt_length :])
+    return all(any(_holds(text, a) for a in phrase) for phrase in beginning(strategy).pending)
+
+
+def _holds(text: tuple[int, ...], phrase: tuple[int, ...]) -> bool:
+    return any(text[i : i + len(phrase)] == phrase for i in range(len(text) - len(phrase) + 1))
 
 
 def check_force_words(strategy: BeamSearch, room: int) -> None:

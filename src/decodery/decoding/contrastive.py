@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from decodery.decoding.choosing import why_impossible
 from decodery.decoding.guidance import guided
 from decodery.decoding.logprobs import token_logprobs
 from decodery.decoding.params import GenerationParams
-from decodery.decoding.pipeline import process
+from decodery.decoding.pipeline import process, why_impossible
 from decodery.decoding.rows import (
     FinishReason,
     Needs,
@@ -108,7 +107,7 @@ class ContrastiveMethod:
                 survivors.append(_survivor(step, row, step.new if candidates.tokens else 0))
             else:
                 raw = guided(scores, [step.position], [step.row])
-                failures.append((step.parent, why_impossible(raw[0])))
+                failures.append((step.parent, why_impossible(raw[0], step.row)))
         return Verdict(survivors, failures=failures)
 
 

@@ -18,6 +18,7 @@ class Hypothesis:
     finish: FinishReason
     score: float
     logprobs: tuple[TokenLogprobs, ...] = ()
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def endings(parent: int, groups: Iterable[Hypotheses], streams: int) -> list[End
     # Of equal scores the later comes first.
     best = sorted((h for group in groups for h in group.found), key=lambda h: h.score)[::-1]
     told = [
-        Ending(parent, stream, h.tokens, h.finish, h.score, h.logprobs)
+        Ending(parent, stream, h.tokens, h.finish, h.score, h.logprobs, h.error)
         for stream, h in enumerate(best[:streams])
     ]
     return told + [Ending(parent, stream, (), "error") for stream in range(len(told), streams)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,9 +38,13 @@ class GenerationParams:
     max_tokens: int | None = _field(256, "Most tokens to generate; None generates until the context is full.")
     max_length: int | None = _field(None, "Most tokens of prompt and text together.")
     max_time: float | None = _field(None, "Seconds after which the text ends, from the first step on.")
-    min_tokens: int = _field(0, "Tokens to generate before an end token or stop string may end the text.")
+    min_tokens: int = _field(
+        0, "Tokens to generate before an end token or stop string may end the text; a complete grammar may."
+    )
     min_length: int = _field(0, "The same for prompt and text together; end tokens only.")
-    temperature: float = _field(1.0, "Divides the logits; 0 takes the most likely token (greedy).")
+    temperature: float = _field(
+        1.0, "Divides the logits; 0 takes the most likely token (greedy), and truncations do nothing then."
+    )
     dynatemp_range: float = _field(0.0, "Let the temperature go this far down and up with the entropy.")
     dynatemp_exponent: float = _field(1.0, "Power of the normalised entropy in dynamic temperature.")
     top_k: int = _field(0, "Keep the k most likely tokens; 0 keeps all.")
@@ -138,6 +142,8 @@ class GenerationParams:
         whole("seed", self.seed, -(2**63), 2**64 - 1, none=True)
         whole("mirostat_mode", self.mirostat_mode, 0, 2)
         real("max_time", self.max_time, "above 0", lambda x: x > 0, none=True)
+        if self.stop_when is not None and not callable(self.stop_when):
+            raise ParameterError(f"stop_when must be a function, not {self.stop_when!r}")
         if self.negative_prompt is not None:
             object.__setattr__(self, "negative_prompt", phrase("negative_prompt", self.negative_prompt))
         for name, kinds in _OBJECTS.items():
@@ -228,8 +234,10 @@ def _flat(item: Any) -> list[int]:
 
 
 def _breakers(name: str, value: Any) -> tuple[str | int, ...]:
-    if isinstance(value, str):
+    if isinstance(value, (str, int)):
         value = (value,)
+    if not isinstance(value, Iterable):
+        raise ParameterError(f"{name} must be a list of texts or token ids, not {value!r}")
     return tuple(
         checks.token_ids(name, (v,))[0] if isinstance(v, int) else checks.strings(name, v)[0] for v in value
     )
@@ -245,14 +253,6 @@ def _decay(name: str, value: Any) -> tuple[int, float] | None:
     whole(name, start, 0)
     real(name, factor, "above 0", lambda x: x > 0)
     return start, factor
-
-
-def _functions(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
-    listed = (value,) if callable(value) else tuple(value)
-    for function in listed:
-        if not callable(function):
-            raise ParameterError(f"{name} must hold functions, not {function!r}")
-    return listed
 
 
 def _order(name: str, value: Any) -> tuple[str, ...] | None:
@@ -282,7 +282,7 @@ _CANONICAL: dict[str, Callable[[str, Any], Any]] = {
     "suppress_tokens": checks.token_ids,
     "begin_suppress_tokens": checks.token_ids,
     "exponential_decay_length_penalty": _decay,
-    "logits_processors": _functions,
+    "logits_processors": checks.callables,
     "processor_order": _order,
 }
 _WHOLE: dict[str, tuple[int, bool]] = {

@@ -42,6 +42,16 @@ def _truncation(
     return Processor(lambda r: not r.params.greedy and wants(r), apply, by_value)
 
 
+def _custom(logits: Tensor, rows: Sequence[Row]) -> None:
+    """The rows' own functions; what a grammar bans stays banned."""
+    processors.custom(logits, rows)
+    held = [i for i, row in enumerate(rows) if PROCESSORS["grammar"].wants(row)]
+    if held:
+        own = logits[held]
+        apply_grammar(own, [rows[i] for i in held])
+        logits[held] = own
+
+
 PROCESSORS: dict[str, Processor] = {
     "grammar": Processor(lambda r: r.grammar is not None and r.grammar is not ANYTHING, apply_grammar),
     "sequence_bias": Processor(lambda r: bool(r.params.sequence_bias), processors.sequence_bias, bans=True),
@@ -98,7 +108,7 @@ PROCESSORS: dict[str, Processor] = {
         lambda r: bool(r.params.allowed_token_ids), banning.allowed_token_ids, bans=True
     ),
     "logit_bias": Processor(lambda r: bool(r.params.logit_bias), processors.logit_bias, bans=True),
-    "custom": Processor(lambda r: bool(r.params.logits_processors), processors.custom, bans=True),
+    "custom": Processor(lambda r: bool(r.params.logits_processors), _custom, bans=True),
     "temperature": _truncation(
         lambda r: r.params.temperature != 1 or r.params.dynatemp_range > 0, processors.temperature
     ),
@@ -126,14 +136,22 @@ def may_ban(row: Row) -> bool:
     return any(processor.bans and processor.wants(row) for processor in PROCESSORS.values())
 
 
+def why_impossible(raw: Tensor, row: Row) -> str:
+    """What to say of a row, with these unprocessed logits `[vocab]`, for which no token is possible."""
+    if bool(raw.isnan().any()):
+        return "the model's scores are not numbers (NaN): its weights are damaged or overflow in this dtype"
+    names = [name for name, p in PROCESSORS.items() if p.wants(row) and (p.bans or name == "grammar")]
+    return f"no token is possible: every one is banned by {' and '.join(names) or 'the processors'}"
+
+
 def rules_out(logits: Tensor, row: Row, token: int) -> bool:
-    """Whether a stage that may ban tokens rules out this one for the row, by its raw `logits` `[vocab]`."""
+    """Whether the grammar or a stage that may ban tokens rules out this one for the row, by its raw `logits`
+    `[vocab]`."""
     own = logits[None].clone()
-    order = row.params.processor_order or DEFAULT_ORDER
-    for processor in (PROCESSORS[name] for name in order):
-        if not processor.bans or not processor.wants(row):
-            continue
-        processor.apply(own, [row])
+    for name in row.params.processor_order or DEFAULT_ORDER:
+        processor = PROCESSORS[name]
+        if (processor.bans or name == "grammar") and processor.wants(row):
+            processor.apply(own, [row])
     return bool(own[0, token] == -torch.inf)
 
 

@@ -188,7 +188,8 @@ class Survivor:
 class Ending:
     """A completion that is told at once: all of its tokens after the prompt.
 
-    `parent` is any row of its request. `score` is what its strategy ranked it by.
+    `parent` is any row of its request. `score` is what its strategy ranked it by. `error` says what it lacks
+    of what the request asked for.
     """
 
     parent: int
@@ -197,6 +198,7 @@ class Ending:
     finish: FinishReason
     score: float | None = None
     logprobs: tuple[TokenLogprobs, ...] = ()
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from decodery.decoding.choosing import choose, why_impossible
+from decodery.decoding.choosing import choose
 from decodery.decoding.guidance import guided
 from decodery.decoding.logprobs import token_logprobs
 from decodery.decoding.mirostat import updated_mu
 from decodery.decoding.params import GenerationParams
-from decodery.decoding.pipeline import may_ban, process, rules_out
+from decodery.decoding.pipeline import may_ban, process, rules_out, why_impossible
 from decodery.decoding.rows import (
     FinishReason,
     Needs,
@@ -178,7 +178,7 @@ class SamplingMethod:
         for k, (walk, token, able) in enumerate(zip(walks, tokens, possible.tolist(), strict=True)):
             if not able and walk.token is None:
                 walk.done = True
-                failures.append((walk.parent, why_impossible(raw[places[k]])))
+                failures.append((walk.parent, why_impossible(raw[places[k]], walk.row)))
                 continue
             if recorder is not None and walk.row.explain:
                 considered = recorder.considered(places[k], own[k], token)

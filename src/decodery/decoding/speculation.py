@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from decodery.decoding.checks import flag, whole
+from decodery.decoding.checks import model as checked_model
 from decodery.errors import ParameterError
 
 Acceptance = Literal["match", "rejection"]
@@ -49,6 +50,7 @@ class DraftModel:
     def __post_init__(self) -> None:
         if self.model is None:
             raise ParameterError("model is missing: DraftModel needs a second, smaller model")
+        checked_model("DraftModel's model", self.model)
         _check(self)
 
 

@@ -15,12 +15,11 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from decodery.decoding.choosing import why_impossible
 from decodery.decoding.draw import draw_key, stream_seed
 from decodery.decoding.guidance import guided
 from decodery.decoding.logprobs import token_logprobs
 from decodery.decoding.params import GenerationParams
-from decodery.decoding.pipeline import process
+from decodery.decoding.pipeline import process, why_impossible
 from decodery.decoding.rows import (
     Ending,
     FinishReason,
@@ -205,7 +204,7 @@ def _verdict(races: Sequence[_Race], rows: Sequence[Row], raw: Tensor) -> Verdic
         elif ended:
             endings += _endings(race, ended, rows)
         else:
-            failures.append((race.members[0], why_impossible(raw[race.members])))
+            failures.append((race.members[0], why_impossible(raw[race.members], rows[race.members[0]])))
     told = [(race.members[0], _explained(race, rows)) for race in races if rows[race.members[0]].explain]
     return Verdict(survivors, endings, failures, told)
 

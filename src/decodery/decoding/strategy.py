@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from decodery.decoding.checks import flag, phrase, phrases, real, whole
+from decodery.decoding.checks import model as checked_model
 from decodery.errors import ParameterError
 
 Phrase = str | tuple[int, ...]
@@ -159,6 +160,7 @@ class ContrastiveDecoding:
     def __post_init__(self) -> None:
         if self.amateur is None:
             raise ParameterError("amateur is missing: ContrastiveDecoding needs a second, weaker model")
+        checked_model("amateur", self.amateur)
         real("alpha", self.alpha, "above 0 and at most 1", lambda x: 0 < x <= 1)
         real("beta", self.beta, "0 or more", lambda x: x >= 0)
 
@@ -208,6 +210,9 @@ def _force_words(value: Any) -> tuple[Phrase | tuple[Phrase, ...], ...]:
         raise ParameterError(f"force_words must be a list of phrases, not {value!r}")
     words: list[Any] = []
     for word in value:
+        word = word if isinstance(word, str) or not isinstance(word, Iterable) else tuple(word)
+        if not isinstance(word, (str, tuple)):
+            raise ParameterError(f"force_words must hold texts or lists of token ids, not {word!r}")
         if not isinstance(word, str) and any(not isinstance(part, int) for part in word):
             words.append(phrases("force_words", word))
         else:

@@ -46,7 +46,8 @@ class BeamCandidate:
     """One candidate of a step of beam search, under its parent.
 
     `parent` and `beam` are places among the request's beams before and after the step; `beam` is None unless
-    the candidate was "kept". `score` is the sum of log-probabilities that ranked it, `logprob` its last one.
+    the candidate was "kept". `score` is what ranked it: the sum of log-probabilities, in stochastic beam
+    search with its noise. `logprob` is its own, after the processors and the penalty of other groups.
     """
 
     parent: int

@@ -24,7 +24,7 @@ from decodery.engine.request import Sequence as Live
 from decodery.engine.runner import SCORED_AT_ONCE, Runner, States
 from decodery.engine.scheduler import Branches, Scheduler
 from decodery.engine.scoring import Judged, Scorer, judged, judged_groups
-from decodery.errors import ParameterError
+from decodery.errors import CallbackError, ParameterError
 from decodery.models.registry import CausalModel
 
 
@@ -212,16 +212,19 @@ class Engine:
                 entry = asked.setdefault(id(request.drafter), (request.drafter, []))
                 entry[1].append((row, min(count, room)))
         for assistant, wanted in asked.values():
-            ahead = []
-            for row, _ in wanted:
-                after = row
-                for token in branches[row][0]:
-                    after = after.after(token)
-                ahead.append(after)
-            results = assistant.draft(ahead, [count for _, count in wanted], method.extend)
-            for (row, _), (tokens, logits) in zip(wanted, results, strict=True):
-                branches[row] = ((*branches[row][0], *tokens),)
-                drafted[row] = logits
+            while wanted:
+                ahead = [_ahead(row, branches[row][0]) for row, _ in wanted]
+                try:
+                    results = assistant.draft(ahead, [count for _, count in wanted], method.extend)
+                except CallbackError as error:
+                    # Its judgement will say so; what was drafted by halves is forgotten.
+                    assistant.retain(())
+                    wanted = [(row, count) for row, count in wanted if row.request != error.request]
+                    continue
+                for (row, _), (tokens, logits) in zip(wanted, results, strict=True):
+                    branches[row] = ((*branches[row][0], *tokens),)
+                    drafted[row] = logits
+                break
 
     def _carry_out(self, group: Judged, verdict: Verdict) -> list[Event]:
         requests = [branches[0].request for branches in group.branches]
@@ -244,6 +247,7 @@ class Engine:
                 e.tokens,
                 e.finish,
                 e.logprobs,
+                e.error,
                 score=e.score,
                 prompt_logprobs=requests[e.parent].prompt_logprobs,
             )
@@ -332,6 +336,12 @@ class Engine:
             collected += token_logprobs(logits, targets, [count] * len(targets))
 
 
+def _ahead(row: Row, tokens: Sequence[int]) -> Row:
+    for token in tokens:
+        row = row.after(token)
+    return row
+
+
 def _companion(row: Row) -> Live | None:
     """The sequence that a guided row is led by: it has the negative prompt in place of the prompt."""
     params = row.params
@@ -362,7 +372,7 @@ def _event(request: Request, known: int, survivor: Survivor) -> Event:
         finish=survivor.finish,
         logprobs=survivor.logprobs,
         drafts=survivor.drafts,
-        accepted=survivor.keep,
+        accepted=min(survivor.keep, len(survivor.drafts)),
         considered=survivor.considered,
         prompt_logprobs=request.prompt_logprobs,
     )

@@ -22,7 +22,7 @@ class Scheduler:
     together, in a step that covers all that is left of each. When pages run out, the request that came last
     gives up its pages and starts over from its known tokens (preemption by recompute); since the first one
     never gives way and each fits alone, every request ends. With `drafts_may_wait`, a sequence whose drafts
-    have no room in the budget runs without them; forks that are to be compared always run.
+    have no room in the budget runs without them, unless it has nothing else to run; forks always run.
     """
 
     def __init__(
@@ -113,7 +113,8 @@ class Scheduler:
         if single or request.decoding:
             length = sum(self._judged_length(s, branches) for s in request.sequences)
             if length > budget and not alone and self.drafts_may_wait:
-                branches = {row: b for row, b in branches.items() if len(b) > 1}
+                spared = {s.row for s in request.sequences if s.computed == s.known}
+                branches = {row: b for row, b in branches.items() if len(b) > 1 or row in spared}
                 length = sum(self._judged_length(s, branches) for s in request.sequences)
             # Sequences that are judged together may exceed the budget, or they could never run.
             if length <= budget or (alone and request.decoding):
@@ -139,6 +140,7 @@ class Scheduler:
                 runner = self.fork(sequence, sequence.row)
                 request.branches.append(runner)
             chunk = Chunk(request, runner, runner.known - runner.computed, branch, judged=True, place=place)
+            assert chunk.length, "a sequence is judged and runs nothing"
             chunks.append(chunk)
             if runner.companion is not None:
                 count = runner.companion.known - runner.companion.computed

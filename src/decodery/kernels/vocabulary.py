@@ -32,11 +32,15 @@ def contenders(logits: Tensor, key: Tensor) -> Tensor:
     """
     best, places = leaders(logits[None], min(32, len(logits)))
     noise = gumbel_noise(key.expand(best.shape[-1], 2), places[0].int())
-    to_beat = (best[0] + noise).max()
+    # From the largest on, so that logits of any size leave the sums their accuracy.
+    below = logits - best[0, 0]
+    to_beat = (below[places[0]] + noise).max()
     tokens = torch.arange(len(logits), dtype=torch.int32, device=logits.device)
     uniform = _hashed(key[0], key[1], tokens).to(torch.float32).mul_(2.0**-32).add_(0.5)
     # The margin covers the rounding of both sides.
-    return torch.nonzero(uniform <= (logits - to_beat).exp_().mul_(1.001).add_(1e-6)).flatten()
+    able = uniform <= (below - to_beat).exp_().mul_(1.001).add_(1e-6)
+    able[places[0]] = True
+    return torch.nonzero(able).flatten()
 
 
 def _hashed(first: Tensor, second: Tensor, tokens: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def _tree(story: Story) -> Markup:
         " leads to what is returned (★), ",
         element("b", "green", class_="green"),
         " has ended, ✕ was pruned (in the step of that number)."
-        " Under a token: the sum of log-probabilities, and its own.",
+        " Under a token: what ranked it, and its own log-probability as processed.",
         class_="note",
     )
     return element(
