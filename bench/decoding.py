@@ -28,9 +28,9 @@ BEAMS = GREEDY.replace(strategy=BeamSearch(num_beams=4))
 SCHEMA = {
     "type": "object",
     "properties": {
-        "name": {"type": "string", "minLength": 40, "maxLength": 200},
+        "name": {"type": "string"},
         "age": {"type": "integer"},
-        "tags": {"type": "array", "items": {"type": "string"}, "minItems": 8},
+        "tags": {"type": "array", "items": {"type": "string"}, "minItems": 20},
     },
     "required": ["name", "age", "tags"],
 }

@@ -22,6 +22,11 @@ _MOST_FORCED = 256
 
 Words = NDArray[np.int32]
 
+# For each byte of a mask what its bits, from the lowest, make of a logit at most: all, or nothing.
+_CAPS = np.where(
+    np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), np.inf, -np.inf
+).astype(np.float32)
+
 
 class Grammars:
     """The grammars over one vocabulary, as `decodery.text.grammar_vocab` makes it; those compiled last are
@@ -246,13 +251,15 @@ def apply_grammar(logits: Tensor, rows: Sequence[Row]) -> None:
     bound = [(i, state) for i, state in states if state is not ANYTHING]
     if not bound:
         return
-    words = _allowed([state for _, state in bound])
-    allowed = np.unpackbits(words.view(np.uint8), axis=1, count=logits.shape[1], bitorder="little")
-    for bits, (i, state) in zip(allowed, bound, strict=True):
-        if state.accepting and rows[i].end_ids:
-            bits[list(rows[i].end_ids)] = 1
-    # The smaller of a logit and +-inf: the same as filling by a mask, without a branch for each token.
-    caps = torch.from_numpy(allowed).to(logits.device, torch.float32).sub_(0.5).mul_(torch.inf)
+    words = _allowed([state for _, state in bound], logits.shape[1])
+    for word, (i, state) in zip(words, bound, strict=True):
+        if state.accepting:
+            for token in rows[i].end_ids:
+                word[token // 32] |= np.left_shift(1, token % 32, dtype=np.int32)
+    # The smaller of a logit and +-inf: the same as filling by a mask, without a branch for each token. A byte
+    # of the mask stands for eight of them, which are looked up at once.
+    octets = _CAPS.take(words.view(np.uint8), axis=0).reshape(len(bound), -1)[:, : logits.shape[1]]
+    caps = torch.from_numpy(octets).to(logits.device)
     if len(bound) == len(rows):
         torch.minimum(logits, caps, out=logits)
     else:
@@ -260,12 +267,13 @@ def apply_grammar(logits: Tensor, rows: Sequence[Row]) -> None:
         logits[places] = torch.minimum(logits[places], caps)
 
 
-def _allowed(states: Sequence[GrammarState]) -> Words:
-    """The tokens that may come next in each state, a bit each: `[states, words]`, padded with zeros."""
+def _allowed(states: Sequence[GrammarState], vocab: int = 0) -> Words:
+    """The tokens that may come next in each state, a bit each: `[states, words]`, padded with zeros to at
+    least `vocab` bits."""
     places = [state.place if isinstance(state, _Rest) else state for state in states]
     origins = [place.origin for place in places if isinstance(place, _Place)]
     if not origins:
-        return np.zeros((len(states), 1), np.int32)
+        return np.zeros((len(states), vocab // 32 + 1), np.int32)
     size = origins[0].size
     words: Words = np.zeros((len(states), size // 32 + 1), np.int32)
     asked: list[tuple[LLMatcher, int]] = []
@@ -287,4 +295,5 @@ def _allowed(states: Sequence[GrammarState]) -> Words:
     for i, place in enumerate(places):
         words[i] = words[first.get(id(place), i)]
     words[:, size // 32] &= ~np.left_shift(1, size % 32, dtype=np.int32)
-    return words
+    missing = vocab // 32 + 1 - words.shape[1]
+    return np.pad(words, ((0, 0), (0, missing))) if missing > 0 else words
