@@ -14,38 +14,43 @@ namespace decodery {
 
 // Up to so many rows are quantised by each thread for itself: cheaper than waiting for each other.
 constexpr int64_t kFewRows = 4;
+// So many rows meet a weight before the next ones do: few enough that they stay in a core's cache meanwhile.
+constexpr int64_t kRowsAtOnce = 120;
+constexpr int64_t kQuantisedAtOnce = 24;  // Divides that and is a multiple of every panel.
 constexpr int kPrefetch = 7680;
 
-struct GroupOfRow {
-    float scale;        // Of the int8 values.
-    float sum;          // Their sum, scaled: what a minimum is multiplied by.
+// 32 activations of a row. Rows that share a tile form a panel, in which all first groups come first, and so on: a
+// product reads it from its first byte to its last.
+struct Quantised {
+    int8_t values[32];
+    float scale;
+    float sum;          // Of the values, scaled: what a minimum is multiplied by.
     int32_t halves[2];  // The sums of the first and the last 16 values.
 };
 
-inline int64_t quantised_bytes(int64_t ins) {
-    return groups_of(ins) * (32 + static_cast<int64_t>(sizeof(GroupOfRow)));
+inline int64_t quantised_bytes(int64_t rows, int64_t ins) {
+    return rows * groups_of(ins) * static_cast<int64_t>(sizeof(Quantised));
 }
 
-// A row's groups come first, then all its int8 values. What is not finite makes the scale NaN.
+// Writes a row's groups, `step` apart. What is not finite makes the scale NaN.
 template <class S>
-inline void quantise_row(const float* x, int64_t ins, uint8_t* row) {
-    const int64_t groups = groups_of(ins);
-    auto* about = reinterpret_cast<GroupOfRow*>(row);
-    auto* q = reinterpret_cast<int8_t*>(row + groups * static_cast<int64_t>(sizeof(GroupOfRow)));
-    for (int64_t g = 0; g < groups; g++, x += 32, q += 32) {
-        const int left = static_cast<int>(ins - g * 32 < 32 ? ins - g * 32 : 32);
+inline void quantise_row(const float* x, int64_t ins, Quantised* to, int64_t step) {
+    for (int64_t k = 0; k < ins; k += 32, x += 32, to += step) {
+        const int left = static_cast<int>(ins - k < 32 ? ins - k : 32);
         const auto a = left >= 16 ? S::load(x) : S::load_some(x, left);
         const auto b = left == 32 ? S::load(x + 16) : left > 16 ? S::load_some(x + 16, left - 16) : S::zero();
-        const float largest = S::reduce_max(S::max(S::abs(a), S::abs(b)));
+        const auto size = S::max(S::abs(a), S::abs(b));
+        const float largest = S::reduce_max(size);
         const float poison = S::reduce_add(S::mul(S::add(S::abs(a), S::abs(b)), S::zero()));
         const bool some = largest >= 1e-30f;
-        const float scale = some ? largest / 127.0f : 0.0f, inverse = some ? 127.0f / largest : 0.0f;
+        const float scale = (some ? largest / 127.0f : 0.0f) + poison, inverse = some ? 127.0f / largest : 0.0f;
         const auto qa = S::to_int(S::mul(a, S::set1(inverse))), qb = S::to_int(S::mul(b, S::set1(inverse)));
-        S::store_bytes(q, qa);
-        S::store_bytes(q + 16, qb);
-        const int32_t first = S::reduce_add_int(qa), second = S::reduce_add_int(qb);
-        const float finite = scale + poison;
-        about[g] = {finite, finite * static_cast<float>(first + second), {first, second}};
+        S::store_bytes(to->values, qa);
+        S::store_bytes(to->values + 16, qb);
+        to->halves[0] = S::reduce_add_int(qa);
+        to->halves[1] = S::reduce_add_int(qb);
+        to->scale = scale;
+        to->sum = scale * static_cast<float>(to->halves[0] + to->halves[1]);
     }
 }
 
@@ -59,24 +64,19 @@ DECODERY_INLINE typename S::F factors(const uint8_t* p, int part) {
     }
 }
 
-// NB neighbouring blocks for MB rows: out [MB][NB * 16].
+// NB neighbouring blocks for a panel of MB rows: out [MB][NB * 16].
 template <class S, class W, int NB, int MB>
-DECODERY_INLINE void coded_tile(const uint8_t* w, int64_t block, int64_t groups, const uint8_t* x, int64_t ldq,
-                                float* out) {
+DECODERY_INLINE void coded_tile(const uint8_t* w, int64_t block, int64_t groups, const Quantised* x, float* out) {
     using F = typename S::F;
     F acc[NB][MB];
     for (int b = 0; b < NB; b++) for (int i = 0; i < MB; i++) acc[b][i] = S::zero();
-    const uint8_t* q = x + groups * static_cast<int64_t>(sizeof(GroupOfRow));
-    for (int64_t g = 0; g < groups; g++, w += W::kGroup, q += 32) {
-        const auto about = [&](int i) -> const GroupOfRow& {
-            return reinterpret_cast<const GroupOfRow*>(x + i * ldq)[g];
-        };
+    for (int64_t g = 0; g < groups; g++, w += W::kGroup, x += MB) {
         #pragma GCC unroll 2
         for (int part = 0; part < W::kParts; part++) {
             typename S::I sum[NB][MB];
             #pragma GCC unroll 8
             for (int i = 0; i < MB; i++) {
-                const auto& of = about(i);
+                const auto& of = x[i];
                 const int32_t total = W::kParts == 2 ? of.halves[part] : of.halves[0] + of.halves[1];
                 #pragma GCC unroll 2
                 for (int b = 0; b < NB; b++) sum[b][i] = S::set1_int(W::kZero ? -W::kZero * total : 0);
@@ -96,7 +96,7 @@ DECODERY_INLINE void coded_tile(const uint8_t* w, int64_t block, int64_t groups,
                 }
                 #pragma GCC unroll 8
                 for (int i = 0; i < MB; i++) {
-                    const auto* values = reinterpret_cast<const int8_t*>(q + i * ldq + j * (32 / W::kLoads));
+                    const int8_t* values = x[i].values + j * (32 / W::kLoads);
                     #pragma GCC unroll 2
                     for (int b = 0; b < NB; b++) {
                         if constexpr (W::kBits == 4) {
@@ -114,12 +114,12 @@ DECODERY_INLINE void coded_tile(const uint8_t* w, int64_t block, int64_t groups,
                 #pragma GCC unroll 8
                 for (int i = 0; i < MB; i++) {
                     const F scaled = S::mul(S::to_float(sum[b][i]), scale);
-                    acc[b][i] = S::fma(scaled, S::set1(about(i).scale), acc[b][i]);
+                    acc[b][i] = S::fma(scaled, S::set1(x[i].scale), acc[b][i]);
                 }
                 if constexpr (W::kMinimum) {
                     const F minimum = factors<S, W>(w + b * block + W::kMinima, part);
                     #pragma GCC unroll 8
-                    for (int i = 0; i < MB; i++) acc[b][i] = S::fma(minimum, S::set1(about(i).sum), acc[b][i]);
+                    for (int i = 0; i < MB; i++) acc[b][i] = S::fma(minimum, S::set1(x[i].sum), acc[b][i]);
                 }
             }
         }
@@ -168,47 +168,60 @@ struct Linear {
     // Rows are quantised, or floats where the weight has floats.
     static constexpr int kMany = S::kBlocks == 2 ? (W::kFloat ? 4 : 6) : S::kRows;
 
-    static void quantise(const LinearArgs& a, Shared& shared, int chunk, int chunks, Worker&) {
-        const int64_t ldq = quantised_bytes(a.ins);
-        for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++)
-            quantise_row<S>(a.x + m * a.ldx, a.ins, shared.room() + m * ldq);
+    // The rows of a panel that begins at `row`.
+    static int64_t panel(const LinearArgs& a, int64_t row) {
+        const int64_t most = a.rows > S::kRows ? kMany : S::kRows, part = row / kRowsAtOnce * kRowsAtOnce;
+        const int64_t end = part + kRowsAtOnce < a.rows ? part + kRowsAtOnce : a.rows;
+        return end - row < most ? end - row : most;
     }
 
-    static const uint8_t* quantised(const LinearArgs& a, Shared& shared, Worker& worker) {
-        if constexpr (W::kFloat) return nullptr;
-        if (a.rows > kFewRows) return shared.room();
-        const int64_t ldq = quantised_bytes(a.ins);
-        uint8_t* x = worker.room(static_cast<size_t>(a.rows * ldq));
-        if (worker.prepared != worker.stage) {
-            for (int64_t m = 0; m < a.rows; m++) quantise_row<S>(a.x + m * a.ldx, a.ins, x + m * ldq);
-            worker.prepared = worker.stage;
+    static void quantise_panels(const LinearArgs& a, int64_t row, int64_t end, Quantised* x) {
+        while (row < end) {
+            const int64_t count = panel(a, row);
+            Quantised* to = x + row * groups_of(a.ins);
+            for (int64_t i = 0; i < count; i++) quantise_row<S>(a.x + (row + i) * a.ldx, a.ins, to + i, count);
+            row += count;
         }
+    }
+
+    // A chunk is a multiple of a panel's rows.
+    static void quantise(const LinearArgs& a, Shared& shared, int chunk, int, Worker&) {
+        const int64_t row = chunk * kQuantisedAtOnce, end = row + kQuantisedAtOnce;
+        quantise_panels(a, row, end < a.rows ? end : a.rows, reinterpret_cast<Quantised*>(shared.room()));
+    }
+
+    static const Quantised* quantised(const LinearArgs& a, Shared& shared, Worker& worker) {
+        if constexpr (W::kFloat) return nullptr;
+        if (a.rows > kFewRows) return reinterpret_cast<Quantised*>(shared.room());
+        auto* x = reinterpret_cast<Quantised*>(worker.room(static_cast<size_t>(quantised_bytes(a.rows, a.ins))));
+        if (worker.prepared != worker.stage) quantise_panels(a, 0, a.rows, x);
+        worker.prepared = worker.stage;
         return x;
     }
 
     template <int NB, int MB>
-    static DECODERY_INLINE void tile(const LinearArgs& a, const uint8_t* q, int64_t block, int64_t row, float* out) {
+    static DECODERY_INLINE void tile(const LinearArgs& a, const Quantised* q, int64_t block, int64_t row, float* out) {
         const int64_t bytes = block_bytes<W>(a.ins);
         const uint8_t* w = a.weight + block * bytes;
         if constexpr (W::kFloat) {
             float_tile<S, W, NB, MB>(w, bytes, a.ins, a.x + row * a.ldx, a.ldx, out);
         } else {
-            const int64_t ldq = quantised_bytes(a.ins);
-            coded_tile<S, W, NB, MB>(w, bytes, groups_of(a.ins), q + row * ldq, ldq, out);
+            const int64_t groups = groups_of(a.ins);
+            coded_tile<S, W, NB, MB>(w, bytes, groups, q + row * groups, out);
         }
     }
 
     // A pair of blocks for MB rows from `row` on: the second of the pair is missing at an odd end.
     template <int MB>
-    static __attribute__((noinline)) void pair(const LinearArgs& a, const uint8_t* q, int64_t first, bool both,
-                                               int64_t row) {
+    static DECODERY_INLINE void pair(const LinearArgs& a, const Quantised* q, int64_t first, bool both, int64_t row) {
         alignas(64) float sums[MB * 32];
         if (S::kBlocks == 2 && both && a.rows > S::kRows && MB <= kMany) {
             if constexpr (MB <= kMany) tile<S::kBlocks, MB>(a, q, first, row, sums);
             if (S::kBlocks == 2) return finish<MB>(a, first, both, row, sums, 32, 16);
         }
-        tile<1, MB>(a, q, first, row, sums);
-        if (both) tile<1, MB>(a, q, first + 1, row, sums + MB * 16);
+        // One piece of code for both: processors predict what is read next by the instruction that reads it. Two
+        // copies that take turns lost a third of the speed for a single row, and a call from here a twentieth.
+        for (int b = 0; b < 1 + both; b++) tile<1, MB>(a, q, first + b, row, sums + b * MB * 16);
         finish<MB>(a, first, both, row, sums, 16, MB * 16);
     }
 
@@ -249,27 +262,33 @@ struct Linear {
     }
 
     template <int MB>
-    static DECODERY_INLINE void rest(const LinearArgs& a, const uint8_t* q, int64_t first, bool both, int64_t row) {
+    static DECODERY_INLINE void rest(const LinearArgs& a, const Quantised* q, int64_t first, bool both, int64_t row,
+                                     int64_t end) {
         if constexpr (MB > 0) {
-            if (a.rows - row == MB) return pair<MB>(a, q, first, both, row);
-            rest<MB - 1>(a, q, first, both, row);
+            if (end - row == MB) return pair<MB>(a, q, first, both, row);
+            rest<MB - 1>(a, q, first, both, row, end);
         }
     }
 
     static void product(const LinearArgs& a, Shared& shared, int chunk, int chunks, Worker& worker) {
-        const uint8_t* q = quantised(a, shared, worker);
-        const int64_t blocks = block_count(a), pairs = (blocks + 1) / 2;
-        const int step = a.rows > S::kRows ? kMany : S::kRows;
-        for (int64_t p = pairs * chunk / chunks; p < pairs * (chunk + 1) / chunks; p++) {
-            const bool both = 2 * p + 1 < blocks;
-            int64_t row = 0;
-            for (; row + step <= a.rows; row += step) {
-                if (step == kMany) pair<kMany>(a, q, 2 * p, both, row);
-                else pair<S::kRows>(a, q, 2 * p, both, row);
-            }
-            rest<S::kRows - 1>(a, q, 2 * p, both, row);
-        }
+        const Quantised* q = quantised(a, shared, worker);
+        const int64_t blocks = block_count(a), pairs = (blocks + 1) / 2, times = times_of(a);
+        const int64_t part = chunk / (chunks / times), share = chunk % (chunks / times), shares = chunks / times;
+        const int64_t begin = part * kRowsAtOnce, end = part + 1 < times ? begin + kRowsAtOnce : a.rows;
+        for (int64_t p = pairs * share / shares; p < pairs * (share + 1) / shares; p++)
+            rows(a, q, 2 * p, 2 * p + 1 < blocks, begin, end);
     }
+
+    static void rows(const LinearArgs& a, const Quantised* q, int64_t block, bool both, int64_t row, int64_t end) {
+        if (a.rows > S::kRows) {
+            for (; row + kMany <= end; row += kMany) pair<kMany>(a, q, block, both, row);
+        } else {
+            for (; row + S::kRows <= end; row += S::kRows) pair<S::kRows>(a, q, block, both, row);
+        }
+        rest<S::kRows - 1>(a, q, block, both, row, end);
+    }
+
+    static int64_t times_of(const LinearArgs& a) { return (a.rows + kRowsAtOnce - 1) / kRowsAtOnce; }
 
     static int64_t block_count(const LinearArgs& a) { return blocks_of(a.outs) * (a.gated ? 2 : 1); }
 
@@ -277,15 +296,16 @@ struct Linear {
         if (a.rows <= 0) return;
         const int64_t pairs = (block_count(a) + 1) / 2, threads = plan.threads;
         if (!W::kFloat && a.rows > kFewRows) {
-            plan.shared.grow(static_cast<size_t>(a.rows * quantised_bytes(a.ins)));
-            plan.add<quantise>(a, a.rows < 32 ? 1 : threads * 2);
+            plan.shared.grow(static_cast<size_t>(quantised_bytes(a.rows, a.ins)));
+            plan.add<quantise>(a, (a.rows + kQuantisedAtOnce - 1) / kQuantisedAtOnce);
         }
         // Work of some ten microseconds a chunk, in as many chunks as the threads can share evenly.
-        const int64_t cost = pairs * 2 * block_bytes<W>(a.ins) * (a.rows + 1) / 2;
+        const int64_t times = times_of(a), rows = times > 1 ? kRowsAtOnce : a.rows;
+        const int64_t cost = pairs * 2 * block_bytes<W>(a.ins) * (rows + 1) / 2;
         int64_t chunks = cost / 131072;
         chunks = chunks < 2 ? (cost > 16384 ? threads : 1) : (chunks + threads - 1) / threads * threads;
         chunks = chunks > 8 * threads ? 8 * threads : chunks;
-        plan.add<product>(a, chunks > pairs ? pairs : chunks);
+        plan.add<product>(a, times * (chunks > pairs ? pairs : chunks));
     }
 };
 
