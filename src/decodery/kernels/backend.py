@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from decodery.kernels.plan import AttentionPlan
+Weight: TypeAlias = Any
+"""A matrix as a backend multiplies by it: a plain tensor, or what that backend's `pack` made of one."""
+
+
+class Plan(Protocol):
+    """What `write_kv` and `paged_attention` of all the layers of one step need."""
+
+    @property
+    def tokens(self) -> int: ...
+
+    @property
+    def slots(self) -> Tensor:
+        """[tokens]: where each token's key and value go, page * 16 + offset."""
 
 
 class Kernels(Protocol):
@@ -22,22 +34,31 @@ class Kernels(Protocol):
     def row_multiple(self, dtype: torch.dtype) -> int:
         """The number of rows that a token batch is padded to a multiple of."""
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`x @ weight.T + bias`: x [..., in], weight [out, in] or what `pack` made of one, bias [out]."""
-
-    def pack(self, weight: Tensor) -> Tensor:
-        """A weight in the form that this backend multiplies fastest, for inference only."""
-
-    def gated_linear(
-        self, x: Tensor, weight: Tensor | tuple[Tensor, Tensor], bias: Tensor | None = None
+    def linear(
+        self, x: Tensor, weight: Weight, bias: Tensor | None = None, residual: Tensor | None = None
     ) -> Tensor:
+        """`x @ weight.T + bias + residual`, the weight plain [out, in] or what `pack` made of it.
+
+        x [..., in], bias [out], residual [..., out].
+        """
+
+    def takes_blocks(self, kind: str) -> bool:
+        """Whether weights of this GGML type are packed as they are stored, given as `Codes`."""
+
+    def pack(self, weight: Any) -> Weight:
+        """A weight, a tensor or `Codes`, in the form that is fastest here, for inference only."""
+
+    def gated_linear(self, x: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:
         """`swiglu(linear(x, weight, bias))`: weight [2 * width, in] or what `pack_gated` made of one."""
 
-    def pack_gated(self, weight: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def pack_gated(self, weight: Any) -> Weight:
         """A weight for `gated_linear` in the form that is fastest here, for inference only."""
 
-    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
+    def embedding(self, ids: Tensor, weight: Weight) -> Tensor:
         """The rows of weight [vocabulary, width] that ids [...] name: [..., width]."""
+
+    def pack_embedding(self, weight: Any) -> Weight:
+        """A weight for both `embedding` and `linear`, for inference only."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension."""
@@ -62,13 +83,11 @@ class Kernels(Protocol):
         dtype: torch.dtype,
         device: torch.device | str,
         sliding_window: int | None = None,
-    ) -> AttentionPlan:
+    ) -> Plan:
         """What `write_kv` and `paged_attention` of all the layers of one step need."""
 
     def write_kv(self, cache_k: Tensor, cache_v: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Writes k and v [tokens, Hkv, D] into the slots [tokens] of the caches [pages, 16, Hkv, D]."""
 
-    def paged_attention(
-        self, q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, scale: float
-    ) -> Tensor:
-        """Attention of ragged queries [tokens, H, D] over the caches' pages: [tokens, H * D]."""
+    def paged_attention(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: Any, scale: float) -> Tensor:
+        """Attention of ragged queries [tokens, H, D] over the caches' pages, by its own plan: [tokens, H * D]."""

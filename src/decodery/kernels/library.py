@@ -1,7 +1,7 @@
 """The compiled kernels behind their C interface: programs in, instruction sets and threads.
 
-A call of a kernel is `WORDS` 64-bit words: the kernel's number, then its arguments as native/abi.hpp lists them.
-A program is calls one after the other. Addresses are those of tensors, which must live until the program ran.
+A call of a kernel is `WORDS` 64-bit words: the kernel's number, then its arguments as native/abi.hpp lists
+them. A program is calls one after the other. Addresses are those of tensors, which must live until it ran.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def available() -> bool:
 
 @cache
 def library() -> ctypes.CDLL:
-    """The loaded library, with the best instruction set that this processor has and a thread for each core."""
+    """The loaded library, with the best instruction set of this processor and a thread for each core."""
     if not available():
         raise ParameterError(
             "the native kernels are not built: install the package from source with a C++20 compiler"
@@ -56,7 +56,9 @@ def library() -> ctypes.CDLL:
     for name in reversed(SETS):
         if found.decodery_use(SETS.index(name)):
             break
-    found.decodery_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    found.decodery_threads(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    )
     return found
 
 
@@ -69,7 +71,9 @@ def instruction_sets() -> tuple[str, ...]:
 def use_instruction_set(name: str) -> None:
     """Runs all kernels with one of `instruction_sets()` from now on; their results have the same bits."""
     if name not in SETS or not library().decodery_use(SETS.index(name)):
-        raise ParameterError(f"the instruction set must be one of {', '.join(instruction_sets())}, not {name!r}")
+        raise ParameterError(
+            f"the instruction set must be one of {', '.join(instruction_sets())}, not {name!r}"
+        )
 
 
 def set_threads(count: int) -> None:

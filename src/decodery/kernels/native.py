@@ -16,7 +16,7 @@ from torch import Tensor
 from decodery.kernels import reference
 from decodery.kernels.blocks import KINDS
 from decodery.kernels.library import Kernel, call_layout, library
-from decodery.kernels.packed import Codes, Format, PackedWeight, quantise
+from decodery.kernels.packed import Codes, PackedWeight, quantise
 from decodery.kernels.packed import pack as _pack
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "gated_linear",
     "linear",
     "pack",
+    "pack_embedding",
     "pack_gated",
     "paged_attention",
     "plan_attention",
@@ -36,7 +37,6 @@ __all__ = [
     "write_kv",
 ]
 
-Weight = Tensor | PackedWeight | Codes
 _STORED = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
@@ -51,8 +51,13 @@ def takes_blocks(kind: str) -> bool:
 
 
 def pack(weight: Tensor | Codes) -> PackedWeight:
-    """A weight [out, in] for `linear` and `embedding`; bfloat16 stays bfloat16, other floats become float32."""
+    """A weight [out, in] for `linear` and `embedding`; bfloat16 stays, other floats become float32."""
     return _pack(_codes(weight))
+
+
+def pack_embedding(weight: Tensor | Codes) -> PackedWeight:
+    """The same as `pack`: a packed weight gives its rows and multiplies."""
+    return pack(weight)
 
 
 def pack_gated(weight: Tensor | Codes) -> PackedWeight:
@@ -72,7 +77,7 @@ _LINEAR = call_layout("q" * 13)
 def linear(
     x: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None, residual: Tensor | None = None
 ) -> Tensor:
-    """`x @ weight.T + bias + residual`: x [..., in], a packed weight [out, in], bias [out], residual [..., out].
+    """`x @ weight.T + bias + residual`: x [..., in], a packed weight [out, in], residual [..., out].
 
     Weights in codes are multiplied by x rounded to int8 in groups of 32.
     """
@@ -89,7 +94,7 @@ def _product(
 ) -> Tensor:
     if isinstance(weight, Tensor):
         weight = pack_gated(weight) if gated else pack(weight)
-    assert weight.gated == gated and weight.columns == x.shape[-1]
+    assert (weight.gated, weight.columns) == (gated, x.shape[-1])
     outs = weight.rows // 2 if gated else weight.rows
     flat = _rows(x)
     out = torch.empty(*x.shape[:-1], outs)
@@ -128,7 +133,7 @@ _EMBEDDING = call_layout("q" * 7)
 
 
 def embedding(ids: Tensor, weight: Tensor | PackedWeight) -> Tensor:
-    """The rows of a packed weight [vocabulary, width] that ids [...] name: [..., width]; 0 where there is none."""
+    """The rows of a packed weight [vocabulary, width] that ids [...] name: [..., width]."""
     if isinstance(weight, Tensor):
         return reference.embedding(ids, weight)
     flat = ids.reshape(-1).long().contiguous()
@@ -229,7 +234,7 @@ class NativePlan:
     tables: array[int]
     work: Tensor
     works: int
-    partial: Tensor
+    partials: int
     window: int
 
 
@@ -273,8 +278,7 @@ def plan_attention(
         tables=tables,
         work=work,
         works=works,
-        # Twice a query's elements leaves room for the two numbers beside them.
-        partial=torch.empty(needed[0] * heads * 2 * 256) if needed[0] else work,
+        partials=needed[0] * heads,
         window=sliding_window or 0,
     )
 
@@ -289,7 +293,10 @@ def write_kv(cache_k: Tensor, cache_v: Tensor, slots: Tensor, k: Tensor, v: Tens
     written as 0.
     """
     heads, dim = k.shape[-2:]
-    k, v = (x if x.dtype == torch.float32 and x.stride()[1:] == (dim, 1) else x.float().contiguous() for x in (k, v))
+    k, v = (
+        x if x.dtype == torch.float32 and x.stride()[1:] == (dim, 1) else x.float().contiguous()
+        for x in (k, v)
+    )
     library().decodery_run(
         _WRITE_KV.pack(
             Kernel.WRITE_KV,
@@ -318,6 +325,7 @@ def paged_attention(q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: NativePla
     if q.dtype != torch.float32 or q.stride()[1:] != (dim, 1):
         q = q.float().contiguous()
     out = torch.empty(tokens, heads * dim)
+    partial = torch.empty(plan.partials * (dim + 2))
     if tokens > plan.tokens:
         out[plan.tokens :] = 0
     library().decodery_run(
@@ -337,7 +345,7 @@ def paged_attention(q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: NativePla
             plan.works,
             plan.window,
             scale,
-            plan.partial.data_ptr(),
+            partial.data_ptr(),
             out.data_ptr(),
         ),
         1,

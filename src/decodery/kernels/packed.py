@@ -1,7 +1,7 @@
 """Weights in the forms that the native kernels multiply: codes of 4 or 8 bits in groups of 32, or floats.
 
-A weight is `scale * (code - zero) + minimum`, with a scale (and minimum) for each output and group of 32 inputs.
-native/formats.hpp has the layout in memory.
+A weight is `scale * (code - zero) + minimum`, with a scale (and minimum) for each output and group of 32
+inputs. native/formats.hpp has the layout in memory.
 """
 
 from __future__ import annotations
@@ -47,8 +47,10 @@ class Format(Enum):
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """A matrix [rows, columns] as its format's parts: `codes` uint8 [rows, columns] (or the floats themselves),
-    `scales` and `minima` [rows, groups * parts]."""
+    """A matrix [rows, columns] as its format's parts.
+
+    `codes` are uint8 [rows, columns] or the floats themselves, `scales` and `minima` [rows, groups * parts].
+    """
 
     format: Format
     codes: Tensor
@@ -59,13 +61,10 @@ class Codes:
     def shape(self) -> torch.Size:
         return self.codes.shape
 
-    def chunk(self, count: int) -> list[Codes]:
-        """Cut into `count` parts of as many rows."""
-        parts = [None if p is None else p.chunk(count) for p in (self.codes, self.scales, self.minima)]
-        return [
-            Codes(self.format, *(None if p is None else p[i] for p in parts))  # type: ignore[arg-type]
-            for i in range(count)
-        ]
+    def is_finite(self) -> bool:
+        """Whether every weight is a finite number."""
+        parts = [self.scales, self.minima] if self.scales is not None else [self.codes]
+        return all(p is None or bool(p.isfinite().all()) for p in parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +108,7 @@ def pack(codes: Codes, *, gated: bool = False) -> PackedWeight:
     data = _aligned(size)
     parts = [None if p is None else p.contiguous() for p in (codes.codes, codes.scales, codes.minima)]
     pointers = [0 if p is None else p.data_ptr() for p in parts]
-    lib.decodery_run(
-        _PACK.pack(Kernel.PACK, *pointers, rows, columns, number, gated, data.data_ptr()), 1
-    )
+    lib.decodery_run(_PACK.pack(Kernel.PACK, *pointers, rows, columns, number, gated, data.data_ptr()), 1)
     return PackedWeight(data, rows, columns, codes.format, gated)
 
 

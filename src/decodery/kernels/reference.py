@@ -15,6 +15,7 @@ __all__ = [
     "gated_linear",
     "linear",
     "pack",
+    "pack_embedding",
     "pack_gated",
     "paged_attention",
     "plan_attention",
@@ -22,6 +23,7 @@ __all__ = [
     "rotary",
     "row_multiple",
     "swiglu",
+    "takes_blocks",
     "write_kv",
 ]
 
@@ -36,12 +38,19 @@ def row_multiple(dtype: torch.dtype) -> int:
     return 2 if dtype == torch.bfloat16 else 4
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x @ weight.T + bias`: x [..., in], weight [out, in] or packed, bias [out]."""
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
+    """`x @ weight.T + bias + residual`: x [..., in], weight [out, in] or packed, bias [out]."""
+    product: Tensor
     if weight.is_mkldnn:
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return product
-    return F.linear(x, weight, bias)
+        product = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    else:
+        product = F.linear(x, weight, bias)
+    return product if residual is None else residual + product
+
+
+def takes_blocks(kind: str) -> bool:
+    """Never: weights are dequantised for torch."""
+    return False
 
 
 def pack(weight: Tensor) -> Tensor:
@@ -58,6 +67,11 @@ def pack(weight: Tensor) -> Tensor:
         return weight
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
     return packed
+
+
+def pack_embedding(weight: Tensor) -> Tensor:
+    """The weight itself: the embedding needs its rows, and a head that is tied to it is not held twice."""
+    return weight
 
 
 def embedding(ids: Tensor, weight: Tensor) -> Tensor:
