@@ -13,7 +13,7 @@ namespace decodery {
 constexpr int kWords = 24;
 
 enum KernelId : int64_t {
-    kLinear, kPack, kEmbedding, kNorm, kRotary, kSwiglu, kWriteKv, kAttention, kKernelCount
+    kLinear, kPack, kEmbedding, kNorm, kRotary, kSwiglu, kWriteKv, kAttention, kAngles, kKernelCount
 };
 
 // x [rows, ins] with row stride ldx times the packed weight [outs, ins] gives out [rows, outs] with row stride ldo;
@@ -57,28 +57,48 @@ struct RotaryArgs {
 
 struct SwigluArgs { const float* x; int64_t ldx, rows, width; float* out; };
 
+// What all the layers of one step share. It stands apart from the calls, so that a program can run again for
+// another step: where each token's key and value go, all page tables one after the other, the work of
+// `decodery_plan_attention` and the partial slots that it needs, and how many keys a query sees (0 for all).
+struct AttentionStep {
+    int64_t tokens;
+    const int64_t* slots;
+    const int32_t* tables;
+    const int32_t* work;
+    int64_t works, partials, window;
+};
+
 // A page holds its keys as [kv_heads, dim, 16] and its values as [kv_heads, 16, dim]. type: 0 float32, 1 float16,
 // 2 bfloat16. k and v [rows, kv_heads, dim] have the row strides ldk and ldv.
 struct WriteKvArgs {
-    const float* k; int64_t ldk; const float* v; int64_t ldv; int64_t rows;
-    const int64_t* slots;
+    const float* k; int64_t ldk; const float* v; int64_t ldv;
+    const AttentionStep* step;
     void* keys; void* values;
     int64_t kv_heads, dim, type;
 };
 
-// q [tokens, heads, dim] with row stride ldq; the work of `decodery_plan_attention`, and all page tables one after the
-// other. window: keys that a query sees, 0 for all. partial: slots * heads * (dim + 2) floats.
+// q [tokens, heads, dim] with row stride ldq.
 struct AttentionArgs {
-    const float* q; int64_t ldq, tokens, heads, kv_heads, dim;
+    const float* q; int64_t ldq, heads, kv_heads, dim;
     const void* keys; const void* values; int64_t type;
-    const int32_t* tables; const int32_t* work; int64_t works;
-    int64_t window; double scale;
-    float* partial; float* out;
+    const AttentionStep* step;
+    double scale;
+    float* out;
 };
 
-// Buffers that the stages of one call share; a call's first stage may grow it.
+// Cosines and sines [rows, 2 * pairs] of positions times frequencies [pairs], times magnitude; the first half of the
+// sines is negated.
+struct AnglesArgs {
+    const int64_t* positions; int64_t rows;
+    const float* frequencies; int64_t pairs;
+    double magnitude;
+    float* cos; float* sin;
+};
+
+// Buffers that the stages of one call share; a call's plan may grow them.
 struct Shared {
     std::vector<uint8_t> bytes;
+    std::vector<float> partial;  // Of attention.
     uint8_t* room() { return bytes.data() + (64 - reinterpret_cast<uintptr_t>(bytes.data()) % 64) % 64; }
     void grow(size_t size) { if (bytes.size() < size + 64) bytes.resize(size + 64); }
 };

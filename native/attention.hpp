@@ -68,18 +68,20 @@ struct Attention {
         const Work& w;
         int64_t head, group, rows;  // rows: (query, head) pairs.
         int64_t start, keys;        // The segment's first key, and how many there are up to the last query's.
-        float* q; float* scores;          // [rows, dim], [rows, kSegment]
+        float* q; float* scores;    // [rows, dim], [rows, kSegment]
+        float* partials;
 
         const T* page(const void* cache, int64_t index) const {
-            const int64_t number = a.tables[w.table + start / kPage + index];
+            const int64_t number = a.step->tables[w.table + start / kPage + index];
             return static_cast<const T*>(cache) + (number * a.kv_heads + head) * kPage * a.dim;
         }
         int64_t place(int64_t row) const { return (w.token + row / group) * a.heads + head * group + row % group; }
     };
 
     static void write(const WriteKvArgs& a, Shared&, int chunk, int chunks, Worker&) {
-        for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
-            const int64_t page = a.slots[m] / kPage, offset = a.slots[m] % kPage;
+        const int64_t rows = a.step->tokens;
+        for (int64_t m = rows * chunk / chunks; m < rows * (chunk + 1) / chunks; m++) {
+            const int64_t page = a.step->slots[m] / kPage, offset = a.step->slots[m] % kPage;
             for (int64_t h = 0; h < a.kv_heads; h++) {
                 const int64_t base = (page * a.kv_heads + h) * kPage * a.dim;
                 T* keys = static_cast<T*>(a.keys) + base + offset;
@@ -94,16 +96,16 @@ struct Attention {
         }
     }
 
-    static void attend(const AttentionArgs& a, Shared&, int chunk, int chunks, Worker& worker) {
-        const int64_t items = a.works * a.kv_heads, group = a.heads / a.kv_heads;
+    static void attend(const AttentionArgs& a, Shared& shared, int chunk, int chunks, Worker& worker) {
+        const int64_t items = a.step->works * a.kv_heads, group = a.heads / a.kv_heads;
         const int64_t room = kQueryBlock * group * (a.dim + kSegment);
         float* scratch = reinterpret_cast<float*>(worker.room(static_cast<size_t>(room) * 4));
         for (int64_t i = items * chunk / chunks; i < items * (chunk + 1) / chunks; i++) {
-            const Work& w = reinterpret_cast<const Work*>(a.work)[i / a.kv_heads];
+            const Work& w = reinterpret_cast<const Work*>(a.step->work)[i / a.kv_heads];
             const int64_t rows = w.count * group, start = (w.skipped + w.segment) * kSegment;
             const int64_t keys = w.position + w.count - start;
             Piece p{a, w, i % a.kv_heads, group, rows, start, keys < kSegment ? keys : kSegment,
-                    scratch, scratch + rows * a.dim};
+                    scratch, scratch + rows * a.dim, shared.partial.data()};
             piece(p);
         }
     }
@@ -168,8 +170,8 @@ struct Attention {
         float* s = p.scores + row * kSegment;
         const int64_t position = p.w.position + row / p.group - p.start;  // Within the segment.
         for (int64_t k = position + 1; k < padded; k++) s[k] = -INFINITY;
-        if (p.a.window > 0) {
-            const int64_t hidden = position - p.a.window + 1;
+        if (p.a.step->window > 0) {
+            const int64_t hidden = position - p.a.step->window + 1;
             for (int64_t k = 0; k < hidden && k < padded; k++) s[k] = -INFINITY;
         }
         F top = S::set1(-INFINITY), sum = S::zero();
@@ -193,7 +195,7 @@ struct Attention {
 
     static float* partial(const Piece& p, int64_t row) {
         const int64_t query = row / p.group * p.a.heads + p.head * p.group + row % p.group;
-        return p.a.partial + (p.w.slot * p.a.heads + query * p.w.segments + p.w.segment) * (p.a.dim + 2);
+        return p.partials + (p.w.slot * p.a.heads + query * p.w.segments + p.w.segment) * (p.a.dim + 2);
     }
 
     static DECODERY_INLINE void put(const Piece& p, int64_t row, int64_t d, F sum, int left) {
@@ -246,12 +248,13 @@ struct Attention {
     }
 
     // Weighs the segments of each query against each other, from the first to the last.
-    static void combine(const AttentionArgs& a, Shared&, int chunk, int chunks, Worker&) {
-        for (int64_t i = a.works * chunk / chunks; i < a.works * (chunk + 1) / chunks; i++) {
-            const Work& w = reinterpret_cast<const Work*>(a.work)[i];
+    static void combine(const AttentionArgs& a, Shared& shared, int chunk, int chunks, Worker&) {
+        const int64_t works = a.step->works;
+        for (int64_t i = works * chunk / chunks; i < works * (chunk + 1) / chunks; i++) {
+            const Work& w = reinterpret_cast<const Work*>(a.step->work)[i];
             if (w.segments == 1 || w.segment != 0) continue;
             for (int64_t row = 0; row < w.count * a.heads; row++) {
-                const float* parts = a.partial + (w.slot * a.heads + row * w.segments) * (a.dim + 2);
+                const float* parts = shared.partial.data() + (w.slot * a.heads + row * w.segments) * (a.dim + 2);
                 combine_row(a, parts, w.segments, a.out + (w.token * a.heads + row) * a.dim);
             }
         }
@@ -289,21 +292,24 @@ template <class S>
 void plan_write_kv(const int64_t* args, Plan& plan) {
     const auto& a = *reinterpret_cast<const WriteKvArgs*>(args);
     with_stored<S>(a.type, [&](auto stored) {
-        if (a.rows > 0) plan.add<Attention<S, decltype(stored)>::write>(a, a.rows < 32 ? 1 : 2 * plan.threads);
+        const int64_t rows = a.step->tokens;
+        if (rows > 0) plan.add<Attention<S, decltype(stored)>::write>(a, rows < 32 ? 1 : 2 * plan.threads);
     });
 }
 
 template <class S>
 void plan_attention(const int64_t* args, Plan& plan) {
     const auto& a = *reinterpret_cast<const AttentionArgs*>(args);
-    if (a.works <= 0) return;
+    const int64_t works = a.step->works;
+    if (works <= 0) return;
     with_stored<S>(a.type, [&](auto stored) {
         using A = Attention<S, decltype(stored)>;
-        const int64_t items = a.works * a.kv_heads;
+        const int64_t items = works * a.kv_heads;
         plan.add<A::attend>(a, items < 64 * plan.threads ? items : 64 * plan.threads);
-        bool several = false;
-        for (int64_t i = 0; i < a.works; i++) several |= reinterpret_cast<const Work*>(a.work)[i].segments > 1;
-        if (several) plan.add<A::combine>(a, a.works < 4 * plan.threads ? a.works : 4 * plan.threads);
+        if (a.step->partials == 0) return;
+        const auto room = static_cast<size_t>(a.step->partials * a.heads * (a.dim + 2));
+        if (plan.shared.partial.size() < room) plan.shared.partial.resize(room);
+        plan.add<A::combine>(a, works < 4 * plan.threads ? works : 4 * plan.threads);
     });
 }
 

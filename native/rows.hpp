@@ -62,6 +62,21 @@ struct Rows {
         return S::fma(x, load(cos, left), S::mul(partner, load(sin, left)));
     }
 
+    // The angle is one product in float32, as the reference has it.
+    static void angles(const AnglesArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        const float magnitude = static_cast<float>(a.magnitude);
+        for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
+            float* cos = a.cos + m * 2 * a.pairs;
+            float* sin = a.sin + m * 2 * a.pairs;
+            for (int64_t i = 0; i < a.pairs; i++) {
+                const float angle = static_cast<float>(a.positions[m]) * a.frequencies[i];
+                cos[i] = cos[i + a.pairs] = std::cos(angle) * magnitude;
+                sin[i + a.pairs] = std::sin(angle) * magnitude;
+                sin[i] = -sin[i + a.pairs];
+            }
+        }
+    }
+
     static void gate(const SwigluArgs& a, Shared&, int chunk, int chunks, Worker&) {
         for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
             const float* x = a.x + m * a.ldx;
@@ -86,6 +101,12 @@ template <class S>
 void plan_rotary(const int64_t* args, Plan& plan) {
     const auto& a = *reinterpret_cast<const RotaryArgs*>(args);
     if (a.rows > 0) plan.add<Rows<S>::rotary>(a, chunks_of_rows(a.rows, plan.threads));
+}
+
+template <class S>
+void plan_angles(const int64_t* args, Plan& plan) {
+    const auto& a = *reinterpret_cast<const AnglesArgs*>(args);
+    if (a.rows > 0) plan.add<Rows<S>::angles>(a, chunks_of_rows(a.rows, plan.threads));
 }
 
 template <class S>

@@ -10,7 +10,7 @@ namespace decodery {
 template <class S>
 constexpr Table table_of() {
     return {{plan_linear<S>, plan_pack<S>, plan_embedding<S>, plan_norm<S>, plan_rotary<S>, plan_swiglu<S>,
-             plan_write_kv<S>, plan_attention<S>}};
+             plan_write_kv<S>, plan_attention<S>, plan_angles<S>}};
 }
 
 }  // namespace decodery

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
+Result = TypeVar("Result")
 Weight: TypeAlias = Any
 """A matrix as a backend multiplies by it: a plain tensor, or what that backend's `pack` made of one."""
 
@@ -16,11 +17,8 @@ class Plan(Protocol):
     """What `write_kv` and `paged_attention` of all the layers of one step need."""
 
     @property
-    def tokens(self) -> int: ...
-
-    @property
-    def slots(self) -> Tensor:
-        """[tokens]: where each token's key and value go, page * 16 + offset."""
+    def tokens(self) -> int:
+        """How many tokens the step runs."""
 
 
 class Kernels(Protocol):
@@ -33,6 +31,12 @@ class Kernels(Protocol):
 
     def row_multiple(self, dtype: torch.dtype) -> int:
         """The number of rows that a token batch is padded to a multiple of."""
+
+    def capture(self, run: Callable[[], Result]) -> tuple[Result, Callable[[], None] | None]:
+        """Run, and return what does the same again on the same tensors, to the same results; None: nothing can.
+
+        The tensors and the plan that `run` reads from outside must stay; their content may change.
+        """
 
     def linear(
         self, x: Tensor, weight: Weight, bias: Tensor | None = None, residual: Tensor | None = None
@@ -63,6 +67,9 @@ class Kernels(Protocol):
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension."""
 
+    def angles(self, positions: Tensor, frequencies: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [..., 2 * pairs] for `rotary`, of positions [...] times frequencies [pairs]."""
+
     def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotates x [..., heads, dim] by angles: cos and sin [..., dim], the first half of sin negated."""
 
@@ -86,8 +93,11 @@ class Kernels(Protocol):
     ) -> Plan:
         """What `write_kv` and `paged_attention` of all the layers of one step need."""
 
-    def write_kv(self, cache_k: Tensor, cache_v: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
-        """Writes k and v [tokens, Hkv, D] into the slots [tokens] of the caches [pages, 16, Hkv, D]."""
+    def write_kv(self, cache_k: Tensor, cache_v: Tensor, plan: Any, k: Tensor, v: Tensor) -> None:
+        """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches.
+
+        The caches are [pages, 16, Hkv, D]; in which order a page holds its numbers is the backend's matter.
+        """
 
     def paged_attention(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: Any, scale: float) -> Tensor:
         """Attention of ragged queries [tokens, H, D] over the caches' pages, by its own plan: [tokens, H * D]."""

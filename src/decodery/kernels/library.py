@@ -32,6 +32,7 @@ class Kernel(IntEnum):
     SWIGLU = 5
     WRITE_KV = 6
     ATTENTION = 7
+    ANGLES = 8
 
 
 def call_layout(words: str) -> struct.Struct:

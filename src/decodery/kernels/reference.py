@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,8 +12,12 @@ from torch import Tensor
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.plan import AttentionGroup, AttentionPlan, plan_attention
 
+Result = TypeVar("Result")
+
 __all__ = [
+    "angles",
     "attention",
+    "capture",
     "embedding",
     "gated_linear",
     "linear",
@@ -36,6 +43,11 @@ def row_multiple(dtype: torch.dtype) -> int:
     only a single row is summed in another order than two and more.
     """
     return 2 if dtype == torch.bfloat16 else 4
+
+
+def capture(run: Callable[[], Result]) -> tuple[Result, Callable[[], None] | None]:
+    """Run; torch's own operations cannot be replayed."""
+    return run(), None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
@@ -90,6 +102,13 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         both = F.layer_norm(torch.cat((x, -x), -1), (2 * width,), torch.cat((weight, weight)), None, eps)
         return both[..., :width]
     return F.rms_norm(x, (width,), weight, eps)
+
+
+def angles(positions: Tensor, frequencies: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [..., 2 * pairs] for `rotary`, of positions [...] times frequencies [pairs]."""
+    turns = positions[..., None].float() * frequencies
+    cos, sin = turns.cos() * magnitude, turns.sin() * magnitude
+    return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -149,16 +168,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
     return out.transpose(1, 2).flatten(2)
 
 
-def write_kv(cache_k: Tensor, cache_v: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
-    """Writes k and v [tokens, Hkv, D] into the slots [tokens] of the caches [pages, 16, Hkv, D], in place.
+def write_kv(cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, k: Tensor, v: Tensor) -> None:
+    """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches [pages, 16, Hkv, D], in place.
 
-    Slot s is offset s % 16 of page s // 16. k and v may have more rows than there are slots: these are
+    Slot s is offset s % 16 of page s // 16. k and v may have more rows than the plan has tokens: these are
     padding and are not written. What is not finite is written as 0, so that a sequence on which a model
     breaks down cannot reach others: attention multiplies masked values, whoever owns them, by 0.
     """
     for cache, values in ((cache_k, k), (cache_v, v)):
         flat = cache.view(-1, *cache.shape[2:])
-        flat.index_copy_(0, slots, values[: len(slots)].nan_to_num(0.0, 0.0, 0.0))
+        flat.index_copy_(0, plan.slots, values[: plan.tokens].nan_to_num(0.0, 0.0, 0.0))
 
 
 def paged_attention(q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, scale: float) -> Tensor:

@@ -152,7 +152,7 @@ class Llama(nn.Module):
         super().__init__()
         self.config = config
         self.kernels = kernels
-        self.rotary = Rotary(config.rope, config.head_dim, config.context_length)
+        self.rotary = Rotary(config.rope, config.head_dim, config.context_length, kernels)
         self.embedding = Embedding(config.vocab_size, config.width, kernels)
         self.layers = nn.ModuleList(Block(config, layer, kernels) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps, kernels)

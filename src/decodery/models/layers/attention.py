@@ -112,7 +112,7 @@ class PagedAttend:
         if bias is not None:
             raise NotImplementedError("attention over pages takes no bias")
         keys, values = self.keys[layer], self.values[layer]
-        self.kernels.write_kv(keys, values, self.plan.slots, k, v)
+        self.kernels.write_kv(keys, values, self.plan, k, v)
         return self.kernels.paged_attention(q, keys, values, self.plan, 1 / math.sqrt(q.shape[-1]))
 
 
