@@ -1,4 +1,4 @@
-"""Builds the native kernels into the package, where there is a C++ compiler; without one, it installs without them.
+"""Builds the native kernels into the package where there is a C++ compiler; else it installs without them.
 
 `DECODERY_NATIVE=0` leaves them out, `DECODERY_NATIVE=1` makes a failure to build them an error.
 """

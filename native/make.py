@@ -1,7 +1,7 @@
 """Compiles the kernels with the C++ compiler of this machine: `python native/make.py [target]`.
 
-Only a C++20 compiler (`$CXX`, c++, g++ or clang++) is needed: no Python headers, no torch. Each instruction set has
-a translation unit with its own flags; which one runs is decided when the library is loaded.
+Only a C++20 compiler (`$CXX`, c++, g++ or clang++) is needed: no Python headers, no torch. Each instruction
+set has a translation unit with its own flags; which one runs is decided when the library is loaded.
 """
 
 from __future__ import annotations

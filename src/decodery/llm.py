@@ -242,7 +242,7 @@ def _limits(
     max_sequences: int,
     prefix_cache: bool,
 ) -> Limits:
-    page_bytes = model.kv_shape.bytes_per_token(model.dtype) * PAGE_SIZE
+    page_bytes = model.kv_shape.bytes_per_token(model.kernels.cache_dtype(model.dtype)) * PAGE_SIZE
     if kv_memory is None:
         pages = min(available_memory() // 4 // page_bytes, 8 * pages_for(model.context_length))
     else:

@@ -15,7 +15,7 @@ from decodery.models.registry import CausalModel
 
 # Positions whose logits stand in memory at a time when a whole prompt is scored.
 SCORED_AT_ONCE = 64
-# Steps of so few tokens, and so many sizes of them, are captured: between larger kernels Python's time is small.
+# Steps of so few tokens are captured, in so many sizes: between larger kernels Python's time is small.
 CAPTURED_TOKENS = 16
 CAPTURED_STEPS = 32
 
@@ -60,7 +60,8 @@ class Runner:
         self.model = model
         self._multiple = model.kernels.row_multiple(model.dtype)
         self._steps: dict[tuple[int, tuple[int, ...]], _Step] = {}
-        self._cache = model.kv_shape.allocate(pages, model.dtype, model.device)
+        stored = model.kernels.cache_dtype(model.dtype)
+        self._cache = model.kv_shape.allocate(pages, stored, model.device)
 
     @torch.inference_mode()
     def hidden(self, batch: Batch, layers: Iterable[int] = ()) -> States:

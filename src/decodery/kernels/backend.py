@@ -32,8 +32,11 @@ class Kernels(Protocol):
     def row_multiple(self, dtype: torch.dtype) -> int:
         """The number of rows that a token batch is padded to a multiple of."""
 
+    def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The dtype in which keys and values are kept for activations of `dtype`."""
+
     def capture(self, run: Callable[[], Result]) -> tuple[Result, Callable[[], None] | None]:
-        """Run, and return what does the same again on the same tensors, to the same results; None: nothing can.
+        """Run, and return what does the same again on the same tensors, to the same results, if anything can.
 
         The tensors and the plan that `run` reads from outside must stay; their content may change.
         """
@@ -100,4 +103,4 @@ class Kernels(Protocol):
         """
 
     def paged_attention(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: Any, scale: float) -> Tensor:
-        """Attention of ragged queries [tokens, H, D] over the caches' pages, by its own plan: [tokens, H * D]."""
+        """Attention of ragged queries [tokens, H, D] over the plan's pages of the caches: [tokens, H * D]."""

@@ -17,6 +17,7 @@ Result = TypeVar("Result")
 __all__ = [
     "angles",
     "attention",
+    "cache_dtype",
     "capture",
     "embedding",
     "gated_linear",
@@ -43,6 +44,11 @@ def row_multiple(dtype: torch.dtype) -> int:
     only a single row is summed in another order than two and more.
     """
     return 2 if dtype == torch.bfloat16 else 4
+
+
+def cache_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of keys and values for activations of `dtype`: the same."""
+    return dtype
 
 
 def capture(run: Callable[[], Result]) -> tuple[Result, Callable[[], None] | None]:

@@ -14,8 +14,8 @@ from decodery.kernels.library import WORDS, library
 class Tape:
     """A program that grows while a model runs.
 
-    Results stand in rooms of the tape's own. A room is free again once nothing looks into it any more, so that
-    the layers of a model take turns with a few of them, as a replay does in the same order.
+    Results stand in rooms of the tape's own. A room is free again once nothing looks into it any more, so
+    that the layers of a model take turns with a few of them, as a replay does in the same order.
     """
 
     def __init__(self) -> None:
