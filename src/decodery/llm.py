@@ -36,10 +36,10 @@ class LLM:
     `model` is a folder, a .gguf file, a hub id, or None for the default model. `dtype` is "float32",
     "bfloat16" or "auto" (what the machine computes fastest with these weights); `backend` is "reference",
     "native" (compiled kernels on the CPU, activations in float32) or "auto". `context_length` bounds prompt
-    and text together (default: the model's own). `kv_memory` is the size of the key/value cache in bytes, or such as "512MB" (default: a quarter of the memory that is
-    available, at most eight full contexts). `threads` sets torch's for the whole process. `token_budget`
-    bounds the tokens that one step runs. Raises `ModelError` when the model cannot be found or read and
-    `ParameterError` for an absurd setting.
+    and text together (default: the model's own). `kv_memory` is the size of the key/value cache in bytes, or
+    such as "512MB" (default: a quarter of the memory that is available, at most eight full contexts).
+    `threads` sets torch's for the whole process. `token_budget` bounds the tokens that one step runs. Raises
+    `ModelError` when the model cannot be found or read and `ParameterError` for an absurd setting.
     Not for several threads at once.
     """
 

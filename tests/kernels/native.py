@@ -1,4 +1,4 @@
-"""What the tests of the native kernels share: each instruction set of this machine, on one and two threads."""
+"""What the tests of the native kernels share: each instruction set of this machine, on 1 and 2 threads."""
 
 from __future__ import annotations
 
