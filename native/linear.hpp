@@ -44,7 +44,10 @@ inline void quantise_row(const float* x, int64_t ins, Quantised* to, int64_t ste
         const float poison = S::reduce_add(S::mul(S::add(S::abs(a), S::abs(b)), S::zero()));
         const bool some = largest >= 1e-30f;
         const float scale = (some ? largest / 127.0f : 0.0f) + poison, inverse = some ? 127.0f / largest : 0.0f;
-        const auto qa = S::to_int(S::mul(a, S::set1(inverse))), qb = S::to_int(S::mul(b, S::set1(inverse)));
+        // The bound only meets NaN, which no integer holds: the scale stands for it.
+        const auto lowest = S::set1(-127.0f);
+        const auto qa = S::to_int(S::max(S::mul(a, S::set1(inverse)), lowest));
+        const auto qb = S::to_int(S::max(S::mul(b, S::set1(inverse)), lowest));
         S::store_bytes(to->values, qa);
         S::store_bytes(to->values + 16, qb);
         to->halves[0] = S::reduce_add_int(qa);
