@@ -29,8 +29,9 @@ def perplexity(llm: LLM, ids: list[int]) -> float:
 
 
 def test_its_perplexity_is_that_of_the_reference(default_llm: LLM, native_llm: LLM) -> None:
+    # Activations in int8 cost 0.3% over thousands of tokens; over few hundred, chance is as large again.
     ids = default_llm.tokenizer.encode(TEXT)
-    assert perplexity(native_llm, ids) == pytest.approx(perplexity(default_llm, ids), rel=0.005)
+    assert perplexity(native_llm, ids) == pytest.approx(perplexity(default_llm, ids), rel=0.01)
 
 
 def test_a_request_has_the_same_text_and_probabilities_alone_and_in_company(native_llm: LLM) -> None:
