@@ -1,6 +1,6 @@
 # make demo: install into .venv and generate text from the default model.
 # make test: install the dev extra into .venv and run lint, types and the default tests.
-# Both work alone on a fresh machine and do not install again until pyproject.toml or constraints.txt change.
+# Both work alone on a fresh machine and do not install again until pyproject.toml, constraints.txt or the native sources change.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,15 +31,15 @@ bench: $(VENV)/.bench
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.run: pyproject.toml constraints.txt hatch_build.py $(wildcard native/*) | $(VENV)/bin/python
 	$(PIP) -e .
 	touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.dev: pyproject.toml constraints.txt hatch_build.py $(wildcard native/*) | $(VENV)/bin/python
 	$(PIP) -e ".[dev]"
 	touch $@ $(VENV)/.run
 
-$(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.bench: pyproject.toml constraints.txt hatch_build.py $(wildcard native/*) | $(VENV)/bin/python
 	$(PIP) -e ".[bench]"
 	touch $@
 

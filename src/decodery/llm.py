@@ -21,7 +21,6 @@ from decodery.engine.limits import Limits
 from decodery.engine.pages import pages_for
 from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
 from decodery.kernels import PAGE_SIZE
-from decodery.kernels.select import backend_named
 from decodery.models.registry import CausalModel
 from decodery.opening import SecondModels, open_model
 from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent, TextScore
@@ -41,13 +40,13 @@ class LLM:
     """A model ready to generate.
 
     `model` is a folder, a .gguf file, a hub id, or None for the default model. `dtype` is "float32",
-    "bfloat16" or "auto" (what the machine computes fastest with these weights); `backend` is "reference" or
-    "auto". `context_length` bounds the tokens that are computed, which is all of prompt and text but the last
-    one (default: the model's own). `kv_memory` is the
-    size of the key/value cache in bytes, or such as "512MB" (default: a quarter of the memory that is
-    available, at most eight full contexts). `threads` sets torch's for the whole process. `token_budget`
-    bounds the tokens that one step runs. Raises `ModelError` when the model cannot be found or read and
-    `ParameterError` for an absurd setting.
+    "bfloat16" or "auto" (what the machine computes fastest with these weights); `backend` is "reference",
+    "native" (compiled kernels on the CPU, activations in float32) or "auto". `context_length` bounds the
+    tokens that are computed, which is all of prompt and text but the last one (default: the model's own).
+    `kv_memory` is the size of the key/value cache in bytes, or such as "512MB" (default: a quarter of the
+    memory that is available, at most eight full contexts). `threads` sets torch's for the whole process.
+    `token_budget` bounds the tokens that one step runs. Raises `ModelError` when the model cannot be found or
+    read and `ParameterError` for an absurd setting.
     Not for several threads at once.
     """
 
@@ -75,11 +74,10 @@ class LLM:
                 raise ParameterError(f"{name} must be a whole number from 1 on, not {value!r}")
         if threads is not None:
             torch.set_num_threads(threads)
-        kernels = backend_named(backend)
         opened = open_model(
             model,
             dtype=dtype,
-            kernels=kernels,
+            backend=backend,
             context_length=context_length,
             revision=revision,
             token=token,
@@ -90,7 +88,7 @@ class LLM:
         self.default_params = default_params(opened.generation_config, self.model.vocab_size).params
         limits = _limits(self.model, kv_memory, token_budget, max_sequences, prefix_cache)
         self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
-        self._seconds = SecondModels(opened, dtype=dtype, kernels=kernels)
+        self._seconds = SecondModels(opened, dtype=dtype, backend=backend)
         self._resolver = Resolver(self.tokenizer, self.model)
         self._grammars: Grammars | None = None
         self._collectors: dict[int, Collector] = {}
@@ -351,7 +349,7 @@ def _limits(
     max_sequences: int,
     prefix_cache: bool,
 ) -> Limits:
-    page_bytes = model.kv_shape.bytes_per_token(model.dtype) * PAGE_SIZE
+    page_bytes = model.kv_shape.bytes_per_token(model.kernels.cache_dtype(model.dtype)) * PAGE_SIZE
     if kv_memory is None:
         pages = min(available_memory() // 4 // page_bytes, 8 * pages_for(model.context_length))
     else:

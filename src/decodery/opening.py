@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from decodery.errors import ParameterError
-from decodery.kernels.backend import Kernels
+from decodery.kernels.select import backend_named
 from decodery.models.registry import CausalModel, load_for_inference
 from decodery.settings import dtype_named
 from decodery.text.tokenizer import Tokenizer
@@ -39,7 +39,7 @@ def open_model(
     model: str | Path | None,
     *,
     dtype: str,
-    kernels: Kernels,
+    backend: str,
     context_length: int | None = None,
     revision: str | None = None,
     token: str | None = None,
@@ -48,6 +48,9 @@ def open_model(
     """Find a model and read it. Raises `ModelError` when it cannot be found or read."""
     if model is not None and not isinstance(model, (str, Path)):
         raise ParameterError(f"model must be a path or a name, not {type(model).__name__}")
+    kernels = backend_named(backend)
+    if backend == "native":
+        dtype = "float32"
     with open_checkpoint(resolve(model, revision=revision, token=token, progress=progress)) as checkpoint:
         tokenizer = _tokenizer(checkpoint)
         opened = load_for_inference(
@@ -65,10 +68,10 @@ def open_model(
 class SecondModels:
     """The models that requests name besides the first: amateurs and draft models, each opened once."""
 
-    def __init__(self, first: HasModel, *, dtype: str, kernels: Kernels) -> None:
+    def __init__(self, first: HasModel, *, dtype: str, backend: str) -> None:
         self._first = first
         self._dtype = dtype
-        self._kernels = kernels
+        self._backend = backend
         self._opened: dict[str, HasModel] = {}
 
     def named(self, field: str, model: Any) -> CausalModel:
@@ -79,7 +82,7 @@ class SecondModels:
         if isinstance(model, (str, Path)):
             found = self._opened.get(str(model))
             if found is None:
-                opened = open_model(model, dtype=self._dtype, kernels=self._kernels)
+                opened = open_model(model, dtype=self._dtype, backend=self._backend)
                 _check_vocabulary(field, self._first, opened)
                 found = self._opened[str(model)] = opened
             return found.model

@@ -59,7 +59,7 @@ def run_step(
         device="cpu",
         sliding_window=sliding_window,
     )
-    reference.write_kv(*cache, plan.slots, k, v)
+    reference.write_kv(*cache, plan, k, v)
     out = reference.paged_attention(q, *cache, plan, 1 / math.sqrt(q.shape[-1]))
     return list(out.split(lengths))
 

@@ -142,7 +142,10 @@ def test_a_sliding_window_hides_older_keys() -> None:
 def test_keys_and_values_are_written_to_their_slots_alone() -> None:
     cache_k, cache_v = empty_cache(4, Shape(kv_heads=2, dim=3), torch.float32)
     k, v = randn(3, 2, 3), randn(3, 2, 3, seed=1)
-    reference.write_kv(cache_k, cache_v, torch.tensor([33, 5]), k, v)
+    plan = reference.plan_attention(
+        [[0, 1, 2], [0]], [33, 5], [1, 1], heads=2, kv_heads=2, dtype=torch.float32, device="cpu"
+    )
+    reference.write_kv(cache_k, cache_v, plan, k, v)
     assert torch.equal(cache_k[2, 1], k[0])
     assert torch.equal(cache_v[0, 5], v[1])
     cache_k[2, 1], cache_k[0, 5] = 0, 0
@@ -156,7 +159,7 @@ def test_rows_beyond_the_plan_are_padding() -> None:
     (expected,) = run_step(cache, [sequence], [[1]], [(0, 3)])
     plan = reference.plan_attention([[1]], [0], [3], heads=6, kv_heads=2, dtype=torch.float32, device="cpu")
     q, k, v = (torch.cat((part, torch.full_like(part[:1], math.nan))) for part in sequence)
-    reference.write_kv(*cache, plan.slots, k, v)
+    reference.write_kv(*cache, plan, k, v)
     out = reference.paged_attention(q, *cache, plan, 0.25)
     assert torch.equal(out[:3], expected)
     assert not out[3:].any()

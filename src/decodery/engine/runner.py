@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from decodery.models.registry import CausalModel
 
 # Positions whose logits stand in memory at a time when a whole prompt is scored.
 SCORED_AT_ONCE = 64
+# Steps of so few tokens are captured, in so many sizes: between larger kernels Python's time is small.
+CAPTURED_TOKENS = 16
+CAPTURED_STEPS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,30 @@ class States:
     final: Tensor
     layers: Mapping[int, Tensor]
 
+    def copy(self) -> States:
+        return States(self.final.clone(), {layer: tap.clone() for layer, tap in self.layers.items()})
+
+
+class _Step:
+    """A captured step: where its input stands, and what runs it again."""
+
+    states: States
+    replay: Callable[[], None] | None
+
+    def __init__(self, tokens: Tensor, positions: Tensor, plan: Any) -> None:
+        self.tokens = tokens
+        self.positions = positions
+        self.plan = plan
+
+    def again(self, tokens: list[int], positions: list[int], plan: Any) -> States:
+        """Run it on another input of the same size."""
+        assert self.replay is not None
+        self.tokens.copy_(torch.tensor(tokens))
+        self.positions.copy_(torch.tensor(positions))
+        self.plan.become(plan)
+        self.replay()
+        return self.states.copy()
+
 
 class Runner:
     """Owns the key/value cache of `pages` pages."""
@@ -31,7 +59,9 @@ class Runner:
     def __init__(self, model: CausalModel, pages: int) -> None:
         self.model = model
         self._multiple = model.kernels.row_multiple(model.dtype)
-        self._cache = model.kv_shape.allocate(pages, model.dtype, model.device)
+        self._steps: dict[tuple[int, tuple[int, ...]], _Step] = {}
+        stored = model.kernels.cache_dtype(model.dtype)
+        self._cache = model.kv_shape.allocate(pages, stored, model.device)
 
     @torch.inference_mode()
     def hidden(self, batch: Batch, layers: Iterable[int] = ()) -> States:
@@ -56,14 +86,30 @@ class Runner:
         tokens = [token for chunk in batch.chunks for token in chunk.tokens]
         positions = [p for s, n in zip(starts, lengths, strict=True) for p in range(s, s + n)]
         padding = [0] * (-len(tokens) % self._multiple)
-        taps: dict[int, Tensor | None] = dict.fromkeys(layers)
-        final = model.hidden(
-            torch.tensor(tokens + padding, device=model.device),
-            torch.tensor(positions + padding, device=model.device),
-            PagedAttend(model.kernels, self._cache, plan),
-            taps=taps,
+        tokens, positions = tokens + padding, positions + padding
+        shape = len(tokens), tuple(sorted(layers))
+        known = self._steps.get(shape)
+        if known is not None:
+            return known.again(tokens, positions, plan)
+        step = _Step(
+            torch.tensor(tokens, device=model.device), torch.tensor(positions, device=model.device), plan
         )
-        return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
+        taps: dict[int, Tensor | None] = dict.fromkeys(shape[1])
+
+        def run() -> States:
+            attend = PagedAttend(model.kernels, self._cache, plan)
+            final = model.hidden(step.tokens, step.positions, attend, taps=taps)
+            return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
+
+        if len(tokens) > CAPTURED_TOKENS:
+            return run()
+        step.states, step.replay = model.kernels.capture(run)
+        if step.replay is None:
+            return step.states
+        if len(self._steps) == CAPTURED_STEPS:
+            del self._steps[next(iter(self._steps))]
+        self._steps[shape] = step
+        return step.states.copy()
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor, indices: Sequence[int]) -> Tensor:

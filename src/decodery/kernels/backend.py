@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
-from decodery.kernels.plan import AttentionPlan
+Result = TypeVar("Result")
+Weight: TypeAlias = Any
+"""A matrix as a backend multiplies by it: a plain tensor, or what that backend's `pack` made of one."""
+
+
+class Plan(Protocol):
+    """What `write_kv` and `paged_attention` of all the layers of one step need."""
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the step runs."""
 
 
 class Kernels(Protocol):
@@ -22,25 +32,46 @@ class Kernels(Protocol):
     def row_multiple(self, dtype: torch.dtype) -> int:
         """The number of rows that a token batch is padded to a multiple of."""
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`x @ weight.T + bias`: x [..., in], weight [out, in] or what `pack` made of one, bias [out]."""
+    def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The dtype in which keys and values are kept for activations of `dtype`."""
 
-    def pack(self, weight: Tensor) -> Tensor:
-        """A weight in the form that this backend multiplies fastest, for inference only."""
+    def capture(self, run: Callable[[], Result]) -> tuple[Result, Callable[[], None] | None]:
+        """Run, and return what does the same again on the same tensors, to the same results, if anything can.
 
-    def gated_linear(
-        self, x: Tensor, weight: Tensor | tuple[Tensor, Tensor], bias: Tensor | None = None
+        The tensors and the plan that `run` reads from outside must stay; their content may change.
+        """
+
+    def linear(
+        self, x: Tensor, weight: Weight, bias: Tensor | None = None, residual: Tensor | None = None
     ) -> Tensor:
+        """`x @ weight.T + bias + residual`, the weight plain [out, in] or what `pack` made of it.
+
+        x [..., in], bias [out], residual [..., out].
+        """
+
+    def takes_blocks(self, kind: str) -> bool:
+        """Whether weights of this GGML type are packed as they are stored, given as `Codes`."""
+
+    def pack(self, weight: Any) -> Weight:
+        """A weight, a tensor or `Codes`, in the form that is fastest here, for inference only."""
+
+    def gated_linear(self, x: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:
         """`swiglu(linear(x, weight, bias))`: weight [2 * width, in] or what `pack_gated` made of one."""
 
-    def pack_gated(self, weight: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def pack_gated(self, weight: Any) -> Weight:
         """A weight for `gated_linear` in the form that is fastest here, for inference only."""
 
-    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
+    def embedding(self, ids: Tensor, weight: Weight) -> Tensor:
         """The rows of weight [vocabulary, width] that ids [...] name: [..., width]."""
+
+    def pack_embedding(self, weight: Any) -> Weight:
+        """A weight for both `embedding` and `linear`, for inference only."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension."""
+
+    def angles(self, positions: Tensor, frequencies: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [..., 2 * pairs] for `rotary`, of positions [...] times frequencies [pairs]."""
 
     def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotates x [..., heads, dim] by angles: cos and sin [..., dim], the first half of sin negated."""
@@ -62,13 +93,14 @@ class Kernels(Protocol):
         dtype: torch.dtype,
         device: torch.device | str,
         sliding_window: int | None = None,
-    ) -> AttentionPlan:
+    ) -> Plan:
         """What `write_kv` and `paged_attention` of all the layers of one step need."""
 
-    def write_kv(self, cache_k: Tensor, cache_v: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
-        """Writes k and v [tokens, Hkv, D] into the slots [tokens] of the caches [pages, 16, Hkv, D]."""
+    def write_kv(self, cache_k: Tensor, cache_v: Tensor, plan: Any, k: Tensor, v: Tensor) -> None:
+        """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches.
 
-    def paged_attention(
-        self, q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, scale: float
-    ) -> Tensor:
-        """Attention of ragged queries [tokens, H, D] over the caches' pages: [tokens, H * D]."""
+        The caches are [pages, 16, Hkv, D]; in which order a page holds its numbers is the backend's matter.
+        """
+
+    def paged_attention(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: Any, scale: float) -> Tensor:
+        """Attention of ragged queries [tokens, H, D] over the plan's pages of the caches: [tokens, H * D]."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,12 +12,18 @@ from torch import Tensor
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.plan import AttentionGroup, AttentionPlan, plan_attention
 
+Result = TypeVar("Result")
+
 __all__ = [
+    "angles",
     "attention",
+    "cache_dtype",
+    "capture",
     "embedding",
     "gated_linear",
     "linear",
     "pack",
+    "pack_embedding",
     "pack_gated",
     "paged_attention",
     "plan_attention",
@@ -22,6 +31,7 @@ __all__ = [
     "rotary",
     "row_multiple",
     "swiglu",
+    "takes_blocks",
     "write_kv",
 ]
 
@@ -36,12 +46,29 @@ def row_multiple(dtype: torch.dtype) -> int:
     return 2 if dtype == torch.bfloat16 else 4
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x @ weight.T + bias`: x [..., in], weight [out, in] or packed, bias [out]."""
+def cache_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of keys and values for activations of `dtype`: the same."""
+    return dtype
+
+
+def capture(run: Callable[[], Result]) -> tuple[Result, Callable[[], None] | None]:
+    """Run; torch's own operations cannot be replayed."""
+    return run(), None
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
+    """`x @ weight.T + bias + residual`: x [..., in], weight [out, in] or packed, bias [out]."""
+    product: Tensor
     if weight.is_mkldnn:
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return product
-    return F.linear(x, weight, bias)
+        product = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    else:
+        product = F.linear(x, weight, bias)
+    return product if residual is None else residual + product
+
+
+def takes_blocks(kind: str) -> bool:
+    """Never: weights are dequantised for torch."""
+    return False
 
 
 def pack(weight: Tensor) -> Tensor:
@@ -60,6 +87,11 @@ def pack(weight: Tensor) -> Tensor:
     return packed
 
 
+def pack_embedding(weight: Tensor) -> Tensor:
+    """The weight itself: the embedding needs its rows, and a head that is tied to it is not held twice."""
+    return weight
+
+
 def embedding(ids: Tensor, weight: Tensor) -> Tensor:
     """The rows of weight [vocabulary, width] that ids [...] name: [..., width]."""
     return F.embedding(ids, weight)
@@ -76,6 +108,13 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         both = F.layer_norm(torch.cat((x, -x), -1), (2 * width,), torch.cat((weight, weight)), None, eps)
         return both[..., :width]
     return F.rms_norm(x, (width,), weight, eps)
+
+
+def angles(positions: Tensor, frequencies: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [..., 2 * pairs] for `rotary`, of positions [...] times frequencies [pairs]."""
+    turns = positions[..., None].float() * frequencies
+    cos, sin = turns.cos() * magnitude, turns.sin() * magnitude
+    return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -135,16 +174,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
     return out.transpose(1, 2).flatten(2)
 
 
-def write_kv(cache_k: Tensor, cache_v: Tensor, slots: Tensor, k: Tensor, v: Tensor) -> None:
-    """Writes k and v [tokens, Hkv, D] into the slots [tokens] of the caches [pages, 16, Hkv, D], in place.
+def write_kv(cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, k: Tensor, v: Tensor) -> None:
+    """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches [pages, 16, Hkv, D], in place.
 
-    Slot s is offset s % 16 of page s // 16. k and v may have more rows than there are slots: these are
+    Slot s is offset s % 16 of page s // 16. k and v may have more rows than the plan has tokens: these are
     padding and are not written. What is not finite is written as 0, so that a sequence on which a model
     breaks down cannot reach others: attention multiplies masked values, whoever owns them, by 0.
     """
     for cache, values in ((cache_k, k), (cache_v, v)):
         flat = cache.view(-1, *cache.shape[2:])
-        flat.index_copy_(0, slots, values[: len(slots)].nan_to_num(0.0, 0.0, 0.0))
+        flat.index_copy_(0, plan.slots, values[: plan.tokens].nan_to_num(0.0, 0.0, 0.0))
 
 
 def paged_attention(q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, scale: float) -> Tensor:

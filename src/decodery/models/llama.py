@@ -140,8 +140,8 @@ class Block(nn.Module):
         self.mlp = GatedMLP(width, config.mlp_width, kernels, bias=config.mlp_bias)
 
     def forward(self, x: Tensor, angles: Angles, attend: Attend) -> Tensor:
-        x = x + self.attn(self.attn_norm(x), angles, attend)
-        out: Tensor = x + self.mlp(self.mlp_norm(x))
+        x = self.attn(self.attn_norm(x), angles, attend, residual=x)
+        out: Tensor = self.mlp(self.mlp_norm(x), residual=x)
         return out
 
 
@@ -152,7 +152,7 @@ class Llama(nn.Module):
         super().__init__()
         self.config = config
         self.kernels = kernels
-        self.rotary = Rotary(config.rope, config.head_dim, config.context_length)
+        self.rotary = Rotary(config.rope, config.head_dim, config.context_length, kernels)
         self.embedding = Embedding(config.vocab_size, config.width, kernels)
         self.layers = nn.ModuleList(Block(config, layer, kernels) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps, kernels)
@@ -176,11 +176,11 @@ class Llama(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.embedding.weight.dtype
+        return self.norm.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        return self.embedding.weight.device
+        return self.norm.weight.device
 
     @property
     def depth(self) -> int:

@@ -14,6 +14,7 @@ from decodery.kernels import reference
 from decodery.kernels.backend import Kernels
 from decodery.models import llama
 from decodery.models.layers.attention import Attend, KVShape
+from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.linear import Linear
 from decodery.models.layers.mlp import GatedLinear
 from decodery.models.layers.rope import DynamicRope
@@ -126,8 +127,11 @@ def load_model(
     kernels: Kernels,
     device: torch.device | str = "cpu",
     context_length: int | None = None,
+    pack: bool = False,
 ) -> Llama:
     """Builds the checkpoint's model and fills it with its weights in `dtype`, holding them once.
+
+    With `pack`, weights that the kernels take as they are stored are packed at once.
 
     `context_length` shortens the model's own; only dynamic rotary scaling lets it be longer. Raises
     ModelError when the architecture is not supported or a setting is absurd, and CheckpointError when the
@@ -139,7 +143,12 @@ def load_model(
         config = _opened_for(config, context_length)
     model = _skeleton(family, config, kernels).to(dtype)
     load_parameters(
-        model, checkpoint, family.rules(config, checkpoint.format), config.layers, family.ignored(config)
+        model,
+        checkpoint,
+        family.rules(config, checkpoint.format),
+        config.layers,
+        family.ignored(config),
+        kernels.takes_blocks if pack else None,
     )
     return model.to(device).eval().requires_grad_(False)
 
@@ -155,9 +164,9 @@ def load_for_inference(
 
     It can be run and no longer trained.
     """
-    model = load_model(checkpoint, dtype=dtype, kernels=kernels, context_length=context_length)
+    model = load_model(checkpoint, dtype=dtype, kernels=kernels, context_length=context_length, pack=True)
     for module in model.modules():
-        if isinstance(module, (Linear, GatedLinear)):
+        if isinstance(module, (Linear, GatedLinear, Embedding)) and isinstance(module.weight, Tensor):
             module.pack()
     return model
 

@@ -68,6 +68,10 @@ class Checkpoint(ABC):
     def _read(self, info: TensorInfo, dtype: torch.dtype) -> torch.Tensor:
         """`read`, once the name and the kind of type are known to be right."""
 
+    def blocks(self, name: str) -> torch.Tensor:
+        """A block-quantised tensor as it is stored: uint8 [rows, bytes per row], a view of the file."""
+        raise CheckpointError(f"{self.path}: {name} is not stored in blocks")
+
     @abstractmethod
     def close(self) -> None:
         """Let go of the files; every later `read` raises CheckpointError."""

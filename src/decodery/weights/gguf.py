@@ -82,6 +82,13 @@ class GgufCheckpoint(Checkpoint):
         raw = torch.frombuffer(self._map, dtype=torch.uint8, count=info.nbytes, offset=offset)
         return self._dequantize(info, raw, dtype)
 
+    def blocks(self, name: str) -> torch.Tensor:
+        info = self.tensors[name]
+        if self._map is None:
+            raise CheckpointError(f"{self.path}: the checkpoint is closed")
+        raw = torch.frombuffer(self._map, dtype=torch.uint8, count=info.nbytes, offset=self._offsets[name])
+        return raw.view(info.shape[0], -1)
+
     def _dequantize(self, info: TensorInfo, raw: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         block, size = GGML_QUANT_SIZES[GGMLQuantizationType[info.dtype]]
         out = torch.empty(info.shape, dtype=dtype)

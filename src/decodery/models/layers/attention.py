@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from decodery.kernels import PAGE_SIZE
-from decodery.kernels.backend import Kernels
-from decodery.kernels.plan import AttentionPlan
+from decodery.kernels.backend import Kernels, Plan
 from decodery.models.layers.linear import Linear
 
 
@@ -103,7 +102,7 @@ class PagedAttend:
     Rows beyond the plan's tokens are padding: they are not written and their result is 0.
     """
 
-    def __init__(self, kernels: Kernels, cache: PagedCache, plan: AttentionPlan) -> None:
+    def __init__(self, kernels: Kernels, cache: PagedCache, plan: Plan) -> None:
         self.kernels = kernels
         self.plan = plan
         self.keys = cache.keys.unbind()
@@ -113,7 +112,7 @@ class PagedAttend:
         if bias is not None:
             raise NotImplementedError("attention over pages takes no bias")
         keys, values = self.keys[layer], self.values[layer]
-        self.kernels.write_kv(keys, values, self.plan.slots, k, v)
+        self.kernels.write_kv(keys, values, self.plan, k, v)
         return self.kernels.paged_attention(q, keys, values, self.plan, 1 / math.sqrt(q.shape[-1]))
 
 
@@ -143,10 +142,10 @@ class Attention(nn.Module):
         self.qkv = Linear(width, (heads + 2 * kv_heads) * head_dim, kernels, bias=bias)
         self.out = Linear(heads * head_dim, width, kernels, bias=bias)
 
-    def forward(self, x: Tensor, angles: Angles, attend: Attend) -> Tensor:
+    def forward(self, x: Tensor, angles: Angles, attend: Attend, residual: Tensor | None = None) -> Tensor:
         heads, kv_heads = self.heads, self.kv_heads
         qkv = self.qkv(x).view(*x.shape[:-1], heads + 2 * kv_heads, self.head_dim)
         qk, v = qkv.split_with_sizes((heads + kv_heads, kv_heads), -2)
         q, k = self.kernels.rotary(qk, *angles).split_with_sizes((heads, kv_heads), -2)
-        out: Tensor = self.out(attend(self.layer, q, k, v))
+        out: Tensor = self.out(attend(self.layer, q, k, v), residual)
         return out

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from decodery.kernels.backend import Kernels
+from decodery.kernels.backend import Kernels, Weight
+from decodery.kernels.packed import Codes
 
 
 class Embedding(nn.Module):
@@ -14,7 +15,14 @@ class Embedding(nn.Module):
     def __init__(self, vocab_size: int, width: int, kernels: Kernels) -> None:
         super().__init__()
         self.kernels = kernels
-        self.weight = nn.Parameter(torch.empty(vocab_size, width))
+        self.weight: Weight = nn.Parameter(torch.empty(vocab_size, width))
+
+    def pack(self, codes: Codes | None = None) -> None:
+        """Replace the weight by the backend's packed form, of itself or of `codes`."""
+        plain = self.weight
+        assert isinstance(plain, Tensor), "packed already"
+        del self.weight
+        self.weight = self.kernels.pack_embedding(plain if codes is None else codes)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.kernels.embedding(tokens, self.weight)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from decodery.kernels.backend import Kernels
+from decodery.kernels.backend import Kernels, Weight
+from decodery.kernels.packed import Codes
 
 
 class Linear(nn.Module):
@@ -14,12 +15,17 @@ class Linear(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernels: Kernels, *, bias: bool = False) -> None:
         super().__init__()
         self.kernels = kernels
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.weight: Weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
 
-    def pack(self) -> None:
-        """Replace the weight by the backend's packed form: no more gradients, and the plain one is freed."""
-        self.weight = nn.Parameter(self.kernels.pack(self.weight), requires_grad=False)
+    def pack(self, codes: Codes | None = None) -> None:
+        """Replace the weight by the backend's packed form, of itself or of `codes`: no more gradients.
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.kernels.linear(x, self.weight, self.bias)
+        The plain one is freed."""
+        plain = self.weight
+        assert isinstance(plain, Tensor), "packed already"
+        del self.weight
+        self.weight = self.kernels.pack(plain if codes is None else codes)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self.kernels.linear(x, self.weight, self.bias, residual)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from decodery.kernels.backend import Kernels
+from decodery.kernels.backend import Kernels, Weight
+from decodery.kernels.packed import Codes
 from decodery.models.layers.linear import Linear
 
 
@@ -15,28 +16,30 @@ class GatedLinear(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernels: Kernels, *, bias: bool = False) -> None:
         super().__init__()
         self.kernels = kernels
-        self.weight: Tensor | tuple[Tensor, Tensor] = nn.Parameter(torch.empty(2 * outputs, inputs))
+        self.weight: Weight = nn.Parameter(torch.empty(2 * outputs, inputs))
         self.bias = nn.Parameter(torch.empty(2 * outputs)) if bias else None
 
-    def pack(self) -> None:
-        """Replace the weight by the backend's packed form: no more gradients, and the plain one is freed."""
+    def pack(self, codes: Codes | None = None) -> None:
+        """Replace the weight by the backend's packed form, of itself or of `codes`: no more gradients.
+
+        The plain one is freed."""
         plain = self.weight
         assert isinstance(plain, Tensor), "packed already"
         del self.weight
-        self.weight = self.kernels.pack_gated(plain)
+        self.weight = self.kernels.pack_gated(plain if codes is None else codes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.kernels.gated_linear(x, self.weight, self.bias)
 
 
 class GatedMLP(nn.Module):
-    """`down(silu(gate(x)) * up(x))`. Shazeer, GLU Variants Improve Transformer (2020)."""
+    """`down(silu(gate(x)) * up(x)) + residual`. Shazeer, GLU Variants Improve Transformer (2020)."""
 
     def __init__(self, width: int, inner: int, kernels: Kernels, *, bias: bool = False) -> None:
         super().__init__()
         self.gate_up = GatedLinear(width, inner, kernels, bias=bias)
         self.down = Linear(inner, width, kernels, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down(self.gate_up(x))
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        out: Tensor = self.down(self.gate_up(x), residual)
         return out

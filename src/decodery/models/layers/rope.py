@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from decodery.errors import ModelError
+from decodery.kernels import reference
+from decodery.kernels.backend import Kernels
 from decodery.models.layers.attention import Angles
 
 
@@ -131,7 +133,8 @@ class Rotary:
     Raises ModelError when the values of `rope` lead to angles that are not finite.
     """
 
-    def __init__(self, rope: Rope, head_dim: int, length: int) -> None:
+    def __init__(self, rope: Rope, head_dim: int, length: int, kernels: Kernels = reference) -> None:
+        self.kernels = kernels
         self.rope = rope
         self.head_dim = head_dim
         self.frequencies = _finite_frequencies(rope, head_dim, length)
@@ -139,10 +142,8 @@ class Rotary:
     def __call__(self, positions: Tensor, length: int | None = None) -> Angles:
         """Angles of positions [...]; `length` overrides the length of the context."""
         frequencies = self.frequencies if length is None else self.rope.frequencies(self.head_dim, length)
-        angles = positions[..., None].float() * frequencies.to(positions.device)
-        magnitude = self.rope.magnitude()
-        cos, sin = angles.cos() * magnitude, angles.sin() * magnitude
-        return Angles(torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1))
+        turns = frequencies.to(positions.device)
+        return Angles(*self.kernels.angles(positions, turns, self.rope.magnitude()))
 
 
 def _finite_frequencies(rope: Rope, head_dim: int, length: int) -> Tensor:

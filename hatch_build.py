@@ -1,0 +1,40 @@
+"""Builds the native kernels into the package where there is a C++ compiler; else it installs without them.
+
+`DECODERY_NATIVE=0` leaves them out, `DECODERY_NATIVE=1` makes a failure to build them an error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+sys.path.insert(0, str(Path(__file__).parent / "native"))
+from make import TARGET, BuildError, build
+
+
+class NativeHook(BuildHookInterface):
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        wanted = os.environ.get("DECODERY_NATIVE", "")
+        if wanted == "0":
+            return
+        try:
+            if version == "editable":
+                build()
+                return
+            self.folder = tempfile.TemporaryDirectory()
+            built = build(Path(self.folder.name) / TARGET.name)
+        except (BuildError, OSError) as error:
+            if wanted == "1":
+                raise
+            self.app.display_warning(f"decodery is built without its native kernels: {error}")
+            return
+        build_data["force_include"][str(built)] = f"decodery/kernels/{TARGET.name}"
+        build_data["pure_python"] = False
+        # A plain C library: one wheel serves every Python.
+        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"

@@ -1,0 +1,130 @@
+// What crosses the border to Python: programs, which are arrays of calls of kWords 64-bit words each.
+//
+// The first word of a call names its kernel, the others are that kernel's arguments: addresses, counts, strides in
+// elements, and doubles. `decodery_run` works through a program from first to last.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "team.hpp"
+
+namespace decodery {
+
+constexpr int kWords = 24;
+
+enum KernelId : int64_t {
+    kLinear, kPack, kEmbedding, kNorm, kRotary, kSwiglu, kWriteKv, kAttention, kAngles, kKernelCount
+};
+
+// x [rows, ins] with row stride ldx times the packed weight [outs, ins] gives out [rows, outs] with row stride ldo;
+// then adds bias [outs] and residual [rows, outs], where given. gated: the weight has 2 * outs rows, packed so that
+// gate and up alternate, bias is [2 * outs], and out is silu(gate) * up.
+struct LinearArgs {
+    const float* x; int64_t ldx, rows;
+    const uint8_t* weight; int64_t outs, ins, format;
+    const float* bias;
+    const float* residual; int64_t ldr;
+    float* out; int64_t ldo;
+    int64_t gated;
+};
+
+// Interleaves codes [outs, ins] (uint8, bfloat16 or float32), scales and minima [outs, groups] into a weight.
+struct PackArgs {
+    const uint8_t* codes; const uint8_t* scales; const uint8_t* minima;
+    int64_t outs, ins, format, gated;
+    uint8_t* weight;
+};
+
+// Rows ids [count] of a packed weight [rows, width] (which is not gated): out [count, width]. 0 for an id outside.
+struct EmbeddingArgs {
+    const int64_t* ids; int64_t count;
+    const uint8_t* weight; int64_t rows, width, format;
+    float* out;
+};
+
+struct NormArgs {
+    const float* x; int64_t ldx, rows, width;
+    const float* weight; double eps;
+    float* out;
+};
+
+// x [rows, heads, dim] with row stride ldx; cosines and sines [rows, dim] as in Kernels.rotary.
+struct RotaryArgs {
+    const float* x; int64_t ldx, rows, heads, dim;
+    const float* cos; const float* sin;
+    float* out; int64_t ldo;
+};
+
+struct SwigluArgs { const float* x; int64_t ldx, rows, width; float* out; };
+
+// What all the layers of one step share. It stands apart from the calls, so that a program can run again for
+// another step: where each token's key and value go, all page tables one after the other, the work of
+// `decodery_plan_attention` and the partial slots that it needs, and how many keys a query sees (0 for all).
+struct AttentionStep {
+    int64_t tokens;
+    const int64_t* slots;
+    const int32_t* tables;
+    const int32_t* work;
+    int64_t works, partials, window;
+};
+
+// A page holds its keys as [kv_heads, dim, 16] and its values as [kv_heads, 16, dim]. type: 0 float32, 1 float16,
+// 2 bfloat16. k and v [rows, kv_heads, dim] have the row strides ldk and ldv.
+struct WriteKvArgs {
+    const float* k; int64_t ldk; const float* v; int64_t ldv;
+    const AttentionStep* step;
+    void* keys; void* values;
+    int64_t kv_heads, dim, type;
+};
+
+// q [tokens, heads, dim] with row stride ldq.
+struct AttentionArgs {
+    const float* q; int64_t ldq, heads, kv_heads, dim;
+    const void* keys; const void* values; int64_t type;
+    const AttentionStep* step;
+    double scale;
+    float* out;
+};
+
+// Cosines and sines [rows, 2 * pairs] of positions times frequencies [pairs], times magnitude; the first half of the
+// sines is negated.
+struct AnglesArgs {
+    const int64_t* positions; int64_t rows;
+    const float* frequencies; int64_t pairs;
+    double magnitude;
+    float* cos; float* sin;
+};
+
+// Buffers that the stages of one call share; a call's plan may grow them.
+struct Shared {
+    std::vector<uint8_t> bytes;
+    std::vector<float> partial;  // Of attention.
+    uint8_t* room() { return bytes.data() + (64 - reinterpret_cast<uintptr_t>(bytes.data()) % 64) % 64; }
+    void grow(size_t size) { if (bytes.size() < size + 64) bytes.resize(size + 64); }
+};
+
+// The stages of a call, appended in order.
+struct Plan {
+    std::vector<Stage>& stages;
+    Shared& shared;
+    int threads;
+
+    // Run(args, shared, chunk, chunks, worker) does one chunk.
+    template <auto Run, class Args>
+    void add(const Args& args, int64_t chunks) {
+        const auto run = [](const int64_t* words, void* buffers, int chunk, int count, Worker& worker) {
+            Run(*reinterpret_cast<const Args*>(words), *static_cast<Shared*>(buffers), chunk, count, worker);
+        };
+        stages.push_back({run, reinterpret_cast<const int64_t*>(&args), &shared, static_cast<int>(chunks)});
+    }
+};
+
+using Planner = void (*)(const int64_t* args, Plan& plan);
+struct Table { Planner planners[kKernelCount]; };
+
+extern const Table kPortableTable;
+#if defined(DECODERY_X86)
+extern const Table kAvx2Table, kAvx512Table;
+#endif
+
+}  // namespace decodery

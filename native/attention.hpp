@@ -1,0 +1,316 @@
+// Attention over pages of keys and values, for queries of many sequences at once.
+//
+// The keys of a query are taken in segments of kSegment by position: a softmax within each, and the segments' results
+// combined in order. Within a segment a score is one chain of multiply-adds over the head's elements, and an output
+// one chain over the keys. Masked keys weigh exactly 0 and change no bit. So a query's result follows from its
+// position and its keys alone, however its sequence is cut into steps, whoever runs beside it, on any number of threads.
+#pragma once
+#include <cmath>
+#include <cstring>
+
+#include "abi.hpp"
+#include "functions.hpp"
+#include "simd_portable.hpp"
+
+namespace decodery {
+
+constexpr int kPage = 16;
+constexpr int kSegment = 256;
+constexpr int kQueryBlock = 8;  // Queries of a sequence that meet keys together; divides kSegment.
+
+// One segment of the keys of a block of queries: the number `segment` of `segments`, after `skipped` ones that no
+// query of the block sees. Its partial results begin at `slot` (in tokens times segments).
+struct Work {
+    int32_t token, position, count, table, segment, segments, skipped, slot;
+};
+
+// How keys and values are stored.
+template <class S>
+struct Stored32 {
+    using T = float;
+    static DECODERY_INLINE typename S::F load(const T* p) { return S::load(p); }
+    static float one(T x) { return x; }
+    static T from(float x) { return std::isfinite(x) ? x : 0.0f; }
+};
+
+template <class S>
+struct StoredHalf {
+    using T = uint16_t;
+    static DECODERY_INLINE typename S::F load(const T* p) { return S::load_half(p); }
+    static float one(T x) { return S::half(x); }
+    static T from(float x) {
+        // Beyond the largest float16 a finite value must stay finite.
+        return std::isfinite(x) ? S::to_half(x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x) : uint16_t{0};
+    }
+};
+
+template <class S>
+struct StoredBfloat {
+    using T = uint16_t;
+    static DECODERY_INLINE typename S::F load(const T* p) { return S::load_bfloat(p); }
+    static float one(T x) { return Portable::bfloat(x); }
+    static T from(float x) {
+        const uint16_t bits = std::isfinite(x) ? Portable::to_bfloat(x) : uint16_t{0};
+        return (bits & 0x7f80) == 0x7f80 ? static_cast<uint16_t>(bits - 1) : bits;
+    }
+};
+
+template <class S, class C>
+struct Attention {
+    using F = typename S::F;
+    using T = typename C::T;
+    static constexpr int kRowTile = S::kBlocks == 2 ? 6 : S::kRows == 1 ? 1 : 2;
+    static constexpr int kPageTile = S::kBlocks == 2 ? 4 : 1;
+
+    // One item of work for one K/V head.
+    struct Piece {
+        const AttentionArgs& a;
+        const Work& w;
+        int64_t head, group, rows;  // rows: (query, head) pairs.
+        int64_t start, keys;        // The segment's first key, and how many there are up to the last query's.
+        float* q; float* scores;    // [rows, dim], [rows, kSegment]
+        float* partials;
+
+        const T* page(const void* cache, int64_t index) const {
+            const int64_t number = a.step->tables[w.table + start / kPage + index];
+            return static_cast<const T*>(cache) + (number * a.kv_heads + head) * kPage * a.dim;
+        }
+        int64_t place(int64_t row) const { return (w.token + row / group) * a.heads + head * group + row % group; }
+    };
+
+    static void write(const WriteKvArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        const int64_t rows = a.step->tokens;
+        for (int64_t m = rows * chunk / chunks; m < rows * (chunk + 1) / chunks; m++) {
+            const int64_t page = a.step->slots[m] / kPage, offset = a.step->slots[m] % kPage;
+            for (int64_t h = 0; h < a.kv_heads; h++) {
+                const int64_t base = (page * a.kv_heads + h) * kPage * a.dim;
+                T* keys = static_cast<T*>(a.keys) + base + offset;
+                T* values = static_cast<T*>(a.values) + base + offset * a.dim;
+                const float* k = a.k + m * a.ldk + h * a.dim;
+                const float* v = a.v + m * a.ldv + h * a.dim;
+                for (int64_t d = 0; d < a.dim; d++) {
+                    keys[d * kPage] = C::from(k[d]);
+                    values[d] = C::from(v[d]);
+                }
+            }
+        }
+    }
+
+    static void attend(const AttentionArgs& a, Shared& shared, int chunk, int chunks, Worker& worker) {
+        const int64_t items = a.step->works * a.kv_heads, group = a.heads / a.kv_heads;
+        const int64_t room = kQueryBlock * group * (a.dim + kSegment);
+        float* scratch = reinterpret_cast<float*>(worker.room(static_cast<size_t>(room) * 4));
+        for (int64_t i = items * chunk / chunks; i < items * (chunk + 1) / chunks; i++) {
+            const Work& w = reinterpret_cast<const Work*>(a.step->work)[i / a.kv_heads];
+            const int64_t rows = w.count * group, start = (w.skipped + w.segment) * kSegment;
+            const int64_t keys = w.position + w.count - start;
+            Piece p{a, w, i % a.kv_heads, group, rows, start, keys < kSegment ? keys : kSegment,
+                    scratch, scratch + rows * a.dim, shared.partial.data()};
+            piece(p);
+        }
+    }
+
+    static void piece(const Piece& p) {
+        const auto& a = p.a;
+        for (int64_t r = 0; r < p.rows; r++) {
+            const float* from = a.q + (p.w.token + r / p.group) * a.ldq + (p.head * p.group + r % p.group) * a.dim;
+            for (int64_t d = 0; d < a.dim; d++) p.q[r * a.dim + d] = from[d] * static_cast<float>(a.scale);
+        }
+        const int64_t pages = (p.keys + kPage - 1) / kPage;
+        for (int64_t r = 0; r < p.rows;) r += row_tile(p.rows - r, [&](auto rows) {
+            int64_t n = 0;
+            for (; n + kPageTile <= pages; n += kPageTile) score<rows.value, kPageTile>(p, r, n);
+            for (; n < pages; n++) score<rows.value, 1>(p, r, n);
+        });
+        for (int64_t r = 0; r < p.rows; r++) soften(p, r, pages * kPage);
+        for (int64_t r = 0; r < p.rows;) r += row_tile(p.rows - r, [&](auto rows) {
+            int64_t d = 0;
+            for (; d + 64 <= a.dim; d += 64) mix<rows.value, 4>(p, r, d);
+            for (; d + 16 <= a.dim; d += 16) mix<rows.value, 1>(p, r, d);
+            if (d < a.dim) mix_tail(p, r, rows.value, d);
+        });
+    }
+
+    template <int N> struct Count { static constexpr int value = N; };
+
+    // Calls fn with the largest tile that fits `left` rows, and says how many these are.
+    template <class Fn, int N = kRowTile>
+    static DECODERY_INLINE int64_t row_tile(int64_t left, Fn fn) {
+        if constexpr (N > 1) {
+            if (left < N) return row_tile<Fn, N - 1>(left, fn);
+        }
+        fn(Count<N>{});
+        return N;
+    }
+
+    template <int NR, int NP>
+    static DECODERY_INLINE void score(const Piece& p, int64_t row, int64_t first) {
+        F acc[NR][NP];
+        const T* keys[NP];
+        for (int n = 0; n < NP; n++) keys[n] = p.page(p.a.keys, first + n);
+        for (int r = 0; r < NR; r++) for (int n = 0; n < NP; n++) acc[r][n] = S::zero();
+        const float* q = p.q + row * p.a.dim;
+        for (int64_t d = 0; d < p.a.dim; d++) {
+            F k[NP];
+            #pragma GCC unroll 4
+            for (int n = 0; n < NP; n++) k[n] = C::load(keys[n] + d * kPage);
+            #pragma GCC unroll 6
+            for (int r = 0; r < NR; r++) {
+                const F x = S::set1(q[r * p.a.dim + d]);
+                #pragma GCC unroll 4
+                for (int n = 0; n < NP; n++) acc[r][n] = S::fma(x, k[n], acc[r][n]);
+            }
+        }
+        for (int r = 0; r < NR; r++)
+            for (int n = 0; n < NP; n++) S::store(p.scores + (row + r) * kSegment + (first + n) * kPage, acc[r][n]);
+    }
+
+    // Scores become weights exp(score - largest); the largest and the weights' sum are kept for `combine`.
+    static void soften(const Piece& p, int64_t row, int64_t padded) {
+        float* s = p.scores + row * kSegment;
+        const int64_t position = p.w.position + row / p.group - p.start;  // Within the segment.
+        for (int64_t k = position + 1; k < padded; k++) s[k] = -INFINITY;
+        if (p.a.step->window > 0) {
+            const int64_t hidden = position - p.a.step->window + 1;
+            for (int64_t k = 0; k < hidden && k < padded; k++) s[k] = -INFINITY;
+        }
+        F top = S::set1(-INFINITY), sum = S::zero();
+        for (int64_t k = 0; k < padded; k += 16) top = S::max(top, S::load(s + k));
+        const float largest = S::reduce_max(top);
+        const F base = S::set1(largest == -INFINITY ? 0.0f : largest);
+        for (int64_t k = 0; k < padded; k += 16) {
+            const F weight = exponential<S>(S::sub(S::load(s + k), base));
+            S::store(s + k, weight);
+            sum = S::add(sum, weight);
+        }
+        const float total = S::reduce_add(sum);
+        if (p.w.segments == 1) {
+            p.q[row * p.a.dim] = total;  // The query itself is no longer needed.
+        } else {
+            float* about = partial(p, row);
+            about[0] = largest;
+            about[1] = total;
+        }
+    }
+
+    static float* partial(const Piece& p, int64_t row) {
+        const int64_t query = row / p.group * p.a.heads + p.head * p.group + row % p.group;
+        return p.partials + (p.w.slot * p.a.heads + query * p.w.segments + p.w.segment) * (p.a.dim + 2);
+    }
+
+    static DECODERY_INLINE void put(const Piece& p, int64_t row, int64_t d, F sum, int left) {
+        float* to;
+        if (p.w.segments == 1) {
+            sum = S::div(sum, S::set1(p.q[row * p.a.dim]));
+            to = p.a.out + p.place(row) * p.a.dim + d;
+        } else {
+            to = partial(p, row) + 2 + d;
+        }
+        if (left >= 16) S::store(to, sum); else S::store_some(to, sum, left);
+    }
+
+    template <int NR, int NV>
+    static DECODERY_INLINE void mix(const Piece& p, int64_t row, int64_t d) {
+        F acc[NR][NV];
+        for (int r = 0; r < NR; r++) for (int n = 0; n < NV; n++) acc[r][n] = S::zero();
+        const float* weights = p.scores + row * kSegment;
+        for (int64_t k = 0; k < p.keys; k += kPage) {
+            const T* v = p.page(p.a.values, k / kPage) + d;
+            const int64_t count = p.keys - k < kPage ? p.keys - k : kPage;
+            for (int64_t j = 0; j < count; j++, v += p.a.dim) {
+                F value[NV];
+                #pragma GCC unroll 4
+                for (int n = 0; n < NV; n++) value[n] = C::load(v + n * 16);
+                #pragma GCC unroll 6
+                for (int r = 0; r < NR; r++) {
+                    const F x = S::set1(weights[r * kSegment + k + j]);
+                    #pragma GCC unroll 4
+                    for (int n = 0; n < NV; n++) acc[r][n] = S::fma(x, value[n], acc[r][n]);
+                }
+            }
+        }
+        for (int r = 0; r < NR; r++) for (int n = 0; n < NV; n++) put(p, row + r, d + n * 16, acc[r][n], 16);
+    }
+
+    // The last elements of a head whose size is no multiple of 16.
+    static void mix_tail(const Piece& p, int64_t row, int rows, int64_t d) {
+        const int left = static_cast<int>(p.a.dim - d);
+        for (int r = 0; r < rows; r++) {
+            F acc = S::zero();
+            for (int64_t k = 0; k < p.keys; k++) {
+                const T* v = p.page(p.a.values, k / kPage) + k % kPage * p.a.dim + d;
+                float value[16] = {};
+                for (int i = 0; i < left; i++) value[i] = C::one(v[i]);
+                acc = S::fma(S::set1(p.scores[(row + r) * kSegment + k]), S::load(value), acc);
+            }
+            put(p, row + r, d, acc, left);
+        }
+    }
+
+    // Weighs the segments of each query against each other, from the first to the last.
+    static void combine(const AttentionArgs& a, Shared& shared, int chunk, int chunks, Worker&) {
+        const int64_t works = a.step->works;
+        for (int64_t i = works * chunk / chunks; i < works * (chunk + 1) / chunks; i++) {
+            const Work& w = reinterpret_cast<const Work*>(a.step->work)[i];
+            if (w.segments == 1 || w.segment != 0) continue;
+            for (int64_t row = 0; row < w.count * a.heads; row++) {
+                const float* parts = shared.partial.data() + (w.slot * a.heads + row * w.segments) * (a.dim + 2);
+                combine_row(a, parts, w.segments, a.out + (w.token * a.heads + row) * a.dim);
+            }
+        }
+    }
+
+    static void combine_row(const AttentionArgs& a, const float* parts, int segments, float* out) {
+        const int64_t step = a.dim + 2;
+        float largest = -INFINITY;
+        for (int s = 0; s < segments; s++) largest = parts[s * step] > largest ? parts[s * step] : largest;
+        const float base = largest == -INFINITY ? 0.0f : largest;
+        for (int64_t d = 0; d < a.dim; d += 16) {
+            const int left = static_cast<int>(a.dim - d < 16 ? a.dim - d : 16);
+            F acc = S::zero(), sum = S::zero();
+            for (int s = 0; s < segments; s++) {
+                const float* part = parts + s * step;
+                const F weight = exponential<S>(S::sub(S::set1(part[0]), S::set1(base)));
+                sum = S::fma(weight, S::set1(part[1]), sum);
+                acc = S::fma(weight, S::load_some(part + 2 + d, left), acc);
+            }
+            S::store_some(out + d, S::div(acc, sum), left);
+        }
+    }
+};
+
+template <class S, class Fn>
+void with_stored(int64_t type, Fn fn) {
+    switch (type) {
+        case 0: fn(Stored32<S>{}); break;
+        case 1: fn(StoredHalf<S>{}); break;
+        case 2: fn(StoredBfloat<S>{}); break;
+    }
+}
+
+template <class S>
+void plan_write_kv(const int64_t* args, Plan& plan) {
+    const auto& a = *reinterpret_cast<const WriteKvArgs*>(args);
+    with_stored<S>(a.type, [&](auto stored) {
+        const int64_t rows = a.step->tokens;
+        if (rows > 0) plan.add<Attention<S, decltype(stored)>::write>(a, rows < 32 ? 1 : 2 * plan.threads);
+    });
+}
+
+template <class S>
+void plan_attention(const int64_t* args, Plan& plan) {
+    const auto& a = *reinterpret_cast<const AttentionArgs*>(args);
+    const int64_t works = a.step->works;
+    if (works <= 0) return;
+    with_stored<S>(a.type, [&](auto stored) {
+        using A = Attention<S, decltype(stored)>;
+        const int64_t items = works * a.kv_heads;
+        plan.add<A::attend>(a, items < 64 * plan.threads ? items : 64 * plan.threads);
+        if (a.step->partials == 0) return;
+        const auto room = static_cast<size_t>(a.step->partials * a.heads * (a.dim + 2));
+        if (plan.shared.partial.size() < room) plan.shared.partial.resize(room);
+        plan.add<A::combine>(a, works < 4 * plan.threads ? works : 4 * plan.threads);
+    });
+}
+
+}  // namespace decodery

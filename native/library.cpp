@@ -1,0 +1,124 @@
+// The C interface: programs in, and which instruction set and how many threads they run with.
+#include <cstring>
+
+#include "abi.hpp"
+#include "attention.hpp"
+#include "formats.hpp"
+
+namespace decodery {
+namespace {
+
+struct Library {
+    Team team;
+    std::vector<Stage> stages;
+    Shared shared;
+    std::mutex running;
+    int set = 0;
+};
+
+// Never destroyed: its threads run until the process ends.
+Library& library() {
+    static auto* made = new Library;
+    return *made;
+}
+
+const Table* table(int set) {
+    switch (set) {
+        case 0: return &kPortableTable;
+#if defined(DECODERY_X86)
+        case 1: return &kAvx2Table;
+        case 2: return &kAvx512Table;
+#endif
+        default: return nullptr;
+    }
+}
+
+bool supported(int set) {
+    if (set == 0) return true;
+#if defined(DECODERY_X86)
+    __builtin_cpu_init();
+    if (set == 1) {
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    }
+    if (set == 2) {
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("avx512vnni");
+    }
+#endif
+    return false;
+}
+
+}  // namespace
+}  // namespace decodery
+
+using namespace decodery;
+
+#define EXPORT __attribute__((visibility("default")))
+
+extern "C" {
+
+// Changes with every change of a call's arguments or of a packed weight.
+EXPORT int decodery_version() { return 1; }
+
+// 0: portable, 1: AVX2, 2: AVX-512 with VNNI. Whether this processor (and build) has it; it is used from then on.
+EXPORT int decodery_use(int set) {
+    if (!table(set) || !supported(set)) return 0;
+    library().set = set;
+    return 1;
+}
+
+EXPORT void decodery_threads(int count) { library().team.resize(count); }
+
+// Bytes of a packed weight of so many blocks of 16 outputs.
+EXPORT int64_t decodery_packed_bytes(int64_t format, int64_t blocks, int64_t ins) {
+    int64_t bytes = 0;
+    with_format(format, [&](auto f) { bytes = blocks * block_bytes<decltype(f)>(ins); });
+    return bytes;
+}
+
+EXPORT void decodery_run(const int64_t* program, int64_t count) {
+    Library& lib = library();
+    std::lock_guard<std::mutex> guard(lib.running);
+    lib.stages.clear();
+    Plan plan{lib.stages, lib.shared, lib.team.size()};
+    const Table& kernels = *table(lib.set);
+    for (int64_t i = 0; i < count; i++) kernels.planners[program[i * kWords]](program + i * kWords + 1, plan);
+    if (!lib.stages.empty()) lib.team.run(lib.stages.data(), static_cast<int>(lib.stages.size()));
+}
+
+// The work of one step's attention, for sequences as AttentionArgs has them; `pages` is each one's place in the
+// tables. Writes at most `room` items and returns their number; `slots` gets the number of partial slots (token
+// times segments) that they need.
+EXPORT int64_t decodery_plan_attention(const int64_t* starts, const int64_t* lengths, const int64_t* pages, int64_t sequences,
+                                int64_t window, int32_t* work, int64_t room, int64_t* slots) {
+    int64_t count = 0, slot = 0;
+    int32_t token = 0;
+    for (int64_t s = 0; s < sequences; s++) {
+        const int64_t end = starts[s] + lengths[s];
+        for (int64_t first = starts[s]; first < end;) {
+            int64_t stop = (first / kQueryBlock + 1) * kQueryBlock;
+            stop = stop < end ? stop : end;
+            const int64_t segments = (stop - 1) / kSegment + 1;
+            // What lies before the window of all queries of the block weighs nothing.
+            const int64_t seen = window > 0 && first + 1 > window ? (first + 1 - window) / kSegment : 0;
+            for (int64_t segment = 0; segment < segments - seen; segment++) {
+                if (count < room) {
+                    auto& w = reinterpret_cast<Work*>(work)[count];
+                    w = {token, static_cast<int32_t>(first), static_cast<int32_t>(stop - first),
+                         static_cast<int32_t>(pages[s]), static_cast<int32_t>(segment),
+                         static_cast<int32_t>(segments - seen), static_cast<int32_t>(seen),
+                         static_cast<int32_t>(slot)};
+                }
+                count++;
+            }
+            if (segments - seen > 1) slot += (stop - first) * (segments - seen);
+            token += static_cast<int32_t>(stop - first);
+            first = stop;
+        }
+    }
+    *slots = slot;
+    return count;
+}
+
+}

@@ -1,0 +1,321 @@
+// Products of rows with packed weights.
+//
+// Coded weights meet activations as int8 in groups of 32, each with a scale. Sums within a group are whole numbers
+// and exact; over the groups an output is one chain of multiply-adds from the first to the last. So its bits follow
+// from its row alone, whatever the tile that it is computed in, the number of rows or threads, and the processor.
+#pragma once
+#include <cstring>
+
+#include "abi.hpp"
+#include "formats.hpp"
+#include "functions.hpp"
+
+namespace decodery {
+
+// Up to so many rows are quantised by each thread for itself: cheaper than waiting for each other.
+constexpr int64_t kFewRows = 4;
+// So many rows meet a weight before the next ones do: few enough that they stay in a core's cache meanwhile.
+constexpr int64_t kRowsAtOnce = 120;
+constexpr int64_t kQuantisedAtOnce = 24;  // Divides that and is a multiple of every panel.
+constexpr int kPrefetch = 7680;
+
+// 32 activations of a row. Rows that share a tile form a panel, in which all first groups come first, and so on: a
+// product reads it from its first byte to its last.
+struct Quantised {
+    int8_t values[32];
+    float scale;
+    float sum;          // Of the values, scaled: what a minimum is multiplied by.
+    int32_t halves[2];  // The sums of the first and the last 16 values.
+};
+
+inline int64_t quantised_bytes(int64_t rows, int64_t ins) {
+    return rows * groups_of(ins) * static_cast<int64_t>(sizeof(Quantised));
+}
+
+// Writes a row's groups, `step` apart. What is not finite makes the scale NaN.
+template <class S>
+inline void quantise_row(const float* x, int64_t ins, Quantised* to, int64_t step) {
+    for (int64_t k = 0; k < ins; k += 32, x += 32, to += step) {
+        const int left = static_cast<int>(ins - k < 32 ? ins - k : 32);
+        const auto a = left >= 16 ? S::load(x) : S::load_some(x, left);
+        const auto b = left == 32 ? S::load(x + 16) : left > 16 ? S::load_some(x + 16, left - 16) : S::zero();
+        const auto size = S::max(S::abs(a), S::abs(b));
+        const float largest = S::reduce_max(size);
+        const float poison = S::reduce_add(S::mul(S::add(S::abs(a), S::abs(b)), S::zero()));
+        const bool some = largest >= 1e-30f;
+        const float scale = (some ? largest / 127.0f : 0.0f) + poison, inverse = some ? 127.0f / largest : 0.0f;
+        // The bound only meets NaN, which no integer holds: the scale stands for it.
+        const auto lowest = S::set1(-127.0f);
+        const auto qa = S::to_int(S::max(S::mul(a, S::set1(inverse)), lowest));
+        const auto qb = S::to_int(S::max(S::mul(b, S::set1(inverse)), lowest));
+        S::store_bytes(to->values, qa);
+        S::store_bytes(to->values + 16, qb);
+        to->halves[0] = S::reduce_add_int(qa);
+        to->halves[1] = S::reduce_add_int(qb);
+        to->scale = scale;
+        to->sum = scale * static_cast<float>(to->halves[0] + to->halves[1]);
+    }
+}
+
+template <class S, class W>
+DECODERY_INLINE typename S::F factors(const uint8_t* p, int part) {
+    p += part * 16 * W::kScaleBytes;
+    if constexpr (W::kScaleBytes == 2) {
+        return S::load_half(reinterpret_cast<const uint16_t*>(p));
+    } else {
+        return S::load(reinterpret_cast<const float*>(p));
+    }
+}
+
+// NB neighbouring blocks for a panel of MB rows: out [MB][NB * 16].
+template <class S, class W, int NB, int MB>
+DECODERY_INLINE void coded_tile(const uint8_t* w, int64_t block, int64_t groups, const Quantised* x, float* out) {
+    using F = typename S::F;
+    F acc[NB][MB];
+    for (int b = 0; b < NB; b++) for (int i = 0; i < MB; i++) acc[b][i] = S::zero();
+    for (int64_t g = 0; g < groups; g++, w += W::kGroup, x += MB) {
+        #pragma GCC unroll 2
+        for (int part = 0; part < W::kParts; part++) {
+            typename S::I sum[NB][MB];
+            #pragma GCC unroll 8
+            for (int i = 0; i < MB; i++) {
+                const auto& of = x[i];
+                const int32_t total = W::kParts == 2 ? of.halves[part] : of.halves[0] + of.halves[1];
+                #pragma GCC unroll 2
+                for (int b = 0; b < NB; b++) sum[b][i] = S::set1_int(W::kZero ? -W::kZero * total : 0);
+            }
+            #pragma GCC unroll 8
+            for (int j = part * W::kLoads / W::kParts; j < (part + 1) * W::kLoads / W::kParts; j++) {
+                typename S::B code[NB], high[NB];
+                #pragma GCC unroll 2
+                for (int b = 0; b < NB; b++) {
+                    const uint8_t* p = w + b * block + j * 64;
+                    S::prefetch(p + kPrefetch);
+                    code[b] = S::load_bytes(p);
+                    if constexpr (W::kBits == 4) {
+                        high[b] = S::high_nibbles(code[b]);
+                        code[b] = S::low_nibbles(code[b]);
+                    }
+                }
+                #pragma GCC unroll 8
+                for (int i = 0; i < MB; i++) {
+                    const int8_t* values = x[i].values + j * (32 / W::kLoads);
+                    #pragma GCC unroll 2
+                    for (int b = 0; b < NB; b++) {
+                        if constexpr (W::kBits == 4) {
+                            sum[b][i] = S::dot_small(sum[b][i], code[b], values);
+                            sum[b][i] = S::dot_small(sum[b][i], high[b], values + 4);
+                        } else {
+                            sum[b][i] = S::dot(sum[b][i], code[b], values);
+                        }
+                    }
+                }
+            }
+            #pragma GCC unroll 2
+            for (int b = 0; b < NB; b++) {
+                const F scale = factors<S, W>(w + b * block + W::kScales, part);
+                #pragma GCC unroll 8
+                for (int i = 0; i < MB; i++) {
+                    const F scaled = S::mul(S::to_float(sum[b][i]), scale);
+                    acc[b][i] = S::fma(scaled, S::set1(x[i].scale), acc[b][i]);
+                }
+                if constexpr (W::kMinimum) {
+                    const F minimum = factors<S, W>(w + b * block + W::kMinima, part);
+                    #pragma GCC unroll 8
+                    for (int i = 0; i < MB; i++) acc[b][i] = S::fma(minimum, S::set1(x[i].sum), acc[b][i]);
+                }
+            }
+        }
+    }
+    for (int b = 0; b < NB; b++) for (int i = 0; i < MB; i++) S::store(out + (i * NB + b) * 16, acc[b][i]);
+}
+
+// The same for floating-point weights: even and odd inputs are summed apart.
+template <class S, class W, int NB, int MB>
+DECODERY_INLINE void float_tile(const uint8_t* w, int64_t block, int64_t ins, const float* x, int64_t ldx, float* out) {
+    using F = typename S::F;
+    F even[NB][MB], odd[NB][MB];
+    for (int b = 0; b < NB; b++) for (int i = 0; i < MB; i++) even[b][i] = odd[b][i] = S::zero();
+    int64_t k = 0;
+    const auto both = [&](bool second) {
+        #pragma GCC unroll 2
+        for (int b = 0; b < NB; b++) {
+            const uint8_t* p = w + b * block + k * 16 * W::kBytes;
+            S::prefetch(p + kPrefetch);
+            F first, next = S::zero();
+            if constexpr (W::kBytes == 2) {
+                const auto pair = S::load_bytes(p);
+                first = S::first_bfloat(pair);
+                next = S::second_bfloat(pair);
+            } else {
+                first = S::load(reinterpret_cast<const float*>(p));
+                if (second) next = S::load(reinterpret_cast<const float*>(p + 64));
+            }
+            #pragma GCC unroll 8
+            for (int i = 0; i < MB; i++) {
+                even[b][i] = S::fma(first, S::set1(x[i * ldx + k]), even[b][i]);
+                if (second) odd[b][i] = S::fma(next, S::set1(x[i * ldx + k + 1]), odd[b][i]);
+            }
+        }
+    };
+    for (; k + 2 <= ins; k += 2) both(true);
+    if (k < ins) both(false);
+    for (int b = 0; b < NB; b++)
+        for (int i = 0; i < MB; i++) S::store(out + (i * NB + b) * 16, S::add(even[b][i], odd[b][i]));
+}
+
+template <class S, class W>
+struct Linear {
+    using F = typename S::F;
+
+    // Rows are quantised, or floats where the weight has floats.
+    static constexpr int kMany = S::kBlocks == 2 ? (W::kFloat ? 4 : 6) : S::kRows;
+
+    // The rows of a panel that begins at `row`.
+    static int64_t panel(const LinearArgs& a, int64_t row) {
+        const int64_t most = a.rows > S::kRows ? kMany : S::kRows, part = row / kRowsAtOnce * kRowsAtOnce;
+        const int64_t end = part + kRowsAtOnce < a.rows ? part + kRowsAtOnce : a.rows;
+        return end - row < most ? end - row : most;
+    }
+
+    static void quantise_panels(const LinearArgs& a, int64_t row, int64_t end, Quantised* x) {
+        while (row < end) {
+            const int64_t count = panel(a, row);
+            Quantised* to = x + row * groups_of(a.ins);
+            for (int64_t i = 0; i < count; i++) quantise_row<S>(a.x + (row + i) * a.ldx, a.ins, to + i, count);
+            row += count;
+        }
+    }
+
+    // A chunk is a multiple of a panel's rows.
+    static void quantise(const LinearArgs& a, Shared& shared, int chunk, int, Worker&) {
+        const int64_t row = chunk * kQuantisedAtOnce, end = row + kQuantisedAtOnce;
+        quantise_panels(a, row, end < a.rows ? end : a.rows, reinterpret_cast<Quantised*>(shared.room()));
+    }
+
+    static const Quantised* quantised(const LinearArgs& a, Shared& shared, Worker& worker) {
+        if constexpr (W::kFloat) return nullptr;
+        if (a.rows > kFewRows) return reinterpret_cast<Quantised*>(shared.room());
+        auto* x = reinterpret_cast<Quantised*>(worker.room(static_cast<size_t>(quantised_bytes(a.rows, a.ins))));
+        if (worker.prepared != worker.stage) quantise_panels(a, 0, a.rows, x);
+        worker.prepared = worker.stage;
+        return x;
+    }
+
+    template <int NB, int MB>
+    static DECODERY_INLINE void tile(const LinearArgs& a, const Quantised* q, int64_t block, int64_t row, float* out) {
+        const int64_t bytes = block_bytes<W>(a.ins);
+        const uint8_t* w = a.weight + block * bytes;
+        if constexpr (W::kFloat) {
+            float_tile<S, W, NB, MB>(w, bytes, a.ins, a.x + row * a.ldx, a.ldx, out);
+        } else {
+            const int64_t groups = groups_of(a.ins);
+            coded_tile<S, W, NB, MB>(w, bytes, groups, q + row * groups, out);
+        }
+    }
+
+    // A pair of blocks for MB rows from `row` on: the second of the pair is missing at an odd end.
+    template <int MB>
+    static DECODERY_INLINE void pair(const LinearArgs& a, const Quantised* q, int64_t first, bool both, int64_t row) {
+        alignas(64) float sums[MB * 32];
+        if (S::kBlocks == 2 && both && a.rows > S::kRows && MB <= kMany) {
+            if constexpr (MB <= kMany) tile<S::kBlocks, MB>(a, q, first, row, sums);
+            if (S::kBlocks == 2) return finish<MB>(a, first, both, row, sums, 32, 16);
+        }
+        // One piece of code for both: processors predict what is read next by the instruction that reads it. Two
+        // copies that take turns lost a third of the speed for a single row, and a call from here a twentieth.
+        for (int b = 0; b < 1 + both; b++) tile<1, MB>(a, q, first + b, row, sums + b * MB * 16);
+        finish<MB>(a, first, both, row, sums, 16, MB * 16);
+    }
+
+    // Adds bias and residual, or applies the gate, and stores the sums of rows (apart by ld_row) and blocks (ld_block).
+    template <int MB>
+    static DECODERY_INLINE void finish(const LinearArgs& a, int64_t first, bool both, int64_t row, const float* sums,
+                                       int ld_row, int ld_block) {
+        for (int i = 0; i < MB; i++) {
+            const float* sum = sums + i * ld_row;
+            if (a.gated) {
+                const int64_t n = first / 2 * 16;
+                F gate = S::load(sum), up = S::load(sum + ld_block);
+                if (a.bias) {
+                    gate = S::add(gate, some(a.bias + n, a.outs - n));
+                    up = S::add(up, some(a.bias + a.outs + n, a.outs - n));
+                }
+                store(a, row + i, n, swiglu<S>(gate, up));
+                continue;
+            }
+            for (int b = 0; b < 1 + both; b++) {
+                const int64_t n = (first + b) * 16;
+                F value = S::load(sum + b * ld_block);
+                if (a.bias) value = S::add(value, some(a.bias + n, a.outs - n));
+                store(a, row + i, n, value);
+            }
+        }
+    }
+
+    static DECODERY_INLINE F some(const float* p, int64_t left) {
+        return left >= 16 ? S::load(p) : S::load_some(p, static_cast<int>(left));
+    }
+
+    static DECODERY_INLINE void store(const LinearArgs& a, int64_t row, int64_t n, F value) {
+        const int64_t left = a.outs - n;
+        if (a.residual) value = S::add(value, some(a.residual + row * a.ldr + n, left));
+        float* p = a.out + row * a.ldo + n;
+        if (left >= 16) S::store(p, value); else S::store_some(p, value, static_cast<int>(left));
+    }
+
+    template <int MB>
+    static DECODERY_INLINE void rest(const LinearArgs& a, const Quantised* q, int64_t first, bool both, int64_t row,
+                                     int64_t end) {
+        if constexpr (MB > 0) {
+            if (end - row == MB) return pair<MB>(a, q, first, both, row);
+            rest<MB - 1>(a, q, first, both, row, end);
+        }
+    }
+
+    static void product(const LinearArgs& a, Shared& shared, int chunk, int chunks, Worker& worker) {
+        const Quantised* q = quantised(a, shared, worker);
+        const int64_t blocks = block_count(a), pairs = (blocks + 1) / 2, times = times_of(a);
+        const int64_t part = chunk / (chunks / times), share = chunk % (chunks / times), shares = chunks / times;
+        const int64_t begin = part * kRowsAtOnce, end = part + 1 < times ? begin + kRowsAtOnce : a.rows;
+        for (int64_t p = pairs * share / shares; p < pairs * (share + 1) / shares; p++)
+            rows(a, q, 2 * p, 2 * p + 1 < blocks, begin, end);
+    }
+
+    static void rows(const LinearArgs& a, const Quantised* q, int64_t block, bool both, int64_t row, int64_t end) {
+        if (a.rows > S::kRows) {
+            for (; row + kMany <= end; row += kMany) pair<kMany>(a, q, block, both, row);
+        } else {
+            for (; row + S::kRows <= end; row += S::kRows) pair<S::kRows>(a, q, block, both, row);
+        }
+        rest<S::kRows - 1>(a, q, block, both, row, end);
+    }
+
+    static int64_t times_of(const LinearArgs& a) { return (a.rows + kRowsAtOnce - 1) / kRowsAtOnce; }
+
+    static int64_t block_count(const LinearArgs& a) { return blocks_of(a.outs) * (a.gated ? 2 : 1); }
+
+    static void plan(const LinearArgs& a, Plan& plan) {
+        if (a.rows <= 0) return;
+        const int64_t pairs = (block_count(a) + 1) / 2, threads = plan.threads;
+        if (!W::kFloat && a.rows > kFewRows) {
+            plan.shared.grow(static_cast<size_t>(quantised_bytes(a.rows, a.ins)));
+            plan.add<quantise>(a, (a.rows + kQuantisedAtOnce - 1) / kQuantisedAtOnce);
+        }
+        // Work of some ten microseconds a chunk, in as many chunks as the threads can share evenly.
+        const int64_t times = times_of(a), rows = times > 1 ? kRowsAtOnce : a.rows;
+        const int64_t cost = pairs * 2 * block_bytes<W>(a.ins) * (rows + 1) / 2;
+        int64_t chunks = cost / 131072;
+        chunks = chunks < 2 ? (cost > 16384 ? threads : 1) : (chunks + threads - 1) / threads * threads;
+        chunks = chunks > 8 * threads ? 8 * threads : chunks;
+        plan.add<product>(a, times * (chunks > pairs ? pairs : chunks));
+    }
+};
+
+template <class S>
+void plan_linear(const int64_t* args, Plan& plan) {
+    const auto& a = *reinterpret_cast<const LinearArgs*>(args);
+    with_format(a.format, [&](auto format) { Linear<S, decltype(format)>::plan(a, plan); });
+}
+
+}  // namespace decodery

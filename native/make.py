@@ -1,0 +1,86 @@
+"""Compiles the kernels with the C++ compiler of this machine: `python native/make.py [target]`.
+
+Only a C++20 compiler (`$CXX`, c++, g++ or clang++) is needed: no Python headers, no torch. Each instruction
+set has a translation unit with its own flags; which one runs is decided when the library is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).parent
+TARGET = HERE.parent / "src" / "decodery" / "kernels" / "_native.so"
+
+# No contraction: a kernel's bits must not depend on which products and sums a compiler joins.
+FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-DNDEBUG",
+]
+UNITS: dict[str, list[str]] = {"library": [], "team": [], "portable": []}
+X86_UNITS = {
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c"],
+}
+
+
+class BuildError(Exception):
+    """Why there is no library; the message is for people."""
+
+
+def compiler() -> str:
+    """The C++ compiler to use."""
+    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+        if name and shutil.which(name):
+            return name
+    raise BuildError("no C++ compiler was found")
+
+
+def build(target: Path = TARGET, extra: tuple[str, ...] = ()) -> Path:
+    """Compile and link the library; raises `BuildError` and leaves an older `target` alone if that fails."""
+    cxx = compiler()
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    flags = [*FLAGS, *extra, *(["-DDECODERY_X86"] if x86 else [])]
+    units = {**UNITS, **(X86_UNITS if x86 else {})}
+    with tempfile.TemporaryDirectory() as folder:
+
+        def compiled(unit: tuple[str, list[str]]) -> str:
+            name, own = unit
+            out = str(Path(folder) / f"{name}.o")
+            _run([cxx, *flags, *own, "-c", str(HERE / f"{name}.cpp"), "-o", out])
+            return out
+
+        # The largest unit first, so that none waits for it at the end.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(compiled, reversed(units.items())))
+        linked = Path(folder) / "linked.so"
+        _run([cxx, "-shared", *extra, *objects, "-o", str(linked), "-pthread"])
+        # Never written in place: a process may have the old one mapped.
+        staged = target.with_suffix(".new")
+        shutil.copy(linked, staged)
+        staged.replace(target)
+    return target
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BuildError(f"{' '.join(command)}\n{done.stderr[:4000]}")
+
+
+if __name__ == "__main__":
+    try:
+        print(build(Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET))
+    except BuildError as error:
+        sys.exit(str(error))

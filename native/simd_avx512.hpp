@@ -1,0 +1,81 @@
+// Sixteen lanes in one AVX-512 register, with VNNI's dot products of bytes.
+#pragma once
+#include <immintrin.h>
+#include <cstdint>
+#include <cstring>
+
+namespace decodery {
+
+struct Avx512 {
+    using F = __m512;
+    using I = __m512i;
+    using B = __m512i;
+    static constexpr int kBlocks = 2, kRows = 8;
+
+    static F load(const float* p) { return _mm512_loadu_ps(p); }
+    static __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+    static F load_some(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+    static void store(float* p, F a) { _mm512_storeu_ps(p, a); }
+    static void store_some(float* p, F a, int n) { _mm512_mask_storeu_ps(p, first(n), a); }
+    static F set1(float x) { return _mm512_set1_ps(x); }
+    static F zero() { return _mm512_setzero_ps(); }
+    static F add(F a, F b) { return _mm512_add_ps(a, b); }
+    static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+    static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+    static F div(F a, F b) { return _mm512_div_ps(a, b); }
+    static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+    static F max(F a, F b) { return _mm512_max_ps(a, b); }
+    static F min(F a, F b) { return _mm512_min_ps(a, b); }
+    static F abs(F a) { return _mm512_abs_ps(a); }
+    static float reduce_add(F a) {
+        const __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+        __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+        c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+        return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
+    }
+    static float reduce_max(F a) {
+        const __m256 b = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+        __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+        c = _mm_max_ps(c, _mm_movehl_ps(c, c));
+        return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
+    }
+    static I to_int(F a) { return _mm512_cvtps_epi32(a); }
+    static F to_float(I a) { return _mm512_cvtepi32_ps(a); }
+    static F power_of_two(I n) {
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
+    }
+    static float half(uint16_t h) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h))); }
+    static uint16_t to_half(float x) {
+        return static_cast<uint16_t>(_mm_cvtsi128_si32(_mm_cvtps_ph(_mm_set_ss(x), _MM_FROUND_TO_NEAREST_INT)));
+    }
+    static F load_half(const uint16_t* p) {
+        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    }
+    static F load_bfloat(const uint16_t* p) {
+        const I wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+        return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+    }
+    static F first_bfloat(B b) { return _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)); }
+    static F second_bfloat(B b) {
+        return _mm512_castsi512_ps(_mm512_and_si512(b, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
+    }
+
+    static I set1_int(int32_t x) { return _mm512_set1_epi32(x); }
+    static int32_t reduce_add_int(I a) { return _mm512_reduce_add_epi32(a); }
+    static void store_bytes(int8_t* p, I a) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(a));
+    }
+    static B load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+    static B low_nibbles(B b) { return _mm512_and_si512(b, _mm512_set1_epi8(15)); }
+    static B high_nibbles(B b) { return _mm512_and_si512(_mm512_srli_epi16(b, 4), _mm512_set1_epi8(15)); }
+    static I dot(I acc, B w, const int8_t* x) {
+        int32_t four;
+        std::memcpy(&four, x, 4);
+        return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(four));
+    }
+    static I dot_small(I acc, B w, const int8_t* x) { return dot(acc, w, x); }
+    // Inlined early: GCC takes a function that only prefetches for one without effect, and drops its calls.
+    static inline __attribute__((always_inline)) void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+};
+
+}  // namespace decodery

@@ -1,0 +1,118 @@
+// Sixteen lanes in plain C++: the meaning of every operation that the other instruction sets offer.
+//
+// A kernel is a template over one of these structs and sees 16 floats (F), 16 int32 (I) or 64 bytes (B). Every
+// operation is exactly rounded, or built of such operations in one order, so that a kernel's result has the same
+// bits on every instruction set.
+#pragma once
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace decodery {
+
+struct Portable {
+    struct F { float v[16]; };
+    struct I { int32_t v[16]; };
+    struct B { uint8_t v[64]; };
+    // The largest register tile of a product: blocks of 16 outputs times rows of activations.
+    static constexpr int kBlocks = 1, kRows = 1;
+
+    template <class Fn> static F each(Fn fn) { F r; for (int i = 0; i < 16; i++) r.v[i] = fn(i); return r; }
+    template <class Fn> static I each_int(Fn fn) { I r; for (int i = 0; i < 16; i++) r.v[i] = fn(i); return r; }
+
+    static F load(const float* p) { return each([&](int i) { return p[i]; }); }
+    static F load_some(const float* p, int n) { return each([&](int i) { return i < n ? p[i] : 0.0f; }); }
+    static void store(float* p, F a) { std::memcpy(p, a.v, 64); }
+    static void store_some(float* p, F a, int n) { std::memcpy(p, a.v, static_cast<size_t>(n) * 4); }
+    static F set1(float x) { return each([&](int) { return x; }); }
+    static F zero() { return set1(0.0f); }
+    static F add(F a, F b) { return each([&](int i) { return a.v[i] + b.v[i]; }); }
+    static F sub(F a, F b) { return each([&](int i) { return a.v[i] - b.v[i]; }); }
+    static F mul(F a, F b) { return each([&](int i) { return a.v[i] * b.v[i]; }); }
+    static F div(F a, F b) { return each([&](int i) { return a.v[i] / b.v[i]; }); }
+    static F fma(F a, F b, F c) { return each([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); }); }
+    // As x86 has it: the second operand where the first is not greater (less), so also where either is NaN.
+    static F max(F a, F b) { return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
+    static F min(F a, F b) { return each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; }); }
+    static F abs(F a) { return each([&](int i) { return std::fabs(a.v[i]); }); }
+    static float reduce_add(F a) {
+        for (int h = 8; h; h /= 2) for (int i = 0; i < h; i++) a.v[i] += a.v[i + h];
+        return a.v[0];
+    }
+    static float reduce_max(F a) {
+        for (int h = 8; h; h /= 2) for (int i = 0; i < h; i++) a.v[i] = a.v[i] > a.v[i + h] ? a.v[i] : a.v[i + h];
+        return a.v[0];
+    }
+    // Rounds to the nearest, ties to even; what no int32 holds becomes INT32_MIN.
+    static I to_int(F a) {
+        return each_int([&](int i) {
+            const float x = std::nearbyint(a.v[i]);
+            return x >= -2147483648.0f && x < 2147483648.0f ? static_cast<int32_t>(x) : INT32_MIN;
+        });
+    }
+    static F to_float(I a) { return each([&](int i) { return static_cast<float>(a.v[i]); }); }
+    // 2^n for n in -127 .. 128; 0 at the lower and infinity at the upper end.
+    static F power_of_two(I n) {
+        return each([&](int i) {
+            const uint32_t bits = static_cast<uint32_t>(n.v[i] + 127) << 23;
+            float x; std::memcpy(&x, &bits, 4); return x;
+        });
+    }
+
+    static float half(uint16_t h) {
+        const uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16, magnitude = h & 0x7fff;
+        if (magnitude < 0x400) {  // Zero and subnormal numbers.
+            const float x = static_cast<float>(magnitude) * 0x1p-24f;
+            return sign ? -x : x;
+        }
+        const uint32_t bits = sign | ((magnitude << 13) + (magnitude >= 0x7c00 ? 0x70000000u : 0x38000000u));
+        float x; std::memcpy(&x, &bits, 4); return x;
+    }
+    static uint16_t to_half(float x) {
+        uint32_t bits; std::memcpy(&bits, &x, 4);
+        const uint16_t sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
+        bits &= 0x7fffffff;
+        if (bits > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00 | (bits >> 13 & 0x3ff));
+        if (bits >= 0x477ff000) return sign | 0x7c00;
+        if (bits < 0x38800000) {  // The sum shifts a subnormal result's bits into place, rounded.
+            float tiny; std::memcpy(&tiny, &bits, 4);
+            tiny += 0.5f;
+            std::memcpy(&bits, &tiny, 4);
+            return static_cast<uint16_t>(sign | (bits - 0x3f000000));
+        }
+        return static_cast<uint16_t>(sign | ((bits + 0xfff + (bits >> 13 & 1) - 0x38000000) >> 13));
+    }
+    static float bfloat(uint16_t h) {
+        const uint32_t bits = static_cast<uint32_t>(h) << 16;
+        float x; std::memcpy(&x, &bits, 4); return x;
+    }
+    static uint16_t to_bfloat(float x) {
+        uint32_t bits; std::memcpy(&bits, &x, 4);
+        if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);
+        return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    }
+    static F load_half(const uint16_t* p) { return each([&](int i) { return half(p[i]); }); }
+    static F load_bfloat(const uint16_t* p) { return each([&](int i) { return bfloat(p[i]); }); }
+    // 16 pairs of bfloat16: the first or the second of each.
+    static F first_bfloat(B b) { return each([&](int i) { uint16_t h; std::memcpy(&h, b.v + 4 * i, 2); return bfloat(h); }); }
+    static F second_bfloat(B b) { return each([&](int i) { uint16_t h; std::memcpy(&h, b.v + 4 * i + 2, 2); return bfloat(h); }); }
+
+    static I set1_int(int32_t x) { return each_int([&](int) { return x; }); }
+    static int32_t reduce_add_int(I a) { int32_t s = 0; for (int i = 0; i < 16; i++) s += a.v[i]; return s; }
+    // Stores the low bytes of values in -128 .. 127.
+    static void store_bytes(int8_t* p, I a) { for (int i = 0; i < 16; i++) p[i] = static_cast<int8_t>(a.v[i] < -128 ? -128 : a.v[i]); }
+    static B load_bytes(const uint8_t* p) { B b; std::memcpy(b.v, p, 64); return b; }
+    static B low_nibbles(B b) { for (auto& x : b.v) x &= 15; return b; }
+    static B high_nibbles(B b) { for (auto& x : b.v) x >>= 4; return b; }
+    // Adds to each lane the product of its four unsigned bytes of w with the four signed bytes at x.
+    static I dot(I acc, B w, const int8_t* x) {
+        for (int i = 0; i < 16; i++) for (int j = 0; j < 4; j++) acc.v[i] += w.v[4 * i + j] * x[j];
+        return acc;
+    }
+    // The same for bytes of w up to 15.
+    static I dot_small(I acc, B w, const int8_t* x) { return dot(acc, w, x); }
+    static void prefetch(const void*) {}
+};
+
+}  // namespace decodery

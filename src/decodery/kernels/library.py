@@ -1,0 +1,98 @@
+"""The compiled kernels behind their C interface: programs in, instruction sets and threads.
+
+A call of a kernel is `WORDS` 64-bit words: the kernel's number, then its arguments as native/abi.hpp lists
+them. A program is calls one after the other. Addresses are those of tensors, which must live until it ran.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from enum import IntEnum
+from functools import cache
+from pathlib import Path
+
+from decodery.errors import ParameterError
+
+VERSION = 1
+WORDS = 24
+PATH = Path(__file__).with_name("_native.so")
+SETS = ("portable", "avx2", "avx512")
+
+
+class Kernel(IntEnum):
+    """The kernels, in the order of native/abi.hpp."""
+
+    LINEAR = 0
+    PACK = 1
+    EMBEDDING = 2
+    NORM = 3
+    ROTARY = 4
+    SWIGLU = 5
+    WRITE_KV = 6
+    ATTENTION = 7
+    ANGLES = 8
+
+
+def call_layout(words: str) -> struct.Struct:
+    """A call's form for `struct`: a character a word, q for whole numbers and addresses, d for doubles."""
+    return struct.Struct(f"=q{words}{8 * (WORDS - 1 - len(words))}x")
+
+
+@cache
+def available() -> bool:
+    """Whether the kernels were built when this package was installed, and fit it."""
+    return PATH.exists() and _load().decodery_version() == VERSION
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The loaded library, with the best instruction set of this processor and a thread for each core."""
+    if not available():
+        raise ParameterError(
+            "the native kernels are not built: install the package from source with a C++20 compiler"
+        )
+    found = _load()
+    for name in reversed(SETS):
+        if found.decodery_use(SETS.index(name)):
+            break
+    found.decodery_threads(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    )
+    return found
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Those that can run here, the slowest first. Leaves the best one in use."""
+    found = library()
+    return tuple(name for index, name in enumerate(SETS) if found.decodery_use(index))
+
+
+def use_instruction_set(name: str) -> None:
+    """Runs all kernels with one of `instruction_sets()` from now on; their results have the same bits."""
+    if name not in SETS or not library().decodery_use(SETS.index(name)):
+        raise ParameterError(
+            f"the instruction set must be one of {', '.join(instruction_sets())}, not {name!r}"
+        )
+
+
+def set_threads(count: int) -> None:
+    """How many threads the kernels run on, the calling one among them."""
+    library().decodery_threads(count)
+
+
+@cache
+def _load() -> ctypes.CDLL:
+    loaded = ctypes.CDLL(str(PATH))
+    address, number = ctypes.c_void_p, ctypes.c_int64
+    loaded.decodery_run.argtypes = [ctypes.c_char_p, number]
+    loaded.decodery_run.restype = None
+    loaded.decodery_packed_bytes.argtypes = [number, number, number]
+    loaded.decodery_packed_bytes.restype = number
+    loaded.decodery_plan_attention.argtypes = [
+        address, address, address, number, number, address, number, address,
+    ]  # fmt: skip
+    loaded.decodery_plan_attention.restype = number
+    loaded.decodery_threads.restype = None
+    return loaded

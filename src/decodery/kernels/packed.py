@@ -1,0 +1,160 @@
+"""Weights in the forms that the native kernels multiply: codes of 4 or 8 bits in groups of 32, or floats.
+
+A weight is `scale * (code - zero) + minimum`, with a scale (and minimum) for each output and group of 32
+inputs. native/formats.hpp has the layout in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from decodery.kernels.library import Kernel, call_layout, library
+
+GROUP = 32
+
+
+@dataclass(frozen=True)
+class _Traits:
+    number: int
+    bits: int
+    scale: torch.dtype | None = None
+    minimum: bool = False
+    parts: int = 1
+
+
+class Format(Enum):
+    """The packed forms; `WIDE` ones have float32 scales, `INT8_HALVES` two of them a group."""
+
+    INT4_MIN = _Traits(0, 4, torch.float16, minimum=True)
+    INT4 = _Traits(1, 4, torch.float16)
+    INT4_MIN_WIDE = _Traits(2, 4, torch.float32, minimum=True)
+    INT8 = _Traits(3, 8, torch.float16)
+    INT8_MIN = _Traits(4, 8, torch.float16, minimum=True)
+    INT8_MIN_WIDE = _Traits(5, 8, torch.float32, minimum=True)
+    INT8_HALVES = _Traits(6, 8, torch.float32, parts=2)
+    BFLOAT16 = _Traits(7, 16)
+    FLOAT32 = _Traits(8, 32)
+
+    @property
+    def zero(self) -> int:
+        """The code that stands for 0 where there is no minimum."""
+        return 0 if self.value.minimum else {4: 8, 8: 128}.get(self.value.bits, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """A matrix [rows, columns] as its format's parts.
+
+    `codes` are uint8 [rows, columns] or the floats themselves, `scales` and `minima` [rows, groups * parts].
+    """
+
+    format: Format
+    codes: Tensor
+    scales: Tensor | None = None
+    minima: Tensor | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.codes.shape
+
+    def is_finite(self) -> bool:
+        """Whether every weight is a finite number."""
+        parts = [self.scales, self.minima] if self.scales is not None else [self.codes]
+        return all(p is None or bool(p.isfinite().all()) for p in parts)
+
+
+@dataclass(frozen=True, eq=False)
+class PackedWeight:
+    """A matrix [rows, columns] ready for the kernels. `gated`: of gate and up, which alternate."""
+
+    data: Tensor
+    rows: int
+    columns: int
+    format: Format
+    gated: bool = False
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((self.rows, self.columns))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the activations."""
+        return torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        return self.data.device
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.numel()
+
+
+_PACK = call_layout("qqqqqqqq")
+
+
+def pack(codes: Codes, *, gated: bool = False) -> PackedWeight:
+    """Interleaves a matrix for the kernels; the result holds no part of it."""
+    rows, columns = codes.shape
+    number = codes.format.value.number
+    blocks = 2 * -(-rows // 2 // 16) if gated else -(-rows // 16)
+    lib = library()
+    size = lib.decodery_packed_bytes(number, blocks, columns)
+    data = _aligned(size)
+    parts = [None if p is None else p.contiguous() for p in (codes.codes, codes.scales, codes.minima)]
+    pointers = [0 if p is None else p.data_ptr() for p in parts]
+    lib.decodery_run(_PACK.pack(Kernel.PACK, *pointers, rows, columns, number, gated, data.data_ptr()), 1)
+    return PackedWeight(data, rows, columns, codes.format, gated)
+
+
+def _aligned(size: int) -> Tensor:
+    """Room on a cache line's border, readable a little beyond its end."""
+    room = torch.empty(size + 128, dtype=torch.uint8)
+    start = -room.data_ptr() % 64
+    return room[start : start + size]
+
+
+def quantise(matrix: Tensor, form: str) -> Codes:
+    """A float matrix as "int4", "int8", "bfloat16" or "float32", each weight rounded to the nearest."""
+    if form == "float32":
+        return Codes(Format.FLOAT32, matrix.float())
+    if form == "bfloat16":
+        return Codes(Format.BFLOAT16, matrix.bfloat16())
+    rows, columns = matrix.shape
+    groups = torch.nn.functional.pad(matrix.float(), (0, -columns % GROUP)).view(rows, -1, GROUP)
+    if form == "int8":
+        scales = (groups.abs().amax(-1) / 127).to(torch.float16)
+        steps = groups * _inverse(scales)[..., None]
+        codes = steps.round_().clamp_(-127, 127).add_(128)
+        return Codes(Format.INT8, codes.to(torch.uint8).flatten(1)[:, :columns], scales)
+    if form == "int4":
+        low, high = groups.aminmax(dim=-1)
+        minima = low.to(torch.float16)
+        scales = ((high - minima.float()) / 15).to(torch.float16)
+        steps = (groups - minima.float()[..., None]) * _inverse(scales)[..., None]
+        codes = steps.round_().clamp_(0, 15)
+        return Codes(Format.INT4_MIN, codes.to(torch.uint8).flatten(1)[:, :columns], scales, minima)
+    raise ValueError(f"no form {form!r}")
+
+
+def _inverse(scales: Tensor) -> Tensor:
+    wide = scales.float()
+    return torch.where(wide > 0, 1 / wide, 0.0)
+
+
+def concatenated(parts: list[Codes]) -> Codes:
+    """Matrices of one format, one under another."""
+    first = parts[0]
+    if any(p.format is not first.format for p in parts):
+        raise ValueError("parts of several formats")
+    return replace(
+        first,
+        codes=torch.cat([p.codes for p in parts]),
+        scales=None if first.scales is None else torch.cat([p.scales for p in parts if p.scales is not None]),
+        minima=None if first.minima is None else torch.cat([p.minima for p in parts if p.minima is not None]),
+    )

@@ -1,0 +1,174 @@
+"""Attention over pages, and the kernels of a row, against float64 and against themselves in other company."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from decodery.kernels import reference
+from decodery.kernels.native import Native
+from tests.kernels.native import SETTINGS, built, running
+from tests.kernels.paged import Shape, empty_cache, plain_attention, random_sequence
+from tests.kernels.rows import rows
+
+pytestmark = built
+
+LENGTH, PAGES = 300, 19
+Sequences = Sequence[tuple[Tensor, Tensor, Tensor]]
+
+
+def step(
+    cache: tuple[Tensor, Tensor],
+    sequences: Sequences,
+    tables: Sequence[Sequence[int]],
+    ranges: Sequence[tuple[int, int]],
+    window: int | None = None,
+) -> list[Tensor]:
+    kernels = Native()
+    starts, lengths = [a for a, _ in ranges], [b - a for a, b in ranges]
+    q, k, v = (
+        torch.cat([s[part][a:b] for s, (a, b) in zip(sequences, ranges, strict=True)]) for part in range(3)
+    )
+    plan = kernels.plan_attention(
+        tables,
+        starts,
+        lengths,
+        heads=q.shape[1],
+        kv_heads=k.shape[1],
+        dtype=q.dtype,
+        device="cpu",
+        sliding_window=window,
+    )
+    kernels.write_kv(*cache, plan, k, v)
+    return list(kernels.paged_attention(q, *cache, plan, 1 / math.sqrt(q.shape[-1])).split(lengths))
+
+
+SHAPES = [
+    Shape(9, 3, 64),
+    Shape(6, 2, 32),
+    Shape(4, 4, 12),
+    Shape(4, 1, 40),
+    Shape(8, 2, 128),
+    Shape(2, 1, 256),
+]
+STORED = [torch.float32, torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("window", [None, 40])
+def test_the_error_is_at_most_twice_the_reference_and_no_bit_depends_on_cuts_or_settings(
+    stored: torch.dtype, shape: Shape, window: int | None
+) -> None:
+    sequence = tuple(part.to(stored).float() for part in random_sequence(LENGTH, shape, 0, torch.float32))
+    assert len(sequence) == 3
+    exact = plain_attention(sequence, torch.float64, window)
+    limit = 2 * (plain_attention(sequence, torch.float32, window) - exact).abs().max() + 5e-7
+    whole = step(empty_cache(32, shape, stored), [sequence], [range(PAGES)], [(0, LENGTH)], window)[0]
+    assert (whole - exact).abs().max() <= limit
+    for index, setting in enumerate(SETTINGS):
+        if setting == ("portable", 1):
+            continue
+        choose = random.Random(index)
+        table, cache = choose.sample(range(32), PAGES), empty_cache(32, shape, stored)
+        start, parts = 0, []
+        with running(setting):
+            while start < LENGTH:
+                stop = min(LENGTH, start + choose.choice([1, 1, 3, 7, 8, 64, 100]))
+                parts += step(cache, [sequence], [table], [(start, stop)], window)
+                start = stop
+        assert torch.equal(torch.cat(parts), whole), setting
+
+
+def test_sequences_do_not_see_each_other() -> None:
+    shape = SHAPES[0]
+    sequences = [random_sequence(LENGTH, shape, seed, torch.float32) for seed in range(3)]
+    tables = [range(i * PAGES, (i + 1) * PAGES) for i in range(3)]
+    cache = empty_cache(3 * PAGES, shape, torch.float32)
+    alone = [
+        step(empty_cache(PAGES, shape, torch.float32), [s], [range(PAGES)], [(0, LENGTH)])[0]
+        for s in sequences
+    ]
+    for ranges in (
+        [(0, 10), (0, LENGTH), (0, 77)],
+        [(10, 11), (299, 300), (77, 300)],
+        [(11, 300), (0, 1), (5, 6)],
+    ):
+        found = step(cache, sequences, tables, ranges)
+        for part, whole, (start, stop) in zip(found, alone, ranges, strict=True):
+            assert torch.equal(part, whole[start:stop])
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
+def test_a_broken_sequence_does_not_reach_others(stored: torch.dtype, value: float) -> None:
+    shape = SHAPES[1]
+    good, bad = (random_sequence(40, shape, seed, torch.float32) for seed in (0, 1))
+    bad = tuple(torch.full_like(part, value) for part in bad)  # type: ignore[assignment]
+    cache = empty_cache(8, shape, stored)
+    expected = step(empty_cache(8, shape, stored), [good], [range(3)], [(0, 40)])[0]
+    found = step(cache, [bad, good], [range(3, 6), range(3)], [(0, 40), (0, 40)])[1]
+    assert torch.equal(found, expected)
+    assert all(part.isfinite().all() for part in cache)
+    # Its pages are taken over by a sequence that is shorter: what it left behind is masked.
+    assert torch.equal(step(cache, [good], [range(3, 6)], [(0, 40)])[0], expected)
+
+
+@pytest.mark.parametrize("width", [6, 34, 576, 700])
+def test_the_kernels_of_a_row_are_exact_and_alone(width: int) -> None:
+    kernels = Native()
+    x, weight = rows(width, torch.float32, 40), rows(width, torch.float32, 1, seed=1)[0]
+    cos, sin = kernels.angles(torch.arange(40), torch.rand(width // 2), 1.0)
+    functions = {
+        "norm": (lambda k, x, c, s: k.rms_norm(x, weight.to(x.dtype), 1e-5)),
+        "gate": (lambda k, x, c, s: k.swiglu(x)),
+        "rotary": (lambda k, x, c, s: k.rotary(x[:, None], c, s)[:, 0]),
+    }
+    for name, run in functions.items():
+        exact = run(reference, x.double(), cos.double(), sin.double())
+        limit = 2 * (run(reference, x, cos, sin) - exact).abs().max()
+        expected = run(kernels, x, cos, sin)
+        assert (expected - exact).abs().max() <= limit + 1e-7, name
+        for setting in SETTINGS:
+            with running(setting):
+                for count in (1, 3, 17, 40):
+                    found = run(kernels, x[:count], cos[:count], sin[:count])
+                    assert torch.equal(found, expected[:count]), (name, setting)
+
+
+def test_angles_are_those_of_the_reference() -> None:
+    frequencies = 10000.0 ** -(torch.arange(32) / 32)
+    positions = torch.tensor([0, 1, 77, 8191, 131071])
+    found = Native().angles(positions, frequencies, 1.25)
+    for mine, other in zip(found, reference.angles(positions, frequencies, 1.25), strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=3e-7)
+
+
+def test_a_replay_does_the_same_again_with_other_content() -> None:
+    kernels = Native()
+    x = rows(64, torch.float32, 3)
+    weight, scale = kernels.pack(rows(64, torch.float32, 64, seed=1)), torch.rand(64)
+
+    def run() -> Tensor:
+        hidden = x
+        for _ in range(5):
+            hidden = kernels.linear(kernels.rms_norm(hidden, scale, 1e-5), weight, residual=hidden)
+        return hidden
+
+    first, replay = kernels.capture(run)
+    assert replay is not None
+    assert torch.equal(first, run())
+    x.copy_(rows(64, torch.float32, 3, seed=9))
+    replay()
+    assert torch.equal(first, run())
+
+
+def test_what_a_replay_would_miss_is_not_captured() -> None:
+    kernels = Native()
+    x = rows(64, torch.float32, 3).T
+    assert kernels.capture(lambda: kernels.swiglu(x))[1] is None

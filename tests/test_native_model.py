@@ -1,0 +1,47 @@
+"""The default model on the native backend: near the float32 reference, and alike in any company."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decodery import LLM, GenerationParams
+from decodery.kernels import library
+from tests.kernels.native import built
+
+pytestmark = built
+
+TEXT = (Path(__file__).parent.parent / "LICENSE").read_text(encoding="utf-8")[600:2600]
+
+
+@pytest.fixture(scope="module")
+def native_llm(default_llm: Any) -> Any:
+    return LLM(backend="native", kv_memory="256MB", token_budget=48)
+
+
+def perplexity(llm: LLM, ids: list[int]) -> float:
+    (score,) = llm.score([ids])
+    found = [x for x in score.logprobs if x is not None]
+    return math.exp(-sum(found) / len(found))
+
+
+def test_its_perplexity_is_that_of_the_reference(default_llm: LLM, native_llm: LLM) -> None:
+    # Activations in int8 cost 0.3% over thousands of tokens; over few hundred, chance is as large again.
+    ids = default_llm.tokenizer.encode(TEXT)
+    assert perplexity(native_llm, ids) == pytest.approx(perplexity(default_llm, ids), rel=0.01)
+
+
+def test_a_request_has_the_same_text_and_probabilities_alone_and_in_company(native_llm: LLM) -> None:
+    words = TEXT.split()
+    prompts = [" ".join(words[i : i + n]) for i, n in ((0, 3), (5, 60), (80, 1), (40, 20), (100, 35))]
+    params = [GenerationParams(max_tokens=8 + i, temperature=i / 2, seed=i, logprobs=2) for i in range(5)]
+    together = native_llm.generate(prompts, params)
+    library.set_threads(1)
+    alone = [native_llm.generate(p, q)[0] for p, q in zip(prompts, params, strict=True)]
+    library.set_threads(2)
+    for one, other in zip(alone, together, strict=True):
+        assert one.completions[0].token_ids == other.completions[0].token_ids
+        assert one.completions[0].logprobs == other.completions[0].logprobs
