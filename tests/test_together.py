@@ -26,10 +26,12 @@ from decodery import (
     RequestError,
     StochasticBeamSearch,
 )
+from decodery.kernels.library import available
 from decodery.outputs import RequestOutput
 from tests.cli.conftest import write_model
 from tests.decoding.test_grammar_json import random_schema, valid
 
+NATIVE = pytest.mark.skipif(not available(), reason="the native kernels are not built")
 BASE = GenerationParams(max_tokens=20, seed=1, logprobs=2, ignore_eos=True)
 
 
@@ -38,9 +40,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_model(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(scope="module", params=["reference", pytest.param("native", marks=NATIVE)])
+def backend(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
 @pytest.fixture(scope="module")
-def llm(folder: str) -> LLM:
-    return LLM(folder, dtype="float32", kv_memory="64MB")
+def llm(folder: str, backend: str) -> LLM:
+    return LLM(folder, dtype="float32", backend=backend, kv_memory="64MB")
 
 
 def strategies(second: Any) -> list[GenerationParams]:
@@ -95,10 +103,17 @@ def test_strategies_together_give_what_each_gives_alone(llm: LLM, folder: str, a
 
 @pytest.mark.parametrize(("pages", "prefix_cache"), [(16, True), (28, False)])
 def test_scarce_pages_and_small_steps_change_nothing(
-    folder: str, alone: list[Any], pages: int, prefix_cache: bool
+    folder: str, backend: str, alone: list[Any], pages: int, prefix_cache: bool
 ) -> None:
-    page = LLM(folder, dtype="float32", kv_memory="1MB").engine.limits.page_bytes
-    scarce = LLM(folder, dtype="float32", kv_memory=pages * page, token_budget=16, prefix_cache=prefix_cache)
+    page = LLM(folder, dtype="float32", backend=backend, kv_memory="1MB").engine.limits.page_bytes
+    scarce = LLM(
+        folder,
+        dtype="float32",
+        backend=backend,
+        kv_memory=pages * page,
+        token_budget=16,
+        prefix_cache=prefix_cache,
+    )
     assert together(scarce, *jobs(folder)) == alone
     assert scarce.engine.preemptions > 0
     scarce.engine.check_integrity()
@@ -179,7 +194,7 @@ def test_text_ends_where_the_regex_would_take_no_more(llm: LLM) -> None:
         assert completion.finish_reason == "stop"
 
 
-def test_a_fork_that_runs_alone_is_run_though_the_budget_is_used_up(folder: str) -> None:
+def test_a_fork_that_runs_alone_is_run_though_the_budget_is_used_up(folder: str, backend: str) -> None:
     schema = {
         "type": "object",
         "properties": {"name": {"type": "string", "maxLength": 9}, "age": {"type": "integer"}},
@@ -193,10 +208,14 @@ def test_a_fork_that_runs_alone_is_run_though_the_budget_is_used_up(folder: str)
     single = GenerationParams(max_tokens=40, strategy=ContrastiveSearch(1, 0.0))
     prompts = ["ABCABCABCABC"] * 3 + ["hello", "hello", "oth"]
     params = [drafting] * 3 + [held, single, GenerationParams(max_tokens=40, strategy=ContrastiveSearch(3))]
-    plain = LLM(folder, dtype="float32", kv_memory="64MB")
+    plain = LLM(folder, dtype="float32", backend=backend, kv_memory="64MB")
     expected = [told(plain.generate(p, q)[0]) for p, q in zip(prompts, params, strict=True)]
+
+    def small(budget: int) -> LLM:
+        return LLM(folder, dtype="float32", backend=backend, token_budget=budget)
+
     for budget in (3, 8, 9, 11, 16):
-        assert together(LLM(folder, dtype="float32", token_budget=budget), prompts, params) == expected
+        assert together(small(budget), prompts, params) == expected
 
 
 def test_a_function_that_fails_while_drafting_ends_its_own_request_alone(llm: LLM, folder: str) -> None:

@@ -21,6 +21,7 @@ from decodery.engine.limits import Limits
 from decodery.engine.pages import pages_for
 from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
 from decodery.kernels import PAGE_SIZE
+from decodery.kernels.library import available, set_threads
 from decodery.models.registry import CausalModel
 from decodery.opening import SecondModels, open_model
 from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent, TextScore
@@ -44,7 +45,7 @@ class LLM:
     "native" (compiled kernels on the CPU, activations in float32) or "auto". `context_length` bounds the
     tokens that are computed, which is all of prompt and text but the last one (default: the model's own).
     `kv_memory` is the size of the key/value cache in bytes, or such as "512MB" (default: a quarter of the
-    memory that is available, at most eight full contexts). `threads` sets torch's for the whole process.
+    memory that is available, at most eight full contexts). `threads` sets those of the whole process.
     `token_budget` bounds the tokens that one step runs. Raises `ModelError` when the model cannot be found or
     read and `ParameterError` for an absurd setting.
     Not for several threads at once.
@@ -74,6 +75,8 @@ class LLM:
                 raise ParameterError(f"{name} must be a whole number from 1 on, not {value!r}")
         if threads is not None:
             torch.set_num_threads(threads)
+            if backend == "native" and available():
+                set_threads(threads)
         opened = open_model(
             model,
             dtype=dtype,

@@ -18,7 +18,9 @@ class ModelOptions:
         None, "A folder, a .gguf file or a hub id; left out, the default model.", short="-m"
     )
     dtype: str = _option("auto", "The precision to compute in: auto, float32 or bfloat16.")
-    backend: str = _option("auto", "What computes: auto or reference.")
+    backend: str = _option(
+        "auto", "What computes: auto, reference (torch) or native (compiled kernels, on the CPU)."
+    )
     context_length: int | None = _option(
         None, "Most tokens of prompt and text together; left out, the model's own."
     )
