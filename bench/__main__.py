@@ -59,11 +59,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds")
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
+    parser.add_argument("--backend", default="reference", choices=["reference", "native"])
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), help="run beside us")
     parser.add_argument("--json", type=Path, default=Path("bench/results/latest.json"))
     arguments = parser.parse_args()
     model = resolve(None)
-    contenders: dict[str, Contender] = {"decodery": Decodery(model, arguments.dtype)}
+    contenders: dict[str, Contender] = {"decodery": Decodery(model, arguments.dtype, arguments.backend)}
     contenders |= {name: PEERS[name](model, arguments.dtype) for name in arguments.peers}
     results = measure(contenders, arguments.rounds)
     report(results, "decodery")
@@ -77,6 +78,7 @@ def main() -> None:
         "machine": {"processor": processor(), "threads": torch.get_num_threads()},
         "versions": {name: version(name) for name in ("decodery", "torch", "transformers")},
         "dtype": arguments.dtype,
+        "backend": arguments.backend,
         "tokens_per_second": results,
         "seconds_to_first_token": start,
         "seconds_to_import_torch": imports,

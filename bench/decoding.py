@@ -109,10 +109,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.decoding", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds")
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
+    parser.add_argument("--backend", default="reference", choices=["reference", "native"])
     parser.add_argument("--json", type=Path, default=Path("bench/results/decoding.json"))
     arguments = parser.parse_args()
     model = resolve(None)
-    llm = LLM(model, dtype=arguments.dtype)
+    llm = LLM(model, dtype=arguments.dtype, backend=arguments.backend)
     results = measure(variants(llm, Transformers(model, arguments.dtype)), arguments.rounds)
     for name, times in results.items():
         print(f"{name:28} {statistics.median(times) * 1000:8.0f} ms")
@@ -123,6 +124,7 @@ def main() -> None:
         "machine": {"processor": processor(), "threads": torch.get_num_threads()},
         "versions": {name: version(name) for name in ("decodery", "torch", "transformers")},
         "dtype": arguments.dtype,
+        "backend": arguments.backend,
         "seconds": results,
     }
     arguments.json.parent.mkdir(parents=True, exist_ok=True)

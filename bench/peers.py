@@ -17,12 +17,12 @@ class Contender(Protocol):
 
 
 class Decodery:
-    """Us, on the reference backend."""
+    """Us, on one of our backends."""
 
-    def __init__(self, model: Path, dtype: str) -> None:
+    def __init__(self, model: Path, dtype: str, backend: str) -> None:
         from decodery import LLM
 
-        self.llm = LLM(model, dtype=dtype, backend="reference")
+        self.llm = LLM(model, dtype=dtype, backend=backend)
 
     def generate(self, prompts: list[list[int]], tokens: int) -> None:
         from decodery import GenerationParams
