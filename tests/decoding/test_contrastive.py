@@ -320,3 +320,18 @@ def test_a_history_grows_in_few_chunks_and_leaves_the_old_one_alone() -> None:
     _grown(versions[50], torch.zeros(5))
     for length, version in enumerate(versions, 100):
         assert torch.equal(torch.cat(version), states[:length])
+
+
+def test_what_was_weighed_tells_why_a_token_was_taken(model: Llama) -> None:
+    engine = make_engine(model)
+    params = GenerationParams(max_tokens=6, strategy=ContrastiveSearch(3, 0.5))
+    engine.add([5, 6, 7], params, explain=3)
+    choices = []
+    while engine.has_work():
+        choices += [c for event in engine.step() for c in event.considered]
+    assert len(choices) == 6
+    for choice in choices:
+        assert len(choice.weighed) == 3
+        for w in choice.weighed:
+            assert w.score == pytest.approx(0.5 * w.probability - 0.5 * w.similarity, abs=1e-6)
+        assert max(choice.weighed, key=lambda w: w.score).token == choice.token

@@ -67,6 +67,12 @@ class Table:
         if drafted:
             text.append("  drafted", "green")
         text.append("\n")
+        for weighed in considered.weighed:
+            label = self.tokenizer.token_label(weighed.token)
+            chosen = weighed.token == considered.token
+            told = f"probability {weighed.probability:.3f}  similarity {weighed.similarity:.3f}"
+            line = f"     {label}: {told}  score {weighed.score:.3f}\n"
+            text.append(line, "bold" if chosen else "dim")
         for candidate in shown(considered, self.top):
             text.append(self._line(candidate, candidate.token == considered.token))
         return text

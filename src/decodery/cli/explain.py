@@ -158,6 +158,18 @@ def _beam_as_json(candidate: BeamCandidate, tokenizer: Tokenizer) -> dict[str, A
     }
 
 
+def _weighed(considered: Considered, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    return [
+        {
+            **named(tokenizer, w.token),
+            "probability": w.probability,
+            "similarity": w.similarity,
+            "score": w.score,
+        }
+        for w in considered.weighed
+    ]
+
+
 def _as_json(considered: Considered, tokenizer: Tokenizer, top: int) -> dict[str, Any]:
     return {
         **named(tokenizer, considered.token),
@@ -173,4 +185,5 @@ def _as_json(considered: Considered, tokenizer: Tokenizer, top: int) -> dict[str
         "stages": [{"name": stage.name, "kept": stage.kept} for stage in considered.stages],
         **({} if considered.allowed is None else {"allowed": considered.allowed}),
         "forced": considered.forced,
+        **({"weighed": _weighed(considered, tokenizer)} if considered.weighed else {}),
     }

@@ -28,7 +28,7 @@ from decodery.decoding.rows import (
 )
 from decodery.decoding.stopping import finish_of
 from decodery.decoding.strategy import ContrastiveSearch
-from decodery.decoding.trace import Considered, Recorder
+from decodery.decoding.trace import Considered, Recorder, Weighed
 
 # Unit vectors `[tokens, width]`, one after the other; never changed in place.
 _History = tuple[Tensor, ...]
@@ -142,7 +142,10 @@ def _step(parent: int, row: Row, runs: Sequence[Run], scores: Scores) -> _Step:
     positions = [run.at(1) for run in runs]
     directions = _directions(scores.hidden[torch.tensor(positions, device=scores.hidden.device)])
     candidates = state.candidates
-    best = _best(candidates.probabilities, directions, state.history, _strategy(row).penalty_alpha)
+    similarities = _similarities(directions, state.history)
+    alpha = _strategy(row).penalty_alpha
+    ranking = (1 - alpha) * candidates.probabilities - alpha * similarities
+    best = int(ranking.argmax())
     after = row.after(candidates.tokens[best])
     return _Step(
         parent,
@@ -153,8 +156,16 @@ def _step(parent: int, row: Row, runs: Sequence[Run], scores: Scores) -> _Step:
         branch=best,
         finish=finish_of(after),
         logprobs=candidates.logprobs[best : best + 1],
-        considered=candidates.considered[best : best + 1],
+        considered=tuple(
+            replace(c, weighed=_weighed(candidates, similarities, ranking))
+            for c in candidates.considered[best : best + 1]
+        ),
     )
+
+
+def _weighed(candidates: _Candidates, similarities: Tensor, ranking: Tensor) -> tuple[Weighed, ...]:
+    columns = (candidates.probabilities.tolist(), similarities.tolist(), ranking.tolist())
+    return tuple(Weighed(*told) for told in zip(candidates.tokens, *columns, strict=True))
 
 
 def _survivor(step: _Step, row: Row, keep: int) -> Survivor:
@@ -169,14 +180,13 @@ def _survivor(step: _Step, row: Row, keep: int) -> Survivor:
     )
 
 
-def _best(probabilities: Tensor, directions: Tensor, history: _History, alpha: float) -> int:
-    """Which candidate has the largest score: its probability against its degeneration penalty.
+def _similarities(directions: Tensor, history: _History) -> Tensor:
+    """The degeneration penalty `[k]` of each candidate: its largest cosine with a state before it.
 
-    The penalty is the largest cosine with a state before it. `probabilities` is float32 `[k]`, `directions`
-    `[k, width]`. The products are one row's only, so that its batch-mates do not change the order of a sum.
+    `directions` is float32 `[k, width]`. The products are one row's only, so that its batch-mates do not
+    change the order of a sum.
     """
-    similarity = torch.stack([(chunk @ directions.T).amax(0) for chunk in history]).amax(0)
-    return int(((1 - alpha) * probabilities - alpha * similarity).argmax())
+    return torch.stack([(chunk @ directions.T).amax(0) for chunk in history]).amax(0)
 
 
 def _directions(hidden: Tensor) -> Tensor:

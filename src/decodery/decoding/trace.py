@@ -59,6 +59,17 @@ class BeamCandidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Weighed:
+    """A token that a strategy weighed against others: its probability, how much it repeats the text (the
+    largest cosine of its hidden state with those before it), and the score that decided."""
+
+    token: int
+    probability: float
+    similarity: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Considered:
     """One choice of one row.
 
@@ -66,7 +77,8 @@ class Considered:
     `rank` counts from 1 under the model, `entropy` is the model's in bits, `kept` counts the tokens that the
     processors left possible. `candidates` are the model's likeliest, in order; the chosen one is appended
     when it is not among them. `stages` are the processors that changed something, in order. `allowed` counts
-    the tokens that the grammar allowed, where there is one; `forced` says that it left no choice.
+    the tokens that the grammar allowed, where there is one; `forced` says that it left no choice. `weighed`
+    are the tokens that contrastive search compared, the likeliest first.
     """
 
     token: int
@@ -79,6 +91,7 @@ class Considered:
     stages: tuple[Stage, ...] = ()
     allowed: int | None = None
     forced: bool = False
+    weighed: tuple[Weighed, ...] = ()
 
 
 class Recorder:

@@ -23,6 +23,11 @@ def choice_panel(
         facts.append("forced by the grammar")
     if drafted:
         facts.append("drafted and accepted")
+    facts += [
+        f"{story.label(w.token)}: probability {w.probability:.3f}, similarity {w.similarity:.3f},"
+        f" score {w.score:.3f}"
+        for w in considered.weighed
+    ]
     title = element(
         "h3",
         element("span", str(number), class_="number"),
@@ -48,7 +53,9 @@ def _table(story: Story, considered: Considered) -> Markup:
     ]
     after = [c.after for c in considered.candidates]
     if len(columns) == 1 or not _same(columns[-1][2], after):
-        columns.append(("drawn from", f"{considered.kept:,} kept", after))
+        columns.append(
+            ("processed" if considered.weighed else "chosen from", f"{considered.kept:,} kept", after)
+        )
     last = len(columns) - 1
     head = element(
         "tr",
