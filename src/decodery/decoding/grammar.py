@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,7 +36,8 @@ class Grammars:
     def __init__(self, tokenizer: LLTokenizer) -> None:
         self._tokenizer = tokenizer
         self._size = tokenizer.vocab_size - 1
-        self._executor = LLExecutor()
+        # Not all cores: torch's threads spin on them while they wait, and the masks would wait for them.
+        self._executor = LLExecutor(max((os.cpu_count() or 2) // 2, 1))
         # Servers see the same few grammars again and again.
         self._compiled = lru_cache(maxsize=64)(self._compile)
 
