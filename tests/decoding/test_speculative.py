@@ -12,7 +12,7 @@ import torch
 from scipy.stats import chisquare
 
 from decodery.decoding.rows import Row, Run, Scores
-from decodery.decoding.sampling import SamplingMethod
+from decodery.decoding.sampling import SamplingMethod, draw_drafts
 from decodery.decoding.speculation import DraftModel, PromptLookup
 from decodery.decoding.speculative import Pace, accept_or_replace, draft_length, draft_tokens, lookup, paced
 from tests.decoding.rows import make_row
@@ -117,11 +117,14 @@ def texts(speculate: Any, count: int, **params: Any) -> list[tuple[int, ...]]:
         runs: list[tuple[Run, ...]] = []
         positions: list[int] = []
         for row, (drafts,), more in zip(
-            rows, proposal.branches, proposal.extend or [0] * len(rows), strict=True
+            rows,
+            proposal.branches,
+            proposal.extension.counts if proposal.extension else [0] * len(rows),
+            strict=True,
         ):
             ahead, drafted = row, []
             for _ in range(more):
-                (token,), logits = method.extend([ahead], ASSISTANT[ahead.tokens[-1]][None])
+                (token,), logits = draw_drafts([ahead], ASSISTANT[ahead.tokens[-1]][None])
                 ahead = ahead.after(token)
                 drafts += (token,)
                 drafted.append(logits[0])

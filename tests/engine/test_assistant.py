@@ -14,7 +14,7 @@ from torch import Tensor
 
 from decodery.decoding.params import GenerationParams
 from decodery.decoding.rows import Row
-from decodery.decoding.sampling import SamplingMethod
+from decodery.decoding.sampling import draw_drafts
 from decodery.decoding.speculation import DraftModel
 from decodery.engine.assistant import Assistant
 from decodery.engine.follower import Follower
@@ -114,7 +114,7 @@ def test_a_draft_is_what_the_model_would_choose_itself(model: Llama, token_budge
     rows = [row_of(prompt, i, temperature=0) for i, prompt in enumerate(prompts)]
     counts = [5, 3, 6, 0]
     second = follower(model, token_budget=token_budget)
-    results = second.draft(rows, counts, SamplingMethod().extend)
+    results = second.draft(rows, counts, draw_drafts)
     for prompt, count, (tokens, logits) in zip(prompts, counts, results, strict=True):
         assert tokens == greedy(model, prompt, count)
         assert logits.shape == (count, VOCAB)
@@ -126,7 +126,7 @@ def test_a_draft_is_what_the_model_would_choose_itself(model: Llama, token_budge
 def test_what_was_drafted_and_accepted_is_not_computed_again(model: Llama) -> None:
     second = follower(model)
     row = row_of(words(50), temperature=0)
-    ((tokens, _),) = second.draft([row], [4], SamplingMethod().extend)
+    ((tokens, _),) = second.draft([row], [4], draw_drafts)
     computed: list[int] = []
     schedule = second._scheduler.schedule
 
@@ -137,14 +137,14 @@ def test_what_was_drafted_and_accepted_is_not_computed_again(model: Llama) -> No
 
     second._scheduler.schedule = counting  # type: ignore[assignment]
     row = replace(row, tokens=row.tokens + array("q", [*tokens, 9]))
-    second.draft([row], [2], SamplingMethod().extend)
+    second.draft([row], [2], draw_drafts)
     assert computed == [2, 1]
 
 
 def test_a_draft_ends_with_the_row_the_context_and_the_pages(model: Llama) -> None:
     text = words(30)
     tokens = greedy(model, text, 4)
-    extend = SamplingMethod().extend
+    extend = draw_drafts
 
     def drafted(second: Follower, rows: list[Row]) -> list[int]:
         return [len(tokens) for tokens, _ in second.draft(rows, [4] * len(rows), extend)]

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from decodery.decoding.params import GenerationParams
 from decodery.decoding.rows import FinishReason, Method, Needs, Proposal, Row, Scores, Survivor, Verdict
@@ -270,9 +269,6 @@ class Drafting:
     def needs(self, params: GenerationParams) -> Needs:
         return Needs()
 
-    def extend(self, rows: Sequence[Row], logits: Tensor) -> tuple[Sequence[int], Tensor]:
-        raise AssertionError("nobody asked for more drafts")
-
     def propose(self, rows: Sequence[Row]) -> Proposal:
         branches = []
         for row in rows:
@@ -328,9 +324,6 @@ class Reshuffling:
     def needs(self, params: GenerationParams) -> Needs:
         return Needs()
 
-    def extend(self, rows: Sequence[Row], logits: Tensor) -> tuple[Sequence[int], Tensor]:
-        raise AssertionError("nobody asked for more drafts")
-
     def propose(self, rows: Sequence[Row]) -> Proposal:
         return Proposal([((),)] * len(rows))
 
@@ -346,9 +339,6 @@ class LookingAhead:
 
     def needs(self, params: GenerationParams) -> Needs:
         return Needs(hidden=True, context=True)
-
-    def extend(self, rows: Sequence[Row], logits: Tensor) -> tuple[Sequence[int], Tensor]:
-        raise AssertionError("nobody asked for more drafts")
 
     def propose(self, rows: Sequence[Row]) -> Proposal:
         states = [row.state for row in rows]
@@ -386,9 +376,6 @@ class Guided:
 
     def needs(self, params: GenerationParams) -> Needs:
         return Needs()
-
-    def extend(self, rows: Sequence[Row], logits: Tensor) -> tuple[Sequence[int], Tensor]:
-        raise AssertionError("nobody asked for more drafts")
 
     def propose(self, rows: Sequence[Row]) -> Proposal:
         return Proposal([((1, 2),)] * len(rows))

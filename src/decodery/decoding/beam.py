@@ -18,7 +18,7 @@ from decodery.decoding.constraints import Progress, beginning, holds_all, in_ban
 from decodery.decoding.diverse import keep_apart, taken_by_ended
 from decodery.decoding.guidance import guided
 from decodery.decoding.hypotheses import Hypotheses, Hypothesis, endings, normalised
-from decodery.decoding.logprobs import token_logprobs
+from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.params import GenerationParams
 from decodery.decoding.pipeline import process, rules_out, why_impossible
 from decodery.decoding.rows import (
@@ -116,10 +116,6 @@ class BeamMethod:
     def propose(self, rows: Sequence[Row]) -> Proposal:
         """Nothing beyond the last token."""
         return Proposal([((),)] * len(rows))
-
-    def extend(self, rows: Sequence[Row], logits: Tensor) -> tuple[Sequence[int], Tensor]:
-        """Never called: no drafts are asked of an assistant."""
-        raise NotImplementedError("beam search follows several texts and drafts nothing")
 
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
         """The next beams of each request, or its completions."""
@@ -297,9 +293,12 @@ def _tell_logprobs(searches: Sequence[_Search], scores: Scores) -> None:
     ]
     if not wanted:
         return
-    positions = [scores.runs[child.parent][0].at(0) for child, _ in wanted]
-    raw = scores.logits[torch.tensor(positions, device=scores.logits.device)]
-    told = token_logprobs(raw, [child.candidate.token for child, _ in wanted], [count for _, count in wanted])
+    told = logprobs_at(
+        scores.logits,
+        [scores.runs[child.parent][0].at(0) for child, _ in wanted],
+        [child.candidate.token for child, _ in wanted],
+        [count for _, count in wanted],
+    )
     for (child, _), logprobs in zip(wanted, told, strict=True):
         child.logprobs = (logprobs,)
 

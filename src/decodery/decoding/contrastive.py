@@ -81,10 +81,6 @@ class ContrastiveMethod:
         """A branch for each candidate; where there are none yet, only what is known."""
         return Proposal([_branches(row) for row in rows])
 
-    def extend(self, rows: Sequence[Row], logits: Tensor) -> tuple[Sequence[int], Tensor]:
-        """Never called: no drafts are asked of an assistant."""
-        raise NotImplementedError("contrastive search sees all of its candidates and drafts nothing")
-
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
         """Take each row's best candidate, and find those for the token after it.
 

@@ -29,3 +29,10 @@ def token_logprobs(logits: Tensor, tokens: Sequence[int], counts: Sequence[int])
         TokenLogprobs(token, logprob, rank, best)
         for token, logprob, rank, best in zip(tokens, chosen[:, 0].tolist(), ranks, likeliest, strict=True)
     ]
+
+
+def logprobs_at(
+    logits: Tensor, positions: Sequence[int], tokens: Sequence[int], counts: Sequence[int]
+) -> list[TokenLogprobs]:
+    """`token_logprobs` of these positions of a step's unprocessed logits `[positions, vocab]`."""
+    return token_logprobs(logits[torch.tensor(positions, device=logits.device)], tokens, counts)

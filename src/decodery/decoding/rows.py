@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -102,17 +102,32 @@ class Needs:
     assistant: bool = False
 
 
+Draw = Callable[[Sequence[Row], Tensor], tuple[Sequence[int], Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """Drafts that are asked of assistants: `counts[i]` for row i, after its only branch.
+
+    `draw(rows, logits)` gives the next draft of each row from its assistant's logits `[rows, vocab]`, and the
+    processed logits that it was drawn from.
+    """
+
+    counts: Sequence[int]
+    draw: Draw
+
+
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """What each row runs beyond its known tokens.
 
     `branches[i]` are row i's continuations, each a tuple of drafts: one empty one to run only what is known;
-    several to run forks side by side. `extend[i]` more drafts are asked of the row's assistant model, after
-    its only branch. Drafts may be cut where the row's limit or the context ends.
+    several to run forks side by side. `extension` asks assistants for more. Drafts may be cut where the
+    row's limit or the context ends.
     """
 
     branches: Sequence[tuple[tuple[int, ...], ...]]
-    extend: Sequence[int] | None = None
+    extension: Extension | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +239,6 @@ class Method(Protocol):
 
     def propose(self, rows: Sequence[Row]) -> Proposal:
         """Which tokens to run for each row."""
-
-    def extend(self, rows: Sequence[Row], logits: Tensor) -> tuple[Sequence[int], Tensor]:
-        """The next draft of each row from its assistant's logits `[rows, vocab]`, and the processed
-        logits."""
 
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
         """Which sequences live on."""

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from decodery.decoding.choosing import choose
 from decodery.decoding.guidance import guided
-from decodery.decoding.logprobs import token_logprobs
+from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.mirostat import updated_mu
 from decodery.decoding.params import GenerationParams
 from decodery.decoding.pipeline import may_ban, process, rules_out, why_impossible
 from decodery.decoding.rows import (
+    Extension,
     FinishReason,
     Needs,
     Proposal,
@@ -105,13 +106,7 @@ class SamplingMethod:
                 drafts += lookup(tokens, row.params.speculate.max_ngram, count)
             branches.append((drafts,))
             extend.append(count if isinstance(row.params.speculate, DraftModel) else 0)
-        return Proposal(branches, extend if any(extend) else None)
-
-    def extend(self, rows: Sequence[Row], logits: Tensor) -> tuple[Sequence[int], Tensor]:
-        """What each row's grammar forces, or what it would choose by these logits."""
-        processed = process(logits, rows)
-        chosen = draft_tokens(processed, rows)
-        return [next(iter(_forced(row)), token) for row, token in zip(rows, chosen, strict=True)], processed
+        return Proposal(branches, Extension(extend, draw_drafts) if any(extend) else None)
 
     def logits(self, scores: Scores, positions: Sequence[int], rows: Sequence[Row]) -> Tensor:
         """The logits that the rows at these positions choose by, before processing."""
@@ -196,6 +191,13 @@ def _head(k: int, walk: _Walk) -> int:
     return -1 - k if alone else walk.parent
 
 
+def draw_drafts(rows: Sequence[Row], logits: Tensor) -> tuple[Sequence[int], Tensor]:
+    """What each row's grammar forces, or what it would choose by an assistant's logits."""
+    processed = process(logits, rows)
+    chosen = draft_tokens(processed, rows)
+    return [next(iter(_forced(row)), token) for row, token in zip(rows, chosen, strict=True)], processed
+
+
 def _forced(row: Row) -> tuple[int, ...]:
     return () if row.grammar is None else row.grammar.forced
 
@@ -225,8 +227,8 @@ def _add_logprobs(scores: Scores, walks: Sequence[tuple[_Walk, int]]) -> None:
     if not wanted:
         return
     asking, positions, tokens, counts = zip(*wanted, strict=True)
-    raw = scores.logits[torch.tensor(positions, device=scores.logits.device)]
-    for walk, told in zip(asking, token_logprobs(raw, tokens, counts), strict=True):
+    told_each = logprobs_at(scores.logits, positions, tokens, counts)
+    for walk, told in zip(asking, told_each, strict=True):
         walk.logprobs.append(told)
 
 

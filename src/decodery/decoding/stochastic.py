@@ -17,7 +17,7 @@ from torch import Tensor
 
 from decodery.decoding.draw import draw_key, stream_seed
 from decodery.decoding.guidance import guided
-from decodery.decoding.logprobs import token_logprobs
+from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.params import GenerationParams
 from decodery.decoding.pipeline import process, why_impossible
 from decodery.decoding.rows import (
@@ -96,10 +96,6 @@ class StochasticBeamMethod:
     def propose(self, rows: Sequence[Row]) -> Proposal:
         """Nothing beyond the last token."""
         return Proposal([((),)] * len(rows))
-
-    def extend(self, rows: Sequence[Row], logits: Tensor) -> tuple[Sequence[int], Tensor]:
-        """Never called: no drafts are asked of an assistant."""
-        raise NotImplementedError("stochastic beam search follows several texts and drafts nothing")
 
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
         """The next prefixes of each request, or its sequences."""
@@ -184,9 +180,12 @@ def _tell_logprobs(children: Sequence[_Child], rows: Sequence[Row], scores: Scor
     wanted = [(c, n) for c in children if (n := rows[c.parent].params.logprobs) is not None]
     if not wanted:
         return
-    positions = [scores.runs[child.parent][0].at(0) for child, _ in wanted]
-    raw = scores.logits[torch.tensor(positions, device=scores.logits.device)]
-    told = token_logprobs(raw, [child.token for child, _ in wanted], [count for _, count in wanted])
+    told = logprobs_at(
+        scores.logits,
+        [scores.runs[child.parent][0].at(0) for child, _ in wanted],
+        [child.token for child, _ in wanted],
+        [count for _, count in wanted],
+    )
     for (child, _), logprobs in zip(wanted, told, strict=True):
         child.logprobs = (logprobs,)
 

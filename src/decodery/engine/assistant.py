@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from torch import Tensor
 
-from decodery.decoding.rows import Row
-
-Extend = Callable[[Sequence[Row], Tensor], tuple[Sequence[int], Tensor]]
+from decodery.decoding.rows import Draw, Row
 
 
 class Assistant(Protocol):
@@ -22,10 +20,8 @@ class Assistant(Protocol):
         """Scores float32 `[positions, vocab]` after each row's last known token and after each of its
         drafts."""
 
-    def draft(
-        self, rows: Sequence[Row], counts: Sequence[int], extend: Extend
-    ) -> list[tuple[list[int], Tensor]]:
-        """For each row at most so many tokens that `extend` draws from this model's scores, and the processed
+    def draft(self, rows: Sequence[Row], counts: Sequence[int], draw: Draw) -> list[tuple[list[int], Tensor]]:
+        """For each row at most so many tokens that `draw` draws from this model's scores, and the processed
         logits `[tokens, vocab]` that they were drawn from."""
 
     def retain(self, rows: Iterable[Row]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from decodery.decoding.logprobs import token_logprobs
 from decodery.decoding.params import GenerationParams
-from decodery.decoding.rows import GrammarState, Method, Row, Survivor, Verdict, Watch
+from decodery.decoding.rows import Extension, GrammarState, Method, Row, Survivor, Verdict, Watch
 from decodery.engine.assistant import Assistant
 from decodery.engine.batch import Batch, Chunk
 from decodery.engine.follower import Follower
@@ -193,20 +193,19 @@ class Engine:
                 # Behind the limit and the context there is no page for a draft.
                 room = max(min(row.limit, self.limits.context_length) - len(row.tokens), 0)
                 branches[row] = tuple(draft[:room] for draft in branch)
-            if proposal.extend is not None:
-                self._extend(method, found, proposal.extend, branches, drafted)
+            if proposal.extension is not None:
+                self._extend(found, proposal.extension, branches, drafted)
         return branches, drafted
 
     def _extend(
         self,
-        method: Method,
         found: Sequence[tuple[Request, Row]],
-        counts: Sequence[int],
+        extension: Extension,
         branches: dict[Row, tuple[tuple[int, ...], ...]],
         drafted: dict[Row, Tensor],
     ) -> None:
         asked: dict[int, tuple[Assistant, list[tuple[Row, int]]]] = {}
-        for (request, row), count in zip(found, counts, strict=True):
+        for (request, row), count in zip(found, extension.counts, strict=True):
             room = min(row.limit, self.limits.context_length) - len(row.tokens) - len(branches[row][0])
             if request.drafter is not None and min(count, room) > 0:
                 entry = asked.setdefault(id(request.drafter), (request.drafter, []))
@@ -215,7 +214,7 @@ class Engine:
             while wanted:
                 ahead = [_ahead(row, branches[row][0]) for row, _ in wanted]
                 try:
-                    results = assistant.draft(ahead, [count for _, count in wanted], method.extend)
+                    results = assistant.draft(ahead, [count for _, count in wanted], extension.draw)
                 except CallbackError as error:
                     # Its judgement will say so; what was drafted by halves is forgotten.
                     assistant.retain(())

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decodery.decoding.rows import Row
+from decodery.decoding.rows import Draw, Row
 from decodery.decoding.stopping import finish_of
-from decodery.engine.assistant import Extend
 from decodery.engine.limits import Limits
 from decodery.engine.pages import Pages, pages_for
 from decodery.engine.request import Request, Sequence
@@ -55,9 +54,9 @@ class Follower:
 
     @torch.inference_mode()
     def draft(
-        self, rows: SequenceOf[Row], counts: SequenceOf[int], extend: Extend
+        self, rows: SequenceOf[Row], counts: SequenceOf[int], draw: Draw
     ) -> list[tuple[list[int], Tensor]]:
-        """For each row at most so many tokens that `extend` draws from this model's scores, and the processed
+        """For each row at most so many tokens that `draw` draws from this model's scores, and the processed
         logits `[tokens, vocab]` that they were drawn from.
 
         Fewer where the row would end, where this model's context ends, and where the pages do.
@@ -69,7 +68,7 @@ class Follower:
         sequences = dict(zip(going, self._follow([rows[i] for i in going]), strict=True))
         while going:
             logits = torch.cat(self._scores([sequences[i] for i in going], [()] * len(going)))
-            chosen, processed = extend([sequences[i].row for i in going], logits)
+            chosen, processed = draw([sequences[i].row for i in going], logits)
             unended = []
             for i, token, from_ in zip(going, chosen, processed, strict=True):
                 if not bool(from_[token] > -torch.inf):
