@@ -13,7 +13,9 @@ namespace decodery {
 constexpr int kWords = 24;
 
 enum KernelId : int64_t {
-    kLinear, kPack, kEmbedding, kNorm, kRotary, kSwiglu, kWriteKv, kAttention, kAngles, kKernelCount
+    kLinear, kPack, kEmbedding, kNorm, kRotary, kSwiglu, kWriteKv, kAttention, kAngles, kLargest, kLeaders,
+    kLogSoftmax, kCountAbove, kCutBelow, kNucleus, kDraw, kNoise, kMask, kDivide, kCopy, kSpread, kEntropy, kRepetition,
+    kFrequency, kKernelCount
 };
 
 // x [rows, ins] with row stride ldx times the packed weight [outs, ins] gives out [rows, outs] with row stride ldo;
@@ -93,6 +95,69 @@ struct AnglesArgs {
     const float* frequencies; int64_t pairs;
     double magnitude;
     float* cos; float* sin;
+};
+
+// The kernels over the vocabulary take rows x [rows, vocab] with row stride ldx.
+
+// places [rows]: the first of each row's largest; NaN is larger than any number.
+struct LargestArgs { const float* x; int64_t ldx, rows, vocab; int64_t* places; };
+
+// values and places [rows, count]: each row's largest in order, of equal ones the first place first; count <= vocab.
+struct LeadersArgs { const float* x; int64_t ldx, rows, vocab, count; float* values; int64_t* places; };
+
+// out [rows, vocab], where given: log-softmax; norms [rows], where given: the logarithms of the sums of exponentials.
+struct LogSoftmaxArgs { const float* x; int64_t ldx, rows, vocab; float* out; double* norms; };
+
+// counts [rows]: how many elements are above each row's least [rows].
+struct CountAboveArgs { const float* x; int64_t ldx, rows, vocab; const float* least; int64_t* counts; };
+
+// Makes -inf of x where scores [rows, vocab] (row stride lds) are below each row's least [rows].
+struct CutBelowArgs { float* x; int64_t ldx, rows, vocab; const float* scores; int64_t lds; const float* least; };
+
+// border [rows]: the score of the last of the fewest elements, taken by descending score, whose probabilities
+// reach mass [rows].
+struct NucleusArgs {
+    const float* scores; int64_t lds, rows, vocab;
+    const float* logprobs; int64_t ldl;
+    const float* mass; float* border;
+};
+
+// places [rows]: the largest sum of x and the noise of keys [rows, 2], among what is above -inf; 0 where nothing is.
+struct DrawArgs { const float* x; int64_t ldx, rows, vocab; const int32_t* keys; int64_t* places; };
+
+// out [count]: the noise of keys [count, 2] and tokens [count].
+struct NoiseArgs { const int32_t* keys; const int32_t* tokens; int64_t count; float* out; };
+
+// Makes -inf of x where the bits of words [rows, ...] (row stride ldw) are 0.
+struct MaskArgs { float* x; int64_t ldx, rows, vocab; const uint32_t* words; int64_t ldw; };
+
+struct DivideArgs { float* x; int64_t ldx, rows, vocab; const float* divisors; };
+
+// Copies the rows sources [rows] of x to the rows targets [rows] of out, which has the row stride ldo.
+struct CopyArgs {
+    const float* x; int64_t ldx, rows, vocab;
+    const int64_t* sources;
+    float* out; int64_t ldo;
+    const int64_t* targets;
+};
+
+// Makes all of x -inf but for values [rows, count] at places [rows, count].
+struct SpreadArgs { float* x; int64_t ldx, rows, vocab; const float* values; const int64_t* places; int64_t count; };
+
+// out [rows]: the entropies of rows of log-probabilities.
+struct EntropyArgs { const float* x; int64_t ldx, rows, vocab; float* out; };
+
+// Row i's known tokens are tokens[i] [counts[i]]; those outside the vocabulary are passed over.
+struct RepetitionArgs {
+    float* x; int64_t ldx, rows, vocab;
+    const int64_t* const* tokens; const int64_t* counts;
+    const double* penalties;
+};
+
+struct FrequencyArgs {
+    float* x; int64_t ldx, rows, vocab;
+    const int64_t* const* tokens; const int64_t* counts;
+    const double* presence; const double* frequency;
 };
 
 // Buffers that the stages of one call share; a call's plan may grow them.

@@ -26,6 +26,29 @@ DECODERY_INLINE typename S::F exponential(typename S::F x) {
     return S::mul(p, S::power_of_two(n));
 }
 
+// The natural logarithm of positive normal numbers, within two units in the last place.
+template <class S>
+DECODERY_INLINE typename S::F logarithm(typename S::F x) {
+    using F = typename S::F;
+    // x = m 2^n with m from 2/3 to 4/3.
+    const auto bits = S::as_int(x);
+    const auto n = S::and_int(S::sub_int(bits, S::set1_int(0x3f2aaaab)), S::set1_int(static_cast<int32_t>(0xff800000)));
+    const F f = S::sub(S::as_float(S::sub_int(bits, n)), S::set1(1.0f));
+    const F exponent = S::mul(S::to_float(n), S::set1(0x1p-23f));
+    // log(1 + f) = f - f^2 / 2 + f^3 p(f), p fitted for the least relative error.
+    F p = S::set1(-0.12891442f);
+    p = S::fma(p, f, S::set1(0.13984543f));
+    p = S::fma(p, f, S::set1(-0.12184311f));
+    p = S::fma(p, f, S::set1(0.14005847f));
+    p = S::fma(p, f, S::set1(-0.16680485f));
+    p = S::fma(p, f, S::set1(0.20010407f));
+    p = S::fma(p, f, S::set1(-0.24999797f));
+    p = S::fma(p, f, S::set1(0.33333215f));
+    p = S::fma(p, f, S::set1(-0.5f));
+    const F log = S::fma(S::mul(f, f), p, f);
+    return S::fma(exponent, S::set1(0.693147181f), log);
+}
+
 template <class S>
 DECODERY_INLINE typename S::F swiglu(typename S::F gate, typename S::F up) {
     const auto one = S::set1(1.0f);

@@ -63,7 +63,8 @@ def build(target: Path = TARGET, extra: tuple[str, ...] = ()) -> Path:
 
         # The largest unit first, so that none waits for it at the end.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(compiled, reversed(units.items())))
+            objects = list(pool.map(compiled, reversed(units.items())))[::-1]
+        # Of code that several units hold, such as std::sort, the first is taken: the plainest processor's.
         linked = Path(folder) / "linked.so"
         _run([cxx, "-shared", *extra, *objects, "-o", str(linked), "-pthread"])
         # Never written in place: a process may have the old one mapped.

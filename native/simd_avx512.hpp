@@ -60,6 +60,21 @@ struct Avx512 {
         return _mm512_castsi512_ps(_mm512_and_si512(b, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
     }
 
+    static uint32_t above(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLE_UQ); }
+    static uint32_t equal(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+    static F pick(uint32_t bits, F a, F b) { return _mm512_mask_blend_ps(static_cast<__mmask16>(bits), b, a); }
+
+    static I iota() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
+    static I as_int(F a) { return _mm512_castps_si512(a); }
+    static F as_float(I a) { return _mm512_castsi512_ps(a); }
+    static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
+    static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
+    static I mul_int(I a, I b) { return _mm512_mullo_epi32(a, b); }
+    static I xor_int(I a, I b) { return _mm512_xor_si512(a, b); }
+    static I and_int(I a, I b) { return _mm512_and_si512(a, b); }
+    template <int N> static I shift_right(I a) { return _mm512_srli_epi32(a, N); }
+    static I load_int(const int32_t* p) { return _mm512_loadu_si512(p); }
+    static void store_int(int32_t* p, I a) { _mm512_storeu_si512(p, a); }
     static I set1_int(int32_t x) { return _mm512_set1_epi32(x); }
     static int32_t reduce_add_int(I a) { return _mm512_reduce_add_epi32(a); }
     static void store_bytes(int8_t* p, I a) {

@@ -19,6 +19,10 @@ struct Portable {
     static constexpr int kBlocks = 1, kRows = 1;
 
     template <class Fn> static F each(Fn fn) { F r; for (int i = 0; i < 16; i++) r.v[i] = fn(i); return r; }
+    // Whole numbers without a sign, modulo 2^32.
+    template <class Fn> static I whole(I a, I b, Fn fn) {
+        return each_int([&](int i) { return static_cast<int32_t>(fn(static_cast<uint32_t>(a.v[i]), static_cast<uint32_t>(b.v[i]))); });
+    }
     template <class Fn> static I each_int(Fn fn) { I r; for (int i = 0; i < 16; i++) r.v[i] = fn(i); return r; }
 
     static F load(const float* p) { return each([&](int i) { return p[i]; }); }
@@ -98,6 +102,22 @@ struct Portable {
     static F first_bfloat(B b) { return each([&](int i) { uint16_t h; std::memcpy(&h, b.v + 4 * i, 2); return bfloat(h); }); }
     static F second_bfloat(B b) { return each([&](int i) { uint16_t h; std::memcpy(&h, b.v + 4 * i + 2, 2); return bfloat(h); }); }
 
+    // A bit for each lane: where a is above b or either is NaN; where they are equal.
+    static uint32_t above(F a, F b) { uint32_t m = 0; for (int i = 0; i < 16; i++) m |= uint32_t(!(a.v[i] <= b.v[i])) << i; return m; }
+    static uint32_t equal(F a, F b) { uint32_t m = 0; for (int i = 0; i < 16; i++) m |= uint32_t(a.v[i] == b.v[i]) << i; return m; }
+    static F pick(uint32_t bits, F a, F b) { return each([&](int i) { return bits >> i & 1 ? a.v[i] : b.v[i]; }); }
+
+    static I iota() { return each_int([](int i) { return i; }); }
+    static I as_int(F a) { I r; std::memcpy(r.v, a.v, 64); return r; }
+    static F as_float(I a) { F r; std::memcpy(r.v, a.v, 64); return r; }
+    static I add_int(I a, I b) { return whole(a, b, [](uint32_t x, uint32_t y) { return x + y; }); }
+    static I sub_int(I a, I b) { return whole(a, b, [](uint32_t x, uint32_t y) { return x - y; }); }
+    static I mul_int(I a, I b) { return whole(a, b, [](uint32_t x, uint32_t y) { return x * y; }); }
+    static I xor_int(I a, I b) { return whole(a, b, [](uint32_t x, uint32_t y) { return x ^ y; }); }
+    static I and_int(I a, I b) { return whole(a, b, [](uint32_t x, uint32_t y) { return x & y; }); }
+    template <int N> static I shift_right(I a) { return whole(a, a, [](uint32_t x, uint32_t) { return x >> N; }); }
+    static I load_int(const int32_t* p) { return each_int([&](int i) { return p[i]; }); }
+    static void store_int(int32_t* p, I a) { std::memcpy(p, a.v, 64); }
     static I set1_int(int32_t x) { return each_int([&](int) { return x; }); }
     static int32_t reduce_add_int(I a) { int32_t s = 0; for (int i = 0; i < 16; i++) s += a.v[i]; return s; }
     // Stores the low bytes of values in -128 .. 127.

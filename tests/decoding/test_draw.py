@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from scipy import stats
 
-from decodery.decoding.draw import draw, draw_key, stream_seed
-from decodery.kernels.vocabulary import contenders, gumbel_noise
+from decodery.decoding.draw import draw_key, stream_seed
+from decodery.kernels.vocabulary import draw, gumbel_noise
 
 
 def test_noise_is_standard_gumbel() -> None:
@@ -41,34 +41,20 @@ def test_a_draw_depends_on_seed_and_position_only() -> None:
     logits = torch.randn(6, 300, generator=torch.Generator().manual_seed(0))
     keys = [draw_key(seed, 10) for seed in range(6)]
     together = draw(logits, keys)
-    alone = torch.cat([draw(logits[i : i + 1], keys[i : i + 1]) for i in range(6)])
-    assert torch.equal(together, alone)
-    assert torch.equal(draw(logits.flip(0), keys[::-1]).flip(0), together)
+    alone = [token for i in range(6) for token in draw(logits[i : i + 1], keys[i : i + 1])]
+    assert together == alone
+    assert draw(logits.flip(0), keys[::-1])[::-1] == together
 
 
 def test_draws_follow_the_softmax() -> None:
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -torch.inf, 0.5])
     keys = [draw_key(11, position) for position in range(6000)]
     drawn = draw(logits.expand(6000, 6), keys)
-    counts = torch.bincount(drawn, minlength=6).double()
+    counts = torch.bincount(torch.tensor(drawn), minlength=6).double()
     assert counts[4] == 0
     expected = torch.softmax(logits.double(), -1) * 6000
     possible = expected > 0
     assert stats.chisquare(counts[possible], expected[possible]).pvalue > 0.01
-
-
-def test_only_contenders_can_win_and_all_of_them_are_found() -> None:
-    generator = torch.Generator().manual_seed(0)
-    keys = [draw_key(seed, 3) for seed in range(40)]
-    each = torch.tensor(keys, dtype=torch.int32)
-    for scale in (0.0, 0.5, 3.0, 20.0):
-        logits = torch.randn(40, 5000, generator=generator) * scale
-        logits[:, ::7] = -torch.inf
-        tokens = torch.arange(5000, dtype=torch.int32)
-        noise = gumbel_noise(each.repeat_interleave(5000, 0), tokens.repeat(40)).view(40, 5000)
-        assert torch.equal(draw(logits, keys), (logits + noise).argmax(-1))
-        found = [contenders(row, key) for row, key in zip(logits, each, strict=True)]
-        assert sum(len(tokens) for tokens in found) < 40 * 400
 
 
 def test_logits_of_any_size_give_a_token_that_is_possible() -> None:
@@ -76,17 +62,17 @@ def test_logits_of_any_size_give_a_token_that_is_possible() -> None:
         for seed in range(20):
             logits = torch.randn(1, 5000, generator=torch.Generator().manual_seed(seed))
             logits[0, 17] = size
-            assert draw(logits, [draw_key(seed, 0)]).tolist() == [17]
-            assert draw(logits * size, [draw_key(seed, 0)]).tolist() == [17]
+            assert draw(logits, [draw_key(seed, 0)]) == [17]
+            assert draw(logits * size, [draw_key(seed, 0)]) == [17]
 
 
 def test_truncating_keeps_the_draw_when_its_token_survives() -> None:
     logits = torch.randn(200, 50, generator=torch.Generator().manual_seed(1))
     keys = [draw_key(5, position) for position in range(200)]
-    free = draw(logits, keys)
+    free = torch.tensor(draw(logits, keys))
     cut = logits.masked_fill(logits < logits.topk(10).values[:, -1:], -torch.inf)
     survived = cut.gather(-1, free[:, None])[:, 0] > -torch.inf
-    assert torch.equal(draw(cut, keys)[survived], free[survived])
+    assert torch.equal(torch.tensor(draw(cut, keys))[survived], free[survived])
 
 
 def test_streams_have_seeds_of_their_own_and_the_first_the_requests() -> None:
@@ -97,4 +83,4 @@ def test_streams_have_seeds_of_their_own_and_the_first_the_requests() -> None:
 
 
 def test_a_row_without_any_token_draws_the_first() -> None:
-    assert draw(torch.full((1, 4), -torch.inf), [draw_key(0, 0)]).tolist() == [0]
+    assert draw(torch.full((1, 4), -torch.inf), [draw_key(0, 0)]) == [0]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from decodery.decoding.draw import draw, draw_key
+from decodery.decoding.draw import draw_key
 from decodery.decoding.mirostat import updated_mu
 from decodery.decoding.pipeline import process
+from decodery.kernels.vocabulary import draw
 from tests.decoding.rows import make_row
 
 CUT = -math.inf

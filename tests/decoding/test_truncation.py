@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from decodery.decoding.draw import draw, draw_key, stream_seed
+from decodery.decoding.draw import draw_key, stream_seed
 from decodery.decoding.pipeline import process
 from decodery.decoding.xtc import coin
+from decodery.kernels.vocabulary import draw
 from tests.decoding.rows import make_row
 from tests.decoding.tables import CUT, Case, check, logs
 
@@ -199,7 +200,7 @@ def test_xtc_is_applied_as_often_as_asked_and_by_stream() -> None:
 def test_the_coin_of_xtc_is_independent_of_the_draw() -> None:
     rows = [make_row([0], seed=i) for i in range(4000)]
     keys = [draw_key(stream_seed(row.seed, 0), len(row.tokens)) for row in rows]
-    drawn = draw(torch.zeros(4000, 4), keys).numpy()
+    drawn = np.array(draw(torch.zeros(4000, 4), keys))
     heads = np.array([coin(row) < 0.5 for row in rows])
     counts = [np.bincount(drawn[heads == side], minlength=4) for side in (False, True)]
     assert stats.chi2_contingency(counts).pvalue > 0.01

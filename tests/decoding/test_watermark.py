@@ -8,11 +8,12 @@ import pytest
 import torch
 from transformers import WatermarkDetector, WatermarkingConfig
 
-from decodery.decoding.draw import draw, draw_key
+from decodery.decoding.draw import draw_key
 from decodery.decoding.pipeline import process
 from decodery.decoding.watermark import detect
 from decodery.decoding.watermarking import Watermark
 from decodery.errors import ParameterError
+from decodery.kernels.vocabulary import draw
 from tests.decoding.rows import make_row
 
 VOCAB = 400

@@ -35,6 +35,7 @@ from decodery.decoding.rows import (
 from decodery.decoding.stopping import finish_of
 from decodery.decoding.strategy import BeamSearch
 from decodery.decoding.trace import BeamCandidate
+from decodery.kernels.vocabulary import log_softmax
 
 _UNMET = (
     "force_words: no beam holds all of them at its end; raise num_beams or max_tokens, or lift what bans them"
@@ -188,7 +189,7 @@ def _take_turn(searches: Sequence[_Search], turn: int, scores: Scores) -> None:
 def _logprobs(raw: Tensor, rows: Sequence[Row]) -> Tensor:
     """The log-probabilities by which beams are ranked. Guided ones are ranked by what guidance made of their
     log-probabilities, as transformers ranks them."""
-    logprobs = raw.log_softmax(-1)
+    logprobs = log_softmax(raw)
     led = [i for i, row in enumerate(rows) if row.params.guided]
     if led:
         logprobs[led] = raw[led]

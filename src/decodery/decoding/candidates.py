@@ -10,7 +10,7 @@ from torch import Tensor
 
 from decodery.decoding.draw import draw_key, stream_seed
 from decodery.decoding.rows import Row
-from decodery.kernels.vocabulary import gumbel_noise
+from decodery.kernels.vocabulary import gumbel_noise, leaders
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ def likeliest(logprobs: Tensor, totals: Sequence[float], count: int) -> list[Can
     `logprobs` is float32 `[beams, vocab]`, `totals` the sums of the beams so far. Of equal sums the earlier
     beam's comes first. A beam with NaN has no candidates.
     """
-    top = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
+    best, places = leaders(logprobs, min(count, logprobs.shape[-1]))
     found = [
         Candidate(beam, token, value, total + value)
         for beam, (total, values, tokens) in enumerate(
-            zip(totals, top.values.tolist(), top.indices.tolist(), strict=True)
+            zip(totals, best.tolist(), places.tolist(), strict=True)
         )
         for value, token in zip(values, tokens, strict=True)
         if value > -torch.inf

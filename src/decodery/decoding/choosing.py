@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from decodery.decoding.draw import draw, draw_key, stream_seed
+from decodery.decoding.draw import draw_key, stream_seed
 from decodery.decoding.rows import Row
+from decodery.kernels.vocabulary import copied, draw, largest
 
 
 def choose(processed: Tensor, rows: Sequence[Row], salts: Sequence[int] | None = None) -> list[int]:
@@ -18,19 +19,15 @@ def choose(processed: Tensor, rows: Sequence[Row], salts: Sequence[int] | None =
     """
     greedy = [i for i, row in enumerate(rows) if row.params.greedy]
     if len(greedy) == len(rows):
-        likeliest: list[int] = processed.argmax(-1).tolist()
-        return likeliest
+        return largest(processed)
     keys = [draw_key_of(row, salt) for row, salt in zip(rows, salts or [0] * len(rows), strict=True)]
     if not greedy:
-        drawn: list[int] = draw(processed, keys).tolist()
-        return drawn
-    tokens = [0] * len(rows)
-    some = [i for i, row in enumerate(rows) if not row.params.greedy]
-    for i, token in zip(greedy, processed[greedy].argmax(-1).tolist(), strict=True):
-        tokens[i] = token
-    for i, token in zip(some, draw(processed[some], [keys[i] for i in some]).tolist(), strict=True):
-        tokens[i] = token
-    return tokens
+        return draw(processed, keys)
+    drawn = [i for i, row in enumerate(rows) if not row.params.greedy]
+    likeliest = largest(copied(processed, greedy))
+    others = draw(copied(processed, drawn), [keys[i] for i in drawn])
+    chosen = dict(zip((*greedy, *drawn), (*likeliest, *others), strict=True))
+    return [chosen[i] for i in range(len(rows))]
 
 
 def draw_key_of(row: Row, salt: int = 0) -> tuple[int, int]:

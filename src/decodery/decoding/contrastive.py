@@ -29,6 +29,7 @@ from decodery.decoding.rows import (
 from decodery.decoding.stopping import finish_of
 from decodery.decoding.strategy import ContrastiveSearch
 from decodery.decoding.trace import Considered, Recorder, Weighed
+from decodery.kernels.vocabulary import leaders, log_softmax
 
 # Unit vectors `[tokens, width]`, one after the other; never changed in place.
 _History = tuple[Tensor, ...]
@@ -221,10 +222,10 @@ def _likeliest(
     i: int, step: _Step, processed: Tensor, logits: Tensor, recorder: Recorder | None
 ) -> _Candidates:
     row = step.row
-    top = processed.topk(_strategy(row).top_k)
+    best, places = leaders(processed[None], _strategy(row).top_k)
     # A NaN counts as the largest: then there are none.
-    count = int((top.values > -torch.inf).sum()) if top.values[0] > -torch.inf else 0
-    index = top.indices[:count]
+    count = int((best > -torch.inf).sum()) if best[0, 0] > -torch.inf else 0
+    index = places[0, :count]
     tokens = tuple(index.tolist())
     told: Sequence[TokenLogprobs] = ()
     if tokens and row.params.logprobs is not None:
@@ -232,4 +233,4 @@ def _likeliest(
     considered: Sequence[Considered] = ()
     if recorder is not None and row.explain:
         considered = [recorder.considered(i, processed, token) for token in tokens]
-    return _Candidates(tokens, processed.softmax(-1)[index], tuple(told), tuple(considered))
+    return _Candidates(tokens, log_softmax(processed[None])[0, index].exp(), tuple(told), tuple(considered))

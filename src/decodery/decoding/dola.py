@@ -16,6 +16,7 @@ from decodery.decoding.rows import Needs, Row, Scores
 from decodery.decoding.sampling import SamplingMethod
 from decodery.decoding.strategy import DoLa
 from decodery.errors import ParameterError
+from decodery.kernels.vocabulary import log_softmax
 
 # Tokens less likely than this share of the likeliest are left out (section 2.3).
 _RELATIVE_TOP = 0.1
@@ -75,8 +76,8 @@ def _contrasted(mature: Tensor, earlier: Tensor) -> Tensor:
 
     All are logits (section 2.3).
     """
-    logprobs = mature.log_softmax(-1)
-    bases = earlier.log_softmax(-1)
+    logprobs = log_softmax(mature[None])[0]
+    bases = log_softmax(earlier)
     base = bases[int(_divergences(logprobs, bases).argmax()) if len(bases) > 1 else 0]
     return logprobs - base
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
 from llguidance import LLExecutor, LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,16 +16,12 @@ from decodery.decoding.grammar_source import LIMITS, after_text, refusal, source
 from decodery.decoding.grammars import Grammar
 from decodery.decoding.rows import GrammarState, Row
 from decodery.errors import ParameterError
+from decodery.kernels.vocabulary import copied, copy_rows, keep_marked
 
 # A longer forced text is told in parts.
 _MOST_FORCED = 256
 
 Words = NDArray[np.int32]
-
-# For each byte of a mask what its bits, from the lowest, make of a logit at most: all, or nothing.
-_CAPS = np.where(
-    np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), np.inf, -np.inf
-).astype(np.float32)
 
 
 class Grammars:
@@ -258,15 +253,13 @@ def apply_grammar(logits: Tensor, rows: Sequence[Row]) -> None:
         if state.accepting:
             for token in rows[i].end_ids:
                 word[token // 32] |= np.left_shift(1, token % 32, dtype=np.int32)
-    # The smaller of a logit and +-inf: the same as filling by a mask, without a branch for each token. A byte
-    # of the mask stands for eight of them, which are looked up at once.
-    octets = _CAPS.take(words.view(np.uint8), axis=0).reshape(len(bound), -1)[:, : logits.shape[1]]
-    caps = torch.from_numpy(octets).to(logits.device)
     if len(bound) == len(rows):
-        torch.minimum(logits, caps, out=logits)
-    else:
-        places = torch.tensor([i for i, _ in bound], device=logits.device)
-        logits[places] = torch.minimum(logits[places], caps)
+        keep_marked(logits, words)
+        return
+    places = [i for i, _ in bound]
+    part = copied(logits, places)
+    keep_marked(part, words)
+    copy_rows(part, range(len(places)), logits, places)
 
 
 def _allowed(states: Sequence[GrammarState], vocab: int = 0) -> Words:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from decodery.decoding.rows import Row, Scores
+from decodery.kernels.vocabulary import copied, copy_rows, log_softmax
 
 
 def guided(
@@ -21,16 +22,14 @@ def guided(
     """
     if logits is None:
         whole = list(positions) == list(range(len(scores.logits)))
-        logits = (
-            scores.logits if whole else scores.logits[torch.tensor(positions, device=scores.logits.device)]
-        )
+        logits = scores.logits if whole else copied(scores.logits, positions)
     using = [i for i, row in enumerate(rows) if row.params.guided]
     if not using or scores.companion is None or scores.companion_at is None:
         return logits
     places = [scores.companion_at[positions[i]] for i in using]
-    companion = scores.companion[torch.tensor(places, device=logits.device)].log_softmax(-1)
-    own = logits[torch.tensor(using, device=logits.device)].log_softmax(-1)
+    companion = log_softmax(copied(scores.companion, places))
+    own = log_softmax(copied(logits, using))
     scale = torch.tensor([[rows[i].params.guidance_scale] for i in using], device=logits.device)
-    result = logits.clone()
-    result[torch.tensor(using, device=logits.device)] = companion + scale * (own - companion)
+    result = copied(logits, range(len(logits)))
+    copy_rows(companion + scale * (own - companion), range(len(using)), result, using)
     return result

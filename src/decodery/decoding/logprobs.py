@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from decodery.decoding.rows import TokenLogprobs
+from decodery.kernels.vocabulary import copied, count_above, leaders, log_normalizers
 
 
 def token_logprobs(logits: Tensor, tokens: Sequence[int], counts: Sequence[int]) -> list[TokenLogprobs]:
@@ -15,19 +16,20 @@ def token_logprobs(logits: Tensor, tokens: Sequence[int], counts: Sequence[int])
 
     `logits` is float32 `[rows, vocab]`, unprocessed. Rows do not influence each other.
     """
-    logprobs = logits.log_softmax(-1)
-    chosen = logprobs.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])
-    ranks = ((logprobs > chosen).sum(-1) + 1).tolist()
+    norms = log_normalizers(logits)
+    chosen = logits.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
+    above = count_above(logits, chosen)
     likeliest: list[tuple[tuple[int, float], ...]] = [()] * len(tokens)
     # Each count by itself: which of equal values come first depends on how many are asked for.
     for count in set(counts):
         rows = [i for i, c in enumerate(counts) if c == count]
-        top = logprobs[rows].topk(count, dim=-1)
-        for i, ids, values in zip(rows, top.indices.tolist(), top.values.tolist(), strict=True):
-            likeliest[i] = tuple(zip(ids, values, strict=True))
+        if count:
+            best, places = leaders(copied(logits, rows), count)
+            for i, ids, values in zip(rows, places.tolist(), best.tolist(), strict=True):
+                likeliest[i] = tuple((id_, value - norms[i]) for id_, value in zip(ids, values, strict=True))
     return [
-        TokenLogprobs(token, logprob, rank, best)
-        for token, logprob, rank, best in zip(tokens, chosen[:, 0].tolist(), ranks, likeliest, strict=True)
+        TokenLogprobs(token, value - norm, more + 1, best)
+        for token, value, norm, more, best in zip(tokens, chosen, norms, above, likeliest, strict=True)
     ]
 
 
@@ -35,4 +37,4 @@ def logprobs_at(
     logits: Tensor, positions: Sequence[int], tokens: Sequence[int], counts: Sequence[int]
 ) -> list[TokenLogprobs]:
     """`token_logprobs` of these positions of a step's unprocessed logits `[positions, vocab]`."""
-    return token_logprobs(logits[torch.tensor(positions, device=logits.device)], tokens, counts)
+    return token_logprobs(copied(logits, positions), tokens, counts)

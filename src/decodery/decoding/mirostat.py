@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decodery.decoding.rows import Row
 from decodery.decoding.truncation import cut_improbable
-from decodery.kernels.vocabulary import cut_below, kth_largest, leaders
+from decodery.kernels.vocabulary import copied, copy_rows, cut_below, kth_largest, leaders, log_softmax
 
 # How many of the likeliest tokens the exponent of Zipf's law is estimated from.
 _ESTIMATED_FROM = 100
@@ -28,10 +28,9 @@ def mirostat(logits: Tensor, rows: Sequence[Row]) -> None:
         if len(using) == len(rows):
             cut(logits, rows)
         elif using:
-            index = torch.tensor(using, device=logits.device)
-            part = logits.index_select(0, index)
+            part = copied(logits, using)
             cut(part, [rows[i] for i in using])
-            logits.index_copy_(0, index, part)
+            copy_rows(part, range(len(using)), logits, using)
 
 
 def updated_mu(row: Row, processed: Tensor, token: int) -> float:
@@ -53,11 +52,11 @@ def _first(logits: Tensor, rows: Sequence[Row]) -> None:
     vocab = logits.shape[-1]
     top, _ = leaders(logits, min(_ESTIMATED_FROM, vocab))
     counts = [_count(values, _mu(row), vocab) for values, row in zip(top.tolist(), rows, strict=True)]
-    cut_below(logits, kth_largest(logits, torch.tensor(counts, device=logits.device)))
+    cut_below(logits, kth_largest(logits, counts))
 
 
 def _second(logits: Tensor, rows: Sequence[Row]) -> None:
-    cut_improbable(logits, logits.log_softmax(-1), [-_mu(row) * math.log(2) for row in rows])
+    cut_improbable(logits, log_softmax(logits), [-_mu(row) * math.log(2) for row in rows])
 
 
 def _count(top: Sequence[float], mu: float, vocab: int) -> int:

@@ -19,6 +19,7 @@ from decodery.decoding.rows import Row
 from decodery.decoding.shortlist import Shortlist, shortlists
 from decodery.decoding.watermark import watermark
 from decodery.decoding.xtc import xtc
+from decodery.kernels.vocabulary import copied, copy_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,9 @@ def _custom(logits: Tensor, rows: Sequence[Row]) -> None:
     processors.custom(logits, rows)
     held = [i for i, row in enumerate(rows) if PROCESSORS["grammar"].wants(row)]
     if held:
-        own = logits[held]
+        own = copied(logits, held)
         apply_grammar(own, [rows[i] for i in held])
-        logits[held] = own
+        copy_rows(own, range(len(held)), logits, held)
 
 
 PROCESSORS: dict[str, Processor] = {
@@ -165,7 +166,7 @@ def process(logits: Tensor, rows: Sequence[Row], record: Record | None = None) -
     plans = [_plan(row) for row in rows]
     if not any(plans):
         return logits
-    result = logits.clone(memory_format=torch.contiguous_format)
+    result = copied(logits, range(len(logits)))
     members: dict[tuple[str, ...] | None, list[int]] = {}
     for i, row in enumerate(rows):
         members.setdefault(row.params.processor_order, []).append(i)
@@ -224,7 +225,6 @@ def _apply(
     if len(here) == len(places):
         apply(logits, [rows[i] for i in places])
     elif here:
-        index = torch.tensor(here, device=logits.device)
-        part = logits.index_select(0, index)
+        part = copied(logits, here)
         apply(part, [rows[places[j]] for j in here])
-        logits.index_copy_(0, index, part)
+        copy_rows(part, range(len(here)), logits, here)

@@ -18,7 +18,14 @@ from decodery.decoding.checks import COLDEST
 from decodery.decoding.params import GenerationParams
 from decodery.decoding.rows import Row
 from decodery.errors import CallbackError
-from decodery.kernels.vocabulary import entropy
+from decodery.kernels.vocabulary import (
+    copied,
+    divide,
+    entropy,
+    log_softmax,
+    penalise_frequency,
+    penalise_repetition,
+)
 
 
 def tokens_of(row: Row) -> NDArray[np.int64]:
@@ -52,13 +59,14 @@ def completes(phrase: Sequence[int], row: Row) -> bool:
 def encoder_repetition_penalty(logits: Tensor, rows: Sequence[Row]) -> None:
     """Make every token of the prompt likelier: the repetition penalty with the reciprocal."""
     seen = [tokens_of(row)[: row.prompt_length] for row in rows]
-    _divide(logits, seen, [1 / row.params.encoder_repetition_penalty for row in rows])
+    penalise_repetition(logits, seen, [1 / row.params.encoder_repetition_penalty for row in rows])
 
 
 def repetition_penalty(logits: Tensor, rows: Sequence[Row]) -> None:
     """Make every token seen less likely: divide its logit, or multiply a negative one (CTRL, Keskar et al.
     2019, section 4.1)."""
-    _divide(logits, [_seen(row) for row in rows], [row.params.repetition_penalty for row in rows])
+    seen = [_seen(row) for row in rows]
+    penalise_repetition(logits, seen, [row.params.repetition_penalty for row in rows])
 
 
 def _seen(row: Row) -> NDArray[np.int64]:
@@ -70,24 +78,15 @@ def _range_start(row: Row) -> int:
     return len(row.tokens) - row.params.penalty_range if row.params.penalty_range else 0
 
 
-def _divide(logits: Tensor, seen: Sequence[NDArray[np.int64]], penalties: Sequence[float]) -> None:
-    lengths = [len(tokens) for tokens in seen]
-    places = np.concatenate(seen) + np.repeat(np.arange(len(seen)) * logits.shape[-1], lengths)
-    index = torch.from_numpy(places).to(logits.device)
-    penalty = torch.from_numpy(np.repeat(np.array(penalties, dtype=np.float32), lengths)).to(logits.device)
-    values = logits.view(-1)[index]
-    # A token seen twice is written twice, with the same value.
-    logits.view(-1)[index] = torch.where(values < 0, values * penalty, values / penalty)
-
-
 def presence_and_frequency_penalty(logits: Tensor, rows: Sequence[Row]) -> None:
     """Subtract, from each generated token's logit, the presence penalty and its count times the frequency
     penalty (as the OpenAI API defines them)."""
-    for logit, row in zip(logits, rows, strict=True):
-        generated = tokens_of(row)[max(row.prompt_length, _range_start(row)) :]
-        seen, counts = np.unique(generated, return_counts=True)
-        penalty = row.params.presence_penalty + row.params.frequency_penalty * counts
-        logit[torch.from_numpy(seen).to(logits.device)] -= torch.from_numpy(penalty).to(logits)
+    penalise_frequency(
+        logits,
+        [tokens_of(row)[max(row.prompt_length, _range_start(row)) :] for row in rows],
+        [row.params.presence_penalty for row in rows],
+        [row.params.frequency_penalty for row in rows],
+    )
 
 
 def exponential_decay(logits: Tensor, rows: Sequence[Row]) -> None:
@@ -145,19 +144,18 @@ def temperature(logits: Tensor, rows: Sequence[Row]) -> None:
     With a range r it goes from temperature - r to temperature + r with the entropy, as a share of the largest
     possible one and to the power of the exponent (dynamic temperature).
     """
-    divisor = torch.tensor(
-        [[row.params.temperature] for row in rows], dtype=logits.dtype, device=logits.device
-    )
+    divisors = [row.params.temperature for row in rows]
     moving = [i for i, row in enumerate(rows) if row.params.dynatemp_range > 0]
     if moving:
-        index = torch.tensor(moving, device=logits.device)
-        divisor[index] = _dynamic(logits.index_select(0, index), [rows[i] for i in moving])
-    logits /= divisor
+        found = _dynamic(copied(logits, moving), [rows[i] for i in moving])[:, 0].tolist()
+        for i, divisor in zip(moving, found, strict=True):
+            divisors[i] = divisor
+    divide(logits, divisors)
 
 
 def _dynamic(logits: Tensor, rows: Sequence[Row]) -> Tensor:
     possible = (logits > -torch.inf).sum(-1, keepdim=True)
-    share = entropy(logits.log_softmax(-1)) / possible.log()
+    share = entropy(log_softmax(logits)) / possible.log()
     settings = [
         (row.params.temperature, row.params.dynatemp_range, row.params.dynatemp_exponent) for row in rows
     ]
@@ -170,7 +168,7 @@ def _dynamic(logits: Tensor, rows: Sequence[Row]) -> Tensor:
 
 def renormalize(logits: Tensor, rows: Sequence[Row]) -> None:
     """Make the logits log-probabilities."""
-    logits.copy_(logits.log_softmax(-1))
+    logits.copy_(log_softmax(logits))
 
 
 def _index(logit: Tensor, tokens: Sequence[int]) -> Tensor:

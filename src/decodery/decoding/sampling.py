@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,7 @@ from decodery.decoding.speculative import (
 )
 from decodery.decoding.stopping import finish_of
 from decodery.decoding.trace import Considered, Recorder
+from decodery.kernels.vocabulary import copied
 
 
 @dataclass(slots=True)
@@ -166,11 +168,12 @@ class SamplingMethod:
         recorder = Recorder(raw, rows) if any(row.explain for row in rows) else None
         processed = process(raw, rows, recorder)
         places = [index[_head(k, w)] for k, w in enumerate(walks)]
-        own = processed if places == list(range(len(rows))) else processed[places]
+        own = processed if places == list(range(len(rows))) else copied(processed, places)
         tokens = _chosen(walks, own)
-        possible = own[range(len(walks)), tokens] > -torch.inf
+        chosen = own.gather(-1, torch.tensor(tokens, device=own.device)[:, None])[:, 0]
+        possible = [value > -math.inf for value in chosen.tolist()]
         failures = []
-        for k, (walk, token, able) in enumerate(zip(walks, tokens, possible.tolist(), strict=True)):
+        for k, (walk, token, able) in enumerate(zip(walks, tokens, possible, strict=True)):
             if not able and walk.token is None:
                 walk.done = True
                 failures.append((walk.parent, why_impossible(raw[places[k]], walk.row)))
@@ -213,7 +216,7 @@ def _chosen(walks: Sequence[_Walk], processed: Tensor) -> list[int]:
     if not chosen:
         return choose(processed, [walk.row for walk in walks])
     others = [k for k in range(len(walks)) if k not in chosen]
-    chosen |= zip(others, choose(processed[others], [walks[k].row for k in others]), strict=True)
+    chosen |= zip(others, choose(copied(processed, others), [walks[k].row for k in others]), strict=True)
     return [chosen[k] for k in range(len(walks))]
 
 

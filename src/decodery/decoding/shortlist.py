@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from decodery.decoding.rows import Row
-from decodery.kernels.vocabulary import cut_below, leaders
+from decodery.kernels.vocabulary import copied, cut_below, keep_only, leaders
 
 # Selecting more tokens than these costs as much as it saves.
 _LARGEST = 512
@@ -27,7 +27,7 @@ class Shortlist:
     def write(self, logits: Tensor) -> None:
         """Make these rows of all logits `[rows, vocab]` what the shortlist says."""
         for place, values, tokens in zip(self.places, self.logits, self.tokens, strict=True):
-            logits[place].fill_(-torch.inf).scatter_(0, tokens, values)
+            keep_only(logits[place : place + 1], values[None], tokens[None])
 
 
 def shortlists(logits: Tensor, rows: Sequence[Row], places: Sequence[int]) -> list[Shortlist]:
@@ -45,7 +45,7 @@ def shortlists(logits: Tensor, rows: Sequence[Row], places: Sequence[int]) -> li
 
 
 def _shortlist(logits: Tensor, rows: Sequence[Row], places: list[int], width: int) -> Shortlist | None:
-    part = logits if len(places) == len(logits) else logits.index_select(0, _tensor(logits, places))
+    part = logits if len(places) == len(logits) else copied(logits, places)
     values, tokens = leaders(part, width)
     last = _tensor(logits, [rows[i].params.top_k - 1 for i in places])
     least = values.gather(-1, last[:, None])

@@ -34,7 +34,7 @@ from decodery.decoding.rows import (
 from decodery.decoding.stopping import finish_of
 from decodery.decoding.strategy import StochasticBeamSearch
 from decodery.decoding.trace import BeamCandidate
-from decodery.kernels.vocabulary import gumbel_noise
+from decodery.kernels.vocabulary import gumbel_noise, log_softmax
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class StochasticBeamMethod:
         """The next prefixes of each request, or its sequences."""
         raw = guided(scores, [runs[0].at(0) for runs in scores.runs], rows)
         # Children share their parent's probability only if theirs sum to 1.
-        logprobs = process(raw, rows).log_softmax(-1)
+        logprobs = log_softmax(process(raw, rows))
         races = [
             _race(list(members), rows, logprobs)
             for _, members in groupby(range(len(rows)), key=lambda i: rows[i].request)

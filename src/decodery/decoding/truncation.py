@@ -20,6 +20,8 @@ from decodery.kernels.vocabulary import (
     entropy,
     kth_largest,
     leaders,
+    log_softmax,
+    maxima,
     nucleus_border,
 )
 
@@ -27,46 +29,46 @@ from decodery.kernels.vocabulary import (
 def top_k(logits: Tensor, rows: Sequence[Row]) -> None:
     """Keep the k likeliest tokens (Fan et al. 2018)."""
     counts = [min(row.params.top_k, logits.shape[-1]) for row in rows]
-    cut_below(logits, kth_largest(logits, torch.tensor(counts, device=logits.device)))
+    cut_below(logits, kth_largest(logits, counts))
 
 
 def top_p(logits: Tensor, rows: Sequence[Row]) -> None:
     """Keep the fewest likeliest tokens whose probabilities reach p (Holtzman et al. 2019, section 3.1)."""
     mass = _column(logits, [row.params.top_p for row in rows])[:, 0]
-    cut_below(logits, nucleus_border(logits, logits.log_softmax(-1), mass))
+    cut_below(logits, nucleus_border(logits, log_softmax(logits), mass))
 
 
 def min_p(logits: Tensor, rows: Sequence[Row]) -> None:
     """Keep tokens whose probability is at least p times that of the likeliest (Nguyen et al. 2024)."""
     fraction = _column(logits, [row.params.min_p for row in rows])
-    cut_below(logits, logits.amax(-1, keepdim=True) + fraction.log())
+    cut_below(logits, maxima(logits) + fraction.log())
 
 
 def top_a(logits: Tensor, rows: Sequence[Row]) -> None:
     """Keep tokens whose probability is at least a times the square of the largest."""
     factor = _column(logits, [row.params.top_a for row in rows])
-    largest = logits.log_softmax(-1).amax(-1, keepdim=True)
-    cut_below(logits, logits.amax(-1, keepdim=True) + factor.log() + largest)
+    largest = maxima(log_softmax(logits))
+    cut_below(logits, maxima(logits) + factor.log() + largest)
 
 
 def typical_p(logits: Tensor, rows: Sequence[Row]) -> None:
     """Keep the fewest tokens, by closeness of their surprise to the entropy, whose probabilities reach p
     (Meister et al. 2022)."""
     mass = _column(logits, [row.params.typical_p for row in rows])[:, 0]
-    logprobs = logits.log_softmax(-1)
+    logprobs = log_softmax(logits)
     closeness = (logprobs + entropy(logprobs)).abs_().neg_()
     cut_where_below(logits, closeness, nucleus_border(closeness, logprobs, mass))
 
 
 def epsilon_cutoff(logits: Tensor, rows: Sequence[Row]) -> None:
     """Keep tokens of at least this probability (Hewitt et al. 2022)."""
-    cut_improbable(logits, logits.log_softmax(-1), [math.log(row.params.epsilon_cutoff) for row in rows])
+    cut_improbable(logits, log_softmax(logits), [math.log(row.params.epsilon_cutoff) for row in rows])
 
 
 def eta_cutoff(logits: Tensor, rows: Sequence[Row]) -> None:
     """Keep tokens whose probability is at least epsilon, or less than that where the entropy is high:
     min(epsilon, sqrt(epsilon) exp(-entropy)) (Hewitt et al. 2022)."""
-    logprobs = logits.log_softmax(-1)
+    logprobs = log_softmax(logits)
     epsilon = _column(logits, [row.params.eta_cutoff for row in rows]).log()
     _cut_improbable(logits, logprobs, torch.minimum(epsilon, epsilon / 2 - entropy(logprobs)))
 
@@ -86,7 +88,7 @@ def tfs(logits: Tensor, rows: Sequence[Row]) -> None:
     """Tail-free sampling (Bricken 2020): of the sorted probabilities, keep those before the point where the
     absolute second differences add up to more than the share z of all."""
     share = _column(logits, [row.params.tfs_z for row in rows])
-    cut_below(logits, _tail_border(logits, logits.log_softmax(-1), share))
+    cut_below(logits, _tail_border(logits, log_softmax(logits), share))
 
 
 def _tail_border(logits: Tensor, logprobs: Tensor, share: Tensor, looked: int = 64) -> Tensor:
@@ -122,8 +124,8 @@ def cut_improbable(logits: Tensor, logprobs: Tensor, least: Sequence[float]) -> 
 
 
 def _cut_improbable(logits: Tensor, logprobs: Tensor, least: Tensor) -> None:
-    below_largest = (least - logprobs.amax(-1, keepdim=True)).clamp_(max=0)
-    cut_below(logits, logits.amax(-1, keepdim=True) + below_largest)
+    below_largest = (least - maxima(logprobs)).clamp_(max=0)
+    cut_below(logits, maxima(logits) + below_largest)
 
 
 def _column(logits: Tensor, values: Sequence[float]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from decodery.decoding.draw import draw_key, stream_seed
 from decodery.decoding.rows import Row
+from decodery.kernels.vocabulary import log_softmax, maxima
 
 # Keeps the coin independent of the noise that draws the token.
 _SALT = 0x5BD1E9955BD1E995
@@ -23,7 +24,7 @@ def xtc(logits: Tensor, rows: Sequence[Row]) -> None:
     chosen = [i for i, row in enumerate(rows) if coin(row) < row.params.xtc_probability]
     if not chosen:
         return
-    largest = logits.log_softmax(-1).amax(-1).tolist()
+    largest = maxima(log_softmax(logits))[:, 0].tolist()
     for i in chosen:
         logit = logits[i]
         # In logits, the threshold is as far from the largest one as in log-probabilities.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from decodery.errors import ParameterError
 
-VERSION = 1
+VERSION = 2
 WORDS = 24
 PATH = Path(__file__).with_name("_native.so")
 SETS = ("portable", "avx2", "avx512")
@@ -33,6 +33,21 @@ class Kernel(IntEnum):
     WRITE_KV = 6
     ATTENTION = 7
     ANGLES = 8
+    LARGEST = 9
+    LEADERS = 10
+    LOG_SOFTMAX = 11
+    COUNT_ABOVE = 12
+    CUT_BELOW = 13
+    NUCLEUS = 14
+    DRAW = 15
+    NOISE = 16
+    MASK = 17
+    DIVIDE = 18
+    COPY = 19
+    SPREAD = 20
+    ENTROPY = 21
+    REPETITION = 22
+    FREQUENCY = 23
 
 
 def call_layout(words: str) -> struct.Struct:

@@ -1,161 +1,162 @@
-"""Kernels over the vocabulary, in torch."""
+"""Kernels over the vocabulary: what decoding does with rows of logits.
+
+Logits are float32 `[rows, vocab]`. A row's result never depends on the other rows. On a CPU the compiled
+kernels run where they are built, and otherwise torch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import ModuleType
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-# Odd constants of well-mixing 32-bit finalizers, as signed int32 (torch multiplies int32 modulo 2^32).
-_M1 = 0x7FEB352D
-_M2 = 0x846CA68B - 2**32
-_GOLDEN = 0x9E3779B1 - 2**32
+from decodery.kernels import vocabulary_native, vocabulary_reference
+from decodery.kernels.library import available
+
+
+def _for(tensor: Tensor) -> ModuleType:
+    native = tensor.device.type == "cpu" and available()
+    return vocabulary_native if native else vocabulary_reference
 
 
 def gumbel_noise(keys: Tensor, tokens: Tensor) -> Tensor:
     """Standard Gumbel noise as a pure function of key and token.
 
     `keys` is int32 `[n, 2]`, `tokens` int32 `[n]`; the result is float32 `[n]`. A counter-based hash gives 32
-    random bits u; -log(-log(1 - u)) is formed through log1p, so that its upper tail stays exact (Gumbel 1954;
-    the trick of adding it to log-probabilities is "Gumbel-max", Maddison et al. 2014).
+    random bits u, and -log(-log(1 - u)) is the noise (Gumbel 1954; the trick of adding it to
+    log-probabilities is "Gumbel-max", Maddison et al. 2014).
     """
-    x = _hashed(keys[:, 0], keys[:, 1], tokens)
-    uniform = x.to(torch.float64).add_(2147483648.5).mul_(2.0**-32).to(torch.float32)
-    return torch.log1p_(uniform.neg_()).neg_().log_().neg_()
+    noise: Tensor = _for(keys).gumbel_noise(keys, tokens)
+    return noise
 
 
-def contenders(logits: Tensor, key: Tensor) -> Tensor:
-    """The tokens that can have the largest sum of logit and Gumbel noise: all of them, and few others.
+def draw(logits: Tensor, keys: Sequence[tuple[int, int]]) -> list[int]:
+    """For each row the token of the largest sum of logit and noise, among those above -inf.
 
-    `logits` is float32 `[vocab]`, `key` int32 `[2]`; the result is int64, ascending. The noise of the
-    likeliest tokens gives a sum to beat, s. With u the random number of a token its noise is -log(-log(1 -
-    u)), at most -log(u); so it cannot win unless u <= exp(logit - s). That takes no logarithm for the others.
+    `keys[i]` keys the noise of row i. A row without any such token gives 0.
     """
-    best, places = leaders(logits[None], min(32, len(logits)))
-    noise = gumbel_noise(key.expand(best.shape[-1], 2), places[0].int())
-    # From the largest on, so that logits of any size leave the sums their accuracy.
-    below = logits - best[0, 0]
-    to_beat = (below[places[0]] + noise).max()
-    tokens = torch.arange(len(logits), dtype=torch.int32, device=logits.device)
-    uniform = _hashed(key[0], key[1], tokens).to(torch.float32).mul_(2.0**-32).add_(0.5)
-    # The margin covers the rounding of both sides.
-    able = uniform <= (below - to_beat).exp_().mul_(1.001).add_(1e-6)
-    able[places[0]] = True
-    return torch.nonzero(able).flatten()
+    tokens: list[int] = _for(logits).draw(logits, keys)
+    return tokens
 
 
-def _hashed(first: Tensor, second: Tensor, tokens: Tensor) -> Tensor:
-    """32 random bits, as int32, for each pair of keys and token; the shapes are broadcast."""
-    x = (tokens * _GOLDEN) ^ first
-    x = _mixed(x)
-    x ^= second
-    return _mixed(x)
-
-
-def _mixed(x: Tensor) -> Tensor:
-    x = x ^ (_shifted(x, 16))
-    x *= _M1
-    x ^= _shifted(x, 15)
-    x *= _M2
-    x ^= _shifted(x, 16)
-    return x
-
-
-def _shifted(x: Tensor, bits: int) -> Tensor:
-    # torch shifts int32 arithmetically; the mask makes it logical.
-    return (x >> bits).bitwise_and_((1 << (32 - bits)) - 1)
-
-
-# Tokens to a block when looking for the largest: only blocks with the largest maxima can hold them.
-_BLOCK = 64
+def largest(logits: Tensor) -> list[int]:
+    """The place of each row's largest logit, the first of equal ones; NaN is larger than any number."""
+    places: list[int] = _for(logits).largest(logits)
+    return places
 
 
 def leaders(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest values of each row in descending order, and their places.
+    """The `count` largest values of each row in descending order, and their places; count <= vocab.
 
-    `[rows, vocab]` gives float `[rows, count]` and int64 `[rows, count]`. Which of equal values are last in
-    is not specified, but depends on the row alone.
+    Gives float32 and int64 `[rows, count]`. Which of equal values are last in is not specified, but depends
+    on the row alone.
     """
-    rows, vocab = logits.shape
-    blocks = vocab // _BLOCK
-    if count * _BLOCK * 2 > vocab:
-        top = logits.topk(count, dim=-1)
-        return top.values, top.indices
-    # A block is a column of this view: the vectorised direction.
-    maxima = logits[:, : blocks * _BLOCK].view(rows, _BLOCK, blocks).amax(1)
-    chosen = maxima.topk(count, dim=-1, sorted=False).indices
-    offsets = torch.arange(_BLOCK, device=logits.device) * blocks
-    places = (chosen[:, :, None] + offsets).view(rows, -1)
-    if blocks * _BLOCK < vocab:
-        rest = torch.arange(blocks * _BLOCK, vocab, device=logits.device)
-        places = torch.cat([places, rest.expand(rows, -1)], -1)
-    top = logits.gather(-1, places).topk(count, dim=-1)
-    return top.values, places.gather(-1, top.indices)
+    found: tuple[Tensor, Tensor] = _for(logits).leaders(logits, count)
+    return found
 
 
-def kth_largest(logits: Tensor, counts: Tensor) -> Tensor:
-    """The `counts[i]`-th largest logit of row i: `[rows, vocab]` and int64 `[rows]` give `[rows, 1]`."""
-    top, _ = leaders(logits, int(counts.max()))
-    return top.gather(-1, counts[:, None] - 1)
+def maxima(logits: Tensor) -> Tensor:
+    """Each row's largest logit: `[rows, 1]`."""
+    return leaders(logits, 1)[0]
 
 
-def possible_tokens(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and token, int64 `[n]` each, of all logits above -inf, by row and then by token."""
-    rows, vocab = logits.shape
-    whole = vocab // _BLOCK * _BLOCK
-    blocks = logits[:, :whole].view(rows, whole // _BLOCK, _BLOCK)
-    row, block = torch.nonzero(blocks.amax(-1) > -torch.inf, as_tuple=True)
-    if 2 * len(row) >= rows * (whole // _BLOCK):
-        row, token = torch.nonzero(logits > -torch.inf, as_tuple=True)
-        return row, token
-    place, token = torch.nonzero(blocks[row, block] > -torch.inf, as_tuple=True)
-    row, token = row[place], block[place] * _BLOCK + token
-    if whole < vocab:
-        row_of_rest, rest = torch.nonzero(logits[:, whole:] > -torch.inf, as_tuple=True)
-        row, order = torch.cat([row, row_of_rest]).sort(stable=True)
-        token = torch.cat([token, rest + whole])[order]
-    return row, token
+def kth_largest(logits: Tensor, counts: Sequence[int]) -> Tensor:
+    """The `counts[i]`-th largest logit of row i: `[rows, 1]`."""
+    top, _ = leaders(logits, max(counts))
+    return top.gather(-1, torch.tensor(counts, device=logits.device)[:, None] - 1)
 
 
-def nucleus_border(scores: Tensor, logprobs: Tensor, mass: Tensor, looked: int = 64) -> Tensor:
+def log_softmax(logits: Tensor) -> Tensor:
+    """The rows' log-probabilities, in a new tensor."""
+    logprobs: Tensor = _for(logits).log_softmax(logits)
+    return logprobs
+
+
+def log_normalizers(logits: Tensor) -> list[float]:
+    """For each row the logarithm of the sum of its exponentials: what a logit is above its
+    log-probability."""
+    norms: list[float] = _for(logits).log_normalizers(logits)
+    return norms
+
+
+def entropy(logprobs: Tensor) -> Tensor:
+    """The entropy in nats of each row of log-probabilities: `[rows, 1]`."""
+    found: Tensor = _for(logprobs).entropy(logprobs)
+    return found
+
+
+def count_above(logits: Tensor, least: Sequence[float]) -> list[int]:
+    """How many logits of each row are above its `least`."""
+    counts: list[int] = _for(logits).count_above(logits, least)
+    return counts
+
+
+def nucleus_border(scores: Tensor, logprobs: Tensor, mass: Tensor) -> Tensor:
     """The score of the last of the fewest tokens, taken by descending score, whose probability reaches
     `mass`.
 
-    `scores` and `logprobs` are float32 `[rows, vocab]` (-inf allowed), `mass` float32 `[rows]`; the result is
-    `[rows, 1]`. Looks at `looked` tokens first, and at ever more only in rows that need it, so that a peaked
-    distribution is never sorted whole.
+    `scores` and `logprobs` are `[rows, vocab]` (-inf allowed), `mass` float32 `[rows]`; the result is
+    `[rows, 1]`.
     """
-    count = min(looked, scores.shape[-1])
-    top, places = leaders(scores, count)
-    reached = logprobs.gather(-1, places).exp().cumsum(-1) >= mass[:, None]
-    enough = reached[:, -1]
-    border = top.gather(-1, torch.where(enough, reached.int().argmax(-1), count - 1)[:, None])
-    if count < scores.shape[-1] and not bool(enough.all()):
-        more = torch.nonzero(~enough)[:, 0]
-        part = nucleus_border(
-            scores.index_select(0, more), logprobs.index_select(0, more), mass[more], looked * 8
-        )
-        border.index_copy_(0, more, part)
+    border: Tensor = _for(scores).nucleus_border(scores, logprobs, mass)
     return border
 
 
 def cut_below(logits: Tensor, least: Tensor) -> None:
-    """Set what is below its row's `least` to -inf, in place: float32 `[rows, vocab]` and `[rows, 1]`."""
-    under = torch.nextafter(least, least.new_tensor(-torch.inf))
-    # Where a boolean mask takes the slow path of torch, this runs as fast as memory does.
-    for row, floor in zip(logits, under[:, 0].tolist(), strict=True):
-        torch.threshold_(row, floor, -torch.inf)
+    """Set what is below its row's `least`, float32 `[rows, 1]`, to -inf, in place; NaN stays."""
+    _for(logits).cut_below(logits, least)
 
 
 def cut_where_below(logits: Tensor, scores: Tensor, least: Tensor) -> None:
-    """Set logits whose score is below their row's `least` to -inf, in place; both float32 `[rows, vocab]`."""
-    kept = torch.ge(scores, least, out=torch.empty_like(scores))
-    # 1 stays 0 and 0 becomes infinite.
-    logits -= kept.reciprocal_().sub_(1)
+    """Set logits whose score `[rows, vocab]` is below their row's `least` `[rows, 1]` to -inf, in place."""
+    _for(logits).cut_where_below(logits, scores, least)
 
 
-def entropy(logprobs: Tensor) -> Tensor:
-    """The entropy in nats of each row of log-probabilities: float32 `[rows, vocab]` gives `[rows, 1]`."""
-    # Finite, so that a probability of 0 contributes 0.
-    terms = logprobs.exp().mul_(logprobs.clamp(min=-1000.0))
-    # Row by row: one sum over several rows may add in another order.
-    return -torch.stack([row.sum() for row in terms])[:, None]
+def keep_marked(logits: Tensor, words: NDArray[np.int32]) -> None:
+    """Set what has no bit in `words` `[rows, vocab / 32 or more]` to -inf, in place."""
+    _for(logits).keep_marked(logits, words)
+
+
+def keep_only(logits: Tensor, values: Tensor, tokens: Tensor) -> None:
+    """Set all to -inf but for the `values` of `tokens`, in place; both `[rows, n]`, the tokens int64."""
+    _for(logits).keep_only(logits, values, tokens)
+
+
+def divide(logits: Tensor, divisors: Sequence[float]) -> None:
+    """Divide each row by its divisor, in place."""
+    _for(logits).divide(logits, divisors)
+
+
+def copied(logits: Tensor, rows: Sequence[int]) -> Tensor:
+    """These rows in a new tensor."""
+    copy = torch.empty(len(rows), logits.shape[1], device=logits.device)
+    copy_rows(logits, rows, copy, range(len(rows)))
+    return copy
+
+
+def copy_rows(source: Tensor, rows: Sequence[int], target: Tensor, places: Sequence[int]) -> None:
+    """Copy these rows of one tensor to these places of another `[..., vocab]`, in place."""
+    _for(source).copy_rows(source, rows, target, places)
+
+
+def penalise_repetition(
+    logits: Tensor, seen: Sequence[NDArray[np.int64]], penalties: Sequence[float]
+) -> None:
+    """Divide the logit of each token that a row has seen by the row's penalty, or multiply a negative one,
+    once, in place."""
+    _for(logits).penalise_repetition(logits, seen, penalties)
+
+
+def penalise_frequency(
+    logits: Tensor,
+    seen: Sequence[NDArray[np.int64]],
+    presence: Sequence[float],
+    frequency: Sequence[float],
+) -> None:
+    """Subtract from the logit of each token that a row has seen its presence penalty and its frequency
+    penalty times the token's count, in place."""
+    _for(logits).penalise_frequency(logits, seen, presence, frequency)

@@ -1,0 +1,255 @@
+// Kernels over rows of logits [rows, vocab]: what decoding does with them. A row is one chunk of work.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "abi.hpp"
+#include "functions.hpp"
+#include "noise.hpp"
+#include "penalties.hpp"
+#include "selection.hpp"
+
+namespace decodery {
+
+constexpr float kNever = -std::numeric_limits<float>::infinity();
+
+template <class S>
+struct Vocabulary {
+    using F = typename S::F;
+
+    static DECODERY_INLINE F load(const float* p, int64_t left, F otherwise) {
+        if (left >= 16) return S::load(p);
+        return S::pick((1u << left) - 1, S::load_some(p, static_cast<int>(left)), otherwise);
+    }
+
+    static DECODERY_INLINE void store(float* p, F value, int64_t left) {
+        if (left >= 16) S::store(p, value); else S::store_some(p, value, static_cast<int>(left));
+    }
+
+    // Calls each(k, left) for every 16 columns.
+    template <class Fn>
+    static DECODERY_INLINE void columns(int64_t vocab, Fn each) {
+        for (int64_t k = 0; k < vocab; k += 16) each(k, vocab - k);
+    }
+
+    // Calls each(row) for the rows of one chunk.
+    template <class Fn>
+    static DECODERY_INLINE void rows(int64_t count, int chunk, int chunks, Fn each) {
+        for (int64_t m = count * chunk / chunks; m < count * (chunk + 1) / chunks; m++) each(m);
+    }
+
+    static void largest(const LargestArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        rows(a.rows, chunk, chunks, [&](int64_t m) { a.places[m] = first_largest<S>(a.x + m * a.ldx, a.vocab); });
+    }
+
+    static void leaders(const LeadersArgs& a, Shared&, int chunk, int chunks, Worker& worker) {
+        Leaders<S> found(a.count, a.vocab, worker);
+        rows(a.rows, chunk, chunks, [&](int64_t m) {
+            found.find(a.x + m * a.ldx, a.vocab);
+            for (int64_t i = 0; i < a.count; i++) {
+                a.values[m * a.count + i] = found[i].value;
+                a.places[m * a.count + i] = found[i].place;
+            }
+        });
+    }
+
+    // The largest of a row, and the sum of the exponentials of what its elements are below it.
+    struct Norm { float largest; double sum; };
+
+    static Norm norm(const float* x, int64_t vocab) {
+        F best = S::set1(kNever);
+        columns(vocab, [&](int64_t k, int64_t left) { best = S::max(best, load(x + k, left, S::set1(kNever))); });
+        const float largest = S::reduce_max(best);
+        const F subtracted = S::set1(largest);
+        double sum = 0;
+        // Short sums in float32, and these in float64.
+        for (int64_t start = 0; start < vocab; start += 1024) {
+            F some[2] = {S::zero(), S::zero()};
+            const int64_t end = start + 1024 < vocab ? start + 1024 : vocab;
+            for (int64_t k = start; k < end; k += 16) {
+                const F term = exponential<S>(S::sub(load(x + k, end - k, S::set1(kNever)), subtracted));
+                some[k / 16 % 2] = S::add(some[k / 16 % 2], term);
+            }
+            sum += static_cast<double>(S::reduce_add(S::add(some[0], some[1])));
+        }
+        return {largest, sum};
+    }
+
+    static void log_softmax(const LogSoftmaxArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        rows(a.rows, chunk, chunks, [&](int64_t m) {
+            const float* x = a.x + m * a.ldx;
+            const Norm found = norm(x, a.vocab);
+            const double log = std::log(found.sum);
+            if (a.norms) a.norms[m] = static_cast<double>(found.largest) + log;
+            if (!a.out) return;
+            const F largest = S::set1(found.largest), sum = S::set1(static_cast<float>(log));
+            columns(a.vocab, [&](int64_t k, int64_t left) {
+                store(a.out + m * a.vocab + k, S::sub(S::sub(load(x + k, left, largest), largest), sum), left);
+            });
+        });
+    }
+
+    // NaN is above nothing.
+    static void count_above(const CountAboveArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        rows(a.rows, chunk, chunks, [&](int64_t m) {
+            const F least = S::set1(a.least[m]);
+            int64_t count = 0;
+            columns(a.vocab, [&](int64_t k, int64_t left) {
+                const F x = load(a.x + m * a.ldx + k, left, S::set1(kNever));
+                count += __builtin_popcount(S::above(x, least) & S::equal(x, x));
+            });
+            a.counts[m] = count;
+        });
+    }
+
+    // What is NaN stays.
+    static void cut_below(const CutBelowArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        rows(a.rows, chunk, chunks, [&](int64_t m) {
+            float* x = a.x + m * a.ldx;
+            const float* scores = a.scores + m * a.lds;
+            const F least = S::set1(a.least[m]), never = S::set1(kNever);
+            columns(a.vocab, [&](int64_t k, int64_t left) {
+                const F score = load(scores + k, left, least);
+                // Not above and not equal: below, as neither is NaN.
+                const uint32_t kept = S::above(score, least) | S::equal(score, least);
+                store(x + k, S::pick(kept, load(x + k, left, never), never), left);
+            });
+        });
+    }
+
+    static void nucleus(const NucleusArgs& a, Shared&, int chunk, int chunks, Worker& worker) {
+        rows(a.rows, chunk, chunks, [&](int64_t m) {
+            const float* scores = a.scores + m * a.lds;
+            const float* logprobs = a.logprobs + m * a.ldl;
+            for (int64_t count = 64;; count *= 8) {
+                const int64_t looked = count < a.vocab ? count : a.vocab;
+                Leaders<S> found(looked, a.vocab, worker);
+                found.find(scores, a.vocab);
+                int64_t i = 0;
+                const double wanted = static_cast<double>(a.mass[m]);
+                for (double mass = 0; i < looked && !(mass >= wanted); i++)
+                    mass += static_cast<double>(std::exp(logprobs[found[i].place]));
+                // Found within these, or there are no more: then the last one.
+                if (i < looked || looked == a.vocab) {
+                    a.border[m] = found[i > 0 ? i - 1 : 0].value;
+                    return;
+                }
+            }
+        });
+    }
+
+    static void draw(const DrawArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        rows(a.rows, chunk, chunks, [&](int64_t m) {
+            const float* x = a.x + m * a.ldx;
+            const F never = S::set1(kNever);
+            const Noise<S> noise(a.keys[2 * m], a.keys[2 * m + 1]);
+            float best = kNever;
+            int64_t place = 0;
+            columns(a.vocab, [&](int64_t k, int64_t left) {
+                const F logit = load(x + k, left, never);
+                const uint32_t possible = S::above(logit, never);
+                if (!possible) return;
+                const auto tokens = S::add_int(S::set1_int(static_cast<int32_t>(k)), S::iota());
+                const F sum = S::add(logit, noise.of(tokens));
+                uint32_t better = S::above(sum, S::set1(best)) & possible;
+                if (!better) return;
+                alignas(64) float sums[16];
+                S::store(sums, sum);
+                for (; better; better &= better - 1) {
+                    const int lane = __builtin_ctz(better);
+                    if (std::isnan(best) || sums[lane] <= best) continue;
+                    best = sums[lane];
+                    place = k + lane;
+                }
+            });
+            a.places[m] = place;
+        });
+    }
+
+    static void noise(const NoiseArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        const int64_t end = a.count * (chunk + 1) / chunks;
+        for (int64_t i = a.count * chunk / chunks; i < end; i += 16) {
+            alignas(64) int32_t first[16] = {}, second[16] = {}, tokens[16] = {};
+            const int64_t left = end - i < 16 ? end - i : 16;
+            for (int64_t j = 0; j < left; j++) {
+                first[j] = a.keys[2 * (i + j)];
+                second[j] = a.keys[2 * (i + j) + 1];
+                tokens[j] = a.tokens[i + j];
+            }
+            const Noise<S> each(S::load_int(first), S::load_int(second));
+            store(a.out + i, each.of(S::load_int(tokens)), left);
+        }
+    }
+
+    static void mask(const MaskArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        rows(a.rows, chunk, chunks, [&](int64_t m) {
+            float* x = a.x + m * a.ldx;
+            const uint32_t* words = a.words + m * a.ldw;
+            columns(a.vocab, [&](int64_t k, int64_t left) {
+                const uint32_t allowed = words[k / 32] >> (k % 32) & 0xffff;
+                if (allowed == 0xffff) return;
+                store(x + k, S::pick(allowed, load(x + k, left, S::zero()), S::set1(kNever)), left);
+            });
+        });
+    }
+
+    static void divide(const DivideArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        rows(a.rows, chunk, chunks, [&](int64_t m) {
+            float* x = a.x + m * a.ldx;
+            const F divisor = S::set1(a.divisors[m]);
+            columns(a.vocab, [&](int64_t k, int64_t left) {
+                store(x + k, S::div(load(x + k, left, S::zero()), divisor), left);
+            });
+        });
+    }
+
+    static void copy(const CopyArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        rows(a.rows, chunk, chunks, [&](int64_t m) {
+            const float* x = a.x + a.sources[m] * a.ldx;
+            std::memcpy(a.out + a.targets[m] * a.ldo, x, static_cast<size_t>(a.vocab) * sizeof(float));
+        });
+    }
+
+    static void spread(const SpreadArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        rows(a.rows, chunk, chunks, [&](int64_t m) {
+            float* x = a.x + m * a.ldx;
+            std::fill(x, x + a.vocab, kNever);
+            for (int64_t i = m * a.count; i < (m + 1) * a.count; i++) {
+                if (a.places[i] >= 0 && a.places[i] < a.vocab) x[a.places[i]] = a.values[i];
+            }
+        });
+    }
+
+    static void entropy(const EntropyArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        rows(a.rows, chunk, chunks, [&](int64_t m) {
+            const float* x = a.x + m * a.ldx;
+            double sum = 0;
+            for (int64_t start = 0; start < a.vocab; start += 1024) {
+                F some = S::zero();
+                const int64_t end = start + 1024 < a.vocab ? start + 1024 : a.vocab;
+                for (int64_t k = start; k < end; k += 16) {
+                    const F log = load(x + k, end - k, S::set1(kNever));
+                    // Finite, so that a probability of 0 contributes 0.
+                    some = S::fma(exponential<S>(log), S::max(S::set1(-1000.0f), log), some);
+                }
+                sum += static_cast<double>(S::reduce_add(some));
+            }
+            a.out[m] = static_cast<float>(-sum);
+        });
+    }
+};
+
+template <auto Run, class Args>
+void plan_rows(const int64_t* args, Plan& plan) {
+    const auto& a = *reinterpret_cast<const Args*>(args);
+    if (a.rows > 0 && a.vocab > 0) plan.add<Run>(a, std::min<int64_t>(a.rows, 64));
+}
+
+template <auto Run, class Args>
+void plan_list(const int64_t* args, Plan& plan) {
+    const auto& a = *reinterpret_cast<const Args*>(args);
+    if (a.count > 0) plan.add<Run>(a, a.count < 4096 ? 1 : 4 * plan.threads);
+}
+
+}  // namespace decodery
