@@ -99,7 +99,7 @@ struct AnglesArgs {
 
 // The kernels over the vocabulary take rows x [rows, vocab] with row stride ldx.
 
-// places [rows]: the first of each row's largest; NaN is larger than any number.
+// places [rows]: the first of each row's largest; -1 where that is -inf or NaN, which is larger than any number.
 struct LargestArgs { const float* x; int64_t ldx, rows, vocab; int64_t* places; };
 
 // values and places [rows, count]: each row's largest in order, of equal ones the first place first; count <= vocab.
@@ -122,13 +122,14 @@ struct NucleusArgs {
     const float* mass; float* border;
 };
 
-// places [rows]: the largest sum of x and the noise of keys [rows, 2], among what is above -inf; 0 where nothing is.
+// places [rows]: the largest sum of x and the noise of keys [rows, 2], among what is above -inf; -1 where nothing is or
+// something is NaN.
 struct DrawArgs { const float* x; int64_t ldx, rows, vocab; const int32_t* keys; int64_t* places; };
 
 // out [count]: the noise of keys [count, 2] and tokens [count].
 struct NoiseArgs { const int32_t* keys; const int32_t* tokens; int64_t count; float* out; };
 
-// Makes -inf of x where the bits of words [rows, ...] (row stride ldw) are 0.
+// Makes -inf of numbers in x where the bits of words [rows, ...] (row stride ldw) are 0.
 struct MaskArgs { float* x; int64_t ldx, rows, vocab; const uint32_t* words; int64_t ldw; };
 
 struct DivideArgs { float* x; int64_t ldx, rows, vocab; const float* divisors; };

@@ -40,7 +40,11 @@ struct Vocabulary {
     }
 
     static void largest(const LargestArgs& a, Shared&, int chunk, int chunks, Worker&) {
-        rows(a.rows, chunk, chunks, [&](int64_t m) { a.places[m] = first_largest<S>(a.x + m * a.ldx, a.vocab); });
+        rows(a.rows, chunk, chunks, [&](int64_t m) {
+            const float* x = a.x + m * a.ldx;
+            const int64_t place = first_largest<S>(x, a.vocab);
+            a.places[m] = x[place] > kNever ? place : -1;
+        });
     }
 
     static void leaders(const LeadersArgs& a, Shared&, int chunk, int chunks, Worker& worker) {
@@ -145,7 +149,7 @@ struct Vocabulary {
             const F never = S::set1(kNever);
             const Noise<S> noise(a.keys[2 * m], a.keys[2 * m + 1]);
             float best = kNever;
-            int64_t place = 0;
+            int64_t place = -1;
             columns(a.vocab, [&](int64_t k, int64_t left) {
                 const F logit = load(x + k, left, never);
                 const uint32_t possible = S::above(logit, never);
@@ -163,7 +167,7 @@ struct Vocabulary {
                     place = k + lane;
                 }
             });
-            a.places[m] = place;
+            a.places[m] = std::isnan(best) ? -1 : place;
         });
     }
 
@@ -189,7 +193,9 @@ struct Vocabulary {
             columns(a.vocab, [&](int64_t k, int64_t left) {
                 const uint32_t allowed = words[k / 32] >> (k % 32) & 0xffff;
                 if (allowed == 0xffff) return;
-                store(x + k, S::pick(allowed, load(x + k, left, S::zero()), S::set1(kNever)), left);
+                const F v = load(x + k, left, S::zero());
+                // What is NaN stays.
+                store(x + k, S::pick(allowed | ~S::equal(v, v), v, S::set1(kNever)), left);
             });
         });
     }

@@ -254,9 +254,10 @@ class LLM:
         if isinstance(strategy, BeamSearch) and strategy.force_words:
             limit = self.engine.limits.token_limit(len(beginning.prompt), asked)
             check_force_words(strategy, limit - len(beginning.prompt))
-        watch = start(
+        stop = asked.stop if isinstance(asked.stop, tuple) else (asked.stop,)
+        text_state = start(
             self.tokenizer,
-            asked.stop if isinstance(asked.stop, tuple) else (asked.stop,),
+            stop,
             stop_regex=asked.stop_regex,
             skip_special_tokens=asked.skip_special_tokens,
             include_stop=asked.include_stop,
@@ -266,7 +267,8 @@ class LLM:
         request = self.engine.add(
             beginning.prompt,
             asked,
-            watch,
+            # What cannot stop a row need not follow it.
+            text_state if stop or asked.stop_regex is not None else None,
             grammar=beginning.state,
             amateur=amateur,
             drafter=None if drafter is None else self._seconds.named("DraftModel's model", drafter),
@@ -275,7 +277,7 @@ class LLM:
         text = prompt if isinstance(prompt, str) else None
         output = RequestOutput(text, ids, [], self.engine.seed_of(request))
         end_ids = frozenset(asked.stop_token_ids) | (frozenset() if asked.ignore_eos else self.engine.end_ids)
-        self._collectors[request] = Collector(output, params, watch, end_ids, observer)
+        self._collectors[request] = Collector(output, params, text_state, end_ids, observer)
         return request
 
     def _beginning(self, params: GenerationParams, ids: list[int]) -> Healed:

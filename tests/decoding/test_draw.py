@@ -82,5 +82,5 @@ def test_streams_have_seeds_of_their_own_and_the_first_the_requests() -> None:
     assert not set(seeds[1:]) & {stream_seed(8, stream) for stream in range(100)}
 
 
-def test_a_row_without_any_token_draws_the_first() -> None:
-    assert draw(torch.full((1, 4), -torch.inf), [draw_key(0, 0)]) == [0]
+def test_a_row_without_any_token_draws_none() -> None:
+    assert draw(torch.full((1, 4), -torch.inf), [draw_key(0, 0)]) == [-1]

@@ -13,7 +13,7 @@ from decodery.kernels.vocabulary import copied, draw, largest
 
 def choose(processed: Tensor, rows: Sequence[Row], salts: Sequence[int] | None = None) -> list[int]:
     """The next token of each row, which stands for one stream: the likeliest for greedy rows, else a seeded
-    draw.
+    draw; -1 where no token is possible.
 
     `processed` is float32 `[rows, vocab]`. A draw with a salt is independent of the row's own.
     """

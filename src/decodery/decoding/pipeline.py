@@ -156,17 +156,20 @@ def rules_out(logits: Tensor, row: Row, token: int) -> bool:
     return bool(own[0, token] == -torch.inf)
 
 
-def process(logits: Tensor, rows: Sequence[Row], record: Record | None = None) -> Tensor:
+def process(
+    logits: Tensor, rows: Sequence[Row], record: Record | None = None, *, in_place: bool = False
+) -> Tensor:
     """The rows' logits after all that their parameters ask for.
 
-    `logits` is float32 `[rows, vocab]` and is left as it is; without any processor it is also the result.
+    `logits` is float32 `[rows, vocab]` and is left as it is, unless the result may take its place; without
+    any processor it is also the result.
     A row's result does not depend on the others. After each stage `record` is shown its name, the rows that
     it was applied to and all logits as they are then.
     """
     plans = [_plan(row) for row in rows]
     if not any(plans):
         return logits
-    result = copied(logits, range(len(logits)))
+    result = logits if in_place else copied(logits, range(len(logits)))
     members: dict[tuple[str, ...] | None, list[int]] = {}
     for i, row in enumerate(rows):
         members.setdefault(row.params.processor_order, []).append(i)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from torch import Tensor
@@ -84,7 +84,23 @@ class Row:
         if watch is not None and token not in self.end_ids:
             watch = watch.after(token)
         grammar = None if self.grammar is None else self.grammar.after(token)
-        return replace(self, tokens=tokens, watch=watch, grammar=grammar)
+        # Written out: `replace` takes four times as long.
+        return Row(
+            self.request,
+            self.params,
+            self.seed,
+            self.streams,
+            tokens,
+            self.prompt_length,
+            self.limit,
+            self.end_ids,
+            watch,
+            grammar,
+            self.mu,
+            self.state,
+            self.explain,
+            self.expired,
+        )
 
 
 @dataclass(frozen=True, slots=True)

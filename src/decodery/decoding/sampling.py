@@ -7,7 +7,6 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
 from decodery.decoding.choosing import choose
@@ -166,14 +165,14 @@ class SamplingMethod:
         rows = [walks[k].row for k in shared.values()]
         raw = self.logits(scores, [walks[k].position for k in shared.values()], rows)
         recorder = Recorder(raw, rows) if any(row.explain for row in rows) else None
-        processed = process(raw, rows, recorder)
+        processed = process(raw, rows, recorder, in_place=not any(_read_again(row) for row in rows))
         places = [index[_head(k, w)] for k, w in enumerate(walks)]
         own = processed if places == list(range(len(rows))) else copied(processed, places)
         tokens = _chosen(walks, own)
-        chosen = own.gather(-1, torch.tensor(tokens, device=own.device)[:, None])[:, 0]
-        possible = [value > -math.inf for value in chosen.tolist()]
         failures = []
-        for k, (walk, token, able) in enumerate(zip(walks, tokens, possible, strict=True)):
+        for k, (walk, token) in enumerate(zip(walks, tokens, strict=True)):
+            # A forced token may be ruled out.
+            able = token >= 0 if walk.token is None else bool(own[k, token] > -math.inf)
             if not able and walk.token is None:
                 walk.done = True
                 failures.append((walk.parent, why_impossible(raw[places[k]], walk.row)))
@@ -186,6 +185,14 @@ class SamplingMethod:
                 walk.row = replace(walk.row, mu=updated_mu(walk.row, own[k], token))
             walk.token = token
         return failures
+
+
+def _read_again(row: Row) -> bool:
+    """Whether the row's raw logits may be needed after it has chosen: to tell of them, or to judge once more
+    without a request whose own function failed."""
+    params = row.params
+    told = row.explain > 0 or params.logprobs is not None
+    return told or bool(params.logits_processors) or params.stop_when is not None
 
 
 def _head(k: int, walk: _Walk) -> int:

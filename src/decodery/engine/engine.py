@@ -140,6 +140,7 @@ class Engine:
         queued = {r.id for r in (*self._scheduler.running, *self._scheduler.waiting)}
         assert queued == set(self._requests), "a request is lost"
 
+    @torch.inference_mode()
     def step(self) -> list[Event]:
         """Run one step: propose, schedule, compute, judge, and carry out the verdicts."""
         if not self._requests:
@@ -160,8 +161,7 @@ class Engine:
         if not groups:
             return []
         scores = Scorer(self._runner, batch, states, drafted).scores(groups)
-        with torch.inference_mode():
-            verdicts = [judged(g, s) for g, s in zip(groups, scores, strict=True)]
+        verdicts = [judged(g, s) for g, s in zip(groups, scores, strict=True)]
         return [e for g, v in zip(groups, verdicts, strict=True) for e in self._carry_out(g, v)]
 
     def _keep_time(self) -> None:
@@ -315,7 +315,7 @@ class Engine:
                     seen = sum(len(part) for part in request.context)
                     # What was computed before a preemption is not taken again.
                     skip = max(seen - chunk.start, 0)
-                    request.context.append(states.final[base + skip : base + chunk.count])
+                    request.context.append(states.final[base + skip : base + chunk.count].clone())
             base += chunk.length
 
     def _score_prompt(self, chunk: Chunk, hidden: Tensor, base: int) -> None:

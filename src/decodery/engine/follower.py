@@ -71,7 +71,7 @@ class Follower:
             chosen, processed = draw([sequences[i].row for i in going], logits)
             unended = []
             for i, token, from_ in zip(going, chosen, processed, strict=True):
-                if not bool(from_[token] > -torch.inf):
+                if token < 0 or not bool(from_[token] > -torch.inf):
                     continue
                 sequences[i].row = sequences[i].row.after(token)
                 tokens[i].append(token)

@@ -107,10 +107,12 @@ class Scorer:
             for g in groups
         ]
         logits = self._runner.logits(self._states.final, [i for part in (*main, *follow) for i in part])
-        sizes = [len(part) for part in (*main, *follow)]
-        parts = torch.split(logits, sizes)
+        if len(groups) == 1 and not follow[0]:
+            yield self._scores(groups[0], main[0], logits, None)
+            return
+        parts = torch.split(logits, [len(part) for part in (*main, *follow)])
         for group, indices, own, companion in zip(groups, main, parts, parts[len(groups) :], strict=False):
-            yield self._scores(group, indices, own, companion)
+            yield self._scores(group, indices, own, companion if len(companion) else None)
 
     def _positions(self, chunk: Chunk) -> range:
         """Where in the batch the scored tokens of a chunk are: the last known one, if it runs, and the
@@ -118,14 +120,14 @@ class Scorer:
         base = self._base[id(chunk)]
         return range(base + max(chunk.count - 1, 0), base + chunk.length)
 
-    def _scores(self, group: Judged, indices: list[int], logits: Tensor, companion: Tensor) -> Scores:
+    def _scores(self, group: Judged, indices: list[int], logits: Tensor, companion: Tensor | None) -> Scores:
         needs = [branches[0].request.needs for branches in group.branches]
         hidden = self._states.final
         return Scores(
             logits=logits,
             runs=self._runs(group),
-            companion=companion if len(companion) else None,
-            companion_at=_companions(group) if len(companion) else None,
+            companion=companion,
+            companion_at=None if companion is None else _companions(group),
             hidden=hidden[torch.tensor(indices, device=hidden.device)]
             if any(n.hidden for n in needs)
             else None,

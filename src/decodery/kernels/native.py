@@ -43,7 +43,6 @@ class NativePlan:
     """
 
     tokens: int
-    slots: Tensor
     words: array[int]
     kept: list[object]
 
@@ -309,7 +308,7 @@ class Native:
         assert works <= most
         addresses = [part.buffer_info()[0] for part in (slots, tables, work)]
         words = array("q", [len(slots), *addresses, works, partials[0], window])
-        return NativePlan(len(slots), torch.frombuffer(slots, dtype=torch.int64), words, [tables, work])
+        return NativePlan(len(slots), words, [slots, tables, work])
 
     def write_kv(self, cache_k: Tensor, cache_v: Tensor, plan: NativePlan, k: Tensor, v: Tensor) -> None:
         """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches [pages, 16, Hkv, D], in place.

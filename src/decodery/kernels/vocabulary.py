@@ -37,14 +37,15 @@ def gumbel_noise(keys: Tensor, tokens: Tensor) -> Tensor:
 def draw(logits: Tensor, keys: Sequence[tuple[int, int]]) -> list[int]:
     """For each row the token of the largest sum of logit and noise, among those above -inf.
 
-    `keys[i]` keys the noise of row i. A row without any such token gives 0.
+    `keys[i]` keys the noise of row i. A row without any such token, or with NaN, gives -1.
     """
     tokens: list[int] = _for(logits).draw(logits, keys)
     return tokens
 
 
 def largest(logits: Tensor) -> list[int]:
-    """The place of each row's largest logit, the first of equal ones; NaN is larger than any number."""
+    """The place of each row's largest logit, the first of equal ones; -1 where nothing is above -inf or
+    something is NaN."""
     places: list[int] = _for(logits).largest(logits)
     return places
 
@@ -117,7 +118,7 @@ def cut_where_below(logits: Tensor, scores: Tensor, least: Tensor) -> None:
 
 
 def keep_marked(logits: Tensor, words: NDArray[np.int32]) -> None:
-    """Set what has no bit in `words` `[rows, vocab / 32 or more]` to -inf, in place."""
+    """Set what has no bit in `words` `[rows, vocab / 32 or more]` to -inf, in place; NaN stays."""
     _for(logits).keep_marked(logits, words)
 
 

@@ -28,7 +28,7 @@ def draw(logits: Tensor, keys: Sequence[tuple[int, int]]) -> list[int]:
     each = torch.tensor(keys, dtype=torch.int32, device=logits.device)
     counts = torch.count_nonzero(logits > -torch.inf, dim=-1).tolist()
     narrow = [i for i, count in enumerate(counts) if count <= _MANY]
-    chosen = logits.new_zeros(len(counts), dtype=torch.int64)
+    chosen = logits.new_full((len(counts),), -1, dtype=torch.int64)
     if narrow:
         own = logits if len(narrow) == len(counts) else logits[narrow]
         chosen[narrow] = _draw_among_few(own, each[narrow], [counts[i] for i in narrow])
@@ -38,8 +38,8 @@ def draw(logits: Tensor, keys: Sequence[tuple[int, int]]) -> list[int]:
             tokens = contenders(logits[i], each[i])
             noise = gumbel_noise(each[i].expand(len(tokens), 2), tokens.int())
             chosen[i] = tokens[(logits[i, tokens] + noise).argmax()]
-    drawn: list[int] = chosen.tolist()
-    return drawn
+    strange = logits.isnan().any(-1)
+    return torch.where(strange, -1, chosen).tolist()
 
 
 def _draw_among_few(logits: Tensor, keys: Tensor, counts: Sequence[int]) -> Tensor:
@@ -50,7 +50,7 @@ def _draw_among_few(logits: Tensor, keys: Tensor, counts: Sequence[int]) -> Tens
     start = 0
     for count in counts:
         end = start + count
-        chosen.append(tokens[start + perturbed[start:end].argmax()] if count else tokens.new_zeros(()))
+        chosen.append(tokens[start + perturbed[start:end].argmax()] if count else tokens.new_full((), -1))
         start = end
     return torch.stack(chosen)
 
@@ -175,8 +175,8 @@ def entropy(logprobs: Tensor) -> Tensor:
 
 
 def largest(logits: Tensor) -> list[int]:
-    places: list[int] = logits.argmax(-1).tolist()
-    return places
+    best, places = logits.max(-1)
+    return torch.where(best > -torch.inf, places, -1).tolist()
 
 
 def log_softmax(logits: Tensor) -> Tensor:
@@ -196,7 +196,8 @@ def count_above(logits: Tensor, least: Sequence[float]) -> list[int]:
 
 def keep_marked(logits: Tensor, words: NDArray[np.int32]) -> None:
     bits = np.unpackbits(words.view(np.uint8), axis=1, count=logits.shape[1], bitorder="little")
-    logits.masked_fill_(torch.from_numpy(bits).to(logits.device) == 0, -torch.inf)
+    banned = torch.from_numpy(bits).to(logits.device) == 0
+    logits.masked_fill_(banned & ~logits.isnan(), -torch.inf)
 
 
 def divide(logits: Tensor, divisors: Sequence[float]) -> None:
