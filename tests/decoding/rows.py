@@ -36,4 +36,5 @@ def make_row(
 
 def make_scores(logits: Tensor) -> Scores:
     """The scores of rows that ran nothing beyond their last known token: one position each."""
-    return Scores(logits, [(Run((), i),) for i in range(len(logits))])
+    # A judge may use them up.
+    return Scores(logits.clone(), [(Run((), i),) for i in range(len(logits))])
