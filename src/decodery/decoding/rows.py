@@ -168,11 +168,12 @@ class Run:
 class Scores:
     """The model's answer to a proposal.
 
-    `logits` is float32 `[positions, vocab]`, unprocessed; a judge may use it up, unless it raises `CallbackError`, which
-    has it judged again. `runs[i]` are row i's branches. `companion` are the logits of rows that have a companion (guidance), and `companion_at` maps a
-    position to its index there. `hidden` `[positions, width]`, `layers` and `assistant` (`[positions, vocab]`
-    each) are there when a row needs them, and mean something at its positions only. `context` maps a row
-    to the hidden states `[known tokens - 1, width]` before its last known token.
+    `logits` is float32 `[positions, vocab]`, unprocessed; a judge may use it up, unless it raises
+    `CallbackError`, which has it judged again. `runs[i]` are row i's branches. `companion` are the logits of
+    rows that have a companion (guidance), and `companion_at` maps a position to its index there. `hidden`
+    `[positions, width]`, `layers` and `assistant` (`[positions, vocab]` each) are there when a row needs
+    them, and mean something at its positions only. `context` maps a row to the hidden states
+    `[known tokens - 1, width]` before its last known token.
     """
 
     logits: Tensor
