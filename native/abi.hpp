@@ -13,14 +13,14 @@ namespace decodery {
 constexpr int kWords = 24;
 
 enum KernelId : int64_t {
-    kLinear, kPack, kEmbedding, kNorm, kRotary, kSwiglu, kWriteKv, kAttention, kAngles, kLargest, kLeaders,
+    kLinear, kPack, kEmbedding, kNorm, kRotary, kActivate, kWriteKv, kAttention, kAngles, kLargest, kLeaders,
     kLogSoftmax, kCountAbove, kCutBelow, kNucleus, kDraw, kNoise, kMask, kDivide, kCopy, kSpread, kEntropy, kRepetition,
-    kFrequency, kKernelCount
+    kFrequency, kLayerNorm, kKernelCount
 };
 
 // x [rows, ins] with row stride ldx times the packed weight [outs, ins] gives out [rows, outs] with row stride ldo;
 // then adds bias [outs] and residual [rows, outs], where given. gated: the weight has 2 * outs rows, packed so that
-// gate and up alternate, bias is [2 * outs], and out is silu(gate) * up.
+// gate and up alternate, bias is [2 * outs], and out is silu(gate) * up, or has the activation of number gated - 1.
 struct LinearArgs {
     const float* x; int64_t ldx, rows;
     const uint8_t* weight; int64_t outs, ins, format;
@@ -48,6 +48,14 @@ struct NormArgs {
     const float* x; int64_t ldx, rows, width;
     const float* weight; double eps;
     float* out;
+    const float* residual; int64_t ldr;  // Added at the end, where given.
+};
+
+struct LayerNormArgs {
+    const float* x; int64_t ldx, rows, width;
+    const float* weight; const float* bias; double eps;  // bias may be missing.
+    float* out;
+    const float* residual; int64_t ldr;
 };
 
 // x [rows, heads, dim] with row stride ldx; cosines and sines [rows, dim] as in Kernels.rotary.
@@ -57,7 +65,8 @@ struct RotaryArgs {
     float* out; int64_t ldo;
 };
 
-struct SwigluArgs { const float* x; int64_t ldx, rows, width; float* out; };
+// An activation of rows; gated: of the first half of rows of 2 * width, times their second half.
+struct ActivateArgs { const float* x; int64_t ldx, rows, width, activation, gated; float* out; };
 
 // What all the layers of one step share. It stands apart from the calls, so that a program can run again for
 // another step: where each token's key and value go, all page tables one after the other, the work of
@@ -71,7 +80,7 @@ struct AttentionStep {
 };
 
 // A page holds its keys as [kv_heads, dim, 16] and its values as [kv_heads, 16, dim]. type: 0 float32, 1 float16,
-// 2 bfloat16. k and v [rows, kv_heads, dim] have the row strides ldk and ldv.
+// 2 bfloat16, 3 int8, where each head's 16 keys (or values) are followed by their 16 scales in float32. k and v [rows, kv_heads, dim] have the row strides ldk and ldv.
 struct WriteKvArgs {
     const float* k; int64_t ldk; const float* v; int64_t ldv;
     const AttentionStep* step;
@@ -79,13 +88,15 @@ struct WriteKvArgs {
     int64_t kv_heads, dim, type;
 };
 
-// q [tokens, heads, dim] with row stride ldq.
+// q [tokens, heads, dim] with row stride ldq. bias [heads, columns], where given, is added to the scores: column
+// `zero` to those of the query's own key, the columns before it to those of earlier keys, the first to all still earlier.
 struct AttentionArgs {
     const float* q; int64_t ldq, heads, kv_heads, dim;
     const void* keys; const void* values; int64_t type;
     const AttentionStep* step;
     double scale;
     float* out;
+    const float* bias; int64_t columns, zero;
 };
 
 // Cosines and sines [rows, 2 * pairs] of positions times frequencies [pairs], times magnitude; the first half of the

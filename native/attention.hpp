@@ -24,10 +24,13 @@ struct Work {
     int32_t token, position, count, table, segment, segments, skipped, slot;
 };
 
-// How keys and values are stored.
+// How keys and values are stored. kScaled: as codes, a head's 16 keys (or values) of a page followed by their scales
+// in float32, which take kExtra codes of each.
 template <class S>
 struct Stored32 {
     using T = float;
+    static constexpr bool kScaled = false;
+    static constexpr int kExtra = 0;
     static DECODERY_INLINE typename S::F load(const T* p) { return S::load(p); }
     static float one(T x) { return x; }
     static T from(float x) { return std::isfinite(x) ? x : 0.0f; }
@@ -36,6 +39,8 @@ struct Stored32 {
 template <class S>
 struct StoredHalf {
     using T = uint16_t;
+    static constexpr bool kScaled = false;
+    static constexpr int kExtra = 0;
     static DECODERY_INLINE typename S::F load(const T* p) { return S::load_half(p); }
     static float one(T x) { return S::half(x); }
     static T from(float x) {
@@ -47,11 +52,35 @@ struct StoredHalf {
 template <class S>
 struct StoredBfloat {
     using T = uint16_t;
+    static constexpr bool kScaled = false;
+    static constexpr int kExtra = 0;
     static DECODERY_INLINE typename S::F load(const T* p) { return S::load_bfloat(p); }
     static float one(T x) { return Portable::bfloat(x); }
     static T from(float x) {
         const uint16_t bits = std::isfinite(x) ? Portable::to_bfloat(x) : uint16_t{0};
         return (bits & 0x7f80) == 0x7f80 ? static_cast<uint16_t>(bits - 1) : bits;
+    }
+};
+
+template <class S>
+struct StoredBytes {
+    using T = int8_t;
+    static constexpr bool kScaled = true;
+    static constexpr int kExtra = 4;
+    static constexpr float kLargest = 3e38f, kSmallest = 1e-30f;
+    static DECODERY_INLINE typename S::F load(const T* p) { return S::load_codes(p); }
+    static float one(T x) { return x; }
+    static float bounded(float x) {
+        return !std::isfinite(x) ? 0.0f : x > kLargest ? kLargest : x < -kLargest ? -kLargest : x;
+    }
+    static float largest(const float* x, int64_t dim) {
+        float top = 0.0f;
+        for (int64_t d = 0; d < dim; d++) top = std::fabs(bounded(x[d])) > top ? std::fabs(bounded(x[d])) : top;
+        return top < kSmallest ? 0.0f : top;
+    }
+    // Adding and taking away 1.5 * 2^23 rounds to a whole number, ties to even.
+    static T from(float x, float inverse) {
+        return static_cast<T>(bounded(x) * inverse + 12582912.0f - 12582912.0f);
     }
 };
 
@@ -73,7 +102,7 @@ struct Attention {
 
         const T* page(const void* cache, int64_t index) const {
             const int64_t number = a.step->tables[w.table + start / kPage + index];
-            return static_cast<const T*>(cache) + (number * a.kv_heads + head) * kPage * a.dim;
+            return static_cast<const T*>(cache) + (number * a.kv_heads + head) * kPage * (a.dim + C::kExtra);
         }
         int64_t place(int64_t row) const { return (w.token + row / group) * a.heads + head * group + row % group; }
     };
@@ -83,16 +112,24 @@ struct Attention {
         for (int64_t m = rows * chunk / chunks; m < rows * (chunk + 1) / chunks; m++) {
             const int64_t page = a.step->slots[m] / kPage, offset = a.step->slots[m] % kPage;
             for (int64_t h = 0; h < a.kv_heads; h++) {
-                const int64_t base = (page * a.kv_heads + h) * kPage * a.dim;
-                T* keys = static_cast<T*>(a.keys) + base + offset;
-                T* values = static_cast<T*>(a.values) + base + offset * a.dim;
-                const float* k = a.k + m * a.ldk + h * a.dim;
-                const float* v = a.v + m * a.ldv + h * a.dim;
-                for (int64_t d = 0; d < a.dim; d++) {
-                    keys[d * kPage] = C::from(k[d]);
-                    values[d] = C::from(v[d]);
-                }
+                const int64_t base = (page * a.kv_heads + h) * kPage * (a.dim + C::kExtra);
+                T* keys = static_cast<T*>(a.keys) + base;
+                T* values = static_cast<T*>(a.values) + base;
+                write_one(a.k + m * a.ldk + h * a.dim, a.dim, keys, offset, offset, kPage);
+                write_one(a.v + m * a.ldv + h * a.dim, a.dim, values, offset, offset * a.dim, 1);
             }
+        }
+    }
+
+    // A head's key or value into its page: element d at first + d * stride, the scale at its offset among the scales.
+    static DECODERY_INLINE void write_one(const float* x, int64_t dim, T* page, int64_t offset, int64_t first,
+                                          int64_t stride) {
+        if constexpr (C::kScaled) {
+            const float top = C::largest(x, dim), inverse = top > 0.0f ? 127.0f / top : 0.0f;
+            for (int64_t d = 0; d < dim; d++) page[first + d * stride] = C::from(x[d], inverse);
+            reinterpret_cast<float*>(page + kPage * dim)[offset] = top / 127.0f;
+        } else {
+            for (int64_t d = 0; d < dim; d++) page[first + d * stride] = C::from(x[d]);
         }
     }
 
@@ -161,13 +198,47 @@ struct Attention {
                 for (int n = 0; n < NP; n++) acc[r][n] = S::fma(x, k[n], acc[r][n]);
             }
         }
-        for (int r = 0; r < NR; r++)
-            for (int n = 0; n < NP; n++) S::store(p.scores + (row + r) * kSegment + (first + n) * kPage, acc[r][n]);
+        for (int n = 0; n < NP; n++) {
+            float* to = p.scores + row * kSegment + (first + n) * kPage;
+            for (int r = 0; r < NR; r++) S::store(to + r * kSegment, scaled(p, keys[n], acc[r][n]));
+        }
     }
 
-    // Scores become weights exp(score - largest); the largest and the weights' sum are kept for `combine`.
+    // Sixteen numbers, one for each key of a page, times the keys' (or values') scales.
+    static DECODERY_INLINE F scaled(const Piece& p, const T* page, F x) {
+        if constexpr (C::kScaled) return S::mul(x, S::load(reinterpret_cast<const float*>(page + kPage * p.a.dim)));
+        return x;
+    }
+
+    // Adds to a row's scores what its head has for keys so far before their query.
+    static void lean(const Piece& p, int64_t row, int64_t padded) {
+        const float* bias = p.a.bias + (p.head * p.group + row % p.group) * p.a.columns;
+        float* s = p.scores + row * kSegment;
+        const int64_t last = p.a.columns - 1;
+        int64_t column = p.start - p.w.position - row / p.group + p.a.zero;  // Of the segment's first key.
+        for (int64_t k = 0; k < padded; k += 16, column += 16) {
+            F added;
+            if (column >= 0 && column + 15 <= last) {
+                added = S::load(bias + column);
+            } else if (column + 15 <= 0) {
+                added = S::set1(bias[0]);
+            } else {
+                float each[16];
+                for (int64_t i = 0; i < 16; i++) {
+                    const int64_t c = column + i;
+                    each[i] = bias[c < 0 ? 0 : c > last ? last : c];
+                }
+                added = S::load(each);
+            }
+            S::store(s + k, S::add(S::load(s + k), added));
+        }
+    }
+
+    // Scores become weights exp(score - largest), times the values' scales; the largest and the sum of the unscaled
+    // weights are kept for `combine`.
     static void soften(const Piece& p, int64_t row, int64_t padded) {
         float* s = p.scores + row * kSegment;
+        if (p.a.bias) lean(p, row, padded);
         const int64_t position = p.w.position + row / p.group - p.start;  // Within the segment.
         for (int64_t k = position + 1; k < padded; k++) s[k] = -INFINITY;
         if (p.a.step->window > 0) {
@@ -180,8 +251,8 @@ struct Attention {
         const F base = S::set1(largest == -INFINITY ? 0.0f : largest);
         for (int64_t k = 0; k < padded; k += 16) {
             const F weight = exponential<S>(S::sub(S::load(s + k), base));
-            S::store(s + k, weight);
             sum = S::add(sum, weight);
+            S::store(s + k, C::kScaled ? scaled(p, p.page(p.a.values, k / kPage), weight) : weight);
         }
         const float total = S::reduce_add(sum);
         if (p.w.segments == 1) {
@@ -285,6 +356,7 @@ void with_stored(int64_t type, Fn fn) {
         case 0: fn(Stored32<S>{}); break;
         case 1: fn(StoredHalf<S>{}); break;
         case 2: fn(StoredBfloat<S>{}); break;
+        case 3: fn(StoredBytes<S>{}); break;
     }
 }
 

@@ -1,4 +1,4 @@
-// Kernels that take a row at a time: norm, rotary positions, the gate of an MLP.
+// Kernels that take a row at a time: norm, rotary positions, activations.
 #pragma once
 #include <cmath>
 
@@ -19,23 +19,62 @@ struct Rows {
         if (left >= 16) S::store(p, value); else S::store_some(p, value, static_cast<int>(left));
     }
 
+    // What a function adds to a sum over the sixteens of a row: in four sums, so that one addition need not wait
+    // for the other.
+    template <class Fn>
+    static DECODERY_INLINE float total(int64_t width, Fn function) {
+        F sums[4] = {S::zero(), S::zero(), S::zero(), S::zero()};
+        for (int64_t k = 0; k < width; k += 64)
+            for (int64_t j = 0; j < 4 && k + 16 * j < width; j++) sums[j] = function(k + 16 * j, sums[j]);
+        return S::reduce_add(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])));
+    }
+
+    template <class Args>
+    static DECODERY_INLINE void give(const Args& a, int64_t m, int64_t k, F value) {
+        const int64_t left = a.width - k;
+        if (a.residual) value = S::add(load(a.residual + m * a.ldr + k, left), value);
+        store(a.out + m * a.width + k, value, left);
+    }
+
     static void norm(const NormArgs& a, Shared&, int chunk, int chunks, Worker&) {
         for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
             const float* x = a.x + m * a.ldx;
-            // Four sums, so that one addition need not wait for the other.
-            F sums[4] = {S::zero(), S::zero(), S::zero(), S::zero()};
-            for (int64_t k = 0; k < a.width; k += 64) {
-                for (int64_t j = 0; j < 4 && k + 16 * j < a.width; j++) {
-                    const F v = load(x + k + 16 * j, a.width - k - 16 * j);
-                    sums[j] = S::fma(v, v, sums[j]);
-                }
-            }
-            const float total = S::reduce_add(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])));
-            const float mean = total / static_cast<float>(a.width);
+            const float mean = total(a.width, [&](int64_t k, F sum) {
+                const F v = load(x + k, a.width - k);
+                return S::fma(v, v, sum);
+            }) / static_cast<float>(a.width);
             const F factor = S::set1(1.0f / std::sqrt(mean + static_cast<float>(a.eps)));
             for (int64_t k = 0; k < a.width; k += 16) {
                 const F scaled = S::mul(load(x + k, a.width - k), factor);
-                store(a.out + m * a.width + k, S::mul(scaled, load(a.weight + k, a.width - k)), a.width - k);
+                give(a, m, k, S::mul(scaled, load(a.weight + k, a.width - k)));
+            }
+        }
+    }
+
+    static DECODERY_INLINE F deviation(const float* x, F mean, int64_t left) {
+        F found = S::sub(load(x, left), mean);
+        if (left >= 16) return found;
+        float kept[16];
+        S::store(kept, found);
+        return S::load_some(kept, static_cast<int>(left));  // Zeros beyond the end.
+    }
+
+    static void layer_norm(const LayerNormArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        const float width = static_cast<float>(a.width);
+        for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
+            const float* x = a.x + m * a.ldx;
+            const auto add = [&](int64_t k, F sum) { return S::add(sum, load(x + k, a.width - k)); };
+            const F mean = S::set1(total(a.width, add) / width);
+            const auto add_square = [&](int64_t k, F sum) {
+                const F d = deviation(x + k, mean, a.width - k);
+                return S::fma(d, d, sum);
+            };
+            const float variance = total(a.width, add_square) / width;
+            const F factor = S::set1(1.0f / std::sqrt(variance + static_cast<float>(a.eps)));
+            for (int64_t k = 0; k < a.width; k += 16) {
+                const int64_t left = a.width - k;
+                const F scaled = S::mul(S::sub(load(x + k, left), mean), factor), weight = load(a.weight + k, left);
+                give(a, m, k, a.bias ? S::fma(scaled, weight, load(a.bias + k, left)) : S::mul(scaled, weight));
             }
         }
     }
@@ -77,12 +116,14 @@ struct Rows {
         }
     }
 
-    static void gate(const SwigluArgs& a, Shared&, int chunk, int chunks, Worker&) {
+    static void activated(const ActivateArgs& a, Shared&, int chunk, int chunks, Worker&) {
         for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
             const float* x = a.x + m * a.ldx;
             for (int64_t k = 0; k < a.width; k += 16) {
                 const int64_t left = a.width - k;
-                store(a.out + m * a.width + k, swiglu<S>(load(x + k, left), load(x + a.width + k, left)), left);
+                F value = activate<S>(a.activation, load(x + k, left));
+                if (a.gated) value = S::mul(value, load(x + a.width + k, left));
+                store(a.out + m * a.width + k, value, left);
             }
         }
     }
@@ -110,9 +151,15 @@ void plan_angles(const int64_t* args, Plan& plan) {
 }
 
 template <class S>
-void plan_swiglu(const int64_t* args, Plan& plan) {
-    const auto& a = *reinterpret_cast<const SwigluArgs*>(args);
-    if (a.rows > 0) plan.add<Rows<S>::gate>(a, chunks_of_rows(a.rows, plan.threads));
+void plan_activate(const int64_t* args, Plan& plan) {
+    const auto& a = *reinterpret_cast<const ActivateArgs*>(args);
+    if (a.rows > 0) plan.add<Rows<S>::activated>(a, chunks_of_rows(a.rows, plan.threads));
+}
+
+template <class S>
+void plan_layer_norm(const int64_t* args, Plan& plan) {
+    const auto& a = *reinterpret_cast<const LayerNormArgs*>(args);
+    if (a.rows > 0) plan.add<Rows<S>::layer_norm>(a, chunks_of_rows(a.rows, plan.threads));
 }
 
 }  // namespace decodery

@@ -55,6 +55,9 @@ struct Avx512 {
         const I wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
         return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
     }
+    static F load_codes(const int8_t* p) {
+        return to_float(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+    }
     static F first_bfloat(B b) { return _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)); }
     static F second_bfloat(B b) {
         return _mm512_castsi512_ps(_mm512_and_si512(b, _mm512_set1_epi32(static_cast<int>(0xffff0000))));

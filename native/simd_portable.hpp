@@ -98,6 +98,7 @@ struct Portable {
     }
     static F load_half(const uint16_t* p) { return each([&](int i) { return half(p[i]); }); }
     static F load_bfloat(const uint16_t* p) { return each([&](int i) { return bfloat(p[i]); }); }
+    static F load_codes(const int8_t* p) { return each([&](int i) { return static_cast<float>(p[i]); }); }
     // 16 pairs of bfloat16: the first or the second of each.
     static F first_bfloat(B b) { return each([&](int i) { uint16_t h; std::memcpy(&h, b.v + 4 * i, 2); return bfloat(h); }); }
     static F second_bfloat(B b) { return each([&](int i) { uint16_t h; std::memcpy(&h, b.v + 4 * i + 2, 2); return bfloat(h); }); }

@@ -11,14 +11,15 @@ namespace decodery {
 template <class S>
 constexpr Table table_of() {
     using V = Vocabulary<S>;
-    return {{plan_linear<S>, plan_pack<S>, plan_embedding<S>, plan_norm<S>, plan_rotary<S>, plan_swiglu<S>,
+    return {{plan_linear<S>, plan_pack<S>, plan_embedding<S>, plan_norm<S>, plan_rotary<S>, plan_activate<S>,
              plan_write_kv<S>, plan_attention<S>, plan_angles<S>, plan_rows<V::largest, LargestArgs>,
              plan_rows<V::leaders, LeadersArgs>, plan_rows<V::log_softmax, LogSoftmaxArgs>,
              plan_rows<V::count_above, CountAboveArgs>, plan_rows<V::cut_below, CutBelowArgs>,
              plan_rows<V::nucleus, NucleusArgs>, plan_rows<V::draw, DrawArgs>, plan_list<V::noise, NoiseArgs>,
              plan_rows<V::mask, MaskArgs>, plan_rows<V::divide, DivideArgs>, plan_rows<V::copy, CopyArgs>,
              plan_rows<V::spread, SpreadArgs>, plan_rows<V::entropy, EntropyArgs>,
-             plan_rows<penalise_repetition, RepetitionArgs>, plan_rows<penalise_frequency, FrequencyArgs>}};
+             plan_rows<penalise_repetition, RepetitionArgs>, plan_rows<penalise_frequency, FrequencyArgs>,
+             plan_layer_norm<S>}};
 }
 
 }  // namespace decodery

@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 
 from decodery.kernels import PAGE_SIZE, reference
+from decodery.kernels.backend import Kernels
+from decodery.kernels.bias import RelativeBias
+from decodery.kernels.stored import restored, stored, stored_width
+
+REFERENCE: Kernels = reference
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ def random_sequence(
 
 
 def empty_cache(pages: int, shape: Shape, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    size = (pages, PAGE_SIZE, shape.kv_heads, shape.dim)
+    size = (pages, PAGE_SIZE, shape.kv_heads, stored_width(shape.dim, dtype))
     return torch.zeros(size, dtype=dtype), torch.zeros(size, dtype=dtype)
 
 
@@ -40,6 +45,8 @@ def run_step(
     tables: Sequence[Sequence[int]],
     ranges: Sequence[tuple[int, int]],
     sliding_window: int | None = None,
+    kernels: Kernels = REFERENCE,
+    bias: RelativeBias | None = None,
 ) -> list[Tensor]:
     """Writes and attends positions `start .. stop - 1` of each sequence in one step; a result for each."""
     starts, lengths = [start for start, _ in ranges], [stop - start for start, stop in ranges]
@@ -49,7 +56,7 @@ def run_step(
         )
         for part in range(3)
     )
-    plan = reference.plan_attention(
+    plan = kernels.plan_attention(
         tables,
         starts,
         lengths,
@@ -59,18 +66,32 @@ def run_step(
         device="cpu",
         sliding_window=sliding_window,
     )
-    reference.write_kv(*cache, plan, k, v)
-    out = reference.paged_attention(q, *cache, plan, 1 / math.sqrt(q.shape[-1]))
+    kernels.write_kv(*cache, plan, k, v)
+    out = kernels.paged_attention(q, *cache, plan, 1 / math.sqrt(q.shape[-1]), bias)
     return list(out.split(lengths))
 
 
+def as_kept(sequence: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """The sequence with the keys and values that a cache of `dtype` gives back."""
+    q, k, v = sequence
+    return q, restored(stored(k, dtype), q.dtype), restored(stored(v, dtype), q.dtype)
+
+
 def plain_attention(
-    sequence: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype, sliding_window: int | None = None
+    sequence: tuple[Tensor, Tensor, Tensor],
+    dtype: torch.dtype,
+    sliding_window: int | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """Causal attention of a whole sequence by its formula, in `dtype`: [length, heads * dim]."""
+    """Causal attention of a whole sequence by its formula, in `dtype`: [length, heads * dim].
+
+    `bias` [heads, length, length] is added to the scores.
+    """
     q, k, v = (part.to(dtype) for part in sequence)
     k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], 1) for part in (k, v))
     scores = torch.einsum("qhd,khd->hqk", q, k) / math.sqrt(q.shape[-1])
+    if bias is not None:
+        scores = scores + bias.to(dtype)
     distance = torch.arange(len(q))[:, None] - torch.arange(len(q))
     hidden = distance < 0
     if sliding_window is not None:

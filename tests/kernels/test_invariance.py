@@ -47,7 +47,8 @@ def test_a_row_of_the_other_kernels_does_not_depend_on_its_batch(dtype: torch.dt
     x = rows(width, dtype)
     weight = rows(width, dtype, 1)[0]
     assert_rows_stand_alone(lambda x: reference.rms_norm(x, weight, 1e-5), x, COUNTS)
-    assert_rows_stand_alone(reference.swiglu, x, COUNTS)
+    assert_rows_stand_alone(lambda x: reference.layer_norm(x, weight, weight, 1e-5), x, COUNTS)
+    assert_rows_stand_alone(reference.gated, x, COUNTS)
     angles = rows(width, torch.float32, 1)
     assert_rows_stand_alone(lambda x: reference.rotary(x[:, None], angles.cos(), angles.sin()), x, COUNTS)
 

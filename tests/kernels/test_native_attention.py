@@ -13,7 +13,7 @@ from torch import Tensor
 from decodery.kernels import reference
 from decodery.kernels.native import Native
 from tests.kernels.native import SETTINGS, built, running
-from tests.kernels.paged import Shape, empty_cache, plain_attention, random_sequence
+from tests.kernels.paged import Shape, as_kept, empty_cache, plain_attention, random_sequence, run_step
 from tests.kernels.rows import rows
 
 pytestmark = built
@@ -29,23 +29,7 @@ def step(
     ranges: Sequence[tuple[int, int]],
     window: int | None = None,
 ) -> list[Tensor]:
-    kernels = Native()
-    starts, lengths = [a for a, _ in ranges], [b - a for a, b in ranges]
-    q, k, v = (
-        torch.cat([s[part][a:b] for s, (a, b) in zip(sequences, ranges, strict=True)]) for part in range(3)
-    )
-    plan = kernels.plan_attention(
-        tables,
-        starts,
-        lengths,
-        heads=q.shape[1],
-        kv_heads=k.shape[1],
-        dtype=q.dtype,
-        device="cpu",
-        sliding_window=window,
-    )
-    kernels.write_kv(*cache, plan, k, v)
-    return list(kernels.paged_attention(q, *cache, plan, 1 / math.sqrt(q.shape[-1])).split(lengths))
+    return run_step(cache, sequences, tables, ranges, window, Native())
 
 
 SHAPES = [
@@ -56,7 +40,7 @@ SHAPES = [
     Shape(8, 2, 128),
     Shape(2, 1, 256),
 ]
-STORED = [torch.float32, torch.float16, torch.bfloat16]
+STORED = [torch.float32, torch.float16, torch.bfloat16, torch.int8]
 
 
 @pytest.mark.parametrize("stored", STORED)
@@ -65,10 +49,10 @@ STORED = [torch.float32, torch.float16, torch.bfloat16]
 def test_the_error_is_at_most_twice_the_reference_and_no_bit_depends_on_cuts_or_settings(
     stored: torch.dtype, shape: Shape, window: int | None
 ) -> None:
-    sequence = tuple(part.to(stored).float() for part in random_sequence(LENGTH, shape, 0, torch.float32))
-    assert len(sequence) == 3
-    exact = plain_attention(sequence, torch.float64, window)
-    limit = 2 * (plain_attention(sequence, torch.float32, window) - exact).abs().max() + 5e-7
+    sequence = random_sequence(LENGTH, shape, 0, torch.float32)
+    kept = as_kept(sequence, stored)
+    exact = plain_attention(kept, torch.float64, window)
+    limit = 2 * (plain_attention(kept, torch.float32, window) - exact).abs().max() + 5e-7
     whole = step(empty_cache(32, shape, stored), [sequence], [range(PAGES)], [(0, LENGTH)], window)[0]
     assert (whole - exact).abs().max() <= limit
     for index, setting in enumerate(SETTINGS):
@@ -124,9 +108,14 @@ def test_the_kernels_of_a_row_are_exact_and_alone(width: int) -> None:
     kernels = Native()
     x, weight = rows(width, torch.float32, 40), rows(width, torch.float32, 1, seed=1)[0]
     cos, sin = kernels.angles(torch.arange(40), torch.rand(width // 2), 1.0)
+    bias = rows(width, torch.float32, 1, seed=2)[0]
     functions = {
         "norm": (lambda k, x, c, s: k.rms_norm(x, weight.to(x.dtype), 1e-5)),
-        "gate": (lambda k, x, c, s: k.swiglu(x)),
+        "norm with residual": (lambda k, x, c, s: k.rms_norm(x, weight.to(x.dtype), 1e-5, x.flip(-1))),
+        "layer norm": (lambda k, x, c, s: k.layer_norm(x + 3, weight.to(x.dtype), bias.to(x.dtype), 1e-5)),
+        "layer norm with residual": (
+            lambda k, x, c, s: k.layer_norm(x, weight.to(x.dtype), None, 1e-5, x.flip(-1))
+        ),
         "rotary": (lambda k, x, c, s: k.rotary(x[:, None], c, s)[:, 0]),
     }
     for name, run in functions.items():
@@ -171,4 +160,4 @@ def test_a_replay_does_the_same_again_with_other_content() -> None:
 def test_what_a_replay_would_miss_is_not_captured() -> None:
     kernels = Native()
     x = rows(64, torch.float32, 3).T
-    assert kernels.capture(lambda: kernels.swiglu(x))[1] is None
+    assert kernels.capture(lambda: kernels.gated(x))[1] is None

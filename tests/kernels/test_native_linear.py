@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from decodery.kernels import reference
+from decodery.kernels.backend import Activation
 from decodery.kernels.blocks import KINDS, codes_from_blocks
 from decodery.kernels.native import Native
 from decodery.kernels.packed import PackedWeight, pack, quantise
@@ -106,15 +107,16 @@ def test_the_error_with_float_weights_is_at_most_twice_the_formula(form: str) ->
     assert (Native().linear(x, weight) - exact).abs().max() <= limit
 
 
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu"])
 @pytest.mark.parametrize("form", FORMS)
-def test_gated_is_swiglu_of_the_product(form: str) -> None:
+def test_gated_is_the_gated_product(form: str, activation: Activation) -> None:
     kernels = Native()
     matrix, bias = rows(80, torch.float32, 70, seed=1) / 40, rows(70, torch.float32, 1, seed=2)[0]
     x = rows(80, torch.float32, 11)
     both = kernels.linear(x, pack(quantise(matrix, form)), bias)
-    exact = reference.swiglu(both.double())
-    found = kernels.gated_linear(x, pack(quantise(matrix, form), gated=True), bias)
-    assert (found - exact).abs().max() <= 2 * (reference.swiglu(both) - exact).abs().max() + 1e-7
+    exact = reference.gated(both.double(), activation)
+    found = kernels.gated_linear(x, pack(quantise(matrix, form), gated=True), bias, activation)
+    assert (found - exact).abs().max() <= 2 * (reference.gated(both, activation) - exact).abs().max() + 1e-7
 
 
 @pytest.mark.parametrize(("form", "most"), [("int4", 0.08), ("int8", 0.006), ("bfloat16", 0.003)])

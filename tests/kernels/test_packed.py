@@ -84,9 +84,9 @@ def test_the_error_of_a_packed_gated_product_is_at_most_twice_that_of_the_formul
     found = reference.gated_linear(x, reference.pack_gated(weight), added)
     exact = reference.gated_linear(x.double(), weight.double(), None if added is None else added.double())
     if dtype == torch.bfloat16:
-        formula = reference.swiglu(reference.linear(x, weight, added))
+        formula = reference.gated(reference.linear(x, weight, added))
     else:
-        formula = reference.swiglu(term_by_term(x, weight, added))
+        formula = reference.gated(term_by_term(x, weight, added))
     assert found.dtype == dtype
     assert worst(found, exact) <= 2 * worst(formula, exact)
 

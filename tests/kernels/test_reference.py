@@ -36,6 +36,15 @@ def norm(x: Tensor, weight: Tensor) -> Tensor:
     return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
 
 
+def with_residual(x: Tensor, weight: Tensor, residual: Tensor) -> Tensor:
+    return norm(x, weight) + residual
+
+
+def centred(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    x = x - x.mean(-1, keepdim=True)
+    return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + bias
+
+
 def gate(x: Tensor) -> Tensor:
     first, second = x.chunk(2, -1)
     return first * first.sigmoid() * second
@@ -48,6 +57,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 X, ANGLES = randn(5, 3, 34), randn(5, 3, 17, seed=1) * 100
 Q, K, V = randn(2, 37, 6, 20), randn(2, 37, 3, 20, seed=1), randn(2, 37, 3, 20, seed=2)
+NORMED = (X, randn(34), randn(5, 3, 34, seed=2))
 HEADS = randn(5, 3, 7, 34)
 
 # What is computed, and its formula; both get the arguments, the formula in float64 and in float32.
@@ -59,8 +69,15 @@ CASES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], tuple[Tenso
     ),
     "rms_norm": (lambda x, w: KERNELS.rms_norm(x, w, 1e-5), norm, (X, randn(34))),
     "rotary": (lambda x, a: KERNELS.rotary(x, *turned(a)), rotate, (HEADS, ANGLES)),
-    "swiglu": (KERNELS.swiglu, gate, (X * 5,)),
-    "swiglu of large gates": (KERNELS.swiglu, gate, (X * 100,)),
+    "rms_norm with residual": (lambda x, w, r: KERNELS.rms_norm(x, w, 1e-5, r), with_residual, NORMED),
+    "layer_norm": (lambda x, w, b: KERNELS.layer_norm(x, w, b, 1e-5), centred, (X, randn(34), randn(34))),
+    "layer_norm with residual": (
+        lambda x, w, r: KERNELS.layer_norm(x, w, None, 1e-5, r),
+        lambda x, w, r: centred(x, w, 0 * w) + r,
+        NORMED,
+    ),
+    "gated": (KERNELS.gated, gate, (X * 5,)),
+    "gated by large gates": (KERNELS.gated, gate, (X * 100,)),
     "attention": (lambda q, k, v: KERNELS.attention(q, k, v, None, 1 / math.sqrt(20)), attend, (Q, K, V)),
 }
 
@@ -99,7 +116,7 @@ def test_a_mask_is_added_to_the_scores() -> None:
     torch.testing.assert_close(KERNELS.attention(Q, K, V, mask, 0.3), expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["linear", "rms_norm", "rotary", "swiglu", "attention"])
+@pytest.mark.parametrize("name", ["linear", "rms_norm", "layer_norm", "rotary", "gated", "attention"])
 def test_gradients_are_those_of_the_formula(name: str) -> None:
     kernel, formula, arguments = CASES[name]
     found, expected = gradients(kernel, arguments), gradients(formula, arguments)

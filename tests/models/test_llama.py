@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from decodery.kernels import reference
+from decodery.kernels.bias import RelativeBias
 from decodery.models.layers.attention import DenseAttend, PagedAttend, PagedCache
 from decodery.models.llama import Llama
 from decodery.models.registry import load_model
@@ -200,11 +201,12 @@ def test_padding_is_seen_by_no_one() -> None:
 
 def test_a_bias_is_added_to_the_scores() -> None:
     q, k, v = torch.randn(3, 2, 7, 4, 8, generator=torch.Generator().manual_seed(0))
-    bias = torch.randn(1, 4, 7, 7, generator=torch.Generator().manual_seed(1))
-    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(8) + bias
+    table = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    distances = (torch.arange(7)[:, None] - torch.arange(7)).clamp(0, 2)
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(8) + table[:, 2 - distances]
     hidden = torch.ones(7, 7, dtype=torch.bool).triu(1)
     expected = torch.einsum("bhqk,bkhd->bqhd", scores.masked_fill(hidden, -math.inf).softmax(-1), v)
-    found = DenseAttend(reference)(0, q, k, v, bias)
+    found = DenseAttend(reference)(0, q, k, v, RelativeBias(table, 2))
     torch.testing.assert_close(found, expected.flatten(2), atol=1e-5, rtol=1e-5)
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
+from decodery.kernels.bias import RelativeBias
+
 Result = TypeVar("Result")
+Activation: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu"]
+"""x times the logistic function of x, x times the normal distribution's mass below x (Hendrycks and Gimpel,
+2016), its form with tanh, and the positive part of x."""
 Weight: TypeAlias = Any
 """A matrix as a backend multiplies by it: a plain tensor, or what that backend's `pack` made of one."""
 
@@ -33,7 +38,7 @@ class Kernels(Protocol):
         """The number of rows that a token batch is padded to a multiple of."""
 
     def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """The dtype in which keys and values are kept for activations of `dtype`."""
+        """The dtype that keys and values are kept in for activations of `dtype`, if none is asked for."""
 
     def capture(self, run: Callable[[], Result]) -> tuple[Result, Callable[[], None] | None]:
         """Run, and return what does the same again on the same tensors, to the same results, if anything can.
@@ -55,8 +60,10 @@ class Kernels(Protocol):
     def pack(self, weight: Any) -> Weight:
         """A weight, a tensor or `Codes`, in the form that is fastest here, for inference only."""
 
-    def gated_linear(self, x: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:
-        """`swiglu(linear(x, weight, bias))`: weight [2 * width, in] or what `pack_gated` made of one."""
+    def gated_linear(
+        self, x: Tensor, weight: Weight, bias: Tensor | None = None, activation: Activation = "silu"
+    ) -> Tensor:
+        """`gated(linear(x, weight, bias))`: weight [2 * width, in] or what `pack_gated` made of one."""
 
     def pack_gated(self, weight: Any) -> Weight:
         """A weight for `gated_linear` in the form that is fastest here, for inference only."""
@@ -67,8 +74,18 @@ class Kernels(Protocol):
     def pack_embedding(self, weight: Any) -> Weight:
         """A weight for both `embedding` and `linear`, for inference only."""
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension."""
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
+        """`x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension."""
+
+    def layer_norm(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        eps: float,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """`(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias + residual` over the last dimension."""
 
     def angles(self, positions: Tensor, frequencies: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
         """Cosines and sines [..., 2 * pairs] for `rotary`, of positions [...] times frequencies [pairs]."""
@@ -76,8 +93,11 @@ class Kernels(Protocol):
     def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotates x [..., heads, dim] by angles: cos and sin [..., dim], the first half of sin negated."""
 
-    def swiglu(self, gate_up: Tensor) -> Tensor:
-        """`silu(gate) * up` of [..., 2 * width], the gate first: [..., width]."""
+    def activation(self, x: Tensor, name: Activation) -> Tensor:
+        """The activation of each element of x [...]."""
+
+    def gated(self, gate_up: Tensor, activation: Activation = "silu") -> Tensor:
+        """`activation(gate) * up` of [..., 2 * width], the gate first: [..., width]."""
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
         """Attention over whole sequences: q [B, S, H, D], k and v [B, T, Hkv, D], out [B, S, H * D]."""
@@ -99,8 +119,20 @@ class Kernels(Protocol):
     def write_kv(self, cache_k: Tensor, cache_v: Tensor, plan: Any, k: Tensor, v: Tensor) -> None:
         """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches.
 
-        The caches are [pages, 16, Hkv, D]; in which order a page holds its numbers is the backend's matter.
+        The caches are [pages, 16, Hkv, `stored_width(D, dtype)`] in float32, float16, bfloat16 or int8; in
+        which order a page holds its numbers is the backend's matter.
         """
 
-    def paged_attention(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: Any, scale: float) -> Tensor:
-        """Attention of ragged queries [tokens, H, D] over the plan's pages of the caches: [tokens, H * D]."""
+    def paged_attention(
+        self,
+        q: Tensor,
+        cache_k: Tensor,
+        cache_v: Tensor,
+        plan: Any,
+        scale: float,
+        bias: RelativeBias | None = None,
+    ) -> Tensor:
+        """Attention of ragged queries [tokens, H, D] over the plan's pages of the caches: [tokens, H * D].
+
+        `bias` is added to the scaled scores.
+        """

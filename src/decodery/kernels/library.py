@@ -29,7 +29,7 @@ class Kernel(IntEnum):
     EMBEDDING = 2
     NORM = 3
     ROTARY = 4
-    SWIGLU = 5
+    ACTIVATE = 5
     WRITE_KV = 6
     ATTENTION = 7
     ANGLES = 8
@@ -48,6 +48,7 @@ class Kernel(IntEnum):
     ENTROPY = 21
     REPETITION = 22
     FREQUENCY = 23
+    LAYER_NORM = 24
 
 
 def call_layout(words: str) -> struct.Struct:

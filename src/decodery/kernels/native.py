@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from decodery.kernels import reference
+from decodery.kernels.backend import Activation
+from decodery.kernels.bias import RelativeBias
 from decodery.kernels.blocks import KINDS
 from decodery.kernels.library import Kernel, call_layout, library
 from decodery.kernels.packed import Codes, PackedWeight, quantise
@@ -24,14 +26,16 @@ from decodery.kernels.tape import Tape
 
 Result = TypeVar("Result")
 
-_STORED = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+_STORED = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.int8: 3}
+_ACTIVATIONS: dict[Activation, int] = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 _LINEAR = call_layout("q" * 13)
 _EMBEDDING = call_layout("q" * 7)
-_NORM = call_layout("qqqqqdq")
+_NORM = call_layout("qqqqqdqqq")
+_LAYER_NORM = call_layout("qqqqqqdqqq")
 _ROTARY = call_layout("q" * 9)
-_SWIGLU = call_layout("q" * 5)
+_ACTIVATE = call_layout("q" * 7)
 _WRITE_KV = call_layout("q" * 10)
-_ATTENTION = call_layout("q" * 9 + "dq")
+_ATTENTION = call_layout("q" * 9 + "dqqqq")
 _ANGLES = call_layout("qqqqdqq")
 
 
@@ -144,14 +148,26 @@ class Native:
         assert not packed.gated
         return self._product(x, packed, packed.rows, bias, residual)
 
-    def gated_linear(self, x: Tensor, weight: Tensor | PackedWeight, bias: Tensor | None = None) -> Tensor:
-        """`swiglu(linear(x, weight, bias))`, the weight packed by `pack_gated`."""
+    def gated_linear(
+        self,
+        x: Tensor,
+        weight: Tensor | PackedWeight,
+        bias: Tensor | None = None,
+        activation: Activation = "silu",
+    ) -> Tensor:
+        """`gated(linear(x, weight, bias))`, the weight packed by `pack_gated`."""
         packed = self.pack_gated(weight) if isinstance(weight, Tensor) else weight
         assert packed.gated
-        return self._product(x, packed, packed.rows // 2, bias, None)
+        return self._product(x, packed, packed.rows // 2, bias, None, 1 + _ACTIVATIONS[activation])
 
     def _product(
-        self, x: Tensor, weight: PackedWeight, outs: int, bias: Tensor | None, residual: Tensor | None
+        self,
+        x: Tensor,
+        weight: PackedWeight,
+        outs: int,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        gate: int = 0,
     ) -> Tensor:
         assert x.shape[-1] == weight.columns
         flat = self._rows(x)
@@ -173,7 +189,7 @@ class Native:
             0 if added is None else added.stride(0),
             out.data_ptr(),
             outs,
-            weight.gated,
+            gate,
         )
         return out
 
@@ -197,9 +213,10 @@ class Native:
         )
         return out
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension."""
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
+        """`x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension."""
         flat, scale = self._rows(x), self._rows(weight[None])
+        added = None if residual is None else self._rows(residual)
         out = self._empty(*x.shape)
         self._run(
             _NORM,
@@ -211,6 +228,37 @@ class Native:
             scale.data_ptr(),
             eps,
             out.data_ptr(),
+            0 if added is None else added.data_ptr(),
+            0 if added is None else added.stride(0),
+        )
+        return out
+
+    def layer_norm(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        eps: float,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """`(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias + residual` over the last dimension."""
+        flat, scale = self._rows(x), self._rows(weight[None])
+        offset = None if bias is None else self._rows(bias[None])
+        added = None if residual is None else self._rows(residual)
+        out = self._empty(*x.shape)
+        self._run(
+            _LAYER_NORM,
+            Kernel.LAYER_NORM,
+            flat.data_ptr(),
+            flat.stride(0),
+            len(flat),
+            x.shape[-1],
+            scale.data_ptr(),
+            0 if offset is None else offset.data_ptr(),
+            eps,
+            out.data_ptr(),
+            0 if added is None else added.data_ptr(),
+            0 if added is None else added.stride(0),
         )
         return out
 
@@ -256,13 +304,33 @@ class Native:
         )
         return out
 
-    def swiglu(self, gate_up: Tensor) -> Tensor:
-        """`silu(gate) * up` of [..., 2 * width], the gate first: [..., width]."""
+    def activation(self, x: Tensor, name: Activation) -> Tensor:
+        """The activation of each element of x [...]."""
+        flat = self._rows(x if x.dim() > 1 else x.view(1, -1))
+        out = self._empty(*x.shape)
+        self._activate(flat, flat.shape[1], name, False, out)
+        return out
+
+    def gated(self, gate_up: Tensor, activation: Activation = "silu") -> Tensor:
+        """`activation(gate) * up` of [..., 2 * width], the gate first: [..., width]."""
         flat = self._rows(gate_up)
         width = flat.shape[1] // 2
         out = self._empty(*gate_up.shape[:-1], width)
-        self._run(_SWIGLU, Kernel.SWIGLU, flat.data_ptr(), flat.stride(0), len(flat), width, out.data_ptr())
+        self._activate(flat, width, activation, True, out)
         return out
+
+    def _activate(self, x: Tensor, width: int, name: Activation, gated: bool, out: Tensor) -> None:
+        self._run(
+            _ACTIVATE,
+            Kernel.ACTIVATE,
+            x.data_ptr(),
+            x.stride(0),
+            len(x),
+            width,
+            _ACTIVATIONS[name],
+            gated,
+            out.data_ptr(),
+        )
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
         """Attention over whole sequences is torch's: the engine attends over pages."""
@@ -311,10 +379,10 @@ class Native:
         return NativePlan(len(slots), words, [slots, tables, work])
 
     def write_kv(self, cache_k: Tensor, cache_v: Tensor, plan: NativePlan, k: Tensor, v: Tensor) -> None:
-        """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches [pages, 16, Hkv, D], in place.
+        """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches, in place.
 
-        A page's own bytes stand in another order: keys [Hkv, D, 16], values [Hkv, 16, D]. What is not finite
-        is written as 0.
+        A page's own bytes stand in another order: keys [Hkv, D, 16], values [Hkv, 16, D], in int8 with the 16
+        scales behind each [D, 16] or [16, D]. What is not finite is written as 0.
         """
         k, v = self._heads(k), self._heads(v)
         self._run(
@@ -332,9 +400,21 @@ class Native:
         )
 
     def paged_attention(
-        self, q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: NativePlan, scale: float
+        self,
+        q: Tensor,
+        cache_k: Tensor,
+        cache_v: Tensor,
+        plan: NativePlan,
+        scale: float,
+        bias: RelativeBias | None = None,
     ) -> Tensor:
-        """Attention of ragged queries [tokens, H, D] over the caches' pages: [tokens, H * D]."""
+        """Attention of ragged queries [tokens, H, D] over the caches' pages: [tokens, H * D].
+
+        `bias` is added to the scaled scores.
+        """
+        table = None if bias is None else bias.table
+        if table is not None and (table.dtype != torch.float32 or not table.is_contiguous()):
+            table = self._copied(table)
         tokens, heads, dim = q.shape
         assert tokens == plan.tokens
         q = self._heads(q)
@@ -353,6 +433,9 @@ class Native:
             plan.words.buffer_info()[0],
             scale,
             out.data_ptr(),
+            0 if table is None else table.data_ptr(),
+            0 if table is None else table.shape[1],
+            0 if bias is None else bias.zero,
         )
         return out
 

@@ -19,7 +19,8 @@ class AttentionGroup:
     A query row is a (token, head) pair, standing under the K/V head that it reads. `queries`
     [batch * kv_heads * rows] names rows of q seen as [tokens * heads, dim]; None: all of them in order.
     `pages` [batch * keys / 16] names the pages to read, `first_page` is where they start when they are
-    one run of consecutive pages. `mask` [batch, 1, rows, keys] is added to the scores.
+    one run of consecutive pages. `mask` [batch, 1, rows, keys] is added to the scores. `positions`
+    [batch, rows] are those of the query rows.
     """
 
     batch: int
@@ -29,6 +30,7 @@ class AttentionGroup:
     pages: Tensor
     first_page: int | None
     mask: Tensor
+    positions: Tensor
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def plan_attention(
     done = 0
     for (rows, keys), pieces in members.items():
         query, real = _queries(pieces, rows, heads // kv_heads)
+        positions = torch.tensor([piece.start for piece in pieces])[:, None] + query
         names = _row_names(pieces, query, heads, kv_heads)
         real = real[:, None].expand(names.shape)
         order[names[real]] = torch.arange(done, done + names.numel()).view(names.shape)[real]
@@ -99,7 +102,8 @@ def plan_attention(
                 queries=None if _is_range(names, len(order)) else names.to(device),
                 pages=torch.cat([_key_pages(piece, keys) for piece in pieces]).to(device),
                 first_page=_run_start(pieces),
-                mask=_mask(pieces, query, keys, sliding_window).to(device, dtype),
+                mask=_mask(positions, keys, sliding_window).to(device, dtype),
+                positions=positions.to(device),
             )
         )
     return AttentionPlan(
@@ -163,9 +167,8 @@ def _row_names(pieces: Sequence[_Piece], query: Tensor, heads: int, kv_heads: in
     return (first + query)[:, None] * heads + head
 
 
-def _mask(pieces: Sequence[_Piece], query: Tensor, keys: int, sliding_window: int | None) -> Tensor:
-    starts = torch.tensor([piece.start for piece in pieces])[:, None]
-    positions = (starts + query)[:, None, :, None]
+def _mask(positions: Tensor, keys: int, sliding_window: int | None) -> Tensor:
+    positions = positions[:, None, :, None]
     key = torch.arange(keys)
     hidden = key > positions
     if sliding_window is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -10,17 +11,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from decodery.kernels import PAGE_SIZE
+from decodery.kernels.backend import Activation
+from decodery.kernels.bias import RelativeBias
 from decodery.kernels.plan import AttentionGroup, AttentionPlan, plan_attention
+from decodery.kernels.stored import restored, stored
 
 Result = TypeVar("Result")
 
 __all__ = [
+    "activation",
     "angles",
     "attention",
     "cache_dtype",
     "capture",
     "embedding",
+    "gated",
     "gated_linear",
+    "layer_norm",
     "linear",
     "pack",
     "pack_embedding",
@@ -30,7 +37,6 @@ __all__ = [
     "rms_norm",
     "rotary",
     "row_multiple",
-    "swiglu",
     "takes_blocks",
     "write_kv",
 ]
@@ -97,8 +103,8 @@ def embedding(ids: Tensor, weight: Tensor) -> Tensor:
     return F.embedding(ids, weight)
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension, computed in float32 at least.
+def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
+    """`x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension, the norm in float32 at least.
 
     Zhang and Sennrich, Root Mean Square Layer Normalization (2019), equation 4.
     """
@@ -106,8 +112,21 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if x.dtype == torch.bfloat16:
         # (x, -x) has mean 0 and the mean square of x as its variance: one fused kernel in place of seven.
         both = F.layer_norm(torch.cat((x, -x), -1), (2 * width,), torch.cat((weight, weight)), None, eps)
-        return both[..., :width]
-    return F.rms_norm(x, (width,), weight, eps)
+        normed = both[..., :width]
+    else:
+        normed = F.rms_norm(x, (width,), weight, eps)
+    return normed if residual is None else residual + normed
+
+
+def layer_norm(
+    x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, residual: Tensor | None = None
+) -> Tensor:
+    """`(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias + residual` over the last dimension.
+
+    Ba, Kiros and Hinton, Layer Normalization (2016).
+    """
+    normed = F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
+    return normed if residual is None else residual + normed
 
 
 def angles(positions: Tensor, frequencies: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
@@ -128,24 +147,51 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (wide * cos.unsqueeze(-2) + partner * sin.unsqueeze(-2)).to(x.dtype)
 
 
-def swiglu(gate_up: Tensor) -> Tensor:
-    """`silu(gate) * up` of [..., 2 * width], the gate first: [..., width]; float32 inside.
+# Not torch's functions of these names: the vector code and the scalar tail of silu and gelu differ in the
+# last bit, and what falls into the tail depends on the number of rows and threads. The code of exp, erf and
+# tanh is one for both.
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "silu": lambda x: x / (1 + torch.exp(-x)),
+    "gelu": lambda x: x * 0.5 * (1 + torch.erf(x * math.sqrt(0.5))),
+    "gelu_tanh": lambda x: x * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "relu": torch.relu,
+}
+# How oneDNN applies them to its own sums.
+_FUSED: dict[Activation, tuple[str, list[float], str]] = {
+    "silu": ("swish", [], ""),
+    "gelu": ("gelu", [], "none"),
+    "gelu_tanh": ("gelu", [], "tanh"),
+    "relu": ("relu", [], ""),
+}
+
+
+def activation(x: Tensor, name: Activation) -> Tensor:
+    """The activation of each element of x [...]; float32 inside."""
+    wide = x.float() if x.dtype == torch.bfloat16 else x
+    return _ACTIVATIONS[name](wide).to(x.dtype)
+
+
+def gated(gate_up: Tensor, activation: Activation = "silu") -> Tensor:
+    """`activation(gate) * up` of [..., 2 * width], the gate first: [..., width]; float32 inside.
 
     Shazeer, GLU Variants Improve Transformer (2020), equation 6.
     """
     gate, up = gate_up.chunk(2, -1)
     gate = gate.float() if gate.dtype == torch.bfloat16 else gate
-    # Not F.silu: its vector code and its scalar tail differ in the last bit, and what falls into the tail
-    # depends on the number of rows and threads. exp has one code for both.
-    return (gate / (1 + torch.exp(-gate)) * up).to(gate_up.dtype)
+    return (_ACTIVATIONS[activation](gate) * up).to(gate_up.dtype)
 
 
-def gated_linear(x: Tensor, weight: Tensor | tuple[Tensor, Tensor], bias: Tensor | None = None) -> Tensor:
-    """`swiglu(linear(x, weight, bias))`, where the weight may be what `pack_gated` made of it."""
+def gated_linear(
+    x: Tensor,
+    weight: Tensor | tuple[Tensor, Tensor],
+    bias: Tensor | None = None,
+    activation: Activation = "silu",
+) -> Tensor:
+    """`gated(linear(x, weight, bias))`, where the weight may be what `pack_gated` made of it."""
     if isinstance(weight, Tensor):
-        return swiglu(linear(x, weight, bias))
+        return gated(linear(x, weight, bias), activation)
     gate_bias, up_bias = (None, None) if bias is None else bias.chunk(2)
-    gate = torch.ops.mkldnn._linear_pointwise(x, weight[0], gate_bias, "swish", [], "")
+    gate = torch.ops.mkldnn._linear_pointwise(x, weight[0], gate_bias, *_FUSED[activation])
     product: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, gate, weight[1], up_bias, "mul")
     return product
 
@@ -175,7 +221,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
 
 
 def write_kv(cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, k: Tensor, v: Tensor) -> None:
-    """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches [pages, 16, Hkv, D], in place.
+    """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches, as `stored` has them, in place.
 
     Slot s is offset s % 16 of page s // 16. k and v may have more rows than the plan has tokens: these are
     padding and are not written. What is not finite is written as 0, so that a sequence on which a model
@@ -183,19 +229,26 @@ def write_kv(cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, k: Tensor, v
     """
     for cache, values in ((cache_k, k), (cache_v, v)):
         flat = cache.view(-1, *cache.shape[2:])
-        flat.index_copy_(0, plan.slots, values[: plan.tokens].nan_to_num(0.0, 0.0, 0.0))
+        flat.index_copy_(0, plan.slots, stored(values[: plan.tokens], cache.dtype))
 
 
-def paged_attention(q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, scale: float) -> Tensor:
+def paged_attention(
+    q: Tensor,
+    cache_k: Tensor,
+    cache_v: Tensor,
+    plan: AttentionPlan,
+    scale: float,
+    bias: RelativeBias | None = None,
+) -> Tensor:
     """Attention of ragged queries [tokens, H, D] over the pages that the plan names: [tokens, H * D].
 
-    The caches [pages, 16, Hkv, D] hold the keys and values of these queries already. q may have more rows
+    The caches hold the keys and values of these queries already. q may have more rows
     than the plan: these are padding, and their result is 0. A query's result has the same bits whatever
     stands beside it and however its sequence was cut into steps (`plan_attention` says why).
     """
     tokens, heads, dim = q.shape
     rows = q[: plan.tokens].reshape(plan.tokens * heads, dim)
-    results = [_grouped(rows, cache_k, cache_v, group, scale) for group in plan.groups]
+    results = [_grouped(rows, cache_k, cache_v, group, scale, bias) for group in plan.groups]
     out = results[0] if len(results) == 1 else torch.cat(results)
     if plan.order is not None:
         out = out.index_select(0, plan.order)
@@ -203,17 +256,35 @@ def paged_attention(q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: Attention
     return out if tokens == plan.tokens else F.pad(out, (0, 0, 0, tokens - plan.tokens))
 
 
-def _grouped(rows: Tensor, cache_k: Tensor, cache_v: Tensor, group: AttentionGroup, scale: float) -> Tensor:
-    kv_heads, dim = cache_k.shape[2:]
+def _grouped(
+    rows: Tensor,
+    cache_k: Tensor,
+    cache_v: Tensor,
+    group: AttentionGroup,
+    scale: float,
+    bias: RelativeBias | None,
+) -> Tensor:
+    kv_heads, dim = cache_k.shape[2], rows.shape[1]
     if group.queries is not None:
         rows = rows.index_select(0, group.queries)
     q = rows.view(group.batch, kv_heads, group.rows, dim)
-    k, v = _gather(cache_k, group).transpose(1, 2), _gather(cache_v, group).transpose(1, 2)
+    k, v = (restored(_gather(cache, group), q.dtype).transpose(1, 2) for cache in (cache_k, cache_v))
+    mask = group.mask if bias is None else group.mask + _bias(group, bias, kv_heads)
     if group.batch * kv_heads == 1:
         # torch cuts a lone head's matrix products between its threads, which sums them in another order.
         q, k, v = (part.expand(2, -1, -1, -1) for part in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, group.mask, scale=scale)
+    out = F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
     return out[: group.batch].reshape(-1, dim)
+
+
+def _bias(group: AttentionGroup, bias: RelativeBias, kv_heads: int) -> Tensor:
+    """[batch, kv_heads, rows, keys]; the heads of a K/V head take turns in its rows."""
+    keys = torch.arange(group.keys, device=group.positions.device)
+    columns = bias.columns(group.positions[..., None], keys)
+    shared = len(bias.table) // kv_heads
+    turns = torch.arange(group.rows, device=keys.device) % shared
+    heads = torch.arange(kv_heads, device=keys.device)[:, None] * shared + turns
+    return bias.table[heads[..., None], columns[:, None]]
 
 
 def _gather(cache: Tensor, group: AttentionGroup) -> Tensor:

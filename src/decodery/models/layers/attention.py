@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.backend import Kernels, Plan
+from decodery.kernels.bias import RelativeBias
+from decodery.kernels.stored import stored_width
 from decodery.models.layers.linear import Linear
 
 
@@ -26,29 +28,32 @@ class Attend(Protocol):
     """Softmax attention of one layer's queries; the scores are scaled by `1 / sqrt(head_dim)`.
 
     q [..., heads, head_dim], k and v [..., kv_heads, head_dim], result [..., heads * head_dim]. `bias` is
-    added to the scores.
+    added to the scaled scores.
     """
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor: ...
+    def __call__(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: RelativeBias | None = None
+    ) -> Tensor: ...
 
 
 class DenseAttend:
     """Causal attention within whole sequences [B, S, ...], for training and scoring; differentiable.
 
-    `keep` [B, S], where given, is False at padding: no other position sees it. `bias` broadcasts to
-    [B, H, S, S].
+    `keep` [B, S], where given, is False at padding: no other position sees it.
     """
 
     def __init__(self, kernels: Kernels, keep: Tensor | None = None) -> None:
         self.kernels = kernels
         self.hidden = None if keep is None else _hidden_keys(keep)
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: RelativeBias | None = None
+    ) -> Tensor:
         scale = 1 / math.sqrt(q.shape[-1])
         if self.hidden is None and bias is None:
             return self.kernels.attention(q, k, v, None, scale)
         hidden = _hidden_keys(q.new_ones(1, q.shape[1])) if self.hidden is None else self.hidden
-        mask = q.new_zeros(()) if bias is None else bias
+        mask = q.new_zeros(()) if bias is None else bias.scores(q.shape[1])
         return self.kernels.attention(q, k, v, mask.masked_fill(hidden, -math.inf), scale)
 
 
@@ -69,11 +74,11 @@ class KVShape:
     head_dim: int
 
     def bytes_per_token(self, dtype: torch.dtype) -> int:
-        return 2 * self.layers * self.kv_heads * self.head_dim * dtype.itemsize
+        return 2 * self.layers * self.kv_heads * stored_width(self.head_dim, dtype) * dtype.itemsize
 
     def allocate(self, pages: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> PagedCache:
         """A cache of zeros: what is not written yet must be finite, as masked values are multiplied by 0."""
-        shape = (self.layers, pages, PAGE_SIZE, self.kv_heads, self.head_dim)
+        shape = (self.layers, pages, PAGE_SIZE, self.kv_heads, stored_width(self.head_dim, dtype))
         return PagedCache(_zeros(shape, dtype, device), _zeros(shape, dtype, device))
 
 
@@ -88,7 +93,8 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | st
 
 @dataclass(frozen=True)
 class PagedCache:
-    """Keys and values [layers, pages, 16, kv_heads, head_dim] of all the sequences of an engine."""
+    """Keys and values [layers, pages, 16, kv_heads, `stored_width(head_dim, dtype)`] of all sequences of an
+    engine."""
 
     keys: Tensor
     values: Tensor
@@ -108,12 +114,12 @@ class PagedAttend:
         self.keys = cache.keys.unbind()
         self.values = cache.values.unbind()
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        if bias is not None:
-            raise NotImplementedError("attention over pages takes no bias")
+    def __call__(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: RelativeBias | None = None
+    ) -> Tensor:
         keys, values = self.keys[layer], self.values[layer]
         self.kernels.write_kv(keys, values, self.plan, k, v)
-        return self.kernels.paged_attention(q, keys, values, self.plan, 1 / math.sqrt(q.shape[-1]))
+        return self.kernels.paged_attention(q, keys, values, self.plan, 1 / math.sqrt(q.shape[-1]), bias)
 
 
 class Attention(nn.Module):
