@@ -297,6 +297,7 @@ def test_one_bad_request_of_several_fails_alone(default_llm: LLM) -> None:
         ({"context_length": 10**6}, "context_length"),
         ({"kv_memory": "much"}, "memory size"),
         ({"kv_memory": 10}, "kv_memory"),
+        ({"kv_dtype": "int4"}, "kv_dtype must be auto"),
         ({"threads": 0}, "threads"),
         ({"threads": 1.5}, "threads"),
         ({"context_length": 100.5}, "context_length"),

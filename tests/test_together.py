@@ -119,6 +119,24 @@ def test_scarce_pages_and_small_steps_change_nothing(
     scarce.engine.check_integrity()
 
 
+@pytest.mark.parametrize("kv_dtype", ["float16", "bfloat16", "int8"])
+def test_a_cache_of_any_precision_gives_each_request_what_it_gets_alone(
+    folder: str, backend: str, alone: list[Any], kv_dtype: str
+) -> None:
+    def opened(pages: int, **more: Any) -> LLM:
+        made = LLM(folder, dtype="float32", backend=backend, kv_memory="1MB", kv_dtype=kv_dtype)
+        memory = pages * made.engine.limits.page_bytes
+        return LLM(folder, dtype="float32", backend=backend, kv_memory=memory, kv_dtype=kv_dtype, **more)
+
+    roomy, scarce = opened(500), opened(16, token_budget=16)
+    prompts, params = jobs(folder)
+    expected = [told(roomy.generate(prompt, one)[0]) for prompt, one in zip(prompts, params, strict=True)]
+    assert together(roomy, prompts, params) == expected
+    assert together(scarce, prompts, params) == expected
+    assert scarce.engine.preemptions > 0
+    assert expected != alone or (backend, kv_dtype) == ("native", "float16")
+
+
 def test_streamed_is_generated_whatever_the_strategy(llm: LLM, folder: str, alone: list[Any]) -> None:
     for prompt, params, expected in zip(*jobs(folder), alone, strict=True):
         texts: dict[int, str] = {}

@@ -27,7 +27,7 @@ from decodery.opening import SecondModels, open_model
 from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent, TextScore
 from decodery.resolving import Resolver
 from decodery.selection import best_of
-from decodery.settings import available_memory, memory_size
+from decodery.settings import available_memory, check_kv_dtype, kv_dtype_named, memory_size
 from decodery.text.chat import render_chat
 from decodery.text.detokenizer import start
 from decodery.text.grammar_vocab import grammar_vocabulary
@@ -45,9 +45,10 @@ class LLM:
     "native" (compiled kernels on the CPU, activations in float32) or "auto". `context_length` bounds the
     tokens that are computed, which is all of prompt and text but the last one (default: the model's own).
     `kv_memory` is the size of the key/value cache in bytes, or such as "512MB" (default: a quarter of the
-    memory that is available, at most eight full contexts). `threads` sets those of the whole process.
-    `token_budget` bounds the tokens that one step runs. Raises `ModelError` when the model cannot be found or
-    read and `ParameterError` for an absurd setting.
+    memory that is available, at most eight full contexts) and `kv_dtype` its precision: "float32", "float16",
+    "bfloat16", "int8" (a scale for each token and head) or "auto" (what the backend likes). `threads` sets
+    those of the whole process. `token_budget` bounds the tokens that one step runs. Raises `ModelError` when
+    the model cannot be found or read and `ParameterError` for an absurd setting.
     Not for several threads at once.
     """
 
@@ -59,6 +60,7 @@ class LLM:
         backend: str = "auto",
         context_length: int | None = None,
         kv_memory: int | str | None = None,
+        kv_dtype: str = "auto",
         threads: int | None = None,
         revision: str | None = None,
         token: str | None = None,
@@ -73,6 +75,7 @@ class LLM:
         for name, value in {**sizes, "token_budget": token_budget, "max_sequences": max_sequences}.items():
             if value is not None and (type(value) is not int or value < 1):
                 raise ParameterError(f"{name} must be a whole number from 1 on, not {value!r}")
+        check_kv_dtype(kv_dtype)
         if threads is not None:
             torch.set_num_threads(threads)
             if backend == "native" and available():
@@ -89,7 +92,7 @@ class LLM:
         self.tokenizer = opened.tokenizer
         self.model = opened.model
         self.default_params = default_params(opened.generation_config, self.model.vocab_size).params
-        limits = _limits(self.model, kv_memory, token_budget, max_sequences, prefix_cache)
+        limits = _limits(self.model, kv_memory, kv_dtype, token_budget, max_sequences, prefix_cache)
         self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
         self._seconds = SecondModels(opened, dtype=dtype, backend=backend)
         self._resolver = Resolver(self.tokenizer, self.model)
@@ -350,18 +353,22 @@ def _finished(collector: Collector) -> RequestOutput:
 def _limits(
     model: CausalModel,
     kv_memory: int | str | None,
+    kv_dtype: str,
     token_budget: int,
     max_sequences: int,
     prefix_cache: bool,
 ) -> Limits:
-    page_bytes = model.kv_shape.bytes_per_token(model.kernels.cache_dtype(model.dtype)) * PAGE_SIZE
+    kept = kv_dtype_named(kv_dtype, model.kernels, model.dtype)
+    page_bytes = model.kv_shape.bytes_per_token(kept) * PAGE_SIZE
     if kv_memory is None:
         pages = min(available_memory() // 4 // page_bytes, 8 * pages_for(model.context_length))
     else:
         pages = memory_size(kv_memory) // page_bytes
         if pages < 1:
             raise ParameterError(f"kv_memory of {kv_memory} holds no page; one takes {page_bytes} bytes")
-    return Limits(max(pages, 1), page_bytes, model.context_length, token_budget, max_sequences, prefix_cache)
+    return Limits(
+        max(pages, 1), page_bytes, model.context_length, token_budget, max_sequences, prefix_cache, kept
+    )
 
 
 def _listed(prompts: Prompt | Sequence[Prompt], *, one: bool = False) -> list[Any]:

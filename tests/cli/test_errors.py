@@ -28,6 +28,7 @@ BEFORE_LOADING = [
     (["--backend", "magic"], "backend must be "),
     (["--kv-memory", "lots"], "a memory size is bytes or such as 512MB or 2GiB, not 'lots'"),
     (["--kv-memory", "1000000000GB"], "a memory size of 1000000000GB is more than this machine has: "),
+    (["--kv-dtype", "int4"], "kv_dtype must be auto, float32, bfloat16, float16 or int8, not 'int4'"),
     (["--threads", "0"], "threads must be 1 or more, not 0"),
     (["--context-length", "0"], "context_length must be 1 or more, not 0"),
     (["--no-such-flag"], "No such option: --no-such-flag"),

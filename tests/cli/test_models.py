@@ -93,6 +93,16 @@ def test_inspect_reckons_from_the_headers_alone(
     assert found["memory"]["total"] == parameters * 4 + CONTEXT * 256
 
 
+@pytest.mark.parametrize(("name", "number"), [("float16", 8 * 2), ("float32", 8 * 4), ("int8", 8 + 4)])
+def test_inspect_reckons_with_the_precision_of_the_cache(
+    decodery: Run, model: str, name: str, number: int
+) -> None:
+    found = decodery("inspect", model, "--json", "--kv-dtype", name).json
+    assert (found["dtype"], found["kv_dtype"]) == ("float32", name)
+    assert found["kv_bytes_per_token"] == 2 * 2 * 2 * number
+    assert found["memory"]["kv"] == CONTEXT * found["kv_bytes_per_token"]
+
+
 def test_inspect_reckons_with_another_precision_and_context(decodery: Run, model: str) -> None:
     memory = decodery("inspect", model, "--json", "--dtype=bfloat16", "--context-length=10").json["memory"]
     parameters = sum(tensor.numel() for tensor in random_weights().values())

@@ -9,8 +9,9 @@ from decodery.cli.model_options import ModelOptions
 from decodery.cli.report import aligned, emit, emit_json, fetching, size
 from decodery.decoding.defaults import default_params
 from decodery.errors import ModelError
+from decodery.kernels.select import backend_named
 from decodery.models.registry import describe
-from decodery.settings import dtype_named
+from decodery.settings import dtype_named, kv_dtype_named
 from decodery.text.tokenizer import Tokenizer
 from decodery.weights.checkpoint import Checkpoint, open_checkpoint
 from decodery.weights.sources import resolve
@@ -34,7 +35,8 @@ def facts(checkpoint: Checkpoint, options: ModelOptions) -> dict[str, Any]:
     described = describe(checkpoint)
     dtype = dtype_named(options.dtype, checkpoint)
     context = options.context_length or described.context_length
-    per_token = described.kv_shape.bytes_per_token(dtype)
+    kept = kv_dtype_named(options.kv_dtype, backend_named(options.backend), dtype)
+    per_token = described.kv_shape.bytes_per_token(kept)
     weights = described.parameters * dtype.itemsize
     defaults = default_params(checkpoint.generation_config, described.vocab_size)
     return {
@@ -54,6 +56,7 @@ def facts(checkpoint: Checkpoint, options: ModelOptions) -> dict[str, Any]:
         "generation_left_out": dict(defaults.left_out),
         "weights": _formats(checkpoint),
         "dtype": str(dtype).removeprefix("torch."),
+        "kv_dtype": str(kept).removeprefix("torch."),
         "kv_bytes_per_token": per_token,
         "memory": {
             "context_length": context,
@@ -103,7 +106,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("generation defaults", _settings(found["generation_defaults"])),
         *((("left out" if k == 0 else ""), line) for k, line in enumerate(left_out)),
         *(("weights" if k == 0 else "", line) for k, line in enumerate(stored)),
-        ("key/value cache", f"{size(found['kv_bytes_per_token'])} a token in {dtype}"),
+        ("key/value cache", f"{size(found['kv_bytes_per_token'])} a token in {found['kv_dtype']}"),
         (
             "memory",
             f"{size(memory['total'])} in {dtype}: weights {size(memory['weights'])},"

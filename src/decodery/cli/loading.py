@@ -9,7 +9,7 @@ from decodery.cli.report import fetching
 from decodery.errors import ParameterError
 from decodery.kernels.select import backend_named
 from decodery.llm import LLM
-from decodery.settings import check_dtype, memory_size
+from decodery.settings import check_dtype, check_kv_dtype, memory_size
 
 
 def load(options: ModelOptions) -> LLM:
@@ -23,6 +23,7 @@ def check_options(options: ModelOptions) -> None:
     """Raise `ParameterError` for what is wrong whatever the model is."""
     backend_named(options.backend)
     check_dtype(options.dtype)
+    check_kv_dtype(options.kv_dtype)
     if options.kv_memory is not None:
         memory_size(options.kv_memory)
     for name in ("context_length", "threads"):

@@ -262,6 +262,9 @@ def _inspect(
         int | None,
         typer.Option(metavar="INTEGER", help="The context to reckon with; left out, the model's own."),
     ] = None,
+    kv_dtype: Annotated[
+        str, typer.Option(metavar="TEXT", help="The precision of the key/value cache to reckon with.")
+    ] = "auto",
     revision: Revision = None,
     json: Json = False,
     debug: Debug = False,
@@ -269,7 +272,9 @@ def _inspect(
     """Tell what a model is and the memory it needs; loads no weights."""
     from decodery.cli.inspect import inspect
 
-    options = ModelOptions(model=model, dtype=dtype, context_length=context_length, revision=revision)
+    options = ModelOptions(
+        model=model, dtype=dtype, context_length=context_length, kv_dtype=kv_dtype, revision=revision
+    )
     inspect(options, as_json=json)
 
 

@@ -25,5 +25,8 @@ class ModelOptions:
         None, "Most tokens of prompt and text together; left out, the model's own."
     )
     kv_memory: str | None = _option(None, "Size of the key/value cache, such as 512MB.")
+    kv_dtype: str = _option(
+        "auto", "The precision of the key/value cache: auto, float32, float16, bfloat16 or int8."
+    )
     threads: int | None = _option(None, "How many threads compute.")
     revision: str | None = _option(None, "The branch, tag or commit of a hub model.")

@@ -45,7 +45,7 @@ class Engine:
         self.limits = limits
         self.end_ids = frozenset(end_ids)
         self._clock = clock
-        self._runner = Runner(model, limits.pages)
+        self._runner = Runner(model, limits.pages, limits.kv_dtype)
         self._scheduler = Scheduler(
             Pages(limits.pages),
             token_budget=limits.token_budget,

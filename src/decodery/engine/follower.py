@@ -34,7 +34,7 @@ class Follower:
 
     def __init__(self, model: CausalModel, limits: Limits) -> None:
         self.model = model
-        self._runner = Runner(model, limits.pages)
+        self._runner = Runner(model, limits.pages, limits.kv_dtype)
         self._pages = Pages(limits.pages)
         self._scheduler = Scheduler(
             self._pages,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from decodery.decoding.params import GenerationParams
 from decodery.engine.pages import pages_for
 from decodery.errors import ParameterError, RequestError
@@ -17,7 +19,7 @@ class Limits:
 
     `pages` of the key/value cache, each of `PAGE_SIZE` tokens and `page_bytes` bytes; `context_length` is the
     most tokens of a sequence that are ever computed; a step runs about `token_budget` tokens of at most
-    `max_sequences` sequences.
+    `max_sequences` sequences. Keys and values are kept in `kv_dtype` (None: as the kernels like it).
     """
 
     pages: int
@@ -26,6 +28,7 @@ class Limits:
     token_budget: int = 512
     max_sequences: int = 256
     prefix_cache: bool = True
+    kv_dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         for name in ("pages", "context_length", "token_budget", "max_sequences"):

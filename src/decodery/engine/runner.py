@@ -51,14 +51,14 @@ class _Step:
 
 
 class Runner:
-    """Owns the key/value cache of `pages` pages."""
+    """Owns the key/value cache of `pages` pages in `kv_dtype` (None: as the kernels like it)."""
 
-    def __init__(self, model: CausalModel, pages: int) -> None:
+    def __init__(self, model: CausalModel, pages: int, kv_dtype: torch.dtype | None = None) -> None:
         self.model = model
         self._multiple = model.kernels.row_multiple(model.dtype)
         self._steps: dict[tuple[int, tuple[int, ...]], _Step] = {}
-        stored = model.kernels.cache_dtype(model.dtype)
-        self._cache = model.kv_shape.allocate(pages, stored, model.device)
+        kept = kv_dtype or model.kernels.cache_dtype(model.dtype)
+        self._cache = model.kv_shape.allocate(pages, kept, model.device)
 
     def hidden(self, batch: Batch, layers: Iterable[int] = ()) -> States:
         """Run a batch: copies pages, writes keys and values, and returns the hidden states.
