@@ -17,6 +17,7 @@ namespace decodery {
 constexpr int kPage = 16;
 constexpr int kSegment = 256;
 constexpr int kQueryBlock = 8;  // Queries of a sequence that meet keys together; divides kSegment.
+constexpr int kAhead = 8;  // Pages between what is read and what is fetched: processors don't foresee the next page.
 
 // One segment of the keys of a block of queries: the number `segment` of `segments`, after `skipped` ones that no
 // query of the block sees. Its partial results begin at `slot` (in tokens times segments).
@@ -90,6 +91,9 @@ struct Attention {
     using T = typename C::T;
     static constexpr int kRowTile = S::kBlocks == 2 ? 6 : S::kRows == 1 ? 1 : 2;
     static constexpr int kPageTile = S::kBlocks == 2 ? 4 : 1;
+    // A line of memory in elements, in groups of 16 of them (or one, of kLines lines).
+    static constexpr int kLineItems = 64 / sizeof(T), kLine = kLineItems < 16 ? 1 : kLineItems / 16;
+    static constexpr int kLines = kLineItems < 16 ? 16 / kLineItems : 1;
 
     // One item of work for one K/V head.
     struct Piece {
@@ -103,6 +107,12 @@ struct Attention {
         const T* page(const void* cache, int64_t index) const {
             const int64_t number = a.step->tables[w.table + start / kPage + index];
             return static_cast<const T*>(cache) + (number * a.kv_heads + head) * kPage * (a.dim + C::kExtra);
+        }
+        // Where to fetch while page `index` of the keys is read: all keys' pages, and behind them the values'.
+        const T* ahead(int64_t index) const {
+            const int64_t pages = (keys + kPage - 1) / kPage, wanted = index + kAhead;
+            if (wanted < pages) return page(a.keys, wanted);
+            return page(a.values, wanted - pages < pages ? wanted - pages : pages - 1);
         }
         int64_t place(int64_t row) const { return (w.token + row / group) * a.heads + head * group + row % group; }
     };
@@ -184,10 +194,16 @@ struct Attention {
     static DECODERY_INLINE void score(const Piece& p, int64_t row, int64_t first) {
         F acc[NR][NP];
         const T* keys[NP];
+        const T* ahead[NP];
         for (int n = 0; n < NP; n++) keys[n] = p.page(p.a.keys, first + n);
+        for (int n = 0; n < NP; n++) ahead[n] = p.ahead(first + n);
         for (int r = 0; r < NR; r++) for (int n = 0; n < NP; n++) acc[r][n] = S::zero();
         const float* q = p.q + row * p.a.dim;
         for (int64_t d = 0; d < p.a.dim; d++) {
+            if (row == 0 && d % kLine == 0) {
+                for (int n = 0; n < NP; n++)
+                    for (int i = 0; i < kLines; i++) S::prefetch(ahead[n] + d * kPage + i * kLineItems);
+            }
             F k[NP];
             #pragma GCC unroll 4
             for (int n = 0; n < NP; n++) k[n] = C::load(keys[n] + d * kPage);
@@ -285,10 +301,13 @@ struct Attention {
         F acc[NR][NV];
         for (int r = 0; r < NR; r++) for (int n = 0; n < NV; n++) acc[r][n] = S::zero();
         const float* weights = p.scores + row * kSegment;
+        const int64_t pages = (p.keys + kPage - 1) / kPage;
         for (int64_t k = 0; k < p.keys; k += kPage) {
             const T* v = p.page(p.a.values, k / kPage) + d;
+            const T* ahead = p.page(p.a.values, k / kPage + kAhead < pages ? k / kPage + kAhead : pages - 1) + d;
             const int64_t count = p.keys - k < kPage ? p.keys - k : kPage;
-            for (int64_t j = 0; j < count; j++, v += p.a.dim) {
+            for (int64_t j = 0; j < count; j++, v += p.a.dim, ahead += p.a.dim) {
+                if (row == 0) for (int i = 0; i < NV * 16; i += kLineItems) S::prefetch(ahead + i);
                 F value[NV];
                 #pragma GCC unroll 4
                 for (int n = 0; n < NV; n++) value[n] = C::load(v + n * 16);

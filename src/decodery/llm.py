@@ -22,12 +22,13 @@ from decodery.engine.pages import pages_for
 from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.library import available, set_threads
+from decodery.kernels.select import check_kv_dtype, kv_dtype_named
 from decodery.models.registry import CausalModel
 from decodery.opening import SecondModels, open_model
 from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent, TextScore
 from decodery.resolving import Resolver
 from decodery.selection import best_of
-from decodery.settings import available_memory, check_kv_dtype, kv_dtype_named, memory_size
+from decodery.settings import available_memory, memory_size
 from decodery.text.chat import render_chat
 from decodery.text.detokenizer import start
 from decodery.text.grammar_vocab import grammar_vocabulary

@@ -10,11 +10,9 @@ from pathlib import Path
 import torch
 
 from decodery.errors import ParameterError
-from decodery.kernels.backend import Kernels
 from decodery.weights.checkpoint import Checkpoint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-KV_DTYPES = {**DTYPES, "float16": torch.float16, "int8": torch.int8}
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -33,22 +31,6 @@ def check_dtype(name: str) -> None:
     """Raise `ParameterError` unless `dtype_named` knows the name."""
     if name not in ("auto", *DTYPES):
         raise ParameterError(f"dtype must be auto, {' or '.join(DTYPES)}, not {name!r}")
-
-
-def kv_dtype_named(name: str, kernels: Kernels, dtype: torch.dtype) -> torch.dtype:
-    """The dtype that keys and values are kept in; "auto" is what the kernels like for activations of `dtype`.
-
-    Raises `ParameterError` for an unknown name.
-    """
-    check_kv_dtype(name)
-    return kernels.cache_dtype(dtype) if name == "auto" else KV_DTYPES[name]
-
-
-def check_kv_dtype(name: str) -> None:
-    """Raise `ParameterError` unless `kv_dtype_named` knows the name."""
-    if name not in ("auto", *KV_DTYPES):
-        *most, last = KV_DTYPES
-        raise ParameterError(f"kv_dtype must be auto, {', '.join(most)} or {last}, not {name!r}")
 
 
 def _fast_bfloat16() -> bool:

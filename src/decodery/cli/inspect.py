@@ -9,9 +9,9 @@ from decodery.cli.model_options import ModelOptions
 from decodery.cli.report import aligned, emit, emit_json, fetching, size
 from decodery.decoding.defaults import default_params
 from decodery.errors import ModelError
-from decodery.kernels.select import backend_named
+from decodery.kernels.select import backend_named, kv_dtype_named
 from decodery.models.registry import describe
-from decodery.settings import dtype_named, kv_dtype_named
+from decodery.settings import dtype_named
 from decodery.text.tokenizer import Tokenizer
 from decodery.weights.checkpoint import Checkpoint, open_checkpoint
 from decodery.weights.sources import resolve

@@ -7,9 +7,9 @@ import dataclasses
 from decodery.cli.model_options import ModelOptions
 from decodery.cli.report import fetching
 from decodery.errors import ParameterError
-from decodery.kernels.select import backend_named
+from decodery.kernels.select import backend_named, check_kv_dtype
 from decodery.llm import LLM
-from decodery.settings import check_dtype, check_kv_dtype, memory_size
+from decodery.settings import check_dtype, memory_size
 
 
 def load(options: ModelOptions) -> LLM:
