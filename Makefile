@@ -1,12 +1,14 @@
 # make demo: install into .venv and generate text from the default model.
 # make test: install the dev extra into .venv and run lint, types and the default tests.
-# Both work alone on a fresh machine and do not install again until pyproject.toml, constraints.txt or the native sources change.
+# make sanitize: the native kernels' tests with the address and undefined sanitizers, and their threads with the thread sanitizer.
+# make soak: 2,000 random requests with aborts, for some minutes, watching memory, pages, threads and files.
+# All work alone on a fresh machine and do not install again until pyproject.toml, constraints.txt or the native sources change.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test test-all lint types bench clean
+.PHONY: demo test test-all lint types bench sanitize soak clean
 
 demo: $(VENV)/.run
 	$(BIN)/decodery generate "Once upon a time" --max-tokens 60 --temperature 0.8 --top-p 0.95 --seed 7
@@ -27,6 +29,28 @@ types: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.decoding
+
+# Python itself is not instrumented, so that the sanitizer's runtime comes before it, and libstdc++ whose exceptions it catches.
+CXX_FILE = $(shell $(CXX) -print-file-name=$(1))
+SANITIZED := build/address.so build/stress
+sanitize: $(VENV)/.dev $(SANITIZED)
+	build/stress
+	LD_PRELOAD="$(call CXX_FILE,libasan.so) $(call CXX_FILE,libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+	DECODERY_TEST_LIBRARY=build/address.so $(BIN)/python -m pytest tests/kernels/test_native_*.py tests/kernels/test_team.py
+
+build/address.so: $(wildcard native/*) | $(VENV)/.dev
+	mkdir -p build
+	$(BIN)/python native/make.py $@ -g1 -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+
+build/thread.so: $(wildcard native/*) | $(VENV)/.dev
+	mkdir -p build
+	$(BIN)/python native/make.py $@ -g1 -O1 -fsanitize=thread
+
+build/stress: tests/native/stress.cpp build/thread.so
+	$(CXX) -std=c++20 -g1 -O1 -fsanitize=thread $< native/team.cpp build/thread.so -o $@ -pthread -Wl,-rpath,$(CURDIR)/build
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.soak --requests 2000
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -186,9 +186,10 @@ struct Plan {
     Shared& shared;
     int threads;
 
-    // Run(args, shared, chunk, chunks, worker) does one chunk.
+    // Run(args, shared, chunk, chunks, worker) does one chunk. No chunks are no stage.
     template <auto Run, class Args>
     void add(const Args& args, int64_t chunks) {
+        if (chunks <= 0) return;
         const auto run = [](const int64_t* words, void* buffers, int chunk, int count, Worker& worker) {
             Run(*reinterpret_cast<const Args*>(words), *static_cast<Shared*>(buffers), chunk, count, worker);
         };

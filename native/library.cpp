@@ -1,5 +1,8 @@
 // The C interface: programs in, and which instruction set and how many threads they run with.
+#include <pthread.h>
+
 #include <cstring>
+#include <mutex>
 
 #include "abi.hpp"
 #include "attention.hpp"
@@ -8,6 +11,7 @@
 namespace decodery {
 namespace {
 
+// What all calls share; `running` is held by the one that runs.
 struct Library {
     Team team;
     std::vector<Stage> stages;
@@ -16,10 +20,19 @@ struct Library {
     int set = 0;
 };
 
+Library& library();
+
+// No fork happens in the middle of a run, whoever's: the child would wait for it for ever.
+Library* made() {
+    pthread_atfork([] { library().running.lock(); }, [] { library().running.unlock(); },
+                   [] { library().team.forked(); library().running.unlock(); });
+    return new Library;
+}
+
 // Never destroyed: its threads run until the process ends.
 Library& library() {
-    static auto* made = new Library;
-    return *made;
+    static Library* one = made();
+    return *one;
 }
 
 const Table* table(int set) {
@@ -64,11 +77,17 @@ EXPORT int decodery_version() { return 2; }
 // 0: portable, 1: AVX2, 2: AVX-512 with VNNI. Whether this processor (and build) has it; it is used from then on.
 EXPORT int decodery_use(int set) {
     if (!table(set) || !supported(set)) return 0;
-    library().set = set;
+    Library& lib = library();
+    std::lock_guard<std::mutex> guard(lib.running);
+    lib.set = set;
     return 1;
 }
 
-EXPORT void decodery_threads(int count) { library().team.resize(count); }
+EXPORT void decodery_threads(int count) {
+    Library& lib = library();
+    std::lock_guard<std::mutex> guard(lib.running);
+    lib.team.resize(count);
+}
 
 // Bytes of a packed weight of so many blocks of 16 outputs.
 EXPORT int64_t decodery_packed_bytes(int64_t format, int64_t blocks, int64_t ins) {

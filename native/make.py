@@ -1,4 +1,4 @@
-"""Compiles the kernels with the C++ compiler of this machine: `python native/make.py [target]`.
+"""Compiles the kernels with the C++ compiler of this machine: `python native/make.py [target [flags]]`.
 
 Only a C++20 compiler (`$CXX`, c++, g++ or clang++) is needed: no Python headers, no torch. Each instruction
 set has a translation unit with its own flags; which one runs is decided when the library is loaded.
@@ -82,6 +82,6 @@ def _run(command: list[str]) -> None:
 
 if __name__ == "__main__":
     try:
-        print(build(Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET))
+        print(build(Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET, tuple(sys.argv[2:])))
     except BuildError as error:
         sys.exit(str(error))

@@ -123,7 +123,7 @@ void plan_pack(const int64_t* args, Plan& plan) {
     with_format(a.format, [&](auto format) {
         using P = Packing<S, decltype(format)>;
         const int64_t blocks = P::block_count(a);
-        if (blocks > 0) plan.add<P::pack>(a, blocks < 64 ? blocks : 64);
+        if (blocks > 0 && a.ins > 0) plan.add<P::pack>(a, blocks < 64 ? blocks : 64);
     });
 }
 

@@ -1,5 +1,8 @@
 #include "team.hpp"
 
+#include <system_error>
+#include <thread>
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -22,17 +25,25 @@ constexpr int kSpins = 20000;
 }  // namespace
 
 void Team::resize(int threads) {
-    std::lock_guard<std::mutex> guard(running_);
     size_ = threads;
     wanted_.store(threads);
-    while (started_ < threads) {
-        const int index = started_++;
-        std::thread([this, index] { serve(index); }).detach();
+}
+
+void Team::forked() {
+    started_ = 1;
+    sleepers_.store(0);
+}
+
+void Team::start() {
+    try {
+        for (; started_ < size_; started_++) std::thread([this, index = started_] { serve(index); }).detach();
+    } catch (const std::system_error&) {
+        // The system gives no more threads: those that there are do the work.
     }
 }
 
 void Team::run(const Stage* stages, int count) {
-    std::lock_guard<std::mutex> guard(running_);
+    start();
     stages_ = stages;
     first_ = end_;
     end_ = first_ + static_cast<uint64_t>(count);

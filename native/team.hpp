@@ -2,13 +2,10 @@
 //
 // A stage is a number of chunks that may run in any order on any thread; the next stage begins when all are done.
 // Nobody waits for a thread that has not taken a chunk: a thread that the system does not run at the moment delays
-// nothing, and the caller alone can do all the work (so that a forked child, which has no other threads, goes on).
+// nothing, and the caller alone can do all the work.
 #pragma once
 #include <atomic>
 #include <cstdint>
-#include <functional>
-#include <mutex>
-#include <thread>
 #include <vector>
 
 namespace decodery {
@@ -32,15 +29,20 @@ struct Stage {
     int chunks;
 };
 
+// One thread at a time calls a team, and none while the process forks.
 class Team {
 public:
-    // The number of threads that work, the caller's among them.
+    // The number of threads that work, the caller's among them. They start with the next run.
     void resize(int threads);
     int size() const { return size_; }
+    // Every stage has at least one chunk and less than 2^kChunkBits.
     void run(const Stage* stages, int count);
+    // A forked child has none of its parent's threads but the caller's: the next run starts others.
+    void forked();
 
 private:
-    static constexpr int kChunkBits = 16;
+    static constexpr int kChunkBits = 20;
+    void start();
     void work(Worker& worker, uint64_t ticket);
     void serve(int index);
     void begin(uint64_t stage);
@@ -57,7 +59,6 @@ private:
     uint64_t first_ = 1, end_ = 1;
     int size_ = 1, started_ = 1;
     Worker caller_;
-    std::mutex running_;
 };
 
 }  // namespace decodery

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,12 @@ import pytest
 # Tiny models run no faster on two threads, and threads that wait for each other by spinning make a busy
 # machine many times slower. Tests about threads set their number themselves.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Another build of the kernels, as `make sanitize` has it.
+if "DECODERY_TEST_LIBRARY" in os.environ:
+    from decodery.kernels import library
+
+    library.PATH = Path(os.environ["DECODERY_TEST_LIBRARY"])
 
 
 @pytest.fixture(scope="session")

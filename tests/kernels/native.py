@@ -1,4 +1,4 @@
-"""What the tests of the native kernels share: each instruction set of this machine, on 1 and 2 threads."""
+"""What the tests of the native kernels share: each instruction set of this machine, on 1 to 3 threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from decodery.kernels import library
 built = pytest.mark.skipif(not library.available(), reason="the native kernels are not built here")
 
 SETTINGS = (
-    [(name, threads) for name in library.instruction_sets() for threads in (1, 2)]
+    [(name, threads) for name in library.instruction_sets() for threads in (1, 2, 3)]
     if library.available()
     else []
 )

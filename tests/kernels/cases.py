@@ -1,0 +1,207 @@
+"""A call of every native kernel in odd shapes, with its formula: what the laws of all kernels are checked on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from decodery.kernels import reference
+from decodery.kernels.native import Native
+from decodery.kernels.packed import GROUP, Codes, Format, pack
+from tests.kernels.paged import Shape, empty_cache, plain_attention, random_sequence
+from tests.kernels.rows import rows
+
+ROWS = 9
+
+
+@dataclass(frozen=True)
+class Case:
+    """`run(kernels, *arguments)`, and `formula(*arguments)` in the precision of its floats.
+
+    The first `rowwise` arguments have a row for each row of the result.
+    """
+
+    name: str
+    run: Callable[..., Tensor]
+    formula: Callable[..., Tensor]
+    arguments: tuple[Tensor, ...]
+    rowwise: int = 1
+
+    def of(self, chosen: Tensor) -> tuple[Tensor, ...]:
+        """The arguments with these rows alone."""
+        parts = (argument[chosen] for argument in self.arguments[: self.rowwise])
+        return (*parts, *self.arguments[self.rowwise :])
+
+    def exact(self) -> Tensor:
+        """The formula in float64."""
+        wide = (a.double() if a.dtype == torch.float32 else a for a in self.arguments)
+        return self.formula(*wide)
+
+
+def all_cases() -> Iterator[Case]:
+    for form in Format:
+        for ins, outs in ((1, 1), (33, 5), (100, 70), (40, 33)):
+            yield from products(form, ins, outs)
+    for width in (1, 6, 17, 63, 64, 65, 576):
+        yield norm(width)
+        yield gate(width)
+    for dim in (2, 6, 32, 40, 80, 96, 128, 256):
+        yield rotary(dim)
+        yield angles(dim // 2)
+    for stored in (torch.float32, torch.float16, torch.bfloat16):
+        for dim in (32, 40, 80, 96, 128, 256):
+            yield attention(Shape(6, 2, dim), stored, 1, None)
+        yield attention(Shape(4, 4, 12), stored, 33, 20)
+        yield attention(Shape(5, 1, 40), stored, 275, None)
+        yield attention(Shape(2, 2, 40), stored, 530, 261)
+
+
+def random_codes(form: Format, outs: int, ins: int) -> Codes:
+    """A weight whose codes take every value and whose scales have both signs."""
+    traits = form.value
+    if traits.scale is None:
+        matrix = rows(ins, torch.float32, outs, seed=1)
+        return Codes(form, matrix.bfloat16() if form is Format.BFLOAT16 else matrix)
+    generator = torch.Generator().manual_seed(ins * outs)
+    codes = torch.randint(0, 2**traits.bits, (outs, ins), generator=generator).to(torch.uint8)
+    parts = -(-ins // GROUP) * traits.parts
+    scales, minima = (torch.randn(2, outs, parts, generator=generator) * 0.1).to(traits.scale)
+    return Codes(form, codes, scales, minima if traits.minimum else None)
+
+
+def dequantised(codes: Codes) -> tuple[Tensor, Tensor]:
+    """What the codes mean in float64, as factor times whole number and what is added to that."""
+    if codes.scales is None:
+        return codes.codes.double(), torch.zeros_like(codes.codes, dtype=torch.float64)
+    ins, width = codes.shape[1], GROUP // codes.format.value.parts
+    steps = codes.codes.double() - codes.format.zero
+
+    def spread(factors: Tensor) -> Tensor:
+        return factors.double().repeat_interleave(width, 1)[:, :ins]
+
+    added = torch.zeros_like(steps) if codes.minima is None else spread(codes.minima)
+    return steps * spread(codes.scales), added
+
+
+def rounded(x: Tensor) -> Tensor:
+    """x in whole steps of the 127th part of each group's largest, in float32 as the kernels take it."""
+    groups = torch.nn.functional.pad(x.float(), (0, -x.shape[1] % GROUP)).view(len(x), -1, GROUP)
+    largest = groups.abs().amax(-1, keepdim=True)
+    steps = (groups * torch.where(largest > 0, 127 / largest, 0)).round()
+    return (steps.to(x.dtype) * (largest / 127).to(x.dtype)).flatten(1)[:, : x.shape[1]]
+
+
+def products(form: Format, ins: int, outs: int) -> Iterator[Case]:
+    """Linear with bias and residual, gated, and embedding, of one weight."""
+    codes, both = random_codes(form, outs, ins), random_codes(form, 2 * outs, ins)
+    x, residual = rows(ins, torch.float32, ROWS), rows(outs, torch.float32, ROWS, seed=3)
+    bias, second = (rows(n, torch.float32, 1, seed=2)[0] for n in (outs, 2 * outs))
+    packed, gated = pack(codes), pack(both, gated=True)
+
+    def product(x: Tensor, codes: Codes) -> Tensor:
+        activations = x if codes.scales is None else rounded(x)
+        steps, added = (part.to(x.dtype) for part in dequantised(codes))
+        total = x.new_zeros(len(x), len(steps))
+        for k in range(ins):
+            total = torch.addcmul(total, activations[:, k, None], steps[None, :, k])
+            total = torch.addcmul(total, activations[:, k, None], added[None, :, k])
+        return total
+
+    name = f"{form.name} {ins} {outs}"
+    yield Case(
+        f"linear {name}",
+        lambda k, x, r, b: k.linear(x, packed, b, r),
+        lambda x, r, b: r + (product(x, codes) + b),
+        (x, residual, bias),
+        rowwise=2,
+    )
+    yield Case(
+        f"gated {name}",
+        lambda k, x, b: k.gated_linear(x, gated, b),
+        lambda x, b: reference.swiglu(product(x, both) + b),
+        (x, second),
+    )
+    yield Case(
+        f"embedding {name}",
+        lambda k, ids, like: k.embedding(ids, k.pack(codes)),
+        lambda ids, like: sum(dequantised(codes))[ids].to(like.dtype),  # type: ignore[index]
+        (torch.arange(ROWS) % outs, x.new_zeros(1)),
+    )
+
+
+def norm(width: int) -> Case:
+    return Case(
+        f"norm {width}",
+        lambda k, x, w: k.rms_norm(x, w, 1e-5),
+        lambda x, w: reference.rms_norm(x, w, 1e-5),
+        (rows(width, torch.float32, ROWS), rows(width, torch.float32, 1, seed=1)[0]),
+    )
+
+
+def gate(width: int) -> Case:
+    x = rows(2 * width, torch.float32, ROWS) * 4
+    return Case(f"swiglu {width}", lambda k, x: k.swiglu(x), reference.swiglu, (x,))
+
+
+def rotary(dim: int) -> Case:
+    turns = rows(dim // 2, torch.float32, ROWS, seed=4)
+    cos, sin = torch.cat([turns.cos()] * 2, -1), torch.cat([-turns.sin(), turns.sin()], -1)
+    x = rows(3 * dim, torch.float32, ROWS).view(ROWS, 3, dim)
+    return Case(f"rotary {dim}", lambda k, *a: k.rotary(*a), reference.rotary, (x, cos, sin), rowwise=3)
+
+
+def angles(pairs: int) -> Case:
+    positions = torch.tensor([0, 1, 2, 77, 1000, 8191, 40000, 100001, 131071])
+    frequencies = 10000.0 ** -(torch.arange(pairs) / pairs)
+
+    def formula(positions: Tensor, frequencies: Tensor) -> Tensor:
+        # The angle itself is a float32 product everywhere: its rounding belongs to the model.
+        angle = (positions[:, None].float() * frequencies.float()).to(frequencies.dtype)
+        cos, sin = angle.cos() * 1.25, angle.sin() * 1.25
+        return torch.cat((cos, cos, -sin, sin), -1)
+
+    return Case(
+        f"angles {pairs}",
+        lambda k, p, f: torch.cat(k.angles(p, f, 1.25), -1),
+        formula,
+        (positions, frequencies),
+    )
+
+
+def attention(shape: Shape, stored: torch.dtype, length: int, window: int | None) -> Case:
+    """Sequences of one length, each a row: its keys and values are written and its last queries attend."""
+    count, last = 4, min(length, 3)
+    sequences = [random_sequence(length, shape, seed, torch.float32) for seed in range(count)]
+    q, k, v = (torch.stack(part).to(stored).float() for part in zip(*sequences, strict=True))
+    pages = -(-length // 16)
+
+    def run(kernels: Native, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        cache = empty_cache(len(q) * pages + 1, shape, stored)
+        tables = [range(i * pages + 1, (i + 1) * pages + 1) for i in range(len(q))]
+
+        def plan(start: int) -> object:
+            return kernels.plan_attention(
+                tables,
+                [start] * len(q),
+                [length - start] * len(q),
+                heads=shape.heads,
+                kv_heads=shape.kv_heads,
+                dtype=torch.float32,
+                device="cpu",
+                sliding_window=window,
+            )
+
+        kernels.write_kv(*cache, plan(0), k.flatten(0, 1), v.flatten(0, 1))  # type: ignore[arg-type]
+        part = q[:, length - last :].flatten(0, 1)
+        found = kernels.paged_attention(part, *cache, plan(length - last), 1 / math.sqrt(shape.dim))  # type: ignore[arg-type]
+        return found.view(len(q), last, -1)
+
+    def formula(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        each = [plain_attention(s, q.dtype, window) for s in zip(q, k, v, strict=True)]
+        return torch.stack(each)[:, length - last :]
+
+    return Case(f"attention {shape.dim} {stored} {length} {window}", run, formula, (q, k, v), rowwise=3)
