@@ -15,8 +15,10 @@ namespace decodery {
 // Up to so many rows are quantised by each thread for itself: cheaper than waiting for each other.
 constexpr int64_t kFewRows = 4;
 // So many rows meet a weight before the next ones do: few enough that they stay in a core's cache meanwhile.
+// A multiple of every panel.
 constexpr int64_t kRowsAtOnce = 120;
-constexpr int64_t kQuantisedAtOnce = 24;  // Divides that and is a multiple of every panel.
+// Up to so many rows weights are read block by block: processors read one stream of memory faster than two.
+constexpr int64_t kOneStream = 32;
 constexpr int kPrefetch = 7680;
 
 // 32 activations of a row. Rows that share a tile form a panel, in which all first groups come first, and so on: a
@@ -25,36 +27,52 @@ struct Quantised {
     int8_t values[32];
     float scale;
     float sum;          // Of the values, scaled: what a minimum is multiplied by.
-    int32_t halves[2];  // The sums of the first and the last 16 values.
+    int32_t totals[2];  // Of all values and of the last 16, times -128: what a code's offset of 128 adds.
 };
 
 inline int64_t quantised_bytes(int64_t rows, int64_t ins) {
     return rows * groups_of(ins) * static_cast<int64_t>(sizeof(Quantised));
 }
 
-// Writes a row's groups, `step` apart. What is not finite makes the scale NaN.
+template <class S>
+DECODERY_INLINE typename S::F load_up_to(const float* x, int64_t left) {
+    return left >= 16 ? S::load(x) : left > 0 ? S::load_some(x, static_cast<int>(left)) : S::zero();
+}
+
+// Writes a row's groups, `step` apart. What is not finite makes a scale NaN, and so the whole row.
 template <class S>
 inline void quantise_row(const float* x, int64_t ins, Quantised* to, int64_t step) {
-    for (int64_t k = 0; k < ins; k += 32, x += 32, to += step) {
-        const int left = static_cast<int>(ins - k < 32 ? ins - k : 32);
-        const auto a = left >= 16 ? S::load(x) : S::load_some(x, left);
-        const auto b = left == 32 ? S::load(x + 16) : left > 16 ? S::load_some(x + 16, left - 16) : S::zero();
-        const auto size = S::max(S::abs(a), S::abs(b));
-        const float largest = S::reduce_max(size);
-        const float poison = S::reduce_add(S::mul(S::add(S::abs(a), S::abs(b)), S::zero()));
-        const bool some = largest >= 1e-30f;
-        const float scale = (some ? largest / 127.0f : 0.0f) + poison, inverse = some ? 127.0f / largest : 0.0f;
-        // The bound only meets NaN, which no integer holds: the scale stands for it.
-        const auto lowest = S::set1(-127.0f);
-        const auto qa = S::to_int(S::max(S::mul(a, S::set1(inverse)), lowest));
-        const auto qb = S::to_int(S::max(S::mul(b, S::set1(inverse)), lowest));
-        S::store_bytes(to->values, qa);
-        S::store_bytes(to->values + 16, qb);
-        to->halves[0] = S::reduce_add_int(qa);
-        to->halves[1] = S::reduce_add_int(qb);
-        to->scale = scale;
-        to->sum = scale * static_cast<float>(to->halves[0] + to->halves[1]);
+    auto bad = S::zero();
+    Quantised* const start = to;
+    for (int64_t k = 0; k < ins; k += 512) {
+        alignas(64) float largest[16] = {}, inverse[16], scale[16];
+        const int64_t end = ins - k < 512 ? ins - k : 512;
+        for (int64_t j = 0; j < end; j += 32) {
+            const auto a = S::abs(load_up_to<S>(x + k + j, end - j));
+            const auto b = S::abs(load_up_to<S>(x + k + j + 16, end - j - 16));
+            bad = S::fma(S::add(a, b), S::zero(), bad);
+            largest[j / 32] = S::reduce_max(S::max(a, b));
+        }
+        const auto bounded = S::max(S::load(largest), S::set1(1e-30f));
+        S::store(inverse, S::div(S::set1(127.0f), bounded));
+        S::store(scale, S::div(bounded, S::set1(127.0f)));
+        for (int64_t j = 0; j < end; j += 32, to += step) {
+            const auto factor = S::set1(inverse[j / 32]);
+            // The bound only meets NaN, which no integer holds: the scale stands for it.
+            const auto lowest = S::set1(-127.0f);
+            const auto a = S::to_int(S::max(S::mul(load_up_to<S>(x + k + j, end - j), factor), lowest));
+            const auto b = S::to_int(S::max(S::mul(load_up_to<S>(x + k + j + 16, end - j - 16), factor), lowest));
+            S::store_bytes(to->values, a);
+            S::store_bytes(to->values + 16, b);
+            int32_t sums[2];
+            S::store_sums(sums, a, b);
+            to->scale = scale[j / 32];
+            to->sum = to->scale * static_cast<float>(sums[0] + sums[1]);
+            to->totals[0] = -128 * (sums[0] + sums[1]);
+            to->totals[1] = -128 * sums[1];
+        }
     }
+    start->scale += S::reduce_add(bad);
 }
 
 template <class S, class W>
@@ -80,9 +98,9 @@ DECODERY_INLINE void coded_tile(const uint8_t* w, int64_t block, int64_t groups,
             #pragma GCC unroll 8
             for (int i = 0; i < MB; i++) {
                 const auto& of = x[i];
-                const int32_t total = W::kParts == 2 ? of.halves[part] : of.halves[0] + of.halves[1];
+                const int32_t total = W::kParts == 2 && part == 0 ? of.totals[0] - of.totals[1] : of.totals[part];
                 #pragma GCC unroll 2
-                for (int b = 0; b < NB; b++) sum[b][i] = S::set1_int(W::kZero ? -W::kZero * total : 0);
+                for (int b = 0; b < NB; b++) sum[b][i] = S::set1_int(W::kZero ? total / (128 / W::kZero) : 0);
             }
             #pragma GCC unroll 8
             for (int j = part * W::kLoads / W::kParts; j < (part + 1) * W::kLoads / W::kParts; j++) {
@@ -171,33 +189,26 @@ struct Linear {
     // Rows are quantised, or floats where the weight has floats.
     static constexpr int kMany = S::kBlocks == 2 ? (W::kFloat ? 4 : 6) : S::kRows;
 
-    // The rows of a panel that begins at `row`.
-    static int64_t panel(const LinearArgs& a, int64_t row) {
-        const int64_t most = a.rows > S::kRows ? kMany : S::kRows, part = row / kRowsAtOnce * kRowsAtOnce;
-        const int64_t end = part + kRowsAtOnce < a.rows ? part + kRowsAtOnce : a.rows;
-        return end - row < most ? end - row : most;
-    }
+    // The rows of a panel.
+    static int64_t panel(const LinearArgs& a) { return a.rows > kOneStream ? kMany : S::kRows; }
 
-    static void quantise_panels(const LinearArgs& a, int64_t row, int64_t end, Quantised* x) {
-        while (row < end) {
-            const int64_t count = panel(a, row);
-            Quantised* to = x + row * groups_of(a.ins);
-            for (int64_t i = 0; i < count; i++) quantise_row<S>(a.x + (row + i) * a.ldx, a.ins, to + i, count);
-            row += count;
+    static void quantise_rows(const LinearArgs& a, int64_t row, int64_t end, Quantised* x) {
+        const int64_t groups = groups_of(a.ins), panel = Linear::panel(a);
+        for (; row < end; row++) {
+            const int64_t first = row / panel * panel, count = a.rows - first < panel ? a.rows - first : panel;
+            quantise_row<S>(a.x + row * a.ldx, a.ins, x + first * groups + row - first, count);
         }
     }
 
-    // A chunk is a multiple of a panel's rows.
-    static void quantise(const LinearArgs& a, Shared& shared, int chunk, int, Worker&) {
-        const int64_t row = chunk * kQuantisedAtOnce, end = row + kQuantisedAtOnce;
-        quantise_panels(a, row, end < a.rows ? end : a.rows, reinterpret_cast<Quantised*>(shared.room()));
+    static void quantise(const LinearArgs& a, Shared& shared, int chunk, int chunks, Worker&) {
+        quantise_rows(a, a.rows * chunk / chunks, a.rows * (chunk + 1) / chunks, reinterpret_cast<Quantised*>(shared.room()));
     }
 
     static const Quantised* quantised(const LinearArgs& a, Shared& shared, Worker& worker) {
         if constexpr (W::kFloat) return nullptr;
         if (a.rows > kFewRows) return reinterpret_cast<Quantised*>(shared.room());
         auto* x = reinterpret_cast<Quantised*>(worker.room(static_cast<size_t>(quantised_bytes(a.rows, a.ins))));
-        if (worker.prepared != worker.stage) quantise_panels(a, 0, a.rows, x);
+        if (worker.prepared != worker.stage) quantise_rows(a, 0, a.rows, x);
         worker.prepared = worker.stage;
         return x;
     }
@@ -218,7 +229,7 @@ struct Linear {
     template <int MB>
     static DECODERY_INLINE void pair(const LinearArgs& a, const Quantised* q, int64_t first, bool both, int64_t row) {
         alignas(64) float sums[MB * 32];
-        if (S::kBlocks == 2 && both && a.rows > S::kRows && MB <= kMany) {
+        if (S::kBlocks == 2 && both && a.rows > kOneStream && MB <= kMany) {
             if constexpr (MB <= kMany) tile<S::kBlocks, MB>(a, q, first, row, sums);
             if (S::kBlocks == 2) return finish<MB>(a, first, both, row, sums, 32, 16);
         }
@@ -288,7 +299,7 @@ struct Linear {
     }
 
     static void rows(const LinearArgs& a, const Quantised* q, int64_t block, bool both, int64_t row, int64_t end) {
-        if (a.rows > S::kRows) {
+        if (a.rows > kOneStream) {
             for (; row + kMany <= end; row += kMany) pair<kMany>(a, q, block, both, row);
         } else {
             for (; row + S::kRows <= end; row += S::kRows) pair<S::kRows>(a, q, block, both, row);
@@ -305,7 +316,7 @@ struct Linear {
         const int64_t pairs = (block_count(a) + 1) / 2, threads = plan.threads;
         if (!W::kFloat && a.rows > kFewRows) {
             plan.shared.grow(static_cast<size_t>(quantised_bytes(a.rows, a.ins)));
-            plan.add<quantise>(a, (a.rows + kQuantisedAtOnce - 1) / kQuantisedAtOnce);
+            plan.add<quantise>(a, a.rows < 64 ? threads : 2 * threads);
         }
         // Work of some ten microseconds a chunk, in as many chunks as the threads can share evenly.
         const int64_t times = times_of(a), rows = times > 1 ? kRowsAtOnce : a.rows;

@@ -115,11 +115,11 @@ struct Avx2 {
         _mm256_storeu_si256(q + 1, x.b);
     }
     static I set1_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
-    static int32_t reduce_add_int(I x) {
-        const __m256i b = _mm256_add_epi32(x.a, x.b);
-        __m128i c = _mm_add_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
-        c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
-        return _mm_cvtsi128_si32(_mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1)));
+    // The sums of the lanes of x and of y.
+    static void store_sums(int32_t* p, I x, I y) {
+        const __m256i two = _mm256_hadd_epi32(_mm256_add_epi32(x.a, x.b), _mm256_add_epi32(y.a, y.b));
+        const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(two), _mm256_extracti128_si256(two, 1));
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_hadd_epi32(four, four));
     }
     static void store_bytes(int8_t* p, I x) {
         // Packing works within halves of a register; the permutation puts the quarters in order.

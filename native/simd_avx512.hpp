@@ -79,7 +79,13 @@ struct Avx512 {
     static I load_int(const int32_t* p) { return _mm512_loadu_si512(p); }
     static void store_int(int32_t* p, I a) { _mm512_storeu_si512(p, a); }
     static I set1_int(int32_t x) { return _mm512_set1_epi32(x); }
-    static int32_t reduce_add_int(I a) { return _mm512_reduce_add_epi32(a); }
+    // The sums of the lanes of x and of y.
+    static void store_sums(int32_t* p, I x, I y) {
+        const I both = _mm512_add_epi32(_mm512_unpacklo_epi32(x, y), _mm512_unpackhi_epi32(x, y));
+        const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64(both, 1));
+        const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_add_epi32(four, _mm_unpackhi_epi64(four, four)));
+    }
     static void store_bytes(int8_t* p, I a) {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(a));
     }

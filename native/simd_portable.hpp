@@ -120,7 +120,11 @@ struct Portable {
     static I load_int(const int32_t* p) { return each_int([&](int i) { return p[i]; }); }
     static void store_int(int32_t* p, I a) { std::memcpy(p, a.v, 64); }
     static I set1_int(int32_t x) { return each_int([&](int) { return x; }); }
-    static int32_t reduce_add_int(I a) { int32_t s = 0; for (int i = 0; i < 16; i++) s += a.v[i]; return s; }
+    // The sums of the lanes of x and of y.
+    static void store_sums(int32_t* p, I x, I y) {
+        p[0] = p[1] = 0;
+        for (int i = 0; i < 16; i++) p[0] += x.v[i], p[1] += y.v[i];
+    }
     // Stores the low bytes of values in -128 .. 127.
     static void store_bytes(int8_t* p, I a) { for (int i = 0; i < 16; i++) p[i] = static_cast<int8_t>(a.v[i] < -128 ? -128 : a.v[i]); }
     static B load_bytes(const uint8_t* p) { B b; std::memcpy(b.v, p, 64); return b; }

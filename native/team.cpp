@@ -25,8 +25,7 @@ constexpr int kSpins = 20000;
 }  // namespace
 
 void Team::resize(int threads) {
-    size_ = threads;
-    wanted_.store(threads);
+    size_.store(threads < kMostThreads ? threads : kMostThreads);
 }
 
 void Team::forked() {
@@ -36,7 +35,7 @@ void Team::forked() {
 
 void Team::start() {
     try {
-        for (; started_ < size_; started_++) std::thread([this, index = started_] { serve(index); }).detach();
+        for (; started_ < size(); started_++) std::thread([this, index = started_] { serve(index); }).detach();
     } catch (const std::system_error&) {
         // The system gives no more threads: those that there are do the work.
     }
@@ -49,15 +48,13 @@ void Team::run(const Stage* stages, int count) {
     end_ = first_ + static_cast<uint64_t>(count);
     done_.store(false, std::memory_order_relaxed);
     begin(first_);
-    if (size_ > 1 && sleepers_.load(std::memory_order_seq_cst) > 0) {
+    if (size() > 1 && sleepers_.load(std::memory_order_seq_cst) > 0) {
         alarm_.fetch_add(1);
         alarm_.notify_all();
     }
     int spins = 0;
     while (!done_.load(std::memory_order_acquire)) {
-        const uint64_t ticket = ticket_.load(std::memory_order_acquire);
-        if (ticket & ((1u << kChunkBits) - 1)) {
-            work(caller_, ticket);
+        if (work(caller_)) {
             spins = 0;
         } else if (++spins < kSpins) {
             pause();
@@ -68,19 +65,34 @@ void Team::run(const Stage* stages, int count) {
 }
 
 void Team::begin(uint64_t stage) {
-    const int chunks = stages_[stage - first_].chunks;
-    unfinished_.store(chunks, std::memory_order_relaxed);
-    ticket_.store(stage << kChunkBits | static_cast<uint64_t>(chunks), std::memory_order_seq_cst);
+    const auto chunks = static_cast<uint64_t>(stages_[stage - first_].chunks), threads = static_cast<uint64_t>(size());
+    unfinished_.store(static_cast<int>(chunks), std::memory_order_relaxed);
+    for (uint64_t i = threads; i-- > 0;) {
+        const uint64_t from = chunks * i / threads, to = chunks * (i + 1) / threads;
+        if (from < to) shares_[i].word.store(Share::of(stage, from, to), std::memory_order_seq_cst);
+    }
 }
 
-// Takes the chunk that the ticket offers, if it still does, and starts the next stage after the last one.
-void Team::work(Worker& worker, uint64_t ticket) {
-    if (!ticket_.compare_exchange_strong(ticket, ticket - 1, std::memory_order_acq_rel)) return;
-    const uint64_t number = ticket >> kChunkBits;
+// Does a chunk: of the worker's own share, or else of another's. False if none is free.
+bool Team::work(Worker& worker) {
+    if (take(worker, shares_[worker.index], true)) return true;
+    for (int i = 0, threads = size(); i < threads; i++)
+        if (i != worker.index && take(worker, shares_[i], false)) return true;
+    return false;
+}
+
+// Does a chunk of a share: the first of the worker's own, the last of another's. Starts the next stage after the last one.
+bool Team::take(Worker& worker, Share& share, bool own) {
+    uint64_t word = share.word.load(std::memory_order_acquire);
+    const uint64_t first = Share::first(word), end = Share::end(word);
+    const uint64_t rest = own ? word + Share::kMask + 1 : word - 1;
+    if (first == end || !share.word.compare_exchange_strong(word, rest, std::memory_order_acq_rel)) return false;
+    // The word has the lower bits of the stage's number.
+    const uint64_t lower = ~uint64_t{0} >> 2 * kChunkBits;
+    const uint64_t number = first_ + (((word >> 2 * kChunkBits) - first_) & lower);
     const Stage& stage = stages_[number - first_];
-    const int left = static_cast<int>(ticket & ((1u << kChunkBits) - 1));
     worker.stage = number;
-    stage.run(stage.args, stage.shared, stage.chunks - left, stage.chunks, worker);
+    stage.run(stage.args, stage.shared, static_cast<int>(own ? first : end - 1), stage.chunks, worker);
     if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
         if (number + 1 < end_) {
             begin(number + 1);
@@ -88,6 +100,13 @@ void Team::work(Worker& worker, uint64_t ticket) {
             done_.store(true, std::memory_order_release);
         }
     }
+    return true;
+}
+
+bool Team::idle() const {
+    for (int i = 0, threads = size(); i < threads; i++)
+        if (const uint64_t word = shares_[i].word.load(); Share::first(word) != Share::end(word)) return false;
+    return true;
 }
 
 void Team::serve(int index) {
@@ -95,10 +114,8 @@ void Team::serve(int index) {
     worker.index = index;
     int spins = 0;
     while (true) {
-        const bool called = index < wanted_.load(std::memory_order_relaxed);
-        const uint64_t ticket = ticket_.load(std::memory_order_acquire);
-        if (called && (ticket & ((1u << kChunkBits) - 1))) {
-            work(worker, ticket);
+        const bool called = index < size();
+        if (called && work(worker)) {
             spins = 0;
             continue;
         }
@@ -109,7 +126,7 @@ void Team::serve(int index) {
         // Announce the sleep, then look once more: the caller does these two the other way round.
         const uint32_t alarm = alarm_.load();
         sleepers_.fetch_add(1, std::memory_order_seq_cst);
-        if (!(called && (ticket_.load(std::memory_order_seq_cst) & ((1u << kChunkBits) - 1)))) alarm_.wait(alarm);
+        if (!called || idle()) alarm_.wait(alarm);
         sleepers_.fetch_sub(1);
         spins = 0;
     }

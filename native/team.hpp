@@ -32,32 +32,45 @@ struct Stage {
 // One thread at a time calls a team, and none while the process forks.
 class Team {
 public:
-    // The number of threads that work, the caller's among them. They start with the next run.
+    // The number of threads that work, the caller's among them; at most kMostThreads. They start with the next run.
     void resize(int threads);
-    int size() const { return size_; }
+    int size() const { return size_.load(std::memory_order_relaxed); }
     // Every stage has at least one chunk and less than 2^kChunkBits.
     void run(const Stage* stages, int count);
     // A forked child has none of its parent's threads but the caller's: the next run starts others.
     void forked();
 
 private:
-    static constexpr int kChunkBits = 20;
+    static constexpr int kMostThreads = 256, kChunkBits = 20;
+    // The free chunks of a stage that a thread takes, in order, and of which others take the last when they have
+    // none: the stage's number (its lower 24 bits), the first chunk and the end. Taking one is one exchange, which
+    // fails if the stage is over. What a thread reads of a weight is thus in one piece, which prefetching needs.
+    struct alignas(64) Share {
+        static constexpr uint64_t kMask = (uint64_t{1} << kChunkBits) - 1;
+        std::atomic<uint64_t> word{0};
+        static uint64_t first(uint64_t word) { return word >> kChunkBits & kMask; }
+        static uint64_t end(uint64_t word) { return word & kMask; }
+        static uint64_t of(uint64_t stage, uint64_t first, uint64_t end) {
+            return stage << 2 * kChunkBits | first << kChunkBits | end;
+        }
+    };
+
     void start();
-    void work(Worker& worker, uint64_t ticket);
+    bool work(Worker& worker);
+    bool take(Worker& worker, Share& share, bool own);
+    bool idle() const;
     void serve(int index);
     void begin(uint64_t stage);
 
-    // The running stage's number and how many of its chunks are free, in one word: taking a chunk is one exchange,
-    // which fails if the stage is over.
-    alignas(64) std::atomic<uint64_t> ticket_{0};
+    Share shares_[kMostThreads];
     alignas(64) std::atomic<int> unfinished_{0};
     alignas(64) std::atomic<bool> done_{true};
+    std::atomic<int> size_{1};
     std::atomic<int> sleepers_{0};
     std::atomic<uint32_t> alarm_{0};
-    std::atomic<int> wanted_{1};
     const Stage* stages_ = nullptr;
     uint64_t first_ = 1, end_ = 1;
-    int size_ = 1, started_ = 1;
+    int started_ = 1;
     Worker caller_;
 };
 
