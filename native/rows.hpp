@@ -129,8 +129,8 @@ struct Rows {
     }
 };
 
-// Few rows are done sooner by one thread than shared.
-inline int64_t chunks_of_rows(int64_t rows, int threads) { return rows < 16 ? 1 : 2 * threads; }
+// Very few rows are done sooner by one thread than shared.
+inline int64_t chunks_of_rows(int64_t rows, int threads) { return rows < 4 ? 1 : rows < 64 ? threads : 2 * threads; }
 
 template <class S>
 void plan_norm(const int64_t* args, Plan& plan) {

@@ -20,7 +20,7 @@ from decodery.kernels.backend import Activation
 from decodery.kernels.bias import RelativeBias
 from decodery.kernels.blocks import KINDS
 from decodery.kernels.library import Kernel, call_layout, library
-from decodery.kernels.packed import Codes, PackedWeight, quantise
+from decodery.kernels.packed import Arena, Codes, PackedWeight, quantise
 from decodery.kernels.packed import pack as pack_codes
 from decodery.kernels.tape import Tape
 
@@ -62,6 +62,7 @@ class Native:
     def __init__(self) -> None:
         self._library = library()
         self._tape: Tape | None = None
+        self._arena = Arena()
 
     def row_multiple(self, dtype: torch.dtype) -> int:
         """1: no padding is needed."""
@@ -123,7 +124,7 @@ class Native:
 
     def pack(self, weight: Tensor | Codes) -> PackedWeight:
         """A weight [out, in] for `linear` and `embedding`; bfloat16 stays, other floats become float32."""
-        return pack_codes(_codes(weight))
+        return pack_codes(_codes(weight), arena=self._arena)
 
     def pack_embedding(self, weight: Tensor | Codes) -> PackedWeight:
         """The same as `pack`: a packed weight gives its rows and multiplies."""
@@ -131,7 +132,7 @@ class Native:
 
     def pack_gated(self, weight: Tensor | Codes) -> PackedWeight:
         """A weight [2 * width, in] for `gated_linear`, the gate first."""
-        return pack_codes(_codes(weight), gated=True)
+        return pack_codes(_codes(weight), gated=True, arena=self._arena)
 
     def linear(
         self,

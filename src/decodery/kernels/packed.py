@@ -6,6 +6,8 @@ inputs. native/formats.hpp has the layout in memory.
 
 from __future__ import annotations
 
+import mmap
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -15,6 +17,7 @@ from torch import Tensor
 from decodery.kernels.library import Kernel, call_layout, library
 
 GROUP = 32
+ARENA_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -98,25 +101,44 @@ class PackedWeight:
 _PACK = call_layout("qqqqqqqq")
 
 
-def pack(codes: Codes, *, gated: bool = False) -> PackedWeight:
+class Arena:
+    """Memory for the packed weights of a model, side by side in large pages: a step reads all of it, and so
+    looks up fewer addresses. A piece lives as long as a tensor on it; what is not taken costs nothing."""
+
+    def __init__(self) -> None:
+        self._rest = torch.empty(0, dtype=torch.uint8)
+
+    def take(self, size: int) -> Tensor:
+        """Bytes that begin on a cache line's border and are readable a little beyond their end."""
+        whole = -(-size // 64) * 64 + 128
+        if len(self._rest) < whole + 64:
+            self._rest = _mapped(max(whole + 64, ARENA_BYTES))
+            self._rest = self._rest[-self._rest.data_ptr() % 64 :]
+        taken, self._rest = self._rest[:size], self._rest[whole:]
+        return taken
+
+
+def _mapped(size: int) -> Tensor:
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(size, dtype=torch.uint8)
+    region = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # Of a system without them.
+        region.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(region, dtype=torch.uint8)
+
+
+def pack(codes: Codes, *, gated: bool = False, arena: Arena | None = None) -> PackedWeight:
     """Interleaves a matrix for the kernels; the result holds no part of it."""
     rows, columns = codes.shape
     number = codes.format.value.number
     blocks = 2 * -(-rows // 2 // 16) if gated else -(-rows // 16)
     lib = library()
     size = lib.decodery_packed_bytes(number, blocks, columns)
-    data = _aligned(size)
+    data = (arena or Arena()).take(size)
     parts = [None if p is None else p.contiguous() for p in (codes.codes, codes.scales, codes.minima)]
     pointers = [0 if p is None else p.data_ptr() for p in parts]
     lib.decodery_run(_PACK.pack(Kernel.PACK, *pointers, rows, columns, number, gated, data.data_ptr()), 1)
     return PackedWeight(data, rows, columns, codes.format, gated)
-
-
-def _aligned(size: int) -> Tensor:
-    """Room on a cache line's border, readable a little beyond its end."""
-    room = torch.empty(size + 128, dtype=torch.uint8)
-    start = -room.data_ptr() % 64
-    return room[start : start + size]
 
 
 def quantise(matrix: Tensor, form: str) -> Codes:

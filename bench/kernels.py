@@ -1,0 +1,122 @@
+"""`python -m bench.kernels`: how fast the native kernels run the default model's matrix products and steps.
+
+The products are those of all layers of one step, one after the other, so that weights come from memory as in
+a step. Beside milliseconds stand bytes and multiply-adds a second, as shares of what the machine can do
+(`--bandwidth`, `--peak`; these must be known).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from time import perf_counter
+from typing import cast
+
+import torch
+
+from decodery import LLM
+from decodery.kernels.native import Native
+from decodery.kernels.packed import PackedWeight
+from decodery.models.layers.attention import PagedAttend
+from decodery.models.llama import Llama
+from decodery.weights.sources import resolve
+
+KEYS = 64  # Each stream's, in a step of one token.
+
+
+def best(action: Callable[[], object], most: float = 0.3) -> float:
+    """The shortest of many runs, in milliseconds; they take `most` seconds in all."""
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < most:
+        start = perf_counter()
+        action()
+        times.append(perf_counter() - start)
+    return min(times) * 1000
+
+
+def weights(model: Llama) -> dict[str, list[PackedWeight]]:
+    """The matrices of all layers in the order of a step, and the head."""
+    linears = [m for layer in model.layers for m in (layer.attn.qkv, layer.attn.out, *layer.mlp.children())]
+    head = model.embedding if model.head is None else model.head
+    return {
+        "layers": [cast(PackedWeight, linear.weight) for linear in linears],
+        "head": [cast(PackedWeight, head.weight)],
+    }
+
+
+def product(matrices: list[PackedWeight], rows: int) -> Callable[[], object]:
+    """Multiplies random rows by all matrices."""
+    kernels = Native()
+    inputs = {matrix.columns: torch.randn(rows, matrix.columns) for matrix in matrices}
+
+    def run() -> dict[int, torch.Tensor]:
+        for matrix in matrices:
+            (kernels.gated_linear if matrix.gated else kernels.linear)(inputs[matrix.columns], matrix)
+        return inputs
+
+    return replayed(kernels, run)
+
+
+def replayed(kernels: Native, run: Callable[[], object]) -> Callable[[], object]:
+    """Makes the calls of `run` again; what they read must be in its result or its surroundings."""
+    result, replay = kernels.capture(run)
+    assert replay is not None
+
+    def again() -> object:
+        replay()
+        return run, result
+
+    return again
+
+
+def step(model: Llama, streams: int, length: int) -> Callable[[], object]:
+    """All layers for `length` tokens of each stream: replayed for one, from Python for a prompt."""
+    kernels = cast(Native, model.kernels)
+    start = KEYS if length == 1 else 0
+    pages = -(-(start + length) // 16)
+    cache = model.kv_shape.allocate(streams * pages, kernels.cache_dtype(torch.float32))
+    plan = kernels.plan_attention(
+        [range(i * pages, (i + 1) * pages) for i in range(streams)],
+        [start] * streams,
+        [length] * streams,
+        heads=model.heads,
+        kv_heads=model.kv_shape.kv_heads,
+        dtype=torch.float32,
+        device="cpu",
+    )
+    positions = torch.arange(start, start + length).repeat(streams)
+    tokens = positions + 100
+    attend = PagedAttend(kernels, cache, plan)
+
+    def run() -> torch.Tensor:
+        return model.hidden(tokens, positions, attend)
+
+    return run if length > 1 else replayed(kernels, run)
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Print all figures."""
+    parser = argparse.ArgumentParser(prog="python -m bench.kernels", description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32, 512])
+    parser.add_argument("--bandwidth", type=float, default=43, help="GB/s that all threads read together")
+    parser.add_argument("--peak", type=float, default=940, help="multiply-adds of bytes, in 10^9/s")
+    arguments = parser.parse_args()
+    model = cast(Llama, LLM(resolve(None), backend="native").model)
+    print(f"{'products':10}{'rows':>5}{'ms':>10}{'of bandwidth':>14}{'of peak':>10}")
+    for rows in arguments.rows:
+        for name, matrices in weights(model).items():
+            count = 1 if name == "head" and rows > 32 else rows
+            taken = best(product(matrices, count))
+            read = sum(w.nbytes for w in matrices) / taken / 1e6 / arguments.bandwidth
+            done = sum(w.rows * w.columns for w in matrices) * count / taken / 1e6 / arguments.peak
+            print(f"{name:10}{count:5}{taken:10.3f}{read:14.2f}{done:10.2f}")
+    print(f"{'step':10}{'rows':>5}{'ms':>10}")
+    for rows in arguments.rows:
+        prompt = rows > 32
+        taken = best(step(model, 1 if prompt else rows, rows if prompt else 1))
+        print(f"{'a prompt' if prompt else 'streams':10}{rows:5}{taken:10.3f}")
+
+
+if __name__ == "__main__":
+    main()
