@@ -252,7 +252,7 @@ def apply_grammar(logits: Tensor, rows: Sequence[Row]) -> None:
     for word, (i, state) in zip(words, bound, strict=True):
         if state.accepting:
             for token in rows[i].end_ids:
-                word[token // 32] |= np.left_shift(1, token % 32, dtype=np.int32)
+                word[token // 32] |= _bit(token)
     if len(bound) == len(rows):
         keep_marked(logits, words)
         return
@@ -279,16 +279,29 @@ def _allowed(states: Sequence[GrammarState], vocab: int = 0) -> Words:
         if place.known is not None:
             words[i] = place.known
         elif place.forced:
-            words[i, place.forced[0] // 32] = np.left_shift(1, place.forced[0] % 32, dtype=np.int32)
+            words[i, place.forced[0] // 32] = _bit(place.forced[0])
         elif id(place) in first:
             pass
         else:
             first[id(place)] = i
             asked.append((place.matcher(), i))
-    if asked:
+    if len(asked) == 1:
+        # Another thread would take longer to wake.
+        ((matcher, i),) = asked
+        matcher.unsafe_compute_mask_ptr(words[i].ctypes.data, words.shape[1] * 4)
+    elif asked:
         origins[0].executor.unsafe_compute_mask_ptr(asked, words.ctypes.data, words.shape[1] * 4, len(words))
     for i, place in enumerate(places):
-        words[i] = words[first.get(id(place), i)]
-    words[:, size // 32] &= ~np.left_shift(1, size % 32, dtype=np.int32)
+        source = first.get(id(place), i)
+        if source != i:
+            words[i] = words[source]
+    words[:, size // 32] &= ~_bit(size)
     missing = vocab // 32 + 1 - words.shape[1]
     return np.pad(words, ((0, 0), (0, missing))) if missing > 0 else words
+
+
+@lru_cache(maxsize=4096)
+def _bit(place: int) -> np.int32:
+    """A word with the bit of this place alone."""
+    bit: np.int32 = np.left_shift(1, place % 32, dtype=np.int32)
+    return bit
