@@ -23,7 +23,7 @@ from tests.cli.conftest import write_model
 from tests.combinations import features
 from tests.mixed import random_request
 
-PAGES = 20
+PAGES = 16
 GROWTH = 8 * 2**20
 """Bytes by which memory may have grown from the second quarter of a run to its last, medians of each."""
 
@@ -61,7 +61,9 @@ class Told:
     def growth(self) -> float:
         """Bytes between the medians of the second and the last quarter of the run."""
         quarter = len(self.memory) // 4
-        return statistics.median(self.memory[-quarter:]) - statistics.median(self.memory[quarter : 2 * quarter])
+        return statistics.median(self.memory[-quarter:]) - statistics.median(
+            self.memory[quarter : 2 * quarter]
+        )
 
     def check(self) -> None:
         """Raise `AssertionError` where something leaked. The first quarter of the run is its warm-up."""
@@ -73,8 +75,8 @@ class Told:
     def __str__(self) -> str:
         at = [f"{self.memory[i * (len(self.memory) - 1) // 8] / 2**20:.0f}" for i in range(9)]
         return (
-            f"{self.requests} requests: {self.finished} finished, {self.dropped} dropped, {self.refused} refused, "
-            f"{self.preemptions} preemptions; MB at each eighth {' '.join(at)}, "
+            f"{self.requests} requests: {self.finished} finished, {self.dropped} dropped, "
+            f"{self.refused} refused, {self.preemptions} preemptions; MB at each eighth {' '.join(at)}, "
             f"{self.threads[-1]} threads, {self.files[-1]} files"
         )
 
@@ -94,7 +96,7 @@ class Soak:
     def run(self, requests: int) -> Told:
         """Runs so many requests to their ends or until they are dropped, and checks that nothing is left."""
         while self.told.requests < requests or self._running:
-            if self.told.requests < requests and len(self._running) < self._source.randint(1, 10):
+            if self.told.requests < requests and len(self._running) < 8:
                 self._begin()
             self._advance()
             if self._source.random() < 0.05:

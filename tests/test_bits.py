@@ -1,4 +1,4 @@
-"""On the native backend a request has the same tokens and log-probabilities, to the last bit, in any company."""
+"""On the native backend a request has the same tokens and log-probabilities, bit for bit, in any company."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tests.kernels.native import built
 from tests.mixed import random_request
 
 pytestmark = built
+
 
 @dataclass
 class Told:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from decodery.kernels import vocabulary_native
 from decodery.kernels.native import Native
 from decodery.kernels.packed import Codes, PackedWeight
 
@@ -27,7 +28,7 @@ BEYOND_A_WEIGHT = 64
 
 
 def at_the_end(tensor: Tensor, beyond: int = 0) -> Tensor:
-    """A copy with the same strides whose last element is the last that can be read, or `beyond` bytes earlier."""
+    """A copy with the same strides whose last element is the last readable one, or `beyond` bytes earlier."""
     if tensor.numel() == 0:
         return tensor
     extent = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
@@ -51,10 +52,17 @@ def _protect(memory: mmap.mmap, start: int) -> None:
         raise OSError(ctypes.get_errno(), "mprotect")
 
 
-class Bordered(Native):
+class AllNative(Native):
+    """The native kernels of a model and those over the vocabulary, as methods of one object."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vocabulary_native, name)
+
+
+class Bordered(AllNative):
     """The native kernels, each given its tensors at the end of memory, where it also puts its results.
 
-    Whatever Native can do, now or later, it does so: every tensor among the arguments is moved, and what
+    Whatever they can do, now or later, it does so: every tensor among the arguments is moved, and what
     the kernel changed in it is copied back.
     """
 
@@ -63,6 +71,9 @@ class Bordered(Native):
         if name.startswith("_") or name == "capture" or not callable(found):
             return found
         return partial(_on_borders, found)
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(_on_borders, super().__getattr__(name))
 
     def _empty(self, *shape: int) -> Tensor:
         return at_the_end(torch.full(shape, torch.nan))
@@ -92,7 +103,9 @@ def killed_by(run: Callable[[], object], seconds: int = 120) -> signal.Signals |
     What `run` raises is an assertion's failure here.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Newer Pythons warn of threads that a fork loses.
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # Newer Pythons warn of threads that a fork loses.
         child = os.fork()
     if child == 0:
         status = 1

@@ -1,4 +1,4 @@
-"""A call of every native kernel in odd shapes, with its formula: what the laws of all kernels are checked on."""
+"""A call of every native kernel in odd shapes, with its formula: what the laws of kernels are checked on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from decodery.kernels.packed import GROUP, Codes, Format, pack
 from tests.kernels.paged import Shape, empty_cache, plain_attention, random_sequence
 from tests.kernels.rows import rows
 
-ROWS = 9
+ROWS = 19  # Enough that kernels of a row are shared between threads.
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def all_cases() -> Iterator[Case]:
             yield from products(form, ins, outs)
     for width in (1, 6, 17, 63, 64, 65, 576):
         yield norm(width)
+        yield layer_norm(width)
         yield gate(width)
     for dim in (2, 6, 32, 40, 80, 96, 128, 256):
         yield rotary(dim)
@@ -122,7 +123,7 @@ def products(form: Format, ins: int, outs: int) -> Iterator[Case]:
     yield Case(
         f"gated {name}",
         lambda k, x, b: k.gated_linear(x, gated, b),
-        lambda x, b: reference.swiglu(product(x, both) + b),
+        lambda x, b: reference.gated(product(x, both) + b),
         (x, second),
     )
     yield Case(
@@ -142,9 +143,21 @@ def norm(width: int) -> Case:
     )
 
 
+def layer_norm(width: int) -> Case:
+    x, residual = rows(width, torch.float32, ROWS) + 3, rows(width, torch.float32, ROWS, seed=3)
+    weight, bias = (rows(width, torch.float32, 1, seed=seed)[0] for seed in (1, 2))
+    return Case(
+        f"layer norm {width}",
+        lambda k, x, r, w, b: k.layer_norm(x, w, b, 1e-5, r),
+        lambda x, r, w, b: reference.layer_norm(x, w, b, 1e-5, r),
+        (x, residual, weight, bias),
+        rowwise=2,
+    )
+
+
 def gate(width: int) -> Case:
     x = rows(2 * width, torch.float32, ROWS) * 4
-    return Case(f"swiglu {width}", lambda k, x: k.swiglu(x), reference.swiglu, (x,))
+    return Case(f"swiglu {width}", lambda k, x: k.gated(x), reference.gated, (x,))
 
 
 def rotary(dim: int) -> Case:
@@ -155,7 +168,7 @@ def rotary(dim: int) -> Case:
 
 
 def angles(pairs: int) -> Case:
-    positions = torch.tensor([0, 1, 2, 77, 1000, 8191, 40000, 100001, 131071])
+    positions = torch.cat((torch.arange(ROWS - 3), torch.tensor([8191, 40000, 131071])))
     frequencies = 10000.0 ** -(torch.arange(pairs) / pairs)
 
     def formula(positions: Tensor, frequencies: Tensor) -> Tensor:

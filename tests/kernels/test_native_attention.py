@@ -1,4 +1,4 @@
-"""Attention over pages, and the kernels of a row, against float64 and against themselves in other company."""
+"""Attention over pages against float64 and against itself in other company; calls made again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from decodery.kernels import reference
 from decodery.kernels.native import Native
 from tests.kernels.native import SETTINGS, built, running
 from tests.kernels.paged import Shape, as_kept, empty_cache, plain_attention, random_sequence, run_step
@@ -101,41 +100,6 @@ def test_a_broken_sequence_does_not_reach_others(stored: torch.dtype, value: flo
     assert all(part.isfinite().all() for part in cache)
     # Its pages are taken over by a sequence that is shorter: what it left behind is masked.
     assert torch.equal(step(cache, [good], [range(3, 6)], [(0, 40)])[0], expected)
-
-
-@pytest.mark.parametrize("width", [6, 34, 576, 700])
-def test_the_kernels_of_a_row_are_exact_and_alone(width: int) -> None:
-    kernels = Native()
-    x, weight = rows(width, torch.float32, 40), rows(width, torch.float32, 1, seed=1)[0]
-    cos, sin = kernels.angles(torch.arange(40), torch.rand(width // 2), 1.0)
-    bias = rows(width, torch.float32, 1, seed=2)[0]
-    functions = {
-        "norm": (lambda k, x, c, s: k.rms_norm(x, weight.to(x.dtype), 1e-5)),
-        "norm with residual": (lambda k, x, c, s: k.rms_norm(x, weight.to(x.dtype), 1e-5, x.flip(-1))),
-        "layer norm": (lambda k, x, c, s: k.layer_norm(x + 3, weight.to(x.dtype), bias.to(x.dtype), 1e-5)),
-        "layer norm with residual": (
-            lambda k, x, c, s: k.layer_norm(x, weight.to(x.dtype), None, 1e-5, x.flip(-1))
-        ),
-        "rotary": (lambda k, x, c, s: k.rotary(x[:, None], c, s)[:, 0]),
-    }
-    for name, run in functions.items():
-        exact = run(reference, x.double(), cos.double(), sin.double())
-        limit = 2 * (run(reference, x, cos, sin) - exact).abs().max()
-        expected = run(kernels, x, cos, sin)
-        assert (expected - exact).abs().max() <= limit + 1e-7, name
-        for setting in SETTINGS:
-            with running(setting):
-                for count in (1, 3, 17, 40):
-                    found = run(kernels, x[:count], cos[:count], sin[:count])
-                    assert torch.equal(found, expected[:count]), (name, setting)
-
-
-def test_angles_are_those_of_the_reference() -> None:
-    frequencies = 10000.0 ** -(torch.arange(32) / 32)
-    positions = torch.tensor([0, 1, 77, 8191, 131071])
-    found = Native().angles(positions, frequencies, 1.25)
-    for mine, other in zip(found, reference.angles(positions, frequencies, 1.25), strict=True):
-        torch.testing.assert_close(mine, other, rtol=0, atol=3e-7)
 
 
 def test_a_replay_does_the_same_again_with_other_content() -> None:
