@@ -30,11 +30,13 @@ struct LinearArgs {
     int64_t gated;
 };
 
-// Interleaves codes [outs, ins] (uint8, bfloat16 or float32), scales and minima [outs, groups] into a weight.
+// Interleaves codes [outs, ins] (uint8, bfloat16 or float32), scales and minima [outs, groups] into a weight. Where
+// `blocks` is not 0, codes are rows of blocks of the type of this number in GGML, which hold their own scales.
 struct PackArgs {
     const uint8_t* codes; const uint8_t* scales; const uint8_t* minima;
     int64_t outs, ins, format, gated;
     uint8_t* weight;
+    int64_t blocks;
 };
 
 // Rows ids [count] of a packed weight [rows, width] (which is not gated): out [count, width]. 0 for an id outside.

@@ -1,8 +1,10 @@
 // Into packed weights, and rows out of them.
 #pragma once
 #include <cstring>
+#include <type_traits>
 
 #include "abi.hpp"
+#include "blocks.hpp"
 #include "formats.hpp"
 
 namespace decodery {
@@ -27,8 +29,13 @@ struct Packing {
                 const int64_t row = source_row(a, b, lane);
                 if constexpr (W::kFloat) {
                     if (row >= 0) floats(a, row, lane, to);
-                } else {
+                } else if (a.blocks == 0) {
                     codes(a, row, lane, to);
+                } else {
+                    with_block_type(a.blocks, [&](auto type) {
+                        using B = decltype(type);
+                        if constexpr (std::is_same_v<typename B::Form, W>) from_blocks<B>(a, row, lane, to);
+                    });
                 }
             }
         }
@@ -43,24 +50,53 @@ struct Packing {
 
     static void codes(const PackArgs& a, int64_t row, int lane, uint8_t* to) {
         const int64_t groups = groups_of(a.ins);
+        Group group;
         for (int64_t g = 0; g < groups; g++, to += W::kGroup) {
-            for (int k = 0; k < 32; k++) {
-                // Padding is the code for zero; where there are minima, these are zero as well.
-                const bool inside = row >= 0 && g * 32 + k < a.ins;
-                const uint8_t code = inside ? a.codes[row * a.ins + g * 32 + k] : static_cast<uint8_t>(W::kZero);
-                if constexpr (W::kBits == 4) {
-                    to[k / 8 * 64 + lane * 4 + k % 4] |= static_cast<uint8_t>(k % 8 < 4 ? code : code << 4);
-                } else {
-                    to[k / 4 * 64 + lane * 4 + k % 4] = code;
-                }
-            }
+            const int64_t left = row < 0 ? 0 : a.ins - g * 32;
+            // Padding is the code for zero; where there are minima, these are zero as well.
+            if (left < 32) std::memset(group.codes, W::kZero, 32);
+            if (left > 0) std::memcpy(group.codes, a.codes + row * a.ins + g * 32, left < 32 ? static_cast<size_t>(left) : 32);
+            put_codes(group, lane, to);
             if (row < 0) continue;
-            for (int part = 0; part < W::kParts; part++) {
-                const int64_t index = ((row * groups + g) * W::kParts + part) * W::kScaleBytes;
-                const int place = (part * 16 + lane) * W::kScaleBytes;
-                std::memcpy(to + W::kScales + place, a.scales + index, W::kScaleBytes);
-                if constexpr (W::kMinimum) std::memcpy(to + W::kMinima + place, a.minima + index, W::kScaleBytes);
-            }
+            const int64_t index = (row * groups + g) * W::kParts * W::kScaleBytes;
+            std::memcpy(group.scales, a.scales + index, W::kParts * W::kScaleBytes);
+            if constexpr (W::kMinimum) std::memcpy(group.minima, a.minima + index, W::kParts * W::kScaleBytes);
+            put_scales(group, lane, to);
+        }
+    }
+
+    // The same from GGML's blocks, of which a row has whole ones.
+    template <class B>
+    static void from_blocks(const PackArgs& a, int64_t row, int lane, uint8_t* to) {
+        const int64_t groups = groups_of(a.ins);
+        const uint8_t* from = a.codes + row * (groups / B::kGroups) * B::kBytes;
+        Group group;
+        if (row < 0) std::memset(group.codes, W::kZero, 32);
+        for (int64_t g = 0; g < groups; g++, to += W::kGroup) {
+            if (row >= 0) B::template group<S>(from + g / B::kGroups * B::kBytes, static_cast<int>(g % B::kGroups), group);
+            put_codes(group, lane, to);
+            if (row >= 0) put_scales(group, lane, to);
+        }
+    }
+
+    static void put_codes(const Group& group, int lane, uint8_t* to) {
+        // Four codes are one word of a lane; at 4 bits the next four are its high halves.
+        constexpr int step = W::kBits == 4 ? 8 : 4;
+        for (int k = 0; k < 32; k += step) {
+            uint32_t word, high = 0;
+            std::memcpy(&word, group.codes + k, 4);
+            if constexpr (W::kBits == 4) std::memcpy(&high, group.codes + k + 4, 4);
+            word |= high << 4;
+            std::memcpy(to + k / step * 64 + lane * 4, &word, 4);
+        }
+    }
+
+    static void put_scales(const Group& group, int lane, uint8_t* to) {
+        for (int part = 0; part < W::kParts; part++) {
+            const int place = (part * 16 + lane) * W::kScaleBytes;
+            std::memcpy(to + W::kScales + place, group.scales + part * W::kScaleBytes, W::kScaleBytes);
+            if constexpr (W::kMinimum)
+                std::memcpy(to + W::kMinima + place, group.minima + part * W::kScaleBytes, W::kScaleBytes);
         }
     }
 

@@ -25,7 +25,7 @@ FORMS = ["int4", "int8", "bfloat16", "float32"]
 
 def blocks(kind: str, count: int, length: int) -> Tensor:
     """Random rows of blocks whose own scales are small finite numbers."""
-    size, _ = KINDS[kind]
+    size = KINDS[kind].size
     generator = np.random.default_rng(0)
     raw = generator.integers(0, 256, (count, length, size), dtype=np.uint8)
     scales = (generator.standard_normal((count, length, 2)) * 0.1).astype(np.float16).view(np.uint8)

@@ -10,6 +10,7 @@ import mmap
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,21 +49,38 @@ class Format(Enum):
         return 0 if self.value.minimum else {4: 8, 8: 128}.get(self.value.bits, 0)
 
 
+class BlockType(NamedTuple):
+    """A quantised type of GGML: bytes of a block, the format that holds the same numbers, the type's number
+    there, the weights of a block, and where in it its float16 scales stand."""
+
+    size: int
+    format: Format
+    number: int
+    weights: int
+    scales: slice
+
+
 @dataclass(frozen=True, eq=False)
 class Codes:
     """A matrix [rows, columns] as its format's parts.
 
     `codes` are uint8 [rows, columns] or the floats themselves, `scales` and `minima` [rows, groups * parts].
+    Or `codes` are `blocks` of a GGML type, uint8 [rows, bytes per row], and `scales` the float16 numbers in
+    them.
     """
 
     format: Format
     codes: Tensor
     scales: Tensor | None = None
     minima: Tensor | None = None
+    blocks: BlockType | None = None
 
     @property
     def shape(self) -> torch.Size:
-        return self.codes.shape
+        rows, columns = self.codes.shape
+        if self.blocks is not None:
+            columns = columns // self.blocks.size * self.blocks.weights
+        return torch.Size((rows, columns))
 
     def is_finite(self) -> bool:
         """Whether every weight is a finite number."""
@@ -98,7 +116,7 @@ class PackedWeight:
         return self.data.numel()
 
 
-_PACK = call_layout("qqqqqqqq")
+_PACK = call_layout("q" * 9)
 
 
 class Arena:
@@ -135,9 +153,12 @@ def pack(codes: Codes, *, gated: bool = False, arena: Arena | None = None) -> Pa
     lib = library()
     size = lib.decodery_packed_bytes(number, blocks, columns)
     data = (arena or Arena()).take(size)
-    parts = [None if p is None else p.contiguous() for p in (codes.codes, codes.scales, codes.minima)]
+    stored = codes.blocks
+    parts = [codes.codes, None, None] if stored else [codes.codes, codes.scales, codes.minima]
+    parts = [None if p is None else p.contiguous() for p in parts]
     pointers = [0 if p is None else p.data_ptr() for p in parts]
-    lib.decodery_run(_PACK.pack(Kernel.PACK, *pointers, rows, columns, number, gated, data.data_ptr()), 1)
+    words = (*pointers, rows, columns, number, gated, data.data_ptr(), stored.number if stored else 0)
+    lib.decodery_run(_PACK.pack(Kernel.PACK, *words), 1)
     return PackedWeight(data, rows, columns, codes.format, gated)
 
 
@@ -172,7 +193,9 @@ def _inverse(scales: Tensor) -> Tensor:
 def concatenated(parts: list[Codes]) -> Codes:
     """Matrices of one format, one under another."""
     first = parts[0]
-    if any(p.format is not first.format for p in parts):
+    if len(parts) == 1:
+        return first
+    if any((p.format, p.blocks) != (first.format, first.blocks) for p in parts):
         raise ValueError("parts of several formats")
     return replace(
         first,

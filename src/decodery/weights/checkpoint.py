@@ -72,6 +72,12 @@ class Checkpoint(ABC):
         """A block-quantised tensor as it is stored: uint8 [rows, bytes per row], a view of the file."""
         raise CheckpointError(f"{self.path}: {name} is not stored in blocks")
 
+    def forget(self, name: str) -> None:
+        """Let the system take back the memory in which a tensor's bytes were read; they can be read again.
+
+        Not for a tensor of which a view was written to: that would be undone.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Let go of the files; every later `read` raises CheckpointError."""

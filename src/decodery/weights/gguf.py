@@ -89,6 +89,16 @@ class GgufCheckpoint(Checkpoint):
         raw = torch.frombuffer(self._map, dtype=torch.uint8, count=info.nbytes, offset=self._offsets[name])
         return raw.view(info.shape[0], -1)
 
+    def forget(self, name: str) -> None:
+        if self._map is None or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        # Whole pages only: their neighbours on the others may be in use.
+        page = mmap.PAGESIZE
+        start = -(-self._offsets[name] // page) * page
+        end = (self._offsets[name] + self.tensors[name].nbytes) // page * page
+        if end > start:
+            self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
+
     def _dequantize(self, info: TensorInfo, raw: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         block, size = GGML_QUANT_SIZES[GGMLQuantizationType[info.dtype]]
         out = torch.empty(info.shape, dtype=dtype)

@@ -140,6 +140,8 @@ def load_parameters(
                 codes = _codes(checkpoint, *way)
                 for owner in owners:
                     owner.pack(codes)  # type: ignore[operator]
+                for source in way[1]:
+                    checkpoint.forget(source)
             else:
                 _fill(parameter, *way, module, checkpoint)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import mmap
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -85,10 +85,10 @@ class KVShape:
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
     if torch.device(device).type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    # torch.zeros writes all of it. numpy's calloc leaves what is never written to the system: a cache takes
-    # the memory of the pages that were used.
-    buffer = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
-    return torch.from_numpy(buffer).view(dtype).view(shape)
+    # torch.zeros writes all of it, and numpy asks for pages of 2 MB, of which each layer's first token would
+    # take two. A map takes the memory of what was written.
+    room = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, access=mmap.ACCESS_COPY)
+    return torch.frombuffer(room, dtype=dtype).view(shape)
 
 
 @dataclass(frozen=True)
