@@ -29,7 +29,6 @@ from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent, Te
 from decodery.resolving import Resolver
 from decodery.selection import best_of
 from decodery.settings import available_memory, memory_size
-from decodery.text.chat import render_chat
 from decodery.text.detokenizer import start
 from decodery.text.grammar_vocab import grammar_vocabulary
 from decodery.weights.sources import Progress
@@ -195,6 +194,9 @@ class LLM:
 
     def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
         """The token ids of a conversation under the model's chat template, ready for the reply."""
+        # Only conversations need jinja2.
+        from decodery.text.chat import render_chat
+
         tokenizer = self.tokenizer
         text = render_chat(
             tokenizer.chat_template,

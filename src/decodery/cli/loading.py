@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 
 from decodery.cli.model_options import ModelOptions
 from decodery.cli.report import fetching
@@ -16,7 +17,11 @@ def load(options: ModelOptions) -> LLM:
     """The model of these options. Raises `ParameterError` for absurd ones before anything is fetched."""
     check_options(options)
     with fetching() as progress:
-        return LLM(**dataclasses.asdict(options), progress=progress)
+        llm = LLM(**dataclasses.asdict(options), progress=progress)
+    # None of this will ever be garbage; see __main__.
+    gc.freeze()
+    gc.enable()
+    return llm
 
 
 def check_options(options: ModelOptions) -> None:

@@ -6,6 +6,7 @@ inputs. native/formats.hpp has the layout in memory.
 
 from __future__ import annotations
 
+import math
 import mmap
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -85,7 +86,8 @@ class Codes:
     def is_finite(self) -> bool:
         """Whether every weight is a finite number."""
         parts = [self.scales, self.minima] if self.scales is not None else [self.codes]
-        return all(p is None or bool(p.isfinite().all()) for p in parts)
+        ends = [end.item() for p in parts if p is not None for end in p.aminmax()]
+        return all(map(math.isfinite, ends))
 
 
 @dataclass(frozen=True, eq=False)

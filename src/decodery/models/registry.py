@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -142,14 +143,15 @@ def load_model(
     if context_length is not None:
         config = _opened_for(config, context_length)
     model = _skeleton(family, config, kernels).to(dtype)
-    load_parameters(
-        model,
-        checkpoint,
-        family.rules(config, checkpoint.format),
-        config.layers,
-        family.ignored(config),
-        kernels.takes_blocks if pack else None,
-    )
+    with _one_thread():
+        load_parameters(
+            model,
+            checkpoint,
+            family.rules(config, checkpoint.format),
+            config.layers,
+            family.ignored(config),
+            kernels.takes_blocks if pack else None,
+        )
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -226,6 +228,17 @@ def _opened_for(config: LlamaConfig, context_length: int) -> LlamaConfig:
             f"{config.context_length}; ask for less"
         )
     return replace(config, context_length=context_length)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keeps torch to the calling thread: for short pieces of work its threads mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _skeleton(family: Family, config: LlamaConfig, kernels: Kernels) -> Llama:

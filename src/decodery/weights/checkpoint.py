@@ -72,7 +72,7 @@ class Checkpoint(ABC):
         """A block-quantised tensor as it is stored: uint8 [rows, bytes per row], a view of the file."""
         raise CheckpointError(f"{self.path}: {name} is not stored in blocks")
 
-    def forget(self, name: str) -> None:
+    def forget(self, name: str) -> None:  # noqa: B027  (a format may have nothing to give back)
         """Let the system take back the memory in which a tensor's bytes were read; they can be read again.
 
         Not for a tensor of which a view was written to: that would be undone.

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from decodery.errors import CheckpointError
 from decodery.weights.checkpoint import Checkpoint, TensorInfo
 from decodery.weights.dequantize import dequantize
+from decodery.weights.ggml import ELEMENT_TYPES
 
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
@@ -100,7 +100,9 @@ class GgufCheckpoint(Checkpoint):
             self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
 
     def _dequantize(self, info: TensorInfo, raw: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        block, size = GGML_QUANT_SIZES[GGMLQuantizationType[info.dtype]]
+        block, size = next(
+            (kind.block, kind.size) for kind in ELEMENT_TYPES.values() if kind.name == info.dtype
+        )
         out = torch.empty(info.shape, dtype=dtype)
         try:
             finite = dequantize(raw.view(-1, size), info.dtype, out.view(-1, block))
@@ -188,19 +190,17 @@ def _read_tensor_info(cursor: _Cursor, name: str) -> TensorInfo:
         )
     shape = tuple(cursor.number("Q") for _ in range(dimensions))[::-1]
     code = cursor.number("I")
-    try:
-        kind = GGMLQuantizationType(code)
-        block, size = GGML_QUANT_SIZES[kind]
-    except (ValueError, KeyError):
-        raise _DamagedError(f"tensor {name!r} has the unknown type {code}") from None
+    if code not in ELEMENT_TYPES:
+        raise _DamagedError(f"tensor {name!r} has the unknown type {code}")
+    kind, block, size = ELEMENT_TYPES[code]
     if 0 in shape:
         raise _DamagedError(f"tensor {name!r} has a dimension of 0: {shape}")
     if shape[-1] % block:
         raise _DamagedError(
-            f"tensor {name!r}: rows of {shape[-1]} cannot be cut into {kind.name} blocks of {block}"
+            f"tensor {name!r}: rows of {shape[-1]} cannot be cut into {kind} blocks of {block}"
         )
     nbytes = math.prod(shape) // block * size
-    return TensorInfo(name, shape, PLAIN.get(kind.name, kind.name), nbytes)
+    return TensorInfo(name, shape, PLAIN.get(kind, kind), nbytes)
 
 
 def _check_places(places: list[tuple[int, TensorInfo]], alignment: int, end: int) -> None:
