@@ -46,9 +46,11 @@ class LLM:
     tokens that are computed, which is all of prompt and text but the last one (default: the model's own).
     `kv_memory` is the size of the key/value cache in bytes, or such as "512MB" (default: a quarter of the
     memory that is available, at most eight full contexts) and `kv_dtype` its precision: "float32", "float16",
-    "bfloat16", "int8" (a scale for each token and head) or "auto" (what the backend likes). `threads` sets
-    those of the whole process. `token_budget` bounds the tokens that one step runs. Raises `ModelError` when
-    the model cannot be found or read and `ParameterError` for an absurd setting.
+    "bfloat16", "int8" (a scale for each token and head) or "auto" (what the backend likes).
+    `packed_cache` keeps the weights as the native kernels take them in the user's cache folder, and finds
+    them there the next time. `threads` sets those of the whole process. `token_budget` bounds the tokens that
+    one step runs. Raises `ModelError` when the model cannot be found or read and `ParameterError` for an
+    absurd setting.
     Not for several threads at once.
     """
 
@@ -61,6 +63,7 @@ class LLM:
         context_length: int | None = None,
         kv_memory: int | str | None = None,
         kv_dtype: str = "auto",
+        packed_cache: bool = False,
         threads: int | None = None,
         revision: str | None = None,
         token: str | None = None,
@@ -70,8 +73,9 @@ class LLM:
         progress: Progress | None = None,
     ) -> None:
         sizes = {"context_length": context_length, "threads": threads}
-        if not isinstance(prefix_cache, bool):
-            raise ParameterError(f"prefix_cache must be True or False, not {prefix_cache!r}")
+        for name, switch in {"prefix_cache": prefix_cache, "packed_cache": packed_cache}.items():
+            if not isinstance(switch, bool):
+                raise ParameterError(f"{name} must be True or False, not {switch!r}")
         for name, value in {**sizes, "token_budget": token_budget, "max_sequences": max_sequences}.items():
             if value is not None and (type(value) is not int or value < 1):
                 raise ParameterError(f"{name} must be a whole number from 1 on, not {value!r}")
@@ -85,6 +89,7 @@ class LLM:
             dtype=dtype,
             backend=backend,
             context_length=context_length,
+            packed_cache=packed_cache,
             revision=revision,
             token=token,
             progress=progress,

@@ -13,6 +13,7 @@ from decodery.models.registry import CausalModel, load_for_inference
 from decodery.settings import dtype_named
 from decodery.text.tokenizer import Tokenizer
 from decodery.weights.checkpoint import Checkpoint, open_checkpoint
+from decodery.weights.packed_cache import PackedCache
 from decodery.weights.sources import Progress, resolve
 
 
@@ -41,6 +42,7 @@ def open_model(
     dtype: str,
     backend: str,
     context_length: int | None = None,
+    packed_cache: bool = False,
     revision: str | None = None,
     token: str | None = None,
     progress: Progress | None = None,
@@ -51,6 +53,10 @@ def open_model(
     kernels = backend_named(backend)
     if backend == "native":
         dtype = "float32"
+    elif packed_cache:
+        raise ParameterError(
+            f"packed_cache and backend={backend} do not go together: only the native kernels pack weights"
+        )
     with open_checkpoint(resolve(model, revision=revision, token=token, progress=progress)) as checkpoint:
         tokenizer = _tokenizer(checkpoint)
         opened = load_for_inference(
@@ -58,6 +64,7 @@ def open_model(
             dtype=dtype_named(dtype, checkpoint),
             kernels=kernels,
             context_length=context_length,
+            cache=PackedCache(checkpoint.path) if packed_cache else None,
         )
         config = checkpoint.generation_config
     # A model may have more rows than its vocabulary has tokens; these stand for no text.

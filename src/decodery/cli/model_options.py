@@ -28,5 +28,8 @@ class ModelOptions:
     kv_dtype: str = _option(
         "auto", "The precision of the key/value cache: auto, float32, float16, bfloat16 or int8."
     )
+    packed_cache: bool = _option(
+        False, "Keep the packed weights in the cache folder, for faster starts; decodery models lists them."
+    )
     threads: int | None = _option(None, "How many threads compute.")
     revision: str | None = _option(None, "The branch, tag or commit of a hub model.")

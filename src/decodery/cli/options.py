@@ -56,15 +56,17 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     return spread
 
 
-def changed(settings: T, texts: Mapping[str, str | None]) -> T:
-    """The dataclass `settings` with fields read from text; None leaves a field as it is.
+def changed(settings: T, texts: Mapping[str, str | bool | None]) -> T:
+    """The dataclass `settings` with fields read from text, or switched; None leaves a field as it is.
 
     Raises `ParameterError` naming the field.
     """
     hints = get_type_hints(type(settings))
     values = {}
     for name, text in texts.items():
-        if text is not None:
+        if isinstance(text, bool):
+            values[name] = text
+        elif text is not None:
             try:
                 values[name] = notation(hints[name]).read([text])
             except ValueError as error:
@@ -75,15 +77,19 @@ def changed(settings: T, texts: Mapping[str, str | None]) -> T:
 def _field_flags(default: Any) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(type(default))
     for field in dataclasses.fields(default):
+        switch = hints[field.name] is bool
         names = [_spelled(field.name), *([field.metadata["short"]] if "short" in field.metadata else [])]
         option = typer.Option(
             *names,
-            metavar=notation(hints[field.name]).metavar,
+            metavar=None if switch else notation(hints[field.name]).metavar,
             help=field.metadata["help"],
             rich_help_panel=MODEL_PANEL,
         )
         value = getattr(default, field.name)
-        yield _keyword(field.name, str | None, option, None if value is None else str(value))
+        if switch:
+            yield _keyword(field.name, bool, option, value)
+        else:
+            yield _keyword(field.name, str | None, option, None if value is None else str(value))
 
 
 def _asked_flags(default: Asked) -> Iterator[inspect.Parameter]:

@@ -151,17 +151,21 @@ def pack(codes: Codes, *, gated: bool = False, arena: Arena | None = None) -> Pa
     """Interleaves a matrix for the kernels; the result holds no part of it."""
     rows, columns = codes.shape
     number = codes.format.value.number
-    blocks = 2 * -(-rows // 2 // 16) if gated else -(-rows // 16)
-    lib = library()
-    size = lib.decodery_packed_bytes(number, blocks, columns)
-    data = (arena or Arena()).take(size)
+    data = (arena or Arena()).take(packed_bytes(codes.format, rows, columns, gated=gated))
     stored = codes.blocks
     parts = [codes.codes, None, None] if stored else [codes.codes, codes.scales, codes.minima]
     parts = [None if p is None else p.contiguous() for p in parts]
     pointers = [0 if p is None else p.data_ptr() for p in parts]
     words = (*pointers, rows, columns, number, gated, data.data_ptr(), stored.number if stored else 0)
-    lib.decodery_run(_PACK.pack(Kernel.PACK, *words), 1)
+    library().decodery_run(_PACK.pack(Kernel.PACK, *words), 1)
     return PackedWeight(data, rows, columns, codes.format, gated)
+
+
+def packed_bytes(form: Format, rows: int, columns: int, *, gated: bool = False) -> int:
+    """What a matrix takes when it is packed."""
+    blocks = 2 * -(-rows // 2 // 16) if gated else -(-rows // 16)
+    size: int = library().decodery_packed_bytes(form.value.number, blocks, columns)
+    return size
 
 
 def quantise(matrix: Tensor, form: str) -> Codes:

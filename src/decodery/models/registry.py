@@ -23,6 +23,7 @@ from decodery.models.llama import Llama, LlamaConfig
 from decodery.models.settings import LARGEST, Settings
 from decodery.weights.checkpoint import Checkpoint
 from decodery.weights.names import Rule, load_parameters
+from decodery.weights.packed_cache import PackedCache, give_weights, weights_of
 
 
 class CausalModel(Protocol):
@@ -138,10 +139,7 @@ def load_model(
     ModelError when the architecture is not supported or a setting is absurd, and CheckpointError when the
     tensors are not those that the settings promise.
     """
-    family, _ = find_family(checkpoint)
-    config = family.read_config(checkpoint)
-    if context_length is not None:
-        config = _opened_for(config, context_length)
+    family, config = _opened(checkpoint, context_length)
     model = _skeleton(family, config, kernels).to(dtype)
     with _one_thread():
         load_parameters(
@@ -161,15 +159,24 @@ def load_for_inference(
     dtype: torch.dtype,
     kernels: Kernels,
     context_length: int | None = None,
+    cache: PackedCache | None = None,
 ) -> CausalModel:
     """The model that `load_model` gives, with its weights in the form that the kernels multiply fastest.
 
-    It can be run and no longer trained.
+    It can be run and no longer trained. With a `cache`, the weights come from there where it has them, and
+    are left there where it has not.
     """
+    kept = None if cache is None else cache.read()
+    if kept is not None:
+        model = _skeleton(*_opened(checkpoint, context_length), kernels).to(dtype)
+        if give_weights(model, kept):
+            return model.eval()
     model = load_model(checkpoint, dtype=dtype, kernels=kernels, context_length=context_length, pack=True)
     for module in model.modules():
         if isinstance(module, (Linear, GatedLinear, Embedding)) and isinstance(module.weight, Tensor):
             module.pack()
+    if cache is not None:
+        cache.write(weights_of(model))
     return model
 
 
@@ -217,6 +224,12 @@ def _architecture(checkpoint: Checkpoint) -> str:
             "use the unquantised checkpoint or a GGUF file"
         )
     return names[0]
+
+
+def _opened(checkpoint: Checkpoint, context_length: int | None) -> tuple[Family, LlamaConfig]:
+    family, _ = find_family(checkpoint)
+    config = family.read_config(checkpoint)
+    return family, config if context_length is None else _opened_for(config, context_length)
 
 
 def _opened_for(config: LlamaConfig, context_length: int) -> LlamaConfig:

@@ -14,12 +14,15 @@ from decodery.errors import ModelError
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A model on this machine: `resolve` takes its `name` or `path`; `bytes` is the size of its weights."""
+    """A model on this machine: `resolve` takes its `name` or `path`; `bytes` is the size of its weights.
+
+    "packed" are the weights of another one, kept by `PackedCache`: they are no model of their own.
+    """
 
     name: str
     path: Path
     bytes: int
-    format: Literal["safetensors", "gguf"]
+    format: Literal["safetensors", "gguf", "packed"]
 
 
 def cache_folder() -> Path:
@@ -50,12 +53,18 @@ def models_folder() -> Path:
     return cache_folder() / "models"
 
 
+def packed_folder() -> Path:
+    """The part of our cache with files of packed weights; each can be deleted at any time."""
+    return cache_folder() / "packed"
+
+
 def cached_models() -> list[CachedModel]:
-    """The models in our cache and the snapshots in the hub's that hold weights, by name.
+    """The models in our cache, the snapshots in the hub's that hold weights, and packed weights, by name.
 
     Nothing is opened, so a damaged file is listed too; whatever else lies in these folders is passed over.
     """
-    return sorted([*_own_models(), *_hub_models()], key=lambda model: (model.name, str(model.path)))
+    found = [*_own_models(), *_hub_models(), *_packed_files()]
+    return sorted(found, key=lambda model: (model.name, str(model.path)))
 
 
 def _own_models() -> Iterator[CachedModel]:
@@ -71,6 +80,12 @@ def _hub_models() -> Iterator[CachedModel]:
         if kind == "models" and "--" in name:
             for snapshot in _visible_folders(repository / "snapshots"):
                 yield from _models_in(snapshot, name.replace("--", "/", 1))
+
+
+def _packed_files() -> Iterator[CachedModel]:
+    for name, size in _file_sizes(packed_folder()).items():
+        if name.endswith(".packed"):
+            yield CachedModel(name, packed_folder() / name, size, "packed")
 
 
 def _models_in(folder: Path, name: str) -> Iterator[CachedModel]:
