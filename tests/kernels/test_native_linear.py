@@ -14,13 +14,14 @@ from decodery.kernels import reference
 from decodery.kernels.backend import Activation
 from decodery.kernels.blocks import KINDS, codes_from_blocks
 from decodery.kernels.native import Native
-from decodery.kernels.packed import PackedWeight, pack, quantise
+from decodery.kernels.packed import PackedWeight, pack
+from decodery.kernels.quantise import quantise
 from tests.kernels.native import SETTINGS, built, running
 from tests.kernels.rows import rows
 
 pytestmark = built
 
-FORMS = ["int4", "int8", "bfloat16", "float32"]
+FORMS = ["int4", "int8", "bf16", "float32"]
 
 
 def blocks(kind: str, count: int, length: int) -> Tensor:
@@ -94,7 +95,7 @@ def test_every_setting_and_number_of_rows_gives_a_row_the_same_bits(
                     assert torch.equal(kernels.gated_linear(x[part], gated), expected[1][part])
 
 
-@pytest.mark.parametrize("form", ["bfloat16", "float32"])
+@pytest.mark.parametrize("form", ["bf16", "float32"])
 def test_the_error_with_float_weights_is_at_most_twice_the_formula(form: str) -> None:
     matrix = rows(700, torch.float32, 97, seed=1) / 80
     weight = pack(quantise(matrix, form))
@@ -119,10 +120,29 @@ def test_gated_is_the_gated_product(form: str, activation: Activation) -> None:
     assert (found - exact).abs().max() <= 2 * (reference.gated(both, activation) - exact).abs().max() + 1e-7
 
 
-@pytest.mark.parametrize(("form", "most"), [("int4", 0.08), ("int8", 0.006), ("bfloat16", 0.003)])
+@pytest.mark.parametrize(("form", "most"), [("int4", 0.08), ("int8", 0.006), ("bf16", 0.003)])
 def test_quantising_a_matrix_loses_little(form: str, most: float) -> None:
     matrix = rows(100, torch.float32, 70)
     assert ((plain(pack(quantise(matrix, form))) - matrix).norm() / matrix.norm()).item() < most
+
+
+def test_four_bits_lose_less_than_steps_over_the_range_of_a_group_do() -> None:
+    matrix = rows(640, torch.float32, 70)
+    groups = matrix.view(70, -1, 32)
+    low, high = groups.aminmax(dim=-1, keepdim=True)
+    steps = ((groups - low) * 15 / (high - low)).round() * (high - low) / 15 + low
+    lost = (plain(pack(quantise(matrix, "int4"))) - matrix).view(70, -1, 32)
+    # Large weights count more.
+    weights = groups.square() + groups.square().mean(-1, keepdim=True)
+    assert (weights * lost.square()).sum() < 0.9 * (weights * (steps - groups).square()).sum()
+
+
+def test_four_bits_find_the_steps_of_weights_that_stand_on_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 16, (40, 3, 32), generator=generator)
+    codes[..., 0], codes[..., 1] = 0, 15
+    matrix = (codes * 0.25 - 2).flatten(1)
+    assert torch.equal(plain(pack(quantise(matrix, "int4"))), matrix)
 
 
 def test_zeros_and_equal_weights_are_kept() -> None:

@@ -54,11 +54,11 @@ class Kernels(Protocol):
         x [..., in], bias [out], residual [..., out].
         """
 
-    def takes_blocks(self, kind: str) -> bool:
-        """Whether weights of this GGML type are packed as they are stored, given as `Codes`."""
+    def takes_codes(self) -> bool:
+        """Whether weights are packed from `Codes`, of which a matrix may have several one under another."""
 
     def pack(self, weight: Any) -> Weight:
-        """A weight, a tensor or `Codes`, in the form that is fastest here, for inference only."""
+        """A weight, a tensor or a list of `Codes`, in the form that is fastest here, for inference only."""
 
     def gated_linear(
         self, x: Tensor, weight: Weight, bias: Tensor | None = None, activation: Activation = "silu"

@@ -18,10 +18,9 @@ from torch import Tensor
 from decodery.kernels import reference
 from decodery.kernels.backend import Activation
 from decodery.kernels.bias import RelativeBias
-from decodery.kernels.blocks import KINDS
 from decodery.kernels.library import Kernel, call_layout, library
-from decodery.kernels.packed import Arena, Codes, PackedWeight, quantise
-from decodery.kernels.packed import pack as pack_codes
+from decodery.kernels.packed import Arena, Codes, PackedWeight, Stacked, stack
+from decodery.kernels.quantise import quantise
 from decodery.kernels.tape import Tape
 
 Result = TypeVar("Result")
@@ -118,26 +117,26 @@ class Native:
             x = self._copied(x)
         return x.view(-1, heads, dim)
 
-    def takes_blocks(self, kind: str) -> bool:
-        """Whether `pack` takes over weights of this GGML type as they are stored, as `Codes`."""
-        return kind in KINDS
+    def takes_codes(self) -> bool:
+        """Yes: `pack` takes over weights as they are stored, or quantised."""
+        return True
 
-    def pack(self, weight: Tensor | Codes) -> PackedWeight:
+    def pack(self, weight: Tensor | Sequence[Codes]) -> PackedWeight | Stacked:
         """A weight [out, in] for `linear` and `embedding`; bfloat16 stays, other floats become float32."""
-        return pack_codes(_codes(weight), arena=self._arena)
+        return stack(_codes(weight), arena=self._arena)
 
-    def pack_embedding(self, weight: Tensor | Codes) -> PackedWeight:
+    def pack_embedding(self, weight: Tensor | Sequence[Codes]) -> PackedWeight | Stacked:
         """The same as `pack`: a packed weight gives its rows and multiplies."""
         return self.pack(weight)
 
-    def pack_gated(self, weight: Tensor | Codes) -> PackedWeight:
+    def pack_gated(self, weight: Tensor | Sequence[Codes]) -> PackedWeight | Stacked:
         """A weight [2 * width, in] for `gated_linear`, the gate first."""
-        return pack_codes(_codes(weight), gated=True, arena=self._arena)
+        return stack(_codes(weight), gated=True, arena=self._arena)
 
     def linear(
         self,
         x: Tensor,
-        weight: Tensor | PackedWeight,
+        weight: Tensor | PackedWeight | Stacked,
         bias: Tensor | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
@@ -146,20 +145,30 @@ class Native:
         Weights in codes are multiplied by x rounded to int8 in groups of 32.
         """
         packed = self.pack(weight) if isinstance(weight, Tensor) else weight
-        assert not packed.gated
-        return self._product(x, packed, packed.rows, bias, residual)
+        out = self._empty(*x.shape[:-1], packed.rows)
+        first = 0
+        for part in packed.parts if isinstance(packed, Stacked) else (packed,):
+            assert not part.gated
+            self._product(x, part, part.rows, bias, residual, out, first)
+            first += part.rows
+        return out
 
     def gated_linear(
         self,
         x: Tensor,
-        weight: Tensor | PackedWeight,
+        weight: Tensor | PackedWeight | Stacked,
         bias: Tensor | None = None,
         activation: Activation = "silu",
     ) -> Tensor:
         """`gated(linear(x, weight, bias))`, the weight packed by `pack_gated`."""
         packed = self.pack_gated(weight) if isinstance(weight, Tensor) else weight
+        if isinstance(packed, Stacked):
+            return self.gated(self.linear(x, packed, bias), activation)
         assert packed.gated
-        return self._product(x, packed, packed.rows // 2, bias, None, 1 + _ACTIVATIONS[activation])
+        out = self._empty(*x.shape[:-1], packed.rows // 2)
+        gate = 1 + _ACTIVATIONS[activation]
+        self._product(x, packed, packed.rows // 2, bias, None, out, gate=gate)
+        return out
 
     def _product(
         self,
@@ -168,13 +177,15 @@ class Native:
         outs: int,
         bias: Tensor | None,
         residual: Tensor | None,
+        out: Tensor,
+        first: int = 0,
         gate: int = 0,
-    ) -> Tensor:
+    ) -> None:
+        """Writes a product into `outs` columns of out [..., all outputs], from column `first` on."""
         assert x.shape[-1] == weight.columns
         flat = self._rows(x)
         added = None if residual is None else self._rows(residual)
         offset = None if bias is None else self._rows(bias[None])
-        out = self._empty(*x.shape[:-1], outs)
         self._run(
             _LINEAR,
             Kernel.LINEAR,
@@ -185,14 +196,13 @@ class Native:
             outs,
             weight.columns,
             weight.format.value.number,
-            0 if offset is None else offset.data_ptr(),
-            0 if added is None else added.data_ptr(),
+            0 if offset is None else offset.data_ptr() + 4 * first,
+            0 if added is None else added.data_ptr() + 4 * first,
             0 if added is None else added.stride(0),
-            out.data_ptr(),
-            outs,
+            out.data_ptr() + 4 * first,
+            out.shape[-1],
             gate,
         )
-        return out
 
     def embedding(self, ids: Tensor, weight: Tensor | PackedWeight) -> Tensor:
         """The rows of a packed weight [vocabulary, width] that ids [...] name: [..., width]."""
@@ -441,7 +451,7 @@ class Native:
         return out
 
 
-def _codes(weight: Tensor | Codes) -> Codes:
-    if isinstance(weight, Codes):
+def _codes(weight: Tensor | Sequence[Codes]) -> Sequence[Codes]:
+    if not isinstance(weight, Tensor):
         return weight
-    return quantise(weight.detach(), "bfloat16" if weight.dtype == torch.bfloat16 else "float32")
+    return [quantise(weight.detach(), "bf16" if weight.dtype == torch.bfloat16 else "float32")]

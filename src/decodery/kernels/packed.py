@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -118,6 +120,38 @@ class PackedWeight:
         return self.data.numel()
 
 
+@dataclass(frozen=True, eq=False)
+class Stacked:
+    """Packed weights of several formats one under another, which stand for one matrix [rows, columns]."""
+
+    parts: tuple[PackedWeight, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def columns(self) -> int:
+        return self.parts[0].columns
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((self.rows, self.columns))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the activations."""
+        return torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        return self.parts[0].device
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+
 _PACK = call_layout("q" * 9)
 
 
@@ -168,32 +202,17 @@ def packed_bytes(form: Format, rows: int, columns: int, *, gated: bool = False) 
     return size
 
 
-def quantise(matrix: Tensor, form: str) -> Codes:
-    """A float matrix as "int4", "int8", "bfloat16" or "float32", each weight rounded to the nearest."""
-    if form == "float32":
-        return Codes(Format.FLOAT32, matrix.float())
-    if form == "bfloat16":
-        return Codes(Format.BFLOAT16, matrix.bfloat16())
-    rows, columns = matrix.shape
-    groups = torch.nn.functional.pad(matrix.float(), (0, -columns % GROUP)).view(rows, -1, GROUP)
-    if form == "int8":
-        scales = (groups.abs().amax(-1) / 127).to(torch.float16)
-        steps = groups * _inverse(scales)[..., None]
-        codes = steps.round_().clamp_(-127, 127).add_(128)
-        return Codes(Format.INT8, codes.to(torch.uint8).flatten(1)[:, :columns], scales)
-    if form == "int4":
-        low, high = groups.aminmax(dim=-1)
-        minima = low.to(torch.float16)
-        scales = ((high - minima.float()) / 15).to(torch.float16)
-        steps = (groups - minima.float()[..., None]) * _inverse(scales)[..., None]
-        codes = steps.round_().clamp_(0, 15)
-        return Codes(Format.INT4_MIN, codes.to(torch.uint8).flatten(1)[:, :columns], scales, minima)
-    raise ValueError(f"no form {form!r}")
+def stack(
+    parts: Sequence[Codes], *, gated: bool = False, arena: Arena | None = None
+) -> PackedWeight | Stacked:
+    """Packs matrices that stand one under another; neighbours of one format become one weight.
 
-
-def _inverse(scales: Tensor) -> Tensor:
-    wide = scales.float()
-    return torch.where(wide > 0, 1 / wide, 0.0)
+    Gate and up alternate only where both have one format: a `Stacked` weight is never gated.
+    """
+    runs = [concatenated(list(run)) for _, run in groupby(parts, lambda part: (part.format, part.blocks))]
+    if len(runs) == 1:
+        return pack(runs[0], gated=gated, arena=arena)
+    return Stacked(tuple(pack(run, arena=arena) for run in runs))
 
 
 def concatenated(parts: list[Codes]) -> Codes:

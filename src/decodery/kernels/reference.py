@@ -37,7 +37,7 @@ __all__ = [
     "rms_norm",
     "rotary",
     "row_multiple",
-    "takes_blocks",
+    "takes_codes",
     "write_kv",
 ]
 
@@ -72,8 +72,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tens
     return product if residual is None else residual + product
 
 
-def takes_blocks(kind: str) -> bool:
-    """Never: weights are dequantised for torch."""
+def takes_codes() -> bool:
+    """No: weights are dequantised for torch."""
     return False
 
 

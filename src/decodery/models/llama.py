@@ -322,6 +322,14 @@ def _gguf_rules(config: LlamaConfig) -> Sequence[Rule]:
     return found
 
 
+DELICATE = (
+    *("model.embed_tokens.weight", "lm_head.weight", "model.layers.*.self_attn.v_proj.weight"),
+    *("token_embd.weight", "output.weight", "blk.*.attn_v.weight"),
+)
+"""The matrices that lose most in 4 bits for their size, by the names of both formats: the vocabulary's and
+the values'."""
+
+
 def ignored(config: LlamaConfig) -> Sequence[str]:
     """Tensors of a checkpoint that may be left unused."""
     derived = ("rope_freqs.weight", "model.layers.*.self_attn.rotary_emb.inv_freq")

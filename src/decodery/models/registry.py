@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Protocol
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 from decodery.errors import ModelError
 from decodery.kernels import reference
 from decodery.kernels.backend import Kernels
+from decodery.kernels.packed import packed_bytes
 from decodery.models import llama
 from decodery.models.layers.attention import Attend, KVShape
 from decodery.models.layers.embedding import Embedding
@@ -24,6 +27,7 @@ from decodery.models.settings import LARGEST, Settings
 from decodery.weights.checkpoint import Checkpoint
 from decodery.weights.names import Rule, load_parameters
 from decodery.weights.packed_cache import PackedCache, give_weights, weights_of
+from decodery.weights.packing import Packing
 
 
 class CausalModel(Protocol):
@@ -80,7 +84,8 @@ class Family:
     """A kind of model: the names under which checkpoints declare it, and how one of them is read and built.
 
     `hub` are entries of config.json's `architectures`, `gguf` values of `general.architecture`. `rules` takes
-    the format of the checkpoint; `ignored` are tensors that may be left unused.
+    the format of the checkpoint; `ignored` are tensors that may be left unused, `delicate` matrices that are
+    held in 8 bits where others have 4.
     """
 
     name: str
@@ -90,6 +95,7 @@ class Family:
     build: Callable[[LlamaConfig, Kernels], Llama]
     rules: Callable[[LlamaConfig, str], Sequence[Rule]]
     ignored: Callable[[LlamaConfig], Sequence[str]]
+    delicate: tuple[str, ...]
 
 
 FAMILIES = (
@@ -101,6 +107,7 @@ FAMILIES = (
         build=Llama,
         rules=llama.rules,
         ignored=llama.ignored,
+        delicate=llama.DELICATE,
     ),
 )
 
@@ -129,11 +136,11 @@ def load_model(
     kernels: Kernels,
     device: torch.device | str = "cpu",
     context_length: int | None = None,
-    pack: bool = False,
+    packing: Packing | None = None,
 ) -> Llama:
     """Builds the checkpoint's model and fills it with its weights in `dtype`, holding them once.
 
-    With `pack`, weights that the kernels take as they are stored are packed at once.
+    With `packing`, matrices are packed as they are read; the kernels must take codes.
 
     `context_length` shortens the model's own; only dynamic rotary scaling lets it be longer. Raises
     ModelError when the architecture is not supported or a setting is absurd, and CheckpointError when the
@@ -148,7 +155,7 @@ def load_model(
             family.rules(config, checkpoint.format),
             config.layers,
             family.ignored(config),
-            kernels.takes_blocks if pack else None,
+            packing,
         )
     return model.to(device).eval().requires_grad_(False)
 
@@ -159,25 +166,50 @@ def load_for_inference(
     dtype: torch.dtype,
     kernels: Kernels,
     context_length: int | None = None,
+    quantization: str | None = None,
     cache: PackedCache | None = None,
 ) -> CausalModel:
     """The model that `load_model` gives, with its weights in the form that the kernels multiply fastest.
 
-    It can be run and no longer trained. With a `cache`, the weights come from there where it has them, and
-    are left there where it has not.
+    `quantization` is "int4", "int8", "bf16" or None, and for kernels that take codes only. The model can be
+    run and no longer trained. With a `cache`, the weights come from there where it has them, and are left
+    there where it has not.
     """
+    assert quantization is None or kernels.takes_codes()
     kept = None if cache is None else cache.read()
     if kept is not None:
         model = _skeleton(*_opened(checkpoint, context_length), kernels).to(dtype)
         if give_weights(model, kept):
             return model.eval()
-    model = load_model(checkpoint, dtype=dtype, kernels=kernels, context_length=context_length, pack=True)
+    packing = packing_of(checkpoint, quantization) if kernels.takes_codes() else None
+    model = load_model(
+        checkpoint, dtype=dtype, kernels=kernels, context_length=context_length, packing=packing
+    )
     for module in model.modules():
         if isinstance(module, (Linear, GatedLinear, Embedding)) and isinstance(module.weight, Tensor):
             module.pack()
     if cache is not None:
         cache.write(weights_of(model))
     return model
+
+
+def packing_of(checkpoint: Checkpoint, quantization: str | None) -> Packing:
+    """How `load_for_inference` packs the matrices of a checkpoint, for kernels that take codes."""
+    return Packing(quantization, find_family(checkpoint)[0].delicate, torch.get_num_threads())
+
+
+def packed_size(checkpoint: Checkpoint, quantization: str | None) -> int:
+    """Bytes of all the weights that `load_for_inference` packs, known without reading them."""
+    family, _ = find_family(checkpoint)
+    packing = packing_of(checkpoint, quantization)
+    unused = family.ignored(family.read_config(checkpoint))
+    return sum(
+        packed_bytes(packing.format_of(info), *info.shape)
+        if len(info.shape) == 2
+        else 4 * math.prod(info.shape)
+        for info in checkpoint.tensors.values()
+        if not any(fnmatchcase(info.name, pattern) for pattern in unused)
+    )
 
 
 def describe(checkpoint: Checkpoint) -> Description:

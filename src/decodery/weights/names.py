@@ -9,13 +9,10 @@ from fnmatch import fnmatchcase
 import torch
 
 from decodery.errors import CheckpointError
-from decodery.kernels.blocks import codes_from_blocks
-from decodery.kernels.packed import Codes, concatenated
 from decodery.weights.checkpoint import Checkpoint, TensorInfo
 from decodery.weights.dequantize import STEP
+from decodery.weights.packing import Packing, Transform
 from decodery.weights.report import listed
-
-Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def load_parameters(
     rules: Sequence[Rule],
     layers: int,
     ignored: Sequence[str] = (),
-    takes_blocks: Callable[[str], bool] | None = None,
+    packing: Packing | None = None,
 ) -> None:
     """Fill every parameter of `module` from `checkpoint`, in its own dtype, holding one source at a time.
 
@@ -112,8 +109,8 @@ def load_parameters(
     loaded; an owner without that method cannot do without them, and they count as missing. Buffers are left
     alone.
 
-    A matrix whose sources are all stored in blocks of one GGML type, for which `takes_blocks` is true, is
-    handed to the modules that own it as codes: their `pack` replaces the parameter.
+    With `packing`, a matrix is handed to the modules that own it as codes, one for each source: their `pack`
+    replaces the parameter.
 
     Raises one CheckpointError that names all that is missing, unexpected or misshaped, before anything is
     read.
@@ -129,18 +126,17 @@ def load_parameters(
             way = parameter.chosen(checkpoint.tensors)
             if way is None:
                 continue
-            kinds = {checkpoint.tensors[source].dtype for source in way[1]}
             owners = _owners(module, parameter)
-            if (
-                takes_blocks is not None
-                and len(kinds) == 1
-                and takes_blocks(next(iter(kinds)))
-                and all(hasattr(owner, "pack") for owner in owners)
-            ):
-                codes = _codes(checkpoint, *way)
+            packs = parameter.value.dim() == 2 and all(hasattr(owner, "pack") for owner in owners)
+            if packing is not None and packs:
+                rule, sources = way
+                codes = [
+                    packing.codes(checkpoint, source, transform)
+                    for source, transform in zip(sources, rule.transforms, strict=True)
+                ]
                 for owner in owners:
                     owner.pack(codes)  # type: ignore[operator]
-                for source in way[1]:
+                for source in sources:
                     checkpoint.forget(source)
             else:
                 _fill(parameter, *way, module, checkpoint)
@@ -264,22 +260,6 @@ def _replace(parameter: _Parameter, tensor: torch.Tensor, module: torch.nn.Modul
     parameter.value = torch.nn.Parameter(tensor, requires_grad=parameter.value.requires_grad)
     for name, owner in zip(parameter.names, _owners(module, parameter), strict=True):
         setattr(owner, name.rpartition(".")[2], parameter.value)
-
-
-def _codes(checkpoint: Checkpoint, rule: Rule, sources: tuple[str, ...]) -> Codes:
-    parts = []
-    for source, transform in zip(sources, rule.transforms, strict=True):
-        raw = checkpoint.blocks(source)
-        # Transforms reorder rows; a row's blocks stay together.
-        codes = codes_from_blocks(
-            raw if transform is None else transform(raw), checkpoint.tensors[source].dtype
-        )
-        if not codes.is_finite():
-            raise CheckpointError(
-                f"{checkpoint.path}: {source} is damaged: it holds values that are not finite"
-            )
-        parts.append(codes)
-    return concatenated(parts)
 
 
 def _fill(

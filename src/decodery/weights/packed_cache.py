@@ -22,11 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from decodery.kernels.library import VERSION
-from decodery.kernels.packed import Format, PackedWeight, packed_bytes
+from decodery.kernels.packed import Format, PackedWeight, Stacked, packed_bytes
 from decodery.version import __version__
 from decodery.weights.cache import packed_folder
 
-Weights = Mapping[str, Tensor | PackedWeight]
+Weights = Mapping[str, Tensor | PackedWeight | Stacked]
+Piece = Tensor | PackedWeight
 
 MAGIC = b"DECODPK1"
 BORDER = 64
@@ -66,7 +67,7 @@ class PackedCache:
                 return None
             if hasattr(mmap, "MADV_WILLNEED"):
                 data.madvise(mmap.MADV_WILLNEED)
-            return {name: _weight(data, start, entry) for name, entry in header["weights"].items()}
+            return _joined({name: _weight(data, start, entry) for name, entry in header["weights"].items()})
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError):
             return None
 
@@ -107,7 +108,7 @@ def weights_of(module: nn.Module) -> Weights:
         f"{name}.{attribute}": value
         for name, owner in module.named_modules()
         for attribute, value in vars(owner).items()
-        if isinstance(value, PackedWeight)
+        if isinstance(value, (PackedWeight, Stacked))
     }
     return {**packed, **{name: parameter.detach() for name, parameter in module.named_parameters()}}
 
@@ -125,7 +126,7 @@ def give_weights(module: nn.Module, weights: Weights) -> bool:
         path, _, attribute = name.rpartition(".")
         owner = module.get_submodule(path)
         delattr(owner, attribute)
-        setattr(owner, attribute, weight if isinstance(weight, PackedWeight) else nn.Parameter(weight, False))
+        setattr(owner, attribute, nn.Parameter(weight, False) if isinstance(weight, Tensor) else weight)
     return True
 
 
@@ -137,17 +138,44 @@ def _beginning(path: Path) -> str:
 def _write(file: IO[bytes], identity: Mapping[str, Any], weights: Weights) -> None:
     entries: dict[str, Any] = {}
     end = 0
-    for name, weight in weights.items():
+    pieces = _pieces(weights)
+    for name, weight in pieces.items():
         entries[name] = {"offset": end, **_described(weight)}
         end += -(-weight.nbytes // BORDER) * BORDER + SLACK
     header = json.dumps({"identity": identity, "size": end, "weights": entries}).encode()
     file.write(MAGIC + len(header).to_bytes(8, "little") + header)
     start = _border(len(MAGIC) + 8 + len(header))
-    for name, weight in weights.items():
+    for name, weight in pieces.items():
         file.seek(start + entries[name]["offset"])
         data = weight.data if isinstance(weight, PackedWeight) else weight.contiguous().flatten()
         file.write(data.view(torch.uint8).numpy().data)
     file.truncate(start + end)
+
+
+def _pieces(weights: Weights) -> dict[str, Piece]:
+    """The weights with the parts of stacked ones for themselves, numbered behind a #."""
+    pieces: dict[str, Piece] = {}
+    for name, weight in weights.items():
+        if isinstance(weight, Stacked):
+            pieces |= {f"{name}#{i}": part for i, part in enumerate(weight.parts)}
+        else:
+            pieces[name] = weight
+    return pieces
+
+
+def _joined(pieces: Mapping[str, Piece]) -> Weights:
+    """What `_pieces` took apart."""
+    weights: dict[str, Tensor | PackedWeight | Stacked] = {}
+    for name, piece in pieces.items():
+        whole, _, number = name.partition("#")
+        if not number:
+            weights[name] = piece
+            continue
+        before = weights.get(whole)
+        if not isinstance(piece, PackedWeight):
+            raise ValueError("a part that is no packed weight")
+        weights[whole] = Stacked((*(before.parts if isinstance(before, Stacked) else ()), piece))
+    return weights
 
 
 def _read_header(data: mmap.mmap) -> tuple[dict[str, Any], int]:
@@ -163,7 +191,7 @@ def _border(position: int) -> int:
     return -(-position // BORDER) * BORDER
 
 
-def _described(weight: Tensor | PackedWeight) -> dict[str, Any]:
+def _described(weight: Piece) -> dict[str, Any]:
     if isinstance(weight, PackedWeight):
         return {
             "format": weight.format.name,
@@ -174,7 +202,7 @@ def _described(weight: Tensor | PackedWeight) -> dict[str, Any]:
     return {"dtype": str(weight.dtype).removeprefix("torch."), "shape": list(weight.shape)}
 
 
-def _weight(data: mmap.mmap, start: int, entry: Mapping[str, Any]) -> Tensor | PackedWeight:
+def _weight(data: mmap.mmap, start: int, entry: Mapping[str, Any]) -> Piece:
     """One weight; ValueError or KeyError when what is told of it cannot be."""
     offset = start + entry["offset"]
     if offset % BORDER:

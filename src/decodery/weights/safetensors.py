@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
+import mmap
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -107,6 +110,18 @@ class SafetensorsCheckpoint(Checkpoint):
         except (SafetensorError, OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.path}: {info.name} cannot be read: {error}") from error
         return tensor.to(dtype).contiguous()
+
+    def forget(self, name: str) -> None:
+        if name not in self._handles or sys.platform != "linux":
+            return
+        # The map is the library's own, so a tensor tells where it is.
+        mapped: torch.Tensor = self._handles[name].get_tensor(name)
+        page = mmap.PAGESIZE
+        start = -(-mapped.data_ptr() // page) * page
+        end = (mapped.data_ptr() + mapped.nbytes) // page * page
+        if end > start:
+            size = ctypes.c_size_t(end - start)
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(start), size, mmap.MADV_DONTNEED)
 
 
 def _info(name: str, shape: tuple[int, ...], code: str) -> TensorInfo:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ class Embedding(nn.Module):
         self.kernels = kernels
         self.weight: Weight = nn.Parameter(torch.empty(vocab_size, width))
 
-    def pack(self, codes: Codes | None = None) -> None:
+    def pack(self, codes: Sequence[Codes] | None = None) -> None:
         """Replace the weight by the backend's packed form, of itself or of `codes`."""
         plain = self.weight
         assert isinstance(plain, Tensor), "packed already"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +20,7 @@ class Linear(nn.Module):
         self.weight: Weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
 
-    def pack(self, codes: Codes | None = None) -> None:
+    def pack(self, codes: Sequence[Codes] | None = None) -> None:
         """Replace the weight by the backend's packed form, of itself or of `codes`: no more gradients.
 
         The plain one is freed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,7 @@ class GatedLinear(nn.Module):
         self.weight: Weight = nn.Parameter(torch.empty(2 * outputs, inputs))
         self.bias = nn.Parameter(torch.empty(2 * outputs)) if bias else None
 
-    def pack(self, codes: Codes | None = None) -> None:
+    def pack(self, codes: Sequence[Codes] | None = None) -> None:
         """Replace the weight by the backend's packed form, of itself or of `codes`: no more gradients.
 
         The plain one is freed."""
