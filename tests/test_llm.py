@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
+import decodery.llm as llm_module
 from decodery import (
     LLM,
     BeamSearch,
     ContrastiveSearch,
     DecoderyError,
     DoLa,
+    DraftModel,
     GenerationParams,
     ParameterError,
     PromptLookup,
@@ -29,6 +32,7 @@ from decodery.decoding.sampling import SamplingMethod
 from decodery.engine.request import Event
 from decodery.text.tokenizer import Tokenizer
 from tests.cli.conftest import write_model
+from tests.kernels.native import built
 
 ORACLE = json.loads((Path(__file__).parent / "data" / "decoding-smollm2.json").read_text(encoding="utf-8"))
 GREEDY = GenerationParams(max_tokens=40, temperature=0)
@@ -293,6 +297,8 @@ def test_one_bad_request_of_several_fails_alone(default_llm: LLM) -> None:
     [
         ({"dtype": "int3"}, "dtype"),
         ({"backend": "abacus"}, "backend"),
+        ({"quantization": "int3"}, "quantization"),
+        ({"quantization": "int4", "backend": "reference"}, "quantization=int4 and backend=reference"),
         ({"context_length": 0}, "context_length"),
         ({"context_length": 10**6}, "context_length"),
         ({"kv_memory": "much"}, "memory size"),
@@ -309,6 +315,33 @@ def test_a_bad_setting_is_one_line(default_llm: LLM, settings: dict[str, Any], m
     with pytest.raises(DecoderyError, match=match) as error:
         LLM(**settings)
     assert "\n" not in str(error.value)
+
+
+def test_threads_are_those_of_torch_and_of_the_native_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[tuple[str, int]] = []
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: found.append(("torch", count)))
+    monkeypatch.setattr(llm_module, "set_threads", lambda count: found.append(("native", count)))
+    monkeypatch.setattr(llm_module, "available", lambda: True)
+    LLM(write_model(tmp_path), threads=1)
+    assert found == [("torch", 1), ("native", 1)]
+
+
+@built
+@pytest.mark.parametrize("form", [None, "int4", "int8", "bf16"])
+def test_a_packed_model_and_the_draft_model_that_it_opens_have_the_form_that_is_asked_for(
+    form: str | None, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path)
+    llm = LLM(folder, quantization=form)
+    expected = {None: "FLOAT32", "int4": "INT4_MIN", "int8": "INT8", "bf16": "BFLOAT16"}[form]
+    greedy = GREEDY.replace(max_tokens=8, ignore_eos=True)
+    (plain,) = llm.generate("abc", greedy)
+    (drafted,) = llm.generate("abc", greedy.replace(speculate=DraftModel(folder)))
+    assert drafted.completions[0].token_ids == plain.completions[0].token_ids
+    for model in (llm.model, llm._seconds.named("DraftModel's model", folder)):
+        assert model.layers[0].mlp.down.weight.format.name == expected  # type: ignore[attr-defined]
 
 
 def test_a_request_that_fails_midway_keeps_its_text_and_fails_alone(default_llm: LLM) -> None:

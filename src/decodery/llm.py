@@ -40,18 +40,27 @@ Message = Mapping[str, Any]
 class LLM:
     """A model ready to generate.
 
-    `model` is a folder, a .gguf file, a hub id, or None for the default model. `dtype` is "float32",
-    "bfloat16" or "auto" (what the machine computes fastest with these weights); `backend` is "reference",
-    "native" (compiled kernels on the CPU, activations in float32) or "auto". `context_length` bounds the
-    tokens that are computed, which is all of prompt and text but the last one (default: the model's own).
-    `kv_memory` is the size of the key/value cache in bytes, or such as "512MB" (default: a quarter of the
-    memory that is available, at most eight full contexts) and `kv_dtype` its precision: "float32", "float16",
-    "bfloat16", "int8" (a scale for each token and head) or "auto" (what the backend likes).
-    `packed_cache` keeps the weights as the native kernels take them in the user's cache folder, and finds
-    them there the next time. `threads` sets those of the whole process. `token_budget` bounds the tokens that
-    one step runs. Raises `ModelError` when the model cannot be found or read and `ParameterError` for an
-    absurd setting.
-    Not for several threads at once.
+    `model` is a folder, a .gguf file, a hub id, or None for the default model. `backend` is "native"
+    (compiled kernels on the CPU), "reference" (torch) or "auto": native where its kernels are built and
+    `dtype` is not "bfloat16". `dtype` is "float32", "bfloat16" (on the reference only) or "auto": float32 on
+    the native backend, and on the reference what the machine computes fastest with these weights.
+
+    `quantization` packs the weights of any checkpoint for the native backend: "int4" (embedding, head and
+    values in int8), "int8" or "bf16". With None they are held as they are stored: GGML's common types of 4 to
+    8 bits and bfloat16 as they are, all others in float32. Products with weights of 4 to 8 bits round
+    activations to int8; for the exact sums of a quantised checkpoint say `dtype="float32",
+    backend="reference"`. `packed_cache` keeps the weights as the native kernels take them in the user's cache
+    folder, and finds them there the next time.
+
+    `context_length` bounds the tokens that are computed, which is all of prompt and text but the last one
+    (default: the model's own). `kv_memory` is the size of the key/value cache in bytes, or such as "512MB"
+    (default: a quarter of the memory that is available, at most eight full contexts) and `kv_dtype` its
+    precision: "float32", "float16", "bfloat16", "int8" (a scale for each token and head) or "auto" (what the
+    backend likes). `threads` sets those of torch and of the native kernels in the whole process (default: one
+    for each core). `token_budget` bounds the tokens that one step runs.
+
+    Raises `ModelError` when the model cannot be found or read and `ParameterError` for absurd settings and
+    for those that do not go together. Not for several threads at once.
     """
 
     def __init__(
@@ -60,6 +69,7 @@ class LLM:
         *,
         dtype: str = "auto",
         backend: str = "auto",
+        quantization: str | None = None,
         context_length: int | None = None,
         kv_memory: int | str | None = None,
         kv_dtype: str = "auto",
@@ -82,12 +92,13 @@ class LLM:
         check_kv_dtype(kv_dtype)
         if threads is not None:
             torch.set_num_threads(threads)
-            if backend == "native" and available():
+            if available():
                 set_threads(threads)
         opened = open_model(
             model,
             dtype=dtype,
             backend=backend,
+            quantization=quantization,
             context_length=context_length,
             packed_cache=packed_cache,
             revision=revision,
@@ -99,7 +110,7 @@ class LLM:
         self.default_params = default_params(opened.generation_config, self.model.vocab_size).params
         limits = _limits(self.model, kv_memory, kv_dtype, token_budget, max_sequences, prefix_cache)
         self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
-        self._seconds = SecondModels(opened, dtype=dtype, backend=backend)
+        self._seconds = SecondModels(opened, dtype=dtype, backend=backend, quantization=quantization)
         self._resolver = Resolver(self.tokenizer, self.model)
         self._grammars: Grammars | None = None
         self._collectors: dict[int, Collector] = {}

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from decodery.errors import ParameterError
-from decodery.kernels.select import backend_named
+from decodery.kernels.select import backend_named, chosen_backend
 from decodery.models.registry import CausalModel, load_for_inference
-from decodery.settings import dtype_named
+from decodery.settings import check_dtype, dtype_named
 from decodery.text.tokenizer import Tokenizer
 from decodery.weights.checkpoint import Checkpoint, open_checkpoint
 from decodery.weights.packed_cache import PackedCache
@@ -41,30 +41,35 @@ def open_model(
     *,
     dtype: str,
     backend: str,
+    quantization: str | None = None,
     context_length: int | None = None,
     packed_cache: bool = False,
     revision: str | None = None,
     token: str | None = None,
     progress: Progress | None = None,
 ) -> Opened:
-    """Find a model and read it. Raises `ModelError` when it cannot be found or read."""
+    """Find a model and read it.
+
+    Raises `ModelError` when it cannot be found or read, and `ParameterError` for settings that are absurd or
+    do not go together.
+    """
     if model is not None and not isinstance(model, (str, Path)):
         raise ParameterError(f"model must be a path or a name, not {type(model).__name__}")
-    kernels = backend_named(backend)
-    if backend == "native":
-        dtype = "float32"
-    elif packed_cache:
+    check_dtype(dtype)
+    chosen = chosen_backend(backend, dtype, quantization)
+    if packed_cache and chosen != "native":
         raise ParameterError(
-            f"packed_cache and backend={backend} do not go together: only the native kernels pack weights"
+            f"packed_cache and backend={chosen} do not go together: only the native kernels pack weights"
         )
     with open_checkpoint(resolve(model, revision=revision, token=token, progress=progress)) as checkpoint:
         tokenizer = _tokenizer(checkpoint)
         opened = load_for_inference(
             checkpoint,
-            dtype=dtype_named(dtype, checkpoint),
-            kernels=kernels,
+            dtype=dtype_named(dtype, checkpoint, chosen),
+            kernels=backend_named(chosen),
             context_length=context_length,
-            cache=PackedCache(checkpoint.path) if packed_cache else None,
+            quantization=quantization,
+            cache=PackedCache(checkpoint.path, quantization or "") if packed_cache else None,
         )
         config = checkpoint.generation_config
     # A model may have more rows than its vocabulary has tokens; these stand for no text.
@@ -73,12 +78,12 @@ def open_model(
 
 
 class SecondModels:
-    """The models that requests name besides the first: amateurs and draft models, each opened once."""
+    """The models that requests name besides the first: amateurs and draft models, each opened once, with the
+    settings of the first."""
 
-    def __init__(self, first: HasModel, *, dtype: str, backend: str) -> None:
+    def __init__(self, first: HasModel, *, dtype: str, backend: str, quantization: str | None = None) -> None:
         self._first = first
-        self._dtype = dtype
-        self._backend = backend
+        self._settings: dict[str, Any] = {"dtype": dtype, "backend": backend, "quantization": quantization}
         self._opened: dict[str, HasModel] = {}
 
     def named(self, field: str, model: Any) -> CausalModel:
@@ -89,7 +94,7 @@ class SecondModels:
         if isinstance(model, (str, Path)):
             found = self._opened.get(str(model))
             if found is None:
-                opened = open_model(model, dtype=self._dtype, backend=self._backend)
+                opened = open_model(model, **self._settings)
                 _check_vocabulary(field, self._first, opened)
                 found = self._opened[str(model)] = opened
             return found.model

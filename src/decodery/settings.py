@@ -17,10 +17,12 @@ MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
-def dtype_named(name: str, checkpoint: Checkpoint) -> torch.dtype:
-    """The dtype to compute in. "auto" is float32 for float32 weights, and otherwise bfloat16 where the
-    processor multiplies bfloat16 itself."""
+def dtype_named(name: str, checkpoint: Checkpoint, backend: str) -> torch.dtype:
+    """The dtype to compute in. On the native backend that is float32. On the reference, "auto" is float32 for
+    float32 weights, and otherwise bfloat16 where the processor multiplies bfloat16 itself."""
     check_dtype(name)
+    if backend == "native":
+        return torch.float32
     if name in DTYPES:
         return DTYPES[name]
     stored = {info.dtype for info in checkpoint.tensors.values() if len(info.shape) > 1}

@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from decodery.cli import inspect as cli_inspect
 from decodery.errors import ModelError
+from decodery.kernels import select
+from decodery.kernels.library import instruction_sets
 from decodery.weights.checkpoint import Checkpoint
-from tests.cli.conftest import CONTEXT, VOCABULARY, Run, random_weights
+from tests.cli.conftest import CONTEXT, VOCABULARY, WIDTH, Run, random_weights
+from tests.kernels.native import built
 
 
 @pytest.fixture
@@ -79,7 +83,7 @@ def test_inspect_reckons_from_the_headers_alone(
         raise AssertionError("weights were read")
 
     monkeypatch.setattr(Checkpoint, "read", never)
-    found = decodery("inspect", model, "--json").json
+    found = decodery("inspect", model, "--json", "--backend=reference").json
     tensors = random_weights()
     parameters = sum(tensor.numel() for tensor in tensors.values())
     assert (found["architecture"], found["format"]) == ("LlamaForCausalLM", "safetensors")
@@ -88,6 +92,7 @@ def test_inspect_reckons_from_the_headers_alone(
     assert (found["context_length"], found["vocabulary"]) == (CONTEXT, VOCABULARY)
     assert found["chat_template"] is True
     assert found["weights"] == [{"format": "float32", "tensors": len(tensors), "bytes": parameters * 4}]
+    assert (found["backend"], found["instruction_set"]) == ("reference", None)
     # Keys and values of two heads of 8 in two layers, four bytes each.
     assert (found["dtype"], found["kv_bytes_per_token"]) == ("float32", 2 * 16 * 2 * 4)
     assert found["memory"]["total"] == parameters * 4 + CONTEXT * 256
@@ -115,10 +120,48 @@ def test_inspect_reckons_with_another_precision_and_context(decodery: Run, model
 
 
 def test_inspect_tells_a_person_the_same(decodery: Run, plain_model: str) -> None:
-    told = decodery("inspect", plain_model).out
+    told = decodery("inspect", plain_model, "--backend=reference").out
+    assert "backend              reference (torch), in float32\n" in told
     assert "4 of 8, 2 for keys and values" in told
     assert "chat template        none\n" in told
     assert "256 bytes a token in float32" in told
+
+
+@built
+@pytest.mark.parametrize(("form", "bits"), [(None, 32), ("bf16", 16), ("int8", 8.5)])
+def test_inspect_tells_what_would_compute_and_in_which_form_weights_are_held(
+    decodery: Run, model: str, form: str | None, bits: float
+) -> None:
+    flags = [] if form is None else [f"--quantization={form}"]
+    found = decodery("inspect", model, "--json", *flags).json
+    assert (found["backend"], found["dtype"], found["kv_dtype"]) == ("native", "float32", "float16")
+    assert found["instruction_set"] == instruction_sets()[-1]
+    assert found["native_missing"] is None
+    assert found["memory"]["kv"] == CONTEXT * 128
+    # Norms stay in float32; blocks of 16 rows and groups of 32 inputs are filled up.
+    packed = sum(
+        -(-len(t) // 16) * 16 * -(-t.shape[1] // 32) * 32
+        if form == "int8"
+        else -(-len(t) // 16) * 16 * t.shape[1]
+        for t in random_weights().values()
+        if t.dim() == 2
+    )
+    assert found["memory"]["weights"] == packed * bits / 8 + 5 * WIDTH * 4
+    told = decodery("inspect", model, *flags).out
+    assert f"backend              native ({instruction_sets()[-1]}), in float32\n" in told
+    assert f"({form or 'as stored'})" in told
+
+
+def test_inspect_says_what_to_do_where_the_native_kernels_are_missing(
+    decodery: Run, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (select, cli_inspect):
+        monkeypatch.setattr(module, "missing", lambda: "there are no kernels: build them")
+    found = decodery("inspect", model, "--json").json
+    assert (found["backend"], found["native_missing"]) == ("reference", "there are no kernels: build them")
+    assert "reference (torch), in float32\n                     there are no kernels: build them\n" in (
+        decodery("inspect", model).out
+    )
 
 
 def test_inspect_without_a_tokenizer_leaves_the_template_open(

@@ -9,8 +9,9 @@ from decodery.cli.model_options import ModelOptions
 from decodery.cli.report import aligned, emit, emit_json, fetching, size
 from decodery.decoding.defaults import default_params
 from decodery.errors import ModelError
-from decodery.kernels.select import backend_named, kv_dtype_named
-from decodery.models.registry import describe
+from decodery.kernels.library import instruction_sets, missing
+from decodery.kernels.select import backend_named, chosen_backend, kv_dtype_named
+from decodery.models.registry import describe, packed_size
 from decodery.settings import dtype_named
 from decodery.text.tokenizer import Tokenizer
 from decodery.weights.checkpoint import Checkpoint, open_checkpoint
@@ -18,7 +19,7 @@ from decodery.weights.sources import resolve
 
 
 def inspect(options: ModelOptions, *, as_json: bool) -> None:
-    """Print what a model is and the memory that it needs in a precision, for a length of context."""
+    """Print what a model is, what would compute it, and the memory that it needs for a length of context."""
     check_options(options)
     with fetching() as progress:
         path = resolve(options.model, revision=options.revision, progress=progress)
@@ -33,11 +34,15 @@ def inspect(options: ModelOptions, *, as_json: bool) -> None:
 def facts(checkpoint: Checkpoint, options: ModelOptions) -> dict[str, Any]:
     """What there is to say about a checkpoint, ready for JSON; bytes and tokens are whole numbers."""
     described = describe(checkpoint)
-    dtype = dtype_named(options.dtype, checkpoint)
+    backend = chosen_backend(options.backend, options.dtype, options.quantization)
+    dtype = dtype_named(options.dtype, checkpoint, backend)
     context = options.context_length or described.context_length
-    kept = kv_dtype_named(options.kv_dtype, backend_named(options.backend), dtype)
+    kept = kv_dtype_named(options.kv_dtype, backend_named(backend), dtype)
     per_token = described.kv_shape.bytes_per_token(kept)
-    weights = described.parameters * dtype.itemsize
+    if backend == "native":
+        weights = packed_size(checkpoint, options.quantization)
+    else:
+        weights = described.parameters * dtype.itemsize
     defaults = default_params(checkpoint.generation_config, described.vocab_size)
     return {
         "path": str(checkpoint.path),
@@ -55,6 +60,10 @@ def facts(checkpoint: Checkpoint, options: ModelOptions) -> dict[str, Any]:
         "generation_defaults": dict(defaults.given),
         "generation_left_out": dict(defaults.left_out),
         "weights": _formats(checkpoint),
+        "backend": backend,
+        "instruction_set": instruction_sets()[-1] if backend == "native" else None,
+        "native_missing": missing(),
+        "quantization": options.quantization,
         "dtype": str(dtype).removeprefix("torch."),
         "kv_dtype": str(kept).removeprefix("torch."),
         "kv_bytes_per_token": per_token,
@@ -94,7 +103,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     template = {True: "yes", False: "none", None: "unknown: no tokenizer can be read"}
     stored = [f"{e['format']}: {size(e['bytes'])}, tensors: {e['tensors']}" for e in found["weights"]]
     left_out = [f"{name}: {why}" for name, why in found["generation_left_out"].items()]
-    dtype = found["dtype"]
+    held = found["dtype"] if found["backend"] == "reference" else found["quantization"] or "as stored"
     return [
         *((name, str(found[name])) for name in ("path", "format", "architecture")),
         ("parameters", f"{found['parameters']:,}"),
@@ -106,13 +115,21 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("generation defaults", _settings(found["generation_defaults"])),
         *((("left out" if k == 0 else ""), line) for k, line in enumerate(left_out)),
         *(("weights" if k == 0 else "", line) for k, line in enumerate(stored)),
+        ("backend", _backend(found)),
+        *([("", found["native_missing"])] if found["native_missing"] else []),
         ("key/value cache", f"{size(found['kv_bytes_per_token'])} a token in {found['kv_dtype']}"),
         (
             "memory",
-            f"{size(memory['total'])} in {dtype}: weights {size(memory['weights'])},"
+            f"{size(memory['total'])}: weights {size(memory['weights'])} ({held}),"
             f" {memory['context_length']:,} tokens of context {size(memory['kv'])}",
         ),
     ]
+
+
+def _backend(found: dict[str, Any]) -> str:
+    if found["backend"] == "native":
+        return f"native ({found['instruction_set']}), in {found['dtype']}"
+    return f"reference (torch), in {found['dtype']}"
 
 
 def _settings(given: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ import gc
 from decodery.cli.model_options import ModelOptions
 from decodery.cli.report import fetching
 from decodery.errors import ParameterError
-from decodery.kernels.select import backend_named, check_kv_dtype
+from decodery.kernels.select import check_kv_dtype, chosen_backend
 from decodery.llm import LLM
 from decodery.settings import check_dtype, memory_size
 
@@ -26,9 +26,9 @@ def load(options: ModelOptions) -> LLM:
 
 def check_options(options: ModelOptions) -> None:
     """Raise `ParameterError` for what is wrong whatever the model is."""
-    backend_named(options.backend)
     check_dtype(options.dtype)
     check_kv_dtype(options.kv_dtype)
+    chosen_backend(options.backend, options.dtype, options.quantization)
     if options.kv_memory is not None:
         memory_size(options.kv_memory)
     for name in ("context_length", "threads"):

@@ -258,6 +258,10 @@ def _models(json: Json = False, debug: Debug = False) -> None:
 def _inspect(
     model: Model = None,
     dtype: Annotated[str, typer.Option(metavar="TEXT", help="The precision to reckon with.")] = "auto",
+    backend: Annotated[str, typer.Option(metavar="TEXT", help="The backend to reckon with.")] = "auto",
+    quantization: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The packed weights to reckon with.")
+    ] = None,
     context_length: Annotated[
         int | None,
         typer.Option(metavar="INTEGER", help="The context to reckon with; left out, the model's own."),
@@ -269,11 +273,17 @@ def _inspect(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Tell what a model is and the memory it needs; loads no weights."""
+    """Tell what a model is, what computes it here and the memory it needs; loads no weights."""
     from decodery.cli.inspect import inspect
 
     options = ModelOptions(
-        model=model, dtype=dtype, context_length=context_length, kv_dtype=kv_dtype, revision=revision
+        model=model,
+        dtype=dtype,
+        backend=backend,
+        quantization=quantization,
+        context_length=context_length,
+        kv_dtype=kv_dtype,
+        revision=revision,
     )
     inspect(options, as_json=json)
 

@@ -17,9 +17,16 @@ class ModelOptions:
     model: str | None = _option(
         None, "A folder, a .gguf file or a hub id; left out, the default model.", short="-m"
     )
-    dtype: str = _option("auto", "The precision to compute in: auto, float32 or bfloat16.")
+    dtype: str = _option(
+        "auto", "The precision to compute in: auto, float32, or bfloat16 (on the reference backend)."
+    )
     backend: str = _option(
-        "auto", "What computes: auto, reference (torch) or native (compiled kernels, on the CPU)."
+        "auto",
+        "What computes: native (compiled kernels, on the CPU), reference (torch), or auto: native where its"
+        " kernels are built and the precision is not bfloat16.",
+    )
+    quantization: str | None = _option(
+        None, "Pack the weights as int4, int8 or bf16 for the native backend; left out, as they are stored."
     )
     context_length: int | None = _option(
         None, "Most tokens of prompt and text together; left out, the model's own."
@@ -31,5 +38,5 @@ class ModelOptions:
     packed_cache: bool = _option(
         False, "Keep the packed weights in the cache folder, for faster starts; decodery models lists them."
     )
-    threads: int | None = _option(None, "How many threads compute.")
+    threads: int | None = _option(None, "How many threads compute; left out, one for each core.")
     revision: str | None = _option(None, "The branch, tag or commit of a hub model.")

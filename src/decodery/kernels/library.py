@@ -57,18 +57,30 @@ def call_layout(words: str) -> struct.Struct:
 
 
 @cache
+def missing() -> str | None:
+    """Why there are no kernels here and what to do about it, in a line; None where there are."""
+    if not PATH.exists():
+        return "the native kernels are not built: install the package from source with a C++20 compiler"
+    try:
+        version = _load().decodery_version()
+    except OSError as error:
+        return f"the native kernels cannot be loaded: install the package again from source ({error})"
+    if version != VERSION:
+        return "the native kernels are those of another version: install the package again from source"
+    return None
+
+
 def available() -> bool:
     """Whether the kernels were built when this package was installed, and fit it."""
-    return PATH.exists() and _load().decodery_version() == VERSION
+    return missing() is None
 
 
 @cache
 def library() -> ctypes.CDLL:
     """The loaded library, with the best instruction set of this processor and a thread for each core."""
-    if not available():
-        raise ParameterError(
-            "the native kernels are not built: install the package from source with a C++20 compiler"
-        )
+    problem = missing()
+    if problem is not None:
+        raise ParameterError(problem)
     found = _load()
     for name in reversed(SETS):
         if found.decodery_use(SETS.index(name)):

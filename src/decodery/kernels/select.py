@@ -7,8 +7,9 @@ import torch
 from decodery.errors import ParameterError
 from decodery.kernels import reference
 from decodery.kernels.backend import Kernels
-from decodery.kernels.library import available
+from decodery.kernels.library import missing
 from decodery.kernels.native import Native
+from decodery.kernels.quantise import QUANTIZATIONS
 
 KV_DTYPES = {
     "float32": torch.float32,
@@ -19,17 +20,41 @@ KV_DTYPES = {
 BACKENDS = ("auto", "reference", "native")
 
 
-def backend_named(name: str) -> Kernels:
-    """The kernels of a backend; "auto" is the fastest that this machine has. Raises `ParameterError`."""
-    if name not in BACKENDS:
-        raise ParameterError(f"backend must be {' or '.join(BACKENDS)}, not {name!r}")
-    if name != "native":
-        return reference
-    if not available():
+def chosen_backend(backend: str, dtype: str = "auto", quantization: str | None = None) -> str:
+    """ "reference" or "native", for what a user asks.
+
+    "auto" is native, where its kernels are built and nothing else is asked than it can do: it computes in
+    float32 only, and quantised weights are its alone. Raises `ParameterError` for what does not go together.
+    """
+    if backend not in BACKENDS:
+        raise ParameterError(f"backend must be {' or '.join(BACKENDS)}, not {backend!r}")
+    if quantization is not None and quantization not in QUANTIZATIONS:
         raise ParameterError(
-            "the native backend is not built: install the package from source with a C++20 compiler"
+            f"quantization must be None or {' or '.join(QUANTIZATIONS)}, not {quantization!r}"
         )
-    return Native()
+    if backend == "reference":
+        if quantization is not None:
+            raise ParameterError(
+                f"quantization={quantization} and backend=reference do not go together: only native kernels"
+                " multiply by packed weights, so leave out one of them"
+            )
+        return backend
+    asked = f"quantization={quantization}" if quantization is not None else f"backend={backend}"
+    problem = missing()
+    if problem is None and dtype != "bfloat16":
+        return "native"
+    if asked == "backend=auto":
+        return "reference"
+    if problem is not None:
+        raise ParameterError(f"{asked}: {problem}")
+    raise ParameterError(
+        f"dtype=bfloat16 and {asked} do not go together: the native kernels compute in float32"
+    )
+
+
+def backend_named(name: str) -> Kernels:
+    """The kernels of "reference" or "native"."""
+    return Native() if name == "native" else reference
 
 
 def kv_dtype_named(name: str, kernels: Kernels, dtype: torch.dtype) -> torch.dtype:
