@@ -1,59 +1,127 @@
-"""What is measured, as functions of a contender; each returns tokens per second."""
+"""What is measured, as functions of a contender.
+
+`seed` gives each round prompts of its own, so that nothing is served from a cache; they are the same for every
+contender.
+"""
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable
-from time import perf_counter
-from typing import Protocol
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
-from bench.peers import Contender
+from bench.contenders.contender import Arrival, Contender
+
+LATENCIES = ("time to first token", "time per token")
 
 
-class Workload(Protocol):
-    """A measurement; `seed` gives each round prompts of its own, so that nothing is served from a cache."""
+@dataclass(frozen=True)
+class Workload:
+    """A measurement of the group that `--only` names.
 
-    def __call__(self, contender: Contender, *, seed: int) -> float: ...
+    `measure` gives its figures for a seed by name; `warm` runs the same shapes for as short as that shows
+    everything to the engine once.
+    """
+
+    name: str
+    group: str
+    measure: Callable[[Contender, int], dict[str, float]]
+    warm: Callable[[Contender], object]
 
 
 def prompts(count: int, length: int, seed: int) -> list[list[int]]:
-    """Random token ids, the same for every contender."""
+    """Random token ids."""
     rng = random.Random(f"{count} {length} {seed}")
     return [[rng.randrange(100, 40_000) for _ in range(length)] for _ in range(count)]
 
 
 def prefill(length: int) -> Workload:
     """Prompt tokens per second, up to the first new token."""
+    name = f"prefill {length}"
 
-    def run(contender: Contender, *, seed: int) -> float:
-        return length / seconds(lambda: contender.generate(prompts(1, length, seed), 1))
+    def measure(contender: Contender, seed: int) -> dict[str, float]:
+        return {name: length / contender.run(prompts(1, length, seed), 1).first}
 
-    return run
-
-
-def decode(streams: int, tokens: int) -> Workload:
-    """New tokens per second of all streams, after a short prompt whose cost is taken out."""
-
-    def run(contender: Contender, *, seed: int) -> float:
-        batch = prompts(streams, 16, seed)
-        first = seconds(lambda: contender.generate(batch, 1))
-        # Other prompts of the same shape: the first ones may be remembered now.
-        batch = prompts(streams, 16, -seed - 1)
-        whole = seconds(lambda: contender.generate(batch, tokens + 1))
-        return streams * tokens / (whole - first)
-
-    return run
+    return Workload(name, "prefill", measure, lambda c: c.run(prompts(1, min(length, 512), -1), 1))
 
 
-def seconds(action: Callable[[], object]) -> float:
-    """How long the action takes."""
-    start = perf_counter()
-    action()
-    return perf_counter() - start
+def decode(streams: int, tokens: int, context: int = 16) -> Workload:
+    """New tokens per second of all streams after prompts of `context` tokens, whose cost is not counted."""
+    name = f"decode, {streams} stream{'s' if streams > 1 else ''}"
+    group = "decode"
+    if context != 16:
+        name, group = f"{name}, context {context}", "context"
+
+    def measure(contender: Contender, seed: int) -> dict[str, float]:
+        timing = contender.run(prompts(streams, context, seed), tokens)
+        return {name: timing.tokens / (timing.last - timing.first)}
+
+    return Workload(name, group, measure, lambda c: c.run(prompts(streams, 16, -1), 3))
 
 
-WORKLOADS: dict[str, Workload] = {
-    "prefill 512": prefill(512),
-    "decode, 1 stream": decode(1, 64),
-    "decode, 8 streams": decode(8, 48),
-}
+def beam(beams: int, tokens: int) -> Workload:
+    """Steps per second of a beam search after 16 tokens, with its prompt."""
+    name = f"beam {beams}, steps"
+
+    def measure(contender: Contender, seed: int) -> dict[str, float]:
+        return {name: tokens / contender.beams(prompts(1, 16, seed)[0], tokens, beams)}
+
+    return Workload(name, "beam", measure, lambda c: c.beams(prompts(1, 16, -1)[0], 3, beams))
+
+
+def load(requests: int, seed: int) -> list[Arrival]:
+    """Requests of 16 to 512 tokens that ask for 8 to 128, short ones more often, 25 a second."""
+    rng = random.Random(f"load {requests} {seed}")
+    at, arrivals = 0.0, []
+    for _ in range(requests):
+        length, tokens = (round(math.exp(rng.uniform(math.log(a), math.log(b)))) for a, b in _SIZES)
+        arrivals.append(Arrival(at, [rng.randrange(100, 40_000) for _ in range(length)], tokens))
+        at += rng.expovariate(25)
+    return arrivals
+
+
+_SIZES = ((16, 512), (8, 128))
+
+
+def mixed(requests: int) -> Workload:
+    """Uneven requests that arrive over time: tokens per second, and how long users wait."""
+    name = f"mixed load of {requests}"
+
+    def measure(contender: Contender, seed: int) -> dict[str, float]:
+        arrivals = load(requests, seed)
+        times = contender.serve(arrivals)
+        assert [len(t) for t in times] == [a.tokens for a in arrivals]
+        firsts = [t[0] - a.at for t, a in zip(times, arrivals, strict=True)]
+        gaps = [b - a for t in times for a, b in pairwise(t)]
+        figures = {name: sum(a.tokens for a in arrivals) / max(t[-1] for t in times)}
+        for label, values in zip(LATENCIES, (firsts, gaps), strict=True):
+            figures[f"{name}, {label}, p50"] = statistics.median(values)
+            figures[f"{name}, {label}, p99"] = percentile(values, 99)
+        return figures
+
+    return Workload(name, "mixed", measure, lambda c: c.serve(load(8, -1)))
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """The smallest value that so many percent of the values do not exceed."""
+    return sorted(values)[math.ceil(len(values) * percent / 100) - 1]
+
+
+DEFAULT = [
+    prefill(512),
+    prefill(2048),
+    decode(1, 64),
+    decode(1, 32, 1024),
+    decode(1, 24, 4096),
+    decode(2, 32),
+    decode(4, 32),
+    decode(8, 32),
+    decode(16, 24),
+    decode(32, 16),
+    beam(4, 32),
+    mixed(32),
+]
+SHORT = [prefill(512), decode(1, 16), decode(8, 12)]

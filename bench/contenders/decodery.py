@@ -1,0 +1,119 @@
+"""Us, through the facade."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.contenders.contender import Arrival, Prompt, Stamps, Timing
+
+# What users turn on: temperature, top-k, top-p and the penalties.
+SAMPLING: dict[str, Any] = {
+    "temperature": 0.8,
+    "top_k": 50,
+    "top_p": 0.95,
+    "repetition_penalty": 1.1,
+    "presence_penalty": 0.2,
+    "frequency_penalty": 0.2,
+    "seed": 1,
+}
+
+
+def prepare() -> None:
+    """Import what we stand on."""
+    import torch  # noqa: F401
+
+
+class Decodery:
+    """Us, on one of our backends."""
+
+    serving = "continuous batching"
+
+    def __init__(
+        self, model: Path, threads: int | None = None, *, dtype: str = "auto", backend: str = "native"
+    ) -> None:
+        from decodery import LLM
+
+        self.llm = LLM(model, dtype=dtype, backend=backend, threads=threads)
+
+    def run(self, prompts: Sequence[Prompt], tokens: int) -> Timing:
+        return self._timed(prompts, tokens, {"temperature": 0})
+
+    def sampled(self, prompts: Sequence[Prompt], tokens: int) -> Timing:
+        """The same with temperature, truncation and penalties."""
+        return self._timed(prompts, tokens, SAMPLING)
+
+    def _timed(self, prompts: Sequence[Prompt], tokens: int, how: dict[str, Any]) -> Timing:
+        from decodery import GenerationParams
+
+        params = GenerationParams(max_tokens=tokens, ignore_eos=True, **how)
+        times: list[float] = []
+        start = time.perf_counter()
+        outputs = self.llm.generate(
+            list(prompts),
+            params,
+            progress=False,
+            observer=lambda event: times.append(time.perf_counter() - start),
+            candidates=0,
+        )
+        assert all(len(output.completions[0].token_ids) == tokens for output in outputs)
+        # One event a token: each stream's first are the first ones, as all prompts run in one step.
+        first = sorted(times)[len(prompts) - 1]
+        after = [t for t in times if t > first]
+        return Timing(first, max(after, default=first), len(after))
+
+    def beams(self, prompt: Prompt, tokens: int, beams: int) -> float:
+        from decodery import BeamSearch, GenerationParams
+
+        strategy = BeamSearch(num_beams=beams)
+        params = GenerationParams(max_tokens=tokens, temperature=0, ignore_eos=True, strategy=strategy)
+        start = time.perf_counter()
+        self.llm.generate([list(prompt)], params, progress=False)
+        return time.perf_counter() - start
+
+    def serve(self, arrivals: Sequence[Arrival]) -> list[list[float]]:
+        from decodery import GenerationParams
+
+        stamps = Stamps(len(arrivals))
+        waiting = sorted(range(len(arrivals)), key=lambda i: arrivals[i].at)
+        live: list[Generator[Any, None, None]] = []
+        start = time.perf_counter()
+        while waiting or live:
+            now = time.perf_counter() - start
+            while waiting and arrivals[waiting[0]].at <= now:
+                arrival, times = arrivals[waiting[0]], stamps.times[waiting.pop(0)]
+                params = GenerationParams(max_tokens=arrival.tokens, temperature=0, ignore_eos=True)
+
+                def stamp(event: Any, times: list[float] = times) -> None:
+                    times.append(time.perf_counter() - start)
+
+                stream = self.llm.stream(list(arrival.prompt), params, observer=stamp, candidates=0)
+                live.append(stream)
+            if not live:
+                time.sleep(arrivals[waiting[0]].at - now)
+            elif next(live[0], None) is None:
+                # All streams advance whichever is asked; the first is asked until it has ended.
+                live.pop(0)
+        return stamps.times
+
+    def facts(self) -> dict[str, float]:
+        """Bytes of weights that a decoding step reads, and multiply-adds of the layers for each token."""
+        model = self.llm.model
+        layers = [module.weight for module in model.layers.modules() if _is_matrix(module)]
+        head = model.embedding.weight if model.head is None else model.head.weight
+        return {
+            "step_bytes": float(sum(weight.nbytes for weight in [*layers, head])),
+            "multiply_adds": float(sum(math.prod(weight.shape) for weight in layers)),
+        }
+
+
+def _is_matrix(module: Any) -> bool:
+    return len(getattr(getattr(module, "weight", None), "shape", ())) == 2
+
+
+def load(model: Path, threads: int) -> Decodery:
+    """Ready to run."""
+    return Decodery(model, threads)

@@ -1,0 +1,71 @@
+"""onnxruntime-genai's generator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.contenders.batching import serve_in_batches
+from bench.contenders.contender import Arrival, Prompt, Stamps, Timing
+
+
+def prepare() -> None:
+    """Import the library."""
+    import onnxruntime_genai  # noqa: F401
+
+
+class OnnxRuntime:
+    """A folder that its model builder wrote."""
+
+    serving = "static batches of all that wait, padded"
+
+    def __init__(self, model: Path, threads: int) -> None:
+        import onnxruntime_genai
+
+        config = onnxruntime_genai.Config(str(model))
+        config.overlay(
+            f'{{"model": {{"decoder": {{"session_options": {{"intra_op_num_threads": {threads}}}}}}}}}'
+        )
+        self.model: Any = onnxruntime_genai.Model(config)
+
+    def run(self, prompts: Sequence[Prompt], tokens: int) -> Timing:
+        stamps = Stamps(1)
+        start = time.perf_counter()
+        self._generate(prompts, tokens, lambda: stamps.times[0].append(time.perf_counter() - start))
+        times = stamps.times[0]
+        return Timing(times[0], times[-1], len(prompts) * (tokens - 1))
+
+    def beams(self, prompt: Prompt, tokens: int, beams: int) -> float:
+        start = time.perf_counter()
+        self._generate([prompt], tokens, lambda: None, num_beams=beams)
+        return time.perf_counter() - start
+
+    def serve(self, arrivals: Sequence[Arrival]) -> list[list[float]]:
+        return serve_in_batches(arrivals, self._generate)
+
+    def _generate(
+        self, prompts: Sequence[Prompt], tokens: int, step: Callable[[], None], **settings: Any
+    ) -> None:
+        import numpy
+        import onnxruntime_genai
+
+        longest = max(len(prompt) for prompt in prompts)
+        params = onnxruntime_genai.GeneratorParams(self.model)
+        length = longest + tokens
+        params.set_search_options(
+            max_length=length, min_length=length, batch_size=len(prompts), do_sample=False, **settings
+        )
+        generator = onnxruntime_genai.Generator(self.model, params)
+        padded = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+        generator.append_tokens(numpy.array(padded, dtype=numpy.int32))
+        for _ in range(tokens):
+            assert not generator.is_done(), "it ended early"
+            generator.generate_next_token()
+            step()
+
+
+def load(model: Path, threads: int) -> OnnxRuntime:
+    """Ready to run."""
+    return OnnxRuntime(model, threads)

@@ -1,0 +1,98 @@
+"""transformers' own `generate`, with its default attention and cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.contenders.batching import serve_in_batches
+from bench.contenders.contender import Arrival, Prompt, Stamps, Timing
+
+
+def prepare() -> None:
+    """Import the library."""
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+
+
+def from_gguf(path: Path, dtype: Any) -> Any:
+    """The model of a Llama's GGUF, dequantised.
+
+    What was loaded from a GGUF keeps hooks of its quantiser and refuses to be saved; a fresh model is what users run.
+    """
+    from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype)
+    config = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    fresh: Any = LlamaForCausalLM(config).to(dtype)
+    fresh.load_state_dict(loaded.state_dict())
+    return fresh
+
+
+class Transformers:
+    """A hub folder or a GGUF file, computed in `dtype`."""
+
+    serving = "static batches of all that wait, padded"
+
+    def __init__(self, model: Path, threads: int | None = None, dtype: str = "bfloat16") -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        chosen = getattr(torch, dtype)
+        gguf = model.suffix == ".gguf"
+        loaded: Any = (
+            from_gguf(model, chosen) if gguf else AutoModelForCausalLM.from_pretrained(model, dtype=chosen)
+        )
+        self.model = loaded.eval()
+
+    def run(self, prompts: Sequence[Prompt], tokens: int) -> Timing:
+        stamps = Stamps(1)
+        start = time.perf_counter()
+        self._generate(prompts, tokens, lambda: stamps.times[0].append(time.perf_counter() - start))
+        times = stamps.times[0]
+        return Timing(times[0], times[-1], len(prompts) * (tokens - 1))
+
+    def beams(self, prompt: Prompt, tokens: int, beams: int) -> float:
+        start = time.perf_counter()
+        self._generate([prompt], tokens, lambda: None, num_beams=beams)
+        return time.perf_counter() - start
+
+    def serve(self, arrivals: Sequence[Arrival]) -> list[list[float]]:
+        return serve_in_batches(arrivals, self._generate)
+
+    def _generate(
+        self, prompts: Sequence[Prompt], tokens: int, step: Callable[[], None], **settings: Any
+    ) -> None:
+        import torch
+
+        longest = max(len(prompt) for prompt in prompts)
+        ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts])
+        seen = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+
+        def stepped(found: Any, scores: Any) -> Any:
+            step()
+            return torch.zeros(len(found), dtype=torch.bool)
+
+        with torch.inference_mode():
+            output = self.model.generate(
+                ids,
+                attention_mask=seen,
+                max_new_tokens=tokens,
+                eos_token_id=None,
+                do_sample=False,
+                pad_token_id=0,
+                stopping_criteria=[stepped],
+                **settings,
+            )
+        assert output.shape[1] == longest + tokens
+
+
+def load(model: Path, threads: int) -> Transformers:
+    """Ready to run."""
+    return Transformers(model, threads)

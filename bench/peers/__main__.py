@@ -1,0 +1,96 @@
+"""`python -m bench.peers`: us and the peers in turn, in one run, on one machine (`make bench-peers`)."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+
+from bench.peers.catalogue import CATALOGUE, OURS, Entry
+from bench.peers.conversions import weights_of
+from bench.peers.environments import LeftOut, python_of, version_in
+from bench.peers.machine import Limits, cores, described
+from bench.peers.results import Ran, Results, save
+from bench.peers.session import Contestant, Session
+from bench.peers.shapes import gguf_of
+from bench.peers.tables import publish, table
+from bench.remote import ROOT
+from bench.workloads import DEFAULT, SHORT
+
+RESULTS = ROOT / "bench" / "results"
+BEYOND = ("start", "sampling", "limits")
+
+
+def main() -> None:
+    """Set up, run, print and write."""
+    arguments = _arguments()
+    began = perf_counter()
+    workloads = DEFAULT if arguments.shape == "default" else SHORT
+    results = Results(
+        date=datetime.now(timezone.utc).date().isoformat(),
+        shape=arguments.shape,
+        machine=described(arguments.threads),
+        rounds=arguments.rounds,
+    )
+    entries = [e for e in CATALOGUE if e.name == OURS or e.name in arguments.peers]
+    contestants = _contestants(entries, gguf_of(arguments.shape), arguments.threads, results)
+    print(f"set up: {perf_counter() - began:.0f} s")
+    if arguments.set_up:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            limits = Limits(Path(folder))
+        except LeftOut as why:
+            limits = None
+            results.left_out.append(str(why))
+        session = Session(results, contestants, limits)
+        session.run(workloads, set(arguments.only or [*BEYOND, *(w.group for w in workloads)]))
+    for contestant in contestants:
+        entry = contestant.entry
+        told = version("decodery") if entry.name == OURS else version_in(entry)
+        results.contenders.append(Ran(entry.name, told, entry.weights, session.serving.get(entry.name, "")))
+    print(table(results))
+    path = RESULTS / f"peers-{arguments.shape}.json"
+    save(results, path)
+    print(f"written to {path} after {perf_counter() - began:.0f} s")
+    if arguments.publish:
+        publish(results)
+
+
+def _arguments() -> argparse.Namespace:
+    peers = [e.name for e in CATALOGUE if e.name != OURS]
+    groups = sorted({w.group for w in DEFAULT} | set(BEYOND))
+    parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="counted rounds")
+    parser.add_argument("--only", nargs="*", choices=groups, help="measure these groups alone")
+    parser.add_argument("--peers", nargs="*", default=peers, choices=peers, metavar="NAME", help=str(peers))
+    parser.add_argument("--shape", default="default", choices=["default", "1b"], help="which model")
+    parser.add_argument("--threads", type=int, default=cores(), help="for everybody (default: all cores)")
+    parser.add_argument("--set-up", action="store_true", help="install and convert, measure nothing")
+    parser.add_argument(
+        "--publish", action="store_true", help="put the run into docs/benchmarks.json and .md"
+    )
+    return parser.parse_args()
+
+
+def _contestants(entries: list[Entry], gguf: Path, threads: int, results: Results) -> list[Contestant]:
+    """Those that can run here; why the others cannot goes into the results."""
+    found = []
+    for entry in entries:
+        try:
+            python = python_of(entry)
+            model = weights_of(entry, gguf, results.shape)
+        except LeftOut as why:
+            results.left_out.append(str(why))
+            print(f"left out: {why}")
+            continue
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        found.append(Contestant(entry, python, model, threads, RESULTS))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""`python -m bench.worker MODULE MODEL THREADS`: a contender in a process of its own, asked over pipes.
+
+It loads the contender of that module, says so in a line of JSON, and then answers each line of JSON on its standard input
+with one: `{"call": NAME, ...}` with `{"result": ...}`, with `{"missing": WHY}` where the contender cannot do
+that, or with `{"error": WHY}`. Whatever libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.contenders.contender import Arrival
+
+
+def memory() -> int:
+    """Bytes of memory that this process took at its peak; 0 where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return 0
+
+
+def answer(contender: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """What the contender says to a request."""
+    name = request.pop("call")
+    if name == "memory":
+        return {"result": memory()}
+    if not hasattr(contender, name):
+        return {"missing": f"it has no {name}"}
+    if name == "serve":
+        request = {"arrivals": [Arrival(*arrival) for arrival in request["arrivals"]]}
+    try:
+        result = getattr(contender, name)(**request)
+    except NotImplementedError as why:
+        return {"missing": str(why)}
+    except Exception as error:  # Whatever a library raises: the others are measured all the same.
+        return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+    return {"result": dataclasses.asdict(result) if dataclasses.is_dataclass(result) else result}  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def reply(content: dict[str, Any]) -> None:
+        replies.write(json.dumps(content) + "\n")
+        replies.flush()
+
+    module = importlib.import_module(sys.argv[1])
+    start = time.perf_counter()
+    module.prepare()
+    imported, taken = time.perf_counter() - start, memory()
+    start = time.perf_counter()
+    contender = module.load(Path(sys.argv[2]), int(sys.argv[3]))
+    hello = {"importing": imported, "imported": taken, "loading": time.perf_counter() - start}
+    reply({"result": {**hello, "serving": contender.serving}})
+    for line in sys.stdin:
+        reply(answer(contender, json.loads(line)))
+
+
+if __name__ == "__main__":
+    main()
