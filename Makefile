@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test test-all lint types bench sanitize soak clean
+.PHONY: demo test test-all lint types bench bench-peers sanitize soak clean
 
 demo: $(VENV)/.run
 	$(BIN)/decodery generate "Once upon a time" --max-tokens 60 --temperature 0.8 --top-p 0.95 --seed 7
@@ -52,6 +52,11 @@ build/stress: tests/native/stress.cpp build/thread.so
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak --requests 2000
 
+# The peers' environments and converted weights are made at the first run (some GB, llama.cpp is compiled: about 20 minutes).
+bench-peers: $(VENV)/.bench
+	$(BIN)/python -m bench.peers
+	$(BIN)/python -m bench.peers --shape 1b
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -68,4 +73,4 @@ $(VENV)/.bench: pyproject.toml constraints.txt hatch_build.py $(wildcard native/
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-peers-* .bench-models build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,57 +1,30 @@
 """`python -m bench`: prefill, decode, 8 streams, first token and memory, beside transformers.
 
 Peers and we run in turn, round after round, so that a machine whose speed drifts does it to both; medians and
-their ratios are what counts.
+their ratios are what counts. `python -m bench.peers` has all the peers and far more to measure.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from bench.contenders.contender import Contender
+from bench.contenders.decodery import Decodery
+from bench.contenders.transformers import Transformers
 from bench.memory import peak_memory
-from bench.peers import PEERS, Contender, Decodery
+from bench.peers.machine import described
+from bench.peers.results import Ran, Results, save
+from bench.peers.tables import table
 from bench.start import first_token
-from bench.workloads import WORKLOADS
+from bench.workloads import decode, prefill
 from decodery.weights.sources import resolve
 
-Results = dict[str, dict[str, list[float]]]
-
-
-def measure(contenders: dict[str, Contender], rounds: int) -> Results:
-    """Tokens per second of every workload and contender, a value a round; one warm-up round is left out."""
-    results: Results = {name: {peer: [] for peer in contenders} for name in WORKLOADS}
-    for round_number in range(-1, rounds):
-        for name, workload in WORKLOADS.items():
-            for peer, contender in contenders.items():
-                speed = workload(contender, seed=round_number + 1)
-                if round_number >= 0:
-                    results[name][peer].append(speed)
-    return results
-
-
-def report(results: Results, ours: str, unit: str = "tok/s") -> None:
-    """Print medians, their spread, and our ratio to each peer."""
-    peers = list(next(iter(results.values())))
-    print(f"{'':20}" + "".join(f"{peer:>30}" for peer in peers))
-    for name, row in results.items():
-        mine = statistics.median(row[ours])
-        line = f"{name:20}"
-        for peer in peers:
-            values = row[peer]
-            median = statistics.median(values)
-            ratio = "" if peer == ours else f" ({mine / median:.2f}x)"
-            spread = f"[{min(values):.0f}-{max(values):.0f}]"
-            line += f"{f'{median:.1f} {spread}{ratio}':>30}"
-        print(line)
-    print(f"{unit}, medians [min-max]; in brackets, ours divided by the peer's")
+WORKLOADS = (prefill(512), decode(1, 64), decode(8, 48))
 
 
 def main() -> None:
@@ -60,42 +33,42 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds")
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--backend", default="reference", choices=["reference", "native"])
-    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), help="run beside us")
     parser.add_argument("--json", type=Path, default=Path("bench/results/latest.json"))
     arguments = parser.parse_args()
     model = resolve(None)
-    contenders: dict[str, Contender] = {"decodery": Decodery(model, arguments.dtype, arguments.backend)}
-    contenders |= {name: PEERS[name](model, arguments.dtype) for name in arguments.peers}
-    results = measure(contenders, arguments.rounds)
-    report(results, "decodery")
+    ours = Decodery(model, dtype=arguments.dtype, backend=arguments.backend)
+    peer = Transformers(model, dtype=arguments.dtype)
+    contenders: dict[str, Contender] = {"decodery": ours, "transformers": peer}
+    results = Results(
+        date=datetime.now(timezone.utc).date().isoformat(),
+        shape="default",
+        machine=described(torch.get_num_threads()),
+        rounds=arguments.rounds,
+        contenders=[
+            Ran("decodery", version("decodery"), f"{arguments.backend}, {arguments.dtype}", ours.serving),
+            Ran("transformers", version("transformers"), arguments.dtype, peer.serving),
+        ],
+    )
+    measure(contenders, results)
     start, imports = first_token(arguments.rounds)
     memory = peak_memory("float32", 2048)
-    print(f"shell to first token: {statistics.median(start):.2f} s")
-    print(f"  of which importing torch: {statistics.median(imports):.2f} s")
-    print(f"peak memory, float32, 2048 tokens: {memory / 1e6:.0f} MB")
-    written = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": {"processor": processor(), "threads": torch.get_num_threads()},
-        "versions": {name: version(name) for name in ("decodery", "torch", "transformers")},
-        "dtype": arguments.dtype,
-        "backend": arguments.backend,
-        "tokens_per_second": results,
-        "seconds_to_first_token": start,
-        "seconds_to_import_torch": imports,
-        "peak_memory_float32_2048_bytes": memory,
-    }
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    for seconds, importing in zip(start, imports, strict=True):
+        results.add("decodery", "shell to first token", seconds, "s", True)
+        results.add("decodery", "of which importing torch", importing, "s", True)
+    results.add("decodery", "peak memory, float32, 2048 tokens", memory, "bytes", True)
+    print(table(results))
+    save(results, arguments.json)
     print(f"written to {arguments.json}")
 
 
-def processor() -> str:
-    """The processor's name, as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+def measure(contenders: dict[str, Contender], results: Results) -> None:
+    """Tokens per second of every workload and contender; one warm-up round is left out."""
+    for number in range(-1, results.rounds):
+        for workload in WORKLOADS:
+            for name, contender in contenders.items():
+                for figure, value in workload.measure(contender, number).items():
+                    if number >= 0:
+                        results.add(name, figure, value, "tok/s")
 
 
 if __name__ == "__main__":

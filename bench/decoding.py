@@ -13,17 +13,19 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter
 
 import torch
 
-from bench.__main__ import processor
-from bench.peers import Transformers
-from bench.workloads import prompts, seconds
+from bench.contenders.decodery import SAMPLING
+from bench.contenders.transformers import Transformers
+from bench.peers.machine import processor
+from bench.workloads import prompts
 from decodery import LLM, BeamSearch, GenerationParams, JsonSchema, PromptLookup
 from decodery.weights.sources import resolve
 
 GREEDY = GenerationParams(max_tokens=48, temperature=0, ignore_eos=True)
-FULL = GREEDY.replace(temperature=0.8, top_k=50, top_p=0.95, repetition_penalty=1.1, seed=1)
+FULL = GREEDY.replace(**SAMPLING)
 BEAMS = GREEDY.replace(strategy=BeamSearch(num_beams=4))
 SCHEMA = {
     "type": "object",
@@ -60,9 +62,10 @@ def measure(actions: dict[str, Action], rounds: int) -> dict[str, list[float]]:
     results: dict[str, list[float]] = {name: [] for name in actions}
     for number in range(-1, rounds):
         for name, action in actions.items():
-            taken = seconds(lambda action=action, number=number: action(number + 1))  # type: ignore[misc]
+            start = perf_counter()
+            action(number + 1)
             if number >= 0:
-                results[name].append(taken)
+                results[name].append(perf_counter() - start)
     return results
 
 
@@ -85,7 +88,7 @@ def variants(llm: LLM, peer: Transformers) -> dict[str, Action]:
         "greedy, 8 rows": per_token(llm, GREEDY, 8),
         "processors, 8 rows": per_token(llm, FULL, 8),
         "4 beams": per_token(llm, BEAMS, 1),
-        "4 beams, transformers": lambda seed: peer.beams(prompts(1, 16, seed), 48, 4),
+        "4 beams, transformers": lambda seed: peer.beams(prompts(1, 16, seed)[0], 48, 4),
         "json schema, 1 row": per_token(llm, grammar, 1),
         "json schema, 8 rows": per_token(llm, grammar, 8),
         "edit, greedy": edit(GREEDY.replace(max_tokens=64)),
@@ -114,7 +117,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = resolve(None)
     llm = LLM(model, dtype=arguments.dtype, backend=arguments.backend)
-    results = measure(variants(llm, Transformers(model, arguments.dtype)), arguments.rounds)
+    results = measure(variants(llm, Transformers(model, dtype=arguments.dtype)), arguments.rounds)
     for name, times in results.items():
         print(f"{name:28} {statistics.median(times) * 1000:8.0f} ms")
     for name, above, below, aim in FIGURES:

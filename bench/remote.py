@@ -23,7 +23,7 @@ class WorkerError(Exception):
     """A worker died, hung or failed; the message is one line for people."""
 
 
-class Missing(Exception):
+class MissingError(Exception):
     """The contender does not have what was asked of it."""
 
 
@@ -72,7 +72,7 @@ class Remote:
                 pipe.close()
 
     def call(self, name: str, **arguments: Any) -> Any:
-        """What the worker answers. Raises `Missing` and `WorkerError`."""
+        """What the worker answers. Raises `MissingError` and `WorkerError`."""
         if self.process.poll() is not None:
             raise WorkerError(f"its process has ended; see {self.log}")
         assert self.process.stdin is not None
@@ -97,7 +97,7 @@ class Remote:
             raise WorkerError(f"its process has ended; see {self.log}")
         content = json.loads(line)
         if "missing" in content:
-            raise Missing(content["missing"])
+            raise MissingError(content["missing"])
         if "error" in content:
             raise WorkerError(content["error"])
         return content["result"]

@@ -1,8 +1,8 @@
 """`python -m bench.worker MODULE MODEL THREADS`: a contender in a process of its own, asked over pipes.
 
-It loads the contender of that module, says so in a line of JSON, and then answers each line of JSON on its standard input
-with one: `{"call": NAME, ...}` with `{"result": ...}`, with `{"missing": WHY}` where the contender cannot do
-that, or with `{"error": WHY}`. Whatever libraries print goes to standard error.
+It loads the contender of that module and says so in a line of JSON. Then it answers each line of JSON on its
+standard input with one: `{"call": NAME, ...}` with `{"result": ...}`, with `{"missing": WHY}` where the
+contender cannot do that, or with `{"error": WHY}`. Whatever libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from bench.contenders.contender import Arrival
 
 
 def memory() -> int:
-    """Bytes of memory that this process took at its peak; 0 where the system does not tell."""
+    """Bytes of memory that this process took at its peak; 0 where the system does not tell.
+
+    A child's ru_maxrss begins at what its parent held when it forked, so the kernel's own figure is read.
+    """
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

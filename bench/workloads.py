@@ -1,7 +1,7 @@
 """What is measured, as functions of a contender.
 
-`seed` gives each round prompts of its own, so that nothing is served from a cache; they are the same for every
-contender.
+`seed` gives each round prompts of its own, so that nothing is served from a cache; they are the same for
+every contender.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""llama.cpp through the low-level calls of llama-cpp-python: batches of several sequences, argmax by numpy."""
+"""llama.cpp through the low-level calls of llama-cpp-python: batches of several sequences, numpy's argmax."""
 
 from __future__ import annotations
 

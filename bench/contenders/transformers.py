@@ -20,7 +20,8 @@ def prepare() -> None:
 def from_gguf(path: Path, dtype: Any) -> Any:
     """The model of a Llama's GGUF, dequantised.
 
-    What was loaded from a GGUF keeps hooks of its quantiser and refuses to be saved; a fresh model is what users run.
+    What was loaded from a GGUF keeps hooks of its quantiser and refuses to be saved; a fresh model is what
+    users run.
     """
     from transformers import AutoModelForCausalLM, LlamaForCausalLM
 

@@ -11,7 +11,7 @@ from time import perf_counter
 
 from bench.peers.catalogue import CATALOGUE, OURS, Entry
 from bench.peers.conversions import weights_of
-from bench.peers.environments import LeftOut, python_of, version_in
+from bench.peers.environments import UnavailableError, python_of, version_in
 from bench.peers.machine import Limits, cores, described
 from bench.peers.results import Ran, Results, save
 from bench.peers.session import Contestant, Session
@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             limits = Limits(Path(folder))
-        except LeftOut as why:
+        except UnavailableError as why:
             limits = None
             results.left_out.append(str(why))
         session = Session(results, contestants, limits)
@@ -70,9 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shape", default="default", choices=["default", "1b"], help="which model")
     parser.add_argument("--threads", type=int, default=cores(), help="for everybody (default: all cores)")
     parser.add_argument("--set-up", action="store_true", help="install and convert, measure nothing")
-    parser.add_argument(
-        "--publish", action="store_true", help="put the run into docs/benchmarks.json and .md"
-    )
+    parser.add_argument("--publish", action="store_true", help="into docs/benchmarks.json and .md")
     return parser.parse_args()
 
 
@@ -83,7 +81,7 @@ def _contestants(entries: list[Entry], gguf: Path, threads: int, results: Result
         try:
             python = python_of(entry)
             model = weights_of(entry, gguf, results.shape)
-        except LeftOut as why:
+        except UnavailableError as why:
             results.left_out.append(str(why))
             print(f"left out: {why}")
             continue

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class Entry:
     """A contender: the column's name, the module that runs it, and what it needs.
 
-    `environment` is the folder of its virtual environment ("": ours), which `requirements` fill; `distribution` is the package
-    whose version is told. `form` names its weights among `bench.peers.conversions.FORMS`, `weights` says what they are.
+    `environment` is the folder of its virtual environment ("": ours), which `requirements` fill;
+    `distribution` is the package whose version is told. `form` names its weights among
+    `bench.peers.conversions.FORMS`, `weights` says what they are.
     """
 
     name: str
@@ -36,7 +37,7 @@ CATALOGUE = (
             "llama.cpp Q4_0",
             "bench.contenders.llamacpp",
             "q4_0",
-            "made Q4_0, which it has its fastest code for",
+            "made Q4_0, its fastest type",
         ),
         *(GGUF, "llamacpp", "llama-cpp-python"),
     ),

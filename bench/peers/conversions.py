@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.peers.catalogue import CATALOGUE, Entry
-from bench.peers.environments import LeftOut, python_of
+from bench.peers.environments import UnavailableError, python_of
 from bench.remote import ROOT
 
 CACHE = ROOT / ".bench-models"
@@ -46,7 +46,7 @@ WRITERS = {"float32": "transformers"}
 
 
 def weights_of(entry: Entry, gguf: Path, shape: str) -> Path:
-    """Where the contender's weights lie, made from the GGUF file. Raises `LeftOut`."""
+    """Where the contender's weights lie, made from the GGUF file. Raises `UnavailableError`."""
     return _made(entry.form, gguf, CACHE / shape, entry)
 
 
@@ -75,9 +75,7 @@ def _made(form: str, gguf: Path, folder: Path, wanted: Entry) -> Path:
             check=False,
         )
     if done.returncode or not staged.exists():
-        raise LeftOut(
-            f"{wanted.name}: the weights cannot be converted to {form}: bench/results/{log.name} says why"
-        )
+        raise UnavailableError(f"{wanted.name}: no conversion to {form}: bench/results/{log.name} says why")
     staged.rename(target)
     return target
 

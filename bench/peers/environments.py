@@ -18,14 +18,14 @@ BUILD = {
 }
 
 
-class LeftOut(Exception):
+class UnavailableError(Exception):
     """Why a contender is not measured, in one line."""
 
 
 def python_of(entry: Entry) -> Path:
     """The interpreter that runs the contender; its packages are installed first where they are not.
 
-    Raises `LeftOut` when that fails.
+    Raises `UnavailableError` when that fails.
     """
     if not entry.environment:
         return Path(sys.executable)
@@ -52,9 +52,8 @@ def python_of(entry: Entry) -> Path:
 def _run(command: list[str], output: int, entry: Entry) -> None:
     done = subprocess.run(command, stdout=output, stderr=output, env={**os.environ, **BUILD}, check=False)
     if done.returncode:
-        raise LeftOut(
-            f"{entry.distribution} cannot be installed: bench/results/install-{entry.requirements}.log says why"
-        )
+        log = f"bench/results/install-{entry.requirements}.log"
+        raise UnavailableError(f"{entry.distribution} cannot be installed: {log} says why")
 
 
 def version_in(entry: Entry) -> str:

@@ -8,7 +8,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from bench.peers.environments import LeftOut
+from bench.peers.environments import UnavailableError
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 
@@ -49,9 +49,7 @@ class Limits:
         try:
             subprocess.run(command, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            raise LeftOut(
-                f"shares of what the machine can do: {SOURCE.name} cannot be compiled here"
-            ) from error
+            raise UnavailableError(f"shares of the machine: {SOURCE.name} cannot be compiled here") from error
 
     def measure(self, threads: int) -> dict[str, float]:
         """`bandwidth` in bytes and `int8` in operations a second; int8 is 0 where it is not known."""

@@ -1,6 +1,7 @@
 """`python -m bench.peers.requantise FILE TARGET`: a GGUF with its 4-bit matrices as Q4_0.
 
-llama.cpp interleaves that type for the processor at load time. Runs in the environment that has llama-cpp-python.
+llama.cpp interleaves that type for the processor at load time. Runs in the environment that has
+llama-cpp-python.
 """
 
 from __future__ import annotations

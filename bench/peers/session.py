@@ -12,7 +12,7 @@ from bench.contenders.contender import Contender
 from bench.peers.catalogue import OURS, Entry
 from bench.peers.machine import Limits
 from bench.peers.results import Results
-from bench.remote import Missing, Remote, WorkerError
+from bench.remote import MissingError, Remote, WorkerError
 from bench.start import first_token
 from bench.workloads import Workload, decode, prefill, prompts
 
@@ -37,7 +37,10 @@ class Contestant:
 
 @dataclass
 class Session:
-    """What is being measured, and what was found. A contender that fails once at something is not asked for it again."""
+    """What is being measured, and what was found.
+
+    A contender that fails once at something is not asked for it again.
+    """
 
     results: Results
     contestants: Sequence[Contestant]
@@ -46,7 +49,7 @@ class Session:
     serving: dict[str, str] = field(default_factory=dict)
 
     def run(self, workloads: Sequence[Workload], groups: set[str]) -> None:
-        """Measure the groups, and with them what is beyond the workloads: "start", "sampling" and "limits"."""
+        """Measure the groups; "start", "sampling" and "limits" are beyond the workloads."""
         if "start" in groups:
             self.starts()
         with contextlib.ExitStack() as stack:
@@ -89,7 +92,7 @@ class Session:
     def _guarded(self, name: str, what: str) -> Iterator[None]:
         try:
             yield
-        except Missing:
+        except MissingError:
             self.failed.add((name, what))
         except WorkerError as error:
             self._leave_out(name, what, str(error))

@@ -14,22 +14,26 @@ DATA = ROOT / "docs" / "benchmarks.json"
 
 HEAD = """# Benchmarks
 
-Made by `make bench-peers` and `python -m bench.peers.tables`; do not edit. The numbers behind it are in
-[benchmarks.json](benchmarks.json). All engines run in turn in every round of one run, in processes that stand still while another is
-measured, with the same prompts of random token ids, the same number of threads, greedily and without end tokens. A cell is
-the median over the rounds, and in brackets how many times better we are (the median of the ratios within the rounds; above 1
-means that we are ahead, also where less is better). Absolute numbers move with the machine; the ratios are what counts.
+Made by `make bench-peers`; do not edit. The numbers behind it are in [benchmarks.json](benchmarks.json). All
+engines run in turn in every round of one run, in processes that stand still while another is measured, with
+the same prompts of random token ids, the same number of threads, greedily and without end tokens. A cell is
+the median over the rounds, and in brackets how many times better we are (the median of the ratios within the
+rounds; above 1 means that we are ahead, also where less is better). Absolute numbers move with the machine;
+the ratios are what counts.
 """
 
 NOTES = """
-- *prefill*: prompt tokens a second up to the first new token. *decode*: new tokens a second of all streams together,
-  after prompts of 16 tokens or of the context that is named, whose time is not counted. *beam*: steps a second with the prompt.
-- *mixed load*: requests of 16 to 512 tokens that ask for 8 to 128, 25 arriving a second; tokens a second from the first
-  arrival to the last token, and what each request waits.
-- *start*: a fresh Python process with its files in the system's cache, to the first token after 16 tokens. *memory*: the peak of that
-  process after a prompt of 1,984 tokens and 64 new ones, and the part of it that is beyond importing the libraries (for us and transformers: torch).
-- *share*: bytes of weights that our steps read a second, over the memory bandwidth measured in the same round (what
-  stays in the caches makes it larger); int8 operations a second of our prefill, over the most that the processor does in registers.
+- *prefill*: prompt tokens a second up to the first new token. *decode*: new tokens a second of all streams
+  together, after prompts of 16 tokens or of the context that is named, whose time is not counted. *beam*:
+  steps a second with the prompt.
+- *mixed load*: requests of 16 to 512 tokens that ask for 8 to 128, 25 arriving a second; tokens a second from
+  the first arrival to the last token, and what each request waits.
+- *start*: a fresh Python process with its files in the system's cache, to the first token after 16 tokens.
+  *memory*: the peak of that process after a prompt of 1,984 tokens and 64 new ones, and the part of it that
+  is beyond importing the libraries (for us and transformers: torch).
+- *share*: bytes of weights that our steps read a second, over the memory bandwidth measured in the same round
+  (what stays in the caches makes it larger); int8 operations a second of our prefill, over the most that the
+  processor does in registers.
 """
 
 
@@ -98,7 +102,7 @@ def shown(value: float, unit: str) -> str:
 
 
 def publish(results: Results) -> None:
-    """Put a run into the JSON beside the page, in place of the one over the same model, and write the page."""
+    """Put a run into the JSON beside the page, in place of the last over that model, and write the page."""
     runs = {r.shape: r for r in read(DATA)}
     runs[results.shape] = results
     content = [json.loads(to_json(r)) for r in runs.values()]

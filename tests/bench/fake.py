@@ -1,0 +1,52 @@
+"""A contender that generates nothing, but in its own time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench.contenders.batching import serve_in_batches
+from bench.contenders.contender import Arrival, Prompt, Stamps, Timing
+
+
+def prepare() -> None:
+    """Say something where a library would."""
+    print("loading a library")
+
+
+class Fake:
+    """A token a step; the first after a second for each token of the prompt, as it claims."""
+
+    serving = "static batches"
+
+    def run(self, prompts: Sequence[Prompt], tokens: int) -> Timing:
+        print("generating")
+        stamps = Stamps(len(prompts))
+        for step in range(tokens):
+            for times in stamps.times:
+                times.append(len(prompts[0]) + step * 0.5)
+        return stamps.timing()
+
+    def beams(self, prompt: Prompt, tokens: int, beams: int) -> float:
+        raise NotImplementedError("it has no beam search")
+
+    def serve(self, arrivals: Sequence[Arrival]) -> list[list[float]]:
+        return serve_in_batches(arrivals, self._batch)
+
+    def _batch(self, prompts: Sequence[Prompt], tokens: int, step: Callable[[], None]) -> None:
+        for _ in range(tokens):
+            step()
+
+    def fail(self) -> None:
+        """As a library does."""
+        raise ValueError("two\nlines")
+
+    def die(self) -> None:
+        """As a library should not."""
+        os._exit(3)
+
+
+def load(model: Path, threads: int) -> Fake:
+    """Ready to run."""
+    return Fake()
