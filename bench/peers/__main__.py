@@ -35,7 +35,11 @@ def main() -> None:
         machine=described(arguments.threads),
         rounds=arguments.rounds,
     )
-    entries = [e for e in CATALOGUE if e.name == OURS or e.name in arguments.peers]
+    wanted = {OURS, *arguments.peers}
+    if arguments.shape != "default":
+        # Those files are Q4_0 already.
+        wanted.discard("llama.cpp Q4_0")
+    entries = [e for e in CATALOGUE if e.name in wanted]
     contestants = _contestants(entries, gguf_of(arguments.shape), arguments.threads, results)
     print(f"set up: {perf_counter() - began:.0f} s")
     if arguments.set_up:
