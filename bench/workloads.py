@@ -102,7 +102,10 @@ def mixed(requests: int) -> Workload:
             figures[f"{name}, {label}, p99"] = percentile(values, 99)
         return figures
 
-    return Workload(name, "mixed", measure, lambda c: c.serve(load(8, -1)))
+    def warm(contender: Contender) -> object:
+        return contender.serve([Arrival(0.0, a.prompt[:32], min(a.tokens, 8)) for a in load(16, -1)])
+
+    return Workload(name, "mixed", measure, warm)
 
 
 def percentile(values: Sequence[float], percent: int) -> float:

@@ -11,21 +11,26 @@ from bench.contenders.contender import Arrival, Prompt, Stamps
 Batch = Callable[[Sequence[Prompt], int, Callable[[], None]], None]
 
 
-def serve_in_batches(arrivals: Sequence[Arrival], run: Batch) -> list[list[float]]:
-    """All requests that wait become one batch, which runs until the longest of them is done; then the next.
+def serve_in_batches(arrivals: Sequence[Arrival], run: Batch, largest: int) -> list[list[float]]:
+    """The oldest request and those of the waiting ones whose prompts are the most similar in length, `largest`
+    in all, run as a batch until the longest of them is done; then the next.
 
-    A request has its tokens as its batch makes them, and is done when it has its own number.
+    A request has its tokens as its batch makes them, and is done when it has its own number. `largest` is what
+    suits the engine best: a batch pads prompts, or runs what is beyond the shortest one by one.
     """
     stamps = Stamps(len(arrivals))
     waiting = sorted(range(len(arrivals)), key=lambda i: arrivals[i].at)
     start = time.perf_counter()
     while waiting:
         now = time.perf_counter() - start
-        members = [i for i in waiting if arrivals[i].at <= now]
-        if not members:
-            time.sleep(arrivals[waiting[0]].at - now)
+        oldest = waiting[0]
+        if arrivals[oldest].at > now:
+            time.sleep(arrivals[oldest].at - now)
             continue
-        waiting = waiting[len(members) :]
+        here = [i for i in waiting if arrivals[i].at <= now]
+        here.sort(key=lambda i: (i != oldest, abs(len(arrivals[i].prompt) - len(arrivals[oldest].prompt))))
+        members = here[:largest]
+        waiting = [i for i in waiting if i not in members]
 
         def step(members: list[int] = members) -> None:
             now = time.perf_counter() - start

@@ -20,7 +20,7 @@ def prepare() -> None:
 class CTranslate2:
     """A converted folder, computed in int8."""
 
-    serving = "static batches of all that wait"
+    serving = "one after another, which is faster than batches"
 
     def __init__(self, model: Path, threads: int) -> None:
         import ctranslate2
@@ -43,7 +43,7 @@ class CTranslate2:
         return time.perf_counter() - start
 
     def serve(self, arrivals: Sequence[Arrival]) -> list[list[float]]:
-        return serve_in_batches(arrivals, self._generate)
+        return serve_in_batches(arrivals, self._generate, largest=1)
 
     def _generate(
         self, prompts: Sequence[Prompt], tokens: int, step: Callable[[], None] | None, **settings: Any

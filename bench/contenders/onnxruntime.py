@@ -19,7 +19,7 @@ def prepare() -> None:
 class OnnxRuntime:
     """A folder that its model builder wrote."""
 
-    serving = "static batches of all that wait, padded"
+    serving = "static batches of up to 4 that wait, of similar lengths"
 
     def __init__(self, model: Path, threads: int) -> None:
         import onnxruntime_genai
@@ -43,7 +43,7 @@ class OnnxRuntime:
         return time.perf_counter() - start
 
     def serve(self, arrivals: Sequence[Arrival]) -> list[list[float]]:
-        return serve_in_batches(arrivals, self._generate)
+        return serve_in_batches(arrivals, self._generate, largest=4)
 
     def _generate(
         self, prompts: Sequence[Prompt], tokens: int, step: Callable[[], None], **settings: Any

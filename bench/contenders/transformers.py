@@ -37,7 +37,7 @@ def from_gguf(path: Path, dtype: Any) -> Any:
 class Transformers:
     """A hub folder or a GGUF file, computed in `dtype`."""
 
-    serving = "static batches of all that wait, padded"
+    serving = "static batches of up to 8 that wait, of similar lengths"
 
     def __init__(self, model: Path, threads: int | None = None, dtype: str = "bfloat16") -> None:
         import torch
@@ -65,7 +65,7 @@ class Transformers:
         return time.perf_counter() - start
 
     def serve(self, arrivals: Sequence[Arrival]) -> list[list[float]]:
-        return serve_in_batches(arrivals, self._generate)
+        return serve_in_batches(arrivals, self._generate, largest=8)
 
     def _generate(
         self, prompts: Sequence[Prompt], tokens: int, step: Callable[[], None], **settings: Any

@@ -32,7 +32,7 @@ class Fake:
         raise NotImplementedError("it has no beam search")
 
     def serve(self, arrivals: Sequence[Arrival]) -> list[list[float]]:
-        return serve_in_batches(arrivals, self._batch)
+        return serve_in_batches(arrivals, self._batch, largest=8)
 
     def _batch(self, prompts: Sequence[Prompt], tokens: int, step: Callable[[], None]) -> None:
         for _ in range(tokens):

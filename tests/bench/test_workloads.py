@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from bench.contenders.batching import serve_in_batches
@@ -61,10 +60,9 @@ def test_streams_that_start_apart_are_counted_from_when_all_have_a_token() -> No
     assert stamps.timing() == Timing(3.0, 5.0, 3)
 
 
-def test_a_static_batch_takes_all_that_wait_and_runs_until_the_longest_is_done(
+def test_a_static_batch_takes_who_waits_and_runs_until_the_longest_is_done(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ticks = itertools.count()
     now = 0.0
 
     def sleep(seconds: float) -> None:
@@ -75,14 +73,20 @@ def test_a_static_batch_takes_all_that_wait_and_runs_until_the_longest_is_done(
     monkeypatch.setattr("time.sleep", sleep)
     batches: list[tuple[list[Prompt], int]] = []
 
-    def run(prompts: Sequence[Prompt], tokens: int, step: object) -> None:
+    def run(prompts: Sequence[Prompt], tokens: int, step: Callable[[], None]) -> None:
         batches.append((list(prompts), tokens))
         for _ in range(tokens):
-            next(ticks)
             sleep(1.0)
-            step()  # type: ignore[operator]
+            step()
 
-    arrivals = [Arrival(0.0, [1], 2), Arrival(1.5, [2], 1), Arrival(1.0, [3], 3), Arrival(9.0, [4], 1)]
-    times = serve_in_batches(arrivals, run)
-    assert batches == [([[1]], 2), ([[3], [2]], 3), ([[4]], 1)]
-    assert times == [[1.0, 2.0], [3.0], [3.0, 4.0, 5.0], [10.0]]
+    # While the first runs three come; the oldest of them runs with the one whose prompt is as long.
+    arrivals = [
+        Arrival(0.0, [1], 2),
+        Arrival(1.5, [2, 2, 2], 1),
+        Arrival(1.0, [3], 3),
+        Arrival(1.6, [4], 1),
+        Arrival(20.0, [5], 1),
+    ]
+    times = serve_in_batches(arrivals, run, largest=2)
+    assert batches == [([[1]], 2), ([[3], [4]], 3), ([[2, 2, 2]], 1), ([[5]], 1)]
+    assert times == [[1.0, 2.0], [6.0], [3.0, 4.0, 5.0], [3.0], [21.0]]
