@@ -73,7 +73,7 @@ def beam(beams: int, tokens: int) -> Workload:
 
 
 def load(requests: int, seed: int) -> list[Arrival]:
-    """Requests of 16 to 512 tokens that ask for 8 to 128, short ones more often, 25 a second."""
+    """Requests of 16 to 384 tokens that ask for 8 to 64, short ones more often, 25 a second."""
     rng = random.Random(f"load {requests} {seed}")
     at, arrivals = 0.0, []
     for _ in range(requests):
@@ -83,7 +83,7 @@ def load(requests: int, seed: int) -> list[Arrival]:
     return arrivals
 
 
-_SIZES = ((16, 512), (8, 128))
+_SIZES = ((16, 384), (8, 64))
 
 
 def mixed(requests: int) -> Workload:

@@ -12,11 +12,11 @@ Batch = Callable[[Sequence[Prompt], int, Callable[[], None]], None]
 
 
 def serve_in_batches(arrivals: Sequence[Arrival], run: Batch, largest: int) -> list[list[float]]:
-    """The oldest request and those of the waiting ones whose prompts are the most similar in length, `largest`
-    in all, run as a batch until the longest of them is done; then the next.
+    """The oldest request and those of the waiting ones whose prompts are the most like its own in length,
+    `largest` in all, run as a batch until the longest of them is done; then the next.
 
-    A request has its tokens as its batch makes them, and is done when it has its own number. `largest` is what
-    suits the engine best: a batch pads prompts, or runs what is beyond the shortest one by one.
+    A request has its tokens as its batch makes them, and is done when it has its own number. `largest` is
+    what suits the engine best: a batch pads prompts, or runs what is beyond the shortest one by one.
     """
     stamps = Stamps(len(arrivals))
     waiting = sorted(range(len(arrivals)), key=lambda i: arrivals[i].at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ class OnnxRuntime:
             f'{{"model": {{"decoder": {{"session_options": {{"intra_op_num_threads": {threads}}}}}}}}}'
         )
         self.model: Any = onnxruntime_genai.Model(config)
+        settings = json.loads((model / "genai_config.json").read_text(encoding="utf-8"))
+        self.padding: int = settings["model"]["pad_token_id"]
 
     def run(self, prompts: Sequence[Prompt], tokens: int) -> Timing:
         stamps = Stamps(1)
@@ -58,7 +61,7 @@ class OnnxRuntime:
             max_length=length, min_length=length, batch_size=len(prompts), do_sample=False, **settings
         )
         generator = onnxruntime_genai.Generator(self.model, params)
-        padded = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+        padded = [[self.padding] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
         generator.append_tokens(numpy.array(padded, dtype=numpy.int32))
         for _ in range(tokens):
             assert not generator.is_done(), "it ended early"

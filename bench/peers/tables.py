@@ -26,7 +26,7 @@ NOTES = """
 - *prefill*: prompt tokens a second up to the first new token. *decode*: new tokens a second of all streams
   together, after prompts of 16 tokens or of the context that is named, whose time is not counted. *beam*:
   steps a second with the prompt.
-- *mixed load*: requests of 16 to 512 tokens that ask for 8 to 128, 25 arriving a second; tokens a second from
+- *mixed load*: requests of 16 to 384 tokens that ask for 8 to 64, 25 arriving a second; tokens a second from
   the first arrival to the last token, and what each request waits.
 - *start*: a fresh Python process with its files in the system's cache, to the first token after 16 tokens.
   *memory*: the peak of that process after a prompt of 1,984 tokens and 64 new ones, and the part of it that
