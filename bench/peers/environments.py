@@ -11,11 +11,8 @@ from bench.peers.catalogue import Entry
 from bench.remote import ROOT
 
 REQUIREMENTS = ROOT / "bench" / "requirements"
-# Nothing but the library: llama.cpp's own tools take most of the time that compiling takes.
-BUILD = {
-    "CMAKE_ARGS": "-DGGML_NATIVE=ON -DMTMD_BUILD=OFF",
-    "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),
-}
+# llama.cpp comes as sources, which are compiled for this processor.
+BUILD = {"CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1)}
 
 
 class UnavailableError(Exception):
