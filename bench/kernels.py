@@ -18,7 +18,7 @@ from decodery import LLM
 from decodery.kernels.native import Native
 from decodery.kernels.packed import PackedWeight
 from decodery.models.layers.attention import PagedAttend
-from decodery.models.llama import Llama
+from decodery.models.llama import Block, Llama
 from decodery.weights.sources import resolve
 
 KEYS = 64  # Each stream's, in a step of one token.
@@ -36,7 +36,8 @@ def best(action: Callable[[], object], most: float = 0.3) -> float:
 
 def weights(model: Llama) -> dict[str, list[PackedWeight]]:
     """The matrices of all layers in the order of a step, and the head."""
-    linears = [m for layer in model.layers for m in (layer.attn.qkv, layer.attn.out, *layer.mlp.children())]
+    blocks = [cast(Block, layer) for layer in model.layers]
+    linears = [m for b in blocks for m in (b.attn.qkv, b.attn.out, *b.mlp.children())]
     head = model.embedding if model.head is None else model.head
     return {
         "layers": [cast(PackedWeight, linear.weight) for linear in linears],

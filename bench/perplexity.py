@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from bench.__main__ import processor
+from bench.peers.machine import processor
 from bench.shuffled import shuffle_channels
 from decodery import LLM
 from decodery.weights.packaged import PackagedFile, PackagedModel, fetch_packaged
