@@ -13,7 +13,8 @@ from torch import Tensor
 
 from decodery.kernels import library
 from decodery.kernels.native import Native
-from decodery.kernels.packed import pack, quantise
+from decodery.kernels.packed import pack
+from decodery.kernels.quantise import quantise
 from tests.kernels.borders import killed_by
 from tests.kernels.native import built
 from tests.kernels.rows import rows
