@@ -325,7 +325,9 @@ def test_threads_are_those_of_torch_and_of_the_native_kernels(
     monkeypatch.setattr(llm_module, "set_threads", lambda count: found.append(("native", count)))
     monkeypatch.setattr(llm_module, "available", lambda: True)
     LLM(write_model(tmp_path), threads=1)
-    assert found == [("torch", 1), ("native", 1)]
+    # Loading may change torch's for a while.
+    assert found[:2] == [("torch", 1), ("native", 1)]
+    assert [count for name, count in found if name == "torch"][-1] == torch.get_num_threads()
 
 
 @built

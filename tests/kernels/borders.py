@@ -89,6 +89,8 @@ def _on_borders(function: Callable[..., Any], *arguments: Any, **named: Any) -> 
 
 
 def _moved(argument: Any) -> Any:
+    if isinstance(argument, list):
+        return [_moved(part) for part in argument]
     if isinstance(argument, Codes):
         parts = {"codes": argument.codes, "scales": argument.scales, "minima": argument.minima}
         return replace(argument, **{name: _moved(part) for name, part in parts.items()})

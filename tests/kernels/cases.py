@@ -128,7 +128,7 @@ def products(form: Format, ins: int, outs: int) -> Iterator[Case]:
     )
     yield Case(
         f"embedding {name}",
-        lambda k, ids, like: k.embedding(ids, k.pack(codes)),
+        lambda k, ids, like: k.embedding(ids, k.pack([codes])),
         lambda ids, like: sum(dequantised(codes))[ids].to(like.dtype),  # type: ignore[index]
         (torch.arange(ROWS) % outs, x.new_zeros(1)),
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from decodery.kernels import library, packed
+from decodery.kernels.quantise import quantise
 from tests.kernels.borders import AllNative, Bordered, at_the_end, killed_by
 from tests.kernels.cases import ROWS, Case, all_cases
 from tests.kernels.native import SETTINGS, built, running
@@ -118,6 +119,6 @@ def test_every_kernel_is_among_the_cases(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_nothing_of_nothing_is_nothing(rows: int) -> None:
     kernels = AllNative()
     for ins, outs in ((0, 3), (3, 0)):
-        weight = packed.pack(packed.quantise(torch.ones(outs, ins), "float32"))
+        weight = packed.pack(quantise(torch.ones(outs, ins), "float32"))
         found = kernels.linear(torch.ones(rows, ins), weight)
         assert torch.equal(found, torch.zeros(rows, outs))
