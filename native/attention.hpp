@@ -25,63 +25,74 @@ struct Work {
     int32_t token, position, count, table, segment, segments, skipped, slot;
 };
 
+// Sixteen numbers between -limit and limit; 0 for what is not finite.
+template <class S>
+DECODERY_INLINE typename S::F bounded(typename S::F x, float limit) {
+    const auto within = S::max(S::set1(-limit), S::min(S::set1(limit), x));
+    return S::pick(S::equal(S::sub(x, x), S::zero()), within, S::zero());
+}
+
 // How keys and values are stored. kScaled: as codes, a head's 16 keys (or values) of a page followed by their scales
 // in float32, which take kExtra codes of each.
 template <class S>
 struct Stored32 {
+    using F = typename S::F;
     using T = float;
     static constexpr bool kScaled = false;
     static constexpr int kExtra = 0;
-    static DECODERY_INLINE typename S::F load(const T* p) { return S::load(p); }
+    static constexpr float kLargest = 3.40282347e38f;
+    static DECODERY_INLINE F load(const T* p) { return S::load(p); }
     static float one(T x) { return x; }
-    static T from(float x) { return std::isfinite(x) ? x : 0.0f; }
+    static DECODERY_INLINE void store(T* p, F x) { S::store(p, x); }
 };
 
 template <class S>
 struct StoredHalf {
+    using F = typename S::F;
     using T = uint16_t;
     static constexpr bool kScaled = false;
     static constexpr int kExtra = 0;
-    static DECODERY_INLINE typename S::F load(const T* p) { return S::load_half(p); }
+    static constexpr float kLargest = 65504.0f;
+    static DECODERY_INLINE F load(const T* p) { return S::load_half(p); }
     static float one(T x) { return S::half(x); }
-    static T from(float x) {
-        // Beyond the largest float16 a finite value must stay finite.
-        return std::isfinite(x) ? S::to_half(x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x) : uint16_t{0};
-    }
+    static DECODERY_INLINE void store(T* p, F x) { S::store_half(p, x); }
 };
 
 template <class S>
 struct StoredBfloat {
+    using F = typename S::F;
     using T = uint16_t;
     static constexpr bool kScaled = false;
     static constexpr int kExtra = 0;
-    static DECODERY_INLINE typename S::F load(const T* p) { return S::load_bfloat(p); }
+    static constexpr float kLargest = 0x1.fep127f;
+    static DECODERY_INLINE F load(const T* p) { return S::load_bfloat(p); }
     static float one(T x) { return Portable::bfloat(x); }
-    static T from(float x) {
-        const uint16_t bits = std::isfinite(x) ? Portable::to_bfloat(x) : uint16_t{0};
-        return (bits & 0x7f80) == 0x7f80 ? static_cast<uint16_t>(bits - 1) : bits;
+    // To the nearest, ties to even.
+    static DECODERY_INLINE void store(T* p, F x) {
+        const auto bits = S::as_int(x), odd = S::and_int(S::template shift_right<16>(bits), S::set1_int(1));
+        const auto above = S::add_int(S::add_int(bits, S::set1_int(0x7fff)), odd);
+        S::store_words(p, S::template shift_right<16>(above));
     }
 };
 
 template <class S>
 struct StoredBytes {
+    using F = typename S::F;
     using T = int8_t;
     static constexpr bool kScaled = true;
     static constexpr int kExtra = 4;
     static constexpr float kLargest = 3e38f, kSmallest = 1e-30f;
-    static DECODERY_INLINE typename S::F load(const T* p) { return S::load_codes(p); }
+    static DECODERY_INLINE F load(const T* p) { return S::load_codes(p); }
     static float one(T x) { return x; }
-    static float bounded(float x) {
-        return !std::isfinite(x) ? 0.0f : x > kLargest ? kLargest : x < -kLargest ? -kLargest : x;
-    }
+    static DECODERY_INLINE void store(T* p, F x) { S::store_bytes(p, S::to_int(x)); }
     static float largest(const float* x, int64_t dim) {
-        float top = 0.0f;
-        for (int64_t d = 0; d < dim; d++) top = std::fabs(bounded(x[d])) > top ? std::fabs(bounded(x[d])) : top;
-        return top < kSmallest ? 0.0f : top;
-    }
-    // Adding and taking away 1.5 * 2^23 rounds to a whole number, ties to even.
-    static T from(float x, float inverse) {
-        return static_cast<T>(bounded(x) * inverse + 12582912.0f - 12582912.0f);
+        F top = S::zero();
+        for (int64_t d = 0; d < dim; d += 16) {
+            const int left = static_cast<int>(dim - d < 16 ? dim - d : 16);
+            top = S::max(top, S::abs(bounded<S>(S::load_some(x + d, left), kLargest)));
+        }
+        const float all = S::reduce_max(top);
+        return all < kSmallest ? 0.0f : all;
     }
 };
 
@@ -117,29 +128,41 @@ struct Attention {
         int64_t place(int64_t row) const { return (w.token + row / group) * a.heads + head * group + row % group; }
     };
 
+    // Head by head, so that threads meet in a page at most once.
     static void write(const WriteKvArgs& a, Shared&, int chunk, int chunks, Worker&) {
-        const int64_t rows = a.step->tokens;
-        for (int64_t m = rows * chunk / chunks; m < rows * (chunk + 1) / chunks; m++) {
+        const int64_t rows = a.step->tokens, items = rows * a.kv_heads;
+        for (int64_t i = items * chunk / chunks; i < items * (chunk + 1) / chunks; i++) {
+            const int64_t h = i / rows, m = i % rows;
             const int64_t page = a.step->slots[m] / kPage, offset = a.step->slots[m] % kPage;
-            for (int64_t h = 0; h < a.kv_heads; h++) {
-                const int64_t base = (page * a.kv_heads + h) * kPage * (a.dim + C::kExtra);
-                T* keys = static_cast<T*>(a.keys) + base;
-                T* values = static_cast<T*>(a.values) + base;
-                write_one(a.k + m * a.ldk + h * a.dim, a.dim, keys, offset, offset, kPage);
-                write_one(a.v + m * a.ldv + h * a.dim, a.dim, values, offset, offset * a.dim, 1);
-            }
+            const int64_t base = (page * a.kv_heads + h) * kPage * (a.dim + C::kExtra);
+            T* keys = static_cast<T*>(a.keys) + base;
+            T* values = static_cast<T*>(a.values) + base;
+            write_one(a.k + m * a.ldk + h * a.dim, a.dim, keys, offset, offset, kPage);
+            write_one(a.v + m * a.ldv + h * a.dim, a.dim, values, offset, offset * a.dim, 1);
         }
     }
 
     // A head's key or value into its page: element d at first + d * stride, the scale at its offset among the scales.
     static DECODERY_INLINE void write_one(const float* x, int64_t dim, T* page, int64_t offset, int64_t first,
                                           int64_t stride) {
+        F factor = S::set1(1.0f);
         if constexpr (C::kScaled) {
-            const float top = C::largest(x, dim), inverse = top > 0.0f ? 127.0f / top : 0.0f;
-            for (int64_t d = 0; d < dim; d++) page[first + d * stride] = C::from(x[d], inverse);
+            const float top = C::largest(x, dim);
+            factor = S::set1(top > 0.0f ? 127.0f / top : 0.0f);
             reinterpret_cast<float*>(page + kPage * dim)[offset] = top / 127.0f;
-        } else {
-            for (int64_t d = 0; d < dim; d++) page[first + d * stride] = C::from(x[d]);
+        }
+        for (int64_t d = 0; d < dim; d += 16) {
+            const int left = static_cast<int>(dim - d < 16 ? dim - d : 16);
+            F part = bounded<S>(left == 16 ? S::load(x + d) : S::load_some(x + d, left), C::kLargest);
+            if constexpr (C::kScaled) part = S::mul(part, factor);
+            T* to = page + first + d * stride;
+            if (stride == 1 && left == 16) {
+                C::store(to, part);
+            } else {
+                T each[16];
+                C::store(each, part);
+                for (int i = 0; i < left; i++) to[i * stride] = each[i];
+            }
         }
     }
 
@@ -338,32 +361,37 @@ struct Attention {
     }
 
     // Weighs the segments of each query against each other, from the first to the last.
-    static void combine(const AttentionArgs& a, Shared& shared, int chunk, int chunks, Worker&) {
+    static void combine(const AttentionArgs& a, Shared& shared, int chunk, int chunks, Worker& worker) {
         const int64_t works = a.step->works;
         for (int64_t i = works * chunk / chunks; i < works * (chunk + 1) / chunks; i++) {
             const Work& w = reinterpret_cast<const Work*>(a.step->work)[i];
             if (w.segments == 1 || w.segment != 0) continue;
+            float* weights = reinterpret_cast<float*>(worker.room(static_cast<size_t>(w.segments + 15) * 4));
             for (int64_t row = 0; row < w.count * a.heads; row++) {
                 const float* parts = shared.partial.data() + (w.slot * a.heads + row * w.segments) * (a.dim + 2);
-                combine_row(a, parts, w.segments, a.out + (w.token * a.heads + row) * a.dim);
+                combine_row(a, parts, w.segments, weights, a.out + (w.token * a.heads + row) * a.dim);
             }
         }
     }
 
-    static void combine_row(const AttentionArgs& a, const float* parts, int segments, float* out) {
+    // weights: room for one of each segment, rounded up to 16.
+    static void combine_row(const AttentionArgs& a, const float* parts, int segments, float* weights, float* out) {
         const int64_t step = a.dim + 2;
         float largest = -INFINITY;
         for (int s = 0; s < segments; s++) largest = parts[s * step] > largest ? parts[s * step] : largest;
-        const float base = largest == -INFINITY ? 0.0f : largest;
+        const F base = S::set1(largest == -INFINITY ? 0.0f : largest);
+        for (int s = 0; s < segments; s++) weights[s] = parts[s * step];
+        for (int s = 0; s < segments; s += 16) {
+            const F tops = S::load_some(weights + s, segments - s < 16 ? segments - s : 16);
+            S::store(weights + s, exponential<S>(S::sub(tops, base)));
+        }
+        F sum = S::zero();
+        for (int s = 0; s < segments; s++) sum = S::fma(S::set1(weights[s]), S::set1(parts[s * step + 1]), sum);
         for (int64_t d = 0; d < a.dim; d += 16) {
             const int left = static_cast<int>(a.dim - d < 16 ? a.dim - d : 16);
-            F acc = S::zero(), sum = S::zero();
-            for (int s = 0; s < segments; s++) {
-                const float* part = parts + s * step;
-                const F weight = exponential<S>(S::sub(S::set1(part[0]), S::set1(base)));
-                sum = S::fma(weight, S::set1(part[1]), sum);
-                acc = S::fma(weight, S::load_some(part + 2 + d, left), acc);
-            }
+            F acc = S::zero();
+            for (int s = 0; s < segments; s++)
+                acc = S::fma(S::set1(weights[s]), S::load_some(parts + s * step + 2 + d, left), acc);
             S::store_some(out + d, S::div(acc, sum), left);
         }
     }
@@ -384,7 +412,7 @@ void plan_write_kv(const int64_t* args, Plan& plan) {
     const auto& a = *reinterpret_cast<const WriteKvArgs*>(args);
     with_stored<S>(a.type, [&](auto stored) {
         const int64_t rows = a.step->tokens;
-        if (rows > 0) plan.add<Attention<S, decltype(stored)>::write>(a, rows < 32 ? 1 : 2 * plan.threads);
+        if (rows > 0) plan.add<Attention<S, decltype(stored)>::write>(a, rows < 4 ? 1 : 2 * plan.threads);
     });
 }
 

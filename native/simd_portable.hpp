@@ -91,13 +91,9 @@ struct Portable {
         const uint32_t bits = static_cast<uint32_t>(h) << 16;
         float x; std::memcpy(&x, &bits, 4); return x;
     }
-    static uint16_t to_bfloat(float x) {
-        uint32_t bits; std::memcpy(&bits, &x, 4);
-        if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);
-        return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-    }
     static F load_half(const uint16_t* p) { return each([&](int i) { return half(p[i]); }); }
     static F load_bfloat(const uint16_t* p) { return each([&](int i) { return bfloat(p[i]); }); }
+    static void store_half(uint16_t* p, F a) { for (int i = 0; i < 16; i++) p[i] = to_half(a.v[i]); }
     static F load_codes(const int8_t* p) { return each([&](int i) { return static_cast<float>(p[i]); }); }
     // 16 pairs of bfloat16: the first or the second of each.
     static F first_bfloat(B b) { return each([&](int i) { uint16_t h; std::memcpy(&h, b.v + 4 * i, 2); return bfloat(h); }); }
@@ -127,6 +123,8 @@ struct Portable {
     }
     // Stores the low bytes of values in -128 .. 127.
     static void store_bytes(int8_t* p, I a) { for (int i = 0; i < 16; i++) p[i] = static_cast<int8_t>(a.v[i] < -128 ? -128 : a.v[i]); }
+    // Stores values in 0 .. 65535.
+    static void store_words(uint16_t* p, I a) { for (int i = 0; i < 16; i++) p[i] = static_cast<uint16_t>(a.v[i]); }
     static B load_bytes(const uint8_t* p) { B b; std::memcpy(b.v, p, 64); return b; }
     static B low_nibbles(B b) { for (auto& x : b.v) x &= 15; return b; }
     static B high_nibbles(B b) { for (auto& x : b.v) x >>= 4; return b; }
