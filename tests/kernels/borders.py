@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from decodery.kernels import vocabulary_native
+from decodery.kernels.bias import RelativeBias
 from decodery.kernels.native import Native
 from decodery.kernels.packed import Codes, PackedWeight
 
@@ -96,6 +97,8 @@ def _moved(argument: Any) -> Any:
         return replace(argument, **{name: _moved(part) for name, part in parts.items()})
     if isinstance(argument, PackedWeight):
         return replace(argument, data=at_the_end(argument.data, BEYOND_A_WEIGHT))
+    if isinstance(argument, RelativeBias):
+        return RelativeBias(at_the_end(argument.table), argument.zero)
     return at_the_end(argument) if isinstance(argument, Tensor) else argument
 
 

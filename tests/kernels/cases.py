@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 
 from decodery.kernels import reference
-from decodery.kernels.native import Native
+from decodery.kernels.backend import Activation
+from decodery.kernels.bias import RelativeBias
+from decodery.kernels.native import Native, NativePlan
 from decodery.kernels.packed import GROUP, Codes, Format, pack
+from decodery.kernels.stored import restored, stored
 from tests.kernels.paged import Shape, empty_cache, plain_attention, random_sequence
 from tests.kernels.rows import rows
 
+ACTIVATIONS: tuple[Activation, ...] = ("silu", "gelu", "gelu_tanh", "relu")
 ROWS = 19  # Enough that kernels of a row are shared between threads.
 
 
@@ -53,12 +57,16 @@ def all_cases() -> Iterator[Case]:
     for dim in (2, 6, 32, 40, 80, 96, 128, 256):
         yield rotary(dim)
         yield angles(dim // 2)
-    for stored in (torch.float32, torch.float16, torch.bfloat16):
+    for name in ACTIVATIONS:
+        yield activation(name, 1)
+        yield activation(name, 37)
+    for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
         for dim in (32, 40, 80, 96, 128, 256):
-            yield attention(Shape(6, 2, dim), stored, 1, None)
-        yield attention(Shape(4, 4, 12), stored, 33, 20)
-        yield attention(Shape(5, 1, 40), stored, 275, None)
-        yield attention(Shape(2, 2, 40), stored, 530, 261)
+            yield attention(Shape(6, 2, dim), dtype, 1, None)
+        yield attention(Shape(4, 4, 12), dtype, 33, 20)
+        yield attention(Shape(5, 1, 40), dtype, 275, None)
+        yield attention(Shape(2, 2, 40), dtype, 530, 261)
+        yield attention(Shape(3, 3, 20), dtype, 290, None, reach=17)
 
 
 def random_codes(form: Format, outs: int, ins: int) -> Codes:
@@ -135,11 +143,13 @@ def products(form: Format, ins: int, outs: int) -> Iterator[Case]:
 
 
 def norm(width: int) -> Case:
+    x, residual = rows(width, torch.float32, ROWS), rows(width, torch.float32, ROWS, seed=3)
     return Case(
         f"norm {width}",
-        lambda k, x, w: k.rms_norm(x, w, 1e-5),
-        lambda x, w: reference.rms_norm(x, w, 1e-5),
-        (rows(width, torch.float32, ROWS), rows(width, torch.float32, 1, seed=1)[0]),
+        lambda k, x, r, w: k.rms_norm(x, w, 1e-5, r),
+        lambda x, r, w: reference.rms_norm(x, w, 1e-5, r),
+        (x, residual, rows(width, torch.float32, 1, seed=1)[0]),
+        rowwise=2,
     )
 
 
@@ -147,7 +157,7 @@ def layer_norm(width: int) -> Case:
     x, residual = rows(width, torch.float32, ROWS) + 3, rows(width, torch.float32, ROWS, seed=3)
     weight, bias = (rows(width, torch.float32, 1, seed=seed)[0] for seed in (1, 2))
     return Case(
-        f"layer norm {width}",
+        f"layer_norm {width}",
         lambda k, x, r, w, b: k.layer_norm(x, w, b, 1e-5, r),
         lambda x, r, w, b: reference.layer_norm(x, w, b, 1e-5, r),
         (x, residual, weight, bias),
@@ -158,6 +168,30 @@ def layer_norm(width: int) -> Case:
 def gate(width: int) -> Case:
     x = rows(2 * width, torch.float32, ROWS) * 4
     return Case(f"swiglu {width}", lambda k, x: k.gated(x), reference.gated, (x,))
+
+
+def activation(name: Activation, width: int) -> Case:
+    """Of plain elements, of the gated ones of a product, and of a product that gates."""
+    x = rows(2 * width, torch.float32, ROWS) * 2
+    weight = rows(2 * width, torch.float32, 10, seed=5) / width
+    gating = pack(Codes(Format.FLOAT32, weight), gated=True)
+
+    def product(x: Tensor) -> Tensor:
+        total = x.new_zeros(len(x), len(weight))
+        for k in range(2 * width):
+            total = torch.addcmul(total, x[:, k, None], weight[None, :, k].to(x.dtype))
+        return total
+
+    return Case(
+        f"activation {name} {width}",
+        lambda k, x: torch.cat(
+            (k.activation(x, name), k.gated(x, name), k.gated_linear(x, gating, None, name)), -1
+        ),
+        lambda x: torch.cat(
+            (reference.activation(x, name), reference.gated(x, name), reference.gated(product(x), name)), -1
+        ),
+        (x,),
+    )
 
 
 def rotary(dim: int) -> Case:
@@ -185,18 +219,23 @@ def angles(pairs: int) -> Case:
     )
 
 
-def attention(shape: Shape, stored: torch.dtype, length: int, window: int | None) -> Case:
-    """Sequences of one length, each a row: its keys and values are written and its last queries attend."""
+def attention(shape: Shape, dtype: torch.dtype, length: int, window: int | None, reach: int = 0) -> Case:
+    """Sequences of one length, each a row: its keys and values are written and its last queries attend.
+
+    With a `reach` there is a bias of so many distances.
+    """
     count, last = 4, min(length, 3)
     sequences = [random_sequence(length, shape, seed, torch.float32) for seed in range(count)]
-    q, k, v = (torch.stack(part).to(stored).float() for part in zip(*sequences, strict=True))
+    q, k, v = (torch.stack(part) for part in zip(*sequences, strict=True))
+    k, v = (restored(stored(part, dtype), torch.float32) for part in (k, v))
     pages = -(-length // 16)
+    bias = RelativeBias(rows(reach, torch.float32, shape.heads, seed=7), reach // 2) if reach else None
 
     def run(kernels: Native, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        cache = empty_cache(len(q) * pages + 1, shape, stored)
+        cache = empty_cache(len(q) * pages + 1, shape, dtype)
         tables = [range(i * pages + 1, (i + 1) * pages + 1) for i in range(len(q))]
 
-        def plan(start: int) -> object:
+        def plan(start: int) -> NativePlan:
             return kernels.plan_attention(
                 tables,
                 [start] * len(q),
@@ -208,13 +247,22 @@ def attention(shape: Shape, stored: torch.dtype, length: int, window: int | None
                 sliding_window=window,
             )
 
-        kernels.write_kv(*cache, plan(0), k.flatten(0, 1), v.flatten(0, 1))  # type: ignore[arg-type]
-        part = q[:, length - last :].flatten(0, 1)
-        found = kernels.paged_attention(part, *cache, plan(length - last), 1 / math.sqrt(shape.dim))  # type: ignore[arg-type]
+        kernels.write_kv(*cache, plan(0), k.flatten(0, 1), v.flatten(0, 1))
+        asked = q[:, length - last :].flatten(0, 1)
+        found = kernels.paged_attention(asked, *cache, plan(length - last), 1 / math.sqrt(shape.dim), bias)
         return found.view(len(q), last, -1)
 
     def formula(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        each = [plain_attention(s, q.dtype, window) for s in zip(q, k, v, strict=True)]
+        added = None if bias is None else spread(bias, length).to(q.dtype)
+        each = [plain_attention(s, q.dtype, window, added) for s in zip(q, k, v, strict=True)]
         return torch.stack(each)[:, length - last :]
 
-    return Case(f"attention {shape.dim} {stored} {length} {window}", run, formula, (q, k, v), rowwise=3)
+    return Case(
+        f"attention {shape.dim} {dtype} {length} {window} {reach}", run, formula, (q, k, v), rowwise=3
+    )
+
+
+def spread(bias: RelativeBias, length: int) -> Tensor:
+    """[heads, length, length], one number after the other."""
+    places = torch.arange(length) - torch.arange(length)[:, None] + bias.zero
+    return bias.table[:, places.clamp(0, bias.table.shape[1] - 1)]
