@@ -32,11 +32,13 @@ bench: $(VENV)/.bench
 
 # Python itself is not instrumented, so that the sanitizer's runtime comes before it, and libstdc++ whose exceptions it catches.
 CXX_FILE = $(shell $(CXX) -print-file-name=$(1))
+# Long tests in which no native kernel runs.
+TORCH_ALONE := --ignore=tests/kernels/test_invariance.py --ignore=tests/kernels/test_packed.py
 SANITIZED := build/address.so build/stress
 sanitize: $(VENV)/.dev $(SANITIZED)
 	build/stress
 	LD_PRELOAD="$(call CXX_FILE,libasan.so) $(call CXX_FILE,libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-	DECODERY_TEST_LIBRARY=build/address.so $(BIN)/python -m pytest tests/kernels/test_native_*.py tests/kernels/test_team.py
+	DECODERY_TEST_LIBRARY=build/address.so $(BIN)/python -m pytest tests/kernels $(TORCH_ALONE)
 
 build/address.so: $(wildcard native/*) | $(VENV)/.dev
 	mkdir -p build
