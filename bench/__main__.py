@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from bench.contenders.contender import Contender
-from bench.contenders.decodery import Decodery
+from bench.contenders.decodery import Decodery, own_dtype
 from bench.contenders.transformers import Transformers
 from bench.memory import peak_memory
 from bench.peers.machine import described
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("bench/results/latest.json"))
     arguments = parser.parse_args()
     model = resolve(None)
-    ours = Decodery(model, dtype=arguments.dtype, backend=arguments.backend)
+    ours = Decodery(model, dtype=own_dtype(arguments.backend, arguments.dtype), backend=arguments.backend)
     peer = Transformers(model, dtype=arguments.dtype)
     contenders: dict[str, Contender] = {"decodery": ours, "transformers": peer}
     results = Results(

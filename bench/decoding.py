@@ -17,7 +17,7 @@ from time import perf_counter
 
 import torch
 
-from bench.contenders.decodery import SAMPLING
+from bench.contenders.decodery import SAMPLING, own_dtype
 from bench.contenders.transformers import Transformers
 from bench.peers.machine import processor
 from bench.workloads import prompts
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("bench/results/decoding.json"))
     arguments = parser.parse_args()
     model = resolve(None)
-    llm = LLM(model, dtype=arguments.dtype, backend=arguments.backend)
+    llm = LLM(model, dtype=own_dtype(arguments.backend, arguments.dtype), backend=arguments.backend)
     results = measure(variants(llm, Transformers(model, dtype=arguments.dtype)), arguments.rounds)
     for name, times in results.items():
         print(f"{name:28} {statistics.median(times) * 1000:8.0f} ms")

@@ -117,3 +117,8 @@ def _is_matrix(module: Any) -> bool:
 def load(model: Path, threads: int) -> Decodery:
     """Ready to run."""
     return Decodery(model, threads)
+
+
+def own_dtype(backend: str, dtype: str) -> str:
+    """What we are asked to compute in beside a peer in this dtype: the native kernels have float32 only."""
+    return "auto" if backend == "native" else dtype
