@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
 from typing import Any
 
@@ -155,3 +156,23 @@ def test_sampling_draws_from_the_processed_distribution(params: dict[str, Any]) 
     expected = process(logits[None], rows[:1])[0].double().softmax(-1) * 4000
     assert counts[expected == 0].sum() == 0
     assert stats.chisquare(counts[expected > 0], expected[expected > 0]).pvalue > 0.01
+
+
+def test_rows_that_share_parameters_go_their_own_ways() -> None:
+    first = make_row([0, 1], [2], end_ids=[3], max_tokens=4, min_tokens=2, presence_penalty=1.0, top_k=3)
+    shared = replace(
+        first.params,
+        forced_bos_token_id=1,
+        forced_eos_token_id=3,
+        begin_suppress_tokens=(5,),
+        exponential_decay_length_penalty=(1, 1.5),
+    )
+    rows = [
+        replace(first, params=shared, tokens=array("q", [0, 1, *generated]))
+        for generated in ((), (2,), (2, 4), (2, 4, 1))
+    ]
+    logits = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    together = process(logits, rows)
+    for i, row in enumerate(rows):
+        assert torch.equal(process(logits[i : i + 1], [row])[0], together[i])
+    assert len({tuple((row > -torch.inf).tolist()) for row in together}) > 1

@@ -27,13 +27,15 @@ class Processor:
     """One stage: `apply` changes, in place, the logits of the rows that `wants` it now.
 
     With `by_value` it sees in the logits their values only, so that it may be given a row's possible tokens
-    alone. With `bans` it may rule out a token whatever its logit.
+    alone. With `bans` it may rule out a token whatever its logit. Rows of the same parameters may differ in
+    wanting it if it `varies`.
     """
 
     wants: Callable[[Row], bool]
     apply: Callable[[Tensor, Sequence[Row]], None]
     by_value: bool = False
     bans: bool = False
+    varies: bool = False
 
 
 def _truncation(
@@ -54,7 +56,9 @@ def _custom(logits: Tensor, rows: Sequence[Row]) -> None:
 
 
 PROCESSORS: dict[str, Processor] = {
-    "grammar": Processor(lambda r: r.grammar is not None and r.grammar is not ANYTHING, apply_grammar),
+    "grammar": Processor(
+        lambda r: r.grammar is not None and r.grammar is not ANYTHING, apply_grammar, varies=True
+    ),
     "sequence_bias": Processor(lambda r: bool(r.params.sequence_bias), processors.sequence_bias, bans=True),
     "encoder_repetition_penalty": Processor(
         lambda r: r.params.encoder_repetition_penalty != 1, processors.encoder_repetition_penalty
@@ -65,6 +69,7 @@ PROCESSORS: dict[str, Processor] = {
     "presence_and_frequency_penalty": Processor(
         lambda r: bool(r.params.presence_penalty or r.params.frequency_penalty) and r.generated > 0,
         processors.presence_and_frequency_penalty,
+        varies=True,
     ),
     "dry": Processor(lambda r: r.params.dry_multiplier > 0, dry),
     "no_repeat_ngram": Processor(
@@ -78,14 +83,19 @@ PROCESSORS: dict[str, Processor] = {
         lambda r: r.generated < r.params.min_tokens or len(r.tokens) < r.params.min_length,
         banning.end_tokens,
         bans=True,
+        varies=True,
     ),
     "forced_bos": Processor(
-        lambda r: r.params.forced_bos_token_id is not None and r.generated == 0, banning.forced_bos, bans=True
+        lambda r: r.params.forced_bos_token_id is not None and r.generated == 0,
+        banning.forced_bos,
+        bans=True,
+        varies=True,
     ),
     "forced_eos": Processor(
         lambda r: r.params.forced_eos_token_id is not None and len(r.tokens) == r.limit - 1,
         banning.forced_eos,
         bans=True,
+        varies=True,
     ),
     "exponential_decay": Processor(
         lambda r: (
@@ -93,6 +103,7 @@ PROCESSORS: dict[str, Processor] = {
             and r.generated > r.params.exponential_decay_length_penalty[0]
         ),
         processors.exponential_decay,
+        varies=True,
     ),
     "suppress_tokens": Processor(
         lambda r: bool(r.params.suppress_tokens), banning.suppress_tokens, bans=True
@@ -104,6 +115,7 @@ PROCESSORS: dict[str, Processor] = {
         ),
         banning.begin_suppress_tokens,
         bans=True,
+        varies=True,
     ),
     "allowed_token_ids": Processor(
         lambda r: bool(r.params.allowed_token_ids), banning.allowed_token_ids, bans=True
@@ -166,7 +178,8 @@ def process(
     A row's result does not depend on the others. After each stage `record` is shown its name, the rows that
     it was applied to and all logits as they are then.
     """
-    plans = [_plan(row) for row in rows]
+    asked: dict[int, list[str]] = {}
+    plans = [_plan(row, asked) for row in rows]
     if not any(plans):
         return logits
     result = logits if in_place else copied(logits, range(len(logits)))
@@ -178,10 +191,18 @@ def process(
     return result
 
 
-def _plan(row: Row) -> list[str]:
-    """The stages that the row goes through, in its order."""
-    order = row.params.processor_order or DEFAULT_ORDER
-    return [name for name in order if name in PROCESSORS and PROCESSORS[name].wants(row)]
+def _plan(row: Row, asked: dict[int, list[str]]) -> list[str]:
+    """The stages that the row goes through, in its order.
+
+    `asked` keeps, by the parameters' identity, the stages that rows with them may go through.
+    """
+    names = asked.get(id(row.params))
+    if names is None:
+        order = row.params.processor_order or DEFAULT_ORDER
+        known = [name for name in order if name in PROCESSORS]
+        names = [name for name in known if PROCESSORS[name].varies or PROCESSORS[name].wants(row)]
+        asked[id(row.params)] = names
+    return [name for name in names if not PROCESSORS[name].varies or PROCESSORS[name].wants(row)]
 
 
 def _in_order(

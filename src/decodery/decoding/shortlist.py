@@ -26,6 +26,9 @@ class Shortlist:
 
     def write(self, logits: Tensor) -> None:
         """Make these rows of all logits `[rows, vocab]` what the shortlist says."""
+        if self.places == tuple(range(len(logits))):
+            keep_only(logits, self.logits, self.tokens)
+            return
         for place, values, tokens in zip(self.places, self.logits, self.tokens, strict=True):
             keep_only(logits[place : place + 1], values[None], tokens[None])
 
