@@ -166,6 +166,6 @@ def test_the_default_model_gives_the_same_bits_in_any_company(default_llm: LLM) 
     library.set_threads(1)
     jobs.backwards().check_together(llm)
     library.set_threads(2)
-    scarce = opened(kv_memory=40 * llm.engine.limits.page_bytes, token_budget=16)
+    scarce = opened(kv_memory=16 * llm.engine.limits.page_bytes, token_budget=16)
     jobs.check_together(scarce)
     assert scarce.engine.preemptions > 0
