@@ -111,11 +111,6 @@ struct Avx2 {
         const auto* q = reinterpret_cast<const __m256i*>(p);
         return {_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)};
     }
-    static void store_int(int32_t* p, I x) {
-        auto* q = reinterpret_cast<__m256i*>(p);
-        _mm256_storeu_si256(q, x.a);
-        _mm256_storeu_si256(q + 1, x.b);
-    }
     static I set1_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
     // The sums of the lanes of x and of y.
     static void store_sums(int32_t* p, I x, I y) {

@@ -77,7 +77,6 @@ struct Avx512 {
     static I and_int(I a, I b) { return _mm512_and_si512(a, b); }
     template <int N> static I shift_right(I a) { return _mm512_srli_epi32(a, N); }
     static I load_int(const int32_t* p) { return _mm512_loadu_si512(p); }
-    static void store_int(int32_t* p, I a) { _mm512_storeu_si512(p, a); }
     static I set1_int(int32_t x) { return _mm512_set1_epi32(x); }
     // The sums of the lanes of x and of y.
     static void store_sums(int32_t* p, I x, I y) {

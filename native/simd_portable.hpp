@@ -114,7 +114,6 @@ struct Portable {
     static I and_int(I a, I b) { return whole(a, b, [](uint32_t x, uint32_t y) { return x & y; }); }
     template <int N> static I shift_right(I a) { return whole(a, a, [](uint32_t x, uint32_t) { return x >> N; }); }
     static I load_int(const int32_t* p) { return each_int([&](int i) { return p[i]; }); }
-    static void store_int(int32_t* p, I a) { std::memcpy(p, a.v, 64); }
     static I set1_int(int32_t x) { return each_int([&](int) { return x; }); }
     // The sums of the lanes of x and of y.
     static void store_sums(int32_t* p, I x, I y) {

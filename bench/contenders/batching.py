@@ -1,14 +1,22 @@
-"""How an engine without continuous batching serves requests that arrive over time."""
+"""How an engine without continuous batching is timed, and serves requests that arrive over time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 
-from bench.contenders.contender import Arrival, Prompt, Stamps
+from bench.contenders.contender import Arrival, Prompt, Stamps, Timing
 
 # Generates so many tokens for each prompt and tells when each step's tokens are there.
 Batch = Callable[[Sequence[Prompt], int, Callable[[], None]], None]
+
+
+def run_in_steps(run: Batch, prompts: Sequence[Prompt], tokens: int) -> Timing:
+    """The timing of one batch whose streams go on together."""
+    times: list[float] = []
+    start = time.perf_counter()
+    run(prompts, tokens, lambda: times.append(time.perf_counter() - start))
+    return Timing(times[0], times[-1], len(prompts) * (tokens - 1))
 
 
 def serve_in_batches(arrivals: Sequence[Arrival], run: Batch, largest: int) -> list[list[float]]:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.contenders.batching import serve_in_batches
-from bench.contenders.contender import Arrival, Prompt, Stamps, Timing
+from bench.contenders.batching import run_in_steps, serve_in_batches
+from bench.contenders.contender import Arrival, Prompt, Timing
 
 
 def prepare() -> None:
@@ -31,11 +31,7 @@ class CTranslate2:
         self.words: list[str] = json.loads((model / "vocabulary.json").read_text(encoding="utf-8"))
 
     def run(self, prompts: Sequence[Prompt], tokens: int) -> Timing:
-        stamps = Stamps(1)
-        start = time.perf_counter()
-        self._generate(prompts, tokens, lambda: stamps.times[0].append(time.perf_counter() - start))
-        times = stamps.times[0]
-        return Timing(times[0], times[-1], len(prompts) * (tokens - 1))
+        return run_in_steps(self._generate, prompts, tokens)
 
     def beams(self, prompt: Prompt, tokens: int, beams: int) -> float:
         start = time.perf_counter()

@@ -10,6 +10,7 @@ from decodery.decoding.pipeline import PROCESSORS, process
 from decodery.decoding.rows import Row, Run, Scores, Verdict
 from decodery.decoding.sampling import SamplingMethod
 from decodery.decoding.speculation import PromptLookup
+from decodery.engine.scoring import Judged, judged
 from tests.decoding.rows import make_row, make_scores
 
 
@@ -215,3 +216,17 @@ def test_stages_tell_what_changed_the_choice() -> None:
     (seen,) = survivor.considered
     assert [(s.name, s.kept) for s in seen.stages] == [("temperature", 40), ("top_k", 3)]
     assert not seen.forced
+
+
+def test_a_judgement_made_again_begins_from_the_same_logits() -> None:
+    def broken(token_ids: list[int]) -> bool:
+        raise ValueError
+
+    plain = make_row([0], temperature=0, repetition_penalty=2.0)
+    failing = replace(make_row([0], temperature=0, stop_when=broken), request=1)
+    logits = torch.tensor([[4.0, 1.5, 0.0], [0.0, 1.0, 0.0]])
+    group = Judged(SamplingMethod(), [plain, failing])
+    verdict = judged(group, make_scores(logits))
+    # Penalised once the token seen is still the likeliest.
+    assert [s.row.tokens[-1] for s in verdict.survivors] == [0]
+    assert [index for index, _ in verdict.failures] == [1]

@@ -165,6 +165,7 @@ class SamplingMethod:
         rows = [walks[k].row for k in shared.values()]
         raw = self.logits(scores, [walks[k].position for k in shared.values()], rows)
         recorder = Recorder(raw, rows) if any(row.explain for row in rows) else None
+        # The scores' own logits are raw only where all rows choose; of some rows they are a copy.
         processed = process(raw, rows, recorder, in_place=not any(_read_again(row) for row in rows))
         places = [index[_head(k, w)] for k, w in enumerate(walks)]
         own = processed if places == list(range(len(rows))) else copied(processed, places)
