@@ -15,7 +15,7 @@ constexpr int kWords = 24;
 enum KernelId : int64_t {
     kLinear, kPack, kEmbedding, kNorm, kRotary, kActivate, kWriteKv, kAttention, kAngles, kLargest, kLeaders,
     kLogSoftmax, kCountAbove, kCutBelow, kNucleus, kDraw, kNoise, kMask, kDivide, kCopy, kSpread, kEntropy, kRepetition,
-    kFrequency, kLayerNorm, kKernelCount
+    kFrequency, kLayerNorm, kChoose, kKernelCount
 };
 
 // x [rows, ins] with row stride ldx times the packed weight [outs, ins] gives out [rows, outs] with row stride ldo;
@@ -173,6 +173,21 @@ struct FrequencyArgs {
     const int64_t* const* tokens; const int64_t* counts;
     const double* presence; const double* frequency;
 };
+
+// What leads from a row's logits to its token: penalties on the tokens seen and on those generated, temperature (0: the
+// likeliest token, and what follows means nothing), truncations and the key of the draw's noise. top_k 0 and top_p 1
+// cut nothing, nor does min_p, the logarithm of the share, at -inf. width: how many of the likeliest are looked at
+// first, more than top_k; 0 where it is not known that few are enough.
+struct Way {
+    const int64_t* seen; int64_t seen_count;
+    const int64_t* generated; int64_t generated_count;
+    double repetition, presence, frequency, temperature, top_p, min_p;
+    int64_t top_k, width;
+    int32_t key[2];
+};
+
+// places [rows]: the token that each row's way leads to, or -1 where none is possible. x is changed and restored.
+struct ChooseArgs { float* x; int64_t ldx, rows, vocab; const Way* ways; int64_t* places; };
 
 // Buffers that the stages of one call share; a call's plan may grow them.
 struct Shared {

@@ -1,7 +1,6 @@
 // Penalties on the logits of a row's known tokens.
 #pragma once
 #include <algorithm>
-#include <cstring>
 
 #include "abi.hpp"
 
@@ -10,38 +9,56 @@ namespace decodery {
 inline bool in_vocabulary(int64_t token, int64_t vocab) { return token >= 0 && token < vocab; }
 
 // Divides each token's logit by the penalty, or multiplies a negative one: once, however often the token was seen.
-inline void penalise_repetition(const RepetitionArgs& a, Shared&, int chunk, int chunks, Worker& worker) {
-    for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
-        float* x = a.x + m * a.ldx;
-        const int64_t* tokens = a.tokens[m];
-        const float penalty = static_cast<float>(a.penalties[m]);
-        // All are read before any is written.
-        auto* values = reinterpret_cast<float*>(worker.room(static_cast<size_t>(a.counts[m]) * sizeof(float)));
-        for (int64_t i = 0; i < a.counts[m]; i++) {
-            const float value = in_vocabulary(tokens[i], a.vocab) ? x[tokens[i]] : 0.0f;
-            values[i] = value < 0 ? value * penalty : value / penalty;
-        }
-        for (int64_t i = 0; i < a.counts[m]; i++) {
-            if (in_vocabulary(tokens[i], a.vocab)) x[tokens[i]] = values[i];
-        }
+// Keeps what was there in `kept` [count].
+inline void penalise_repetition(float* x, int64_t vocab, const int64_t* tokens, int64_t count, double by, float* kept) {
+    const float penalty = static_cast<float>(by);
+    // All are read before any is written.
+    for (int64_t i = 0; i < count; i++) kept[i] = in_vocabulary(tokens[i], vocab) ? x[tokens[i]] : 0.0f;
+    for (int64_t i = 0; i < count; i++) {
+        if (in_vocabulary(tokens[i], vocab)) x[tokens[i]] = kept[i] < 0 ? kept[i] * penalty : kept[i] / penalty;
     }
 }
 
-// Subtracts from each token's logit the presence penalty and its count times the frequency penalty.
-inline void penalise_frequency(const FrequencyArgs& a, Shared&, int chunk, int chunks, Worker& worker) {
-    for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
-        float* x = a.x + m * a.ldx;
-        const size_t bytes = static_cast<size_t>(a.counts[m]) * sizeof(int64_t);
-        auto* sorted = reinterpret_cast<int64_t*>(worker.room(bytes));
-        std::memcpy(sorted, a.tokens[m], bytes);
-        const int64_t* end = sorted + a.counts[m];
-        std::sort(sorted, sorted + a.counts[m]);
-        for (const int64_t* token = sorted; token < end;) {
-            const int64_t* next = std::upper_bound(token, end, *token);
-            const double penalty = a.presence[m] + a.frequency[m] * static_cast<double>(next - token);
-            if (in_vocabulary(*token, a.vocab)) x[*token] -= static_cast<float>(penalty);
-            token = next;
+// Subtracts from each token's logit the presence penalty and its count times the frequency penalty. Leaves what was
+// there in `kept`, and its tokens in `sorted`, and gives their number; both have room for `count`.
+inline int64_t penalise_frequency(float* x, int64_t vocab, const int64_t* tokens, int64_t count, double presence,
+                                  double frequency, int64_t* sorted, float* kept) {
+    std::copy(tokens, tokens + count, sorted);
+    std::sort(sorted, sorted + count);
+    int64_t changed = 0;
+    for (int64_t i = 0; i < count;) {
+        const int64_t token = sorted[i], next = std::upper_bound(sorted + i, sorted + count, token) - sorted;
+        const double penalty = presence + frequency * static_cast<double>(next - i);
+        if (in_vocabulary(token, vocab)) {
+            kept[changed] = x[token];
+            x[token] -= static_cast<float>(penalty);
+            sorted[changed++] = token;
         }
+        i = next;
+    }
+    return changed;
+}
+
+// Undoes what has left `kept` behind.
+inline void restore(float* x, int64_t vocab, const int64_t* tokens, int64_t count, const float* kept) {
+    for (int64_t i = 0; i < count; i++) {
+        if (in_vocabulary(tokens[i], vocab)) x[tokens[i]] = kept[i];
+    }
+}
+
+inline void penalise_repetitions(const RepetitionArgs& a, Shared&, int chunk, int chunks, Worker& worker) {
+    for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
+        auto* kept = reinterpret_cast<float*>(worker.room(static_cast<size_t>(a.counts[m]) * sizeof(float)));
+        penalise_repetition(a.x + m * a.ldx, a.vocab, a.tokens[m], a.counts[m], a.penalties[m], kept);
+    }
+}
+
+inline void penalise_frequencies(const FrequencyArgs& a, Shared&, int chunk, int chunks, Worker& worker) {
+    for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
+        const size_t count = static_cast<size_t>(a.counts[m]);
+        auto* sorted = reinterpret_cast<int64_t*>(worker.room(count * (sizeof(int64_t) + sizeof(float))));
+        penalise_frequency(a.x + m * a.ldx, a.vocab, a.tokens[m], a.counts[m], a.presence[m], a.frequency[m], sorted,
+                           reinterpret_cast<float*>(sorted + count));
     }
 }
 

@@ -54,9 +54,15 @@ struct Leader {
 template <class S>
 class Leaders {
 public:
+    // found: room for room_for(count, width).
+    Leaders(int64_t count, int64_t width, Leader* found)
+        : count_(count), room_(room_for(count, width)), found_(found) {}
+
     Leaders(int64_t count, int64_t width, Worker& worker)
-        : count_(count), room_(std::min(4 * count + 1024, width) + 16),
-          found_(reinterpret_cast<Leader*>(worker.room(static_cast<size_t>(room_) * sizeof(Leader)))) {}
+        : Leaders(count, width,
+                  reinterpret_cast<Leader*>(worker.room(static_cast<size_t>(room_for(count, width)) * sizeof(Leader)))) {}
+
+    static int64_t room_for(int64_t count, int64_t width) { return std::min(4 * count + 1024, width) + 16; }
 
     const Leader& operator[](int64_t i) const { return found_[i]; }
 

@@ -1,6 +1,7 @@
 // All kernels for one instruction set: included by one translation unit for each.
 #pragma once
 #include "attention.hpp"
+#include "choice.hpp"
 #include "linear.hpp"
 #include "packing.hpp"
 #include "rows.hpp"
@@ -18,8 +19,8 @@ constexpr Table table_of() {
              plan_rows<V::nucleus, NucleusArgs>, plan_rows<V::draw, DrawArgs>, plan_list<V::noise, NoiseArgs>,
              plan_rows<V::mask, MaskArgs>, plan_rows<V::divide, DivideArgs>, plan_rows<V::copy, CopyArgs>,
              plan_rows<V::spread, SpreadArgs>, plan_rows<V::entropy, EntropyArgs>,
-             plan_rows<penalise_repetition, RepetitionArgs>, plan_rows<penalise_frequency, FrequencyArgs>,
-             plan_layer_norm<S>}};
+             plan_rows<penalise_repetitions, RepetitionArgs>, plan_rows<penalise_frequencies, FrequencyArgs>,
+             plan_layer_norm<S>, plan_rows<Choice<S>::choose, ChooseArgs>}};
 }
 
 }  // namespace decodery

@@ -87,10 +87,14 @@ struct Vocabulary {
             const double log = std::log(found.sum);
             if (a.norms) a.norms[m] = static_cast<double>(found.largest) + log;
             if (!a.out) return;
-            const F largest = S::set1(found.largest), sum = S::set1(static_cast<float>(log));
-            columns(a.vocab, [&](int64_t k, int64_t left) {
-                store(a.out + m * a.vocab + k, S::sub(S::sub(load(x + k, left, largest), largest), sum), left);
-            });
+            write_logprobs(x, a.vocab, found.largest, static_cast<float>(log), a.out + m * a.vocab);
+        });
+    }
+
+    static void write_logprobs(const float* x, int64_t vocab, float top, float log, float* out) {
+        const F largest = S::set1(top), sum = S::set1(log);
+        columns(vocab, [&](int64_t k, int64_t left) {
+            store(out + k, S::sub(S::sub(load(x + k, left, largest), largest), sum), left);
         });
     }
 
@@ -107,68 +111,77 @@ struct Vocabulary {
         });
     }
 
-    // What is NaN stays.
     static void cut_below(const CutBelowArgs& a, Shared&, int chunk, int chunks, Worker&) {
-        rows(a.rows, chunk, chunks, [&](int64_t m) {
-            float* x = a.x + m * a.ldx;
-            const float* scores = a.scores + m * a.lds;
-            const F least = S::set1(a.least[m]), never = S::set1(kNever);
-            columns(a.vocab, [&](int64_t k, int64_t left) {
-                const F score = load(scores + k, left, least);
-                // Not above and not equal: below, as neither is NaN.
-                const uint32_t kept = S::above(score, least) | S::equal(score, least);
-                store(x + k, S::pick(kept, load(x + k, left, never), never), left);
-            });
+        rows(a.rows, chunk, chunks, [&](int64_t m) { cut(a.x + m * a.ldx, a.scores + m * a.lds, a.vocab, a.least[m]); });
+    }
+
+    // What is NaN stays.
+    static void cut(float* x, const float* scores, int64_t vocab, float border) {
+        const F least = S::set1(border), never = S::set1(kNever);
+        columns(vocab, [&](int64_t k, int64_t left) {
+            const F score = load(scores + k, left, least);
+            // Not above and not equal: below, as neither is NaN.
+            const uint32_t kept = S::above(score, least) | S::equal(score, least);
+            store(x + k, S::pick(kept, load(x + k, left, never), never), left);
         });
     }
 
     static void nucleus(const NucleusArgs& a, Shared&, int chunk, int chunks, Worker& worker) {
+        auto* found = reinterpret_cast<Leader*>(worker.room(static_cast<size_t>(a.vocab + 16) * sizeof(Leader)));
         rows(a.rows, chunk, chunks, [&](int64_t m) {
-            const float* scores = a.scores + m * a.lds;
-            const float* logprobs = a.logprobs + m * a.ldl;
-            for (int64_t count = 64;; count *= 8) {
-                const int64_t looked = count < a.vocab ? count : a.vocab;
-                Leaders<S> found(looked, a.vocab, worker);
-                found.find(scores, a.vocab);
-                int64_t i = 0;
-                const double wanted = static_cast<double>(a.mass[m]);
-                for (double mass = 0; i < looked && !(mass >= wanted); i++)
-                    mass += static_cast<double>(std::exp(logprobs[found[i].place]));
-                // Found within these, or there are no more: then the last one.
-                if (i < looked || looked == a.vocab) {
-                    a.border[m] = found[i > 0 ? i - 1 : 0].value;
-                    return;
-                }
-            }
+            a.border[m] = border(a.scores + m * a.lds, a.logprobs + m * a.ldl, a.vocab, a.mass[m], found);
         });
+    }
+
+    // room: for vocab + 16.
+    static float border(const float* scores, const float* logprobs, int64_t vocab, float mass, Leader* room) {
+        for (int64_t count = 64;; count *= 8) {
+            const int64_t looked = count < vocab ? count : vocab;
+            Leaders<S> found(looked, vocab, room);
+            found.find(scores, vocab);
+            const int64_t i = reaching(looked, mass, [&](int64_t k) { return logprobs[found[k].place]; });
+            // Found within these, or there are no more: then the last one.
+            if (i < looked || looked == vocab) return found[i > 0 ? i - 1 : 0].value;
+        }
+    }
+
+    // How many of `count` log-probabilities, taken in order, reach a mass.
+    template <class Fn>
+    static DECODERY_INLINE int64_t reaching(int64_t count, float mass, Fn logprob) {
+        int64_t i = 0;
+        const double wanted = static_cast<double>(mass);
+        for (double sum = 0; i < count && !(sum >= wanted); i++) sum += static_cast<double>(std::exp(logprob(i)));
+        return i;
     }
 
     static void draw(const DrawArgs& a, Shared&, int chunk, int chunks, Worker&) {
         rows(a.rows, chunk, chunks, [&](int64_t m) {
-            const float* x = a.x + m * a.ldx;
-            const F never = S::set1(kNever);
-            const Noise<S> noise(a.keys[2 * m], a.keys[2 * m + 1]);
-            float best = kNever;
-            int64_t place = -1;
-            columns(a.vocab, [&](int64_t k, int64_t left) {
-                const F logit = load(x + k, left, never);
-                const uint32_t possible = S::above(logit, never);
-                if (!possible) return;
-                const auto tokens = S::add_int(S::set1_int(static_cast<int32_t>(k)), S::iota());
-                const F sum = S::add(logit, noise.of(tokens));
-                uint32_t better = S::above(sum, S::set1(best)) & possible;
-                if (!better) return;
-                alignas(64) float sums[16];
-                S::store(sums, sum);
-                for (; better; better &= better - 1) {
-                    const int lane = __builtin_ctz(better);
-                    if (std::isnan(best) || sums[lane] <= best) continue;
-                    best = sums[lane];
-                    place = k + lane;
-                }
-            });
-            a.places[m] = std::isnan(best) ? -1 : place;
+            a.places[m] = drawn(a.x + m * a.ldx, a.vocab, Noise<S>(a.keys[2 * m], a.keys[2 * m + 1]));
         });
+    }
+
+    static int64_t drawn(const float* x, int64_t vocab, const Noise<S>& noise) {
+        const F never = S::set1(kNever);
+        float best = kNever;
+        int64_t place = -1;
+        columns(vocab, [&](int64_t k, int64_t left) {
+            const F logit = load(x + k, left, never);
+            const uint32_t possible = S::above(logit, never);
+            if (!possible) return;
+            const auto tokens = S::add_int(S::set1_int(static_cast<int32_t>(k)), S::iota());
+            const F sum = S::add(logit, noise.of(tokens));
+            uint32_t better = S::above(sum, S::set1(best)) & possible;
+            if (!better) return;
+            alignas(64) float sums[16];
+            S::store(sums, sum);
+            for (; better; better &= better - 1) {
+                const int lane = __builtin_ctz(better);
+                if (std::isnan(best) || sums[lane] <= best) continue;
+                best = sums[lane];
+                place = k + lane;
+            }
+        });
+        return std::isnan(best) ? -1 : place;
     }
 
     static void noise(const NoiseArgs& a, Shared&, int chunk, int chunks, Worker&) {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from decodery.kernels import vocabulary_reference as reference
+from decodery.kernels.vocabulary import Way
 from tests.kernels.cases import ROWS, Case
 from tests.kernels.rows import rows
 
@@ -22,6 +25,7 @@ def vocabulary_cases() -> Iterator[Case]:
         yield from selections(vocab)
         yield from sums(vocab)
         yield from changes(vocab)
+        yield choice(vocab)
     yield noise()
 
 
@@ -107,6 +111,65 @@ def changes(vocab: int) -> Iterator[Case]:
 def _lists(seen: Tensor) -> list[Any]:
     """The tokens of each row; where they are even in the first place, none."""
     return [np.array(each if each[0] % 2 else [], dtype=np.int64) for each in seen.tolist()]
+
+
+def choice(vocab: int) -> Case:
+    """Tokens by ways of all kinds, against the kernels that they take the place of, one after the other."""
+    logits = rows(vocab, torch.float32, ROWS)
+    seen = torch.randint(0, vocab + 2, (ROWS, SEEN), generator=torch.Generator().manual_seed(1))
+
+    def ways(numbers: list[int], seen: Tensor) -> list[Way]:
+        tokens = [array("q", each) for each in seen.tolist()]
+        return [_way(number, own, vocab) for number, own in zip(numbers, tokens, strict=True)]
+
+    def run(kernels: Any, x: Tensor, seen: Tensor, numbers: Tensor) -> Tensor:
+        before = x.clone()
+        found = kernels.choose(x, ways(numbers.tolist(), seen))
+        assert torch.equal(x.view(torch.int32), before.view(torch.int32)), "the logits are not as before"
+        return torch.tensor(found)
+
+    def formula(x: Tensor, seen: Tensor, numbers: Tensor) -> Tensor:
+        each = zip(x.float(), ways(numbers.tolist(), seen), strict=True)
+        return torch.tensor([_stage_by_stage(row[None], way) for row, way in each])
+
+    return Case(f"choose {vocab}", run, formula, (logits, seen, torch.arange(ROWS)), 3)
+
+
+def _way(number: int, tokens: array[int], vocab: int) -> Way:
+    top_k = (0, 3, 70)[number % 3]
+    return Way(
+        tokens=tokens,
+        seen=number % 4,
+        generated=SEEN - number % 5,
+        repetition=1.5,
+        presence=0.5,
+        frequency=0.25,
+        temperature=(0.7, 1.0, 0.0, 2.0)[number % 4],
+        top_p=(1.0, 0.6)[number % 2],
+        min_p=(-math.inf, -2.0)[number // 2 % 2],
+        top_k=top_k,
+        width=top_k + 9 if 0 < top_k + 9 <= vocab and top_k else 0,
+        key=(number, -number),
+    )
+
+
+def _stage_by_stage(x: Tensor, way: Way) -> int:
+    x = x.clone()
+    seen = np.array(way.tokens[way.seen :], dtype=np.int64)
+    generated = np.array(way.tokens[way.generated :], dtype=np.int64)
+    reference.penalise_repetition(x, [seen[seen < x.shape[1]]], [way.repetition])
+    often = generated[generated < x.shape[1]]
+    reference.penalise_frequency(x, [often], [way.presence], [way.frequency])
+    if way.temperature == 0:
+        return int(reference.largest(x)[0])
+    reference.divide(x, [way.temperature])
+    if way.top_k:
+        reference.cut_below(x, reference.leaders(x, min(way.top_k, x.shape[1]))[0][:, -1:])
+    if way.top_p < 1:
+        border = reference.nucleus_border(x, reference.log_softmax(x), torch.tensor([way.top_p]))
+        reference.cut_below(x, border)
+    reference.cut_below(x, x.amax(-1, keepdim=True) + way.min_p)
+    return int(reference.draw(x, [way.key])[0])
 
 
 def noise() -> Case:

@@ -15,6 +15,7 @@ from decodery.decoding.dry import dry
 from decodery.decoding.grammar import ANYTHING, apply_grammar
 from decodery.decoding.mirostat import mirostat
 from decodery.decoding.order import DEFAULT_ORDER
+from decodery.decoding.params import GenerationParams
 from decodery.decoding.rows import Row
 from decodery.decoding.shortlist import Shortlist, shortlists
 from decodery.decoding.watermark import watermark
@@ -27,15 +28,15 @@ class Processor:
     """One stage: `apply` changes, in place, the logits of the rows that `wants` it now.
 
     With `by_value` it sees in the logits their values only, so that it may be given a row's possible tokens
-    alone. With `bans` it may rule out a token whatever its logit. Rows of the same parameters may differ in
-    wanting it if it `varies`.
+    alone. With `bans` it may rule out a token whatever its logit. `may` says whether any row of these
+    parameters wants it, where they may differ in that.
     """
 
     wants: Callable[[Row], bool]
     apply: Callable[[Tensor, Sequence[Row]], None]
     by_value: bool = False
     bans: bool = False
-    varies: bool = False
+    may: Callable[[GenerationParams], bool] | None = None
 
 
 def _truncation(
@@ -57,7 +58,9 @@ def _custom(logits: Tensor, rows: Sequence[Row]) -> None:
 
 PROCESSORS: dict[str, Processor] = {
     "grammar": Processor(
-        lambda r: r.grammar is not None and r.grammar is not ANYTHING, apply_grammar, varies=True
+        lambda r: r.grammar is not None and r.grammar is not ANYTHING,
+        apply_grammar,
+        may=lambda p: p.grammar is not None,
     ),
     "sequence_bias": Processor(lambda r: bool(r.params.sequence_bias), processors.sequence_bias, bans=True),
     "encoder_repetition_penalty": Processor(
@@ -69,7 +72,7 @@ PROCESSORS: dict[str, Processor] = {
     "presence_and_frequency_penalty": Processor(
         lambda r: bool(r.params.presence_penalty or r.params.frequency_penalty) and r.generated > 0,
         processors.presence_and_frequency_penalty,
-        varies=True,
+        may=lambda p: bool(p.presence_penalty or p.frequency_penalty),
     ),
     "dry": Processor(lambda r: r.params.dry_multiplier > 0, dry),
     "no_repeat_ngram": Processor(
@@ -83,19 +86,19 @@ PROCESSORS: dict[str, Processor] = {
         lambda r: r.generated < r.params.min_tokens or len(r.tokens) < r.params.min_length,
         banning.end_tokens,
         bans=True,
-        varies=True,
+        may=lambda p: p.min_tokens > 0 or p.min_length > 0,
     ),
     "forced_bos": Processor(
         lambda r: r.params.forced_bos_token_id is not None and r.generated == 0,
         banning.forced_bos,
         bans=True,
-        varies=True,
+        may=lambda p: p.forced_bos_token_id is not None,
     ),
     "forced_eos": Processor(
         lambda r: r.params.forced_eos_token_id is not None and len(r.tokens) == r.limit - 1,
         banning.forced_eos,
         bans=True,
-        varies=True,
+        may=lambda p: p.forced_eos_token_id is not None,
     ),
     "exponential_decay": Processor(
         lambda r: (
@@ -103,7 +106,7 @@ PROCESSORS: dict[str, Processor] = {
             and r.generated > r.params.exponential_decay_length_penalty[0]
         ),
         processors.exponential_decay,
-        varies=True,
+        may=lambda p: p.exponential_decay_length_penalty is not None,
     ),
     "suppress_tokens": Processor(
         lambda r: bool(r.params.suppress_tokens), banning.suppress_tokens, bans=True
@@ -115,7 +118,7 @@ PROCESSORS: dict[str, Processor] = {
         ),
         banning.begin_suppress_tokens,
         bans=True,
-        varies=True,
+        may=lambda p: bool(p.begin_suppress_tokens),
     ),
     "allowed_token_ids": Processor(
         lambda r: bool(r.params.allowed_token_ids), banning.allowed_token_ids, bans=True
@@ -168,18 +171,45 @@ def rules_out(logits: Tensor, row: Row, token: int) -> bool:
     return bool(own[0, token] == -torch.inf)
 
 
+def plans_of(rows: Sequence[Row]) -> list[list[str]]:
+    """The stages that each row goes through now, in its order."""
+    asked: dict[int, list[str]] = {}
+    return [_plan(row, asked) for row in rows]
+
+
+def _plan(row: Row, asked: dict[int, list[str]]) -> list[str]:
+    """`asked` keeps, by the parameters' identity, the stages that rows with them may go through."""
+    names = asked.get(id(row.params))
+    if names is None:
+        names = asked[id(row.params)] = _possible(row)
+    return [name for name in names if PROCESSORS[name].may is None or PROCESSORS[name].wants(row)]
+
+
+def _possible(row: Row) -> list[str]:
+    names = []
+    for name in row.params.processor_order or DEFAULT_ORDER:
+        stage = PROCESSORS.get(name)
+        if stage is not None and (stage.wants(row) if stage.may is None else stage.may(row.params)):
+            names.append(name)
+    return names
+
+
 def process(
-    logits: Tensor, rows: Sequence[Row], record: Record | None = None, *, in_place: bool = False
+    logits: Tensor,
+    rows: Sequence[Row],
+    record: Record | None = None,
+    *,
+    in_place: bool = False,
+    plans: Sequence[list[str]] | None = None,
 ) -> Tensor:
     """The rows' logits after all that their parameters ask for.
 
     `logits` is float32 `[rows, vocab]` and is left as it is, unless the result may take its place; without
-    any processor it is also the result.
+    any processor it is also the result. `plans` are `plans_of(rows)` where they are known.
     A row's result does not depend on the others. After each stage `record` is shown its name, the rows that
     it was applied to and all logits as they are then.
     """
-    asked: dict[int, list[str]] = {}
-    plans = [_plan(row, asked) for row in rows]
+    plans = plans_of(rows) if plans is None else plans
     if not any(plans):
         return logits
     result = logits if in_place else copied(logits, range(len(logits)))
@@ -189,20 +219,6 @@ def process(
     for order, places in members.items():
         _in_order(order or DEFAULT_ORDER, result, {i: plans[i] for i in places}, rows, record)
     return result
-
-
-def _plan(row: Row, asked: dict[int, list[str]]) -> list[str]:
-    """The stages that the row goes through, in its order.
-
-    `asked` keeps, by the parameters' identity, the stages that rows with them may go through.
-    """
-    names = asked.get(id(row.params))
-    if names is None:
-        order = row.params.processor_order or DEFAULT_ORDER
-        known = [name for name in order if name in PROCESSORS]
-        names = [name for name in known if PROCESSORS[name].varies or PROCESSORS[name].wants(row)]
-        asked[id(row.params)] = names
-    return [name for name in names if not PROCESSORS[name].varies or PROCESSORS[name].wants(row)]
 
 
 def _in_order(

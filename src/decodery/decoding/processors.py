@@ -65,13 +65,19 @@ def encoder_repetition_penalty(logits: Tensor, rows: Sequence[Row]) -> None:
 def repetition_penalty(logits: Tensor, rows: Sequence[Row]) -> None:
     """Make every token seen less likely: divide its logit, or multiply a negative one (CTRL, Keskar et al.
     2019, section 4.1)."""
-    seen = [_seen(row) for row in rows]
+    seen = [tokens_of(row)[seen_from(row) :] for row in rows]
     penalise_repetition(logits, seen, [row.params.repetition_penalty for row in rows])
 
 
-def _seen(row: Row) -> NDArray[np.int64]:
+def seen_from(row: Row) -> int:
+    """From which place on the row's tokens are penalised for repetition."""
     first = 0 if row.params.penalize_prompt else row.prompt_length
-    return tokens_of(row)[max(first, _range_start(row)) :]
+    return max(first, _range_start(row))
+
+
+def generated_from(row: Row) -> int:
+    """From which place on the row's tokens count for presence and frequency penalty."""
+    return max(row.prompt_length, _range_start(row))
 
 
 def _range_start(row: Row) -> int:
@@ -83,7 +89,7 @@ def presence_and_frequency_penalty(logits: Tensor, rows: Sequence[Row]) -> None:
     penalty (as the OpenAI API defines them)."""
     penalise_frequency(
         logits,
-        [tokens_of(row)[max(row.prompt_length, _range_start(row)) :] for row in rows],
+        [tokens_of(row)[generated_from(row) :] for row in rows],
         [row.params.presence_penalty for row in rows],
         [row.params.frequency_penalty for row in rows],
     )

@@ -14,7 +14,7 @@ from decodery.decoding.guidance import guided
 from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.mirostat import updated_mu
 from decodery.decoding.params import GenerationParams
-from decodery.decoding.pipeline import may_ban, process, rules_out, why_impossible
+from decodery.decoding.pipeline import may_ban, plans_of, process, rules_out, why_impossible
 from decodery.decoding.rows import (
     Extension,
     FinishReason,
@@ -37,6 +37,7 @@ from decodery.decoding.speculative import (
     rejecting,
 )
 from decodery.decoding.stopping import finish_of
+from decodery.decoding.straight import straight
 from decodery.decoding.trace import Considered, Recorder
 from decodery.kernels.vocabulary import copied
 
@@ -164,9 +165,15 @@ class SamplingMethod:
         index = {key: place for place, key in enumerate(shared)}
         rows = [walks[k].row for k in shared.values()]
         raw = self.logits(scores, [walks[k].position for k in shared.values()], rows)
+        plans = plans_of(rows)
+        if len(walks) == len(rows) and all(_plain(walk) for walk in walks):
+            tokens = straight(raw, rows, plans)
+            if tokens is not None:
+                return _taken(walks, tokens, raw)
         recorder = Recorder(raw, rows) if any(row.explain for row in rows) else None
         # The scores' own logits are raw only where all rows choose; of some rows they are a copy.
-        processed = process(raw, rows, recorder, in_place=not any(_read_again(row) for row in rows))
+        keep = any(_read_again(row) for row in rows)
+        processed = process(raw, rows, recorder, in_place=not keep, plans=plans)
         places = [index[_head(k, w)] for k, w in enumerate(walks)]
         own = processed if places == list(range(len(rows))) else copied(processed, places)
         tokens = _chosen(walks, own)
@@ -186,6 +193,29 @@ class SamplingMethod:
                 walk.row = replace(walk.row, mu=updated_mu(walk.row, own[k], token))
             walk.token = token
         return failures
+
+
+def _plain(walk: _Walk) -> bool:
+    """Whether nothing is asked of the walk's choice but the token."""
+    row = walk.row
+    return (
+        walk.token is None
+        and not row.explain
+        and not row.params.mirostat_mode
+        and (walk.draft is None or not rejecting(row))
+    )
+
+
+def _taken(walks: Sequence[_Walk], tokens: Sequence[int], raw: Tensor) -> list[tuple[int, str]]:
+    """Give plain walks their tokens, and say for which there is none."""
+    failures = []
+    for k, (walk, token) in enumerate(zip(walks, tokens, strict=True)):
+        if token >= 0:
+            walk.token = token
+        else:
+            walk.done = True
+            failures.append((walk.parent, why_impossible(raw[k], walk.row)))
+    return failures
 
 
 def _read_again(row: Row) -> bool:

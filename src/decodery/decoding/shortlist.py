@@ -33,6 +33,13 @@ class Shortlist:
             keep_only(logits[place : place + 1], values[None], tokens[None])
 
 
+def width_of(top_k: int, vocab: int) -> int:
+    """How many tokens a shortlist for this top-k holds, more than k of them; 0: there is none."""
+    # Room for one more than k shows that no token outside ties with the last one.
+    width = top_k // _STEP * _STEP + _STEP
+    return width if top_k > 0 and width <= min(_LARGEST, vocab) else 0
+
+
 def shortlists(logits: Tensor, rows: Sequence[Row], places: Sequence[int]) -> list[Shortlist]:
     """Shortlists of those rows, among these places, whose top-k is small and ties with few tokens.
 
@@ -40,9 +47,8 @@ def shortlists(logits: Tensor, rows: Sequence[Row], places: Sequence[int]) -> li
     """
     widths: dict[int, list[int]] = {}
     for i in places:
-        # Room for one more than k shows that no token outside ties with the last one.
-        width = rows[i].params.top_k // _STEP * _STEP + _STEP
-        if width <= min(_LARGEST, logits.shape[-1]):
+        width = width_of(rows[i].params.top_k, logits.shape[-1])
+        if width:
             widths.setdefault(width, []).append(i)
     return [s for width, members in widths.items() if (s := _shortlist(logits, rows, members, width))]
 

@@ -40,8 +40,8 @@ def top_p(logits: Tensor, rows: Sequence[Row]) -> None:
 
 def min_p(logits: Tensor, rows: Sequence[Row]) -> None:
     """Keep tokens whose probability is at least p times that of the likeliest (Nguyen et al. 2024)."""
-    fraction = _column(logits, [row.params.min_p for row in rows])
-    cut_below(logits, maxima(logits) + fraction.log())
+    below = _column(logits, [math.log(row.params.min_p) for row in rows])
+    cut_below(logits, maxima(logits) + below)
 
 
 def top_a(logits: Tensor, rows: Sequence[Row]) -> None:

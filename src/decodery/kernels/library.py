@@ -15,7 +15,7 @@ from pathlib import Path
 
 from decodery.errors import ParameterError
 
-VERSION = 4
+VERSION = 5
 WORDS = 24
 PATH = Path(__file__).with_name("_native.so")
 SETS = ("portable", "avx2", "avx512")
@@ -49,6 +49,7 @@ class Kernel(IntEnum):
     REPETITION = 22
     FREQUENCY = 23
     LAYER_NORM = 24
+    CHOOSE = 25
 
 
 def call_layout(words: str) -> struct.Struct:

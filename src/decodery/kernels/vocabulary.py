@@ -6,8 +6,10 @@ kernels run where they are built, and otherwise torch.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +23,43 @@ from decodery.kernels.library import available
 def _for(tensor: Tensor) -> ModuleType:
     native = tensor.device.type == "cpu" and available()
     return vocabulary_native if native else vocabulary_reference
+
+
+class Way(NamedTuple):
+    """What leads from a row's logits to its token.
+
+    The repetition penalty is on the row's tokens from the place `seen` on, presence and frequency penalty on
+    those from `generated` on. Temperature 0 is for the likeliest token, and what follows means nothing then.
+    `top_k` 0 and `top_p` 1 cut nothing, nor does `min_p`, the logarithm of the share, at -inf. `width` of the
+    likeliest tokens are looked at first, more than top-k; 0: all. `key` keys the noise.
+    """
+
+    tokens: array[int]
+    seen: int
+    generated: int
+    repetition: float
+    presence: float
+    frequency: float
+    temperature: float
+    top_p: float
+    min_p: float
+    top_k: int
+    width: int
+    key: tuple[int, int]
+
+
+def compiled(logits: Tensor) -> bool:
+    """Whether the compiled kernels work on these logits, and `choose` with them."""
+    return _for(logits) is vocabulary_native
+
+
+def choose(logits: Tensor, ways: Sequence[Way]) -> list[int]:
+    """The token that each row's way leads to, -1 where none is possible: in one call what else takes a kernel
+    for each stage, with the same tokens.
+
+    There is no torch form: `compiled` must hold. The logits are as before afterwards.
+    """
+    return vocabulary_native.choose(logits, ways)
 
 
 def gumbel_noise(keys: Tensor, tokens: Tensor) -> Tensor:

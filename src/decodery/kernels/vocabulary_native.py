@@ -5,8 +5,10 @@ All rows of a call have the same bits for any number of rows or threads and any 
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from decodery.kernels.library import Kernel, call_layout, library
 
 # By the number of words after the kernel's.
 _FOUR, _FIVE, _SIX, _SEVEN, _EIGHT = (call_layout("q" * count) for count in range(4, 9))
+_WAY = struct.Struct("=qqqqddddddqqii")
 _Whole = NDArray[np.int64]
 
 
@@ -44,6 +47,22 @@ def gumbel_noise(keys: Tensor, tokens: Tensor) -> Tensor:
     words = keys.data_ptr(), tokens.data_ptr(), len(tokens), out.data_ptr()
     library().decodery_run(_FOUR.pack(Kernel.NOISE, *words), 1)
     return out
+
+
+def choose(logits: Tensor, ways: Sequence[Any]) -> list[int]:
+    places = array("q", bytes(8 * len(ways)))
+    each = array("q", b"".join([_way(*way) for way in ways]))
+    words = each.buffer_info()[0], places.buffer_info()[0]
+    library().decodery_run(_SIX.pack(Kernel.CHOOSE, *_rows(logits), *words), 1)
+    return places.tolist()
+
+
+def _way(tokens: array[int], seen: int, generated: int, *numbers: Any) -> bytes:
+    address, count = tokens.buffer_info()
+    *plain, key = numbers
+    return _WAY.pack(
+        address + 8 * seen, count - seen, address + 8 * generated, count - generated, *plain, *key
+    )
 
 
 def draw(logits: Tensor, keys: Sequence[tuple[int, int]]) -> list[int]:

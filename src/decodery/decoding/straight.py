@@ -1,0 +1,58 @@
+"""Straight from a row's logits to its token: the stages that most requests ask for, in one kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from decodery.decoding.choosing import draw_key_of
+from decodery.decoding.processors import generated_from, seen_from
+from decodery.decoding.rows import Row
+from decodery.decoding.shortlist import width_of
+from decodery.kernels.vocabulary import Way, choose, compiled
+
+_STAGES = frozenset(
+    ("repetition_penalty", "presence_and_frequency_penalty", "temperature", "top_k", "top_p", "min_p")
+)
+_NO_KEY = (0, 0)
+
+
+def straight(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> list[int] | None:
+    """The next token of each row, -1 where none is possible, or None where a row goes through other stages
+    or none goes through any.
+
+    `raw` is float32 `[rows, vocab]`, the logits before any stage, and `plans` are `plans_of(rows)`. The
+    tokens are those that `process` and `choose` give.
+    """
+    if not any(plans) or not compiled(raw):
+        return None
+    if not all(_fits(row, plan) for row, plan in zip(rows, plans, strict=True)):
+        return None
+    vocab = raw.shape[-1]
+    return choose(raw, [_way(row, vocab) for row in rows])
+
+
+def _fits(row: Row, plan: list[str]) -> bool:
+    params = row.params
+    return _STAGES.issuperset(plan) and params.processor_order is None and params.dynatemp_range == 0
+
+
+def _way(row: Row, vocab: int) -> Way:
+    params, known = row.params, len(row.tokens)
+    greedy = params.greedy
+    return Way(
+        row.tokens,
+        known if params.repetition_penalty == 1 else seen_from(row),
+        known if params.presence_penalty == 0 == params.frequency_penalty else generated_from(row),
+        params.repetition_penalty,
+        params.presence_penalty,
+        params.frequency_penalty,
+        params.temperature,
+        params.top_p,
+        math.log(params.min_p) if params.min_p > 0 else -math.inf,
+        params.top_k,
+        0 if greedy else width_of(params.top_k, vocab),
+        _NO_KEY if greedy else draw_key_of(row),
+    )
