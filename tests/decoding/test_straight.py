@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decodery.decoding.choosing import choose
+from decodery.decoding.grammars import Choice, Grammar, JsonObject, Regex
 from decodery.decoding.order import DEFAULT_ORDER
 from decodery.decoding.pipeline import plans_of, process
-from decodery.decoding.rows import Row
+from decodery.decoding.rows import GrammarState, Row
 from decodery.decoding.straight import straight
+from tests.decoding.grammar_walks import END, GRAMMARS, SIZE
 from tests.decoding.rows import make_row
 from tests.kernels.native import built
 
@@ -53,6 +56,27 @@ def test_straight_gives_the_tokens_of_stage_after_stage(some: list[Row], seed: i
         assert found == choose(process(raw, some), some)
     else:
         assert not any(plans_of(some))
+
+
+@pytest.mark.parametrize("cut", [{}, {"top_k": 3, "top_p": 0.9}, {"temperature": 0.0}])
+@pytest.mark.parametrize("grammar", [JsonObject(), Regex("(ab|a)*c?"), Choice(("red", "reader"))])
+def test_a_choice_that_the_grammar_bans_is_made_again(grammar: Grammar, cut: dict[str, Any]) -> None:
+    params = {"temperature": 1.3, "repetition_penalty": 1.1, **cut}
+    state: GrammarState = GRAMMARS.compile(grammar)
+    source = torch.Generator().manual_seed(0)
+    tokens: list[int] = []
+    again = 0
+    for seed in range(40):
+        row = replace(make_row([1], tokens, end_ids=[END], seed=seed, **params), grammar=state)
+        raw = torch.randn(1, SIZE, generator=source) * 5
+        expected = choose(process(raw, [row]), [row])
+        assert straight(raw, [row], plans_of([row])) == expected
+        again += choose(process(raw, [replace(row, grammar=None)]), [row]) != expected
+        if expected[0] < 0 or expected[0] == END:
+            break
+        tokens += expected
+        state = state.after(expected[0])
+    assert again
 
 
 @pytest.mark.parametrize(

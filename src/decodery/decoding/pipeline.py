@@ -60,7 +60,7 @@ PROCESSORS: dict[str, Processor] = {
     "grammar": Processor(
         lambda r: r.grammar is not None and r.grammar is not ANYTHING,
         apply_grammar,
-        may=lambda p: p.grammar is not None,
+        may=lambda _: True,
     ),
     "sequence_bias": Processor(lambda r: bool(r.params.sequence_bias), processors.sequence_bias, bans=True),
     "encoder_repetition_penalty": Processor(

@@ -8,13 +8,22 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from decodery.decoding.choosing import draw_key_of
+from decodery.decoding.grammar import apply_grammar, permits
 from decodery.decoding.processors import generated_from, seen_from
 from decodery.decoding.rows import Row
 from decodery.decoding.shortlist import width_of
-from decodery.kernels.vocabulary import Way, choose, compiled
+from decodery.kernels.vocabulary import Way, choose, compiled, copied
 
 _STAGES = frozenset(
-    ("repetition_penalty", "presence_and_frequency_penalty", "temperature", "top_k", "top_p", "min_p")
+    (
+        "grammar",
+        "repetition_penalty",
+        "presence_and_frequency_penalty",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+    )
 )
 _NO_KEY = (0, 0)
 
@@ -31,7 +40,25 @@ def straight(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> li
     if not all(_fits(row, plan) for row, plan in zip(rows, plans, strict=True)):
         return None
     vocab = raw.shape[-1]
-    return choose(raw, [_way(row, vocab) for row in rows])
+    ways = [_way(row, vocab) for row in rows]
+    tokens = choose(raw, ways)
+    banned = [i for i, plan in enumerate(plans) if "grammar" in plan and not _stands(rows[i], tokens[i])]
+    if banned:
+        allowed = copied(raw, banned)
+        apply_grammar(allowed, [rows[i] for i in banned])
+        for i, token in zip(banned, choose(allowed, [ways[i] for i in banned]), strict=True):
+            tokens[i] = token
+    return tokens
+
+
+def _stands(row: Row, token: int) -> bool:
+    """Whether a choice from all tokens is also the one from those that the row's grammar allows.
+
+    It is if it is allowed, and what was likelier was not cut to reach it.
+    """
+    params = row.params
+    cuts = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
+    return (params.greedy or not cuts) and token >= 0 and permits(row, token)
 
 
 def _fits(row: Row, plan: list[str]) -> bool:
