@@ -21,7 +21,7 @@ from decodery.kernels.bias import RelativeBias
 from decodery.kernels.library import Kernel, call_layout, library
 from decodery.kernels.packed import Arena, Codes, PackedWeight, Stacked, stack
 from decodery.kernels.quantise import quantise
-from decodery.kernels.tape import Tape
+from decodery.kernels.tape import Rooms, Tape
 
 Result = TypeVar("Result")
 
@@ -62,6 +62,7 @@ class Native:
         self._library = library()
         self._tape: Tape | None = None
         self._arena = Arena()
+        self._rooms = Rooms(spare=2)
 
     def row_multiple(self, dtype: torch.dtype) -> int:
         """1: no padding is needed."""
@@ -90,7 +91,8 @@ class Native:
         self._library.decodery_run(call, 1)
 
     def _empty(self, *shape: int) -> Tensor:
-        return torch.empty(shape) if self._tape is None else self._tape.empty(shape)
+        rooms = self._rooms if self._tape is None else self._tape.rooms
+        return rooms.empty(shape)
 
     def _copied(self, x: Tensor) -> Tensor:
         """x in one piece as float32, which no replay would copy again."""
