@@ -2,19 +2,25 @@
 
 The products are those of all layers of one step, one after the other, so that weights come from memory as in
 a step. Beside milliseconds stand bytes and multiply-adds a second, as shares of what the machine can do
-(`--bandwidth`, `--peak`; these must be known).
+(`--bandwidth`, `--peak`; these must be known). Last come whole steps of the engine, and what share of
+them is Python's and torch's, outside the kernels.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
 from time import perf_counter
-from typing import cast
+from typing import Any, cast
 
 import torch
 
-from decodery import LLM
+from bench.contenders.decodery import SAMPLING
+from bench.workloads import prompts
+from decodery import LLM, GenerationParams
+from decodery.kernels.library import library
 from decodery.kernels.native import Native
 from decodery.kernels.packed import PackedWeight
 from decodery.models.layers.attention import PagedAttend
@@ -95,6 +101,41 @@ def step(model: Llama, streams: int, length: int) -> Callable[[], object]:
     return run if length > 1 else replayed(kernels, run)
 
 
+@contextmanager
+def kernels_timed() -> Iterator[list[float]]:
+    """The seconds of every call of kernels meanwhile."""
+    kernels: Any = library()
+    times: list[float] = []
+    run: Callable[[bytes, int], None] = kernels.decodery_run
+
+    def timed(program: bytes, count: int) -> None:
+        start = perf_counter()
+        run(program, count)
+        times.append(perf_counter() - start)
+
+    kernels.decodery_run = timed
+    try:
+        yield times
+    finally:
+        kernels.decodery_run = run
+
+
+def step_shares(llm: LLM, streams: int, params: GenerationParams) -> tuple[float, float]:
+    """The median of the engine's steps in ms, and the share of it that is spent outside kernels."""
+    steps: list[tuple[float, float]] = []
+    requests = [llm.engine.add(prompt, params) for prompt in prompts(streams, 16, 0)]
+    with kernels_timed() as times:
+        while llm.engine.has_work():
+            times.clear()
+            start = perf_counter()
+            llm.engine.step()
+            steps.append((perf_counter() - start, sum(times)))
+    assert requests
+    # The first steps read the prompts and record the calls.
+    whole, inside = zip(*steps[8:], strict=True)
+    return median(whole) * 1000, median(1 - i / w for w, i in zip(whole, inside, strict=True))
+
+
 @torch.inference_mode()
 def main() -> None:
     """Print all figures."""
@@ -103,7 +144,8 @@ def main() -> None:
     parser.add_argument("--bandwidth", type=float, default=43, help="GB/s that all threads read together")
     parser.add_argument("--peak", type=float, default=940, help="multiply-adds of bytes, in 10^9/s")
     arguments = parser.parse_args()
-    model = cast(Llama, LLM(resolve(None), backend="native").model)
+    llm = LLM(resolve(None), backend="native")
+    model = cast(Llama, llm.model)
     print(f"{'products':10}{'rows':>5}{'ms':>10}{'of bandwidth':>14}{'of peak':>10}")
     for rows in arguments.rows:
         for name, matrices in weights(model).items():
@@ -117,6 +159,12 @@ def main() -> None:
         prompt = rows > 32
         taken = best(step(model, 1 if prompt else rows, rows if prompt else 1))
         print(f"{'a prompt' if prompt else 'streams':10}{rows:5}{taken:10.3f}")
+    print(f"{'engine':10}{'rows':>5}{'ms':>10}{'outside kernels':>17}")
+    for name, settings in (("greedy", {"temperature": 0}), ("sampling", SAMPLING)):
+        params = GenerationParams(max_tokens=200, ignore_eos=True, **settings)
+        for rows in (1, 8):
+            taken, share = step_shares(llm, rows, params)
+            print(f"{name:10}{rows:5}{taken:10.3f}{share:17.1%}")
 
 
 if __name__ == "__main__":

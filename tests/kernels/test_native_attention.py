@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
 from decodery.kernels.native import Native
+from decodery.kernels.rooms import Rooms
 from tests.kernels.native import SETTINGS, built, running
 from tests.kernels.paged import Shape, as_kept, empty_cache, plain_attention, random_sequence, run_step
 from tests.kernels.rows import rows
@@ -119,6 +120,26 @@ def test_a_replay_does_the_same_again_with_other_content() -> None:
     x.copy_(rows(64, torch.float32, 3, seed=9))
     replay()
     assert torch.equal(first, run())
+
+
+def test_what_shares_rooms_may_be_replayed_in_turn() -> None:
+    kernels, shared = Native(), Rooms()
+    weight, scale = kernels.pack(rows(64, torch.float32, 64, seed=1)), torch.rand(64)
+
+    def step(count: int) -> tuple[Callable[[], Tensor], Callable[[], None] | None, Tensor]:
+        x = rows(64, torch.float32, count)
+
+        def run() -> Tensor:
+            return kernels.linear(kernels.rms_norm(x, scale, 1e-5), weight, residual=x)
+
+        result, replay = kernels.capture(run, shared)
+        return run, replay, result
+
+    steps = [step(count) for count in (3, 5, 4, 19)]
+    for run, replay, result in (*steps, *steps[::-1]):
+        assert replay is not None
+        replay()
+        assert torch.equal(result, run())
 
 
 def test_what_a_replay_would_miss_is_not_captured() -> None:

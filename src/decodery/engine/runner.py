@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from decodery.engine.batch import Batch
+from decodery.kernels.rooms import Rooms
 from decodery.models.layers.attention import PagedAttend
 from decodery.models.registry import CausalModel
 
 # Positions whose logits stand in memory at a time when a whole prompt is scored.
 SCORED_AT_ONCE = 64
 # Steps of so few tokens are captured, in so many sizes: between larger kernels Python's time is small.
-CAPTURED_TOKENS = 16
-CAPTURED_STEPS = 32
+CAPTURED_TOKENS = 64
+CAPTURED_STEPS = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Runner:
     def __init__(self, model: CausalModel, pages: int, kv_dtype: torch.dtype | None = None) -> None:
         self.model = model
         self._multiple = model.kernels.row_multiple(model.dtype)
+        self._rooms = Rooms()
         self._steps: dict[tuple[int, tuple[int, ...]], _Step] = {}
         kept = kv_dtype or model.kernels.cache_dtype(model.dtype)
         self._cache = model.kv_shape.allocate(pages, kept, model.device)
@@ -84,8 +86,9 @@ class Runner:
         padding = [0] * (-len(tokens) % self._multiple)
         tokens, positions = tokens + padding, positions + padding
         shape = len(tokens), tuple(sorted(layers))
-        known = self._steps.get(shape)
+        known = self._steps.pop(shape, None)
         if known is not None:
+            self._steps[shape] = known  # Now it is the last to go.
             return known.again(tokens, positions, plan)
         step = _Step(
             torch.tensor(tokens, device=model.device), torch.tensor(positions, device=model.device), plan
@@ -99,7 +102,7 @@ class Runner:
 
         if len(tokens) > CAPTURED_TOKENS:
             return run()
-        step.states, step.replay = model.kernels.capture(run)
+        step.states, step.replay = model.kernels.capture(run, self._rooms)
         if step.replay is None:
             return step.states
         if len(self._steps) == CAPTURED_STEPS:

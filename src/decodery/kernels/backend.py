@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from decodery.kernels.bias import RelativeBias
+from decodery.kernels.rooms import Rooms
 
 Result = TypeVar("Result")
 Activation: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu"]
@@ -40,10 +41,13 @@ class Kernels(Protocol):
     def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """The dtype that keys and values are kept in for activations of `dtype`, if none is asked for."""
 
-    def capture(self, run: Callable[[], Result]) -> tuple[Result, Callable[[], None] | None]:
+    def capture(
+        self, run: Callable[[], Result], rooms: Rooms | None = None
+    ) -> tuple[Result, Callable[[], None] | None]:
         """Run, and return what does the same again on the same tensors, to the same results, if anything can.
 
-        The tensors and the plan that `run` reads from outside must stay; their content may change.
+        The tensors and the plan that `run` reads from outside must stay; their content may change. What is
+        captured with the same `rooms` shares their memory: results stand until another of these runs.
         """
 
     def linear(

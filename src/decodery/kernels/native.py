@@ -21,7 +21,8 @@ from decodery.kernels.bias import RelativeBias
 from decodery.kernels.library import Kernel, call_layout, library
 from decodery.kernels.packed import Arena, Codes, PackedWeight, Stacked, stack
 from decodery.kernels.quantise import quantise
-from decodery.kernels.tape import Rooms, Tape
+from decodery.kernels.rooms import Rooms
+from decodery.kernels.tape import Tape
 
 Result = TypeVar("Result")
 
@@ -62,7 +63,7 @@ class Native:
         self._library = library()
         self._tape: Tape | None = None
         self._arena = Arena()
-        self._rooms = Rooms(spare=2)
+        self._rooms = Rooms()
 
     def row_multiple(self, dtype: torch.dtype) -> int:
         """1: no padding is needed."""
@@ -72,12 +73,15 @@ class Native:
         """float16: attention reads half the bytes, and rounds far less than int8 activations do."""
         return torch.float16
 
-    def capture(self, run: Callable[[], Result]) -> tuple[Result, Callable[[], None] | None]:
+    def capture(
+        self, run: Callable[[], Result], rooms: Rooms | None = None
+    ) -> tuple[Result, Callable[[], None] | None]:
         """Run, and return a function that makes the same calls on the same tensors again.
 
-        The tensors that `run` reads from outside must stay where they are; their content may change.
+        The tensors that `run` reads from outside must stay where they are; their content may change. What is
+        captured in the same `rooms` may overwrite the result.
         """
-        tape = self._tape = Tape()
+        tape = self._tape = Tape(rooms or Rooms())
         try:
             result = run()
         finally:

@@ -14,6 +14,7 @@ from decodery.kernels import PAGE_SIZE
 from decodery.kernels.backend import Activation
 from decodery.kernels.bias import RelativeBias
 from decodery.kernels.plan import AttentionGroup, AttentionPlan, plan_attention
+from decodery.kernels.rooms import Rooms
 from decodery.kernels.stored import restored, stored
 
 Result = TypeVar("Result")
@@ -57,7 +58,9 @@ def cache_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
-def capture(run: Callable[[], Result]) -> tuple[Result, Callable[[], None] | None]:
+def capture(
+    run: Callable[[], Result], rooms: Rooms | None = None
+) -> tuple[Result, Callable[[], None] | None]:
     """Run; torch's own operations cannot be replayed."""
     return run(), None
 

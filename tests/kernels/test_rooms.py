@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from decodery.kernels.tape import Rooms
+from decodery.kernels.rooms import Rooms
 
 
 def test_a_room_is_taken_again_once_nothing_looks_into_it() -> None:
-    rooms = Rooms(spare=2)
+    rooms = Rooms()
     first = rooms.empty((3, 100))
     place, part = first.data_ptr(), first[1:]
     del first
@@ -15,14 +15,14 @@ def test_a_room_is_taken_again_once_nothing_looks_into_it() -> None:
 
 
 def test_a_room_much_larger_than_asked_is_left_alone() -> None:
-    rooms = Rooms(spare=2)
+    rooms = Rooms()
     place = rooms.empty((100,)).data_ptr()
     assert rooms.empty((49,)).data_ptr() != place
     assert rooms.empty((50,)).data_ptr() == place
 
 
 def test_rooms_begin_on_a_cache_lines_border_and_nothing_needs_none() -> None:
-    rooms = Rooms(spare=1)
+    rooms = Rooms()
     held = [rooms.empty((count,)) for count in (1, 7, 100, 1000)]
     assert {tensor.data_ptr() % 64 for tensor in held} == {0}
     assert rooms.empty((0, 5)).shape == (0, 5)
