@@ -116,7 +116,8 @@ struct AnglesArgs {
 struct LargestArgs { const float* x; int64_t ldx, rows, vocab; int64_t* places; };
 
 // values and places [rows, count]: each row's largest in order, of equal ones the first place first; count <= vocab.
-struct LeadersArgs { const float* x; int64_t ldx, rows, vocab, count; float* values; int64_t* places; };
+// logprobs: those of the row's log-softmax.
+struct LeadersArgs { const float* x; int64_t ldx, rows, vocab, count; float* values; int64_t* places; int64_t logprobs; };
 
 // out [rows, vocab], where given: log-softmax; norms [rows], where given: the logarithms of the sums of exponentials.
 struct LogSoftmaxArgs { const float* x; int64_t ldx, rows, vocab; float* out; double* norms; };

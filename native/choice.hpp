@@ -126,7 +126,7 @@ struct Choice {
         const float mass = static_cast<float>(way.top_p);
         if (mass < 1) {
             const auto norm = V::norm(room.values, vocab);
-            V::write_logprobs(room.values, vocab, norm.largest, static_cast<float>(std::log(norm.sum)), room.logprobs);
+            V::write_logprobs(room.values, vocab, V::normalised(norm), room.logprobs);
             V::cut(room.values, room.values, vocab, V::border(room.values, room.logprobs, vocab, mass, room.leaders));
         }
         if (way.min_p > -std::numeric_limits<double>::infinity()) {

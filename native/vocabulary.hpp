@@ -47,17 +47,6 @@ struct Vocabulary {
         });
     }
 
-    static void leaders(const LeadersArgs& a, Shared&, int chunk, int chunks, Worker& worker) {
-        Leaders<S> found(a.count, a.vocab, worker);
-        rows(a.rows, chunk, chunks, [&](int64_t m) {
-            found.find(a.x + m * a.ldx, a.vocab);
-            for (int64_t i = 0; i < a.count; i++) {
-                a.values[m * a.count + i] = found[i].value;
-                a.places[m * a.count + i] = found[i].place;
-            }
-        });
-    }
-
     // The largest of a row, and the sum of the exponentials of what its elements are below it.
     struct Norm { float largest; double sum; };
 
@@ -80,21 +69,39 @@ struct Vocabulary {
         return {largest, sum};
     }
 
+    // Makes log-probabilities of a row's elements.
+    struct Normalised {
+        F largest, log;
+        DECODERY_INLINE F operator()(F x) const { return S::sub(S::sub(x, largest), log); }
+    };
+
+    static Normalised normalised(const Norm& found) {
+        return {S::set1(found.largest), S::set1(static_cast<float>(std::log(found.sum)))};
+    }
+
     static void log_softmax(const LogSoftmaxArgs& a, Shared&, int chunk, int chunks, Worker&) {
         rows(a.rows, chunk, chunks, [&](int64_t m) {
             const float* x = a.x + m * a.ldx;
             const Norm found = norm(x, a.vocab);
-            const double log = std::log(found.sum);
-            if (a.norms) a.norms[m] = static_cast<double>(found.largest) + log;
+            if (a.norms) a.norms[m] = static_cast<double>(found.largest) + std::log(found.sum);
             if (!a.out) return;
-            write_logprobs(x, a.vocab, found.largest, static_cast<float>(log), a.out + m * a.vocab);
+            write_logprobs(x, a.vocab, normalised(found), a.out + m * a.vocab);
         });
     }
 
-    static void write_logprobs(const float* x, int64_t vocab, float top, float log, float* out) {
-        const F largest = S::set1(top), sum = S::set1(log);
-        columns(vocab, [&](int64_t k, int64_t left) {
-            store(out + k, S::sub(S::sub(load(x + k, left, largest), largest), sum), left);
+    static void write_logprobs(const float* x, int64_t vocab, const Normalised& logprob, float* out) {
+        columns(vocab, [&](int64_t k, int64_t left) { store(out + k, logprob(load(x + k, left, logprob.largest)), left); });
+    }
+
+    static void leaders(const LeadersArgs& a, Shared&, int chunk, int chunks, Worker& worker) {
+        Leaders<S> found(a.count, a.vocab, worker);
+        rows(a.rows, chunk, chunks, [&](int64_t m) {
+            const float* x = a.x + m * a.ldx;
+            if (a.logprobs) found.find(x, a.vocab, normalised(norm(x, a.vocab))); else found.find(x, a.vocab);
+            for (int64_t i = 0; i < a.count; i++) {
+                a.values[m * a.count + i] = found[i].value;
+                a.places[m * a.count + i] = found[i].place;
+            }
         });
     }
 

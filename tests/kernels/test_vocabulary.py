@@ -166,6 +166,26 @@ def test_log_softmax_is_as_exact_as_torchs(kernels: ModuleType) -> None:
         torch.testing.assert_close(norms, logits.double().logsumexp(-1), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("vocab", [1, 15, 16, 50, 20011])
+def test_leading_logprobs_are_the_leaders_of_the_log_softmax_bit_for_bit(
+    kernels: ModuleType, vocab: int
+) -> None:
+    for count in (1, 8, 700):
+        logits = _logits(5, vocab, coarse=True)
+        # Logits that differ here, and whose log-probabilities are the same.
+        logits[1] *= 1e-7
+        logits[1, -1] = 40.0
+        logits[2, 1:] = -torch.inf
+        logits[3, vocab // 2] = torch.nan
+        logits[4] = -torch.inf
+        count = min(count, vocab)
+        values, places = kernels.leaders(kernels.log_softmax(logits), count)
+        found = kernels.leading_logprobs(logits, count)
+        bits, expected = (v.nan_to_num(99.0).view(torch.int32) for v in (torch.tensor(found[0]), values))
+        assert torch.equal(bits, expected)
+        assert found[1] == places.tolist()
+
+
 def test_what_is_above_a_bound_is_counted_by_row(kernels: ModuleType) -> None:
     logits = _logits(3, 20011)
     least = logits[:, 7].tolist()
@@ -239,6 +259,7 @@ NATIVE_CALLS: dict[str, Callable[[Tensor], Any]] = {
     "leaders": lambda x: vocabulary_native.leaders(x, 40),
     "many leaders": lambda x: vocabulary_native.leaders(x, 3000),
     "log_softmax": vocabulary_native.log_softmax,
+    "leading_logprobs": lambda x: vocabulary_native.leading_logprobs(x, 40),
     "log_normalizers": vocabulary_native.log_normalizers,
     "entropy": lambda x: vocabulary_native.entropy(vocabulary_native.log_softmax(x)),
     "nucleus": lambda x: vocabulary_native.nucleus_border(

@@ -60,6 +60,7 @@ def selections(vocab: int) -> Iterator[Case]:
     count = min(vocab, 70)
     yield case(f"largest {vocab}", lambda k, x: k.largest(x), logits)
     yield case(f"leaders {vocab}", lambda k, x: torch.cat(k.leaders(x, count), -1), logits)
+    yield case(f"leading_logprobs {vocab}", lambda k, x: _flat(k.leading_logprobs(x, count)), logits)
     yield case(f"count_above {vocab}", lambda k, x, b: k.count_above(x, b.tolist()), logits, least)
     yield case(f"draw {vocab}", lambda k, x, keys: k.draw(x.float(), keys.tolist()), logits, keys)
 
@@ -106,6 +107,11 @@ def changes(vocab: int) -> Iterator[Case]:
         logits,
         seen,
     )
+
+
+def _flat(found: tuple[list[list[float]], list[list[int]]]) -> Tensor:
+    values, places = found
+    return torch.cat([torch.tensor(values), torch.tensor(places)], -1)
 
 
 def _lists(seen: Tensor) -> list[Any]:

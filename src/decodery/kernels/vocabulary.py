@@ -99,6 +99,15 @@ def leaders(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return found
 
 
+def leading_logprobs(logits: Tensor, count: int) -> tuple[list[list[float]], list[list[int]]]:
+    """For each row the `count` largest log-probabilities in descending order, and their places.
+
+    These are the `leaders` of `log_softmax`, bit for bit.
+    """
+    found: tuple[list[list[float]], list[list[int]]] = _for(logits).leading_logprobs(logits, count)
+    return found
+
+
 def maxima(logits: Tensor) -> Tensor:
     """Each row's largest logit: `[rows, 1]`."""
     return leaders(logits, 1)[0]

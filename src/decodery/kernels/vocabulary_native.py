@@ -85,9 +85,19 @@ def leaders(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     logits = _read(logits)
     values = torch.empty(len(logits), count)
     places = torch.empty(len(logits), count, dtype=torch.int64)
-    words = count, values.data_ptr(), places.data_ptr()
-    library().decodery_run(_SEVEN.pack(Kernel.LEADERS, *_rows(logits), *words), 1)
+    words = count, values.data_ptr(), places.data_ptr(), 0
+    library().decodery_run(_EIGHT.pack(Kernel.LEADERS, *_rows(logits), *words), 1)
     return values, places
+
+
+def leading_logprobs(logits: Tensor, count: int) -> tuple[list[list[float]], list[list[int]]]:
+    logits = _read(logits)
+    found = len(logits) * count
+    values, places = array("f", bytes(4 * found)), array("q", bytes(8 * found))
+    words = count, values.buffer_info()[0], places.buffer_info()[0], 1
+    library().decodery_run(_EIGHT.pack(Kernel.LEADERS, *_rows(logits), *words), 1)
+    starts = range(0, found, count)
+    return [values[i : i + count].tolist() for i in starts], [places[i : i + count].tolist() for i in starts]
 
 
 def log_softmax(logits: Tensor) -> Tensor:

@@ -183,6 +183,11 @@ def log_softmax(logits: Tensor) -> Tensor:
     return logits.log_softmax(-1)
 
 
+def leading_logprobs(logits: Tensor, count: int) -> tuple[list[list[float]], list[list[int]]]:
+    values, places = leaders(log_softmax(logits), count)
+    return values.tolist(), places.tolist()
+
+
 def log_normalizers(logits: Tensor) -> list[float]:
     # Row by row: one sum over several rows may add in another order.
     return [float(row.double().logsumexp(0)) for row in logits]
