@@ -23,7 +23,7 @@ from decodery.decoding.params import GenerationParams
 from decodery.decoding.strategy import BeamSearch
 from decodery.errors import ParameterError
 from tests.decoding.rows import make_scores
-from tests.decoding.searching import load, markov, row_of, run_searches, search, search_together
+from tests.decoding.searching import Outcome, load, markov, row_of, run_searches, search, search_together
 from tests.engine.runs import make_engine
 from tests.models.tiny import tiny_llama_folder, tiny_model
 
@@ -215,6 +215,22 @@ def test_scarce_pages_change_nothing() -> None:
     engine = make_engine(model, end_ids=[5], pages=27)
     assert told(engine, jobs) == alone
     assert engine.preemptions
+
+
+@pytest.mark.parametrize("strategy", [BeamSearch(3), BeamSearch(4, num_beam_groups=2)])
+def test_a_processor_that_changes_nothing_changes_no_bit(strategy: BeamSearch) -> None:
+    # Values with few bits tie.
+    table = markov(500).bfloat16().float()
+    plain = search(row_of(strategy, 8, [3]), table)
+    processed = search(row_of(strategy, 8, [3], logits_processors=lambda tokens, logits: logits), table)
+    assert plain.endings == processed.endings
+    assert sums(plain) == sums(processed)
+
+
+def sums(outcome: Outcome) -> list[tuple[list[int], float]]:
+    """The texts of a search's beams, step by step, each with its sum."""
+    beams = [(row, row.state) for rows in outcome.rows[1:] for row in rows]
+    return [(row.tokens.tolist(), state.total) for row, state in beams if isinstance(state, Beam)]
 
 
 def test_a_beam_of_one_is_greedy() -> None:

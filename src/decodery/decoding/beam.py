@@ -6,21 +6,22 @@ groups that keep apart are in `diverse`, phrases that a text must hold in `const
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from decodery.decoding.candidates import Candidate, drawn, likeliest
+from decodery.decoding.candidates import Candidate, drawn, likeliest, likeliest_after
 from decodery.decoding.constraints import Progress, beginning, holds_all, in_banks
 from decodery.decoding.diverse import keep_apart, taken_by_ended
 from decodery.decoding.guidance import guided
 from decodery.decoding.hypotheses import Hypotheses, Hypothesis, endings, normalised
 from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.params import GenerationParams
-from decodery.decoding.pipeline import process, rules_out, why_impossible
+from decodery.decoding.pipeline import possible_stages, process, rules_out, stages_now, why_impossible
 from decodery.decoding.rows import (
     Ending,
     FinishReason,
@@ -50,13 +51,15 @@ class Beam:
 
     `place` is its place among the request's beams (those of a group side by side), `total` its sum of
     log-probabilities, `progress` how far it is with the phrases that are forced. `ended` holds the ended
-    sequences of each group and is shared by all rows of the request.
+    sequences of each group and `stages` those of the pipeline that are possible; all rows of the request
+    share them.
     """
 
     place: int
     total: float
     progress: Progress
     ended: tuple[Hypotheses, ...]
+    stages: Sequence[str]
     logprobs: tuple[TokenLogprobs, ...] = ()
 
 
@@ -95,6 +98,11 @@ class _Group:
     candidates: list[Candidate] = field(default_factory=list)
     kept: list[_Child] = field(default_factory=list)
     ended: list[_Child] = field(default_factory=list)
+
+    @property
+    def totals(self) -> list[float]:
+        """The sums of its beams so far."""
+        return [beam.total for beam in self.beams]
 
 
 @dataclass(slots=True)
@@ -158,7 +166,7 @@ def _beam(row: Row, strategy: BeamSearch, place: int) -> Beam:
     if row.state is None:
         count = strategy.num_beam_groups
         ended = (Hypotheses(strategy.num_beams // count),) * count
-        return Beam(place, 0.0, beginning(strategy), ended)
+        return Beam(place, 0.0, beginning(strategy), ended, possible_stages(row))
     assert isinstance(row.state, Beam)
     return row.state
 
@@ -171,19 +179,45 @@ def _take_turn(searches: Sequence[_Search], turn: int, scores: Scores) -> None:
     rows = [row for s in taking for row in s.groups[turn].rows]
     positions = [scores.runs[i][0].at(0) for s in taking for i in s.groups[turn].parents]
     raw = guided(scores, positions, rows)
-    logprobs = _logprobs(raw, rows)
-    sizes = [len(s.groups[turn].rows) for s in taking]
-    for search, part in zip(taking, torch.split(logprobs, sizes), strict=True):
-        taken = [token for group in search.groups[:turn] for token in _taken(group, search.row.end_ids)]
-        keep_apart(part, taken, search.groups[turn].strategy.diversity_penalty)
-    processed = process(logprobs, rows)
-    parts = torch.split(processed, sizes)
-    plain = torch.split(logprobs, sizes)
-    for search, part, own, before in zip(taking, parts, plain, torch.split(raw, sizes), strict=True):
-        group = search.groups[turn]
-        _choose(group, part, own)
+    groups = [s.groups[turn] for s in taking]
+    parts = _split(raw, groups)
+    if not any(_rearranges(group, turn) for group in groups):
+        for group, logits in zip(groups, parts, strict=True):
+            _fill(group, partial(likeliest_after, logits, group.totals))
+    else:
+        _choose_processed(taking, turn, raw, rows)
+    for search, group, logits in zip(taking, groups, parts, strict=True):
         if not group.candidates:
-            search.impossible = why_impossible(before, group.rows[0])
+            search.impossible = why_impossible(logits, group.rows[0])
+
+
+def _rearranges(group: _Group, turn: int) -> bool:
+    """Whether the group needs more of its rows' log-probabilities than the largest, or others."""
+    strategy = group.strategy
+    apart = turn > 0 and strategy.diversity_penalty != 0
+    if apart or strategy.sample or strategy.force_words or group.rows[0].params.guided:
+        return True
+    return any(stages_now(row, beam.stages) for row, beam in zip(group.rows, group.beams, strict=True))
+
+
+def _split(logits: Tensor, groups: Sequence[_Group]) -> Sequence[Tensor]:
+    """Each group's rows."""
+    return torch.split(logits, [len(group.rows) for group in groups]) if len(groups) > 1 else (logits,)
+
+
+def _choose_processed(searches: Sequence[_Search], turn: int, raw: Tensor, rows: Sequence[Row]) -> None:
+    """Let this group of each request choose by the processed log-probabilities of its `rows`."""
+    groups = [s.groups[turn] for s in searches]
+    logprobs = _logprobs(raw, rows)
+    plain = _split(logprobs, groups)
+    for search, group, part in zip(searches, groups, plain, strict=True):
+        taken = [token for earlier in search.groups[:turn] for token in _taken(earlier, search.row.end_ids)]
+        keep_apart(part, taken, group.strategy.diversity_penalty)
+    processed = _split(process(logprobs, rows), groups)
+    for group, part, own in zip(groups, processed, plain, strict=True):
+        _fill(group, partial(_candidates, group, part))
+        if group.strategy.force_words and group.candidates:
+            _fill_banks(group, part, own)
 
 
 def _logprobs(raw: Tensor, rows: Sequence[Row]) -> Tensor:
@@ -203,24 +237,21 @@ def _taken(group: _Group, end_ids: frozenset[int]) -> list[int]:
     return [child.candidate.token for child in group.kept]
 
 
-def _choose(group: _Group, logprobs: Tensor, plain: Tensor) -> None:
-    """Choose the group's next beams by its rows' log-probabilities `[beams, vocab]`, processed and plain."""
+def _fill(group: _Group, candidates: Callable[[int], list[Candidate]]) -> None:
+    """Choose the group's next beams among the best candidates, of which `candidates` gives so many."""
     # Enough for a full beam when no more than the end tokens end a sequence; else more are looked at.
     count = max(2, 1 + len(group.rows[0].end_ids)) * group.size
-    while not _look_at(group, _candidates(group, logprobs, count)):
+    while not _look_at(group, candidates(count)):
         if len(group.candidates) < count or count >= _MOST_LOOKED_AT:
             break
         count *= 2
-    if group.strategy.force_words and group.candidates:
-        _fill_banks(group, logprobs, plain)
 
 
 def _candidates(group: _Group, logprobs: Tensor, count: int) -> list[Candidate]:
-    totals = [beam.total for beam in group.beams]
     if not group.strategy.sample:
-        return likeliest(logprobs, totals, count)
+        return likeliest(logprobs, group.totals, count)
     streams = [beam.place for beam in group.beams]
-    return drawn(logprobs, totals, group.rows, streams, count)
+    return drawn(logprobs, group.totals, group.rows, streams, count)
 
 
 def _look_at(group: _Group, candidates: list[Candidate]) -> bool:
@@ -341,7 +372,7 @@ def _settle(group: _Group) -> None:
             hypotheses = hypotheses.added(_hypothesis(group, child))
             group.ended.append(child)
         group.kept = []
-    group.hypotheses = replace(hypotheses, done=not group.kept)
+    group.hypotheses = hypotheses if group.kept else replace(hypotheses, done=True)
 
 
 def _last(children: Sequence[_Child], hypotheses: Hypotheses) -> Sequence[_Child]:
@@ -365,14 +396,16 @@ def _hypothesis(group: _Group, child: _Child) -> Hypothesis:
 
 def _survivors(group: _Group, ended: tuple[Hypotheses, ...]) -> Iterator[Survivor]:
     for place, child in enumerate(group.kept, group.first):
+        before = group.beams[child.candidate.beam]
         beam = Beam(
             place,
             child.candidate.total,
             child.progress,
             ended,
-            group.beams[child.candidate.beam].logprobs + child.logprobs,
+            before.stages,
+            before.logprobs + child.logprobs,
         )
-        yield Survivor(child.parent, replace(child.row, streams=(), state=beam))
+        yield Survivor(child.parent, child.row.silent(beam))
 
 
 def _explained(group: _Group) -> Iterator[BeamCandidate]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 
 from decodery.decoding.draw import draw_key, stream_seed
 from decodery.decoding.rows import Row
-from decodery.kernels.vocabulary import gumbel_noise, leaders
+from decodery.kernels.vocabulary import gumbel_noise, leaders, leading_logprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +30,27 @@ def likeliest(logprobs: Tensor, totals: Sequence[float], count: int) -> list[Can
     `logprobs` is float32 `[beams, vocab]`, `totals` the sums of the beams so far. Of equal sums the earlier
     beam's comes first. A beam with NaN has no candidates.
     """
-    best, places = leaders(logprobs, min(count, logprobs.shape[-1]))
+    values, tokens = leaders(logprobs, min(count, logprobs.shape[-1]))
+    return _best(values.tolist(), tokens.tolist(), totals, count)
+
+
+def likeliest_after(logits: Tensor, totals: Sequence[float], count: int) -> list[Candidate]:
+    """As `likeliest`, of the log-probabilities of these logits."""
+    return _best(*leading_logprobs(logits, min(count, logits.shape[-1])), totals, count)
+
+
+def _best(
+    logprobs: Sequence[Sequence[float]], tokens: Sequence[Sequence[int]], totals: Sequence[float], count: int
+) -> list[Candidate]:
     found = [
-        Candidate(beam, token, value, total + value)
-        for beam, (total, values, tokens) in enumerate(
-            zip(totals, best.tolist(), places.tolist(), strict=True)
-        )
-        for value, token in zip(values, tokens, strict=True)
+        (total + value, beam, token, value)
+        for beam, total in enumerate(totals)
+        for value, token in zip(logprobs[beam], tokens[beam], strict=True)
         if value > -torch.inf
     ]
-    return sorted(found, key=lambda c: -c.total)[:count]
+    # Also from the largest down, equal sums stay in their order.
+    found.sort(key=itemgetter(0), reverse=True)
+    return [Candidate(beam, token, value, total) for total, beam, token, value in found[:count]]
 
 
 def drawn(

@@ -181,17 +181,23 @@ def _plan(row: Row, asked: dict[int, list[str]]) -> list[str]:
     """`asked` keeps, by the parameters' identity, the stages that rows with them may go through."""
     names = asked.get(id(row.params))
     if names is None:
-        names = asked[id(row.params)] = _possible(row)
-    return [name for name in names if PROCESSORS[name].may is None or PROCESSORS[name].wants(row)]
+        names = asked[id(row.params)] = possible_stages(row)
+    return stages_now(row, names)
 
 
-def _possible(row: Row) -> list[str]:
+def possible_stages(row: Row) -> list[str]:
+    """The stages that rows of the same parameters may go through at some step, in their order."""
     names = []
     for name in row.params.processor_order or DEFAULT_ORDER:
         stage = PROCESSORS.get(name)
         if stage is not None and (stage.wants(row) if stage.may is None else stage.may(row.params)):
             names.append(name)
     return names
+
+
+def stages_now(row: Row, possible: Sequence[str]) -> list[str]:
+    """Those of its possible stages that the row goes through now; without any, its logits stay the same."""
+    return [name for name in possible if PROCESSORS[name].may is None or PROCESSORS[name].wants(row)]
 
 
 def process(
