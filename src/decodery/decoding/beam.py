@@ -21,7 +21,7 @@ from decodery.decoding.guidance import guided
 from decodery.decoding.hypotheses import Hypotheses, Hypothesis, endings, normalised
 from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.params import GenerationParams
-from decodery.decoding.pipeline import possible_stages, process, rules_out, stages_now, why_impossible
+from decodery.decoding.pipeline import plans_of, process, rules_out, why_impossible
 from decodery.decoding.rows import (
     Ending,
     FinishReason,
@@ -51,15 +51,13 @@ class Beam:
 
     `place` is its place among the request's beams (those of a group side by side), `total` its sum of
     log-probabilities, `progress` how far it is with the phrases that are forced. `ended` holds the ended
-    sequences of each group and `stages` those of the pipeline that are possible; all rows of the request
-    share them.
+    sequences of each group and is shared by all rows of the request.
     """
 
     place: int
     total: float
     progress: Progress
     ended: tuple[Hypotheses, ...]
-    stages: Sequence[str]
     logprobs: tuple[TokenLogprobs, ...] = ()
 
 
@@ -166,7 +164,7 @@ def _beam(row: Row, strategy: BeamSearch, place: int) -> Beam:
     if row.state is None:
         count = strategy.num_beam_groups
         ended = (Hypotheses(strategy.num_beams // count),) * count
-        return Beam(place, 0.0, beginning(strategy), ended, possible_stages(row))
+        return Beam(place, 0.0, beginning(strategy), ended)
     assert isinstance(row.state, Beam)
     return row.state
 
@@ -197,7 +195,7 @@ def _rearranges(group: _Group, turn: int) -> bool:
     apart = turn > 0 and strategy.diversity_penalty != 0
     if apart or strategy.sample or strategy.force_words or group.rows[0].params.guided:
         return True
-    return any(stages_now(row, beam.stages) for row, beam in zip(group.rows, group.beams, strict=True))
+    return any(plans_of(group.rows))
 
 
 def _split(logits: Tensor, groups: Sequence[_Group]) -> Sequence[Tensor]:
@@ -402,7 +400,6 @@ def _survivors(group: _Group, ended: tuple[Hypotheses, ...]) -> Iterator[Survivo
             child.candidate.total,
             child.progress,
             ended,
-            before.stages,
             before.logprobs + child.logprobs,
         )
         yield Survivor(child.parent, child.row.silent(beam))

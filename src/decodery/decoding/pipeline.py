@@ -15,7 +15,6 @@ from decodery.decoding.dry import dry
 from decodery.decoding.grammar import ANYTHING, apply_grammar
 from decodery.decoding.mirostat import mirostat
 from decodery.decoding.order import DEFAULT_ORDER
-from decodery.decoding.params import GenerationParams
 from decodery.decoding.rows import Row
 from decodery.decoding.shortlist import Shortlist, shortlists
 from decodery.decoding.watermark import watermark
@@ -28,15 +27,15 @@ class Processor:
     """One stage: `apply` changes, in place, the logits of the rows that `wants` it now.
 
     With `by_value` it sees in the logits their values only, so that it may be given a row's possible tokens
-    alone. With `bans` it may rule out a token whatever its logit. `may` says whether any row of these
-    parameters wants it, where they may differ in that.
+    alone. With `bans` it may rule out a token whatever its logit. `may` says, of a row that may want it at
+    some steps only, whether it ever does.
     """
 
     wants: Callable[[Row], bool]
     apply: Callable[[Tensor, Sequence[Row]], None]
     by_value: bool = False
     bans: bool = False
-    may: Callable[[GenerationParams], bool] | None = None
+    may: Callable[[Row], bool] | None = None
 
 
 def _truncation(
@@ -60,7 +59,7 @@ PROCESSORS: dict[str, Processor] = {
     "grammar": Processor(
         lambda r: r.grammar is not None and r.grammar is not ANYTHING,
         apply_grammar,
-        may=lambda _: True,
+        may=lambda r: r.grammar is not None,
     ),
     "sequence_bias": Processor(lambda r: bool(r.params.sequence_bias), processors.sequence_bias, bans=True),
     "encoder_repetition_penalty": Processor(
@@ -72,7 +71,7 @@ PROCESSORS: dict[str, Processor] = {
     "presence_and_frequency_penalty": Processor(
         lambda r: bool(r.params.presence_penalty or r.params.frequency_penalty) and r.generated > 0,
         processors.presence_and_frequency_penalty,
-        may=lambda p: bool(p.presence_penalty or p.frequency_penalty),
+        may=lambda r: bool(r.params.presence_penalty or r.params.frequency_penalty),
     ),
     "dry": Processor(lambda r: r.params.dry_multiplier > 0, dry),
     "no_repeat_ngram": Processor(
@@ -86,19 +85,19 @@ PROCESSORS: dict[str, Processor] = {
         lambda r: r.generated < r.params.min_tokens or len(r.tokens) < r.params.min_length,
         banning.end_tokens,
         bans=True,
-        may=lambda p: p.min_tokens > 0 or p.min_length > 0,
+        may=lambda r: r.params.min_tokens > 0 or r.params.min_length > 0,
     ),
     "forced_bos": Processor(
         lambda r: r.params.forced_bos_token_id is not None and r.generated == 0,
         banning.forced_bos,
         bans=True,
-        may=lambda p: p.forced_bos_token_id is not None,
+        may=lambda r: r.params.forced_bos_token_id is not None,
     ),
     "forced_eos": Processor(
         lambda r: r.params.forced_eos_token_id is not None and len(r.tokens) == r.limit - 1,
         banning.forced_eos,
         bans=True,
-        may=lambda p: p.forced_eos_token_id is not None,
+        may=lambda r: r.params.forced_eos_token_id is not None,
     ),
     "exponential_decay": Processor(
         lambda r: (
@@ -106,7 +105,7 @@ PROCESSORS: dict[str, Processor] = {
             and r.generated > r.params.exponential_decay_length_penalty[0]
         ),
         processors.exponential_decay,
-        may=lambda p: p.exponential_decay_length_penalty is not None,
+        may=lambda r: r.params.exponential_decay_length_penalty is not None,
     ),
     "suppress_tokens": Processor(
         lambda r: bool(r.params.suppress_tokens), banning.suppress_tokens, bans=True
@@ -118,7 +117,7 @@ PROCESSORS: dict[str, Processor] = {
         ),
         banning.begin_suppress_tokens,
         bans=True,
-        may=lambda p: bool(p.begin_suppress_tokens),
+        may=lambda r: bool(r.params.begin_suppress_tokens),
     ),
     "allowed_token_ids": Processor(
         lambda r: bool(r.params.allowed_token_ids), banning.allowed_token_ids, bans=True
@@ -172,32 +171,23 @@ def rules_out(logits: Tensor, row: Row, token: int) -> bool:
 
 
 def plans_of(rows: Sequence[Row]) -> list[list[str]]:
-    """The stages that each row goes through now, in its order."""
-    asked: dict[int, list[str]] = {}
-    return [_plan(row, asked) for row in rows]
+    """The stages that each row goes through now, in its order; without any, its logits stay the same."""
+    return [_plan(row) for row in rows]
 
 
-def _plan(row: Row, asked: dict[int, list[str]]) -> list[str]:
-    """`asked` keeps, by the parameters' identity, the stages that rows with them may go through."""
-    names = asked.get(id(row.params))
-    if names is None:
-        names = asked[id(row.params)] = possible_stages(row)
-    return stages_now(row, names)
+def _plan(row: Row) -> list[str]:
+    possible = possible_stages(row) if row.stages is None else row.stages
+    return [name for name in possible if PROCESSORS[name].may is None or PROCESSORS[name].wants(row)]
 
 
-def possible_stages(row: Row) -> list[str]:
-    """The stages that rows of the same parameters may go through at some step, in their order."""
+def possible_stages(row: Row) -> tuple[str, ...]:
+    """The stages that a row may go through at some step, in its order: what its `stages` may keep."""
     names = []
     for name in row.params.processor_order or DEFAULT_ORDER:
         stage = PROCESSORS.get(name)
-        if stage is not None and (stage.wants(row) if stage.may is None else stage.may(row.params)):
+        if stage is not None and (stage.may or stage.wants)(row):
             names.append(name)
-    return names
-
-
-def stages_now(row: Row, possible: Sequence[str]) -> list[str]:
-    """Those of its possible stages that the row goes through now; without any, its logits stay the same."""
-    return [name for name in possible if PROCESSORS[name].may is None or PROCESSORS[name].wants(row)]
+    return tuple(names)
 
 
 def process(

@@ -53,7 +53,8 @@ class Row:
     completions that the row still stands for: all of the request's until they part, then one. `limit` is the
     number of known tokens at which the row ends with reason "length". `mu` is mirostat's, None before the
     first token; `state` is what the row's strategy remembers. With `explain`, survivors tell what was
-    considered, so many candidates of each choice. `expired` says that the request's time is up.
+    considered, so many candidates of each choice. `expired` says that the request's time is up. `stages` are
+    those of the pipeline that it may go through, where they are known already.
     """
 
     request: int
@@ -70,6 +71,7 @@ class Row:
     state: object = None
     explain: int = 0
     expired: bool = False
+    stages: tuple[str, ...] | None = None
 
     @property
     def generated(self) -> int:
@@ -114,6 +116,7 @@ class Row:
             state,
             self.explain,
             self.expired,
+            self.stages,
         )
 
 

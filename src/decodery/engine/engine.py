@@ -13,6 +13,7 @@ from torch import Tensor
 
 from decodery.decoding.logprobs import token_logprobs
 from decodery.decoding.params import GenerationParams
+from decodery.decoding.pipeline import possible_stages
 from decodery.decoding.rows import Extension, GrammarState, Method, Row, Survivor, Verdict, Watch
 from decodery.engine.assistant import Assistant
 from decodery.engine.batch import Batch, Chunk
@@ -90,6 +91,7 @@ class Engine:
             grammar=grammar,
             explain=explain,
         )
+        row = replace(row, stages=possible_stages(row))
         live = Live(row, companion=_companion(row))
         request = Request(
             self._next_id,
