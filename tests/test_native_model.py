@@ -45,3 +45,13 @@ def test_a_request_has_the_same_text_and_probabilities_alone_and_in_company(nati
     for one, other in zip(alone, together, strict=True):
         assert one.completions[0].token_ids == other.completions[0].token_ids
         assert one.completions[0].logprobs == other.completions[0].logprobs
+
+
+def test_a_long_prompt_reads_the_same_when_its_step_is_replayed() -> None:
+    llm = LLM(backend="native", kv_memory="64MB", prefix_cache=False)
+    ids = llm.tokenizer.encode(TEXT)
+    params = GenerationParams(max_tokens=3, temperature=0, logprobs=1)
+    parts = [ids[i : i + 100] for i in (0, 100, 200, 0, 200, 100)]
+    # The first runs as it is, the second is captured, all others are replays.
+    first, second, third, *again = [llm.generate(part, params)[0].completions[0] for part in parts]
+    assert [c.logprobs for c in again] == [first.logprobs, third.logprobs, second.logprobs]

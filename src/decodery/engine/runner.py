@@ -16,9 +16,11 @@ from decodery.models.registry import CausalModel
 
 # Positions whose logits stand in memory at a time when a whole prompt is scored.
 SCORED_AT_ONCE = 64
-# Steps of so few tokens are captured, in so many sizes: between larger kernels Python's time is small.
-CAPTURED_TOKENS = 64
-CAPTURED_STEPS = 96
+# Steps of so few tokens are captured when they first run, larger ones when they run again: between larger
+# kernels Python's time is small.
+CAPTURED_AT_ONCE = 64
+# Of all captured steps together; more, and those that ran longest ago are forgotten.
+CAPTURED_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,9 @@ class Runner:
         self.model = model
         self._multiple = model.kernels.row_multiple(model.dtype)
         self._rooms = Rooms()
+        # By the number of tokens and the layers that are read off.
         self._steps: dict[tuple[int, tuple[int, ...]], _Step] = {}
+        self._ran: set[tuple[int, tuple[int, ...]]] = set()
         kept = kv_dtype or model.kernels.cache_dtype(model.dtype)
         self._cache = model.kv_shape.allocate(pages, kept, model.device)
 
@@ -100,12 +104,13 @@ class Runner:
             final = model.hidden(step.tokens, step.positions, attend, taps=taps)
             return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
 
-        if len(tokens) > CAPTURED_TOKENS:
+        if len(tokens) > CAPTURED_AT_ONCE and shape not in self._ran:
+            self._ran.add(shape)
             return run()
         step.states, step.replay = model.kernels.capture(run, self._rooms)
         if step.replay is None:
             return step.states
-        if len(self._steps) == CAPTURED_STEPS:
+        while self._steps and sum(count for count, _ in self._steps) + len(tokens) > CAPTURED_TOKENS:
             del self._steps[next(iter(self._steps))]
         self._steps[shape] = step
         return step.states
