@@ -326,14 +326,14 @@ class LLM:
                 advance()
 
     def _step(self) -> None:
-        events = [e for e in self.engine.step() if e.request in self._collectors]
-        for event in events:
-            self._collectors[event.request].take(event)
+        told = [(self._collectors.get(event.request), event) for event in self.engine.step()]
+        taken = [(collector, event) for collector, event in told if collector is not None]
+        for collector, event in taken:
+            collector.take(event)
         # Only when all have theirs: an observer may raise.
-        for event in events:
-            observer = self._collectors[event.request].observer
-            if observer is not None:
-                observer(event)
+        for collector, event in taken:
+            if collector.observer is not None:
+                collector.observer(event)
 
 
 def _check_context(name: str, model: CausalModel, tokens: int) -> None:

@@ -25,7 +25,7 @@ from decodery.engine.request import Sequence as Live
 from decodery.engine.runner import SCORED_AT_ONCE, Runner, States
 from decodery.engine.scheduler import Branches, Scheduler
 from decodery.engine.scoring import Judged, Scorer, judged, judged_groups
-from decodery.errors import CallbackError, ParameterError
+from decodery.errors import CallbackError, ParameterError, RequestError
 from decodery.models.registry import CausalModel
 
 
@@ -57,6 +57,8 @@ class Engine:
         self._assistants: dict[int, Assistant] = {}
         self._requests: dict[int, Request] = {}
         self._next_id = 0
+        self._stepping = False
+        self._dropped: list[int] = []
 
     def add(
         self,
@@ -121,6 +123,13 @@ class Engine:
 
     def abort(self, request: int) -> None:
         """Drop a request, whatever its state; no more events come of it. An ended one is left alone."""
+        if self._stepping:
+            # A stream that nobody holds any more may be collected at any moment.
+            self._dropped.append(request)
+        else:
+            self._remove(request)
+
+    def _remove(self, request: int) -> None:
         found = self._requests.pop(request, None)
         if found is not None:
             self._scheduler.remove(found)
@@ -142,9 +151,28 @@ class Engine:
         queued = {r.id for r in (*self._scheduler.running, *self._scheduler.waiting)}
         assert queued == set(self._requests), "a request is lost"
 
-    @torch.inference_mode()
     def step(self) -> list[Event]:
-        """Run one step: propose, schedule, compute, judge, and carry out the verdicts."""
+        """Run one step: propose, schedule, compute, judge, and carry out the verdicts.
+
+        Raises `RequestError` within a step: in a function that one calls, or in another thread.
+        """
+        if self._stepping:
+            raise RequestError(
+                "the model is in the middle of a step: generate outside of functions that it calls, and in"
+                " one thread at a time"
+            )
+        self._stepping = True
+        try:
+            events = self._step()
+        finally:
+            self._stepping = False
+            dropped, self._dropped = self._dropped, []
+            for request in dropped:
+                self._remove(request)
+        return [e for e in events if e.request not in dropped] if dropped else events
+
+    @torch.inference_mode()
+    def _step(self) -> list[Event]:
         if not self._requests:
             return []
         self._keep_time()
@@ -261,7 +289,7 @@ class Engine:
             self._scheduler.free_branches(request)
             request.sequences = grown[request.id]
             if not request.sequences:
-                self.abort(request.id)
+                self._remove(request.id)
         return events
 
     def _advance(self, branches: list[Chunk], survivors: Sequence[Survivor]) -> list[Live]:
@@ -303,7 +331,7 @@ class Engine:
         streams = {stream for s in request.sequences for stream in s.row.streams}
         if not streams:
             streams = set(range(request.params.streams))
-        self.abort(request.id)
+        self._remove(request.id)
         return [Event(request.id, stream, finish="error", error=reason) for stream in sorted(streams)]
 
     def _collect(self, batch: Batch, states: States) -> None:
