@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -109,16 +111,17 @@ def test_what_is_kept_is_used_for_the_same_source_packing_and_versions_only(
 
 def damages(whole: bytes) -> dict[str, bytes]:
     length = int.from_bytes(whole[8:16], "little")
-    header = json.loads(whole[16 : 16 + length])
+    header = json.loads(whole[48 : 48 + length])
+    rest = whole[-(-(48 + length) // 64) * 64 :]
+
+    def headed(text: bytes) -> bytes:
+        start = whole[:8] + len(text).to_bytes(8, "little") + hashlib.sha256(text).digest() + text
+        return start.ljust(-(-len(start) // 64) * 64, b"\0") + rest
 
     def told(**changes: object) -> bytes:
         name = next(name for name, entry in header["weights"].items() if "format" in entry)
         entry = {**header["weights"][name], **changes}
-        text = json.dumps({**header, "weights": {**header["weights"], name: entry}}).encode()
-        assert len(text) <= length + 63
-        rest = whole[-(-(16 + length) // 64) * 64 :]
-        start = whole[:8] + len(text).to_bytes(8, "little") + text
-        return start.ljust(-(-len(start) // 64) * 64, b"\0") + rest
+        return headed(json.dumps({**header, "weights": {**header["weights"], name: entry}}).encode())
 
     return {
         "empty": b"",
@@ -126,8 +129,9 @@ def damages(whole: bytes) -> dict[str, bytes]:
         "longer": whole + b"\0",
         "another kind of file": b"x" + whole[1:],
         "a header without end": whole[:8] + b"\xff" * 8 + whole[16:],
-        "no JSON": whole[:16] + b"\xff" * length + whole[16 + length :],
-        "a list": whole[:8] + (2).to_bytes(8, "little") + b"[]" + whole[18:],
+        "a header that tells of another form": whole.replace(b'"gated": true', b'"gated": 0   '),
+        "no JSON": headed(b"\xff" * length),
+        "a list": headed(b"[]"),
         "a weight beyond the end": told(offset=1 << 30),
         "a weight before the beginning": told(offset=-(1 << 20)),
         "a weight between borders": told(offset=32),
@@ -162,6 +166,38 @@ def test_nothing_incomplete_is_left(source: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.warns(RuntimeWarning, match="No space left"):
         loaded(source, PackedCache(source))
     assert list(packed_folder().iterdir()) == []
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(packed_cache, "_write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        loaded(source, PackedCache(source))
+    assert list(packed_folder().iterdir()) == []
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append(f"{os.fstat(file).st_size}"), sync(file)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("named"), replace(*names)))
+    loaded(source, PackedCache(source))
+    assert done == [f"{PackedCache(source).path.stat().st_size}", "named"]
+
+
+def test_a_source_that_changes_while_it_is_read_is_packed_again(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = PackedCache.write
+
+    def late(self: PackedCache, *arguments: Any) -> None:
+        os.utime(source / "model.safetensors", ns=(1, 1))
+        write(self, *arguments)
+
+    monkeypatch.setattr(PackedCache, "write", late)
+    loaded(source, PackedCache(source))
+    assert PackedCache(source).path.exists()
+    assert PackedCache(source).read() is None
 
 
 def test_what_is_kept_is_listed(source: Path) -> None:

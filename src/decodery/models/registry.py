@@ -181,6 +181,7 @@ def load_for_inference(
         model = _skeleton(*_opened(checkpoint, context_length), kernels).to(dtype)
         if give_weights(model, kept):
             return model.eval()
+    identity = {} if cache is None else cache.identity()
     packing = packing_of(checkpoint, quantization) if kernels.takes_codes() else None
     model = load_model(
         checkpoint, dtype=dtype, kernels=kernels, context_length=context_length, packing=packing
@@ -189,7 +190,7 @@ def load_for_inference(
         if isinstance(module, (Linear, GatedLinear, Embedding)) and isinstance(module.weight, Tensor):
             module.pack()
     if cache is not None:
-        cache.write(weights_of(model))
+        cache.write(weights_of(model), identity)
     return model
 
 

@@ -1,7 +1,7 @@
 """Packed weights kept in a file, which is mapped as it is when the same checkpoint is opened again.
 
-The file is eight bytes that name the format, the header's length in eight more (little-endian), the header in
-JSON, and each weight's bytes on a cache line's border.
+The file is eight bytes that name the format, the header's length in eight more (little-endian), its SHA-256,
+the header in JSON, and each weight's bytes on a cache line's border.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from decodery.weights.cache import packed_folder
 Weights = Mapping[str, Tensor | PackedWeight | Stacked]
 Piece = Tensor | PackedWeight
 
-MAGIC = b"DECODPK1"
+MAGIC = b"DECODPK2"
 BORDER = 64
 # Kernels may read a little beyond a weight's end.
 SLACK = 128
+DIGEST = 32
 # So much of each file's beginning is hashed: hashing all of a large model takes longer than packing it.
 HASHED = 1 << 20
 
@@ -63,7 +64,7 @@ class PackedCache:
                 # A private map is writable memory, as torch wants it, and never writes to the file.
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             header, start = _read_header(data)
-            if header["identity"] != self._identity() or start + header["size"] != len(data):
+            if header["identity"] != self.identity() or start + header["size"] != len(data):
                 return None
             if hasattr(mmap, "MADV_WILLNEED"):
                 data.madvise(mmap.MADV_WILLNEED)
@@ -71,25 +72,31 @@ class PackedCache:
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError):
             return None
 
-    def write(self, weights: Weights) -> None:
-        """Keep these weights in place of older ones; when that cannot be done, warn and do nothing else."""
-        scratch = None
+    def write(self, weights: Weights, identity: Mapping[str, Any]) -> None:
+        """Keep these weights in place of older ones; when that cannot be done, warn and do nothing else.
+
+        `identity` is what `identity()` was before they were read: what changes meanwhile is packed again.
+        """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=".packing-", delete=False) as file:
-                scratch = Path(file.name)
-                _write(file, self._identity(), weights)
-            # Nothing incomplete ever has the final name.
-            os.replace(scratch, self.path)
+                try:
+                    _write(file, identity, weights)
+                    # Nothing incomplete ever has the final name, not even when the machine stops now.
+                    file.flush()
+                    os.fsync(file.fileno())
+                    os.replace(file.name, self.path)
+                except BaseException:
+                    os.unlink(file.name)
+                    raise
         except OSError as error:
-            if scratch is not None:
-                scratch.unlink(missing_ok=True)
             why = error.strerror or error
             warnings.warn(
                 f"packed weights cannot be kept in {self.path}: {why}", RuntimeWarning, stacklevel=2
             )
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """What the weights are made of and how. Raises OSError where the source cannot be read."""
         found = [self.source] if self.source.is_file() else sorted(self.source.iterdir())
         files = [
             file for file in found if file.name == "config.json" or file.suffix in (".gguf", ".safetensors")
@@ -143,8 +150,8 @@ def _write(file: IO[bytes], identity: Mapping[str, Any], weights: Weights) -> No
         entries[name] = {"offset": end, **_described(weight)}
         end += -(-weight.nbytes // BORDER) * BORDER + SLACK
     header = json.dumps({"identity": identity, "size": end, "weights": entries}).encode()
-    file.write(MAGIC + len(header).to_bytes(8, "little") + header)
-    start = _border(len(MAGIC) + 8 + len(header))
+    digest = hashlib.sha256(header).digest()
+    start = _border(file.write(MAGIC + len(header).to_bytes(8, "little") + digest + header))
     for name, weight in pieces.items():
         file.seek(start + entries[name]["offset"])
         data = weight.data if isinstance(weight, PackedWeight) else weight.contiguous().flatten()
@@ -180,11 +187,12 @@ def _joined(pieces: Mapping[str, Piece]) -> Weights:
 
 def _read_header(data: mmap.mmap) -> tuple[dict[str, Any], int]:
     """The header, and where the weights begin. Raises ValueError where there is none."""
-    if data[: len(MAGIC)] != MAGIC:
+    first = len(MAGIC) + 8 + DIGEST
+    end = first + int.from_bytes(data[len(MAGIC) : len(MAGIC) + 8], "little")
+    header = data[first:end]
+    if data[: len(MAGIC)] != MAGIC or data[first - DIGEST : first] != hashlib.sha256(header).digest():
         raise ValueError("no packed weights")
-    first = len(MAGIC) + 8
-    end = first + int.from_bytes(data[len(MAGIC) : first], "little")
-    return json.loads(data[first:end]), _border(end)
+    return json.loads(header), _border(end)
 
 
 def _border(position: int) -> int:
