@@ -306,6 +306,7 @@ def test_one_bad_request_of_several_fails_alone(default_llm: LLM) -> None:
         ({"kv_dtype": "int4"}, "kv_dtype must be auto"),
         ({"threads": 0}, "threads"),
         ({"threads": 1.5}, "threads"),
+        ({"threads": 10**11}, "threads must be at most"),
         ({"context_length": 100.5}, "context_length"),
         ({"token_budget": "x"}, "token_budget"),
         ({"model": 5}, "model"),

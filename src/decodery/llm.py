@@ -21,7 +21,7 @@ from decodery.engine.limits import Limits
 from decodery.engine.pages import pages_for
 from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
 from decodery.kernels import PAGE_SIZE
-from decodery.kernels.library import available, set_threads
+from decodery.kernels.library import MOST_THREADS, available, set_threads
 from decodery.kernels.select import check_kv_dtype, kv_dtype_named
 from decodery.models.registry import CausalModel
 from decodery.opening import SecondModels, open_model
@@ -91,6 +91,8 @@ class LLM:
                 raise ParameterError(f"{name} must be a whole number from 1 on, not {value!r}")
         check_kv_dtype(kv_dtype)
         if threads is not None:
+            if threads > MOST_THREADS:
+                raise ParameterError(f"threads must be at most {MOST_THREADS}, not {threads}")
             torch.set_num_threads(threads)
             if available():
                 set_threads(threads)

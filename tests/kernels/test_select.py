@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from decodery.errors import ParameterError
 from decodery.kernels import library, select
@@ -84,10 +85,10 @@ def test_a_library_that_is_not_there_or_not_one_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
-    for content in (None, b"no library"):
-        path = tmp_path / "_native.so"
-        if content is not None:
-            path.write_bytes(content)
+    text = tmp_path / "_native.so"
+    text.write_bytes(b"no library")
+    # The last one is a library, with other functions.
+    for path in (tmp_path / "none.so", text, Path(torch._C.__file__)):
         monkeypatch.setattr(library, "PATH", path)
         library.missing.cache_clear()
         library._load.cache_clear()
@@ -97,6 +98,7 @@ def test_a_library_that_is_not_there_or_not_one_is_told(
     library._load.cache_clear()
     assert [str(text).partition(":")[0] for text in found] == [
         "the native kernels are not built",
+        "the native kernels cannot be loaded",
         "the native kernels cannot be loaded",
     ]
 

@@ -19,6 +19,7 @@ VERSION = 6
 WORDS = 24
 PATH = Path(__file__).with_name("_native.so")
 SETS = ("portable", "avx2", "avx512")
+MOST_THREADS = 256
 
 
 class Kernel(IntEnum):
@@ -64,7 +65,7 @@ def missing() -> str | None:
         return "the native kernels are not built: install the package from source with a C++20 compiler"
     try:
         version = _load().decodery_version()
-    except OSError as error:
+    except (OSError, AttributeError) as error:  # AttributeError: a function is missing.
         return f"the native kernels cannot be loaded: install the package again from source ({error})"
     if version != VERSION:
         return "the native kernels are those of another version: install the package again from source"
@@ -86,9 +87,8 @@ def library() -> ctypes.CDLL:
     for name in reversed(SETS):
         if found.decodery_use(SETS.index(name)):
             break
-    found.decodery_threads(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found.decodery_threads(min(cores, MOST_THREADS))
     return found
 
 
@@ -107,7 +107,8 @@ def use_instruction_set(name: str) -> None:
 
 
 def set_threads(count: int) -> None:
-    """How many threads the kernels run on, the calling one among them."""
+    """How many threads the kernels run on, the calling one among them: from 1 to `MOST_THREADS`."""
+    assert 1 <= count <= MOST_THREADS
     library().decodery_threads(count)
 
 
@@ -123,5 +124,6 @@ def _load() -> ctypes.CDLL:
         address, address, address, number, number, address, number, address,
     ]  # fmt: skip
     loaded.decodery_plan_attention.restype = number
+    loaded.decodery_threads.argtypes = [ctypes.c_int]
     loaded.decodery_threads.restype = None
     return loaded
