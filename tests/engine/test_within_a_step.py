@@ -1,13 +1,17 @@
-"""What functions of the caller, and the collection of what nobody holds, may do in the middle of a step."""
+"""What may happen in the middle of a step: calls by functions of the caller, what nobody holds is dropped, an
+interrupt."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from decodery.decoding.params import GenerationParams
+from decodery.decoding.speculation import DraftModel, PromptLookup
 from decodery.decoding.strategy import BeamSearch, ContrastiveSearch
 from decodery.engine.engine import Engine
 from decodery.engine.request import Event
@@ -81,3 +85,72 @@ def test_a_step_within_a_step_fails_the_request_that_asks_for_it_alone(model: Ll
     (error,) = (e.error for e in events if e.request == asking and e.finish)
     assert error is not None
     assert "in the middle of a step" in error
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt before a line of the engine's code that runs: the one of this number."""
+
+    def __init__(self, line: int) -> None:
+        self.left = line
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
+        if not frame.f_code.co_filename.rpartition("/")[0].endswith("decodery/engine"):
+            return None
+        # What makes the books right again is not interrupted once more.
+        if frame.f_code.co_name in ("_start_over", "start_over", "clear"):
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self
+
+
+def interrupted(act: Callable[[], object], line: int) -> bool:
+    """Whether the interrupt came before the end."""
+    before = sys.gettrace()
+    sys.settrace(Interrupt(line))
+    try:
+        act()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def begun(model: Llama) -> tuple[Engine, list[int]]:
+    """An engine in the middle of requests of each kind: forks, companions, drafts of two kinds."""
+    engine = make_engine(model, pages=60)
+    kinds = [
+        PLAIN.replace(n=3),
+        PLAIN.replace(strategy=BeamSearch(3)),
+        PLAIN.replace(strategy=ContrastiveSearch(2)),
+        PLAIN.replace(guidance_scale=1.5),
+        PLAIN.replace(speculate=PromptLookup()),
+    ]
+    ids = [engine.add(PROMPT, params) for params in kinds]
+    ids.append(engine.add(PROMPT, PLAIN.replace(speculate=DraftModel("itself")), drafter=model))
+    return engine, ids
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_an_interrupt_anywhere_leaves_the_books_right(model: Llama, steps: int) -> None:
+    expected = run(make_engine(model), [(PROMPT, PLAIN)])[0][0]
+    line, before_the_end = 3 * steps, True
+    while before_the_end:
+        engine, ids = begun(model)
+        for _ in range(steps):
+            engine.step()
+        before_the_end = interrupted(engine.step, line)
+        engine.check_integrity()
+        interrupted(lambda engine=engine, ids=ids: [engine.abort(i) for i in ids], line % 150)  # type: ignore[misc]
+        engine.check_integrity()
+        for request in ids:
+            engine.abort(request)
+        assert engine._scheduler.pages.available == engine.limits.pages
+        line += 149
+    assert line > 149 * 5
+    engine.add(PROMPT, PLAIN)
+    assert [t for e in events_of(engine) for t in e.tokens] == expected

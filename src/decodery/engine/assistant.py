@@ -27,5 +27,8 @@ class Assistant(Protocol):
     def retain(self, rows: Iterable[Row]) -> None:
         """Give up what is held for the requests of other rows than these."""
 
+    def start_over(self) -> None:
+        """Give up all that is held, after an interrupt that may have come anywhere."""
+
     def check_integrity(self) -> None:
         """Raise `AssertionError` unless its books agree."""

@@ -130,9 +130,19 @@ class Engine:
             self._remove(request)
 
     def _remove(self, request: int) -> None:
-        found = self._requests.pop(request, None)
-        if found is not None:
-            self._scheduler.remove(found)
+        try:
+            found = self._requests.pop(request, None)
+            if found is not None:
+                self._scheduler.remove(found)
+        except BaseException:
+            self._start_over()
+            raise
+
+    def _start_over(self) -> None:
+        """Make the books right again after an interrupt, which may come between any two of their entries."""
+        self._scheduler.start_over(self._requests.values())
+        for assistant in self._assistants.values():
+            assistant.start_over()
 
     def has_work(self) -> bool:
         """Whether any request has not ended."""
@@ -164,6 +174,9 @@ class Engine:
         self._stepping = True
         try:
             events = self._step()
+        except BaseException:
+            self._start_over()
+            raise
         finally:
             self._stepping = False
             dropped, self._dropped = self._dropped, []

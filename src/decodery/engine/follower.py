@@ -93,6 +93,11 @@ class Follower:
             if not sequences:
                 del self._followed[request]
 
+    def start_over(self) -> None:
+        """Give up all that is held, after an interrupt that may have come anywhere."""
+        self._followed.clear()
+        self._scheduler.start_over(())
+
     def check_integrity(self) -> None:
         """Raise `AssertionError` unless pages and sequences agree."""
         self._pages.check_integrity([s.pages for sequences in self._followed.values() for s in sequences])

@@ -20,8 +20,12 @@ class Pages:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._free = list(range(count - 1, -1, -1))
-        self._holders = [0] * count
+        self.clear()
+
+    def clear(self) -> None:
+        """Make every page free, whoever held it, and forget what is cached."""
+        self._free = list(range(self.count - 1, -1, -1))
+        self._holders = [0] * self.count
         self._cached: OrderedDict[int, None] = OrderedDict()
         self._page_of: dict[bytes, int] = {}
         self._key_of: dict[int, bytes] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from decodery.decoding.rows import Row
 from decodery.engine.batch import Batch, Chunk
@@ -56,6 +56,17 @@ class Scheduler:
             self.running.remove(request)
         else:
             self.waiting.remove(request)
+
+    def start_over(self, requests: Iterable[Request]) -> None:
+        """Let these requests, and no others, wait for pages from the beginning: whatever an interrupted step
+        has left half done, the books are right again."""
+        self.pages.clear()
+        self.running, self.waiting, self._copies = [], deque(requests), []
+        for request in self.waiting:
+            request.branches.clear()
+            for member in request.members:
+                member.pages = []
+                member.computed = member.offered = 0
 
     def schedule(self, branches: Branches) -> Batch:
         """The next step's batch. Allocates its pages, moves requests between waiting and running, and leaves
