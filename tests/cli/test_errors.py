@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from decodery.cli import loading
 from decodery.llm import LLM
 from tests.cli.conftest import Run
+from tests.kernels.native import built
 
 BEFORE_LOADING = [
     (["--top-p", "1.1"], "top_p must be above 0 and at most 1, not 1.1"),
@@ -139,3 +141,15 @@ def test_an_expected_error_has_a_traceback_only_with_debug(decodery: Run) -> Non
     traced = decodery("generate", "", "--debug")
     assert traced.status == 1
     assert "Traceback" in traced.err
+
+
+@built
+@pytest.mark.filterwarnings("default::RuntimeWarning")
+def test_a_warning_is_one_line_too(
+    decodery: Run, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    monkeypatch.setenv("DECODERY_CACHE", str(tmp_path / "cache"))
+    ran = decodery("generate", "hi", "--model", model, "--max-tokens=1", "--seed=1", "--packed-cache")
+    assert ran.status == 0
+    assert re.fullmatch(r"decodery: packed weights cannot be kept in .*\n", ran.err)

@@ -119,6 +119,14 @@ def test_inspect_reckons_with_another_precision_and_context(decodery: Run, model
     }
 
 
+def test_inspect_reckons_with_no_context_that_the_model_cannot_have(decodery: Run, model: str) -> None:
+    ran = decodery("inspect", model, f"--context-length={CONTEXT + 1}")
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err == (
+        f"decodery: context_length is {CONTEXT + 1}, but the model was trained for {CONTEXT}; ask for less\n"
+    )
+
+
 def test_inspect_tells_a_person_the_same(decodery: Run, plain_model: str) -> None:
     told = decodery("inspect", plain_model, "--backend=reference").out
     assert "backend              reference (torch), in float32\n" in told

@@ -11,7 +11,7 @@ from decodery.decoding.defaults import default_params
 from decodery.errors import ModelError
 from decodery.kernels.library import instruction_sets, missing
 from decodery.kernels.select import backend_named, chosen_backend, kv_dtype_named
-from decodery.models.registry import describe, packed_size
+from decodery.models.registry import describe, opened_context, packed_size
 from decodery.settings import dtype_named
 from decodery.text.tokenizer import Tokenizer
 from decodery.weights.checkpoint import Checkpoint, open_checkpoint
@@ -36,7 +36,7 @@ def facts(checkpoint: Checkpoint, options: ModelOptions) -> dict[str, Any]:
     described = describe(checkpoint)
     backend = chosen_backend(options.backend, options.dtype, options.quantization)
     dtype = dtype_named(options.dtype, checkpoint, backend)
-    context = options.context_length or described.context_length
+    context = opened_context(checkpoint, options.context_length)
     kept = kv_dtype_named(options.kv_dtype, backend_named(backend), dtype)
     per_token = described.kv_shape.bytes_per_token(kept)
     if backend == "native":

@@ -9,6 +9,7 @@ import functools
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -306,7 +307,9 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
-        status = typer.main.get_command(app).main(list(arguments), "decodery", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warned
+            status = typer.main.get_command(app).main(list(arguments), "decodery", standalone_mode=False)
     except UsageError as error:
         complain(getattr(error, "format_message", error.__str__)())
         return MISUSED
@@ -314,6 +317,11 @@ def run(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     status = status if isinstance(status, int) else 0
     return status if _flushed() else status or FAILED
+
+
+def _warned(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+    """A warning as one line; where in the code it came from helps nobody."""
+    complain(str(message))
 
 
 def _flushed() -> bool:

@@ -233,6 +233,11 @@ def describe(checkpoint: Checkpoint) -> Description:
     )
 
 
+def opened_context(checkpoint: Checkpoint, context_length: int | None) -> int:
+    """The context of the model that `load_model` gives; raises ModelError as it does."""
+    return _opened(checkpoint, context_length)[1].context_length
+
+
 def find_family(checkpoint: Checkpoint) -> tuple[Family, str]:
     """The family of a checkpoint, and the architecture that it declares; ModelError when there is none."""
     declared = _architecture(checkpoint)
