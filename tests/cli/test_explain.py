@@ -142,6 +142,9 @@ def test_a_file_that_cannot_be_written_is_one_line(decodery: Run, model: str, tm
     ran = decodery("explain", "abc", "-m", model, f"--html={tmp_path}", *FLAGS)
     assert (ran.status, ran.err.count("\n")) == (1, 1)
     assert "cannot be written" in ran.err
+    ran = decodery("explain", "abc", "-m", model, "--html=a", "--svg=./a", *FLAGS)
+    assert (ran.status, ran.err.count("\n")) == (1, 1)
+    assert "name the same file" in ran.err
 
 
 BEAMS = ["--num-beams=3", "--num-return-sequences=2", "--max-tokens=4", "--ignore-eos", "--seed=1"]

@@ -98,10 +98,14 @@ class Native:
         rooms = self._rooms if self._tape is None else self._tape.rooms
         return rooms.empty(shape)
 
-    def _copied(self, x: Tensor) -> Tensor:
-        """x in one piece as float32, which no replay would copy again."""
+    def _escapes(self) -> None:
+        """Something runs that no replay would do again."""
         if self._tape is not None:
             self._tape.whole = False
+
+    def _copied(self, x: Tensor) -> Tensor:
+        """x in one piece as float32."""
+        self._escapes()
         return x.float().contiguous()
 
     def _rows(self, x: Tensor) -> Tensor:
@@ -139,6 +143,14 @@ class Native:
         """A weight [2 * width, in] for `gated_linear`, the gate first."""
         return stack(_codes(weight), gated=True, arena=self._arena)
 
+    def _packed(
+        self, weight: Tensor | PackedWeight | Stacked, pack: Callable[[Tensor], PackedWeight | Stacked]
+    ) -> PackedWeight | Stacked:
+        if isinstance(weight, Tensor):
+            self._escapes()
+            return pack(weight)
+        return weight
+
     def linear(
         self,
         x: Tensor,
@@ -150,7 +162,7 @@ class Native:
 
         Weights in codes are multiplied by x rounded to int8 in groups of 32.
         """
-        packed = self.pack(weight) if isinstance(weight, Tensor) else weight
+        packed = self._packed(weight, self.pack)
         out = self._empty(*x.shape[:-1], packed.rows)
         first = 0
         for part in packed.parts if isinstance(packed, Stacked) else (packed,):
@@ -167,7 +179,7 @@ class Native:
         activation: Activation = "silu",
     ) -> Tensor:
         """`gated(linear(x, weight, bias))`, the weight packed by `pack_gated`."""
-        packed = self.pack_gated(weight) if isinstance(weight, Tensor) else weight
+        packed = self._packed(weight, self.pack_gated)
         if isinstance(packed, Stacked):
             return self.gated(self.linear(x, packed, bias), activation)
         assert packed.gated
@@ -213,6 +225,7 @@ class Native:
     def embedding(self, ids: Tensor, weight: Tensor | PackedWeight) -> Tensor:
         """The rows of a packed weight [vocabulary, width] that ids [...] name: [..., width]."""
         if isinstance(weight, Tensor):
+            self._escapes()
             return reference.embedding(ids, weight)
         assert ids.dtype == torch.int64
         assert ids.is_contiguous()
@@ -351,8 +364,7 @@ class Native:
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
         """Attention over whole sequences is torch's: the engine attends over pages."""
-        if self._tape is not None:
-            self._tape.whole = False
+        self._escapes()
         return reference.attention(q, k, v, mask, scale)
 
     def plan_attention(

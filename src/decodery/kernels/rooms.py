@@ -5,9 +5,17 @@ from __future__ import annotations
 import math
 import weakref
 from bisect import insort
+from collections import deque
 
 import torch
 from torch import Tensor
+
+
+class _Lease(weakref.ref[memoryview]):
+    """Watches whoever looks into the room of this number."""
+
+    __slots__ = ("number",)
+    number: int
 
 
 class Rooms:
@@ -20,6 +28,8 @@ class Rooms:
     def __init__(self) -> None:
         self._free: list[tuple[int, int]] = []
         self._rooms: list[memoryview] = []
+        self._held: dict[int, _Lease] = {}
+        self._left: deque[_Lease] = deque()
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
         """A float32 tensor whose room is its own as long as anything sees it."""
@@ -29,11 +39,17 @@ class Rooms:
         size = count * 4
         number = self._take(size)
         lease = self._rooms[number][:size]
-        # torch holds the view until the last tensor on it is gone.
-        weakref.finalize(lease, insort, self._free, (len(self._rooms[number]), number))
+        # torch holds the view until the last tensor on it is gone, on any thread. What is called then is no
+        # Python code, in which an interrupt would be lost.
+        self._held[number] = _Lease(lease, self._left.append)
+        self._held[number].number = number
         return torch.frombuffer(lease, dtype=torch.float32, count=count).view(shape)
 
     def _take(self, size: int) -> int:
+        while self._left:
+            number = self._left.popleft().number
+            del self._held[number]
+            insort(self._free, (len(self._rooms[number]), number))
         for place, (room, number) in enumerate(self._free):
             if size <= room <= 2 * size:
                 del self._free[place]
