@@ -57,7 +57,8 @@ class LLM:
     (default: a quarter of the memory that is available, at most eight full contexts) and `kv_dtype` its
     precision: "float32", "float16", "bfloat16", "int8" (a scale for each token and head) or "auto" (what the
     backend likes). `threads` sets those of torch and of the native kernels in the whole process, for models
-    opened before too (default: as they are, which is one for each core at first). `token_budget` bounds the tokens that one step runs.
+    opened before too (default: as they are, which is one for each core at first). `token_budget` bounds the
+    tokens that one step runs.
 
     Raises `ModelError` when the model cannot be found or read and `ParameterError` for absurd settings and
     for those that do not go together. Not for several threads at once.
