@@ -81,7 +81,7 @@ def step(model: Llama, streams: int, length: int) -> Callable[[], object]:
     kernels = cast(Native, model.kernels)
     start = KEYS if length == 1 else 0
     pages = -(-(start + length) // 16)
-    cache = model.kv_shape.allocate(streams * pages, kernels.cache_dtype(torch.float32))
+    cache = model.kv_shape.allocate(streams * pages, kernels.cache_dtype(torch.float32), whole_pages=True)
     plan = kernels.plan_attention(
         [range(i * pages, (i + 1) * pages) for i in range(streams)],
         [start] * streams,

@@ -82,19 +82,20 @@ struct AttentionStep {
 };
 
 // A page holds its keys as [kv_heads, dim, 16] and its values as [kv_heads, 16, dim]. type: 0 float32, 1 float16,
-// 2 bfloat16, 3 int8, where each head's 16 keys (or values) are followed by their 16 scales in float32. k and v [rows, kv_heads, dim] have the row strides ldk and ldv.
+// 2 bfloat16, 3 int8, where each head's 16 keys (or values) are followed by their 16 scales in float32. `stride` numbers
+// of the type lie between pages. k and v [rows, kv_heads, dim] have the row strides ldk and ldv.
 struct WriteKvArgs {
     const float* k; int64_t ldk; const float* v; int64_t ldv;
     const AttentionStep* step;
     void* keys; void* values;
-    int64_t kv_heads, dim, type;
+    int64_t stride, kv_heads, dim, type;
 };
 
 // q [tokens, heads, dim] with row stride ldq. bias [heads, columns], where given, is added to the scores: column
 // `zero` to those of the query's own key, the columns before it to those of earlier keys, the first to all still earlier.
 struct AttentionArgs {
     const float* q; int64_t ldq, heads, kv_heads, dim;
-    const void* keys; const void* values; int64_t type;
+    const void* keys; const void* values; int64_t stride, type;
     const AttentionStep* step;
     double scale;
     float* out;

@@ -117,7 +117,7 @@ struct Attention {
 
         const T* page(const void* cache, int64_t index) const {
             const int64_t number = a.step->tables[w.table + start / kPage + index];
-            return static_cast<const T*>(cache) + (number * a.kv_heads + head) * kPage * (a.dim + C::kExtra);
+            return static_cast<const T*>(cache) + number * a.stride + head * kPage * (a.dim + C::kExtra);
         }
         // Where to fetch while page `index` of the keys is read: all keys' pages, and behind them the values'.
         const T* ahead(int64_t index) const {
@@ -134,7 +134,7 @@ struct Attention {
         for (int64_t i = items * chunk / chunks; i < items * (chunk + 1) / chunks; i++) {
             const int64_t h = i / rows, m = i % rows;
             const int64_t page = a.step->slots[m] / kPage, offset = a.step->slots[m] % kPage;
-            const int64_t base = (page * a.kv_heads + h) * kPage * (a.dim + C::kExtra);
+            const int64_t base = page * a.stride + h * kPage * (a.dim + C::kExtra);
             T* keys = static_cast<T*>(a.keys) + base;
             T* values = static_cast<T*>(a.values) + base;
             write_one(a.k + m * a.ldk + h * a.dim, a.dim, keys, offset, offset, kPage);

@@ -64,7 +64,9 @@ class Runner:
         self._steps: dict[tuple[int, tuple[int, ...]], _Step] = {}
         self._ran: set[tuple[int, tuple[int, ...]]] = set()
         kept = kv_dtype or model.kernels.cache_dtype(model.dtype)
-        self._cache = model.kv_shape.allocate(pages, kept, model.device)
+        self._cache = model.kv_shape.allocate(
+            pages, kept, model.device, whole_pages=model.kernels.takes_page_strides()
+        )
 
     def hidden(self, batch: Batch, layers: Iterable[int] = ()) -> States:
         """Run a batch: copies pages, writes keys and values, and returns the hidden states.
@@ -128,6 +130,5 @@ class Runner:
         # In order: a page may be given up by one sequence and taken by the next within a step.
         while copies:
             source, target = copies[0]
-            for cache in (self._cache.keys, self._cache.values):
-                cache[:, target] = cache[:, source]
+            self._cache.copy(source, target)
             del copies[0]

@@ -41,6 +41,9 @@ class Kernels(Protocol):
     def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """The dtype that keys and values are kept in for activations of `dtype`, if none is asked for."""
 
+    def takes_page_strides(self) -> bool:
+        """Whether a layer's pages may stand at a distance from each other in its caches."""
+
     def capture(
         self, run: Callable[[], Result], rooms: Rooms | None = None
     ) -> tuple[Result, Callable[[], None] | None]:

@@ -34,8 +34,8 @@ _NORM = call_layout("qqqqqdqqq")
 _LAYER_NORM = call_layout("qqqqqqdqqq")
 _ROTARY = call_layout("q" * 9)
 _ACTIVATE = call_layout("q" * 7)
-_WRITE_KV = call_layout("q" * 10)
-_ATTENTION = call_layout("q" * 9 + "dqqqq")
+_WRITE_KV = call_layout("q" * 11)
+_ATTENTION = call_layout("q" * 10 + "dqqqq")
 _ANGLES = call_layout("qqqqdqq")
 
 
@@ -72,6 +72,10 @@ class Native:
     def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """float16: attention reads half the bytes, and rounds far less than int8 activations do."""
         return torch.float16
+
+    def takes_page_strides(self) -> bool:
+        """Yes: that makes copies of pages cheap, and their first use."""
+        return True
 
     def capture(
         self, run: Callable[[], Result], rooms: Rooms | None = None
@@ -424,6 +428,7 @@ class Native:
             plan.words.buffer_info()[0],
             cache_k.data_ptr(),
             cache_v.data_ptr(),
+            cache_k.stride(0),
             *k.shape[1:],
             _STORED[cache_k.dtype],
         )
@@ -458,6 +463,7 @@ class Native:
             dim,
             cache_k.data_ptr(),
             cache_v.data_ptr(),
+            cache_k.stride(0),
             _STORED[cache_k.dtype],
             plan.words.buffer_info()[0],
             scale,

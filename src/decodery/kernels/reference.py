@@ -39,6 +39,7 @@ __all__ = [
     "rotary",
     "row_multiple",
     "takes_codes",
+    "takes_page_strides",
     "write_kv",
 ]
 
@@ -56,6 +57,11 @@ def row_multiple(dtype: torch.dtype) -> int:
 def cache_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of keys and values for activations of `dtype`: the same."""
     return dtype
+
+
+def takes_page_strides() -> bool:
+    """No: where a layer's pages follow each other, a sequence's keys need not be copied."""
+    return False
 
 
 def capture(
