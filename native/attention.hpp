@@ -16,11 +16,15 @@ namespace decodery {
 
 constexpr int kPage = 16;
 constexpr int kSegment = 256;
+constexpr int kScores = kSegment + 16;  // Room for a row's scores, so that rows lie no power of 2 apart.
 constexpr int kQueryBlock = 8;  // Queries of a sequence that meet keys together; divides kSegment.
 constexpr int kAhead = 8;  // Pages between what is read and what is fetched: processors don't foresee the next page.
 
 // One segment of the keys of a block of queries: the number `segment` of `segments`, after `skipped` ones that no
-// query of the block sees. Its partial results begin at `slot` (in tokens times segments).
+// query of the block sees. Its partial results begin at `slot` (in tokens times segments). Or all of the segments, one
+// after the other, so that a thread keeps their partial results for itself.
+constexpr int32_t kAllSegments = -1;
+constexpr int kManyQueries = 256;  // Of a sequence in one step: their blocks alone give every thread work.
 struct Work {
     int32_t token, position, count, table, segment, segments, skipped, slot;
 };
@@ -102,19 +106,33 @@ struct Attention {
     using T = typename C::T;
     static constexpr int kRowTile = S::kBlocks == 2 ? 6 : S::kRows == 1 ? 1 : 2;
     static constexpr int kPageTile = S::kBlocks == 2 ? 4 : 1;
+    // With so many rows a tile has half as many pages or values: fewer are converted for each product.
+    static constexpr int kManyRows = S::kBlocks == 2 ? 12 : kRowTile;
+    static constexpr int pages_of(int rows) { return rows > kRowTile ? 2 : kPageTile; }
     // A line of memory in elements, in groups of 16 of them (or one, of kLines lines).
     static constexpr int kLineItems = 64 / sizeof(T), kLine = kLineItems < 16 ? 1 : kLineItems / 16;
     static constexpr int kLines = kLineItems < 16 ? 16 / kLineItems : 1;
 
-    // One item of work for one K/V head.
+    // One segment of an item of work for one K/V head.
     struct Piece {
         const AttentionArgs& a;
         const Work& w;
         int64_t head, group, rows;  // rows: (query, head) pairs.
-        int64_t start, keys;        // The segment's first key, and how many there are up to the last query's.
-        float* q; float* scores;    // [rows, dim], [rows, kSegment]
+        float* q; float* totals; float* scores;  // [rows, dim], [rows], [rows, kScores]
         float* partials;
+        int64_t segment = 0, start = 0, keys = 0;  // The first key, and how many there are up to the last query's.
 
+        void enter(int64_t next) {
+            segment = next;
+            start = (w.skipped + segment) * kSegment;
+            keys = w.position + w.count - start < kSegment ? w.position + w.count - start : kSegment;
+        }
+        // Where the partial result of a row begins: its largest score, the sum of its weights, then its output.
+        float* partial(int64_t row) const {
+            const int64_t query = row / group * a.heads + head * group + row % group;
+            const int64_t first = w.segment == kAllSegments ? row * w.segments : w.slot * a.heads + query * w.segments;
+            return partials + (first + segment) * (a.dim + 2);
+        }
         const T* page(const void* cache, int64_t index) const {
             const int64_t number = a.step->tables[w.table + start / kPage + index];
             return static_cast<const T*>(cache) + number * a.stride + head * kPage * (a.dim + C::kExtra);
@@ -168,34 +186,53 @@ struct Attention {
 
     static void attend(const AttentionArgs& a, Shared& shared, int chunk, int chunks, Worker& worker) {
         const int64_t items = a.step->works * a.kv_heads, group = a.heads / a.kv_heads;
-        const int64_t room = kQueryBlock * group * (a.dim + kSegment);
-        float* scratch = reinterpret_cast<float*>(worker.room(static_cast<size_t>(room) * 4));
         for (int64_t i = items * chunk / chunks; i < items * (chunk + 1) / chunks; i++) {
             const Work& w = reinterpret_cast<const Work*>(a.step->work)[i / a.kv_heads];
-            const int64_t rows = w.count * group, start = (w.skipped + w.segment) * kSegment;
-            const int64_t keys = w.position + w.count - start;
-            Piece p{a, w, i % a.kv_heads, group, rows, start, keys < kSegment ? keys : kSegment,
-                    scratch, scratch + rows * a.dim, shared.partial.data()};
-            piece(p);
+            const bool all = w.segment == kAllSegments;
+            const int64_t rows = w.count * group, kept = all ? w.segments : 0;
+            const int64_t room = rows * (a.dim + 1 + kScores + kept * (a.dim + 2)) + kept + 15;
+            float* q = reinterpret_cast<float*>(worker.room(static_cast<size_t>(room) * 4));
+            float* totals = q + rows * a.dim;
+            float* scores = totals + rows;
+            float* own = scores + rows * kScores;
+            Piece p{a, w, i % a.kv_heads, group, rows, q, totals, scores, all ? own : shared.partial.data()};
+            scale(p);
+            for (int64_t s = all ? 0 : w.segment; s < (all ? w.segments : w.segment + 1); s++) {
+                p.enter(s);
+                piece(p);
+            }
+            if (kept < 2) continue;
+            for (int64_t row = 0; row < rows; row++) {
+                const float* parts = own + row * kept * (a.dim + 2);
+                combine_row(a, parts, w.segments, own + rows * kept * (a.dim + 2), a.out + p.place(row) * a.dim);
+            }
         }
     }
 
-    static void piece(const Piece& p) {
+    static void scale(const Piece& p) {
         const auto& a = p.a;
         for (int64_t r = 0; r < p.rows; r++) {
             const float* from = a.q + (p.w.token + r / p.group) * a.ldq + (p.head * p.group + r % p.group) * a.dim;
             for (int64_t d = 0; d < a.dim; d++) p.q[r * a.dim + d] = from[d] * static_cast<float>(a.scale);
         }
+    }
+
+    static void piece(const Piece& p) {
+        const auto& a = p.a;
         const int64_t pages = (p.keys + kPage - 1) / kPage;
         for (int64_t r = 0; r < p.rows;) r += row_tile(p.rows - r, [&](auto rows) {
             int64_t n = 0;
-            for (; n + kPageTile <= pages; n += kPageTile) score<rows.value, kPageTile>(p, r, n);
+            constexpr int tile = pages_of(rows.value);
+            for (; n + tile <= pages; n += tile) score<rows.value, tile>(p, r, n);
             for (; n < pages; n++) score<rows.value, 1>(p, r, n);
         });
-        for (int64_t r = 0; r < p.rows; r++) soften(p, r, pages * kPage);
+        int64_t soft = 0;
+        for (; soft + 4 <= p.rows; soft += 4) soften<4>(p, soft, pages * kPage);
+        for (; soft < p.rows; soft++) soften<1>(p, soft, pages * kPage);
         for (int64_t r = 0; r < p.rows;) r += row_tile(p.rows - r, [&](auto rows) {
             int64_t d = 0;
-            for (; d + 64 <= a.dim; d += 64) mix<rows.value, 4>(p, r, d);
+            constexpr int tile = rows.value > kRowTile ? 2 : 4;  // Of 16 values.
+            for (; d + tile * 16 <= a.dim; d += tile * 16) mix<rows.value, tile>(p, r, d);
             for (; d + 16 <= a.dim; d += 16) mix<rows.value, 1>(p, r, d);
             if (d < a.dim) mix_tail(p, r, rows.value, d);
         });
@@ -204,10 +241,10 @@ struct Attention {
     template <int N> struct Count { static constexpr int value = N; };
 
     // Calls fn with the largest tile that fits `left` rows, and says how many these are.
-    template <class Fn, int N = kRowTile>
+    template <class Fn, int N = kManyRows>
     static DECODERY_INLINE int64_t row_tile(int64_t left, Fn fn) {
         if constexpr (N > 1) {
-            if (left < N) return row_tile<Fn, N - 1>(left, fn);
+            if (left < N) return row_tile<Fn, N <= kRowTile ? N - 1 : kRowTile>(left, fn);
         }
         fn(Count<N>{});
         return N;
@@ -230,7 +267,7 @@ struct Attention {
             F k[NP];
             #pragma GCC unroll 4
             for (int n = 0; n < NP; n++) k[n] = C::load(keys[n] + d * kPage);
-            #pragma GCC unroll 6
+            #pragma GCC unroll 12
             for (int r = 0; r < NR; r++) {
                 const F x = S::set1(q[r * p.a.dim + d]);
                 #pragma GCC unroll 4
@@ -238,8 +275,8 @@ struct Attention {
             }
         }
         for (int n = 0; n < NP; n++) {
-            float* to = p.scores + row * kSegment + (first + n) * kPage;
-            for (int r = 0; r < NR; r++) S::store(to + r * kSegment, scaled(p, keys[n], acc[r][n]));
+            float* to = p.scores + row * kScores + (first + n) * kPage;
+            for (int r = 0; r < NR; r++) S::store(to + r * kScores, scaled(p, keys[n], acc[r][n]));
         }
     }
 
@@ -252,7 +289,7 @@ struct Attention {
     // Adds to a row's scores what its head has for keys so far before their query.
     static void lean(const Piece& p, int64_t row, int64_t padded) {
         const float* bias = p.a.bias + (p.head * p.group + row % p.group) * p.a.columns;
-        float* s = p.scores + row * kSegment;
+        float* s = p.scores + row * kScores;
         const int64_t last = p.a.columns - 1;
         int64_t column = p.start - p.w.position - row / p.group + p.a.zero;  // Of the segment's first key.
         for (int64_t k = 0; k < padded; k += 16, column += 16) {
@@ -273,10 +310,9 @@ struct Attention {
         }
     }
 
-    // Scores become weights exp(score - largest), times the values' scales; the largest and the sum of the unscaled
-    // weights are kept for `combine`.
-    static void soften(const Piece& p, int64_t row, int64_t padded) {
-        float* s = p.scores + row * kSegment;
+    // What a row's query does not see weighs nothing. Returns the row's largest score.
+    static DECODERY_INLINE float hide(const Piece& p, int64_t row, int64_t padded) {
+        float* s = p.scores + row * kScores;
         if (p.a.bias) lean(p, row, padded);
         const int64_t position = p.w.position + row / p.group - p.start;  // Within the segment.
         for (int64_t k = position + 1; k < padded; k++) s[k] = -INFINITY;
@@ -284,37 +320,49 @@ struct Attention {
             const int64_t hidden = position - p.a.step->window + 1;
             for (int64_t k = 0; k < hidden && k < padded; k++) s[k] = -INFINITY;
         }
-        F top = S::set1(-INFINITY), sum = S::zero();
+        F top = S::set1(-INFINITY);
         for (int64_t k = 0; k < padded; k += 16) top = S::max(top, S::load(s + k));
-        const float largest = S::reduce_max(top);
-        const F base = S::set1(largest == -INFINITY ? 0.0f : largest);
-        for (int64_t k = 0; k < padded; k += 16) {
-            const F weight = exponential<S>(S::sub(S::load(s + k), base));
-            sum = S::add(sum, weight);
-            S::store(s + k, C::kScaled ? scaled(p, p.page(p.a.values, k / kPage), weight) : weight);
-        }
-        const float total = S::reduce_add(sum);
-        if (p.w.segments == 1) {
-            p.q[row * p.a.dim] = total;  // The query itself is no longer needed.
-        } else {
-            float* about = partial(p, row);
-            about[0] = largest;
-            about[1] = total;
-        }
+        return S::reduce_max(top);
     }
 
-    static float* partial(const Piece& p, int64_t row) {
-        const int64_t query = row / p.group * p.a.heads + p.head * p.group + row % p.group;
-        return p.partials + (p.w.slot * p.a.heads + query * p.w.segments + p.w.segment) * (p.a.dim + 2);
+    // Scores of rows become weights exp(score - largest), times the values' scales; the largest and the sum of the
+    // unscaled weights are kept for `combine`.
+    template <int NR>
+    static DECODERY_INLINE void soften(const Piece& p, int64_t row, int64_t padded) {
+        float largest[NR];
+        F base[NR], sum[NR];
+        for (int r = 0; r < NR; r++) largest[r] = hide(p, row + r, padded);
+        for (int r = 0; r < NR; r++) base[r] = S::set1(largest[r] == -INFINITY ? 0.0f : largest[r]);
+        for (int r = 0; r < NR; r++) sum[r] = S::zero();
+        float* s = p.scores + row * kScores;
+        for (int64_t k = 0; k < padded; k += 16) {
+            #pragma GCC unroll 4
+            for (int r = 0; r < NR; r++) {
+                float* at = s + r * kScores + k;
+                const F weight = exponential<S>(S::sub(S::load(at), base[r]));
+                sum[r] = S::add(sum[r], weight);
+                S::store(at, C::kScaled ? scaled(p, p.page(p.a.values, k / kPage), weight) : weight);
+            }
+        }
+        for (int r = 0; r < NR; r++) {
+            const float total = S::reduce_add(sum[r]);
+            if (p.w.segments == 1) {
+                p.totals[row + r] = total;
+            } else {
+                float* about = p.partial(row + r);
+                about[0] = largest[r];
+                about[1] = total;
+            }
+        }
     }
 
     static DECODERY_INLINE void put(const Piece& p, int64_t row, int64_t d, F sum, int left) {
         float* to;
         if (p.w.segments == 1) {
-            sum = S::div(sum, S::set1(p.q[row * p.a.dim]));
+            sum = S::div(sum, S::set1(p.totals[row]));
             to = p.a.out + p.place(row) * p.a.dim + d;
         } else {
-            to = partial(p, row) + 2 + d;
+            to = p.partial(row) + 2 + d;
         }
         if (left >= 16) S::store(to, sum); else S::store_some(to, sum, left);
     }
@@ -323,7 +371,7 @@ struct Attention {
     static DECODERY_INLINE void mix(const Piece& p, int64_t row, int64_t d) {
         F acc[NR][NV];
         for (int r = 0; r < NR; r++) for (int n = 0; n < NV; n++) acc[r][n] = S::zero();
-        const float* weights = p.scores + row * kSegment;
+        const float* weights = p.scores + row * kScores;
         const int64_t pages = (p.keys + kPage - 1) / kPage;
         for (int64_t k = 0; k < p.keys; k += kPage) {
             const T* v = p.page(p.a.values, k / kPage) + d;
@@ -334,9 +382,9 @@ struct Attention {
                 F value[NV];
                 #pragma GCC unroll 4
                 for (int n = 0; n < NV; n++) value[n] = C::load(v + n * 16);
-                #pragma GCC unroll 6
+                #pragma GCC unroll 12
                 for (int r = 0; r < NR; r++) {
-                    const F x = S::set1(weights[r * kSegment + k + j]);
+                    const F x = S::set1(weights[r * kScores + k + j]);
                     #pragma GCC unroll 4
                     for (int n = 0; n < NV; n++) acc[r][n] = S::fma(x, value[n], acc[r][n]);
                 }
@@ -354,7 +402,7 @@ struct Attention {
                 const T* v = p.page(p.a.values, k / kPage) + k % kPage * p.a.dim + d;
                 float value[16] = {};
                 for (int i = 0; i < left; i++) value[i] = C::one(v[i]);
-                acc = S::fma(S::set1(p.scores[(row + r) * kSegment + k]), S::load(value), acc);
+                acc = S::fma(S::set1(p.scores[(row + r) * kScores + k]), S::load(value), acc);
             }
             put(p, row + r, d, acc, left);
         }

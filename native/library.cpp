@@ -121,17 +121,18 @@ EXPORT int64_t decodery_plan_attention(const int64_t* starts, const int64_t* len
             const int64_t segments = (stop - 1) / kSegment + 1;
             // What lies before the window of all queries of the block weighs nothing.
             const int64_t seen = window > 0 && first + 1 > window ? (first + 1 - window) / kSegment : 0;
-            for (int64_t segment = 0; segment < segments - seen; segment++) {
+            const bool all = lengths[s] >= kManyQueries;
+            for (int64_t segment = 0; segment < (all ? 1 : segments - seen); segment++) {
                 if (count < room) {
                     auto& w = reinterpret_cast<Work*>(work)[count];
                     w = {token, static_cast<int32_t>(first), static_cast<int32_t>(stop - first),
-                         static_cast<int32_t>(pages[s]), static_cast<int32_t>(segment),
+                         static_cast<int32_t>(pages[s]), all ? kAllSegments : static_cast<int32_t>(segment),
                          static_cast<int32_t>(segments - seen), static_cast<int32_t>(seen),
                          static_cast<int32_t>(slot)};
                 }
                 count++;
             }
-            if (segments - seen > 1) slot += (stop - first) * (segments - seen);
+            if (!all && segments - seen > 1) slot += (stop - first) * (segments - seen);
             token += static_cast<int32_t>(stop - first);
             first = stop;
         }
