@@ -88,6 +88,33 @@ def test_sequences_do_not_see_each_other() -> None:
             assert torch.equal(part, whole[start:stop])
 
 
+@pytest.mark.parametrize("window", [None, 300])
+def test_long_prompts_and_single_queries_of_long_sequences_share_a_step(window: int | None) -> None:
+    shape = Shape(6, 2, 32)
+    ends = [700, 601, 520, 20]
+    starts = [300, 600, 0, 15]
+    sequences = [random_sequence(end, shape, seed, torch.float32) for seed, end in enumerate(ends)]
+    firsts = [0, 44, 82, 115]
+    tables = [range(first, first + -(-end // 16)) for first, end in zip(firsts, ends, strict=True)]
+    cache = empty_cache(117, shape, torch.float16)
+    step(
+        cache,
+        [sequences[i] for i in (0, 1, 3)],
+        [tables[i] for i in (0, 1, 3)],
+        [(0, 300), (0, 600), (0, 15)],
+    )
+    ranges = list(zip(starts, ends, strict=True))
+    together = step(cache, sequences, tables, ranges, window)
+    for index, result in enumerate(together):
+        alone = step(cache, [sequences[index]], [tables[index]], [ranges[index]], window)[0]
+        assert torch.equal(result, alone)
+        # Query by query all segments are shared work, whatever the step above did.
+        some = range(starts[index], ends[index], 57)
+        for query in some:
+            one = step(cache, [sequences[index]], [tables[index]], [(query, query + 1)], window)[0]
+            assert torch.equal(result[query - starts[index]], one[0])
+
+
 @pytest.mark.parametrize("stored", STORED)
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
 def test_a_broken_sequence_does_not_reach_others(stored: torch.dtype, value: float) -> None:
