@@ -85,7 +85,7 @@ struct Choice {
     static int64_t drawn(const Leaders<S>& found, const Way& way, float* values) {
         const int64_t width = way.width;
         const float mass = static_cast<float>(way.top_p);
-        if (mass < 1) {
+        if (way.top_p < 1) {
             const auto norm = V::norm(values, width);
             const float log = static_cast<float>(std::log(norm.sum));
             const int64_t i = V::reaching(width, mass, [&](int64_t k) { return values[k] - norm.largest - log; });
@@ -124,7 +124,7 @@ struct Choice {
             V::cut(room.values, room.values, vocab, found[kept - 1].value);
         }
         const float mass = static_cast<float>(way.top_p);
-        if (mass < 1) {
+        if (way.top_p < 1) {
             const auto norm = V::norm(room.values, vocab);
             V::write_logprobs(room.values, vocab, V::normalised(norm), room.logprobs);
             V::cut(room.values, room.values, vocab, V::border(room.values, room.logprobs, vocab, mass, room.leaders));

@@ -4,6 +4,7 @@
 // and exact; over the groups an output is one chain of multiply-adds from the first to the last. So its bits follow
 // from its row alone, whatever the tile that it is computed in, the number of rows or threads, and the processor.
 #pragma once
+#include <algorithm>
 #include <cstring>
 
 #include "abi.hpp"
@@ -323,8 +324,8 @@ struct Linear {
         const int64_t cost = pairs * 2 * block_bytes<W>(a.ins) * (rows + 1) / 2;
         int64_t chunks = cost / 131072;
         chunks = chunks < 2 ? (cost > 16384 ? threads : 1) : (chunks + threads - 1) / threads * threads;
-        chunks = chunks > 8 * threads ? 8 * threads : chunks;
-        plan.add<product>(a, times * (chunks > pairs ? pairs : chunks));
+        chunks = std::min({chunks, 8 * threads, pairs, Team::kMostChunks / times});
+        plan.add<product>(a, times * chunks);
     }
 };
 

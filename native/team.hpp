@@ -35,13 +35,15 @@ public:
     // The number of threads that work, the caller's among them; at most kMostThreads. They start with the next run.
     void resize(int threads);
     int size() const { return size_.load(std::memory_order_relaxed); }
-    // Every stage has at least one chunk and less than 2^kChunkBits.
+    static constexpr int kChunkBits = 20;
+    static constexpr int64_t kMostChunks = (int64_t{1} << kChunkBits) - 1;
+    // Every stage has from one chunk to kMostChunks.
     void run(const Stage* stages, int count);
     // A forked child has none of its parent's threads but the caller's: the next run starts others.
     void forked();
 
 private:
-    static constexpr int kMostThreads = 256, kChunkBits = 20;
+    static constexpr int kMostThreads = 256;
     // The free chunks of a stage that a thread takes, in order, and of which others take the last when they have
     // none: the stage's number (its lower 24 bits), the first chunk and the end. Taking one is one exchange, which
     // fails if the stage is over. What a thread reads of a weight is thus in one piece, which prefetching needs.
