@@ -20,6 +20,8 @@ from decodery.kernels.vocabulary import copied, copy_rows, keep_marked
 
 # A longer forced text is told in parts.
 _MOST_FORCED = 256
+# So many masks take less time than to wake other threads for them.
+_SOONER_ALONE = 8
 
 Words = NDArray[np.int32]
 
@@ -301,11 +303,10 @@ def _allowed(states: Sequence[GrammarState], vocab: int = 0) -> Words:
         else:
             first[id(place)] = i
             asked.append((place.matcher(), i))
-    if len(asked) == 1:
-        # Another thread would take longer to wake.
-        ((matcher, i),) = asked
-        matcher.unsafe_compute_mask_ptr(words[i].ctypes.data, words.shape[1] * 4)
-    elif asked:
+    if len(asked) <= _SOONER_ALONE:
+        for matcher, i in asked:
+            matcher.unsafe_compute_mask_ptr(words[i].ctypes.data, words.shape[1] * 4)
+    else:
         origins[0].executor.unsafe_compute_mask_ptr(asked, words.ctypes.data, words.shape[1] * 4, len(words))
     for i, place in enumerate(places):
         source = first.get(id(place), i)
