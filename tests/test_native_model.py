@@ -55,3 +55,15 @@ def test_a_long_prompt_reads_the_same_when_its_step_is_replayed() -> None:
     # The first runs as it is, the second is captured, all others are replays.
     first, second, third, *again = [llm.generate(part, params)[0].completions[0] for part in parts]
     assert [c.logprobs for c in again] == [first.logprobs, third.logprobs, second.logprobs]
+
+
+def test_a_prompt_reads_the_same_in_a_step_that_was_captured_for_a_longer_one() -> None:
+    params = GenerationParams(max_tokens=3, temperature=0, logprobs=1)
+    settings = {"backend": "native", "kv_memory": "64MB", "prefix_cache": False}
+    fresh, used = LLM(**settings), LLM(**settings)
+    ids = fresh.tokenizer.encode(TEXT)
+    for length in (30, 80, 80):
+        used.generate(ids[:length], params)
+    for length in (28, 79, 75):
+        expected, found = (llm.generate(ids[100 : 100 + length], params)[0] for llm in (fresh, used))
+        assert found.completions[0].logprobs == expected.completions[0].logprobs

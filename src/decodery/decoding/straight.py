@@ -12,7 +12,7 @@ from decodery.decoding.grammar import apply_grammar, permits
 from decodery.decoding.processors import generated_from, seen_from
 from decodery.decoding.rows import Row
 from decodery.decoding.shortlist import width_of
-from decodery.kernels.vocabulary import Way, choose, compiled, copied
+from decodery.kernels.vocabulary import Way, choose, compiled, copied, largest
 
 _STAGES = frozenset(
     (
@@ -39,16 +39,22 @@ def straight(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> li
         return None
     if not all(_fits(row, plan) for row, plan in zip(rows, plans, strict=True)):
         return None
-    vocab = raw.shape[-1]
-    ways = [_way(row, vocab) for row in rows]
-    tokens = choose(raw, ways)
+    tokens = _from_all(raw, rows, plans)
     banned = [i for i, plan in enumerate(plans) if "grammar" in plan and not _stands(rows[i], tokens[i])]
     if banned:
         allowed = copied(raw, banned)
-        apply_grammar(allowed, [rows[i] for i in banned])
-        for i, token in zip(banned, choose(allowed, [ways[i] for i in banned]), strict=True):
+        held = [rows[i] for i in banned]
+        apply_grammar(allowed, held)
+        for i, token in zip(banned, _from_all(allowed, held, [plans[i] for i in banned]), strict=True):
             tokens[i] = token
     return tokens
+
+
+def _from_all(logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> list[int]:
+    """The tokens that the rows choose with all but their grammars."""
+    if all(plan == ["grammar"] and row.params.greedy for row, plan in zip(rows, plans, strict=True)):
+        return largest(logits)
+    return choose(logits, [_way(row, logits.shape[-1]) for row in rows])
 
 
 def _stands(row: Row, token: int) -> bool:

@@ -44,13 +44,46 @@ class _Step:
         self.plan = plan
 
     def again(self, tokens: list[int], positions: list[int], plan: Any) -> States:
-        """Run it on another input of the same size."""
+        """Run it on another input, of its size or smaller: behind it stands what stood there before, and what
+        comes of that means nothing."""
         assert self.replay is not None
-        self.tokens.numpy()[:] = tokens
-        self.positions.numpy()[:] = positions
+        self.tokens.numpy()[: len(tokens)] = tokens
+        self.positions.numpy()[: len(tokens)] = positions
         self.plan.become(plan)
         self.replay()
         return self.states
+
+
+class _Steps:
+    """Captured steps, by the number of tokens and the layers that are read off."""
+
+    def __init__(self) -> None:
+        self._steps: dict[tuple[int, tuple[int, ...]], _Step] = {}
+        self._seen: set[tuple[int, tuple[int, ...]]] = set()
+
+    def find(self, count: int, layers: tuple[int, ...]) -> tuple[_Step | None, bool]:
+        """The step to run again, if there is one, and else whether it is worth to capture one.
+
+        What is seen for the first time runs in a step that is a little larger: many sizes never come back.
+        """
+        shape = count, layers
+        if shape not in self._steps and shape not in self._seen:
+            self._seen.add(shape)
+            most = count + 3 + count // 32
+            near = [c for c, other in self._steps if other == layers and count < c <= most]
+            if not near:
+                return None, count <= CAPTURED_AT_ONCE
+            shape = min(near), layers
+        step = self._steps.pop(shape, None)
+        if step is not None:
+            self._steps[shape] = step  # Now it is the last to go.
+        return step, True
+
+    def keep(self, count: int, layers: tuple[int, ...], step: _Step) -> None:
+        """Keep a captured step, and forget others if need be."""
+        while self._steps and sum(c for c, _ in self._steps) + count > CAPTURED_TOKENS:
+            del self._steps[next(iter(self._steps))]
+        self._steps[count, layers] = step
 
 
 class Runner:
@@ -60,9 +93,7 @@ class Runner:
         self.model = model
         self._multiple = model.kernels.row_multiple(model.dtype)
         self._rooms = Rooms()
-        # By the number of tokens and the layers that are read off.
-        self._steps: dict[tuple[int, tuple[int, ...]], _Step] = {}
-        self._ran: set[tuple[int, tuple[int, ...]]] = set()
+        self._steps = _Steps()
         kept = kv_dtype or model.kernels.cache_dtype(model.dtype)
         self._cache = model.kv_shape.allocate(
             pages, kept, model.device, whole_pages=model.kernels.takes_page_strides()
@@ -91,30 +122,25 @@ class Runner:
         positions = [p for s, n in zip(starts, lengths, strict=True) for p in range(s, s + n)]
         padding = [0] * (-len(tokens) % self._multiple)
         tokens, positions = tokens + padding, positions + padding
-        shape = len(tokens), tuple(sorted(layers))
-        known = self._steps.pop(shape, None)
+        wanted = tuple(sorted(layers))
+        known, capture = self._steps.find(len(tokens), wanted)
         if known is not None:
-            self._steps[shape] = known  # Now it is the last to go.
             return known.again(tokens, positions, plan)
         step = _Step(
             torch.tensor(tokens, device=model.device), torch.tensor(positions, device=model.device), plan
         )
-        taps: dict[int, Tensor | None] = dict.fromkeys(shape[1])
+        taps: dict[int, Tensor | None] = dict.fromkeys(wanted)
 
         def run() -> States:
             attend = PagedAttend(model.kernels, self._cache, plan)
             final = model.hidden(step.tokens, step.positions, attend, taps=taps)
             return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
 
-        if len(tokens) > CAPTURED_AT_ONCE and shape not in self._ran:
-            self._ran.add(shape)
+        if not capture:
             return run()
         step.states, step.replay = model.kernels.capture(run, self._rooms)
-        if step.replay is None:
-            return step.states
-        while self._steps and sum(count for count, _ in self._steps) + len(tokens) > CAPTURED_TOKENS:
-            del self._steps[next(iter(self._steps))]
-        self._steps[shape] = step
+        if step.replay is not None:
+            self._steps.keep(len(tokens), wanted, step)
         return step.states
 
     def logits(self, hidden: Tensor, indices: Sequence[int]) -> Tensor:
