@@ -230,3 +230,24 @@ def test_a_judgement_made_again_begins_from_the_same_logits() -> None:
     # Penalised once the token seen is still the likeliest.
     assert [s.row.tokens[-1] for s in verdict.survivors] == [0]
     assert [index for index, _ in verdict.failures] == [1]
+
+
+def test_the_most_common_step_gives_what_walks_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = random_logits(5)
+    logits[3] = -torch.inf
+    rows = [
+        make_row(temperature=0, end_ids=[int(logits[0].argmax())]),
+        make_row(temperature=0.8, top_k=5, seed=3, max_tokens=1),
+        make_row(repetition_penalty=1.3, min_p=0.1, seed=4),
+        make_row(temperature=0),
+        make_row(temperature=0, min_tokens=2, end_ids=[int(logits[4].argmax())]),
+    ]
+    for some in (rows, rows[:4], rows[:1]):
+        found = judge(some, logits[: len(some)])
+        with monkeypatch.context() as patch:
+            patch.setattr(SamplingMethod, "_at_once", lambda *arguments: None)
+            expected = judge(some, logits[: len(some)])
+        assert [(s.parent, s.row.tokens, s.finish, s.keep) for s in found.survivors] == [
+            (s.parent, s.row.tokens, s.finish, s.keep) for s in expected.survivors
+        ]
+        assert list(found.failures) == list(expected.failures)

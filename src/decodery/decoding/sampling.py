@@ -116,6 +116,9 @@ class SamplingMethod:
 
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
         """One survivor for each stream of each row."""
+        found = self._at_once(rows, scores)
+        if found is not None:
+            return found
         walks = [
             _Walk(
                 i, row if len(row.streams) == 1 else replace(row, streams=(stream,)), run, len(_forced(row))
@@ -132,6 +135,26 @@ class SamplingMethod:
         return Verdict(
             [_survivor(rows[w.parent], w) for w in walks if w.parent not in failed], failures=failures
         )
+
+    def _at_once(self, rows: Sequence[Row], scores: Scores) -> Verdict | None:
+        """The verdict on the most common step, which needs no walks: each row goes on by one token that one
+        kernel can choose, and nothing else is told of it. None of any other step."""
+        if not all(_goes_on_by_one(row, runs) for row, runs in zip(rows, scores.runs, strict=True)):
+            return None
+        raw = self.logits(scores, [run.at(0) for (run,) in scores.runs], rows)
+        plans = plans_of(rows)
+        tokens = straight(raw, rows, plans) if any(plans) else choose(raw, rows)
+        if tokens is None:
+            return None
+        survivors = []
+        failures = []
+        for i, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+            if token < 0:
+                failures.append((i, why_impossible(raw[i], row)))
+            else:
+                after = row.after(token)
+                survivors.append(Survivor(i, after, finish=finish_of(after)))
+        return Verdict(survivors, failures=failures)
 
     def _advance(self, walks: Sequence[_Walk], scores: Scores) -> list[tuple[int, str]]:
         """Take the next token of each walk, and say for which there is none."""
@@ -193,6 +216,19 @@ class SamplingMethod:
                 walk.row = replace(walk.row, mu=updated_mu(walk.row, own[k], token))
             walk.token = token
         return failures
+
+
+def _goes_on_by_one(row: Row, runs: Sequence[Run]) -> bool:
+    params = row.params
+    return (
+        len(row.streams) == 1
+        and not runs[0].tokens
+        and not _forced(row)
+        and not row.explain
+        and params.logprobs is None
+        and params.speculate is None
+        and not params.mirostat_mode
+    )
 
 
 def _plain(walk: _Walk) -> bool:
