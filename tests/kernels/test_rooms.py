@@ -11,14 +11,21 @@ def test_a_room_is_taken_again_once_nothing_looks_into_it() -> None:
     other = rooms.empty((3, 100))
     assert other.data_ptr() != place
     del part
-    assert rooms.empty((2, 100)).data_ptr() == place
+    assert rooms.empty((3, 90)).data_ptr() == place
 
 
 def test_a_room_much_larger_than_asked_is_left_alone() -> None:
     rooms = Rooms()
     place = rooms.empty((100,)).data_ptr()
-    assert rooms.empty((49,)).data_ptr() != place
-    assert rooms.empty((50,)).data_ptr() == place
+    assert rooms.empty((64,)).data_ptr() != place
+    assert rooms.empty((65,)).data_ptr() == place
+
+
+def test_sizes_that_grow_need_few_rooms() -> None:
+    rooms = Rooms()
+    for count in range(1, 4097):
+        rooms.empty((count,))
+    assert len(rooms._rooms) == 13
 
 
 def test_rooms_begin_on_a_cache_lines_border_and_nothing_needs_none() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import weakref
-from bisect import insort
 from collections import deque
 
 import torch
@@ -21,12 +20,13 @@ class _Lease(weakref.ref[memoryview]):
 class Rooms:
     """Memory for results that is used again once nothing looks into it any more.
 
-    So the layers of a model take turns with a few rooms, and the system need not find new pages for each. A
-    tensor gets the smallest free room that it fits into, unless that is more than twice as large.
+    So the layers of a model take turns with a few rooms, and the system need not find new pages for each.
+    Rooms are powers of 2 of bytes: of sizes that come only once, as those of prompts do, many share a room.
+    None is ever given back.
     """
 
     def __init__(self) -> None:
-        self._free: list[tuple[int, int]] = []
+        self._free: dict[int, list[int]] = {}
         self._rooms: list[memoryview] = []
         self._held: dict[int, _Lease] = {}
         self._left: deque[_Lease] = deque()
@@ -41,20 +41,21 @@ class Rooms:
         lease = self._rooms[number][:size]
         # torch holds the view until the last tensor on it is gone, on any thread. What is called then is no
         # Python code, in which an interrupt would be lost.
-        self._held[number] = _Lease(lease, self._left.append)
-        self._held[number].number = number
+        watcher = _Lease(lease, self._left.append)
+        watcher.number = number
+        self._held[number] = watcher
         return torch.frombuffer(lease, dtype=torch.float32, count=count).view(shape)
 
     def _take(self, size: int) -> int:
         while self._left:
             number = self._left.popleft().number
             del self._held[number]
-            insort(self._free, (len(self._rooms[number]), number))
-        for place, (room, number) in enumerate(self._free):
-            if size <= room <= 2 * size:
-                del self._free[place]
-                return number
-        self._rooms.append(_aligned(size))
+            self._free.setdefault(len(self._rooms[number]), []).append(number)
+        room = 1 << (size - 1).bit_length()
+        free = self._free.get(room)
+        if free:
+            return free.pop()
+        self._rooms.append(_aligned(room))
         return len(self._rooms) - 1
 
 
