@@ -77,7 +77,7 @@ class _Steps:
         step = self._steps.pop(shape, None)
         if step is not None:
             self._steps[shape] = step  # Now it is the last to go.
-        return step, True
+        return step, count <= CAPTURED_TOKENS
 
     def keep(self, count: int, layers: tuple[int, ...], step: _Step) -> None:
         """Keep a captured step, and forget others if need be."""
