@@ -200,6 +200,27 @@ def test_a_source_that_changes_while_it_is_read_is_packed_again(
     assert PackedCache(source).read() is None
 
 
+def test_an_interrupt_behind_the_last_write_is_no_warning(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def interrupted(*names: str) -> None:
+        replace(*names)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        loaded(source, PackedCache(source))
+
+
+def test_a_link_to_nothing_beside_the_weights_disturbs_nobody(source: Path) -> None:
+    (source / "consolidated.safetensors").symlink_to("nowhere")
+    plain = content(loaded(source, None))
+    assert_same(content(loaded(source, PackedCache(source))), plain)
+    assert PackedCache(source).read() is not None
+
+
 def test_what_is_kept_is_listed(source: Path) -> None:
     loaded(source, PackedCache(source))
     (found,) = (model for model in cached_models() if model.format == "packed")

@@ -87,7 +87,8 @@ class PackedCache:
                     os.fsync(file.fileno())
                     os.replace(file.name, self.path)
                 except BaseException:
-                    os.unlink(file.name)
+                    # An interrupt may come after the file has its name.
+                    Path(file.name).unlink(missing_ok=True)
                     raise
         except OSError as error:
             why = error.strerror or error
@@ -99,7 +100,9 @@ class PackedCache:
         """What the weights are made of and how. Raises OSError where the source cannot be read."""
         found = [self.source] if self.source.is_file() else sorted(self.source.iterdir())
         files = [
-            file for file in found if file.name == "config.json" or file.suffix in (".gguf", ".safetensors")
+            file
+            for file in found
+            if file.is_file() and (file.name == "config.json" or file.suffix in (".gguf", ".safetensors"))
         ]
         return {
             "source": str(self.source.resolve()),
