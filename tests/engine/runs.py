@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from decodery.decoding.params import GenerationParams
 from decodery.engine.engine import Engine
 from decodery.engine.limits import Limits
+from decodery.engine.request import Event
 from decodery.kernels import PAGE_SIZE
 from decodery.models.registry import CausalModel
 
@@ -40,3 +41,12 @@ def run(engine: Engine, jobs: Sequence[Job]) -> list[list[list[int]]]:
         engine.check_integrity()
     assert not open_streams
     return [[tokens[i, stream] for stream in range(p.streams)] for i, (_, p) in zip(ids, jobs, strict=True)]
+
+
+def told(events: Iterable[Event]) -> dict[tuple[int, int | None], list[object]]:
+    """The tokens of each stream and how it ended."""
+    found: dict[tuple[int, int | None], list[object]] = {}
+    for event in events:
+        stream = found.setdefault((event.request, event.stream), [])
+        stream += [*event.tokens, *([event.finish, event.error] if event.finish else [])]
+    return found

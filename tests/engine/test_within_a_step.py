@@ -17,7 +17,7 @@ from decodery.engine.engine import Engine
 from decodery.engine.request import Event
 from decodery.errors import RequestError
 from decodery.models.llama import Llama
-from tests.engine.runs import make_engine, run
+from tests.engine.runs import make_engine, run, told
 from tests.models.tiny import tiny_model
 
 PROMPT = list(range(1, 20))
@@ -154,3 +154,18 @@ def test_an_interrupt_anywhere_leaves_the_books_right(model: Llama, steps: int) 
     assert line > 149 * 5
     engine.add(PROMPT, PLAIN)
     assert [t for e in events_of(engine) for t in e.tokens] == expected
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_what_an_interrupted_step_did_not_tell_is_told_by_the_next(model: Llama, steps: int) -> None:
+    engine, _ = begun(model)
+    expected = told(events_of(engine))
+    line, before_the_end = 0, True
+    while before_the_end:
+        engine, _ = begun(model)
+        events = [event for _ in range(steps) for event in engine.step()]
+        before_the_end = interrupted(lambda engine=engine, events=events: events.extend(engine.step()), line)  # type: ignore[misc]
+        engine.check_integrity()
+        assert told(events + events_of(engine)) == expected
+        line += 233
+    assert line > 233 * 5

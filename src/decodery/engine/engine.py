@@ -59,6 +59,7 @@ class Engine:
         self._next_id = 0
         self._stepping = False
         self._dropped: list[int] = []
+        self._before: list[_Before] = []
 
     def add(
         self,
@@ -139,7 +140,14 @@ class Engine:
             raise
 
     def _start_over(self) -> None:
-        """Make the books right again after an interrupt, which may come between any two of their entries."""
+        """Make the books right again after an interrupt, which may come between any two of their entries.
+
+        What nobody was told of has not happened: the next step does it again.
+        """
+        for before in self._before:
+            before.restore()
+            self._requests[before.request.id] = before.request
+        self._before = []
         self._scheduler.start_over(self._requests.values())
         for assistant in self._assistants.values():
             assistant.start_over()
@@ -174,6 +182,7 @@ class Engine:
         self._stepping = True
         try:
             events = self._step()
+            self._before = []
         except BaseException:
             self._start_over()
             raise
@@ -193,6 +202,7 @@ class Engine:
         batch = self._scheduler.schedule(branches)
         if not batch.chunks:
             return []
+        self._before = [_Before(request) for request in self._scheduler.running]
         groups = judged_groups(batch)
         states = self._runner.hidden(
             batch, {layer for r in self._scheduler.running for layer in r.needs.layers}
@@ -376,6 +386,23 @@ class Engine:
             logits = self._runner.logits(hidden, [base + p - first for p in positions])
             targets = [request.prompt[p + 1] for p in positions]
             collected += token_logprobs(logits, targets, [count] * len(targets))
+
+
+class _Before:
+    """What a request was when a step began to compute, to begin again from after an interrupt."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self._sequences = list(request.sequences)
+        self._rows = [member.row for member in request.members]
+        self._context = request.context
+
+    def restore(self) -> None:
+        request = self.request
+        request.sequences, request.context = self._sequences, self._context
+        for member, row in zip(request.members, self._rows, strict=True):
+            member.row = row
+            member.page_keys = []
 
 
 def _ahead(row: Row, tokens: Sequence[int]) -> Row:
