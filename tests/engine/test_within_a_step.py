@@ -169,3 +169,17 @@ def test_what_an_interrupted_step_did_not_tell_is_told_by_the_next(model: Llama,
         assert told(events + events_of(engine)) == expected
         line += 233
     assert line > 233 * 5
+
+
+def test_a_request_whose_adding_was_interrupted_disturbs_no_later_one(model: Llama) -> None:
+    short = PLAIN.replace(max_tokens=2)
+    expected = run(make_engine(model), [(PROMPT, short)])[0][0]
+    engine = make_engine(model)
+    line, before_the_end = 0, True
+    while before_the_end:
+        before_the_end = interrupted(lambda: engine.add(PROMPT, short.replace(seed=2)), line)
+        engine.check_integrity()
+        request = engine.add(PROMPT, short)
+        events = events_of(engine)
+        assert [t for e in events if e.request == request for t in e.tokens] == expected
+        line += 1

@@ -81,8 +81,10 @@ class Engine:
         """
         check_request(prompt, params, self.model.vocab_size, self.limits)
         seed = secrets.randbits(63) if params.seed is None else params.seed
+        # Counted first: after an interrupt no other request may have the number.
+        number, self._next_id = self._next_id, self._next_id + 1
         row = Row(
-            request=self._next_id,
+            request=number,
             params=params,
             seed=seed,
             streams=tuple(range(params.streams)),
@@ -97,7 +99,7 @@ class Engine:
         row = replace(row, stages=possible_stages(row))
         live = Live(row, companion=_companion(row))
         request = Request(
-            self._next_id,
+            number,
             array("q", prompt),
             params,
             seed,
@@ -105,10 +107,14 @@ class Engine:
             amateur=self._assistant(amateur),
             drafter=self._assistant(drafter),
         )
-        self._requests[request.id] = request
-        self._scheduler.add(request)
-        self._next_id += 1
-        return request.id
+        try:
+            self._requests[number] = request
+            self._scheduler.add(request)
+        except BaseException:
+            self._requests.pop(number, None)
+            self._start_over()
+            raise
+        return number
 
     def _assistant(self, model: CausalModel | None) -> Assistant | None:
         if model is None:
