@@ -136,10 +136,9 @@ class Runner:
             final = model.hidden(step.tokens, step.positions, attend, taps=taps)
             return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
 
-        if not capture:
-            return run()
+        # Recorded also where it is not kept, so that its results stand in the same rooms.
         step.states, step.replay = model.kernels.capture(run, self._rooms)
-        if step.replay is not None:
+        if capture and step.replay is not None:
             self._steps.keep(len(tokens), wanted, step)
         return step.states
 
