@@ -64,6 +64,8 @@ def test_a_prompt_reads_the_same_in_a_step_that_was_captured_for_a_longer_one() 
     ids = fresh.tokenizer.encode(TEXT)
     for length in (30, 80, 80):
         used.generate(ids[:length], params)
+    captured = set(used.engine._runner._steps._steps)
     for length in (28, 79, 75):
         expected, found = (llm.generate(ids[100 : 100 + length], params)[0] for llm in (fresh, used))
         assert found.completions[0].logprobs == expected.completions[0].logprobs
+    assert set(used.engine._runner._steps._steps) == captured

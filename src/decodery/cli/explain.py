@@ -46,7 +46,7 @@ def explain(
     for file in (html, svg):
         if file is not None and not file.absolute().parent.is_dir():
             raise DecoderyError(f"{file} cannot be written: there is no folder {file.absolute().parent}")
-    if html is not None and svg is not None and html.absolute() == svg.absolute():
+    if html is not None and svg is not None and html.resolve() == svg.resolve():
         raise DecoderyError(f"--html and --svg name the same file {html}: give each its own")
     llm = load(options)
     story = Story(prompt, _model_name(options), asked.over(llm.default_params), llm.tokenizer)

@@ -30,7 +30,8 @@ from decodery.models.registry import CausalModel
 
 
 class Engine:
-    """A model that serves any number of requests at once, step by step; synchronous, for one thread.
+    """A model that serves any number of requests at once, step by step; synchronous, for one thread. Engines
+    over the same model share its kernels: one thread for all of them.
 
     `end_ids` are the model's end tokens; `clock` tells the seconds that `max_time` counts.
     """

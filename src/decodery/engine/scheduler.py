@@ -71,7 +71,7 @@ class Scheduler:
     def schedule(self, branches: Branches) -> Batch:
         """The next step's batch. Allocates its pages, moves requests between waiting and running, and leaves
         `computed` as it is until the step is done."""
-        # Copies that an interrupted step left undone are still owed.
+        # Copies of batches that did not run are still owed.
         batch = Batch(copies=self._copies)
         for request in self.running:
             # So are the forks of one.
