@@ -96,8 +96,8 @@ class Interrupt:
     def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
         if not frame.f_code.co_filename.rpartition("/")[0].endswith("decodery/engine"):
             return None
-        # What makes the books right again is not interrupted once more. In the last lines of `step` nobody can
-        # tell whether its events have arrived.
+        # What makes the books right again is not interrupted once more. In the last lines of `step` nobody
+        # can tell whether its events have arrived.
         if frame.f_code.co_name in ("_start_over", "start_over", "clear", "step"):
             return None
         if event == "line":
