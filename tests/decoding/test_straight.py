@@ -14,7 +14,7 @@ from decodery.decoding.grammars import Choice, Grammar, JsonObject, Regex
 from decodery.decoding.order import DEFAULT_ORDER
 from decodery.decoding.pipeline import plans_of, process
 from decodery.decoding.rows import GrammarState, Row
-from decodery.decoding.straight import straight
+from decodery.decoding.straight import goes_straight, straight
 from tests.decoding.grammar_walks import END, GRAMMARS, SIZE
 from tests.decoding.rows import make_row
 from tests.kernels.native import built
@@ -52,10 +52,8 @@ def test_straight_gives_the_tokens_of_stage_after_stage(some: list[Row], seed: i
     before = raw.clone()
     found = straight(raw, some, plans_of(some))
     assert torch.equal(raw, before)
-    if found is not None:
-        assert found == choose(process(raw, some), some)
-    else:
-        assert not any(plans_of(some))
+    assert goes_straight(raw, some, plans_of(some))
+    assert found == choose(process(raw, some), some)
 
 
 @pytest.mark.parametrize("cut", [{}, {"top_k": 3, "top_p": 0.9}, {"temperature": 0.0}])
@@ -90,7 +88,8 @@ def test_a_choice_that_the_grammar_bans_is_made_again(grammar: Grammar, cut: dic
 )
 def test_what_needs_another_stage_or_order_does_not_go_straight(params: dict[str, Any]) -> None:
     some = [make_row(temperature=0.5, top_k=5), make_row(temperature=0.5, top_k=5, **params)]
-    assert straight(torch.zeros(2, 40), some, plans_of(some)) is None
+    assert not goes_straight(torch.zeros(2, 40), some, plans_of(some))
+    assert goes_straight(torch.zeros(1, 40), some[:1], plans_of(some[:1]))
 
 
 @pytest.mark.parametrize("top_k", [0, 5])

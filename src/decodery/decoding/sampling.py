@@ -37,7 +37,7 @@ from decodery.decoding.speculative import (
     rejecting,
 )
 from decodery.decoding.stopping import finish_of
-from decodery.decoding.straight import straight
+from decodery.decoding.straight import goes_straight, straight
 from decodery.decoding.trace import Considered, Recorder
 from decodery.kernels.vocabulary import copied
 
@@ -137,15 +137,15 @@ class SamplingMethod:
         )
 
     def _at_once(self, rows: Sequence[Row], scores: Scores) -> Verdict | None:
-        """The verdict on the most common step, which needs no walks: each row goes on by one token that one
-        kernel can choose, and nothing else is told of it. None of any other step."""
+        """The verdict on the most common step, which needs no walks: each row goes on by one token, straight
+        from its logits, and nothing else is told of it. None of any other step."""
         if not all(_goes_on_by_one(row, runs) for row, runs in zip(rows, scores.runs, strict=True)):
             return None
-        raw = self.logits(scores, [run.at(0) for (run,) in scores.runs], rows)
         plans = plans_of(rows)
-        tokens = straight(raw, rows, plans) if any(plans) else choose(raw, rows)
-        if tokens is None:
+        if not goes_straight(scores.logits, rows, plans):
             return None
+        raw = self.logits(scores, [run.at(0) for (run,) in scores.runs], rows)
+        tokens = straight(raw, rows, plans)
         survivors = []
         failures = []
         for i, (row, token) in enumerate(zip(rows, tokens, strict=True)):
@@ -189,10 +189,9 @@ class SamplingMethod:
         rows = [walks[k].row for k in shared.values()]
         raw = self.logits(scores, [walks[k].position for k in shared.values()], rows)
         plans = plans_of(rows)
-        if len(walks) == len(rows) and all(_plain(walk) for walk in walks):
-            tokens = straight(raw, rows, plans)
-            if tokens is not None:
-                return _taken(walks, tokens, raw)
+        plain = len(walks) == len(rows) and all(_plain(walk) for walk in walks)
+        if plain and goes_straight(raw, rows, plans):
+            return _taken(walks, straight(raw, rows, plans), raw)
         recorder = Recorder(raw, rows) if any(row.explain for row in rows) else None
         # The scores' own logits are raw only where all rows choose; of some rows they are a copy.
         keep = any(_read_again(row) for row in rows)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from decodery.decoding import choosing
 from decodery.decoding.choosing import draw_key_of
 from decodery.decoding.grammar import apply_grammar, permits
 from decodery.decoding.processors import generated_from, seen_from
@@ -28,17 +29,22 @@ _STAGES = frozenset(
 _NO_KEY = (0, 0)
 
 
-def straight(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> list[int] | None:
-    """The next token of each row, -1 where none is possible, or None where a row goes through other stages
-    or none goes through any.
+def goes_straight(logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> bool:
+    """Whether `straight` can give the rows' tokens: they go through its stages only, where logits like these
+    have the kernel, or through none. `plans` are `plans_of(rows)`."""
+    if not any(plans):
+        return True
+    return compiled(logits) and all(_fits(row, plan) for row, plan in zip(rows, plans, strict=True))
 
-    `raw` is float32 `[rows, vocab]`, the logits before any stage, and `plans` are `plans_of(rows)`. The
-    tokens are those that `process` and `choose` give.
+
+def straight(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> list[int]:
+    """The next token of each row, -1 where none is possible, for rows that go straight.
+
+    `raw` is float32 `[rows, vocab]`, the logits before any stage; they are as before afterwards. The tokens
+    are those that `process` and `choosing.choose` give.
     """
-    if not any(plans) or not compiled(raw):
-        return None
-    if not all(_fits(row, plan) for row, plan in zip(rows, plans, strict=True)):
-        return None
+    if not any(plans):
+        return choosing.choose(raw, rows)
     tokens = _from_all(raw, rows, plans)
     banned = [i for i, plan in enumerate(plans) if "grammar" in plan and not _stands(rows[i], tokens[i])]
     if banned:

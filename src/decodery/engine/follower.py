@@ -163,7 +163,7 @@ class Follower:
         for sequence in sequences:
             length = _length(sequence, branches)
             assert pages_for(length) <= self._pages.count, "a sequence is longer than the cache"
-        # What an interrupted call left there is followed still.
+        # What a callback's failure left there is followed still.
         scheduler.waiting.clear()
         scheduler.running = [_request(sequence) for sequence in sequences]
         scores: dict[int, Tensor] = {}

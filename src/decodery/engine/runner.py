@@ -16,10 +16,10 @@ from decodery.models.registry import CausalModel
 
 # Positions whose logits stand in memory at a time when a whole prompt is scored.
 SCORED_AT_ONCE = 64
-# Steps of so few tokens are captured when they first run, larger ones when they run again: between larger
-# kernels Python's time is small.
+# Steps of so few tokens are kept when they first run, larger ones when they run again: between larger kernels
+# Python's time is small.
 CAPTURED_AT_ONCE = 64
-# Of all captured steps together; more, and those that ran longest ago are forgotten.
+# Of all kept steps together; more, and those that ran longest ago are forgotten.
 CAPTURED_TOKENS = 4096
 
 
@@ -62,7 +62,7 @@ class _Steps:
         self._seen: set[tuple[int, tuple[int, ...]]] = set()
 
     def find(self, count: int, layers: tuple[int, ...]) -> tuple[_Step | None, bool]:
-        """The step to run again, if there is one, and else whether it is worth to capture one.
+        """The step to run again, if there is one, and else whether one of this size is to be kept.
 
         What is seen for the first time runs in a step that is a little larger: many sizes never come back.
         """
@@ -123,7 +123,7 @@ class Runner:
         padding = [0] * (-len(tokens) % self._multiple)
         tokens, positions = tokens + padding, positions + padding
         wanted = tuple(sorted(layers))
-        known, capture = self._steps.find(len(tokens), wanted)
+        known, worth_keeping = self._steps.find(len(tokens), wanted)
         if known is not None:
             return known.again(tokens, positions, plan)
         step = _Step(
@@ -138,7 +138,7 @@ class Runner:
 
         # Recorded also where it is not kept, so that its results stand in the same rooms.
         step.states, step.replay = model.kernels.capture(run, self._rooms)
-        if capture and step.replay is not None:
+        if worth_keeping and step.replay is not None:
             self._steps.keep(len(tokens), wanted, step)
         return step.states
 

@@ -74,7 +74,7 @@ class Scheduler:
         # Copies of batches that did not run are still owed.
         batch = Batch(copies=self._copies)
         for request in self.running:
-            # So are the forks of one.
+            # Forks of such a batch live no longer.
             self.free_branches(request)
         preempted = False
         # The list shrinks from its end while requests that came last give way.
@@ -261,7 +261,7 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raise `AssertionError` unless pages and sequences agree."""
         sequences = [m for r in (*self.running, *self.waiting) for m in r.members]
-        # An interrupted step leaves its forks to the next one.
+        # A step that ran nothing leaves its forks to the next one.
         sequences += [m for r in self.running for b in r.branches for m in (b, b.companion) if m is not None]
         self.pages.check_integrity([s.pages for s in sequences])
         for request in self.waiting:

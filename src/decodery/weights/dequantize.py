@@ -12,12 +12,16 @@ import torch
 STEP = 1 << 15
 
 
+class UnknownTypeError(Exception):
+    """There is no way to decode a type."""
+
+
 def dequantize(raw: torch.Tensor, kind: str, out: torch.Tensor) -> bool:
     """Decode blocks of the GGML type `kind` into `out`, and say whether every value is finite.
 
     `raw` is uint8 [blocks, bytes per block], `out` any floating type [blocks, elements per block]; `out` is
     overwritten. Decoding is in float32 with ggml's order of operations, then rounded to `out`'s type. Raises
-    NotImplementedError for a type that nobody here decodes.
+    `UnknownTypeError` for a type that nobody here decodes.
     """
     decode = DECODERS.get(kind) or _by_package(kind)
     step = max(1, STEP // out.shape[1])
@@ -77,8 +81,11 @@ def _by_package(kind: str) -> Callable[[torch.Tensor, torch.Tensor], None]:
     import numpy as np
 
     def decode(raw: torch.Tensor, out: torch.Tensor) -> None:
-        with np.errstate(all="ignore"):
-            values = gguf.dequantize(raw.numpy().reshape(1, -1), gguf.GGMLQuantizationType[kind])
+        try:
+            with np.errstate(all="ignore"):
+                values = gguf.dequantize(raw.numpy().reshape(1, -1), gguf.GGMLQuantizationType[kind])
+        except NotImplementedError:
+            raise UnknownTypeError(kind) from None
         out.copy_(torch.from_numpy(values).view(out.shape))
 
     return decode

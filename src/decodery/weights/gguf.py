@@ -16,7 +16,7 @@ import torch
 
 from decodery.errors import CheckpointError
 from decodery.weights.checkpoint import Checkpoint, TensorInfo
-from decodery.weights.dequantize import dequantize
+from decodery.weights.dequantize import UnknownTypeError, dequantize
 from decodery.weights.ggml import ELEMENT_TYPES
 
 VERSIONS = (2, 3)
@@ -106,7 +106,7 @@ class GgufCheckpoint(Checkpoint):
         out = torch.empty(info.shape, dtype=dtype)
         try:
             finite = dequantize(raw.view(-1, size), info.dtype, out.view(-1, block))
-        except NotImplementedError:
+        except UnknownTypeError:
             raise CheckpointError(
                 f"{self.path}: {info.name} is stored as {info.dtype}, which cannot be read"
             ) from None
