@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from decodery.kernels import reference
+from decodery.kernels import onednn, reference
 from tests.kernels.rows import assert_rows_stand_alone, cancelling, padded, rows
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -41,6 +41,30 @@ def test_a_weight_is_packed_where_torch_and_the_processor_can(monkeypatch: pytes
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert reference.pack(weight) is weight
     assert reference.pack_gated(weight) is weight
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", [1, 63, 64, 97, 960, 1001])
+def test_the_rows_of_a_packed_embedding_are_those_of_the_plain_one(count: int, dtype: torch.dtype) -> None:
+    weight = rows(80, dtype, count)
+    ids = torch.randint(count, (3, 40), generator=torch.Generator().manual_seed(0))
+    for multiplied in (True, False):
+        packed = reference.pack_embedding(weight, multiplied=multiplied)
+        assert torch.equal(reference.embedding(ids, packed), weight[ids])
+        assert reference.embedding(ids[:0], packed).shape == (0, 40, 80)
+    x = rows(80, dtype, 4, seed=1)
+    both = reference.pack_embedding(weight, multiplied=True)
+    torch.testing.assert_close(reference.linear(x, both), reference.linear(x, weight))
+
+
+def test_an_embedding_that_is_multiplied_is_packed_where_its_rows_are_found_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weight = rows(80, torch.float32, 1001)
+    packed = reference.pack_embedding(weight, multiplied=True)
+    assert isinstance(packed, onednn.Readable) == reference.pack(weight).is_mkldnn
+    monkeypatch.setattr(onednn.Readable, "rows", lambda self, ids: torch.zeros(len(ids), 80))
+    assert reference.pack_embedding(weight, multiplied=True) is weight
 
 
 @pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])

@@ -78,8 +78,8 @@ class Kernels(Protocol):
     def embedding(self, ids: Tensor, weight: Weight) -> Tensor:
         """The rows of weight [vocabulary, width] that ids [...] name: [..., width]."""
 
-    def pack_embedding(self, weight: Any) -> Weight:
-        """A weight for both `embedding` and `linear`, for inference only."""
+    def pack_embedding(self, weight: Any, *, multiplied: bool) -> Weight:
+        """A weight for `embedding`, and for `linear` too where it is multiplied; for inference only."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
         """`x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension."""

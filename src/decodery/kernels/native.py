@@ -139,7 +139,7 @@ class Native:
         """A weight [out, in] for `linear` and `embedding`; bfloat16 stays, other floats become float32."""
         return stack(_codes(weight), arena=self._arena)
 
-    def pack_embedding(self, weight: Tensor | Sequence[Codes]) -> PackedWeight | Stacked:
+    def pack_embedding(self, weight: Tensor | Sequence[Codes], *, multiplied: bool) -> PackedWeight | Stacked:
         """The same as `pack`: a packed weight gives its rows and multiplies."""
         return self.pack(weight)
 

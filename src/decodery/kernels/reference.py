@@ -13,6 +13,7 @@ from torch import Tensor
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.backend import Activation
 from decodery.kernels.bias import RelativeBias
+from decodery.kernels.onednn import Readable, pack, pack_readable
 from decodery.kernels.plan import AttentionGroup, AttentionPlan, plan_attention
 from decodery.kernels.rooms import Rooms
 from decodery.kernels.stored import restored, stored
@@ -71,9 +72,13 @@ def capture(
     return run(), None
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
+def linear(
+    x: Tensor, weight: Tensor | Readable, bias: Tensor | None = None, residual: Tensor | None = None
+) -> Tensor:
     """`x @ weight.T + bias + residual`: x [..., in], weight [out, in] or packed, bias [out]."""
     product: Tensor
+    if isinstance(weight, Readable):
+        weight = weight.packed
     if weight.is_mkldnn:
         product = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     else:
@@ -86,30 +91,14 @@ def takes_codes() -> bool:
     return False
 
 
-def pack(weight: Tensor) -> Tensor:
-    """The weight [out, in] as oneDNN lays it out for itself, for products without gradients.
-
-    That saves reordering it in every product: 7 against 10 ms for the layers of a 135M model and one row in
-    bfloat16, 8 against 14 for eight rows. Where this torch or the processor cannot, the weight itself.
-    In bfloat16 the products have the same bits. In float32 oneDNN sums a row in one run, with the formula's
-    own error; the plain product sums in blocks, which can be three times as exact over 1536 terms.
-    """
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return weight
-    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return weight
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
-    return packed
+def pack_embedding(weight: Tensor, *, multiplied: bool) -> Tensor | Readable:
+    """A weight for `embedding`, and for `linear` too where it is multiplied; held once."""
+    return pack_readable(weight) if multiplied else weight
 
 
-def pack_embedding(weight: Tensor) -> Tensor:
-    """The weight itself: the embedding needs its rows, and a head that is tied to it is not held twice."""
-    return weight
-
-
-def embedding(ids: Tensor, weight: Tensor) -> Tensor:
+def embedding(ids: Tensor, weight: Tensor | Readable) -> Tensor:
     """The rows of weight [vocabulary, width] that ids [...] name: [..., width]."""
-    return F.embedding(ids, weight)
+    return F.embedding(ids, weight) if isinstance(weight, Tensor) else weight.rows(ids)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:

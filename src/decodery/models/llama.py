@@ -153,7 +153,7 @@ class Llama(nn.Module):
         self.config = config
         self.kernels = kernels
         self.rotary = Rotary(config.rope, config.head_dim, config.context_length, kernels)
-        self.embedding = Embedding(config.vocab_size, config.width, kernels)
+        self.embedding = Embedding(config.vocab_size, config.width, kernels, multiplied=config.tied_head)
         self.layers = nn.ModuleList(Block(config, layer, kernels) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps, kernels)
         self.head = None if config.tied_head else Linear(config.width, config.vocab_size, kernels)

@@ -12,11 +12,14 @@ from decodery.kernels.packed import Codes
 
 
 class Embedding(nn.Module):
-    """The rows of weight [vocabulary, width] that tokens [...] name; the weight is not initialised."""
+    """The rows of weight [vocabulary, width] that tokens [...] name; the weight is not initialised.
 
-    def __init__(self, vocab_size: int, width: int, kernels: Kernels) -> None:
+    `multiplied`: the weight is the head's as well."""
+
+    def __init__(self, vocab_size: int, width: int, kernels: Kernels, *, multiplied: bool) -> None:
         super().__init__()
         self.kernels = kernels
+        self.multiplied = multiplied
         self.weight: Weight = nn.Parameter(torch.empty(vocab_size, width))
 
     def pack(self, codes: Sequence[Codes] | None = None) -> None:
@@ -24,7 +27,9 @@ class Embedding(nn.Module):
         plain = self.weight
         assert isinstance(plain, Tensor), "packed already"
         del self.weight
-        self.weight = self.kernels.pack_embedding(plain if codes is None else codes)
+        self.weight = self.kernels.pack_embedding(
+            plain if codes is None else codes, multiplied=self.multiplied
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.kernels.embedding(tokens, self.weight)
