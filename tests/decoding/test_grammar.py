@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from decodery.decoding.grammar import ANYTHING, DEAD, ENDED, Grammars, apply_grammar
+from decodery.decoding.grammar import ANYTHING, DEAD, ENDED, Grammars, apply_grammar, permits
 from decodery.decoding.grammars import Choice, Grammar, JsonObject, JsonSchema, Lark, Regex
 from decodery.decoding.pipeline import PROCESSORS
 from decodery.decoding.rows import GrammarState
@@ -149,6 +149,22 @@ def test_a_state_is_not_changed_by_what_its_successors_do() -> None:
     assert one.after(ord("d")) is DEAD
     assert allowed(one) == before
     assert allowed(start) == allowed(GRAMMARS.compile(Regex("(a|b)+c")))
+
+
+def test_a_state_that_was_asked_of_a_token_goes_on_by_any() -> None:
+    source = random.Random(0)
+    start = GRAMMARS.compile(JsonObject())
+    state: GrammarState = start
+    tokens: list[int] = []
+    for _ in range(20):
+        choices = sorted(allowed(state))
+        asked, token = source.choice(choices), source.choice(choices)
+        row = replace(make_row([1], tokens), grammar=state)
+        assert permits(row, asked)
+        assert not permits(row, next(t for t in range(SIZE) if t not in choices))
+        state, tokens = state.after(token), [*tokens, token]
+        again = after(Grammars(GRAMMARS._tokenizer).compile(JsonObject()), tokens)
+        assert allowed(state) == allowed(again)
 
 
 def test_a_grammar_that_cannot_be_rolled_back_forks_rightly() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -251,3 +252,46 @@ def test_the_most_common_step_gives_what_walks_give(monkeypatch: pytest.MonkeyPa
             (s.parent, s.row.tokens, s.finish, s.keep) for s in expected.survivors
         ]
         assert list(found.failures) == list(expected.failures)
+
+
+def test_a_step_with_forced_tokens_gives_what_walks_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = random_logits(12)
+    rows = [
+        replace(make_row(temperature=0), grammar=Spelt((3, 1, 2))),
+        make_row(temperature=0.8, seed=3),
+        replace(make_row(temperature=0, max_tokens=3), grammar=Literal((3, 1, 2, 4))),
+        replace(make_row(temperature=0, end_ids=[3]), grammar=Literal((3, 1, 2))),
+        replace(make_row(temperature=0.9), grammar=Literal((5, 6))),
+    ]
+    drafts = [(3, 1, 2), (), (3, 1), (3, 1, 2), (5,)]
+    for given in (0, 1):
+        runs = []
+        start = 0
+        for own in drafts:
+            skipped = len(own) * given
+            runs.append((Run(own, start - skipped),))
+            start += len(own) + 1 - skipped
+        scores = Scores(logits[:start], runs)
+        found = SamplingMethod().judge(rows, scores)
+        with monkeypatch.context() as patch:
+            patch.setattr(SamplingMethod, "_at_once", lambda *arguments: None)
+            expected = SamplingMethod().judge(rows, scores)
+        assert [(s.parent, s.row.tokens, s.finish, s.keep, s.drafts) for s in found.survivors] == [
+            (s.parent, s.row.tokens, s.finish, s.keep, s.drafts) for s in expected.survivors
+        ]
+        assert [s.finish for s in found.survivors] == ["stop", None, "length", "stop", "stop"]
+
+
+def test_forced_tokens_are_given_unless_one_asks_how_likely_they_were_or_may_ban_them() -> None:
+    asked: list[dict[str, Any]] = [
+        {},
+        {"temperature": 0.5, "top_k": 3},
+        {"logprobs": 0},
+        {"mirostat_mode": 2},
+        {"bad_words": ("x",)},
+        {"min_tokens": 2},
+        {"forced_eos_token_id": 3},
+    ]
+    rows = [replace(make_row(**params), grammar=Literal((3, 1))) for params in asked]
+    rows += [replace(rows[0], explain=1), make_row()]
+    assert SamplingMethod().propose(rows).given == [2, 2, 0, 0, 0, 0, 0, 0, 0]

@@ -318,6 +318,44 @@ def test_drafts_are_run_judged_and_rewound_without_a_trace(model: Llama, wrong_f
     assert max(method.kept) == wrong_from
 
 
+class Giving:
+    """Gives the next tokens of a known text as certain, and adds what is likeliest after them."""
+
+    def __init__(self, truth: Sequence[int]) -> None:
+        self.truth = truth
+        self.scored: list[int] = []
+
+    def needs(self, params: GenerationParams) -> Needs:
+        return Needs()
+
+    def propose(self, rows: Sequence[Row]) -> Proposal:
+        ahead = [tuple(self.truth[row.generated : row.generated + 3]) for row in rows]
+        return Proposal([(own,) for own in ahead], given=[len(own) for own in ahead])
+
+    def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
+        self.scored.append(len(scores.logits) - len(rows))
+        survivors = []
+        for i, (row, (branch,)) in enumerate(zip(rows, scores.runs, strict=True)):
+            keep = len(branch.tokens)
+            best = int(scores.logits[branch.at(keep)].argmax())
+            survivors.append(grown(i, row, [*branch.tokens, best], keep))
+        return Verdict(survivors)
+
+
+@pytest.mark.parametrize("pages", [400, 5])
+def test_scores_before_given_drafts_are_not_found(model: Llama, pages: int) -> None:
+    job: Job = ([7, 8, 9] * 9, GenerationParams(max_tokens=20, temperature=0))
+    expected = run(make_engine(model), [job])[0][0]
+    method = Giving(expected)
+    assert run_with(make_engine(model, pages=pages, token_budget=16), method, job) == expected
+    assert set(method.scored) == {0}
+    # A companion's scores are wanted at each position.
+    guided = (job[0], job[1].replace(guidance_scale=1.5, negative_prompt=[3, 1]))
+    method = Giving(expected)
+    assert run_with(make_engine(model), method, guided) == expected
+    assert max(method.scored) == 3
+
+
 class Reshuffling:
     """Greedy, but each step two copies of every row are made and all but the first two dropped."""
 

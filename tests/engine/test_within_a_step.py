@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
+import torch
 
 from decodery.decoding.params import GenerationParams
 from decodery.decoding.speculation import DraftModel, PromptLookup
@@ -16,9 +19,15 @@ from decodery.decoding.strategy import BeamSearch, ContrastiveSearch
 from decodery.engine.engine import Engine
 from decodery.engine.request import Event
 from decodery.errors import RequestError
+from decodery.kernels import reference
+from decodery.kernels.backend import Kernels
+from decodery.kernels.native import Native
 from decodery.models.llama import Llama
+from decodery.models.registry import load_for_inference
+from decodery.weights.checkpoint import open_checkpoint
 from tests.engine.runs import make_engine, run, told
-from tests.models.tiny import tiny_model
+from tests.kernels.native import built
+from tests.models.tiny import tiny_llama_folder, tiny_model
 
 PROMPT = list(range(1, 20))
 PLAIN = GenerationParams(max_tokens=16, seed=1)
@@ -46,6 +55,29 @@ def events_of(engine: Engine) -> list[Event]:
         found += engine.step()
         engine.check_integrity()
     return found
+
+
+@built
+@pytest.mark.parametrize("fails", [False, True])
+def test_within_a_step_of_native_kernels_torch_keeps_to_one_thread(tmp_path: Path, fails: bool) -> None:
+    threads: list[int] = []
+
+    def look() -> None:
+        threads.append(torch.get_num_threads())
+        if fails:
+            raise KeyboardInterrupt
+
+    torch.set_num_threads(2)
+    folder = tiny_llama_folder(tmp_path)
+    backends: list[tuple[Kernels, int]] = [(Native(), 1), (reference, 2)]
+    for kernels, expected in backends:
+        with open_checkpoint(folder) as checkpoint:
+            engine = make_engine(load_for_inference(checkpoint, dtype=torch.float32, kernels=kernels))
+        engine.add(PROMPT, calling(look, 3))
+        with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+            events_of(engine)
+        assert threads.pop() == expected
+        assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("strategy", [None, BeamSearch(3), ContrastiveSearch(3)], ids=str)

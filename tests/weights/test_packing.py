@@ -116,7 +116,7 @@ class Reading:
     """The reference that leaves weights as they are, so that they can be looked at."""
 
     def __getattr__(self, name: str) -> Any:
-        return (lambda weight: weight) if name.startswith("pack") else getattr(reference, name)
+        return (lambda weight, **_: weight) if name.startswith("pack") else getattr(reference, name)
 
 
 def test_a_weight_of_several_formats_multiplies_as_its_parts(mixed: Path) -> None:

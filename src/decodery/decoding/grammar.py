@@ -144,7 +144,7 @@ class _Line:
 class _Place:
     """Where a text stands in a compiled grammar; a value, though places of one history share a matcher."""
 
-    __slots__ = ("_at", "_forced", "_line", "_stopped", "accepting", "known", "origin")
+    __slots__ = ("_at", "_forced", "_line", "_next", "_stopped", "accepting", "known", "origin")
 
     def __init__(self, origin: _Origin, line: _Line, forced: tuple[int, ...] = ()) -> None:
         self.origin = origin
@@ -154,6 +154,7 @@ class _Place:
         self._line = line
         self._at = len(line.tokens)
         self._forced = forced or None
+        self._next: tuple[int, _Place] | None = None
 
     @property
     def complete(self) -> bool:
@@ -172,6 +173,8 @@ class _Place:
     def after(self, token: int) -> GrammarState:
         """The state after one more token; one that is not allowed ends a text that may end, and else leads to
         a state that allows none."""
+        if self._next is not None and self._next[0] == token:
+            return self._next[1]
         forced = self.forced
         if forced and token != forced[0]:
             return DEAD
@@ -192,7 +195,15 @@ class _Place:
         """Whether this token may come next."""
         if self.forced:
             return token == self.forced[0]
-        return token < self.origin.size and self.matcher().validate_tokens([token]) == 1
+        if token >= self.origin.size:
+            return False
+        if self._line.shared:
+            return self.matcher().validate_tokens([token]) == 1
+        # Who asks goes on by this token if it may: the library reads it once for both.
+        after = self.after(token)
+        if isinstance(after, _Place):
+            self._next = token, after
+        return isinstance(after, _Place)
 
     def matcher(self) -> LLMatcher:
         """The matcher, brought to this place."""

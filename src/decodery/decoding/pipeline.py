@@ -147,8 +147,9 @@ Record = Callable[[str, Sequence[int], Tensor], None]
 
 
 def may_ban(row: Row) -> bool:
-    """Whether the row has a stage that may rule out tokens."""
-    return any(processor.bans and processor.wants(row) for processor in PROCESSORS.values())
+    """Whether the row has a stage that may rule out tokens, now or at a later step."""
+    possible = possible_stages(row) if row.stages is None else row.stages
+    return any(PROCESSORS[name].bans for name in possible)
 
 
 def why_impossible(raw: Tensor, row: Row) -> str:

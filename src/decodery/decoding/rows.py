@@ -156,11 +156,13 @@ class Proposal:
 
     `branches[i]` are row i's continuations, each a tuple of drafts: one empty one to run only what is known;
     several to run forks side by side. `extension` asks assistants for more. Drafts may be cut where the
-    row's limit or the context ends.
+    row's limit or the context ends. `given[i]` of row i's first drafts, in its only branch, are right
+    whatever the scores before them say, so that these need not be found; without any, it is empty.
     """
 
     branches: Sequence[tuple[tuple[int, ...], ...]]
     extension: Extension | None = None
+    given: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +170,8 @@ class Run:
     """One branch that ran: its drafts, and where its scores are.
 
     `at(0)` scores what follows the last known token, and is there only if that token had not been computed
-    before; `at(j)` scores what follows the j-th draft. `drafted` are the processed logits
-    `[len(tokens), vocab]` from which an assistant drew the drafts.
+    before; `at(j)` scores what follows the j-th draft. Before given drafts there are none, it may be.
+    `drafted` are the processed logits `[len(tokens), vocab]` from which an assistant drew the drafts.
     """
 
     tokens: tuple[int, ...]

@@ -6,6 +6,7 @@ import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -98,17 +99,19 @@ class SamplingMethod:
         """The tokens that a row's grammar forces, and behind them its speculation's drafts."""
         branches = []
         extend = []
+        given = []
         for row in rows:
             # The last token that a row can know need not run.
             room = row.limit - len(row.tokens) - 1
             drafts = _forced(row)[:room]
+            given.append(len(drafts) if drafts and _tells_nothing(row) and not may_ban(row) else 0)
             count = draft_length(row, room - len(drafts))
             if count and isinstance(row.params.speculate, PromptLookup):
                 tokens = row.tokens + array("q", drafts)
                 drafts += lookup(tokens, row.params.speculate.max_ngram, count)
             branches.append((drafts,))
             extend.append(count if isinstance(row.params.speculate, DraftModel) else 0)
-        return Proposal(branches, Extension(extend, draw_drafts) if any(extend) else None)
+        return Proposal(branches, Extension(extend, draw_drafts) if any(extend) else None, given)
 
     def logits(self, scores: Scores, positions: Sequence[int], rows: Sequence[Row]) -> Tensor:
         """The logits that the rows at these positions choose by, before processing."""
@@ -137,23 +140,32 @@ class SamplingMethod:
         )
 
     def _at_once(self, rows: Sequence[Row], scores: Scores) -> Verdict | None:
-        """The verdict on the most common step, which needs no walks: each row goes on by one token, straight
-        from its logits, and nothing else is told of it. None of any other step."""
-        if not all(_goes_on_by_one(row, runs) for row, runs in zip(rows, scores.runs, strict=True)):
+        """The verdict on the most common step, which needs no walks: each row takes what its grammar forces,
+        then one token straight from its logits, and nothing else is told of it. None of any other step."""
+        runs = [run for (run,) in scores.runs]
+        if not all(map(_asks_for_tokens_alone, rows, runs)):
             return None
-        plans = plans_of(rows)
-        if not goes_straight(scores.logits, rows, plans):
+        led = list(map(_led, rows, runs))
+        choosing = [i for i, one in enumerate(led) if one.open]
+        held = [led[i].row for i in choosing]
+        plans = plans_of(held)
+        if not goes_straight(scores.logits, held, plans):
             return None
-        raw = self.logits(scores, [run.at(0) for (run,) in scores.runs], rows)
-        tokens = straight(raw, rows, plans)
-        survivors = []
         failures = []
-        for i, (row, token) in enumerate(zip(rows, tokens, strict=True)):
-            if token < 0:
-                failures.append((i, why_impossible(raw[i], row)))
-            else:
-                after = row.after(token)
-                survivors.append(Survivor(i, after, finish=finish_of(after)))
+        if held:
+            raw = self.logits(scores, [runs[i].at(led[i].kept) for i in choosing], held)
+            for k, (i, token) in enumerate(zip(choosing, straight(raw, held, plans), strict=True)):
+                if token < 0:
+                    failures.append((i, why_impossible(raw[k], held[k])))
+                else:
+                    after = held[k].after(token)
+                    led[i] = _Led(after, led[i].kept, finish_of(after))
+        failed = {i for i, _ in failures}
+        survivors = [
+            Survivor(i, one.row, one.kept, finish=one.finish, drafts=run.tokens)
+            for i, (one, run) in enumerate(zip(led, runs, strict=True))
+            if i not in failed
+        ]
         return Verdict(survivors, failures=failures)
 
     def _advance(self, walks: Sequence[_Walk], scores: Scores) -> list[tuple[int, str]]:
@@ -217,17 +229,41 @@ class SamplingMethod:
         return failures
 
 
-def _goes_on_by_one(row: Row, runs: Sequence[Run]) -> bool:
-    params = row.params
-    return (
-        len(row.streams) == 1
-        and not runs[0].tokens
-        and not _forced(row)
-        and not row.explain
-        and params.logprobs is None
-        and params.speculate is None
-        and not params.mirostat_mode
-    )
+class _Led(NamedTuple):
+    """A row after the tokens that its grammar forced, of which `kept` had been computed; unless it is `open`,
+    that is all for this step."""
+
+    row: Row
+    kept: int
+    finish: FinishReason | None
+    open: bool = False
+
+
+def _led(row: Row, run: Run) -> _Led:
+    """The row after what its grammar forces, the run's drafts and one token more."""
+    kept = 0
+    while forced := _forced(row):
+        row = row.after(forced[0])
+        finish = finish_of(row)
+        if kept == len(run.tokens):
+            return _Led(row, kept, finish)
+        kept += 1
+        if finish is not None:
+            return _Led(row, kept, finish)
+    return _Led(row, kept, None, open=True)
+
+
+def _asks_for_tokens_alone(row: Row, run: Run) -> bool:
+    """Whether nothing is asked of the row's step but tokens, of which the drafts are certain."""
+    if len(row.streams) > 1 or row.params.speculate is not None or not _tells_nothing(row):
+        return False
+    forced = _forced(row)
+    return run.tokens == forced[: len(run.tokens)] and (not forced or not may_ban(row))
+
+
+def _tells_nothing(row: Row) -> bool:
+    """Whether nobody asks how likely the row's tokens were."""
+    return not row.explain and row.params.logprobs is None and not row.params.mirostat_mode
 
 
 def _plain(walk: _Walk) -> bool:

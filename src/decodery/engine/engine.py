@@ -188,7 +188,8 @@ class Engine:
             )
         self._stepping = True
         try:
-            events = self._step()
+            with self.model.kernels.quiet():
+                events = self._step()
             self._before = []
         except BaseException:
             self._start_over()
@@ -205,7 +206,7 @@ class Engine:
         if not self._requests:
             return []
         self._keep_time()
-        branches, drafted = self._proposals()
+        branches, drafted, given = self._proposals()
         batch = self._scheduler.schedule(branches)
         if not batch.chunks:
             return []
@@ -220,7 +221,7 @@ class Engine:
                 self._scheduler.settle(chunk.sequence, chunk.start + chunk.count)
         if not groups:
             return []
-        scores = Scorer(self._runner, batch, states, drafted).scores(groups)
+        scores = Scorer(self._runner, batch, states, drafted, given).scores(groups)
         verdicts = [judged(g, s) for g, s in zip(groups, scores, strict=True)]
         return [e for g, v in zip(groups, verdicts, strict=True) for e in self._carry_out(g, v)]
 
@@ -236,10 +237,12 @@ class Engine:
                 for sequence in request.sequences:
                     sequence.row = replace(sequence.row, expired=True)
 
-    def _proposals(self) -> tuple[Branches, dict[Row, Tensor]]:
-        """What each decoding row runs beyond its known tokens, and what assistants drew it from."""
+    def _proposals(self) -> tuple[Branches, dict[Row, Tensor], dict[Row, int]]:
+        """What each decoding row runs beyond its known tokens, what assistants drew it from, and how many of
+        the drafts are given."""
         branches: dict[Row, tuple[tuple[int, ...], ...]] = {}
         drafted: dict[Row, Tensor] = {}
+        given: dict[Row, int] = {}
         members: dict[Method, list[tuple[Request, Row]]] = {}
         for request in self._scheduler.running:
             if request.decoding:
@@ -253,9 +256,10 @@ class Engine:
                 # Behind the limit and the context there is no page for a draft.
                 room = max(min(row.limit, self.limits.context_length) - len(row.tokens), 0)
                 branches[row] = tuple(draft[:room] for draft in branch)
+            given |= {row: count for (_, row), count in zip(found, proposal.given, strict=False) if count}
             if proposal.extension is not None:
                 self._extend(found, proposal.extension, branches, drafted)
-        return branches, drafted
+        return branches, drafted, given
 
     def _extend(
         self,

@@ -148,7 +148,7 @@ class Runner:
             return hidden.new_zeros((0, self.model.vocab_size), dtype=torch.float32)
         padded = [*indices, *[indices[0]] * (-len(indices) % self._multiple)]
         if padded != list(range(len(hidden))):
-            hidden = hidden[torch.tensor(padded, device=hidden.device)]
+            hidden = hidden.index_select(0, torch.tensor(padded, device=hidden.device))
         return self.model.logits(hidden)[: len(indices)]
 
     def _copy(self, copies: list[tuple[int, int]]) -> None:

@@ -80,13 +80,17 @@ def _placed(verdict: Verdict, rows: list[int], failures: list[tuple[int, str]]) 
 class Scorer:
     """Builds the scores of a step's groups from its hidden `states`.
 
-    The logits of all groups come of one product. `drafted` are the logits that assistants drew drafts from.
+    The logits of all groups come of one product. `drafted` are the logits that assistants drew drafts from,
+    `given` says how many of a row's drafts are given.
     """
 
-    def __init__(self, runner: Runner, batch: Batch, states: States, drafted: Drafted) -> None:
+    def __init__(
+        self, runner: Runner, batch: Batch, states: States, drafted: Drafted, given: Mapping[Row, int]
+    ) -> None:
         self._runner = runner
         self._states = states
         self._drafted = drafted
+        self._given = given
         self._base: dict[int, int] = {}
         start = 0
         for chunk in batch.chunks:
@@ -116,9 +120,14 @@ class Scorer:
 
     def _positions(self, chunk: Chunk) -> range:
         """Where in the batch the scored tokens of a chunk are: the last known one, if it runs, and the
-        drafts."""
+        drafts, but none before a given draft."""
         base = self._base[id(chunk)]
-        return range(base + max(chunk.count - 1, 0), base + chunk.length)
+        return range(base + max(chunk.count - 1 + self._unscored(chunk), 0), base + chunk.length)
+
+    def _unscored(self, chunk: Chunk) -> int:
+        if not self._given or chunk.companion is not None or chunk.request.needs.assistant:
+            return 0
+        return min(self._given.get(chunk.sequence.row, 0), len(chunk.drafts))
 
     def _scores(self, group: Judged, indices: list[int], logits: Tensor, companion: Tensor | None) -> Scores:
         needs = [branches[0].request.needs for branches in group.branches]
@@ -127,12 +136,12 @@ class Scorer:
             logits=logits,
             runs=self._runs(group),
             companion=companion,
-            companion_at=None if companion is None else _companions(group),
+            companion_at=None if companion is None else self._companions(group),
             hidden=hidden[torch.tensor(indices, device=hidden.device)]
             if any(n.hidden for n in needs)
             else None,
             layers=self._layers(sorted({layer for n in needs for layer in n.layers}), indices),
-            assistant=_assistant_logits(group, logits) if any(n.assistant for n in needs) else None,
+            assistant=self._assistant_logits(group, logits) if any(n.assistant for n in needs) else None,
             context=self._context(group),
         )
 
@@ -142,9 +151,9 @@ class Scorer:
         for row, branches in zip(group.rows, group.branches, strict=True):
             found = []
             for chunk in branches:
-                fresh = chunk.count > 0
-                found.append(Run(chunk.drafts, start if fresh else start - 1, self._drafted.get(row)))
-                start += len(chunk.drafts) + fresh
+                skipped = max(self._unscored(chunk), chunk.count == 0)
+                found.append(Run(chunk.drafts, start - skipped, self._drafted.get(row)))
+                start += len(chunk.drafts) + 1 - skipped
             runs.append(tuple(found))
         return runs
 
@@ -165,41 +174,39 @@ class Scorer:
                 branches[0].request.context = None
         return context
 
-
-def _companions(group: Judged) -> dict[int, int]:
-    """Maps each position that has a companion to the companion's place among the companions' positions."""
-    found = {}
-    position = place = 0
-    for chunk in (c for branches in group.branches for c in branches):
-        length = len(chunk.drafts) + (chunk.count > 0)
-        if chunk.companion is not None:
-            # The companion's scored positions end where the sequence's do; it may have one more at its start.
-            extra = len(chunk.drafts) + (chunk.companion.count > 0) - length
-            for j in range(length):
-                found[position + j] = place + extra + j
-            place += length + extra
-        position += length
-    return found
-
-
-def _assistant_logits(group: Judged, logits: Tensor) -> Tensor:
-    """The logits of the rows' amateurs at the positions of `logits`."""
-    result = torch.zeros_like(logits)
-    rows: dict[int, tuple[Assistant, list[tuple[Row, tuple[int, ...]]], list[int | None]]] = {}
-    position = 0
-    for row, branches in zip(group.rows, group.branches, strict=True):
-        for chunk in branches:
-            length = len(chunk.drafts) + (chunk.count > 0)
-            assistant = chunk.request.amateur
-            if assistant is not None:
-                _, runs, places = rows.setdefault(id(assistant), (assistant, [], []))
-                runs.append((row, chunk.drafts))
-                # An assistant scores the last known token even where the model has computed it before.
-                places += [None] * (chunk.count == 0)
-                places += range(position, position + length)
+    def _companions(self, group: Judged) -> dict[int, int]:
+        """Maps each position that has a companion to the companion's place among those of companions."""
+        found = {}
+        position = place = 0
+        for chunk in (c for branches in group.branches for c in branches):
+            length = len(self._positions(chunk))
+            if chunk.companion is not None:
+                # Both end at the same token; the companion may have one more at its start.
+                extra = len(self._positions(chunk.companion)) - length
+                for j in range(length):
+                    found[position + j] = place + extra + j
+                place += length + extra
             position += length
-    for assistant, runs, places in rows.values():
-        for place, scores in zip(places, assistant.logits(runs), strict=True):
-            if place is not None:
-                result[place] = scores
-    return result
+        return found
+
+    def _assistant_logits(self, group: Judged, logits: Tensor) -> Tensor:
+        """The logits of the rows' amateurs at the positions of `logits`."""
+        result = torch.zeros_like(logits)
+        rows: dict[int, tuple[Assistant, list[tuple[Row, tuple[int, ...]]], list[int | None]]] = {}
+        position = 0
+        for row, branches in zip(group.rows, group.branches, strict=True):
+            for chunk in branches:
+                length = len(self._positions(chunk))
+                assistant = chunk.request.amateur
+                if assistant is not None:
+                    _, runs, places = rows.setdefault(id(assistant), (assistant, [], []))
+                    runs.append((row, chunk.drafts))
+                    # An assistant scores the last known token even where the model has computed it before.
+                    places += [None] * (chunk.count == 0)
+                    places += range(position, position + length)
+                position += length
+        for assistant, runs, places in rows.values():
+            for place, scores in zip(places, assistant.logits(runs), strict=True):
+                if place is not None:
+                    result[place] = scores
+        return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import torch
@@ -40,6 +41,9 @@ class Kernels(Protocol):
 
     def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """The dtype that keys and values are kept in for activations of `dtype`, if none is asked for."""
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """Within this, nothing that a step does beside the kernels keeps the cores from them."""
 
     def takes_page_strides(self) -> bool:
         """Whether a layer's pages may stand at a distance from each other in its caches."""

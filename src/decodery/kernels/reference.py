@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -36,6 +37,7 @@ __all__ = [
     "pack_gated",
     "paged_attention",
     "plan_attention",
+    "quiet",
     "rms_norm",
     "rotary",
     "row_multiple",
@@ -58,6 +60,11 @@ def row_multiple(dtype: torch.dtype) -> int:
 def cache_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of keys and values for activations of `dtype`: the same."""
     return dtype
+
+
+def quiet() -> AbstractContextManager[None]:
+    """Nothing to do: torch's operations share their threads."""
+    return nullcontext()
 
 
 def takes_page_strides() -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Protocol
@@ -16,6 +15,7 @@ from decodery.errors import ModelError
 from decodery.kernels import reference
 from decodery.kernels.backend import Kernels
 from decodery.kernels.packed import packed_bytes
+from decodery.kernels.threads import one_torch_thread
 from decodery.models import llama
 from decodery.models.layers.attention import Attend, KVShape
 from decodery.models.layers.embedding import Embedding
@@ -148,7 +148,8 @@ def load_model(
     """
     family, config = _opened(checkpoint, context_length)
     model = _skeleton(family, config, kernels).to(dtype)
-    with _one_thread():
+    # Short pieces of work, in which threads would mostly wait for each other.
+    with one_torch_thread():
         load_parameters(
             model,
             checkpoint,
@@ -279,17 +280,6 @@ def _opened_for(config: LlamaConfig, context_length: int) -> LlamaConfig:
             f"{config.context_length}; ask for less"
         )
     return replace(config, context_length=context_length)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keeps torch to the calling thread: for short pieces of work its threads mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _skeleton(family: Family, config: LlamaConfig, kernels: Kernels) -> Llama:
