@@ -113,8 +113,13 @@ struct AnglesArgs {
 
 // The kernels over the vocabulary take rows x [rows, vocab] with row stride ldx.
 
-// places [rows]: the first of each row's largest; -1 where that is -inf or NaN, which is larger than any number.
-struct LargestArgs { const float* x; int64_t ldx, rows, vocab; int64_t* places; };
+// places [rows]: the first of each row's largest; -1 where that is -inf or NaN, which is larger than any number. With
+// words [rows, ...] (row stride ldw), numbers whose bits are 0 count as -inf.
+struct LargestArgs {
+    const float* x; int64_t ldx, rows, vocab;
+    int64_t* places;
+    const uint32_t* words; int64_t ldw;
+};
 
 // values and places [rows, count]: each row's largest in order, of equal ones the first place first; count <= vocab.
 // logprobs: those of the row's log-softmax.

@@ -72,7 +72,7 @@ using namespace decodery;
 extern "C" {
 
 // Changes with every change of a call's arguments or of a packed weight.
-EXPORT int decodery_version() { return 7; }
+EXPORT int decodery_version() { return 8; }
 
 // 0: portable, 1: AVX2, 2: AVX-512 with VNNI. Whether this processor (and build) has it; it is used from then on.
 EXPORT int decodery_use(int set) {

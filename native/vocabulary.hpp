@@ -42,9 +42,32 @@ struct Vocabulary {
     static void largest(const LargestArgs& a, Shared&, int chunk, int chunks, Worker&) {
         rows(a.rows, chunk, chunks, [&](int64_t m) {
             const float* x = a.x + m * a.ldx;
+            if (a.words) {
+                a.places[m] = largest_marked(x, a.vocab, a.words + m * a.ldw);
+                return;
+            }
             const int64_t place = first_largest<S>(x, a.vocab);
             a.places[m] = x[place] > kNever ? place : -1;
         });
+    }
+
+    // As `mask` and then `largest`.
+    static int64_t largest_marked(const float* x, int64_t vocab, const uint32_t* words) {
+        const F never = S::set1(kNever);
+        const auto kept = [&](int64_t k, F v) { return S::pick(words[k / 32] >> (k % 32) & 0xffff, v, never); };
+        F best = never;
+        uint32_t strange = 0;
+        columns(vocab, [&](int64_t k, int64_t left) {
+            const F v = load(x + k, left, never);
+            strange |= ~S::equal(v, v) & 0xffff;
+            best = S::max(best, kept(k, v));
+        });
+        const float top = S::reduce_max(best);
+        if (strange || !(top > kNever)) return -1;
+        for (int64_t k = 0;; k += 16) {
+            const uint32_t found = S::equal(kept(k, load(x + k, vocab - k, never)), S::set1(top));
+            if (found) return k + __builtin_ctz(found);
+        }
     }
 
     // The largest of a row, and the sum of the exponentials of what its elements are below it.

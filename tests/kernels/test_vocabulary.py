@@ -142,6 +142,23 @@ def test_the_place_of_the_largest_is_the_first_of_equals_and_none_beside_nan(ker
         ]
 
 
+@pytest.mark.parametrize("vocab", VOCABULARIES)
+def test_the_largest_of_what_is_marked_is_that_of_what_is_kept(kernels: ModuleType, vocab: int) -> None:
+    source = np.random.default_rng(0)
+    logits = _logits(6, vocab, coarse=True)
+    words = source.integers(-(2**31), 2**31, (6, vocab // 32 + 2), dtype=np.int32)
+    words[2] = 0
+    words[3] &= source.integers(-(2**31), 2**31, vocab // 32 + 2, dtype=np.int32)
+    logits[4, source.integers(vocab)] = torch.nan
+    logits[5] = -torch.inf
+    before = logits.clone()
+    found = kernels.largest(logits, words)
+    assert torch.equal(logits.nan_to_num(99.0), before.nan_to_num(99.0))
+    kernels.keep_marked(logits, words)
+    assert found == kernels.largest(logits)
+    assert found[2] == found[4] == found[5] == -1
+
+
 def test_leaders_take_nan_first_and_what_is_impossible_last() -> None:
     for count in (1, 3, 40):
         logits = torch.full((2, 3000), -torch.inf)

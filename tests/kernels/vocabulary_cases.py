@@ -59,6 +59,10 @@ def selections(vocab: int) -> Iterator[Case]:
     least = torch.linspace(-2, 2, ROWS)
     count = min(vocab, 70)
     yield case(f"largest {vocab}", lambda k, x: k.largest(x), logits)
+    marks = torch.randint(
+        -(2**31), 2**31, (ROWS, -(-vocab // 32)), generator=torch.Generator().manual_seed(1)
+    )
+    yield case(f"largest marked {vocab}", lambda k, x, w: k.largest(x, w.int().numpy()), logits, marks)
     yield case(f"leaders {vocab}", lambda k, x: torch.cat(k.leaders(x, count), -1), logits)
     yield case(f"leading_logprobs {vocab}", lambda k, x: _flat(k.leading_logprobs(x, count)), logits)
     yield case(f"count_above {vocab}", lambda k, x, b: k.count_above(x, b.tolist()), logits, least)

@@ -178,12 +178,18 @@ class _Place:
         forced = self.forced
         if forced and token != forced[0]:
             return DEAD
-        self.matcher()
-        line = self._line.fork(self._at, self.origin) if self._line.shared else self._line
-        if line.matcher.try_consume_tokens([token]) == 0:
-            return ENDED if self.accepting else DEAD
+        return self._consumed(token, forced[1:]) or (ENDED if self.accepting else DEAD)
+
+    def _consumed(self, token: int, forced: tuple[int, ...]) -> _Place | None:
+        """The place after a token, behind which these must come; None where it is not allowed."""
+        matcher, line = self.matcher(), self._line
+        if line.shared:
+            line = line.fork(self._at, self.origin)
+            matcher = line.matcher
+        if matcher.try_consume_tokens([token]) == 0:
+            return None
         line.tokens.append(token)
-        return _Place(self.origin, line, forced[1:])
+        return _Place(self.origin, line, forced)
 
     def allowed(self) -> Words:
         """The tokens that may come next, a bit each; the end of the text is not among them."""
@@ -193,17 +199,19 @@ class _Place:
 
     def permits(self, token: int) -> bool:
         """Whether this token may come next."""
-        if self.forced:
-            return token == self.forced[0]
+        forced = self.forced
+        if forced:
+            return token == forced[0]
         if token >= self.origin.size:
             return False
         if self._line.shared:
             return self.matcher().validate_tokens([token]) == 1
         # Who asks goes on by this token if it may: the library reads it once for both.
-        after = self.after(token)
-        if isinstance(after, _Place):
-            self._next = token, after
-        return isinstance(after, _Place)
+        after = self._consumed(token, ())
+        if after is None:
+            return False
+        self._next = token, after
+        return True
 
     def matcher(self) -> LLMatcher:
         """The matcher, brought to this place."""
@@ -273,22 +281,28 @@ def apply_grammar(logits: Tensor, rows: Sequence[Row]) -> None:
 
     Where the text may end, all of the row's end tokens are allowed. Finds the tokens of all rows at once.
     """
-    states = [(i, row.grammar) for i, row in enumerate(rows) if row.grammar is not None]
-    bound = [(i, state) for i, state in states if state is not ANYTHING]
-    if not bound:
+    places = [i for i, row in enumerate(rows) if row.grammar is not None and row.grammar is not ANYTHING]
+    if not places:
         return
-    words = _allowed([state for _, state in bound], logits.shape[1])
-    for word, (i, state) in zip(words, bound, strict=True):
-        if state.accepting:
-            for token in rows[i].end_ids:
-                word[token // 32] |= _bit(token)
-    if len(bound) == len(rows):
+    words = marks([rows[i] for i in places], logits.shape[1])
+    if len(places) == len(rows):
         keep_marked(logits, words)
         return
-    places = [i for i, _ in bound]
     part = copied(logits, places)
     keep_marked(part, words)
     copy_rows(part, range(len(places)), logits, places)
+
+
+def marks(rows: Sequence[Row], vocab: int) -> Words:
+    """What the rows' grammars allow next, as `apply_grammar` has it, a bit each: `[rows, words]`; of none may
+    the state be `ANYTHING`."""
+    states = [row.grammar for row in rows if row.grammar is not None]
+    words = _allowed(states, vocab)
+    for word, state, row in zip(words, states, rows, strict=True):
+        if state.accepting:
+            for token in row.end_ids:
+                word[token // 32] |= _bit(token)
+    return words
 
 
 def _allowed(states: Sequence[GrammarState], vocab: int = 0) -> Words:
@@ -314,11 +328,12 @@ def _allowed(states: Sequence[GrammarState], vocab: int = 0) -> Words:
         else:
             first[id(place)] = i
             asked.append((place.matcher(), i))
+    address, width = words.ctypes.data, words.shape[1] * 4
     if len(asked) <= _SOONER_ALONE:
         for matcher, i in asked:
-            matcher.unsafe_compute_mask_ptr(words[i].ctypes.data, words.shape[1] * 4)
+            matcher.unsafe_compute_mask_ptr(address + i * width, width)
     else:
-        origins[0].executor.unsafe_compute_mask_ptr(asked, words.ctypes.data, words.shape[1] * 4, len(words))
+        origins[0].executor.unsafe_compute_mask_ptr(asked, address, width, len(words))
     for i, place in enumerate(places):
         source = first.get(id(place), i)
         if source != i:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from decodery.decoding import choosing
 from decodery.decoding.choosing import draw_key_of
-from decodery.decoding.grammar import apply_grammar, permits
+from decodery.decoding.grammar import apply_grammar, marks, permits
 from decodery.decoding.processors import generated_from, seen_from
 from decodery.decoding.rows import Row
 from decodery.decoding.shortlist import width_of
@@ -48,19 +48,34 @@ def straight(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> li
     tokens = _from_all(raw, rows, plans)
     banned = [i for i, plan in enumerate(plans) if "grammar" in plan and not _stands(rows[i], tokens[i])]
     if banned:
-        allowed = copied(raw, banned)
-        held = [rows[i] for i in banned]
-        apply_grammar(allowed, held)
-        for i, token in zip(banned, _from_all(allowed, held, [plans[i] for i in banned]), strict=True):
+        held, ways = [rows[i] for i in banned], [plans[i] for i in banned]
+        for i, token in zip(banned, _from_allowed(raw, banned, held, ways), strict=True):
             tokens[i] = token
     return tokens
 
 
 def _from_all(logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> list[int]:
     """The tokens that the rows choose with all but their grammars."""
-    if all(plan == ["grammar"] and row.params.greedy for row, plan in zip(rows, plans, strict=True)):
+    if _likeliest_alone(rows, plans):
         return largest(logits)
     return choose(logits, [_way(row, logits.shape[-1]) for row in rows])
+
+
+def _from_allowed(
+    raw: Tensor, places: Sequence[int], rows: Sequence[Row], plans: Sequence[list[str]]
+) -> list[int]:
+    """The tokens that rows with a grammar choose, whose logits stand at these places."""
+    if _likeliest_alone(rows, plans):
+        words = marks(rows, raw.shape[1])
+        return [largest(raw[i : i + 1], words[k : k + 1])[0] for k, i in enumerate(places)]
+    allowed = copied(raw, places)
+    apply_grammar(allowed, rows)
+    return _from_all(allowed, rows, plans)
+
+
+def _likeliest_alone(rows: Sequence[Row], plans: Sequence[list[str]]) -> bool:
+    """Whether all rows take the likeliest token that their grammar allows."""
+    return all(plan == ["grammar"] and row.params.greedy for row, plan in zip(rows, plans, strict=True))
 
 
 def _stands(row: Row, token: int) -> bool:
@@ -69,12 +84,14 @@ def _stands(row: Row, token: int) -> bool:
     It is if it is allowed, and what was likelier was not cut to reach it.
     """
     params = row.params
-    cuts = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
-    return (params.greedy or not cuts) and token >= 0 and permits(row, token)
+    cuts = not params.greedy and (params.top_k > 0 or params.top_p < 1 or params.min_p > 0)
+    return not cuts and token >= 0 and permits(row, token)
 
 
 def _fits(row: Row, plan: list[str]) -> bool:
     params = row.params
+    if plan == ["grammar"] and params.greedy:
+        return True
     return _STAGES.issuperset(plan) and params.processor_order is None and params.dynatemp_range == 0
 
 

@@ -82,10 +82,13 @@ def draw(logits: Tensor, keys: Sequence[tuple[int, int]]) -> list[int]:
     return tokens
 
 
-def largest(logits: Tensor) -> list[int]:
+def largest(logits: Tensor, words: NDArray[np.int32] | None = None) -> list[int]:
     """The place of each row's largest logit, the first of equal ones; -1 where nothing is above -inf or
-    something is NaN."""
-    places: list[int] = _for(logits).largest(logits)
+    something is NaN.
+
+    With `words`, as after `keep_marked`, but the logits stay.
+    """
+    places: list[int] = _for(logits).largest(logits, words)
     return places
 
 
@@ -166,7 +169,8 @@ def cut_where_below(logits: Tensor, scores: Tensor, least: Tensor) -> None:
 
 
 def keep_marked(logits: Tensor, words: NDArray[np.int32]) -> None:
-    """Set what has no bit in `words` `[rows, vocab / 32 or more]` to -inf, in place; NaN stays."""
+    """Set what has no bit in `words` `[rows, vocab / 32 or more]`, in one piece, to -inf, in place; NaN
+    stays."""
     _for(logits).keep_marked(logits, words)
 
 

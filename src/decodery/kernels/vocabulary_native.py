@@ -74,10 +74,11 @@ def draw(logits: Tensor, keys: Sequence[tuple[int, int]]) -> list[int]:
     return places.tolist()
 
 
-def largest(logits: Tensor) -> list[int]:
+def largest(logits: Tensor, words: NDArray[np.int32] | None = None) -> list[int]:
     logits = _read(logits)
     places = array("q", bytes(8 * len(logits)))
-    library().decodery_run(_FIVE.pack(Kernel.LARGEST, *_rows(logits), places.buffer_info()[0]), 1)
+    marks = (0, 0) if words is None else _marks(logits, words)
+    library().decodery_run(_SEVEN.pack(Kernel.LARGEST, *_rows(logits), places.buffer_info()[0], *marks), 1)
     return places.tolist()
 
 
@@ -150,11 +151,16 @@ def cut_where_below(logits: Tensor, scores: Tensor, least: Tensor) -> None:
 
 
 def keep_marked(logits: Tensor, words: NDArray[np.int32]) -> None:
-    words = np.ascontiguousarray(words)
+    library().decodery_run(_SIX.pack(Kernel.MASK, *_rows(logits), *_marks(logits, words)), 1)
+
+
+def _marks(logits: Tensor, words: NDArray[np.int32]) -> tuple[int, int]:
+    """The words with which the calls name a bit for each logit."""
+    assert words.dtype == np.int32
+    assert words.flags.c_contiguous
     assert words.shape[0] == len(logits)
     assert 32 * words.shape[1] >= logits.shape[1]
-    marks = words.ctypes.data, words.shape[1]
-    library().decodery_run(_SIX.pack(Kernel.MASK, *_rows(logits), *marks), 1)
+    return words.ctypes.data, words.shape[1]
 
 
 def keep_only(logits: Tensor, values: Tensor, tokens: Tensor) -> None:

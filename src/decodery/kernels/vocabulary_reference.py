@@ -174,7 +174,10 @@ def entropy(logprobs: Tensor) -> Tensor:
     return -torch.stack([row.sum() for row in terms])[:, None]
 
 
-def largest(logits: Tensor) -> list[int]:
+def largest(logits: Tensor, words: NDArray[np.int32] | None = None) -> list[int]:
+    if words is not None:
+        logits = logits.clone()
+        keep_marked(logits, words)
     best, places = logits.max(-1)
     return torch.where(best > -torch.inf, places, -1).tolist()
 
