@@ -83,10 +83,13 @@ EXPORT int decodery_use(int set) {
     return 1;
 }
 
-EXPORT void decodery_threads(int count) {
+// Returns how many there were; 0 leaves it at that.
+EXPORT int decodery_threads(int count) {
     Library& lib = library();
     std::lock_guard<std::mutex> guard(lib.running);
-    lib.team.resize(count);
+    const int before = lib.team.size();
+    if (count) lib.team.resize(count);
+    return before;
 }
 
 // Bytes of a packed weight of so many blocks of 16 outputs.

@@ -106,8 +106,14 @@ def use_instruction_set(name: str) -> None:
         )
 
 
+def threads() -> int:
+    """How many threads the kernels run on, the calling one among them."""
+    count: int = library().decodery_threads(0)
+    return count
+
+
 def set_threads(count: int) -> None:
-    """How many threads the kernels run on, the calling one among them: from 1 to `MOST_THREADS`."""
+    """Run the kernels on so many threads from now on, from 1 to `MOST_THREADS`."""
     assert 1 <= count <= MOST_THREADS
     library().decodery_threads(count)
 
@@ -125,5 +131,5 @@ def _load() -> ctypes.CDLL:
     ]  # fmt: skip
     loaded.decodery_plan_attention.restype = number
     loaded.decodery_threads.argtypes = [ctypes.c_int]
-    loaded.decodery_threads.restype = None
+    loaded.decodery_threads.restype = ctypes.c_int
     return loaded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import torch
@@ -18,6 +18,7 @@ from decodery.kernels.onednn import Readable, pack, pack_readable
 from decodery.kernels.plan import AttentionGroup, AttentionPlan, plan_attention
 from decodery.kernels.rooms import Rooms
 from decodery.kernels.stored import restored, stored
+from decodery.kernels.threads import one_kernel_thread
 
 Result = TypeVar("Result")
 
@@ -63,8 +64,8 @@ def cache_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def quiet() -> AbstractContextManager[None]:
-    """Nothing to do: torch's operations share their threads."""
-    return nullcontext()
+    """One thread of the kernels over the vocabulary: torch's threads wait for the next operation."""
+    return one_kernel_thread()
 
 
 def takes_page_strides() -> bool:
@@ -117,7 +118,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
     if x.dtype == torch.bfloat16:
         # (x, -x) has mean 0 and the mean square of x as its variance: one fused kernel in place of seven.
         both = F.layer_norm(torch.cat((x, -x), -1), (2 * width,), torch.cat((weight, weight)), None, eps)
-        normed = both[..., :width]
+        normed = both.narrow(-1, 0, width)
     else:
         normed = F.rms_norm(x, (width,), weight, eps)
     return normed if residual is None else residual + normed
@@ -233,8 +234,8 @@ def write_kv(cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, k: Tensor, v
     breaks down cannot reach others: attention multiplies masked values, whoever owns them, by 0.
     """
     for cache, values in ((cache_k, k), (cache_v, v)):
-        flat = cache.view(-1, *cache.shape[2:])
-        flat.index_copy_(0, plan.slots, stored(values[: plan.tokens], cache.dtype))
+        new = values if len(values) == plan.tokens else values[: plan.tokens]
+        cache.flatten(0, 1).index_copy_(0, plan.slots, stored(new, cache.dtype))
 
 
 def paged_attention(
@@ -252,7 +253,7 @@ def paged_attention(
     stands beside it and however its sequence was cut into steps (`plan_attention` says why).
     """
     tokens, heads, dim = q.shape
-    rows = q[: plan.tokens].reshape(plan.tokens * heads, dim)
+    rows = (q if tokens == plan.tokens else q[: plan.tokens]).reshape(-1, dim)
     results = [_grouped(rows, cache_k, cache_v, group, scale, bias) for group in plan.groups]
     out = results[0] if len(results) == 1 else torch.cat(results)
     if plan.order is not None:
@@ -273,13 +274,13 @@ def _grouped(
     if group.queries is not None:
         rows = rows.index_select(0, group.queries)
     q = rows.view(group.batch, kv_heads, group.rows, dim)
-    k, v = (restored(_gather(cache, group), q.dtype).transpose(1, 2) for cache in (cache_k, cache_v))
+    k, v = _gathered(cache_k, group, q.dtype), _gathered(cache_v, group, q.dtype)
     mask = group.mask if bias is None else group.mask + _bias(group, bias, kv_heads)
     if group.batch * kv_heads == 1:
         # torch cuts a lone head's matrix products between its threads, which sums them in another order.
         q, k, v = (part.expand(2, -1, -1, -1) for part in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
-    return out[: group.batch].reshape(-1, dim)
+        return F.scaled_dot_product_attention(q, k, v, mask, scale=scale)[:1].reshape(-1, dim)
+    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale).reshape(-1, dim)
 
 
 def _bias(group: AttentionGroup, bias: RelativeBias, kv_heads: int) -> Tensor:
@@ -292,12 +293,13 @@ def _bias(group: AttentionGroup, bias: RelativeBias, kv_heads: int) -> Tensor:
     return bias.table[heads[..., None], columns[:, None]]
 
 
-def _gather(cache: Tensor, group: AttentionGroup) -> Tensor:
-    """The group's pages as [batch, keys, kv_heads, dim]; a view of the cache where that is possible."""
+def _gathered(cache: Tensor, group: AttentionGroup, dtype: torch.dtype) -> Tensor:
+    """The group's pages as [batch, kv_heads, keys, dim]; a view of the cache where that is possible."""
     count = group.keys // PAGE_SIZE
     first = group.first_page
     if first is not None and first + count <= len(cache):
         pages = cache[first : first + count]
     else:
         pages = cache.index_select(0, group.pages)
-    return pages.view(group.batch, group.keys, *cache.shape[2:])
+    whole = pages.view(group.batch, group.keys, cache.shape[2], cache.shape[3])
+    return restored(whole, dtype).transpose(1, 2)

@@ -36,6 +36,8 @@ def stored(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def restored(kept: Tensor, dtype: torch.dtype) -> Tensor:
     """What `stored` kept, as numbers of `dtype` [..., dim]."""
+    if kept.dtype == dtype:
+        return kept
     if kept.dtype != torch.int8:
         return kept.to(dtype)
     codes, scale = kept[..., :-_SCALE_BYTES], kept[..., -_SCALE_BYTES:].contiguous().view(torch.float32)

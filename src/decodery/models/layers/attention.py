@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
@@ -132,6 +133,11 @@ class PagedCache:
         """As `keys`."""
         return self.pages[:, :, 1].transpose(0, 1)
 
+    @cached_property
+    def layers(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """The keys and the values of each layer; views."""
+        return tuple(zip(self.keys.unbind(), self.values.unbind(), strict=True))
+
     def copy(self, source: int, target: int) -> None:
         """Make page `target` the same as page `source`, in place."""
         self.pages[target] = self.pages[source]
@@ -148,13 +154,12 @@ class PagedAttend:
     def __init__(self, kernels: Kernels, cache: PagedCache, plan: Plan) -> None:
         self.kernels = kernels
         self.plan = plan
-        self.keys = cache.keys.unbind()
-        self.values = cache.values.unbind()
+        self.layers = cache.layers
 
     def __call__(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: RelativeBias | None = None
     ) -> Tensor:
-        keys, values = self.keys[layer], self.values[layer]
+        keys, values = self.layers[layer]
         self.kernels.write_kv(keys, values, self.plan, k, v)
         return self.kernels.paged_attention(q, keys, values, self.plan, 1 / math.sqrt(q.shape[-1]), bias)
 
