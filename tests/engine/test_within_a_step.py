@@ -4,7 +4,7 @@ interrupt."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
@@ -19,7 +19,7 @@ from decodery.decoding.strategy import BeamSearch, ContrastiveSearch
 from decodery.engine.engine import Engine
 from decodery.engine.request import Event
 from decodery.errors import RequestError
-from decodery.kernels import reference
+from decodery.kernels import library, reference
 from decodery.kernels.backend import Kernels
 from decodery.kernels.native import Native
 from decodery.models.llama import Llama
@@ -57,19 +57,31 @@ def events_of(engine: Engine) -> list[Event]:
     return found
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Of torch and of the compiled kernels."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    library.set_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @built
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("fails", [False, True])
-def test_within_a_step_of_native_kernels_torch_keeps_to_one_thread(tmp_path: Path, fails: bool) -> None:
-    threads: list[int] = []
+def test_within_a_step_either_torch_or_the_compiled_kernels_keep_to_one_thread(
+    tmp_path: Path, fails: bool
+) -> None:
+    threads: list[tuple[int, int]] = []
 
     def look() -> None:
-        threads.append(torch.get_num_threads())
+        threads.append((torch.get_num_threads(), library.threads()))
         if fails:
             raise KeyboardInterrupt
 
-    torch.set_num_threads(2)
     folder = tiny_llama_folder(tmp_path)
-    backends: list[tuple[Kernels, int]] = [(Native(), 1), (reference, 2)]
+    backends: list[tuple[Kernels, tuple[int, int]]] = [(Native(), (1, 2)), (reference, (2, 1))]
     for kernels, expected in backends:
         with open_checkpoint(folder) as checkpoint:
             engine = make_engine(load_for_inference(checkpoint, dtype=torch.float32, kernels=kernels))
@@ -77,7 +89,7 @@ def test_within_a_step_of_native_kernels_torch_keeps_to_one_thread(tmp_path: Pat
         with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
             events_of(engine)
         assert threads.pop() == expected
-        assert torch.get_num_threads() == 2
+        assert (torch.get_num_threads(), library.threads()) == (2, 2)
 
 
 @pytest.mark.parametrize("strategy", [None, BeamSearch(3), ContrastiveSearch(3)], ids=str)
