@@ -46,6 +46,8 @@ const Table* table(int set) {
     }
 }
 
+thread_local int limit = 0;
+
 bool supported(int set) {
     if (set == 0) return true;
 #if defined(DECODERY_X86)
@@ -83,14 +85,14 @@ EXPORT int decodery_use(int set) {
     return 1;
 }
 
-// Returns how many there were; 0 leaves it at that.
-EXPORT int decodery_threads(int count) {
+EXPORT void decodery_threads(int count) {
     Library& lib = library();
     std::lock_guard<std::mutex> guard(lib.running);
-    const int before = lib.team.size();
-    if (count) lib.team.resize(count);
-    return before;
+    lib.team.resize(count);
 }
+
+// The calling thread's runs take at most so many threads from now on; 0: all.
+EXPORT void decodery_limit(int count) { limit = count; }
 
 // Bytes of a packed weight of so many blocks of 16 outputs.
 EXPORT int64_t decodery_packed_bytes(int64_t format, int64_t blocks, int64_t ins) {
@@ -103,10 +105,13 @@ EXPORT void decodery_run(const int64_t* program, int64_t count) {
     Library& lib = library();
     std::lock_guard<std::mutex> guard(lib.running);
     lib.stages.clear();
+    const int size = lib.team.size();
+    if (limit && limit < size) lib.team.resize(limit);
     Plan plan{lib.stages, lib.shared, lib.team.size()};
     const Table& kernels = *table(lib.set);
     for (int64_t i = 0; i < count; i++) kernels.planners[program[i * kWords]](program + i * kWords + 1, plan);
     if (!lib.stages.empty()) lib.team.run(lib.stages.data(), static_cast<int>(lib.stages.size()));
+    lib.team.resize(size);
 }
 
 // The work of one step's attention, for sequences as AttentionArgs has them; `pages` is each one's place in the

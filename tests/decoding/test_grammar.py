@@ -167,6 +167,24 @@ def test_a_state_that_was_asked_of_a_token_goes_on_by_any() -> None:
         assert allowed(state) == allowed(again)
 
 
+class Interrupted(list[int]):
+    """Tokens that cannot be noted."""
+
+    def append(self, token: int) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("ask", [False, True], ids=["goes on", "asks"])
+def test_a_state_whose_step_was_interrupted_is_what_it_was(ask: bool) -> None:
+    state: Any = GRAMMARS.compile(Regex("x[a-z]12[0-9]")).after(ord("x"))
+    before = allowed(after(GRAMMARS.compile(Regex("x[a-z]12[0-9]")), [ord("x")]))
+    state._line.tokens = Interrupted(state._line.tokens)
+    with pytest.raises(KeyboardInterrupt):
+        permits(replace(make_row(), grammar=state), ord("b")) if ask else state.after(ord("b"))
+    assert allowed(state) == before
+    assert allowed(state.after(ord("c"))) == {ord("1")} or state.after(ord("c")).forced
+
+
 def test_a_grammar_that_cannot_be_rolled_back_forks_rightly() -> None:
     start = GRAMMARS.compile(Lark('start: word "!"\nword[max_tokens=3]: /[a-z]+/'))
     two = after(start, [ord("x"), ord("y")])

@@ -349,6 +349,18 @@ def test_scores_before_given_drafts_are_not_found(model: Llama, pages: int) -> N
     method = Giving(expected)
     assert run_with(make_engine(model, pages=pages, token_budget=16), method, job) == expected
     assert set(method.scored) == {0}
+    # Drafts that wait for a prompt are given all the same.
+    engine = make_engine(model, token_budget=16)
+    engine.add(*job)
+    (request,) = engine._requests.values()
+    request.method = Giving(expected)
+    others = [engine.add([5] * 40, job[1]) for _ in range(3)]
+    tokens: dict[int, list[int]] = {}
+    while engine.has_work():
+        for event in engine.step():
+            tokens.setdefault(event.request, []).extend(event.tokens)
+    assert tokens.pop(request.id) == expected
+    assert tokens.keys() == set(others)
     # A companion's scores are wanted at each position.
     guided = (job[0], job[1].replace(guidance_scale=1.5, negative_prompt=[3, 1]))
     method = Giving(expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
@@ -59,37 +60,80 @@ def events_of(engine: Engine) -> list[Event]:
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
-    """Of torch and of the compiled kernels."""
+    """Of torch, also for threads that begin."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    library.set_threads(2)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def threads_elsewhere() -> int:
+    """How many threads torch has for a thread that begins now."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
+
+
+def loaded(folder: Path, kernels: Kernels) -> Llama:
+    with open_checkpoint(folder) as checkpoint:
+        return load_for_inference(checkpoint, dtype=torch.float32, kernels=kernels)
 
 
 @built
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("fails", [False, True])
-def test_within_a_step_either_torch_or_the_compiled_kernels_keep_to_one_thread(
+def test_within_a_step_of_compiled_kernels_torch_keeps_to_the_calling_thread(
     tmp_path: Path, fails: bool
 ) -> None:
     threads: list[tuple[int, int]] = []
 
     def look() -> None:
-        threads.append((torch.get_num_threads(), library.threads()))
+        threads.append((torch.get_num_threads(), threads_elsewhere()))
         if fails:
             raise KeyboardInterrupt
 
     folder = tiny_llama_folder(tmp_path)
-    backends: list[tuple[Kernels, tuple[int, int]]] = [(Native(), (1, 2)), (reference, (2, 1))]
+    backends: list[tuple[Kernels, int]] = [(Native(), 1), (reference, 2)]
     for kernels, expected in backends:
-        with open_checkpoint(folder) as checkpoint:
-            engine = make_engine(load_for_inference(checkpoint, dtype=torch.float32, kernels=kernels))
+        engine = make_engine(loaded(folder, kernels))
         engine.add(PROMPT, calling(look, 3))
         with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
             events_of(engine)
-        assert threads.pop() == expected
-        assert (torch.get_num_threads(), library.threads()) == (2, 2)
+        assert threads.pop() == (expected, 2)
+        assert torch.get_num_threads() == 2
+
+
+@built
+@pytest.mark.parametrize("second", ["same", "other"])
+@pytest.mark.parametrize("native", [True, False], ids=["native", "torch"])
+def test_a_step_is_quiet_unless_a_second_model_has_other_kernels(
+    tmp_path: Path, native: bool, second: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[str] = []
+    monkeypatch.setattr(Native, "quiet", lambda self: nullcontext(entered.append("native")))
+    monkeypatch.setattr(reference, "quiet", lambda: nullcontext(entered.append("torch")))
+    folder = tiny_llama_folder(tmp_path)
+    model = loaded(folder, Native() if native else reference)
+    drafter = loaded(folder, Native() if native == (second == "same") else reference)
+    engine = make_engine(model)
+    engine.add(PROMPT, PLAIN.replace(speculate=DraftModel("other")), drafter=drafter)
+    events_of(engine)
+    assert set(entered) == ({"native" if native else "torch"} if second == "same" else set())
+
+
+@built
+def test_on_the_torch_backend_the_compiled_kernels_keep_to_the_calling_thread_within_a_step(
+    model: Llama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[int] = []
+    monkeypatch.setattr(library, "limit_threads", limits.append)
+    during: list[list[int]] = []
+    engine = make_engine(model)
+    engine.add(PROMPT, calling(lambda: during.append(limits[-1:]), 3))
+    events_of(engine)
+    assert during == [[1]]
+    assert limits[-1] == 0
 
 
 @pytest.mark.parametrize("strategy", [None, BeamSearch(3), ContrastiveSearch(3)], ids=str)

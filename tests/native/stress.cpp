@@ -12,7 +12,7 @@
 
 extern "C" {
 int decodery_use(int set);
-int decodery_threads(int count);
+void decodery_threads(int count);
 void decodery_run(const int64_t* program, int64_t count);
 }
 

@@ -118,15 +118,26 @@ class _Origin:
 class _Line:
     """A matcher and the tokens it has consumed; places of one history share it, and the newest moves it on.
 
-    A `shared` line is never moved on: it is where all texts of a grammar begin.
+    A `shared` line is never moved on: it is where all texts of a grammar begin. One that is still `moving`
+    after an interrupt may have a matcher that is ahead of the tokens.
     """
 
-    __slots__ = ("matcher", "shared", "tokens")
+    __slots__ = ("matcher", "moving", "shared", "tokens")
 
     def __init__(self, matcher: LLMatcher, tokens: list[int], *, shared: bool = False) -> None:
         self.matcher = matcher
         self.tokens = tokens
         self.shared = shared
+        self.moving = False
+
+    def move(self, token: int) -> bool:
+        """Go on by a token, if it is allowed."""
+        self.moving = True
+        allowed: bool = self.matcher.try_consume_tokens([token]) == 1
+        if allowed:
+            self.tokens.append(token)
+        self.moving = False
+        return allowed
 
     def fork(self, length: int, origin: _Origin) -> _Line:
         """A line of its own with the first `length` tokens."""
@@ -135,7 +146,7 @@ class _Line:
             matcher.rollback(len(self.tokens) - length)
         tokens = self.tokens[:length]
         # A matcher that failed stays so, and some grammars cannot be rolled back.
-        if matcher.is_error():
+        if self.moving or matcher.is_error():
             matcher = origin.matcher.deep_copy()
             matcher.consume_tokens(tokens)
         return _Line(matcher, tokens)
@@ -182,14 +193,9 @@ class _Place:
 
     def _consumed(self, token: int, forced: tuple[int, ...]) -> _Place | None:
         """The place after a token, behind which these must come; None where it is not allowed."""
-        matcher, line = self.matcher(), self._line
-        if line.shared:
-            line = line.fork(self._at, self.origin)
-            matcher = line.matcher
-        if matcher.try_consume_tokens([token]) == 0:
-            return None
-        line.tokens.append(token)
-        return _Place(self.origin, line, forced)
+        self.matcher()
+        line = self._line.fork(self._at, self.origin) if self._line.shared else self._line
+        return _Place(self.origin, line, forced) if line.move(token) else None
 
     def allowed(self) -> Words:
         """The tokens that may come next, a bit each; the end of the text is not among them."""
@@ -216,7 +222,7 @@ class _Place:
     def matcher(self) -> LLMatcher:
         """The matcher, brought to this place."""
         line = self._line
-        if len(line.tokens) != self._at or line.matcher.is_error():
+        if len(line.tokens) != self._at or line.moving or line.matcher.is_error():
             self._line = line.fork(self._at, self.origin)
         return self._line.matcher
 

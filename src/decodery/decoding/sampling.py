@@ -145,6 +145,8 @@ class SamplingMethod:
         runs = [run for (run,) in scores.runs]
         if not all(map(_asks_for_tokens_alone, rows, runs)):
             return None
+        if any(run.tokens for run in runs) and not goes_straight(scores.logits, rows, plans_of(rows)):
+            return None  # Before grammars are led on for nothing.
         led = list(map(_led, rows, runs))
         choosing = [i for i, one in enumerate(led) if one.open]
         held = [led[i].row for i in choosing]
@@ -230,8 +232,8 @@ class SamplingMethod:
 
 
 class _Led(NamedTuple):
-    """A row after the tokens that its grammar forced, of which `kept` had been computed; unless it is `open`,
-    that is all for this step."""
+    """A row after the tokens that its grammar forced, of which `kept` had been computed; if it is `open`, its
+    next token is still to be chosen."""
 
     row: Row
     kept: int

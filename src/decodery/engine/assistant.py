@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from decodery.decoding.rows import Draw, Row
+from decodery.kernels.backend import Kernels
 
 
 class Assistant(Protocol):
@@ -15,6 +16,10 @@ class Assistant(Protocol):
 
     It is told rows only by their tokens, so that forks and rewinds need no telling.
     """
+
+    @property
+    def kernels(self) -> Kernels:
+        """Those of its model."""
 
     def logits(self, runs: Sequence[tuple[Row, tuple[int, ...]]]) -> Tensor:
         """Scores float32 `[positions, vocab]` after each row's last known token and after each of its

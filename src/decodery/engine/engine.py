@@ -6,6 +6,7 @@ import secrets
 import time
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -188,7 +189,7 @@ class Engine:
             )
         self._stepping = True
         try:
-            with self.model.kernels.quiet():
+            with self._quiet():
                 events = self._step()
             self._before = []
         except BaseException:
@@ -200,6 +201,13 @@ class Engine:
             for request in dropped:
                 self._remove(request)
         return [e for e in events if e.request not in dropped] if dropped else events
+
+    def _quiet(self) -> AbstractContextManager[None]:
+        """What a step runs within: the model's `Kernels.quiet`, unless a second model has kernels of another
+        kind, which want the cores themselves."""
+        kernels = self.model.kernels
+        same = all(type(assistant.kernels) is type(kernels) for assistant in self._assistants.values())
+        return kernels.quiet() if same else nullcontext()
 
     @torch.inference_mode()
     def _step(self) -> list[Event]:

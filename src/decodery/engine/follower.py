@@ -21,6 +21,7 @@ from decodery.engine.request import Request, Sequence
 from decodery.engine.runner import Runner
 from decodery.engine.scheduler import Branches, Scheduler
 from decodery.kernels import PAGE_SIZE
+from decodery.kernels.backend import Kernels
 from decodery.models.registry import CausalModel
 
 
@@ -44,6 +45,11 @@ class Follower:
         )
         # By request, the least recently used first.
         self._followed: dict[int, list[Sequence]] = {}
+
+    @property
+    def kernels(self) -> Kernels:
+        """Those of its model."""
+        return self.model.kernels
 
     @torch.inference_mode()
     def logits(self, runs: SequenceOf[tuple[Row, tuple[int, ...]]]) -> Tensor:

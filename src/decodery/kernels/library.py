@@ -106,16 +106,15 @@ def use_instruction_set(name: str) -> None:
         )
 
 
-def threads() -> int:
-    """How many threads the kernels run on, the calling one among them."""
-    count: int = library().decodery_threads(0)
-    return count
-
-
 def set_threads(count: int) -> None:
     """Run the kernels on so many threads from now on, from 1 to `MOST_THREADS`."""
     assert 1 <= count <= MOST_THREADS
     library().decodery_threads(count)
+
+
+def limit_threads(count: int) -> None:
+    """Let the kernels that the calling thread runs take at most so many threads from now on; 0: all."""
+    library().decodery_limit(count)
 
 
 @cache
@@ -131,5 +130,7 @@ def _load() -> ctypes.CDLL:
     ]  # fmt: skip
     loaded.decodery_plan_attention.restype = number
     loaded.decodery_threads.argtypes = [ctypes.c_int]
-    loaded.decodery_threads.restype = ctypes.c_int
+    loaded.decodery_threads.restype = None
+    loaded.decodery_limit.argtypes = [ctypes.c_int]
+    loaded.decodery_limit.restype = None
     return loaded

@@ -21,7 +21,10 @@ class Readable:
     blocks: Tensor
 
     def rows(self, ids: Tensor) -> Tensor:
-        """The rows that ids [...], each from 0, name: [..., columns]; IndexError for others."""
+        """The rows that ids [...] name, of which there must be such: [..., columns].
+
+        A row lies scattered: 512 of 576 numbers in bfloat16 take 0.9 ms, plain ones 0.03.
+        """
         block = self.blocks.shape[2]
         return self.blocks[ids // block, :, ids % block].flatten(-2)
 
@@ -46,7 +49,7 @@ def pack_readable(weight: Tensor) -> Tensor | Readable:
     """`pack` of a weight whose rows are needed too; the weight itself where they cannot be found again.
 
     oneDNN does not say how it lays a weight out. It has been blocks of so many rows, in which the rows take
-    turns: what is read that way is compared with the weight's first rows and its last.
+    turns: what is read that way is compared with the weight's first rows and others over all of it.
     """
     packed = pack(weight)
     if not packed.is_mkldnn:
@@ -54,7 +57,7 @@ def pack_readable(weight: Tensor) -> Tensor | Readable:
     count, columns = weight.shape
     memory = _memory(packed, weight.dtype)
     pair = 4 // weight.dtype.itemsize
-    ids = torch.cat((torch.arange(min(count, 256)), torch.arange(max(0, count - 256), count)))
+    ids = torch.cat((torch.arange(min(count, 128)), torch.linspace(0, count - 1, 512).long()))
     for block in (64, 48, 32, 16):
         if columns % pair == 0 and len(memory) == -(-count // block) * block * columns:
             found = Readable(packed, memory.view(-1, columns // pair, block, pair))

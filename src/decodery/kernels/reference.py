@@ -235,7 +235,8 @@ def write_kv(cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, k: Tensor, v
     """
     for cache, values in ((cache_k, k), (cache_v, v)):
         new = values if len(values) == plan.tokens else values[: plan.tokens]
-        cache.flatten(0, 1).index_copy_(0, plan.slots, stored(new, cache.dtype))
+        flat = cache.view(-1, cache.shape[2], cache.shape[3])
+        flat.index_copy_(0, plan.slots, stored(new, cache.dtype))
 
 
 def paged_attention(
