@@ -349,12 +349,11 @@ def test_scores_before_given_drafts_are_not_found(model: Llama, pages: int) -> N
     method = Giving(expected)
     assert run_with(make_engine(model, pages=pages, token_budget=16), method, job) == expected
     assert set(method.scored) == {0}
-    # Drafts that wait for a prompt are given all the same.
-    engine = make_engine(model, token_budget=16)
-    engine.add(*job)
-    (request,) = engine._requests.values()
+    # Drafts for which a step has no room are given all the same.
+    engine = make_engine(model, token_budget=5)
+    others = [engine.add([5 + i] * 4, job[1].replace(max_tokens=50)) for i in range(3)]
+    request = engine._requests[engine.add(*job)]
     request.method = Giving(expected)
-    others = [engine.add([5] * 40, job[1]) for _ in range(3)]
     tokens: dict[int, list[int]] = {}
     while engine.has_work():
         for event in engine.step():
