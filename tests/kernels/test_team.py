@@ -72,6 +72,29 @@ def test_a_forked_child_computes_the_same_with_threads_of_its_own() -> None:
     assert torch.equal(run(), expected)
 
 
+def test_a_limit_of_one_thread_starts_no_other_and_holds_for_the_calling_thread_alone() -> None:
+    run = job(0)
+    expected = run()
+
+    def child() -> None:
+        before = len(os.listdir("/proc/self/task"))
+        library.limit_threads(1)
+        assert torch.equal(run(), expected)
+        assert len(os.listdir("/proc/self/task")) == before
+        counts: list[int] = []
+
+        def elsewhere() -> None:
+            run()
+            counts.append(len(os.listdir("/proc/self/task")))
+
+        caller = threading.Thread(target=elsewhere)
+        caller.start()
+        caller.join()
+        assert counts == [before + 2]  # This one, and the kernels' own second thread.
+
+    assert killed_by(child) is None
+
+
 def test_a_fork_in_the_middle_of_another_threads_run_leaves_the_child_free() -> None:
     run, busy = job(0), job(1, 600)
     expected, stop = run(), threading.Event()

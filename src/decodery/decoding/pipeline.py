@@ -148,8 +148,7 @@ Record = Callable[[str, Sequence[int], Tensor], None]
 
 def may_ban(row: Row) -> bool:
     """Whether the row has a stage that may rule out tokens, now or at a later step."""
-    possible = possible_stages(row) if row.stages is None else row.stages
-    return any(PROCESSORS[name].bans for name in possible)
+    return any(PROCESSORS[name].bans for name in _stages_of(row))
 
 
 def why_impossible(raw: Tensor, row: Row) -> str:
@@ -177,8 +176,11 @@ def plans_of(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def _plan(row: Row) -> list[str]:
-    possible = possible_stages(row) if row.stages is None else row.stages
-    return [name for name in possible if PROCESSORS[name].may is None or PROCESSORS[name].wants(row)]
+    return [n for n in _stages_of(row) if PROCESSORS[n].may is None or PROCESSORS[n].wants(row)]
+
+
+def _stages_of(row: Row) -> tuple[str, ...]:
+    return possible_stages(row) if row.stages is None else row.stages
 
 
 def possible_stages(row: Row) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def goes_straight(logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]
     have the kernel, or through none. `plans` are `plans_of(rows)`."""
     if not any(plans):
         return True
-    return compiled(logits) and all(_fits(row, plan) for row, plan in zip(rows, plans, strict=True))
+    return compiled(logits) and all(map(_fits, rows, plans))
 
 
 def straight(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> list[int]:
@@ -56,7 +56,7 @@ def straight(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> li
 
 def _from_all(logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> list[int]:
     """The tokens that the rows choose with all but their grammars."""
-    if _likeliest_alone(rows, plans):
+    if all(map(_takes_the_likeliest, rows, plans)):
         return largest(logits)
     return choose(logits, [_way(row, logits.shape[-1]) for row in rows])
 
@@ -65,7 +65,7 @@ def _from_allowed(
     raw: Tensor, places: Sequence[int], rows: Sequence[Row], plans: Sequence[list[str]]
 ) -> list[int]:
     """The tokens that rows with a grammar choose, whose logits stand at these places."""
-    if _likeliest_alone(rows, plans):
+    if all(map(_takes_the_likeliest, rows, plans)):
         words = marks(rows, raw.shape[1])
         return [largest(raw[i : i + 1], words[k : k + 1])[0] for k, i in enumerate(places)]
     allowed = copied(raw, places)
@@ -73,9 +73,9 @@ def _from_allowed(
     return _from_all(allowed, rows, plans)
 
 
-def _likeliest_alone(rows: Sequence[Row], plans: Sequence[list[str]]) -> bool:
-    """Whether all rows take the likeliest token that their grammar allows."""
-    return all(plan == ["grammar"] and row.params.greedy for row, plan in zip(rows, plans, strict=True))
+def _takes_the_likeliest(row: Row, plan: list[str]) -> bool:
+    """Whether the row takes the likeliest token that its grammar allows."""
+    return plan == ["grammar"] and row.params.greedy
 
 
 def _stands(row: Row, token: int) -> bool:
@@ -89,9 +89,9 @@ def _stands(row: Row, token: int) -> bool:
 
 
 def _fits(row: Row, plan: list[str]) -> bool:
-    params = row.params
-    if plan == ["grammar"] and params.greedy:
+    if _takes_the_likeliest(row, plan):
         return True
+    params = row.params
     return _STAGES.issuperset(plan) and params.processor_order is None and params.dynatemp_range == 0
 
 

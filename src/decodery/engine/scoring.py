@@ -151,9 +151,9 @@ class Scorer:
         for row, branches in zip(group.rows, group.branches, strict=True):
             found = []
             for chunk in branches:
-                skipped = max(self._unscored(chunk), chunk.count == 0)
-                found.append(Run(chunk.drafts, start - skipped, self._drafted.get(row)))
-                start += len(chunk.drafts) + 1 - skipped
+                end = start + len(self._positions(chunk))
+                found.append(Run(chunk.drafts, end - 1 - len(chunk.drafts), self._drafted.get(row)))
+                start = end
             runs.append(tuple(found))
         return runs
 
