@@ -34,7 +34,7 @@ class NativeHook(BuildHookInterface):
                 raise
             self.app.display_warning(f"decodery is built without its native kernels: {error}")
             return
-        build_data["force_include"][str(built)] = f"decodery/kernels/{TARGET.name}"
+        build_data["force_include"][str(built)] = f"decodery/kernels/native/{TARGET.name}"
         build_data["pure_python"] = False
         # A plain C library: one wheel serves every Python.
         build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"

@@ -22,7 +22,7 @@ from bench.peers.results import Ran, Results, save
 from bench.peers.tables import table
 from bench.start import first_token
 from bench.workloads import decode, prefill
-from decodery.weights.sources import resolve
+from decodery.weights.sources.locate import resolve
 
 WORKLOADS = (prefill(512), decode(1, 64), decode(8, 48))
 

@@ -22,7 +22,7 @@ from bench.contenders.transformers import Transformers
 from bench.peers.machine import processor
 from bench.workloads import prompts
 from decodery import LLM, BeamSearch, GenerationParams, JsonSchema, PromptLookup
-from decodery.weights.sources import resolve
+from decodery.weights.sources.locate import resolve
 
 GREEDY = GenerationParams(max_tokens=48, temperature=0, ignore_eos=True)
 FULL = GREEDY.replace(**SAMPLING)

@@ -20,12 +20,12 @@ import torch
 from bench.contenders.decodery import SAMPLING
 from bench.workloads import prompts
 from decodery import LLM, GenerationParams
-from decodery.kernels.library import library
-from decodery.kernels.native import Native
-from decodery.kernels.packed import PackedWeight
+from decodery.kernels.native.library import library
+from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.packed_weights import PackedWeight
+from decodery.models.decoders.llama import Block, Llama
 from decodery.models.layers.attention import PagedAttend
-from decodery.models.llama import Block, Llama
-from decodery.weights.sources import resolve
+from decodery.weights.sources.locate import resolve
 
 KEYS = 64  # Each stream's, in a step of one token.
 

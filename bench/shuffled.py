@@ -13,7 +13,7 @@ import gguf
 import torch
 from torch import Tensor
 
-from decodery.weights.checkpoint import open_checkpoint
+from decodery.weights.formats.opening import open_checkpoint
 
 # Which dimension of a tensor runs along which channels: the residual stream, the MLP's, the heads' values.
 ALONG = {

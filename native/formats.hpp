@@ -37,7 +37,7 @@ using Int8Halves = Coded<8, 4, false, 2>;
 using Bfloat = Floats<2>;
 using Float = Floats<4>;
 
-// Calls fn with a value of the format's type; the numbers are those of decodery.kernels.packed.
+// Calls fn with a value of the format's type; the numbers are those of decodery.kernels.packed_weights.
 template <class Fn>
 inline void with_format(int64_t format, Fn fn) {
     switch (format) {

@@ -57,7 +57,7 @@ DECODERY_INLINE typename S::F silu(typename S::F x) {
 template <class S>
 DECODERY_INLINE typename S::F swiglu(typename S::F gate, typename S::F up) { return S::mul(silu<S>(gate), up); }
 
-// The activations by their numbers in decodery.kernels.native.
+// The activations by their numbers in decodery.kernels.native.native_kernels.
 enum ActivationId : int64_t { kSilu, kGelu, kGeluTanh, kRelu };
 
 // Both forms of gelu are max(x, 0) - |x| * q(|x|) with q from 1/2 down to 0: no digits cancel, and beyond 14 the

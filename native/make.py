@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TARGET = HERE.parent / "src" / "decodery" / "kernels" / "_native.so"
+TARGET = HERE.parent / "src" / "decodery" / "kernels" / "native" / "_native.so"
 
 # No contraction: a kernel's bits must not depend on which products and sums a compiler joins.
 FLAGS = [

@@ -33,8 +33,8 @@ from decodery import (
     StochasticBeamSearch,
     Watermark,
 )
-from decodery.decoding.combinations import CONFLICTS
-from decodery.decoding.order import DEFAULT_ORDER
+from decodery.decoding.request.combinations import CONFLICTS
+from decodery.decoding.request.processor_order import DEFAULT_ORDER
 from tests.cli.conftest import byte_tokenizer, write_model
 
 PAGE = Path(__file__).parent.parent / "docs" / "combinations.md"

@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Another build of the kernels, as `make sanitize` has it.
 if "DECODERY_TEST_LIBRARY" in os.environ:
-    from decodery.kernels import library
+    from decodery.kernels.native import library
 
     library.PATH = Path(os.environ["DECODERY_TEST_LIBRARY"])
 
@@ -23,7 +23,7 @@ if "DECODERY_TEST_LIBRARY" in os.environ:
 def default_llm() -> Any:
     """The default model on the exact path; fetched once into the user's cache."""
     from decodery import LLM, ModelError
-    from decodery.weights.sources import resolve
+    from decodery.weights.sources.locate import resolve
 
     try:
         path = resolve(None)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from decodery import LLM, DecoderyError
-from decodery.kernels import library
+from decodery.kernels.native import library
 from decodery.outputs import StreamEvent
 from tests.cli.conftest import write_model
 from tests.combinations import features

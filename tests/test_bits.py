@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from decodery import LLM, DecoderyError, DraftModel, GenerationParams, PromptLookup
-from decodery.kernels import library
+from decodery.kernels.native import library
 from decodery.outputs import RequestOutput
-from decodery.weights.sources import resolve
+from decodery.weights.sources.locate import resolve
 from tests.cli.conftest import write_model
 from tests.combinations import features
-from tests.kernels.native import built
+from tests.kernels.native.fixtures import built
 from tests.mixed import random_request
 
 pytestmark = built

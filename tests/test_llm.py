@@ -28,11 +28,11 @@ from decodery import (
     RequestOutput,
 )
 from decodery.decoding.rows import Row, Scores, Verdict
-from decodery.decoding.sampling import SamplingMethod
+from decodery.decoding.strategies.sampling import SamplingMethod
 from decodery.engine.request import Event
-from decodery.text.tokenizer import Tokenizer
+from decodery.text.tokenizer.tokenizer import Tokenizer
 from tests.cli.conftest import write_model
-from tests.kernels.native import built
+from tests.kernels.native.fixtures import built
 
 ORACLE = json.loads((Path(__file__).parent / "data" / "decoding-smollm2.json").read_text(encoding="utf-8"))
 GREEDY = GenerationParams(max_tokens=40, temperature=0)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from decodery import LLM, GenerationParams
-from decodery.kernels import library
-from tests.kernels.native import built
+from decodery.kernels.native import library
+from tests.kernels.native.fixtures import built
 
 pytestmark = built
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from decodery.decoding.order import DEFAULT_ORDER
+from decodery.decoding.request.processor_order import DEFAULT_ORDER
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernels.native import built
+from tests.kernels.native.fixtures import built
 from tests.soak import Told, soak
 
 pytestmark = built

@@ -26,10 +26,10 @@ from decodery import (
     RequestError,
     StochasticBeamSearch,
 )
-from decodery.kernels.library import available
+from decodery.kernels.native.library import available
 from decodery.outputs import RequestOutput
 from tests.cli.conftest import write_model
-from tests.decoding.test_grammar_json import random_schema, valid
+from tests.decoding.grammar.test_json_schema import random_schema, valid
 
 NATIVE = pytest.mark.skipif(not available(), reason="the native kernels are not built")
 BASE = GenerationParams(max_tokens=20, seed=1, logprobs=2, ignore_eos=True)

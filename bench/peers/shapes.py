@@ -10,7 +10,7 @@ import numpy
 from numpy.typing import NDArray
 
 from bench.peers.conversions import CACHE
-from decodery.weights.sources import resolve
+from decodery.weights.sources.locate import resolve
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from decodery.decoding.grammars import Choice, Gbnf, JsonObject, JsonSchema, Lark, Regex
-from decodery.decoding.params import GenerationParams
-from decodery.decoding.speculation import DraftModel, PromptLookup
-from decodery.decoding.strategy import (
+from decodery.decoding.request.grammar_params import Choice, Gbnf, JsonObject, JsonSchema, Lark, Regex
+from decodery.decoding.request.params import GenerationParams
+from decodery.decoding.request.speculation_params import DraftModel, PromptLookup
+from decodery.decoding.request.strategy_params import (
     BeamSearch,
     ContrastiveDecoding,
     ContrastiveSearch,
@@ -16,7 +16,7 @@ from decodery.decoding.strategy import (
     Sampling,
     StochasticBeamSearch,
 )
-from decodery.decoding.watermarking import Watermark
+from decodery.decoding.request.watermark_params import Watermark
 from decodery.errors import CheckpointError, DecoderyError, ModelError, ParameterError, RequestError
 from decodery.version import __version__
 

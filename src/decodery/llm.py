@@ -10,28 +10,28 @@ from typing import Any
 
 import torch
 
-from decodery.decoding.constraints import check_force_words
-from decodery.decoding.defaults import default_params
-from decodery.decoding.grammar import Grammars, Healed
-from decodery.decoding.params import GenerationParams
-from decodery.decoding.speculation import DraftModel
-from decodery.decoding.strategy import BeamSearch, ContrastiveDecoding
+from decodery.consensus import best_of
+from decodery.decoding.grammar.state import Grammars, Healed
+from decodery.decoding.request.checkpoint_defaults import default_params
+from decodery.decoding.request.params import GenerationParams
+from decodery.decoding.request.speculation_params import DraftModel
+from decodery.decoding.request.strategy_params import BeamSearch, ContrastiveDecoding
+from decodery.decoding.strategies.constrained_beams import check_force_words
 from decodery.engine.engine import Engine
 from decodery.engine.limits import Limits
 from decodery.engine.pages import pages_for
 from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
+from decodery.intake import Resolver
 from decodery.kernels import PAGE_SIZE
-from decodery.kernels.library import MOST_THREADS, available, set_threads
-from decodery.kernels.select import check_kv_dtype, kv_dtype_named
-from decodery.models.registry import CausalModel
-from decodery.opening import SecondModels, open_model
+from decodery.kernels.backends import check_kv_dtype, kv_dtype_named
+from decodery.kernels.native.library import MOST_THREADS, available, set_threads
+from decodery.loading.open_model import SecondModels, open_model
+from decodery.loading.options import available_memory, memory_size
+from decodery.models.families import CausalModel
 from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent, TextScore
-from decodery.resolving import Resolver
-from decodery.selection import best_of
-from decodery.settings import available_memory, memory_size
-from decodery.text.detokenizer import start
-from decodery.text.grammar_vocab import grammar_vocabulary
-from decodery.weights.sources import Progress
+from decodery.text.streaming.detokenizer import start
+from decodery.text.tokenizer.grammar_vocab import grammar_vocabulary
+from decodery.weights.sources.locate import Progress
 
 Prompt = str | Sequence[int]
 Message = Mapping[str, Any]
@@ -214,7 +214,7 @@ class LLM:
     def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
         """The token ids of a conversation under the model's chat template, ready for the reply."""
         # Only conversations need jinja2.
-        from decodery.text.chat import render_chat
+        from decodery.text.chat.template import render_chat
 
         tokenizer = self.tokenizer
         text = render_chat(

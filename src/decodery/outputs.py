@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from decodery.decoding.params import GenerationParams
+from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import FinishReason, TokenLogprobs
 from decodery.engine.request import Event
-from decodery.text.detokenizer import TextState
+from decodery.text.streaming.detokenizer import TextState
 
 Observer = Callable[[Event], None]
 

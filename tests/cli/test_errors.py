@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from decodery.cli import loading
+from decodery.cli import load_llm
 from decodery.llm import LLM
 from tests.cli.conftest import Run
-from tests.kernels.native import built
+from tests.kernels.native.fixtures import built
 
 BEFORE_LOADING = [
     (["--top-p", "1.1"], "top_p must be above 0 and at most 1, not 1.1"),
@@ -45,7 +45,7 @@ def test_a_wrong_flag_is_one_line_before_any_model_is_loaded(
     def never(*arguments: Any, **more: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(loading, "LLM", never)
+    monkeypatch.setattr(load_llm, "LLM", never)
     ran = decodery("generate", "x", *flags)
     assert ran.err.startswith(f"decodery: {message}")
     assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)

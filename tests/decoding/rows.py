@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from decodery.decoding.params import GenerationParams
+from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import Row, Run, Scores
 
 

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from decodery.decoding.draw import draw_key, stream_seed
-from decodery.kernels.vocabulary import draw, gumbel_noise
+from decodery.kernels.vocabulary.dispatch import draw, gumbel_noise
 
 
 def test_noise_is_standard_gumbel() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from decodery.decoding.params import GenerationParams
+from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import FinishReason, Row
 from decodery.decoding.stopping import finish_of
 from decodery.errors import ParameterError

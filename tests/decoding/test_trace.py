@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from decodery.decoding import pipeline
-from decodery.decoding.pipeline import Processor, process
+from decodery.decoding.processors import pipeline
+from decodery.decoding.processors.pipeline import Processor, process
 from decodery.decoding.trace import Recorder
+from tests.decoding.processors.tables import logs
 from tests.decoding.rows import make_row
-from tests.decoding.tables import logs
 
 LOGITS = torch.tensor([logs(4, 2, 1, 1)])
 

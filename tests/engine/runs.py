@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from decodery.decoding.params import GenerationParams
+from decodery.decoding.request.params import GenerationParams
 from decodery.engine.engine import Engine
 from decodery.engine.limits import Limits
 from decodery.engine.request import Event
 from decodery.kernels import PAGE_SIZE
-from decodery.models.registry import CausalModel
+from decodery.models.families import CausalModel
 
 Job = tuple[Sequence[int], GenerationParams]
 

@@ -9,14 +9,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from decodery.decoding.params import GenerationParams
+from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import FinishReason, Method, Needs, Proposal, Row, Scores, Survivor, Verdict
 from decodery.engine.batch import Batch
 from decodery.engine.engine import Engine
 from decodery.engine.request import Event
 from decodery.engine.runner import States
 from decodery.errors import ParameterError, RequestError
-from decodery.models.llama import Llama
+from decodery.models.decoders.llama import Llama
 from tests.engine.runs import Job, make_engine, run
 from tests.models.tiny import tiny_model
 

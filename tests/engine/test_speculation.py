@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from decodery.decoding.params import GenerationParams
+from decodery.decoding.request.params import GenerationParams
+from decodery.decoding.request.speculation_params import DraftModel, PromptLookup
+from decodery.decoding.request.strategy_params import ContrastiveDecoding, DoLa, Strategy
 from decodery.decoding.rows import FinishReason, TokenLogprobs
-from decodery.decoding.speculation import DraftModel, PromptLookup
-from decodery.decoding.strategy import ContrastiveDecoding, DoLa, Strategy
 from decodery.engine.engine import Engine
 from decodery.engine.request import Event
-from decodery.models.llama import Llama
+from decodery.models.decoders.llama import Llama
 from tests.engine.runs import Job, make_engine
 from tests.models.tiny import tiny_model
 

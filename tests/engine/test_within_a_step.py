@@ -14,20 +14,21 @@ from typing import Any
 import pytest
 import torch
 
-from decodery.decoding.params import GenerationParams
-from decodery.decoding.speculation import DraftModel, PromptLookup
-from decodery.decoding.strategy import BeamSearch, ContrastiveSearch
+from decodery.decoding.request.params import GenerationParams
+from decodery.decoding.request.speculation_params import DraftModel, PromptLookup
+from decodery.decoding.request.strategy_params import BeamSearch, ContrastiveSearch
 from decodery.engine.engine import Engine
 from decodery.engine.request import Event
 from decodery.errors import RequestError
-from decodery.kernels import library, reference
-from decodery.kernels.backend import Kernels
-from decodery.kernels.native import Native
-from decodery.models.llama import Llama
-from decodery.models.registry import load_for_inference
-from decodery.weights.checkpoint import open_checkpoint
+from decodery.kernels.contract import Kernels
+from decodery.kernels.native import library
+from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.reference import torch_kernels
+from decodery.models.decoders.llama import Llama
+from decodery.models.families import load_for_inference
+from decodery.weights.formats.opening import open_checkpoint
 from tests.engine.runs import make_engine, run, told
-from tests.kernels.native import built
+from tests.kernels.native.fixtures import built
 from tests.models.tiny import tiny_llama_folder, tiny_model
 
 PROMPT = list(range(1, 20))
@@ -94,7 +95,7 @@ def test_within_a_step_of_compiled_kernels_torch_keeps_to_the_calling_thread(
             raise KeyboardInterrupt
 
     folder = tiny_llama_folder(tmp_path)
-    backends: list[tuple[Kernels, int]] = [(Native(), 1), (reference, 2)]
+    backends: list[tuple[Kernels, int]] = [(Native(), 1), (torch_kernels, 2)]
     for kernels, expected in backends:
         engine = make_engine(loaded(folder, kernels))
         engine.add(PROMPT, calling(look, 3))
@@ -111,11 +112,11 @@ def test_a_step_is_quiet_unless_a_second_model_has_other_kernels(
     tmp_path: Path, native: bool, second: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered: list[str] = []
-    monkeypatch.setattr(Native, "quiet", lambda self: nullcontext(entered.append("native")))
-    monkeypatch.setattr(reference, "quiet", lambda: nullcontext(entered.append("torch")))
+    monkeypatch.setattr(Native, "exclusive_threads", lambda self: nullcontext(entered.append("native")))
+    monkeypatch.setattr(torch_kernels, "exclusive_threads", lambda: nullcontext(entered.append("torch")))
     folder = tiny_llama_folder(tmp_path)
-    model = loaded(folder, Native() if native else reference)
-    drafter = loaded(folder, Native() if native == (second == "same") else reference)
+    model = loaded(folder, Native() if native else torch_kernels)
+    drafter = loaded(folder, Native() if native == (second == "same") else torch_kernels)
     engine = make_engine(model)
     engine.add(PROMPT, PLAIN.replace(speculate=DraftModel("other")), drafter=drafter)
     events_of(engine)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decodery.kernels import reference
-from decodery.kernels.backend import Activation
-from decodery.kernels.bias import RelativeBias
-from decodery.kernels.native import Native, NativePlan
-from decodery.kernels.packed import GROUP, Codes, Format, pack
-from decodery.kernels.stored import restored, stored
+from decodery.kernels.contract import Activation
+from decodery.kernels.kv_formats import restored, stored
+from decodery.kernels.native.native_kernels import Native, NativePlan
+from decodery.kernels.packed_weights import GROUP, Codes, Format, pack
+from decodery.kernels.reference import torch_kernels
+from decodery.kernels.relative_bias import RelativeBias
 from tests.kernels.paged import Shape, empty_cache, plain_attention, random_sequence
 from tests.kernels.rows import rows
 
@@ -131,7 +131,7 @@ def products(form: Format, ins: int, outs: int) -> Iterator[Case]:
     yield Case(
         f"gated {name}",
         lambda k, x, b: k.gated_linear(x, gated, b),
-        lambda x, b: reference.gated(product(x, both) + b),
+        lambda x, b: torch_kernels.gated(product(x, both) + b),
         (x, second),
     )
     yield Case(
@@ -147,7 +147,7 @@ def norm(width: int) -> Case:
     return Case(
         f"norm {width}",
         lambda k, x, r, w: k.rms_norm(x, w, 1e-5, r),
-        lambda x, r, w: reference.rms_norm(x, w, 1e-5, r),
+        lambda x, r, w: torch_kernels.rms_norm(x, w, 1e-5, r),
         (x, residual, rows(width, torch.float32, 1, seed=1)[0]),
         rowwise=2,
     )
@@ -159,7 +159,7 @@ def layer_norm(width: int) -> Case:
     return Case(
         f"layer_norm {width}",
         lambda k, x, r, w, b: k.layer_norm(x, w, b, 1e-5, r),
-        lambda x, r, w, b: reference.layer_norm(x, w, b, 1e-5, r),
+        lambda x, r, w, b: torch_kernels.layer_norm(x, w, b, 1e-5, r),
         (x, residual, weight, bias),
         rowwise=2,
     )
@@ -167,7 +167,7 @@ def layer_norm(width: int) -> Case:
 
 def gate(width: int) -> Case:
     x = rows(2 * width, torch.float32, ROWS) * 4
-    return Case(f"swiglu {width}", lambda k, x: k.gated(x), reference.gated, (x,))
+    return Case(f"swiglu {width}", lambda k, x: k.gated(x), torch_kernels.gated, (x,))
 
 
 def activation(name: Activation, width: int) -> Case:
@@ -188,7 +188,12 @@ def activation(name: Activation, width: int) -> Case:
             (k.activation(x, name), k.gated(x, name), k.gated_linear(x, gating, None, name)), -1
         ),
         lambda x: torch.cat(
-            (reference.activation(x, name), reference.gated(x, name), reference.gated(product(x), name)), -1
+            (
+                torch_kernels.activation(x, name),
+                torch_kernels.gated(x, name),
+                torch_kernels.gated(product(x), name),
+            ),
+            -1,
         ),
         (x,),
     )
@@ -198,7 +203,7 @@ def rotary(dim: int) -> Case:
     turns = rows(dim // 2, torch.float32, ROWS, seed=4)
     cos, sin = torch.cat([turns.cos()] * 2, -1), torch.cat([-turns.sin(), turns.sin()], -1)
     x = rows(3 * dim, torch.float32, ROWS).view(ROWS, 3, dim)
-    return Case(f"rotary {dim}", lambda k, *a: k.rotary(*a), reference.rotary, (x, cos, sin), rowwise=3)
+    return Case(f"rotary {dim}", lambda k, *a: k.rotary(*a), torch_kernels.rotary, (x, cos, sin), rowwise=3)
 
 
 def angles(pairs: int) -> Case:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decodery.kernels import PAGE_SIZE, reference
-from decodery.kernels.backend import Kernels
-from decodery.kernels.bias import RelativeBias
-from decodery.kernels.stored import restored, stored, stored_width
+from decodery.kernels import PAGE_SIZE
+from decodery.kernels.contract import Kernels
+from decodery.kernels.kv_formats import restored, stored, stored_width
+from decodery.kernels.reference import torch_kernels
+from decodery.kernels.relative_bias import RelativeBias
 
-REFERENCE: Kernels = reference
+REFERENCE: Kernels = torch_kernels
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from decodery.kernels import reference
+from decodery.kernels.reference import torch_kernels
 
 
 def rows(width: int, dtype: torch.dtype, count: int = 640, seed: int = 0) -> Tensor:
@@ -26,7 +26,7 @@ def cancelling(inputs: int, outputs: int, dtype: torch.dtype) -> tuple[Tensor, T
 
 
 def padded(x: Tensor) -> Tensor:
-    short = -len(x) % reference.row_multiple(x.dtype)
+    short = -len(x) % torch_kernels.row_multiple(x.dtype)
     return torch.cat((x, x.new_zeros(short, *x.shape[1:])))
 
 

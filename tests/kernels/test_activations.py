@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from decodery.kernels import reference
-from decodery.kernels.backend import Activation, Kernels
-from decodery.kernels.library import available
-from decodery.kernels.native import Native
-from tests.kernels.native import SETTINGS, built, running
+from decodery.kernels.contract import Activation, Kernels
+from decodery.kernels.native.library import available
+from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.reference import torch_kernels
+from tests.kernels.native.fixtures import SETTINGS, built, running
 from tests.kernels.rows import assert_rows_stand_alone, rows
 
-REFERENCE: Kernels = reference
+REFERENCE: Kernels = torch_kernels
 BACKENDS = [REFERENCE, *([Native()] if available() else [])]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from decodery.kernels import reference
+from decodery.kernels.reference import torch_kernels
 from tests.kernels.paged import Shape, empty_cache, random_sequence, run_step
 from tests.kernels.rows import assert_rows_stand_alone, cancelling, padded, rows
 
@@ -32,10 +32,10 @@ def two_threads() -> Iterator[None]:
 )
 def test_a_row_does_not_depend_on_its_batch(dtype: torch.dtype, inputs: int, outputs: int) -> None:
     x, weight = cancelling(inputs, outputs, dtype)
-    assert 0 < reference.linear(x, weight).abs().mean() < 1e-3
+    assert 0 < torch_kernels.linear(x, weight).abs().mean() < 1e-3
     for bias in (None, rows(outputs, dtype, 1)[0]):
         assert_rows_stand_alone(
-            lambda x: reference.linear(padded(x), weight, bias)[: len(x)],  # noqa: B023
+            lambda x: torch_kernels.linear(padded(x), weight, bias)[: len(x)],  # noqa: B023
             x,
             COUNTS,
         )
@@ -46,11 +46,11 @@ def test_a_row_does_not_depend_on_its_batch(dtype: torch.dtype, inputs: int, out
 def test_a_row_of_the_other_kernels_does_not_depend_on_its_batch(dtype: torch.dtype, width: int) -> None:
     x = rows(width, dtype)
     weight = rows(width, dtype, 1)[0]
-    assert_rows_stand_alone(lambda x: reference.rms_norm(x, weight, 1e-5), x, COUNTS)
-    assert_rows_stand_alone(lambda x: reference.layer_norm(x, weight, weight, 1e-5), x, COUNTS)
-    assert_rows_stand_alone(reference.gated, x, COUNTS)
+    assert_rows_stand_alone(lambda x: torch_kernels.rms_norm(x, weight, 1e-5), x, COUNTS)
+    assert_rows_stand_alone(lambda x: torch_kernels.layer_norm(x, weight, weight, 1e-5), x, COUNTS)
+    assert_rows_stand_alone(torch_kernels.gated, x, COUNTS)
     angles = rows(width, torch.float32, 1)
-    assert_rows_stand_alone(lambda x: reference.rotary(x[:, None], angles.cos(), angles.sin()), x, COUNTS)
+    assert_rows_stand_alone(lambda x: torch_kernels.rotary(x[:, None], angles.cos(), angles.sin()), x, COUNTS)
 
 
 SHAPES = [Shape(6, 2, 16), Shape(4, 4, 12), Shape(9, 3, 64), Shape(4, 1, 16)]

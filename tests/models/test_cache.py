@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from decodery.kernels.native import Native
-from decodery.models.layers.attention import KVShape, PagedCache
-from tests.kernels.native import built
+from decodery.kernels.cache import KVShape, PagedCache
+from decodery.kernels.native.native_kernels import Native
+from tests.kernels.native.fixtures import built
 from tests.kernels.paged import Shape, random_sequence, run_step
 
 SHAPE = KVShape(layers=3, kv_heads=2, head_dim=20)

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from decodery.errors import ModelError
-from decodery.kernels import reference
+from decodery.kernels.reference import torch_kernels
+from decodery.models.checkpoint_keys import LARGEST
+from decodery.models.decoders.llama import LlamaConfig
+from decodery.models.families import describe, find_family, load_model
 from decodery.models.layers.rope import LinearRope, Llama3Rope, Rope, Rotary, YarnRope
-from decodery.models.llama import LlamaConfig
-from decodery.models.registry import describe, find_family, load_model
-from decodery.models.settings import LARGEST
-from decodery.weights.checkpoint import Checkpoint, TensorInfo, open_checkpoint
+from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
+from decodery.weights.formats.opening import open_checkpoint
 from tests.models.tiny import HUB, tiny_llama_folder, tiny_llama_gguf, tiny_model
 
 
@@ -197,7 +198,7 @@ def test_a_size_beyond_what_the_tensors_hold_is_refused_before_a_model_is_made(
         with pytest.raises(ModelError, match=key):
             describe(checkpoint)
         with pytest.raises(ModelError, match=key):
-            load_model(checkpoint, dtype=torch.float32, kernels=reference)
+            load_model(checkpoint, dtype=torch.float32, kernels=torch_kernels)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +284,9 @@ def test_a_context_can_be_shortened_but_only_dynamic_scaling_lengthens_it(tmp_pa
     dynamic = open_checkpoint(tiny_llama_folder(tmp_path / "dynamic", rope_parameters=scaling))
 
     def opened(checkpoint: Checkpoint, context_length: int) -> int:
-        model = load_model(checkpoint, dtype=torch.float32, kernels=reference, context_length=context_length)
+        model = load_model(
+            checkpoint, dtype=torch.float32, kernels=torch_kernels, context_length=context_length
+        )
         return model.context_length
 
     assert opened(plain, 100) == 100
@@ -295,6 +298,6 @@ def test_a_context_can_be_shortened_but_only_dynamic_scaling_lengthens_it(tmp_pa
 
 def test_weights_are_loaded_in_the_type_asked_for(tmp_path: Path) -> None:
     with open_checkpoint(tiny_llama_folder(tmp_path)) as checkpoint:
-        model = load_model(checkpoint, dtype=torch.bfloat16, kernels=reference)
+        model = load_model(checkpoint, dtype=torch.bfloat16, kernels=torch_kernels)
     assert model.dtype == torch.bfloat16
     assert model.logits(torch.ones(1, 48, dtype=torch.bfloat16)).dtype == torch.float32

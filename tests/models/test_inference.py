@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from decodery.kernels import reference
-from decodery.models.llama import Llama
-from decodery.models.registry import load_for_inference, load_model
-from decodery.weights.checkpoint import open_checkpoint
+from decodery.kernels.reference import torch_kernels
+from decodery.models.decoders.llama import Llama
+from decodery.models.families import load_for_inference, load_model
+from decodery.weights.formats.opening import open_checkpoint
 from tests.models.tiny import tiny_llama_folder, tiny_llama_gguf
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -27,8 +27,8 @@ TOKENS = torch.randint(0, 97, (2, 50), generator=torch.Generator().manual_seed(0
 def both(path: Path, dtype: torch.dtype) -> tuple[Llama, Llama]:
     """The model as it is trained and as it is run."""
     with open_checkpoint(path) as checkpoint:
-        plain = load_model(checkpoint, dtype=dtype, kernels=reference)
-        packed = load_for_inference(checkpoint, dtype=dtype, kernels=reference)
+        plain = load_model(checkpoint, dtype=dtype, kernels=torch_kernels)
+        packed = load_for_inference(checkpoint, dtype=dtype, kernels=torch_kernels)
     assert isinstance(packed, Llama)
     return plain, packed
 
@@ -55,7 +55,7 @@ def test_its_logits_are_those_of_the_plain_model(name: str, tmp_path: Path) -> N
     expected = logits(plain)
     assert expected.std() > 0.5
     torch.testing.assert_close(logits(packed), expected, atol=1e-5, rtol=0)
-    packs = reference.pack(torch.ones(48, 48)).is_mkldnn
+    packs = torch_kernels.pack(torch.ones(48, 48)).is_mkldnn
     assert [weight.is_mkldnn for weight in weights(packed)] == [packs] * len(weights(packed))
     assert not any(weight.is_mkldnn for weight in weights(plain))
 

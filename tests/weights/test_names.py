@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from decodery.errors import CheckpointError
-from decodery.weights.checkpoint import Checkpoint, TensorInfo, open_checkpoint
+from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
+from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.names import Rule, load_parameters, merge, rename, unpermute
 from tests.weights.files import write_gguf
 

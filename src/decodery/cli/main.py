@@ -17,12 +17,13 @@ from typing import Annotated, Any
 
 import typer
 
-from decodery.cli.asked import Asked
-from decodery.cli.grouped import GroupedCommand
-from decodery.cli.lines import DEFAULT_SET, PRESETS, chosen_lines
-from decodery.cli.model_options import ModelOptions
-from decodery.cli.options import with_flags
-from decodery.cli.report import (
+from decodery.cli.flags.compare_lines import DEFAULT_SET, PRESETS, chosen_lines
+from decodery.cli.flags.field_flags import with_flags
+from decodery.cli.flags.generation_flags import GenerationFlags
+from decodery.cli.flags.grouped_help import GroupedCommand
+from decodery.cli.flags.model_options import ModelOptions
+from decodery.cli.input_text import given_text
+from decodery.cli.terminal import (
     FAILED,
     INTERRUPTED,
     MISUSED,
@@ -30,17 +31,16 @@ from decodery.cli.report import (
     reporting,
     silence_stdout,
 )
-from decodery.cli.texts import given_text
 from decodery.errors import ParameterError
 from decodery.version import __version__
 
 # The parent of typer's own errors about flags; typer does not export it in every version.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
-ANY = Asked()
-FEW_TOKENS = Asked(own={"max_tokens": 16})
+ANY = GenerationFlags()
+FEW_TOKENS = GenerationFlags(own={"max_tokens": 16})
 # A comparison's lines say their strategies themselves.
-SHARED = Asked(own={"max_tokens": 40}, without=("Strategy", "Output"))
+SHARED = GenerationFlags(own={"max_tokens": 40}, without=("Strategy", "Output"))
 MODEL = ModelOptions()
 
 FROM_STDIN = "left out or -, it is read from stdin, without its last line end."
@@ -124,7 +124,7 @@ def _generate(
         bool,
         typer.Option("--stats", help="Print times and counts on stderr.", rich_help_panel="Output"),
     ] = False,
-    generation: Asked = ANY,
+    generation: GenerationFlags = ANY,
     model: ModelOptions = MODEL,
     debug: Debug = False,
 ) -> None:
@@ -138,7 +138,7 @@ def _generate(
         raise ParameterError("system is a message of a conversation: give --chat too")
     _refuse_unshown(generation, json)
     text = given_text(prompt, file, "PROMPT")
-    from decodery.cli.generate import generate
+    from decodery.cli.commands.generate import generate
 
     generate(text, generation, model, chat=chat, system=system, as_json=json, stats=stats, started=started)
 
@@ -146,7 +146,7 @@ def _generate(
 @_command("chat")
 def _chat(
     system: System = None,
-    generation: Asked = ANY,
+    generation: GenerationFlags = ANY,
     model: ModelOptions = MODEL,
     debug: Debug = False,
 ) -> None:
@@ -154,7 +154,7 @@ def _chat(
 
     /help tells what else can be typed. Each line that is piped in is one message.
     """
-    from decodery.cli.chat import chat
+    from decodery.cli.commands.chat import chat
 
     chat(generation, model, system)
 
@@ -172,7 +172,7 @@ def _score(
     Prints the log-probability of each token given those before it, their sum, and the perplexity.
     """
     given = given_text(text, file, "TEXT")
-    from decodery.cli.score import score
+    from decodery.cli.commands.score import score
 
     score(given, model, as_json=json)
 
@@ -187,7 +187,7 @@ def _explain(
     json: Json = False,
     html: Html = None,
     svg: Svg = None,
-    generation: Asked = FEW_TOKENS,
+    generation: GenerationFlags = FEW_TOKENS,
     model: ModelOptions = MODEL,
     debug: Debug = False,
 ) -> None:
@@ -200,7 +200,7 @@ def _explain(
         raise ParameterError(f"top must be 0 or more, not {top}")
     _refuse_unshown(generation, json)
     text = given_text(prompt, file, "PROMPT")
-    from decodery.cli.explain import explain
+    from decodery.cli.commands.explain import explain
 
     explain(text, generation, model, top=top, as_json=json, html=html, svg=svg)
 
@@ -223,7 +223,7 @@ def _compare(
         ),
     ] = None,
     json: Json = False,
-    generation: Asked = SHARED,
+    generation: GenerationFlags = SHARED,
     model: ModelOptions = MODEL,
     debug: Debug = False,
 ) -> None:
@@ -234,7 +234,7 @@ def _compare(
     """
     lines = chosen_lines(generation, strategies, extra or [])
     text = given_text(prompt, file, "PROMPT")
-    from decodery.cli.compare import compare
+    from decodery.cli.commands.compare import compare
 
     compare(text, lines, model, as_json=json)
 
@@ -242,7 +242,7 @@ def _compare(
 @_command("pull")
 def _pull(model: Model = None, revision: Revision = None, debug: Debug = False) -> None:
     """Fetch a model unless it is here, and print its path."""
-    from decodery.cli.models import pull
+    from decodery.cli.commands.models import pull
 
     pull(model, revision)
 
@@ -250,7 +250,7 @@ def _pull(model: Model = None, revision: Revision = None, debug: Debug = False) 
 @_command("models")
 def _models(json: Json = False, debug: Debug = False) -> None:
     """List the models on this machine."""
-    from decodery.cli.models import models
+    from decodery.cli.commands.models import models
 
     models(as_json=json)
 
@@ -275,7 +275,7 @@ def _inspect(
     debug: Debug = False,
 ) -> None:
     """Tell what a model is, what computes it here and the memory it needs; loads no weights."""
-    from decodery.cli.inspect import inspect
+    from decodery.cli.commands.inspect import inspect
 
     options = ModelOptions(
         model=model,
@@ -289,7 +289,7 @@ def _inspect(
     inspect(options, as_json=json)
 
 
-def _refuse_unshown(generation: Asked, as_json: bool) -> None:
+def _refuse_unshown(generation: GenerationFlags, as_json: bool) -> None:
     for name in ("logprobs", "prompt_logprobs"):
         if generation.values.get(name) is not None and not as_json:
             raise ParameterError(f"{name} are shown only with --json")

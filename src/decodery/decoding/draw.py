@@ -1,6 +1,13 @@
-"""What keys the noise of a draw, which is a pure function of (seed, position, token)."""
+"""Draws tokens: a draw is a pure function of the processed logits and of (seed, position, token)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from decodery.decoding.rows import Row
+from decodery.kernels.vocabulary.dispatch import copied, draw, largest
 
 _MASK = 2**64 - 1
 
@@ -26,3 +33,27 @@ def draw_key(seed: int, position: int) -> tuple[int, int]:
 
 def _signed(word: int) -> int:
     return word - 2**32 if word >= 2**31 else word
+
+
+def choose(processed: Tensor, rows: Sequence[Row], salts: Sequence[int] | None = None) -> list[int]:
+    """The next token of each row, which stands for one stream: the likeliest for greedy rows, else a seeded
+    draw; -1 where no token is possible.
+
+    `processed` is float32 `[rows, vocab]`. A draw with a salt is independent of the row's own.
+    """
+    greedy = [i for i, row in enumerate(rows) if row.params.greedy]
+    if len(greedy) == len(rows):
+        return largest(processed)
+    keys = [draw_key_of(row, salt) for row, salt in zip(rows, salts or [0] * len(rows), strict=True)]
+    if not greedy:
+        return draw(processed, keys)
+    drawn = [i for i, row in enumerate(rows) if not row.params.greedy]
+    likeliest = largest(copied(processed, greedy))
+    others = draw(copied(processed, drawn), [keys[i] for i in drawn])
+    chosen = dict(zip((*greedy, *drawn), (*likeliest, *others), strict=True))
+    return [chosen[i] for i in range(len(rows))]
+
+
+def draw_key_of(row: Row, salt: int = 0) -> tuple[int, int]:
+    """The key of the noise for the row's next token; each salt of 64 bits gives noise of its own."""
+    return draw_key(stream_seed(row.seed, row.streams[0]) ^ salt, len(row.tokens))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from decodery.decoding.rows import TokenLogprobs
-from decodery.kernels.vocabulary import copied, count_above, leaders, log_normalizers
+from decodery.kernels.vocabulary.dispatch import copied, count_above, leaders, log_normalizers
 
 
 def token_logprobs(logits: Tensor, tokens: Sequence[int], counts: Sequence[int]) -> list[TokenLogprobs]:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from decodery.decoding.params import GenerationParams
+from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.trace import BeamCandidate, Considered
 
 FinishReason = Literal["stop", "length", "time", "abort", "error"]

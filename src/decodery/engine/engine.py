@@ -13,21 +13,21 @@ import torch
 from torch import Tensor
 
 from decodery.decoding.logprobs import token_logprobs
-from decodery.decoding.params import GenerationParams
-from decodery.decoding.pipeline import possible_stages
+from decodery.decoding.processors.pipeline import possible_stages
+from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import Extension, GrammarState, Method, Row, Survivor, Verdict, Watch
-from decodery.engine.assistant import Assistant
 from decodery.engine.batch import Batch, Chunk
-from decodery.engine.follower import Follower
 from decodery.engine.limits import Limits, check_request
 from decodery.engine.pages import Pages
 from decodery.engine.request import Event, Request
 from decodery.engine.request import Sequence as Live
 from decodery.engine.runner import SCORED_AT_ONCE, Runner, States
 from decodery.engine.scheduler import Branches, Scheduler
-from decodery.engine.scoring import Judged, Scorer, judged, judged_groups
+from decodery.engine.second_model import SecondModel
+from decodery.engine.second_model_runner import SecondModelRunner
+from decodery.engine.step_scores import Judged, Scorer, judged, judged_groups
 from decodery.errors import CallbackError, ParameterError, RequestError
-from decodery.models.registry import CausalModel
+from decodery.models.families import CausalModel
 
 
 class Engine:
@@ -56,7 +56,7 @@ class Engine:
             prefix_cache=limits.prefix_cache,
             drafts_may_wait=True,
         )
-        self._assistants: dict[int, Assistant] = {}
+        self._assistants: dict[int, SecondModel] = {}
         self._requests: dict[int, Request] = {}
         self._next_id = 0
         self._stepping = False
@@ -118,12 +118,12 @@ class Engine:
             raise
         return number
 
-    def _assistant(self, model: CausalModel | None) -> Assistant | None:
+    def _assistant(self, model: CausalModel | None) -> SecondModel | None:
         if model is None:
             return None
         found = self._assistants.get(id(model))
         if found is None:
-            found = self._assistants[id(model)] = Follower(model, self.limits)
+            found = self._assistants[id(model)] = SecondModelRunner(model, self.limits)
         return found
 
     def seed_of(self, request: int) -> int:
@@ -203,11 +203,13 @@ class Engine:
         return [e for e in events if e.request not in dropped] if dropped else events
 
     def _quiet(self) -> AbstractContextManager[None]:
-        """What a step runs within: the model's `Kernels.quiet`, unless a second model has kernels of another
-        kind, which want the cores themselves."""
+        """Returns the context of a step: `exclusive_threads`, unless a second model has other kernels.
+
+        Those need the cores themselves.
+        """
         kernels = self.model.kernels
         same = all(type(assistant.kernels) is type(kernels) for assistant in self._assistants.values())
-        return kernels.quiet() if same else nullcontext()
+        return kernels.exclusive_threads() if same else nullcontext()
 
     @torch.inference_mode()
     def _step(self) -> list[Event]:
@@ -276,7 +278,7 @@ class Engine:
         branches: dict[Row, tuple[tuple[int, ...], ...]],
         drafted: dict[Row, Tensor],
     ) -> None:
-        asked: dict[int, tuple[Assistant, list[tuple[Row, int]]]] = {}
+        asked: dict[int, tuple[SecondModel, list[tuple[Row, int]]]] = {}
         for (request, row), count in zip(found, extension.counts, strict=True):
             room = min(row.limit, self.limits.context_length) - len(row.tokens) - len(branches[row][0])
             if request.drafter is not None and min(count, room) > 0:

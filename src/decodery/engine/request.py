@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from decodery.decoding.params import GenerationParams
+from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import FinishReason, Method, Needs, Row, TokenLogprobs
-from decodery.decoding.strategies import method_of
+from decodery.decoding.strategies.registry import method_of
 from decodery.decoding.trace import BeamCandidate, Considered
-from decodery.engine.assistant import Assistant
+from decodery.engine.second_model import SecondModel
 
 
 @dataclass(slots=True, eq=False)
@@ -49,8 +49,8 @@ class Request:
     params: GenerationParams
     seed: int
     sequences: list[Sequence]
-    amateur: Assistant | None = None
-    drafter: Assistant | None = None
+    amateur: SecondModel | None = None
+    drafter: SecondModel | None = None
     deadline: float | None = None
     branches: list[Sequence] = field(default_factory=list)
     method: Method = field(init=False)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from decodery.engine.batch import Batch
-from decodery.kernels.rooms import Rooms
+from decodery.kernels.buffer_pool import BufferPool
+from decodery.models.families import CausalModel
 from decodery.models.layers.attention import PagedAttend
-from decodery.models.registry import CausalModel
 
 # Positions whose logits stand in memory at a time when a whole prompt is scored.
 SCORED_AT_ONCE = 64
@@ -92,7 +92,7 @@ class Runner:
     def __init__(self, model: CausalModel, pages: int, kv_dtype: torch.dtype | None = None) -> None:
         self.model = model
         self._multiple = model.kernels.row_multiple(model.dtype)
-        self._rooms = Rooms()
+        self._rooms = BufferPool()
         self._steps = _Steps()
         kept = kv_dtype or model.kernels.cache_dtype(model.dtype)
         self._cache = model.kv_shape.allocate(

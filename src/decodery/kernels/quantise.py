@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from decodery.kernels.packed import GROUP, Codes, Format
+from decodery.kernels.packed_weights import GROUP, Codes, Format
 
 QUANTIZATIONS = ("int4", "int8", "bf16")
 

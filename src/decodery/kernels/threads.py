@@ -12,7 +12,7 @@ from functools import cache
 
 import torch
 
-from decodery.kernels import library
+from decodery.kernels.native import library
 
 
 @contextmanager

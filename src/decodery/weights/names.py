@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 import torch
 
 from decodery.errors import CheckpointError
-from decodery.weights.checkpoint import Checkpoint, TensorInfo
-from decodery.weights.dequantize import STEP
-from decodery.weights.packing import Packing, Transform
+from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
+from decodery.weights.formats.dequantize import STEP
+from decodery.weights.layouts.native_layout import Packing, Transform
 from decodery.weights.report import listed
 
 

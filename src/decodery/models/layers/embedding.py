@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from decodery.kernels.backend import Kernels, Weight
-from decodery.kernels.packed import Codes
+from decodery.kernels.contract import Kernels, Weight
+from decodery.kernels.packed_weights import Codes
 
 
 class Embedding(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from decodery.kernels.backend import Kernels
+from decodery.kernels.contract import Kernels
 
 
 class RMSNorm(nn.Module):

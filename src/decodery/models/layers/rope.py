@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from decodery.errors import ModelError
-from decodery.kernels import reference
-from decodery.kernels.backend import Kernels
+from decodery.kernels.contract import Kernels
+from decodery.kernels.reference import torch_kernels
 from decodery.models.layers.attention import Angles
 
 
@@ -133,7 +133,7 @@ class Rotary:
     Raises ModelError when the values of `rope` lead to angles that are not finite.
     """
 
-    def __init__(self, rope: Rope, head_dim: int, length: int, kernels: Kernels = reference) -> None:
+    def __init__(self, rope: Rope, head_dim: int, length: int, kernels: Kernels = torch_kernels) -> None:
         self.kernels = kernels
         self.rope = rope
         self.head_dim = head_dim

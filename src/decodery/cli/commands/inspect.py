@@ -1,0 +1,75 @@
+"""`decodery inspect`: what a model is, from its files' headers alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from decodery.cli.flags.model_options import ModelOptions
+from decodery.cli.load_llm import check_options
+from decodery.cli.terminal import aligned, emit, emit_json, fetching, size
+from decodery.loading.describe import facts
+from decodery.weights.formats.opening import open_checkpoint
+from decodery.weights.sources.locate import resolve
+
+
+def inspect(options: ModelOptions, *, as_json: bool) -> None:
+    """Print what a model is, what would compute it, and the memory that it needs for a length of context."""
+    check_options(options)
+    with fetching() as progress:
+        path = resolve(options.model, revision=options.revision, progress=progress)
+    with open_checkpoint(path) as checkpoint:
+        found = facts(
+            checkpoint,
+            dtype=options.dtype,
+            backend=options.backend,
+            quantization=options.quantization,
+            context_length=options.context_length,
+            kv_dtype=options.kv_dtype,
+        )
+    if as_json:
+        emit_json(found)
+    else:
+        emit(aligned(_lines(found)))
+
+
+def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    memory = found["memory"]
+    template = {True: "yes", False: "none", None: "unknown: no tokenizer can be read"}
+    stored = [f"{e['format']}: {size(e['bytes'])}, tensors: {e['tensors']}" for e in found["weights"]]
+    left_out = [f"{name}: {why}" for name, why in found["generation_left_out"].items()]
+    held = found["dtype"] if found["backend"] == "reference" else found["quantization"] or "as stored"
+    return [
+        *((name, str(found[name])) for name in ("path", "format", "architecture")),
+        ("parameters", f"{found['parameters']:,}"),
+        ("layers", f"{found['layers']}, {found['width']} wide"),
+        ("heads", f"{found['heads']} of {found['head_dim']}, {found['kv_heads']} for keys and values"),
+        ("context", f"{found['context_length']:,} tokens"),
+        ("vocabulary", f"{found['vocabulary']:,} tokens"),
+        ("chat template", template[found["chat_template"]]),
+        ("generation defaults", _settings(found["generation_defaults"])),
+        *((("left out" if k == 0 else ""), line) for k, line in enumerate(left_out)),
+        *(("weights" if k == 0 else "", line) for k, line in enumerate(stored)),
+        ("backend", _backend(found)),
+        *([("", found["native_missing"])] if found["native_missing"] else []),
+        ("key/value cache", f"{size(found['kv_bytes_per_token'])} a token in {found['kv_dtype']}"),
+        (
+            "memory",
+            f"{size(memory['total'])}: weights {size(memory['weights'])} ({held}),"
+            f" {memory['context_length']:,} tokens of context {size(memory['kv'])}",
+        ),
+    ]
+
+
+def _backend(found: dict[str, Any]) -> str:
+    if found["backend"] == "native":
+        return f"native ({found['instruction_set']}), in {found['dtype']}"
+    return f"reference (torch), in {found['dtype']}"
+
+
+def _settings(given: dict[str, Any]) -> str:
+    """Fields and values; of a list, how many values."""
+    told = [
+        f"{name} ({len(value)})" if isinstance(value, (list, tuple)) else f"{name} {value}"
+        for name, value in given.items()
+    ]
+    return ", ".join(told) or "none"

@@ -1,0 +1,48 @@
+"""`decodery score`: how likely a text is."""
+
+from __future__ import annotations
+
+from decodery.cli.commands.generate import named
+from decodery.cli.flags.model_options import ModelOptions
+from decodery.cli.load_llm import load
+from decodery.cli.terminal import aligned, emit, emit_json
+from decodery.errors import RequestError
+from decodery.llm import LLM
+from decodery.outputs import TextScore
+
+
+def score(text: str, options: ModelOptions, *, as_json: bool) -> None:
+    """Print the log-probability of each token of a text, their sum, and the perplexity."""
+    llm = load(options)
+    ids = llm.tokenizer.encode(text)
+    if not ids:
+        raise RequestError("the text has no tokens: give some more")
+    [scored] = llm.score([ids])
+    if as_json:
+        emit_json(_as_json(text, scored, llm))
+    else:
+        emit(_table(scored, llm))
+
+
+def _table(scored: TextScore, llm: LLM) -> str:
+    rows = [("logprob", "id", "token")]
+    for token, logprob in zip(scored.token_ids, scored.logprobs, strict=True):
+        number = "-" if logprob is None else f"{logprob:.4f}"
+        rows.append((number, str(token), llm.tokenizer.token_label(token)))
+    count = len(scored.logprobs) - 1
+    return (
+        aligned(rows, right=(0, 1))
+        + f"\ntotal {scored.total:.4f} over {count} tokens, perplexity {scored.perplexity:.4f}\n"
+    )
+
+
+def _as_json(text: str, scored: TextScore, llm: LLM) -> dict[str, object]:
+    return {
+        "text": text,
+        "tokens": [
+            {**named(llm.tokenizer, token), "logprob": logprob}
+            for token, logprob in zip(scored.token_ids, scored.logprobs, strict=True)
+        ],
+        "total": scored.total,
+        "perplexity": scored.perplexity,
+    }

@@ -1,0 +1,1 @@
+"""The flags, and the parameters made of them."""

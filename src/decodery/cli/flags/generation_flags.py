@@ -1,0 +1,127 @@
+"""What a command line asks of a generation: the flags there are, and the parameters made of them.
+
+Needs no torch. A flag that is not given stays unset, so that what the model recommends can take its place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+from decodery.cli.flags.notation import notation, words
+from decodery.cli.flags.object_flags import OBJECT_FLAGS, Flag, composed
+from decodery.decoding.request.params import GenerationParams
+from decodery.errors import ParameterError
+
+DEFAULTS = GenerationParams()
+
+# Each field that is a flag of its own, under the heading of its help.
+PANELS: dict[str, tuple[str, ...]] = {
+    "Length": (
+        *("max_tokens", "max_length", "max_time", "min_tokens", "min_length"),
+        *("exponential_decay_length_penalty", "stop", "stop_regex", "include_stop", "stop_token_ids"),
+        *("ignore_eos", "forced_bos_token_id", "forced_eos_token_id"),
+    ),
+    "Sampling": (
+        *("temperature", "seed", "n", "best_of", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff"),
+        *("eta_cutoff", "top_n_sigma", "top_a", "tfs_z", "xtc_probability", "xtc_threshold"),
+        *("dynatemp_range", "dynatemp_exponent", "mirostat_mode", "mirostat_tau", "mirostat_eta"),
+        *("guidance_scale", "negative_prompt", "token_healing", "renormalize_logits", "processor_order"),
+    ),
+    "Penalties": (
+        *("repetition_penalty", "presence_penalty", "frequency_penalty", "penalty_range"),
+        *("penalize_prompt", "encoder_repetition_penalty", "no_repeat_ngram_size"),
+        *("encoder_no_repeat_ngram_size", "dry_multiplier", "dry_base", "dry_allowed_length"),
+        *("dry_range", "dry_sequence_breakers", "bad_words", "logit_bias", "sequence_bias"),
+        *("allowed_token_ids", "suppress_tokens", "begin_suppress_tokens"),
+    ),
+    "Output": ("logprobs", "prompt_logprobs", "skip_special_tokens"),
+}
+# What is code and cannot be written as text.
+WITHOUT_FLAG = ("logits_processors", "stop_when")
+
+
+def _plain_flags() -> Iterable[Flag]:
+    hints = get_type_hints(GenerationParams)
+    fields = {f.name: f for f in dataclasses.fields(GenerationParams)}
+    for panel, names in PANELS.items():
+        for name in names:
+            how = words("NAME,...") if name == "processor_order" else notation(hints[name])
+            switch = hints[name] is bool
+            value = getattr(DEFAULTS, name)
+            shown = None if value in (None, ()) or value is False else str(value).lower()
+            if isinstance(value, tuple) and value:
+                shown = " ".join(repr(item)[1:-1] for item in value)
+            yield Flag(name, panel, fields[name].metadata["help"], how, switch, switch, shown)
+
+
+FLAGS: dict[str, Flag] = {
+    **{flag.name: flag for flag in _plain_flags()},
+    **OBJECT_FLAGS,
+}
+
+
+@dataclass(frozen=True)
+class GenerationFlags:
+    """What was asked for: `texts` by flag, as written, and the `values` of the parameters that follow.
+
+    `own` are a command's defaults, which stand above the model's; flags of the panels in `without` are not
+    offered by it.
+    """
+
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+
+    def adding(self, texts: Mapping[str, Any]) -> GenerationFlags:
+        """The same with these flags set: a text, a list of texts, or True or False; None and [] set nothing.
+
+        Raises `ParameterError` naming what is unknown, cannot be read, or makes no sense.
+        """
+        added: dict[str, tuple[str, ...]] = {}
+        for name, given in texts.items():
+            if name not in FLAGS or FLAGS[name].panel in self.without:
+                raise ParameterError(f"unknown parameter: {name}")
+            if isinstance(given, bool):
+                added[name] = ("true" if given else "false",)
+            elif given is not None and given != []:
+                added[name] = (given,) if isinstance(given, str) else tuple(given)
+        merged = {**self.texts, **added}
+        asked = dataclasses.replace(self, texts=merged, values=_values(merged))
+        asked.over(DEFAULTS)
+        return asked
+
+    def clearing(self, names: Iterable[str]) -> GenerationFlags:
+        """The same with these flags unset."""
+        cleared = {name: texts for name, texts in self.texts.items() if name not in set(names)}
+        return dataclasses.replace(self, texts=cleared, values=_values(cleared))
+
+    def over(self, defaults: GenerationParams) -> GenerationParams:
+        """The parameters: what was given, else the command's own, else these defaults."""
+        return defaults.replace(**{**self.own, **self.values})
+
+    @property
+    def params(self) -> GenerationParams:
+        """The parameters for a model that recommends nothing."""
+        return self.over(DEFAULTS)
+
+
+def _values(texts: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    read = {name: _read(name, list(given)) for name, given in texts.items()}
+    values = {name: value for name, value in read.items() if name not in OBJECT_FLAGS}
+    for name, value in composed({n: v for n, v in read.items() if n in OBJECT_FLAGS}).items():
+        if values.setdefault(name, value) != value:
+            raise ParameterError(f"strategy {read['strategy']} has no meaning with {name} {values[name]}")
+    return values
+
+
+def _read(name: str, texts: list[str]) -> Any:
+    try:
+        return FLAGS[name].how.read(texts)
+    except ParameterError:
+        raise
+    except ValueError as error:
+        raise ParameterError(f"{name} must be {error}") from None

@@ -1,0 +1,246 @@
+"""Parameters that are objects, composed of flags: strategies, grammars, speculation, the watermark."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from decodery.cli.flags.notation import Notation, notation
+from decodery.cli.input_text import file_text
+from decodery.decoding.request.grammar_params import Choice, Gbnf, JsonObject, JsonSchema, Lark, Regex
+from decodery.decoding.request.speculation_params import DraftModel, PromptLookup
+from decodery.decoding.request.strategy_params import (
+    BeamSearch,
+    ContrastiveDecoding,
+    ContrastiveSearch,
+    DoLa,
+    Sampling,
+    StochasticBeamSearch,
+)
+from decodery.decoding.request.watermark_params import Watermark
+from decodery.errors import ParameterError
+
+# In this order a strategy is found for flags that are given without --strategy.
+STRATEGIES: dict[str, type] = {
+    "greedy": Sampling,
+    "sampling": Sampling,
+    "beam": BeamSearch,
+    "stochastic-beam": StochasticBeamSearch,
+    "contrastive": ContrastiveSearch,
+    "contrastive-decoding": ContrastiveDecoding,
+    "dola": DoLa,
+}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag: its name with underscores, the heading it stands under, and how its value is written.
+
+    A `switch` takes no value; a `negatable` one has a --no- form. `default` is shown in the help. It may
+    set `field` of objects of these `kinds`.
+    """
+
+    name: str
+    panel: str
+    help: str
+    how: Notation
+    switch: bool = False
+    negatable: bool = False
+    default: str | None = None
+    kinds: tuple[type, ...] = ()
+    field: str = ""
+
+
+def _alternatives(texts: list[str]) -> tuple[Any, ...]:
+    return tuple(tuple(text.split("|")) if "|" in text else text for text in texts)
+
+
+def _field(panel: str, name: str, field: str, help: str, *kinds: type) -> Flag:
+    """The flag of a field of these kinds; its help is the field's own unless one is given."""
+    hint = get_type_hints(kinds[0])[field]
+    found = next(f for f in dataclasses.fields(kinds[0]) if f.name == field)
+    plain = found.default is not dataclasses.MISSING and found.default not in (None, (), False)
+    how = Notation("TEXT", True, _alternatives) if field == "force_words" else notation(hint)
+    switch = hint is bool
+    return Flag(
+        name,
+        panel,
+        help or str(found.metadata["help"]),
+        how,
+        switch=switch,
+        negatable=switch,
+        default=str(found.default).lower() if plain else None,
+        kinds=kinds,
+        field=field,
+    )
+
+
+def _strategy_flags() -> Iterable[Flag]:
+    def of(name: str, field: str, *kinds: type, help: str = "") -> Flag:
+        return _field("Strategy", name, field, help, *kinds)
+
+    names = Notation("NAME", False, lambda texts: texts[-1])
+    known = ", ".join(STRATEGIES)
+    yield Flag("strategy", "Strategy", f"How tokens are chosen: {known}.", names, default="sampling")
+    yield of("num_beams", "num_beams", BeamSearch, StochasticBeamSearch)
+    for field in ("length_penalty", "early_stopping", "num_return_sequences", "num_beam_groups"):
+        yield of(field, field, BeamSearch)
+    yield of("diversity_penalty", "diversity_penalty", BeamSearch)
+    force = 'A phrase that beams must hold; "a|b" asks for one of them.'
+    yield of("force_word", "force_words", BeamSearch, help=force)
+    yield of("beam_sample", "sample", BeamSearch)
+    yield of("contrastive_k", "top_k", ContrastiveSearch, help="How many tokens contrastive search compares.")
+    yield of("penalty_alpha", "penalty_alpha", ContrastiveSearch)
+    yield of("dola_layers", "layers", DoLa)
+    yield of("amateur", "amateur", ContrastiveDecoding)
+    yield of("amateur_alpha", "alpha", ContrastiveDecoding)
+    yield of("amateur_beta", "beta", ContrastiveDecoding)
+
+
+def _grammar_flags() -> Iterable[Flag]:
+    def of(
+        name: str, help: str, metavar: str, make: Callable[[list[str]], Any], *, many: bool = False
+    ) -> Flag:
+        return Flag(name, "Grammar", help, Notation(metavar, many, make))
+
+    yield of("regex", "The text matches this regular expression.", "TEXT", lambda t: Regex(t[-1]))
+    yield of("choice", "The text is this, or another choice.", "TEXT", lambda t: Choice(tuple(t)), many=True)
+    schema = "The text is JSON that this schema accepts: a file, or the schema itself."
+    yield of("json_schema", schema, "FILE|JSON", lambda t: JsonSchema(_schema(t[-1])))
+    yield dataclasses.replace(
+        of(
+            "json_object",
+            "The text is a JSON object.",
+            "",
+            lambda t: JsonObject() if t[-1] == "true" else None,
+        ),
+        switch=True,
+    )
+    lark = "The text matches the context-free grammar of a file, in Lark's notation."
+    yield of("lark", lark, "FILE", lambda t: Lark(file_text(Path(t[-1]))))
+    gbnf = "The text matches the grammar of a file, in llama.cpp's notation."
+    yield of("gbnf", gbnf, "FILE", lambda t: Gbnf(file_text(Path(t[-1]))))
+
+
+def _schema(text: str) -> str:
+    written = text.lstrip().startswith("{") or text in ("true", "false")
+    return text if written else file_text(Path(text))
+
+
+def _speculation_flags() -> Iterable[Flag]:
+    def of(name: str, field: str, help: str, *kinds: type) -> Flag:
+        return _field("Speculation", name, field, help, *kinds)
+
+    lookup = "Draft what followed the last tokens where they stood before."
+    yield Flag("prompt_lookup", "Speculation", lookup, notation(bool), switch=True)
+    yield of("draft_model", "model", "Draft with this smaller model.", DraftModel)
+    both = (PromptLookup, DraftModel)
+    told = "Most tokens to draft at once.  [default: 10 from the prompt, 4 from a model]"
+    yield dataclasses.replace(of("draft_tokens", "num_tokens", told, *both), default=None)
+    yield of("draft_adaptive", "adaptive", "Draft fewer where drafts fail.", *both)
+    yield of("lookup_ngram", "max_ngram", "Most last tokens to look up in the prompt.", PromptLookup)
+    yield of("acceptance", "acceptance", "match gives the same text; rejection the same distribution.", *both)
+
+
+def _watermark_flags() -> Iterable[Flag]:
+    def of(name: str, field: str, help: str) -> Flag:
+        return _field("Penalties", name, field, help, Watermark)
+
+    yield Flag(
+        "watermark", "Penalties", "Put a detectable pattern into the choices.", notation(bool), switch=True
+    )
+    yield of("watermark_bias", "bias", "What is added to the logits of the green list.")
+    yield of("watermark_ratio", "greenlist_ratio", "The green list's share of the vocabulary.")
+    yield of("watermark_key", "hashing_key", "The key that the green list follows from.")
+    yield of("watermark_context", "context_width", "How many last tokens it follows from.")
+    yield of("watermark_scheme", "seeding_scheme", "Whether it follows from the candidate too.")
+
+
+STRATEGY_FLAGS = {flag.name: flag for flag in _strategy_flags()}
+GRAMMAR_FLAGS = {flag.name: flag for flag in _grammar_flags()}
+SPECULATION_FLAGS = {flag.name: flag for flag in _speculation_flags()}
+WATERMARK_FLAGS = {flag.name: flag for flag in _watermark_flags()}
+OBJECT_FLAGS = {**STRATEGY_FLAGS, **GRAMMAR_FLAGS, **SPECULATION_FLAGS, **WATERMARK_FLAGS}
+
+
+def composed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that follow from the values of these flags.
+
+    Raises `ParameterError` for flags that don't belong together, naming both sides.
+    """
+    parts = {
+        **_strategy(_among(given, STRATEGY_FLAGS)),
+        **_grammar(_among(given, GRAMMAR_FLAGS)),
+        **_speculation(_among(given, SPECULATION_FLAGS)),
+    }
+    marks = _among(given, WATERMARK_FLAGS)
+    if marks:
+        on = marks.pop("watermark", True)
+        parts["watermark"] = _built(Watermark, marks) if on else None
+    return parts
+
+
+def _among(given: Mapping[str, Any], flags: Mapping[str, Flag]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name in flags}
+
+
+def _built(kind: type, given: Mapping[str, Any]) -> Any:
+    return kind(**{OBJECT_FLAGS[name].field: value for name, value in given.items()})
+
+
+def _strategy(given: dict[str, Any]) -> dict[str, Any]:
+    if not given:
+        return {}
+    chosen = given.pop("strategy", None)
+    if chosen is None:
+        chosen = _strategy_of(tuple(given))
+    if chosen not in STRATEGIES:
+        raise ParameterError(f"strategy must be {', '.join(STRATEGIES)}, not {chosen!r}")
+    kind = STRATEGIES[chosen]
+    for name in given:
+        if kind not in STRATEGY_FLAGS[name].kinds:
+            raise ParameterError(f"{name} belongs to strategy {_owners(name)}, not to {chosen}")
+    # What draws nothing has no temperature.
+    return {"strategy": _built(kind, given), **({"temperature": 0.0} if chosen == "greedy" else {})}
+
+
+def _strategy_of(names: tuple[str, ...]) -> str:
+    """The first strategy that all of these flags belong to."""
+    for chosen, kind in STRATEGIES.items():
+        if all(kind in STRATEGY_FLAGS[name].kinds for name in names):
+            return chosen
+    first = names[0]
+    other = next(n for n in names if not set(STRATEGY_FLAGS[n].kinds) & set(STRATEGY_FLAGS[first].kinds))
+    raise ParameterError(
+        f"{first} belongs to strategy {_owners(first)} and {other} to strategy {_owners(other)}: give one"
+    )
+
+
+def _owners(name: str) -> str:
+    kinds = STRATEGY_FLAGS[name].kinds
+    return " or ".join(chosen for chosen, kind in STRATEGIES.items() if kind in kinds)
+
+
+def _grammar(given: dict[str, Any]) -> dict[str, Any]:
+    if len(given) > 1:
+        first, second, *_ = given
+        raise ParameterError(f"{first} and {second} are two grammars: a text is held to one")
+    return {"grammar": next(iter(given.values()))} if given else {}
+
+
+def _speculation(given: dict[str, Any]) -> dict[str, Any]:
+    if not given:
+        return {}
+    lookup = given.pop("prompt_lookup", None)
+    if lookup is False and not given:
+        return {"speculate": None}
+    if lookup and "draft_model" in given:
+        raise ParameterError("prompt_lookup and draft_model are two ways to draft: give one")
+    if "lookup_ngram" in given and "draft_model" in given:
+        raise ParameterError("lookup_ngram belongs to prompt_lookup, not to draft_model")
+    if not lookup and "draft_model" not in given and "lookup_ngram" not in given:
+        raise ParameterError(f"{next(iter(given))} drafts nothing alone: give prompt_lookup or draft_model")
+    return {"speculate": _built(DraftModel if "draft_model" in given else PromptLookup, given)}

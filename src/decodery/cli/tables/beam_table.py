@@ -1,0 +1,71 @@
+"""The steps of a beam search in the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from decodery.decoding.trace import BeamCandidate
+from decodery.text.tokenizer.tokenizer import Tokenizer
+
+
+class BeamTable:
+    """Draws the candidates of each step, `width` cells wide, and of those pruned at most `top`.
+
+    A line is a beam, the one that it continues, its token, that token's log-probability, the sum, and a bar:
+    how likely the beam is beside the step's best.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, width: int, top: int) -> None:
+        self.tokenizer = tokenizer
+        self.width = width
+        self.top = top
+        # The beams' numbers take 11 cells, the two scores and their gaps 21, the bar at least 3.
+        self.label = max(min(width // 4, width - 35, 24), 1)
+        self.bar = max(width - self.label - 32, 1)
+
+    def legend(self) -> Text:
+        """What the columns and marks mean."""
+        text = Text("     beam  " + "token".ljust(self.label), "dim")
+        text.append(f"{'logprob':>9} {'sum':>9}  likely beside the best\n", "dim")
+        text.append("  4←2 beam 4 continues beam 2  ■ ended  ✗ pruned\n", "dim")
+        return text
+
+    def step(self, number: int, candidates: Sequence[BeamCandidate]) -> Text:
+        """The lines of one step, the likeliest first; an empty one ends them."""
+        ranked = sorted(candidates, key=lambda c: -c.score)
+        best = ranked[0].score
+        text = Text()
+        kept, ended = (sum(c.fate == fate for c in ranked) for fate in ("kept", "finished"))
+        told = f"{kept} kept" + (f", {ended} ended" if ended else "")
+        text.append(f"{number:>3}  {told} of {len(ranked)} candidates\n", "dim")
+        for candidate in ranked:
+            if candidate.fate != "pruned":
+                text.append(self._line(candidate, math.exp(max(candidate.score - best, -700.0))))
+        text.append(self._pruned([c for c in ranked if c.fate == "pruned"]))
+        return text
+
+    def _line(self, candidate: BeamCandidate, share: float) -> Text:
+        ended = candidate.fate == "finished"
+        here = "■" if ended else str((candidate.beam or 0) + 1)
+        label = Text(self.tokenizer.token_label(candidate.token))
+        label.truncate(self.label, overflow="ellipsis", pad=True)
+        line = Text(f"  {here:>3}←{candidate.parent + 1:<3}  ", "green" if ended else "")
+        line.append(label.plain, "bold green" if ended else "bold")
+        line.append(f"{candidate.logprob:>9.3f} {candidate.score:>9.3f}  ")
+        line.append("█" * max(round(share * self.bar), 1) + "\n", "green" if ended else "blue")
+        return line
+
+    def _pruned(self, candidates: Sequence[BeamCandidate]) -> Text:
+        text = Text()
+        room = self.width - 4
+        for candidate in candidates[: self.top]:
+            part = f"  {self.tokenizer.token_label(candidate.token)} {candidate.score:.2f}"
+            if cell_len(part) > room:
+                break
+            text.append(part, "dim")
+            room -= cell_len(part)
+        return Text("  ✗", "red").append(text).append("\n") if text else text

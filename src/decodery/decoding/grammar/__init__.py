@@ -1,0 +1,1 @@
+"""Holds texts to grammars, over the llguidance library."""

@@ -1,0 +1,139 @@
+"""What the grammar library is given for each grammar, and what is said of one that it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from urllib.parse import unquote
+
+from llguidance import LLMatcher, LLParserLimits
+
+from decodery.decoding.grammar.lark_writer import gbnf_to_lark
+from decodery.decoding.request.grammar_params import Choice, Grammar, JsonObject, JsonSchema, Lark, Regex
+from decodery.errors import ParameterError
+
+# The library's own bounds, which keep a grammar from taking memory or time without end; only its messages
+# are made short.
+LIMITS = LLParserLimits(verbose_errors=False)
+
+# Between JSON's tokens: a space or two, or a line break with its indentation. Without a bound a model can
+# write white space until its budget is spent. A schema's own "x-guidance" goes before it.
+_SPACE: Any = {"whitespace_pattern": r"(?: {1,2}|\r?\n[ \t]{0,40})"}
+
+# The library descends into rules and references by recursion, and there is no way back from its stack's end.
+_MOST_RULES = 1000
+_DEEPEST = 500
+
+_RULE = re.compile(r"^[ \t]*[?!]?[A-Za-z_][\w-]*[^\n\"/:]*:", re.MULTILINE)
+_UNSUPPORTED = re.compile(r"^[ \t]*([a-z_][\w-]*)\[[^\]\n]*\b(temperature|stop)\s*=", re.MULTILINE)
+
+
+def source_of(grammar: Grammar) -> str:
+    """The library's form of a grammar; ParameterError for what is known to be wrong before it is asked."""
+    if isinstance(grammar, Regex):
+        return _regex(grammar.pattern)
+    if isinstance(grammar, Choice):
+        return LLMatcher.grammar_from_regex("|".join(map(literal, grammar.options)))
+    if isinstance(grammar, JsonSchema):
+        return _schema(json.loads(str(grammar.schema)))
+    if isinstance(grammar, JsonObject):
+        return _schema({"type": "object"})
+    if isinstance(grammar, Lark):
+        return _lark(grammar.grammar)
+    return _rules(gbnf_to_lark(grammar.grammar))
+
+
+def after_text(text: str, source: str | None) -> str:
+    """The form of: this text, and then the grammar, or anything where there is none."""
+    if source is None:
+        return _rules(f"start: /{literal(text)}(?s:.*)/")
+    form = json.loads(source)
+    inner = {**form["grammars"][0], "name": "inner"}
+    outer = {"name": "outer", "lark_grammar": f"start: /{literal(text)}/ @inner"}
+    return json.dumps({"grammars": [outer, inner]})
+
+
+def literal(text: str) -> str:
+    """A regular expression for exactly this text, with nothing in it that a notation around it could read."""
+    return "".join(c if c.isascii() and c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text)
+
+
+def refusal(name: str, message: str) -> ParameterError:
+    """One line for the library's message on a grammar of this class."""
+    place = re.match(r"(?:at )?(\d+)\((\d+)\): ", message)
+    told = message[place.end() :] if place else message
+    where = f"line {place[1]}, column {place[2]}: " if place and name == "Lark" else ""
+    inner = re.search(r"regex parse error:\n    (.*)\n    ( *)\^.*\nerror: (.*)", told)
+    if inner:
+        told = f"{inner[3]} at offset {len(inner[2])} of the regular expression {inner[1]!r}"
+    else:
+        told = re.sub(r'^invalid regex ".*?" \(in regex\): ', "", told.split("\n")[0])
+    told = " ".join(told.split())
+    told = told if len(told) <= 300 else f"{told[:300]}..."
+    return ParameterError(f"{name} cannot be followed: {where}{told or 'no reason is given'}")
+
+
+def _regex(pattern: str) -> str:
+    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+        raise ParameterError(
+            f"Regex cannot be followed: bare backslash at its end, offset {len(pattern) - 1}"
+        )
+    return LLMatcher.grammar_from_regex(pattern)
+
+
+def _rules(lark: str) -> str:
+    return json.dumps({"grammars": [{"lark_grammar": lark}]})
+
+
+def _lark(text: str) -> str:
+    if len(_RULE.findall(text)) > _MOST_RULES:
+        raise ParameterError(f"Lark has more than {_MOST_RULES} rules: too many to be followed")
+    # The library would follow neither: it takes the first for a hint, and would have to take text back for
+    # the second.
+    odd = _UNSUPPORTED.search(text)
+    if odd:
+        instead = "set it for the whole text" if odd[2] == "temperature" else "give suffix= or lazy"
+        raise ParameterError(f"Lark gives rule {odd[1]!r} {odd[2]}=, which is not supported: {instead}")
+    return _rules(text)
+
+
+def _schema(schema: Any) -> str:
+    if _depth(schema) > _DEEPEST:
+        raise ParameterError(f"JsonSchema is nested more than {_DEEPEST} deep, its $refs followed")
+    if schema is False:
+        raise ParameterError("JsonSchema matches no text: the schema is false")
+    content = {} if schema is True else schema
+    own = content.get("x-guidance", {})
+    spaced = isinstance(own, dict) and ("whitespace_flexible" in own or "whitespace_pattern" in own)
+    return LLMatcher.grammar_from_json_schema(json.dumps(content), defaults={} if spaced else _SPACE)
+
+
+def _depth(schema: Any) -> int:
+    """How deep a descent into the schema goes that follows each local reference the first time."""
+    deepest = 0
+    followed: set[str] = set()
+    descent = [iter([schema])]
+    while descent and deepest <= _DEEPEST:
+        deepest = max(deepest, len(descent))
+        for node in descent[-1]:
+            inside = list(node.values()) if isinstance(node, dict) else node
+            if isinstance(inside, list):
+                descent.append(iter([*inside, *_referred(schema, node, followed)]))
+                break
+        else:
+            descent.pop()
+    return deepest
+
+
+def _referred(schema: Any, node: Any, followed: set[str]) -> list[Any]:
+    """What a node's reference leads to, unless it has been followed or leads nowhere."""
+    pointer = node.get("$ref") if isinstance(node, dict) else None
+    if not isinstance(pointer, str) or not pointer.startswith("#/") or pointer in followed:
+        return []
+    followed.add(pointer)
+    target = schema
+    for part in pointer[2:].split("/"):
+        key = unquote(part).replace("~1", "/").replace("~0", "~")
+        target = target.get(key) if isinstance(target, dict) else None
+    return [target]

@@ -1,0 +1,75 @@
+"""Rows of which top-k has left few tokens, held by these alone: what follows costs next to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from decodery.decoding.rows import Row
+from decodery.kernels.vocabulary.dispatch import copied, cut_below, keep_only, leaders
+
+# Selecting more tokens than these costs as much as it saves.
+_LARGEST = 512
+_STEP = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Shortlist:
+    """The tokens that may still be possible in the rows at `places`: logits and tokens `[rows, width]`."""
+
+    places: tuple[int, ...]
+    logits: Tensor
+    tokens: Tensor
+
+    def write(self, logits: Tensor) -> None:
+        """Make these rows of all logits `[rows, vocab]` what the shortlist says."""
+        if self.places == tuple(range(len(logits))):
+            keep_only(logits, self.logits, self.tokens)
+            return
+        for place, values, tokens in zip(self.places, self.logits, self.tokens, strict=True):
+            keep_only(logits[place : place + 1], values[None], tokens[None])
+
+
+def width_of(top_k: int, vocab: int) -> int:
+    """How many tokens a shortlist for this top-k holds, more than k of them; 0: there is none."""
+    # Room for one more than k shows that no token outside ties with the last one.
+    width = top_k // _STEP * _STEP + _STEP
+    return width if top_k > 0 and width <= min(_LARGEST, vocab) else 0
+
+
+def shortlists(logits: Tensor, rows: Sequence[Row], places: Sequence[int]) -> list[Shortlist]:
+    """Shortlists of those rows, among these places, whose top-k is small and ties with few tokens.
+
+    Whether a row gets one and how wide it is depends on the row alone, and with that every sum over it.
+    """
+    widths: dict[int, list[int]] = {}
+    for i in places:
+        width = width_of(rows[i].params.top_k, logits.shape[-1])
+        if width:
+            widths.setdefault(width, []).append(i)
+    return [s for width, members in widths.items() if (s := _shortlist(logits, rows, members, width))]
+
+
+def _shortlist(logits: Tensor, rows: Sequence[Row], places: list[int], width: int) -> Shortlist | None:
+    part = logits if len(places) == len(logits) else copied(logits, places)
+    values, tokens = leaders(part, width)
+    last = _tensor(logits, [rows[i].params.top_k - 1 for i in places])
+    least = values.gather(-1, last[:, None])
+    last_value = values[:, -1:]
+    fits = ((last_value < least) | (last_value == -torch.inf))[:, 0].tolist()
+    if not all(fits):
+        kept = [j for j, fit in enumerate(fits) if fit]
+        index = _tensor(logits, kept)
+        places = [places[j] for j in kept]
+        values, tokens, least = values[index], tokens[index], least[index]
+    if not places:
+        return None
+    cut_below(values, least)
+    return Shortlist(tuple(places), values, tokens)
+
+
+def _tensor(logits: Tensor, values: Sequence[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64, device=logits.device)

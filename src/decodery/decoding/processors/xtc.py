@@ -1,0 +1,47 @@
+"""Exclude top choices (XTC), a truncation from above (Weidmann 2024)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from decodery.decoding.draw import draw_key, stream_seed
+from decodery.decoding.rows import Row
+from decodery.kernels.vocabulary.dispatch import log_softmax, maxima
+
+# Keeps the coin independent of the noise that draws the token.
+_SALT = 0x5BD1E9955BD1E995
+
+
+def xtc(logits: Tensor, rows: Sequence[Row]) -> None:
+    """With the row's probability, cut all tokens that reach its threshold but the least likely of them.
+
+    Float32 logits `[rows, width]`, changed in place. The coin is a function of seed, stream and position.
+    """
+    chosen = [i for i, row in enumerate(rows) if coin(row) < row.params.xtc_probability]
+    if not chosen:
+        return
+    largest = maxima(log_softmax(logits))[:, 0].tolist()
+    for i in chosen:
+        logit = logits[i]
+        # In logits, the threshold is as far from the largest one as in log-probabilities.
+        threshold = logit.amax() + math.log(rows[i].params.xtc_threshold) - largest[i]
+        least = torch.threshold(logit, _just_below(threshold), torch.inf).amin()
+        if bool(least < torch.inf):
+            # Negated, what is above `least` is below.
+            logit.copy_(torch.threshold(-logit, _just_below(-least), torch.inf).neg_())
+
+
+def coin(row: Row) -> float:
+    """A uniform number in [0, 1) for the row's next token."""
+    # Live beams stand for no stream; all of a request's share its coin.
+    stream = row.streams[0] if row.streams else 0
+    low, high = draw_key(stream_seed(row.seed, stream) ^ _SALT, len(row.tokens))
+    return (((high & 0xFFFFFFFF) << 21) | ((low & 0xFFFFFFFF) >> 11)) / 2**53
+
+
+def _just_below(value: Tensor) -> float:
+    return float(torch.nextafter(value, torch.full_like(value, -torch.inf)))

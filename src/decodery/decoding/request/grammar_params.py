@@ -1,0 +1,97 @@
+"""The grammars that a text can be held to; immutable. Needs no torch.
+
+Their content is checked when a request is added, since that takes the model's vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from decodery.decoding.request.checks import strings
+from decodery.errors import ParameterError
+
+
+@dataclass(frozen=True)
+class Regex:
+    """The whole text matches this regular expression (of regular languages: no look-around, no
+    back-references)."""
+
+    pattern: str
+
+    def __post_init__(self) -> None:
+        _text("Regex", self.pattern)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The text is one of these."""
+
+    options: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", strings("Choice", self.options))
+        if not self.options:
+            raise ParameterError("Choice has no options")
+
+
+@dataclass(frozen=True)
+class JsonSchema:
+    """The text is JSON that this schema accepts, given as its text or as what json.loads makes of it."""
+
+    schema: str | Mapping[str, Any] | bool
+
+    def __post_init__(self) -> None:
+        schema = self.schema
+        if isinstance(schema, str):
+            try:
+                schema = json.loads(schema)
+            except json.JSONDecodeError as error:
+                raise ParameterError(
+                    f"JsonSchema is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+                ) from None
+        if not isinstance(schema, (Mapping, bool)):
+            raise ParameterError(f"JsonSchema must be an object, not {type(schema).__name__}")
+        try:
+            text = json.dumps(schema)
+        except (TypeError, ValueError) as error:
+            raise ParameterError(f"JsonSchema holds what JSON cannot: {error}") from None
+        object.__setattr__(self, "schema", text)
+
+
+@dataclass(frozen=True)
+class JsonObject:
+    """The text is a JSON object, whatever is in it."""
+
+
+@dataclass(frozen=True)
+class Lark:
+    """The text matches this context-free grammar, in the notation of Lark."""
+
+    grammar: str
+
+    def __post_init__(self) -> None:
+        _text("Lark", self.grammar)
+
+
+@dataclass(frozen=True)
+class Gbnf:
+    """The text matches this grammar, in the notation of llama.cpp; its rule `root` is the start."""
+
+    grammar: str
+
+    def __post_init__(self) -> None:
+        _text("Gbnf", self.grammar)
+
+
+GRAMMARS = (Regex, Choice, JsonSchema, JsonObject, Lark, Gbnf)
+Grammar = Regex | Choice | JsonSchema | JsonObject | Lark | Gbnf
+
+
+def _text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise ParameterError(f"{name} must be given as text, not {type(value).__name__}")
+    if not value.strip():
+        raise ParameterError(f"{name} is empty")

@@ -1,0 +1,65 @@
+"""The ways to draft tokens ahead; immutable, validated when built. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from decodery.decoding.request.checks import flag, whole
+from decodery.decoding.request.checks import model as checked_model
+from decodery.errors import ParameterError
+
+Acceptance = Literal["match", "rejection"]
+
+
+@dataclass(frozen=True)
+class PromptLookup:
+    """Draft what followed the last tokens where they stood before (Saxena 2023).
+
+    The longest run of up to `max_ngram` tokens that occurred before is looked up; up to `num_tokens` that
+    followed it are drafted, fewer where drafts fail (`adaptive`). `acceptance` "match" gives the tokens of
+    plain decoding; "rejection" accepts by chance such that their distribution is the same, but which ones
+    come can depend on how far drafts could run beside other requests.
+    """
+
+    max_ngram: int = 3
+    num_tokens: int = 10
+    acceptance: Acceptance = "match"
+    adaptive: bool = True
+
+    def __post_init__(self) -> None:
+        whole("max_ngram", self.max_ngram, 1)
+        _check(self)
+
+
+@dataclass(frozen=True)
+class DraftModel:
+    """Draft with a smaller model over the same vocabulary (Leviathan et al. 2023; Chen et al. 2023).
+
+    `model` is what LLM takes as a model, or an LLM. Up to `num_tokens` are drafted, fewer where drafts fail
+    (`adaptive`). With `acceptance` "match" the draft model draws with the noise of the request, and the
+    tokens are those of plain decoding; "rejection" accepts by chance such that their distribution is the
+    same, but which ones come can depend on how far drafts could run beside other requests.
+    """
+
+    model: Any
+    num_tokens: int = 4
+    acceptance: Acceptance = "match"
+    adaptive: bool = True
+
+    def __post_init__(self) -> None:
+        if self.model is None:
+            raise ParameterError("model is missing: DraftModel needs a second, smaller model")
+        checked_model("DraftModel's model", self.model)
+        _check(self)
+
+
+SPECULATIONS = (PromptLookup, DraftModel)
+Speculation = PromptLookup | DraftModel
+
+
+def _check(speculation: Speculation) -> None:
+    whole("num_tokens", speculation.num_tokens, 1)
+    flag("adaptive", speculation.adaptive)
+    if speculation.acceptance not in ("match", "rejection"):
+        raise ParameterError(f"acceptance must be 'match' or 'rejection', not {speculation.acceptance!r}")

@@ -1,0 +1,220 @@
+"""The strategies that a request can ask for; immutable, validated when built. Needs no torch.
+
+`width(streams)` is how many sequences a request holds at once; `runs_last` says whether even its last token
+is computed; `deterministic` whether all completions of a prompt would be the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from decodery.decoding.request.checks import flag, phrase, phrases, real, whole
+from decodery.decoding.request.checks import model as checked_model
+from decodery.errors import ParameterError
+
+Phrase = str | tuple[int, ...]
+
+
+def _field(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Draw each token from the processed distribution; with `temperature=0`, take its most likely token."""
+
+    runs_last = False
+
+    def width(self, streams: int) -> int:
+        """One sequence for each completion."""
+        return streams
+
+
+@dataclass(frozen=True)
+class BeamSearch:
+    """Keep the `num_beams` likeliest sequences at each step, and return the best that ended.
+
+    A sequence's score is its sum of log-probabilities divided by its generated length to the power
+    `length_penalty`. `early_stopping` True ends when `num_beams` sequences have ended, False when no live one
+    looks better than the worst of them, "never" when none can become better. With `num_beam_groups` the
+    groups take their tokens in turn, and a token costs `diversity_penalty` for each beam of earlier groups
+    that took it. `force_words` are phrases that the text must hold; a list of phrases asks for one of them.
+    With `sample`, beams are drawn from the processed distribution instead of taken. Completions are the best
+    `num_return_sequences`, each with its score.
+    """
+
+    num_beams: int = _field(4, "How many sequences to keep.")
+    length_penalty: float = _field(1.0, "Power of the length that divides a sequence's score.")
+    early_stopping: bool | Literal["never"] = _field(False, "When to stop: True, False or 'never'.")
+    num_return_sequences: int = _field(1, "How many completions to return.")
+    num_beam_groups: int = _field(1, "Groups of beams that keep apart.")
+    diversity_penalty: float = _field(0.0, "Cost of a token for each earlier group that took it.")
+    force_words: tuple[Phrase | tuple[Phrase, ...], ...] = _field((), "Phrases that the text must hold.")
+    sample: bool = _field(False, "Draw beams in place of taking the likeliest.")
+
+    runs_last = False
+
+    def __post_init__(self) -> None:
+        whole("num_beams", self.num_beams, 1)
+        # Further out, powers of a length overflow.
+        real("length_penalty", self.length_penalty, "from -50 to 50", lambda x: -50 <= x <= 50)
+        if self.early_stopping not in (True, False, "never") or isinstance(
+            self.early_stopping, (int, float)
+        ) != (isinstance(self.early_stopping, bool)):
+            raise ParameterError(
+                f"early_stopping must be True, False or 'never', not {self.early_stopping!r}"
+            )
+        whole("num_return_sequences", self.num_return_sequences, 1)
+        whole("num_beam_groups", self.num_beam_groups, 1)
+        real("diversity_penalty", self.diversity_penalty, "0 or more", lambda x: x >= 0)
+        flag("sample", self.sample)
+        object.__setattr__(self, "force_words", _force_words(self.force_words))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.num_return_sequences > self.num_beams:
+            raise ParameterError(
+                f"num_return_sequences is {self.num_return_sequences}, more than num_beams {self.num_beams}"
+            )
+        if self.num_beams % self.num_beam_groups:
+            raise ParameterError(
+                f"num_beams is {self.num_beams}, which {self.num_beam_groups} groups (num_beam_groups)"
+                " cannot share equally"
+            )
+        if self.diversity_penalty and self.num_beam_groups == 1:
+            raise ParameterError("diversity_penalty has no meaning without num_beam_groups of 2 or more")
+        if self.force_words and self.num_beam_groups > 1:
+            raise ParameterError(
+                "force_words and num_beam_groups have no meaning together: banks are one group's"
+            )
+        if self.force_words and self.sample:
+            raise ParameterError(
+                "force_words and sample have no meaning together: banks need the likeliest beams"
+            )
+
+    def width(self, streams: int) -> int:
+        """One sequence for each beam."""
+        return self.num_beams
+
+
+@dataclass(frozen=True)
+class StochasticBeamSearch:
+    """Sample `num_beams` different sequences without replacement (Kool et al. 2019).
+
+    Completions are the `num_beams` sequences in the order in which they were drawn, each with its
+    log-probability as score.
+    """
+
+    num_beams: int = _field(4, "How many different sequences to sample.")
+
+    runs_last = False
+
+    def __post_init__(self) -> None:
+        whole("num_beams", self.num_beams, 1)
+
+    def width(self, streams: int) -> int:
+        """One sequence for each beam."""
+        return self.num_beams
+
+
+@dataclass(frozen=True)
+class ContrastiveSearch:
+    """Of the `top_k` likeliest tokens, take the one whose hidden state repeats the text least (Su et al.
+    2022).
+
+    A token's score is (1 - `penalty_alpha`) times its probability minus `penalty_alpha` times the largest
+    cosine similarity of its hidden state with those before it.
+    """
+
+    top_k: int = _field(4, "How many tokens to compare.")
+    penalty_alpha: float = _field(0.6, "Weight of the similarity, from 0 to 1.")
+
+    runs_last = True
+
+    def __post_init__(self) -> None:
+        whole("top_k", self.top_k, 1)
+        real("penalty_alpha", self.penalty_alpha, "from 0 to 1", lambda x: 0 <= x <= 1)
+
+    def width(self, streams: int) -> int:
+        """A fork for each compared token."""
+        return self.top_k
+
+
+@dataclass(frozen=True)
+class ContrastiveDecoding:
+    """Prefer what `amateur`, a smaller model over the same vocabulary, finds unlikely (Li et al. 2022).
+
+    Among tokens at least `alpha` times as likely as the likeliest, the logits are
+    (1 + `beta`) times the model's minus `beta` times the amateur's. `amateur` is what LLM takes as a model,
+    or an LLM.
+    """
+
+    amateur: Any = field(default=None, metadata={"help": "The weaker model: a folder, a file or a hub id."})
+    alpha: float = _field(0.1, "Least share of the likeliest token's probability, from 0 to 1.")
+    beta: float = _field(0.5, "Strength of the contrast.")
+
+    runs_last = False
+
+    def __post_init__(self) -> None:
+        if self.amateur is None:
+            raise ParameterError("amateur is missing: ContrastiveDecoding needs a second, weaker model")
+        checked_model("amateur", self.amateur)
+        real("alpha", self.alpha, "above 0 and at most 1", lambda x: 0 < x <= 1)
+        real("beta", self.beta, "0 or more", lambda x: x >= 0)
+
+    def width(self, streams: int) -> int:
+        """One sequence for each completion."""
+        return streams
+
+
+@dataclass(frozen=True)
+class DoLa:
+    """Contrast the last layer's logits with those of an earlier layer (Chuang et al. 2023).
+
+    `layers` are the candidates for the earlier one: "low" or "high" for every second layer of that half, or a
+    list; of them the one that differs most is taken at each step.
+    """
+
+    layers: Literal["low", "high"] | tuple[int, ...] = _field(
+        "high", "Earlier layers: low, high, or numbers."
+    )
+
+    runs_last = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.layers, str):
+            if self.layers not in ("low", "high"):
+                raise ParameterError(f"layers must be 'low', 'high' or a list of layers, not {self.layers!r}")
+            return
+        if not isinstance(self.layers, Iterable):
+            raise ParameterError(f"layers must be 'low', 'high' or a list of layers, not {self.layers!r}")
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if not self.layers:
+            raise ParameterError("layers names no layer")
+        for layer in self.layers:
+            whole("layers", layer, 0)
+
+    def width(self, streams: int) -> int:
+        """One sequence for each completion."""
+        return streams
+
+
+STRATEGIES = (Sampling, BeamSearch, StochasticBeamSearch, ContrastiveSearch, ContrastiveDecoding, DoLa)
+Strategy = Sampling | BeamSearch | StochasticBeamSearch | ContrastiveSearch | ContrastiveDecoding | DoLa
+
+
+def _force_words(value: Any) -> tuple[Phrase | tuple[Phrase, ...], ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise ParameterError(f"force_words must be a list of phrases, not {value!r}")
+    words: list[Any] = []
+    for word in value:
+        word = word if isinstance(word, str) or not isinstance(word, Iterable) else tuple(word)
+        if not isinstance(word, (str, tuple)):
+            raise ParameterError(f"force_words must hold texts or lists of token ids, not {word!r}")
+        if not isinstance(word, str) and any(not isinstance(part, int) for part in word):
+            words.append(phrases("force_words", word))
+        else:
+            words.append(phrase("force_words", word))
+    return tuple(words)

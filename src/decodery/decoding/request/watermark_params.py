@@ -1,0 +1,35 @@
+"""The parameters of a watermark. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from decodery.decoding.request.checks import real, whole
+from decodery.errors import ParameterError
+
+
+@dataclass(frozen=True)
+class Watermark:
+    """Raise the logits of a pseudo-random part of the vocabulary, the green list (Kirchenbauer et al. 2023).
+
+    The list holds `greenlist_ratio` of the vocabulary and follows from `hashing_key` and the last
+    `context_width` tokens; with `seeding_scheme` "selfhash" also from the candidate itself. `bias` is added
+    to its logits. `decodery.decoding.processors.watermark.detect` finds it again.
+    """
+
+    greenlist_ratio: float = 0.25
+    bias: float = 2.0
+    hashing_key: int = 15485863
+    context_width: int = 1
+    seeding_scheme: Literal["lefthash", "selfhash"] = "lefthash"
+
+    def __post_init__(self) -> None:
+        real("greenlist_ratio", self.greenlist_ratio, "above 0 and below 1", lambda x: 0 < x < 1)
+        real("bias", self.bias, "a finite number", lambda x: True)
+        whole("hashing_key", self.hashing_key, 1, 2**63 - 1)
+        whole("context_width", self.context_width, 1)
+        if self.seeding_scheme not in ("lefthash", "selfhash"):
+            raise ParameterError(
+                f"seeding_scheme must be 'lefthash' or 'selfhash', not {self.seeding_scheme!r}"
+            )

@@ -1,0 +1,1 @@
+"""Carries out the strategies: each is a method with `propose` and `judge`."""

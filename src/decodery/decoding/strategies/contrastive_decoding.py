@@ -1,0 +1,72 @@
+"""Contrastive decoding: prefer what a weaker model over the same vocabulary, the amateur, finds unlikely.
+
+Li et al., Contrastive Decoding: Open-ended Text Generation as Optimization (2022), in the form of O'Brien and
+Lewis, Contrastive Decoding Improves Reasoning in Large Language Models (2023).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from decodery.decoding.processors.guidance import guided
+from decodery.decoding.processors.pipeline import process
+from decodery.decoding.request.params import GenerationParams
+from decodery.decoding.request.strategy_params import ContrastiveDecoding
+from decodery.decoding.rows import Needs, Row, Scores
+from decodery.decoding.strategies.sampling import SamplingMethod
+
+
+class ContrastiveDecodingMethod(SamplingMethod):
+    """Sampling, with drafts and all, from the contrast of two models."""
+
+    def needs(self, params: GenerationParams) -> Needs:
+        """The amateur's logits."""
+        return Needs(assistant=True)
+
+    def logits(self, scores: Scores, positions: Sequence[int], rows: Sequence[Row]) -> Tensor:
+        """The contrasted logits of plausible tokens; guidance comes after the contrast."""
+        assert scores.assistant is not None
+        index = torch.tensor(positions, device=scores.logits.device)
+        expert, amateur = scores.logits[index], scores.assistant[index]
+        strategies = [_strategy(row) for row in rows]
+        beta = expert.new_tensor([[s.beta] for s in strategies])
+        # Differences of logits are those of log-probabilities.
+        contrast = (1 + beta) * expert - beta * amateur
+        return among_plausible(contrast, [s.alpha for s in strategies], scores, positions, rows)
+
+
+def _strategy(row: Row) -> ContrastiveDecoding:
+    assert isinstance(row.params.strategy, ContrastiveDecoding)
+    return row.params.strategy
+
+
+def among_plausible(
+    contrast: Tensor,
+    shares: Sequence[float],
+    scores: Scores,
+    positions: Sequence[int],
+    rows: Sequence[Row],
+) -> Tensor:
+    """A contrast `[positions, vocab]` of plausible tokens, others -inf, led away from companions.
+
+    Tokens are plausible that are, by the model, at least this share as likely as its likeliest (the adaptive
+    plausibility constraint of Li et al. 2022). Where the processors ban all of these, as a grammar may,
+    plausibility is judged among the tokens that they leave.
+    """
+    expert = scores.logits[torch.tensor(positions, device=scores.logits.device)]
+    below = expert.new_tensor([[math.log(share)] for share in shares])
+    implausible = expert < expert.amax(-1, keepdim=True) + below
+    result = guided(scores, positions, rows, contrast.masked_fill(implausible, -torch.inf))
+    possible = (process(result, rows) > -torch.inf).any(-1).tolist()
+    banned = [i for i, able in enumerate(possible) if not able]
+    if banned:
+        places, some = [positions[i] for i in banned], [rows[i] for i in banned]
+        left = process(guided(scores, places, some), some) > -torch.inf
+        likeliest = expert[banned].masked_fill(~left, -torch.inf).amax(-1, keepdim=True)
+        implausible = expert[banned] < likeliest + below[banned]
+        result[banned] = guided(scores, places, some, contrast[banned].masked_fill(implausible, -torch.inf))
+    return result

@@ -1,0 +1,121 @@
+"""Straight from a row's logits to its token: the stages that most requests ask for, in one kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from decodery.decoding import draw
+from decodery.decoding.draw import draw_key_of
+from decodery.decoding.grammar.state import apply_grammar, marks, permits
+from decodery.decoding.processors.penalties import generated_from, seen_from
+from decodery.decoding.processors.shortlist import width_of
+from decodery.decoding.rows import Row
+from decodery.kernels.vocabulary.dispatch import FusedSamplingArgs, choose, compiled, copied, largest
+
+_STAGES = frozenset(
+    (
+        "grammar",
+        "repetition_penalty",
+        "presence_and_frequency_penalty",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+    )
+)
+_NO_KEY = (0, 0)
+
+
+def can_fuse(logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> bool:
+    """True if `sample_fused` can give the rows' tokens.
+
+    The rows must use its stages only, and logits like these must have the kernel; or use no stage at all.
+    `plans` are `plans_of(rows)`.
+    """
+    if not any(plans):
+        return True
+    return compiled(logits) and all(map(_fits, rows, plans))
+
+
+def sample_fused(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> list[int]:
+    """The next token of each row, -1 where none is possible, for rows that go straight.
+
+    `raw` is float32 `[rows, vocab]`, the logits before any stage; they are as before afterwards. The tokens
+    are those that `process` and `draw.choose` give.
+    """
+    if not any(plans):
+        return draw.choose(raw, rows)
+    tokens = _from_all(raw, rows, plans)
+    banned = [
+        i
+        for i, plan in enumerate(plans)
+        if "grammar" in plan and not unmasked_choice_is_valid(rows[i], tokens[i])
+    ]
+    if banned:
+        held, ways = [rows[i] for i in banned], [plans[i] for i in banned]
+        for i, token in zip(banned, _from_allowed(raw, banned, held, ways), strict=True):
+            tokens[i] = token
+    return tokens
+
+
+def _from_all(logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> list[int]:
+    """The tokens that the rows choose with all but their grammars."""
+    if all(map(_takes_the_likeliest, rows, plans)):
+        return largest(logits)
+    return choose(logits, [_way(row, logits.shape[-1]) for row in rows])
+
+
+def _from_allowed(
+    raw: Tensor, places: Sequence[int], rows: Sequence[Row], plans: Sequence[list[str]]
+) -> list[int]:
+    """The tokens that rows with a grammar choose, whose logits stand at these places."""
+    if all(map(_takes_the_likeliest, rows, plans)):
+        words = marks(rows, raw.shape[1])
+        return [largest(raw[i : i + 1], words[k : k + 1])[0] for k, i in enumerate(places)]
+    allowed = copied(raw, places)
+    apply_grammar(allowed, rows)
+    return _from_all(allowed, rows, plans)
+
+
+def _takes_the_likeliest(row: Row, plan: list[str]) -> bool:
+    """Whether the row takes the likeliest token that its grammar allows."""
+    return plan == ["grammar"] and row.params.greedy
+
+
+def unmasked_choice_is_valid(row: Row, token: int) -> bool:
+    """Whether a choice from all tokens is also the one from those that the row's grammar allows.
+
+    It is if it is allowed, and what was likelier was not cut to reach it.
+    """
+    params = row.params
+    cuts = not params.greedy and (params.top_k > 0 or params.top_p < 1 or params.min_p > 0)
+    return not cuts and token >= 0 and permits(row, token)
+
+
+def _fits(row: Row, plan: list[str]) -> bool:
+    if _takes_the_likeliest(row, plan):
+        return True
+    params = row.params
+    return _STAGES.issuperset(plan) and params.processor_order is None and params.dynatemp_range == 0
+
+
+def _way(row: Row, vocab: int) -> FusedSamplingArgs:
+    params, known = row.params, len(row.tokens)
+    greedy = params.greedy
+    return FusedSamplingArgs(
+        row.tokens,
+        known if params.repetition_penalty == 1 else seen_from(row),
+        known if params.presence_penalty == 0 == params.frequency_penalty else generated_from(row),
+        params.repetition_penalty,
+        params.presence_penalty,
+        params.frequency_penalty,
+        params.temperature,
+        params.top_p,
+        math.log(params.min_p) if params.min_p > 0 else -math.inf,
+        params.top_k,
+        0 if greedy else width_of(params.top_k, vocab),
+        _NO_KEY if greedy else draw_key_of(row),
+    )

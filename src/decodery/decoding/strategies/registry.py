@@ -1,0 +1,34 @@
+"""Which method carries out which strategy: the one table that a new strategy is entered in."""
+
+from __future__ import annotations
+
+from decodery.decoding.request.params import GenerationParams
+from decodery.decoding.request.strategy_params import (
+    BeamSearch,
+    ContrastiveDecoding,
+    ContrastiveSearch,
+    DoLa,
+    Sampling,
+    StochasticBeamSearch,
+)
+from decodery.decoding.rows import Method
+from decodery.decoding.strategies.beam_search import BeamMethod
+from decodery.decoding.strategies.contrastive_decoding import ContrastiveDecodingMethod
+from decodery.decoding.strategies.contrastive_search import ContrastiveMethod
+from decodery.decoding.strategies.dola import DoLaMethod
+from decodery.decoding.strategies.sampling import SamplingMethod
+from decodery.decoding.strategies.stochastic_beams import StochasticBeamMethod
+
+METHODS: dict[type, Method] = {
+    Sampling: SamplingMethod(),
+    BeamSearch: BeamMethod(),
+    StochasticBeamSearch: StochasticBeamMethod(),
+    ContrastiveSearch: ContrastiveMethod(),
+    ContrastiveDecoding: ContrastiveDecodingMethod(),
+    DoLa: DoLaMethod(),
+}
+
+
+def method_of(params: GenerationParams) -> Method:
+    """The method that carries out `params.strategy`; requests with the same one are judged together."""
+    return METHODS[type(params.strategy)]

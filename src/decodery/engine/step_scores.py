@@ -1,0 +1,212 @@
+"""From what a step computed to the scores that strategies judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from decodery.decoding.rows import Method, Row, Run, Scores, Verdict
+from decodery.engine.batch import Batch, Chunk
+from decodery.engine.runner import Runner, States
+from decodery.engine.second_model import SecondModel
+from decodery.errors import CallbackError
+
+Drafted = Mapping[Row, Tensor]
+
+
+@dataclass(slots=True)
+class Judged:
+    """The rows that one method judges in a step: for each the chunks of its branches, in their order."""
+
+    method: Method
+    rows: list[Row] = field(default_factory=list)
+    branches: list[list[Chunk]] = field(default_factory=list)
+
+
+def judged_groups(batch: Batch) -> list[Judged]:
+    """The judged rows of a batch by method; a request's stay side by side."""
+    groups: dict[Method, Judged] = {}
+    previous: Chunk | None = None
+    for chunk in batch.chunks:
+        if not chunk.judged:
+            continue
+        group = groups.setdefault(chunk.request.method, Judged(chunk.request.method))
+        if previous is not None and (previous.request, previous.place) == (chunk.request, chunk.place):
+            group.branches[-1].append(chunk)
+        else:
+            group.rows.append(chunk.sequence.row)
+            group.branches.append([chunk])
+        previous = chunk
+    return list(groups.values())
+
+
+def judged(group: Judged, scores: Scores) -> Verdict:
+    """The method's verdict on a group; a request whose own function fails is judged a failure alone."""
+    failures: list[tuple[int, str]] = []
+    left = list(range(len(group.rows)))
+    while left:
+        try:
+            verdict = group.method.judge([group.rows[i] for i in left], _of_rows(scores, left))
+        except CallbackError as error:
+            failures += [(i, str(error)) for i in left if group.rows[i].request == error.request]
+            left = [i for i in left if group.rows[i].request != error.request]
+        else:
+            return _placed(verdict, left, failures) if failures else verdict
+    return Verdict((), failures=failures)
+
+
+def _of_rows(scores: Scores, rows: list[int]) -> Scores:
+    """The scores of some of the rows; positions stay what they are."""
+    if len(rows) == len(scores.runs):
+        return scores
+    known = scores.context or {}
+    context = {new: known[old] for new, old in enumerate(rows) if old in known}
+    return replace(scores, runs=[scores.runs[i] for i in rows], context=context)
+
+
+def _placed(verdict: Verdict, rows: list[int], failures: list[tuple[int, str]]) -> Verdict:
+    """A verdict on these rows of a group as one on the group, with more failures."""
+    return Verdict(
+        [replace(s, parent=rows[s.parent]) for s in verdict.survivors],
+        [replace(e, parent=rows[e.parent]) for e in verdict.endings],
+        [*((rows[i], why) for i, why in verdict.failures), *failures],
+        [(rows[i], beams) for i, beams in verdict.beams],
+    )
+
+
+class Scorer:
+    """Builds the scores of a step's groups from its hidden `states`.
+
+    The logits of all groups come of one product. `drafted` are the logits that assistants drew drafts from,
+    `given` says how many of a row's drafts are given.
+    """
+
+    def __init__(
+        self, runner: Runner, batch: Batch, states: States, drafted: Drafted, given: Mapping[Row, int]
+    ) -> None:
+        self._runner = runner
+        self._states = states
+        self._drafted = drafted
+        self._given = given
+        self._base: dict[int, int] = {}
+        start = 0
+        for chunk in batch.chunks:
+            self._base[id(chunk)] = start
+            start += chunk.length
+
+    def scores(self, groups: Sequence[Judged]) -> Iterator[Scores]:
+        """The scores of each group, in their order."""
+        main = [[i for b in g.branches for c in b for i in self._positions(c)] for g in groups]
+        follow = [
+            [
+                i
+                for b in g.branches
+                for c in b
+                if c.companion is not None
+                for i in self._positions(c.companion)
+            ]
+            for g in groups
+        ]
+        logits = self._runner.logits(self._states.final, [i for part in (*main, *follow) for i in part])
+        if len(groups) == 1 and not follow[0]:
+            yield self._scores(groups[0], main[0], logits, None)
+            return
+        parts = torch.split(logits, [len(part) for part in (*main, *follow)])
+        for group, indices, own, companion in zip(groups, main, parts, parts[len(groups) :], strict=False):
+            yield self._scores(group, indices, own, companion if len(companion) else None)
+
+    def _positions(self, chunk: Chunk) -> range:
+        """Where in the batch the scored tokens of a chunk are: the last known one, if it runs, and the
+        drafts, but none before a given draft."""
+        base = self._base[id(chunk)]
+        return range(base + max(chunk.count - 1 + self._unscored(chunk), 0), base + chunk.length)
+
+    def _unscored(self, chunk: Chunk) -> int:
+        if not self._given or chunk.companion is not None or chunk.request.needs.assistant:
+            return 0
+        return min(self._given.get(chunk.sequence.row, 0), len(chunk.drafts))
+
+    def _scores(self, group: Judged, indices: list[int], logits: Tensor, companion: Tensor | None) -> Scores:
+        needs = [branches[0].request.needs for branches in group.branches]
+        hidden = self._states.final
+        return Scores(
+            logits=logits,
+            runs=self._runs(group),
+            companion=companion,
+            companion_at=None if companion is None else self._companions(group),
+            hidden=hidden[torch.tensor(indices, device=hidden.device)]
+            if any(n.hidden for n in needs)
+            else None,
+            layers=self._layers(sorted({layer for n in needs for layer in n.layers}), indices),
+            assistant=self._assistant_logits(group, logits) if any(n.assistant for n in needs) else None,
+            context=self._context(group),
+        )
+
+    def _runs(self, group: Judged) -> list[tuple[Run, ...]]:
+        runs = []
+        start = 0
+        for row, branches in zip(group.rows, group.branches, strict=True):
+            found = []
+            for chunk in branches:
+                end = start + len(self._positions(chunk))
+                found.append(Run(chunk.drafts, end - 1 - len(chunk.drafts), self._drafted.get(row)))
+                start = end
+            runs.append(tuple(found))
+        return runs
+
+    def _layers(self, layers: Sequence[int], indices: list[int]) -> dict[int, Tensor]:
+        """The logits read off after each layer, of one product."""
+        if not layers:
+            return {}
+        hidden = torch.cat([self._states.layers[layer][indices] for layer in layers])
+        logits = self._runner.logits(hidden, list(range(len(hidden))))
+        return dict(zip(layers, torch.split(logits, len(indices)), strict=True))
+
+    def _context(self, group: Judged) -> dict[int, Tensor]:
+        context = {}
+        for i, branches in enumerate(group.branches):
+            collected = branches[0].request.context
+            if collected is not None:
+                context[i] = torch.cat(collected)[: len(group.rows[i].tokens) - 1]
+                branches[0].request.context = None
+        return context
+
+    def _companions(self, group: Judged) -> dict[int, int]:
+        """Maps each position that has a companion to the companion's place among those of companions."""
+        found = {}
+        position = place = 0
+        for chunk in (c for branches in group.branches for c in branches):
+            length = len(self._positions(chunk))
+            if chunk.companion is not None:
+                # Both end at the same token; the companion may have one more at its start.
+                extra = len(self._positions(chunk.companion)) - length
+                for j in range(length):
+                    found[position + j] = place + extra + j
+                place += length + extra
+            position += length
+        return found
+
+    def _assistant_logits(self, group: Judged, logits: Tensor) -> Tensor:
+        """The logits of the rows' amateurs at the positions of `logits`."""
+        result = torch.zeros_like(logits)
+        rows: dict[int, tuple[SecondModel, list[tuple[Row, tuple[int, ...]]], list[int | None]]] = {}
+        position = 0
+        for row, branches in zip(group.rows, group.branches, strict=True):
+            for chunk in branches:
+                length = len(self._positions(chunk))
+                assistant = chunk.request.amateur
+                if assistant is not None:
+                    _, runs, places = rows.setdefault(id(assistant), (assistant, [], []))
+                    runs.append((row, chunk.drafts))
+                    # An assistant scores the last known token even where the model has computed it before.
+                    places += [None] * (chunk.count == 0)
+                    places += range(position, position + length)
+                position += length
+        for assistant, runs, places in rows.values():
+            for place, scores in zip(places, assistant.logits(runs), strict=True):
+                if place is not None:
+                    result[place] = scores
+        return result

@@ -1,0 +1,73 @@
+"""Which backend, and which precision of its cache, a name stands for."""
+
+from __future__ import annotations
+
+import torch
+
+from decodery.errors import ParameterError
+from decodery.kernels.contract import Kernels
+from decodery.kernels.native.library import missing
+from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.quantise import QUANTIZATIONS
+from decodery.kernels.reference import torch_kernels
+
+KV_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "int8": torch.int8,
+}
+BACKENDS = ("auto", "reference", "native")
+
+
+def chosen_backend(backend: str, dtype: str = "auto", quantization: str | None = None) -> str:
+    """ "reference" or "native", for what a user asks.
+
+    "auto" is native, where its kernels are built and nothing else is asked than it can do: it computes in
+    float32 only, and quantised weights are its alone. Raises `ParameterError` for what does not go together.
+    """
+    if backend not in BACKENDS:
+        raise ParameterError(f"backend must be {' or '.join(BACKENDS)}, not {backend!r}")
+    if quantization is not None and quantization not in QUANTIZATIONS:
+        raise ParameterError(
+            f"quantization must be None or {' or '.join(QUANTIZATIONS)}, not {quantization!r}"
+        )
+    if backend == "reference":
+        if quantization is not None:
+            raise ParameterError(
+                f"quantization={quantization} and backend=reference do not go together: only native kernels"
+                " multiply by packed weights, so leave out one of them"
+            )
+        return backend
+    asked = f"quantization={quantization}" if quantization is not None else f"backend={backend}"
+    problem = missing()
+    if problem is None and dtype != "bfloat16":
+        return "native"
+    if asked == "backend=auto":
+        return "reference"
+    if problem is not None:
+        raise ParameterError(f"{asked}: {problem}")
+    raise ParameterError(
+        f"dtype=bfloat16 and {asked} do not go together: the native kernels compute in float32"
+    )
+
+
+def backend_named(name: str) -> Kernels:
+    """The kernels of "reference" or "native"."""
+    return Native() if name == "native" else torch_kernels
+
+
+def kv_dtype_named(name: str, kernels: Kernels, dtype: torch.dtype) -> torch.dtype:
+    """The dtype that keys and values are kept in; "auto" is what the kernels like for activations of `dtype`.
+
+    Raises `ParameterError` for an unknown name.
+    """
+    check_kv_dtype(name)
+    return kernels.cache_dtype(dtype) if name == "auto" else KV_DTYPES[name]
+
+
+def check_kv_dtype(name: str) -> None:
+    """Raise `ParameterError` unless `kv_dtype_named` knows the name."""
+    if name not in ("auto", *KV_DTYPES):
+        *most, last = KV_DTYPES
+        raise ParameterError(f"kv_dtype must be auto, {', '.join(most)} or {last}, not {name!r}")

@@ -1,0 +1,1 @@
+"""The native backend: compiled kernels on the CPU."""

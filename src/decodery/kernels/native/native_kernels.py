@@ -1,0 +1,487 @@
+"""The native backend: compiled kernels on the CPU; activations are float32, weights packed.
+
+Every function gives a row the same bits whatever the other rows are, on any number of threads and every
+instruction set. None can be differentiated: training takes the reference.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from decodery.kernels.buffer_pool import BufferPool
+from decodery.kernels.contract import Activation
+from decodery.kernels.native.library import Kernel, call_layout, library
+from decodery.kernels.native.recorded_step import RecordedStep
+from decodery.kernels.packed_weights import Arena, Codes, PackedWeight, Stacked, stack
+from decodery.kernels.quantise import quantise
+from decodery.kernels.reference import torch_kernels
+from decodery.kernels.relative_bias import RelativeBias
+from decodery.kernels.threads import one_torch_thread
+
+Result = TypeVar("Result")
+
+_STORED = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.int8: 3}
+_ACTIVATIONS: dict[Activation, int] = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
+_LINEAR = call_layout("q" * 13)
+_EMBEDDING = call_layout("q" * 7)
+_NORM = call_layout("qqqqqdqqq")
+_LAYER_NORM = call_layout("qqqqqqdqqq")
+_ROTARY = call_layout("q" * 9)
+_ACTIVATE = call_layout("q" * 7)
+_WRITE_KV = call_layout("q" * 11)
+_ATTENTION = call_layout("q" * 10 + "dqqqq")
+_ANGLES = call_layout("qqqqdqq")
+
+
+@dataclass(frozen=True)
+class NativePlan:
+    """One step's attention.
+
+    `words` is what the kernels read (AttentionStep in native/abi.hpp), `kept` what its addresses point into.
+    """
+
+    tokens: int
+    words: array[int]
+    kept: list[object]
+
+    def become(self, other: NativePlan) -> None:
+        """Take another step's content, in place: what was captured with this plan runs for that step next."""
+        self.words[:] = other.words
+        self.kept[:] = [other]
+
+
+class Native:
+    """The kernels of one model, which `capture` makes replayable; see `decodery.kernels.contract.Kernels`."""
+
+    def __init__(self) -> None:
+        self._library = library()
+        self._tape: RecordedStep | None = None
+        self._arena = Arena()
+        self._rooms = BufferPool()
+
+    def row_multiple(self, dtype: torch.dtype) -> int:
+        """1: no padding is needed."""
+        return 1
+
+    def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """float16: attention reads half the bytes, and rounds far less than int8 activations do."""
+        return torch.float16
+
+    def exclusive_threads(self) -> AbstractContextManager[None]:
+        """One thread of torch: a page's copy with two made four beams a step 40% slower."""
+        return one_torch_thread()
+
+    def takes_page_strides(self) -> bool:
+        """Yes: that makes copies of pages cheap, and their first use."""
+        return True
+
+    def capture(
+        self, run: Callable[[], Result], rooms: BufferPool | None = None
+    ) -> tuple[Result, Callable[[], None] | None]:
+        """Run, and return a function that makes the same calls on the same tensors again.
+
+        The tensors that `run` reads from outside must stay where they are; their content may change. What is
+        captured in the same `rooms` may overwrite the result.
+        """
+        tape = self._tape = RecordedStep(rooms or BufferPool())
+        try:
+            result = run()
+        finally:
+            self._tape = None
+        return result, tape.replay if tape.whole else None
+
+    def _run(self, layout: struct.Struct, *words: float) -> None:
+        call = layout.pack(*words)
+        if self._tape is not None:
+            self._tape.add(call)
+        self._library.decodery_run(call, 1)
+
+    def _empty(self, *shape: int) -> Tensor:
+        rooms = self._rooms if self._tape is None else self._tape.rooms
+        return rooms.empty(shape)
+
+    def _escapes(self) -> None:
+        """Something runs that no replay would do again."""
+        if self._tape is not None:
+            self._tape.whole = False
+
+    def _copied(self, x: Tensor) -> Tensor:
+        """x in one piece as float32."""
+        self._escapes()
+        return x.float().contiguous()
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """x [..., width] as a float32 matrix whose rows are each in one piece."""
+        if x.dtype == torch.float32 and x.stride(-1) == 1:
+            if x.dim() == 2:
+                return x
+            if x.is_contiguous():
+                return x.view(-1, x.shape[-1])
+        copied = self._copied(x)
+        return copied.view(-1, x.shape[-1])
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """x [..., heads, dim] as float32 [rows, heads, dim], each row in one piece."""
+        heads, dim = x.shape[-2:]
+        if x.dim() == 3 and x.dtype == torch.float32 and x.stride()[1:] == (dim, 1):
+            return x
+        if x.dtype != torch.float32 or not x.is_contiguous():
+            x = self._copied(x)
+        return x.view(-1, heads, dim)
+
+    def takes_codes(self) -> bool:
+        """Yes: `pack` takes over weights as they are stored, or quantised."""
+        return True
+
+    def pack(self, weight: Tensor | Sequence[Codes]) -> PackedWeight | Stacked:
+        """A weight [out, in] for `linear` and `embedding`; bfloat16 stays, other floats become float32."""
+        return stack(_codes(weight), arena=self._arena)
+
+    def pack_embedding(self, weight: Tensor | Sequence[Codes], *, multiplied: bool) -> PackedWeight | Stacked:
+        """The same as `pack`: a packed weight gives its rows and multiplies."""
+        return self.pack(weight)
+
+    def pack_gated(self, weight: Tensor | Sequence[Codes]) -> PackedWeight | Stacked:
+        """A weight [2 * width, in] for `gated_linear`, the gate first."""
+        return stack(_codes(weight), gated=True, arena=self._arena)
+
+    def _packed(
+        self, weight: Tensor | PackedWeight | Stacked, pack: Callable[[Tensor], PackedWeight | Stacked]
+    ) -> PackedWeight | Stacked:
+        if isinstance(weight, Tensor):
+            self._escapes()
+            return pack(weight)
+        return weight
+
+    def linear(
+        self,
+        x: Tensor,
+        weight: Tensor | PackedWeight | Stacked,
+        bias: Tensor | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """`x @ weight.T + bias + residual`: x [..., in], a packed weight [out, in], residual [..., out].
+
+        Weights in codes are multiplied by x rounded to int8 in groups of 32.
+        """
+        packed = self._packed(weight, self.pack)
+        out = self._empty(*x.shape[:-1], packed.rows)
+        first = 0
+        for part in packed.parts if isinstance(packed, Stacked) else (packed,):
+            assert not part.gated
+            self._product(x, part, part.rows, bias, residual, out, first)
+            first += part.rows
+        return out
+
+    def gated_linear(
+        self,
+        x: Tensor,
+        weight: Tensor | PackedWeight | Stacked,
+        bias: Tensor | None = None,
+        activation: Activation = "silu",
+    ) -> Tensor:
+        """`gated(linear(x, weight, bias))`, the weight packed by `pack_gated`."""
+        packed = self._packed(weight, self.pack_gated)
+        if isinstance(packed, Stacked):
+            return self.gated(self.linear(x, packed, bias), activation)
+        assert packed.gated
+        out = self._empty(*x.shape[:-1], packed.rows // 2)
+        gate = 1 + _ACTIVATIONS[activation]
+        self._product(x, packed, packed.rows // 2, bias, None, out, gate=gate)
+        return out
+
+    def _product(
+        self,
+        x: Tensor,
+        weight: PackedWeight,
+        outs: int,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        out: Tensor,
+        first: int = 0,
+        gate: int = 0,
+    ) -> None:
+        """Writes a product into `outs` columns of out [..., all outputs], from column `first` on."""
+        assert x.shape[-1] == weight.columns
+        flat = self._rows(x)
+        added = None if residual is None else self._rows(residual)
+        offset = None if bias is None else self._rows(bias[None])
+        self._run(
+            _LINEAR,
+            Kernel.LINEAR,
+            flat.data_ptr(),
+            flat.stride(0),
+            len(flat),
+            weight.data.data_ptr(),
+            outs,
+            weight.columns,
+            weight.format.value.number,
+            0 if offset is None else offset.data_ptr() + 4 * first,
+            0 if added is None else added.data_ptr() + 4 * first,
+            0 if added is None else added.stride(0),
+            out.data_ptr() + 4 * first,
+            out.shape[-1],
+            gate,
+        )
+
+    def embedding(self, ids: Tensor, weight: Tensor | PackedWeight) -> Tensor:
+        """The rows of a packed weight [vocabulary, width] that ids [...] name: [..., width]."""
+        if isinstance(weight, Tensor):
+            self._escapes()
+            return torch_kernels.embedding(ids, weight)
+        assert ids.dtype == torch.int64
+        assert ids.is_contiguous()
+        out = self._empty(*ids.shape, weight.columns)
+        self._run(
+            _EMBEDDING,
+            Kernel.EMBEDDING,
+            ids.data_ptr(),
+            ids.numel(),
+            weight.data.data_ptr(),
+            weight.rows,
+            weight.columns,
+            weight.format.value.number,
+            out.data_ptr(),
+        )
+        return out
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
+        """`x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension."""
+        flat, scale = self._rows(x), self._rows(weight[None])
+        added = None if residual is None else self._rows(residual)
+        out = self._empty(*x.shape)
+        self._run(
+            _NORM,
+            Kernel.NORM,
+            flat.data_ptr(),
+            flat.stride(0),
+            len(flat),
+            x.shape[-1],
+            scale.data_ptr(),
+            eps,
+            out.data_ptr(),
+            0 if added is None else added.data_ptr(),
+            0 if added is None else added.stride(0),
+        )
+        return out
+
+    def layer_norm(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        eps: float,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """`(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias + residual` over the last dimension."""
+        flat, scale = self._rows(x), self._rows(weight[None])
+        offset = None if bias is None else self._rows(bias[None])
+        added = None if residual is None else self._rows(residual)
+        out = self._empty(*x.shape)
+        self._run(
+            _LAYER_NORM,
+            Kernel.LAYER_NORM,
+            flat.data_ptr(),
+            flat.stride(0),
+            len(flat),
+            x.shape[-1],
+            scale.data_ptr(),
+            0 if offset is None else offset.data_ptr(),
+            eps,
+            out.data_ptr(),
+            0 if added is None else added.data_ptr(),
+            0 if added is None else added.stride(0),
+        )
+        return out
+
+    def angles(self, positions: Tensor, frequencies: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [..., 2 * pairs] for `rotary`, of positions [...] times frequencies [pairs]."""
+        assert positions.dtype == torch.int64
+        assert positions.is_contiguous()
+        turns = self._rows(frequencies[None])
+        shape = *positions.shape, 2 * len(frequencies)
+        cos, sin = self._empty(*shape), self._empty(*shape)
+        self._run(
+            _ANGLES,
+            Kernel.ANGLES,
+            positions.data_ptr(),
+            positions.numel(),
+            turns.data_ptr(),
+            len(frequencies),
+            magnitude,
+            cos.data_ptr(),
+            sin.data_ptr(),
+        )
+        return cos, sin
+
+    def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotates x [..., heads, dim] by angles: cos and sin [..., dim], the first half of sin negated."""
+        rows = self._heads(x)
+        heads, dim = x.shape[-2:]
+        shape = (*x.shape[:-2], dim)
+        angles = [self._rows(a if a.shape == shape else a.expand(shape)) for a in (cos, sin)]
+        out = self._empty(*x.shape)
+        self._run(
+            _ROTARY,
+            Kernel.ROTARY,
+            rows.data_ptr(),
+            rows.stride(0),
+            len(rows),
+            heads,
+            dim,
+            angles[0].data_ptr(),
+            angles[1].data_ptr(),
+            out.data_ptr(),
+            heads * dim,
+        )
+        return out
+
+    def activation(self, x: Tensor, name: Activation) -> Tensor:
+        """The activation of each element of x [...]."""
+        flat = self._rows(x if x.dim() > 1 else x.view(1, -1))
+        out = self._empty(*x.shape)
+        self._activate(flat, flat.shape[1], name, False, out)
+        return out
+
+    def gated(self, gate_up: Tensor, activation: Activation = "silu") -> Tensor:
+        """`activation(gate) * up` of [..., 2 * width], the gate first: [..., width]."""
+        flat = self._rows(gate_up)
+        width = flat.shape[1] // 2
+        out = self._empty(*gate_up.shape[:-1], width)
+        self._activate(flat, width, activation, True, out)
+        return out
+
+    def _activate(self, x: Tensor, width: int, name: Activation, gated: bool, out: Tensor) -> None:
+        self._run(
+            _ACTIVATE,
+            Kernel.ACTIVATE,
+            x.data_ptr(),
+            x.stride(0),
+            len(x),
+            width,
+            _ACTIVATIONS[name],
+            gated,
+            out.data_ptr(),
+        )
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+        """Attention over whole sequences is torch's: the engine attends over pages."""
+        self._escapes()
+        return torch_kernels.attention(q, k, v, mask, scale)
+
+    def plan_attention(
+        self,
+        page_tables: Sequence[Sequence[int]],
+        starts: Sequence[int],
+        lengths: Sequence[int],
+        *,
+        heads: int,
+        kv_heads: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        sliding_window: int | None = None,
+    ) -> NativePlan:
+        """What `write_kv` and `paged_attention` of all the layers of one step need."""
+        tables, places, slots = array("i"), array("q"), array("q")
+        for table, start, length in zip(page_tables, starts, lengths, strict=True):
+            places.append(len(tables))
+            end = start + length
+            tables.extend(table[: (end + 15) // 16])
+            if length == 1:
+                slots.append(table[start // 16] * 16 + start % 16)
+            else:
+                slots.extend([table[p // 16] * 16 + p % 16 for p in range(start, end)])
+        # Blocks of 8 queries, and for each block its keys in segments of 256.
+        most = sum(((n + 14) // 8) * ((s + n + 255) // 256) for s, n in zip(starts, lengths, strict=True))
+        first, count = array("q", starts), array("q", lengths)
+        work, partials = array("i", bytes(32 * most)), array("q", [0])
+        window = sliding_window or 0
+        works = self._library.decodery_plan_attention(
+            *(part.buffer_info()[0] for part in (first, count, places)),
+            len(first),
+            window,
+            work.buffer_info()[0],
+            most,
+            partials.buffer_info()[0],
+        )
+        assert works <= most
+        addresses = [part.buffer_info()[0] for part in (slots, tables, work)]
+        words = array("q", [len(slots), *addresses, works, partials[0], window])
+        return NativePlan(len(slots), words, [slots, tables, work])
+
+    def write_kv(self, cache_k: Tensor, cache_v: Tensor, plan: NativePlan, k: Tensor, v: Tensor) -> None:
+        """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches, in place.
+
+        A page's own bytes stand in another order: keys [Hkv, D, 16], values [Hkv, 16, D], in int8 with the 16
+        scales behind each [D, 16] or [16, D]. What is not finite is written as 0.
+        """
+        k, v = self._heads(k), self._heads(v)
+        self._run(
+            _WRITE_KV,
+            Kernel.WRITE_KV,
+            k.data_ptr(),
+            k.stride(0),
+            v.data_ptr(),
+            v.stride(0),
+            plan.words.buffer_info()[0],
+            cache_k.data_ptr(),
+            cache_v.data_ptr(),
+            cache_k.stride(0),
+            *k.shape[1:],
+            _STORED[cache_k.dtype],
+        )
+
+    def paged_attention(
+        self,
+        q: Tensor,
+        cache_k: Tensor,
+        cache_v: Tensor,
+        plan: NativePlan,
+        scale: float,
+        bias: RelativeBias | None = None,
+    ) -> Tensor:
+        """Attention of ragged queries [tokens, H, D] over the caches' pages: [tokens, H * D].
+
+        `bias` is added to the scaled scores.
+        """
+        table = None if bias is None else bias.table
+        if table is not None and (table.dtype != torch.float32 or not table.is_contiguous()):
+            table = self._copied(table)
+        tokens, heads, dim = q.shape
+        assert tokens == plan.tokens
+        q = self._heads(q)
+        out = self._empty(tokens, heads * dim)
+        self._run(
+            _ATTENTION,
+            Kernel.ATTENTION,
+            q.data_ptr(),
+            q.stride(0),
+            heads,
+            cache_k.shape[2],
+            dim,
+            cache_k.data_ptr(),
+            cache_v.data_ptr(),
+            cache_k.stride(0),
+            _STORED[cache_k.dtype],
+            plan.words.buffer_info()[0],
+            scale,
+            out.data_ptr(),
+            0 if table is None else table.data_ptr(),
+            0 if table is None else table.shape[1],
+            0 if bias is None else bias.zero,
+        )
+        return out
+
+
+def _codes(weight: Tensor | Sequence[Codes]) -> Sequence[Codes]:
+    if not isinstance(weight, Tensor):
+        return weight
+    return [quantise(weight.detach(), "bf16" if weight.dtype == torch.bfloat16 else "float32")]

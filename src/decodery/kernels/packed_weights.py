@@ -1,0 +1,230 @@
+"""Weights in the forms that the native kernels multiply: codes of 4 or 8 bits in groups of 32, or floats.
+
+A weight is `scale * (code - zero) + minimum`, with a scale (and minimum) for each output and group of 32
+inputs. native/formats.hpp has the layout in memory.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import Enum
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from decodery.kernels.native.library import Kernel, call_layout, library
+
+GROUP = 32
+ARENA_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class _Traits:
+    number: int
+    bits: int
+    scale: torch.dtype | None = None
+    minimum: bool = False
+    parts: int = 1
+
+
+class Format(Enum):
+    """The packed forms; `WIDE` ones have float32 scales, `INT8_HALVES` two of them a group."""
+
+    INT4_MIN = _Traits(0, 4, torch.float16, minimum=True)
+    INT4 = _Traits(1, 4, torch.float16)
+    INT4_MIN_WIDE = _Traits(2, 4, torch.float32, minimum=True)
+    INT8 = _Traits(3, 8, torch.float16)
+    INT8_MIN = _Traits(4, 8, torch.float16, minimum=True)
+    INT8_MIN_WIDE = _Traits(5, 8, torch.float32, minimum=True)
+    INT8_HALVES = _Traits(6, 8, torch.float32, parts=2)
+    BFLOAT16 = _Traits(7, 16)
+    FLOAT32 = _Traits(8, 32)
+
+    @property
+    def zero(self) -> int:
+        """The code that stands for 0 where there is no minimum."""
+        return 0 if self.value.minimum else {4: 8, 8: 128}.get(self.value.bits, 0)
+
+
+class BlockType(NamedTuple):
+    """A quantised type of GGML: bytes of a block, the format that holds the same numbers, the type's number
+    there, the weights of a block, and where in it its float16 scales stand."""
+
+    size: int
+    format: Format
+    number: int
+    weights: int
+    scales: slice
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """A matrix [rows, columns] as its format's parts.
+
+    `codes` are uint8 [rows, columns] or the floats themselves, `scales` and `minima` [rows, groups * parts].
+    Or `codes` are `blocks` of a GGML type, uint8 [rows, bytes per row], and `scales` the float16 numbers in
+    them.
+    """
+
+    format: Format
+    codes: Tensor
+    scales: Tensor | None = None
+    minima: Tensor | None = None
+    blocks: BlockType | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        rows, columns = self.codes.shape
+        if self.blocks is not None:
+            columns = columns // self.blocks.size * self.blocks.weights
+        return torch.Size((rows, columns))
+
+    def is_finite(self) -> bool:
+        """Whether every weight is a finite number."""
+        parts = [self.scales, self.minima] if self.scales is not None else [self.codes]
+        ends = [end.item() for p in parts if p is not None for end in p.aminmax()]
+        return all(map(math.isfinite, ends))
+
+
+@dataclass(frozen=True, eq=False)
+class PackedWeight:
+    """A matrix [rows, columns] ready for the kernels. `gated`: of gate and up, which alternate."""
+
+    data: Tensor
+    rows: int
+    columns: int
+    format: Format
+    gated: bool = False
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((self.rows, self.columns))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the activations."""
+        return torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        return self.data.device
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.numel()
+
+
+@dataclass(frozen=True, eq=False)
+class Stacked:
+    """Packed weights of several formats one under another, which stand for one matrix [rows, columns]."""
+
+    parts: tuple[PackedWeight, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def columns(self) -> int:
+        return self.parts[0].columns
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((self.rows, self.columns))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the activations."""
+        return torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        return self.parts[0].device
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+
+_PACK = call_layout("q" * 9)
+
+
+class Arena:
+    """Memory for the packed weights of a model, side by side in large pages: a step reads all of it, and so
+    looks up fewer addresses. A piece lives as long as a tensor on it; what is not taken costs nothing."""
+
+    def __init__(self) -> None:
+        self._rest = torch.empty(0, dtype=torch.uint8)
+
+    def take(self, size: int) -> Tensor:
+        """Bytes that begin on a cache line's border and are readable a little beyond their end."""
+        whole = -(-size // 64) * 64 + 128
+        if len(self._rest) < whole + 64:
+            self._rest = _mapped(max(whole + 64, ARENA_BYTES))
+            self._rest = self._rest[-self._rest.data_ptr() % 64 :]
+        taken, self._rest = self._rest[:size], self._rest[whole:]
+        return taken
+
+
+def _mapped(size: int) -> Tensor:
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(size, dtype=torch.uint8)
+    region = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # Of a system without them.
+        region.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(region, dtype=torch.uint8)
+
+
+def pack(codes: Codes, *, gated: bool = False, arena: Arena | None = None) -> PackedWeight:
+    """Interleaves a matrix for the kernels; the result holds no part of it."""
+    rows, columns = codes.shape
+    number = codes.format.value.number
+    data = (arena or Arena()).take(packed_bytes(codes.format, rows, columns, gated=gated))
+    stored = codes.blocks
+    parts = [codes.codes, None, None] if stored else [codes.codes, codes.scales, codes.minima]
+    parts = [None if p is None else p.contiguous() for p in parts]
+    pointers = [0 if p is None else p.data_ptr() for p in parts]
+    words = (*pointers, rows, columns, number, gated, data.data_ptr(), stored.number if stored else 0)
+    library().decodery_run(_PACK.pack(Kernel.PACK, *words), 1)
+    return PackedWeight(data, rows, columns, codes.format, gated)
+
+
+def packed_bytes(form: Format, rows: int, columns: int, *, gated: bool = False) -> int:
+    """What a matrix takes when it is packed."""
+    blocks = 2 * -(-rows // 2 // 16) if gated else -(-rows // 16)
+    size: int = library().decodery_packed_bytes(form.value.number, blocks, columns)
+    return size
+
+
+def stack(
+    parts: Sequence[Codes], *, gated: bool = False, arena: Arena | None = None
+) -> PackedWeight | Stacked:
+    """Packs matrices that stand one under another; neighbours of one format become one weight.
+
+    Gate and up alternate only where both have one format: a `Stacked` weight is never gated.
+    """
+    runs = [concatenated(list(run)) for _, run in groupby(parts, lambda part: (part.format, part.blocks))]
+    if len(runs) == 1:
+        return pack(runs[0], gated=gated, arena=arena)
+    return Stacked(tuple(pack(run, arena=arena) for run in runs))
+
+
+def concatenated(parts: list[Codes]) -> Codes:
+    """Matrices of one format, one under another."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if any((p.format, p.blocks) != (first.format, first.blocks) for p in parts):
+        raise ValueError("parts of several formats")
+    return replace(
+        first,
+        codes=torch.cat([p.codes for p in parts]),
+        scales=None if first.scales is None else torch.cat([p.scales for p in parts if p.scales is not None]),
+        minima=None if first.minima is None else torch.cat([p.minima for p in parts if p.minima is not None]),
+    )

@@ -1,0 +1,1 @@
+"""Kernels over the vocabulary: what decoding does with rows of logits."""

@@ -1,0 +1,92 @@
+"""Describes a checkpoint and what would compute it, from its files' headers alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from decodery.decoding.request.checkpoint_defaults import default_params
+from decodery.errors import ModelError
+from decodery.kernels.backends import backend_named, chosen_backend, kv_dtype_named
+from decodery.kernels.native.library import instruction_sets, missing
+from decodery.loading.options import dtype_named
+from decodery.models.families import describe, opened_context, packed_size
+from decodery.text.tokenizer.tokenizer import Tokenizer
+from decodery.weights.formats.checkpoint import Checkpoint
+
+
+def facts(
+    checkpoint: Checkpoint,
+    *,
+    dtype: str,
+    backend: str,
+    quantization: str | None,
+    context_length: int | None,
+    kv_dtype: str,
+) -> dict[str, Any]:
+    """Returns what a checkpoint is and what these options would make of it, ready for JSON.
+
+    Only headers are read. Bytes and tokens are whole numbers. Raises as `open_model` does.
+    """
+    described = describe(checkpoint)
+    chosen = chosen_backend(backend, dtype, quantization)
+    computed = dtype_named(dtype, checkpoint, chosen)
+    context = opened_context(checkpoint, context_length)
+    kept = kv_dtype_named(kv_dtype, backend_named(chosen), computed)
+    per_token = described.kv_shape.bytes_per_token(kept)
+    if chosen == "native":
+        weights = packed_size(checkpoint, quantization)
+    else:
+        weights = described.parameters * computed.itemsize
+    defaults = default_params(checkpoint.generation_config, described.vocab_size)
+    return {
+        "path": str(checkpoint.path),
+        "format": checkpoint.format,
+        "architecture": described.architecture,
+        "parameters": described.parameters,
+        "layers": described.layers,
+        "width": described.width,
+        "heads": described.heads,
+        "kv_heads": described.kv_heads,
+        "head_dim": described.head_dim,
+        "context_length": described.context_length,
+        "vocabulary": described.vocab_size,
+        "chat_template": _has_template(checkpoint),
+        "generation_defaults": dict(defaults.given),
+        "generation_left_out": dict(defaults.left_out),
+        "weights": _formats(checkpoint),
+        "backend": chosen,
+        "instruction_set": instruction_sets()[-1] if chosen == "native" else None,
+        "native_missing": missing(),
+        "quantization": quantization,
+        "dtype": str(computed).removeprefix("torch."),
+        "kv_dtype": str(kept).removeprefix("torch."),
+        "kv_bytes_per_token": per_token,
+        "memory": {
+            "context_length": context,
+            "weights": weights,
+            "kv": per_token * context,
+            "total": weights + per_token * context,
+        },
+    }
+
+
+def _formats(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """How the tensors are stored, the most bytes first."""
+    formats: dict[str, dict[str, Any]] = {}
+    for info in checkpoint.tensors.values():
+        entry = formats.setdefault(info.dtype, {"format": info.dtype, "tensors": 0, "bytes": 0})
+        entry["tensors"] += 1
+        entry["bytes"] += info.nbytes
+    return sorted(formats.values(), key=lambda entry: -int(entry["bytes"]))
+
+
+def _has_template(checkpoint: Checkpoint) -> bool | None:
+    """Whether there is a chat template; None without a tokenizer that can be read."""
+    try:
+        if checkpoint.format == "gguf":
+            tokenizer = Tokenizer.from_gguf(checkpoint.config)
+        else:
+            tokenizer = Tokenizer.from_folder(checkpoint.path)
+    except ModelError:
+        return None
+    return tokenizer.chat_template is not None

@@ -1,0 +1,1 @@
+"""The decoder families, one file each."""

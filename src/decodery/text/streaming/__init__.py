@@ -1,0 +1,1 @@
+"""From token ids to text, piece by piece, and where it stops."""

@@ -1,0 +1,252 @@
+"""The vocabulary that a model folder describes: tokenizer.json and the small files beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken
+
+from decodery.errors import CheckpointError
+from decodery.text.tokenizer import spelling
+from decodery.text.tokenizer.vocabulary import Vocabulary
+
+_ROLES = (
+    "bos_token",
+    "eos_token",
+    "eot_token",
+    "eom_token",
+    "unk_token",
+    "pad_token",
+    "sep_token",
+    "cls_token",
+)
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+def read_vocabulary(path: Path) -> Vocabulary:
+    """The vocabulary of a folder with a tokenizer.json.
+
+    Reads tokenizer_config.json, special_tokens_map.json, chat_template.jinja (or .json), config.json and
+    generation_config.json as well, as far as they are there. CheckpointError when tokenizer.json is missing
+    or when a file is damaged or cannot be read.
+    """
+    try:
+        return _read(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename or path} cannot be read: {error.strerror or error}"
+        ) from error
+
+
+def _read(path: Path) -> Vocabulary:
+    backend = _read_backend(path)
+    config = _read_json(path / "special_tokens_map.json") | _read_json(path / "tokenizer_config.json")
+    model = _read_json(path / "config.json")
+    generation = _read_json(path / "generation_config.json")
+    _add_declared(backend, config)
+    ids: dict[int, str] = {token: text for text, token in backend.get_vocab().items()}
+    size = max(max(ids, default=-1) + 1, _row_count(model))
+    roles = {role: token for role in _ROLES if (token := _role(backend, config, role)) is not None}
+    ends = _declared_ends(generation, model, size)
+    bos = roles.get(
+        "bos_token", _first(_id_list(generation, "bos_token_id") + _id_list(model, "bos_token_id"), size)
+    )
+    pad = roles.get(
+        "pad_token", _first(_id_list(generation, "pad_token_id") + _id_list(model, "pad_token_id"), size)
+    )
+    eos = roles.get("eos_token", _first(ends, size))
+    named_ends = [roles[role] for role in ("eos_token", "eot_token", "eom_token") if role in roles]
+    eos_ids = tuple(dict.fromkeys([*named_ends, *ends]))
+    added = backend.get_added_tokens_decoder()
+    special = (
+        {token for token, content in added.items() if content.special} | set(roles.values()) | set(eos_ids)
+    )
+    special.update(token for token in (bos, pad) if token is not None)
+    prefix, suffix = _surroundings(backend, config, bos, eos)
+    return Vocabulary(
+        backend=backend,
+        spell=_speller(ids, frozenset(added), _decoder_steps(backend)),
+        size=size,
+        special_ids=frozenset(special),
+        bos_token_id=bos,
+        eos_token_ids=eos_ids,
+        pad_token_id=pad,
+        bos_token=ids.get(bos, "") if bos is not None else "",
+        eos_token=ids.get(eos, "") if eos is not None else "",
+        prefix=prefix,
+        suffix=suffix,
+        chat_template=_chat_template(path, config),
+    )
+
+
+def _read_backend(path: Path) -> tokenizers.Tokenizer:
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        others = [name for name in ("tokenizer.model", "vocab.json", "vocab.txt") if (path / name).is_file()]
+        hint = f" (it has {', '.join(others)}: save it as tokenizer.json first)" if others else ""
+        raise CheckpointError(
+            f"{path} has no tokenizer.json{hint}; a model folder needs one to read and write text"
+        )
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare exceptions
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} holds no JSON object")
+    return content
+
+
+def _add_declared(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
+    """Adds the tokens that only tokenizer_config.json declares, at the ids that it gives them."""
+    known = backend.get_added_tokens_decoder()
+    for token, fields in _declared_tokens(config):
+        content = _content(fields)
+        if token not in known:
+            flags = {flag: bool(fields[flag]) for flag in _FLAGS if flag in fields}
+            backend.add_tokens([AddedToken(content, **flags)])
+        if backend.token_to_id(content) != token:
+            raise CheckpointError(
+                f"tokenizer_config.json gives {content!r} the id {token}, "
+                f"tokenizer.json {backend.token_to_id(content)}"
+            )
+    known = backend.get_added_tokens_decoder()
+    for role in _ROLES:
+        named = _role(backend, config, role)
+        if named is not None and named not in known:
+            backend.add_special_tokens([_content(config[role])])
+
+
+def _declared_tokens(config: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
+    """The entries of added_tokens_decoder by id."""
+    declared = config.get("added_tokens_decoder") or {}
+    if not isinstance(declared, dict):
+        raise CheckpointError("tokenizer_config.json: added_tokens_decoder must map ids to tokens")
+    for token, fields in declared.items():
+        if not (token.isascii() and token.isdecimal() and len(token) < 10):
+            raise CheckpointError(f"tokenizer_config.json: added_tokens_decoder has {token!r} for an id")
+        if not isinstance(fields, dict) or not isinstance(fields.get("content"), str):
+            raise CheckpointError(f"tokenizer_config.json: the added token {token} has no content")
+    return sorted(((int(token), fields) for token, fields in declared.items()), key=lambda entry: entry[0])
+
+
+def _content(value: Any) -> str:
+    text = str(value.get("content", "")) if isinstance(value, dict) else str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise CheckpointError(f"tokenizer_config.json: the token {text!r} is not Unicode text") from None
+    return text
+
+
+def _role(backend: tokenizers.Tokenizer, config: Mapping[str, Any], role: str) -> int | None:
+    return backend.token_to_id(_content(config[role])) if config.get(role) is not None else None
+
+
+def _id_list(config: Mapping[str, Any], key: str) -> list[int]:
+    value = config.get(key)
+    values = value if isinstance(value, list) else [value]
+    return [item for item in values if isinstance(item, int)]
+
+
+def _first(ids: list[int], size: int) -> int | None:
+    return next((token for token in ids if 0 <= token < size), None)
+
+
+def _declared_ends(generation: Mapping[str, Any], model: Mapping[str, Any], size: int) -> list[int]:
+    """generation_config.json has the last word; config.json often keeps an architecture's default."""
+    ids = _id_list(generation, "eos_token_id") or _id_list(model, "eos_token_id")
+    return [token for token in ids if 0 <= token < size]
+
+
+def _row_count(model: Mapping[str, Any]) -> int:
+    text = model.get("text_config")
+    rows = model.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
+    return rows if isinstance(rows, int) else 0
+
+
+def _surroundings(
+    backend: tokenizers.Tokenizer, config: Mapping[str, Any], bos: int | None, eos: int | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What goes before and after a prompt: what tokenizer_config.json says, else what the template adds."""
+    if isinstance(config.get("add_bos_token"), bool) or isinstance(config.get("add_eos_token"), bool):
+        prefix = (bos,) if config.get("add_bos_token") and bos is not None else ()
+        return prefix, (eos,) if config.get("add_eos_token") and eos is not None else ()
+    try:
+        bare = backend.encode("a", add_special_tokens=False).ids
+        full = backend.encode("a").ids
+    except Exception as error:  # the library raises bare exceptions
+        raise CheckpointError(f"tokenizer.json cannot encode a text: {error}") from error
+    for start in range(len(full) - len(bare) + 1):
+        if full[start : start + len(bare)] == bare:
+            return tuple(full[:start]), tuple(full[start + len(bare) :])
+    return (), ()
+
+
+def _chat_template(path: Path, config: Mapping[str, Any]) -> str | None:
+    file = path / "chat_template.jinja"
+    if file.is_file():
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{file} is not UTF-8 text: {error}") from error
+    template = _read_json(path / "chat_template.json").get("chat_template") or config.get("chat_template")
+    if isinstance(template, list):
+        entries = [entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"]
+        template = entries[-1].get("template") if entries else None
+    return template if isinstance(template, str) else None
+
+
+def _decoder_steps(backend: tokenizers.Tokenizer) -> list[dict[str, Any]]:
+    if backend.decoder is None:
+        return []
+    decoder = json.loads(backend.decoder.__getstate__())
+    steps: list[dict[str, Any]] = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
+    return steps
+
+
+def _speller(
+    ids: Mapping[int, str], added: frozenset[int], steps: list[dict[str, Any]]
+) -> Callable[[int], bytes]:
+    """The bytes of single tokens as the decoder spells them, without its rules for a text's first token."""
+    kinds = {step["type"]: step for step in steps}
+    mark = _space_mark(steps)
+
+    def spell(token: int) -> bytes:
+        text = ids.get(token, "")
+        if "ByteLevel" in kinds:
+            return spelling.plain(text) if token in added else spelling.byte_level(text)
+        if token not in added:
+            if "ByteFallback" in kinds and (single := spelling.byte_token(text)) is not None:
+                return single
+            if "WordPiece" in kinds:
+                return spelling.word_piece(text, kinds["WordPiece"]["prefix"])
+            if "BPEDecoder" in kinds:
+                return spelling.plain(text.replace(kinds["BPEDecoder"]["suffix"], " "))
+        return spelling.plain(text.replace(mark, " ")) if mark else spelling.plain(text)
+
+    return spell
+
+
+def _space_mark(steps: list[dict[str, Any]]) -> str:
+    for step in steps:
+        if step["type"] == "Metaspace":
+            return str(step["replacement"])
+        if step["type"] == "Replace" and step["content"] == " ":
+            return str(step["pattern"].get("String", ""))
+    return ""

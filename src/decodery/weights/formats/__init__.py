@@ -1,0 +1,1 @@
+"""Reads checkpoint files: safetensors and GGUF."""

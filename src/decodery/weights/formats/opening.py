@@ -1,0 +1,61 @@
+"""Opens a checkpoint, whichever format its files have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from decodery.errors import CheckpointError, ModelError
+from decodery.weights.formats.checkpoint import Checkpoint
+from decodery.weights.formats.gguf import GgufCheckpoint
+from decodery.weights.formats.safetensors import SafetensorsCheckpoint
+from decodery.weights.report import listed
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a folder of config.json and safetensors files, a .gguf file, or a folder with one .gguf file.
+
+    Only headers are read. Raises ModelError when nothing there can be a model, and CheckpointError when the
+    files cannot be read, are damaged or contradict each other.
+    """
+    try:
+        return _open(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _open(path: Path) -> Checkpoint:
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.exists():
+        raise ModelError(f"{path}: no such file or folder")
+    if not path.is_file():
+        raise ModelError(f"{path} is neither a folder nor a file")
+    return _open_gguf(path)
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    names = sorted(entry.name for entry in folder.iterdir())
+    if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names):
+        return SafetensorsCheckpoint(folder)
+    gguf = [name for name in names if name.endswith(".gguf")]
+    if len(gguf) == 1:
+        return _open_gguf(folder / gguf[0])
+    if gguf:
+        raise ModelError(f"{folder} holds {len(gguf)} .gguf files; name one of them: {listed(gguf)}")
+    pickles = [name for name in names if name.endswith(PICKLES)]
+    if pickles:
+        raise ModelError(
+            f"{folder} holds its weights as a pickle ({pickles[0]}); no pickle is ever loaded, "
+            "convert it to safetensors"
+        )
+    raise ModelError(f"{folder} holds no weights: neither .safetensors nor .gguf files")
+
+
+def _open_gguf(path: Path) -> Checkpoint:
+    if path.suffix == ".safetensors":
+        raise ModelError(f"{path}: give the folder that holds this file and its config.json")
+    if path.suffix in PICKLES:
+        raise ModelError(f"{path} is a pickle; no pickle is ever loaded, convert it to safetensors")
+    return GgufCheckpoint(path)

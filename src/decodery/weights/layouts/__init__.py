@@ -1,0 +1,1 @@
+"""Lays weights out as the native kernels take them."""

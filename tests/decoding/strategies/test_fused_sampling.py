@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decodery.decoding.draw import choose
+from decodery.decoding.processors.pipeline import plans_of, process
+from decodery.decoding.request.grammar_params import Choice, Grammar, JsonObject, Regex
+from decodery.decoding.request.processor_order import DEFAULT_ORDER
+from decodery.decoding.rows import GrammarState, Row
+from decodery.decoding.strategies.fused_sampling import can_fuse, sample_fused
+from tests.decoding.grammar.token_sequences import END, GRAMMARS, SIZE
+from tests.decoding.rows import make_row
+from tests.kernels.native.fixtures import built
+
+pytestmark = built
+
+VOCAB = 700
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> Row:
+    """A row whose stages are those of the kernel, any of them missing."""
+    choices: dict[str, list[Any]] = {
+        "temperature": [0.0, 0.7, 1.0, 1.9],
+        "top_k": [0, 1, 15, 16, 50, 511, 600, 2000],
+        "top_p": [1.0, 0.95, 0.3, 1e-6],
+        "min_p": [0.0, 0.05, 1.0],
+        "repetition_penalty": [1.0, 1.2, 0.8],
+        "presence_penalty": [0.0, 0.5],
+        "frequency_penalty": [0.0, -0.3],
+        "penalty_range": [0, 3],
+        "penalize_prompt": [True, False],
+    }
+    params = {name: draw(st.sampled_from(values)) for name, values in choices.items()}
+    tokens = st.lists(st.integers(0, VOCAB - 1), max_size=12)
+    return make_row([1, *draw(tokens)], draw(tokens), seed=draw(st.integers(0, 2**64 - 1)), **params)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(rows(), min_size=1, max_size=5), st.integers(0, 2**31), st.sampled_from([8, 1, 0.2]))
+def test_straight_gives_the_tokens_of_stage_after_stage(some: list[Row], seed: int, fine: float) -> None:
+    raw = torch.randn(len(some), VOCAB, generator=torch.Generator().manual_seed(seed)) * 3
+    raw = (raw * fine).round() / fine  # Coarse ones tie, also at the borders of truncations.
+    raw[:, ::7] = -math.inf
+    before = raw.clone()
+    found = sample_fused(raw, some, plans_of(some))
+    assert torch.equal(raw, before)
+    assert can_fuse(raw, some, plans_of(some))
+    assert found == choose(process(raw, some), some)
+
+
+@pytest.mark.parametrize("cut", [{}, {"top_k": 3, "top_p": 0.9}, {"temperature": 0.0}])
+@pytest.mark.parametrize("grammar", [JsonObject(), Regex("(ab|a)*c?"), Choice(("red", "reader"))])
+def test_a_choice_that_the_grammar_bans_is_made_again(grammar: Grammar, cut: dict[str, Any]) -> None:
+    params = {"temperature": 1.3, "repetition_penalty": 1.1, **cut}
+    state: GrammarState = GRAMMARS.compile(grammar)
+    source = torch.Generator().manual_seed(0)
+    tokens: list[int] = []
+    again = 0
+    for seed in range(40):
+        row = replace(make_row([1], tokens, end_ids=[END], seed=seed, **params), grammar=state)
+        raw = torch.randn(1, SIZE, generator=source) * 5
+        expected = choose(process(raw, [row]), [row])
+        assert sample_fused(raw, [row], plans_of([row])) == expected
+        again += choose(process(raw, [replace(row, grammar=None)]), [row]) != expected
+        if expected[0] < 0 or expected[0] == END:
+            break
+        tokens += expected
+        state = state.after(expected[0])
+    assert again
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"typical_p": 0.5},
+        {"dynatemp_range": 0.1},
+        {"processor_order": DEFAULT_ORDER[::-1]},
+        {"logit_bias": {3: 1.0}},
+    ],
+)
+def test_what_needs_another_stage_or_order_does_not_go_straight(params: dict[str, Any]) -> None:
+    some = [make_row(temperature=0.5, top_k=5), make_row(temperature=0.5, top_k=5, **params)]
+    assert not can_fuse(torch.zeros(2, 40), some, plans_of(some))
+    assert can_fuse(torch.zeros(1, 40), some[:1], plans_of(some[:1]))
+
+
+@pytest.mark.parametrize("top_k", [0, 5])
+@pytest.mark.parametrize("logits", [math.nan, -math.inf])
+def test_nothing_possible_is_no_token(top_k: int, logits: float) -> None:
+    row = make_row(temperature=0.5, top_k=top_k, top_p=0.9)
+    raw = torch.full((1, 40), -math.inf)
+    raw[0, 3] = logits
+    assert sample_fused(raw, [row], plans_of([row])) == [-1]

@@ -1,0 +1,131 @@
+"""Tensors that end where memory ends: the page behind them is protected, so that reading on is a crash.
+
+What a sanitizer cannot see inside of torch's allocations shows here, without any special build.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import signal
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.packed_weights import Codes, PackedWeight
+from decodery.kernels.relative_bias import RelativeBias
+from decodery.kernels.vocabulary import native
+
+# What stands behind a packed weight may be read as far as that.
+BEYOND_A_WEIGHT = 64
+
+
+def at_the_end(tensor: Tensor, beyond: int = 0) -> Tensor:
+    """A copy with the same strides whose last element is the last readable one, or `beyond` bytes earlier."""
+    if tensor.numel() == 0:
+        return tensor
+    extent = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    size = extent * tensor.element_size()
+    room = -(-(size + beyond) // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, room + mmap.PAGESIZE)
+    _protect(memory, room)
+    start = room - beyond - size
+    # Found with values in place: what stands before a tensor must not look like zeros.
+    memory[:start] = b"\xff" * start
+    flat = torch.frombuffer(memory, dtype=tensor.dtype, count=extent, offset=start)
+    copy = flat.as_strided(tensor.shape, tensor.stride())
+    return copy.copy_(tensor)
+
+
+def _protect(memory: mmap.mmap, start: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + start
+    nothing = 0
+    if libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE), nothing):
+        raise OSError(ctypes.get_errno(), "mprotect")
+
+
+class AllNative(Native):
+    """The native kernels of a model and those over the vocabulary, as methods of one object."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(native, name)
+
+
+class Bordered(AllNative):
+    """The native kernels, each given its tensors at the end of memory, where it also puts its results.
+
+    Whatever they can do, now or later, it does so: every tensor among the arguments is moved, and what
+    the kernel changed in it is copied back.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name.startswith("_") or name == "capture" or not callable(found):
+            return found
+        return partial(_on_borders, found)
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(_on_borders, super().__getattr__(name))
+
+    def _empty(self, *shape: int) -> Tensor:
+        return at_the_end(torch.full(shape, torch.nan))
+
+
+def _on_borders(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    moved = [_moved(argument) for argument in arguments]
+    result = function(*moved, **{name: _moved(argument) for name, argument in named.items()})
+    for argument, copy in zip(arguments, moved, strict=True):
+        if isinstance(argument, Tensor) and argument.numel() and not torch.equal(argument, copy):
+            argument.copy_(copy)
+    return result
+
+
+def _moved(argument: Any) -> Any:
+    if isinstance(argument, list):
+        return [_moved(part) for part in argument]
+    if isinstance(argument, Codes):
+        parts = {"codes": argument.codes, "scales": argument.scales, "minima": argument.minima}
+        return replace(argument, **{name: _moved(part) for name, part in parts.items()})
+    if isinstance(argument, PackedWeight):
+        return replace(argument, data=at_the_end(argument.data, BEYOND_A_WEIGHT))
+    if isinstance(argument, RelativeBias):
+        return RelativeBias(at_the_end(argument.table), argument.zero)
+    return at_the_end(argument) if isinstance(argument, Tensor) else argument
+
+
+def killed_by(run: Callable[[], object], seconds: int = 120) -> signal.Signals | None:
+    """Runs in a forked child: the signal that ended that, or None; SIGALRM if it took longer than that.
+
+    What `run` raises is an assertion's failure here.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # Newer Pythons warn of threads that a fork loses.
+        child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(seconds)
+            torch.set_num_threads(1)  # A child has none of torch's other threads, and would wait for them.
+            run()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    _, state = os.waitpid(child, 0)
+    if os.WIFSIGNALED(state):
+        return signal.Signals(os.WTERMSIG(state))
+    assert os.WEXITSTATUS(state) == 0
+    return None

@@ -1,0 +1,31 @@
+"""What the tests of the native kernels share: each instruction set of this machine, on 1 to 3 threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from decodery.kernels.native import library
+
+built = pytest.mark.skipif(not library.available(), reason="the native kernels are not built here")
+
+SETTINGS = (
+    [(name, threads) for name in library.instruction_sets() for threads in (1, 2, 3)]
+    if library.available()
+    else []
+)
+
+
+@contextmanager
+def running(setting: tuple[str, int]) -> Iterator[None]:
+    """Kernels of one instruction set on so many threads."""
+    name, threads = setting
+    library.use_instruction_set(name)
+    library.set_threads(threads)
+    try:
+        yield
+    finally:
+        library.use_instruction_set(library.instruction_sets()[-1])
+        library.set_threads(2)

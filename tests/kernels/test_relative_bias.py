@@ -1,0 +1,162 @@
+"""Biases by relative position: what they are to T5 and to ALiBi, and attention with them."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import T5Config
+from transformers.models.t5.modeling_t5 import T5Attention
+
+from decodery.kernels.cache import KVShape
+from decodery.kernels.contract import Kernels
+from decodery.kernels.native.library import available
+from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.reference import torch_kernels
+from decodery.kernels.relative_bias import RelativeBias
+from decodery.models.layers.attention import DenseAttend, PagedAttend
+from tests.kernels.native.fixtures import SETTINGS, built, running
+from tests.kernels.paged import Shape, as_kept, empty_cache, plain_attention, random_sequence, run_step
+
+REFERENCE: Kernels = torch_kernels
+BACKENDS = [REFERENCE, *([Native()] if available() else [])]
+LENGTH, PAGES = 300, 19
+SHAPES = [Shape(6, 2, 16), Shape(4, 4, 12), Shape(4, 1, 40)]
+
+backends = pytest.mark.parametrize(
+    "kernels", BACKENDS, ids=lambda k: "native" if k is not REFERENCE else "reference"
+)
+
+
+def alibi(heads: int, length: int) -> RelativeBias:
+    """Slopes 2^(-8 / heads), its square and so on, times minus the distance; as long as the text."""
+    slopes = 2.0 ** (-8 / heads * torch.arange(1, heads + 1))
+    return RelativeBias(slopes[:, None] * torch.arange(1.0 - length, 1), length - 1)
+
+
+def short(heads: int) -> RelativeBias:
+    """Numbers of any size for few distances, and for later keys, which no query sees here."""
+    return RelativeBias(torch.randn(heads, 60, generator=torch.Generator().manual_seed(5)) * 3, 40)
+
+
+def spread(bias: RelativeBias, length: int) -> Tensor:
+    """[heads, length, length] in float64, one number after the other."""
+    last = bias.table.shape[1] - 1
+    rows = [[min(max(k - q + bias.zero, 0), last) for k in range(length)] for q in range(length)]
+    return bias.table.double()[:, torch.tensor(rows)]
+
+
+BIASES = {"alibi": lambda heads: alibi(heads, LENGTH), "short": short}
+
+
+@pytest.mark.parametrize("decoder", [False, True])
+def test_a_table_with_ends_is_the_bias_of_t5(decoder: bool) -> None:
+    config = T5Config(num_heads=3, d_model=12, d_kv=4, relative_attention_num_buckets=32, is_decoder=decoder)
+    theirs = T5Attention(config, has_relative_attention_bias=True)
+    reach = config.relative_attention_max_distance
+    relative = torch.arange(-reach, 1 if decoder else reach + 1)
+    bucket = theirs._relative_position_bucket(relative, bidirectional=not decoder)
+    ours = RelativeBias(theirs.relative_attention_bias.weight[bucket].T, reach)
+    positions = torch.arange(400)
+    bucket = theirs._relative_position_bucket(positions - positions[:, None], bidirectional=not decoder)
+    expected = theirs.relative_attention_bias.weight[bucket].permute(2, 0, 1)
+    assert torch.equal(ours.scores(400), expected)
+
+
+@backends
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", BIASES)
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.int8])
+@pytest.mark.parametrize("window", [None, 100])
+def test_a_bias_is_added_to_the_scores_over_pages(
+    kernels: Kernels, shape: Shape, name: str, stored: torch.dtype, window: int | None
+) -> None:
+    sequence = random_sequence(LENGTH, shape, 0, torch.float32)
+    bias = BIASES[name](shape.heads)
+    kept, added = as_kept(sequence, stored), spread(bias, LENGTH)
+    exact = plain_attention(kept, torch.float64, window, added)
+    limit = 2 * (plain_attention(kept, torch.float32, window, added) - exact).abs().max() + 5e-7
+    cache = empty_cache(32, shape, stored)
+    (found,) = run_step(cache, [sequence], [range(PAGES)], [(0, LENGTH)], window, kernels, bias)
+    assert (found - exact).abs().max() <= limit
+
+
+def in_parts(kernels: Kernels, shape: Shape, stored: torch.dtype, name: str, seed: int) -> Tensor:
+    """The same sequence in random steps over random pages beside another one."""
+    choose = random.Random(seed)
+    sequences = [random_sequence(LENGTH, shape, number, torch.float32) for number in (0, 1)]
+    pages, cache = choose.sample(range(64), 2 * PAGES), empty_cache(64, shape, stored)
+    tables = [pages[:PAGES], pages[PAGES:]]
+    start, parts = 0, []
+    while start < LENGTH:
+        stop = min(LENGTH, start + choose.choice([1, 1, 3, 7, 8, 64, 100]))
+        ranges = [(start, stop), (start, start + 1)]
+        found = run_step(cache, sequences, tables, ranges, None, kernels, BIASES[name](shape.heads))
+        parts.append(found[0])
+        start = stop
+    return torch.cat(parts)
+
+
+@backends
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", BIASES)
+@pytest.mark.parametrize("stored", [torch.float32, torch.int8])
+def test_no_bit_depends_on_cuts_and_mates(
+    kernels: Kernels, shape: Shape, name: str, stored: torch.dtype
+) -> None:
+    sequence = random_sequence(LENGTH, shape, 0, torch.float32)
+    cache, bias = empty_cache(32, shape, stored), BIASES[name](shape.heads)
+    (whole,) = run_step(cache, [sequence], [range(PAGES)], [(0, LENGTH)], None, kernels, bias)
+    for seed in range(3):
+        assert torch.equal(in_parts(kernels, shape, stored, name, seed), whole)
+
+
+@built
+@pytest.mark.parametrize("name", BIASES)
+@pytest.mark.parametrize("stored", [torch.float32, torch.int8])
+def test_no_bit_depends_on_the_instruction_set_and_threads(name: str, stored: torch.dtype) -> None:
+    found = []
+    for setting in SETTINGS:
+        with running(setting):
+            found.append(in_parts(Native(), SHAPES[0], stored, name, 7))
+    assert all(torch.equal(other, found[0]) for other in found)
+
+
+@backends
+@pytest.mark.parametrize("name", BIASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_paged_attention_with_a_bias_is_dense_attention_with_it(
+    kernels: Kernels, name: str, dtype: torch.dtype
+) -> None:
+    shape, bias = SHAPES[0], BIASES[name](6)
+    q, k, v = random_sequence(LENGTH, shape, 0, dtype)
+    cache = KVShape(1, shape.kv_heads, shape.dim).allocate(PAGES, kernels.cache_dtype(dtype))
+    plan = kernels.plan_attention(
+        [range(PAGES)], [0], [LENGTH], heads=6, kv_heads=2, dtype=dtype, device="cpu"
+    )
+    paged = PagedAttend(kernels, cache, plan)(0, q, k, v, bias)
+    dense = DenseAttend(kernels)(0, q[None], k[None], v[None], bias)[0]
+    close = 3e-2 if dtype == torch.bfloat16 else 2e-3 if cache.keys.dtype == torch.float16 else 1e-5
+    torch.testing.assert_close(paged.float(), dense.float(), atol=close, rtol=0)
+
+
+@built
+def test_a_replay_keeps_the_bias() -> None:
+    kernels, shape, bias = Native(), SHAPES[0], short(6)
+    q, k, v = random_sequence(3, shape, 0, torch.float32)
+    cache = empty_cache(1, shape, torch.float16)
+    plan = kernels.plan_attention([[0]], [0], [3], heads=6, kv_heads=2, dtype=q.dtype, device="cpu")
+
+    def run() -> Tensor:
+        kernels.write_kv(*cache, plan, k, v)
+        return kernels.paged_attention(q, *cache, plan, 1 / math.sqrt(16), bias)
+
+    found, replay = kernels.capture(run)
+    assert replay is not None
+    q.neg_()
+    replay()
+    assert torch.equal(found, run())
+    assert not torch.equal(found, kernels.paged_attention(q, *cache, plan, 1 / math.sqrt(16)))

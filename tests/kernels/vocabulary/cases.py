@@ -1,0 +1,203 @@
+"""A call of every kernel over the vocabulary, as tests/kernels/cases.py has those of a model."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decodery.kernels.vocabulary import reference as reference
+from decodery.kernels.vocabulary.dispatch import FusedSamplingArgs
+from tests.kernels.cases import ROWS, Case
+from tests.kernels.rows import rows
+
+VOCABULARIES = (1, 15, 70, 2101)
+SEEN = 9
+
+
+def vocabulary_cases() -> Iterator[Case]:
+    for vocab in VOCABULARIES:
+        yield from selections(vocab)
+        yield from sums(vocab)
+        yield from changes(vocab)
+        yield choice(vocab)
+    yield noise()
+
+
+def case(
+    name: str, run: Callable[..., Any], *arguments: Tensor, rowwise: int | None = None, formula: Any = None
+) -> Case:
+    """A kernel and, for a formula, the same call of the reference's."""
+
+    def found(kernels: Any, *parts: Tensor) -> Tensor:
+        result = run(kernels, *parts)
+        return result if isinstance(result, Tensor) else torch.tensor(result)
+
+    plain = formula or (lambda *parts: found(reference, *parts))
+    return Case(name, found, plain, arguments, len(arguments) if rowwise is None else rowwise)
+
+
+def changed(kernel: str) -> Callable[..., Tensor]:
+    """A call that changes its first argument, and gives that."""
+
+    def run(kernels: Any, logits: Tensor, *others: Any) -> Tensor:
+        logits = logits.clone()
+        getattr(kernels, kernel)(logits, *others)
+        return logits
+
+    return run
+
+
+def selections(vocab: int) -> Iterator[Case]:
+    logits = rows(vocab, torch.float32, ROWS)
+    keys = torch.arange(2 * ROWS, dtype=torch.int32).view(ROWS, 2)
+    least = torch.linspace(-2, 2, ROWS)
+    count = min(vocab, 70)
+    yield case(f"largest {vocab}", lambda k, x: k.largest(x), logits)
+    marks = torch.randint(
+        -(2**31), 2**31, (ROWS, -(-vocab // 32)), generator=torch.Generator().manual_seed(1)
+    )
+    yield case(f"largest marked {vocab}", lambda k, x, w: k.largest(x, w.int().numpy()), logits, marks)
+    yield case(f"leaders {vocab}", lambda k, x: torch.cat(k.leaders(x, count), -1), logits)
+    yield case(f"leading_logprobs {vocab}", lambda k, x: _flat(k.leading_logprobs(x, count)), logits)
+    yield case(f"count_above {vocab}", lambda k, x, b: k.count_above(x, b.tolist()), logits, least)
+    yield case(f"draw {vocab}", lambda k, x, keys: k.draw(x.float(), keys.tolist()), logits, keys)
+
+
+def sums(vocab: int) -> Iterator[Case]:
+    logits = rows(vocab, torch.float32, ROWS)
+    logprobs = logits.log_softmax(-1)
+    mass = torch.linspace(0.05, 0.95, ROWS)
+    yield case(f"log_softmax {vocab}", lambda k, x: k.log_softmax(x), logits)
+    yield case(f"log_normalizers {vocab}", lambda k, x: k.log_normalizers(x), logits)
+    yield case(f"entropy {vocab}", lambda k, x: k.entropy(x), logprobs)
+    yield case(f"nucleus {vocab}", lambda k, x, p, m: k.nucleus_border(x, p, m), logits, logprobs, mass)
+
+
+def changes(vocab: int) -> Iterator[Case]:
+    logits = rows(vocab, torch.float32, ROWS)
+    scores = rows(vocab, torch.float32, ROWS, seed=1)
+    least = torch.linspace(-2, 2, ROWS)[:, None]
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(-(2**31), 2**31, (ROWS, -(-vocab // 32)), generator=generator)
+    order = torch.stack([torch.randperm(vocab, generator=generator)[:SEEN] for _ in range(ROWS)])
+    seen = torch.randint(0, vocab, (ROWS, SEEN), generator=generator)
+    cut, mask, only = (changed(n) for n in ("cut_where_below", "keep_marked", "keep_only"))
+    share, repeated, often = (changed(n) for n in ("divide", "penalise_repetition", "penalise_frequency"))
+
+    yield case(f"cut {vocab}", cut, logits, scores, least)
+    yield case(f"mask {vocab}", lambda k, x, w: mask(k, x, w.int().numpy()), logits, words)
+    values = logits[:, : order.shape[1]].clone()
+    yield case(f"keep_only {vocab}", only, logits, values, order)
+    yield case(f"divide {vocab}", lambda k, x, d: share(k, x, d[:, 0].abs().add(1).tolist()), logits, least)
+
+    def copied(kernels: Any, source: Tensor, target: Tensor) -> Tensor:
+        target, places = target.clone(), range(len(source))
+        kernels.copy_rows(source, list(places), target, list(places))
+        return target
+
+    yield case(f"copy {vocab}", copied, logits, scores)
+    one = [1.5] * ROWS
+    yield case(f"repetition {vocab}", lambda k, x, s: repeated(k, x, _lists(s), one[: len(s)]), logits, seen)
+    half = [0.5] * ROWS
+    yield case(
+        f"frequency {vocab}",
+        lambda k, x, s: often(k, x, _lists(s), half[: len(s)], half[: len(s)]),
+        logits,
+        seen,
+    )
+
+
+def _flat(found: tuple[list[list[float]], list[list[int]]]) -> Tensor:
+    values, places = found
+    return torch.cat([torch.tensor(values), torch.tensor(places)], -1)
+
+
+def _lists(seen: Tensor) -> list[Any]:
+    """The tokens of each row; where they are even in the first place, none."""
+    return [np.array(each if each[0] % 2 else [], dtype=np.int64) for each in seen.tolist()]
+
+
+def choice(vocab: int) -> Case:
+    """Tokens by ways of all kinds, against the kernels that they take the place of, one after the other."""
+    logits = rows(vocab, torch.float32, ROWS)
+    seen = torch.randint(0, vocab + 2, (ROWS, SEEN), generator=torch.Generator().manual_seed(1))
+
+    def ways(numbers: list[int], seen: Tensor) -> list[FusedSamplingArgs]:
+        tokens = [array("q", each) for each in seen.tolist()]
+        return [_way(number, own, vocab) for number, own in zip(numbers, tokens, strict=True)]
+
+    def run(kernels: Any, x: Tensor, seen: Tensor, numbers: Tensor) -> Tensor:
+        before = x.clone()
+        found = kernels.choose(x, ways(numbers.tolist(), seen))
+        assert torch.equal(x.view(torch.int32), before.view(torch.int32)), "the logits are not as before"
+        return torch.tensor(found)
+
+    def formula(x: Tensor, seen: Tensor, numbers: Tensor) -> Tensor:
+        each = zip(x.float(), ways(numbers.tolist(), seen), strict=True)
+        return torch.tensor([_stage_by_stage(row[None], way) for row, way in each])
+
+    return Case(f"choose {vocab}", run, formula, (logits, seen, torch.arange(ROWS)), 3)
+
+
+def _way(number: int, tokens: array[int], vocab: int) -> FusedSamplingArgs:
+    top_k = (0, 3, 70)[number % 3]
+    return FusedSamplingArgs(
+        tokens=tokens,
+        seen=number % 4,
+        generated=SEEN - number % 5,
+        repetition=1.5,
+        presence=0.5,
+        frequency=0.25,
+        temperature=(0.7, 1.0, 0.0, 2.0)[number % 4],
+        top_p=(1.0, 0.6)[number % 2],
+        min_p=(-math.inf, -2.0)[number // 2 % 2],
+        top_k=top_k,
+        width=top_k + 9 if 0 < top_k + 9 <= vocab and top_k else 0,
+        key=(number, -number),
+    )
+
+
+def _stage_by_stage(x: Tensor, way: FusedSamplingArgs) -> int:
+    x = x.clone()
+    seen = np.array(way.tokens[way.seen :], dtype=np.int64)
+    generated = np.array(way.tokens[way.generated :], dtype=np.int64)
+    reference.penalise_repetition(x, [seen[seen < x.shape[1]]], [way.repetition])
+    often = generated[generated < x.shape[1]]
+    reference.penalise_frequency(x, [often], [way.presence], [way.frequency])
+    if way.temperature == 0:
+        return int(reference.largest(x)[0])
+    reference.divide(x, [way.temperature])
+    if way.top_k:
+        reference.cut_below(x, reference.leaders(x, min(way.top_k, x.shape[1]))[0][:, -1:])
+    if way.top_p < 1:
+        border = reference.nucleus_border(x, reference.log_softmax(x), torch.tensor([way.top_p]))
+        reference.cut_below(x, border)
+    reference.cut_below(x, x.amax(-1, keepdim=True) + way.min_p)
+    return int(reference.draw(x, [way.key])[0])
+
+
+def noise() -> Case:
+    keys = torch.randint(-(2**31), 2**31, (5000, 2), generator=torch.Generator().manual_seed(2)).int()
+    tokens = torch.arange(5000, dtype=torch.int32) * 31
+
+    def formula(keys: Tensor, tokens: Tensor, like: Tensor) -> Tensor:
+        if like.dtype == torch.float32:
+            return reference.gumbel_noise(keys, tokens)
+        bits = reference._hashed(keys[:, 0], keys[:, 1], tokens)
+        return -torch.log(-torch.log1p(-(bits.double() + 2147483648.5) * 2.0**-32))
+
+    return case(
+        "noise",
+        lambda k, keys, tokens, like: k.gumbel_noise(keys, tokens),
+        keys,
+        tokens,
+        torch.zeros(1),
+        rowwise=2,
+        formula=formula,
+    )

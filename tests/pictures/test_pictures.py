@@ -1,0 +1,264 @@
+"""What explain draws, from stories made by hand."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from decodery.decoding.request.params import GenerationParams
+from decodery.decoding.trace import BeamCandidate
+from decodery.outputs import Completion, RequestOutput
+from decodery.pictures.beam_tree import Tree, grown
+from decodery.pictures.generation_trace import GenerationTrace
+from decodery.pictures.html_page import page, picture
+from decodery.pictures.markup import escaped, percent, surprise
+from decodery.pictures.svg_sheet import style
+from tests.pictures.traces import HOSTILE, WORDS, sampled, searched
+
+STORIES = {
+    "sampled": sampled(),
+    "hostile": sampled([*HOSTILE, "😀".encode()[:2], "😀".encode()[2:]], prompt="</title><script>x\x00"),
+    "drafts": sampled(drafts=True, grammar=True),
+    "beams": searched(steps=19, width=3),
+    "hostile beams": searched([*HOSTILE, *WORDS[:5]], steps=5),
+}
+VOID = {"meta", "br"}
+
+
+class Elements(HTMLParser):
+    """All elements of a page with their attributes, and its text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.text += data
+
+    def having(self, name: str) -> list[dict[str, str | None]]:
+        return [a for _, a in self.found if name in (a.get("class") or "").split()]
+
+
+@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
+def test_a_page_is_well_formed_and_needs_no_network(story: GenerationTrace) -> None:
+    source = page(story)
+    elements = Elements(source)
+    assert elements.open == []
+    assert Counter(tag for tag, _ in elements.found)["script"] == 1
+    for tag, attributes in elements.found:
+        assert tag not in ("link", "img", "iframe", "b onload")
+        assert "src" not in attributes
+        assert (attributes.get("href") or "#").startswith("#")
+        assert not any(name.startswith("on") for name in attributes)
+    assert "http://" not in source.replace("http://www.w3.org/2000/svg", "")
+    assert "https://" not in source
+    assert "url(" not in source
+    assert "@import" not in source
+
+
+@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
+def test_a_picture_is_well_formed(story: GenerationTrace) -> None:
+    root = ElementTree.fromstring(picture(story))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert not [e for e in root.iter() if e.tag.endswith(("script", "image", "foreignObject"))]
+
+
+def test_no_text_of_a_model_becomes_markup() -> None:
+    story = STORIES["hostile"]
+    elements = Elements(page(story))
+    links = [a for a in elements.having("t") if "href" in a]
+    assert len(links) == len(story.completions[0].token_ids)
+    assert "</script><b>" in elements.text
+    assert "</title><script>x␀" in elements.text
+    assert "😀" in elements.text
+    assert not set(page(story)) & {"\x00", "\x1b", "\u202e"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("</script>", "&lt;/script&gt;"),
+        ("a&b\"c'd", "a&amp;b&quot;c'd"),
+        ("\x00\x1b\x7f\x85", "␀␛␡\ufffd"),
+        ("a\u202eb\u2066c\u200f", "a\ufffdb\ufffdc\ufffd"),
+        ("a\tb\nc", "a\tb\nc"),
+        ("\ud800", "\ufffd"),
+    ],
+)
+def test_text_is_escaped(text: str, expected: str) -> None:
+    assert escaped(text) == expected
+
+
+def test_each_token_opens_its_own_panel() -> None:
+    elements = Elements(page(STORIES["sampled"]))
+    links = [a["href"] for a in elements.having("t") if "href" in a]
+    panels = [a["id"] for a in elements.having("panel")]
+    assert links == [f"#{name}" for name in panels]
+    assert len(links) == len(set(links)) == len(WORDS)
+
+
+def test_a_panel_tells_what_each_processor_left() -> None:
+    story = STORIES["sampled"]
+    considered = story.steps[0][0].considered[0]
+    text = " ".join(Elements(page(story)).text.split())
+    for stage in considered.stages:
+        assert f"{stage.name.replace('_', ' ')}{stage.kept} kept" in text
+    assert f"entropy {considered.entropy:.2f} bits" in text
+    first = page(story).split("<article")[1]
+    assert first.count("<tr") == 1 + len(considered.candidates)
+    assert first.count("✕") == sum(c.after == 0 for c in considered.candidates)
+    assert first.count('class="taken"') == 1
+
+
+def test_forced_and_drafted_tokens_and_failed_drafts_are_marked() -> None:
+    story = STORIES["drafts"]
+    elements = Elements(page(story))
+    steps = story.steps[0]
+    linked = [a for a in elements.having("t") if "href" in a]
+    drafted = [a for a in linked if "drafted" in (a["class"] or "").split()]
+    forced = [a for a in linked if "forced" in (a["class"] or "").split()]
+    assert len(drafted) == sum(step.accepted for step in steps)
+    assert len(forced) == sum(c.forced for step in steps for c in step.considered)
+    assert len(elements.having("good")) == len(drafted)
+    assert len(elements.having("bad")) == sum(len(step.drafts) - step.accepted for step in steps)
+    assert len(elements.having("card")) == len(steps)
+
+
+def test_the_header_tells_what_was_asked() -> None:
+    text = Elements(page(STORIES["sampled"])).text
+    for told in ("Once upon a time", "model a-model", "temperature 0.7", "top_p 0.9", "seed 1"):
+        assert told in text
+    assert "top_k" not in text
+    assert f"{len(WORDS)} tokens, ended by length" in text
+
+
+def test_a_failed_story_tells_why() -> None:
+    story = GenerationTrace("x", "m", GenerationParams(), STORIES["sampled"].tokenizer)
+    story.output = RequestOutput("x", [1], [], 1, error="no token is possible: <all>")
+    assert "no token is possible: &lt;all&gt;" in page(story)
+    ElementTree.fromstring(picture(story))
+
+
+A, B, C, D, END = range(5)
+BEAMS = (
+    (
+        BeamCandidate(0, A, -0.1, -0.1, "kept", 0),
+        BeamCandidate(0, B, -0.5, -0.5, "kept", 1),
+        BeamCandidate(0, C, -0.9, -0.9, "pruned"),
+    ),
+    (
+        BeamCandidate(1, C, -0.1, -0.6, "kept", 0),
+        BeamCandidate(0, END, -0.3, -0.4, "finished"),
+        BeamCandidate(1, D, -0.4, -0.9, "kept", 1),
+    ),
+    (BeamCandidate(0, D, -0.1, -0.7, "kept", 0), BeamCandidate(1, A, -1.0, -1.9, "kept", 1)),
+)
+ENDED = Completion(0, "", [A, END], "stop", score=-0.2)
+LONG = Completion(1, "", [B, C, D], "length", score=-0.3)
+
+
+def nodes_of(tree: Tree, tokens: list[int]) -> int:
+    return next(i for i in range(len(tree.nodes)) if tree.tokens(i) == tokens)
+
+
+def test_a_tree_knows_who_came_from_whom() -> None:
+    tree = grown(BEAMS, [ENDED, LONG])
+    assert (tree.steps, tree.beams, tree.lanes) == (3, 2, 3)
+    assert tree.tokens(nodes_of(tree, [B, C, D])) == [B, C, D]
+    assert tree.nodes[nodes_of(tree, [B, C])].lane == 0
+    assert tree.nodes[nodes_of(tree, [C])].lane == 2
+
+
+def test_returned_ways_are_marked_and_where_others_were_pruned() -> None:
+    tree = grown(BEAMS, [ENDED, LONG])
+    chosen = [tree.tokens(i) for i, node in enumerate(tree.nodes) if node.chosen]
+    assert sorted(chosen) == [[A], [A, END], [B], [B, C], [B, C, D]]
+    assert tree.nodes[nodes_of(tree, [A, END])].completion == 0
+    assert tree.nodes[nodes_of(tree, [B, C, D])].completion == 1
+    assert tree.nodes[nodes_of(tree, [C])].pruned == 1
+    shown = {tuple(tree.tokens(i)): n.pruned for i, n in enumerate(tree.nodes) if n.pruned}
+    assert shown == {(C,): 1}
+
+
+def test_a_beam_that_nothing_continues_was_pruned_in_the_next_step() -> None:
+    last = (BeamCandidate(0, D, -0.1, -0.7, "kept", 0), BeamCandidate(0, A, -1.0, -1.6, "kept", 1))
+    tree = grown([*BEAMS[:2], last], [LONG])
+    assert tree.nodes[nodes_of(tree, [B, D])].pruned == 3
+    assert tree.nodes[nodes_of(tree, [A])].pruned is None
+
+
+def test_a_completion_without_its_end_token_is_found() -> None:
+    tree = grown(BEAMS, [Completion(0, "", [A], "stop", score=-0.2)])
+    assert tree.nodes[nodes_of(tree, [A, END])].completion == 0
+
+
+def test_the_tree_is_drawn_with_scores_and_marks() -> None:
+    story = searched(steps=19, width=3, returned=2)
+    drawn = picture(story)
+    assert len(re.findall(r'class="edge', drawn)) == sum(len(step) for step in story.beams)
+    for place, completion in enumerate(story.completions, 1):
+        assert f"★{place}" in drawn
+        assert f"{completion.score:.3f}" in drawn
+    assert "pruned in step 3" in drawn
+    widths = [float(w) for w in re.findall(r"stroke-width:([\d.]+)", drawn)]
+    assert 1 <= min(widths) < max(widths) == 4.5
+
+
+def test_what_is_likely_is_pale() -> None:
+    assert [surprise(p) for p in (1, 0.5, 0.1, 0.001)] == [0, 2, 4, 7]
+    assert [percent(p) for p in (0, 0.00001, 0.5, 0.99999, 1)] == [
+        "0.0%",
+        "<0.1%",
+        "50.0%",
+        ">99.9%",
+        "100.0%",
+    ]
+
+
+def test_styles_serve_dark_light_and_paper() -> None:
+    for name in ("page.css", "svg.css"):
+        assert "prefers-color-scheme: dark" in style(name)
+    assert "@media print" in style("page.css")
+    assert len(style("page.js").splitlines()) < 60
+
+
+def test_the_files_beside_the_code_are_all_used() -> None:
+    folder = Path(__file__).parents[2] / "src/decodery/pictures"
+    assert {f.name for f in folder.iterdir() if f.suffix in (".css", ".js")} == {
+        "page.css",
+        "page.js",
+        "svg.css",
+    }
+
+
+def test_what_ends_in_a_step_that_keeps_none_takes_the_lanes_of_beams() -> None:
+    last = (
+        BeamCandidate(0, D, -0.1, -0.7, "finished"),
+        BeamCandidate(0, A, -0.2, -0.8, "pruned"),
+        BeamCandidate(1, A, -1.0, -1.9, "finished"),
+    )
+    tree = grown([*BEAMS[:2], last], [LONG])
+    assert {tuple(tree.tokens(i)): n.lane for i, n in enumerate(tree.nodes) if n.step == 2} == {
+        (B, C, D): 0,
+        (B, D, A): 1,
+        (B, C, A): 2,
+    }

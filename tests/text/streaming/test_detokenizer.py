@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import codecs
+import re
+
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decodery.errors import ParameterError
+from decodery.text.streaming.detokenizer import TextState, start
+from decodery.text.tokenizer.tokenizer import Tokenizer
+from decodery.text.tokenizer.vocabulary import Vocabulary
+from tests.text.streaming.test_stops import earliest, longest_start
+from tests.text.vocabularies import byte_level_metadata, odd_strings, repaired
+
+# Bytes of every role in UTF-8, whole and broken characters, letters that collide in stop strings, a hole.
+PIECES = (
+    *(b"a", b"b", b"ab", b"ba", b"aab", b" ", b"\n", b"", b"END", b"EN", b"D"),
+    *(
+        b"\xf0",
+        b"\x9f",
+        b"\x98",
+        b"\x80",
+        b"\xf0\x9f",
+        b"\x98\x80",
+        "😀".encode(),
+        b"\xe2\x82",
+        b"\xac",
+        "€".encode(),
+    ),
+    *(
+        b"\xc3",
+        b"\xa9",
+        "é".encode(),
+        b"\xff",
+        b"\xc0\x80",
+        b"\xed\xa0",
+        b"\xed",
+        b"\xf4\x90",
+        b"\xef\xbf\xbd",
+    ),
+    *(b"a\xc3", b"\xa9b\xf0\x9f", b"</s>"),
+)
+SPECIAL = len(PIECES) - 1
+
+
+def _tokenizer() -> Tokenizer:
+    return Tokenizer(
+        Vocabulary(
+            backend=tokenizers.Tokenizer(tokenizers.models.BPE()),
+            spell=lambda token: PIECES[token],
+            size=len(PIECES),
+            special_ids=frozenset({SPECIAL}),
+            bos_token_id=None,
+            eos_token_ids=(SPECIAL,),
+            pad_token_id=None,
+            bos_token="",
+            eos_token="</s>",
+            prefix=(),
+            suffix=(),
+            chat_template=None,
+        )
+    )
+
+
+TOKENIZER = _tokenizer()
+TOKENS = st.lists(st.integers(0, len(PIECES) - 1), max_size=30)
+STOPS = st.lists(
+    st.one_of(st.text("ab", min_size=1, max_size=4), st.text("abEND é€😀\ufffd</s>", min_size=1, max_size=4)),
+    max_size=4,
+).map(tuple)
+
+
+# Greedy and lazy, alternatives, a fixed end, what looks ahead, behind and at the edges of words and lines.
+REGEXES = st.sampled_from(
+    ("a+", "b+?a", "END|a\n", "(a|b){3}", "[^a]\ufffd", "€.*a", "b$", "a(?!b)", "(?<=a)b", r"\bD", "(?s)a..")
+)
+
+
+def regex_end(text: str, regex: str) -> int | None:
+    """The fewest characters of the text in which the regular expression matches."""
+    return next((end for end in range(1, len(text) + 1) if re.search(regex, text[:end])), None)
+
+
+def run(state: TextState, tokens: list[int]) -> list[TextState]:
+    states = []
+    for token in tokens:
+        state = state.after(token)
+        states.append(state)
+    return states
+
+
+@given(TOKENS, STOPS, st.booleans(), st.booleans())
+def test_the_pieces_are_the_whole_text_cut_at_the_first_stop(
+    tokens: list[int], stops: tuple[str, ...], skip: bool, include: bool
+) -> None:
+    first = start(TOKENIZER, stops, skip_special_tokens=skip, include_stop=include)
+    states = [first, *run(first, tokens)]
+    whole = TOKENIZER.decode(tokens, skip_special_tokens=skip)
+    match = earliest(whole, stops)
+    if match is not None:
+        whole = whole[: match.end if include else match.end - len(match.stop)]
+    assert "".join(state.piece for state in states) + states[-1].flush() == whole
+
+
+@given(TOKENS, STOPS, REGEXES, st.booleans(), st.booleans())
+def test_the_pieces_are_the_whole_text_cut_where_the_regex_first_matches(
+    tokens: list[int], stops: tuple[str, ...], regex: str, skip: bool, include: bool
+) -> None:
+    first = start(TOKENIZER, stops, skip_special_tokens=skip, include_stop=include, stop_regex=regex)
+    states = [first, *run(first, tokens)]
+    whole = TOKENIZER.decode(tokens, skip_special_tokens=skip)
+    match, end = earliest(whole, stops), regex_end(whole, regex)
+    if match is not None and (end is None or match.end <= end):
+        whole = whole[: match.end if include else match.end - len(match.stop)]
+    elif end is not None:
+        whole = whole[:end]
+    assert "".join(state.piece for state in states) + states[-1].flush() == whole
+
+
+@given(TOKENS, REGEXES)
+def test_a_regex_holds_nothing_back_and_stops_at_the_token_that_completes_a_match(
+    tokens: list[int], regex: str
+) -> None:
+    shown, data = "", b""
+    states = run(start(TOKENIZER, skip_special_tokens=False, stop_regex=regex), tokens)
+    for token, state in zip(tokens, states, strict=True):
+        data += PIECES[token]
+        text = codecs.utf_8_decode(data, "replace", False)[0]
+        end = regex_end(text, regex)
+        shown += state.piece
+        assert shown == text[:end]
+        if end is not None:
+            found = re.search(regex, text[:end])
+            assert found is not None
+            assert state.stopped == found.group()
+            return
+        assert state.stopped is None
+
+
+@given(TOKENS, TOKENS, REGEXES)
+def test_a_fork_with_a_regex_does_not_disturb_its_origin(
+    tokens: list[int], others: list[int], regex: str
+) -> None:
+    alone = run(start(TOKENIZER, stop_regex=regex), tokens)
+    state = start(TOKENIZER, stop_regex=regex)
+    for token, expected in zip(tokens, alone, strict=True):
+        for other in others[:3]:
+            state.after(other).flush()
+        state = state.after(token)
+        assert (state.piece, state.stopped, state.flush()) == (
+            expected.piece,
+            expected.stopped,
+            expected.flush(),
+        )
+
+
+@pytest.mark.parametrize(
+    ("least", "text"), [(0, "ab"), (1, "ab"), (2, "abb"), (3, "abbaaab"), (4, "abbaaabb"), (5, "abbaaabbb")]
+)
+def test_a_regex_is_looked_for_in_the_text_from_the_least_number_of_tokens_on(least: int, text: str) -> None:
+    states = run(start(TOKENIZER, min_tokens=least, stop_regex="b"), [2, 3, 4, 1, 1])
+    assert "".join(state.piece for state in states) == text
+
+
+def test_after_a_regex_nothing_more_is_shown() -> None:
+    states = run(start(TOKENIZER, stop_regex="a+b"), [0, 2, 0, 8])
+    assert [state.piece for state in states] == ["a", "ab", "", ""]
+    assert [state.stopped for state in states] == [None, "aab", "aab", "aab"]
+    assert states[-1].flush() == ""
+
+
+def test_a_regex_cuts_within_the_token_and_releases_what_a_stop_string_held_back() -> None:
+    state = start(TOKENIZER, stop_regex="E.").after(8)
+    assert (state.piece, state.stopped) == ("EN", "EN")
+    states = run(start(TOKENIZER, ("aabb",), stop_regex="ab"), [0, 0, 8])
+    assert [state.piece for state in states] == ["", "", "aaEND"]
+    states = run(start(TOKENIZER, ("aabb",), stop_regex="ab"), [0, 2])
+    assert [state.piece for state in states] == ["", "aab"]
+
+
+def test_where_a_regex_and_a_stop_string_match_at_one_place_the_stop_string_counts() -> None:
+    state = start(TOKENIZER, ("ND",), stop_regex="E.D").after(8)
+    assert (state.piece, state.stopped) == ("E", "ND")
+
+
+@given(TOKENS, STOPS)
+def test_nothing_is_held_back_but_the_beginning_of_a_stop_and_of_a_character(
+    tokens: list[int], stops: tuple[str, ...]
+) -> None:
+    shown, data = "", b""
+    for token, state in zip(
+        tokens, run(start(TOKENIZER, stops, skip_special_tokens=False), tokens), strict=True
+    ):
+        data += PIECES[token]
+        text = codecs.utf_8_decode(data, "replace", False)[0]
+        match = earliest(text, stops)
+        assert state.stopped == (match.stop if match else None)
+        if match is not None:
+            return
+        shown += state.piece
+        assert shown == text[: len(text) - longest_start(text, stops)]
+
+
+@given(TOKENS, TOKENS, STOPS)
+def test_a_fork_does_not_disturb_its_origin(
+    tokens: list[int], others: list[int], stops: tuple[str, ...]
+) -> None:
+    alone = run(start(TOKENIZER, stops), tokens)
+    state = start(TOKENIZER, stops)
+    for token, expected in zip(tokens, alone, strict=True):
+        for other in others[:3]:
+            state.after(other).flush()
+        state = state.after(token)
+        assert (state.piece, state.stopped, state.flush()) == (
+            expected.piece,
+            expected.stopped,
+            expected.flush(),
+        )
+
+
+@given(TOKENS)
+def test_pieces_are_whole_characters(tokens: list[int]) -> None:
+    for state in run(start(TOKENIZER), tokens):
+        state.piece.encode("utf-8")
+
+
+def test_after_a_stop_nothing_more_is_shown() -> None:
+    states = run(start(TOKENIZER, ("ab",)), [0, 1, 0, 8])
+    assert [state.piece for state in states] == ["", "", "", ""]
+    assert [state.stopped for state in states] == [None, "ab", "ab", "ab"]
+    assert states[-1].flush() == ""
+
+
+def test_a_stop_within_a_token_cuts_the_token() -> None:
+    state = start(TOKENIZER, ("N",)).after(8)
+    assert (state.piece, state.stopped) == ("E", "N")
+    state = start(TOKENIZER, ("N",), include_stop=True).after(8)
+    assert (state.piece, state.stopped) == ("EN", "N")
+
+
+def test_a_broken_character_at_the_end_may_complete_a_stop() -> None:
+    tokens = [0, PIECES.index(b"\xf0")]
+    for include, text in ((False, "a"), (True, "a\ufffd")):
+        states = run(start(TOKENIZER, ("\ufffd",), include_stop=include), tokens)
+        assert "".join(state.piece for state in states) + states[-1].flush() == text
+
+
+def test_text_streams_as_it_was_written(byte_level: tokenizers.Tokenizer) -> None:
+    tokenizer = Tokenizer.from_gguf(byte_level_metadata(byte_level))
+    for text in odd_strings(200):
+        ids = tokenizer.encode(text, parse_special=False)
+        states = run(start(tokenizer), ids)
+        assert "".join(state.piece for state in states) == repaired(text)
+
+
+@pytest.mark.parametrize("token", [-1, len(PIECES)])
+def test_an_id_outside_the_vocabulary_is_an_error_even_after_a_stop(token: int) -> None:
+    for state in (start(TOKENIZER), start(TOKENIZER, ("a",)).after(0)):
+        with pytest.raises(ParameterError, match=rf"token id {token} "):
+            state.after(token)
+
+
+def test_states_are_immutable() -> None:
+    with pytest.raises(AttributeError):
+        start(TOKENIZER).piece = "x"  # type: ignore[misc]

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tokenizers
+
+from decodery.errors import CheckpointError
+from decodery.text.tokenizer.gguf_vocab import merges_from_scores
+from decodery.text.tokenizer.tokenizer import Tokenizer
+from tests.text.vocabularies import (
+    CORPUS,
+    METADATA,
+    byte_level_metadata,
+    odd_strings,
+    repaired,
+    sentence_piece_metadata,
+)
+
+
+def test_a_byte_level_vocabulary_encodes_and_decodes_like_its_tokenizer_json(
+    byte_level: tokenizers.Tokenizer,
+) -> None:
+    ours = Tokenizer.from_gguf(byte_level_metadata(byte_level))
+    for text in [*odd_strings(), *CORPUS]:
+        ids = byte_level.encode(repaired(text)).ids
+        assert ours.encode(text) == ids, ascii(text)
+        assert ours.decode(ids, skip_special_tokens=False) == byte_level.decode(
+            ids, skip_special_tokens=False
+        )
+        assert ours.decode(ids, skip_special_tokens=False) == repaired(text)
+        assert ours.decode(ids) == byte_level.decode(ids)
+
+
+def test_a_sentence_piece_vocabulary_encodes_and_decodes_like_its_tokenizer_json(
+    sentence_piece: tokenizers.Tokenizer,
+) -> None:
+    ours = Tokenizer.from_gguf(sentence_piece_metadata(sentence_piece))
+    for text in [*odd_strings(), *CORPUS]:
+        ids = sentence_piece.encode(repaired(text)).ids
+        assert ours.encode(text) == ids, ascii(text)
+        assert ours.decode(ids).removeprefix(" ") == sentence_piece.decode(ids), ascii(text)
+
+
+def test_a_sentence_piece_vocabulary_merges_the_best_scored_pair_first(
+    sentence_piece: tokenizers.Tokenizer,
+) -> None:
+    metadata = sentence_piece_metadata(sentence_piece)
+    ours = Tokenizer.from_gguf(metadata)
+    for text in [*CORPUS, *(text for text in odd_strings(400) if "<" not in text)]:
+        expected = _greedy(repaired(text), metadata)
+        assert ours.encode(text, add_special_tokens=False) == expected, ascii(text)
+
+
+def _greedy(text: str, metadata: dict[str, Any]) -> list[int]:
+    """SentencePiece's algorithm word for word: merge the neighbours whose token has the best score."""
+    ids = {token: place for place, token in enumerate(metadata[f"{METADATA}tokens"])}
+    scores = metadata[f"{METADATA}scores"]
+    pieces = list(f"▁{text}".replace(" ", "▁")) if text else []
+    while True:
+        joined = [pieces[place] + pieces[place + 1] for place in range(len(pieces) - 1)]
+        known = [place for place, token in enumerate(joined) if token in ids]
+        if not known:
+            break
+        best = max(known, key=lambda place: (scores[ids[joined[place]]], -place))
+        pieces[best : best + 2] = [joined[best]]
+    found: list[int] = []
+    for piece in pieces:
+        found += [ids[piece]] if piece in ids else [ids[f"<0x{byte:02X}>"] for byte in piece.encode()]
+    return found
+
+
+def test_special_text_is_plain_text_when_it_is_not_parsed(byte_level: tokenizers.Tokenizer) -> None:
+    ours = Tokenizer.from_gguf(byte_level_metadata(byte_level))
+    text = "a<|im_end|>b<think>"
+    assert 2 in ours.encode(text)
+    literal = ours.encode(text, parse_special=False)
+    assert not set(literal) & ours.special_ids
+    assert ours.encode("<think>")[0] in literal  # user-defined tokens are not special
+    assert ours.decode(literal) == text
+
+
+def test_the_roles_are_those_that_the_file_declares(byte_level: tokenizers.Tokenizer) -> None:
+    metadata = byte_level_metadata(byte_level)
+    ours = Tokenizer.from_gguf(
+        metadata | {"tokenizer.chat_template": "{{ messages }}", "llama.vocab_size": 5000}
+    )
+    assert (ours.bos_token_id, ours.eos_token_ids, ours.pad_token_id) == (1, (2,), 0)
+    assert (ours.bos_token, ours.eos_token) == ("<|im_start|>", "<|im_end|>")
+    assert ours.special_ids == {0, 1, 2}
+    assert ours.chat_template == "{{ messages }}"
+    assert ours.vocab_size == 5000
+    assert ours.token_bytes(4999) == b""
+
+
+def test_end_of_turn_tokens_count_as_ends_whether_declared_or_named(byte_level: tokenizers.Tokenizer) -> None:
+    metadata = byte_level_metadata(byte_level) | {f"{METADATA}eos_token_id": 0}
+    assert Tokenizer.from_gguf(metadata).eos_token_ids == (0, 2)
+    declared = metadata | {f"{METADATA}eot_token_id": 1, f"{METADATA}eom_token_id": 2}
+    assert Tokenizer.from_gguf(declared).eos_token_ids == (0, 1, 2)
+
+
+def test_beginnings_and_ends_are_added_as_the_file_says(
+    byte_level: tokenizers.Tokenizer, sentence_piece: tokenizers.Tokenizer
+) -> None:
+    metadata = byte_level_metadata(byte_level)
+    both = Tokenizer.from_gguf(
+        metadata | {f"{METADATA}add_bos_token": True, f"{METADATA}add_eos_token": True}
+    )
+    bare = both.encode("Paris", add_special_tokens=False)
+    assert both.encode("Paris") == [1, *bare, 2]
+    assert both.encode("") == [1, 2]
+    spm = sentence_piece_metadata(sentence_piece)
+    assert Tokenizer.from_gguf(spm).encode("a")[0] == 1
+    assert Tokenizer.from_gguf(spm | {f"{METADATA}add_bos_token": False}).encode("a")[0] != 1
+    undeclared = {key: value for key, value in metadata.items() if key != f"{METADATA}add_bos_token"}
+    assert Tokenizer.from_gguf(undeclared).encode("a")[0] != 1
+    assert Tokenizer.from_gguf(undeclared | {f"{METADATA}pre": "llama-bpe"}).encode("a")[0] == 1
+
+
+def test_without_a_space_prefix_a_text_begins_as_it_is(sentence_piece: tokenizers.Tokenizer) -> None:
+    metadata = sentence_piece_metadata(sentence_piece) | {f"{METADATA}add_space_prefix": False}
+    ours = Tokenizer.from_gguf(metadata)
+    assert ours.decode(ours.encode("the end")) == "the end"
+
+
+def test_a_piece_that_is_a_token_ignores_merges_only_where_the_scheme_says_so() -> None:
+    metadata = _tiny(["a", "b", "c", "ab", "abc"], ["a b"])
+    assert Tokenizer.from_gguf(metadata | {f"{METADATA}pre": "llama-bpe"}).encode("abc") == [4]
+    assert Tokenizer.from_gguf(metadata | {f"{METADATA}pre": "gpt-2"}).encode("abc") == [3, 2]
+
+
+def test_composing_schemes_join_combining_marks() -> None:
+    metadata = _tiny(["Ã", "©", "e", "Ì", "ģ", "Ã©"], ["Ã ©"])
+    assert Tokenizer.from_gguf(metadata | {f"{METADATA}pre": "qwen2"}).encode("e\u0301") == [5]
+    assert Tokenizer.from_gguf(metadata | {f"{METADATA}pre": "gpt-2"}).encode("e\u0301") == [2, 3, 4]
+
+
+def test_unused_and_repeated_tokens_leave_holes() -> None:
+    metadata = _tiny(["a", "", "", "b", "[PAD4]"], [])
+    metadata[f"{METADATA}token_type"] = [1, 1, 1, 1, 5]
+    ours = Tokenizer.from_gguf(metadata)
+    assert [ours.token_bytes(token) for token in range(5)] == [b"a", b"", b"", b"b", b""]
+    assert ours.encode("ab") == [0, 3]
+
+
+def test_scores_give_merges_best_first_and_longer_left_halves_first() -> None:
+    tokens = ["<s>", "a", "aa", "aaa", "b", "ab"]
+    merges = merges_from_scores(tokens, [0, -9, -2, -1, -9, -3], [3, 1, 1, 1, 1, 1])
+    assert merges == [("aa", "a"), ("a", "aa"), ("a", "a"), ("a", "b")]
+
+
+def _tiny(tokens: list[str], merges: list[str]) -> dict[str, Any]:
+    return {f"{METADATA}model": "gpt2", f"{METADATA}tokens": tokens, f"{METADATA}merges": merges}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": "rwkv"}, "'rwkv'.*gpt2 and llama"),
+        ({"model": None}, "None"),
+        ({"pre": "klingon"}, "'klingon'.*llama-bpe.*smollm"),
+        ({"tokens": []}, "no vocabulary"),
+        ({"tokens": [1, 2]}, "tokens is not an array of the right type"),
+        ({"merges": None}, "merges"),
+        ({"merges": ["ab"]}, "'ab'.*not a pair"),
+        ({"merges": ["a z"]}, "'a' \\+ 'z'"),
+        ({"merges": ["b a"]}, "'b' \\+ 'a'"),
+        ({"token_type": [1]}, "token_type has 1 entries for 3 tokens"),
+        ({"eos_token_id": 3}, "eos_token_id is 3, outside the vocabulary of 3"),
+        ({"bos_token_id": "x"}, "bos_token_id is 'x'"),
+        ({"model": "llama"}, "scores has 0 entries for 3 tokens"),
+    ],
+)
+def test_a_vocabulary_that_does_not_hold_together_is_one_clear_error(
+    change: dict[str, Any], words: str
+) -> None:
+    metadata = _tiny(["a", "b", "ab"], ["a b"])
+    metadata.update({f"{METADATA}{name}": value for name, value in change.items()})
+    with pytest.raises(CheckpointError, match=words) as caught:
+        Tokenizer.from_gguf(metadata)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_level_vocabulary_without_merges_is_an_error() -> None:
+    with pytest.raises(CheckpointError, match=r"merges is missing"):
+        Tokenizer.from_gguf({f"{METADATA}model": "gpt2", f"{METADATA}tokens": ["a"]})

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import pytest
+
+from decodery.errors import CheckpointError
+from decodery.text.tokenizer import pretokenizers
+from decodery.text.tokenizer.pretokenizers import SCHEMES, build_pre_tokenizer, scheme_named
+from decodery.text.tokenizer.spelling import byte_level
+from tests.text.vocabularies import odd_strings, repaired
+
+TEXT = "I'LL pay 12345 €s!\n\n  it's café"
+
+
+def cut(name: str, text: str) -> list[str]:
+    pieces = build_pre_tokenizer(scheme_named(name)).pre_tokenize_str(text)
+    return [byte_level(piece).decode() for piece, _ in pieces]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gpt-2", "I|'|LL| pay| 12345| €|s|!|\n\n | it|'s| café"),
+        ("smollm", "I|'|LL| pay| |1|2|3|4|5| €|s|!|\n\n | it|'s| café"),
+        ("llama-bpe", "I|'LL| pay| |123|45| €|s|!\n\n| | it|'s| café"),
+        ("qwen2", "I|'LL| pay| |1|2|3|4|5| €|s|!\n\n| | it|'s| café"),
+        ("gpt-4o", "I'LL| pay| |123|45| €|s|!\n\n| | it's| café"),
+        ("tekken", "I|'LL| pay| |1|2|3|4|5| €|s|!\n\n| | it|'s| café"),
+        ("falcon", "I|'|LL| pay| |123|45| €|s|!|\n\n | it|'|s| café"),
+        # These count the euro sign among the East Asian characters, and the first cuts ASCII from the rest.
+        ("deepseek-llm", "I|'|LL| pay| |1|2|3|4|5| |€|s|!|\n|\n| | it|'|s| caf|é"),
+        ("deepseek-coder", "I|'|LL| pay| |1|2|3|4|5| |€|s|!|\n|\n| | it|'|s| café"),
+        ("deepseek-v3", "I|'LL| pay| |123|45| €|s|!\n\n| | it|'s| café"),
+    ],
+)
+def test_text_is_cut_where_the_models_cut_it(name: str, expected: str) -> None:
+    assert "|".join(cut(name, TEXT)) == expected
+
+
+def test_capitals_within_a_word_begin_a_piece_in_case_aware_schemes() -> None:
+    assert cut("gpt-4o", "camelCaseWord HTMLParser") == ["camel", "Case", "Word", " HTMLParser"]
+    assert cut("llama-bpe", "camelCaseWord") == ["camelCaseWord"]
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_no_scheme_loses_or_adds_a_byte(name: str) -> None:
+    build = build_pre_tokenizer(scheme_named(name))
+    for text in map(repaired, odd_strings(300)):
+        pieces = [piece for piece, _ in build.pre_tokenize_str(text)]
+        assert b"".join(map(byte_level, pieces)).decode() == text
+
+
+def test_a_prefix_space_is_added_where_it_is_asked_for() -> None:
+    for name in ("gpt-2", "qwen2"):
+        build = build_pre_tokenizer(scheme_named(name), add_prefix_space=True)
+        assert build.pre_tokenize_str("hi")[0][0] == "Ġhi"
+
+
+def test_an_unknown_scheme_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(CheckpointError, match=r"'klingon'.*command-r.*smollm"):
+        scheme_named("klingon")
+
+
+def test_the_listed_cased_letters_are_letters_with_case() -> None:
+    members = re.sub(r"\\x\{(\w+)\}", lambda code: chr(int(code[1], 16)), pretokenizers._CASED_LETTERS)
+    listed = re.findall(f"[{members}]", "".join(map(chr, range(0x20000))))
+    assert len(listed) > 1500
+    assert {unicodedata.category(character) for character in listed} <= {"Lu", "Ll", "Lt", "Cn"}

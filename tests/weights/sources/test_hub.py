@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import constants, errors
+
+from decodery.errors import ModelError
+from decodery.weights.formats.opening import open_checkpoint
+from decodery.weights.sources.hub import UNWANTED, WANTED, fetch_gguf, fetch_snapshot, pick_gguf
+from tests.weights.files import write_folder, write_gguf
+
+FILES = ["m-Q4_K_M.gguf", "m-Q8_0.gguf", "README.md", "BF16/m-BF16.gguf"]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache, and a hub that must not be asked."""
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return folder
+
+
+@pytest.fixture
+def snapshot(cache: Path) -> Path:
+    """The snapshot of org/name in the hub's own layout."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = cache / "models--org--name"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    folder = repository / "snapshots" / commit
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_what_is_cached_is_found_offline(snapshot: Path) -> None:
+    write_folder(snapshot, {"model.safetensors": {"w": torch.ones(2)}})
+    told: list[tuple[str, int, int]] = []
+    folder = fetch_snapshot("org/name", None, None, lambda *news: told.append(news))
+    assert folder == snapshot
+    assert set(open_checkpoint(folder).tensors) == {"w"}
+    assert told == [("fetching org/name from the hub", 0, 0)]
+
+
+def test_a_cached_gguf_is_found_offline_by_name_and_by_part(snapshot: Path) -> None:
+    write_gguf(snapshot / "m-Q4_K_M.gguf")
+    for choice in ("m-Q4_K_M.gguf", "q4_k_m"):
+        assert fetch_gguf("org/name", choice, None, None, None) == snapshot / "m-Q4_K_M.gguf"
+    with pytest.raises(ModelError, match=r"has no GGUF file Q8_0; it has m-Q4_K_M\.gguf"):
+        fetch_gguf("org/name", "Q8_0", None, None, None)
+
+
+def test_what_is_not_cached_is_one_line_offline(cache: Path) -> None:
+    with pytest.raises(ModelError, match="org/name is not wholly in the hub's cache") as raised:
+        fetch_snapshot("org/name", None, None, None)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ModelError, match="org/name is not wholly in the hub's cache"):
+        fetch_gguf("org/name", "Q4_K_M", None, None, None)
+
+
+def test_a_snapshot_without_safetensors_points_to_gguf_files(snapshot: Path) -> None:
+    (snapshot / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"no safetensors files; .* as in org/name:Q4_K_M"):
+        fetch_snapshot("org/name", None, None, None)
+
+
+def test_pickles_and_second_copies_are_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(repository: str, **options: Any) -> str:
+        asked.update(options, repository=repository)
+        return str(write_folder(tmp_path / "m", {"model.safetensors": {"w": torch.ones(1)}}))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    fetch_snapshot("org/name", "v1", "secret", None)
+    assert (asked["repository"], asked["revision"], asked["token"]) == ("org/name", "v1", "secret")
+    assert (asked["allow_patterns"], asked["ignore_patterns"]) == (WANTED, UNWANTED)
+
+    def wanted(name: str) -> bool:
+        return any(fnmatch(name, p) for p in WANTED) and not any(fnmatch(name, p) for p in UNWANTED)
+
+    yes = [
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "config.json",
+        "tokenizer.model",
+        "merges.txt",
+    ]
+    no = [
+        "pytorch_model.bin",
+        "x.pt",
+        "onnx/config.json",
+        "original/a.safetensors",
+        "consolidated.safetensors",
+    ]
+    assert all(wanted(name) for name in [*yes, "chat_template.jinja"])
+    assert not any(wanted(name) for name in [*no, "model.gguf", "code.py"])
+
+
+def test_one_gguf_file_is_fetched_by_its_full_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(repository: str, name: str, *, revision: str, token: str) -> str:
+        return f"/{repository}/{revision}/{token}/{name}"
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: FILES)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert fetch_gguf("org/name", "bf16", "v1", "t", None) == Path("/org/name/v1/t/BF16/m-BF16.gguf")
+
+
+@pytest.mark.parametrize(
+    ("choice", "name"),
+    [("a-Q4_K_M.gguf", "a-Q4_K_M.gguf"), ("Q4_K_M", "a-Q4_K_M.gguf"), ("q8_0", "a.q8_0.gguf")],
+)
+def test_a_choice_is_a_name_or_a_whole_part_of_one(choice: str, name: str) -> None:
+    assert pick_gguf("o/n", choice, ["a-Q4_K_M.gguf", "a-Q4_K_S.gguf", "a.q8_0.gguf"]) == name
+
+
+@pytest.mark.parametrize(
+    ("choice", "reason"),
+    [
+        ("Q4_K", "has no GGUF file Q4_K; it has a-Q4_K_M"),
+        ("b.gguf", r"has no GGUF file b\.gguf"),
+        ("", "has no GGUF file"),
+        ("a", r"several GGUF files fit a: a-Q4_K_M\.gguf, a-IQ4\.gguf"),
+    ],
+)
+def test_a_choice_that_fits_none_or_several_lists_them(choice: str, reason: str) -> None:
+    with pytest.raises(ModelError, match=reason):
+        pick_gguf("o/n", choice, ["a-Q4_K_M.gguf", "a-IQ4.gguf"])
+
+
+def test_a_repository_without_gguf_files_says_so() -> None:
+    with pytest.raises(ModelError, match="it has none at all"):
+        pick_gguf("o/n", "Q4_K_M", [])
+
+
+def made(kind: type[Exception], message: str = "first line\nsecond line") -> Exception:
+    """An error of the hub's client, whatever its constructor wants."""
+    error = kind.__new__(kind)
+    error.args = (message,)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (made(errors.GatedRepoError), "org/name is gated: accept its terms"),
+        (made(errors.RepositoryNotFoundError), "the hub has no model org/name, or it is private"),
+        (made(errors.RevisionNotFoundError), "org/name has no revision v1"),
+        (made(errors.OfflineModeIsEnabled), "the hub cannot be reached"),
+        (ConnectionError("no route\nat all"), "org/name cannot be fetched from the hub: no route$"),
+        (TimeoutError(), "cannot be fetched from the hub: TimeoutError$"),
+        (ValueError("odd"), "cannot be fetched from the hub: odd$"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_each_failure_of_the_hub_is_one_line(
+    error: Exception, reason: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", fail)
+    with pytest.raises(ModelError, match=reason) as raised:
+        fetch_snapshot("org/name", "v1", None, None)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ModelError, match=reason):
+        fetch_gguf("org/name", "Q4_K_M", "v1", None, None)
