@@ -25,7 +25,7 @@ from tests.mixed import random_prompt, random_request
 
 PAGES = 16
 GROWTH = 2 * 2**20
-"""The bytes by which memory may grow from the second quarter of a run to its last, by the medians of each."""
+"""The bytes by which memory may grow, between the medians of the second and the last quarter of a run."""
 
 
 def resident() -> int:
@@ -59,8 +59,7 @@ class SoakReport:
         self.files.append(entries("fd"))
 
     def growth(self) -> float:
-        """Returns the growth in bytes from the median of the second to that of the last quarter of the
-        run."""
+        """Returns the bytes between the medians of the second and the last quarter of the run."""
         quarter = len(self.memory) // 4
         return statistics.median(self.memory[-quarter:]) - statistics.median(
             self.memory[quarter : 2 * quarter]

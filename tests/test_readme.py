@@ -11,7 +11,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 
 
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-# What each program prints among other things.
+# A part of what each program prints.
 PRINTED = ("Paris", '"age"')
 
 

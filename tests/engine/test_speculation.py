@@ -35,8 +35,7 @@ def small_model() -> Llama:
 
 @dataclass(frozen=True)
 class Results:
-    """Holds for each job the outcome of each of its streams, all events, and the number of tokens that
-    ran."""
+    """Holds the outcome of each stream of each job, all events, and the number of tokens that ran."""
 
     outcomes: list[list[Outcome]]
     events: list[Event]
@@ -128,7 +127,7 @@ MODELS = (DraftModel("small"), DraftModel("small", num_tokens=7, adaptive=False)
 @pytest.mark.parametrize(
     "limits",
     [{"pages": 2000}, {"pages": 24, "token_budget": 16}, {"pages": 40}],
-    ids=["roomy", "16", "scarce"],
+    ids=["plenty", "16", "scarce"],
 )
 def test_matching_drafts_change_no_token_no_reason_and_no_logprob(
     model: Llama,
@@ -172,7 +171,7 @@ def test_a_models_own_drafts_are_all_accepted(model: Llama, plain: list[list[Out
 @pytest.mark.parametrize(
     "speculation", [PromptLookup(acceptance="rejection"), DraftModel("small", acceptance="rejection")]
 )
-def test_by_rejection_texts_repeat_and_depend_on_no_batch_mate_while_all_drafts_have_room(
+def test_by_rejection_texts_repeat_and_do_not_depend_on_the_batch_while_all_drafts_fit(
     model: Llama, small_model: Llama, speculation: Any, plain: list[list[Outcome]]
 ) -> None:
     jobs = speculating(mixed_jobs(45), [speculation])
@@ -273,7 +272,7 @@ def test_what_a_grammar_forces_is_drafted_and_never_drawn(
     assert [(t, f) for t, f, _ in cut.outcomes[0]] == [(text[:20], "length")] * 2
 
 
-def test_rows_whose_drafts_have_no_room_go_on_without_them(model: Llama) -> None:
+def test_rows_whose_drafts_do_not_fit_continue_without_them(model: Llama) -> None:
     params = GenerationParams(max_tokens=12, temperature=0, ignore_eos=True)
     eager = params.replace(speculate=PromptLookup(num_tokens=10, adaptive=False))
     prompts = [[i, 8, 9] * 4 for i in range(8)]

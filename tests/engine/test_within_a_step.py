@@ -1,5 +1,4 @@
-"""Checks the engine when something happens within a step: a callback's calls, a dropped request, an
-interrupt."""
+"""Checks callbacks that call the engine, dropped requests and interrupts, all within a step."""
 
 from __future__ import annotations
 

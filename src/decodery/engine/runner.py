@@ -149,8 +149,7 @@ class Runner:
         return step.states
 
     def logits(self, hidden: Tensor, indices: Sequence[int]) -> Tensor:
-        """Returns the float32 logits `[len(indices), vocab]` of these rows of `hidden`; pads them as `hidden`
-        does."""
+        """Returns the float32 logits `[len(indices), vocab]` of these rows, padded to the same multiple."""
         if not indices:
             return hidden.new_zeros((0, self.model.vocab_size), dtype=torch.float32)
         padded = [*indices, *[indices[0]] * (-len(indices) % self._multiple)]
