@@ -1,8 +1,7 @@
-"""Every feature of a request, and what becomes of every pair. `python -m tests.combinations` writes the
-table.
+"""Lists the features of a request and builds every pair. `python -m tests.combinations` writes the table.
 
-A feature is a change of parameters. Two features pair when they set different things; two that set the same
-field to different values (two strategies, two grammars) are alternatives.
+A feature is a change of parameters. Features that set the same field to different values (two strategies, two
+grammars) are alternatives; any two others are a pair.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "combinations.md"
 
 @dataclass(frozen=True)
 class Feature:
-    """A name, its kind (features of one kind are alternatives) and the parameters that it sets."""
+    """Holds the name of a feature, its kind and its parameters. Features of one kind are alternatives."""
 
     name: str
     kind: str
@@ -50,7 +49,7 @@ class Feature:
 
 
 def features(second: str) -> list[Feature]:
-    """All features; `second` is a model for those that need another one."""
+    """Returns all features; `second` is the second model of those that need one."""
     strategies: dict[str, dict[str, Any]] = {
         "greedy": {"temperature": 0},
         "sampling": {"temperature": 0.8},
@@ -139,18 +138,18 @@ def features(second: str) -> list[Feature]:
 
 
 def pairs(listed: Sequence[Feature]) -> Iterator[tuple[Feature, Feature]]:
-    """Every two features of different kinds."""
+    """Yields every two features of different kinds."""
     for first, second in combinations(listed, 2):
         if first.kind != second.kind:
             yield first, second
 
 
-# What a text of each grammar begins with: what may be forced on it.
+# The first character of the texts of each grammar: a token that may be forced with it.
 BEGINNINGS = {"Regex": "a", "Choice": "a", "JsonSchema": "[", "JsonObject": "{", "Lark": "x", "Gbnf": "y"}
 
 
 def build(first: Feature, second: Feature) -> GenerationParams | str:
-    """The parameters of a pair, or the error that says why there are none."""
+    """Returns the parameters of a pair, or the error if they exclude each other."""
     changes: dict[str, Any] = {"max_tokens": 5, "seed": 1} | first.changes | second.changes
     if "forced_bos_token_id" in changes and "grammar" in changes:
         begins = BEGINNINGS[type(changes["grammar"]).__name__]
@@ -165,7 +164,7 @@ def build(first: Feature, second: Feature) -> GenerationParams | str:
 
 
 def table(listed: Sequence[Feature]) -> str:
-    """The page: what does not combine, and why; all else does."""
+    """Returns the page: the pairs that exclude each other, with the reasons."""
     refused: dict[str, list[str]] = {}
     count = 0
     for first, second in pairs(listed):
@@ -204,7 +203,7 @@ def table(listed: Sequence[Feature]) -> str:
 
 
 def main() -> None:
-    """Write the page."""
+    """Writes the page."""
     with tempfile.TemporaryDirectory() as folder:
         PAGE.write_text(table(features(write_model(Path(folder)))), encoding="utf-8")
     sys.stdout.write(f"written to {PAGE}\n")

@@ -16,7 +16,7 @@ LIFE = (ROOT / "docs" / "life-of-a-request.md").read_text(encoding="utf-8")
 
 
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-# What each program prints among other things.
+# A part of what each program prints.
 PRINTED = ("Paris", '"age"')
 
 

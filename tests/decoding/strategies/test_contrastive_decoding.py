@@ -178,7 +178,7 @@ def test_batched_and_preempted_equal_alone() -> None:
 
 def generated(engine: Engine, amateur: CausalModel, jobs: Sequence[Job]) -> list[list[int]]:
     """The tokens of each job, of one stream, with this amateur."""
-    ids = [engine.add(prompt, params, amateur=amateur) for prompt, params in jobs]
+    ids = [engine.add(prompt, params, contrast_model=amateur) for prompt, params in jobs]
     tokens: dict[int, list[int]] = {i: [] for i in ids}
     while engine.has_work():
         for event in engine.step():

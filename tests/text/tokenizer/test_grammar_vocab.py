@@ -62,7 +62,7 @@ def test_every_id_has_its_bytes_and_one_id_more_is_the_end(
     special = tokenizer.special_ids | set(tokenizer.eos_token_ids)
     for token in range(tokenizer.vocab_size):
         spelling = tokenizer.token_bytes(token)
-        # The library marks special tokens by this byte, which no text holds.
+        # The library marks special tokens by this byte, which is in no text.
         if spelling == b"\xff":
             continue
         assert vocabulary.is_special_token(token) == (token in special)
