@@ -21,7 +21,7 @@ from decodery.engine.request import Event
 from decodery.errors import RequestError
 from decodery.kernels.contract import Kernels
 from decodery.kernels.native import library
-from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.reference import torch_kernels
 from decodery.models.decoders.llama import Llama
 from decodery.models.families import load_for_inference
@@ -94,7 +94,7 @@ def test_within_a_step_of_compiled_kernels_torch_keeps_to_the_calling_thread(
             raise KeyboardInterrupt
 
     folder = tiny_llama_folder(tmp_path)
-    backends: list[tuple[Kernels, int]] = [(Native(), 1), (torch_kernels, 2)]
+    backends: list[tuple[Kernels, int]] = [(NativeKernels(), 1), (torch_kernels, 2)]
     for kernels, expected in backends:
         engine = make_engine(loaded(folder, kernels))
         engine.add(PROMPT, calling(look, 3))
@@ -111,11 +111,13 @@ def test_a_step_has_exclusive_threads_unless_a_second_model_has_other_kernels(
     tmp_path: Path, native: bool, second: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered: list[str] = []
-    monkeypatch.setattr(Native, "exclusive_threads", lambda self: nullcontext(entered.append("native")))
+    monkeypatch.setattr(
+        NativeKernels, "exclusive_threads", lambda self: nullcontext(entered.append("native"))
+    )
     monkeypatch.setattr(torch_kernels, "exclusive_threads", lambda: nullcontext(entered.append("torch")))
     folder = tiny_llama_folder(tmp_path)
-    model = loaded(folder, Native() if native else torch_kernels)
-    draft_model = loaded(folder, Native() if native == (second == "same") else torch_kernels)
+    model = loaded(folder, NativeKernels() if native else torch_kernels)
+    draft_model = loaded(folder, NativeKernels() if native == (second == "same") else torch_kernels)
     engine = make_engine(model)
     engine.add(PROMPT, PLAIN.replace(speculate=DraftModel("other")), draft_model=draft_model)
     events_of(engine)

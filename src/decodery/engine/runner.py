@@ -97,7 +97,7 @@ class Runner:
     def __init__(self, model: CausalModel, pages: int, kv_dtype: torch.dtype | None = None) -> None:
         self.model = model
         self._multiple = model.kernels.row_multiple(model.dtype)
-        self._rooms = BufferPool()
+        self._buffers = BufferPool()
         self._steps = CapturedSteps()
         kept = kv_dtype or model.kernels.cache_dtype(model.dtype)
         self._cache = model.kv_shape.allocate(
@@ -142,8 +142,8 @@ class Runner:
             final = model.hidden(step.tokens, step.positions, attend, taps=taps)
             return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
 
-        # Captured even if the step is not kept, so that its results are in the same buffers.
-        step.states, step.replay = model.kernels.capture(run, self._rooms)
+        # Recorded also where it is not kept, so that its results use the same buffers.
+        step.states, step.replay = model.kernels.capture(run, self._buffers)
         if worth_keeping and step.replay is not None:
             self._steps.keep(len(tokens), wanted, step)
         return step.states
