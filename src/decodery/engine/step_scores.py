@@ -125,7 +125,7 @@ class Scorer:
         return range(base + max(chunk.count - 1 + self._unscored(chunk), 0), base + chunk.length)
 
     def _unscored(self, chunk: Chunk) -> int:
-        if not self._given or chunk.companion is not None or chunk.request.needs.assistant:
+        if not self._given or chunk.companion is not None or chunk.request.needs.amateur:
             return 0
         return min(self._given.get(chunk.sequence.row, 0), len(chunk.drafts))
 
@@ -141,7 +141,7 @@ class Scorer:
             if any(n.hidden for n in needs)
             else None,
             layers=self._layers(sorted({layer for n in needs for layer in n.layers}), indices),
-            assistant=self._assistant_logits(group, logits) if any(n.assistant for n in needs) else None,
+            amateur=self._assistant_logits(group, logits) if any(n.amateur for n in needs) else None,
             context=self._context(group),
         )
 
