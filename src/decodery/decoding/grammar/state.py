@@ -227,7 +227,7 @@ def apply_grammar(logits: Tensor, rows: Sequence[Row]) -> None:
     """Bans, in the logits of rows with a grammar, every token that the grammar does not allow.
 
     Changes float32 logits `[rows, vocab]` in place. Where the text may end, all of the row's end tokens are
-    allowed. The masks of all rows are computed in one call of the library.
+    allowed. The masks of all rows are computed together.
     """
     using = [i for i, row in enumerate(rows) if row.grammar is not None and row.grammar is not ANYTHING]
     if not using:

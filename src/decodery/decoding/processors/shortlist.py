@@ -35,7 +35,7 @@ class Shortlist:
 
 def width_of(top_k: int, vocab: int) -> int:
     """Returns how many tokens a shortlist for this top-k holds, more than k of them; 0 for no shortlist."""
-    # One token more than k shows that no token outside ties with the k-th.
+    # One token more than k shows whether tokens outside may tie with the k-th.
     width = top_k // _STEP * _STEP + _STEP
     return width if top_k > 0 and width <= min(_LARGEST, vocab) else 0
 
