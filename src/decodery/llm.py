@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from decodery.consensus import best_of
-from decodery.decoding.grammar.state import Grammars, Healed
+from decodery.decoding.grammar.compiler import GrammarCompiler, HealedPrompt
 from decodery.decoding.request.checkpoint_defaults import default_params
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import DraftModel
@@ -115,7 +115,7 @@ class LLM:
         self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
         self._second_models = SecondModels(opened, dtype=dtype, backend=backend, quantization=quantization)
         self._resolver = Resolver(self.tokenizer, self.model)
-        self._grammars: Grammars | None = None
+        self._grammars: GrammarCompiler | None = None
         self._collectors: dict[int, Collector] = {}
 
     def generate(
@@ -308,15 +308,16 @@ class LLM:
         self._collectors[request] = Collector(output, params, text_state, end_ids, observer)
         return request
 
-    def _beginning(self, params: GenerationParams, ids: list[int]) -> Healed:
+    def _beginning(self, params: GenerationParams, ids: list[int]) -> HealedPrompt:
         """Returns the tokens after which generation starts, and the state of the grammar there."""
         if params.grammar is None and not params.token_healing:
-            return Healed(ids, None, 0)
+            return HealedPrompt(ids, None, 0)
         if self._grammars is None:
-            self._grammars = Grammars(grammar_vocabulary(self.tokenizer))
+            self._grammars = GrammarCompiler(grammar_vocabulary(self.tokenizer))
         if params.token_healing:
             return self._grammars.heal(ids, params.grammar)
-        return Healed(ids, None if params.grammar is None else self._grammars.compile(params.grammar), 0)
+        state = None if params.grammar is None else self._grammars.compile(params.grammar)
+        return HealedPrompt(ids, state, 0)
 
     def _drop(self, request: int) -> None:
         self.engine.abort(request)

@@ -131,7 +131,7 @@ class ScoresBuilder:
 
     def _unscored(self, chunk: Chunk) -> int:
         """Returns how many of a chunk's first positions get no scores, since a given draft follows them."""
-        if not self._given or chunk.companion is not None or chunk.request.needs.assistant:
+        if not self._given or chunk.companion is not None or chunk.request.needs.amateur:
             return 0
         return min(self._given.get(chunk.sequence.row, 0), len(chunk.drafts))
 
@@ -149,7 +149,7 @@ class ScoresBuilder:
             if any(n.hidden for n in needs)
             else None,
             layers=self._layers(sorted({layer for n in needs for layer in n.layers}), indices),
-            assistant=self._contrast_logits(group, logits) if any(n.assistant for n in needs) else None,
+            amateur=self._contrast_logits(group, logits) if any(n.amateur for n in needs) else None,
             context=self._context(group),
         )
 

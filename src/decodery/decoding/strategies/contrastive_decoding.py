@@ -25,13 +25,13 @@ class ContrastiveDecodingMethod(SamplingMethod):
 
     def needs(self, params: GenerationParams) -> Needs:
         """The amateur's logits."""
-        return Needs(assistant=True)
+        return Needs(amateur=True)
 
     def logits(self, scores: Scores, positions: Sequence[int], rows: Sequence[Row]) -> Tensor:
         """The contrasted logits of plausible tokens; guidance comes after the contrast."""
-        assert scores.assistant is not None
+        assert scores.amateur is not None
         index = torch.tensor(positions, device=scores.logits.device)
-        expert, amateur = scores.logits[index], scores.assistant[index]
+        expert, amateur = scores.logits[index], scores.amateur[index]
         strategies = [_strategy(row) for row in rows]
         beta = expert.new_tensor([[s.beta] for s in strategies])
         # Differences of logits are those of log-probabilities.
