@@ -40,8 +40,8 @@ def python_of(entry: Entry) -> Path:
             _run([sys.executable, "-m", "venv", str(folder)], output.fileno(), entry)
         pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
         _run([*pip, "install", "-r", str(wanted)], output.fileno(), entry)
-        # A converter depends on torchvision, which texts do not need. It can be imported only with the build of
-        # torch that it was made for.
+        # A converter depends on torchvision, which texts do not need, and which can be imported only with the
+        # build of torch that it was made for.
         _run([*pip, "uninstall", "-y", "torchvision"], output.fileno(), entry)
     mark.write_text(wanted.read_text(encoding="utf-8"), encoding="utf-8")
     return python
