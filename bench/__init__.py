@@ -1,1 +1,1 @@
-"""Measurements: us and the peers in turn, in one run, on one machine."""
+"""Measures Decodery and its peers in turn, in one run, on one machine."""

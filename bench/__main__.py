@@ -1,7 +1,7 @@
-"""`python -m bench`: prefill, decode, 8 streams, first token and memory, beside transformers.
+"""Compares Decodery with transformers (`python -m bench`): prefill, decode, 8 streams, first token, memory.
 
-Peers and we run in turn, round after round, so that a machine whose speed drifts does it to both; medians and
-their ratios are what counts. `python -m bench.peers` has all the peers and far more to measure.
+Both run in turn, round after round, so that a change in the machine's speed affects both; what counts are the
+medians and their ratios. `python -m bench.peers` runs all peers and measures far more.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from bench.contenders.contender import Contender
 from bench.contenders.decodery import Decodery, own_dtype
 from bench.contenders.transformers import Transformers
 from bench.memory import peak_memory
-from bench.peers.machine import described
-from bench.peers.results import Ran, Results, save
+from bench.peers.machine import machine_facts
+from bench.peers.results import RanContender, Results, save
 from bench.peers.tables import table
 from bench.start import first_token
 from bench.workloads import decode, prefill
@@ -28,7 +28,7 @@ WORKLOADS = (prefill(512), decode(1, 64), decode(8, 48))
 
 
 def main() -> None:
-    """Run everything and write the JSON."""
+    """Measures everything, prints a table and writes the JSON."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds")
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
@@ -42,11 +42,13 @@ def main() -> None:
     results = Results(
         date=datetime.now(timezone.utc).date().isoformat(),
         shape="default",
-        machine=described(torch.get_num_threads()),
+        machine=machine_facts(torch.get_num_threads()),
         rounds=arguments.rounds,
         contenders=[
-            Ran("decodery", version("decodery"), f"{arguments.backend}, {arguments.dtype}", ours.serving),
-            Ran("transformers", version("transformers"), arguments.dtype, peer.serving),
+            RanContender(
+                "decodery", version("decodery"), f"{arguments.backend}, {arguments.dtype}", ours.serving
+            ),
+            RanContender("transformers", version("transformers"), arguments.dtype, peer.serving),
         ],
     )
     measure(contenders, results)
@@ -62,7 +64,7 @@ def main() -> None:
 
 
 def measure(contenders: dict[str, Contender], results: Results) -> None:
-    """Tokens per second of every workload and contender; one warm-up round is left out."""
+    """Adds to `results` the tokens per second of each workload and contender, without a warm-up round."""
     for number in range(-1, results.rounds):
         for workload in WORKLOADS:
             for name, contender in contenders.items():

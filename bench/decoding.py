@@ -1,7 +1,7 @@
-"""`python -m bench.decoding`: what each way to decode costs beside greedy decoding, and beams beside
-transformers.
+"""Measures the cost of each way to decode over greedy decoding (`python -m bench.decoding`).
 
-All variants run in turn, round after round; what counts are the medians of the ratios within a round.
+Beam search is also compared with that of transformers. All variants run in turn, round after round; what
+counts are the medians of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Action = Callable[[int], object]
 
 
 def per_token(llm: LLM, params: GenerationParams, rows: int) -> Action:
-    """Generate for prompts of 16 random tokens; each call has prompts of its own."""
+    """Returns an action that generates after prompts of 16 random tokens, which differ in each call."""
 
     def run(seed: int) -> object:
         return llm.generate(prompts(rows, 16, seed), params, progress=False)
@@ -58,7 +58,7 @@ def per_token(llm: LLM, params: GenerationParams, rows: int) -> Action:
 
 
 def measure(actions: dict[str, Action], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every action in every round; a warm-up round is left out."""
+    """Returns the seconds of each action in each round, without a warm-up round."""
     results: dict[str, list[float]] = {name: [] for name in actions}
     for number in range(-1, rounds):
         for name, action in actions.items():
@@ -70,13 +70,13 @@ def measure(actions: dict[str, Action], rounds: int) -> dict[str, list[float]]:
 
 
 def ratio(results: dict[str, list[float]], above: str, below: str) -> float:
-    """The median over the rounds of the time of one action divided by another's."""
+    """Returns the median over the rounds of one action's time divided by another's."""
     pairs = zip(results[above], results[below], strict=True)
     return statistics.median(a / b for a, b in pairs)
 
 
 def variants(llm: LLM, peer: Transformers) -> dict[str, Action]:
-    """All that is measured."""
+    """Returns all actions that are measured, by name."""
     grammar = GREEDY.replace(grammar=JsonSchema(SCHEMA), ignore_eos=False)
 
     def edit(params: GenerationParams) -> Action:
@@ -108,7 +108,7 @@ FIGURES = (
 
 
 def main() -> None:
-    """Run everything, print the ratios and write the JSON."""
+    """Measures everything, prints the ratios and writes the JSON."""
     parser = argparse.ArgumentParser(prog="python -m bench.decoding", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds")
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])

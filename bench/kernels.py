@@ -1,9 +1,9 @@
-"""`python -m bench.kernels`: how fast the native kernels run the default model's matrix products and steps.
+"""Measures the native kernels on the default model's products and steps (`python -m bench.kernels`).
 
-The products are those of all layers of one step, one after the other, so that weights come from memory as in
-a step. Beside milliseconds stand bytes and multiply-adds a second, as shares of what the machine can do
-(`--bandwidth`, `--peak`; these must be known). Last come whole steps of the engine, and what share of
-them is Python's and torch's, outside the kernels.
+The products are those of all layers of one step, one after the other, so that the weights are read from
+memory as in a step. The table has milliseconds, then the bytes read and the multiply-adds done in a second as
+shares of the machine's limits, which `--bandwidth` and `--peak` give. Last are whole steps of the engine,
+with the share of their time that Python and torch take outside the kernels.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from bench.contenders.decodery import SAMPLING
 from bench.workloads import prompts
 from decodery import LLM, GenerationParams
 from decodery.kernels.native.library import library
-from decodery.kernels.native.native_kernels import NativeKernels
+from decodery.kernels.native.native_kernels import Native
 from decodery.kernels.packed_weights import PackedWeight
 from decodery.models.decoders.llama import Block, Llama
 from decodery.models.layers.attention import PagedAttend
 from decodery.weights.sources.locate import resolve
 
-KEYS = 64  # Each stream's, in a step of one token.
+KEYS = 64  # The keys that each stream has already, in a step of one token.
 
 
 def best(action: Callable[[], object], most: float = 0.3) -> float:
-    """Returns the shortest of many runs, in milliseconds; together the runs take `most` seconds."""
+    """Returns the milliseconds of the fastest run, of at least three and at least `most` seconds in all."""
     times: list[float] = []
     while len(times) < 3 or sum(times) < most:
         start = perf_counter()
@@ -41,7 +41,7 @@ def best(action: Callable[[], object], most: float = 0.3) -> float:
 
 
 def weights(model: Llama) -> dict[str, list[PackedWeight]]:
-    """Returns the matrices of all layers in the order of a step, and that of the head."""
+    """Returns the matrices of all layers in the order of a step, and the head's."""
     blocks = [cast(Block, layer) for layer in model.layers]
     linears = [m for b in blocks for m in (b.attn.qkv, b.attn.out, *b.mlp.children())]
     head = model.embedding if model.head is None else model.head
@@ -52,8 +52,8 @@ def weights(model: Llama) -> dict[str, list[PackedWeight]]:
 
 
 def product(matrices: list[PackedWeight], rows: int) -> Callable[[], object]:
-    """Returns a function that multiplies random rows by all matrices."""
-    kernels = NativeKernels()
+    """Returns an action that multiplies random rows by all matrices."""
+    kernels = Native()
     inputs = {matrix.columns: torch.randn(rows, matrix.columns) for matrix in matrices}
 
     def run() -> dict[int, torch.Tensor]:
@@ -64,10 +64,10 @@ def product(matrices: list[PackedWeight], rows: int) -> Callable[[], object]:
     return replayed(kernels, run)
 
 
-def replayed(kernels: NativeKernels, run: Callable[[], object]) -> Callable[[], object]:
-    """Returns a function that repeats the kernel calls of `run`.
+def replayed(kernels: Native, run: Callable[[], object]) -> Callable[[], object]:
+    """Returns an action that repeats the kernel calls of `run` without Python.
 
-    The tensors that these calls read must be in the result of `run` or in its closure.
+    The tensors that the calls read must be kept alive by the result of `run` or by `run` itself.
     """
     result, replay = kernels.capture(run)
     assert replay is not None
@@ -80,11 +80,11 @@ def replayed(kernels: NativeKernels, run: Callable[[], object]) -> Callable[[], 
 
 
 def step(model: Llama, streams: int, length: int) -> Callable[[], object]:
-    """Returns a function that runs all layers for `length` tokens of each stream.
+    """Returns an action that runs all layers on `length` tokens of each stream.
 
-    A step of one token is replayed, a prompt runs from Python.
+    The kernel calls of a single token are replayed; those of a prompt are made from Python.
     """
-    kernels = cast(NativeKernels, model.kernels)
+    kernels = cast(Native, model.kernels)
     start = KEYS if length == 1 else 0
     pages = -(-(start + length) // 16)
     cache = model.kv_shape.allocate(streams * pages, kernels.cache_dtype(torch.float32), whole_pages=True)
@@ -109,7 +109,7 @@ def step(model: Llama, streams: int, length: int) -> Callable[[], object]:
 
 @contextmanager
 def kernels_timed() -> Iterator[list[float]]:
-    """Yields a list that gets the seconds of every call of the kernels inside the context."""
+    """Yields a list to which the seconds of each call of the kernels are added."""
     kernels: Any = library()
     times: list[float] = []
     run: Callable[[bytes, int], None] = kernels.decodery_run
@@ -127,9 +127,7 @@ def kernels_timed() -> Iterator[list[float]]:
 
 
 def step_shares(llm: LLM, streams: int, params: GenerationParams) -> tuple[float, float]:
-    """Returns the median duration of the engine's steps in ms, and the median share spent outside the
-    kernels.
-    """
+    """Returns the median time of the engine's steps in ms, and the share of it outside the kernels."""
     steps: list[tuple[float, float]] = []
     requests = [llm.engine.add(prompt, params) for prompt in prompts(streams, 16, 0)]
     with kernels_timed() as times:
@@ -146,7 +144,7 @@ def step_shares(llm: LLM, streams: int, params: GenerationParams) -> tuple[float
 
 @torch.inference_mode()
 def main() -> None:
-    """Prints all figures."""
+    """Measures and prints all figures."""
     parser = argparse.ArgumentParser(prog="python -m bench.kernels", description=__doc__)
     parser.add_argument("--rows", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32, 512])
     parser.add_argument("--bandwidth", type=float, default=43, help="GB/s that all threads read together")

@@ -1,4 +1,4 @@
-"""The most memory that a process takes."""
+"""Measures the peak memory of a process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ print(memory())
 
 
 def peak_memory(dtype: str, context_length: int) -> int:
-    """Bytes at the peak of a fresh process that loads the default model and fills a whole context."""
+    """Returns the peak in bytes of a fresh process that loads the default model and fills a whole context."""
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, dtype, str(context_length)],
         check=True,

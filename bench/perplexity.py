@@ -1,6 +1,7 @@
-"""`python -m bench.perplexity`: what packed weights cost on a real text, beside float32 sums of the file.
+"""Measures how packed weights change the perplexity of a real text (`python -m bench.perplexity`).
 
-The text are newspaper reports in the wheel of gensim, which is fetched once through pip; a hash is checked.
+The reference computes the file's weights in float32. The text is the newspaper reports in the wheel of
+gensim, which is fetched once through pip; its hash is checked.
 """
 
 from __future__ import annotations
@@ -42,30 +43,33 @@ WINDOW = 1024
 
 
 @dataclass(frozen=True)
-class Way:
-    """A file, and how it is computed."""
+class Variant:
+    """Names a file, shuffled or not, and the settings of `LLM` that compute it."""
 
     name: str
     shuffled: bool
     settings: dict[str, Any]
 
 
-REFERENCE = Way("float32 sums of the file", False, {"dtype": "float32", "backend": "reference"})
-WAYS = (
-    Way("as stored", False, {"backend": "native"}),
-    Way("bf16", False, {"quantization": "bf16"}),
-    Way("int8", False, {"quantization": "int8"}),
-    Way("int4", False, {"quantization": "int4"}),
-    Way("shuffled, float32", True, {"backend": "native"}),
-    Way("shuffled, bf16", True, {"quantization": "bf16"}),
-    Way("shuffled, int8", True, {"quantization": "int8"}),
-    Way("shuffled, int4", True, {"quantization": "int4"}),
+REFERENCE = Variant("float32 sums of the file", False, {"dtype": "float32", "backend": "reference"})
+VARIANTS = (
+    Variant("as stored", False, {"backend": "native"}),
+    Variant("bf16", False, {"quantization": "bf16"}),
+    Variant("int8", False, {"quantization": "int8"}),
+    Variant("int4", False, {"quantization": "int4"}),
+    Variant("shuffled, float32", True, {"backend": "native"}),
+    Variant("shuffled, bf16", True, {"quantization": "bf16"}),
+    Variant("shuffled, int8", True, {"quantization": "int8"}),
+    Variant("shuffled, int4", True, {"quantization": "int4"}),
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """`ratio` is to the reference's perplexity, `error` its standard error over the windows."""
+    """Holds a variant's perplexity and its `ratio` to the reference's.
+
+    `error` is the standard error of the ratio over the windows.
+    """
 
     name: str
     perplexity: float
@@ -74,7 +78,7 @@ class Row:
 
 
 def window_losses(model: Path, settings: dict[str, Any], windows: int) -> list[float]:
-    """The mean loss of each window, whose first token is given."""
+    """Returns the mean loss in nats of each window of `WINDOW` tokens, without its first token."""
     llm = LLM(model, context_length=WINDOW + 1, kv_memory="512MB", **settings)
     text = (TEXT.folder / TEXT.files[0].name).read_text(encoding="utf-8")
     ids = llm.tokenizer.encode(text)
@@ -85,8 +89,8 @@ def window_losses(model: Path, settings: dict[str, Any], windows: int) -> list[f
     return losses
 
 
-def compared(name: str, losses: list[float], reference: list[float]) -> Row:
-    """A way beside the reference, window by window."""
+def compare_losses(name: str, losses: list[float], reference: list[float]) -> Row:
+    """Returns the figures of a variant; its losses are compared with the reference's window by window."""
     more = [a - b for a, b in zip(losses, reference, strict=True)]
     ratio = math.exp(statistics.fmean(more))
     error = ratio * statistics.stdev(more) / math.sqrt(len(more)) if len(more) > 1 else math.inf
@@ -95,7 +99,7 @@ def compared(name: str, losses: list[float], reference: list[float]) -> Row:
 
 @contextmanager
 def both_files(model: Path) -> Iterator[dict[bool, Path]]:
-    """The model's file, and a shuffled one."""
+    """Yields the model's file under False, and a file with shuffled channels under True."""
     with tempfile.TemporaryDirectory() as folder:
         other = Path(folder) / "shuffled.gguf"
         shuffle_channels(model, other)
@@ -103,11 +107,12 @@ def both_files(model: Path) -> Iterator[dict[bool, Path]]:
 
 
 def main() -> None:
+    """Measures the variants and prints their perplexities."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--windows", type=int, default=20, help=f"how many windows of {WINDOW} tokens")
-    parser.add_argument("--only", help="leave out ways whose names do not begin so")
+    parser.add_argument("--only", help="measure only variants whose names begin with this")
     parser.add_argument(
-        "--reference", type=Path, help="keep the reference's losses here, and take them from it"
+        "--reference", type=Path, help="read the reference's losses from this file; write it if it is missing"
     )
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
@@ -121,16 +126,16 @@ def main() -> None:
         if kept is not None:
             kept.write_text(json.dumps(reference), encoding="utf-8")
     reference = reference[: arguments.windows]
-    rows = [compared(REFERENCE.name, reference, reference)]
+    rows = [compare_losses(REFERENCE.name, reference, reference)]
     print(f"{'':28}{'perplexity':>12}{'ratio':>10}{'+-':>9}")
     print(f"{rows[0].name:28}{rows[0].perplexity:12.4f}", flush=True)
     with both_files(model) as files:
-        for way in WAYS:
-            if way.name.startswith(arguments.only or ""):
-                losses = window_losses(files[way.shuffled], way.settings, len(reference))
-                rows.append(compared(way.name, losses, reference))
+        for variant in VARIANTS:
+            if variant.name.startswith(arguments.only or ""):
+                losses = window_losses(files[variant.shuffled], variant.settings, len(reference))
+                rows.append(compare_losses(variant.name, losses, reference))
                 print(
-                    f"{way.name:28}{rows[-1].perplexity:12.4f}{rows[-1].ratio:10.5f}{rows[-1].error:9.5f}",
+                    f"{variant.name:28}{rows[-1].perplexity:12.4f}{rows[-1].ratio:10.5f}{rows[-1].error:9.5f}",
                     flush=True,
                 )
     if arguments.json is not None:

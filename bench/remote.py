@@ -1,4 +1,4 @@
-"""The other end of `bench.worker`: a contender that lives in another process and another environment."""
+"""Calls a contender that runs in another process and another environment, which `bench.worker` serves."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from typing import Any
 from bench.contenders.contender import Arrival, Prompt, Timing
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 300.0
+REPLY_TIMEOUT = 300.0
 
 
 class WorkerError(Exception):
-    """A worker died, hung or failed; the message is one line for people."""
+    """Says in one line why a worker died, hung or failed."""
 
 
 class MissingError(Exception):
-    """The contender does not have what was asked of it."""
+    """Says that the contender does not have the method that was called."""
 
 
 class Remote:
-    """A `Contender` in a process of its own, which stands still unless it is asked something."""
+    """Runs a `Contender` in a process of its own, which is stopped (SIGSTOP) except during a call."""
 
     def __init__(self, python: Path, module: str, model: Path, threads: int, log: Path) -> None:
         self.log = log
@@ -64,7 +64,7 @@ class Remote:
         self.close()
 
     def close(self) -> None:
-        """End the process."""
+        """Ends the process."""
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -72,7 +72,7 @@ class Remote:
                 pipe.close()
 
     def call(self, name: str, **arguments: Any) -> Any:
-        """What the worker answers. Raises `MissingError` and `WorkerError`."""
+        """Returns the worker's answer. Raises `MissingError` and `WorkerError`."""
         if self.process.poll() is not None:
             raise WorkerError(f"its process has ended; see {self.log}")
         assert self.process.stdin is not None
@@ -88,10 +88,10 @@ class Remote:
 
     def _reply(self) -> Any:
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
+        ready, _, _ = select.select([self.process.stdout], [], [], REPLY_TIMEOUT)
         if not ready:
             self.process.kill()
-            raise WorkerError(f"no answer within {PATIENCE:.0f} seconds")
+            raise WorkerError(f"no answer within {REPLY_TIMEOUT:.0f} seconds")
         line = self.process.stdout.readline()
         if not line:
             raise WorkerError(f"its process has ended; see {self.log}")

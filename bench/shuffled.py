@@ -1,8 +1,8 @@
-"""A model whose function is that of another while its weights are grouped anew.
+"""Writes a model that computes the same function as another, with its channels in another order.
 
-A file's 4-bit weights stand on the grid of their groups, so that packing them in 4 bits again finds the same
-grid and costs nothing. With the channels in another order, each group of 32 mixes weights of many old groups,
-as in a model that never was quantised; the function is the same, but for the order of its sums.
+The 4-bit weights of a file have few values in each group of 32, so packing them in 4 bits again finds the
+same values and loses nothing. With the channels in another order, each group has weights of many old groups,
+as in a model that never was quantised. The function is the same except for the order of its sums.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from decodery.weights.formats.opening import open_checkpoint
 
-# Which dimension of a tensor runs along which channels: the residual stream, the MLP's, the heads' values.
+# The channels of each dimension of a tensor: the residual stream's, the MLP's, or those of the heads' values.
 ALONG = {
     "token_embd": {1: "stream"},
     "output_norm": {0: "stream"},
@@ -33,9 +33,9 @@ ALONG = {
 
 
 def shuffle_channels(model: Path, to: Path) -> None:
-    """Write the float32 GGUF file of a GGUF Llama with all its channels shuffled."""
+    """Writes a GGUF Llama as a float32 GGUF file with all its channels shuffled."""
     writer = gguf.GGUFWriter(to, "llama")
-    # Our reader has no types of metadata, which a writer needs.
+    # The package's own reader does not give the types of metadata, which the writer needs.
     for field in gguf.GGUFReader(model).fields.values():
         if field.name != "general.architecture" and not field.name.startswith("GGUF."):
             kind, inner = field.types[0], field.types[-1] if len(field.types) > 1 else None
@@ -65,7 +65,7 @@ def _orders(width: int, inner: int, heads: int, kv_heads: int) -> dict[str, Tens
         return torch.randperm(count, generator=generator)
 
     dim = width // heads
-    # The values of a head stay in it, and the query heads that share them see them in one order.
+    # The values of a head stay in it, and all query heads that share a head of values have the same order.
     within = torch.stack([shuffled(dim) for _ in range(kv_heads)])
     shared = within.repeat_interleave(heads // kv_heads, 0)
     return {

@@ -1,4 +1,4 @@
-"""From the shell to the first token."""
+"""Measures the time from the shell to the first token."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from time import perf_counter
 
 
 def first_token(rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds from starting `decodery generate` to its first byte, and those that importing torch takes."""
+    """Returns each round's seconds to the first byte of `decodery generate`, and those of importing torch."""
     command = [sys.executable, "-m", "decodery", "generate", "Once upon a time", "--temperature", "0"]
-    # As in an installed package, modules are compiled once; the round that is left out does that.
+    # The first round, which is not counted, compiles the modules, as they are in an installed package.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     starts, imports = [], []
     for round_number in range(-1, rounds):

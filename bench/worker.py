@@ -1,8 +1,8 @@
-"""`python -m bench.worker MODULE MODEL THREADS`: a contender in a process of its own, asked over pipes.
+"""Serves a contender in a process of its own over pipes: `python -m bench.worker MODULE MODEL THREADS`.
 
-It loads the contender of that module and says so in a line of JSON. Then it answers each line of JSON on its
-standard input with one: `{"call": NAME, ...}` with `{"result": ...}`, with `{"missing": WHY}` where the
-contender cannot do that, or with `{"error": WHY}`. Whatever libraries print goes to standard error.
+It loads the contender of the module and reports that in a line of JSON. Then it answers each line of JSON on
+standard input, `{"call": NAME, ...}`, with one line: `{"result": ...}`, `{"missing": WHY}` if the contender
+cannot do it, or `{"error": WHY}`. All that libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from bench.contenders.contender import Arrival
 
 
 def memory() -> int:
-    """Bytes of memory that this process took at its peak; 0 where the system does not tell.
+    """Returns the peak memory of this process in bytes; 0 on a system without /proc.
 
-    A child's ru_maxrss begins at what its parent held when it forked, so the kernel's own figure is read.
+    Read from the kernel's VmHWM, since the ru_maxrss of a child starts at its parent's memory at the fork.
     """
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
@@ -32,7 +32,7 @@ def memory() -> int:
 
 
 def answer(contender: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """What the contender says to a request."""
+    """Returns the contender's answer to a request."""
     name = request.pop("call")
     if name == "memory":
         return {"result": memory()}
@@ -44,13 +44,13 @@ def answer(contender: Any, request: dict[str, Any]) -> dict[str, Any]:
         result = getattr(contender, name)(**request)
     except NotImplementedError as why:
         return {"missing": str(why)}
-    except Exception as error:  # Whatever a library raises: the others are measured all the same.
+    except Exception as error:  # Any error of a library; the other contenders are measured anyway.
         return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
     return {"result": dataclasses.asdict(result) if dataclasses.is_dataclass(result) else result}  # type: ignore[arg-type]
 
 
 def main() -> None:
-    """Serve until standard input ends."""
+    """Answers requests until standard input ends."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 

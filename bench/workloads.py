@@ -1,7 +1,6 @@
-"""What is measured, as functions of a contender.
+"""Defines the workloads, each of which measures a contender.
 
-`seed` gives each round prompts of its own, so that nothing is served from a cache; they are the same for
-every contender.
+Each round has a `seed` and so its own prompts, which no cache has yet. All contenders get the same prompts.
 """
 
 from __future__ import annotations
@@ -20,10 +19,9 @@ LATENCIES = ("time to first token", "time per token")
 
 @dataclass(frozen=True)
 class Workload:
-    """A measurement of the group that `--only` names.
+    """Defines a measurement; `group` is its name for `--only`.
 
-    `measure` gives its figures for a seed by name; `warm` runs the same shapes for as short as that shows
-    everything to the engine once.
+    `measure` returns its figures by name, for a seed. `warm` runs the same shapes once, as short as possible.
     """
 
     name: str
@@ -33,13 +31,13 @@ class Workload:
 
 
 def prompts(count: int, length: int, seed: int) -> list[list[int]]:
-    """Random token ids."""
+    """Returns `count` prompts of `length` random token ids."""
     rng = random.Random(f"{count} {length} {seed}")
     return [[rng.randrange(100, 40_000) for _ in range(length)] for _ in range(count)]
 
 
 def prefill(length: int) -> Workload:
-    """Prompt tokens per second, up to the first new token."""
+    """Measures prompt tokens per second, up to the first new token."""
     name = f"prefill {length}"
 
     def measure(contender: Contender, seed: int) -> dict[str, float]:
@@ -49,7 +47,7 @@ def prefill(length: int) -> Workload:
 
 
 def decode(streams: int, tokens: int, context: int = 16) -> Workload:
-    """New tokens per second of all streams after prompts of `context` tokens, whose cost is not counted."""
+    """Measures new tokens per second of all streams, after prompts of `context` tokens (not timed)."""
     name = f"decode, {streams} stream{'s' if streams > 1 else ''}"
     group = "decode"
     if context != 16:
@@ -63,7 +61,7 @@ def decode(streams: int, tokens: int, context: int = 16) -> Workload:
 
 
 def beam(beams: int, tokens: int) -> Workload:
-    """Steps per second of a beam search after 16 tokens, with its prompt."""
+    """Measures steps per second of a beam search after 16 tokens, with the time of its prompt."""
     name = f"beam {beams}, steps"
 
     def measure(contender: Contender, seed: int) -> dict[str, float]:
@@ -73,7 +71,7 @@ def beam(beams: int, tokens: int) -> Workload:
 
 
 def load(requests: int, seed: int) -> list[Arrival]:
-    """Requests of 16 to 384 tokens that ask for 8 to 64, short ones more often, 25 a second."""
+    """Returns requests of 16 to 384 tokens for 8 to 64 new ones; 25 arrive a second, more short than long."""
     rng = random.Random(f"load {requests} {seed}")
     at, arrivals = 0.0, []
     for _ in range(requests):
@@ -87,7 +85,7 @@ _SIZES = ((16, 384), (8, 64))
 
 
 def mixed(requests: int) -> Workload:
-    """Uneven requests that arrive over time: tokens per second, and how long users wait."""
+    """Measures requests of many lengths that arrive over time: tokens per second, and how long users wait."""
     name = f"mixed load of {requests}"
 
     def measure(contender: Contender, seed: int) -> dict[str, float]:
@@ -109,7 +107,7 @@ def mixed(requests: int) -> Workload:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """The smallest value that so many percent of the values do not exceed."""
+    """Returns the smallest value that at least `percent` percent of the values do not exceed."""
     return sorted(values)[math.ceil(len(values) * percent / 100) - 1]
 
 

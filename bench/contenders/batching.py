@@ -1,4 +1,4 @@
-"""How an engine without continuous batching is timed, and serves requests that arrive over time."""
+"""Times an engine without continuous batching, and lets it serve requests that arrive over time."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 from bench.contenders.contender import Arrival, Prompt, Stamps, Timing
 
-# Generates so many tokens for each prompt and tells when each step's tokens are there.
+# Generates so many tokens after each prompt, and calls the function after each step.
 Batch = Callable[[Sequence[Prompt], int, Callable[[], None]], None]
 
 
 def run_in_steps(run: Batch, prompts: Sequence[Prompt], tokens: int) -> Timing:
-    """The timing of one batch whose streams go on together."""
+    """Returns the timing of one batch, whose streams all get a token in each step."""
     times: list[float] = []
     start = time.perf_counter()
     run(prompts, tokens, lambda: times.append(time.perf_counter() - start))
@@ -20,11 +20,13 @@ def run_in_steps(run: Batch, prompts: Sequence[Prompt], tokens: int) -> Timing:
 
 
 def serve_in_batches(arrivals: Sequence[Arrival], run: Batch, largest: int) -> list[list[float]]:
-    """The oldest request and those of the waiting ones whose prompts are the most like its own in length,
-    `largest` in all, run as a batch until the longest of them is done; then the next.
+    """Returns the times of each request's tokens when requests are served in static batches.
 
-    A request has its tokens as its batch makes them, and is done when it has its own number. `largest` is
-    what suits the engine best: a batch pads prompts, or runs what is beyond the shortest one by one.
+    A batch has the oldest waiting request and the ones whose prompts are nearest to it in length, at most
+    `largest` in all. It runs until its longest request is done; then the next batch begins. A request's
+    tokens come with the steps of its batch, until it has as many as it asked for. `largest` should be the
+    best value for the engine, which pads prompts of different lengths or runs what exceeds the shortest one
+    by one.
     """
     stamps = Stamps(len(arrivals))
     waiting = sorted(range(len(arrivals)), key=lambda i: arrivals[i].at)
@@ -35,9 +37,9 @@ def serve_in_batches(arrivals: Sequence[Arrival], run: Batch, largest: int) -> l
         if arrivals[oldest].at > now:
             time.sleep(arrivals[oldest].at - now)
             continue
-        here = [i for i in waiting if arrivals[i].at <= now]
-        here.sort(key=lambda i: (i != oldest, abs(len(arrivals[i].prompt) - len(arrivals[oldest].prompt))))
-        members = here[:largest]
+        ready = [i for i in waiting if arrivals[i].at <= now]
+        ready.sort(key=lambda i: (i != oldest, abs(len(arrivals[i].prompt) - len(arrivals[oldest].prompt))))
+        members = ready[:largest]
         waiting = [i for i in waiting if i not in members]
 
         def step(members: list[int] = members) -> None:

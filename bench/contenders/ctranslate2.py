@@ -1,4 +1,4 @@
-"""CTranslate2's generator."""
+"""Runs CTranslate2's generator."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bench.contenders.contender import Arrival, Prompt, Timing
 
 
 def prepare() -> None:
-    """Import the library."""
+    """Imports the library."""
     import ctranslate2  # noqa: F401
 
 
 class CTranslate2:
-    """A converted folder, computed in int8."""
+    """Runs a converted folder in int8."""
 
     serving = "one after another, which is faster than batches"
 
@@ -47,7 +47,7 @@ class CTranslate2:
         last = len(prompts) - 1
 
         def stepped(result: Any) -> bool:
-            # Called for each row of a step in turn.
+            # The library calls this for each row of a step in turn.
             if step is not None and result.batch_id == last:
                 step()
             return False
@@ -66,5 +66,5 @@ class CTranslate2:
 
 
 def load(model: Path, threads: int) -> CTranslate2:
-    """Ready to run."""
+    """Loads the model and returns the contender."""
     return CTranslate2(model, threads)

@@ -1,4 +1,4 @@
-"""Us, through the facade."""
+"""Runs Decodery through `LLM`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.contenders.contender import Arrival, Prompt, Stamps, Timing
 
-# What users turn on: temperature, top-k, top-p and the penalties.
+# The parameters that many users set together: temperature, top-k, top-p and the penalties.
 SAMPLING: dict[str, Any] = {
     "temperature": 0.8,
     "top_k": 50,
@@ -23,12 +23,12 @@ SAMPLING: dict[str, Any] = {
 
 
 def prepare() -> None:
-    """Import what we stand on."""
+    """Imports torch, on which Decodery is built."""
     import torch  # noqa: F401
 
 
 class Decodery:
-    """Us, on one of our backends."""
+    """Runs Decodery on one of its backends."""
 
     serving = "continuous batching"
 
@@ -43,13 +43,13 @@ class Decodery:
         return self._timed(prompts, tokens, {"temperature": 0})
 
     def sampled(self, prompts: Sequence[Prompt], tokens: int) -> Timing:
-        """The same with temperature, truncation and penalties."""
+        """Generates as `run` does, with temperature, truncation and penalties."""
         return self._timed(prompts, tokens, SAMPLING)
 
-    def _timed(self, prompts: Sequence[Prompt], tokens: int, how: dict[str, Any]) -> Timing:
+    def _timed(self, prompts: Sequence[Prompt], tokens: int, sampling: dict[str, Any]) -> Timing:
         from decodery import GenerationParams
 
-        params = GenerationParams(max_tokens=tokens, ignore_eos=True, **how)
+        params = GenerationParams(max_tokens=tokens, ignore_eos=True, **sampling)
         times: list[float] = []
         start = time.perf_counter()
         outputs = self.llm.generate(
@@ -60,7 +60,8 @@ class Decodery:
             candidates=0,
         )
         assert all(len(output.completions[0].token_ids) == tokens for output in outputs)
-        # One event a token: each stream's first are the first ones, as all prompts run in one step.
+        # There is one event for each token. All prompts run in one step, so the first events are the first
+        # tokens of the streams.
         first = sorted(times)[len(prompts) - 1]
         after = [t for t in times if t > first]
         return Timing(first, max(after, default=first), len(after))
@@ -95,12 +96,12 @@ class Decodery:
             if not live:
                 time.sleep(arrivals[waiting[0]].at - now)
             elif next(live[0], None) is None:
-                # All streams advance whichever is asked; the first is asked until it has ended.
+                # All streams advance whichever is read; the oldest is read until it has ended.
                 live.pop(0)
         return stamps.times
 
     def facts(self) -> dict[str, float]:
-        """Bytes of weights that a decoding step reads, and multiply-adds of the layers for each token."""
+        """Returns the bytes of weights that a decoding step reads, and the layers' multiply-adds a token."""
         model = self.llm.model
         layers = [module.weight for module in model.layers.modules() if _is_matrix(module)]
         head = model.embedding.weight if model.head is None else model.head.weight
@@ -115,10 +116,10 @@ def _is_matrix(module: Any) -> bool:
 
 
 def load(model: Path, threads: int) -> Decodery:
-    """Ready to run."""
+    """Loads the model and returns the contender."""
     return Decodery(model, threads)
 
 
 def own_dtype(backend: str, dtype: str) -> str:
-    """What we are asked to compute in beside a peer in this dtype: the native kernels have float32 only."""
+    """Returns the dtype to compare with a peer in `dtype`; the native backend always has its own."""
     return "auto" if backend == "native" else dtype

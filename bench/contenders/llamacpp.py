@@ -1,4 +1,4 @@
-"""llama.cpp through the low-level calls of llama-cpp-python: batches of several sequences, numpy's argmax."""
+"""Runs llama.cpp through the low-level calls of llama-cpp-python: batches of sequences, numpy's argmax."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ SLOTS = 32
 
 
 def prepare() -> None:
-    """Import the library."""
+    """Imports the library."""
     import llama_cpp  # noqa: F401
     import numpy  # noqa: F401
 
 
 @dataclass
 class Slot:
-    """A sequence of a context: what of its prompt has not run, its next position, and its newest token."""
+    """Holds a sequence of a context.
+
+    `prompt` is the part of the prompt that has not run, `left` how many tokens are still to generate.
+    """
 
     request: int
     prompt: list[int]
@@ -32,7 +35,7 @@ class Slot:
 
 
 class LlamaCpp:
-    """A context is made for each shape of load: so many sequences of so many tokens."""
+    """Runs llama.cpp with a new context for each number of sequences and their length."""
 
     serving = "continuous batching, written with its batch calls"
 
@@ -59,7 +62,7 @@ class LlamaCpp:
         stamps = Stamps(len(prompts))
         start = time.perf_counter()
         for _ in range(tokens):
-            # All prompts in as few batches as hold them, then a token of each sequence a batch.
+            # First all prompts run, in as few batches as hold them; then each batch has a token a sequence.
             while self._step(slots, BATCH):
                 pass
             now = time.perf_counter() - start
@@ -97,7 +100,7 @@ class LlamaCpp:
         return stamps.times
 
     def _open(self, sequences: int, length: int) -> None:
-        """A context with room for so many sequences of so many tokens, empty and warm."""
+        """Opens a context for so many sequences of so many tokens; it is empty and has run once."""
         length = -(-length // 256) * 256
         if self.shape != (sequences, length):
             if self.context is not None:
@@ -113,22 +116,21 @@ class LlamaCpp:
         self.lib.llama_memory_clear(self.lib.llama_get_memory(self.context), False)
 
     def _step(self, slots: Sequence[Slot | None], budget: int) -> bool:
-        """Run a batch: the newest token of each decoding sequence, then prompts within the budget.
+        """Runs a batch: the newest token of each decoding sequence, then prompts within the budget of tokens.
 
-        Sequences whose prompt ends in it, or that decode, get a token. Says whether some prompt is not
-        through yet.
+        A sequence gets a token if it decodes or if its prompt ends in this batch. Returns True if some prompt
+        has not ended yet.
         """
         import numpy
 
         batch, size = self.batch, 0
         scored: list[Slot] = []
         decoding = [s is not None and not s.prompt for s in slots]
-        # While prompts of one load are still running, nobody decodes ahead of the others.
-        for wanted in (True, False):
+        for decodes in (True, False):
             for index, slot in enumerate(slots):
-                if slot is None or decoding[index] is not wanted:
+                if slot is None or decoding[index] is not decodes:
                     continue
-                tokens = [slot.newest or 0] if wanted else slot.prompt[: budget - size]
+                tokens = [slot.newest or 0] if decodes else slot.prompt[: budget - size]
                 for token in tokens:
                     batch.token[size] = token
                     batch.pos[size] = slot.position
@@ -137,7 +139,7 @@ class LlamaCpp:
                     batch.logits[size] = False
                     slot.position += 1
                     size += 1
-                if not wanted:
+                if not decodes:
                     slot.prompt = slot.prompt[len(tokens) :]
                 if tokens and not slot.prompt:
                     batch.logits[size - 1] = True
@@ -155,5 +157,5 @@ class LlamaCpp:
 
 
 def load(model: Path, threads: int) -> LlamaCpp:
-    """Ready to run."""
+    """Loads the model and returns the contender."""
     return LlamaCpp(model, threads)

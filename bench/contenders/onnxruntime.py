@@ -1,4 +1,4 @@
-"""onnxruntime-genai's generator."""
+"""Runs onnxruntime-genai's generator."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bench.contenders.contender import Arrival, Prompt, Timing
 
 
 def prepare() -> None:
-    """Import the library."""
+    """Imports the library."""
     import onnxruntime_genai  # noqa: F401
 
 
 class OnnxRuntime:
-    """A folder that its model builder wrote."""
+    """Runs a folder that the library's model builder wrote."""
 
-    serving = "static batches of up to 4 that wait, of similar lengths"
+    serving = "static batches of up to 4 waiting requests of similar length"
 
     def __init__(self, model: Path, threads: int) -> None:
         import onnxruntime_genai
@@ -66,5 +66,5 @@ class OnnxRuntime:
 
 
 def load(model: Path, threads: int) -> OnnxRuntime:
-    """Ready to run."""
+    """Loads the model and returns the contender."""
     return OnnxRuntime(model, threads)

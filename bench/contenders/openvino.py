@@ -1,4 +1,4 @@
-"""OpenVINO GenAI's pipeline with continuous batching, which its plain pipeline stands on as well."""
+"""Runs OpenVINO GenAI's pipeline with continuous batching, which its plain pipeline uses too."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bench.contenders.contender import Arrival, Prompt, Stamps, Timing
 
 
 def prepare() -> None:
-    """Import the library."""
+    """Imports the library."""
     import openvino_genai  # noqa: F401
 
 
 class OpenVino:
-    """A converted folder."""
+    """Runs a converted folder."""
 
     serving = "continuous batching"
 
@@ -24,7 +24,7 @@ class OpenVino:
         import openvino_genai
 
         scheduling = openvino_genai.SchedulerConfig()
-        # What its plain pipeline takes: prompts in one piece.
+        # As in the plain pipeline, a prompt runs in one piece.
         scheduling.max_num_batched_tokens = 8192
         self.pipeline: Any = openvino_genai.ContinuousBatchingPipeline(
             str(model), scheduling, "CPU", {"INFERENCE_NUM_THREADS": threads}
@@ -37,7 +37,7 @@ class OpenVino:
     def beams(self, prompt: Prompt, tokens: int, beams: int) -> float:
         start = time.perf_counter()
         handle = self.add(prompt, tokens, num_beams=beams)
-        # Beams can be read when all are done.
+        # Beams can be read only when all are done.
         while not handle.can_read():
             self.pipeline.step()
         return time.perf_counter() - start
@@ -46,7 +46,7 @@ class OpenVino:
         return Stamped(self, arrivals).stamps.times
 
     def add(self, prompt: Prompt, tokens: int, **settings: Any) -> Any:
-        """A request's handle."""
+        """Adds a request to the pipeline and returns its handle."""
         import numpy
         import openvino
         import openvino_genai
@@ -63,7 +63,7 @@ class OpenVino:
 
 
 class Stamped:
-    """Requests that ran, with the times of their tokens."""
+    """Runs requests and holds the times of their tokens."""
 
     def __init__(self, engine: OpenVino, arrivals: Sequence[Arrival]) -> None:
         self.stamps = Stamps(len(arrivals))
@@ -90,5 +90,5 @@ class Stamped:
 
 
 def load(model: Path, threads: int) -> OpenVino:
-    """Ready to run."""
+    """Loads the model and returns the contender."""
     return OpenVino(model, threads)

@@ -1,4 +1,4 @@
-"""transformers' own `generate`, with its default attention and cache."""
+"""Runs transformers' own `generate` with its default attention and cache."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from bench.contenders.contender import Arrival, Prompt, Timing
 
 
 def prepare() -> None:
-    """Import the library."""
+    """Imports the library."""
     import torch  # noqa: F401
     import transformers  # noqa: F401
 
 
 def from_gguf(path: Path, dtype: Any) -> Any:
-    """The model of a Llama's GGUF, dequantised.
+    """Returns the dequantised model of a Llama's GGUF.
 
-    What was loaded from a GGUF keeps hooks of its quantiser and refuses to be saved; a fresh model is what
-    users run.
+    A model that was loaded from a GGUF keeps hooks of its quantiser and cannot be saved. So the weights are
+    copied into a new model, as users run it.
     """
     from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
@@ -35,9 +35,9 @@ def from_gguf(path: Path, dtype: Any) -> Any:
 
 
 class Transformers:
-    """A hub folder or a GGUF file, computed in `dtype`."""
+    """Runs a hub folder or a GGUF file in `dtype`."""
 
-    serving = "static batches of up to 8 that wait, of similar lengths"
+    serving = "static batches of up to 8 waiting requests of similar length"
 
     def __init__(self, model: Path, threads: int | None = None, dtype: str = "bfloat16") -> None:
         import torch
@@ -91,5 +91,5 @@ class Transformers:
 
 
 def load(model: Path, threads: int) -> Transformers:
-    """Ready to run."""
+    """Loads the model and returns the contender."""
     return Transformers(model, threads)

@@ -1,4 +1,4 @@
-"""`python -m bench.peers`: us and the peers in turn, in one run, on one machine (`make bench-peers`)."""
+"""Measures Decodery and all peers in turn, in one run (`python -m bench.peers`, `make bench-peers`)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from time import perf_counter
 from bench.peers.catalogue import CATALOGUE, OURS, Entry
 from bench.peers.conversions import weights_of
 from bench.peers.environments import UnavailableError, python_of, version_in
-from bench.peers.machine import Limits, cores, described
-from bench.peers.results import Ran, Results, save
+from bench.peers.machine import Limits, cores, machine_facts
+from bench.peers.results import RanContender, Results, save
 from bench.peers.session import Contestant, Session
 from bench.peers.shapes import gguf_of
 from bench.peers.tables import publish, table
@@ -21,23 +21,24 @@ from bench.remote import ROOT
 from bench.workloads import DEFAULT, SHORT
 
 RESULTS = ROOT / "bench" / "results"
-BEYOND = ("start", "sampling", "limits")
+# The groups of measurements that are not workloads.
+EXTRA_GROUPS = ("start", "sampling", "limits")
 
 
 def main() -> None:
-    """Set up, run, print and write."""
+    """Sets the contenders up, measures them, and prints and writes the results."""
     arguments = _arguments()
     began = perf_counter()
     workloads = DEFAULT if arguments.shape == "default" else SHORT
     results = Results(
         date=datetime.now(timezone.utc).date().isoformat(),
         shape=arguments.shape,
-        machine=described(arguments.threads),
+        machine=machine_facts(arguments.threads),
         rounds=arguments.rounds,
     )
     wanted = {OURS, *arguments.peers}
     if arguments.shape != "default":
-        # Those files are Q4_0 already.
+        # The GGUF files of the other shapes are Q4_0 already.
         wanted.discard("llama.cpp Q4_0")
     entries = [e for e in CATALOGUE if e.name in wanted]
     contestants = _contestants(entries, gguf_of(arguments.shape), arguments.threads, results)
@@ -51,11 +52,12 @@ def main() -> None:
             limits = None
             results.left_out.append(str(why))
         session = Session(results, contestants, limits)
-        session.run(workloads, set(arguments.only or [*BEYOND, *(w.group for w in workloads)]))
+        session.run(workloads, set(arguments.only or [*EXTRA_GROUPS, *(w.group for w in workloads)]))
     for contestant in contestants:
         entry = contestant.entry
-        told = version("decodery") if entry.name == OURS else version_in(entry)
-        results.contenders.append(Ran(entry.name, told, entry.weights, session.serving.get(entry.name, "")))
+        installed = version("decodery") if entry.name == OURS else version_in(entry)
+        serving = session.serving.get(entry.name, "")
+        results.contenders.append(RanContender(entry.name, installed, entry.weights, serving))
     print(table(results))
     path = RESULTS / f"peers-{arguments.shape}.json"
     save(results, path)
@@ -66,20 +68,20 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     peers = [e.name for e in CATALOGUE if e.name != OURS]
-    groups = sorted({w.group for w in DEFAULT} | set(BEYOND))
+    groups = sorted({w.group for w in DEFAULT} | set(EXTRA_GROUPS))
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds")
-    parser.add_argument("--only", nargs="*", choices=groups, help="measure these groups alone")
+    parser.add_argument("--only", nargs="*", choices=groups, help="measure only these groups")
     parser.add_argument("--peers", nargs="*", default=peers, choices=peers, metavar="NAME", help=str(peers))
-    parser.add_argument("--shape", default="default", choices=["default", "1b"], help="which model")
-    parser.add_argument("--threads", type=int, default=cores(), help="for everybody (default: all cores)")
+    parser.add_argument("--shape", default="default", choices=["default", "1b"], help="the model to measure")
+    parser.add_argument("--threads", type=int, default=cores(), help="threads of each contender")
     parser.add_argument("--set-up", action="store_true", help="install and convert, measure nothing")
-    parser.add_argument("--publish", action="store_true", help="into docs/benchmarks.json and .md")
+    parser.add_argument("--publish", action="store_true", help="update docs/benchmarks.json and .md")
     return parser.parse_args()
 
 
 def _contestants(entries: list[Entry], gguf: Path, threads: int, results: Results) -> list[Contestant]:
-    """Those that can run here; why the others cannot goes into the results."""
+    """Returns those that can run here; adds to `results.left_out` why the others cannot."""
     found = []
     for entry in entries:
         try:

@@ -1,4 +1,4 @@
-"""Who is measured, in which environment, with what weights."""
+"""Lists the contenders with their environments and weights."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender: the column's name, the module that runs it, and what it needs.
+    """Describes a contender: the name of its column, the module that runs it, and what it needs.
 
-    `environment` is the folder of its virtual environment ("": ours), which `requirements` fill;
-    `distribution` is the package whose version is told. `form` names its weights among
-    `bench.peers.conversions.FORMS`, `weights` says what they are.
+    `environment` is the folder of its virtual environment, "" for this process's own; `requirements` names
+    the file of the packages in it. `distribution` is the package whose version is shown. `form` names the
+    weights among `bench.peers.conversions.FORMS`, `weights` describes them.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Entry:
 
 GGUF, CONVERTED = ".venv-peers-gguf", ".venv-peers-converted"
 
-# Two environments, since the converters want another transformers than the newest.
+# Two environments are needed, since the converters need another version of transformers than the newest.
 CATALOGUE = (
     Entry("decodery", "bench.contenders.decodery", "gguf", "the GGUF file, 4 bits"),
     Entry(
@@ -37,7 +37,7 @@ CATALOGUE = (
             "llama.cpp Q4_0",
             "bench.contenders.llamacpp",
             "q4_0",
-            "made Q4_0, its fastest type",
+            "converted to Q4_0, its fastest type",
         ),
         *(GGUF, "llamacpp", "llama-cpp-python"),
     ),

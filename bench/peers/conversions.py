@@ -1,4 +1,4 @@
-"""The same weights in each contender's form, made once and kept in a folder that git ignores."""
+"""Converts the same weights into each contender's form, once; the folder of the results is not in git."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.remote import ROOT
 
 CACHE = ROOT / ".bench-models"
 
-# The arguments of an interpreter that writes the form to a path, from where a form lies.
+# Given a function from a form to its path, and the path to write, returns the interpreter's arguments.
 Command = Callable[[Callable[[str], Path], Path], list[str]]
 
 
@@ -41,16 +41,19 @@ FORMS: dict[str, Command] = {
         str(target),
     ],
 }
-# Whose environment writes a form that no contender reads, or that two could.
+# The form whose environment writes a form that no contender reads.
 WRITERS = {"float32": "transformers"}
 
 
 def weights_of(entry: Entry, gguf: Path, shape: str) -> Path:
-    """Where the contender's weights lie, made from the GGUF file. Raises `UnavailableError`."""
-    return _made(entry.form, gguf, CACHE / shape, entry)
+    """Returns the path of the contender's weights, which are converted from the GGUF file where needed.
+
+    Raises `UnavailableError` when the conversion fails.
+    """
+    return _converted(entry.form, gguf, CACHE / shape, entry)
 
 
-def _made(form: str, gguf: Path, folder: Path, wanted: Entry) -> Path:
+def _converted(form: str, gguf: Path, folder: Path, wanted: Entry) -> Path:
     if form == "gguf":
         return gguf
     target = folder / form
@@ -60,7 +63,7 @@ def _made(form: str, gguf: Path, folder: Path, wanted: Entry) -> Path:
     staged = folder / f"{form}.partial"
     _remove(staged)
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = FORMS[form](lambda other: _made(other, gguf, folder, wanted), staged)
+    arguments = FORMS[form](lambda other: _converted(other, gguf, folder, wanted), staged)
     log = ROOT / "bench" / "results" / f"convert-{form}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"converting to {form} (what the converter says is in {log}) ...")

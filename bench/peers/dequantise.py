@@ -1,4 +1,4 @@
-"""`python -m bench.peers.dequantise FILE DTYPE FOLDER`: a GGUF as a hub folder, with its tokenizer.
+"""Writes a GGUF as a hub folder with its tokenizer: `python -m bench.peers.dequantise FILE DTYPE FOLDER`.
 
 Runs in the environment that has transformers and gguf.
 """
@@ -13,7 +13,7 @@ from bench.contenders.transformers import from_gguf
 
 
 def main() -> None:
-    """Write the folder."""
+    """Writes the folder."""
     import torch
     from transformers import AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""The peers' virtual environments, made when they are missing or their requirements changed."""
+"""Makes the peers' virtual environments if they are missing or their requirements have changed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from bench.peers.catalogue import Entry
 from bench.remote import ROOT
 
 REQUIREMENTS = ROOT / "bench" / "requirements"
-# llama.cpp comes as sources, which are compiled for this processor.
+# llama.cpp is installed from its sources, which are compiled for this processor.
 BUILD = {"CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1)}
 
 
 class UnavailableError(Exception):
-    """Why a contender is not measured, in one line."""
+    """Says in one line why a contender is not measured."""
 
 
 def python_of(entry: Entry) -> Path:
-    """The interpreter that runs the contender; its packages are installed first where they are not.
+    """Returns the interpreter that runs the contender, and installs its packages first if they are missing.
 
-    Raises `UnavailableError` when that fails.
+    Raises `UnavailableError` when the installation fails.
     """
     if not entry.environment:
         return Path(sys.executable)
@@ -40,7 +40,8 @@ def python_of(entry: Entry) -> Path:
             _run([sys.executable, "-m", "venv", str(folder)], output.fileno(), entry)
         pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
         _run([*pip, "install", "-r", str(wanted)], output.fileno(), entry)
-        # Comes with a converter, is not needed for texts, and must fit torch's build exactly to be imported.
+        # A converter depends on torchvision, which texts do not need, and which can be imported only with the
+        # build of torch that it was made for.
         _run([*pip, "uninstall", "-y", "torchvision"], output.fileno(), entry)
     mark.write_text(wanted.read_text(encoding="utf-8"), encoding="utf-8")
     return python
@@ -54,7 +55,7 @@ def _run(command: list[str], output: int, entry: Entry) -> None:
 
 
 def version_in(entry: Entry) -> str:
-    """The version of the contender's package in its environment."""
+    """Returns the version of the contender's package in its environment."""
     program = f"from importlib.metadata import version; print(version({entry.distribution!r}))"
     done = subprocess.run([str(python_of(entry)), "-c", program], check=True, capture_output=True, text=True)
     return done.stdout.strip()

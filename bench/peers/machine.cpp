@@ -1,4 +1,5 @@
-// What this machine can do at most: bytes that its threads read from memory and products of bytes that they add up, each a second.
+// Measures the limits of this machine: the bytes that its threads read from memory in a second, and the products and sums of
+// bytes that they compute in a second.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -14,7 +15,7 @@
 using Clock = std::chrono::steady_clock;
 static volatile uint64_t sink;
 
-// The best of some tries of `work(thread)` on all threads at once, in seconds.
+// Returns the seconds of the fastest of six runs of `work(thread)` on all threads at once.
 template <class Work>
 static double best(int threads, Work work) {
   double least = 1e9;
@@ -39,8 +40,8 @@ static uint64_t sum(const uint64_t* words, size_t count) {
   return all;
 }
 
-// Twelve chains of multiply-adds of bytes that stay in registers; written in assembler, since compilers copy the
-// sums around or take the products out of the loop. An operation is a product or a sum.
+// Runs twelve independent chains of multiply-adds of bytes in registers. They are in assembler, since compilers copy
+// the sums between registers or move the products out of the loop. An operation is a product or a sum.
 #if defined(__AVX512VNNI__) || defined(__AVX2__)
 #if defined(__AVX512VNNI__)
 using Vector = __m512i;

@@ -1,4 +1,4 @@
-"""The machine: what it is called, and what it can do at most."""
+"""Names the machine and measures its limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOURCE = Path(__file__).with_suffix(".cpp")
 
 
 def processor() -> str:
-    """The processor's name, as the system tells it."""
+    """Returns the processor's name as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -23,12 +23,12 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def described(threads: int) -> dict[str, str | int]:
-    """For the head of a table."""
+def machine_facts(threads: int) -> dict[str, str | int]:
+    """Returns the processor, threads, memory, system and Python for the head of a table."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "processor": processor(),
@@ -40,7 +40,10 @@ def described(threads: int) -> dict[str, str | int]:
 
 
 class Limits:
-    """The machine's bandwidth and byte products, measured by a small program that is compiled here."""
+    """Measures the machine's limits with a small program, which is compiled into `folder`.
+
+    Raises `UnavailableError` when it cannot be compiled.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.program = folder / "machine"
@@ -52,7 +55,7 @@ class Limits:
             raise UnavailableError(f"shares of the machine: {SOURCE.name} cannot be compiled here") from error
 
     def measure(self, threads: int) -> dict[str, float]:
-        """`bandwidth` in bytes and `int8` in operations a second; int8 is 0 where it is not known."""
+        """Returns `bandwidth` in bytes and `int8` in operations a second; int8 is 0 without vector code."""
         done = subprocess.run([str(self.program), str(threads)], check=True, capture_output=True)
         limits: dict[str, float] = json.loads(done.stdout)
         return limits

@@ -1,4 +1,4 @@
-"""What a run found, as plain values that go to JSON and come from it."""
+"""Holds the results of a run as plain values, and writes and reads them as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass
 class Figure:
-    """A measurement: a value a round for each contender that has it."""
+    """Holds the values of one measurement: one for each round, by contender."""
 
     name: str
     unit: str
@@ -19,19 +19,22 @@ class Figure:
     values: dict[str, list[float]] = field(default_factory=dict)
 
     def median(self, contender: str) -> float | None:
-        """The contender's median; None where it has none."""
+        """Returns the contender's median; None if it has no values."""
         found = self.values.get(contender)
         return statistics.median(found) if found else None
 
     def lead(self, ours: str, peer: str) -> float | None:
-        """How many times better we are than the peer: the median over the rounds that both have."""
+        """Returns how many times better `ours` is than the peer: the median over the rounds that both have.
+
+        None if one of them has no values.
+        """
         if not self.values.get(ours) or not self.values.get(peer):
             return None
         pairs = zip(self.values[ours], self.values[peer], strict=False)
         return statistics.median(b / a if self.less_is_better else a / b for a, b in pairs)
 
     def best(self, ours: str) -> str | None:
-        """The peer with the best median."""
+        """Returns the peer with the best median; None if there is no peer with values."""
         medians = {peer: self.median(peer) for peer in self.values if peer != ours}
         found = {peer: value for peer, value in medians.items() if value is not None}
         if not found:
@@ -40,8 +43,8 @@ class Figure:
 
 
 @dataclass
-class Ran:
-    """A contender that ran."""
+class RanContender:
+    """Describes a contender that was measured."""
 
     name: str
     version: str
@@ -51,18 +54,18 @@ class Ran:
 
 @dataclass
 class Results:
-    """A run over one model."""
+    """Holds the results of a run over one model."""
 
     date: str
     shape: str
     machine: dict[str, str | int]
     rounds: int
-    contenders: list[Ran] = field(default_factory=list)
+    contenders: list[RanContender] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
 
     def add(self, contender: str, name: str, value: float, unit: str, less_is_better: bool = False) -> None:
-        """A value of one more round."""
+        """Adds a contender's value of one more round."""
         figure = next((f for f in self.figures if f.name == name), None)
         if figure is None:
             figure = Figure(name, unit, less_is_better)
@@ -71,7 +74,7 @@ class Results:
 
 
 def to_json(results: Results) -> str:
-    """As text, with enough digits and not more."""
+    """Returns the results as JSON, with values of five significant digits."""
     content = dataclasses.asdict(results)
     for figure in content["figures"]:
         figure["values"] = {k: [float(f"{v:.5g}") for v in vs] for k, vs in figure["values"].items()}
@@ -79,14 +82,14 @@ def to_json(results: Results) -> str:
 
 
 def from_json(text: str) -> Results:
-    """What `to_json` wrote."""
+    """Reads the results that `to_json` wrote."""
     content = json.loads(text)
-    content["contenders"] = [Ran(**c) for c in content["contenders"]]
+    content["contenders"] = [RanContender(**c) for c in content["contenders"]]
     content["figures"] = [Figure(**f) for f in content["figures"]]
     return Results(**content)
 
 
 def save(results: Results, path: Path) -> None:
-    """Write the JSON."""
+    """Writes the results as JSON to a file, whose folder is made if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(to_json(results), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A run: every contender in its own process, all of them in turn, round after round."""
+"""Runs the measurements: each contender in its own process, all of them in turn, round after round."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTEXT, NEW = 2048, 64
 
 @dataclass
 class Contestant:
-    """An entry with all that starts its process."""
+    """Holds an entry with all that is needed to start its process."""
 
     entry: Entry
     python: Path
@@ -30,16 +30,17 @@ class Contestant:
     logs: Path
 
     def start(self) -> Remote:
-        """Its process, with the model loaded."""
+        """Starts the process, which loads the model."""
         log = self.logs / f"worker-{self.entry.name.replace(' ', '-')}.log"
         return Remote(self.python, self.entry.module, self.model, self.threads, log)
 
 
 @dataclass
 class Session:
-    """What is being measured, and what was found.
+    """Measures the contestants and adds the figures to `results`.
 
-    A contender that fails once at something is not asked for it again.
+    `failed` has a contender's name and the measurement that it failed; it is not measured again. `serving`
+    has each contender's own words on how it serves requests.
     """
 
     results: Results
@@ -49,14 +50,14 @@ class Session:
     serving: dict[str, str] = field(default_factory=dict)
 
     def run(self, workloads: Sequence[Workload], groups: set[str]) -> None:
-        """Measure the groups; "start", "sampling" and "limits" are beyond the workloads."""
+        """Measures the groups: those of the workloads, and "start", "sampling" and "limits"."""
         if "start" in groups:
-            self.starts()
+            self.measure_starts()
         with contextlib.ExitStack() as stack:
             workers = {
                 c.entry.name: worker
                 for c in self.contestants
-                if (worker := self._opened(c, stack)) is not None
+                if (worker := self._start(c, stack)) is not None
             }
             chosen = [w for w in workloads if w.group in groups]
             for number in range(-1, self.results.rounds):
@@ -66,13 +67,13 @@ class Session:
                         self._measure(workload, name, worker, number)
                 ours = workers.get(OURS)
                 if ours is not None and "sampling" in groups:
-                    self._sampling(ours, number)
+                    self._measure_sampling(ours, number)
                 if ours is not None and "limits" in groups and number >= 0:
-                    self._shares(ours, number)
+                    self._measure_shares(ours, number)
                 label = "warming up" if number < 0 else f"round {number + 1} of {self.results.rounds}"
                 print(f"{label}: {perf_counter() - began:.0f} s", flush=True)
 
-    def _opened(self, contestant: Contestant, stack: contextlib.ExitStack) -> Remote | None:
+    def _start(self, contestant: Contestant, stack: contextlib.ExitStack) -> Remote | None:
         try:
             worker = stack.enter_context(contestant.start())
         except WorkerError as error:
@@ -91,7 +92,8 @@ class Session:
             print(f"left out: {line}", flush=True)
 
     @contextlib.contextmanager
-    def _guarded(self, name: str, what: str) -> Iterator[None]:
+    def _failures_noted(self, name: str, what: str) -> Iterator[None]:
+        """Turns an error of a contender into an entry of `failed`, with the reason in the results."""
         try:
             yield
         except MissingError:
@@ -102,30 +104,30 @@ class Session:
     def _measure(self, workload: Workload, name: str, worker: Contender, number: int) -> None:
         if (name, workload.name) in self.failed:
             return
-        with self._guarded(name, workload.name):
+        with self._failures_noted(name, workload.name):
             if number < 0:
                 workload.warm(worker)
                 return
             for figure, value in workload.measure(worker, number).items():
-                waits = "time" in figure
-                unit = "s" if waits else "steps/s" if workload.group == "beam" else "tok/s"
-                self.results.add(name, figure, value, unit, less_is_better=waits)
+                is_time = "time" in figure
+                unit = "s" if is_time else "steps/s" if workload.group == "beam" else "tok/s"
+                self.results.add(name, figure, value, unit, less_is_better=is_time)
 
-    def starts(self) -> None:
-        """Fresh processes: loading, the first token and, once, the peak of memory."""
+    def measure_starts(self) -> None:
+        """Measures fresh processes: the times of loading and of the first token, and once the peak memory."""
         for number in range(self.results.rounds):
             for contestant in self.contestants:
                 name = contestant.entry.name
                 if (name, "start") not in self.failed:
-                    with self._guarded(name, "start"):
-                        self._fresh(contestant, number)
+                    with self._failures_noted(name, "start"):
+                        self._measure_start(contestant, number)
         if any(c.entry.name == OURS for c in self.contestants) and self.results.shape == "default":
             whole, imports = first_token(self.results.rounds)
             for a, b in zip(whole, imports, strict=True):
                 self.results.add(OURS, "start, `decodery generate` to its first byte", a, "s", True)
                 self.results.add(OURS, "start, of which importing torch", b, "s", True)
 
-    def _fresh(self, contestant: Contestant, number: int) -> None:
+    def _measure_start(self, contestant: Contestant, number: int) -> None:
         name, add = contestant.entry.name, self.results.add
         start = perf_counter()
         with contestant.start() as worker:
@@ -140,8 +142,8 @@ class Session:
                 add(name, "memory, peak", peak, "bytes", True)
                 add(name, "memory, beyond importing", peak - worker.hello["imported"], "bytes", True)
 
-    def _sampling(self, ours: Remote, number: int) -> None:
-        """What sampling with everything costs over greedy, in time a token."""
+    def _measure_sampling(self, ours: Remote, number: int) -> None:
+        """Measures the time per token of sampling with all its parameters, over that of greedy decoding."""
         for rows, tokens in ((1, 48), (8, 32)):
             taken = []
             for run in (ours.run, ours.sampled):
@@ -151,19 +153,24 @@ class Session:
                 name = f"sampling over greedy, {rows} row{'s' if rows > 1 else ''}"
                 self.results.add(OURS, name, taken[1] / taken[0], "ratio", True)
 
-    def _shares(self, ours: Remote, number: int) -> None:
-        """How much of the machine we use, both measured now."""
+    def _measure_shares(self, ours: Remote, number: int) -> None:
+        """Measures Decodery and the machine's limits one after the other, and adds their ratios."""
         if self.limits is None:
             return
-        most = self.limits.measure(self.contestants[0].threads)
+        limits = self.limits.measure(self.contestants[0].threads)
         facts = ours.call("facts")
         (steps,) = decode(1, 48).measure(ours, number + 5000).values()
         (tokens,) = prefill(512).measure(ours, number + 5000).values()
-        self.results.add(OURS, "machine, memory bandwidth", most["bandwidth"], "bytes/s")
+        self.results.add(OURS, "machine, memory bandwidth", limits["bandwidth"], "bytes/s")
         self.results.add(
-            OURS, "share of the bandwidth, 1 stream", steps * facts["step_bytes"] / most["bandwidth"], "share"
+            OURS,
+            "share of the bandwidth, 1 stream",
+            steps * facts["step_bytes"] / limits["bandwidth"],
+            "share",
         )
-        if most["int8"]:
+        if limits["int8"]:
             done = 2 * tokens * facts["multiply_adds"]
-            self.results.add(OURS, "machine, int8 operations", most["int8"], "op/s")
-            self.results.add(OURS, "share of the int8 operations, prefill 512", done / most["int8"], "share")
+            self.results.add(OURS, "machine, int8 operations", limits["int8"], "op/s")
+            self.results.add(
+                OURS, "share of the int8 operations, prefill 512", done / limits["int8"], "share"
+            )

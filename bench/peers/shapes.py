@@ -1,4 +1,4 @@
-"""The models that are measured, as GGUF files: the default one, and Llamas of random weights."""
+"""Provides the models that are measured as GGUF files: the default model, and Llamas of random weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from decodery.weights.sources.locate import resolve
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a Llama with a tied head."""
+    """Holds the sizes of a Llama whose head is its embedding."""
 
     layers: int
     width: int
@@ -25,12 +25,12 @@ class Sizes:
     head_dim: int = 64
 
 
-# Llama 3.2 1B's, but for the vocabulary, which is the default model's.
+# The sizes of Llama 3.2 1B; the vocabulary is the default model's.
 SHAPES = {"1b": Sizes(layers=16, width=2048, mlp_width=8192, heads=32, kv_heads=8)}
 
 
 def gguf_of(shape: str) -> Path:
-    """The file of a shape, written first where it is missing."""
+    """Returns the file of a shape, and writes it first if it is missing."""
     default = resolve(None)
     if shape == "default":
         return default
@@ -45,7 +45,7 @@ def gguf_of(shape: str) -> Path:
 
 
 def write(path: Path, sizes: Sizes, like: Path) -> None:
-    """A GGUF file of random weights in Q4_0, with the vocabulary of another; the embedding is Q8_0."""
+    """Writes a GGUF of random weights in Q4_0, with an embedding in Q8_0 and the vocabulary of `like`."""
     writer = gguf.GGUFWriter(path, "llama")
     vocabulary = _copy_vocabulary(writer, gguf.GGUFReader(like))
     writer.add_vocab_size(vocabulary)
@@ -75,7 +75,7 @@ def write(path: Path, sizes: Sizes, like: Path) -> None:
     }
     for layer in range(sizes.layers):
         for name, (rows, columns) in matrices.items():
-            # Codes of 4 bits are uniform from -8 to 7: weights with a deviation of about 0.02.
+            # Codes of 4 bits are uniform from -8 to 7, so the weights' standard deviation is about 0.02.
             writer.add_tensor(
                 f"blk.{layer}.{name}.weight", _blocks(rng, rows, columns, 16, 0.0043), raw_dtype=four
             )
@@ -88,7 +88,7 @@ def write(path: Path, sizes: Sizes, like: Path) -> None:
 
 
 def _copy_vocabulary(writer: gguf.GGUFWriter, reader: gguf.GGUFReader) -> int:
-    """Copy all that concerns the tokenizer; returns how many tokens there are."""
+    """Copies all metadata of the tokenizer, and returns the number of tokens."""
     for name, field in reader.fields.items():
         if name.startswith("tokenizer."):
             kind, *inner = field.types
@@ -99,7 +99,7 @@ def _copy_vocabulary(writer: gguf.GGUFWriter, reader: gguf.GGUFReader) -> int:
 def _blocks(
     rng: numpy.random.Generator, rows: int, columns: int, code_bytes: int, scale: float
 ) -> NDArray[numpy.uint8]:
-    """Random codes in blocks of 32 weights, each behind its scale: [rows, bytes of a row]."""
+    """Returns random codes in blocks of 32 weights, each after its scale: uint8 [rows, bytes of a row]."""
     blocks = rng.integers(0, 256, (rows * columns // 32, 2 + code_bytes), dtype=numpy.uint8)
     blocks[:, :2] = numpy.frombuffer(numpy.float16(scale).tobytes(), dtype=numpy.uint8)
     return blocks.reshape(rows, -1)

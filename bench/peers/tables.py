@@ -1,4 +1,4 @@
-"""`python -m bench.peers.tables`: docs/benchmarks.md from docs/benchmarks.json."""
+"""Writes docs/benchmarks.md from docs/benchmarks.json (`python -m bench.peers.tables`)."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ DATA = ROOT / "docs" / "benchmarks.json"
 
 HEAD = """# Benchmarks
 
-Made by `make bench-peers`; do not edit. The numbers behind it are in [benchmarks.json](benchmarks.json). All
-engines run in turn in every round of one run, in processes that stand still while another is measured, with
-the same prompts of random token ids, the same number of threads, greedily and without end tokens. A cell is
-the median over the rounds, and in brackets how many times better we are (the median of the ratios within the
-rounds; above 1 means that we are ahead, also where less is better). Absolute numbers move with the machine;
-the ratios are what counts.
+This page is written by `make bench-peers`; do not edit it. Its numbers are in
+[benchmarks.json](benchmarks.json). All engines are measured in turn in each round of one run; the processes
+of the others are stopped meanwhile. All get the same prompts of random token ids and the same number of
+threads, decode greedily and ignore end tokens. A cell has the median over the rounds, and in brackets how
+many times better Decodery is: the median of the ratios within the rounds. A ratio above 1 means that Decodery
+is better, also for figures where less is better. Absolute numbers depend on the machine; compare the ratios.
 """
 
 NOTES = """
 - *prefill*: prompt tokens a second up to the first new token. *decode*: new tokens a second of all streams
-  together, after prompts of 16 tokens or of the context that is named, whose time is not counted. *beam*:
-  steps a second with the prompt.
-- *mixed load*: requests of 16 to 384 tokens that ask for 8 to 64, 25 arriving a second; tokens a second from
-  the first arrival to the last token, and what each request waits.
-- *start*: a fresh Python process with its files in the system's cache, to the first token after 16 tokens.
-  *memory*: the peak of that process after a prompt of 1,984 tokens and 64 new ones, and the part of it that
-  is beyond importing the libraries (for us and transformers: torch).
-- *share*: bytes of weights that our steps read a second, over the memory bandwidth measured in the same round
-  (what stays in the caches makes it larger); int8 operations a second of our prefill, over the most that the
-  processor does in registers.
+  together, after prompts of 16 tokens or of the context that is named; the time of the prompts is not
+  counted. *beam*: steps a second, with the time of the prompt.
+- *mixed load*: requests of 16 to 384 tokens that ask for 8 to 64 new ones, of which 25 arrive a second. The
+  figures are tokens a second from the first arrival to the last token, and the times that requests wait.
+- *start*: the time from the start of a Python process, whose files are in the system's cache, to the first
+  token after a prompt of 16. *memory*: the peak of that process after a prompt of 1,984 tokens and 64 new
+  ones, and the part of it beyond importing the libraries (for Decodery and transformers: torch).
+- *share*: bytes of weights that Decodery's steps read a second, divided by the memory bandwidth measured in
+  the same round (weights that stay in caches make it larger); int8 operations a second of its prefill,
+  divided by the most that the processor does in registers.
 """
 
 
 def page(runs: list[Results]) -> str:
-    """The whole page."""
+    """Returns the whole page."""
     return "\n".join([HEAD, *(section(results) for results in runs), NOTES.strip(), ""])
 
 
 def section(results: Results) -> str:
-    """A run's table and what ran."""
+    """Returns the section of a run: its table of figures, its contenders, and what was left out."""
     title = {"default": "The default model", "1b": "A Llama of 1 billion parameters with random weights"}
     machine = ", ".join(str(value) for value in results.machine.values())
     lines = [
@@ -63,7 +63,7 @@ def section(results: Results) -> str:
 
 
 def table(results: Results) -> str:
-    """A row for each figure, a column for each contender, and our lead over the best peer."""
+    """Returns a table: a row for each figure, a column for each contender and for the lead over the best."""
     names = [c.name for c in results.contenders]
     peers = [name for name in names if name != OURS]
     lines = [f"| | {' | '.join(names)} | over the best peer |", "|---" * (len(names) + 2) + "|"]
@@ -78,7 +78,7 @@ def table(results: Results) -> str:
 
 
 def cell(figure: Figure, contender: str) -> str:
-    """The contender's median, with our lead over a peer."""
+    """Returns the contender's median; a peer's has Decodery's lead over it in brackets."""
     median = figure.median(contender)
     if median is None:
         return "-"
@@ -87,7 +87,7 @@ def cell(figure: Figure, contender: str) -> str:
 
 
 def shown(value: float, unit: str) -> str:
-    """A value with its unit, in few digits."""
+    """Returns a value with its unit and few digits."""
     if unit == "share":
         return f"{value:.0%}"
     if unit == "s":
@@ -102,7 +102,7 @@ def shown(value: float, unit: str) -> str:
 
 
 def publish(results: Results) -> None:
-    """Put a run into the JSON beside the page, in place of the last over that model, and write the page."""
+    """Puts a run into the JSON, in place of the last one over that model, and writes the page."""
     runs = {r.shape: r for r in read(DATA)}
     runs[results.shape] = results
     content = [json.loads(to_json(r)) for r in runs.values()]
@@ -111,7 +111,7 @@ def publish(results: Results) -> None:
 
 
 def read(path: Path) -> list[Results]:
-    """The runs of a JSON file; none if it is missing."""
+    """Returns the runs of a JSON file; none if it is missing."""
     if not path.exists():
         return []
     return [from_json(json.dumps(content)) for content in json.loads(path.read_text(encoding="utf-8"))]

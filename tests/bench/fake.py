@@ -1,4 +1,4 @@
-"""A contender that generates nothing, but in its own time."""
+"""Provides a contender that generates nothing and invents its times."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bench.contenders.contender import Arrival, Prompt, Stamps, Timing
 
 
 def prepare() -> None:
-    """Say something where a library would."""
+    """Prints a line, as a library may do."""
     print("loading a library")
 
 
 class Fake:
-    """A token a step; the first after a second for each token of the prompt, as it claims."""
+    """Claims a second for each token of the prompt and half a second for each further step."""
 
     serving = "static batches"
 
@@ -39,14 +39,14 @@ class Fake:
             step()
 
     def fail(self) -> None:
-        """As a library does."""
+        """Fails as a library may do."""
         raise ValueError("two\nlines")
 
     def die(self) -> None:
-        """As a library should not."""
+        """Ends the process, as a library should not."""
         os._exit(3)
 
 
 def load(model: Path, threads: int) -> Fake:
-    """Ready to run."""
+    """Loads the model and returns the contender."""
     return Fake()

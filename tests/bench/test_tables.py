@@ -3,13 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bench.peers.results import Ran, Results, from_json, to_json
+from bench.peers.results import RanContender, Results, from_json, to_json
 from bench.peers.tables import page, publish, shown, table
 
 
 def results() -> Results:
     found = Results("2026-01-01", "default", {"processor": "A fast one"}, 3)
-    found.contenders = [Ran(n, "1.0", "int4", "alone") for n in ("decodery", "slow", "slower")]
+    found.contenders = [RanContender(n, "1.0", "int4", "alone") for n in ("decodery", "slow", "slower")]
     for ours, slow, slower in ((90.0, 50.0, 30.0), (100.0, 40.0, 30.0), (300.0, 50.0, 10.0)):
         found.add("decodery", "decode", ours, "tok/s")
         found.add("slow", "decode", slow, "tok/s")
@@ -19,12 +19,12 @@ def results() -> Results:
     return found
 
 
-def test_a_row_tells_medians_and_the_median_of_the_ratios_within_rounds() -> None:
+def test_a_row_has_medians_and_the_median_of_the_ratios_within_rounds() -> None:
     row = table(results()).splitlines()[2]
     assert row == "| decode | 100 | 50.0 (2.50x) | 30.0 (3.33x) | **2.50x** |"
 
 
-def test_ahead_is_above_one_also_where_less_is_better_and_who_has_no_figure_has_a_dash() -> None:
+def test_better_is_above_one_also_where_less_is_better_and_a_missing_figure_is_a_dash() -> None:
     row = table(results()).splitlines()[3]
     assert row == "| start | 500 ms | - | 2.00 s (4.00x) | **4.00x** |"
 

@@ -31,7 +31,9 @@ def test_a_remote_contender_answers_as_it_would_here_whatever_its_library_prints
     assert "generating" in remote.log.read_text(encoding="utf-8")
 
 
-def test_what_a_contender_lacks_is_told_from_what_fails_and_both_leave_it_able(remote: Remote) -> None:
+def test_a_missing_method_and_a_failing_one_raise_different_errors(
+    remote: Remote,
+) -> None:
     with pytest.raises(MissingError, match="no beam search"):
         remote.beams([1], 2, 4)
     with pytest.raises(MissingError, match="no sampled"):
@@ -48,7 +50,7 @@ def test_a_worker_that_dies_is_an_error_and_stays_one(remote: Remote) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell states")
-def test_a_worker_stands_still_unless_it_is_asked(remote: Remote) -> None:
+def test_a_worker_is_stopped_except_during_a_call(remote: Remote) -> None:
     remote.run([[1]], 1)
     until = time.monotonic() + 5
     while state(remote) != "T" and time.monotonic() < until:

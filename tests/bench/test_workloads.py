@@ -8,8 +8,8 @@ from bench.contenders.contender import Arrival, Prompt, Stamps, Timing
 from bench.workloads import DEFAULT, beam, decode, load, mixed, percentile, prefill
 
 
-class Told:
-    """A contender whose times are told: a second for the prompt, half a second a step."""
+class FixedTimes:
+    """Claims a second for each prompt and half a second for each further step."""
 
     serving = ""
 
@@ -27,18 +27,18 @@ class Told:
     ("workload", "figure"), [(prefill(512), 512.0), (decode(8, 32), 16.0), (beam(4, 32), 2.0)]
 )
 def test_a_figure_counts_what_its_name_says_and_nothing_else(workload: object, figure: float) -> None:
-    assert list(workload.measure(Told(), 0).values()) == [figure]  # type: ignore[attr-defined]
+    assert list(workload.measure(FixedTimes(), 0).values()) == [figure]  # type: ignore[attr-defined]
 
 
-def test_a_mixed_load_tells_throughput_and_waits() -> None:
-    figures = list(mixed(16).measure(Told(), 3).values())
+def test_a_mixed_load_measures_throughput_and_waits() -> None:
+    figures = list(mixed(16).measure(FixedTimes(), 3).values())
     arrivals = load(16, 3)
     end = max(a.at + 1.0 + 0.5 * (a.tokens - 1) for a in arrivals)
     assert figures[0] == pytest.approx(sum(a.tokens for a in arrivals) / end)
     assert figures[1:] == pytest.approx([1.0, 1.0, 0.5, 0.5])
 
 
-def test_loads_are_the_same_for_everybody_and_differ_between_rounds() -> None:
+def test_loads_are_the_same_for_each_contender_and_differ_between_rounds() -> None:
     assert load(8, 1) == load(8, 1) != load(8, 2)
     times = [a.at for a in load(8, 1)]
     assert times == sorted(times)
@@ -60,7 +60,7 @@ def test_streams_that_start_apart_are_counted_from_when_all_have_a_token() -> No
     assert stamps.timing() == Timing(3.0, 5.0, 3)
 
 
-def test_a_static_batch_takes_who_waits_and_runs_until_the_longest_is_done(
+def test_a_static_batch_takes_waiting_requests_and_runs_until_the_longest_is_done(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 0.0

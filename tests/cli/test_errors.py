@@ -24,7 +24,7 @@ BEFORE_LOADING = [
     (["--top-k", "x"], "top_k must be a whole number, not 'x'"),
     (["--min-tokens", "9", "--max-tokens", "2"], "min_tokens is 9, more than max_tokens 2"),
     (["--logprobs", "1"], "logprobs are shown only with --json"),
-    (["--system", "S"], "system is a message of a conversation: give --chat too"),
+    (["--system", "S"], "system is only for conversations: give --chat too"),
     (["--file", "F"], "give PROMPT or --file, not both"),
     (["--dtype", "int3"], "dtype must be auto, float32 or bfloat16, not 'int3'"),
     (["--backend", "magic"], "backend must be "),

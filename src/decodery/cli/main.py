@@ -141,7 +141,7 @@ def _generate(
     """
     started = perf_counter()
     if system is not None and not chat:
-        raise ParameterError("system is a message of a conversation: give --chat too")
+        raise ParameterError("system is only for conversations: give --chat too")
     _refuse_logprobs_without_json(generation, json)
     text = given_text(prompt, file, "PROMPT")
     from decodery.cli.commands.generate import generate

@@ -61,7 +61,7 @@ def build_tree(beams: Sequence[Sequence[BeamCandidate]], completions: Sequence[C
     """Returns the tree of the candidates of each step, in which the returned completions are marked."""
     width = max((c.beam + 1 for step in beams for c in step if c.beam is not None), default=1)
     nodes: list[Node] = []
-    # The node of each beam after the step before, and after this one.
+    # The node of each beam that the step before kept.
     parents: dict[int, int] = {}
     for number, step in enumerate(beams):
         best = max((c.score for c in step), default=0.0)

@@ -61,6 +61,6 @@ def percent(share: float) -> str:
 
 
 def surprise(probability: float) -> int:
-    """Returns a level from 0 for a likely token to 7; two levels more are about ten times less likely."""
+    """Returns how surprising a choice is, from 0 to 7; two levels are about a factor of ten."""
     bounds = (0.9, 0.6, 0.35, 0.18, 0.08, 0.025, 0.005)
     return sum(probability < bound for bound in bounds)

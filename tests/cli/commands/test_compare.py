@@ -80,8 +80,8 @@ def test_it_fails_when_every_line_does(decodery: Run, model: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--strategies=magic"], "strategies names 'magic'; there are greedy, "),
-        (["--with=top-k=3"], "with is written as NAME: PARAMETERS, not 'top-k=3'"),
+        (["--strategies=magic"], "unknown strategy 'magic'; there are greedy, "),
+        (["--with=top-k=3"], "with must be written as NAME: PARAMETERS, not 'top-k=3'"),
         (["--with=a: top-k"], "parameters are written as NAME=VALUE, not 'top-k'"),
         (["--with=a: top-k=x"], "top_k must be a whole number, not 'x'"),
         (["--strategies="], "there is nothing to compare"),

@@ -43,12 +43,12 @@ def comparison_lines(shared: GenerationFlags, names: str | None, extra: Sequence
     listed = DEFAULT_SET if names is None else names
     for name in filter(None, (part.strip() for part in listed.split(","))):
         if name not in PRESETS:
-            raise ParameterError(f"strategies names {name!r}; there are {', '.join(PRESETS)}")
+            raise ParameterError(f"unknown strategy {name!r}; there are {', '.join(PRESETS)}")
         lines.append(_line(shared, name, assignments(PRESETS[name])))
     for written in extra:
         name, colon, parameters = written.partition(":")
         if not colon or not name.strip():
-            raise ParameterError(f"with is written as NAME: PARAMETERS, not {written!r}")
+            raise ParameterError(f"with must be written as NAME: PARAMETERS, not {written!r}")
         texts = assignments(parameters)
         # A mistake in this text is an error of the command, whatever the shared flags are.
         with_assignments(GenerationFlags(), texts)
