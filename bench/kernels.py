@@ -21,7 +21,7 @@ from bench.contenders.decodery import SAMPLING
 from bench.workloads import prompts
 from decodery import LLM, GenerationParams
 from decodery.kernels.native.library import library
-from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import PackedWeight
 from decodery.models.decoders.llama import Block, Llama
 from decodery.models.layers.attention import PagedAttend
@@ -53,7 +53,7 @@ def weights(model: Llama) -> dict[str, list[PackedWeight]]:
 
 def product(matrices: list[PackedWeight], rows: int) -> Callable[[], object]:
     """Returns an action that multiplies random rows by all matrices."""
-    kernels = Native()
+    kernels = NativeKernels()
     inputs = {matrix.columns: torch.randn(rows, matrix.columns) for matrix in matrices}
 
     def run() -> dict[int, torch.Tensor]:
@@ -64,7 +64,7 @@ def product(matrices: list[PackedWeight], rows: int) -> Callable[[], object]:
     return replayed(kernels, run)
 
 
-def replayed(kernels: Native, run: Callable[[], object]) -> Callable[[], object]:
+def replayed(kernels: NativeKernels, run: Callable[[], object]) -> Callable[[], object]:
     """Returns an action that repeats the kernel calls of `run` without Python.
 
     The tensors that the calls read must be kept alive by the result of `run` or by `run` itself.
@@ -84,7 +84,7 @@ def step(model: Llama, streams: int, length: int) -> Callable[[], object]:
 
     The kernel calls of a single token are replayed; those of a prompt are made from Python.
     """
-    kernels = cast(Native, model.kernels)
+    kernels = cast(NativeKernels, model.kernels)
     start = KEYS if length == 1 else 0
     pages = -(-(start + length) // 16)
     cache = model.kv_shape.allocate(streams * pages, kernels.cache_dtype(torch.float32), whole_pages=True)
