@@ -11,7 +11,7 @@ _PROGRAM = """
 import sys
 from bench.worker import memory
 from decodery import LLM, GenerationParams
-llm = LLM(dtype=sys.argv[1], backend="reference", context_length=int(sys.argv[2]))
+llm = LLM(dtype=sys.argv[1], backend="torch", context_length=int(sys.argv[2]))
 prompt = [i * 7919 % 40000 + 100 for i in range(int(sys.argv[2]) - 64)]
 llm.generate([prompt], GenerationParams(max_tokens=64, temperature=0, ignore_eos=True))
 print(memory())

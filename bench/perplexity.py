@@ -51,7 +51,7 @@ class Variant:
     settings: dict[str, Any]
 
 
-REFERENCE = Variant("float32 sums of the file", False, {"dtype": "float32", "backend": "reference"})
+REFERENCE = Variant("float32 sums of the file", False, {"dtype": "float32", "backend": "torch"})
 VARIANTS = (
     Variant("as stored", False, {"backend": "native"}),
     Variant("bf16", False, {"quantization": "bf16"}),

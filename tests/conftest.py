@@ -29,4 +29,4 @@ def default_llm() -> Any:
         path = resolve(None)
     except ModelError as error:
         pytest.skip(f"the default model is not to be had: {error}")
-    return LLM(path, dtype="float32", backend="reference")
+    return LLM(path, dtype="float32", backend="torch")

@@ -100,7 +100,7 @@ def check_batched_equals_alone(llm: LLM, count: int, longest: int) -> None:
     # The second run together finds every prompt in the prefix cache.
     assert tokens_of(llm, jobs) == alone
     assert tokens_of(llm, jobs[::-1]) == alone[::-1]
-    cold = {"dtype": str(llm.model.dtype).removeprefix("torch."), "backend": "reference"}
+    cold = {"dtype": str(llm.model.dtype).removeprefix("torch."), "backend": "torch"}
     pages = max(len(prompt) for prompt, _ in jobs) // 16 + 3
     page_bytes = llm.engine.limits.page_bytes
     scarce = LLM(token_budget=16, kv_memory=pages * page_bytes, prefix_cache=False, **cold)  # type: ignore[arg-type]
@@ -298,7 +298,7 @@ def test_one_bad_request_of_several_fails_alone(default_llm: LLM) -> None:
         ({"dtype": "int3"}, "dtype"),
         ({"backend": "abacus"}, "backend"),
         ({"quantization": "int3"}, "quantization"),
-        ({"quantization": "int4", "backend": "reference"}, "quantization=int4 and backend=reference"),
+        ({"quantization": "int4", "backend": "torch"}, "quantization=int4 and backend=torch"),
         ({"context_length": 0}, "context_length"),
         ({"context_length": 10**6}, "context_length"),
         ({"kv_memory": "much"}, "memory size"),

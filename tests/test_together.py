@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_model(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="module", params=["reference", pytest.param("native", marks=NATIVE)])
+@pytest.fixture(scope="module", params=["torch", pytest.param("native", marks=NATIVE)])
 def backend(request: pytest.FixtureRequest) -> str:
     found: str = request.param
     return found

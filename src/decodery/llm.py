@@ -41,14 +41,14 @@ class LLM:
     """Holds an open model, ready to generate.
 
     `model` is a folder, a .gguf file, a hub id, or None for the default model. `backend` is "native"
-    (compiled kernels on the CPU), "reference" (torch) or "auto": native where its kernels are built and
-    `dtype` is not "bfloat16". `dtype` is "float32", "bfloat16" (on the reference only) or "auto": float32 on
-    the native backend, and on the reference what the machine computes fastest with these weights.
+    (compiled kernels on the CPU), "torch" or "auto": native where its kernels are built and
+    `dtype` is not "bfloat16". `dtype` is "float32", "bfloat16" (on torch only) or "auto": float32 on
+    the native backend, and on torch what the machine computes fastest with these weights.
 
     `quantization` packs the weights of any checkpoint for the native backend: "int4" (embedding, head and
     values in int8), "int8" or "bf16". With None, GGML's common types of 4 to 8 bits and bfloat16 stay as they
     are stored, and all other types become float32. Products with weights of 4 to 8 bits round activations to
-    int8; for the exact products of a quantised checkpoint use `dtype="float32", backend="reference"`.
+    int8; for the exact products of a quantised checkpoint use `dtype="float32", backend="torch"`.
     `packed_cache` stores the weights, packed for the native kernels, in the user's cache folder, and reads
     them from there the next time.
 

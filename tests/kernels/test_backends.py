@@ -25,18 +25,18 @@ def problem(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32"])
 def test_auto_is_native_where_it_is_built(dtype: str, problem: str | None) -> None:
-    assert chosen_backend("auto", dtype) == ("native" if problem is None else "reference")
+    assert chosen_backend("auto", dtype) == ("native" if problem is None else "torch")
 
 
 def test_auto_is_what_can_do_what_is_asked(problem: str | None) -> None:
-    assert chosen_backend("auto", "bfloat16") == "reference"
+    assert chosen_backend("auto", "bfloat16") == "torch"
     if problem is None:
         assert chosen_backend("auto", "float32", "int4") == "native"
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
 def test_the_reference_is_there_when_it_is_named(dtype: str, problem: str | None) -> None:
-    assert chosen_backend("reference", dtype) == "reference"
+    assert chosen_backend("torch", dtype) == "torch"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_the_reference_is_there_when_it_is_named(dtype: str, problem: str | None
     [
         (("cuda", "auto", None), ["backend", "auto or reference or native", "cuda"]),
         (("auto", "auto", "int2"), ["quantization", "int4 or int8 or bf16", "int2"]),
-        (("reference", "auto", "int8"), ["quantization=int8", "backend=reference"]),
+        (("torch", "auto", "int8"), ["quantization=int8", "backend=torch"]),
     ],
 )
 def test_what_no_machine_can_do_is_an_error_that_names_it(
@@ -112,3 +112,10 @@ def test_kernels_of_another_version_are_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.undo()
     library.missing.cache_clear()
     assert library.missing() is None
+
+
+def test_reference_is_an_older_name_of_torch_that_warns() -> None:
+    with pytest.warns(DeprecationWarning, match='backend="torch"'):
+        assert chosen_backend("reference") == "torch"
+    with pytest.warns(DeprecationWarning), pytest.raises(ParameterError, match="backend=torch"):
+        chosen_backend("reference", quantization="int4")

@@ -1,6 +1,6 @@
 """Implements the arithmetic: plain functions with one signature in every backend.
 
-`reference` computes with torch, `native` with compiled kernels.
+`reference` computes with torch (the backend "torch"), `native` with compiled kernels.
 """
 
 PAGE_SIZE = 16

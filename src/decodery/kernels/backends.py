@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from decodery.errors import ParameterError
@@ -17,26 +19,29 @@ KV_DTYPES = {
     "float16": torch.float16,
     "int8": torch.int8,
 }
-BACKENDS = ("auto", "reference", "native")
+BACKENDS = ("auto", "torch", "native")
 
 
 def chosen_backend(backend: str, dtype: str = "auto", quantization: str | None = None) -> str:
-    """Returns "reference" or "native" for the options of a user.
+    """Returns "torch" or "native" for the options of a user.
 
     "auto" is native where its kernels are built and the other options allow it: the native backend computes
-    only in float32, and it alone has quantised weights. Raises `ParameterError` for options that exclude each
-    other.
+    only in float32, and it alone has quantised weights. "reference", the older name of "torch", still works
+    with a `DeprecationWarning`. Raises `ParameterError` for options that exclude each other.
     """
+    if backend == "reference":
+        warnings.warn('backend="reference" is now backend="torch"', DeprecationWarning, stacklevel=4)
+        backend = "torch"
     if backend not in BACKENDS:
         raise ParameterError(f"backend must be {' or '.join(BACKENDS)}, not {backend!r}")
     if quantization is not None and quantization not in QUANTIZATIONS:
         raise ParameterError(
             f"quantization must be None or {' or '.join(QUANTIZATIONS)}, not {quantization!r}"
         )
-    if backend == "reference":
+    if backend == "torch":
         if quantization is not None:
             raise ParameterError(
-                f"quantization={quantization} and backend=reference do not go together: only native kernels"
+                f"quantization={quantization} and backend=torch do not go together: only native kernels"
                 " multiply by packed weights, so leave out one of them"
             )
         return backend
@@ -45,7 +50,7 @@ def chosen_backend(backend: str, dtype: str = "auto", quantization: str | None =
     if problem is None and dtype != "bfloat16":
         return "native"
     if asked == "backend=auto":
-        return "reference"
+        return "torch"
     if problem is not None:
         raise ParameterError(f"{asked}: {problem}")
     raise ParameterError(
@@ -54,7 +59,7 @@ def chosen_backend(backend: str, dtype: str = "auto", quantization: str | None =
 
 
 def backend_named(name: str) -> Kernels:
-    """Returns the kernels of "reference" or "native"."""
+    """Returns the kernels of "torch" or "native"."""
     return NativeKernels() if name == "native" else torch_kernels
 
 

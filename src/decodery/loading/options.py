@@ -20,7 +20,7 @@ _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**
 def dtype_named(name: str, checkpoint: Checkpoint, backend: str) -> torch.dtype:
     """Returns the dtype to compute in.
 
-    On the native backend that is float32. On the reference backend "auto" is float32 for float32 weights; for
+    On the native backend that is float32. On the torch backend "auto" is float32 for float32 weights; for
     others it is bfloat16 if the processor multiplies bfloat16 itself, else float32.
     """
     check_dtype(name)

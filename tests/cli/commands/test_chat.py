@@ -178,7 +178,7 @@ def test_a_reply_never_outgrows_the_context(session: Session, capsys: pytest.Cap
 
 
 def test_little_memory_is_a_short_context(model: str, prompts: list[str]) -> None:
-    llm = LLM(model, dtype="float32", backend="reference", kv_memory=3 * 16 * 256)
+    llm = LLM(model, dtype="float32", backend="torch", kv_memory=3 * 16 * 256)
     session = Session(llm, GenerationFlags(), None)
     assert session.capacity == 48
     session.handle_line("a" * 30)

@@ -23,7 +23,7 @@ def test_inspect_computes_the_figures_from_the_headers_alone(
         raise AssertionError("weights were read")
 
     monkeypatch.setattr(Checkpoint, "read", never)
-    found = decodery("inspect", model, "--json", "--backend=reference").json
+    found = decodery("inspect", model, "--json", "--backend=torch").json
     tensors = random_weights()
     parameters = sum(tensor.numel() for tensor in tensors.values())
     assert (found["architecture"], found["format"]) == ("LlamaForCausalLM", "safetensors")
@@ -32,7 +32,7 @@ def test_inspect_computes_the_figures_from_the_headers_alone(
     assert (found["context_length"], found["vocabulary"]) == (CONTEXT, VOCABULARY)
     assert found["chat_template"] is True
     assert found["weights"] == [{"format": "float32", "tensors": len(tensors), "bytes": parameters * 4}]
-    assert (found["backend"], found["instruction_set"]) == ("reference", None)
+    assert (found["backend"], found["instruction_set"]) == ("torch", None)
     # Keys and values of two heads of 8 in two layers, four bytes each.
     assert (found["dtype"], found["kv_bytes_per_token"]) == ("float32", 2 * 16 * 2 * 4)
     assert found["memory"]["total"] == parameters * 4 + CONTEXT * 256
@@ -68,8 +68,8 @@ def test_inspect_refuses_a_context_that_the_model_cannot_have(decodery: Run, mod
 
 
 def test_inspect_prints_the_same_figures_as_text(decodery: Run, plain_model: str) -> None:
-    printed = decodery("inspect", plain_model, "--backend=reference").out
-    assert "backend              reference (torch), in float32\n" in printed
+    printed = decodery("inspect", plain_model, "--backend=torch").out
+    assert "backend              torch, in float32\n" in printed
     assert "4 of 8, 2 for keys and values" in printed
     assert "chat template        none\n" in printed
     assert "256 bytes a token in float32" in printed
@@ -106,8 +106,8 @@ def test_inspect_says_what_to_do_if_the_native_kernels_are_missing(
     for module in (backends, describe):
         monkeypatch.setattr(module, "missing", lambda: "there are no kernels: build them")
     found = decodery("inspect", model, "--json").json
-    assert (found["backend"], found["native_missing"]) == ("reference", "there are no kernels: build them")
-    assert "reference (torch), in float32\n                     there are no kernels: build them\n" in (
+    assert (found["backend"], found["native_missing"]) == ("torch", "there are no kernels: build them")
+    assert "torch, in float32\n                     there are no kernels: build them\n" in (
         decodery("inspect", model).out
     )
 

@@ -230,5 +230,5 @@ def test_what_is_kept_is_listed(source: Path) -> None:
 
 
 def test_only_the_native_backend_keeps_weights(source: Path) -> None:
-    with pytest.raises(ParameterError, match="packed_cache and backend=reference do not go together"):
-        LLM(source, backend="reference", packed_cache=True)
+    with pytest.raises(ParameterError, match="packed_cache and backend=torch do not go together"):
+        LLM(source, backend="torch", packed_cache=True)

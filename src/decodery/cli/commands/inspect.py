@@ -37,7 +37,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     template = {True: "yes", False: "none", None: "unknown: no tokenizer can be read"}
     stored = [f"{e['format']}: {size(e['bytes'])}, tensors: {e['tensors']}" for e in found["weights"]]
     left_out = [f"{name}: {why}" for name, why in found["generation_left_out"].items()]
-    held = found["dtype"] if found["backend"] == "reference" else found["quantization"] or "as stored"
+    held = found["dtype"] if found["backend"] == "torch" else found["quantization"] or "as stored"
     return [
         *((name, str(found[name])) for name in ("path", "format", "architecture")),
         ("parameters", f"{found['parameters']:,}"),
@@ -63,7 +63,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
 def _backend(found: dict[str, Any]) -> str:
     if found["backend"] == "native":
         return f"native ({found['instruction_set']}), in {found['dtype']}"
-    return f"reference (torch), in {found['dtype']}"
+    return f"torch, in {found['dtype']}"
 
 
 def _settings(given: dict[str, Any]) -> str:

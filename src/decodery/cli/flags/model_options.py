@@ -18,11 +18,11 @@ class ModelOptions:
         None, "The model: a folder, a .gguf file or a hub id; without it, the default model.", short="-m"
     )
     dtype: str = _option(
-        "auto", "The precision to compute in: auto, float32, or bfloat16 (on the reference backend)."
+        "auto", "The precision to compute in: auto, float32, or bfloat16 (on the torch backend)."
     )
     backend: str = _option(
         "auto",
-        "The backend: native (compiled kernels, on the CPU), reference (torch), or auto: native if its"
+        "The backend: native (compiled kernels, on the CPU), torch, or auto: native if its"
         " kernels are built and the precision is not bfloat16.",
     )
     quantization: str | None = _option(
