@@ -1,9 +1,9 @@
-"""`python -m bench.kernels`: how fast the native kernels run the default model's matrix products and steps.
+"""Measures how fast the native kernels run the default model's products and steps: `python -m bench.kernels`.
 
-The products are those of all layers of one step, one after the other, so that weights come from memory as in
-a step. Beside milliseconds stand bytes and multiply-adds a second, as shares of what the machine can do
-(`--bandwidth`, `--peak`; these must be known). Last come whole steps of the engine, and what share of
-them is Python's and torch's, outside the kernels.
+The products are those of all layers of one step in order, so that weights come from memory as in a step.
+Beside the milliseconds it prints bytes and multiply-adds per second as shares of the machine's limits, which
+must be given (`--bandwidth`, `--peak`). Finally it runs complete steps of the engine, and prints the share of
+them that is spent in Python and torch, outside the kernels.
 """
 
 from __future__ import annotations

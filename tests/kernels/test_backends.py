@@ -1,4 +1,4 @@
-"""Which backend computes, and what does not go together."""
+"""Checks the choice of the backend, and the errors for options that exclude each other."""
 
 from __future__ import annotations
 
@@ -82,9 +82,7 @@ def test_missing_kernels_that_were_asked_for_are_an_error_that_says_what_to_do(
             chosen_backend(*settings)
 
 
-def test_a_library_that_is_not_there_or_not_one_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_or_invalid_library_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     text = tmp_path / "_native.so"
     text.write_bytes(b"no library")
@@ -105,7 +103,7 @@ def test_a_library_that_is_not_there_or_not_one_is_told(
 
 
 @built
-def test_kernels_of_another_version_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_of_another_version_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "VERSION", -1)
     library.missing.cache_clear()
     assert "another version" in str(library.missing())
