@@ -64,8 +64,8 @@ def build(target: Path = TARGET, extra: tuple[str, ...] = ()) -> Path:
         # The largest unit first, so that it does not finish alone at the end.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(compiled, reversed(units.items())))[::-1]
-        # Of functions that several units define, such as std::sort, the linker takes the first definition. So
-        # the units are linked in the order above: that definition must run on every processor.
+        # Of functions that several units define, such as std::sort, the linker takes the first definition. It
+        # must run on every processor, so the units are linked in the order above.
         linked = Path(folder) / "linked.so"
         _run([cxx, "-shared", *extra, *objects, "-o", str(linked), "-pthread"])
         # The target is replaced, never overwritten: a process may have the old one mapped.

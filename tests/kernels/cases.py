@@ -1,4 +1,6 @@
-"""A call of every native kernel in odd shapes, with its formula: what the laws of kernels are checked on."""
+"""Holds a call of every native kernel in odd shapes, with its formula: the laws of kernels are checked on
+these.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,15 @@ from tests.kernels.paged import Shape, empty_cache, plain_attention, random_sequ
 from tests.kernels.rows import rows
 
 ACTIVATIONS: tuple[Activation, ...] = ("silu", "gelu", "gelu_tanh", "relu")
-ROWS = 19  # Enough that kernels of a row are shared between threads.
+ROWS = 19  # Enough for row kernels to use several threads.
 
 
 @dataclass(frozen=True)
 class Case:
-    """`run(kernels, *arguments)`, and `formula(*arguments)` in the precision of its floats.
+    """Calls a kernel, and computes its formula in the precision of its arguments.
 
-    The first `rowwise` arguments have a row for each row of the result.
+    `run(kernels, *arguments)` is the call. The first `rowwise` arguments have a row for each row of the
+    result.
     """
 
     name: str
@@ -36,12 +39,12 @@ class Case:
     rowwise: int = 1
 
     def of(self, chosen: Tensor) -> tuple[Tensor, ...]:
-        """The arguments with these rows alone."""
+        """Returns the arguments with these rows alone."""
         parts = (argument[chosen] for argument in self.arguments[: self.rowwise])
         return (*parts, *self.arguments[self.rowwise :])
 
     def exact(self) -> Tensor:
-        """The formula in float64."""
+        """Returns the formula in float64."""
         wide = (a.double() if a.dtype == torch.float32 else a for a in self.arguments)
         return self.formula(*wide)
 
@@ -70,7 +73,7 @@ def all_cases() -> Iterator[Case]:
 
 
 def random_codes(form: Format, outs: int, ins: int) -> Codes:
-    """A weight whose codes take every value and whose scales have both signs."""
+    """Returns a weight whose codes take every value and whose scales have both signs."""
     traits = form.value
     if traits.scale is None:
         matrix = rows(ins, torch.float32, outs, seed=1)
@@ -83,7 +86,7 @@ def random_codes(form: Format, outs: int, ins: int) -> Codes:
 
 
 def dequantised(codes: Codes) -> tuple[Tensor, Tensor]:
-    """What the codes mean in float64, as factor times whole number and what is added to that."""
+    """Returns the values of the codes in float64, as factor times integer and as addend."""
     if codes.scales is None:
         return codes.codes.double(), torch.zeros_like(codes.codes, dtype=torch.float64)
     ins, width = codes.shape[1], GROUP // codes.format.value.parts
@@ -97,7 +100,7 @@ def dequantised(codes: Codes) -> tuple[Tensor, Tensor]:
 
 
 def rounded(x: Tensor) -> Tensor:
-    """x in whole steps of the 127th part of each group's largest, in float32 as the kernels take it."""
+    """Returns x in multiples of the 127th part of each group's largest, in float32 as the kernels take it."""
     groups = torch.nn.functional.pad(x.float(), (0, -x.shape[1] % GROUP)).view(len(x), -1, GROUP)
     largest = groups.abs().amax(-1, keepdim=True)
     steps = (groups * torch.where(largest > 0, 127 / largest, 0)).round()
@@ -105,7 +108,7 @@ def rounded(x: Tensor) -> Tensor:
 
 
 def products(form: Format, ins: int, outs: int) -> Iterator[Case]:
-    """Linear with bias and residual, gated, and embedding, of one weight."""
+    """Yields linear with bias and residual, gated linear, and embedding, of one weight."""
     codes, both = random_codes(form, outs, ins), random_codes(form, 2 * outs, ins)
     x, residual = rows(ins, torch.float32, ROWS), rows(outs, torch.float32, ROWS, seed=3)
     bias, second = (rows(n, torch.float32, 1, seed=2)[0] for n in (outs, 2 * outs))
@@ -171,7 +174,7 @@ def gate(width: int) -> Case:
 
 
 def activation(name: Activation, width: int) -> Case:
-    """Of plain elements, of the gated ones of a product, and of a product that gates."""
+    """Returns the activation of plain elements, of the gated ones of a product, and of a gated product."""
     x = rows(2 * width, torch.float32, ROWS) * 2
     weight = rows(2 * width, torch.float32, 10, seed=5) / width
     gating = pack(Codes(Format.FLOAT32, weight), gated=True)
@@ -211,7 +214,7 @@ def angles(pairs: int) -> Case:
     frequencies = 10000.0 ** -(torch.arange(pairs) / pairs)
 
     def formula(positions: Tensor, frequencies: Tensor) -> Tensor:
-        # The angle itself is a float32 product everywhere: its rounding belongs to the model.
+        # The angle itself is a float32 product in every backend, so its rounding is part of the formula.
         angle = (positions[:, None].float() * frequencies.float()).to(frequencies.dtype)
         cos, sin = angle.cos() * 1.25, angle.sin() * 1.25
         return torch.cat((cos, cos, -sin, sin), -1)
@@ -225,9 +228,10 @@ def angles(pairs: int) -> Case:
 
 
 def attention(shape: Shape, dtype: torch.dtype, length: int, window: int | None, reach: int = 0) -> Case:
-    """Sequences of one length, each a row: its keys and values are written and its last queries attend.
+    """Returns a case of sequences of one length, each a row: its keys and values are written and its last
+    queries attend.
 
-    With a `reach` there is a bias of so many distances.
+    With a `reach` there is a bias for that many distances.
     """
     count, last = 4, min(length, 3)
     sequences = [random_sequence(length, shape, seed, torch.float32) for seed in range(count)]
@@ -268,6 +272,6 @@ def attention(shape: Shape, dtype: torch.dtype, length: int, window: int | None,
 
 
 def spread(bias: RelativeBias, length: int) -> Tensor:
-    """[heads, length, length], one number after the other."""
+    """Returns the biases [heads, length, length], each looked up on its own."""
     places = torch.arange(length) - torch.arange(length)[:, None] + bias.zero
     return bias.table[:, places.clamp(0, bias.table.shape[1] - 1)]

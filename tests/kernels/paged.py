@@ -1,4 +1,4 @@
-"""A paged cache filled by hand, and plain attention to compare its readers with."""
+"""Fills a paged cache, and computes plain attention to compare with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Shape:
 def random_sequence(
     length: int, shape: Shape, seed: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries [length, heads, dim], keys and values [length, kv_heads, dim] of one sequence."""
+    """Returns queries [length, heads, dim], keys and values [length, kv_heads, dim] of one sequence."""
     generator = torch.Generator().manual_seed(seed)
     q = torch.randn(length, shape.heads, shape.dim, generator=generator)
     k, v = torch.randn(2, length, shape.kv_heads, shape.dim, generator=generator)
@@ -49,7 +49,9 @@ def run_step(
     kernels: Kernels = REFERENCE,
     bias: RelativeBias | None = None,
 ) -> list[Tensor]:
-    """Writes and attends positions `start .. stop - 1` of each sequence in one step; a result for each."""
+    """Writes and attends positions `start .. stop - 1` of each sequence in one step; returns a result for
+    each.
+    """
     starts, lengths = [start for start, _ in ranges], [stop - start for start, stop in ranges]
     q, k, v = (
         torch.cat(
@@ -73,7 +75,7 @@ def run_step(
 
 
 def as_kept(sequence: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """The sequence with the keys and values that a cache of `dtype` gives back."""
+    """Returns the sequence with the keys and values as a cache of `dtype` returns them."""
     q, k, v = sequence
     return q, restored(stored(k, dtype), q.dtype), restored(stored(v, dtype), q.dtype)
 
@@ -84,7 +86,7 @@ def plain_attention(
     sliding_window: int | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """Causal attention of a whole sequence by its formula, in `dtype`: [length, heads * dim].
+    """Computes causal attention of a sequence by its formula, in `dtype`: [length, heads * dim].
 
     `bias` [heads, length, length] is added to the scores.
     """

@@ -1,4 +1,6 @@
-"""Inputs that tell in which order a product is summed, and what "the same bits in every batch" means."""
+"""Makes inputs that reveal the order of a product's sums, and checks that rows have equal bits in every
+batch.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,9 @@ def rows(width: int, dtype: torch.dtype, count: int = 640, seed: int = 0) -> Ten
 
 
 def cancelling(inputs: int, outputs: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Rows and a weight whose every product has its opposite elsewhere in the row.
+    """Returns rows and a weight whose every product has its opposite elsewhere in the row.
 
-    What is left is the rounding of the sums: another order of summing shows in every element, and bfloat16
+    Only the rounding of the sums remains, so another order of summing shows in every element, and bfloat16
     results hide nothing.
     """
     order = torch.randperm(inputs // 2, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""The activations of each backend against their formulas in float64."""
+"""Compares the activations of each backend with their formulas in float64."""
 
 from __future__ import annotations
 

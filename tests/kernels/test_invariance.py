@@ -1,4 +1,4 @@
-"""A row has the same bits whatever the batch: the kernels' share of "same request, same text"."""
+"""Checks that a row has the same bits in every batch: the kernels' part of "same request, same text"."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ COUNTS = [1, 2, 3, 4, 5, 7, 8, 11, 12, 13, 17, 31, 33, 95, 103, 201, 255, 329, 5
 
 @pytest.fixture(autouse=True, scope="module")
 def two_threads() -> Iterator[None]:
-    """How torch shares work between its threads is what could make rows depend on each other."""
+    """Sets two torch threads: the way in which torch splits work between them could make rows depend on each
+    other.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -58,7 +60,9 @@ LENGTH, BLOCK = 700, 140
 
 
 def telling_sequence(kind: str, shape: Shape, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """A sequence whose scores, or sums of values, are rounding alone: another order of summing shows."""
+    """Returns a sequence whose scores, or sums of values, are rounding errors alone, so that the order of
+    sums shows.
+    """
     q, k, v = random_sequence(LENGTH, shape, 0, torch.float32)
     generator = torch.Generator().manual_seed(1)
     if kind == "scores":
@@ -86,7 +90,7 @@ def whole_sequence(
 
 
 def single_cuts() -> list[tuple[int, int]]:
-    """The queries behind which all values cancel, each alone."""
+    """Returns the queries after which all values cancel, each alone."""
     ends = range(BLOCK, LENGTH + 1, BLOCK)
     return [cut for end in ends for cut in ((end - BLOCK, end - 1), (end - 1, end))]
 
@@ -129,7 +133,7 @@ def test_a_query_does_not_depend_on_its_mates_and_pages(kind: str, dtype: torch.
     for start, stop in random_cuts(5, longest=200):
         count = choose.randrange(8)
         others = choose.sample(range(7), count)
-        # Mates of all lengths, some of which fall into the same call.
+        # Other sequences of all lengths, some of which share the call.
         ranges = []
         for _ in others:
             first = choose.choice([start, choose.randrange(LENGTH - 5)])
@@ -143,7 +147,7 @@ def test_a_query_does_not_depend_on_its_mates_and_pages(kind: str, dtype: torch.
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_query_does_not_depend_on_what_stands_behind_it(dtype: torch.dtype) -> None:
+def test_a_query_does_not_depend_on_later_keys_in_its_pages(dtype: torch.dtype) -> None:
     shape = SHAPES[0]
     sequence, expected = whole_sequence("values", shape, dtype)
     cache = tuple(torch.randn(64, 16, shape.kv_heads, shape.dim).to(dtype) * 50 for _ in range(2))

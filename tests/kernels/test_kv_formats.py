@@ -1,4 +1,4 @@
-"""What a cache keeps of keys and values."""
+"""Checks the stored forms of keys and values in a cache."""
 
 from __future__ import annotations
 

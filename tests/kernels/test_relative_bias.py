@@ -1,4 +1,4 @@
-"""Biases by relative position: what they are to T5 and to ALiBi, and attention with them."""
+"""Checks biases by relative position: those of T5 and ALiBi, and attention with them."""
 
 from __future__ import annotations
 
@@ -32,18 +32,20 @@ backends = pytest.mark.parametrize(
 
 
 def alibi(heads: int, length: int) -> RelativeBias:
-    """Slopes 2^(-8 / heads), its square and so on, times minus the distance; as long as the text."""
+    """Returns the slopes 2^(-8 / heads), its square and so on, times minus the distance, for a table as long
+    as the text.
+    """
     slopes = 2.0 ** (-8 / heads * torch.arange(1, heads + 1))
     return RelativeBias(slopes[:, None] * torch.arange(1.0 - length, 1), length - 1)
 
 
 def short(heads: int) -> RelativeBias:
-    """Numbers of any size for few distances, and for later keys, which no query sees here."""
+    """Returns numbers of any size for few distances, and for later keys, which no query sees here."""
     return RelativeBias(torch.randn(heads, 60, generator=torch.Generator().manual_seed(5)) * 3, 40)
 
 
 def spread(bias: RelativeBias, length: int) -> Tensor:
-    """[heads, length, length] in float64, one number after the other."""
+    """Returns the biases [heads, length, length] in float64, each looked up on its own."""
     last = bias.table.shape[1] - 1
     rows = [[min(max(k - q + bias.zero, 0), last) for k in range(length)] for q in range(length)]
     return bias.table.double()[:, torch.tensor(rows)]
@@ -85,7 +87,7 @@ def test_a_bias_is_added_to_the_scores_over_pages(
 
 
 def in_parts(kernels: Kernels, shape: Shape, stored: torch.dtype, name: str, seed: int) -> Tensor:
-    """The same sequence in random steps over random pages beside another one."""
+    """Computes the same sequence in random steps over random pages beside another one."""
     choose = random.Random(seed)
     sequences = [random_sequence(LENGTH, shape, number, torch.float32) for number in (0, 1)]
     pages, cache = choose.sample(range(64), 2 * PAGES), empty_cache(64, shape, stored)

@@ -47,7 +47,7 @@ def test_more_memory_than_the_machine_has_is_refused_with_what_it_has(
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with 8 of 16 GB free, whose container's files the test writes."""
+    """Simulates a machine with 8 of 16 GB free; the test writes the files of its container."""
     (tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemAvailable: 8000000 kB\n")
     monkeypatch.setattr(options, "MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(options, "CGROUP", tmp_path)

@@ -1,4 +1,4 @@
-"""The cache of keys and values in both of its orders in memory."""
+"""Checks the cache of keys and values in both of its memory layouts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ORDERS = pytest.mark.parametrize("whole_pages", [False, True])
 
 
 def numbered(cache: PagedCache) -> None:
-    """A number of its own, as far as the dtype goes, for each (page, layer, part)."""
+    """Writes a different number, as far as the dtype can hold it, to each (page, layer, part)."""
     pages, layers = cache.pages.shape[:2]
     numbers = torch.arange(pages * layers * 2).view(pages, layers, 2, 1, 1, 1)
     cache.pages.copy_(numbers.to(cache.pages.dtype).expand_as(cache.pages))

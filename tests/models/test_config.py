@@ -1,4 +1,4 @@
-"""A setting that makes no sense is one error that names it."""
+"""Checks that an absurd setting is one error that names it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.models.tiny import HUB, tiny_llama_folder, tiny_llama_gguf, tiny_mode
 
 
 class Declared(Checkpoint):
-    """A checkpoint of which only the settings are known."""
+    """Offers only the settings of a checkpoint."""
 
     def __init__(
         self, kind: Literal["safetensors", "gguf"], config: Mapping[str, Any], tensors: tuple[str, ...] = ()
@@ -168,7 +168,7 @@ def test_divisors_are_one_for_each_pair_and_else_never_read(monkeypatch: pytest.
         LlamaConfig.from_gguf(checkpoint)
 
 
-# Far too much for the tensors, but little enough to be built where nothing refuses it.
+# Far more than the tensors hold, but few enough to be built if nothing raised an error.
 TOO_LARGE = [
     ("num_hidden_layers", "llama.block_count", 1000),
     ("vocab_size", "llama.vocab_size", 10**6),
@@ -238,7 +238,7 @@ def test_older_and_newer_configs_declare_the_same_positions() -> None:
     assert rope(rope_parameters={"rope_type": "linear", "rope_theta": 500.0, **linear}) == LinearRope(
         500.0, 4.0
     )
-    # Without an original context of their own, both take the model's.
+    # Without an original context of their own, both use the model's.
     assert rope(rope_scaling=llama3()) == Llama3Rope(500.0, 8.0, 1.0, 4.0, 512)
     assert rope(rope_scaling={"type": "yarn", "factor": 2.0}) == YarnRope(500.0, 2.0, 512)
 
@@ -260,7 +260,7 @@ def test_what_is_not_supported_is_refused_by_name(checkpoint: Checkpoint, named:
         find_family(checkpoint)
 
 
-def test_a_refused_architecture_is_told_what_is_supported() -> None:
+def test_the_error_for_an_unsupported_architecture_lists_the_supported_ones() -> None:
     with pytest.raises(ModelError, match="LlamaForCausalLM, llama"):
         find_family(Declared("gguf", {"general.architecture": "mamba"}))
 

@@ -1,4 +1,4 @@
-"""A model loaded for inference is the model, whatever form its weights have."""
+"""Checks that a model loaded for inference computes the same, whatever form its weights have."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOKENS = torch.randint(0, 97, (2, 50), generator=torch.Generator().manual_seed(0
 
 
 def both(path: Path, dtype: torch.dtype) -> tuple[Llama, Llama]:
-    """The model as it is trained and as it is run."""
+    """Returns the model as it is trained and as it is run."""
     with open_checkpoint(path) as checkpoint:
         plain = load_model(checkpoint, dtype=dtype, kernels=torch_kernels)
         packed = load_for_inference(checkpoint, dtype=dtype, kernels=torch_kernels)
@@ -40,7 +40,7 @@ def logits(model: Llama) -> Tensor:
 
 
 def weights(model: Llama) -> list[Tensor]:
-    """The matrices that a model multiplies by, gate and up in whatever form they are."""
+    """Returns the matrices that a model multiplies by, with gate and up in any form."""
     found: list[Tensor] = [] if model.head is None else [model.head.weight]
     for block in model.layers:
         gate_up = block.mlp.gate_up.weight

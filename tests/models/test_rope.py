@@ -1,4 +1,4 @@
-"""Rotary positions where they are not transformers' own."""
+"""Checks rotary positions where they differ from those of transformers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_dynamic_scaling_turns_by_the_length_that_the_model_was_opened_for() -> 
     rope = DynamicRope(1000.0, factor=4.0, original_length=32)
     opened = Rotary(rope, 12, 100)
     whole = opened(POSITIONS)
-    # A position has one angle, however far a sequence has come.
+    # The angle of a position does not depend on the current length of a sequence.
     assert torch.equal(opened(POSITIONS[:40]).cos, whole.cos[:40])
     assert torch.equal(Rotary(rope, 12, 32)(POSITIONS, length=100).cos, whole.cos)
     assert not torch.equal(Rotary(rope, 12, 32)(POSITIONS).cos, whole.cos)

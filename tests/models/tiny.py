@@ -1,4 +1,4 @@
-"""Tiny random Llama models for tests: built in memory, as a hub folder, as a GGUF file."""
+"""Makes tiny random Llama models for tests: in memory, as a hub folder, as a GGUF file."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ HUB: dict[str, Any] = {
 
 
 def tiny_model(dtype: torch.dtype = torch.float32, seed: int = 0, **overrides: Any) -> Llama:
-    """A Llama with random weights; overrides are keys of a hub config.json."""
+    """Returns a Llama with random weights; overrides are keys of a hub config.json."""
     model = Llama(LlamaConfig.from_hub({**HUB, **overrides}), torch_kernels)
     _randomise(model, seed)
     return model.to(dtype).eval().requires_grad_(False)
 
 
 def tiny_llama_folder(path: Path, seed: int = 0, **overrides: Any) -> Path:
-    """A hub folder as transformers writes it, with random weights; overrides are keys of its config.json."""
+    """Writes a hub folder with transformers, with random weights; overrides are keys of its config.json."""
     from transformers import LlamaConfig as HubConfig
     from transformers import LlamaForCausalLM
 
@@ -56,7 +56,7 @@ def tiny_llama_gguf(
     metadata: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> Path:
-    """The F32 GGUF file of a folder of `tiny_llama_folder`, with further metadata and tensors."""
+    """Writes the F32 GGUF file of a folder of `tiny_llama_folder`, with further metadata and tensors."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(config["num_hidden_layers"])
@@ -100,7 +100,7 @@ def _randomise(model: torch.nn.Module, seed: int) -> None:
 
 
 def _permute(tensor: Tensor, heads: int) -> Tensor:
-    """The order of rows in which GGUF files hold queries and keys: the halves of a head interleaved."""
+    """Returns the rows in the order of GGUF files for queries and keys: the halves of a head interleaved."""
     halves = tensor.reshape(heads, 2, -1, *tensor.shape[1:])
     return halves.transpose(1, 2).reshape(tensor.shape).contiguous()
 

@@ -1,4 +1,6 @@
-"""Small checkpoints for the tests: whole ones from the formats' own writers, and GGUF files that can lie."""
+"""Writes small checkpoints for tests: valid ones with the formats' own writers, and GGUF files that
+contradict themselves.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ TOKENS = ["<s>", "a", "é", "日本"]
 def random_blocks(
     kind: gguf.GGMLQuantizationType, rows: int, columns: int, seed: int = 0
 ) -> NDArray[np.uint8]:
-    """Rows of random blocks of this type, none of which decodes to a value that is not finite."""
+    """Returns rows of random blocks of this type, all of which decode to finite values."""
     block, size = gguf.GGML_QUANT_SIZES[kind]
     generator = np.random.default_rng(seed)
     blocks = np.zeros((rows * columns // block, size), np.uint8)
@@ -34,7 +36,9 @@ def random_blocks(
 
 
 def write_gguf(path: Path) -> Path:
-    """A whole file with every sort of metadata and a few tensors, by the gguf package's own writer."""
+    """Writes a complete file with every type of metadata and a few tensors, with the gguf package's own
+    writer.
+    """
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_uint32("llama.block_count", 2)
     writer.add_float32("llama.rope.freq_base", 10000.0)
@@ -71,7 +75,7 @@ def array(kind: int, count: int, payload: bytes = b"") -> bytes:
 
 
 def tensor(name: str | bytes, shape: tuple[int, ...] = (8,), kind: int = 0, offset: int = 0) -> bytes:
-    """An entry for a tensor; `shape` is in torch order."""
+    """Returns the entry of a tensor; `shape` is in torch order."""
     dimensions = struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
     return text(name) + dimensions + struct.pack("<IQ", kind, offset)
 
@@ -86,7 +90,7 @@ def gguf_bytes(
     tensor_count: int | None = None,
     alignment: int = 32,
 ) -> bytes:
-    """A file by hand, whose counts and entries may say anything."""
+    """Returns the bytes of a file whose counts and entries may be false."""
     counts = (
         len(tensors) if tensor_count is None else tensor_count,
         len(entries) if entry_count is None else entry_count,
@@ -100,7 +104,7 @@ def write_folder(
     shards: Mapping[str, Mapping[str, torch.Tensor]],
     config: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A hub folder; with several shards it gets an index."""
+    """Writes a hub folder; with several shards it gets an index."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config or {"model_type": "llama"}))
     for file, tensors in shards.items():

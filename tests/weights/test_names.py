@@ -18,7 +18,7 @@ from tests.weights.files import write_gguf
 
 
 class InMemory(Checkpoint):
-    """A checkpoint of tensors at hand, which counts what is read."""
+    """Holds a checkpoint of tensors in memory, and counts the reads."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
         self.path = Path("memory")
@@ -45,7 +45,7 @@ class Block(nn.Module):
 
 
 class Tiny(nn.Module):
-    """Two blocks between an embedding and a head, tied or not."""
+    """Has two blocks between an embedding and a head, tied or not."""
 
     def __init__(self, tied: bool = False) -> None:
         super().__init__()

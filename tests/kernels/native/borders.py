@@ -1,6 +1,7 @@
-"""Tensors that end where memory ends: the page behind them is protected, so that reading on is a crash.
+"""Allocates tensors that end at the end of readable memory: the next page is protected, so reading on is a
+crash.
 
-What a sanitizer cannot see inside of torch's allocations shows here, without any special build.
+This finds reads beyond torch's allocations, which a sanitizer does not see, without any special build.
 """
 
 from __future__ import annotations
@@ -24,21 +25,23 @@ from decodery.kernels.packed_weights import Codes, PackedWeight
 from decodery.kernels.relative_bias import RelativeBias
 from decodery.kernels.vocabulary import native
 
-# What stands behind a packed weight may be read as far as that.
+# The bytes behind a packed weight that kernels may read.
 BEYOND_A_WEIGHT = 64
 
 
 def at_the_end(tensor: Tensor, beyond: int = 0) -> Tensor:
-    """A copy with the same strides whose last element is the last readable one, or `beyond` bytes earlier."""
+    """Returns a copy with the same strides whose last element is the last readable one, or `beyond` bytes
+    earlier.
+    """
     if tensor.numel() == 0:
         return tensor
     extent = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     size = extent * tensor.element_size()
-    room = -(-(size + beyond) // mmap.PAGESIZE) * mmap.PAGESIZE
-    memory = mmap.mmap(-1, room + mmap.PAGESIZE)
-    _protect(memory, room)
-    start = room - beyond - size
-    # Found with values in place: what stands before a tensor must not look like zeros.
+    readable = -(-(size + beyond) // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, readable + mmap.PAGESIZE)
+    _protect(memory, readable)
+    start = readable - beyond - size
+    # The bytes before a tensor must not be zeros: a wrong read would not change a result.
     memory[:start] = b"\xff" * start
     flat = torch.frombuffer(memory, dtype=tensor.dtype, count=extent, offset=start)
     copy = flat.as_strided(tensor.shape, tensor.stride())
@@ -54,17 +57,17 @@ def _protect(memory: mmap.mmap, start: int) -> None:
 
 
 class AllNative(NativeKernels):
-    """The native kernels of a model and those over the vocabulary, as methods of one object."""
+    """Offers the native kernels of a model and those over the vocabulary as methods of one object."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(native, name)
 
 
 class Bordered(AllNative):
-    """The native kernels, each given its tensors at the end of memory, where it also puts its results.
+    """Runs the native kernels with tensors, results too, that lie at the end of readable memory.
 
-    Whatever they can do, now or later, it does so: every tensor among the arguments is moved, and what
-    the kernel changed in it is copied back.
+    This holds for every kernel, present or future: every tensor among the arguments is moved, and what the
+    kernel changed in it is copied back.
     """
 
     def __getattribute__(self, name: str) -> Any:
@@ -103,9 +106,9 @@ def _moved(argument: Any) -> Any:
 
 
 def killed_by(run: Callable[[], object], seconds: int = 120) -> signal.Signals | None:
-    """Runs in a forked child: the signal that ended that, or None; SIGALRM if it took longer than that.
+    """Runs in a forked child; returns the signal that ended it, or None; SIGALRM if it took longer than that.
 
-    What `run` raises is an assertion's failure here.
+    An exception of `run` fails an assertion here.
     """
     with warnings.catch_warnings():
         warnings.simplefilter(
@@ -117,7 +120,7 @@ def killed_by(run: Callable[[], object], seconds: int = 120) -> signal.Signals |
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(seconds)
-            torch.set_num_threads(1)  # A child has none of torch's other threads, and would wait for them.
+            torch.set_num_threads(1)  # A child lacks torch's other threads, and would wait for them.
             run()
             status = 0
         except BaseException:

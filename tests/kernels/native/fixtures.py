@@ -1,4 +1,4 @@
-"""What the tests of the native kernels share: each instruction set of this machine, on 1 to 3 threads."""
+"""Selects each instruction set of this machine, with 1 to 3 threads, for the tests of the native kernels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTINGS = (
 
 @contextmanager
 def running(setting: tuple[str, int]) -> Iterator[None]:
-    """Kernels of one instruction set on so many threads."""
+    """Runs the kernels of one instruction set on that number of threads inside the context."""
     name, threads = setting
     library.use_instruction_set(name)
     library.set_threads(threads)

@@ -1,4 +1,4 @@
-"""Attention over pages against float64 and against itself in other company; calls made again."""
+"""Compares attention over pages with float64 and with itself in other batches; replays recorded calls."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_long_prompts_and_single_queries_of_long_sequences_share_a_step(window: 
     for index, result in enumerate(together):
         alone = step(cache, [sequences[index]], [tables[index]], [ranges[index]], window)[0]
         assert torch.equal(result, alone)
-        # Query by query all segments are shared work, whatever the step above did.
+        # Steps of one query split its segments into separate work, whatever the step above did.
         some = range(starts[index], ends[index], 57)
         for query in some:
             one = step(cache, [sequences[index]], [tables[index]], [(query, query + 1)], window)[0]
@@ -117,7 +117,7 @@ def test_long_prompts_and_single_queries_of_long_sequences_share_a_step(window: 
 
 @pytest.mark.parametrize("stored", STORED)
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
-def test_a_broken_sequence_does_not_reach_others(stored: torch.dtype, value: float) -> None:
+def test_a_broken_sequence_does_not_affect_others(stored: torch.dtype, value: float) -> None:
     shape = SHAPES[1]
     good, bad = (random_sequence(40, shape, seed, torch.float32) for seed in (0, 1))
     bad = tuple(torch.full_like(part, value) for part in bad)  # type: ignore[assignment]
@@ -126,7 +126,7 @@ def test_a_broken_sequence_does_not_reach_others(stored: torch.dtype, value: flo
     found = step(cache, [bad, good], [range(3, 6), range(3)], [(0, 40), (0, 40)])[1]
     assert torch.equal(found, expected)
     assert all(part.isfinite().all() for part in cache)
-    # Its pages are taken over by a sequence that is shorter: what it left behind is masked.
+    # A shorter sequence gets its pages: the old keys and values in them are masked.
     assert torch.equal(step(cache, [good], [range(3, 6)], [(0, 40)])[0], expected)
 
 
@@ -149,7 +149,7 @@ def test_a_replay_does_the_same_again_with_other_content() -> None:
     assert torch.equal(first, run())
 
 
-def test_what_shares_rooms_may_be_replayed_in_turn() -> None:
+def test_recorded_steps_that_share_buffers_may_be_replayed_in_turn() -> None:
     kernels, shared = NativeKernels(), BufferPool()
     weight, scale = kernels.pack(rows(64, torch.float32, 64, seed=1)), torch.rand(64)
 

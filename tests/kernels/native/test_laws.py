@@ -1,4 +1,6 @@
-"""What every native kernel owes: its formula, the same bits everywhere, rows apart, and its bounds."""
+"""Checks the laws of every native kernel: its formula, equal bits everywhere, independent rows, memory
+bounds.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,13 @@ def of_kind(kind: str) -> list[Case]:
 
 
 def worst(found: Tensor, exact: Tensor) -> float:
-    """The largest error; what is infinite must be so in both."""
+    """Returns the largest error; infinite numbers must be infinite in both."""
     wide = found.double()
     return torch.where(wide == exact, 0.0, wide - exact).abs().max().item()
 
 
 def choices(count: int) -> Iterator[Tensor]:
-    """One row, the last ones, and all in another order."""
+    """Yields one row, the last ones, and all in another order."""
     everything = torch.arange(count)
     yield from (everything[:1], everything[-1:], everything[1:3], everything[-3:], everything.flip(0))
 
@@ -45,13 +47,13 @@ def test_the_error_is_at_most_twice_that_of_the_formula_in_the_same_precision(ki
         exact = case.exact()
         plain = worst(case.formula(*case.arguments), exact)
         found = worst(case.run(AllNative(), *case.arguments), exact)
-        # Where the formula happens to be exact, the last bit of a result of this size.
+        # If the formula happens to be exact, the bound is the last bit of a result of this size.
         size = exact[exact.isfinite()].abs().max().item()
         assert found <= 2 * plain + 2**-23 * size, case.name
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_row_has_the_same_bits_in_any_company_on_every_instruction_set_and_number_of_threads(
+def test_a_row_has_the_same_bits_in_every_batch_on_every_instruction_set_and_number_of_threads(
     kind: str,
 ) -> None:
     kernels = AllNative()
@@ -89,7 +91,7 @@ def test_nothing_is_read_or_written_beyond_a_tensor(kind: str, monkeypatch: pyte
 
     def on_borders() -> None:
         for case in of_kind(kind):
-            print(case.name, flush=True)  # The last one told is the one that crashed.
+            print(case.name, flush=True)  # The last name printed is that of the case that crashed.
             whole = expected[case.name]
             for name, _ in SETTINGS[::3]:
                 with running((name, 1)):

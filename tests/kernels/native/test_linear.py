@@ -1,4 +1,6 @@
-"""Packed weights and their products: exact where they promise it, close where they round, always the same."""
+"""Checks packed weights and their products: exact where promised, close where rounded, with equal bits
+everywhere.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ FORMS = ["int4", "int8", "bf16", "float32"]
 
 
 def blocks(kind: str, count: int, length: int) -> Tensor:
-    """Random rows of blocks whose own scales are small finite numbers."""
+    """Returns random rows of blocks whose own scales are small finite numbers."""
     size = KINDS[kind].size
     generator = np.random.default_rng(0)
     raw = generator.integers(0, 256, (count, length, size), dtype=np.uint8)
@@ -53,7 +55,7 @@ def test_a_packed_block_is_what_the_gguf_package_decodes(kind: str) -> None:
 
 
 def formula(x: Tensor, weight: Tensor) -> Tensor:
-    """The product with x rounded to int8 in groups of 32, in float64."""
+    """Computes the product with x rounded to int8 in groups of 32, in float64."""
     groups = torch.nn.functional.pad(x, (0, -x.shape[1] % 32)).view(len(x), -1, 32)
     scales = groups.abs().amax(-1, keepdim=True) / 127
     rounded = (groups * torch.where(scales > 0, 127 / (scales * 127), 0)).round().double() * scales.double()
@@ -136,12 +138,12 @@ def test_four_bits_lose_less_than_steps_over_the_range_of_a_group_do() -> None:
     low, high = groups.aminmax(dim=-1, keepdim=True)
     steps = ((groups - low) * 15 / (high - low)).round() * (high - low) / 15 + low
     lost = (plain(pack(quantise(matrix, "int4"))) - matrix).view(70, -1, 32)
-    # Large weights count more.
+    # The error counts more for large weights.
     weights = groups.square() + groups.square().mean(-1, keepdim=True)
     assert (weights * lost.square()).sum() < 0.9 * (weights * (steps - groups).square()).sum()
 
 
-def test_four_bits_find_the_steps_of_weights_that_stand_on_them() -> None:
+def test_four_bits_are_exact_for_weights_on_equidistant_steps() -> None:
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 16, (40, 3, 32), generator=generator)
     codes[..., 0], codes[..., 1] = 0, 15

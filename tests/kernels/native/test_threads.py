@@ -1,4 +1,4 @@
-"""The kernels' threads: callers take turns, forks go on."""
+"""Checks the kernels' threads: concurrent callers run one after the other, and forked children work."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def two_threads() -> Iterator[None]:
 
 
 def job(seed: int, count: int = 40) -> Callable[[], Tensor]:
-    """A product of several stages and chunks, whose threads share what they quantise."""
+    """Returns a product of several stages and chunks, whose threads share quantised rows."""
     kernels, x = NativeKernels(), rows(300, torch.float32, count, seed)
     weight = pack(quantise(rows(300, torch.float32, 200, seed + 1), "int8"))
     return lambda: kernels.linear(kernels.rms_norm(x, torch.ones(300), 1e-5), weight)

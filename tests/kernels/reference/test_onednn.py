@@ -1,4 +1,4 @@
-"""Packed weights, which every engine multiplies by, are the plain ones in another layout."""
+"""Checks that packed weights, which every engine multiplies by, equal the plain ones in another layout."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ INPUTS, OUTPUTS = [80, 576, 700, 1536], [48, 97, 960]
 
 
 def some_linear(inputs: int, outputs: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows, a weight and a bias whose results are of the size of one."""
+    """Returns rows, a weight and a bias whose results have a magnitude of about one."""
     x, weight = rows(inputs, dtype, 40), rows(inputs, torch.float32, outputs, seed=1)
     return x, (weight / (9 * inputs**0.5)).to(dtype), rows(outputs, dtype, 1, seed=2)[0]
 
 
 def term_by_term(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The formula of `linear` in x's dtype, each sum from its first term to its last."""
+    """Computes the formula of `linear` in x's dtype, each sum from its first term to its last."""
     out = x.new_zeros(len(x), len(weight))
     for index in range(x.shape[1]):
         out = torch.addcmul(out, x[:, index, None], weight[None, :, index])
@@ -127,7 +127,7 @@ def test_large_gates_are_open_or_shut(dtype: torch.dtype) -> None:
 
 
 def layouts() -> dict[str, Tensor]:
-    """Inputs of 80 values in every form in which a caller may hold them."""
+    """Returns inputs of 80 values in every memory layout that a caller may pass."""
     store = rows(200, torch.float32, 60)
     cube = store[:, :80].reshape(5, 12, 80)
     return {
@@ -210,7 +210,7 @@ def test_a_row_does_not_depend_on_its_batch(dtype: torch.dtype, inputs: int, out
 @pytest.mark.parametrize(("inputs", "outputs"), [(48, 160), (576, 960), (700, 194), (576, 3072), (1536, 96)])
 def test_a_gated_row_does_not_depend_on_its_batch(dtype: torch.dtype, inputs: int, outputs: int) -> None:
     x, weight = cancelling(inputs, outputs, dtype)
-    # Gates of all sizes around the noise: silu is told apart too.
+    # Gates of all sizes around the noise, so that errors of silu show too.
     for bias in (None, rows(outputs, dtype, 1)[0]):
         packed = torch_kernels.pack_gated(weight)
         assert_rows_stand_alone(

@@ -1,4 +1,4 @@
-"""The torch kernels compute what their formulas say."""
+"""Checks that the torch kernels compute their formulas."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ Q, K, V = randn(2, 37, 6, 20), randn(2, 37, 3, 20, seed=1), randn(2, 37, 3, 20, 
 NORMED = (X, randn(34), randn(5, 3, 34, seed=2))
 HEADS = randn(5, 3, 7, 34)
 
-# What is computed, and its formula; both get the arguments, the formula in float64 and in float32.
+# Kernels and their formulas; both get the arguments, the formula in float64 and in float32.
 CASES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "linear": (
         KERNELS.linear,
@@ -185,13 +185,13 @@ def test_rows_beyond_the_plan_are_padding() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_broken_sequence_does_not_reach_its_neighbours(value: float) -> None:
+def test_a_broken_sequence_does_not_affect_others(value: float) -> None:
     shape = Shape()
     sound = random_sequence(20, shape, 1, torch.float32)
     (expected,) = run_step(empty_cache(6, shape, torch.float32), [sound], [[1, 2]], [(0, 20)])
     q, k, v = (torch.full_like(part, value) for part in random_sequence(32, shape, 0, torch.float32))
     cache = empty_cache(6, shape, torch.float32)
-    # The broken sequence held the sound one's pages before it, and holds those behind it in the same step.
+    # The sound sequence reuses pages of the broken one, and shares a step with it.
     run_step(cache, [(q, k, v)], [[1, 2]], [(0, 32)])
     _, result = run_step(cache, [(q, k, v), sound], [[3, 4], [1, 2]], [(0, 30), (0, 20)])
     assert torch.equal(result, expected)

@@ -1,4 +1,4 @@
-"""A call of every kernel over the vocabulary, as tests/kernels/cases.py has those of a model."""
+"""Holds a call of every kernel over the vocabulary, as tests/kernels/cases.py does for those of a model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def vocabulary_cases() -> Iterator[Case]:
 def case(
     name: str, run: Callable[..., Any], *arguments: Tensor, rowwise: int | None = None, formula: Any = None
 ) -> Case:
-    """A kernel and, for a formula, the same call of the reference's."""
+    """Returns a case of a kernel whose formula, unless given, is the same call of the reference."""
 
     def found(kernels: Any, *parts: Tensor) -> Tensor:
         result = run(kernels, *parts)
@@ -43,7 +43,7 @@ def case(
 
 
 def changed(kernel: str) -> Callable[..., Tensor]:
-    """A call that changes its first argument, and gives that."""
+    """Returns a call that modifies its first argument and returns it."""
 
     def run(kernels: Any, logits: Tensor, *others: Any) -> Tensor:
         logits = logits.clone()
@@ -119,33 +119,33 @@ def _flat(found: tuple[list[list[float]], list[list[int]]]) -> Tensor:
 
 
 def _lists(seen: Tensor) -> list[Any]:
-    """The tokens of each row; where they are even in the first place, none."""
+    """Returns the tokens of each row; none if the first is even."""
     return [np.array(each if each[0] % 2 else [], dtype=np.int64) for each in seen.tolist()]
 
 
 def choice(vocab: int) -> Case:
-    """Tokens by ways of all kinds, against the kernels that they take the place of, one after the other."""
+    """Returns a case of tokens by arguments of all kinds, against the separate kernels in order."""
     logits = rows(vocab, torch.float32, ROWS)
     seen = torch.randint(0, vocab + 2, (ROWS, SEEN), generator=torch.Generator().manual_seed(1))
 
-    def ways(numbers: list[int], seen: Tensor) -> list[FusedSamplingArgs]:
+    def args_of(numbers: list[int], seen: Tensor) -> list[FusedSamplingArgs]:
         tokens = [array("q", each) for each in seen.tolist()]
-        return [_way(number, own, vocab) for number, own in zip(numbers, tokens, strict=True)]
+        return [_args(number, own, vocab) for number, own in zip(numbers, tokens, strict=True)]
 
     def run(kernels: Any, x: Tensor, seen: Tensor, numbers: Tensor) -> Tensor:
         before = x.clone()
-        found = kernels.choose(x, ways(numbers.tolist(), seen))
+        found = kernels.choose(x, args_of(numbers.tolist(), seen))
         assert torch.equal(x.view(torch.int32), before.view(torch.int32)), "the logits are not as before"
         return torch.tensor(found)
 
     def formula(x: Tensor, seen: Tensor, numbers: Tensor) -> Tensor:
-        each = zip(x.float(), ways(numbers.tolist(), seen), strict=True)
-        return torch.tensor([_stage_by_stage(row[None], way) for row, way in each])
+        each = zip(x.float(), args_of(numbers.tolist(), seen), strict=True)
+        return torch.tensor([_stage_by_stage(row[None], args) for row, args in each])
 
     return Case(f"choose {vocab}", run, formula, (logits, seen, torch.arange(ROWS)), 3)
 
 
-def _way(number: int, tokens: array[int], vocab: int) -> FusedSamplingArgs:
+def _args(number: int, tokens: array[int], vocab: int) -> FusedSamplingArgs:
     top_k = (0, 3, 70)[number % 3]
     return FusedSamplingArgs(
         tokens=tokens,
@@ -163,23 +163,23 @@ def _way(number: int, tokens: array[int], vocab: int) -> FusedSamplingArgs:
     )
 
 
-def _stage_by_stage(x: Tensor, way: FusedSamplingArgs) -> int:
+def _stage_by_stage(x: Tensor, args: FusedSamplingArgs) -> int:
     x = x.clone()
-    seen = np.array(way.tokens[way.seen :], dtype=np.int64)
-    generated = np.array(way.tokens[way.generated :], dtype=np.int64)
-    reference.penalise_repetition(x, [seen[seen < x.shape[1]]], [way.repetition])
+    seen = np.array(args.tokens[args.seen :], dtype=np.int64)
+    generated = np.array(args.tokens[args.generated :], dtype=np.int64)
+    reference.penalise_repetition(x, [seen[seen < x.shape[1]]], [args.repetition])
     often = generated[generated < x.shape[1]]
-    reference.penalise_frequency(x, [often], [way.presence], [way.frequency])
-    if way.temperature == 0:
+    reference.penalise_frequency(x, [often], [args.presence], [args.frequency])
+    if args.temperature == 0:
         return int(reference.largest(x)[0])
-    reference.divide(x, [way.temperature])
-    if way.top_k:
-        reference.cut_below(x, reference.leaders(x, min(way.top_k, x.shape[1]))[0][:, -1:])
-    if way.top_p < 1:
-        border = reference.nucleus_border(x, reference.log_softmax(x), torch.tensor([way.top_p]))
+    reference.divide(x, [args.temperature])
+    if args.top_k:
+        reference.cut_below(x, reference.leaders(x, min(args.top_k, x.shape[1]))[0][:, -1:])
+    if args.top_p < 1:
+        border = reference.nucleus_border(x, reference.log_softmax(x), torch.tensor([args.top_p]))
         reference.cut_below(x, border)
-    reference.cut_below(x, x.amax(-1, keepdim=True) + way.min_p)
-    return int(reference.draw(x, [way.key])[0])
+    reference.cut_below(x, x.amax(-1, keepdim=True) + args.min_p)
+    return int(reference.draw(x, [args.key])[0])
 
 
 def noise() -> Case:

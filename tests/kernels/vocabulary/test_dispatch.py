@@ -20,7 +20,7 @@ def kernels(request: pytest.FixtureRequest) -> ModuleType:
     return reference if request.param == "reference" else native
 
 
-# With and without a rest beside whole blocks, and smaller than any.
+# With and without a rest after complete blocks, and smaller than a block.
 VOCABULARIES = [1, 50, 8192, 20011]
 
 
@@ -189,7 +189,7 @@ def test_leading_logprobs_are_the_leaders_of_the_log_softmax_bit_for_bit(
 ) -> None:
     for count in (1, 8, 700):
         logits = _logits(5, vocab, coarse=True)
-        # Logits that differ here, and whose log-probabilities are the same.
+        # These logits differ, but their log-probabilities are equal.
         logits[1] *= 1e-7
         logits[1, -1] = 40.0
         logits[2, 1:] = -torch.inf

@@ -1,4 +1,4 @@
-"""Our Llama is transformers' Llama, in every form in which it can be run."""
+"""Checks that our Llama equals transformers' Llama, in every form in which it can be run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from decodery.models.layers.attention import DenseAttend, PagedAttend
 from decodery.weights.formats.opening import open_checkpoint
 from tests.models.tiny import tiny_llama_folder, tiny_llama_gguf, tiny_model
 
-# Settings of config.json, each a way in which one Llama can differ from another.
+# Settings of config.json in which one Llama can differ from another.
 VARIANTS: dict[str, dict[str, Any]] = {
     "grouped queries": {},
     "one key head": {"num_key_value_heads": 1},
@@ -84,7 +84,7 @@ def oracle(folder: Path) -> Any:
 
 
 class Pages:
-    """One sequence in scattered pages, run step by step."""
+    """Runs one sequence in scattered pages, step by step."""
 
     def __init__(self, model: Llama) -> None:
         self.model = model
@@ -93,7 +93,9 @@ class Pages:
 
     @torch.inference_mode()
     def hidden(self, tokens: Tensor, start: int) -> Tensor:
-        """The hidden states of tokens [length] at positions from `start` on, with the engine's padding."""
+        """Returns the hidden states of tokens [length] at positions from `start` on, with the engine's
+        padding.
+        """
         model, length = self.model, len(tokens)
         plan = torch_kernels.plan_attention(
             [self.table],

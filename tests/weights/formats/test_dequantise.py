@@ -98,7 +98,7 @@ def test_values_that_are_finite_though_their_sum_is_not_are_accepted(monkeypatch
     assert dequantise.dequantise(torch.zeros(4, 34, dtype=torch.uint8), "Q8_0", torch.empty(4, 32))
 
 
-def test_a_narrow_result_never_stands_beside_a_whole_float32_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_narrow_result_needs_no_complete_float32_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
 
     def decode(raw: torch.Tensor, out: torch.Tensor) -> None:

