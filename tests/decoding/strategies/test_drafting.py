@@ -18,10 +18,11 @@ from decodery.decoding.strategies.drafting import (
     accept_or_replace,
     draft_length,
     draft_tokens,
+    draw_drafts,
     lookup,
     paced,
 )
-from decodery.decoding.strategies.sampling import SamplingMethod, draw_drafts
+from decodery.decoding.strategies.sampling import SamplingMethod
 from tests.decoding.rows import make_row
 
 

@@ -196,7 +196,7 @@ def test_lookups_continue_what_the_grammar_forces() -> None:
     assert SamplingMethod().propose([replace(row, limit=8)]).branches == [((2,),)]
 
 
-def test_mirostat_moves_with_each_token_of_a_walk() -> None:
+def test_mirostat_is_updated_by_each_draft_accepted() -> None:
     row = make_row(mirostat_mode=2, mirostat_tau=3.0, speculate=PromptLookup(acceptance="rejection"))
     # The row's only likely tokens are those that were drafted.
     logits = torch.full((3, 5), -3.0)
@@ -233,7 +233,7 @@ def test_a_judgement_made_again_begins_from_the_same_logits() -> None:
     assert [index for index, _ in verdict.failures] == [1]
 
 
-def test_the_most_common_step_gives_what_walks_give(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judging_tokens_only_gives_what_draft_verification_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = random_logits(5)
     logits[3] = -torch.inf
     rows = [
@@ -246,7 +246,7 @@ def test_the_most_common_step_gives_what_walks_give(monkeypatch: pytest.MonkeyPa
     for some in (rows, rows[:4], rows[:1]):
         found = judge(some, logits[: len(some)])
         with monkeypatch.context() as patch:
-            patch.setattr(SamplingMethod, "_at_once", lambda *arguments: None)
+            patch.setattr(SamplingMethod, "_judge_tokens_only", lambda *arguments: None)
             expected = judge(some, logits[: len(some)])
         assert [(s.parent, s.row.tokens, s.finish, s.keep) for s in found.survivors] == [
             (s.parent, s.row.tokens, s.finish, s.keep) for s in expected.survivors
@@ -254,7 +254,9 @@ def test_the_most_common_step_gives_what_walks_give(monkeypatch: pytest.MonkeyPa
         assert list(found.failures) == list(expected.failures)
 
 
-def test_a_step_with_forced_tokens_gives_what_walks_give(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judging_forced_tokens_only_gives_what_draft_verification_gives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     logits = random_logits(12)
     rows = [
         replace(make_row(temperature=0), grammar=Spelt((3, 1, 2))),
@@ -274,7 +276,7 @@ def test_a_step_with_forced_tokens_gives_what_walks_give(monkeypatch: pytest.Mon
         scores = Scores(logits[:start], runs)
         found = SamplingMethod().judge(rows, scores)
         with monkeypatch.context() as patch:
-            patch.setattr(SamplingMethod, "_at_once", lambda *arguments: None)
+            patch.setattr(SamplingMethod, "_judge_tokens_only", lambda *arguments: None)
             expected = SamplingMethod().judge(rows, scores)
         assert [(s.parent, s.row.tokens, s.finish, s.keep, s.drafts) for s in found.survivors] == [
             (s.parent, s.row.tokens, s.finish, s.keep, s.drafts) for s in expected.survivors
