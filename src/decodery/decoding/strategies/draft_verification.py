@@ -184,7 +184,7 @@ def _choose_processed(
     rows: Sequence[Row],
     plans: Sequence[list[str]],
 ) -> Failures:
-    """As `_choose`, by processed logits; also records what was considered and updates mirostat's state.
+    """Does the same as `_choose` by processed logits; also records the trace and updates mirostat's mu.
 
     `raw` `[rows, vocab]` are the logits of `rows`; `places[k]` is the index there of the k-th stream's.
     """

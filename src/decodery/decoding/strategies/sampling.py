@@ -30,7 +30,7 @@ class SamplingMethod:
     """
 
     def needs(self, params: GenerationParams) -> Needs:
-        """Returns that nothing is needed besides logits."""
+        """Asks for nothing besides logits."""
         return Needs()
 
     def propose(self, rows: Sequence[Row]) -> Proposal:
