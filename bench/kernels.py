@@ -21,7 +21,7 @@ from bench.contenders.decodery import SAMPLING
 from bench.workloads import prompts
 from decodery import LLM, GenerationParams
 from decodery.kernels.native.library import library
-from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import PackedWeight
 from decodery.models.decoders.llama import Block, Llama
 from decodery.models.layers.attention import PagedAttend
@@ -31,7 +31,7 @@ KEYS = 64  # Each stream's, in a step of one token.
 
 
 def best(action: Callable[[], object], most: float = 0.3) -> float:
-    """The shortest of many runs, in milliseconds; they take `most` seconds in all."""
+    """Returns the shortest of many runs, in milliseconds; together the runs take `most` seconds."""
     times: list[float] = []
     while len(times) < 3 or sum(times) < most:
         start = perf_counter()
@@ -41,7 +41,7 @@ def best(action: Callable[[], object], most: float = 0.3) -> float:
 
 
 def weights(model: Llama) -> dict[str, list[PackedWeight]]:
-    """The matrices of all layers in the order of a step, and the head."""
+    """Returns the matrices of all layers in the order of a step, and that of the head."""
     blocks = [cast(Block, layer) for layer in model.layers]
     linears = [m for b in blocks for m in (b.attn.qkv, b.attn.out, *b.mlp.children())]
     head = model.embedding if model.head is None else model.head
@@ -52,8 +52,8 @@ def weights(model: Llama) -> dict[str, list[PackedWeight]]:
 
 
 def product(matrices: list[PackedWeight], rows: int) -> Callable[[], object]:
-    """Multiplies random rows by all matrices."""
-    kernels = Native()
+    """Returns a function that multiplies random rows by all matrices."""
+    kernels = NativeKernels()
     inputs = {matrix.columns: torch.randn(rows, matrix.columns) for matrix in matrices}
 
     def run() -> dict[int, torch.Tensor]:
@@ -64,8 +64,11 @@ def product(matrices: list[PackedWeight], rows: int) -> Callable[[], object]:
     return replayed(kernels, run)
 
 
-def replayed(kernels: Native, run: Callable[[], object]) -> Callable[[], object]:
-    """Makes the calls of `run` again; what they read must be in its result or its surroundings."""
+def replayed(kernels: NativeKernels, run: Callable[[], object]) -> Callable[[], object]:
+    """Returns a function that repeats the kernel calls of `run`.
+
+    The tensors that these calls read must be in the result of `run` or in its closure.
+    """
     result, replay = kernels.capture(run)
     assert replay is not None
 
@@ -77,8 +80,11 @@ def replayed(kernels: Native, run: Callable[[], object]) -> Callable[[], object]
 
 
 def step(model: Llama, streams: int, length: int) -> Callable[[], object]:
-    """All layers for `length` tokens of each stream: replayed for one, from Python for a prompt."""
-    kernels = cast(Native, model.kernels)
+    """Returns a function that runs all layers for `length` tokens of each stream.
+
+    A step of one token is replayed, a prompt runs from Python.
+    """
+    kernels = cast(NativeKernels, model.kernels)
     start = KEYS if length == 1 else 0
     pages = -(-(start + length) // 16)
     cache = model.kv_shape.allocate(streams * pages, kernels.cache_dtype(torch.float32), whole_pages=True)
@@ -103,7 +109,7 @@ def step(model: Llama, streams: int, length: int) -> Callable[[], object]:
 
 @contextmanager
 def kernels_timed() -> Iterator[list[float]]:
-    """The seconds of every call of kernels meanwhile."""
+    """Yields a list that gets the seconds of every call of the kernels inside the context."""
     kernels: Any = library()
     times: list[float] = []
     run: Callable[[bytes, int], None] = kernels.decodery_run
@@ -121,7 +127,9 @@ def kernels_timed() -> Iterator[list[float]]:
 
 
 def step_shares(llm: LLM, streams: int, params: GenerationParams) -> tuple[float, float]:
-    """The median of the engine's steps in ms, and the share of it that is spent outside kernels."""
+    """Returns the median duration of the engine's steps in ms, and the median share spent outside the
+    kernels.
+    """
     steps: list[tuple[float, float]] = []
     requests = [llm.engine.add(prompt, params) for prompt in prompts(streams, 16, 0)]
     with kernels_timed() as times:
@@ -138,7 +146,7 @@ def step_shares(llm: LLM, streams: int, params: GenerationParams) -> tuple[float
 
 @torch.inference_mode()
 def main() -> None:
-    """Print all figures."""
+    """Prints all figures."""
     parser = argparse.ArgumentParser(prog="python -m bench.kernels", description=__doc__)
     parser.add_argument("--rows", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32, 512])
     parser.add_argument("--bandwidth", type=float, default=43, help="GB/s that all threads read together")

@@ -1,7 +1,7 @@
-// What crosses the border to Python: programs, which are arrays of calls of kWords 64-bit words each.
+// The interface to Python: programs, which are arrays of calls of kWords 64-bit words each.
 //
 // The first word of a call names its kernel, the others are that kernel's arguments: addresses, counts, strides in
-// elements, and doubles. `decodery_run` works through a program from first to last.
+// elements, and doubles. `decodery_run` executes the calls of a program in order.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -18,9 +18,9 @@ enum KernelId : int64_t {
     kFrequency, kLayerNorm, kChoose, kKernelCount
 };
 
-// x [rows, ins] with row stride ldx times the packed weight [outs, ins] gives out [rows, outs] with row stride ldo;
-// then adds bias [outs] and residual [rows, outs], where given. gated: the weight has 2 * outs rows, packed so that
-// gate and up alternate, bias is [2 * outs], and out is silu(gate) * up, or has the activation of number gated - 1.
+// out [rows, outs] with row stride ldo is x [rows, ins] with row stride ldx times the packed weight [outs, ins], plus
+// bias [outs] and residual [rows, outs], where given. If gated is not 0, the weight has 2 * outs rows, packed so that
+// gate and up alternate, bias is [2 * outs], and out is activation(gate) * up with the activation of number gated - 1.
 struct LinearArgs {
     const float* x; int64_t ldx, rows;
     const uint8_t* weight; int64_t outs, ins, format;
@@ -30,8 +30,8 @@ struct LinearArgs {
     int64_t gated;
 };
 
-// Interleaves codes [outs, ins] (uint8, bfloat16 or float32), scales and minima [outs, groups] into a weight. Where
-// `blocks` is not 0, codes are rows of blocks of the type of this number in GGML, which hold their own scales.
+// Interleaves codes [outs, ins] (uint8, bfloat16 or float32), scales and minima [outs, groups] into a weight. If
+// `blocks` is not 0, it is the number of a GGML type, and codes are rows of its blocks, which hold their own scales.
 struct PackArgs {
     const uint8_t* codes; const uint8_t* scales; const uint8_t* minima;
     int64_t outs, ins, format, gated;
@@ -39,7 +39,7 @@ struct PackArgs {
     int64_t blocks;
 };
 
-// Rows ids [count] of a packed weight [rows, width] (which is not gated): out [count, width]. 0 for an id outside.
+// out [count, width]: the rows ids [count] of a packed weight [rows, width] that is not gated; 0 for an invalid id.
 struct EmbeddingArgs {
     const int64_t* ids; int64_t count;
     const uint8_t* weight; int64_t rows, width, format;
@@ -55,7 +55,7 @@ struct NormArgs {
 
 struct LayerNormArgs {
     const float* x; int64_t ldx, rows, width;
-    const float* weight; const float* bias; double eps;  // bias may be missing.
+    const float* weight; const float* bias; double eps;  // bias may be null.
     float* out;
     const float* residual; int64_t ldr;
 };
@@ -67,12 +67,13 @@ struct RotaryArgs {
     float* out; int64_t ldo;
 };
 
-// An activation of rows; gated: of the first half of rows of 2 * width, times their second half.
+// out is the activation of rows; if gated, that of the first half of rows of 2 * width, times their second half.
 struct ActivateArgs { const float* x; int64_t ldx, rows, width, activation, gated; float* out; };
 
-// What all the layers of one step share. It stands apart from the calls, so that a program can run again for
-// another step: where each token's key and value go, all page tables one after the other, the work of
-// `decodery_plan_attention` and the partial slots that it needs, and how many keys a query sees (0 for all).
+// The data that all layers of one step share. It is separate from the calls, so that a program can run again for
+// another step. slots: where each token's key and value are written. tables: all page tables, concatenated. work and
+// partials: the items of `decodery_plan_attention` and the partial slots that they need. window: the number of keys
+// that a query sees (0 for all).
 struct AttentionStep {
     int64_t tokens;
     const int64_t* slots;
@@ -81,8 +82,8 @@ struct AttentionStep {
     int64_t works, partials, window;
 };
 
-// A page holds its keys as [kv_heads, dim, 16] and its values as [kv_heads, 16, dim]. type: 0 float32, 1 float16,
-// 2 bfloat16, 3 int8, where each head's 16 keys (or values) are followed by their 16 scales in float32. `stride` numbers
+// A page holds its keys as [kv_heads, dim, 16] and its values as [kv_heads, 16, dim]. type: 0 float32, 1 float16, 2
+// bfloat16, 3 int8, where each head's 16 keys (or values) are followed by their 16 scales in float32. `stride` numbers
 // of the type lie between pages. k and v [rows, kv_heads, dim] have the row strides ldk and ldv.
 struct WriteKvArgs {
     const float* k; int64_t ldk; const float* v; int64_t ldv;
@@ -91,8 +92,9 @@ struct WriteKvArgs {
     int64_t stride, kv_heads, dim, type;
 };
 
-// q [tokens, heads, dim] with row stride ldq. bias [heads, columns], where given, is added to the scores: column
-// `zero` to those of the query's own key, the columns before it to those of earlier keys, the first to all still earlier.
+// q [tokens, heads, dim] with row stride ldq. bias [heads, columns], where given, is added to the scores: column `zero`
+// to those of the query's own key, the columns before it to those of earlier keys, and the first also to all keys that
+// are still earlier.
 struct AttentionArgs {
     const float* q; int64_t ldq, heads, kv_heads, dim;
     const void* keys; const void* values; int64_t stride, type;
@@ -113,16 +115,16 @@ struct AnglesArgs {
 
 // The kernels over the vocabulary take rows x [rows, vocab] with row stride ldx.
 
-// places [rows]: the first of each row's largest; -1 where that is -inf or NaN, which is larger than any number. With
-// words [rows, ...] (row stride ldw), numbers whose bits are 0 count as -inf.
+// places [rows]: the index of each row's first largest element; -1 if that is -inf, or if any element is NaN. With
+// words [rows, ...] (row stride ldw), elements whose bit is 0 count as -inf.
 struct LargestArgs {
     const float* x; int64_t ldx, rows, vocab;
     int64_t* places;
     const uint32_t* words; int64_t ldw;
 };
 
-// values and places [rows, count]: each row's largest in order, of equal ones the first place first; count <= vocab.
-// logprobs: those of the row's log-softmax.
+// values and places [rows, count]: each row's largest elements in descending order, equal ones by index; count <=
+// vocab. If logprobs is not 0, the elements are those of the row's log-softmax.
 struct LeadersArgs { const float* x; int64_t ldx, rows, vocab, count; float* values; int64_t* places; int64_t logprobs; };
 
 // out [rows, vocab], where given: log-softmax; norms [rows], where given: the logarithms of the sums of exponentials.
@@ -131,25 +133,25 @@ struct LogSoftmaxArgs { const float* x; int64_t ldx, rows, vocab; float* out; do
 // counts [rows]: how many elements are above each row's least [rows].
 struct CountAboveArgs { const float* x; int64_t ldx, rows, vocab; const float* least; int64_t* counts; };
 
-// Makes -inf of x where scores [rows, vocab] (row stride lds) are below each row's least [rows].
+// Sets x to -inf where scores [rows, vocab] (row stride lds) are below each row's least [rows].
 struct CutBelowArgs { float* x; int64_t ldx, rows, vocab; const float* scores; int64_t lds; const float* least; };
 
-// border [rows]: the score of the last of the fewest elements, taken by descending score, whose probabilities
-// reach mass [rows].
+// border [rows]: the lowest score of the nucleus, which is the smallest set of elements, taken by descending score,
+// whose probabilities reach mass [rows].
 struct NucleusArgs {
     const float* scores; int64_t lds, rows, vocab;
     const float* logprobs; int64_t ldl;
     const float* mass; float* border;
 };
 
-// places [rows]: the largest sum of x and the noise of keys [rows, 2], among what is above -inf; -1 where nothing is or
-// something is NaN.
+// places [rows]: the index of the largest sum of x and the noise of keys [rows, 2], among elements above -inf; -1 if
+// there are none, or if any is NaN.
 struct DrawArgs { const float* x; int64_t ldx, rows, vocab; const int32_t* keys; int64_t* places; };
 
 // out [count]: the noise of keys [count, 2] and tokens [count].
 struct NoiseArgs { const int32_t* keys; const int32_t* tokens; int64_t count; float* out; };
 
-// Makes -inf of numbers in x where the bits of words [rows, ...] (row stride ldw) are 0.
+// Sets elements of x to -inf whose bits in words [rows, ...] (row stride ldw) are 0.
 struct MaskArgs { float* x; int64_t ldx, rows, vocab; const uint32_t* words; int64_t ldw; };
 
 struct DivideArgs { float* x; int64_t ldx, rows, vocab; const float* divisors; };
@@ -162,13 +164,13 @@ struct CopyArgs {
     const int64_t* targets;
 };
 
-// Makes all of x -inf but for values [rows, count] at places [rows, count].
+// Sets all of x to -inf except the elements at places [rows, count], which become values [rows, count].
 struct SpreadArgs { float* x; int64_t ldx, rows, vocab; const float* values; const int64_t* places; int64_t count; };
 
 // out [rows]: the entropies of rows of log-probabilities.
 struct EntropyArgs { const float* x; int64_t ldx, rows, vocab; float* out; };
 
-// Row i's known tokens are tokens[i] [counts[i]]; those outside the vocabulary are passed over.
+// Row i's known tokens are tokens[i] [counts[i]]; those outside the vocabulary are ignored.
 struct RepetitionArgs {
     float* x; int64_t ldx, rows, vocab;
     const int64_t* const* tokens; const int64_t* counts;
@@ -181,11 +183,11 @@ struct FrequencyArgs {
     const double* presence; const double* frequency;
 };
 
-// What leads from a row's logits to its token: penalties on the tokens seen and on those generated, temperature (0: the
-// likeliest token, and what follows means nothing), truncations and the key of the draw's noise. top_k 0 and top_p 1
-// cut nothing, nor does min_p, the logarithm of the share, at -inf. width: how many of the likeliest are looked at
-// first, more than top_k; 0 where it is not known that few are enough.
-struct Way {
+// The parameters with which one row's token is chosen: penalties on the tokens seen and on those generated, temperature
+// (0 chooses the likeliest token, and the later fields are ignored), truncations, and the key of the draw's noise.
+// top_k 0 and top_p 1 remove no tokens, nor does min_p, the logarithm of the share, at -inf. width: the number of
+// likeliest tokens that are examined first, more than top_k; 0 if it is not known that few are enough.
+struct FusedSamplingArgs {
     const int64_t* seen; int64_t seen_count;
     const int64_t* generated; int64_t generated_count;
     double repetition, presence, frequency, temperature, top_p, min_p;
@@ -193,14 +195,15 @@ struct Way {
     int32_t key[2];
 };
 
-// places [rows]: the token that each row's way leads to, or -1 where none is possible. x is changed and restored.
-struct ChooseArgs { float* x; int64_t ldx, rows, vocab; const Way* ways; int64_t* places; };
+// places [rows]: each row's token, chosen with its args, or -1 if none is possible. x is changed and restored.
+struct ChooseArgs { float* x; int64_t ldx, rows, vocab; const FusedSamplingArgs* args; int64_t* places; };
 
 // Buffers that the stages of one call share; a call's plan may grow them.
 struct Shared {
     std::vector<uint8_t> bytes;
-    std::vector<float> partial;  // Of attention.
-    uint8_t* room() { return bytes.data() + (64 - reinterpret_cast<uintptr_t>(bytes.data()) % 64) % 64; }
+    std::vector<float> partial;  // Partial results of attention.
+    // The bytes from the first address that is aligned to a cache line.
+    uint8_t* buffer() { return bytes.data() + (64 - reinterpret_cast<uintptr_t>(bytes.data()) % 64) % 64; }
     void grow(size_t size) { if (bytes.size() < size + 64) bytes.resize(size + 64); }
 };
 
@@ -210,7 +213,7 @@ struct Plan {
     Shared& shared;
     int threads;
 
-    // Run(args, shared, chunk, chunks, worker) does one chunk. No chunks are no stage.
+    // Run(args, shared, chunk, chunks, worker) does one chunk. Without chunks no stage is added.
     template <auto Run, class Args>
     void add(const Args& args, int64_t chunks) {
         if (chunks <= 0) return;

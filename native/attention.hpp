@@ -1,9 +1,10 @@
 // Attention over pages of keys and values, for queries of many sequences at once.
 //
-// The keys of a query are taken in segments of kSegment by position: a softmax within each, and the segments' results
-// combined in order. Within a segment a score is one chain of multiply-adds over the head's elements, and an output
-// one chain over the keys. Masked keys weigh exactly 0 and change no bit. So a query's result follows from its
-// position and its keys alone, however its sequence is cut into steps, whoever runs beside it, on any number of threads.
+// The keys of a query are processed in segments of kSegment by position: a softmax within each segment, then the
+// segments' results are combined in order. Within a segment a score is a sequential sum over the head's elements, and
+// an output a sequential sum over the keys. Masked keys have the weight 0 exactly and change no bit. So a query's
+// result depends on its position and its keys alone, however its sequence is cut into steps, whatever the other queries
+// are, and on any number of threads.
 #pragma once
 #include <cmath>
 #include <cstring>
@@ -16,28 +17,28 @@ namespace decodery {
 
 constexpr int kPage = 16;
 constexpr int kSegment = 256;
-constexpr int kScores = kSegment + 16;  // Room for a row's scores, so that rows lie no power of 2 apart.
-constexpr int kQueryBlock = 8;  // Queries of a sequence that meet keys together; divides kSegment.
-constexpr int kAhead = 8;  // Pages between what is read and what is fetched: processors don't foresee the next page.
+constexpr int kScores = kSegment + 16;  // The stride of a row's scores, which is no power of 2.
+constexpr int kQueryBlock = 8;  // The queries of a sequence that are processed together; divides kSegment.
+constexpr int kAhead = 8;  // The distance in pages of prefetching: processors cannot predict the next page.
 
-// One segment of the keys of a block of queries: the number `segment` of `segments`, after `skipped` ones that no
-// query of the block sees. Its partial results begin at `slot` (in tokens times segments). Or all of the segments, one
-// after the other, so that a thread keeps their partial results for itself.
+// An item of work: one segment of the keys of a block of queries. It is number `segment` of `segments`, after `skipped`
+// segments that no query of the block sees. Its partial results begin at `slot` (in tokens times segments). With
+// kAllSegments, the item is all segments in order, and their partial results stay in the thread's own buffer.
 constexpr int32_t kAllSegments = -1;
-constexpr int kManyQueries = 256;  // Of a sequence in one step: their blocks alone give every thread work.
+constexpr int kManyQueries = 256;  // With so many queries of a sequence in a step, their blocks keep all threads busy.
 struct Work {
     int32_t token, position, count, table, segment, segments, skipped, slot;
 };
 
-// Sixteen numbers between -limit and limit; 0 for what is not finite.
+// Sixteen numbers clamped to -limit .. limit; 0 for numbers that are not finite.
 template <class S>
 DECODERY_INLINE typename S::F bounded(typename S::F x, float limit) {
     const auto within = S::max(S::set1(-limit), S::min(S::set1(limit), x));
     return S::pick(S::equal(S::sub(x, x), S::zero()), within, S::zero());
 }
 
-// How keys and values are stored. kScaled: as codes, a head's 16 keys (or values) of a page followed by their scales
-// in float32, which take kExtra codes of each.
+// The forms in which keys and values are stored. If kScaled, they are codes: a head's 16 keys (or values) of a page are
+// followed by their scales in float32, each of which takes the bytes of kExtra codes.
 template <class S>
 struct Stored32 {
     using F = typename S::F;
@@ -106,10 +107,11 @@ struct Attention {
     using T = typename C::T;
     static constexpr int kRowTile = S::kBlocks == 2 ? 6 : S::kRows == 1 ? 1 : 2;
     static constexpr int kPageTile = S::kBlocks == 2 ? 4 : 1;
-    // With so many rows a tile has half as many pages or values: fewer are converted for each product.
+    // With so many rows a tile has half as many pages or values, so that fewer are converted for each product.
     static constexpr int kManyRows = S::kBlocks == 2 ? 12 : kRowTile;
     static constexpr int pages_of(int rows) { return rows > kRowTile ? 2 : kPageTile; }
-    // A line of memory in elements, in groups of 16 of them (or one, of kLines lines).
+    // The elements of a cache line, and its groups of 16 elements. If a group is larger than a line, it has kLines
+    // lines.
     static constexpr int kLineItems = 64 / sizeof(T), kLine = kLineItems < 16 ? 1 : kLineItems / 16;
     static constexpr int kLines = kLineItems < 16 ? 16 / kLineItems : 1;
 
@@ -120,14 +122,14 @@ struct Attention {
         int64_t head, group, rows;  // rows: (query, head) pairs.
         float* q; float* totals; float* scores;  // [rows, dim], [rows], [rows, kScores]
         float* partials;
-        int64_t segment = 0, start = 0, keys = 0;  // The first key, and how many there are up to the last query's.
+        int64_t segment = 0, start = 0, keys = 0;  // The first key, and the number of keys up to the last query's.
 
         void enter(int64_t next) {
             segment = next;
             start = (w.skipped + segment) * kSegment;
             keys = w.position + w.count - start < kSegment ? w.position + w.count - start : kSegment;
         }
-        // Where the partial result of a row begins: its largest score, the sum of its weights, then its output.
+        // The partial result of a row: its largest score, the sum of its weights, then its output.
         float* partial(int64_t row) const {
             const int64_t query = row / group * a.heads + head * group + row % group;
             const int64_t first = w.segment == kAllSegments ? row * w.segments : w.slot * a.heads + query * w.segments;
@@ -137,7 +139,7 @@ struct Attention {
             const int64_t number = a.step->tables[w.table + start / kPage + index];
             return static_cast<const T*>(cache) + number * a.stride + head * kPage * (a.dim + C::kExtra);
         }
-        // Where to fetch while page `index` of the keys is read: all keys' pages, and behind them the values'.
+        // The page to prefetch while page `index` of the keys is read: those of the keys, then those of the values.
         const T* ahead(int64_t index) const {
             const int64_t pages = (keys + kPage - 1) / kPage, wanted = index + kAhead;
             if (wanted < pages) return page(a.keys, wanted);
@@ -146,7 +148,7 @@ struct Attention {
         int64_t place(int64_t row) const { return (w.token + row / group) * a.heads + head * group + row % group; }
     };
 
-    // Head by head, so that threads meet in a page at most once.
+    // Head by head, so that two threads write to the same page at most once.
     static void write(const WriteKvArgs& a, Shared&, int chunk, int chunks, Worker&) {
         const int64_t rows = a.step->tokens, items = rows * a.kv_heads;
         for (int64_t i = items * chunk / chunks; i < items * (chunk + 1) / chunks; i++) {
@@ -160,7 +162,7 @@ struct Attention {
         }
     }
 
-    // A head's key or value into its page: element d at first + d * stride, the scale at its offset among the scales.
+    // Writes a head's key or value to its page: element d at first + d * stride, the scale at its offset in the scales.
     static DECODERY_INLINE void write_one(const float* x, int64_t dim, T* page, int64_t offset, int64_t first,
                                           int64_t stride) {
         F factor = S::set1(1.0f);
@@ -190,8 +192,8 @@ struct Attention {
             const Work& w = reinterpret_cast<const Work*>(a.step->work)[i / a.kv_heads];
             const bool all = w.segment == kAllSegments;
             const int64_t rows = w.count * group, kept = all ? w.segments : 0;
-            const int64_t room = rows * (a.dim + 1 + kScores + kept * (a.dim + 2)) + kept + 15;
-            float* q = reinterpret_cast<float*>(worker.room(static_cast<size_t>(room) * 4));
+            const int64_t floats = rows * (a.dim + 1 + kScores + kept * (a.dim + 2)) + kept + 15;
+            float* q = reinterpret_cast<float*>(worker.buffer(static_cast<size_t>(floats) * 4));
             float* totals = q + rows * a.dim;
             float* scores = totals + rows;
             float* own = scores + rows * kScores;
@@ -226,21 +228,21 @@ struct Attention {
             for (; n + tile <= pages; n += tile) score<rows.value, tile>(p, r, n);
             for (; n < pages; n++) score<rows.value, 1>(p, r, n);
         });
-        int64_t soft = 0;
-        for (; soft + 4 <= p.rows; soft += 4) soften<4>(p, soft, pages * kPage);
-        for (; soft < p.rows; soft++) soften<1>(p, soft, pages * kPage);
+        int64_t row = 0;
+        for (; row + 4 <= p.rows; row += 4) exponentiate<4>(p, row, pages * kPage);
+        for (; row < p.rows; row++) exponentiate<1>(p, row, pages * kPage);
         for (int64_t r = 0; r < p.rows;) r += row_tile(p.rows - r, [&](auto rows) {
             int64_t d = 0;
-            constexpr int tile = rows.value > kRowTile ? 2 : 4;  // Of 16 values.
-            for (; d + tile * 16 <= a.dim; d += tile * 16) mix<rows.value, tile>(p, r, d);
-            for (; d + 16 <= a.dim; d += 16) mix<rows.value, 1>(p, r, d);
-            if (d < a.dim) mix_tail(p, r, rows.value, d);
+            constexpr int tile = rows.value > kRowTile ? 2 : 4;  // In groups of 16 values.
+            for (; d + tile * 16 <= a.dim; d += tile * 16) weigh_values<rows.value, tile>(p, r, d);
+            for (; d + 16 <= a.dim; d += 16) weigh_values<rows.value, 1>(p, r, d);
+            if (d < a.dim) weigh_values_tail(p, r, rows.value, d);
         });
     }
 
     template <int N> struct Count { static constexpr int value = N; };
 
-    // Calls fn with the largest tile that fits `left` rows, and says how many these are.
+    // Calls fn with the largest tile of at most `left` rows, and returns the rows of the tile.
     template <class Fn, int N = kManyRows>
     static DECODERY_INLINE int64_t row_tile(int64_t left, Fn fn) {
         if constexpr (N > 1) {
@@ -286,12 +288,12 @@ struct Attention {
         return x;
     }
 
-    // Adds to a row's scores what its head has for keys so far before their query.
-    static void lean(const Piece& p, int64_t row, int64_t padded) {
+    // Adds the head's bias for the relative positions of the keys to a row's scores.
+    static void add_bias(const Piece& p, int64_t row, int64_t padded) {
         const float* bias = p.a.bias + (p.head * p.group + row % p.group) * p.a.columns;
         float* s = p.scores + row * kScores;
         const int64_t last = p.a.columns - 1;
-        int64_t column = p.start - p.w.position - row / p.group + p.a.zero;  // Of the segment's first key.
+        int64_t column = p.start - p.w.position - row / p.group + p.a.zero;  // That of the segment's first key.
         for (int64_t k = 0; k < padded; k += 16, column += 16) {
             F added;
             if (column >= 0 && column + 15 <= last) {
@@ -310,11 +312,11 @@ struct Attention {
         }
     }
 
-    // What a row's query does not see weighs nothing. Returns the row's largest score.
-    static DECODERY_INLINE float hide(const Piece& p, int64_t row, int64_t padded) {
+    // Adds the bias, and sets the scores of keys that the query does not see to -inf. Returns the row's largest score.
+    static DECODERY_INLINE float mask(const Piece& p, int64_t row, int64_t padded) {
         float* s = p.scores + row * kScores;
-        if (p.a.bias) lean(p, row, padded);
-        const int64_t position = p.w.position + row / p.group - p.start;  // Within the segment.
+        if (p.a.bias) add_bias(p, row, padded);
+        const int64_t position = p.w.position + row / p.group - p.start;  // The query's, relative to the segment.
         for (int64_t k = position + 1; k < padded; k++) s[k] = -INFINITY;
         if (p.a.step->window > 0) {
             const int64_t hidden = position - p.a.step->window + 1;
@@ -325,13 +327,13 @@ struct Attention {
         return S::reduce_max(top);
     }
 
-    // Scores of rows become weights exp(score - largest), times the values' scales; the largest and the sum of the
-    // unscaled weights are kept for `combine`.
+    // Replaces the scores of rows by the weights exp(score - largest), times the values' scales. Stores the largest
+    // score and the sum of the unscaled weights for `combine`.
     template <int NR>
-    static DECODERY_INLINE void soften(const Piece& p, int64_t row, int64_t padded) {
+    static DECODERY_INLINE void exponentiate(const Piece& p, int64_t row, int64_t padded) {
         float largest[NR];
         F base[NR], sum[NR];
-        for (int r = 0; r < NR; r++) largest[r] = hide(p, row + r, padded);
+        for (int r = 0; r < NR; r++) largest[r] = mask(p, row + r, padded);
         for (int r = 0; r < NR; r++) base[r] = S::set1(largest[r] == -INFINITY ? 0.0f : largest[r]);
         for (int r = 0; r < NR; r++) sum[r] = S::zero();
         float* s = p.scores + row * kScores;
@@ -356,7 +358,8 @@ struct Attention {
         }
     }
 
-    static DECODERY_INLINE void put(const Piece& p, int64_t row, int64_t d, F sum, int left) {
+    // Stores a sum over the values of a segment: as output if the segment is the only one, else as partial result.
+    static DECODERY_INLINE void store_output(const Piece& p, int64_t row, int64_t d, F sum, int left) {
         float* to;
         if (p.w.segments == 1) {
             sum = S::div(sum, S::set1(p.totals[row]));
@@ -367,8 +370,9 @@ struct Attention {
         if (left >= 16) S::store(to, sum); else S::store_some(to, sum, left);
     }
 
+    // Sums the values of a segment, each times its weight: NV groups of 16 elements from d on, for NR rows.
     template <int NR, int NV>
-    static DECODERY_INLINE void mix(const Piece& p, int64_t row, int64_t d) {
+    static DECODERY_INLINE void weigh_values(const Piece& p, int64_t row, int64_t d) {
         F acc[NR][NV];
         for (int r = 0; r < NR; r++) for (int n = 0; n < NV; n++) acc[r][n] = S::zero();
         const float* weights = p.scores + row * kScores;
@@ -390,11 +394,11 @@ struct Attention {
                 }
             }
         }
-        for (int r = 0; r < NR; r++) for (int n = 0; n < NV; n++) put(p, row + r, d + n * 16, acc[r][n], 16);
+        for (int r = 0; r < NR; r++) for (int n = 0; n < NV; n++) store_output(p, row + r, d + n * 16, acc[r][n], 16);
     }
 
-    // The last elements of a head whose size is no multiple of 16.
-    static void mix_tail(const Piece& p, int64_t row, int rows, int64_t d) {
+    // The same for the last elements of a head whose size is no multiple of 16.
+    static void weigh_values_tail(const Piece& p, int64_t row, int rows, int64_t d) {
         const int left = static_cast<int>(p.a.dim - d);
         for (int r = 0; r < rows; r++) {
             F acc = S::zero();
@@ -404,17 +408,17 @@ struct Attention {
                 for (int i = 0; i < left; i++) value[i] = C::one(v[i]);
                 acc = S::fma(S::set1(p.scores[(row + r) * kScores + k]), S::load(value), acc);
             }
-            put(p, row + r, d, acc, left);
+            store_output(p, row + r, d, acc, left);
         }
     }
 
-    // Weighs the segments of each query against each other, from the first to the last.
+    // Combines the partial results of each query's segments in order.
     static void combine(const AttentionArgs& a, Shared& shared, int chunk, int chunks, Worker& worker) {
         const int64_t works = a.step->works;
         for (int64_t i = works * chunk / chunks; i < works * (chunk + 1) / chunks; i++) {
             const Work& w = reinterpret_cast<const Work*>(a.step->work)[i];
             if (w.segments == 1 || w.segment != 0) continue;
-            float* weights = reinterpret_cast<float*>(worker.room(static_cast<size_t>(w.segments + 15) * 4));
+            float* weights = reinterpret_cast<float*>(worker.buffer(static_cast<size_t>(w.segments + 15) * 4));
             for (int64_t row = 0; row < w.count * a.heads; row++) {
                 const float* parts = shared.partial.data() + (w.slot * a.heads + row * w.segments) * (a.dim + 2);
                 combine_row(a, parts, w.segments, weights, a.out + (w.token * a.heads + row) * a.dim);
@@ -422,7 +426,8 @@ struct Attention {
         }
     }
 
-    // weights: room for one of each segment, rounded up to 16.
+    // Rescales the segments' results to the largest score of all segments and adds them: the online softmax. weights
+    // has an element for each segment, rounded up to 16.
     static void combine_row(const AttentionArgs& a, const float* parts, int segments, float* weights, float* out) {
         const int64_t step = a.dim + 2;
         float largest = -INFINITY;
@@ -474,8 +479,8 @@ void plan_attention(const int64_t* args, Plan& plan) {
         const int64_t items = works * a.kv_heads;
         plan.add<A::attend>(a, items < 64 * plan.threads ? items : 64 * plan.threads);
         if (a.step->partials == 0) return;
-        const auto room = static_cast<size_t>(a.step->partials * a.heads * (a.dim + 2));
-        if (plan.shared.partial.size() < room) plan.shared.partial.resize(room);
+        const auto floats = static_cast<size_t>(a.step->partials * a.heads * (a.dim + 2));
+        if (plan.shared.partial.size() < floats) plan.shared.partial.resize(floats);
         plan.add<A::combine>(a, works < 4 * plan.threads ? works : 4 * plan.threads);
     });
 }

@@ -1,6 +1,6 @@
-// GGML's quantised blocks, 32 weights at a time, as the codes, scales and minima that mean the same numbers.
+// Converts GGML's quantised blocks to codes, scales and minima with the same values, 32 weights at a time.
 //
-// Dequantised they are what ggml's own order of operations gives in float32, bit for bit. The layouts are those of
+// Dequantised in float32, the values are those of ggml's own order of operations, bit for bit. The layouts are those of
 // ggml-common.h and ggml-quants.c (https://github.com/ggml-org/ggml).
 #pragma once
 #include <cstdint>
@@ -10,14 +10,14 @@
 
 namespace decodery {
 
-// 32 weights: scales and minima as a packed weight holds them, float16 or float32, one for each part of the group.
+// 32 weights. Scales and minima are float16 or float32, as in the packed weight, one for each part of the group.
 struct Group {
     uint8_t codes[32];
     uint8_t scales[8];
     uint8_t minima[8];
 };
 
-// The low halves of 16 (or 32) bytes, or their high ones.
+// The low, or the high, halves of 16 (or 32) bytes.
 inline void low_halves(const uint8_t* from, int count, uint8_t* to) {
     for (int k = 0; k < count; k++) to[k] = from[k] & 15;
 }
@@ -29,7 +29,7 @@ inline void nibbles(const uint8_t* from, uint8_t* to) {
     high_halves(from, 16, to + 16);
 }
 
-// The fifth bits of 32 codes stand apart, as one number of 32 bits.
+// Adds the fifth bits of 32 codes, which are stored separately as one number of 32 bits.
 inline void fifth_bits(const uint8_t* from, uint8_t* codes, int offset) {
     for (int k = 0; k < 32; k++) codes[k] = static_cast<uint8_t>((codes[k] | (from[k / 8] >> k % 8 & 1) << 4) + offset);
 }
@@ -95,7 +95,7 @@ struct Q8_0 {
     }
 };
 
-// A K block has eight groups, whose scales and minima are whole numbers of six bits times two scales of the block.
+// A K block has eight groups. Their scales and minima are integers of six bits times two scales of the block.
 template <class S>
 void six_bit_scales(const uint8_t* block, int g, Group& to) {
     const uint8_t *first = block + 4, *second = block + 8, *last = block + 12;

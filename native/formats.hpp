@@ -1,26 +1,27 @@
-// Packed weights: blocks of 16 outputs, and in a block group after group of 32 inputs, so that a product reads a
-// weight from its first byte to its last.
+// Packed weights: blocks of 16 outputs, and in a block one group of 32 inputs after the other, so that a product reads
+// a weight sequentially.
 //
 // A group holds the codes of 16 x 32 weights, then 16 scales, then 16 minima: weight = scale * (code - zero) +
-// minimum. One load of 64 bytes has four inputs for each output (eight, as low and high nibbles, at 4 bits).
+// minimum. One load of 64 bytes has four inputs for each output (with 4 bits eight, in low and high nibbles).
 #pragma once
 #include <cstdint>
 #include <cstring>
 
 namespace decodery {
 
-// Bits a code; bytes a scale (2: float16, 4: float32); whether there are minima; scales that share a group's inputs.
+// Bits: of a code. ScaleBytes: of a scale (2: float16, 4: float32). Minimum: true if there are minima. Parts: the
+// number of scales of a group, each for an equal part of its inputs.
 template <int Bits, int ScaleBytes, bool Minimum, int Parts>
 struct Coded {
     static constexpr int kBits = Bits, kScaleBytes = ScaleBytes, kParts = Parts;
     static constexpr bool kFloat = false, kMinimum = Minimum;
     static constexpr int kZero = Minimum ? 0 : Bits == 4 ? 8 : 128;
-    static constexpr int kLoads = Bits;  // Of 64 bytes a group.
+    static constexpr int kLoads = Bits;  // The loads of 64 bytes in a group.
     static constexpr int kScales = kLoads * 64, kMinima = kScales + 16 * Parts * ScaleBytes;
     static constexpr int kGroup = kMinima + (Minimum ? 16 * Parts * ScaleBytes : 0);
 };
 
-// Floats of 2 (bfloat16) or 4 bytes, two or one to a load for each output.
+// Floats of 2 (bfloat16) or 4 bytes; a load has two or one of them for each output.
 template <int Bytes>
 struct Floats {
     static constexpr bool kFloat = true;

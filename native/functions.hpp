@@ -1,4 +1,4 @@
-// Functions of sixteen lanes, each one order of exactly rounded operations.
+// Functions of sixteen lanes, each computed by exactly rounded operations in a fixed order.
 #pragma once
 #include <cstdint>
 
@@ -10,7 +10,7 @@ namespace decodery {
 template <class S>
 DECODERY_INLINE typename S::F exponential(typename S::F x) {
     using F = typename S::F;
-    // The bounds stand first, so that NaN passes.
+    // The bounds are the first operands, so that NaN is kept.
     const F bounded = S::max(S::set1(-88.0f), S::min(S::set1(89.0f), x));
     const auto n = S::to_int(S::mul(bounded, S::set1(1.44269504089f)));
     const F whole = S::to_float(n);
@@ -67,8 +67,9 @@ DECODERY_INLINE typename S::F less_tail(typename S::F x, typename S::F size, typ
     return S::sub(S::max(S::zero(), x), S::mul(size, q));
 }
 
-// x times the normal distribution's mass below x. Its tail q beyond t >= 0 is e^(-t^2 / 2) times a slow function, here
-// 1/2 and a polynomial in v = 1 - 1 / (1 + 15/64 t), fitted to 4e-8 of it over 0 .. 14.
+// x times the normal distribution's mass below x. Its tail q beyond t >= 0 is e^(-t^2 / 2) times a slowly varying
+// function. That is computed as 1/2 plus a polynomial in v = 1 - 1 / (1 + 15/64 t), with a relative error of 4e-8 over
+// 0 .. 14.
 template <class S>
 DECODERY_INLINE typename S::F gelu(typename S::F x) {
     using F = typename S::F;

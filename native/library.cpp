@@ -1,4 +1,4 @@
-// The C interface: programs in, and which instruction set and how many threads they run with.
+// The C interface: runs programs, and sets the instruction set and the number of threads.
 #include <pthread.h>
 
 #include <cstring>
@@ -11,7 +11,7 @@
 namespace decodery {
 namespace {
 
-// What all calls share; `running` is held by the one that runs.
+// The state that all calls share; the call that runs holds `running`.
 struct Library {
     Team team;
     std::vector<Stage> stages;
@@ -22,7 +22,7 @@ struct Library {
 
 Library& library();
 
-// No fork happens in the middle of a run, whoever's: the child would wait for it for ever.
+// A fork waits until no run is in progress: the child would wait forever for threads that it does not have.
 Library* made() {
     pthread_atfork([] { library().running.lock(); }, [] { library().running.unlock(); },
                    [] { library().team.forked(); library().running.unlock(); });
@@ -76,7 +76,8 @@ extern "C" {
 // Changes with every change of a call's arguments or of a packed weight.
 EXPORT int decodery_version() { return 8; }
 
-// 0: portable, 1: AVX2, 2: AVX-512 with VNNI. Whether this processor (and build) has it; it is used from then on.
+// 0: portable, 1: AVX2, 2: AVX-512 with VNNI. Uses this set from now on and returns 1, or returns 0 if this processor
+// or build lacks it.
 EXPORT int decodery_use(int set) {
     if (!table(set) || !supported(set)) return 0;
     Library& lib = library();
@@ -91,10 +92,10 @@ EXPORT void decodery_threads(int count) {
     lib.team.resize(count);
 }
 
-// The calling thread's runs take at most so many threads from now on; 0: all.
+// Limits the runs of the calling thread to `count` threads from now on; 0: no limit.
 EXPORT void decodery_limit(int count) { limit = count; }
 
-// Bytes of a packed weight of so many blocks of 16 outputs.
+// The bytes of a packed weight of `blocks` blocks of 16 outputs.
 EXPORT int64_t decodery_packed_bytes(int64_t format, int64_t blocks, int64_t ins) {
     int64_t bytes = 0;
     with_format(format, [&](auto f) { bytes = blocks * block_bytes<decltype(f)>(ins); });
@@ -114,11 +115,11 @@ EXPORT void decodery_run(const int64_t* program, int64_t count) {
     lib.team.resize(size);
 }
 
-// The work of one step's attention, for sequences as AttentionArgs has them; `pages` is each one's place in the
-// tables. Writes at most `room` items and returns their number; `slots` gets the number of partial slots (token
-// times segments) that they need.
+// Plans the attention of one step of sequences that run positions starts[s] .. starts[s] + lengths[s] - 1; pages[s] is
+// the index of a sequence's page table in the tables. Writes at most `capacity` items of work and returns their number;
+// `slots` gets the number of partial slots (tokens times segments) that they need.
 EXPORT int64_t decodery_plan_attention(const int64_t* starts, const int64_t* lengths, const int64_t* pages, int64_t sequences,
-                                int64_t window, int32_t* work, int64_t room, int64_t* slots) {
+                                int64_t window, int32_t* work, int64_t capacity, int64_t* slots) {
     int64_t count = 0, slot = 0;
     int32_t token = 0;
     for (int64_t s = 0; s < sequences; s++) {
@@ -127,11 +128,11 @@ EXPORT int64_t decodery_plan_attention(const int64_t* starts, const int64_t* len
             int64_t stop = (first / kQueryBlock + 1) * kQueryBlock;
             stop = stop < end ? stop : end;
             const int64_t segments = (stop - 1) / kSegment + 1;
-            // What lies before the window of all queries of the block weighs nothing.
+            // Segments before the window of every query of the block are skipped.
             const int64_t seen = window > 0 && first + 1 > window ? (first + 1 - window) / kSegment : 0;
             const bool all = lengths[s] >= kManyQueries;
             for (int64_t segment = 0; segment < (all ? 1 : segments - seen); segment++) {
-                if (count < room) {
+                if (count < capacity) {
                     auto& w = reinterpret_cast<Work*>(work)[count];
                     w = {token, static_cast<int32_t>(first), static_cast<int32_t>(stop - first),
                          static_cast<int32_t>(pages[s]), all ? kAllSegments : static_cast<int32_t>(segment),

@@ -1,8 +1,8 @@
 // Products of rows with packed weights.
 //
-// Coded weights meet activations as int8 in groups of 32, each with a scale. Sums within a group are whole numbers
-// and exact; over the groups an output is one chain of multiply-adds from the first to the last. So its bits follow
-// from its row alone, whatever the tile that it is computed in, the number of rows or threads, and the processor.
+// Quantised weights are multiplied by activations rounded to int8 in groups of 32, each with a scale. Sums within a
+// group are integers and exact; the groups are added by multiply-adds from the first to the last. So the bits of an
+// output depend on its row alone, whatever the tile, the number of rows or threads, and the processor.
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -13,22 +13,22 @@
 
 namespace decodery {
 
-// Up to so many rows are quantised by each thread for itself: cheaper than waiting for each other.
+// Up to so many rows are quantised by every thread for itself, which is cheaper than synchronising.
 constexpr int64_t kFewRows = 4;
-// So many rows meet a weight before the next ones do: few enough that they stay in a core's cache meanwhile.
-// A multiple of every panel.
+// The rows that are multiplied by a weight before the next rows: few enough that they stay in a core's cache. A
+// multiple of every panel.
 constexpr int64_t kRowsAtOnce = 120;
-// Up to so many rows weights are read block by block: processors read one stream of memory faster than two.
+// Up to so many rows, weights are read one block at a time: processors read one stream of memory faster than two.
 constexpr int64_t kOneStream = 32;
 constexpr int kPrefetch = 7680;
 
-// 32 activations of a row. Rows that share a tile form a panel, in which all first groups come first, and so on: a
-// product reads it from its first byte to its last.
+// 32 activations of a row. The rows of a tile form a panel: the first groups of all its rows, then the second groups,
+// and so on. So a product reads a panel sequentially.
 struct Quantised {
     int8_t values[32];
     float scale;
-    float sum;          // Of the values, scaled: what a minimum is multiplied by.
-    int32_t totals[2];  // Of all values and of the last 16, times -128: what a code's offset of 128 adds.
+    float sum;          // The scaled sum of the values, by which a minimum is multiplied.
+    int32_t totals[2];  // The sums of all values and of the last 16, times -128, which correct a code's offset of 128.
 };
 
 inline int64_t quantised_bytes(int64_t rows, int64_t ins) {
@@ -40,7 +40,7 @@ DECODERY_INLINE typename S::F load_up_to(const float* x, int64_t left) {
     return left >= 16 ? S::load(x) : left > 0 ? S::load_some(x, static_cast<int>(left)) : S::zero();
 }
 
-// Writes a row's groups, `step` apart. What is not finite makes a scale NaN, and so the whole row.
+// Writes a row's groups, `step` apart. A value that is not finite makes a scale NaN, and so all outputs of the row.
 template <class S>
 inline void quantise_row(const float* x, int64_t ins, Quantised* to, int64_t step) {
     auto bad = S::zero();
@@ -59,7 +59,7 @@ inline void quantise_row(const float* x, int64_t ins, Quantised* to, int64_t ste
         S::store(scale, S::div(bounded, S::set1(127.0f)));
         for (int64_t j = 0; j < end; j += 32, to += step) {
             const auto factor = S::set1(inverse[j / 32]);
-            // The bound only meets NaN, which no integer holds: the scale stands for it.
+            // The lower bound only changes NaN, which no integer can represent; the scale keeps it.
             const auto lowest = S::set1(-127.0f);
             const auto a = S::to_int(S::max(S::mul(load_up_to<S>(x + k + j, end - j), factor), lowest));
             const auto b = S::to_int(S::max(S::mul(load_up_to<S>(x + k + j + 16, end - j - 16), factor), lowest));
@@ -149,7 +149,7 @@ DECODERY_INLINE void coded_tile(const uint8_t* w, int64_t block, int64_t groups,
     for (int b = 0; b < NB; b++) for (int i = 0; i < MB; i++) S::store(out + (i * NB + b) * 16, acc[b][i]);
 }
 
-// The same for floating-point weights: even and odd inputs are summed apart.
+// The same for floating-point weights: even and odd inputs are summed separately.
 template <class S, class W, int NB, int MB>
 DECODERY_INLINE void float_tile(const uint8_t* w, int64_t block, int64_t ins, const float* x, int64_t ldx, float* out) {
     using F = typename S::F;
@@ -187,7 +187,6 @@ template <class S, class W>
 struct Linear {
     using F = typename S::F;
 
-    // Rows are quantised, or floats where the weight has floats.
     static constexpr int kMany = S::kBlocks == 2 ? (W::kFloat ? 4 : 6) : S::kRows;
 
     // The rows of a panel.
@@ -202,13 +201,13 @@ struct Linear {
     }
 
     static void quantise(const LinearArgs& a, Shared& shared, int chunk, int chunks, Worker&) {
-        quantise_rows(a, a.rows * chunk / chunks, a.rows * (chunk + 1) / chunks, reinterpret_cast<Quantised*>(shared.room()));
+        quantise_rows(a, a.rows * chunk / chunks, a.rows * (chunk + 1) / chunks, reinterpret_cast<Quantised*>(shared.buffer()));
     }
 
     static const Quantised* quantised(const LinearArgs& a, Shared& shared, Worker& worker) {
         if constexpr (W::kFloat) return nullptr;
-        if (a.rows > kFewRows) return reinterpret_cast<Quantised*>(shared.room());
-        auto* x = reinterpret_cast<Quantised*>(worker.room(static_cast<size_t>(quantised_bytes(a.rows, a.ins))));
+        if (a.rows > kFewRows) return reinterpret_cast<Quantised*>(shared.buffer());
+        auto* x = reinterpret_cast<Quantised*>(worker.buffer(static_cast<size_t>(quantised_bytes(a.rows, a.ins))));
         if (worker.prepared != worker.stage) quantise_rows(a, 0, a.rows, x);
         worker.prepared = worker.stage;
         return x;
@@ -226,7 +225,7 @@ struct Linear {
         }
     }
 
-    // A pair of blocks for MB rows from `row` on: the second of the pair is missing at an odd end.
+    // Multiplies MB rows from `row` on by a pair of blocks, of which the second is missing after the last odd block.
     template <int MB>
     static DECODERY_INLINE void pair(const LinearArgs& a, const Quantised* q, int64_t first, bool both, int64_t row) {
         alignas(64) float sums[MB * 32];
@@ -234,13 +233,15 @@ struct Linear {
             if constexpr (MB <= kMany) tile<S::kBlocks, MB>(a, q, first, row, sums);
             if (S::kBlocks == 2) return finish<MB>(a, first, both, row, sums, 32, 16);
         }
-        // One piece of code for both: processors predict what is read next by the instruction that reads it. Two
-        // copies that take turns lost a third of the speed for a single row, and a call from here a twentieth.
+        // One copy of the inlined code for both blocks: processors predict the next read of each instruction from its
+        // earlier reads. For a single row, two alternating copies were a third slower, and a call from here a
+        // twentieth.
         for (int b = 0; b < 1 + both; b++) tile<1, MB>(a, q, first + b, row, sums + b * MB * 16);
         finish<MB>(a, first, both, row, sums, 16, MB * 16);
     }
 
-    // Adds bias and residual, or applies the gate, and stores the sums of rows (apart by ld_row) and blocks (ld_block).
+    // Adds bias and residual, or applies the gate, and stores the sums, with strides ld_row of rows and ld_block of
+    // blocks.
     template <int MB>
     static DECODERY_INLINE void finish(const LinearArgs& a, int64_t first, bool both, int64_t row, const float* sums,
                                        int ld_row, int ld_block) {
@@ -265,7 +266,7 @@ struct Linear {
         }
     }
 
-    // Apart, so that it takes no room in the tiles.
+    // Not inlined, so that it does not enlarge the code of the tiles.
     static __attribute__((noinline)) F gate_by(int64_t activation, F gate, F up) {
         return S::mul(activate<S>(activation, gate), up);
     }
@@ -319,7 +320,7 @@ struct Linear {
             plan.shared.grow(static_cast<size_t>(quantised_bytes(a.rows, a.ins)));
             plan.add<quantise>(a, a.rows < 64 ? threads : 2 * threads);
         }
-        // Work of some ten microseconds a chunk, in as many chunks as the threads can share evenly.
+        // About ten microseconds of work per chunk, in a number of chunks that the threads can share evenly.
         const int64_t times = times_of(a), rows = times > 1 ? kRowsAtOnce : a.rows;
         const int64_t cost = pairs * 2 * block_bytes<W>(a.ins) * (rows + 1) / 2;
         int64_t chunks = cost / 131072;

@@ -1,7 +1,7 @@
 """Compiles the kernels with the C++ compiler of this machine: `python native/make.py [target [flags]]`.
 
 Only a C++20 compiler (`$CXX`, c++, g++ or clang++) is needed: no Python headers, no torch. Each instruction
-set has a translation unit with its own flags; which one runs is decided when the library is loaded.
+set has a translation unit with its own flags; the library selects one when it is loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 TARGET = HERE.parent / "src" / "decodery" / "kernels" / "native" / "_native.so"
 
-# No contraction: a kernel's bits must not depend on which products and sums a compiler joins.
+# No contraction: a kernel's bits must not depend on which products and sums a compiler fuses.
 FLAGS = [
     "-std=c++20",
     "-O3",
@@ -36,11 +36,11 @@ X86_UNITS = {
 
 
 class BuildError(Exception):
-    """Why there is no library; the message is for people."""
+    """Reports why there is no library; the message is for people."""
 
 
 def compiler() -> str:
-    """The C++ compiler to use."""
+    """Returns the name of the C++ compiler to use; raises `BuildError` if there is none."""
     for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
         if name and shutil.which(name):
             return name
@@ -48,7 +48,7 @@ def compiler() -> str:
 
 
 def build(target: Path = TARGET, extra: tuple[str, ...] = ()) -> Path:
-    """Compile and link the library; raises `BuildError` and leaves an older `target` alone if that fails."""
+    """Compiles and links the library; raises `BuildError` and keeps an older `target` if that fails."""
     cxx = compiler()
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     flags = [*FLAGS, *extra, *(["-DDECODERY_X86"] if x86 else [])]
@@ -61,13 +61,14 @@ def build(target: Path = TARGET, extra: tuple[str, ...] = ()) -> Path:
             _run([cxx, *flags, *own, "-c", str(HERE / f"{name}.cpp"), "-o", out])
             return out
 
-        # The largest unit first, so that none waits for it at the end.
+        # The largest unit first, so that it does not finish alone at the end.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(compiled, reversed(units.items())))[::-1]
-        # Of code that several units hold, such as std::sort, the first is taken: the plainest processor's.
+        # Of functions that several units define, such as std::sort, the linker takes the first definition. So the
+        # units are linked in the order above: that definition must run on every processor.
         linked = Path(folder) / "linked.so"
         _run([cxx, "-shared", *extra, *objects, "-o", str(linked), "-pthread"])
-        # Never written in place: a process may have the old one mapped.
+        # The target is replaced, never overwritten: a process may have the old one mapped.
         staged = target.with_suffix(".new")
         shutil.copy(linked, staged)
         staged.replace(target)

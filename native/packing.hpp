@@ -1,4 +1,4 @@
-// Into packed weights, and rows out of them.
+// Packs weights, and reads rows of packed weights.
 #pragma once
 #include <cstring>
 #include <type_traits>
@@ -11,7 +11,7 @@ namespace decodery {
 
 template <class S, class W>
 struct Packing {
-    // The row of the matrix in a lane of a block, or -1 for padding. Gate and up take turns where gated.
+    // The row of the matrix in a lane of a block, or -1 for padding. If gated, blocks of gate and up alternate.
     static int64_t source_row(const PackArgs& a, int64_t block, int lane) {
         const int64_t width = a.gated ? a.outs / 2 : a.outs;
         const int64_t row = (a.gated ? block / 2 : block) * 16 + lane;
@@ -53,7 +53,7 @@ struct Packing {
         Group group;
         for (int64_t g = 0; g < groups; g++, to += W::kGroup) {
             const int64_t left = row < 0 ? 0 : a.ins - g * 32;
-            // Padding is the code for zero; where there are minima, these are zero as well.
+            // Padding is the code of zero; minima, where there are any, are zero as well.
             if (left < 32) std::memset(group.codes, W::kZero, 32);
             if (left > 0) std::memcpy(group.codes, a.codes + row * a.ins + g * 32, left < 32 ? static_cast<size_t>(left) : 32);
             put_codes(group, lane, to);
@@ -65,7 +65,7 @@ struct Packing {
         }
     }
 
-    // The same from GGML's blocks, of which a row has whole ones.
+    // The same from GGML's blocks; a row is a whole number of blocks.
     template <class B>
     static void from_blocks(const PackArgs& a, int64_t row, int lane, uint8_t* to) {
         const int64_t groups = groups_of(a.ins);
@@ -80,7 +80,7 @@ struct Packing {
     }
 
     static void put_codes(const Group& group, int lane, uint8_t* to) {
-        // Four codes are one word of a lane; at 4 bits the next four are its high halves.
+        // Four codes are one word of a lane; with 4 bits, the next four codes are its high nibbles.
         constexpr int step = W::kBits == 4 ? 8 : 4;
         for (int k = 0; k < 32; k += step) {
             uint32_t word, high = 0;
@@ -112,7 +112,7 @@ struct Packing {
         }
     }
 
-    // One row, as the format means it: product and sum are rounded apart, as others dequantise.
+    // Dequantises one row. Product and sum are rounded separately, as in other implementations.
     static void row(const uint8_t* weight, int64_t index, int64_t width, float* out) {
         const uint8_t* from = weight + index / 16 * block_bytes<W>(width);
         const int lane = static_cast<int>(index % 16);

@@ -1,4 +1,4 @@
-// Kernels that take a row at a time: norm, rotary positions, activations.
+// Kernels that process single rows: norms, rotary positions, activations.
 #pragma once
 #include <cmath>
 
@@ -19,8 +19,8 @@ struct Rows {
         if (left >= 16) S::store(p, value); else S::store_some(p, value, static_cast<int>(left));
     }
 
-    // What a function adds to a sum over the sixteens of a row: in four sums, so that one addition need not wait
-    // for the other.
+    // Accumulates function(k, sum) over the groups of 16 elements of a row, in four sums, so that an addition need not
+    // wait for the one before.
     template <class Fn>
     static DECODERY_INLINE float total(int64_t width, Fn function) {
         F sums[4] = {S::zero(), S::zero(), S::zero(), S::zero()};
@@ -30,7 +30,7 @@ struct Rows {
     }
 
     template <class Args>
-    static DECODERY_INLINE void give(const Args& a, int64_t m, int64_t k, F value) {
+    static DECODERY_INLINE void store_output(const Args& a, int64_t m, int64_t k, F value) {
         const int64_t left = a.width - k;
         if (a.residual) value = S::add(load(a.residual + m * a.ldr + k, left), value);
         store(a.out + m * a.width + k, value, left);
@@ -46,7 +46,7 @@ struct Rows {
             const F factor = S::set1(1.0f / std::sqrt(mean + static_cast<float>(a.eps)));
             for (int64_t k = 0; k < a.width; k += 16) {
                 const F scaled = S::mul(load(x + k, a.width - k), factor);
-                give(a, m, k, S::mul(scaled, load(a.weight + k, a.width - k)));
+                store_output(a, m, k, S::mul(scaled, load(a.weight + k, a.width - k)));
             }
         }
     }
@@ -74,7 +74,7 @@ struct Rows {
             for (int64_t k = 0; k < a.width; k += 16) {
                 const int64_t left = a.width - k;
                 const F scaled = S::mul(S::sub(load(x + k, left), mean), factor), weight = load(a.weight + k, left);
-                give(a, m, k, a.bias ? S::fma(scaled, weight, load(a.bias + k, left)) : S::mul(scaled, weight));
+                store_output(a, m, k, a.bias ? S::fma(scaled, weight, load(a.bias + k, left)) : S::mul(scaled, weight));
             }
         }
     }
@@ -101,7 +101,7 @@ struct Rows {
         return S::fma(x, load(cos, left), S::mul(partner, load(sin, left)));
     }
 
-    // The angle is one product in float32, as the reference has it.
+    // The angle is one product in float32, as in the reference.
     static void angles(const AnglesArgs& a, Shared&, int chunk, int chunks, Worker&) {
         const float magnitude = static_cast<float>(a.magnitude);
         for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
@@ -129,7 +129,7 @@ struct Rows {
     }
 };
 
-// Very few rows are done sooner by one thread than shared.
+// One thread is faster than several for very few rows.
 inline int64_t chunks_of_rows(int64_t rows, int threads) { return rows < 4 ? 1 : rows < 64 ? threads : 2 * threads; }
 
 template <class S>

@@ -9,7 +9,7 @@
 
 namespace decodery {
 
-// The first place of the largest element; NaN is larger than anything.
+// The first index of the largest element; NaN is larger than anything.
 template <class S>
 inline int64_t first_largest(const float* x, int64_t count) {
     using F = typename S::F;
@@ -41,7 +41,7 @@ inline int64_t first_largest(const float* x, int64_t count) {
 struct Leader {
     float value;
     int32_t place;
-    // Of equal values the first place comes first, and NaN before all numbers.
+    // Equal values are ordered by index, and NaN comes before all numbers.
     bool operator<(const Leader& other) const {
         const bool strange = value != value, theirs = other.value != other.value;
         if (strange != theirs) return strange;
@@ -54,15 +54,15 @@ struct Leader {
 template <class S>
 class Leaders {
 public:
-    // found: room for room_for(count, width).
+    // found has capacity_for(count, width) elements.
     Leaders(int64_t count, int64_t width, Leader* found)
-        : count_(count), room_(room_for(count, width)), found_(found) {}
+        : count_(count), capacity_(capacity_for(count, width)), found_(found) {}
 
     Leaders(int64_t count, int64_t width, Worker& worker)
         : Leaders(count, width,
-                  reinterpret_cast<Leader*>(worker.room(static_cast<size_t>(room_for(count, width)) * sizeof(Leader)))) {}
+                  reinterpret_cast<Leader*>(worker.buffer(static_cast<size_t>(capacity_for(count, width)) * sizeof(Leader)))) {}
 
-    static int64_t room_for(int64_t count, int64_t width) { return std::min(2 * count + 128, width) + 16; }
+    static int64_t capacity_for(int64_t count, int64_t width) { return std::min(2 * count + 128, width) + 16; }
 
     const Leader& operator[](int64_t i) const { return found_[i]; }
 
@@ -70,12 +70,12 @@ public:
         find(x, width, [](typename S::F v) { return v; });
     }
 
-    // The same of what `of` makes of sixteen elements at a time.
+    // The same for the results of `of`, which maps sixteen elements at a time.
     template <class Fn>
     void find(const float* x, int64_t width, Fn of) {
         using F = typename S::F;
         held_ = 0;
-        // Only what is above the least of those chosen so far can be chosen: its place comes later.
+        // Later elements must be above the least of those chosen so far, since equal ones are ordered by index.
         float least = 0;
         bool bounded = false;
         for (int64_t k = 0; k < width; k += 16) {
@@ -90,7 +90,7 @@ public:
                 const int lane = __builtin_ctz(taken);
                 found_[held_++] = {values[lane], static_cast<int32_t>(k + lane)};
             }
-            if (held_ + 16 > room_) {
+            if (held_ + 16 > capacity_) {
                 keep_best();
                 least = found_[count_ - 1].value;
                 bounded = least == least;
@@ -107,7 +107,7 @@ private:
         held_ = count_;
     }
 
-    int64_t count_, room_, held_ = 0;
+    int64_t count_, capacity_, held_ = 0;
     Leader* found_;
 };
 

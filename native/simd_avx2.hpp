@@ -119,7 +119,7 @@ struct Avx2 {
         _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_hadd_epi32(four, four));
     }
     static void store_bytes(int8_t* p, I x) {
-        // Packing works within halves of a register; the permutation puts the quarters in order.
+        // Packing works within the halves of a register, so the permutation reorders the quarters.
         const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8);
         const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
@@ -137,7 +137,7 @@ struct Avx2 {
         return {_mm256_and_si256(x.a, mask), _mm256_and_si256(x.b, mask)};
     }
     static B high_nibbles(B x) { return low_nibbles({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}); }
-    // maddubs adds pairs in 16 bits and saturates: whole for bytes up to 15, and for others only byte by byte.
+    // maddubs adds pairs in 16 bits and saturates: exact for bytes of w up to 15, for larger ones only without pairs.
     static __m256i four(const int8_t* x) {
         int32_t bits;
         std::memcpy(&bits, x, 4);
@@ -157,7 +157,7 @@ struct Avx2 {
         return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(_mm256_maddubs_epi16(w.a, all), one)),
                 _mm256_add_epi32(acc.b, _mm256_madd_epi16(_mm256_maddubs_epi16(w.b, all), one))};
     }
-    // Inlined early: GCC takes a function that only prefetches for one without effect, and drops its calls.
+    // Always inlined: GCC assumes that a function that only prefetches has no effect, and removes its calls.
     static inline __attribute__((always_inline)) void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 };
 

@@ -100,7 +100,7 @@ struct Avx512 {
         return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(four));
     }
     static I dot_small(I acc, B w, const int8_t* x) { return dot(acc, w, x); }
-    // Inlined early: GCC takes a function that only prefetches for one without effect, and drops its calls.
+    // Always inlined: GCC assumes that a function that only prefetches has no effect, and removes its calls.
     static inline __attribute__((always_inline)) void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 };
 

@@ -1,8 +1,8 @@
-// Sixteen lanes in plain C++: the meaning of every operation that the other instruction sets offer.
+// Sixteen lanes in plain C++: defines every operation that the other instruction sets implement.
 //
-// A kernel is a template over one of these structs and sees 16 floats (F), 16 int32 (I) or 64 bytes (B). Every
-// operation is exactly rounded, or built of such operations in one order, so that a kernel's result has the same
-// bits on every instruction set.
+// A kernel is a template over one of these structs; it works on 16 floats (F), 16 int32 (I) or 64 bytes (B). Every
+// operation is exactly rounded, or a fixed sequence of such operations. So a kernel's result has the same bits on every
+// instruction set.
 #pragma once
 #include <cmath>
 #include <cstddef>
@@ -19,8 +19,8 @@ struct Portable {
     static constexpr int kBlocks = 1, kRows = 1;
 
     template <class Fn> static F each(Fn fn) { F r; for (int i = 0; i < 16; i++) r.v[i] = fn(i); return r; }
-    // Whole numbers without a sign, modulo 2^32.
-    template <class Fn> static I whole(I a, I b, Fn fn) {
+    // Applies fn to unsigned integers, modulo 2^32.
+    template <class Fn> static I each_unsigned(I a, I b, Fn fn) {
         return each_int([&](int i) { return static_cast<int32_t>(fn(static_cast<uint32_t>(a.v[i]), static_cast<uint32_t>(b.v[i]))); });
     }
     template <class Fn> static I each_int(Fn fn) { I r; for (int i = 0; i < 16; i++) r.v[i] = fn(i); return r; }
@@ -36,7 +36,7 @@ struct Portable {
     static F mul(F a, F b) { return each([&](int i) { return a.v[i] * b.v[i]; }); }
     static F div(F a, F b) { return each([&](int i) { return a.v[i] / b.v[i]; }); }
     static F fma(F a, F b, F c) { return each([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); }); }
-    // As x86 has it: the second operand where the first is not greater (less), so also where either is NaN.
+    // As on x86: the second operand if the first is not greater (less), so also if either is NaN.
     static F max(F a, F b) { return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
     static F min(F a, F b) { return each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; }); }
     static F abs(F a) { return each([&](int i) { return std::fabs(a.v[i]); }); }
@@ -48,7 +48,7 @@ struct Portable {
         for (int h = 8; h; h /= 2) for (int i = 0; i < h; i++) a.v[i] = a.v[i] > a.v[i + h] ? a.v[i] : a.v[i + h];
         return a.v[0];
     }
-    // Rounds to the nearest, ties to even; what no int32 holds becomes INT32_MIN.
+    // Rounds to the nearest, ties to even; a number outside int32 becomes INT32_MIN.
     static I to_int(F a) {
         return each_int([&](int i) {
             const float x = std::nearbyint(a.v[i]);
@@ -95,11 +95,11 @@ struct Portable {
     static F load_bfloat(const uint16_t* p) { return each([&](int i) { return bfloat(p[i]); }); }
     static void store_half(uint16_t* p, F a) { for (int i = 0; i < 16; i++) p[i] = to_half(a.v[i]); }
     static F load_codes(const int8_t* p) { return each([&](int i) { return static_cast<float>(p[i]); }); }
-    // 16 pairs of bfloat16: the first or the second of each.
+    // The first, or the second, of each of 16 pairs of bfloat16.
     static F first_bfloat(B b) { return each([&](int i) { uint16_t h; std::memcpy(&h, b.v + 4 * i, 2); return bfloat(h); }); }
     static F second_bfloat(B b) { return each([&](int i) { uint16_t h; std::memcpy(&h, b.v + 4 * i + 2, 2); return bfloat(h); }); }
 
-    // A bit for each lane: where a is above b or either is NaN; where they are equal.
+    // A bit for each lane, 1 if a is above b or either is NaN (above), or if they are equal (equal).
     static uint32_t above(F a, F b) { uint32_t m = 0; for (int i = 0; i < 16; i++) m |= uint32_t(!(a.v[i] <= b.v[i])) << i; return m; }
     static uint32_t equal(F a, F b) { uint32_t m = 0; for (int i = 0; i < 16; i++) m |= uint32_t(a.v[i] == b.v[i]) << i; return m; }
     static F pick(uint32_t bits, F a, F b) { return each([&](int i) { return bits >> i & 1 ? a.v[i] : b.v[i]; }); }
@@ -107,12 +107,12 @@ struct Portable {
     static I iota() { return each_int([](int i) { return i; }); }
     static I as_int(F a) { I r; std::memcpy(r.v, a.v, 64); return r; }
     static F as_float(I a) { F r; std::memcpy(r.v, a.v, 64); return r; }
-    static I add_int(I a, I b) { return whole(a, b, [](uint32_t x, uint32_t y) { return x + y; }); }
-    static I sub_int(I a, I b) { return whole(a, b, [](uint32_t x, uint32_t y) { return x - y; }); }
-    static I mul_int(I a, I b) { return whole(a, b, [](uint32_t x, uint32_t y) { return x * y; }); }
-    static I xor_int(I a, I b) { return whole(a, b, [](uint32_t x, uint32_t y) { return x ^ y; }); }
-    static I and_int(I a, I b) { return whole(a, b, [](uint32_t x, uint32_t y) { return x & y; }); }
-    template <int N> static I shift_right(I a) { return whole(a, a, [](uint32_t x, uint32_t) { return x >> N; }); }
+    static I add_int(I a, I b) { return each_unsigned(a, b, [](uint32_t x, uint32_t y) { return x + y; }); }
+    static I sub_int(I a, I b) { return each_unsigned(a, b, [](uint32_t x, uint32_t y) { return x - y; }); }
+    static I mul_int(I a, I b) { return each_unsigned(a, b, [](uint32_t x, uint32_t y) { return x * y; }); }
+    static I xor_int(I a, I b) { return each_unsigned(a, b, [](uint32_t x, uint32_t y) { return x ^ y; }); }
+    static I and_int(I a, I b) { return each_unsigned(a, b, [](uint32_t x, uint32_t y) { return x & y; }); }
+    template <int N> static I shift_right(I a) { return each_unsigned(a, a, [](uint32_t x, uint32_t) { return x >> N; }); }
     static I load_int(const int32_t* p) { return each_int([&](int i) { return p[i]; }); }
     static I set1_int(int32_t x) { return each_int([&](int) { return x; }); }
     // The sums of the lanes of x and of y.

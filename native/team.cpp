@@ -19,7 +19,8 @@ void pause() {
 #endif
 }
 
-// Work follows work within a step of a model, and steps follow each other within about a millisecond.
+// A waiting thread spins so often before it sleeps: the next stage or the next step of a model usually begins within
+// about a millisecond.
 constexpr int kSpins = 20000;
 
 }  // namespace
@@ -37,7 +38,7 @@ void Team::start() {
     try {
         for (; started_ < size(); started_++) std::thread([this, index = started_] { serve(index); }).detach();
     } catch (const std::system_error&) {
-        // The system gives no more threads: those that there are do the work.
+        // The system starts no more threads: the existing ones do the work.
     }
 }
 
@@ -49,8 +50,8 @@ void Team::run(const Stage* stages, int count) {
     done_.store(false, std::memory_order_relaxed);
     begin(first_);
     if (size() > 1 && sleepers_.load(std::memory_order_seq_cst) > 0) {
-        alarm_.fetch_add(1);
-        alarm_.notify_all();
+        wakeups_.fetch_add(1);
+        wakeups_.notify_all();
     }
     int spins = 0;
     while (!done_.load(std::memory_order_acquire)) {
@@ -59,7 +60,7 @@ void Team::run(const Stage* stages, int count) {
         } else if (++spins < kSpins) {
             pause();
         } else {
-            std::this_thread::yield();  // A thread that has a chunk is not running: let it.
+            std::this_thread::yield();  // A thread that has taken a chunk may be waiting for this core.
         }
     }
 }
@@ -73,7 +74,7 @@ void Team::begin(uint64_t stage) {
     }
 }
 
-// Does a chunk: of the worker's own share, or else of another's. False if none is free.
+// Runs a chunk of the worker's own share, or else of another's. False if none is free.
 bool Team::work(Worker& worker) {
     if (take(worker, shares_[worker.index], true)) return true;
     for (int i = 0, threads = size(); i < threads; i++)
@@ -81,7 +82,8 @@ bool Team::work(Worker& worker) {
     return false;
 }
 
-// Does a chunk of a share: the first of the worker's own, the last of another's. Starts the next stage after the last one.
+// Runs a chunk of a share: the first of the worker's own, the last of another's. The thread that finishes the last
+// chunk of a stage starts the next stage.
 bool Team::take(Worker& worker, Share& share, bool own) {
     uint64_t word = share.word.load(std::memory_order_acquire);
     const uint64_t first = Share::first(word), end = Share::end(word);
@@ -123,10 +125,11 @@ void Team::serve(int index) {
             pause();
             continue;
         }
-        // Announce the sleep, then look once more: the caller does these two the other way round.
-        const uint32_t alarm = alarm_.load();
+        // Announces the sleep, then checks for chunks. The caller publishes chunks, then checks for sleepers. So at
+        // least one of the two sees the other.
+        const uint32_t wakeups = wakeups_.load();
         sleepers_.fetch_add(1, std::memory_order_seq_cst);
-        if (!called || idle()) alarm_.wait(alarm);
+        if (!called || idle()) wakeups_.wait(wakeups);
         sleepers_.fetch_sub(1);
         spins = 0;
     }

@@ -1,7 +1,7 @@
-// Threads that work through a list of stages together.
+// Threads that run a list of stages together.
 //
-// A stage is a number of chunks that may run in any order on any thread; the next stage begins when all are done.
-// Nobody waits for a thread that has not taken a chunk: a thread that the system does not run at the moment delays
+// A stage is a number of chunks that may run in any order on any thread; the next stage begins when all are done. No
+// thread waits for one that has not taken a chunk. So a thread that the system does not run at the moment delays
 // nothing, and the caller alone can do all the work.
 #pragma once
 #include <atomic>
@@ -14,9 +14,10 @@ struct Worker {
     int index = 0;
     uint64_t stage = 0;            // A number that no other stage ever had.
     std::vector<uint8_t> scratch;  // Kept between stages, never shrunk.
-    uint64_t prepared = 0;         // The stage that scratch was filled for, where a kernel says so.
+    uint64_t prepared = 0;         // The stage for which a kernel last filled scratch.
 
-    uint8_t* room(size_t bytes) {
+    // Scratch memory of this size, aligned to a cache line.
+    uint8_t* buffer(size_t bytes) {
         if (scratch.size() < bytes + 64) scratch.resize(bytes + 64);
         return scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64) % 64;
     }
@@ -32,21 +33,22 @@ struct Stage {
 // One thread at a time calls a team, and none while the process forks.
 class Team {
 public:
-    // The number of threads that work, the caller's among them; at most kMostThreads. They start with the next run.
+    // Sets the number of threads, including the caller's; at most kMostThreads. They start with the next run.
     void resize(int threads);
     int size() const { return size_.load(std::memory_order_relaxed); }
     static constexpr int kChunkBits = 20;
     static constexpr int64_t kMostChunks = (int64_t{1} << kChunkBits) - 1;
-    // Every stage has from one chunk to kMostChunks.
+    // Every stage has 1 to kMostChunks chunks.
     void run(const Stage* stages, int count);
-    // A forked child has none of its parent's threads but the caller's: the next run starts others.
+    // To be called in a forked child, which has only the calling thread: the next run starts new threads.
     void forked();
 
 private:
     static constexpr int kMostThreads = 256;
-    // The free chunks of a stage that a thread takes, in order, and of which others take the last when they have
-    // none: the stage's number (its lower 24 bits), the first chunk and the end. Taking one is one exchange, which
-    // fails if the stage is over. What a thread reads of a weight is thus in one piece, which prefetching needs.
+    // The free chunks of a stage that belong to a thread: the stage's number (its lower 24 bits), the first chunk and
+    // the end. The thread takes the first one; threads without chunks of their own take the last one. Taking a chunk is
+    // one compare-and-exchange, which fails if the stage is over. So a thread reads contiguous memory of a weight,
+    // which prefetching needs.
     struct alignas(64) Share {
         static constexpr uint64_t kMask = (uint64_t{1} << kChunkBits) - 1;
         std::atomic<uint64_t> word{0};
@@ -69,7 +71,7 @@ private:
     alignas(64) std::atomic<bool> done_{true};
     std::atomic<int> size_{1};
     std::atomic<int> sleepers_{0};
-    std::atomic<uint32_t> alarm_{0};
+    std::atomic<uint32_t> wakeups_{0};
     const Stage* stages_ = nullptr;
     uint64_t first_ = 1, end_ = 1;
     int started_ = 1;

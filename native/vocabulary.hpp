@@ -1,4 +1,4 @@
-// Kernels over rows of logits [rows, vocab]: what decoding does with them. A row is one chunk of work.
+// Kernels over rows of logits [rows, vocab]: the operations of decoding. A row is never split between chunks.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -51,7 +51,7 @@ struct Vocabulary {
         });
     }
 
-    // As `mask` and then `largest`.
+    // The same as `mask` followed by `largest`.
     static int64_t largest_marked(const float* x, int64_t vocab, const uint32_t* words) {
         const F never = S::set1(kNever);
         const auto kept = [&](int64_t k, F v) { return S::pick(words[k / 32] >> (k % 32) & 0xffff, v, never); };
@@ -70,7 +70,7 @@ struct Vocabulary {
         }
     }
 
-    // The largest of a row, and the sum of the exponentials of what its elements are below it.
+    // The largest element of a row, and the sum of exp(element - largest) over the row.
     struct Norm { float largest; double sum; };
 
     static Norm norm(const float* x, int64_t vocab) {
@@ -79,7 +79,7 @@ struct Vocabulary {
         const float largest = S::reduce_max(best);
         const F subtracted = S::set1(largest);
         double sum = 0;
-        // Short sums in float32, and these in float64.
+        // Sums of 1,024 terms in float32, and their sum in float64.
         for (int64_t start = 0; start < vocab; start += 1024) {
             F some[2] = {S::zero(), S::zero()};
             const int64_t end = start + 1024 < vocab ? start + 1024 : vocab;
@@ -92,7 +92,7 @@ struct Vocabulary {
         return {largest, sum};
     }
 
-    // Makes log-probabilities of a row's elements.
+    // Maps a row's elements to log-probabilities.
     struct Normalised {
         F largest, log;
         DECODERY_INLINE F operator()(F x) const { return S::sub(S::sub(x, largest), log); }
@@ -145,7 +145,7 @@ struct Vocabulary {
         rows(a.rows, chunk, chunks, [&](int64_t m) { cut(a.x + m * a.ldx, a.scores + m * a.lds, a.vocab, a.least[m]); });
     }
 
-    // What is NaN stays.
+    // Sets elements with scores below the border to -inf. NaN is kept.
     static void cut(float* x, const float* scores, int64_t vocab, float border) {
         const F least = S::set1(border), never = S::set1(kNever);
         columns(vocab, [&](int64_t k, int64_t left) {
@@ -157,25 +157,25 @@ struct Vocabulary {
     }
 
     static void nucleus(const NucleusArgs& a, Shared&, int chunk, int chunks, Worker& worker) {
-        auto* found = reinterpret_cast<Leader*>(worker.room(static_cast<size_t>(a.vocab + 16) * sizeof(Leader)));
+        auto* found = reinterpret_cast<Leader*>(worker.buffer(static_cast<size_t>(a.vocab + 16) * sizeof(Leader)));
         rows(a.rows, chunk, chunks, [&](int64_t m) {
             a.border[m] = border(a.scores + m * a.lds, a.logprobs + m * a.ldl, a.vocab, a.mass[m], found);
         });
     }
 
-    // room: for vocab + 16.
-    static float border(const float* scores, const float* logprobs, int64_t vocab, float mass, Leader* room) {
+    // buffer has vocab + 16 elements.
+    static float border(const float* scores, const float* logprobs, int64_t vocab, float mass, Leader* buffer) {
         for (int64_t count = 64;; count *= 8) {
             const int64_t looked = count < vocab ? count : vocab;
-            Leaders<S> found(looked, vocab, room);
+            Leaders<S> found(looked, vocab, buffer);
             found.find(scores, vocab);
             const int64_t i = reaching(looked, mass, [&](int64_t k) { return logprobs[found[k].place]; });
-            // Found within these, or there are no more: then the last one.
+            // Found among these, or these are all elements: then the border is the last one.
             if (i < looked || looked == vocab) return found[i > 0 ? i - 1 : 0].value;
         }
     }
 
-    // How many of `count` log-probabilities, taken in order, reach a mass.
+    // The number of log-probabilities, taken in order, whose probabilities reach a mass; `count` at most.
     template <class Fn>
     static DECODERY_INLINE int64_t reaching(int64_t count, float mass, Fn logprob) {
         int64_t i = 0;
@@ -237,7 +237,7 @@ struct Vocabulary {
                 const uint32_t allowed = words[k / 32] >> (k % 32) & 0xffff;
                 if (allowed == 0xffff) return;
                 const F v = load(x + k, left, S::zero());
-                // What is NaN stays.
+                // NaN is kept.
                 store(x + k, S::pick(allowed | ~S::equal(v, v), v, S::set1(kNever)), left);
             });
         });
@@ -279,7 +279,7 @@ struct Vocabulary {
                 const int64_t end = start + 1024 < a.vocab ? start + 1024 : a.vocab;
                 for (int64_t k = start; k < end; k += 16) {
                     const F log = load(x + k, end - k, S::set1(kNever));
-                    // Finite, so that a probability of 0 contributes 0.
+                    // The logarithm is bounded to a finite number, so that a probability of 0 contributes 0.
                     some = S::fma(exponential<S>(log), S::max(S::set1(-1000.0f), log), some);
                 }
                 sum += static_cast<double>(S::reduce_add(some));

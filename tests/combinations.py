@@ -1,8 +1,7 @@
-"""Every feature of a request, and what becomes of every pair. `python -m tests.combinations` writes the
-table.
+"""Lists the features of a request and builds every pair. `python -m tests.combinations` writes the table.
 
-A feature is a change of parameters. Two features pair when they set different things; two that set the same
-field to different values (two strategies, two grammars) are alternatives.
+A feature is a change of parameters. Features that set the same field to different values (two strategies, two
+grammars) are alternatives; any two others are a pair.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "combinations.md"
 
 @dataclass(frozen=True)
 class Feature:
-    """A name, its kind (features of one kind are alternatives) and the parameters that it sets."""
+    """Holds the name of a feature, its kind and its parameters. Features of one kind are alternatives."""
 
     name: str
     kind: str
@@ -50,7 +49,7 @@ class Feature:
 
 
 def features(second: str) -> list[Feature]:
-    """All features; `second` is a model for those that need another one."""
+    """Returns all features; `second` is the second model of those that need one."""
     strategies: dict[str, dict[str, Any]] = {
         "greedy": {"temperature": 0},
         "sampling": {"temperature": 0.8},
@@ -139,18 +138,18 @@ def features(second: str) -> list[Feature]:
 
 
 def pairs(listed: Sequence[Feature]) -> Iterator[tuple[Feature, Feature]]:
-    """Every two features of different kinds."""
+    """Yields every two features of different kinds."""
     for first, second in combinations(listed, 2):
         if first.kind != second.kind:
             yield first, second
 
 
-# What a text of each grammar begins with: what may be forced on it.
+# The first character of the texts of each grammar: a token that may be forced with it.
 BEGINNINGS = {"Regex": "a", "Choice": "a", "JsonSchema": "[", "JsonObject": "{", "Lark": "x", "Gbnf": "y"}
 
 
 def build(first: Feature, second: Feature) -> GenerationParams | str:
-    """The parameters of a pair, or the error that says why there are none."""
+    """Returns the parameters of a pair, or the error if they exclude each other."""
     changes: dict[str, Any] = {"max_tokens": 5, "seed": 1} | first.changes | second.changes
     if "forced_bos_token_id" in changes and "grammar" in changes:
         begins = BEGINNINGS[type(changes["grammar"]).__name__]
@@ -165,7 +164,7 @@ def build(first: Feature, second: Feature) -> GenerationParams | str:
 
 
 def table(listed: Sequence[Feature]) -> str:
-    """The page: what does not combine, and why; all else does."""
+    """Returns the page: the pairs that exclude each other, with the reasons."""
     refused: dict[str, list[str]] = {}
     count = 0
     for first, second in pairs(listed):
@@ -176,24 +175,26 @@ def table(listed: Sequence[Feature]) -> str:
     lines = [
         "# What combines with what",
         "",
-        f"There are {len(listed)} features of a request, and {count} pairs of them that are not alternatives",
-        "to each other. A test builds every pair and runs it on a tiny model, all in one batch. These are",
-        "the pairs that have no meaning; each is an error when the parameters are built. All others work.",
+        f"A request has {len(listed)} features. {count} pairs of them are not alternatives to each other.",
+        "A test builds every pair and runs them on a tiny model in one batch. The table lists the pairs that",
+        "have no meaning; each raises an error when the parameters are built. All other pairs work.",
         "",
         "| pair | why not |",
         "|---|---|",
         *(f"| {'; '.join(names)} | {why} |" for why, names in refused.items()),
         "",
-        "Among alternatives, and within one strategy, these exclude each other too:",
+        "The following table lists all rules. Some of them are between alternatives, or between options of",
+        "one strategy.",
         "",
         "| | with | why not |",
         "|---|---|---|",
         *(f"| {c.first} | {c.second} | {c.why} |" for c in CONFLICTS),
-        "| force_words | num_beam_groups of 2 or more | banks are one group's |",
-        "| force_words | sample | banks need the likeliest beams |",
+        "| force_words | num_beam_groups of 2 or more | forced words need one group of beams |",
+        "| force_words | sample | forced words need the likeliest beams |",
         "",
-        "What only the values decide is an error of the request that says so: a forced token that the",
-        "grammar or a list of allowed tokens rules out, a phrase to force that the grammar has no place for.",
+        "Some conflicts depend on the values. Then the request fails with an error that names the conflict:",
+        "the grammar or a list of allowed tokens excludes a forced token, or the grammar does not allow a",
+        "phrase that must occur.",
         "",
         "The features: " + "; ".join(feature.name for feature in listed) + ".",
         "",
@@ -202,7 +203,7 @@ def table(listed: Sequence[Feature]) -> str:
 
 
 def main() -> None:
-    """Write the page."""
+    """Writes the page."""
     with tempfile.TemporaryDirectory() as folder:
         PAGE.write_text(table(features(write_model(Path(folder)))), encoding="utf-8")
     sys.stdout.write(f"written to {PAGE}\n")

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Holds the settings and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-# Tiny models run no faster on two threads, and threads that wait for each other by spinning make a busy
-# machine many times slower. Tests about threads set their number themselves.
+# Tiny models are no faster on two threads, and threads that spin while they wait slow a busy machine down
+# many times. Tests of threads set the number themselves.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Another build of the kernels, as `make sanitize` has it.
+# The path of another build of the kernels, which `make sanitize` sets.
 if "DECODERY_TEST_LIBRARY" in os.environ:
     from decodery.kernels.native import library
 
@@ -21,7 +21,7 @@ if "DECODERY_TEST_LIBRARY" in os.environ:
 
 @pytest.fixture(scope="session")
 def default_llm() -> Any:
-    """The default model on the exact path; fetched once into the user's cache."""
+    """Returns the default model on the exact path; it is fetched once into the user's cache."""
     from decodery import LLM, ModelError
     from decodery.weights.sources.locate import resolve
 

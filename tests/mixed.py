@@ -1,4 +1,4 @@
-"""Requests of everything that can be asked for, drawn from the features of `tests.combinations`."""
+"""Draws random requests from the features of `tests.combinations`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WORDS = ("abab", "cdcd", "the", "quick", "x", "1,2,", '{"a": ', "\n", "naïve", 
 def random_request(
     source: random.Random, features: Sequence[Feature], *wanted: Feature
 ) -> tuple[str, GenerationParams]:
-    """A prompt and parameters of what is wanted and up to six more features that go with it."""
+    """Returns a prompt, and parameters with the wanted features and up to six others that combine."""
     while True:
         changes: dict[str, Any] = {
             "max_tokens": source.randint(1, 24),
@@ -35,6 +35,6 @@ def random_request(
 
 
 def random_prompt(source: random.Random) -> str:
-    """A text of up to sixty tokens that repeats itself, and often begins as others do."""
+    """Returns a text of up to sixty tokens with repetitions, which often shares its beginning with others."""
     opening = source.choice(("", "Once upon a time, there was a ", "abab cdcd abab ce"))
     return opening + " ".join(source.choices(WORDS, k=source.randint(1, 6)))

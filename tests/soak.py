@@ -1,4 +1,4 @@
-"""Random requests for some minutes, dropped at random: does anything leak? `python -m tests.soak` runs it."""
+"""Runs random requests, some of them dropped, for minutes, to find leaks: `python -m tests.soak`."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from tests.mixed import random_prompt, random_request
 
 PAGES = 16
 GROWTH = 2 * 2**20
-"""Bytes by which memory may have grown from the second quarter of a run to its last, medians of each."""
+"""The bytes by which memory may grow, between the medians of the second and the last quarter of a run."""
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Returns the bytes of this process that are in memory."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def entries(folder: str) -> int:
-    """How many threads ("task") or open files ("fd") this process has."""
+    """Returns the number of threads ("task") or open files ("fd") of this process."""
     return len(os.listdir(f"/proc/self/{folder}"))
 
 
 @dataclass
-class Told:
-    """What happened, and one sample of memory, threads and open files for every tenth request."""
+class SoakReport:
+    """Holds counts of requests, and a sample of memory, threads and open files for every tenth request."""
 
     requests: int = 0
     finished: int = 0
@@ -59,14 +59,14 @@ class Told:
         self.files.append(entries("fd"))
 
     def growth(self) -> float:
-        """Bytes between the medians of the second and the last quarter of the run."""
+        """Returns the bytes between the medians of the second and the last quarter of the run."""
         quarter = len(self.memory) // 4
         return statistics.median(self.memory[-quarter:]) - statistics.median(
             self.memory[quarter : 2 * quarter]
         )
 
     def check(self) -> None:
-        """Raise `AssertionError` where something leaked. The first quarter of the run is its warm-up."""
+        """Raises `AssertionError` if something leaked. The first quarter of the run is warm-up."""
         quarter = len(self.memory) // 4
         assert self.growth() < GROWTH, f"memory grew by {self.growth() / 2**20:.1f} MB"
         for name, counts in (("threads", self.threads), ("files", self.files)):
@@ -82,73 +82,73 @@ class Told:
 
 
 class Soak:
-    """An engine with few pages, and the requests that run on it."""
+    """Runs random requests on an engine with few pages."""
 
     def __init__(self, folder: str, seed: int) -> None:
-        self.told = Told()
+        self.report = SoakReport()
         self._source = random.Random(seed)
         self._features = features(folder)
-        # The tokenizers library remembers ten thousand texts, which would look like a leak.
+        # The tokenizers library caches ten thousand texts, which would look like a leak.
         self._prompts = [random_prompt(self._source) for _ in range(100)]
         llm = LLM(folder, dtype="float32", backend="native", kv_memory="1MB", token_budget=24)
         memory = PAGES * llm.engine.limits.page_bytes
         self._llm = LLM(folder, dtype="float32", backend="native", kv_memory=memory, token_budget=24)
         self._running: list[Generator[StreamEvent, None, None]] = []
 
-    def run(self, requests: int) -> Told:
-        """Runs so many requests to their ends or until they are dropped, and checks that nothing is left."""
-        while self.told.requests < requests or self._running:
-            if self.told.requests < requests and len(self._running) < 8:
+    def run(self, requests: int) -> SoakReport:
+        """Runs so many requests until they end or are dropped, and checks that no page is still held."""
+        while self.report.requests < requests or self._running:
+            if self.report.requests < requests and len(self._running) < 8:
                 self._begin()
             self._advance()
             if self._source.random() < 0.05:
                 self._llm.engine.check_integrity()
             if self._source.random() < 0.01:
                 library.set_threads(self._source.randint(1, 3))
-        self.told.preemptions = self._llm.engine.preemptions
+        self.report.preemptions = self._llm.engine.preemptions
         self._check_end()
-        return self.told
+        return self.report
 
     def _begin(self) -> None:
-        self.told.requests += 1
-        if self.told.requests % 10 == 0:
-            self.told.sample()
+        self.report.requests += 1
+        if self.report.requests % 10 == 0:
+            self.report.sample()
         _, params = random_request(self._source, self._features)
         prompt = self._source.choice(self._prompts)
         try:
             self._running.append(self._llm.stream(prompt, params))
         except DecoderyError:
-            self.told.refused += 1
+            self.report.refused += 1
 
     def _advance(self) -> None:
-        """One event of one request, which steps them all, or the end of one."""
+        """Takes one event of one request, which steps all of them, or drops the request."""
         if not self._running:
             return
         chosen = self._source.randrange(len(self._running))
         if self._source.random() < 0.03:
             self._running.pop(chosen).close()
-            self.told.dropped += 1
+            self.report.dropped += 1
             return
         ended: Any = object()
         event: Any = ended
-        with contextlib.suppress(DecoderyError):  # What a grammar leaves no token for ends in an error.
+        with contextlib.suppress(DecoderyError):  # A request whose grammar allows no token ends in an error.
             event = next(self._running[chosen], ended)
         if event is ended:
             self._running.pop(chosen)
-            self.told.finished += 1
+            self.report.finished += 1
 
     def _check_end(self) -> None:
         engine = self._llm.engine
         assert not engine.has_work()
         engine.check_integrity()
         assert engine._scheduler.pages.available == PAGES
-        for assistant in engine._assistants.values():
-            assistant.retain(())  # As the next step would do.
-            assert assistant._pages.available == assistant._pages.count  # type: ignore[attr-defined]
+        for second in engine._second_models.values():
+            second.retain(())  # As the next step would do.
+            assert second._pages.available == second._pages.count  # type: ignore[attr-defined]
 
 
-def soak(requests: int, seed: int) -> Told:
-    """A run on a tiny random model."""
+def soak(requests: int, seed: int) -> SoakReport:
+    """Runs so many requests on a tiny random model, and returns the report."""
     with tempfile.TemporaryDirectory() as folder:
         library.set_threads(3)
         try:
@@ -158,15 +158,15 @@ def soak(requests: int, seed: int) -> Told:
 
 
 def main() -> None:
-    """Runs, tells and checks."""
+    """Runs, prints the report, and checks it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     began = time.monotonic()
-    told = soak(asked.requests, asked.seed)
-    sys.stdout.write(f"{told}, {time.monotonic() - began:.0f} s\n")
-    told.check()
+    report = soak(asked.requests, asked.seed)
+    sys.stdout.write(f"{report}, {time.monotonic() - began:.0f} s\n")
+    report.check()
 
 
 if __name__ == "__main__":

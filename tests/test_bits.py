@@ -1,4 +1,4 @@
-"""On the native backend a request has the same tokens and log-probabilities, bit for bit, in any company."""
+"""Checks on the native backend that a request has the same bits whatever runs in its batch."""
 
 from __future__ import annotations
 
@@ -24,50 +24,50 @@ pytestmark = built
 
 
 @dataclass
-class Told:
-    """What a request brought; floats are kept as they are, so that equal means every bit."""
+class Result:
+    """Holds the results of a request; floats are not rounded, so equal means equal in every bit."""
 
     completions: list[Any]
     prompt: Any
     error: str | None
 
 
-def told(output: RequestOutput) -> Told:
+def result_of(output: RequestOutput) -> Result:
     completions = [(c.token_ids, c.logprobs, c.finish_reason, c.score, c.text) for c in output.completions]
-    return Told(completions, output.prompt_logprobs, output.error)
+    return Result(completions, output.prompt_logprobs, output.error)
 
 
 @dataclass(frozen=True)
 class Jobs:
-    """Requests, what each brought alone, and what opens another LLM over the same model."""
+    """Holds requests, the results of each alone, and a function that opens an LLM over the same model."""
 
     open: Callable[..., LLM]
     prompts: list[str]
     params: list[GenerationParams]
-    alone: list[Told]
+    alone: list[Result]
 
-    def check(self, found: list[Told]) -> None:
-        """Raise `AssertionError` unless each brought what it brings alone."""
+    def check(self, found: list[Result]) -> None:
+        """Raises `AssertionError` unless each request has the results that it has alone."""
         for prompt, params, one, other in zip(self.prompts, self.params, found, self.alone, strict=True):
             assert one == other, (prompt, params)
 
     def check_together(self, llm: LLM) -> None:
         outputs = llm.generate(self.prompts, self.params, progress=False)
-        self.check([told(output) for output in outputs])
+        self.check([result_of(output) for output in outputs])
         llm.engine.check_integrity()
 
     def check_alone(self, llm: LLM) -> None:
         each = zip(self.prompts, self.params, strict=True)
-        self.check([told(llm.generate(prompt, params)[0]) for prompt, params in each])
+        self.check([result_of(llm.generate(prompt, params)[0]) for prompt, params in each])
 
     def backwards(self) -> Jobs:
         return Jobs(self.open, self.prompts[::-1], self.params[::-1], self.alone[::-1])
 
 
 def drawn(opened: Callable[..., LLM], second: str, count: int, seed: int) -> Jobs:
-    """So many random requests over a model."""
+    """Returns so many random requests over a model."""
     llm, source = opened(prefix_cache=False), random.Random(seed)
-    # Which drafts run may change what rejection sampling draws: it alone promises less, and says so.
+    # Excluded: what rejection sampling draws may depend on which drafts run, as its documentation says.
     listed = [f for f in features(second) if not f.name.endswith("rejection")]
     turns = [f for f in listed if f.kind in ("strategy", "grammar", "speculate", "guidance", "mirostat")]
     found = Jobs(opened, [], [], [])
@@ -78,10 +78,10 @@ def drawn(opened: Callable[..., LLM], second: str, count: int, seed: int) -> Job
         except DecoderyError:
             continue
         if output.error is not None:
-            continue  # A grammar has no place for what another setting forces.
+            continue  # A forced token or phrase may not fit the grammar.
         found.prompts.append(prompt)
         found.params.append(params)
-        found.alone.append(told(output))
+        found.alone.append(result_of(output))
     return found
 
 
@@ -158,7 +158,7 @@ def test_drafts_change_nothing(jobs: Jobs, llm: LLM) -> None:
 
 @pytest.mark.slow
 def test_the_default_model_gives_the_same_bits_in_any_company(default_llm: LLM) -> None:
-    # Drafts and amateurs are the model itself.
+    # The second models are the model itself.
     opened = partial(LLM, backend="native", context_length=256, kv_memory="256MB")
     jobs = drawn(opened, str(resolve(None)), 64, seed=8)
     llm = opened()

@@ -9,7 +9,7 @@ from decodery.outputs import RequestOutput
 from tests.cli.conftest import write_model
 from tests.combinations import PAGE, Feature, build, features, pairs, table
 
-# It repeats itself, for drafts, and ends in what it does not repeat, which healing writes again.
+# It has repetitions, for drafts, and ends in a part without them, which token healing generates again.
 PROMPT = "abab cdcd abab ce"
 
 
@@ -52,7 +52,7 @@ def check(params: GenerationParams, output: RequestOutput) -> None:
             assert phrase in completion.token_ids
         if params.logprobs is not None:
             assert completion.logprobs is not None
-            assert [told.token for told in completion.logprobs] == completion.token_ids
+            assert [entry.token for entry in completion.logprobs] == completion.token_ids
     assert (output.prompt_logprobs is None) == (params.prompt_logprobs is None)
 
 

@@ -74,7 +74,7 @@ def last_word(text: str) -> str | None:
     return text.split()[-1] if text else None
 
 
-def test_the_majority_wins_and_its_likeliest_text_is_told() -> None:
+def test_the_majority_wins_and_its_likeliest_text_is_returned() -> None:
     listed = completions(
         ["so 4", "thus 5", "hence 4", "5", "I say 5", ""], [-1.0, -3.0, -0.1, -2.0, -9.0, 0.0]
     )
@@ -92,7 +92,7 @@ def test_an_answer_that_is_false_is_still_an_answer() -> None:
     assert self_consistency(completions(["0", "0", "7"]), int).answer == 0
 
 
-def test_without_all_log_probabilities_the_first_of_the_majority_is_told() -> None:
+def test_without_all_log_probabilities_the_first_of_the_majority_is_returned() -> None:
     listed = completions(["4", "4"], [None, -0.1])
     assert self_consistency(listed, last_word).completion is listed[0]
 

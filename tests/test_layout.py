@@ -34,9 +34,9 @@ INNER: dict[str, tuple[str, ...]] = {
     "models": ("checkpoint_keys", "layers", "rope_config", "decoders", ""),
     "cli": ("", "tables", "flags", "load_llm", "commands", "main"),
 }
-# What holds whatever the layers allow.
+# Imports that are forbidden even where the layers allow them.
 NEVER = {("encoding", "engine"), ("training", "engine"), ("models", "decoding"), ("cli", "models")}
-# Where modules stood before: each warns, and names the place where its content stands now.
+# Former names of modules, and the present ones. A former name forwards to the present one, with a warning.
 ALIASES = {"selection": "consensus", "decoding.watermark": "decoding.processors.watermark"}
 ROOTS = {"__init__", "__main__", *(alias for alias in ALIASES if "." not in alias)}
 
@@ -67,7 +67,7 @@ def imported(path: Path) -> set[tuple[str, ...]]:
 
 
 def inner_rank(module: tuple[str, ...]) -> int:
-    """Returns where in the order of its package a module stands."""
+    """Returns the index of a module in the order of its package."""
     order = INNER[module[0]]
     return order.index(module[1] if len(module) > 1 and module[1] in order else "")
 

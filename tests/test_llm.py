@@ -44,7 +44,7 @@ def test_greedy_is_the_oracles_token_for_token(default_llm: LLM, case: dict[str,
     (output,) = default_llm.generate(case["prompt"], GREEDY.replace(skip_special_tokens=False))
     assert output.prompt_token_ids == case["prompt_ids"]
     assert output.completions[0].token_ids == case["sequences"][0]
-    # An end token is one of the tokens and not part of the text.
+    # An end token is among the tokens, but not part of the text.
     assert output.completions[0].text == case["texts"][0].removesuffix("<|im_end|>")
 
 
@@ -53,9 +53,9 @@ def test_prompt_logprobs_are_the_oracles(default_llm: LLM, case: dict[str, Any])
     params = GREEDY.replace(max_tokens=1, prompt_logprobs=0, logprobs=10)
     (output,) = default_llm.generate(case["prompt"], params)
     assert output.prompt_logprobs is not None
-    told = [entry and entry.logprob for entry in output.prompt_logprobs]
-    assert told[0] is None
-    assert told[1:] == pytest.approx(case["token_logprobs"][1:], abs=1e-3)
+    logprobs = [entry and entry.logprob for entry in output.prompt_logprobs]
+    assert logprobs[0] is None
+    assert logprobs[1:] == pytest.approx(case["token_logprobs"][1:], abs=1e-3)
     assert output.completions[0].logprobs is not None
     top = output.completions[0].logprobs[0].top
     assert [token for token, _ in top] == [token for token, _ in case["next_top10"]]
@@ -128,12 +128,12 @@ def test_eight_strategies_together_give_what_each_gives_alone(default_llm: LLM) 
         base.replace(guidance_scale=1.4, negative_prompt="A sad story."),
     ]
 
-    def told(outputs: list[RequestOutput]) -> list[Any]:
+    def results(outputs: list[RequestOutput]) -> list[Any]:
         return [[(c.token_ids, c.logprobs, c.score) for c in output.completions] for output in outputs]
 
     prompts = ["Once upon a time", "The capital of France is"] * 4
-    alone = [told(default_llm.generate(p, params))[0] for p, params in zip(prompts, each, strict=True)]
-    assert told(default_llm.generate(prompts, each)) == alone
+    alone = [results(default_llm.generate(p, params))[0] for p, params in zip(prompts, each, strict=True)]
+    assert results(default_llm.generate(prompts, each)) == alone
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def test_min_tokens_lets_an_early_stop_string_pass(default_llm: LLM) -> None:
     assert len(cut.completions[0].token_ids) >= 10
 
 
-def test_an_end_token_is_told_and_left_out_of_the_text(default_llm: LLM) -> None:
+def test_an_end_token_is_among_the_tokens_and_not_in_the_text(default_llm: LLM) -> None:
     (output,) = default_llm.generate("The capital of France is", GREEDY)
     completion = output.completions[0]
     assert completion.finish_reason == "stop"
@@ -284,8 +284,8 @@ def test_one_bad_request_of_several_fails_alone(default_llm: LLM) -> None:
     (alone,) = default_llm.generate("Once upon a time", params[0])
     assert outputs[0].error is None
     assert outputs[0].completions[0].text == alone.completions[0].text
-    told = [output.error or "" for output in outputs[1:]]
-    for error, word in zip(told, ("empty", "token 1000000", "Regex", "force_words"), strict=True):
+    errors = [output.error or "" for output in outputs[1:]]
+    for error, word in zip(errors, ("empty", "token 1000000", "Regex", "force_words"), strict=True):
         assert word in error
         assert "\n" not in error
     assert all(output.completions == [] for output in outputs[1:])
@@ -326,7 +326,7 @@ def test_threads_are_those_of_torch_and_of_the_native_kernels(
     monkeypatch.setattr(llm_module, "set_threads", lambda count: found.append(("native", count)))
     monkeypatch.setattr(llm_module, "available", lambda: True)
     LLM(write_model(tmp_path), threads=1)
-    # Loading may change torch's for a while.
+    # Loading may change torch's number of threads for a time.
     assert found[:2] == [("torch", 1), ("native", 1)]
     assert [count for name, count in found if name == "torch"][-1] == torch.get_num_threads()
 
@@ -416,7 +416,7 @@ def test_rows_of_a_model_without_a_token_end_nobody(tmp_path: Path, monkeypatch:
 
     def shorter(path: Path) -> Tokenizer:
         tokenizer = read(path)
-        # As a GGUF file has it that lists fewer tokens than its embedding has rows.
+        # A GGUF file may list fewer tokens than its embedding has rows.
         tokenizer.vocab_size = tokenizer._spelled = 200
         return tokenizer
 

@@ -1,4 +1,4 @@
-"""The default model on the native backend: near the float32 reference, and alike in any company."""
+"""Checks the default model on the native backend: its error, and its independence of the batch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def perplexity(llm: LLM, ids: list[int]) -> float:
 
 
 def test_its_perplexity_is_that_of_the_reference(default_llm: LLM, native_llm: LLM) -> None:
-    # Activations in int8 cost 0.3% over thousands of tokens; over few hundred, chance is as large again.
+    # Activations in int8 cost 0.3% over thousands of tokens; over a few hundred, noise adds as much.
     ids = default_llm.tokenizer.encode(TEXT)
     assert perplexity(native_llm, ids) == pytest.approx(perplexity(default_llm, ids), rel=0.01)
 
@@ -52,7 +52,7 @@ def test_a_long_prompt_reads_the_same_when_its_step_is_replayed() -> None:
     ids = llm.tokenizer.encode(TEXT)
     params = GenerationParams(max_tokens=3, temperature=0, logprobs=1)
     parts = [ids[i : i + 100] for i in (0, 100, 200, 0, 200, 100)]
-    # The first runs as it is, the second is captured, all others are replays.
+    # The first step runs uncaptured, the second is captured, all others are replayed.
     first, second, third, *again = [llm.generate(part, params)[0].completions[0] for part in parts]
     assert [c.logprobs for c in again] == [first.logprobs, third.logprobs, second.logprobs]
 

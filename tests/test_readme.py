@@ -2,16 +2,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
 from decodery.decoding.request.processor_order import DEFAULT_ORDER
+from tests.test_layout import INNER, LAYERS, SOURCE
+from tests.test_words import PROSE
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LIFE = (ROOT / "docs" / "life-of-a-request.md").read_text(encoding="utf-8")
 
 
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-# What each program prints among other things.
+# A part of what each program prints.
 PRINTED = ("Paris", '"age"')
 
 
@@ -23,13 +28,36 @@ def test_the_python_of_the_readme_runs(
     assert printed in capsys.readouterr().out
 
 
-def test_every_link_of_the_readme_leads_somewhere() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", README)
-    assert links
+@pytest.mark.parametrize("page", PROSE, ids=lambda p: p.name)
+def test_every_link_path_and_module_of_a_page_leads_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert links or page.name != "README.md"
     for link in links:
-        assert (Path(__file__).parent.parent / link).exists(), link
+        assert (page.parent / link).exists(), link
+    for name in re.findall(r"`(\w[\w./-]*)`", text):
+        if name.startswith("decodery."):
+            resolve_name(name)
+        elif name.endswith(".py") or ((SOURCE / name.split("/")[0]).is_dir() and "/" in name):
+            assert "NAME" in name or any((base / name).exists() for base in (SOURCE, ROOT)), name
+
+
+def test_the_written_layers_are_the_true_ones() -> None:
+    written: dict[int, set[str]] = {}
+    for rank, names in re.findall(r"^\| (\d+) \| ([^|]+) \|", LIFE, re.MULTILINE):
+        written.setdefault(int(rank), set()).update(re.findall(r"`(\w+)`", names))
+    assert written == {rank: set(names) for rank, names in enumerate(LAYERS, 1)}
+
+
+def test_the_written_order_within_a_package_is_the_true_one() -> None:
+    written = {
+        package: re.findall(r"`(\w+)`", order)
+        for package, order in re.findall(r"^- `(\w+)`: (.+)\.$", LIFE, re.MULTILINE)
+    }
+    # The page says in words where the package's other files stand.
+    assert written == {package: [name for name in order if name] for package, order in INNER.items()}
 
 
 def test_the_written_order_of_the_processors_is_the_true_one() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "processors.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "processors.md").read_text(encoding="utf-8")
     assert tuple(re.findall(r"^\| (\w+) \| `", page, re.MULTILINE)) == DEFAULT_ORDER

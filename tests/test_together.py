@@ -1,4 +1,4 @@
-"""Strategies, grammars and drafts in one batch of a whole LLM, over a tiny model that spells bytes."""
+"""Runs strategies, grammars and drafts in one batch of an LLM, over a tiny model whose tokens are bytes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def llm(folder: str, backend: str) -> LLM:
 
 
 def strategies(second: Any) -> list[GenerationParams]:
-    """Eight strategies and more, each with something besides."""
+    """Returns requests of eight strategies and more, each with another feature."""
     greedy = BASE.replace(temperature=0)
     return [
         greedy.replace(repetition_penalty=1.2),
@@ -75,7 +75,7 @@ def strategies(second: Any) -> list[GenerationParams]:
 PROMPTS = ["abc abd abc abe", "x", "The quick brown fox. " * 4, "abc abd abc abf"]
 
 
-def told(output: RequestOutput) -> Any:
+def result_of(output: RequestOutput) -> Any:
     assert output.error is None
     return [(c.text, c.token_ids, c.logprobs, c.finish_reason, c.score) for c in output.completions]
 
@@ -87,11 +87,11 @@ def jobs(second: Any) -> tuple[list[str], list[GenerationParams]]:
 
 @pytest.fixture(scope="module")
 def alone(llm: LLM, folder: str) -> list[Any]:
-    return [told(llm.generate(prompt, params)[0]) for prompt, params in zip(*jobs(folder), strict=True)]
+    return [result_of(llm.generate(prompt, params)[0]) for prompt, params in zip(*jobs(folder), strict=True)]
 
 
 def together(llm: LLM, prompts: Sequence[str], params: Sequence[GenerationParams]) -> list[Any]:
-    return [told(output) for output in llm.generate(prompts, params, progress=False)]
+    return [result_of(output) for output in llm.generate(prompts, params, progress=False)]
 
 
 def test_strategies_together_give_what_each_gives_alone(llm: LLM, folder: str, alone: list[Any]) -> None:
@@ -128,10 +128,12 @@ def test_a_cache_of_any_precision_gives_each_request_what_it_gets_alone(
         memory = pages * made.engine.limits.page_bytes
         return LLM(folder, dtype="float32", backend=backend, kv_memory=memory, kv_dtype=kv_dtype, **more)
 
-    roomy, scarce = opened(500), opened(16, token_budget=16)
+    plenty, scarce = opened(500), opened(16, token_budget=16)
     prompts, params = jobs(folder)
-    expected = [told(roomy.generate(prompt, one)[0]) for prompt, one in zip(prompts, params, strict=True)]
-    assert together(roomy, prompts, params) == expected
+    expected = [
+        result_of(plenty.generate(prompt, one)[0]) for prompt, one in zip(prompts, params, strict=True)
+    ]
+    assert together(plenty, prompts, params) == expected
     assert together(scarce, prompts, params) == expected
     assert scarce.engine.preemptions > 0
     assert expected != alone or (backend, kv_dtype) == ("native", "float16")
@@ -227,7 +229,7 @@ def test_a_fork_that_runs_alone_is_run_though_the_budget_is_used_up(folder: str,
     prompts = ["ABCABCABCABC"] * 3 + ["hello", "hello", "oth"]
     params = [drafting] * 3 + [held, single, GenerationParams(max_tokens=40, strategy=ContrastiveSearch(3))]
     plain = LLM(folder, dtype="float32", backend=backend, kv_memory="64MB")
-    expected = [told(plain.generate(p, q)[0]) for p, q in zip(prompts, params, strict=True)]
+    expected = [result_of(plain.generate(p, q)[0]) for p, q in zip(prompts, params, strict=True)]
 
     def small(budget: int) -> LLM:
         return LLM(folder, dtype="float32", backend=backend, token_budget=budget)
@@ -245,7 +247,7 @@ def test_a_function_that_fails_while_drafting_ends_its_own_request_alone(llm: LL
     good = GenerationParams(max_tokens=12, seed=1, speculate=DraftModel(folder))
     outputs = llm.generate(["hello abab ab"] * 2, [good.replace(stop_when=failing), good])
     assert "stop_when failed" in (outputs[0].error or "")
-    assert told(outputs[1]) == told(llm.generate("hello abab ab", good)[0])
+    assert result_of(outputs[1]) == result_of(llm.generate("hello abab ab", good)[0])
 
 
 def test_what_a_grammar_bans_no_other_setting_allows(llm: LLM) -> None:

@@ -20,7 +20,7 @@ from decodery.decoding.request.watermark_params import Watermark
 from decodery.errors import CheckpointError, DecoderyError, ModelError, ParameterError, RequestError
 from decodery.version import __version__
 
-# What needs torch is imported when it is first named.
+# These need torch, so each is imported when its name is first used.
 _LAZY = {
     "LLM": "decodery.llm",
     "Completion": "decodery.outputs",

@@ -1,4 +1,4 @@
-"""The console script; `python -m decodery` is the same."""
+"""Starts the command line, as console script and as `python -m decodery`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command line of this process; an interrupt ends it quietly from the first import on."""
-    # What is imported and loaded stays: looking through it for garbage again and again takes 0.15 s. Who
-    # loads a model turns the collector on again.
+    """Runs the command line of this process, and exits with its status, 130 after an interrupt."""
+    # Imported modules stay in memory: collecting garbage among them during the start takes 0.15 s. Whoever
+    # loads a model enables the collector again. The `try` includes the import, so that an interrupt prints no
+    # traceback there either.
     gc.disable()
     try:
         from decodery.cli.main import run

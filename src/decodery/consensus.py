@@ -1,4 +1,4 @@
-"""Choosing among the completions of a prompt, once they are generated."""
+"""Chooses among the completions of a prompt once they are generated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ORDERS = range(1, 7)
 
 @dataclass(frozen=True, slots=True)
 class Consensus:
-    """The completion that agrees best with all of them, and its mean utility against them."""
+    """Holds the completion that agrees best with all of them, and its mean utility against them."""
 
     completion: Completion
     expected_utility: float
@@ -27,7 +27,7 @@ class Consensus:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """The answer that most completions give, and the likeliest completion that gives it.
+    """Holds the answer that most completions give, and one completion that gives it.
 
     `votes` counts the completions with this answer and `abstained` those without any; `share` is the votes'
     share of all completions.
@@ -41,11 +41,12 @@ class Vote:
 
 
 def minimum_bayes_risk(completions: Completions, utility: Utility | None = None) -> Consensus:
-    """The completion with the highest expected utility, all of them, itself too, standing for the truth.
+    """Returns the completion with the highest expected utility.
 
-    Samples of the model serve both as candidates and as references (Eikema and Aziz 2020, section 6):
-    `utility(candidate, reference)` says how good one text is if the other is right; the default is `overlap`.
-    Takes as many utilities as there are pairs. Of equals, the first. ParameterError without completions.
+    Each completion is a candidate, and all completions, the candidate included, are its references (Eikema
+    and Aziz 2020, section 6). `utility(candidate, reference)` rates one text given that the other is right;
+    the default is `overlap`. It is called once for each pair. Of equal completions the first is returned.
+    Raises `ParameterError` without completions.
     """
     listed = _listed("minimum_bayes_risk", completions)
     texts = [completion.text for completion in listed]
@@ -57,21 +58,21 @@ def minimum_bayes_risk(completions: Completions, utility: Utility | None = None)
 
 
 def overlap(candidate: str, reference: str) -> float:
-    """How much two texts share, from 0 to 1: the mean F1 of their character n-grams, n from 1 to 6.
+    """Returns the overlap of two texts, from 0 to 1: the mean F1 of their character n-grams, n from 1 to 6.
 
-    As in chrF (Popovic 2015) spaces don't count, and n-grams longer than both texts are left out; precision
-    and recall weigh the same, so that it is symmetric. Two empty texts share all.
+    As in chrF (Popovic 2015), whitespace is ignored and n-grams longer than both texts are left out.
+    Precision and recall have the same weight, so the overlap is symmetric. That of two empty texts is 1.
     """
     return _overlaps([candidate, reference])[0][1]
 
 
 def self_consistency(completions: Completions, extract: Callable[[str], Hashable | None]) -> Vote:
-    """The answer of the majority (Wang et al. 2022).
+    """Returns the answer that most completions give (Wang et al. 2022).
 
-    `extract` finds the answer in a text, or None: then the completion abstains. Of answers with as many votes
-    the one given first wins. The completion told is the likeliest with this answer where all of these have
-    log-probabilities, else the first. Raises `ParameterError` without completions, when none answers, or when
-    `extract` fails.
+    `extract` returns the answer in a text, or None if there is none; such a completion abstains. Of answers
+    with the same number of votes the one that occurs first wins. The completion of the vote is the likeliest
+    with this answer if all of those have log-probabilities, and otherwise the first. Raises `ParameterError`
+    without completions, when none answers, or when `extract` fails.
     """
     listed = _listed("self_consistency", completions)
     answers = [_answer(extract, completion) for completion in listed]
@@ -88,11 +89,11 @@ def self_consistency(completions: Completions, extract: Callable[[str], Hashable
 
 
 def best_of(completions: Completions, n: int) -> list[Completion]:
-    """The `n` completions whose tokens have the highest sum of log-probabilities, the likeliest first.
+    """Returns the `n` completions with the highest sum of log-probabilities, the likeliest first.
 
-    The sum is not divided by the length, as in vLLM's and the OpenAI API's best_of, so a short text has an
-    advantage. Of equals, the first; each keeps its index. ParameterError without log-probabilities, or when
-    there are fewer than `n`.
+    As with `best_of` in vLLM and the OpenAI API the sum is not divided by the length, so a short text has an
+    advantage. Equal completions keep their order. Each completion keeps its index. Raises `ParameterError`
+    without log-probabilities, or when there are fewer than `n`.
     """
     listed = _listed("best_of", completions)
     if not 1 <= n <= len(listed):
@@ -117,7 +118,7 @@ def _answer(extract: Callable[[str], Any], completion: Completion) -> Hashable |
     try:
         answer: Hashable | None = extract(completion.text)
         hash(answer)
-    except Exception as error:  # whatever the caller's function raises
+    except Exception as error:  # The caller's function may raise anything.
         what = f"{type(error).__name__}: {error}"
         raise ParameterError(
             f"self_consistency: extract failed on completion {completion.index}: {what}"
@@ -126,7 +127,7 @@ def _answer(extract: Callable[[str], Any], completion: Completion) -> Hashable |
 
 
 def _overlaps(texts: Sequence[str]) -> list[list[float]]:
-    """The overlap of each text with each."""
+    """Returns the overlap of each text with each."""
     profiles = [_profile(text) for text in texts]
     table = [[1.0] * len(texts) for _ in texts]
     for i, first in enumerate(profiles):
@@ -136,11 +137,13 @@ def _overlaps(texts: Sequence[str]) -> list[list[float]]:
 
 
 def _profile(text: str) -> list[Counter[str]]:
+    """Returns the number of occurrences of each character n-gram of a text, by n."""
     letters = "".join(text.split())
     return [Counter(letters[k : k + n] for k in range(len(letters) - n + 1)) for n in _ORDERS]
 
 
 def _agreement(first: Sequence[Counter[str]], second: Sequence[Counter[str]]) -> float:
+    """Returns the mean F1 of two profiles over the n for which at least one of them has n-grams."""
     found = []
     for a, b in zip(first, second, strict=True):
         if total := a.total() + b.total():

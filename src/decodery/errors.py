@@ -1,30 +1,30 @@
-"""The errors that a caller is meant to catch. Everything else that is raised is a defect."""
+"""Defines the errors that a caller should catch. Any other exception is a defect of the package."""
 
 from __future__ import annotations
 
 
 class DecoderyError(Exception):
-    """Something asked of the engine cannot be done; the message is one line that says what to do."""
+    """Is the base of all errors here. The message is one line that says what to do."""
 
 
 class ParameterError(DecoderyError, ValueError):
-    """A generation parameter, or a combination of them, has no meaning; the message names the field."""
+    """Reports a parameter or a combination of parameters without meaning; the message names the field."""
 
 
 class ModelError(DecoderyError):
-    """A model cannot be found, read or computed."""
+    """Reports a model that cannot be found, read or computed."""
 
 
 class CheckpointError(ModelError):
-    """A checkpoint's files are damaged, incomplete or do not describe the tensors they hold."""
+    """Reports a checkpoint whose files are damaged, incomplete or do not describe their tensors."""
 
 
 class RequestError(DecoderyError, ValueError):
-    """A request can never run here: its prompt is empty, too long, or does not fit the memory."""
+    """Reports a request that can never run here: its prompt is empty, too long, or exceeds the memory."""
 
 
 class CallbackError(ParameterError):
-    """A function that a request brought along failed; `request` is the one to end."""
+    """Reports that a callback of a request failed; `request` is the id of the request to end."""
 
     def __init__(self, message: str, request: int) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""From what a person asks for to what an engine takes: texts become token ids, names become numbers."""
+"""Translates the parameters that a user gives for an engine: texts to token ids, names to numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from decodery.text.tokenizer.tokenizer import Tokenizer
 
 
 class Resolver:
-    """Resolves the parameters of requests to one model."""
+    """Resolves the parameters of requests for one model."""
 
     def __init__(self, tokenizer: Tokenizer, model: CausalModel) -> None:
         self._tokenizer = tokenizer
@@ -23,7 +23,7 @@ class Resolver:
         self._breakers: dict[str, tuple[int, ...]] = {}
 
     def resolved(self, params: GenerationParams) -> GenerationParams:
-        """The same parameters in token ids and layer numbers. Raises `ParameterError` naming the field."""
+        """Returns the parameters with token ids and layer numbers. Raises `ParameterError` with the field."""
         changes: dict[str, Any] = {}
         strategy = self._strategy(params.strategy)
         if strategy is not params.strategy:
@@ -41,7 +41,7 @@ class Resolver:
             ids = {token for b in params.dry_sequence_breakers for token in self._breaker(b)}
             changes["dry_sequence_breakers"] = sorted(ids)
         if params.best_of is not None and params.logprobs is None:
-            # The best are found by their log-probabilities.
+            # `best_of` compares log-probabilities.
             changes["logprobs"] = 0
         return params.replace(**changes) if changes else params
 
@@ -61,7 +61,7 @@ class Resolver:
         return word
 
     def _spellings(self, name: str, phrase: Phrase) -> tuple[tuple[int, ...], ...]:
-        """The ids of a phrase; of a text both at the start of a line and after a space."""
+        """Returns the ids of a phrase; those of a text both at the start of a line and after a space."""
         if not isinstance(phrase, str):
             return (phrase,)
         texts = [phrase] if phrase[0].isspace() else [f" {phrase}", phrase]
@@ -71,7 +71,7 @@ class Resolver:
         return tuple(found)
 
     def _breaker(self, breaker: str | int) -> Sequence[int]:
-        """The tokens that break a repetition: those whose text holds the breaker, and its own last token."""
+        """Returns the tokens that break a repetition: all that contain the breaker, and its last token."""
         if isinstance(breaker, int):
             return (breaker,)
         known = self._breakers.get(breaker)

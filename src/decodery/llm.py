@@ -1,4 +1,4 @@
-"""The facade: a model with its tokenizer and engine, in a few calls."""
+"""Offers a model with its tokenizer and engine behind a few calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from decodery.consensus import best_of
-from decodery.decoding.grammar.state import Grammars, Healed
+from decodery.decoding.grammar.compiler import GrammarCompiler, HealedPrompt
 from decodery.decoding.request.checkpoint_defaults import default_params
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import DraftModel
@@ -38,7 +38,7 @@ Message = Mapping[str, Any]
 
 
 class LLM:
-    """A model ready to generate.
+    """Holds an open model, ready to generate.
 
     `model` is a folder, a .gguf file, a hub id, or None for the default model. `backend` is "native"
     (compiled kernels on the CPU), "reference" (torch) or "auto": native where its kernels are built and
@@ -46,22 +46,22 @@ class LLM:
     the native backend, and on the reference what the machine computes fastest with these weights.
 
     `quantization` packs the weights of any checkpoint for the native backend: "int4" (embedding, head and
-    values in int8), "int8" or "bf16". With None they are held as they are stored: GGML's common types of 4 to
-    8 bits and bfloat16 as they are, all others in float32. Products with weights of 4 to 8 bits round
-    activations to int8; for the exact sums of a quantised checkpoint say `dtype="float32",
-    backend="reference"`. `packed_cache` keeps the weights as the native kernels take them in the user's cache
-    folder, and finds them there the next time.
+    values in int8), "int8" or "bf16". With None, GGML's common types of 4 to 8 bits and bfloat16 stay as they
+    are stored, and all other types become float32. Products with weights of 4 to 8 bits round activations to
+    int8; for the exact products of a quantised checkpoint use `dtype="float32", backend="reference"`.
+    `packed_cache` stores the weights, packed for the native kernels, in the user's cache folder, and reads
+    them from there the next time.
 
-    `context_length` bounds the tokens that are computed, which is all of prompt and text but the last one
-    (default: the model's own). `kv_memory` is the size of the key/value cache in bytes, or such as "512MB"
-    (default: a quarter of the memory that is available, at most eight full contexts) and `kv_dtype` its
-    precision: "float32", "float16", "bfloat16", "int8" (a scale for each token and head) or "auto" (what the
-    backend likes). `threads` sets those of torch and of the native kernels in the whole process, for models
-    opened before too (default: as they are, which is one for each core at first). `token_budget` bounds the
-    tokens that one step runs.
+    `context_length` bounds the tokens that are computed, which are all of prompt and text but the last one
+    (default: the model's own). `kv_memory` is the size of the key/value cache in bytes, or a text such as
+    "512MB" (default: a quarter of the available memory, at most eight full contexts). `kv_dtype` is the
+    precision of the cache: "float32", "float16", "bfloat16", "int8" (a scale for each token and head) or
+    "auto" (the backend's choice). `threads` sets the number of threads of torch and of the native kernels in
+    the whole process, also for models opened before (default: unchanged, which at first is one for each
+    core). `token_budget` bounds the tokens that one step runs.
 
-    Raises `ModelError` when the model cannot be found or read and `ParameterError` for absurd settings and
-    for those that do not go together. Not for several threads at once.
+    Raises `ModelError` when the model cannot be found or read, and `ParameterError` for settings that are out
+    of range or exclude each other. An `LLM` must not be used by several threads at once.
     """
 
     def __init__(
@@ -113,9 +113,9 @@ class LLM:
         self.default_params = default_params(opened.generation_config, self.model.vocab_size).params
         limits = _limits(self.model, kv_memory, kv_dtype, token_budget, max_sequences, prefix_cache)
         self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
-        self._seconds = SecondModels(opened, dtype=dtype, backend=backend, quantization=quantization)
+        self._second_models = SecondModels(opened, dtype=dtype, backend=backend, quantization=quantization)
         self._resolver = Resolver(self.tokenizer, self.model)
-        self._grammars: Grammars | None = None
+        self._grammars: GrammarCompiler | None = None
         self._collectors: dict[int, Collector] = {}
 
     def generate(
@@ -127,14 +127,14 @@ class LLM:
         candidates: int = 10,
         progress: bool | None = None,
     ) -> list[RequestOutput]:
-        """One output for each prompt, in their order; all prompts run in one batch.
+        """Returns one output for each prompt, in their order; all prompts run in one batch.
 
-        A prompt is a text or a list of token ids. `params` is one for all or a list with one for each
-        (default: what the checkpoint recommends). The `observer` is shown every choice of these prompts, with
-        so many `candidates`; with 0, it is shown the tokens alone. `progress` draws a bar on stderr (default:
-        on a terminal, for more than one prompt). A bad request raises `ParameterError` or `RequestError`
-        before anything runs when it is the only one; among several it fails alone, and the error is in its
-        output.
+        A prompt is a text or a list of token ids. `params` is one object for all prompts or a list with one
+        for each (default: what the checkpoint recommends). The `observer` is called with every event of these
+        prompts. The events contain `candidates` candidates of each choice; with 0, the tokens alone.
+        `progress` draws a bar on stderr (default: on a terminal, for more than one prompt). An invalid
+        request that is the only one raises `ParameterError`, `RequestError` or `ModelError` before anything
+        runs. Among several it fails alone, and its output contains the error.
         """
         listed = _listed(prompts)
         each = self._one_each(params, len(listed))
@@ -165,14 +165,15 @@ class LLM:
         observer: Observer | None = None,
         candidates: int = 10,
     ) -> Generator[StreamEvent, None, None]:
-        """The completions of one prompt as they grow; closing the generator drops the request.
+        """Returns a generator of what each step adds to the completions; closing it drops the request.
 
-        A bad request is refused at once; `RequestError` is also raised where generation fails midway.
+        Raises at once for an invalid request. The generator raises `RequestError` if generation fails later.
         """
         (single,) = _listed(prompt, one=True)
         (param,) = self._one_each(params, 1)
         events = self._stream(single, param, observer, candidates)
-        # Up to its first yield, which is no event: a generator that has not begun cannot drop its request.
+        # Runs to the first yield, which is not an event: closing a generator that has not started would not
+        # drop its request.
         next(events)
         return events
 
@@ -184,14 +185,14 @@ class LLM:
         try:
             yield StreamEvent(0, "", ())
             while True:
-                # Another stream's steps may have brought some of it.
+                # Steps for another stream may have added events.
                 while collector.pending and params.best_of is None:
                     yield collector.pending.popleft()
                 if collector.done:
                     break
                 self._step()
             if params.best_of is not None and collector.output.error is None:
-                # Which are the best is known at the end only.
+                # The best completions are known only at the end.
                 for c in _finished(collector).completions:
                     logprobs = tuple(c.logprobs or ())
                     yield StreamEvent(c.index, c.text, tuple(c.token_ids), logprobs, c.finish_reason)
@@ -206,14 +207,14 @@ class LLM:
         params: GenerationParams | Sequence[GenerationParams] | None = None,
         **template: Any,
     ) -> list[RequestOutput]:
-        """The reply to a conversation, or to each of several: what `generate` gives for `chat_prompt`."""
+        """Returns the reply to a conversation, or to each of several: `generate` on its `chat_prompt`."""
         several = bool(messages) and not isinstance(messages[0], Mapping)
         conversations: Any = messages if several else [messages]
         return self.generate([self.chat_prompt(c, **template) for c in conversations], params)
 
     def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
-        """The token ids of a conversation under the model's chat template, ready for the reply."""
-        # Only conversations need jinja2.
+        """Returns the token ids of a conversation in the model's chat template, ready for the reply."""
+        # Imported here, since only conversations need jinja2.
         from decodery.text.chat.template import render_chat
 
         tokenizer = self.tokenizer
@@ -227,7 +228,7 @@ class LLM:
         return tokenizer.encode(text, add_special_tokens=False)
 
     def score(self, texts: Prompt | Sequence[Prompt]) -> list[TextScore]:
-        """The log-probability of every token of each text under the model.
+        """Returns the log-probability of every token of each text under the model.
 
         Raises `RequestError` if one of the texts cannot be scored.
         """
@@ -270,11 +271,11 @@ class LLM:
         params.check_vocabulary(self.model.vocab_size)
         asked = self._resolver.resolved(params)
         strategy, speculation = asked.strategy, asked.speculate
-        amateur = None
+        contrast_model = None
         if isinstance(strategy, ContrastiveDecoding):
-            amateur = self._seconds.named("amateur", strategy.amateur)
-            _check_context("amateur", amateur, self.engine.limits.token_limit(len(ids), asked))
-        drafter = speculation.model if isinstance(speculation, DraftModel) else None
+            contrast_model = self._second_models.named("amateur", strategy.amateur)
+            _check_context("amateur", contrast_model, self.engine.limits.token_limit(len(ids), asked))
+        draft_name = speculation.model if isinstance(speculation, DraftModel) else None
         beginning = self._beginning(asked, ids)
         if isinstance(strategy, BeamSearch) and strategy.force_words:
             limit = self.engine.limits.token_limit(len(beginning.prompt), asked)
@@ -292,11 +293,13 @@ class LLM:
         request = self.engine.add(
             beginning.prompt,
             asked,
-            # What cannot stop a row need not follow it.
+            # A text state that cannot stop the row is not needed in the engine.
             text_state if stop or asked.stop_regex is not None else None,
             grammar=beginning.state,
-            amateur=amateur,
-            drafter=None if drafter is None else self._seconds.named("DraftModel's model", drafter),
+            contrast_model=contrast_model,
+            draft_model=None
+            if draft_name is None
+            else self._second_models.named("DraftModel's model", draft_name),
             explain=0 if observer is None else candidates,
         )
         text = prompt if isinstance(prompt, str) else None
@@ -305,21 +308,23 @@ class LLM:
         self._collectors[request] = Collector(output, params, text_state, end_ids, observer)
         return request
 
-    def _beginning(self, params: GenerationParams, ids: list[int]) -> Healed:
-        """The prompt that a text follows, and the state of its grammar there."""
+    def _beginning(self, params: GenerationParams, ids: list[int]) -> HealedPrompt:
+        """Returns the tokens after which generation starts, and the state of the grammar there."""
         if params.grammar is None and not params.token_healing:
-            return Healed(ids, None, 0)
+            return HealedPrompt(ids, None, 0)
         if self._grammars is None:
-            self._grammars = Grammars(grammar_vocabulary(self.tokenizer))
+            self._grammars = GrammarCompiler(grammar_vocabulary(self.tokenizer))
         if params.token_healing:
             return self._grammars.heal(ids, params.grammar)
-        return Healed(ids, None if params.grammar is None else self._grammars.compile(params.grammar), 0)
+        state = None if params.grammar is None else self._grammars.compile(params.grammar)
+        return HealedPrompt(ids, state, 0)
 
     def _drop(self, request: int) -> None:
         self.engine.abort(request)
         self._collectors.pop(request, None)
 
     def _run(self, ids: Sequence[int], advance: Callable[[], None]) -> None:
+        """Runs steps until these requests have ended; calls `advance` for each that does."""
         left = set(ids)
         while left:
             self._step()
@@ -329,18 +334,19 @@ class LLM:
                 advance()
 
     def _step(self) -> None:
-        told = [(self._collectors.get(event.request), event) for event in self.engine.step()]
-        taken = [(collector, event) for collector, event in told if collector is not None]
-        for collector, event in taken:
+        """Runs one step, adds its events to their collectors, and calls the observers."""
+        events = [(self._collectors.get(event.request), event) for event in self.engine.step()]
+        collected = [(collector, event) for collector, event in events if collector is not None]
+        for collector, event in collected:
             collector.take(event)
-        # Only when all have theirs: an observer may raise.
-        for collector, event in taken:
+        # Observers come last, since one may raise.
+        for collector, event in collected:
             if collector.observer is not None:
                 collector.observer(event)
 
 
 def _check_context(name: str, model: CausalModel, tokens: int) -> None:
-    """Raise `ParameterError` if a text of so many tokens is longer than the second model's context."""
+    """Raises `ParameterError` if a text of so many tokens is longer than the second model's context."""
     if tokens > model.context_length:
         raise ParameterError(
             f"{name} has a context of {model.context_length} tokens and the text can have {tokens}:"
@@ -349,7 +355,7 @@ def _check_context(name: str, model: CausalModel, tokens: int) -> None:
 
 
 def _refused(prompt: Any, params: Any, error: DecoderyError) -> RequestOutput:
-    """What comes of a request that was not accepted, whatever was given as its prompt and parameters."""
+    """Returns the output of a request that was refused; its prompt and parameters may be of any type."""
     text = prompt if isinstance(prompt, str) else None
     ids = list(prompt) if isinstance(prompt, Sequence) and text is None else []
     seed = params.seed if isinstance(params, GenerationParams) else None
@@ -357,11 +363,10 @@ def _refused(prompt: Any, params: Any, error: DecoderyError) -> RequestOutput:
 
 
 def _finished(collector: Collector) -> RequestOutput:
-    """The output of a request that has ended: of all its completions the likeliest when `best_of` were
-    made."""
+    """Returns the output of a request that has ended; with `best_of`, only its likeliest completions."""
     output, params = collector.finished(), collector.params
     if output.error is None:
-        # Beams of a grammar with few texts are fewer than were asked for.
+        # A grammar that allows few texts gives fewer beams than the request asked for.
         output.completions = [c for c in output.completions if c.finish_reason != "error"]
     if params.best_of is not None and output.error is None:
         output.completions = best_of(output.completions, params.n)
@@ -394,7 +399,7 @@ def _limits(
 
 
 def _listed(prompts: Prompt | Sequence[Prompt], *, one: bool = False) -> list[Any]:
-    """The prompts of a call as a list; with `one`, there is one, as a text or as token ids."""
+    """Returns the prompts of a call as a list; with `one`, the argument is a single prompt of any type."""
     if one or not isinstance(prompts, Sequence) or isinstance(prompts, (str, bytes)):
         return [prompts]
     ids = bool(prompts) and isinstance(prompts[0], int)
@@ -402,7 +407,7 @@ def _listed(prompts: Prompt | Sequence[Prompt], *, one: bool = False) -> list[An
 
 
 def _checked(prompt: Any) -> Prompt:
-    """The prompt, if it is one. Raises `RequestError` otherwise."""
+    """Returns the prompt. Raises `RequestError` if it is neither a text nor a list of token ids."""
     if isinstance(prompt, str):
         return prompt
     if not isinstance(prompt, Sequence) or isinstance(prompt, (bytes, bytearray)):

@@ -1,4 +1,4 @@
-"""What comes of a request, and how it is gathered from the engine's events."""
+"""Holds the outputs of a request, and collects them from the engine's events."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Observer = Callable[[Event], None]
 
 @dataclass(slots=True)
 class Completion:
-    """One generated text. `token_ids` include the end token or the tokens of the stop string that ended it.
+    """Holds one generated text.
 
-    `stop_reason` is the stop string or the end token's id when `finish_reason` is "stop".
-    `score` is what a strategy that ranks whole sequences ranked this one by.
-    `cumulative_logprob` is the sum of the tokens' log-probabilities, when `logprobs` were asked for.
+    `token_ids` include the end token, or the tokens of the stop string, that ended it. `stop_reason` is the
+    stop string or the id of the end token when `finish_reason` is "stop". `score` is the number by which a
+    strategy that ranks whole sequences ranked this one.
     """
 
     index: int
@@ -34,14 +34,17 @@ class Completion:
 
     @property
     def cumulative_logprob(self) -> float | None:
-        """The log-probability of all the tokens under the model's own distribution."""
+        """Returns the sum of the tokens' unprocessed log-probabilities, or None without `logprobs`."""
         return None if self.logprobs is None else sum(t.logprob for t in self.logprobs)
 
 
 @dataclass(slots=True)
 class RequestOutput:
-    """What came of one prompt. `seed` repeats it; `error` says why it failed, and then the rest is what there
-    was until then."""
+    """Holds the completions of one prompt.
+
+    The same request with `seed` gives the same completions. If the request failed, `error` is the reason, and
+    the other fields hold what there was until then.
+    """
 
     prompt: str | None
     prompt_token_ids: list[int]
@@ -53,7 +56,10 @@ class RequestOutput:
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """What a step added to one completion: `text` never ends inside a character or a possible stop string."""
+    """Holds what a step added to one completion.
+
+    `text` never ends inside a character, or inside what may become a stop string.
+    """
 
     index: int
     text: str
@@ -64,19 +70,19 @@ class StreamEvent:
 
 @dataclass(frozen=True, slots=True)
 class TextScore:
-    """The log-probability of each token of a text given those before it; the first has none."""
+    """Holds the log-probability of each token of a text given those before it; the first has none."""
 
     token_ids: list[int]
     logprobs: list[float | None]
 
     @property
     def total(self) -> float:
-        """The log-probability of the text after its first token."""
+        """Returns the log-probability of the text after its first token."""
         return sum(x for x in self.logprobs if x is not None)
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean negative log-probability; infinite for a single token."""
+        """Returns exp of the mean negative log-probability; infinity for a single token."""
         count = len(self.logprobs) - 1
         return math.exp(min(-self.total / count, 700)) if count else math.inf
 
@@ -93,9 +99,9 @@ class _Stream:
 
 
 class Collector:
-    """Gathers a request's events into its output, and into stream events not yet taken.
+    """Collects a request's events into its output, and into `pending`, the stream events not yet yielded.
 
-    `start` is the state of the text before the first token; `end_ids` are the tokens that end it.
+    `start` is the state of the text before the first token. `end_ids` are the tokens that end the text.
     """
 
     def __init__(
@@ -115,11 +121,11 @@ class Collector:
 
     @property
     def done(self) -> bool:
-        """Whether every stream has ended."""
+        """True if every stream has ended."""
         return all(s.finish is not None for s in self.streams)
 
     def take(self, event: Event) -> None:
-        """Add one event of a stream of the request."""
+        """Adds an event to its stream; ignores an event without a stream."""
         if event.stream is None:
             return
         stream = self.streams[event.stream]
@@ -136,6 +142,7 @@ class Collector:
         self.pending.append(StreamEvent(event.stream, text, event.tokens, event.logprobs, event.finish))
 
     def _text(self, stream: _Stream, event: Event) -> str:
+        """Returns the text that an event releases, and updates the state of the stream."""
         text = ""
         for token in event.tokens:
             # An end token is not part of the text.
@@ -150,7 +157,7 @@ class Collector:
         return text + stream.state.flush()
 
     def finished(self) -> RequestOutput:
-        """The output, once all streams have ended."""
+        """Returns the output, with its completions as they are now."""
         wants = self.params.logprobs is not None or self.params.best_of is not None
         completions = [
             Completion(

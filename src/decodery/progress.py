@@ -1,4 +1,4 @@
-"""Progress bars on stderr. Importing this needs no rich; drawing does."""
+"""Draws progress bars on stderr. Only drawing needs rich; importing this module does not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def counting(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar for `total` things; calling what it yields counts one."""
+    """Draws a bar for `total` items; yields a function that counts one of them."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -20,7 +20,7 @@ def counting(description: str, total: int) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def downloading() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for a download; what it yields takes the stage and the bytes done and in all (0: unknown)."""
+    """Draws a bar for a download; yields a function of the stage, the bytes done and in all (0: unknown)."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 

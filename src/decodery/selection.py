@@ -1,4 +1,4 @@
-"""Forwards to `decodery.consensus`, with a warning; this was its place before."""
+"""Forwards to `decodery.consensus`, which had this name before, with a warning."""
 
 from __future__ import annotations
 

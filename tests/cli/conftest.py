@@ -1,4 +1,4 @@
-"""A tiny model folder with a tokenizer of bytes, and the command run in this process."""
+"""Provides a tiny model folder with a tokenizer of bytes, and runs commands in this process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEMPLATE = (
 
 @dataclass
 class Ran:
-    """What a command line brought."""
+    """Holds the exit status and the output of a command line."""
 
     status: int
     out: str
@@ -40,7 +40,7 @@ class Ran:
 
 
 class TypedInput(io.TextIOWrapper):
-    """A stdin at which a person sits."""
+    """Acts as a stdin that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -51,7 +51,10 @@ Run = Callable[..., Ran]
 
 @pytest.fixture
 def decodery(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line; `stdin` are the bytes piped in, None a terminal where nothing is typed."""
+    """Returns a function that runs a command line.
+
+    `stdin` are the bytes piped in; None is a terminal at which nothing is typed.
+    """
     monkeypatch.setenv("COLUMNS", "80")
 
     def ran(*arguments: str, stdin: bytes | None = None) -> Ran:
@@ -65,17 +68,18 @@ def decodery(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with a random Llama whose tokens are the 256 bytes and three special ones."""
+    """Returns a folder with a random Llama whose tokens are the 256 bytes and three special ones."""
     return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="session")
 def plain_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The same without a chat template."""
+    """Returns a folder with the same model without a chat template."""
     return write_model(tmp_path_factory.mktemp("plain"), template=None)
 
 
 def write_model(folder: Path, template: str | None = TEMPLATE, context: int = CONTEXT) -> str:
+    """Writes a random Llama with its tokenizer into the folder, and returns the folder's path."""
     config = {
         "architectures": ["LlamaForCausalLM"],
         "vocab_size": VOCABULARY,
@@ -90,8 +94,8 @@ def write_model(folder: Path, template: str | None = TEMPLATE, context: int = CO
         "tie_word_embeddings": True,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    said: dict[str, Any] = {"eos_token": SPECIAL[0], **({"chat_template": template} if template else {})}
-    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    settings: dict[str, Any] = {"eos_token": SPECIAL[0], **({"chat_template": template} if template else {})}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     byte_tokenizer().save(str(folder / "tokenizer.json"))
     save_file(random_weights(), folder / "model.safetensors")
     return str(folder)

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a command line is one line on stderr and an exit status."""
+"""Tests that each error of a command line is one line on stderr and an exit status."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_file_that_is_not_utf8_is_named(decodery: Run, tmp_path: Path) -> None
     assert f"{tmp_path / 'latin'} is not UTF-8 text" in ran.err
 
 
-def test_without_a_prompt_a_terminal_is_told_how_to_give_one(decodery: Run) -> None:
+def test_without_a_prompt_a_terminal_shows_how_to_give_one(decodery: Run) -> None:
     ran = decodery("generate")
     assert (ran.status, ran.err) == (
         2,

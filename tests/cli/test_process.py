@@ -1,4 +1,4 @@
-"""What only a process of its own can show: imports, pipes, encodings, signals."""
+"""Tests in processes of their own: imports, pipes, encodings, signals."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_closed_pipe_ends_it_silently(model: str) -> None:
 
 
 def redirected(redirection: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """A command line with streams closed by the shell."""
+    """Runs a command line with streams that the shell redirects or closes."""
     command = f'exec "$0" -m decodery "$@" {redirection}'
     return subprocess.run(["sh", "-c", command, sys.executable, *arguments], capture_output=True)
 

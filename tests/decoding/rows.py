@@ -1,4 +1,4 @@
-"""Rows for tests, without an engine."""
+"""Makes rows and scores for tests, without an engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def make_row(
     seed: int = 0,
     **params: Any,
 ) -> Row:
-    """A row that has generated these tokens after this prompt."""
+    """Returns a row that has generated these tokens after this prompt."""
     parameters = GenerationParams(**params)
     return Row(
         request=0,
@@ -35,6 +35,6 @@ def make_row(
 
 
 def make_scores(logits: Tensor) -> Scores:
-    """The scores of rows that ran nothing beyond their last known token: one position each."""
-    # A judge may use them up.
+    """Returns the scores of rows that ran nothing beyond their last known token: one position each."""
+    # A copy, because a judge may overwrite the logits.
     return Scores(logits.clone(), [(Run((), i),) for i in range(len(logits))])

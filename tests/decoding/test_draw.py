@@ -66,7 +66,7 @@ def test_logits_of_any_size_give_a_token_that_is_possible() -> None:
             assert draw(logits * size, [draw_key(seed, 0)]) == [17]
 
 
-def test_truncating_keeps_the_draw_when_its_token_survives() -> None:
+def test_truncation_keeps_the_draw_if_its_token_survives() -> None:
     logits = torch.randn(200, 50, generator=torch.Generator().manual_seed(1))
     keys = [draw_key(5, position) for position in range(200)]
     free = torch.tensor(draw(logits, keys))
@@ -75,12 +75,12 @@ def test_truncating_keeps_the_draw_when_its_token_survives() -> None:
     assert torch.equal(torch.tensor(draw(cut, keys))[survived], free[survived])
 
 
-def test_streams_have_seeds_of_their_own_and_the_first_the_requests() -> None:
+def test_the_first_stream_has_the_requests_seed_and_each_other_its_own() -> None:
     seeds = [stream_seed(7, stream) for stream in range(100)]
     assert seeds[0] == 7
     assert len(set(seeds)) == 100
     assert not set(seeds[1:]) & {stream_seed(8, stream) for stream in range(100)}
 
 
-def test_a_row_without_any_token_draws_none() -> None:
+def test_a_row_without_a_possible_token_draws_none() -> None:
     assert draw(torch.full((1, 4), -torch.inf), [draw_key(0, 0)]) == [-1]

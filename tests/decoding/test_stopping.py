@@ -25,7 +25,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class Grammar:
-    """Complete, or not."""
+    """Is complete, or not, whatever tokens follow."""
 
     complete: bool
     accepting: bool = True
@@ -53,19 +53,19 @@ def row(*generated: int, end_ids: tuple[int, ...] = (9,), **params: Any) -> Row:
         ((3, 9), {"min_tokens": 3}, None),
         ((3, 7), {"min_tokens": 3}, None),
         ((3, 3, 9), {"min_tokens": 3}, "stop"),
-        # What the watch met before counts from then on.
+        # A stop that the watch met before min_tokens counts once they are reached.
         ((3, 7, 3), {"min_tokens": 3}, "stop"),
         ((3, 3), {"max_tokens": 2}, "length"),
         ((3, 9), {"max_tokens": 2}, "stop"),
     ],
 )
-def test_a_row_ends_at_end_tokens_at_what_its_watch_met_and_at_its_limit(
+def test_a_row_ends_at_end_tokens_at_a_stop_of_its_watch_and_at_its_limit(
     generated: tuple[int, ...], params: dict[str, Any], expected: FinishReason | None
 ) -> None:
     assert finish_of(row(*generated, **params)) == expected
 
 
-def test_a_rule_of_ones_own_sees_the_generated_tokens_alone() -> None:
+def test_stop_when_sees_only_the_generated_tokens() -> None:
     seen = []
 
     def rule(tokens: list[int]) -> bool:
@@ -79,13 +79,13 @@ def test_a_rule_of_ones_own_sees_the_generated_tokens_alone() -> None:
     assert seen == [[3], [3, 4], [3, 4, 5]]
 
 
-def test_a_rule_of_ones_own_cannot_change_the_row() -> None:
+def test_stop_when_cannot_change_the_row() -> None:
     made = row(3, 4, stop_when=lambda tokens: bool(tokens.clear()))
     assert finish_of(made) is None
     assert made.tokens.tolist() == [1, 2, 3, 4]
 
 
-def test_a_rule_of_ones_own_is_not_asked_before_min_tokens() -> None:
+def test_stop_when_is_not_called_before_min_tokens() -> None:
     asked = []
 
     def rule(tokens: list[int]) -> bool:
@@ -100,11 +100,11 @@ def test_a_rule_of_ones_own_is_not_asked_before_min_tokens() -> None:
 
 
 @pytest.mark.parametrize(("answer", "expected"), [(1, "stop"), ("", None), (None, None), ([0], "stop")])
-def test_a_rules_answer_counts_as_a_truth_value(answer: Any, expected: FinishReason | None) -> None:
+def test_what_stop_when_returns_counts_as_a_truth_value(answer: Any, expected: FinishReason | None) -> None:
     assert finish_of(row(3, stop_when=lambda tokens: answer)) == expected
 
 
-def test_what_stops_a_text_goes_before_its_length_and_that_before_its_time() -> None:
+def test_a_stop_takes_precedence_over_the_length_and_the_length_over_the_time() -> None:
     spent = replace(row(3, 3, max_tokens=2), expired=True)
     assert finish_of(spent) == "length"
     assert finish_of(replace(spent, limit=99)) == "time"
@@ -132,7 +132,9 @@ def test_a_complete_grammar_ends_a_row_whatever_min_tokens_says() -> None:
         (["a"], "must be a regular expression"),
     ],
 )
-def test_a_stop_regex_that_is_none_or_matches_nothing_at_all_is_an_error(regex: Any, message: str) -> None:
+def test_a_stop_regex_that_is_invalid_or_matches_the_empty_string_is_an_error(
+    regex: Any, message: str
+) -> None:
     with pytest.raises(ParameterError, match=message) as raised:
         GenerationParams(stop_regex=regex)
     assert "\n" not in str(raised.value)

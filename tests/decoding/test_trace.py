@@ -47,12 +47,12 @@ def test_the_chosen_token_is_among_the_candidates_of_every_stage() -> None:
     assert considered.after == pytest.approx(1 / 22)
 
 
-def test_what_a_grammar_allows_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def leave(logits: torch.Tensor, rows: object) -> None:
+def test_the_tokens_that_a_grammar_allows_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave_few(logits: torch.Tensor, rows: object) -> None:
         logits[0, 1:] = -math.inf
         logits[1, 2:] = -math.inf
 
-    monkeypatch.setitem(pipeline.PROCESSORS, "grammar", Processor(lambda row: True, leave))
+    monkeypatch.setitem(pipeline.PROCESSORS, "grammar", Processor(lambda row: True, leave_few))
     rows = [replace(make_row(top_k=1), explain=2)] * 2
     logits = LOGITS.repeat(2, 1)
     recorder = Recorder(logits, rows)
@@ -62,7 +62,7 @@ def test_what_a_grammar_allows_is_counted(monkeypatch: pytest.MonkeyPatch) -> No
     assert [[stage.name for stage in c.stages] for c in both] == [["grammar"], ["grammar", "top_k"]]
 
 
-def test_explaining_changes_no_bit_and_touches_no_other_row() -> None:
+def test_explaining_changes_no_bit_and_explains_no_other_row() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4, 3000, generator=generator) * 3
     params: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Engines over the tiny model, and running them to the end."""
+"""Makes engines over a model and runs requests to their ends."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Job = tuple[Sequence[int], GenerationParams]
 def make_engine(
     model: CausalModel, *, pages: int = 400, end_ids: Sequence[int] = (), **limits: Any
 ) -> Engine:
-    """An engine with so many pages."""
+    """Returns an engine with so many pages."""
     page_bytes = model.kv_shape.bytes_per_token(model.dtype) * PAGE_SIZE
     return Engine(model, Limits(pages, page_bytes, model.context_length, **limits), end_ids)
 
 
 def run(engine: Engine, jobs: Sequence[Job]) -> list[list[list[int]]]:
-    """For each job the tokens of each of its streams; integrity is checked at each step."""
+    """Returns for each job the tokens of each of its streams. Checks integrity after each step."""
     ids = [engine.add(prompt, params) for prompt, params in jobs]
     tokens: dict[tuple[int, int | None], list[int]] = {
         (i, stream): [] for i, (_, p) in zip(ids, jobs, strict=True) for stream in range(p.streams)
@@ -43,8 +43,8 @@ def run(engine: Engine, jobs: Sequence[Job]) -> list[list[list[int]]]:
     return [[tokens[i, stream] for stream in range(p.streams)] for i, (_, p) in zip(ids, jobs, strict=True)]
 
 
-def told(events: Iterable[Event]) -> dict[tuple[int, int | None], list[object]]:
-    """The tokens of each stream and how it ended."""
+def outcomes(events: Iterable[Event]) -> dict[tuple[int, int | None], list[object]]:
+    """Returns the tokens of each stream, then its finish reason and error."""
     found: dict[tuple[int, int | None], list[object]] = {}
     for event in events:
         stream = found.setdefault((event.request, event.stream), [])

@@ -29,7 +29,7 @@ def model() -> Llama:
 
 
 def mixed_jobs() -> list[Job]:
-    """32 requests of 1 to 600 tokens; a third share a long beginning; every processor is used."""
+    """Returns 32 requests of 1 to 600 tokens. A third share a long beginning; their processors differ."""
     rng = random.Random(0)
     shared = [rng.randrange(VOCAB) for _ in range(300)]
     variants: list[dict[str, object]] = [
@@ -76,7 +76,7 @@ def test_a_token_budget_of_16_equals_alone(model: Llama, alone: list[list[list[i
 
 @pytest.mark.parametrize("prefix_cache", [True, False])
 def test_preemption_equals_alone(model: Llama, alone: list[list[list[int]]], prefix_cache: bool) -> None:
-    # Without the prefix cache, streams that were preempted no longer share, which needs many more pages.
+    # Without the prefix cache, preempted streams share no pages afterwards, and need many more.
     which = [i for i, (_, params) in enumerate(mixed_jobs()) if prefix_cache or params.n == 1]
     jobs = [mixed_jobs()[i] for i in which]
     limits = make_engine(model, prefix_cache=prefix_cache).limits
@@ -136,10 +136,10 @@ def test_streams_survive_preemption_and_share_again(model: Llama) -> None:
         ([i % 50 for i in range(100)], GenerationParams(max_tokens=40, seed=1)),
         ([i % 40 for i in range(90)], GenerationParams(max_tokens=40, n=4, seed=2)),
     ]
-    roomy = run(make_engine(model), jobs)
+    unbounded = run(make_engine(model), jobs)
     for budget in (8, 64, 512):
         scarce = make_engine(model, pages=22, token_budget=budget)
-        assert run(scarce, jobs) == roomy
+        assert run(scarce, jobs) == unbounded
         assert scarce.preemptions > 0
 
 
@@ -169,7 +169,7 @@ def test_an_aborted_request_leaves_nothing_and_disturbs_nobody(model: Llama) -> 
 def test_prompt_logprobs_are_the_same_whole_and_chunked(model: Llama) -> None:
     prompt = [i * 7 % VOCAB for i in range(150)]
     params = GenerationParams(max_tokens=1, temperature=0, prompt_logprobs=2)
-    told = []
+    found = []
     for budget in (512, 16):
         engine = make_engine(model, token_budget=budget)
         for _ in range(2):
@@ -178,13 +178,13 @@ def test_prompt_logprobs_are_the_same_whole_and_chunked(model: Llama) -> None:
             while engine.has_work():
                 event = next(iter(engine.step()), None)
             assert event is not None
-            told.append(event.prompt_logprobs)
-    assert all(t == told[0] for t in told)
-    assert told[0] is not None
+            found.append(event.prompt_logprobs)
+    assert all(logprobs == found[0] for logprobs in found)
+    assert found[0] is not None
     with torch.no_grad():
         reference = model(torch.tensor([prompt])).double().log_softmax(-1)[0]
-    assert told[0][0] is None
-    for position, entry in enumerate(told[0][1:], 1):
+    assert found[0][0] is None
+    for position, entry in enumerate(found[0][1:], 1):
         assert entry is not None
         assert entry.token == prompt[position]
         assert entry.logprob == pytest.approx(float(reference[position - 1, entry.token]), abs=1e-4)
@@ -241,17 +241,17 @@ def test_a_request_whose_scores_are_not_numbers_fails_alone(model: Llama) -> Non
     assert sum(len(e.tokens) for e in events if e.request == good) == 3
 
 
-def test_a_request_is_told_every_choice_when_it_asks(model: Llama) -> None:
+def test_a_request_with_explain_has_events_with_every_choice(model: Llama) -> None:
     job: Job = ([3, 4, 5], GenerationParams(max_tokens=6, top_k=5, seed=9, n=2))
     expected = run(make_engine(model), [job])[0]
     engine = make_engine(model)
     seen: list[Event] = []
-    told = engine.add(*job, explain=10)
+    explained = engine.add(*job, explain=10)
     other = engine.add(*job)
     while engine.has_work():
         seen += engine.step()
     assert not any(e.considered for e in seen if e.request == other)
-    seen = [e for e in seen if e.request == told]
+    seen = [e for e in seen if e.request == explained]
     for stream in range(2):
         choices = [c for e in seen if e.stream == stream for c in e.considered]
         assert [c.token for c in choices] == expected[stream]
@@ -259,7 +259,8 @@ def test_a_request_is_told_every_choice_when_it_asks(model: Llama) -> None:
 
 
 class Drafting:
-    """Drafts the next tokens of a known text, right or wrong, and keeps what greedy decoding agrees with."""
+    """Drafts the next tokens of a known text, right or wrong, and keeps those that greedy decoding
+    chooses."""
 
     def __init__(self, truth: Sequence[int], wrong_from: int) -> None:
         self.truth = truth
@@ -319,7 +320,7 @@ def test_drafts_are_run_judged_and_rewound_without_a_trace(model: Llama, wrong_f
 
 
 class Giving:
-    """Gives the next tokens of a known text as certain, and adds what is likeliest after them."""
+    """Proposes the next tokens of a known text as given, and appends the likeliest token after them."""
 
     def __init__(self, truth: Sequence[int]) -> None:
         self.truth = truth
@@ -349,7 +350,7 @@ def test_scores_before_given_drafts_are_not_found(model: Llama, pages: int) -> N
     method = Giving(expected)
     assert run_with(make_engine(model, pages=pages, token_budget=16), method, job) == expected
     assert set(method.scored) == {0}
-    # Drafts for which a step has no room are given all the same.
+    # Given drafts that exceed the token budget lose no token.
     engine = make_engine(model, token_budget=5)
     others = [engine.add([5 + i] * 4, job[1].replace(max_tokens=50)) for i in range(3)]
     request = engine._requests[engine.add(*job)]
@@ -360,7 +361,7 @@ def test_scores_before_given_drafts_are_not_found(model: Llama, pages: int) -> N
             tokens.setdefault(event.request, []).extend(event.tokens)
     assert tokens.pop(request.id) == expected
     assert tokens.keys() == set(others)
-    # A companion's scores are wanted at each position.
+    # Rows with a companion have scores at every position.
     guided = (job[0], job[1].replace(guidance_scale=1.5, negative_prompt=[3, 1]))
     method = Giving(expected)
     assert run_with(make_engine(model), method, guided) == expected
@@ -368,7 +369,7 @@ def test_scores_before_given_drafts_are_not_found(model: Llama, pages: int) -> N
 
 
 class Reshuffling:
-    """Greedy, but each step two copies of every row are made and all but the first two dropped."""
+    """Decodes greedily; each step forks every row once and keeps the last two rows."""
 
     def needs(self, params: GenerationParams) -> Needs:
         return Needs()
@@ -384,7 +385,7 @@ class Reshuffling:
 
 
 class LookingAhead:
-    """Greedy by forks: runs the two likeliest tokens and keeps the likelier, which is computed then."""
+    """Decodes greedily by forks: runs the two likeliest tokens and keeps the fork of the likelier."""
 
     def needs(self, params: GenerationParams) -> Needs:
         return Needs(hidden=True, context=True)
@@ -421,7 +422,7 @@ def test_forks_of_one_step_are_judged_side_by_side_and_leave_no_trace(model: Lla
 
 
 class Guided:
-    """Greedy by the companion's scores alone."""
+    """Decodes greedily by the companion's scores alone."""
 
     def needs(self, params: GenerationParams) -> Needs:
         return Needs()
@@ -522,7 +523,7 @@ def test_an_interrupted_step_owes_its_copies(model: Llama) -> None:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[tuple[int, int, int, bool, int]]:
-    """Requests as (prompt length, max_tokens, n, with prompt_logprobs, steps before the next one)."""
+    """Draws requests as (prompt length, max_tokens, n, with prompt_logprobs, steps before the next one)."""
     entry = st.tuples(
         st.integers(1, 90), st.integers(1, 20), st.integers(1, 3), st.booleans(), st.integers(0, 4)
     )
@@ -540,23 +541,23 @@ def test_any_history_of_requests_gives_what_each_gives_alone(
         jobs.append((([j % 7 for j in range(length)], params), wait))
     fewest = max(make_engine(model).limits.pages_needed(len(p), params) for (p, params), _ in jobs)
     engine = make_engine(model, pages=fewest + spare, token_budget=budget)
-    told: dict[int, list[Event]] = {}
+    events: dict[int, list[Event]] = {}
     for i, (job, wait) in enumerate(jobs):
-        told[engine.add(*job)] = []
+        events[engine.add(*job)] = []
         for step in range(wait if i < len(jobs) - 1 else 10_000):
             if step == 1 and i == aborted:
                 engine.abort(i)
             if not engine.has_work():
                 break
             for event in engine.step():
-                told[event.request].append(event)
+                events[event.request].append(event)
             engine.check_integrity()
     assert not engine.has_work()
     for i, (job, _) in enumerate(jobs):
         alone = make_engine(model)
         alone.add(*job)
         expected = [(e.stream, e.tokens, e.finish, e.prompt_logprobs) for e in alone_events(alone)]
-        found = [(e.stream, e.tokens, e.finish, e.prompt_logprobs) for e in told[i]]
+        found = [(e.stream, e.tokens, e.finish, e.prompt_logprobs) for e in events[i]]
         if i == aborted and len(found) < len(expected):
             expected = expected[: len(found)]
         assert found == expected
@@ -568,7 +569,7 @@ def test_streams_share_what_another_request_computed_at_the_same_time(model: Lla
     engine.add([3], GenerationParams(max_tokens=380, temperature=0))
     last = before = 0
     for step in range(2000):
-        # When the first request is about to need most pages, both others start over in one step.
+        # Shortly before the first request needs most pages, both others start in the same step.
         if step == 16 * 14 - 2:
             engine.add(prompt, GenerationParams(max_tokens=60, n=2, seed=5))
             last = engine.add(prompt, GenerationParams(max_tokens=160, n=2, seed=1))
@@ -578,7 +579,7 @@ def test_streams_share_what_another_request_computed_at_the_same_time(model: Lla
         engine.check_integrity()
         if len(engine._requests) > 1 or not last:
             before = engine.preemptions
-    assert engine.preemptions == before > 0, "it fits alone and still had to give way"
+    assert engine.preemptions == before > 0, "it fits alone and was preempted"
     assert not engine.has_work()
 
 

@@ -21,8 +21,8 @@ OPERATIONS = st.lists(
 )
 
 
-class Tenants:
-    """Sequences over a page table, with what each page is supposed to hold."""
+class CheckedSequences:
+    """Holds sequences over a page table, and the tokens that each page should contain."""
 
     def __init__(self) -> None:
         self.pages = Pages(COUNT)
@@ -71,25 +71,25 @@ class Tenants:
 @settings(max_examples=300, deadline=None)
 @given(OPERATIONS)
 def test_no_page_is_lost_shared_by_mistake_or_overwritten(operations: list[tuple[str, int, int]]) -> None:
-    tenants = Tenants()
+    checked = CheckedSequences()
     for name, which, size in operations:
         if name == "start":
-            tenants.start(size)
-        elif tenants.sequences:
-            held, tokens = tenants.sequences[which % len(tenants.sequences)]
+            checked.start(size)
+        elif checked.sequences:
+            held, tokens = checked.sequences[which % len(checked.sequences)]
             if name == "append":
-                tenants.extend(held, tokens, [(which + i) % 5 for i in range(size)])
+                checked.extend(held, tokens, [(which + i) % 5 for i in range(size)])
             elif name == "fork":
-                tenants.pages.hold(held)
-                tenants.sequences.append((list(held), list(tokens)))
+                checked.pages.hold(held)
+                checked.sequences.append((list(held), list(tokens)))
             elif name == "truncate":
                 del tokens[max(len(tokens) - size, 0) :]
-                tenants.pages.release(held[pages_for(len(tokens)) :])
+                checked.pages.release(held[pages_for(len(tokens)) :])
                 del held[pages_for(len(tokens)) :]
             else:
-                tenants.pages.release(held)
-                del tenants.sequences[which % len(tenants.sequences)]
-        tenants.check()
+                checked.pages.release(held)
+                del checked.sequences[which % len(checked.sequences)]
+        checked.check()
 
 
 def test_cached_pages_are_evicted_the_least_recently_used_first() -> None:

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from decodery.engine.runner import CAPTURED_TOKENS, _Step, _Steps
+from decodery.engine.runner import CAPTURED_TOKENS, CapturedStep, CapturedSteps
 
 
 def test_a_step_larger_than_all_that_may_be_kept_is_never_captured_and_drives_no_other_out() -> None:
-    steps = _Steps()
-    small, _ = _Step(None, None, None), steps.find(4, ())  # type: ignore[arg-type]
+    steps = CapturedSteps()
+    small, _ = CapturedStep(None, None, None), steps.find(4, ())  # type: ignore[arg-type]
     steps.keep(4, (), small)
     for _ in range(3):
         assert steps.find(CAPTURED_TOKENS + 1, ()) == (None, False)

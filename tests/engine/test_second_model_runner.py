@@ -1,4 +1,4 @@
-"""The second model: it follows rows by their tokens, whatever becomes of them."""
+"""Checks that a second model scores and drafts for rows as if each were alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def model() -> Llama:
     return tiny_model(max_position_embeddings=512)
 
 
-def follower(
+def runner_of(
     model: Llama, pages: int = 200, token_budget: int = 512, *, prefix_cache: bool = True
 ) -> SecondModelRunner:
     return SecondModelRunner(model, Limits(pages, 1, 512, token_budget, prefix_cache=prefix_cache))
@@ -48,8 +48,8 @@ def words(count: int, seed: int = 0) -> list[int]:
 
 
 def alone(model: Llama, tokens: Sequence[int], drafts: Sequence[int] = ()) -> Tensor:
-    """The scores of a model that has seen nothing else."""
-    return follower(model).logits([(row_of(tokens), tuple(drafts))])
+    """Returns the scores of a runner that has run nothing else."""
+    return runner_of(model).logits([(row_of(tokens), tuple(drafts))])
 
 
 def test_its_logits_are_the_models(model: Llama) -> None:
@@ -60,8 +60,8 @@ def test_its_logits_are_the_models(model: Llama) -> None:
 
 
 def test_it_is_what_the_engine_asks_for(model: Llama) -> None:
-    assistant: SecondModel = follower(model)
-    assert assistant.logits([(row_of([1]), ())]).shape == (1, VOCAB)
+    second: SecondModel = runner_of(model)
+    assert second.logits([(row_of([1]), ())]).shape == (1, VOCAB)
 
 
 @pytest.mark.parametrize("prefix_cache", [True, False])
@@ -70,7 +70,7 @@ def test_rows_that_grow_fork_and_rewind_score_as_if_they_were_alone(
     model: Llama, pages: int, token_budget: int, prefix_cache: bool
 ) -> None:
     rng = random.Random(pages + token_budget)
-    second = follower(model, pages, token_budget, prefix_cache=prefix_cache)
+    second = runner_of(model, pages, token_budget, prefix_cache=prefix_cache)
     beginning = words(40)
     texts: list[tuple[int, list[int]]] = [(i, beginning[: rng.randrange(1, 40)]) for i in range(3)]
     for turn in range(40):
@@ -84,7 +84,7 @@ def test_rows_that_grow_fork_and_rewind_score_as_if_they_were_alone(
                 # Another branch of the same row.
                 runs.append((row, drafts[:1]))
                 expected.append(alone(model, text, drafts[:1]))
-            # The text goes on with some of the drafts and a token of its own.
+            # The text continues with some of the drafts and another token.
             text += [*drafts[: rng.randrange(4)], rng.randrange(VOCAB)]
         assert torch.equal(second.logits(runs), torch.cat(expected))
         second.check_integrity()
@@ -113,7 +113,7 @@ def test_a_draft_is_what_the_model_would_choose_itself(model: Llama, token_budge
     prompts = [words(n, n) for n in (1, 16, 60, 33)]
     rows = [row_of(prompt, i, temperature=0) for i, prompt in enumerate(prompts)]
     counts = [5, 3, 6, 0]
-    second = follower(model, token_budget=token_budget)
+    second = runner_of(model, token_budget=token_budget)
     results = second.draft(rows, counts, draw_drafts)
     for prompt, count, (tokens, logits) in zip(prompts, counts, results, strict=True):
         assert tokens == greedy(model, prompt, count)
@@ -124,7 +124,7 @@ def test_a_draft_is_what_the_model_would_choose_itself(model: Llama, token_budge
 
 
 def test_what_was_drafted_and_accepted_is_not_computed_again(model: Llama) -> None:
-    second = follower(model)
+    second = runner_of(model)
     row = row_of(words(50), temperature=0)
     ((tokens, _),) = second.draft([row], [4], draw_drafts)
     computed: list[int] = []
@@ -150,20 +150,20 @@ def test_a_draft_ends_with_the_row_the_context_and_the_pages(model: Llama) -> No
         return [len(tokens) for tokens, _ in second.draft(rows, [4] * len(rows), extend)]
 
     row = row_of(text, temperature=0)
-    assert drafted(follower(model), [replace(row, end_ids=frozenset(tokens[2:3]))]) == [
+    assert drafted(runner_of(model), [replace(row, end_ids=frozenset(tokens[2:3]))]) == [
         tokens.index(tokens[2]) + 1
     ]
-    assert drafted(follower(model), [replace(row, limit=32)]) == [2]
-    assert drafted(follower(model), [row_of(words(510), temperature=0)]) == [2]
-    assert drafted(follower(model), [row_of(words(600), temperature=0)]) == [0]
+    assert drafted(runner_of(model), [replace(row, limit=32)]) == [2]
+    assert drafted(runner_of(model), [row_of(words(510), temperature=0)]) == [2]
+    assert drafted(runner_of(model), [row_of(words(600), temperature=0)]) == [0]
     rows = [row_of(text, i, temperature=0) for i in range(3)]
-    assert drafted(follower(model, pages=9), rows) == [4, 4, 0]
+    assert drafted(runner_of(model, pages=9), rows) == [4, 4, 0]
     banned = row_of(text, temperature=0, logit_bias=dict.fromkeys(range(VOCAB), -float("inf")))
-    assert drafted(follower(model), [banned]) == [0]
+    assert drafted(runner_of(model), [banned]) == [0]
 
 
 def test_requests_that_ended_hold_nothing(model: Llama) -> None:
-    second = follower(model, prefix_cache=False)
+    second = runner_of(model, prefix_cache=False)
     rows = [row_of(words(40, i), i) for i in range(4)]
     second.logits([(row, ()) for row in rows] + [(rows[0], (1, 2))])
     second.retain(rows[2:])
@@ -174,7 +174,7 @@ def test_requests_that_ended_hold_nothing(model: Llama) -> None:
 
 
 def test_an_interrupted_call_does_no_harm(model: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
-    second = follower(model, token_budget=16)
+    second = runner_of(model, token_budget=16)
     runs = [(row_of(words(70, i), i), (3,)) for i in range(3)]
     hidden = second._runner.hidden
     calls = 0
@@ -194,18 +194,18 @@ def test_an_interrupted_call_does_no_harm(model: Llama, monkeypatch: pytest.Monk
     assert torch.equal(second.logits(runs), expected)
 
 
-def test_the_engine_gives_up_what_its_assistants_hold(model: Llama) -> None:
+def test_second_models_free_the_sequences_of_ended_requests(model: Llama) -> None:
     engine = make_engine(model, prefix_cache=False)
     params = GenerationParams(max_tokens=20, temperature=0, speculate=DraftModel("other"))
-    drafter = tiny_model(seed=1)
+    draft_model = tiny_model(seed=1)
     for i in range(3):
-        engine.add(words(40, i), params.replace(max_tokens=10 + 5 * i), drafter=drafter)
+        engine.add(words(40, i), params.replace(max_tokens=10 + 5 * i), draft_model=draft_model)
     held = []
-    (assistant,) = engine._assistants.values()
-    assert isinstance(assistant, SecondModelRunner)
+    (second,) = engine._second_models.values()
+    assert isinstance(second, SecondModelRunner)
     while engine.has_work():
         engine.step()
         engine.check_integrity()
-        held.append(len(assistant._followed))
+        held.append(len(second._sequences))
     assert max(held) == 3
     assert held[-1] == 1

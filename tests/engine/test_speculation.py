@@ -1,4 +1,4 @@
-"""Speculation in the engine: what it may change, and what it costs."""
+"""Checks speculation in the engine: the results it may change, and its cost."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def model() -> Llama:
 
 
 @pytest.fixture(scope="module")
-def drafter() -> Llama:
+def small_model() -> Llama:
     return tiny_model(seed=1, num_hidden_layers=1, max_position_embeddings=1024)
 
 
 @dataclass(frozen=True)
-class Told:
-    """What became of jobs: for each the outcome of each of its streams, and all events."""
+class Results:
+    """Holds the outcome of each stream of each job, all events, and the number of tokens that ran."""
 
     outcomes: list[list[Outcome]]
     events: list[Event]
@@ -50,8 +50,8 @@ class Told:
         return sum(e.accepted for e in self.events)
 
 
-def decode(engine: Engine, jobs: Sequence[Job], explain: int = 0, **extra: Any) -> Told:
-    """Run jobs to their end; integrity is checked at each step."""
+def decode(engine: Engine, jobs: Sequence[Job], explain: int = 0, **extra: Any) -> Results:
+    """Runs jobs to their ends. Checks integrity after each step."""
     ids = [engine.add(prompt, params, explain=explain, **extra) for prompt, params in jobs]
     events: list[Event] = []
     forwarded = 0
@@ -75,7 +75,7 @@ def decode(engine: Engine, jobs: Sequence[Job], explain: int = 0, **extra: Any) 
             tokens = tuple(t for e in own for t in e.tokens)
             streams.append((tokens, own[-1].finish, tuple(p for e in own for p in e.logprobs)))
         outcomes.append(streams)
-    return Told(outcomes, events, forwarded)
+    return Results(outcomes, events, forwarded)
 
 
 def mixed_jobs(count: int = 100) -> list[Job]:
@@ -127,52 +127,56 @@ MODELS = (DraftModel("small"), DraftModel("small", num_tokens=7, adaptive=False)
 @pytest.mark.parametrize(
     "limits",
     [{"pages": 2000}, {"pages": 24, "token_budget": 16}, {"pages": 40}],
-    ids=["roomy", "16", "scarce"],
+    ids=["plenty", "16", "scarce"],
 )
 def test_matching_drafts_change_no_token_no_reason_and_no_logprob(
     model: Llama,
-    drafter: Llama,
+    small_model: Llama,
     plain: list[list[Outcome]],
     speculations: Sequence[Any],
     limits: dict[str, Any],
 ) -> None:
     engine = make_engine(model, **limits)
-    told = decode(engine, speculating(mixed_jobs(), speculations), drafter=drafter)
-    assert told.outcomes == plain
-    assert told.accepted > 20
+    found = decode(engine, speculating(mixed_jobs(), speculations), draft_model=small_model)
+    assert found.outcomes == plain
+    assert found.accepted > 20
     assert (engine.preemptions > 0) == (limits["pages"] < 2000)
 
 
 @pytest.mark.parametrize(
     "strategy", [ContrastiveDecoding("small"), DoLa((0, 1))], ids=["contrastive", "dola"]
 )
-def test_strategies_that_contrast_may_speculate_too(model: Llama, drafter: Llama, strategy: Strategy) -> None:
+def test_strategies_that_contrast_may_speculate_too(
+    model: Llama, small_model: Llama, strategy: Strategy
+) -> None:
     jobs: list[Job] = [(prompt, params.replace(strategy=strategy)) for prompt, params in mixed_jobs(33)]
-    plain = decode(make_engine(model), jobs, amateur=drafter)
-    told = decode(make_engine(model), speculating(jobs, MODELS), amateur=drafter, drafter=model)
-    assert told.outcomes == plain.outcomes
-    assert told.accepted > 20
+    plain = decode(make_engine(model), jobs, contrast_model=small_model)
+    found = decode(
+        make_engine(model), speculating(jobs, MODELS), contrast_model=small_model, draft_model=model
+    )
+    assert found.outcomes == plain.outcomes
+    assert found.accepted > 20
 
 
 def test_a_models_own_drafts_are_all_accepted(model: Llama, plain: list[list[Outcome]]) -> None:
-    # A draft model has no companion, and mirostat goes on from chosen tokens only.
+    # A draft model has no companion, and mirostat changes its state with chosen tokens only.
     which = [i for i, (_, p) in enumerate(mixed_jobs()) if not p.guided and not p.mirostat_mode]
     jobs = speculating([mixed_jobs()[i] for i in which], [DraftModel("itself", num_tokens=5)])
-    told = decode(make_engine(model, pages=2000), jobs, drafter=model)
-    assert told.outcomes == [plain[i] for i in which]
-    assert told.drafted > 500
-    assert told.accepted == told.drafted
+    found = decode(make_engine(model, pages=2000), jobs, draft_model=model)
+    assert found.outcomes == [plain[i] for i in which]
+    assert found.drafted > 500
+    assert found.accepted == found.drafted
 
 
 @pytest.mark.parametrize(
     "speculation", [PromptLookup(acceptance="rejection"), DraftModel("small", acceptance="rejection")]
 )
-def test_by_rejection_texts_repeat_and_depend_on_no_batch_mate_while_all_drafts_have_room(
-    model: Llama, drafter: Llama, speculation: Any, plain: list[list[Outcome]]
+def test_by_rejection_texts_repeat_and_do_not_depend_on_the_batch_while_all_drafts_fit(
+    model: Llama, small_model: Llama, speculation: Any, plain: list[list[Outcome]]
 ) -> None:
     jobs = speculating(mixed_jobs(45), [speculation])
-    together = decode(make_engine(model, pages=2000), jobs, drafter=drafter)
-    alone = [decode(make_engine(model), [job], drafter=drafter).outcomes[0] for job in jobs]
+    together = decode(make_engine(model, pages=2000), jobs, draft_model=small_model)
+    alone = [decode(make_engine(model), [job], draft_model=small_model).outcomes[0] for job in jobs]
     assert together.outcomes == alone
     assert together.accepted > 20
     for (_, params), outcome, expected in zip(jobs, alone, plain, strict=False):
@@ -180,11 +184,11 @@ def test_by_rejection_texts_repeat_and_depend_on_no_batch_mate_while_all_drafts_
     assert alone != plain[:45]
 
 
-def test_an_event_tells_the_drafts_and_how_many_were_right(model: Llama) -> None:
+def test_an_event_has_the_drafts_and_the_number_accepted(model: Llama) -> None:
     params = GenerationParams(max_tokens=40, temperature=0, speculate=PromptLookup(num_tokens=6))
-    told = decode(make_engine(model), [([5, 6, 7, 8] * 6, params)], explain=4)
-    assert 0 < told.accepted < told.drafted
-    for event in told.events:
+    found = decode(make_engine(model), [([5, 6, 7, 8] * 6, params)], explain=4)
+    assert 0 < found.accepted < found.drafted
+    for event in found.events:
         assert event.accepted <= len(event.drafts) <= 6
         assert event.tokens[: event.accepted] == event.drafts[: event.accepted]
         assert len(event.tokens) == event.accepted + 1
@@ -193,7 +197,7 @@ def test_an_event_tells_the_drafts_and_how_many_were_right(model: Llama) -> None
 
 @pytest.mark.parametrize(("speculation", "temperature"), [(PromptLookup(), 3.0), (DraftModel("wrong"), 0.0)])
 def test_drafts_that_always_fail_cost_little(model: Llama, speculation: Any, temperature: float) -> None:
-    # The prompt foretells tokens that are banned; the draft model knows nothing of the other's likeliest.
+    # The prompt repeats tokens that are banned, and the draft model is unrelated to the model.
     prompt = [1, 2, 3, 4] * 8
     params = GenerationParams(
         max_tokens=300,
@@ -204,21 +208,21 @@ def test_drafts_that_always_fail_cost_little(model: Llama, speculation: Any, tem
     )
     plain = decode(make_engine(model), [(prompt, params)])
     wrong = tiny_model(seed=2, num_hidden_layers=1, max_position_embeddings=1024)
-    told = decode(make_engine(model), [(prompt, params.replace(speculate=speculation))], drafter=wrong)
-    assert told.outcomes == plain.outcomes
-    assert told.drafted - told.accepted <= 0.15 * 300
-    assert told.forwarded <= plain.forwarded + 0.15 * 300
+    found = decode(make_engine(model), [(prompt, params.replace(speculate=speculation))], draft_model=wrong)
+    assert found.outcomes == plain.outcomes
+    assert found.drafted - found.accepted <= 0.15 * 300
+    assert found.forwarded <= plain.forwarded + 0.15 * 300
 
 
 def test_text_that_repeats_takes_fewer_steps(model: Llama) -> None:
     params = GenerationParams(max_tokens=200, temperature=0, logit_bias={7: 100.0})
-    told = decode(make_engine(model), [([7] * 10, params.replace(speculate=PromptLookup()))])
-    assert len(told.events) < 200 / 8
+    found = decode(make_engine(model), [([7] * 10, params.replace(speculate=PromptLookup()))])
+    assert len(found.events) < 200 / 8
 
 
 @dataclass(frozen=True)
 class Literal:
-    """A grammar that allows one text only, from which up to `ahead` tokens are known at once."""
+    """Is a grammar that allows a single text, and forces up to `ahead` of its tokens at once."""
 
     left: tuple[int, ...]
     ahead: int
@@ -245,27 +249,30 @@ class Literal:
 @pytest.mark.parametrize("speculate", [None, PromptLookup(), DraftModel("small")])
 @pytest.mark.parametrize("limits", [{}, {"token_budget": 16}])
 def test_what_a_grammar_forces_is_drafted_and_never_drawn(
-    model: Llama, drafter: Llama, ahead: int, speculate: Any, limits: dict[str, Any]
+    model: Llama, small_model: Llama, ahead: int, speculate: Any, limits: dict[str, Any]
 ) -> None:
     rng = random.Random(0)
     text = tuple(rng.randrange(VOCAB) for _ in range(50))
     params = GenerationParams(max_tokens=60, n=2, seed=4, logprobs=1, speculate=speculate)
     engine = make_engine(model, **limits)
-    told = decode(engine, [([1, 2, 3], params)], grammar=Literal(text, ahead), drafter=drafter)
-    for tokens, finish, logprobs in told.outcomes[0]:
+    found = decode(engine, [([1, 2, 3], params)], grammar=Literal(text, ahead), draft_model=small_model)
+    for tokens, finish, logprobs in found.outcomes[0]:
         assert (tokens, finish) == (text, "stop")
         assert [p.token for p in logprobs] == list(text)
     if ahead == 100:
-        assert len(told.events) == 4
-    assert all(c.forced for e in told.events for c in e.considered)
-    # The budget cuts what is forced too.
+        assert len(found.events) == 4
+    assert all(c.forced for e in found.events for c in e.considered)
+    # `max_tokens` limits forced tokens too.
     cut = decode(
-        engine, [([1, 2, 3], params.replace(max_tokens=20))], grammar=Literal(text, ahead), drafter=drafter
+        engine,
+        [([1, 2, 3], params.replace(max_tokens=20))],
+        grammar=Literal(text, ahead),
+        draft_model=small_model,
     )
     assert [(t, f) for t, f, _ in cut.outcomes[0]] == [(text[:20], "length")] * 2
 
 
-def test_rows_whose_drafts_have_no_room_go_on_without_them(model: Llama) -> None:
+def test_rows_whose_drafts_do_not_fit_continue_without_them(model: Llama) -> None:
     params = GenerationParams(max_tokens=12, temperature=0, ignore_eos=True)
     eager = params.replace(speculate=PromptLookup(num_tokens=10, adaptive=False))
     prompts = [[i, 8, 9] * 4 for i in range(8)]

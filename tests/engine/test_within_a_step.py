@@ -1,5 +1,4 @@
-"""What may happen in the middle of a step: calls by functions of the caller, what nobody holds is dropped, an
-interrupt."""
+"""Checks callbacks that call the engine, dropped requests and interrupts, all within a step."""
 
 from __future__ import annotations
 
@@ -22,12 +21,12 @@ from decodery.engine.request import Event
 from decodery.errors import RequestError
 from decodery.kernels.contract import Kernels
 from decodery.kernels.native import library
-from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.reference import torch_kernels
 from decodery.models.decoders.llama import Llama
 from decodery.models.families import load_for_inference
 from decodery.weights.formats.opening import open_checkpoint
-from tests.engine.runs import make_engine, run, told
+from tests.engine.runs import make_engine, outcomes, run
 from tests.kernels.native.fixtures import built
 from tests.models.tiny import tiny_llama_folder, tiny_model
 
@@ -41,7 +40,7 @@ def model() -> Llama:
 
 
 def calling(act: Callable[[], None], step: int) -> GenerationParams:
-    """Parameters with a processor that acts once, when so many tokens have been generated."""
+    """Returns parameters with a processor that calls `act` once, after so many generated tokens."""
 
     def processor(ids: list[int], logits: Any) -> Any:
         if len(ids) == len(PROMPT) + step:
@@ -61,7 +60,7 @@ def events_of(engine: Engine) -> list[Event]:
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
-    """Of torch, also for threads that begin."""
+    """Sets the number of torch's threads to two, also for threads that start later."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -71,7 +70,7 @@ def two_threads() -> Iterator[None]:
 
 
 def threads_elsewhere() -> int:
-    """How many threads torch has for a thread that begins now."""
+    """Returns the number of torch's threads for a thread that starts now."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(torch.get_num_threads).result()
 
@@ -95,7 +94,7 @@ def test_within_a_step_of_compiled_kernels_torch_keeps_to_the_calling_thread(
             raise KeyboardInterrupt
 
     folder = tiny_llama_folder(tmp_path)
-    backends: list[tuple[Kernels, int]] = [(Native(), 1), (torch_kernels, 2)]
+    backends: list[tuple[Kernels, int]] = [(NativeKernels(), 1), (torch_kernels, 2)]
     for kernels, expected in backends:
         engine = make_engine(loaded(folder, kernels))
         engine.add(PROMPT, calling(look, 3))
@@ -108,17 +107,19 @@ def test_within_a_step_of_compiled_kernels_torch_keeps_to_the_calling_thread(
 @built
 @pytest.mark.parametrize("second", ["same", "other"])
 @pytest.mark.parametrize("native", [True, False], ids=["native", "torch"])
-def test_a_step_is_quiet_unless_a_second_model_has_other_kernels(
+def test_a_step_has_exclusive_threads_unless_a_second_model_has_other_kernels(
     tmp_path: Path, native: bool, second: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered: list[str] = []
-    monkeypatch.setattr(Native, "exclusive_threads", lambda self: nullcontext(entered.append("native")))
+    monkeypatch.setattr(
+        NativeKernels, "exclusive_threads", lambda self: nullcontext(entered.append("native"))
+    )
     monkeypatch.setattr(torch_kernels, "exclusive_threads", lambda: nullcontext(entered.append("torch")))
     folder = tiny_llama_folder(tmp_path)
-    model = loaded(folder, Native() if native else torch_kernels)
-    drafter = loaded(folder, Native() if native == (second == "same") else torch_kernels)
+    model = loaded(folder, NativeKernels() if native else torch_kernels)
+    draft_model = loaded(folder, NativeKernels() if native == (second == "same") else torch_kernels)
     engine = make_engine(model)
-    engine.add(PROMPT, PLAIN.replace(speculate=DraftModel("other")), drafter=drafter)
+    engine.add(PROMPT, PLAIN.replace(speculate=DraftModel("other")), draft_model=draft_model)
     events_of(engine)
     assert set(entered) == ({"native" if native else "torch"} if second == "same" else set())
 
@@ -153,7 +154,7 @@ def test_a_request_dropped_within_a_step_is_gone_after_it_and_disturbs_nobody(
         events += found
         engine.check_integrity()
         if other not in engine._requests:
-            assert not any(e.request == other for e in found), "a dropped request is told of"
+            assert not any(e.request == other for e in found), "a dropped request has an event"
     assert [t for e in events if e.request == kept for t in e.tokens] == expected
     assert engine._scheduler.pages.available == engine.limits.pages
 
@@ -177,7 +178,7 @@ def test_a_step_within_a_step_fails_the_request_that_asks_for_it_alone(model: Ll
 
 
 class Interrupt:
-    """Raises KeyboardInterrupt before a line of the engine's code that runs: the one of this number."""
+    """Raises KeyboardInterrupt before the line with this number among those that the engine runs."""
 
     def __init__(self, line: int) -> None:
         self.left = line
@@ -185,8 +186,8 @@ class Interrupt:
     def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
         if not frame.f_code.co_filename.rpartition("/")[0].endswith("decodery/engine"):
             return None
-        # What makes the books right again is not interrupted once more. In the last lines of `step` nobody
-        # can tell whether its events have arrived.
+        # The recovery is not interrupted a second time. After an interrupt in the last lines of `step` the
+        # caller cannot know whether the step was completed.
         if frame.f_code.co_name in ("_start_over", "start_over", "clear", "step"):
             return None
         if event == "line":
@@ -198,7 +199,7 @@ class Interrupt:
 
 
 def interrupted(act: Callable[[], object], line: int) -> bool:
-    """Whether the interrupt came before the end."""
+    """Calls `act` with an interrupt at a line. True if the interrupt came before the end of `act`."""
     before = sys.gettrace()
     sys.settrace(Interrupt(line))
     try:
@@ -211,7 +212,7 @@ def interrupted(act: Callable[[], object], line: int) -> bool:
 
 
 def begun(model: Llama) -> tuple[Engine, list[int]]:
-    """An engine in the middle of requests of each kind: forks, companions, drafts of two kinds."""
+    """Returns an engine with unfinished requests of each kind (forks, companions, drafts), and their ids."""
     engine = make_engine(model, pages=60)
     kinds = [
         PLAIN.replace(n=3),
@@ -221,12 +222,12 @@ def begun(model: Llama) -> tuple[Engine, list[int]]:
         PLAIN.replace(speculate=PromptLookup()),
     ]
     ids = [engine.add(PROMPT, params) for params in kinds]
-    ids.append(engine.add(PROMPT, PLAIN.replace(speculate=DraftModel("itself")), drafter=model))
+    ids.append(engine.add(PROMPT, PLAIN.replace(speculate=DraftModel("itself")), draft_model=model))
     return engine, ids
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
-def test_an_interrupt_anywhere_leaves_the_books_right(model: Llama, steps: int) -> None:
+def test_an_interrupt_anywhere_leaves_pages_and_requests_consistent(model: Llama, steps: int) -> None:
     expected = run(make_engine(model), [(PROMPT, PLAIN)])[0][0]
     line, before_the_end = 3 * steps, True
     while before_the_end:
@@ -247,16 +248,16 @@ def test_an_interrupt_anywhere_leaves_the_books_right(model: Llama, steps: int) 
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_what_an_interrupted_step_did_not_tell_is_told_by_the_next(model: Llama, steps: int) -> None:
+def test_events_that_an_interrupt_lost_come_with_the_next_step(model: Llama, steps: int) -> None:
     engine, _ = begun(model)
-    expected = told(events_of(engine))
+    expected = outcomes(events_of(engine))
     line, before_the_end = 0, True
     while before_the_end:
         engine, _ = begun(model)
         events = [event for _ in range(steps) for event in engine.step()]
         before_the_end = interrupted(lambda engine=engine, events=events: events.extend(engine.step()), line)  # type: ignore[misc]
         engine.check_integrity()
-        assert told(events + events_of(engine)) == expected
+        assert outcomes(events + events_of(engine)) == expected
         line += 233
     assert line > 233 * 5
 

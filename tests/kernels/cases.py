@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decodery.kernels.contract import Activation
 from decodery.kernels.kv_formats import restored, stored
-from decodery.kernels.native.native_kernels import Native, NativePlan
+from decodery.kernels.native.native_kernels import NativeKernels, NativePlan
 from decodery.kernels.packed_weights import GROUP, Codes, Format, pack
 from decodery.kernels.reference import torch_kernels
 from decodery.kernels.relative_bias import RelativeBias
@@ -236,7 +236,7 @@ def attention(shape: Shape, dtype: torch.dtype, length: int, window: int | None,
     pages = -(-length // 16)
     bias = RelativeBias(rows(reach, torch.float32, shape.heads, seed=7), reach // 2) if reach else None
 
-    def run(kernels: Native, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def run(kernels: NativeKernels, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         cache = empty_cache(len(q) * pages + 1, shape, dtype)
         tables = [range(i * pages + 1, (i + 1) * pages + 1) for i in range(len(q))]
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from decodery.kernels.contract import Activation, Kernels
 from decodery.kernels.native.library import available
-from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.reference import torch_kernels
 from tests.kernels.native.fixtures import SETTINGS, built, running
 from tests.kernels.rows import assert_rows_stand_alone, rows
 
 REFERENCE: Kernels = torch_kernels
-BACKENDS = [REFERENCE, *([Native()] if available() else [])]
+BACKENDS = [REFERENCE, *([NativeKernels()] if available() else [])]
 
 
 def silu(x: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def test_a_row_of_the_reference_does_not_depend_on_its_batch(name: Activation, w
 @pytest.mark.parametrize("name", FORMULAS)
 @pytest.mark.parametrize("width", [6, 34, 700])
 def test_no_bit_of_a_native_row_depends_on_its_batch_or_on_settings(name: Activation, width: int) -> None:
-    kernels, x = Native(), rows(width, torch.float32, 40)
+    kernels, x = NativeKernels(), rows(width, torch.float32, 40)
     whole = kernels.activation(x, name), kernels.gated(x, name)
     for setting in SETTINGS:
         with running(setting):

@@ -10,7 +10,7 @@ import torch
 
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.kv_formats import restored, stored, stored_width
-from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.reference import torch_kernels
 from tests.kernels.native.fixtures import SETTINGS, built, running
 from tests.kernels.paged import Shape, empty_cache, plain_attention, random_sequence, run_step
@@ -55,7 +55,7 @@ def test_the_native_pages_hold_what_the_reference_keeps(setting: tuple[str, int]
     x = X.nan_to_num().clone()
     x[3, 1, 5], x[4, 2, 6], x[5, 0] = math.nan, -math.inf, 0
     with running(setting):
-        for kernels, cache in zip((Native(), torch_kernels), caches, strict=True):
+        for kernels, cache in zip((NativeKernels(), torch_kernels), caches, strict=True):
             plan = kernels.plan_attention(
                 [range(4)], [2], [50], heads=3, kv_heads=3, dtype=x.dtype, device="cpu"
             )

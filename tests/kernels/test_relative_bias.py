@@ -14,7 +14,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 from decodery.kernels.cache import KVShape
 from decodery.kernels.contract import Kernels
 from decodery.kernels.native.library import available
-from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.reference import torch_kernels
 from decodery.kernels.relative_bias import RelativeBias
 from decodery.models.layers.attention import DenseAttend, PagedAttend
@@ -22,7 +22,7 @@ from tests.kernels.native.fixtures import SETTINGS, built, running
 from tests.kernels.paged import Shape, as_kept, empty_cache, plain_attention, random_sequence, run_step
 
 REFERENCE: Kernels = torch_kernels
-BACKENDS = [REFERENCE, *([Native()] if available() else [])]
+BACKENDS = [REFERENCE, *([NativeKernels()] if available() else [])]
 LENGTH, PAGES = 300, 19
 SHAPES = [Shape(6, 2, 16), Shape(4, 4, 12), Shape(4, 1, 40)]
 
@@ -121,7 +121,7 @@ def test_no_bit_depends_on_the_instruction_set_and_threads(name: str, stored: to
     found = []
     for setting in SETTINGS:
         with running(setting):
-            found.append(in_parts(Native(), SHAPES[0], stored, name, 7))
+            found.append(in_parts(NativeKernels(), SHAPES[0], stored, name, 7))
     assert all(torch.equal(other, found[0]) for other in found)
 
 
@@ -145,7 +145,7 @@ def test_paged_attention_with_a_bias_is_dense_attention_with_it(
 
 @built
 def test_a_replay_keeps_the_bias() -> None:
-    kernels, shape, bias = Native(), SHAPES[0], short(6)
+    kernels, shape, bias = NativeKernels(), SHAPES[0], short(6)
     q, k, v = random_sequence(3, shape, 0, torch.float32)
     cache = empty_cache(1, shape, torch.float16)
     plan = kernels.plan_attention([[0]], [0], [3], heads=6, kv_heads=2, dtype=q.dtype, device="cpu")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from decodery.kernels.cache import KVShape, PagedCache
-from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.native.native_kernels import NativeKernels
 from tests.kernels.native.fixtures import built
 from tests.kernels.paged import Shape, random_sequence, run_step
 
@@ -70,7 +70,7 @@ def test_the_order_changes_no_bit_of_native_attention(dtype: torch.dtype) -> Non
         cache = SHAPE.allocate(8, dtype, whole_pages=whole_pages)
         part = cache.keys[1], cache.values[1]
         results.append(
-            run_step(part, sequences, [[5, 0, 3], [7, 2, 6]], [(0, 40), (0, 40)], kernels=Native())
+            run_step(part, sequences, [[5, 0, 3], [7, 2, 6]], [(0, 40), (0, 40)], kernels=NativeKernels())
         )
         assert not cache.pages[:, [0, 2]].any()
         assert not cache.pages[[1, 4]].any()

@@ -50,7 +50,7 @@ struct Stages {
     static void run(const int64_t* stage, void* shared, int chunk, int chunks, Worker& worker) {
         auto& all = *static_cast<Stages*>(shared);
         const auto s = static_cast<size_t>(*stage);
-        worker.room(1000)[chunk % 1000] = 1;
+        worker.buffer(1000)[chunk % 1000] = 1;
         int before = 0;
         if (s > 0) for (int cell : all.cells[s - 1]) before += cell;
         expect(s == 0 || before == static_cast<int>(all.cells[s - 1].size()), "a stage began too early");

@@ -1,4 +1,4 @@
-"""What explain draws, from stories made by hand."""
+"""Tests the HTML page and the SVG picture of traces made by hand."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ import pytest
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.trace import BeamCandidate
 from decodery.outputs import Completion, RequestOutput
-from decodery.pictures.beam_tree import Tree, grown
+from decodery.pictures.beam_tree import Tree, build_tree
 from decodery.pictures.generation_trace import GenerationTrace
-from decodery.pictures.html_page import page, picture
+from decodery.pictures.html_page import html_page
 from decodery.pictures.markup import escaped, percent, surprise
-from decodery.pictures.svg_sheet import style
-from tests.pictures.traces import HOSTILE, WORDS, sampled, searched
+from decodery.pictures.svg_picture import svg_picture
+from decodery.pictures.svg_sheet import asset
+from tests.pictures.traces import HOSTILE, WORDS, beam_trace, sampled_trace
 
-STORIES = {
-    "sampled": sampled(),
-    "hostile": sampled([*HOSTILE, "😀".encode()[:2], "😀".encode()[2:]], prompt="</title><script>x\x00"),
-    "drafts": sampled(drafts=True, grammar=True),
-    "beams": searched(steps=19, width=3),
-    "hostile beams": searched([*HOSTILE, *WORDS[:5]], steps=5),
+TRACES = {
+    "sampled": sampled_trace(),
+    "hostile": sampled_trace(
+        [*HOSTILE, "😀".encode()[:2], "😀".encode()[2:]], prompt="</title><script>x\x00"
+    ),
+    "drafts": sampled_trace(drafts=True, grammar=True),
+    "beams": beam_trace(steps=19, width=3),
+    "hostile beams": beam_trace([*HOSTILE, *WORDS[:5]], steps=5),
 }
 VOID = {"meta", "br"}
 
@@ -58,9 +61,9 @@ class Elements(HTMLParser):
         return [a for _, a in self.found if name in (a.get("class") or "").split()]
 
 
-@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
-def test_a_page_is_well_formed_and_needs_no_network(story: GenerationTrace) -> None:
-    source = page(story)
+@pytest.mark.parametrize("trace", TRACES.values(), ids=TRACES)
+def test_a_page_is_well_formed_and_needs_no_network(trace: GenerationTrace) -> None:
+    source = html_page(trace)
     elements = Elements(source)
     assert elements.open == []
     assert Counter(tag for tag, _ in elements.found)["script"] == 1
@@ -75,22 +78,22 @@ def test_a_page_is_well_formed_and_needs_no_network(story: GenerationTrace) -> N
     assert "@import" not in source
 
 
-@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
-def test_a_picture_is_well_formed(story: GenerationTrace) -> None:
-    root = ElementTree.fromstring(picture(story))
+@pytest.mark.parametrize("trace", TRACES.values(), ids=TRACES)
+def test_a_picture_is_well_formed(trace: GenerationTrace) -> None:
+    root = ElementTree.fromstring(svg_picture(trace))
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert not [e for e in root.iter() if e.tag.endswith(("script", "image", "foreignObject"))]
 
 
 def test_no_text_of_a_model_becomes_markup() -> None:
-    story = STORIES["hostile"]
-    elements = Elements(page(story))
+    trace = TRACES["hostile"]
+    elements = Elements(html_page(trace))
     links = [a for a in elements.having("t") if "href" in a]
-    assert len(links) == len(story.completions[0].token_ids)
+    assert len(links) == len(trace.completions[0].token_ids)
     assert "</script><b>" in elements.text
     assert "</title><script>x␀" in elements.text
     assert "😀" in elements.text
-    assert not set(page(story)) & {"\x00", "\x1b", "\u202e"}
+    assert not set(html_page(trace)) & {"\x00", "\x1b", "\u202e"}
 
 
 @pytest.mark.parametrize(
@@ -109,30 +112,30 @@ def test_text_is_escaped(text: str, expected: str) -> None:
 
 
 def test_each_token_opens_its_own_panel() -> None:
-    elements = Elements(page(STORIES["sampled"]))
+    elements = Elements(html_page(TRACES["sampled"]))
     links = [a["href"] for a in elements.having("t") if "href" in a]
     panels = [a["id"] for a in elements.having("panel")]
     assert links == [f"#{name}" for name in panels]
     assert len(links) == len(set(links)) == len(WORDS)
 
 
-def test_a_panel_tells_what_each_processor_left() -> None:
-    story = STORIES["sampled"]
-    considered = story.steps[0][0].considered[0]
-    text = " ".join(Elements(page(story)).text.split())
+def test_a_panel_shows_how_many_tokens_each_processor_kept() -> None:
+    trace = TRACES["sampled"]
+    considered = trace.steps[0][0].considered[0]
+    text = " ".join(Elements(html_page(trace)).text.split())
     for stage in considered.stages:
         assert f"{stage.name.replace('_', ' ')}{stage.kept} kept" in text
     assert f"entropy {considered.entropy:.2f} bits" in text
-    first = page(story).split("<article")[1]
+    first = html_page(trace).split("<article")[1]
     assert first.count("<tr") == 1 + len(considered.candidates)
     assert first.count("✕") == sum(c.after == 0 for c in considered.candidates)
     assert first.count('class="taken"') == 1
 
 
 def test_forced_and_drafted_tokens_and_failed_drafts_are_marked() -> None:
-    story = STORIES["drafts"]
-    elements = Elements(page(story))
-    steps = story.steps[0]
+    trace = TRACES["drafts"]
+    elements = Elements(html_page(trace))
+    steps = trace.steps[0]
     linked = [a for a in elements.having("t") if "href" in a]
     drafted = [a for a in linked if "drafted" in (a["class"] or "").split()]
     forced = [a for a in linked if "forced" in (a["class"] or "").split()]
@@ -143,19 +146,19 @@ def test_forced_and_drafted_tokens_and_failed_drafts_are_marked() -> None:
     assert len(elements.having("card")) == len(steps)
 
 
-def test_the_header_tells_what_was_asked() -> None:
-    text = Elements(page(STORIES["sampled"])).text
-    for told in ("Once upon a time", "model a-model", "temperature 0.7", "top_p 0.9", "seed 1"):
-        assert told in text
+def test_the_header_shows_prompt_model_and_parameters() -> None:
+    text = Elements(html_page(TRACES["sampled"])).text
+    for fact in ("Once upon a time", "model a-model", "temperature 0.7", "top_p 0.9", "seed 1"):
+        assert fact in text
     assert "top_k" not in text
     assert f"{len(WORDS)} tokens, ended by length" in text
 
 
-def test_a_failed_story_tells_why() -> None:
-    story = GenerationTrace("x", "m", GenerationParams(), STORIES["sampled"].tokenizer)
-    story.output = RequestOutput("x", [1], [], 1, error="no token is possible: <all>")
-    assert "no token is possible: &lt;all&gt;" in page(story)
-    ElementTree.fromstring(picture(story))
+def test_a_trace_of_a_failed_request_shows_the_error() -> None:
+    trace = GenerationTrace("x", "m", GenerationParams(), TRACES["sampled"].tokenizer)
+    trace.output = RequestOutput("x", [1], [], 1, error="no token is possible: <all>")
+    assert "no token is possible: &lt;all&gt;" in html_page(trace)
+    ElementTree.fromstring(svg_picture(trace))
 
 
 A, B, C, D, END = range(5)
@@ -180,16 +183,16 @@ def nodes_of(tree: Tree, tokens: list[int]) -> int:
     return next(i for i in range(len(tree.nodes)) if tree.tokens(i) == tokens)
 
 
-def test_a_tree_knows_who_came_from_whom() -> None:
-    tree = grown(BEAMS, [ENDED, LONG])
+def test_a_node_of_a_tree_has_its_parent_and_its_lane() -> None:
+    tree = build_tree(BEAMS, [ENDED, LONG])
     assert (tree.steps, tree.beams, tree.lanes) == (3, 2, 3)
     assert tree.tokens(nodes_of(tree, [B, C, D])) == [B, C, D]
     assert tree.nodes[nodes_of(tree, [B, C])].lane == 0
     assert tree.nodes[nodes_of(tree, [C])].lane == 2
 
 
-def test_returned_ways_are_marked_and_where_others_were_pruned() -> None:
-    tree = grown(BEAMS, [ENDED, LONG])
+def test_paths_to_returned_completions_are_marked_and_pruned_nodes_have_the_step() -> None:
+    tree = build_tree(BEAMS, [ENDED, LONG])
     chosen = [tree.tokens(i) for i, node in enumerate(tree.nodes) if node.chosen]
     assert sorted(chosen) == [[A], [A, END], [B], [B, C], [B, C, D]]
     assert tree.nodes[nodes_of(tree, [A, END])].completion == 0
@@ -201,21 +204,21 @@ def test_returned_ways_are_marked_and_where_others_were_pruned() -> None:
 
 def test_a_beam_that_nothing_continues_was_pruned_in_the_next_step() -> None:
     last = (BeamCandidate(0, D, -0.1, -0.7, "kept", 0), BeamCandidate(0, A, -1.0, -1.6, "kept", 1))
-    tree = grown([*BEAMS[:2], last], [LONG])
+    tree = build_tree([*BEAMS[:2], last], [LONG])
     assert tree.nodes[nodes_of(tree, [B, D])].pruned == 3
     assert tree.nodes[nodes_of(tree, [A])].pruned is None
 
 
 def test_a_completion_without_its_end_token_is_found() -> None:
-    tree = grown(BEAMS, [Completion(0, "", [A], "stop", score=-0.2)])
+    tree = build_tree(BEAMS, [Completion(0, "", [A], "stop", score=-0.2)])
     assert tree.nodes[nodes_of(tree, [A, END])].completion == 0
 
 
 def test_the_tree_is_drawn_with_scores_and_marks() -> None:
-    story = searched(steps=19, width=3, returned=2)
-    drawn = picture(story)
-    assert len(re.findall(r'class="edge', drawn)) == sum(len(step) for step in story.beams)
-    for place, completion in enumerate(story.completions, 1):
+    trace = beam_trace(steps=19, width=3, returned=2)
+    drawn = svg_picture(trace)
+    assert len(re.findall(r'class="edge', drawn)) == sum(len(step) for step in trace.beams)
+    for place, completion in enumerate(trace.completions, 1):
         assert f"★{place}" in drawn
         assert f"{completion.score:.3f}" in drawn
     assert "pruned in step 3" in drawn
@@ -223,7 +226,7 @@ def test_the_tree_is_drawn_with_scores_and_marks() -> None:
     assert 1 <= min(widths) < max(widths) == 4.5
 
 
-def test_what_is_likely_is_pale() -> None:
+def test_an_unlikely_token_has_a_high_level_of_surprise() -> None:
     assert [surprise(p) for p in (1, 0.5, 0.1, 0.001)] == [0, 2, 4, 7]
     assert [percent(p) for p in (0, 0.00001, 0.5, 0.99999, 1)] == [
         "0.0%",
@@ -234,11 +237,11 @@ def test_what_is_likely_is_pale() -> None:
     ]
 
 
-def test_styles_serve_dark_light_and_paper() -> None:
+def test_stylesheets_have_rules_for_dark_screens_and_print() -> None:
     for name in ("page.css", "svg.css"):
-        assert "prefers-color-scheme: dark" in style(name)
-    assert "@media print" in style("page.css")
-    assert len(style("page.js").splitlines()) < 60
+        assert "prefers-color-scheme: dark" in asset(name)
+    assert "@media print" in asset("page.css")
+    assert len(asset("page.js").splitlines()) < 60
 
 
 def test_the_files_beside_the_code_are_all_used() -> None:
@@ -250,13 +253,13 @@ def test_the_files_beside_the_code_are_all_used() -> None:
     }
 
 
-def test_what_ends_in_a_step_that_keeps_none_takes_the_lanes_of_beams() -> None:
+def test_finished_candidates_of_a_step_that_keeps_no_beam_take_the_lanes_of_beams() -> None:
     last = (
         BeamCandidate(0, D, -0.1, -0.7, "finished"),
         BeamCandidate(0, A, -0.2, -0.8, "pruned"),
         BeamCandidate(1, A, -1.0, -1.9, "finished"),
     )
-    tree = grown([*BEAMS[:2], last], [LONG])
+    tree = build_tree([*BEAMS[:2], last], [LONG])
     assert {tuple(tree.tokens(i)): n.lane for i, n in enumerate(tree.nodes) if n.step == 2} == {
         (B, C, D): 0,
         (B, D, A): 1,

@@ -1,4 +1,4 @@
-"""Stories made by hand, for what draws them."""
+"""Makes traces by hand, for the tests of the pictures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WORDS = [
 
 
 def tokenizer_of(words: Sequence[str | bytes]) -> Tokenizer:
-    """A tokenizer with these tokens, which cannot read text."""
+    """Returns a tokenizer with these tokens, which can decode but not encode."""
     spelled = [word.encode() if isinstance(word, str) else word for word in words]
     return Tokenizer(
         Vocabulary(
@@ -62,7 +62,7 @@ def tokenizer_of(words: Sequence[str | bytes]) -> Tokenizer:
 
 
 def considered(token: int, count: int, vocabulary: int, seed: int, **more: object) -> Considered:
-    """A choice of `token` among `count` candidates, with two stages."""
+    """Returns a choice of `token` among `count` candidates, with two stages."""
     drawn = random.Random(seed)
     weights = sorted((drawn.random() ** 4 + 1e-4 for _ in range(count + 3)), reverse=True)
     total = sum(weights)
@@ -92,7 +92,7 @@ def considered(token: int, count: int, vocabulary: int, seed: int, **more: objec
     )
 
 
-def sampled(
+def sampled_trace(
     words: Sequence[str | bytes] = WORDS,
     tokens: Sequence[int] | None = None,
     *,
@@ -100,40 +100,40 @@ def sampled(
     drafts: bool = False,
     grammar: bool = False,
 ) -> GenerationTrace:
-    """A sampled text of these tokens, all of them in order unless said otherwise."""
+    """Returns the trace of a sampled text of these tokens; without `tokens`, of all words in order."""
     tokenizer = tokenizer_of(words)
     chosen = list(range(len(words))) if tokens is None else list(tokens)
     params = GenerationParams(temperature=0.7, top_p=0.9, max_tokens=len(chosen), seed=1)
-    story = GenerationTrace(prompt, "a-model", params, tokenizer)
+    trace = GenerationTrace(prompt, "a-model", params, tokenizer)
     place, step = 0, 0
     while place < len(chosen):
         count = step % 4 + 1 if drafts else 1
-        told = tuple(chosen[place : place + count])
-        accepted = len(told) - 1
+        new = tuple(chosen[place : place + count])
+        accepted = len(new) - 1
         more = [
             {"allowed": 1 + k % 3, "forced": k % 3 == 0} if grammar else {}
-            for k in range(place, place + len(told))
+            for k in range(place, place + len(new))
         ]
         choices = tuple(
             considered(t, min(8, len(words)), len(words), place + k, **m)
-            for k, (t, m) in enumerate(zip(told, more, strict=True))
+            for k, (t, m) in enumerate(zip(new, more, strict=True))
         )
-        tried = (*told[:-1], *chosen[: step % 3]) if drafts and step % 4 else ()
-        story.take(Event(0, 0, told, drafts=tried, accepted=accepted if tried else 0, considered=choices))
-        place += len(told)
+        tried = (*new[:-1], *chosen[: step % 3]) if drafts and step % 4 else ()
+        trace.add(Event(0, 0, new, drafts=tried, accepted=accepted if tried else 0, considered=choices))
+        place += len(new)
         step += 1
     text = tokenizer.decode(chosen)
-    story.output = RequestOutput(prompt, [1], [Completion(0, text, chosen, "length")], 1)
-    return story
+    trace.output = RequestOutput(prompt, [1], [Completion(0, text, chosen, "length")], 1)
+    return trace
 
 
-def searched(
+def beam_trace(
     words: Sequence[str | bytes] = WORDS, *, steps: int = 12, width: int = 4, returned: int = 2, seed: int = 0
 ) -> GenerationTrace:
-    """A beam search of these words, with some hypotheses that end early."""
+    """Returns the trace of a beam search over these words, in which some hypotheses end early."""
     drawn = random.Random(seed)
     tokenizer = tokenizer_of(words)
-    story = GenerationTrace("Once upon a time", "a-model", GenerationParams(seed=1), tokenizer)
+    trace = GenerationTrace("Once upon a time", "a-model", GenerationParams(seed=1), tokenizer)
     totals, paths = [0.0], [[]]
     ended: list[tuple[float, list[int]]] = []
     for step in range(steps):
@@ -143,17 +143,17 @@ def searched(
                 logprob = -drawn.expovariate(0.8) - 0.05
                 found.append((total + logprob, parent, token, logprob))
         found = sorted(found, reverse=True)[: 2 * width]
-        told, kept = [], []
+        candidates, kept = [], []
         for rank, (total, parent, token, logprob) in enumerate(found):
             if step > 2 and rank < width and drawn.random() < 0.12:
-                told.append(BeamCandidate(parent, token, logprob, total, "finished"))
+                candidates.append(BeamCandidate(parent, token, logprob, total, "finished"))
                 ended.append((total / (step + 1), [*paths[parent], token]))
             elif len(kept) < width:
-                told.append(BeamCandidate(parent, token, logprob, total, "kept", len(kept)))
+                candidates.append(BeamCandidate(parent, token, logprob, total, "kept", len(kept)))
                 kept.append((total, [*paths[parent], token]))
             else:
-                told.append(BeamCandidate(parent, token, logprob, total, "pruned"))
-        story.take(Event(0, None, beams=tuple(told)))
+                candidates.append(BeamCandidate(parent, token, logprob, total, "pruned"))
+        trace.add(Event(0, None, beams=tuple(candidates)))
         totals, paths = [total for total, _ in kept], [path for _, path in kept]
     ended += [(total / steps, path) for total, path in zip(totals, paths, strict=True)]
     best = sorted(ended, reverse=True)[:returned]
@@ -161,5 +161,5 @@ def searched(
         Completion(k, tokenizer.decode(path), path, "length" if len(path) == steps else "stop", score=score)
         for k, (score, path) in enumerate(best)
     ]
-    story.output = RequestOutput(story.prompt, [1], completions, 1)
-    return story
+    trace.output = RequestOutput(trace.prompt, [1], completions, 1)
+    return trace

@@ -1,4 +1,4 @@
-"""Small real vocabularies, trained here, as a model folder holds them and as a GGUF file would."""
+"""Trains small real vocabularies, and writes them in the form of model folders and of GGUF files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CORPUS = [
     "😀 👍🏽 👨‍👩‍👧 🇫🇷 ❤️ the the the and and and then there these those that this them thing think thank",
 ] * 6
 
-# Characters that the SentencePiece vocabulary has only as bytes.
+# Characters that the SentencePiece vocabulary has only as byte tokens.
 FALLBACK = set("😀👍ß日")
 
 FRAGMENTS = (
@@ -115,7 +115,7 @@ FRAGMENTS = (
 
 
 def odd_strings(count: int = 1000) -> list[str]:
-    """Strings that tokenizers trip over, the same at every call."""
+    """Returns strings that are difficult for tokenizers, the same at every call."""
     source = random.Random(7)
     strings = list(FRAGMENTS)
     while len(strings) < count:
@@ -124,12 +124,12 @@ def odd_strings(count: int = 1000) -> list[str]:
 
 
 def repaired(text: str) -> str:
-    """The text with every surrogate replaced; the odd strings have only lone ones."""
+    """Returns the text with every surrogate replaced; the odd strings have only lone ones."""
     return "".join("\ufffd" if 0xD800 <= ord(character) <= 0xDFFF else character for character in text)
 
 
 def byte_level_reference() -> tokenizers.Tokenizer:
-    """A byte-level BPE as SmolLM2's tokenizer.json declares it."""
+    """Trains a byte-level BPE as SmolLM2's tokenizer.json declares it."""
     reference = tokenizers.Tokenizer(models.BPE())
     reference.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -150,7 +150,7 @@ def byte_level_reference() -> tokenizers.Tokenizer:
 
 
 def sentence_piece_reference() -> tokenizers.Tokenizer:
-    """A SentencePiece BPE with byte fallback as Llama 2's tokenizer.json declares it."""
+    """Trains a SentencePiece BPE with byte fallback as Llama 2's tokenizer.json declares it."""
     pieces = [f"▁{word}" for line in CORPUS for word in line.split(" ")]
     trained = tokenizers.Tokenizer(models.BPE())
     trained.train_from_iterator(pieces, trainers.BpeTrainer(vocab_size=700, show_progress=False))
@@ -183,13 +183,13 @@ def sentence_piece_reference() -> tokenizers.Tokenizer:
 
 
 def _all_pairs(ranked: list[str], vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """Every pair whose text is a token, the earlier token first, then the longer left half."""
+    """Returns every pair whose text is a token, the earlier token first, then the longer left half."""
     pairs = [(left, right) for left in ranked for right in ranked if left + right in vocabulary]
     return sorted(pairs, key=lambda pair: (vocabulary[pair[0] + pair[1]], -len(pair[0])))
 
 
 def byte_level_metadata(reference: tokenizers.Tokenizer) -> dict[str, Any]:
-    """What a converter writes into a GGUF file for `byte_level_reference`."""
+    """Returns the key-values that a converter writes into a GGUF file for `byte_level_reference`."""
     tokens = _tokens(reference)
     types = [3 if token in SPECIAL else 4 if token == USER_DEFINED else 1 for token in tokens]
     merges = [" ".join(merge) for merge in json.loads(reference.to_str())["model"]["merges"]]
@@ -208,7 +208,7 @@ def byte_level_metadata(reference: tokenizers.Tokenizer) -> dict[str, Any]:
 
 
 def sentence_piece_metadata(reference: tokenizers.Tokenizer) -> dict[str, Any]:
-    """What a converter writes into a GGUF file for `sentence_piece_reference`."""
+    """Returns the key-values that a converter writes into a GGUF file for `sentence_piece_reference`."""
     tokens = _tokens(reference)
     types = [2, 3, 3] + [6] * 256 + [1] * (len(tokens) - 259)
     return {
@@ -229,7 +229,7 @@ def _tokens(reference: tokenizers.Tokenizer) -> list[str]:
 
 
 def write_folder(folder: Path, reference: tokenizers.Tokenizer, **files: Any) -> Path:
-    """A model folder with a tokenizer.json and the named JSON files."""
+    """Writes a model folder with a tokenizer.json and the named JSON files, and returns its path."""
     reference.save(str(folder / "tokenizer.json"))
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")

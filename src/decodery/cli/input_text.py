@@ -1,4 +1,4 @@
-"""The text a command works on: an argument, a file, or what is piped in."""
+"""Reads the text that a command works on: from an argument, a file, or stdin."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from decodery.errors import DecoderyError, ParameterError, RequestError
 
 
 def given_text(argument: str | None, file: Path | None, name: str) -> str:
-    """The text of an argument, a file, or stdin: without either, or for "-".
+    """Returns the text of an argument or a file; reads stdin if both are missing or the argument is "-".
 
-    The line end that closes a file or stdin is not part of it. Raises `ParameterError` when there is none or
-    two, `RequestError` when it is empty, and `DecoderyError` when it cannot be read as UTF-8.
+    The line end at the end of a file or of stdin is left out. Raises `ParameterError` when both or neither
+    are given, `RequestError` when the text is empty, and `DecoderyError` when it is not UTF-8. `name` is how
+    messages call the argument.
     """
     if argument is not None and file is not None:
         raise ParameterError(f"give {name} or --file, not both")
@@ -32,18 +33,21 @@ def given_text(argument: str | None, file: Path | None, name: str) -> str:
 
 
 def terminal_input() -> bool:
-    """Whether a person types at stdin."""
+    """True if stdin is a terminal, at which a person types."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def piped_lines() -> Iterator[str]:
-    """The lines of stdin as they come, without their ends. Raises `DecoderyError` where one is not UTF-8."""
+    """Yields the lines of stdin as they come, without line ends.
+
+    Raises `DecoderyError` for a line that is not UTF-8.
+    """
     for number, line in enumerate(_stdin(), 1):
         yield _without_line_end(decoded(line, f"line {number} of the standard input"))
 
 
 def decoded(data: bytes, name: str) -> str:
-    """Bytes as UTF-8 text, without a byte order mark. Raises `DecoderyError`."""
+    """Returns bytes as UTF-8 text without a byte order mark. Raises `DecoderyError` for other bytes."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -54,7 +58,10 @@ def decoded(data: bytes, name: str) -> str:
 
 
 def file_text(file: Path) -> str:
-    """The UTF-8 text of a file, without its last line end. Raises `DecoderyError`."""
+    """Returns the UTF-8 text of a file, without its last line end.
+
+    Raises `DecoderyError` when the file cannot be read or is not UTF-8.
+    """
     try:
         data = file.read_bytes()
     except OSError as error:

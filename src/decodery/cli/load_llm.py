@@ -1,4 +1,4 @@
-"""The model that the flags ask for, ready to generate."""
+"""Loads the model that the flags name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import gc
 
 from decodery.cli.flags.model_options import ModelOptions
-from decodery.cli.terminal import fetching
+from decodery.cli.terminal import fetch_progress
 from decodery.errors import ParameterError
 from decodery.kernels.backends import check_kv_dtype, chosen_backend
 from decodery.llm import LLM
@@ -14,18 +14,18 @@ from decodery.loading.options import check_dtype, memory_size
 
 
 def load(options: ModelOptions) -> LLM:
-    """The model of these options. Raises `ParameterError` for absurd ones before anything is fetched."""
+    """Loads the model; raises `ParameterError` for wrong options before anything is fetched."""
     check_options(options)
-    with fetching() as progress:
+    with fetch_progress() as progress:
         llm = LLM(**dataclasses.asdict(options), progress=progress)
-    # None of this will ever be garbage; see __main__.
+    # The model lives as long as the process, so the collector need not look at it; __main__ turned it off.
     gc.freeze()
     gc.enable()
     return llm
 
 
 def check_options(options: ModelOptions) -> None:
-    """Raise `ParameterError` for what is wrong whatever the model is."""
+    """Raises `ParameterError` for options that are wrong for any model."""
     check_dtype(options.dtype)
     check_kv_dtype(options.kv_dtype)
     chosen_backend(options.backend, options.dtype, options.quantization)

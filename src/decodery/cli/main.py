@@ -1,6 +1,6 @@
-"""The commands with their flags, and how each ends.
+"""Declares the commands with their flags, and runs a command line.
 
-What needs torch is imported inside the commands that run a model: help and wrong flags answer at once.
+Modules that need torch are imported inside the commands, so that help and errors in flags come at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from decodery.cli.flags.compare_lines import DEFAULT_SET, PRESETS, chosen_lines
+from decodery.cli.flags.comparison_lines import DEFAULT_SET, PRESETS, comparison_lines
 from decodery.cli.flags.field_flags import with_flags
 from decodery.cli.flags.generation_flags import GenerationFlags
 from decodery.cli.flags.grouped_help import GroupedCommand
@@ -27,8 +27,8 @@ from decodery.cli.terminal import (
     FAILED,
     INTERRUPTED,
     MISUSED,
-    complain,
-    reporting,
+    exit_on_error,
+    print_error,
     silence_stdout,
 )
 from decodery.errors import ParameterError
@@ -38,44 +38,50 @@ from decodery.version import __version__
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 ANY = GenerationFlags()
-FEW_TOKENS = GenerationFlags(own={"max_tokens": 16})
-# A comparison's lines say their strategies themselves.
-SHARED = GenerationFlags(own={"max_tokens": 40}, without=("Strategy", "Output"))
+FEW_TOKENS = GenerationFlags(command_defaults={"max_tokens": 16})
+# Each line of a comparison names its own strategy.
+SHARED = GenerationFlags(command_defaults={"max_tokens": 40}, hidden_panels=("Strategy", "Output"))
 MODEL = ModelOptions()
 
-FROM_STDIN = "left out or -, it is read from stdin, without its last line end."
+FROM_STDIN = "without it or with -, read from stdin. The last line end of stdin is dropped."
 
 Prompt = Annotated[str | None, typer.Argument(metavar="[PROMPT]", help=f"The prompt; {FROM_STDIN}")]
 Text = Annotated[str | None, typer.Argument(metavar="[TEXT]", help=f"The text; {FROM_STDIN}")]
-File = Annotated[Path | None, typer.Option(metavar="FILE", help="Read a file in its place, in the same way.")]
+File = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Read the input from this file; its last line end is dropped."),
+]
 Model = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODEL]", help="A folder, a .gguf file or a hub id; left out, the default model."
+        metavar="[MODEL]",
+        help="The model: a folder, a .gguf file or a hub id; without it, the default model.",
     ),
 ]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print all that is known, as JSON.", rich_help_panel="Output")
+    bool, typer.Option("--json", help="Print the whole result as one JSON object.", rich_help_panel="Output")
 ]
 System = Annotated[str | None, typer.Option(metavar="TEXT", help="The system message of the conversation.")]
 Html = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Write a page that shows every choice to this file.", rich_help_panel="Output"
+        metavar="FILE", help="Write an HTML page of all choices to this file.", rich_help_panel="Output"
     ),
 ]
 Svg = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Write the same as one picture.", rich_help_panel="Output"),
+    typer.Option(
+        metavar="FILE", help="Write an SVG picture of all choices to this file.", rich_help_panel="Output"
+    ),
 ]
 Revision = Annotated[
     str | None, typer.Option(metavar="TEXT", help="The branch, tag or commit of a hub model.")
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
 
 app = typer.Typer(
     help="Every way to decode open-weight language models, on the machine you have.",
-    epilog="decodery COMMAND --help tells all the flags of a command.",
+    epilog="decodery COMMAND --help lists the flags of a command.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -84,17 +90,17 @@ app = typer.Typer(
 
 
 def _command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Registers a function as a command: its dataclasses become flags, its errors lines on stderr."""
+    """Registers a function as a command; its dataclasses become flags, its errors become lines on stderr."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        spread = with_flags(function)
+        flagged = with_flags(function)
 
-        @functools.wraps(spread)
-        def guarded(debug: bool, **values: Any) -> None:
-            with reporting(debug):
-                spread(debug=debug, **values)
+        @functools.wraps(flagged)
+        def command(debug: bool, **values: Any) -> None:
+            with exit_on_error(debug):
+                flagged(debug=debug, **values)
 
-        app.command(name, cls=GroupedCommand)(guarded)
+        app.command(name, cls=GroupedCommand)(command)
         return function
 
     return register
@@ -128,15 +134,15 @@ def _generate(
     model: ModelOptions = MODEL,
     debug: Debug = False,
 ) -> None:
-    """Continue a prompt.
+    """Continues a prompt.
 
-    The text comes on stdout as it grows, everything else on stderr. With --n above 1, the completions follow
-    each other, with a heading for each on stderr.
+    Writes the text to stdout as it grows, and everything else to stderr. With --n above 1, the completions
+    follow each other; the heading of each is on stderr.
     """
     started = perf_counter()
     if system is not None and not chat:
         raise ParameterError("system is a message of a conversation: give --chat too")
-    _refuse_unshown(generation, json)
+    _refuse_logprobs_without_json(generation, json)
     text = given_text(prompt, file, "PROMPT")
     from decodery.cli.commands.generate import generate
 
@@ -150,9 +156,9 @@ def _chat(
     model: ModelOptions = MODEL,
     debug: Debug = False,
 ) -> None:
-    """Talk with a model.
+    """Starts a conversation with a model.
 
-    /help tells what else can be typed. Each line that is piped in is one message.
+    /help lists the commands of the conversation. From a pipe, each line is one message.
     """
     from decodery.cli.commands.chat import chat
 
@@ -167,9 +173,9 @@ def _score(
     model: ModelOptions = MODEL,
     debug: Debug = False,
 ) -> None:
-    """Tell how likely a text is.
+    """Prints how likely a text is.
 
-    Prints the log-probability of each token given those before it, their sum, and the perplexity.
+    Shows the log-probability of each token given those before it, their sum, and the perplexity.
     """
     given = given_text(text, file, "TEXT")
     from decodery.cli.commands.score import score
@@ -182,7 +188,7 @@ def _explain(
     prompt: Prompt = None,
     file: File = None,
     top: Annotated[
-        int, typer.Option(metavar="INTEGER", help="How many of the likeliest tokens to show.")
+        int, typer.Option(metavar="INTEGER", help="The number of likeliest tokens to show for each choice.")
     ] = 5,
     json: Json = False,
     html: Html = None,
@@ -191,14 +197,15 @@ def _explain(
     model: ModelOptions = MODEL,
     debug: Debug = False,
 ) -> None:
-    """Show why each token was chosen.
+    """Shows why each token was chosen.
 
-    Prints the likeliest tokens of each step, with their probabilities under the model and after processing,
-    and what was cut away; for beams, which lived on. --html writes a page to look at, --svg a picture.
+    Prints the likeliest tokens of each step, their probabilities under the model and after processing, and
+    the tokens that were cut away. For a beam search, prints which beams each step kept. With --html or --svg,
+    draws this into a file instead.
     """
     if top < 0:
         raise ParameterError(f"top must be 0 or more, not {top}")
-    _refuse_unshown(generation, json)
+    _refuse_logprobs_without_json(generation, json)
     text = given_text(prompt, file, "PROMPT")
     from decodery.cli.commands.explain import explain
 
@@ -211,14 +218,17 @@ def _compare(
     file: File = None,
     strategies: Annotated[
         str | None,
-        typer.Option(metavar="NAME,...", help=f"Which of {', '.join(PRESETS)}.  [default: {DEFAULT_SET}]"),
+        typer.Option(
+            metavar="NAME,...",
+            help=f"The strategies to run, out of {', '.join(PRESETS)}.  [default: {DEFAULT_SET}]",
+        ),
     ] = None,
     extra: Annotated[
         list[str] | None,
         typer.Option(
             "--with",
             metavar="LINE",
-            help='One more line: "NAME: FLAG=VALUE FLAG=VALUE", such as "warm: temperature=0.7 top-p=0.9".'
+            help='Add a line "NAME: FLAG=VALUE FLAG=VALUE", such as "warm: temperature=0.7 top-p=0.9".'
             " May be repeated.",
         ),
     ] = None,
@@ -227,12 +237,12 @@ def _compare(
     model: ModelOptions = MODEL,
     debug: Debug = False,
 ) -> None:
-    """Show what different strategies make of a prompt.
+    """Compares the texts of different strategies.
 
-    They run side by side in one batch. The flags hold for all of them, except where a strategy says
-    otherwise.
+    Runs all strategies on one prompt in one batch. The flags hold for each of them, unless a strategy sets
+    the flag itself.
     """
-    lines = chosen_lines(generation, strategies, extra or [])
+    lines = comparison_lines(generation, strategies, extra or [])
     text = given_text(prompt, file, "PROMPT")
     from decodery.cli.commands.compare import compare
 
@@ -241,15 +251,15 @@ def _compare(
 
 @_command("pull")
 def _pull(model: Model = None, revision: Revision = None, debug: Debug = False) -> None:
-    """Fetch a model unless it is here, and print its path."""
-    from decodery.cli.commands.models import pull
+    """Fetches a model and prints its path."""
+    from decodery.cli.commands.pull import pull
 
     pull(model, revision)
 
 
 @_command("models")
 def _models(json: Json = False, debug: Debug = False) -> None:
-    """List the models on this machine."""
+    """Lists the models on this machine."""
     from decodery.cli.commands.models import models
 
     models(as_json=json)
@@ -258,23 +268,27 @@ def _models(json: Json = False, debug: Debug = False) -> None:
 @_command("inspect")
 def _inspect(
     model: Model = None,
-    dtype: Annotated[str, typer.Option(metavar="TEXT", help="The precision to reckon with.")] = "auto",
-    backend: Annotated[str, typer.Option(metavar="TEXT", help="The backend to reckon with.")] = "auto",
+    dtype: Annotated[str, typer.Option(metavar="TEXT", help="Assume this precision.")] = "auto",
+    backend: Annotated[str, typer.Option(metavar="TEXT", help="Assume this backend.")] = "auto",
     quantization: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The packed weights to reckon with.")
+        str | None, typer.Option(metavar="TEXT", help="Assume weights that are packed in this form.")
     ] = None,
     context_length: Annotated[
         int | None,
-        typer.Option(metavar="INTEGER", help="The context to reckon with; left out, the model's own."),
+        typer.Option(metavar="INTEGER", help="Assume this length of context; without it, the model's limit."),
     ] = None,
     kv_dtype: Annotated[
-        str, typer.Option(metavar="TEXT", help="The precision of the key/value cache to reckon with.")
+        str, typer.Option(metavar="TEXT", help="Assume this precision of the key/value cache.")
     ] = "auto",
     revision: Revision = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Tell what a model is, what computes it here and the memory it needs; loads no weights."""
+    """Describes a model without loading it.
+
+    Prints the sizes of the model, the backend that would run it on this machine, and the memory it needs.
+    Reads only the headers of its files.
+    """
     from decodery.cli.commands.inspect import inspect
 
     options = ModelOptions(
@@ -289,42 +303,43 @@ def _inspect(
     inspect(options, as_json=json)
 
 
-def _refuse_unshown(generation: GenerationFlags, as_json: bool) -> None:
+def _refuse_logprobs_without_json(generation: GenerationFlags, as_json: bool) -> None:
     for name in ("logprobs", "prompt_logprobs"):
         if generation.values.get(name) is not None and not as_json:
             raise ParameterError(f"{name} are shown only with --json")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit status."""
+    """Runs one command line and returns its exit status."""
     if sys.stderr is None:
-        # It was closed: without this, print and traceback would turn to stdout.
+        # Stderr is closed. Without a replacement, print and traceback would write to stdout.
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (for as long as the process lives)
     if sys.stdout is None:
-        complain("there is no standard output: it is closed")
+        print_error("there is no standard output: it is closed")
         return FAILED
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _warned
+            warnings.showwarning = _print_warning
             status = typer.main.get_command(app).main(list(arguments), "decodery", standalone_mode=False)
     except UsageError as error:
-        complain(getattr(error, "format_message", error.__str__)())
+        print_error(getattr(error, "format_message", error.__str__)())
         return MISUSED
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     status = status if isinstance(status, int) else 0
-    return status if _flushed() else status or FAILED
+    return status if _flush_stdout() else status or FAILED
 
 
-def _warned(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
-    """A warning as one line; where in the code it came from helps nobody."""
-    complain(str(message))
+def _print_warning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+    """Prints a warning as one line, without the place in the code, which does not help a user."""
+    print_error(str(message))
 
 
-def _flushed() -> bool:
+def _flush_stdout() -> bool:
+    """Returns False if the rest of stdout cannot be written."""
     try:
         sys.stdout.flush()
     except OSError:

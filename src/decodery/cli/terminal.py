@@ -1,4 +1,4 @@
-"""What the commands write: text and JSON on stdout, everything else on stderr."""
+"""Writes what the commands print: text and JSON to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from decodery.progress import downloading
 
 FAILED, MISUSED, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 
-# What a terminal would obey rather than show; tab, line feed and carriage return stay.
+# How a terminal shows control characters, in place of obeying them; tab, line feed and carriage return stay.
 _CONTROLS = {c: f"\\x{c:02x}" for c in (*range(32), *range(127, 160)) if chr(c) not in "\t\n\r"}
 
 
 @contextmanager
-def reporting(debug: bool) -> Iterator[None]:
-    """Make of whatever goes wrong inside one line on stderr, a traceback with `debug`, and an exit status."""
+def exit_on_error(debug: bool) -> Iterator[None]:
+    """Turns an exception inside into one line on stderr and an exit status; `debug` adds a traceback."""
     try:
         yield
     except typer.Exit:
@@ -38,75 +38,75 @@ def reporting(debug: bool) -> Iterator[None]:
         if debug:
             traceback.print_exc()
         if isinstance(error, DecoderyError):
-            complain(str(error))
+            print_error(str(error))
         else:
-            complain(f"{type(error).__name__}: {error}" + ("" if debug else " (run again with --debug)"))
+            print_error(f"{type(error).__name__}: {error}" + ("" if debug else " (run again with --debug)"))
         raise typer.Exit(MISUSED if isinstance(error, ParameterError) else FAILED) from None
 
 
-def complain(message: str) -> None:
-    """The one line on stderr that says what went wrong."""
+def print_error(message: str) -> None:
+    """Prints an error message as one line on stderr."""
     note(f"decodery: {' '.join(message.split())}")
 
 
 def note(message: str) -> None:
-    """A line for the person, not for the program that reads the output; lost where it cannot be written."""
+    """Prints a line on stderr for the person at the terminal; does nothing if it cannot be written."""
     with suppress(OSError):
         print(message, file=sys.stderr, flush=True)
 
 
 def emit(text: str) -> None:
-    """Write text to stdout at once; on a terminal, control characters are shown and not obeyed."""
+    """Writes text to stdout and flushes it; on a terminal, control characters are made visible."""
     sys.stdout.write(text.translate(_CONTROLS) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
 
 @contextmanager
-def fetching() -> Iterator[Callable[[str, int, int], None]]:
-    """Shows a model being fetched, if it is: a bar on a terminal, else one line on stderr for each stage.
+def fetch_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yields a function that shows a download: a bar on a terminal, otherwise one line on stderr a stage.
 
-    The line waits for the first bytes: until then the only news may be that there is no such model.
+    The line is printed when the stage's first bytes are there, so that a missing model prints only an error.
     """
     with ExitStack() as stack:
         bar: list[Callable[[str, int, int], None]] = []
-        told: set[str] = set()
+        printed: set[str] = set()
 
         def show(stage: str, done: int, total: int) -> None:
             if sys.stderr.isatty():
                 if not bar:
                     bar.append(stack.enter_context(downloading()))
                 bar[0](stage, done, total)
-            elif done and stage not in told:
-                told.add(stage)
+            elif done and stage not in printed:
+                printed.add(stage)
                 note(f"decodery: {stage}")
 
         yield show
 
 
 def silence_stdout() -> None:
-    """Send what is still to be written nowhere, so that Python's exit does not stumble over a dead pipe."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    """Redirects stdout to the null device, so that Python's flush at exit does not fail on a closed pipe."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def emit_json(value: Any) -> None:
-    """One line of JSON on stdout; a number that JSON has no notation for becomes null."""
-    emit(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False) + "\n")
+    """Prints a value as one line of JSON on stdout; NaN and infinity, which JSON lacks, become null."""
+    emit(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _plain(value: Any) -> Any:
+def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_finite(item) for item in value]
     return value
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Rows as lines of columns, those in `right` flush right; the last column is not padded."""
+    """Returns rows as lines with aligned columns; those whose numbers are in `right` are flush right."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -119,7 +119,7 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
 
 
 def size(nbytes: float) -> str:
-    """Bytes for a person: three digits and a unit."""
+    """Returns a number of bytes with three digits and a unit."""
     for unit in ("bytes", "kB", "MB"):
         if nbytes < 1000:
             return f"{nbytes:.3g} {unit}"

@@ -1,1 +1,1 @@
-"""How tokens are chosen: rows of logits in, verdicts out. Knows no model, no page and no text."""
+"""Chooses tokens from rows of logits. This package knows no model, no cache page and no text."""

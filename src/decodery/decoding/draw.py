@@ -12,8 +12,8 @@ from decodery.kernels.vocabulary.dispatch import copied, draw, largest
 _MASK = 2**64 - 1
 
 
-def _mixed(x: int) -> int:
-    """The finalizer of SplitMix64 (Steele, Lea, Flood 2014)."""
+def _splitmix64(x: int) -> int:
+    """Applies the finalizer of SplitMix64 (Steele, Lea, Flood 2014)."""
     x = (x + 0x9E3779B97F4A7C15) & _MASK
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -21,13 +21,13 @@ def _mixed(x: int) -> int:
 
 
 def stream_seed(seed: int, stream: int) -> int:
-    """The seed of a request's stream: the first stream has the request's own."""
-    return seed & _MASK if stream == 0 else _mixed((seed & _MASK) ^ _mixed(stream))
+    """Returns the seed of a request's stream; the first stream has the request's own."""
+    return seed & _MASK if stream == 0 else _splitmix64((seed & _MASK) ^ _splitmix64(stream))
 
 
 def draw_key(seed: int, position: int) -> tuple[int, int]:
-    """The two int32 words that key the noise for the token drawn at `position`."""
-    key = _mixed(_mixed(seed & _MASK) ^ position)
+    """Returns the two int32 words that key the noise for the token drawn at `position`."""
+    key = _splitmix64(_splitmix64(seed & _MASK) ^ position)
     return _signed(key & 0xFFFFFFFF), _signed(key >> 32)
 
 
@@ -36,10 +36,10 @@ def _signed(word: int) -> int:
 
 
 def choose(processed: Tensor, rows: Sequence[Row], salts: Sequence[int] | None = None) -> list[int]:
-    """The next token of each row, which stands for one stream: the likeliest for greedy rows, else a seeded
-    draw; -1 where no token is possible.
+    """Returns the next token of each row: the likeliest for greedy rows, else a seeded draw.
 
-    `processed` is float32 `[rows, vocab]`. A draw with a salt is independent of the row's own.
+    The token is -1 where none is possible. `processed` is float32 `[rows, vocab]`; each row has one stream. A
+    draw with a salt is independent of the row's own draw.
     """
     greedy = [i for i, row in enumerate(rows) if row.params.greedy]
     if len(greedy) == len(rows):
@@ -55,5 +55,5 @@ def choose(processed: Tensor, rows: Sequence[Row], salts: Sequence[int] | None =
 
 
 def draw_key_of(row: Row, salt: int = 0) -> tuple[int, int]:
-    """The key of the noise for the row's next token; each salt of 64 bits gives noise of its own."""
+    """Returns the key of the noise for the row's next token; each 64-bit salt gives independent noise."""
     return draw_key(stream_seed(row.seed, row.streams[0]) ^ salt, len(row.tokens))

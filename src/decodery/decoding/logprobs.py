@@ -1,4 +1,4 @@
-"""Log-probabilities of chosen tokens under the model's own distribution."""
+"""Computes log-probabilities of chosen tokens under the model's own distribution."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from decodery.kernels.vocabulary.dispatch import copied, count_above, leaders, l
 
 
 def token_logprobs(logits: Tensor, tokens: Sequence[int], counts: Sequence[int]) -> list[TokenLogprobs]:
-    """For each row, its token's log-probability, its rank from 1, and the `counts[i]` likeliest tokens.
+    """Returns each row's token with its log-probability, its rank from 1 and the likeliest tokens.
 
-    `logits` is float32 `[rows, vocab]`, unprocessed. Rows do not influence each other.
+    `counts[i]` of the likeliest are returned for row i. `logits` is float32 `[rows, vocab]`, unprocessed.
+    Rows do not influence each other.
     """
     norms = log_normalizers(logits)
     chosen = logits.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
     above = count_above(logits, chosen)
     likeliest: list[tuple[tuple[int, float], ...]] = [()] * len(tokens)
-    # Each count by itself: which of equal values come first depends on how many are asked for.
+    # A call for each count, because the order of equal values depends on how many are asked for.
     for count in set(counts):
         rows = [i for i, c in enumerate(counts) if c == count]
         if count:
@@ -36,5 +37,5 @@ def token_logprobs(logits: Tensor, tokens: Sequence[int], counts: Sequence[int])
 def logprobs_at(
     logits: Tensor, positions: Sequence[int], tokens: Sequence[int], counts: Sequence[int]
 ) -> list[TokenLogprobs]:
-    """`token_logprobs` of these positions of a step's unprocessed logits `[positions, vocab]`."""
+    """Returns `token_logprobs` at these positions of a step's unprocessed logits `[positions, vocab]`."""
     return token_logprobs(copied(logits, positions), tokens, counts)

@@ -1,4 +1,4 @@
-"""What strategies read and answer: rows, proposals, scores, verdicts."""
+"""Defines what strategies receive and return: rows, proposals, scores, verdicts."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ class Watch(Protocol):
 
     @property
     def stopped(self) -> object:
-        """What ended the row, or None."""
+        """Returns what ended the row, or None."""
 
     def after(self, token: int) -> Watch:
-        """The state after one more token."""
+        """Returns the state after one more token."""
 
 
 class GrammarState(Protocol):
-    """Where a row stands in its grammar; immutable, so that it forks with its row."""
+    """Holds the state of a row's text in its grammar; immutable, so that it forks with its row."""
 
     @property
     def accepting(self) -> bool:
-        """Whether the text may end here."""
+        """True if the text may end here."""
 
     @property
     def complete(self) -> bool:
-        """Whether nothing may follow: the text matches, and no token continues it."""
+        """True if nothing may follow: the text matches, and no token continues it."""
 
     @property
     def forced(self) -> tuple[int, ...]:
-        """The tokens that must come next because the grammar allows one continuation only, or none."""
+        """Returns the tokens that must come next, if the grammar allows only one continuation; else none."""
 
     def after(self, token: int) -> GrammarState:
-        """The state after one more token, which must be allowed."""
+        """Returns the state after one more token, which must be allowed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """One live sequence: an immutable value, of which `after` makes the next.
+    """Holds one live sequence: an immutable value, from which `after` makes the next.
 
-    `tokens` holds the prompt and then what was generated, and is never changed in place. `streams` are the
-    completions that the row still stands for: all of the request's until they part, then one. `limit` is the
+    `tokens` holds the prompt and the generated tokens, and is never changed in place. `streams` are the
+    completions that the row represents: all of the request's until they diverge, then one. `limit` is the
     number of known tokens at which the row ends with reason "length". `mu` is mirostat's, None before the
-    first token; `state` is what the row's strategy remembers. With `explain`, survivors tell what was
-    considered, so many candidates of each choice. `expired` says that the request's time is up. `stages` are
-    those of the pipeline that it may go through, where they are known already.
+    first token. `state` is what the row's strategy remembers. `explain` is how many candidates of each choice
+    survivors report in `considered`; 0 reports none. `expired` says that the request's time is up. `stages`
+    holds the stages of the pipeline that the row may want, if they are known already.
     """
 
     request: int
@@ -75,11 +75,11 @@ class Row:
 
     @property
     def generated(self) -> int:
-        """How many tokens follow the prompt."""
+        """Returns how many tokens follow the prompt."""
         return len(self.tokens) - self.prompt_length
 
     def after(self, token: int) -> Row:
-        """The row with one more token; its watch is not shown end tokens, which are no text."""
+        """Returns the row with one more token; its watch does not see end tokens, which are not text."""
         tokens = self.tokens[:]
         tokens.append(token)
         watch = self.watch
@@ -89,7 +89,7 @@ class Row:
         return self._with(self.streams, tokens, watch, grammar, self.state)
 
     def silent(self, state: object) -> Row:
-        """The row as one that stands for no stream and remembers this."""
+        """Returns the row without streams and with this strategy state."""
         return self._with((), self.tokens, self.watch, self.grammar, state)
 
     def _with(
@@ -100,7 +100,7 @@ class Row:
         grammar: GrammarState | None,
         state: object,
     ) -> Row:
-        # Written out: `replace` takes four times as long.
+        # Written out, because `replace` takes four times as long.
         return Row(
             self.request,
             self.params,
@@ -122,17 +122,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a request's scores must hold besides logits.
+    """Says what a request's scores must hold besides logits.
 
     `hidden`: the final hidden states at every scored position. `context`: those of all known tokens, given
-    once, with the request's first scores. `layers`: logits read off after these layers (0: the embeddings).
-    `assistant`: the logits of the request's assistant model.
+    once, with the request's first scores. `layers`: logits computed after these layers (0: the embeddings).
+    `amateur`: the logits of the request's amateur model.
     """
 
     hidden: bool = False
     context: bool = False
     layers: tuple[int, ...] = ()
-    assistant: bool = False
+    amateur: bool = False
 
 
 Draw = Callable[[Sequence[Row], Tensor], tuple[Sequence[int], Tensor]]
@@ -140,10 +140,10 @@ Draw = Callable[[Sequence[Row], Tensor], tuple[Sequence[int], Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """Drafts that are asked of assistants: `counts[i]` for row i, after its only branch.
+    """Requests drafts from draft models: `counts[i]` for row i, after its only branch.
 
-    `draw(rows, logits)` gives the next draft of each row from its assistant's logits `[rows, vocab]`, and the
-    processed logits that it was drawn from.
+    `draw(rows, logits)` returns the next draft of each row, by its draft model's logits `[rows, vocab]`, and
+    the processed logits that it was drawn from.
     """
 
     counts: Sequence[int]
@@ -152,12 +152,13 @@ class Extension:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What each row runs beyond its known tokens.
+    """Says what each row runs beyond its known tokens.
 
-    `branches[i]` are row i's continuations, each a tuple of drafts: one empty one to run only what is known;
-    several to run forks side by side. `extension` asks assistants for more. Drafts may be cut where the
-    row's limit or the context ends. `given[i]` of row i's first drafts, in its only branch, are right
-    whatever the scores before them say, so that these need not be found; without any, it is empty.
+    `branches[i]` are row i's continuations, each a tuple of drafts: one empty tuple runs only the known
+    tokens; several run forks side by side. `extension` requests more drafts from draft models. Drafts may be
+    cut where the row's limit or the context ends. `given[i]` counts the first drafts, in row i's only branch,
+    that are right whatever the scores before them say, so that these scores need not be computed; `given` is
+    empty if there are none.
     """
 
     branches: Sequence[tuple[tuple[int, ...], ...]]
@@ -167,11 +168,12 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One branch that ran: its drafts, and where its scores are.
+    """Locates the scores of one branch that ran.
 
-    `at(0)` scores what follows the last known token, and is there only if that token had not been computed
-    before; `at(j)` scores what follows the j-th draft. Before given drafts there are none, it may be.
-    `drafted` are the processed logits `[len(tokens), vocab]` from which an assistant drew the drafts.
+    `tokens` are its drafts. `at(0)` scores what follows the last known token, and exists only if that token
+    had not been computed before; `at(j)` scores what follows the j-th draft. Scores before given drafts may
+    be missing. `drafted` are the processed logits `[len(tokens), vocab]` from which a draft model drew the
+    drafts.
     """
 
     tokens: tuple[int, ...]
@@ -179,20 +181,20 @@ class Run:
     drafted: Tensor | None = None
 
     def at(self, drafts: int) -> int:
-        """The index, into the scores, of the position after so many drafts."""
+        """Returns the index, into the scores, of the position after so many drafts."""
         return self.first + drafts
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The model's answer to a proposal.
+    """Holds the model's scores for a proposal.
 
-    `logits` is float32 `[positions, vocab]`, unprocessed; a judge may use it up, unless it raises
-    `CallbackError`, which has it judged again. `runs[i]` are row i's branches. `companion` are the logits of
-    rows that have a companion (guidance), and `companion_at` maps a position to its index there. `hidden`
-    `[positions, width]`, `layers` and `assistant` (`[positions, vocab]` each) are there when a row needs
-    them, and mean something at its positions only. `context` maps a row to the hidden states
-    `[known tokens - 1, width]` before its last known token.
+    `logits` is float32 `[positions, vocab]`, unprocessed. A judge may overwrite them, unless it raises
+    `CallbackError`, after which the rows are judged again. `runs[i]` are row i's branches. `companion` holds
+    the logits of companions, the rows with a negative prompt (guidance), and `companion_at` maps a position
+    to its index there. `hidden` `[positions, width]`, `layers` and `amateur` (`[positions, vocab]` each) are
+    present if a row needs them, and are defined at its positions only. `context` maps a row to the hidden
+    states `[known tokens - 1, width]` before its last known token.
     """
 
     logits: Tensor
@@ -201,13 +203,16 @@ class Scores:
     companion_at: Mapping[int, int] | None = None
     hidden: Tensor | None = None
     layers: Mapping[int, Tensor] | None = None
-    assistant: Tensor | None = None
+    amateur: Tensor | None = None
     context: Mapping[int, Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """A token's log-probability under the unprocessed distribution, its rank from 1, and the likeliest."""
+    """Holds a token's log-probability under the unprocessed distribution.
+
+    `rank` counts from 1; `top` are the likeliest tokens with their log-probabilities.
+    """
 
     token: int
     logprob: float
@@ -217,12 +222,12 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class Survivor:
-    """A sequence that lives on, or has just ended: `row` is `rows[parent]` with tokens appended.
+    """Continues a sequence, or ends it: `row` is `rows[parent]` with tokens appended.
 
     It continues the parent's `branch`, of which the first `keep` drafts stay computed; these must be the
-    first `keep` of the new tokens. With `finish` the tokens still count, and then the sequence ends. A row
-    without streams goes on silently. `logprobs` has one entry for each new token when the request wants them,
-    and `considered` likewise when it explains. `drafts` are those that were tried.
+    first `keep` of the new tokens. With `finish` the sequence ends after its new tokens. A row without
+    streams causes no events. `logprobs` has one entry for each new token if the request wants them, and
+    `considered` likewise if it explains. `drafts` are those that were judged.
     """
 
     parent: int
@@ -237,7 +242,7 @@ class Survivor:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """A completion that is told at once: all of its tokens after the prompt.
+    """Reports a whole completion at once: all of its tokens after the prompt.
 
     `parent` is any row of its request. `score` is what its strategy ranked it by. `error` says what it lacks
     of what the request asked for.
@@ -254,11 +259,11 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What follows from the scores: a parent named once appends, several times forks, not named is freed.
+    """Says how the sequences go on: a parent named once appends, several times forks, not named is freed.
 
-    `failures` names rows, and why, for which no token is possible; their requests end with reason "error".
-    `beams` tells, for requests that explain, what became of a step's candidates: a row of the request with
-    them.
+    `failures` names rows for which no token is possible, each with the reason; their requests end with reason
+    "error". `beams` reports, for requests that explain, the fate of a step's candidates, each time with a row
+    of the request.
     """
 
     survivors: Sequence[Survivor]
@@ -268,13 +273,13 @@ class Verdict:
 
 
 class Method(Protocol):
-    """A strategy's verbs. They see all the rows of all its requests at once, a request's side by side."""
+    """Implements a strategy. Each method sees all rows of all its requests; a request's rows are adjacent."""
 
     def needs(self, params: GenerationParams) -> Needs:
-        """What a request's scores must hold."""
+        """Returns what a request's scores must hold."""
 
     def propose(self, rows: Sequence[Row]) -> Proposal:
-        """Which tokens to run for each row."""
+        """Returns the tokens to run for each row."""
 
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
-        """Which sequences live on."""
+        """Returns which sequences survive."""

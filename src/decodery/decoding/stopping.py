@@ -1,4 +1,4 @@
-"""When a sequence ends."""
+"""Decides when a sequence ends."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from decodery.errors import CallbackError
 
 
 def finish_of(row: Row) -> FinishReason | None:
-    """Whether and why a row ends after its last token, which was generated.
+    """Returns the reason why a row ends after its last token, which was generated, or None.
 
-    End tokens, what the watch stops at and the caller's own rule count from `min_tokens` on; a complete
-    grammar, the end of the budget and of the time always do. Raises `CallbackError` when that rule fails.
+    End tokens, a stop by the watch and the caller's `stop_when` count from `min_tokens` on. A complete
+    grammar, the limit of tokens and the limit of time always count. Raises `CallbackError` when `stop_when`
+    fails.
     """
     params = row.params
     if row.grammar is not None and row.grammar.complete:

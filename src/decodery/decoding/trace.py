@@ -1,4 +1,4 @@
-"""What a step considered, for showing why a token was chosen."""
+"""Records what a step considered, to show why a token was chosen."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 
 
 class Explained(Protocol):
-    """A row that says how many candidates of its choices it explains; 0 is none."""
+    """Says how many candidates of its choices a row explains; 0 is none."""
 
     @property
     def explain(self) -> int:
-        """How many."""
+        """Returns the number of candidates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A token with its probability before and after the processors; `after` is 0 where it was cut away."""
+    """Holds a token's probability before and after the processors; `after` is 0 where it was cut away."""
 
     token: int
     before: float
@@ -30,10 +30,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What one processor did to a choice: the candidates' probabilities after it, and how many tokens it
-    left.
+    """Holds what one processor did to a choice.
 
-    `probabilities` are those of the choice's candidates, in their order.
+    `kept` counts the tokens that it left possible. `probabilities` are those of the choice's candidates after
+    it, in their order.
     """
 
     name: str
@@ -43,11 +43,12 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class BeamCandidate:
-    """One candidate of a step of beam search, under its parent.
+    """Holds one candidate of a step of beam search, under its parent.
 
-    `parent` and `beam` are places among the request's beams before and after the step; `beam` is None unless
-    the candidate was "kept". `score` is what ranked it: the sum of log-probabilities, in stochastic beam
-    search with its noise. `logprob` is its own, after the processors and the penalty of other groups.
+    `parent` and `beam` are indices into the request's beams before and after the step; `beam` is None unless
+    the candidate was "kept". `score` is the value that it was ranked by: the sum of log-probabilities, in
+    stochastic beam search with its noise. `logprob` is its own, after the processors and the diversity
+    penalty.
     """
 
     parent: int
@@ -60,8 +61,11 @@ class BeamCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """A token that a strategy weighed against others: its probability, how much it repeats the text (the
-    largest cosine of its hidden state with those before it), and the score that decided."""
+    """Holds a token that a strategy compared with others.
+
+    `similarity` is the largest cosine of its hidden state with those before it. `score` is the value that
+    decided.
+    """
 
     token: int
     probability: float
@@ -71,14 +75,14 @@ class Weighed:
 
 @dataclass(frozen=True, slots=True)
 class Considered:
-    """One choice of one row.
+    """Holds one choice of one row.
 
-    `token` was chosen with probability `before` under the model and `after` under the processed distribution;
-    `rank` counts from 1 under the model, `entropy` is the model's in bits, `kept` counts the tokens that the
-    processors left possible. `candidates` are the model's likeliest, in order; the chosen one is appended
-    when it is not among them. `stages` are the processors that changed something, in order. `allowed` counts
-    the tokens that the grammar allowed, where there is one; `forced` says that it left no choice. `weighed`
-    are the tokens that contrastive search compared, the likeliest first.
+    `token` was chosen, with probability `before` under the model and `after` under the processed
+    distribution. `rank` counts from 1 under the model, `entropy` is the model's in bits, `kept` counts the
+    tokens that the processors left possible. `candidates` are the model's likeliest tokens, in order; the
+    chosen one is appended if it is not among them. `stages` are the processors that changed something, in
+    order. `allowed` counts the tokens that the grammar allowed, if there is one; `forced` says that it
+    allowed one only. `weighed` are the tokens that contrastive search compared, the likeliest first.
     """
 
     token: int
@@ -95,9 +99,9 @@ class Considered:
 
 
 class Recorder:
-    """What the processors did to the rows that explain: the `record` of one call of `process`.
+    """Records what the processors did to the rows that explain; it is the `record` of one call of `process`.
 
-    `raw` are the logits `[rows, vocab]` that are processed. A row that does not explain costs nothing.
+    `raw` are the unprocessed logits `[rows, vocab]`. A row that does not explain costs nothing.
     """
 
     def __init__(self, raw: Tensor, rows: Sequence[Explained]) -> None:
@@ -108,7 +112,7 @@ class Recorder:
         self._allowed: dict[int, int] = {}
 
     def __call__(self, name: str, using: Sequence[int], logits: Tensor) -> None:
-        """Keep what stage `name` made of the rows that it was applied to; `logits` may change afterwards."""
+        """Records how stage `name` changed the rows that it was applied to; keeps copies of `logits` only."""
         for i in using:
             if i not in self._last:
                 continue
@@ -119,7 +123,7 @@ class Recorder:
                 self._stages[i].append((name, self._last[i]))
 
     def considered(self, i: int, processed: Tensor, token: int) -> Considered:
-        """What was considered when row i, with these processed logits `[vocab]`, chose `token`."""
+        """Returns what was considered when row i, with these processed logits `[vocab]`, chose `token`."""
         return consider(
             self._raw[i],
             processed,
@@ -139,10 +143,11 @@ def consider(
     stages: Sequence[tuple[str, Tensor]] = (),
     allowed: int | None = None,
 ) -> Considered:
-    """What was considered when `token` was chosen, with the model's `count` likeliest tokens as candidates.
+    """Returns what was considered when `token` was chosen.
 
-    `raw` and `processed` are logits `[vocab]`; `stages` are the logits after each processor that changed
-    them; `allowed` is how many tokens a grammar allowed.
+    The candidates are the model's `count` likeliest tokens. `raw` and `processed` are logits `[vocab]`;
+    `stages` are the logits after each processor that changed them; `allowed` is how many tokens a grammar
+    allowed.
     """
     before = torch.softmax(raw.double(), -1)
     after = torch.softmax(processed.double(), -1)

@@ -1,4 +1,4 @@
-"""Forwards to `decodery.decoding.processors.watermark`, with a warning; this was its place before."""
+"""Forwards to its new module, `decodery.decoding.processors.watermark`, with a warning."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Requests, pages, scheduling and the step: all the state of a running engine. Knows no strategy by name."""
+"""Holds all the state of a running engine: requests, pages and the schedule. Names no strategy."""

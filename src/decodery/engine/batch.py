@@ -1,4 +1,4 @@
-"""What one step runs."""
+"""Describes the tokens that one step runs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from decodery.engine.request import Request, Sequence
 
 @dataclass(slots=True)
 class Chunk:
-    """Run `count` known tokens of a sequence after its computed ones, and then `drafts`.
+    """Holds what a step runs of one sequence: `count` known tokens after the computed ones, then `drafts`.
 
-    When `judged`, all known tokens are covered and the scores at the last of them and at each draft are
-    wanted; `companion` is then the chunk of the sequence's companion, if it has one. `place` is that of its
-    sequence, or of the one that it is a fork of, in the request. A companion's own chunk `follows`.
+    A `judged` chunk covers all known tokens that are not computed, and its scores are wanted at the last
+    known token and at each draft. `companion` is the chunk of the sequence's companion, if a judged sequence
+    has one; that chunk itself has `is_companion` set. `place` is the index in the request of the sequence, or
+    of the sequence that it is a fork of.
     """
 
     request: Request
@@ -23,30 +24,31 @@ class Chunk:
     judged: bool = False
     place: int = 0
     companion: Chunk | None = None
-    follows: bool = False
+    is_companion: bool = False
 
     @property
     def start(self) -> int:
-        """The position of the first token that runs."""
+        """Returns the position of the first token that runs."""
         return self.sequence.computed
 
     @property
     def length(self) -> int:
-        """How many tokens run."""
+        """Returns the number of tokens that run."""
         return self.count + len(self.drafts)
 
     @property
     def tokens(self) -> list[int]:
-        """The tokens that run."""
+        """Returns the tokens that run."""
         start = self.start
         return [*self.sequence.row.tokens[start : start + self.count], *self.drafts]
 
 
 @dataclass(slots=True)
 class Batch:
-    """The chunks of one step, a request's side by side.
+    """Holds the chunks of one step; those of one request are adjacent.
 
-    `copies` are pages `(from, to)` to copy before it, in this order; what is done is taken from the list.
+    `copies` are the pages `(from, to)` to copy before the step, in this order. The runner removes each pair
+    from the list once it is copied.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
@@ -54,5 +56,5 @@ class Batch:
 
     @property
     def length(self) -> int:
-        """How many tokens run in all."""
+        """Returns the number of tokens that all chunks run."""
         return sum(chunk.length for chunk in self.chunks)

@@ -1,4 +1,4 @@
-"""The engine: requests in, steps, events out. Reads verdicts mechanically and knows no strategy by name."""
+"""Runs requests step by step and yields events. Carries out verdicts without naming any strategy."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from decodery.engine.runner import SCORED_AT_ONCE, Runner, States
 from decodery.engine.scheduler import Branches, Scheduler
 from decodery.engine.second_model import SecondModel
 from decodery.engine.second_model_runner import SecondModelRunner
-from decodery.engine.step_scores import Judged, Scorer, judged, judged_groups
+from decodery.engine.step_scores import JudgedGroup, ScoresBuilder, groups_to_judge, judge_group
 from decodery.errors import CallbackError, ParameterError, RequestError
 from decodery.models.families import CausalModel
 
 
 class Engine:
-    """A model that serves any number of requests at once, step by step; synchronous, for one thread. Engines
-    over the same model share its kernels: one thread for all of them.
+    """Runs any number of requests on a model at once, step by step.
 
-    `end_ids` are the model's end tokens; `clock` tells the seconds that `max_time` counts.
+    The engine is synchronous and belongs to one thread. Engines over the same model share its kernels, so all
+    of them belong to the same thread. `end_ids` are the model's end tokens. `clock` returns the seconds
+    against which `max_time` is measured.
     """
 
     def __init__(
@@ -56,12 +57,12 @@ class Engine:
             prefix_cache=limits.prefix_cache,
             drafts_may_wait=True,
         )
-        self._assistants: dict[int, SecondModel] = {}
+        self._second_models: dict[int, SecondModel] = {}
         self._requests: dict[int, Request] = {}
         self._next_id = 0
         self._stepping = False
         self._dropped: list[int] = []
-        self._before: list[_Before] = []
+        self._snapshots: list[_Snapshot] = []
 
     def add(
         self,
@@ -70,20 +71,20 @@ class Engine:
         watch: Watch | None = None,
         *,
         grammar: GrammarState | None = None,
-        amateur: CausalModel | None = None,
-        drafter: CausalModel | None = None,
+        contrast_model: CausalModel | None = None,
+        draft_model: CausalModel | None = None,
         explain: int = 0,
     ) -> int:
-        """Queue a request and return its id.
+        """Queues a request and returns its id.
 
-        `watch` and `grammar` follow each of its streams from their first token. `amateur` and `drafter` are
-        the models that its strategy and its speculation name. With `explain`, its events tell what was
-        considered, with so many candidates. Raises `RequestError` or `ParameterError` when the request can
-        never run here; nothing is queued then.
+        `watch` and `grammar` are the states of each stream before its first token. `contrast_model` is the
+        model that `ContrastiveDecoding` names and `draft_model` the one that `DraftModel` names. With
+        `explain`, events contain that many candidates of every choice. Raises `RequestError` or
+        `ParameterError`, and queues nothing, when the request can never run here.
         """
         check_request(prompt, params, self.model.vocab_size, self.limits)
         seed = secrets.randbits(63) if params.seed is None else params.seed
-        # Counted first: after an interrupt no other request may have the number.
+        # Incremented first: after an interrupt no other request may get the same id.
         number, self._next_id = self._next_id, self._next_id + 1
         row = Row(
             request=number,
@@ -106,8 +107,8 @@ class Engine:
             params,
             seed,
             [live],
-            amateur=self._assistant(amateur),
-            drafter=self._assistant(drafter),
+            contrast_model=self._second_model(contrast_model),
+            draft_model=self._second_model(draft_model),
         )
         try:
             self._requests[number] = request
@@ -118,22 +119,24 @@ class Engine:
             raise
         return number
 
-    def _assistant(self, model: CausalModel | None) -> SecondModel | None:
+    def _second_model(self, model: CausalModel | None) -> SecondModel | None:
+        """Returns the runner of a second model, made when the model is first used."""
         if model is None:
             return None
-        found = self._assistants.get(id(model))
+        found = self._second_models.get(id(model))
         if found is None:
-            found = self._assistants[id(model)] = SecondModelRunner(model, self.limits)
+            found = self._second_models[id(model)] = SecondModelRunner(model, self.limits)
         return found
 
     def seed_of(self, request: int) -> int:
-        """The seed that a queued or running request draws with."""
+        """Returns the seed that a queued or running request draws with."""
         return self._requests[request].seed
 
     def abort(self, request: int) -> None:
-        """Drop a request, whatever its state; no more events come of it. An ended one is left alone."""
+        """Drops a request in any state; it has no more events. Ignores a request that has ended."""
         if self._stepping:
-            # A stream that nobody holds any more may be collected at any moment.
+            # The garbage collector may close an abandoned stream, and so abort its request, at any point of a
+            # step.
             self._dropped.append(request)
         else:
             self._remove(request)
@@ -148,39 +151,40 @@ class Engine:
             raise
 
     def _start_over(self) -> None:
-        """Make the books right again after an interrupt, which may come between any two of their entries.
+        """Restores a consistent state after an interrupt, which may come between any two statements.
 
-        What nobody was told of has not happened: the next step does it again.
+        Requests return to their state before the step whose events were lost, and the next step repeats it.
+        All pages are freed.
         """
-        for before in self._before:
-            before.restore()
-            self._requests[before.request.id] = before.request
-        self._before = []
+        for snapshot in self._snapshots:
+            snapshot.restore()
+            self._requests[snapshot.request.id] = snapshot.request
+        self._snapshots = []
         self._scheduler.start_over(self._requests.values())
-        for assistant in self._assistants.values():
-            assistant.start_over()
+        for second_model in self._second_models.values():
+            second_model.start_over()
 
     def has_work(self) -> bool:
-        """Whether any request has not ended."""
+        """True if any request has not ended."""
         return bool(self._requests)
 
     @property
     def preemptions(self) -> int:
-        """How often a request had to give up its pages."""
+        """Returns how often a request was preempted."""
         return self._scheduler.preemptions
 
     def check_integrity(self) -> None:
-        """Raise `AssertionError` unless pages, sequences and requests agree."""
+        """Raises `AssertionError` unless pages, sequences and requests agree."""
         self._scheduler.check_integrity()
-        for assistant in self._assistants.values():
-            assistant.check_integrity()
+        for second_model in self._second_models.values():
+            second_model.check_integrity()
         queued = {r.id for r in (*self._scheduler.running, *self._scheduler.waiting)}
         assert queued == set(self._requests), "a request is lost"
 
     def step(self) -> list[Event]:
-        """Run one step: propose, schedule, compute, judge, and carry out the verdicts.
+        """Runs one step (propose, schedule, compute, judge, carry out the verdicts) and returns its events.
 
-        Raises `RequestError` within a step: in a function that one calls, or in another thread.
+        Raises `RequestError` when called within a step: by a callback, or in another thread.
         """
         if self._stepping:
             raise RequestError(
@@ -189,9 +193,9 @@ class Engine:
             )
         self._stepping = True
         try:
-            with self._quiet():
+            with self._exclusive_threads():
                 events = self._step()
-            self._before = []
+            self._snapshots = []
         except BaseException:
             self._start_over()
             raise
@@ -202,41 +206,41 @@ class Engine:
                 self._remove(request)
         return [e for e in events if e.request not in dropped] if dropped else events
 
-    def _quiet(self) -> AbstractContextManager[None]:
-        """Returns the context of a step: `exclusive_threads`, unless a second model has other kernels.
+    def _exclusive_threads(self) -> AbstractContextManager[None]:
+        """Returns the kernels' `exclusive_threads`, or an empty context if a second model has other kernels.
 
-        Those need the cores themselves.
+        Other kernels need the cores themselves.
         """
         kernels = self.model.kernels
-        same = all(type(assistant.kernels) is type(kernels) for assistant in self._assistants.values())
+        same = all(type(second.kernels) is type(kernels) for second in self._second_models.values())
         return kernels.exclusive_threads() if same else nullcontext()
 
     @torch.inference_mode()
     def _step(self) -> list[Event]:
         if not self._requests:
             return []
-        self._keep_time()
+        self._mark_expired()
         branches, drafted, given = self._proposals()
         batch = self._scheduler.schedule(branches)
         if not batch.chunks:
             return []
-        self._before = [_Before(request) for request in self._scheduler.running]
-        groups = judged_groups(batch)
+        self._snapshots = [_Snapshot(request) for request in self._scheduler.running]
+        groups = groups_to_judge(batch)
         states = self._runner.hidden(
             batch, {layer for r in self._scheduler.running for layer in r.needs.layers}
         )
         self._collect(batch, states)
         for chunk in batch.chunks:
-            if not chunk.judged and not chunk.follows:
+            if not chunk.judged and not chunk.is_companion:
                 self._scheduler.settle(chunk.sequence, chunk.start + chunk.count)
         if not groups:
             return []
-        scores = Scorer(self._runner, batch, states, drafted, given).scores(groups)
-        verdicts = [judged(g, s) for g, s in zip(groups, scores, strict=True)]
+        scores = ScoresBuilder(self._runner, batch, states, drafted, given).build(groups)
+        verdicts = [judge_group(g, s) for g, s in zip(groups, scores, strict=True)]
         return [e for g, v in zip(groups, verdicts, strict=True) for e in self._carry_out(g, v)]
 
-    def _keep_time(self) -> None:
-        """Mark the rows of requests whose time is up."""
+    def _mark_expired(self) -> None:
+        """Marks the rows of requests whose `max_time` is over as expired; starts the clock of new ones."""
         now = self._clock()
         for request in self._scheduler.running:
             if request.params.max_time is None:
@@ -248,8 +252,8 @@ class Engine:
                     sequence.row = replace(sequence.row, expired=True)
 
     def _proposals(self) -> tuple[Branches, dict[Row, Tensor], dict[Row, int]]:
-        """What each decoding row runs beyond its known tokens, what assistants drew it from, and how many of
-        the drafts are given."""
+        """Returns three tables by row: the branches that it runs beyond its known tokens, the processed
+        logits from which its second model drew drafts, and the number of its drafts that are given."""
         branches: dict[Row, tuple[tuple[int, ...], ...]] = {}
         drafted: dict[Row, Tensor] = {}
         given: dict[Row, int] = {}
@@ -258,14 +262,14 @@ class Engine:
             if request.decoding:
                 rows = [(request, s.row) for s in request.sequences]
                 members.setdefault(request.method, []).extend(rows)
-        for assistant in self._assistants.values():
-            assistant.retain(s.row for r in self._scheduler.running for s in r.sequences)
+        for second_model in self._second_models.values():
+            second_model.retain(s.row for r in self._scheduler.running for s in r.sequences)
         for method, found in members.items():
             proposal = method.propose([row for _, row in found])
             for (_, row), branch in zip(found, proposal.branches, strict=True):
-                # Behind the limit and the context there is no page for a draft.
-                room = max(min(row.limit, self.limits.context_length) - len(row.tokens), 0)
-                branches[row] = tuple(draft[:room] for draft in branch)
+                # A draft beyond the limit or the context has no page.
+                most = max(min(row.limit, self.limits.context_length) - len(row.tokens), 0)
+                branches[row] = tuple(draft[:most] for draft in branch)
             given |= {row: count for (_, row), count in zip(found, proposal.given, strict=False) if count}
             if proposal.extension is not None:
                 self._extend(found, proposal.extension, branches, drafted)
@@ -278,20 +282,22 @@ class Engine:
         branches: dict[Row, tuple[tuple[int, ...], ...]],
         drafted: dict[Row, Tensor],
     ) -> None:
+        """Adds the drafts of second models to `branches`, and their processed logits to `drafted`."""
         asked: dict[int, tuple[SecondModel, list[tuple[Row, int]]]] = {}
         for (request, row), count in zip(found, extension.counts, strict=True):
-            room = min(row.limit, self.limits.context_length) - len(row.tokens) - len(branches[row][0])
-            if request.drafter is not None and min(count, room) > 0:
-                entry = asked.setdefault(id(request.drafter), (request.drafter, []))
-                entry[1].append((row, min(count, room)))
-        for assistant, wanted in asked.values():
+            most = min(row.limit, self.limits.context_length) - len(row.tokens) - len(branches[row][0])
+            if request.draft_model is not None and min(count, most) > 0:
+                entry = asked.setdefault(id(request.draft_model), (request.draft_model, []))
+                entry[1].append((row, min(count, most)))
+        for second_model, wanted in asked.values():
             while wanted:
-                ahead = [_ahead(row, branches[row][0]) for row, _ in wanted]
+                ahead = [_row_with(row, branches[row][0]) for row, _ in wanted]
                 try:
-                    results = assistant.draft(ahead, [count for _, count in wanted], extension.draw)
+                    results = second_model.draft(ahead, [count for _, count in wanted], extension.draw)
                 except CallbackError as error:
-                    # Its judgement will say so; what was drafted by halves is forgotten.
-                    assistant.retain(())
+                    # The callback fails again when the request is judged, and ends it then. Sequences with
+                    # incomplete drafts are freed.
+                    second_model.retain(())
                     wanted = [(row, count) for row, count in wanted if row.request != error.request]
                     continue
                 for (row, _), (tokens, logits) in zip(wanted, results, strict=True):
@@ -299,7 +305,8 @@ class Engine:
                     drafted[row] = logits
                 break
 
-    def _carry_out(self, group: Judged, verdict: Verdict) -> list[Event]:
+    def _carry_out(self, group: JudgedGroup, verdict: Verdict) -> list[Event]:
+        """Appends, forks and frees sequences as the verdict says, and returns the events."""
         requests = [branches[0].request for branches in group.branches]
         failed = {requests[index].id: reason for index, reason in verdict.failures}
         children: list[list[Survivor]] = [[] for _ in group.rows]
@@ -312,7 +319,7 @@ class Engine:
             if request.id in failed:
                 continue
             grown.setdefault(request.id, []).extend(self._advance(branches, survivors))
-            events += [_event(request, len(row.tokens), s) for s in survivors if _tells(s, row)]
+            events += [_event(request, len(row.tokens), s) for s in survivors if _makes_event(s, row)]
         events += [
             Event(
                 requests[e.parent].id,
@@ -337,7 +344,7 @@ class Engine:
         return events
 
     def _advance(self, branches: list[Chunk], survivors: Sequence[Survivor]) -> list[Live]:
-        """The sequences that follow from one row's, in the order of its survivors."""
+        """Returns the sequences that continue one row, in the order of its survivors that have not ended."""
         request = branches[0].request
         known = branches[0].sequence.known
         alive = [s for s in survivors if s.finish is None]
@@ -347,7 +354,7 @@ class Engine:
             for c in (chunk, chunk.companion):
                 if c is not None:
                     c.sequence.computed = c.start + c.length
-        # All forks before any sequence goes on, so that they start from what it was.
+        # Forks are made before any sequence gets its new tokens, since they continue it as it is now.
         for survivor in alive:
             runner = branches[survivor.branch].sequence
             sequences.append(
@@ -365,13 +372,14 @@ class Engine:
                 self._scheduler.settle(companion, computed)
         for index, chunk in enumerate(branches):
             if index not in taken and index == 0:
-                # Settled first, so that its pages can be reused.
+                # Settled first, so that the prefix cache gets its full pages.
                 self._scheduler.settle(chunk.sequence, known)
                 self._scheduler.free(chunk.sequence)
         request.branches = [b for b in request.branches if not any(b is s for s in sequences)]
         return sequences
 
     def _fail(self, request: Request, reason: str) -> list[Event]:
+        """Removes a request and returns an event with the error for each of its streams."""
         streams = {stream for s in request.sequences for stream in s.row.streams}
         if not streams:
             streams = set(range(request.params.streams))
@@ -379,7 +387,7 @@ class Engine:
         return [Event(request.id, stream, finish="error", error=reason) for stream in sorted(streams)]
 
     def _collect(self, batch: Batch, states: States) -> None:
-        """Take from the states of prompts what requests want of each of their positions."""
+        """Collects prompt log-probabilities and prompt states for the requests that want them."""
         base = 0
         for chunk in batch.chunks:
             request = chunk.request
@@ -387,20 +395,21 @@ class Engine:
                 self._score_prompt(chunk, states.final, base)
                 if request.context is not None:
                     seen = sum(len(part) for part in request.context)
-                    # What was computed before a preemption is not taken again.
+                    # States that were collected before a preemption are not collected again.
                     skip = max(seen - chunk.start, 0)
                     request.context.append(states.final[base + skip : base + chunk.count].clone())
             base += chunk.length
 
     def _score_prompt(self, chunk: Chunk, hidden: Tensor, base: int) -> None:
+        """Collects the log-probabilities of the prompt tokens that the chunk scores, if they are wanted."""
         request = chunk.request
         collected = request.prompt_logprobs
         if collected is None or len(collected) == len(request.prompt):
             return
         first, count = chunk.start, request.params.prompt_logprobs or 0
-        # What was scored before a preemption is not scored again.
+        # Positions that were scored before a preemption are not scored again.
         begin = max(first, len(collected) - 1)
-        # The scores at a position are those of the token after it.
+        # The logits at a position score the token after it.
         end = min(chunk.start + chunk.count, len(request.prompt) - 1)
         for start in range(begin, end, SCORED_AT_ONCE):
             positions = range(start, min(start + SCORED_AT_ONCE, end))
@@ -409,8 +418,8 @@ class Engine:
             collected += token_logprobs(logits, targets, [count] * len(targets))
 
 
-class _Before:
-    """What a request was when a step began to compute, to begin again from after an interrupt."""
+class _Snapshot:
+    """Holds a request's state from before a step computes, to restore it after an interrupt."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -419,6 +428,7 @@ class _Before:
         self._context = request.context
 
     def restore(self) -> None:
+        """Sets the request's sequences, rows and collected states back, and clears its page keys."""
         request = self.request
         request.sequences, request.context = self._sequences, self._context
         for member, row in zip(request.members, self._rows, strict=True):
@@ -426,14 +436,14 @@ class _Before:
             member.page_keys = []
 
 
-def _ahead(row: Row, tokens: Sequence[int]) -> Row:
+def _row_with(row: Row, tokens: Sequence[int]) -> Row:
     for token in tokens:
         row = row.after(token)
     return row
 
 
 def _companion(row: Row) -> Live | None:
-    """The sequence that a guided row is led by: it has the negative prompt in place of the prompt."""
+    """Returns a guided row's companion, which has the negative prompt in place of the prompt; else None."""
     params = row.params
     if not params.guided:
         return None
@@ -448,8 +458,8 @@ def _ids(phrase: str | tuple[int, ...]) -> tuple[int, ...]:
     return phrase
 
 
-def _tells(survivor: Survivor, parent: Row) -> bool:
-    """Whether there is something to say of a survivor: it stands for a stream, and has grown or ended."""
+def _makes_event(survivor: Survivor, parent: Row) -> bool:
+    """True if a survivor has a stream and has new tokens or has ended."""
     grown = len(survivor.row.tokens) > len(parent.tokens)
     return bool(survivor.row.streams) and (grown or survivor.finish is not None)
 

@@ -1,4 +1,4 @@
-"""What an engine can hold, and whether a request can ever run in it."""
+"""Holds the sizes of an engine, and refuses requests that can never run in it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from decodery.kernels import PAGE_SIZE
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The sizes of an engine.
+    """Holds the sizes of an engine.
 
-    `pages` of the key/value cache, each of `PAGE_SIZE` tokens and `page_bytes` bytes; `context_length` is the
-    most tokens of a sequence that are ever computed; a step runs about `token_budget` tokens of at most
-    `max_sequences` sequences. Keys and values are kept in `kv_dtype` (None: as the kernels like it).
+    The key/value cache has `pages` pages of `PAGE_SIZE` tokens and `page_bytes` bytes each. At most
+    `context_length` tokens of a sequence are ever computed. A step runs about `token_budget` tokens of at
+    most `max_sequences` sequences. Keys and values are stored in `kv_dtype` (None: the kernels' choice).
     """
 
     pages: int
@@ -36,10 +36,10 @@ class Limits:
                 raise ParameterError(f"{name} must be 1 or more, not {getattr(self, name)}")
 
     def token_limit(self, prompt: int, params: GenerationParams) -> int:
-        """How many tokens a sequence of the request knows at its end, if nothing else ends it.
+        """Returns the number of known tokens at which a sequence of the request ends with reason "length".
 
         The last token drawn need not be computed, so a prompt as long as the context still gets one token,
-        unless the strategy looks at what follows it. Without `max_tokens` the memory bounds it too.
+        unless the strategy runs its last token too. Without `max_tokens` the number of pages is a bound too.
         """
         longest = self.context_length + (0 if params.strategy.runs_last else 1)
         if params.guided:
@@ -52,13 +52,13 @@ class Limits:
         sides = 2 if params.guided else 1
         forks = params.width if params.strategy.runs_last else 0
         width = 1 if forks else params.width
-        room = (self.pages - shared - pages_for(_negative(params)) - forks * sides) // (width * sides)
-        return min(longest, max((room + shared) * PAGE_SIZE, prompt) + (0 if _ahead(params) else 1))
+        own = (self.pages - shared - pages_for(_negative(params)) - forks * sides) // (width * sides)
+        return min(longest, max((shared + own) * PAGE_SIZE, prompt) + (0 if _runs_last(params) else 1))
 
     def pages_needed(self, prompt: int, params: GenerationParams) -> int:
-        """The most pages that the request holds when it runs alone."""
+        """Returns the largest number of pages that the request holds when it runs alone."""
         limit = self.token_limit(prompt, params)
-        generated = min(limit if _ahead(params) else limit - 1, self.context_length) - prompt
+        generated = min(limit if _runs_last(params) else limit - 1, self.context_length) - prompt
         needed = self._pages(prompt, generated, params)
         if params.guided:
             needed += self._pages(_negative(params), generated, params)
@@ -75,20 +75,20 @@ class Limits:
         return shared + params.width * (total - shared)
 
 
-def _ahead(params: GenerationParams) -> bool:
-    """Whether even the last token may be computed."""
+def _runs_last(params: GenerationParams) -> bool:
+    """True if even the last token may be computed."""
     return params.strategy.runs_last or params.speculate is not None
 
 
 def _negative(params: GenerationParams) -> int:
-    """How many tokens the companion's prompt has, if there is a companion."""
+    """Returns the number of tokens of the companion's prompt; 0 without a companion."""
     if not params.guided:
         return 0
     return 1 if params.negative_prompt is None else len(params.negative_prompt)
 
 
 def check_request(prompt: Sequence[int], params: GenerationParams, vocab_size: int, limits: Limits) -> None:
-    """Raise `RequestError` or `ParameterError`, saying what would do, when the request can never run."""
+    """Raises `RequestError` or `ParameterError`, with the remedy, when the request can never run."""
     if not len(prompt):
         raise RequestError("the prompt is empty: give at least one token")
     params.check_vocabulary(vocab_size)

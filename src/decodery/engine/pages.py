@@ -1,4 +1,4 @@
-"""The page table: which pages of the key/value cache belong to whom. Plain integers; needs no torch."""
+"""Keeps the page table: the holders of each page of the key/value cache. Plain integers; needs no torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from decodery.kernels import PAGE_SIZE
 
 
 class Pages:
-    """Pages with reference counts, a prefix cache, and least-recently-used eviction.
+    """Holds the reference counts of all pages and a prefix cache with least-recently-used eviction.
 
-    A page is *held* by one or more sequences, or *cached* (held by none, but full and known by the hash of
-    all tokens up to its end), or *free*. Cached pages are given out when no free ones are left, the least
-    recently used first.
+    A page is in one of three states. It is *held* by one or more sequences, or *cached* (held by none, but
+    full and found by the hash of all tokens up to its end), or *free*. Cached pages are allocated when no
+    free ones are left, the least recently used first.
     """
 
     def __init__(self, count: int) -> None:
@@ -23,7 +23,7 @@ class Pages:
         self.clear()
 
     def clear(self) -> None:
-        """Make every page free, whoever held it, and forget what is cached."""
+        """Makes every page free, held or not, and empties the prefix cache."""
         self._free = list(range(self.count - 1, -1, -1))
         self._holders = [0] * self.count
         self._cached: OrderedDict[int, None] = OrderedDict()
@@ -32,11 +32,11 @@ class Pages:
 
     @property
     def available(self) -> int:
-        """How many pages can be allocated now."""
+        """Returns the number of pages that can be allocated now."""
         return len(self._free) + len(self._cached)
 
     def allocate(self) -> int:
-        """A page held once. Raises `IndexError` when none is available."""
+        """Returns a page, now held once. Raises `IndexError` when none is available."""
         if self._free:
             page = self._free.pop()
         else:
@@ -48,14 +48,14 @@ class Pages:
         return page
 
     def hold(self, pages: Iterable[int]) -> None:
-        """Count one more holder of each page, as a fork does."""
+        """Adds one holder to each page, as a fork does."""
         for page in pages:
             if self._holders[page] == 0:
                 del self._cached[page]
             self._holders[page] += 1
 
     def release(self, pages: Sequence[int]) -> None:
-        """Count one holder fewer of each page; the last one leaves it cached or free."""
+        """Removes one holder from each page; a page without holders becomes cached or free."""
         # From the end, so that a sequence's last pages are evicted first and its prefix stays usable.
         for page in reversed(pages):
             self._holders[page] -= 1
@@ -66,13 +66,13 @@ class Pages:
                     self._free.append(page)
 
     def shared(self, page: int) -> bool:
-        """Whether writing to the page would disturb another holder or the prefix cache."""
+        """True if writing to the page would change what another holder or the prefix cache reads."""
         return self._holders[page] > 1 or page in self._key_of
 
     def remember(self, page: int, key: bytes) -> int:
-        """Offer a full page for reuse under the hash of all tokens up to its end.
+        """Enters a full page into the prefix cache under the hash of all tokens up to its end.
 
-        Returns the page that is remembered under the key: this one, or one with the same content.
+        Returns the page that the cache has under the key: this one, or an earlier one with the same content.
         """
         known = self._page_of.setdefault(key, page)
         if known == page:
@@ -80,7 +80,7 @@ class Pages:
         return known
 
     def find(self, keys: Sequence[bytes]) -> list[int]:
-        """The pages of the longest prefix of `keys` that is remembered; not yet held."""
+        """Returns the pages of the longest prefix of `keys` that is in the cache, without holding them."""
         found = []
         for key in keys:
             page = self._page_of.get(key)
@@ -93,13 +93,13 @@ class Pages:
         del self._page_of[self._key_of.pop(page)]
 
     def check_integrity(self, holders: Iterable[Sequence[int]]) -> None:
-        """Raise `AssertionError` unless the books agree with `holders`, the page lists of all sequences."""
+        """Raises `AssertionError` unless the table agrees with `holders`, the page lists of all sequences."""
         counts = Counter(page for pages in holders for page in pages)
         free = set(self._free)
         assert len(free) == len(self._free), "a page is free twice"
         for page in range(self.count):
             held = self._holders[page]
-            assert held == counts[page], f"page {page} has {counts[page]} holders, the books say {held}"
+            assert held == counts[page], f"page {page} has {counts[page]} holders, the table says {held}"
             places = (held > 0) + (page in free) + (page in self._cached)
             assert places == 1, f"page {page} is in {places} of held, free and cached"
             assert page not in free or page not in self._key_of, f"free page {page} is still remembered"
@@ -108,10 +108,10 @@ class Pages:
 
 
 def extend_page_keys(keys: list[bytes], tokens: array[int]) -> None:
-    """Extend `keys` by the hashes of the full pages of `tokens` that it lacks.
+    """Appends to `keys` the hashes of the full pages of `tokens` that it lacks.
 
-    Each key covers all tokens up to its page's end, through the key before it; a cryptographic hash, since a
-    collision would show one request what another one computed.
+    Each key covers all tokens up to the end of its page, since it includes the key before it. The hash is
+    cryptographic: a collision would give one request the keys and values of another request's text.
     """
     for index in range(len(keys), len(tokens) // PAGE_SIZE):
         page = tokens[index * PAGE_SIZE : (index + 1) * PAGE_SIZE]
@@ -120,5 +120,5 @@ def extend_page_keys(keys: list[bytes], tokens: array[int]) -> None:
 
 
 def pages_for(tokens: int) -> int:
-    """How many pages hold this many tokens."""
+    """Returns the number of pages that this many tokens need."""
     return -(-tokens // PAGE_SIZE)

@@ -1,4 +1,4 @@
-"""What the engine keeps of a request: its live sequences, what has ended, and what came of its prompt."""
+"""Holds the state of a request in the engine, and the events that a step yields for it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from decodery.engine.second_model import SecondModel
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A row with its pages; the keys and values of its first `computed` tokens are in them.
+    """Holds a row and its pages, which contain the keys and values of its first `computed` tokens.
 
-    The first `offered` pages are known to the prefix cache. `companion` follows the sequence with another
-    prompt: it is given the same tokens and scored at the same positions.
+    The first `offered` pages have been entered into the prefix cache. `companion` is a sequence with another
+    prompt: it is given the same generated tokens and is scored at the same positions.
     """
 
     row: Row
@@ -32,16 +32,17 @@ class Sequence:
 
     @property
     def known(self) -> int:
-        """How many tokens are known, computed or not."""
+        """Returns the number of known tokens, computed or not."""
         return len(self.row.tokens)
 
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One prompt on its way through the engine; `sequences` are alive, in the order of their streams.
+    """Holds one prompt and its live `sequences`, in the order of their streams.
 
-    `branches` are forks that live for one step only. `deadline` is the time, on the engine's clock, at which
-    it ends. `amateur` and `drafter` are the assistants that its strategy and its speculation need.
+    `branches` are forks that live for one step only. `deadline` is the time on the engine's clock at which
+    the request ends. `contrast_model` is the second model of contrastive decoding and `draft_model` that of
+    speculation. `context` collects the hidden states of the prompt when the method needs them.
     """
 
     id: int
@@ -49,8 +50,8 @@ class Request:
     params: GenerationParams
     seed: int
     sequences: list[Sequence]
-    amateur: SecondModel | None = None
-    drafter: SecondModel | None = None
+    contrast_model: SecondModel | None = None
+    draft_model: SecondModel | None = None
     deadline: float | None = None
     branches: list[Sequence] = field(default_factory=list)
     method: Method = field(init=False)
@@ -68,28 +69,29 @@ class Request:
 
     @property
     def members(self) -> list[Sequence]:
-        """Its sequences, each followed by its companion."""
+        """Returns its sequences, each with its companion after it."""
         return [m for s in self.sequences for m in (s, s.companion) if m is not None]
 
     @property
     def decoding(self) -> bool:
-        """Whether all but the last known token of every sequence is computed."""
+        """True if all but the last known token of every sequence is computed."""
         return all(m.computed >= m.known - 1 for m in self.members)
 
     @property
     def collecting(self) -> bool:
-        """Whether something is still wanted of each position of the prompt, so that all of them must run."""
+        """True if every position of the prompt must run, since something is collected from each."""
         scoring = self.prompt_logprobs is not None and len(self.prompt_logprobs) < len(self.prompt)
         return scoring or self.context is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a step brought one stream of a request: new tokens, and perhaps its end.
+    """Holds the tokens that a step added to one stream of a request, and the reason if the stream ended.
 
-    `error` says why when `finish` is "error", and `score` what the strategy ranked a completion by. Of
-    `drafts` that were tried, the first `accepted` are among the tokens. `considered` and `beams` are filled
-    when the request was added with `explain`; `beams` comes without a stream, as it tells of all of them.
+    `error` is the cause when `finish` is "error". `score` is the number by which the strategy ranked a
+    completion. Of the `drafts` that were tried, the first `accepted` are among the tokens. `considered` and
+    `beams` are filled when the request was added with `explain`. An event with `beams` has no stream, since
+    it describes all streams of the request.
     """
 
     request: int

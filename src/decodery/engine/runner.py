@@ -1,4 +1,4 @@
-"""The model and its cache: batches of tokens in, hidden states and logits out."""
+"""Runs batches of tokens through a model and its key/value cache, and returns hidden states and logits."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from decodery.kernels.buffer_pool import BufferPool
 from decodery.models.families import CausalModel
 from decodery.models.layers.attention import PagedAttend
 
-# Positions whose logits stand in memory at a time when a whole prompt is scored.
+# The number of positions whose logits are in memory at a time when a whole prompt is scored.
 SCORED_AT_ONCE = 64
-# Steps of so few tokens are kept when they first run, larger ones when they run again: between larger kernels
-# Python's time is small.
+# Steps of at most so many tokens are kept when they first run, larger ones when they run a second time: with
+# large kernels, the time that Python takes between them matters little.
 CAPTURED_AT_ONCE = 64
-# Of all kept steps together; more, and those that ran longest ago are forgotten.
+# The most tokens of all kept steps together. Above it, the least recently used steps are dropped.
 CAPTURED_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """Hidden states `[tokens or more, width]`: the final ones, and those after the layers that were asked
-    for. They stand until the next batch runs."""
+    """Holds hidden states `[tokens or more, width]`: the final ones, and those after the layers asked for.
+
+    The next batch overwrites them.
+    """
 
     final: Tensor
     layers: Mapping[int, Tensor]
 
 
-class _Step:
-    """A captured step: where its input stands, and what runs it again."""
+class CapturedStep:
+    """Holds the input tensors of a captured step and the function that replays it."""
 
     states: States
     replay: Callable[[], None] | None
@@ -44,8 +46,10 @@ class _Step:
         self.plan = plan
 
     def again(self, tokens: list[int], positions: list[int], plan: Any) -> States:
-        """Run it on another input, of its size or smaller: behind it stands what stood there before, and what
-        comes of that means nothing."""
+        """Replays the step on another input, of its size or smaller, and returns the states.
+
+        Behind a smaller input the previous input remains, and the states of these rows are meaningless.
+        """
         assert self.replay is not None
         self.tokens.numpy()[: len(tokens)] = tokens
         self.positions.numpy()[: len(tokens)] = positions
@@ -54,17 +58,18 @@ class _Step:
         return self.states
 
 
-class _Steps:
-    """Captured steps, by the number of tokens and the layers that are read off."""
+class CapturedSteps:
+    """Holds captured steps by the number of tokens and the layers whose states are returned."""
 
     def __init__(self) -> None:
-        self._steps: dict[tuple[int, tuple[int, ...]], _Step] = {}
+        self._steps: dict[tuple[int, tuple[int, ...]], CapturedStep] = {}
         self._seen: set[tuple[int, tuple[int, ...]]] = set()
 
-    def find(self, count: int, layers: tuple[int, ...]) -> tuple[_Step | None, bool]:
-        """The step to run again, if there is one, and else whether one of this size is to be kept.
+    def find(self, count: int, layers: tuple[int, ...]) -> tuple[CapturedStep | None, bool]:
+        """Returns the step to replay or None, and whether a step of this size may be kept.
 
-        What is seen for the first time runs in a step that is a little larger: many sizes never come back.
+        A size that is seen for the first time is replayed in a slightly larger step if there is one, since
+        many sizes never occur again.
         """
         shape = count, layers
         if shape not in self._steps and shape not in self._seen:
@@ -76,34 +81,35 @@ class _Steps:
             shape = min(near), layers
         step = self._steps.pop(shape, None)
         if step is not None:
-            self._steps[shape] = step  # Now it is the last to go.
+            self._steps[shape] = step  # Now it is the most recently used.
         return step, count <= CAPTURED_TOKENS
 
-    def keep(self, count: int, layers: tuple[int, ...], step: _Step) -> None:
-        """Keep a captured step, and forget others if need be."""
+    def keep(self, count: int, layers: tuple[int, ...], step: CapturedStep) -> None:
+        """Stores a captured step, and drops the least recently used ones if the limit requires it."""
         while self._steps and sum(c for c, _ in self._steps) + count > CAPTURED_TOKENS:
             del self._steps[next(iter(self._steps))]
         self._steps[count, layers] = step
 
 
 class Runner:
-    """Owns the key/value cache of `pages` pages in `kv_dtype` (None: as the kernels like it)."""
+    """Runs a model, and owns its cache of `pages` pages in `kv_dtype` (None: the kernels' choice)."""
 
     def __init__(self, model: CausalModel, pages: int, kv_dtype: torch.dtype | None = None) -> None:
         self.model = model
         self._multiple = model.kernels.row_multiple(model.dtype)
-        self._rooms = BufferPool()
-        self._steps = _Steps()
+        self._buffers = BufferPool()
+        self._steps = CapturedSteps()
         kept = kv_dtype or model.kernels.cache_dtype(model.dtype)
         self._cache = model.kv_shape.allocate(
             pages, kept, model.device, whole_pages=model.kernels.takes_page_strides()
         )
 
     def hidden(self, batch: Batch, layers: Iterable[int] = ()) -> States:
-        """Run a batch: copies pages, writes keys and values, and returns the hidden states.
+        """Copies pages, runs the batch, writes its keys and values, and returns the hidden states.
 
-        The token batch is padded to the number of rows at which a row's bits no longer depend on its
-        batch-mates; the padding comes last and is neither written nor seen.
+        The tokens are padded to a multiple of the kernels' `row_multiple`, at which a row's bits do not
+        depend on the other rows. The padding comes last; its keys and values are not written and nothing
+        attends to it.
         """
         self._copy(batch.copies)
         model = self.model
@@ -126,7 +132,7 @@ class Runner:
         known, worth_keeping = self._steps.find(len(tokens), wanted)
         if known is not None:
             return known.again(tokens, positions, plan)
-        step = _Step(
+        step = CapturedStep(
             torch.tensor(tokens, device=model.device), torch.tensor(positions, device=model.device), plan
         )
         taps: dict[int, Tensor | None] = dict.fromkeys(wanted)
@@ -136,14 +142,14 @@ class Runner:
             final = model.hidden(step.tokens, step.positions, attend, taps=taps)
             return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
 
-        # Recorded also where it is not kept, so that its results stand in the same rooms.
-        step.states, step.replay = model.kernels.capture(run, self._rooms)
+        # Recorded also where it is not kept, so that its results use the same buffers.
+        step.states, step.replay = model.kernels.capture(run, self._buffers)
         if worth_keeping and step.replay is not None:
             self._steps.keep(len(tokens), wanted, step)
         return step.states
 
     def logits(self, hidden: Tensor, indices: Sequence[int]) -> Tensor:
-        """The float32 logits `[len(indices), vocab]` at these rows of `hidden`, padded likewise within."""
+        """Returns the float32 logits `[len(indices), vocab]` of these rows, padded to the same multiple."""
         if not indices:
             return hidden.new_zeros((0, self.model.vocab_size), dtype=torch.float32)
         padded = [*indices, *[indices[0]] * (-len(indices) % self._multiple)]
@@ -152,7 +158,7 @@ class Runner:
         return self.model.logits(hidden)[: len(indices)]
 
     def _copy(self, copies: list[tuple[int, int]]) -> None:
-        # In order: a page may be given up by one sequence and taken by the next within a step.
+        # In order: within a step, one sequence may free a page and another one allocate it.
         while copies:
             source, target = copies[0]
             self._cache.copy(source, target)

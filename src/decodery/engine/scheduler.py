@@ -1,4 +1,4 @@
-"""Who runs in the next step: first come first served, within a token budget and the pages there are."""
+"""Chooses what the next step runs: first come first served, within a token budget and the number of pages."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _NOTHING: tuple[tuple[int, ...], ...] = ((),)
 
 
 class Scheduler:
-    """The queue of requests and the pages of the running ones.
+    """Holds the queue of requests and allocates the pages of the running ones.
 
-    There is one kind of step: computed tokens catch up with known tokens. A request's sequences are judged
-    together, in a step that covers all that is left of each. When pages run out, the request that came last
-    gives up its pages and starts over from its known tokens (preemption by recompute); since the first one
-    never gives way and each fits alone, every request ends. With `drafts_may_wait`, a sequence whose drafts
-    have no room in the budget runs without them, unless it has nothing else to run; forks always run.
+    There is one kind of step: computed tokens catch up with known tokens. The sequences of a request are
+    judged together, in a step that runs all remaining tokens of each. When pages run out, the request that
+    came last is preempted: its pages are freed, and it starts again from its known tokens (preemption by
+    recompute). Every request ends, since the first one is never preempted and each fits alone. With
+    `drafts_may_wait`, drafts that exceed the token budget are left out of the step, unless their sequence has
+    nothing else to run. Forks always run.
     """
 
     def __init__(
@@ -45,11 +46,11 @@ class Scheduler:
         self._copies: list[tuple[int, int]] = []
 
     def add(self, request: Request) -> None:
-        """Queue a request behind all others."""
+        """Appends a request to the queue."""
         self.waiting.append(request)
 
     def remove(self, request: Request) -> None:
-        """Forget a request and free its pages, whether it waits or runs."""
+        """Removes a request, waiting or running, and frees its pages. Empties its `sequences`."""
         self._free_all(request)
         request.sequences.clear()
         if request in self.running:
@@ -58,8 +59,10 @@ class Scheduler:
             self.waiting.remove(request)
 
     def start_over(self, requests: Iterable[Request]) -> None:
-        """Let these requests, and no others, wait for pages from the beginning: whatever an interrupted step
-        has left half done, the books are right again."""
+        """Frees all pages and queues these requests, and no others, to run again from their known tokens.
+
+        Afterwards pages and sequences agree, wherever an interrupted step stopped.
+        """
         self.pages.clear()
         self.running, self.waiting, self._copies = [], deque(requests), []
         for request in self.waiting:
@@ -69,15 +72,18 @@ class Scheduler:
                 member.computed = member.offered = 0
 
     def schedule(self, branches: Branches) -> Batch:
-        """The next step's batch. Allocates its pages, moves requests between waiting and running, and leaves
-        `computed` as it is until the step is done."""
-        # Copies of batches that did not run are still owed.
+        """Returns the batch of the next step, with its pages allocated.
+
+        Moves requests between `waiting` and `running`. The sequences' `computed` stays as it is; `settle`
+        sets it once the step has run.
+        """
+        # A batch that did not run has left its copies to this one.
         batch = Batch(copies=self._copies)
         for request in self.running:
-            # Forks of such a batch live no longer.
+            # Forks of a batch that did not run are not used again.
             self.free_branches(request)
         preempted = False
-        # The list shrinks from its end while requests that came last give way.
+        # The list shrinks from its end when requests are preempted.
         position = 0
         while position < len(self.running):
             request = self.running[position]
@@ -91,32 +97,33 @@ class Scheduler:
         while self.waiting and batch.length < self.token_budget:
             request = self.waiting[0]
             width = sum(r.params.width for r in (*self.running, request))
-            if self.running and (width > self.max_sequences or not self._has_room(request)):
+            if self.running and (width > self.max_sequences or not self._fits(request)):
                 return
             self.running.append(self.waiting.popleft())
             if not self._run(request, batch, branches):
                 return
 
-    def _has_room(self, request: Request) -> bool:
+    def _fits(self, request: Request) -> bool:
+        """True if the known tokens of a waiting request fit into the available pages."""
         found = self._reusable(request, request.sequences[0])
         needed = sum(pages_for(m.known) for m in request.members) - len(found)
         # Found pages may themselves be among the available ones until they are held.
         return needed <= self.pages.available - len(found)
 
     def _run(self, request: Request, batch: Batch, branches: Branches) -> bool:
-        """Put what fits of a running request into the batch; False when a request had to give way."""
+        """Adds to the batch what fits of a running request. Returns False if a request was preempted."""
         budget = self.token_budget - batch.length
-        undisturbed = True
+        preempted_none = True
         for chunk in self._chunks(request, budget, branches, alone=not batch.chunks):
             while not self._reserve(chunk, batch):
-                undisturbed = False
+                preempted_none = False
                 last = self.running[-1]
                 self._preempt(last)
                 if last is request:
                     batch.chunks = [c for c in batch.chunks if c.request is not request]
                     return False
             batch.chunks.append(chunk)
-        return undisturbed
+        return preempted_none
 
     def _chunks(self, request: Request, budget: int, branches: Branches, *, alone: bool) -> list[Chunk]:
         behind = self._behind(request)
@@ -124,25 +131,33 @@ class Scheduler:
         if single or request.decoding:
             length = sum(self._judged_length(s, branches) for s in request.sequences)
             if length > budget and not alone and self.drafts_may_wait:
-                spared = {s.row for s in request.sequences if s.computed == s.known}
-                branches = {row: b for row, b in branches.items() if len(b) > 1 or row in spared}
+                only_drafts = {s.row for s in request.sequences if s.computed == s.known}
+                branches = {row: b for row, b in branches.items() if len(b) > 1 or row in only_drafts}
                 length = sum(self._judged_length(s, branches) for s in request.sequences)
-            # Sequences that are judged together may exceed the budget, or they could never run.
+            # Sequences that are judged together may exceed the budget when alone: otherwise they could never
+            # run.
             if length <= budget or (alone and request.decoding):
-                return [c for i in range(len(request.sequences)) for c in self._judged(request, i, branches)]
+                return [
+                    chunk
+                    for i in range(len(request.sequences))
+                    for chunk in self._judged_chunks(request, i, branches)
+                ]
         if behind is None or budget <= 0:
             return []
-        # The last known token runs with the drafts, so that it is scored.
+        # The last known token is left for the step that runs the drafts and is judged.
         return [Chunk(request, behind, min(behind.known - behind.computed - 1, budget))]
 
     def _judged_length(self, sequence: Sequence, branches: Branches) -> int:
-        """How many tokens run to judge a sequence and its companion."""
+        """Returns the number of tokens that run to judge a sequence and its companion."""
         members = [m for m in (sequence, sequence.companion) if m is not None]
         drafts = branches.get(sequence.row, _NOTHING)
         return sum(m.known - m.computed + len(branch) for branch in drafts for m in members)
 
-    def _judged(self, request: Request, place: int, branches: Branches) -> list[Chunk]:
-        """The chunks that judge a sequence: one for each branch, each followed by its companion's."""
+    def _judged_chunks(self, request: Request, place: int, branches: Branches) -> list[Chunk]:
+        """Returns the chunks that judge a sequence: one for each branch, each with its companion's after it.
+
+        Forks the sequence for every branch but the first.
+        """
         sequence = request.sequences[place]
         chunks = []
         for index, branch in enumerate(branches.get(sequence.row, _NOTHING)):
@@ -155,12 +170,15 @@ class Scheduler:
             chunks.append(chunk)
             if runner.companion is not None:
                 count = runner.companion.known - runner.companion.computed
-                chunk.companion = Chunk(request, runner.companion, count, branch, follows=True)
+                chunk.companion = Chunk(request, runner.companion, count, branch, is_companion=True)
                 chunks.append(chunk.companion)
         return chunks
 
     def _behind(self, request: Request) -> Sequence | None:
-        """The sequence that catches up next. One at a time, so that the next finds its pages to share."""
+        """Returns the sequence that is computed next, or None if all but the last known tokens are computed.
+
+        One sequence runs at a time, so that the next one finds its pages in the prefix cache.
+        """
         for member in request.members:
             if member.computed < member.known - 1:
                 if not member.pages:
@@ -183,7 +201,10 @@ class Scheduler:
         sequence.computed = len(found) * PAGE_SIZE
 
     def _reserve(self, chunk: Chunk, batch: Batch) -> bool:
-        """Give a chunk its pages, the one it starts in for itself alone; False when there are too few."""
+        """Allocates the pages of a chunk, and copies the page in which it starts if that is shared.
+
+        Returns False, and allocates nothing, when too few pages are available.
+        """
         sequence = chunk.sequence
         missing = pages_for(chunk.start + chunk.length) - len(sequence.pages)
         inside = chunk.start // PAGE_SIZE
@@ -205,7 +226,7 @@ class Scheduler:
         self.preemptions += 1
 
     def fork(self, parent: Sequence, row: Row) -> Sequence:
-        """A sequence for `row` that shares all of the parent's pages; its companion likewise."""
+        """Returns a sequence for `row` that shares all pages of the parent, with a fork of its companion."""
         self.pages.hold(parent.pages)
         companion = parent.companion
         return Sequence(
@@ -218,7 +239,10 @@ class Scheduler:
         )
 
     def settle(self, sequence: Sequence, computed: int) -> None:
-        """Say how much of a sequence is computed, free the pages behind it, and offer full ones for reuse."""
+        """Sets how many tokens of a sequence are computed.
+
+        Frees the pages behind them and enters full pages into the prefix cache.
+        """
         sequence.computed = computed
         kept = pages_for(computed)
         self.pages.release(sequence.pages[kept:])
@@ -232,15 +256,15 @@ class Scheduler:
             page = sequence.pages[index]
             known = self.pages.remember(page, sequence.page_keys[index])
             if known != page:
-                # Somebody computed the same at the same time. One copy is enough, and a request's streams
-                # must share their prompt, or it could need more pages than it was admitted with.
+                # Another sequence computed the same page in the same step. The streams of a request must
+                # share their prompt: otherwise the request could need more pages than `pages_needed` says.
                 self.pages.hold([known])
                 self.pages.release([page])
                 sequence.pages[index] = known
         sequence.offered = max(sequence.offered, sequence.computed // PAGE_SIZE)
 
     def free(self, sequence: Sequence) -> None:
-        """Give up the pages of a sequence and its companion; their known tokens stay."""
+        """Frees the pages of a sequence and its companion. Both keep their known tokens."""
         self.pages.release(sequence.pages)
         sequence.pages = []
         sequence.computed = sequence.offered = 0
@@ -248,7 +272,7 @@ class Scheduler:
             self.free(sequence.companion)
 
     def free_branches(self, request: Request) -> None:
-        """Give up the forks that lived for one step."""
+        """Frees and removes the forks that live for one step."""
         for branch in request.branches:
             self.free(branch)
         request.branches.clear()
@@ -259,9 +283,9 @@ class Scheduler:
             self.free(sequence)
 
     def check_integrity(self) -> None:
-        """Raise `AssertionError` unless pages and sequences agree."""
+        """Raises `AssertionError` unless pages and sequences agree."""
         sequences = [m for r in (*self.running, *self.waiting) for m in r.members]
-        # A step that ran nothing leaves its forks to the next one.
+        # A step that ran nothing leaves its forks to the next step.
         sequences += [m for r in self.running for b in r.branches for m in (b, b.companion) if m is not None]
         self.pages.check_integrity([s.pages for s in sequences])
         for request in self.waiting:

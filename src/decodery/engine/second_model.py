@@ -1,4 +1,4 @@
-"""What the engine asks of a second model over the same tokens."""
+"""Declares the protocol of a second model, which runs the same tokens beside the first."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from decodery.kernels.contract import Kernels
 
 
 class SecondModel(Protocol):
-    """A second model: it drafts ahead, or scores what the first one scores.
+    """Drafts tokens for rows, or scores them at the positions at which the first model scores them.
 
-    It is told rows only by their tokens, so that forks and rewinds need no telling.
+    A second model knows a row by its tokens alone, so the engine need not report forks and rewinds.
     """
 
     @property
     def kernels(self) -> Kernels:
-        """Those of its model."""
+        """Returns the kernels of its model."""
 
     def logits(self, runs: Sequence[tuple[Row, tuple[int, ...]]]) -> Tensor:
-        """Scores float32 `[positions, vocab]` after each row's last known token and after each of its
-        drafts."""
+        """Returns the float32 logits `[positions, vocab]` after the last known token of each row and after
+        each of its drafts."""
 
     def draft(self, rows: Sequence[Row], counts: Sequence[int], draw: Draw) -> list[tuple[list[int], Tensor]]:
-        """For each row at most so many tokens that `draw` draws from this model's scores, and the processed
-        logits `[tokens, vocab]` that they were drawn from."""
+        """Returns drafts for each row, at most `counts[i]` for row i, and the processed logits `[tokens,
+        vocab]` from which `draw` drew them."""
 
     def retain(self, rows: Iterable[Row]) -> None:
-        """Give up what is held for the requests of other rows than these."""
+        """Frees what is kept for requests that none of these rows belongs to."""
 
     def start_over(self) -> None:
-        """Give up all that is held, after an interrupt that may have come anywhere."""
+        """Frees all sequences, after an interrupt at any point."""
 
     def check_integrity(self) -> None:
-        """Raise `AssertionError` unless its books agree."""
+        """Raises `AssertionError` unless its pages and sequences agree."""

@@ -1,4 +1,4 @@
-"""A second model that follows rows by their tokens, in a key/value cache of its own."""
+"""Runs a second model over the tokens of rows, in a key/value cache of its own."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from decodery.models.families import CausalModel
 
 
 class SecondModelRunner:
-    """The `SecondModel` that runs a model.
+    """Runs a model as a `SecondModel`.
 
-    Of each request it keeps the sequences that it computed last; a row goes on from the one that shares most
-    of its tokens. A call runs all its rows together as far as the pages reach, and after each other where
-    they don't. Of `limits` the pages, the token budget and the use of a prefix cache count.
+    For each request it keeps the sequences that it computed last. A row continues the sequence that shares
+    most tokens with it. A call runs all its rows in one batch if there are enough pages, and one after the
+    other if not. `limits` gives the pages and their `kv_dtype`, the token budget and the use of a prefix
+    cache; its other fields are ignored.
     """
 
     def __init__(self, model: CausalModel, limits: Limits) -> None:
@@ -43,35 +44,35 @@ class SecondModelRunner:
             max_sequences=sys.maxsize,
             prefix_cache=limits.prefix_cache,
         )
-        # By request, the least recently used first.
-        self._followed: dict[int, list[Sequence]] = {}
+        # The sequences of each request. The least recently used come first, in the dict and in each list.
+        self._sequences: dict[int, list[Sequence]] = {}
 
     @property
     def kernels(self) -> Kernels:
-        """Those of its model."""
+        """Returns the kernels of its model."""
         return self.model.kernels
 
     @torch.inference_mode()
     def logits(self, runs: SequenceOf[tuple[Row, tuple[int, ...]]]) -> Tensor:
-        """Scores float32 `[positions, vocab]` after each row's last known token and after each of its
-        drafts."""
-        sequences = self._follow([row for row, _ in runs])
+        """Returns the float32 logits `[positions, vocab]` after the last known token of each row and after
+        each of its drafts."""
+        sequences = self._sequences_for([row for row, _ in runs])
         return torch.cat(self._scores(sequences, [drafts for _, drafts in runs]))
 
     @torch.inference_mode()
     def draft(
         self, rows: SequenceOf[Row], counts: SequenceOf[int], draw: Draw
     ) -> list[tuple[list[int], Tensor]]:
-        """For each row at most so many tokens that `draw` draws from this model's scores, and the processed
-        logits `[tokens, vocab]` that they were drawn from.
+        """Returns drafts for each row, at most `counts[i]` for row i, and the processed logits `[tokens,
+        vocab]` from which `draw` drew them.
 
-        Fewer where the row would end, where this model's context ends, and where the pages do.
+        A row gets fewer drafts where it would end, where this model's context ends, and when pages are short.
         """
         wanted = self._affordable(rows, counts)
         tokens: list[list[int]] = [[] for _ in rows]
         drawn: list[list[Tensor]] = [[] for _ in rows]
         going = [i for i, count in enumerate(wanted) if count and finish_of(rows[i]) is None]
-        sequences = dict(zip(going, self._follow([rows[i] for i in going]), strict=True))
+        sequences = dict(zip(going, self._sequences_for([rows[i] for i in going]), strict=True))
         while going:
             logits = torch.cat(self._scores([sequences[i] for i in going], [()] * len(going)))
             chosen, processed = draw([sequences[i].row for i in going], logits)
@@ -89,43 +90,43 @@ class SecondModelRunner:
         return [(t, torch.stack(d) if d else nothing) for t, d in zip(tokens, drawn, strict=True)]
 
     def retain(self, rows: Iterable[Row]) -> None:
-        """Give up what is held for the requests of other rows than these."""
+        """Keeps as many sequences of each request as it has rows; frees the least recently used ones."""
         alive = Counter(row.request for row in rows)
-        for request, sequences in list(self._followed.items()):
+        for request, sequences in list(self._sequences.items()):
             dropped = max(len(sequences) - alive[request], 0)
             for sequence in sequences[:dropped]:
                 self._scheduler.free(sequence)
             del sequences[:dropped]
             if not sequences:
-                del self._followed[request]
+                del self._sequences[request]
 
     def start_over(self) -> None:
-        """Give up all that is held, after an interrupt that may have come anywhere."""
-        self._followed.clear()
+        """Frees all sequences, after an interrupt at any point."""
+        self._sequences.clear()
         self._scheduler.start_over(())
 
     def check_integrity(self) -> None:
-        """Raise `AssertionError` unless pages and sequences agree."""
-        self._pages.check_integrity([s.pages for sequences in self._followed.values() for s in sequences])
+        """Raises `AssertionError` unless pages and sequences agree."""
+        self._pages.check_integrity([s.pages for sequences in self._sequences.values() for s in sequences])
 
     def _affordable(self, rows: SequenceOf[Row], counts: SequenceOf[int]) -> list[int]:
-        """How many tokens of each row to draft, so that context and pages hold all of them together."""
+        """Returns how many tokens to draft for each row, so that all fit into the context and the pages."""
         result = []
         left = self._pages.count
         for row, count in zip(rows, counts, strict=True):
             within = max(min(count, self.model.context_length - len(row.tokens)), 0)
-            # One more for the copy of a page that is shared.
+            # One more page, for the copy of a shared one.
             needed = pages_for(len(row.tokens) + within) + 1
             result.append(within if needed <= left else 0)
             left -= needed if result[-1] else 0
         return result
 
-    def _follow(self, rows: SequenceOf[Row]) -> list[Sequence]:
-        """A sequence for each row, of which all but the last token is computed as far as one of the
-        request's."""
+    def _sequences_for(self, rows: SequenceOf[Row]) -> list[Sequence]:
+        """Returns a sequence for each row. Tokens that a sequence of the same request has computed are not
+        computed again, except the row's last token."""
         sources = [self._source(row) for row in rows]
         sequences: list[Sequence] = []
-        # All forks before any sequence is rewound, so that they start from what it was.
+        # Forks are made before any sequence is rewound, since they continue it as it is now.
         for row, (source, _) in zip(rows, sources, strict=True):
             if source is None:
                 sequences.append(Sequence(row))
@@ -135,7 +136,8 @@ class SecondModelRunner:
                 sequences.append(source)
         self._keep(rows, sequences)
         for sequence, row, (_, common) in zip(sequences, rows, sources, strict=True):
-            # A row of its own, since one row may be asked for with several drafts.
+            # Each sequence has its own row object, since the same row may come several times with other
+            # drafts.
             sequence.row = replace(row)
             del sequence.page_keys[common // PAGE_SIZE :]
             sequence.offered = min(sequence.offered, common // PAGE_SIZE)
@@ -143,55 +145,55 @@ class SecondModelRunner:
         return sequences
 
     def _source(self, row: Row) -> tuple[Sequence | None, int]:
-        """The request's sequence that shares most computed tokens with the row, and how many."""
+        """Returns the request's sequence that shares most computed tokens with the row, and their number."""
         best: tuple[Sequence | None, int] = (None, 0)
-        for sequence in self._followed.get(row.request, ()):
+        for sequence in self._sequences.get(row.request, ()):
             common = _common(sequence, row.tokens)
             if common > best[1]:
                 best = (sequence, common)
         return best
 
     def _keep(self, rows: SequenceOf[Row], sequences: SequenceOf[Sequence]) -> None:
-        """Count the sequences of these rows as the last ones used."""
+        """Marks the sequences of these rows as the most recently used."""
         used = {id(s) for s in sequences}
         for request in {row.request: None for row in rows}:
-            old = [s for s in self._followed.pop(request, ()) if id(s) not in used]
+            old = [s for s in self._sequences.pop(request, ()) if id(s) not in used]
             new = [s for row, s in zip(rows, sequences, strict=True) if row.request == request]
-            self._followed[request] = old + new
+            self._sequences[request] = old + new
 
     def _scores(self, sequences: SequenceOf[Sequence], drafts: SequenceOf[tuple[int, ...]]) -> list[Tensor]:
-        """For each sequence the scores `[1 + drafts, vocab]` after its last token and after its drafts.
+        """Returns for each sequence the logits `[1 + drafts, vocab]` after its last token and its drafts.
 
-        Its drafts count among its tokens afterwards.
+        Appends the drafts to the tokens of the sequence.
         """
         scheduler = self._scheduler
         branches = {s.row: (d,) for s, d in zip(sequences, drafts, strict=True)}
         for sequence in sequences:
             length = _length(sequence, branches)
             assert pages_for(length) <= self._pages.count, "a sequence is longer than the cache"
-        # What a callback's failure left there is followed still.
+        # A callback that failed may have left sequences here; they stay in `_sequences`.
         scheduler.waiting.clear()
         scheduler.running = [_request(sequence) for sequence in sequences]
         scores: dict[int, Tensor] = {}
         while scheduler.running or scheduler.waiting:
-            self._make_room([r.sequences[0] for r in (*scheduler.running, *scheduler.waiting)], branches)
+            self._free_pages([r.sequences[0] for r in (*scheduler.running, *scheduler.waiting)], branches)
             scores |= self._step(branches)
             scheduler.running = [r for r in scheduler.running if id(r.sequences[0]) not in scores]
         return [scores[id(sequence)] for sequence in sequences]
 
-    def _make_room(self, wanted: SequenceOf[Sequence], branches: Branches) -> None:
-        """Take pages from sequences that are not wanted, the least recently used first."""
-        # One more each for the copy of a page that is shared.
+    def _free_pages(self, wanted: SequenceOf[Sequence], branches: Branches) -> None:
+        """Frees sequences that are not wanted, the least recently used first, until the wanted ones fit."""
+        # One more page for each, for the copy of a shared one.
         needed = sum(max(pages_for(_length(s, branches)) - len(s.pages), 0) + 1 for s in wanted)
         spared = {id(s) for s in wanted}
-        for sequence in (s for sequences in self._followed.values() for s in sequences):
+        for sequence in (s for sequences in self._sequences.values() for s in sequences):
             if self._pages.available >= needed:
                 return
             if id(sequence) not in spared:
                 self._scheduler.free(sequence)
 
     def _step(self, branches: Branches) -> Mapping[int, Tensor]:
-        """Run what fits of the scheduled sequences; the scores of those that it brings to their end."""
+        """Runs one step, and returns the logits of the sequences that it computes to their end, by id."""
         batch = self._scheduler.schedule(branches)
         if not batch.chunks:
             return {}
@@ -214,7 +216,7 @@ class SecondModelRunner:
 
 
 def _request(sequence: Sequence) -> Request:
-    """What the scheduler takes: a request for a sequence of which nothing but scores is wanted."""
+    """Returns a request for the scheduler that holds this sequence and collects nothing from its prompt."""
     row = sequence.row
     request = Request(row.request, row.tokens, row.params, row.seed, [sequence])
     request.prompt_logprobs = request.context = None
@@ -226,7 +228,7 @@ def _length(sequence: Sequence, branches: Branches) -> int:
 
 
 def _common(sequence: Sequence, tokens: array[int]) -> int:
-    """How many computed tokens of a sequence begin `tokens`, of which the last is to run in any case."""
+    """Returns how many computed tokens of a sequence are a prefix of `tokens[:-1]`."""
     count = min(sequence.computed, len(tokens) - 1)
     known = np.frombuffer(sequence.row.tokens, dtype=np.int64)[:count]
     differs = known != np.frombuffer(tokens, dtype=np.int64)[:count]

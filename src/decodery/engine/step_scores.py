@@ -1,4 +1,4 @@
-"""From what a step computed to the scores that strategies judge."""
+"""Builds the scores of a step, groups its rows by method, and lets each method judge its group."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ Drafted = Mapping[Row, Tensor]
 
 
 @dataclass(slots=True)
-class Judged:
-    """The rows that one method judges in a step: for each the chunks of its branches, in their order."""
+class JudgedGroup:
+    """Holds the rows that one method judges in a step, and the chunks of each row's branches in order."""
 
     method: Method
     rows: list[Row] = field(default_factory=list)
     branches: list[list[Chunk]] = field(default_factory=list)
 
 
-def judged_groups(batch: Batch) -> list[Judged]:
-    """The judged rows of a batch by method; a request's stay side by side."""
-    groups: dict[Method, Judged] = {}
+def groups_to_judge(batch: Batch) -> list[JudgedGroup]:
+    """Returns the judged rows of a batch, grouped by method; the rows of one request are adjacent."""
+    groups: dict[Method, JudgedGroup] = {}
     previous: Chunk | None = None
     for chunk in batch.chunks:
         if not chunk.judged:
             continue
-        group = groups.setdefault(chunk.request.method, Judged(chunk.request.method))
+        group = groups.setdefault(chunk.request.method, JudgedGroup(chunk.request.method))
         if previous is not None and (previous.request, previous.place) == (chunk.request, chunk.place):
             group.branches[-1].append(chunk)
         else:
@@ -43,8 +43,11 @@ def judged_groups(batch: Batch) -> list[Judged]:
     return list(groups.values())
 
 
-def judged(group: Judged, scores: Scores) -> Verdict:
-    """The method's verdict on a group; a request whose own function fails is judged a failure alone."""
+def judge_group(group: JudgedGroup, scores: Scores) -> Verdict:
+    """Returns the method's verdict on a group.
+
+    A request whose callback fails is among the failures; the other rows are then judged again without it.
+    """
     failures: list[tuple[int, str]] = []
     left = list(range(len(group.rows)))
     while left:
@@ -59,7 +62,7 @@ def judged(group: Judged, scores: Scores) -> Verdict:
 
 
 def _of_rows(scores: Scores, rows: list[int]) -> Scores:
-    """The scores of some of the rows; positions stay what they are."""
+    """Returns the scores of some of the rows; positions keep their numbers."""
     if len(rows) == len(scores.runs):
         return scores
     known = scores.context or {}
@@ -68,7 +71,7 @@ def _of_rows(scores: Scores, rows: list[int]) -> Scores:
 
 
 def _placed(verdict: Verdict, rows: list[int], failures: list[tuple[int, str]]) -> Verdict:
-    """A verdict on these rows of a group as one on the group, with more failures."""
+    """Returns a verdict on these rows of a group as a verdict on the whole group, with more failures."""
     return Verdict(
         [replace(s, parent=rows[s.parent]) for s in verdict.survivors],
         [replace(e, parent=rows[e.parent]) for e in verdict.endings],
@@ -77,11 +80,11 @@ def _placed(verdict: Verdict, rows: list[int], failures: list[tuple[int, str]]) 
     )
 
 
-class Scorer:
+class ScoresBuilder:
     """Builds the scores of a step's groups from its hidden `states`.
 
-    The logits of all groups come of one product. `drafted` are the logits that assistants drew drafts from,
-    `given` says how many of a row's drafts are given.
+    One product computes the logits of all groups. `drafted` has for each row the processed logits from which
+    its second model drew the drafts, and `given` the number of its drafts that are given.
     """
 
     def __init__(
@@ -97,10 +100,10 @@ class Scorer:
             self._base[id(chunk)] = start
             start += chunk.length
 
-    def scores(self, groups: Sequence[Judged]) -> Iterator[Scores]:
-        """The scores of each group, in their order."""
+    def build(self, groups: Sequence[JudgedGroup]) -> Iterator[Scores]:
+        """Yields the scores of each group, in their order."""
         main = [[i for b in g.branches for c in b for i in self._positions(c)] for g in groups]
-        follow = [
+        of_companions = [
             [
                 i
                 for b in g.branches
@@ -110,26 +113,31 @@ class Scorer:
             ]
             for g in groups
         ]
-        logits = self._runner.logits(self._states.final, [i for part in (*main, *follow) for i in part])
-        if len(groups) == 1 and not follow[0]:
-            yield self._scores(groups[0], main[0], logits, None)
+        logits = self._runner.logits(
+            self._states.final, [i for part in (*main, *of_companions) for i in part]
+        )
+        if len(groups) == 1 and not of_companions[0]:
+            yield self._group_scores(groups[0], main[0], logits, None)
             return
-        parts = torch.split(logits, [len(part) for part in (*main, *follow)])
+        parts = torch.split(logits, [len(part) for part in (*main, *of_companions)])
         for group, indices, own, companion in zip(groups, main, parts, parts[len(groups) :], strict=False):
-            yield self._scores(group, indices, own, companion if len(companion) else None)
+            yield self._group_scores(group, indices, own, companion if len(companion) else None)
 
     def _positions(self, chunk: Chunk) -> range:
-        """Where in the batch the scored tokens of a chunk are: the last known one, if it runs, and the
-        drafts, but none before a given draft."""
+        """Returns the positions in the batch of the scored tokens of a chunk: the last known token, if it
+        runs, and the drafts, but no token before a given draft."""
         base = self._base[id(chunk)]
         return range(base + max(chunk.count - 1 + self._unscored(chunk), 0), base + chunk.length)
 
     def _unscored(self, chunk: Chunk) -> int:
-        if not self._given or chunk.companion is not None or chunk.request.needs.assistant:
+        """Returns how many of a chunk's first positions get no scores, since a given draft follows them."""
+        if not self._given or chunk.companion is not None or chunk.request.needs.amateur:
             return 0
         return min(self._given.get(chunk.sequence.row, 0), len(chunk.drafts))
 
-    def _scores(self, group: Judged, indices: list[int], logits: Tensor, companion: Tensor | None) -> Scores:
+    def _group_scores(
+        self, group: JudgedGroup, indices: list[int], logits: Tensor, companion: Tensor | None
+    ) -> Scores:
         needs = [branches[0].request.needs for branches in group.branches]
         hidden = self._states.final
         return Scores(
@@ -141,11 +149,11 @@ class Scorer:
             if any(n.hidden for n in needs)
             else None,
             layers=self._layers(sorted({layer for n in needs for layer in n.layers}), indices),
-            assistant=self._assistant_logits(group, logits) if any(n.assistant for n in needs) else None,
+            amateur=self._contrast_logits(group, logits) if any(n.amateur for n in needs) else None,
             context=self._context(group),
         )
 
-    def _runs(self, group: Judged) -> list[tuple[Run, ...]]:
+    def _runs(self, group: JudgedGroup) -> list[tuple[Run, ...]]:
         runs = []
         start = 0
         for row, branches in zip(group.rows, group.branches, strict=True):
@@ -158,14 +166,15 @@ class Scorer:
         return runs
 
     def _layers(self, layers: Sequence[int], indices: list[int]) -> dict[int, Tensor]:
-        """The logits read off after each layer, of one product."""
+        """Returns the logits read off after each layer, computed by one product."""
         if not layers:
             return {}
         hidden = torch.cat([self._states.layers[layer][indices] for layer in layers])
         logits = self._runner.logits(hidden, list(range(len(hidden))))
         return dict(zip(layers, torch.split(logits, len(indices)), strict=True))
 
-    def _context(self, group: Judged) -> dict[int, Tensor]:
+    def _context(self, group: JudgedGroup) -> dict[int, Tensor]:
+        """Returns the prompt states that requests have collected, by row, and clears them there."""
         context = {}
         for i, branches in enumerate(group.branches):
             collected = branches[0].request.context
@@ -174,14 +183,14 @@ class Scorer:
                 branches[0].request.context = None
         return context
 
-    def _companions(self, group: Judged) -> dict[int, int]:
-        """Maps each position that has a companion to the companion's place among those of companions."""
+    def _companions(self, group: JudgedGroup) -> dict[int, int]:
+        """Returns the index among the companions' positions of each position that has a companion."""
         found = {}
         position = place = 0
         for chunk in (c for branches in group.branches for c in branches):
             length = len(self._positions(chunk))
             if chunk.companion is not None:
-                # Both end at the same token; the companion may have one more at its start.
+                # Both end at the same token; the companion may have one position more at its start.
                 extra = len(self._positions(chunk.companion)) - length
                 for j in range(length):
                     found[position + j] = place + extra + j
@@ -189,24 +198,25 @@ class Scorer:
             position += length
         return found
 
-    def _assistant_logits(self, group: Judged, logits: Tensor) -> Tensor:
-        """The logits of the rows' amateurs at the positions of `logits`."""
+    def _contrast_logits(self, group: JudgedGroup, logits: Tensor) -> Tensor:
+        """Returns the logits of the rows' contrast models at the positions of `logits`; 0 elsewhere."""
         result = torch.zeros_like(logits)
         rows: dict[int, tuple[SecondModel, list[tuple[Row, tuple[int, ...]]], list[int | None]]] = {}
         position = 0
         for row, branches in zip(group.rows, group.branches, strict=True):
             for chunk in branches:
                 length = len(self._positions(chunk))
-                assistant = chunk.request.amateur
-                if assistant is not None:
-                    _, runs, places = rows.setdefault(id(assistant), (assistant, [], []))
+                second_model = chunk.request.contrast_model
+                if second_model is not None:
+                    _, runs, places = rows.setdefault(id(second_model), (second_model, [], []))
                     runs.append((row, chunk.drafts))
-                    # An assistant scores the last known token even where the model has computed it before.
+                    # A second model scores the last known token even if the first one computed it in an
+                    # earlier step.
                     places += [None] * (chunk.count == 0)
                     places += range(position, position + length)
                 position += length
-        for assistant, runs, places in rows.values():
-            for place, scores in zip(places, assistant.logits(runs), strict=True):
+        for second_model, runs, places in rows.values():
+            for place, scores in zip(places, second_model.logits(runs), strict=True):
                 if place is not None:
                     result[place] = scores
         return result

@@ -1,4 +1,7 @@
-"""The arithmetic: plain functions with one signature in every backend; `reference` is torch."""
+"""Implements the arithmetic: plain functions with one signature in every backend.
+
+`reference` computes with torch, `native` with compiled kernels.
+"""
 
 PAGE_SIZE = 16
-"""Tokens whose keys and values one page of the cache holds."""
+"""The number of tokens whose keys and values one page of the cache holds."""

@@ -1,4 +1,4 @@
-"""Which backend, and which precision of its cache, a name stands for."""
+"""Selects the backend, and the dtype of its cache, by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from decodery.errors import ParameterError
 from decodery.kernels.contract import Kernels
 from decodery.kernels.native.library import missing
-from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.quantise import QUANTIZATIONS
 from decodery.kernels.reference import torch_kernels
 
@@ -21,10 +21,11 @@ BACKENDS = ("auto", "reference", "native")
 
 
 def chosen_backend(backend: str, dtype: str = "auto", quantization: str | None = None) -> str:
-    """ "reference" or "native", for what a user asks.
+    """Returns "reference" or "native" for the options of a user.
 
-    "auto" is native, where its kernels are built and nothing else is asked than it can do: it computes in
-    float32 only, and quantised weights are its alone. Raises `ParameterError` for what does not go together.
+    "auto" is native where its kernels are built and the other options allow it: the native backend computes
+    only in float32, and it alone has quantised weights. Raises `ParameterError` for options that exclude each
+    other.
     """
     if backend not in BACKENDS:
         raise ParameterError(f"backend must be {' or '.join(BACKENDS)}, not {backend!r}")
@@ -53,12 +54,12 @@ def chosen_backend(backend: str, dtype: str = "auto", quantization: str | None =
 
 
 def backend_named(name: str) -> Kernels:
-    """The kernels of "reference" or "native"."""
-    return Native() if name == "native" else torch_kernels
+    """Returns the kernels of "reference" or "native"."""
+    return NativeKernels() if name == "native" else torch_kernels
 
 
 def kv_dtype_named(name: str, kernels: Kernels, dtype: torch.dtype) -> torch.dtype:
-    """The dtype that keys and values are kept in; "auto" is what the kernels like for activations of `dtype`.
+    """Returns the dtype of cached keys and values; "auto" is the kernels' default for activations of `dtype`.
 
     Raises `ParameterError` for an unknown name.
     """
@@ -67,7 +68,7 @@ def kv_dtype_named(name: str, kernels: Kernels, dtype: torch.dtype) -> torch.dty
 
 
 def check_kv_dtype(name: str) -> None:
-    """Raise `ParameterError` unless `kv_dtype_named` knows the name."""
+    """Raises `ParameterError` unless `kv_dtype_named` knows the name."""
     if name not in ("auto", *KV_DTYPES):
         *most, last = KV_DTYPES
         raise ParameterError(f"kv_dtype must be auto, {', '.join(most)} or {last}, not {name!r}")

@@ -1,4 +1,4 @@
-"""What a model asks of the machine: one set of plain functions that every backend offers."""
+"""Defines the functions that a model calls to compute: every backend offers the same set."""
 
 from __future__ import annotations
 
@@ -14,79 +14,85 @@ from decodery.kernels.relative_bias import RelativeBias
 
 Result = TypeVar("Result")
 Activation: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu"]
-"""x times the logistic function of x, x times the normal distribution's mass below x (Hendrycks and Gimpel,
-2016), its form with tanh, and the positive part of x."""
+"""silu: x times the logistic function of x. gelu: x times the normal distribution's mass below x (Hendrycks
+and Gimpel, 2016). gelu_tanh: the approximation of gelu with tanh. relu: the positive part of x."""
 Weight: TypeAlias = Any
-"""A matrix as a backend multiplies by it: a plain tensor, or what that backend's `pack` made of one."""
+"""A matrix that a backend multiplies by: a plain tensor, or the result of that backend's `pack`."""
 
 
 class Plan(Protocol):
-    """What `write_kv` and `paged_attention` of all the layers of one step need."""
+    """Holds the data of one step that `write_kv` and `paged_attention` share across all layers."""
 
     @property
     def tokens(self) -> int:
-        """How many tokens the step runs."""
+        """Returns the number of tokens that the step runs."""
 
 
 class Kernels(Protocol):
-    """The functions of a backend; a module with these functions is a backend.
+    """Lists the functions of a backend; a module with these functions is a backend.
 
-    Leading dimensions are free unless a shape is given. A function's error against float64 is at most
-    twice that of `decodery.kernels.reference.torch_kernels`, and a row of its result has the same bits
-    whatever the other rows are, once the number of rows is a multiple of `row_multiple(dtype)`.
+    Leading dimensions are free unless a shape is given. A function's error against float64 is at most twice
+    that of `decodery.kernels.reference.torch_kernels`. A row of a result has the same bits whatever the other
+    rows are, provided that the number of rows is a multiple of `row_multiple(dtype)`.
     """
 
     def row_multiple(self, dtype: torch.dtype) -> int:
-        """The number of rows that a token batch is padded to a multiple of."""
+        """Returns m: a token batch is padded to a multiple of m rows."""
 
     def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """The dtype that keys and values are kept in for activations of `dtype`, if none is asked for."""
+        """Returns the default dtype of cached keys and values for activations of `dtype`."""
 
     def exclusive_threads(self) -> AbstractContextManager[None]:
-        """Within this, nothing that a step does beside the kernels keeps the cores from them."""
+        """Limits the thread pool that isn't this backend's to one thread inside the context."""
 
     def takes_page_strides(self) -> bool:
-        """Whether a layer's pages may stand at a distance from each other in its caches."""
+        """True if the pages of a layer need not be contiguous in its caches."""
 
     def capture(
-        self, run: Callable[[], Result], rooms: BufferPool | None = None
+        self, run: Callable[[], Result], buffers: BufferPool | None = None
     ) -> tuple[Result, Callable[[], None] | None]:
-        """Run, and return what does the same again on the same tensors, to the same results, if anything can.
+        """Runs `run` and returns its result with a function that repeats the same work, None where nothing
+        can.
 
-        The tensors and the plan that `run` reads from outside must stay; their content may change. What is
-        captured with the same `rooms` shares their memory: results stand until another of these runs.
+        The function reads the same tensors and writes to the same results. The tensors and the plan that
+        `run` reads from outside must stay allocated; their content may change. Runs captured with the same
+        `buffers` share memory, so a result is valid until another of them runs.
         """
 
     def linear(
         self, x: Tensor, weight: Weight, bias: Tensor | None = None, residual: Tensor | None = None
     ) -> Tensor:
-        """`x @ weight.T + bias + residual`, the weight plain [out, in] or what `pack` made of it.
+        """Computes `x @ weight.T + bias + residual`, the weight plain [out, in] or made by `pack`.
 
         x [..., in], bias [out], residual [..., out].
         """
 
     def takes_codes(self) -> bool:
-        """Whether weights are packed from `Codes`, of which a matrix may have several one under another."""
+        """True if weights are packed from `Codes`; the rows of one matrix may come from several of them."""
 
     def pack(self, weight: Any) -> Weight:
-        """A weight, a tensor or a list of `Codes`, in the form that is fastest here, for inference only."""
+        """Returns a weight, given as a tensor or a list of `Codes`, in this backend's fastest form, for
+        inference only.
+        """
 
     def gated_linear(
         self, x: Tensor, weight: Weight, bias: Tensor | None = None, activation: Activation = "silu"
     ) -> Tensor:
-        """`gated(linear(x, weight, bias))`: weight [2 * width, in] or what `pack_gated` made of one."""
+        """Computes `gated(linear(x, weight, bias))`, the weight plain [2 * width, in] or made by
+        `pack_gated`.
+        """
 
     def pack_gated(self, weight: Any) -> Weight:
-        """A weight for `gated_linear` in the form that is fastest here, for inference only."""
+        """Returns a weight for `gated_linear` in this backend's fastest form, for inference only."""
 
     def embedding(self, ids: Tensor, weight: Weight) -> Tensor:
-        """The rows of weight [vocabulary, width] that ids [...] name: [..., width]."""
+        """Returns the rows of weight [vocabulary, width] with the indices ids [...]: [..., width]."""
 
     def pack_embedding(self, weight: Any, *, multiplied: bool) -> Weight:
-        """A weight for `embedding`, and for `linear` too where it is multiplied; for inference only."""
+        """Returns a weight for `embedding`, and for `linear` too if `multiplied`; for inference only."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
-        """`x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension."""
+        """Computes `x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension."""
 
     def layer_norm(
         self,
@@ -96,22 +102,27 @@ class Kernels(Protocol):
         eps: float,
         residual: Tensor | None = None,
     ) -> Tensor:
-        """`(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias + residual` over the last dimension."""
+        """Computes `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias + residual` over the last
+        dimension.
+        """
 
     def angles(self, positions: Tensor, frequencies: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [..., 2 * pairs] for `rotary`, of positions [...] times frequencies [pairs]."""
+        """Returns cosines and sines [..., 2 * pairs] for `rotary`, times `magnitude`.
+
+        The angles are positions [...] times frequencies [pairs].
+        """
 
     def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotates x [..., heads, dim] by angles: cos and sin [..., dim], the first half of sin negated."""
 
     def activation(self, x: Tensor, name: Activation) -> Tensor:
-        """The activation of each element of x [...]."""
+        """Applies the activation to each element of x [...]."""
 
     def gated(self, gate_up: Tensor, activation: Activation = "silu") -> Tensor:
-        """`activation(gate) * up` of [..., 2 * width], the gate first: [..., width]."""
+        """Computes `activation(gate) * up` from [..., 2 * width], the gate first: [..., width]."""
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        """Attention over whole sequences: q [B, S, H, D], k and v [B, T, Hkv, D], out [B, S, H * D]."""
+        """Computes attention over whole sequences: q [B, S, H, D], k and v [B, T, Hkv, D]; [B, S, H * D]."""
 
     def plan_attention(
         self,
@@ -125,13 +136,13 @@ class Kernels(Protocol):
         device: torch.device | str,
         sliding_window: int | None = None,
     ) -> Plan:
-        """What `write_kv` and `paged_attention` of all the layers of one step need."""
+        """Returns the plan that `write_kv` and `paged_attention` take in all layers of one step."""
 
     def write_kv(self, cache_k: Tensor, cache_v: Tensor, plan: Any, k: Tensor, v: Tensor) -> None:
         """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches.
 
-        The caches are [pages, 16, Hkv, `stored_width(D, dtype)`] in float32, float16, bfloat16 or int8; in
-        which order a page holds its numbers is the backend's matter.
+        The caches are [pages, 16, Hkv, `stored_width(D, dtype)`] in float32, float16, bfloat16 or int8. The
+        backend decides in which order a page holds its numbers.
         """
 
     def paged_attention(
@@ -143,7 +154,8 @@ class Kernels(Protocol):
         scale: float,
         bias: RelativeBias | None = None,
     ) -> Tensor:
-        """Attention of ragged queries [tokens, H, D] over the plan's pages of the caches: [tokens, H * D].
+        """Computes attention of ragged queries [tokens, H, D] over the plan's pages of the caches: [tokens, H
+        * D].
 
         `bias` is added to the scaled scores.
         """

@@ -1,4 +1,4 @@
-"""GGML's quantised blocks as weights that mean the same numbers."""
+"""Reads GGML's quantised blocks as `Codes` with the same values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from decodery.kernels.packed_weights import BlockType, Codes, Format
 
-# A type's number, bytes and weights are those of ggml.h and ggml-common.h (https://github.com/ggml-org/ggml).
+# The numbers, bytes and weights are those of ggml.h and ggml-common.h (https://github.com/ggml-org/ggml).
 KINDS = {
     "Q4_0": BlockType(18, Format.INT4, 2, 32, slice(0, 2)),
     "Q4_1": BlockType(20, Format.INT4_MIN, 3, 32, slice(0, 4)),
@@ -18,14 +18,15 @@ KINDS = {
     "Q5_K": BlockType(176, Format.INT8_MIN_WIDE, 13, 256, slice(0, 4)),
     "Q6_K": BlockType(210, Format.INT8_HALVES, 14, 256, slice(208, 210)),
 }
-"""The types that can be taken over."""
+"""The types that the kernels can hold without a change of values."""
 
 
 def codes_from_blocks(raw: Tensor, kind: str) -> Codes:
-    """A matrix of the GGML type `kind`, uint8 [rows, bytes per row], for `pack`; nothing is copied.
+    """Returns a matrix of the GGML type `kind`, uint8 [rows, bytes per row], as codes for `pack`, without a
+    copy.
 
-    Dequantised, it is what ggml's own order of operations gives in float32, bit for bit. `kind` is one of
-    `KINDS`.
+    Dequantised in float32, the values are those of ggml's own order of operations, bit for bit. `kind` is one
+    of `KINDS`.
     """
     blocks = KINDS[kind]
     scales = raw.view(len(raw), -1, blocks.size)[..., blocks.scales].view(torch.float16)

@@ -1,4 +1,4 @@
-"""How keys and values stand in a cache: as floats, or as codes of 8 bits with scales."""
+"""Converts keys and values to and from the form of a cache: floats, or codes of 8 bits with scales."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ _LARGEST, _SMALLEST = 3e38, 1e-30
 
 
 def stored_width(dim: int, dtype: torch.dtype) -> int:
-    """How many numbers of `dtype` a cache keeps for a key or value of `dim`: int8 codes have a float32 scale
-    behind them."""
+    """Returns the number of elements of `dtype` that a cache keeps for a key or value of `dim` numbers.
+
+    int8 codes are followed by a float32 scale.
+    """
     return dim + _SCALE_BYTES if dtype == torch.int8 else dim
 
 
 def stored(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Keys or values [..., dim] as a cache of `dtype` keeps them: [..., stored_width(dim, dtype)].
+    """Returns keys or values [..., dim] as a cache of `dtype` keeps them: [..., stored_width(dim, dtype)].
 
-    Always finite: what is not is kept as 0, and what `dtype` cannot hold as the largest that it can. int8
-    codes are x divided by a scale, which is the largest size in x divided by 127; below 1e-30 all is 0.
+    All stored numbers are finite: NaN and infinity become 0, and numbers beyond the range of `dtype` become
+    its largest. int8 codes are x divided by a scale, which is the largest absolute value of x divided by 127;
+    if that value is below 1e-30, all codes are 0.
     """
     x = x.nan_to_num(0.0, 0.0, 0.0)
     if dtype == x.dtype:
@@ -35,7 +38,7 @@ def stored(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def restored(kept: Tensor, dtype: torch.dtype) -> Tensor:
-    """What `stored` kept, as numbers of `dtype` [..., dim]."""
+    """Returns numbers [..., dim] of `dtype` from the form that `stored` gave them."""
     if kept.dtype == dtype:
         return kept
     if kept.dtype != torch.int8:

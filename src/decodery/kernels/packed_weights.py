@@ -1,7 +1,8 @@
-"""Weights in the forms that the native kernels multiply: codes of 4 or 8 bits in groups of 32, or floats.
+"""Packs weights in the forms that the native kernels multiply: codes of 4 or 8 bits in groups of 32, or
+floats.
 
-A weight is `scale * (code - zero) + minimum`, with a scale (and minimum) for each output and group of 32
-inputs. native/formats.hpp has the layout in memory.
+A weight is `scale * (code - zero) + minimum`, with a scale (and minimum) for each output and each group of 32
+inputs. native/formats.hpp describes the layout in memory.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ class _Traits:
 
 
 class Format(Enum):
-    """The packed forms; `WIDE` ones have float32 scales, `INT8_HALVES` two of them a group."""
+    """Lists the packed forms.
+
+    `WIDE` forms have float32 scales; `INT8_HALVES` has two float32 scales for each group.
+    """
 
     INT4_MIN = _Traits(0, 4, torch.float16, minimum=True)
     INT4 = _Traits(1, 4, torch.float16)
@@ -48,13 +52,16 @@ class Format(Enum):
 
     @property
     def zero(self) -> int:
-        """The code that stands for 0 where there is no minimum."""
+        """Returns the code of the value 0 in a form without a minimum."""
         return 0 if self.value.minimum else {4: 8, 8: 128}.get(self.value.bits, 0)
 
 
 class BlockType(NamedTuple):
-    """A quantised type of GGML: bytes of a block, the format that holds the same numbers, the type's number
-    there, the weights of a block, and where in it its float16 scales stand."""
+    """Describes a quantised type of GGML.
+
+    `size` is the bytes of a block, `format` the form that holds the same numbers, `number` the type's number
+    in GGML, `weights` the weights of a block, and `scales` the position of its float16 scales in the block.
+    """
 
     size: int
     format: Format
@@ -65,11 +72,11 @@ class BlockType(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """A matrix [rows, columns] as its format's parts.
+    """Holds a matrix [rows, columns] as the parts of its format.
 
-    `codes` are uint8 [rows, columns] or the floats themselves, `scales` and `minima` [rows, groups * parts].
-    Or `codes` are `blocks` of a GGML type, uint8 [rows, bytes per row], and `scales` the float16 numbers in
-    them.
+    `codes` are uint8 [rows, columns] or the floats themselves; `scales` and `minima` are [rows, groups *
+    parts]. With `blocks`, `codes` are instead blocks of that GGML type, uint8 [rows, bytes per row], and
+    `scales` the float16 numbers in them.
     """
 
     format: Format
@@ -86,7 +93,7 @@ class Codes:
         return torch.Size((rows, columns))
 
     def is_finite(self) -> bool:
-        """Whether every weight is a finite number."""
+        """True if every weight is a finite number."""
         parts = [self.scales, self.minima] if self.scales is not None else [self.codes]
         ends = [end.item() for p in parts if p is not None for end in p.aminmax()]
         return all(map(math.isfinite, ends))
@@ -94,7 +101,7 @@ class Codes:
 
 @dataclass(frozen=True, eq=False)
 class PackedWeight:
-    """A matrix [rows, columns] ready for the kernels. `gated`: of gate and up, which alternate."""
+    """Holds a matrix [rows, columns] ready for the kernels; if `gated`, rows of gate and up alternate."""
 
     data: Tensor
     rows: int
@@ -108,7 +115,7 @@ class PackedWeight:
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the activations."""
+        """Returns the dtype of the activations."""
         return torch.float32
 
     @property
@@ -122,7 +129,7 @@ class PackedWeight:
 
 @dataclass(frozen=True, eq=False)
 class Stacked:
-    """Packed weights of several formats one under another, which stand for one matrix [rows, columns]."""
+    """Holds packed weights of several formats that are, one under another, one matrix [rows, columns]."""
 
     parts: tuple[PackedWeight, ...]
 
@@ -140,7 +147,7 @@ class Stacked:
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the activations."""
+        """Returns the dtype of the activations."""
         return torch.float32
 
     @property
@@ -156,19 +163,22 @@ _PACK = call_layout("q" * 9)
 
 
 class Arena:
-    """Memory for the packed weights of a model, side by side in large pages: a step reads all of it, and so
-    looks up fewer addresses. A piece lives as long as a tensor on it; what is not taken costs nothing."""
+    """Allocates the packed weights of a model next to each other in large pages.
+
+    A step reads all of them, and large pages need fewer address translations. An allocation lives as long as
+    a tensor that uses it. Memory that was never taken is not backed by physical memory.
+    """
 
     def __init__(self) -> None:
         self._rest = torch.empty(0, dtype=torch.uint8)
 
     def take(self, size: int) -> Tensor:
-        """Bytes that begin on a cache line's border and are readable a little beyond their end."""
-        whole = -(-size // 64) * 64 + 128
-        if len(self._rest) < whole + 64:
-            self._rest = _mapped(max(whole + 64, ARENA_BYTES))
+        """Returns `size` bytes aligned to a cache line; kernels may read up to 128 bytes beyond their end."""
+        reserved = -(-size // 64) * 64 + 128
+        if len(self._rest) < reserved + 64:
+            self._rest = _mapped(max(reserved + 64, ARENA_BYTES))
             self._rest = self._rest[-self._rest.data_ptr() % 64 :]
-        taken, self._rest = self._rest[:size], self._rest[whole:]
+        taken, self._rest = self._rest[:size], self._rest[reserved:]
         return taken
 
 
@@ -176,13 +186,13 @@ def _mapped(size: int) -> Tensor:
     if not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(size, dtype=torch.uint8)
     region = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # Of a system without them.
+    with suppress(OSError):  # Raised by a system without large pages.
         region.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(region, dtype=torch.uint8)
 
 
 def pack(codes: Codes, *, gated: bool = False, arena: Arena | None = None) -> PackedWeight:
-    """Interleaves a matrix for the kernels; the result holds no part of it."""
+    """Interleaves a matrix for the kernels; the result shares no memory with `codes`."""
     rows, columns = codes.shape
     number = codes.format.value.number
     data = (arena or Arena()).take(packed_bytes(codes.format, rows, columns, gated=gated))
@@ -196,7 +206,7 @@ def pack(codes: Codes, *, gated: bool = False, arena: Arena | None = None) -> Pa
 
 
 def packed_bytes(form: Format, rows: int, columns: int, *, gated: bool = False) -> int:
-    """What a matrix takes when it is packed."""
+    """Returns the bytes of a packed matrix."""
     blocks = 2 * -(-rows // 2 // 16) if gated else -(-rows // 16)
     size: int = library().decodery_packed_bytes(form.value.number, blocks, columns)
     return size
@@ -205,9 +215,9 @@ def packed_bytes(form: Format, rows: int, columns: int, *, gated: bool = False) 
 def stack(
     parts: Sequence[Codes], *, gated: bool = False, arena: Arena | None = None
 ) -> PackedWeight | Stacked:
-    """Packs matrices that stand one under another; neighbours of one format become one weight.
+    """Packs matrices that are, one under another, one matrix; neighbours of one format become one weight.
 
-    Gate and up alternate only where both have one format: a `Stacked` weight is never gated.
+    Gate and up alternate only if both have one format: a `Stacked` weight is never gated.
     """
     runs = [concatenated(list(run)) for _, run in groupby(parts, lambda part: (part.format, part.blocks))]
     if len(runs) == 1:
@@ -216,7 +226,9 @@ def stack(
 
 
 def concatenated(parts: list[Codes]) -> Codes:
-    """Matrices of one format, one under another."""
+    """Returns matrices of one format as one, each under the one before; raises ValueError for several
+    formats.
+    """
     first = parts[0]
     if len(parts) == 1:
         return first

@@ -1,4 +1,4 @@
-"""Float matrices as codes of 4 or 8 bits, or as shorter floats."""
+"""Quantises float matrices to codes of 4 or 8 bits, or to shorter floats."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from decodery.kernels.packed_weights import GROUP, Codes, Format
 
 QUANTIZATIONS = ("int4", "int8", "bf16")
 
-# Elements quantised at once: so few that they stay in a core's cache and on the calling thread.
+# Elements quantised at once: few enough to stay in a core's cache and on the calling thread.
 STEP = 1 << 15
-# By how much of its range a group is taken to begin earlier and end later.
+# The fractions of its range by which a group's range is extended on both sides, as candidates.
 RANGES = (0.0, 0.025, -0.025)
 
 
 def quantise(matrix: Tensor, form: str, *, threads: int = 1) -> Codes:
-    """A float matrix as one of `QUANTIZATIONS` or "float32".
+    """Returns a float matrix in one of the forms `QUANTIZATIONS` or "float32".
 
-    A group of 32 inputs has one scale, in int4 a minimum too. What is not finite, or too large for a scale in
-    float16, makes scales that are not finite.
+    A group of 32 inputs has one scale, and in int4 also a minimum. A value that is not finite, or too large
+    for a scale in float16, makes scales that are not finite. `threads` work in parallel.
     """
     if form == "float32":
         return Codes(Format.FLOAT32, matrix.float())
@@ -58,17 +58,18 @@ def _int8(groups: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _int4(groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, scales and minima of groups [..., 32] with a small squared error, large weights counting more.
+    """Returns codes, scales and minima of groups [..., 32] with a small squared error that weights large
+    values more.
 
-    Ranges somewhat narrower or wider than the group's own are tried, and for the codes that each gives the
-    scale and minimum that fit them best; as llama.cpp's k-quants are made.
+    Ranges somewhat narrower or wider than the group's own are tried. For the codes of each, the scale and
+    minimum with the least error are computed, as llama.cpp does for its k-quants.
     """
     low, high = groups.aminmax(dim=-1)
     squares = groups * groups
     weights = squares + squares.mean(-1, keepdim=True)
     weighted = weights * groups
     total, sum_x = weights.sum(-1), weighted.sum(-1)
-    # Groups that are not finite are never better: their scales become NaN.
+    # A group that is not finite never improves on this start, so its scales are NaN.
     scales, minima = (high - low) * math.nan, low
     least = torch.full_like(low, math.inf)
     for wider in RANGES:

@@ -1,6 +1,7 @@
-"""Threads that spin where others work: torch's and the compiled kernels' wait for work on their cores.
+"""Limits thread pools whose idle threads would occupy cores that other threads need.
 
-What is set here holds for the calling thread alone.
+The threads of torch and of the compiled kernels spin on their cores while they wait for work. A limit set
+here holds for the calling thread alone.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from decodery.kernels.native import library
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Keeps torch to the calling thread, where it has its threads of OpenMP.
+    """Limits torch to the calling thread inside the context, where torch runs on OpenMP.
 
-    Its other threads spin for a while after each operation that they took part in, and what runs next on
-    threads of its own shares the cores with them.
+    After each parallel operation, torch's other threads spin for a while. Threads of another pool that run
+    next would share the cores with them.
     """
     openmp = _openmp()
     if openmp is None:
@@ -36,8 +37,11 @@ def one_torch_thread() -> Iterator[None]:
 
 @cache
 def _openmp() -> ctypes.CDLL | None:
-    """The OpenMP that torch runs on. `torch.set_num_threads` would also tell all threads that begin to use
-    torch meanwhile, and these would keep it."""
+    """Returns the OpenMP library that torch runs on, or None where there is none.
+
+    `torch.set_num_threads` is no substitute: threads that begin to use torch meanwhile take over the number
+    that it sets, and keep it.
+    """
     try:
         found = ctypes.CDLL(torch._C.__file__)
         found.omp_set_num_threads.argtypes = [ctypes.c_int]
@@ -49,7 +53,10 @@ def _openmp() -> ctypes.CDLL | None:
 
 @contextmanager
 def one_kernel_thread() -> Iterator[None]:
-    """Keeps the compiled kernels, where there are any, to the calling thread, for the same reason."""
+    """Limits the compiled kernels to the calling thread inside the context, for the same reason.
+
+    Does nothing where no kernels are built.
+    """
     if not library.available():
         yield
         return

@@ -1,4 +1,4 @@
-"""Describes a checkpoint and what would compute it, from its files' headers alone."""
+"""Describes a checkpoint and the backend that would compute it, from the headers of its files alone."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def facts(
     context_length: int | None,
     kv_dtype: str,
 ) -> dict[str, Any]:
-    """Returns what a checkpoint is and what these options would make of it, ready for JSON.
+    """Returns the properties of a checkpoint, and the results that these options would have, ready for JSON.
 
-    Only headers are read. Bytes and tokens are whole numbers. Raises as `open_model` does.
+    Only headers are read. Bytes and tokens are integers. Raises as `open_model` does.
     """
     described = describe(checkpoint)
     chosen = chosen_backend(backend, dtype, quantization)
@@ -71,7 +71,7 @@ def facts(
 
 
 def _formats(checkpoint: Checkpoint) -> list[dict[str, Any]]:
-    """How the tensors are stored, the most bytes first."""
+    """Returns the tensors and bytes of each stored format, the one with the most bytes first."""
     formats: dict[str, dict[str, Any]] = {}
     for info in checkpoint.tensors.values():
         entry = formats.setdefault(info.dtype, {"format": info.dtype, "tensors": 0, "bytes": 0})
@@ -81,7 +81,7 @@ def _formats(checkpoint: Checkpoint) -> list[dict[str, Any]]:
 
 
 def _has_template(checkpoint: Checkpoint) -> bool | None:
-    """Whether there is a chat template; None without a tokenizer that can be read."""
+    """True if there is a chat template; None without a readable tokenizer."""
     try:
         if checkpoint.format == "gguf":
             tokenizer = Tokenizer.from_gguf(checkpoint.config)

@@ -1,4 +1,4 @@
-"""Opening a model with its tokenizer, and the second models that requests name."""
+"""Opens a model with its tokenizer, and the second models that requests name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from decodery.weights.sources.locate import Progress, resolve
 
 
 class HasModel(Protocol):
-    """A model with its tokenizer, as an LLM is."""
+    """Offers a model and its tokenizer, as an LLM does."""
 
     @property
     def tokenizer(self) -> Tokenizer: ...
@@ -30,7 +30,7 @@ class HasModel(Protocol):
 
 @dataclass(frozen=True)
 class Opened:
-    """A model with its tokenizer, and what its generation_config.json says (nothing where there is none)."""
+    """Holds a model, its tokenizer and the content of generation_config.json (empty if there is none)."""
 
     tokenizer: Tokenizer
     model: CausalModel
@@ -49,10 +49,10 @@ def open_model(
     token: str | None = None,
     progress: Progress | None = None,
 ) -> Opened:
-    """Find a model and read it.
+    """Finds a model and reads it.
 
     Raises `ModelError` when it cannot be found or read, and `ParameterError` for settings that are absurd or
-    do not go together.
+    exclude each other.
     """
     if model is not None and not isinstance(model, (str, Path)):
         raise ParameterError(f"model must be a path or a name, not {type(model).__name__}")
@@ -73,14 +73,16 @@ def open_model(
             cache=PackedCache(checkpoint.path, quantization or "") if packed_cache else None,
         )
         config = checkpoint.generation_config
-    # A model may have more rows than its vocabulary has tokens; these stand for no text.
+    # A model may have more rows than its vocabulary has tokens; the rows beyond have no text.
     tokenizer.cover(opened.vocab_size)
     return Opened(tokenizer, opened, config)
 
 
 class SecondModels:
-    """The models that requests name besides the first: amateurs and draft models, each opened once, with the
-    settings of the first."""
+    """Opens the models that requests name besides the first, amateurs and draft models, once each.
+
+    They have the settings of the first.
+    """
 
     def __init__(self, first: HasModel, *, dtype: str, backend: str, quantization: str | None = None) -> None:
         self._first = first
@@ -88,9 +90,9 @@ class SecondModels:
         self._opened: dict[str, HasModel] = {}
 
     def named(self, field: str, model: Any) -> CausalModel:
-        """The model that a parameter names: a path, a name, or an LLM.
+        """Returns the model that a parameter names: a path, a name, or an LLM.
 
-        Raises `ParameterError` naming the field when its vocabulary is not the first model's.
+        Raises `ParameterError` naming the field when its vocabulary is not that of the first model.
         """
         if isinstance(model, (str, Path)):
             found = self._opened.get(str(model))

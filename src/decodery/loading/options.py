@@ -1,4 +1,4 @@
-"""What a user writes as "auto", "bfloat16" or "512MB", and what this machine has."""
+"""Reads options such as "auto", "bfloat16" or "512MB", and the memory of this machine."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**
 
 
 def dtype_named(name: str, checkpoint: Checkpoint, backend: str) -> torch.dtype:
-    """The dtype to compute in. On the native backend that is float32. On the reference, "auto" is float32 for
-    float32 weights, and otherwise bfloat16 where the processor multiplies bfloat16 itself."""
+    """Returns the dtype to compute in.
+
+    On the native backend that is float32. On the reference backend "auto" is float32 for float32 weights; for
+    others it is bfloat16 if the processor multiplies bfloat16 itself, else float32.
+    """
     check_dtype(name)
     if backend == "native":
         return torch.float32
@@ -30,7 +33,7 @@ def dtype_named(name: str, checkpoint: Checkpoint, backend: str) -> torch.dtype:
 
 
 def check_dtype(name: str) -> None:
-    """Raise `ParameterError` unless `dtype_named` knows the name."""
+    """Raises `ParameterError` unless `dtype_named` knows the name."""
     if name not in ("auto", *DTYPES):
         raise ParameterError(f"dtype must be auto, {' or '.join(DTYPES)}, not {name!r}")
 
@@ -40,7 +43,7 @@ def _fast_bfloat16() -> bool:
 
 
 def memory_size(size: int | str) -> int:
-    """Bytes from a number or such as "512MB", "2 GiB" or "1e9".
+    """Returns bytes from a number or a text such as "512MB", "2 GiB" or "1e9".
 
     Raises `ParameterError` for anything else, and for more than the machine has.
     """
@@ -57,7 +60,7 @@ def memory_size(size: int | str) -> int:
 
 
 def total_memory() -> float:
-    """Bytes of memory that this process could ever have; infinite where the system does not tell."""
+    """Returns the bytes of memory that this process can have at most; infinite if they are unknown."""
     try:
         total: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
@@ -69,7 +72,7 @@ def total_memory() -> float:
 
 
 def available_memory() -> int:
-    """Bytes that new allocations can have, by the system's own estimate; 4 GB where it has none."""
+    """Returns the bytes that new allocations can have, by the system's estimate; 4 GB without one."""
     try:
         fields = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
         available = int(fields["MemAvailable"].split()[0]) * 1024
@@ -82,7 +85,10 @@ def available_memory() -> int:
 
 
 def _left_in_cgroup() -> int:
-    """What the container's limit leaves; files that were read count as free, since they can be dropped."""
+    """Returns the bytes that the container's limit leaves.
+
+    Cached files count as free, since the system can drop them.
+    """
     used = int((CGROUP / "memory.current").read_text())
     counts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
     return int((CGROUP / "memory.max").read_text()) - used + int(counts["inactive_file"])

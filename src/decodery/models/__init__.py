@@ -1,1 +1,1 @@
-"""Transformer families as plain torch modules; the same definition serves and trains."""
+"""Defines transformer families as plain torch modules; the same definition serves and trains."""

@@ -1,4 +1,4 @@
-"""Reading the settings that a checkpoint declares, so that a wrong one is named at once."""
+"""Reads the settings of a checkpoint; an error names the wrong key."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from decodery.errors import ModelError
 
-# Sizes are multiplied with each other, and torch counts in 64 bits.
+# Small enough that a product of two sizes fits the 64-bit integers of torch.
 LARGEST = 2**31 - 1
 
 
-class Settings:
-    """A checkpoint's key-value settings; every reader raises one ModelError that names the key.
+class CheckpointKeys:
+    """Reads the key-value settings of a checkpoint; every reader raises a ModelError that names the key.
 
     A key that is null counts as missing; a missing key without a default is an error.
     """
@@ -27,7 +27,7 @@ class Settings:
         return self.values.get(key) is not None
 
     def count(self, key: str, default: int | None = None) -> int:
-        """A whole number from 1 to `LARGEST`."""
+        """Returns an integer from 1 to `LARGEST`."""
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise self.error(key, "a whole number that is at least 1")
@@ -36,7 +36,7 @@ class Settings:
         return value
 
     def positive(self, key: str, default: float | None = None) -> float:
-        """A finite number above 0."""
+        """Returns a finite number above 0."""
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.error(key, "a number")
@@ -56,12 +56,12 @@ class Settings:
             raise self.error(key, "a string")
         return value
 
-    def section(self, key: str) -> Settings:
-        """The settings nested under a key; empty when it is missing."""
+    def section(self, key: str) -> CheckpointKeys:
+        """Returns the settings nested under a key; empty if the key is missing."""
         value = self._value(key, {})
         if not isinstance(value, Mapping):
             raise self.error(key, "an object")
-        return Settings(value, f"{self.source}, {key}")
+        return CheckpointKeys(value, f"{self.source}, {key}")
 
     def error(self, key: str, wanted: str) -> ModelError:
         found = f"is {reprlib.repr(self.values[key])}" if self.has(key) else "is missing"

@@ -1,4 +1,4 @@
-"""Which model families there are, and how a checkpoint becomes a model."""
+"""Builds models from checkpoints of the known families."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from decodery.kernels.contract import Kernels
 from decodery.kernels.packed_weights import packed_bytes
 from decodery.kernels.reference import torch_kernels
 from decodery.kernels.threads import one_torch_thread
-from decodery.models.checkpoint_keys import LARGEST, Settings
+from decodery.models.checkpoint_keys import LARGEST, CheckpointKeys
 from decodery.models.decoders import llama
 from decodery.models.decoders.llama import Llama, LlamaConfig
 from decodery.models.layers.attention import Attend
@@ -32,7 +32,7 @@ from decodery.weights.names import Rule, load_parameters
 
 
 class CausalModel(Protocol):
-    """What an engine needs of a model."""
+    """Lists the attributes and methods of a model that an engine uses."""
 
     @property
     def kernels(self) -> Kernels: ...
@@ -57,11 +57,11 @@ class CausalModel(Protocol):
 
     @property
     def depth(self) -> int:
-        """How many layers it has."""
+        """Returns the number of layers."""
 
     @property
     def tied_head(self) -> bool:
-        """Whether its head is its embedding."""
+        """True if the head is the embedding."""
 
     def hidden(
         self,
@@ -71,22 +71,22 @@ class CausalModel(Protocol):
         *,
         taps: MutableMapping[int, Tensor | None] | None = None,
     ) -> Tensor:
-        """The last layer's normalised states [..., width] of tokens [...] at positions [...].
+        """Returns the last layer's normalised states [..., width] of tokens [...] at positions [...].
 
-        Each key of `taps` gets the states after so many layers, before any last norm.
+        Each key of `taps` gets the states after that number of layers, before any last norm.
         """
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Scores [..., vocab_size] in float32 of hidden states [..., width]."""
+        """Returns scores [..., vocab_size] in float32 of hidden states [..., width]."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of model: the names under which checkpoints declare it, and how one of them is read and built.
+    """Describes a kind of model: its names in checkpoints, and the functions that read and build it.
 
-    `hub` are entries of config.json's `architectures`, `gguf` values of `general.architecture`. `rules` takes
-    the format of the checkpoint; `ignored` are tensors that may be left unused, `delicate` matrices that are
-    held in 8 bits where others have 4.
+    `hub` are entries of `architectures` in config.json, `gguf` values of `general.architecture`. `rules`
+    takes the format of the checkpoint. `ignored` are tensors that may be left unused. `delicate` are matrices
+    that are held in 8 bits if others have 4.
     """
 
     name: str
@@ -115,7 +115,7 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Description:
-    """What a checkpoint holds, known without reading its weights."""
+    """Holds the facts about a checkpoint that are known without reading its weights."""
 
     family: str
     architecture: str
@@ -141,15 +141,15 @@ def load_model(
 ) -> Llama:
     """Builds the checkpoint's model and fills it with its weights in `dtype`, holding them once.
 
-    With `packing`, matrices are packed as they are read; the kernels must take codes.
+    With `packing`, matrices are packed as they are read; the kernels must take codes. `context_length`
+    shortens the model's own; only dynamic rotary scaling lets it be longer.
 
-    `context_length` shortens the model's own; only dynamic rotary scaling lets it be longer. Raises
-    ModelError when the architecture is not supported or a setting is absurd, and CheckpointError when the
-    tensors are not those that the settings promise.
+    Raises ModelError when the architecture is not supported or a setting is absurd, and CheckpointError when
+    the tensors are not those of the settings.
     """
     family, config = _opened(checkpoint, context_length)
     model = _skeleton(family, config, kernels).to(dtype)
-    # Short pieces of work, in which threads would mostly wait for each other.
+    # The operations are so short that threads would mostly wait for each other.
     with one_torch_thread():
         load_parameters(
             model,
@@ -171,11 +171,11 @@ def load_for_inference(
     quantization: str | None = None,
     cache: PackedCache | None = None,
 ) -> CausalModel:
-    """The model that `load_model` gives, with its weights in the form that the kernels multiply fastest.
+    """Returns the model of `load_model` with its weights in the form that the kernels multiply fastest.
 
-    `quantization` is "int4", "int8", "bf16" or None, and for kernels that take codes only. The model can be
-    run and no longer trained. With a `cache`, the weights come from there where it has them, and are left
-    there where it has not.
+    `quantization` is "int4", "int8", "bf16" or None; anything but None needs kernels that take codes. The
+    model can only be run, not trained. With a `cache`, weights are read from it if it holds them, and
+    otherwise written to it.
     """
     assert quantization is None or kernels.takes_codes()
     kept = None if cache is None else cache.read()
@@ -197,12 +197,12 @@ def load_for_inference(
 
 
 def packing_of(checkpoint: Checkpoint, quantization: str | None) -> Packing:
-    """How `load_for_inference` packs the matrices of a checkpoint, for kernels that take codes."""
+    """Returns the packing of a checkpoint's matrices in `load_for_inference`, for kernels that take codes."""
     return Packing(quantization, find_family(checkpoint)[0].delicate, torch.get_num_threads())
 
 
 def packed_size(checkpoint: Checkpoint, quantization: str | None) -> int:
-    """Bytes of all the weights that `load_for_inference` packs, known without reading them."""
+    """Returns the bytes of all the weights that `load_for_inference` packs, without reading them."""
     family, _ = find_family(checkpoint)
     packing = packing_of(checkpoint, quantization)
     unused = family.ignored(family.read_config(checkpoint))
@@ -216,7 +216,7 @@ def packed_size(checkpoint: Checkpoint, quantization: str | None) -> int:
 
 
 def describe(checkpoint: Checkpoint) -> Description:
-    """What the checkpoint's settings say; raises ModelError as `load_model` does."""
+    """Returns the description that the checkpoint's settings give; raises ModelError as `load_model` does."""
     family, architecture = find_family(checkpoint)
     config = family.read_config(checkpoint)
     model = _skeleton(family, config, torch_kernels)
@@ -236,12 +236,15 @@ def describe(checkpoint: Checkpoint) -> Description:
 
 
 def opened_context(checkpoint: Checkpoint, context_length: int | None) -> int:
-    """The context of the model that `load_model` gives; raises ModelError as it does."""
+    """Returns the context length of the model of `load_model`; raises ModelError as it does."""
     return _opened(checkpoint, context_length)[1].context_length
 
 
 def find_family(checkpoint: Checkpoint) -> tuple[Family, str]:
-    """The family of a checkpoint, and the architecture that it declares; ModelError when there is none."""
+    """Returns the family of a checkpoint and the architecture that it declares.
+
+    Raises ModelError when no family has this architecture.
+    """
     declared = _architecture(checkpoint)
     for family in FAMILIES:
         if declared in (family.gguf if checkpoint.format == "gguf" else family.hub):
@@ -254,7 +257,7 @@ def find_family(checkpoint: Checkpoint) -> tuple[Family, str]:
 
 def _architecture(checkpoint: Checkpoint) -> str:
     if checkpoint.format == "gguf":
-        return Settings(checkpoint.config, str(checkpoint.path)).text("general.architecture")
+        return CheckpointKeys(checkpoint.config, str(checkpoint.path)).text("general.architecture")
     names = checkpoint.config.get("architectures")
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise ModelError(f"{checkpoint.path}: config.json must name one architecture under architectures")

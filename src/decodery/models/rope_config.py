@@ -1,4 +1,4 @@
-"""How checkpoints declare their rotary positions."""
+"""Reads the rotary positions that checkpoints declare."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from decodery.errors import ModelError
-from decodery.models.checkpoint_keys import Settings
+from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.layers.rope import (
     DividedRope,
     DynamicRope,
@@ -18,7 +18,7 @@ from decodery.models.layers.rope import (
 )
 
 
-def rope_from_hub(config: Settings, head_dim: int, context_length: int) -> Rope:
+def rope_from_hub(config: CheckpointKeys, head_dim: int, context_length: int) -> Rope:
     """Reads `rope_parameters` of a config.json, or the older pair `rope_theta` and `rope_scaling`.
 
     Raises ModelError that names the key when a value is absurd or the kind of scaling is not supported.
@@ -62,7 +62,7 @@ def rope_from_hub(config: Settings, head_dim: int, context_length: int) -> Rope:
     return Llama3Rope(theta, factor, low, high, original_length)
 
 
-def _hub_yarn_magnitude(rope: Settings, factor: float) -> float | None:
+def _hub_yarn_magnitude(rope: CheckpointKeys, factor: float) -> float | None:
     if rope.has("attention_factor"):
         return rope.positive("attention_factor")
     if rope.values.get("mscale") and rope.values.get("mscale_all_dim"):
@@ -71,13 +71,13 @@ def _hub_yarn_magnitude(rope: Settings, factor: float) -> float | None:
     return None
 
 
-def _refuse_partial(settings: Settings) -> None:
+def _refuse_partial(settings: CheckpointKeys) -> None:
     if settings.positive("partial_rotary_factor", 1.0) != 1.0:
         raise settings.error("partial_rotary_factor", "1, since all elements of a head are rotated")
 
 
 def rope_from_gguf(
-    metadata: Settings, architecture: str, head_dim: int, context_length: int, divisors: Sequence[float]
+    metadata: CheckpointKeys, architecture: str, head_dim: int, context_length: int, divisors: Sequence[float]
 ) -> Rope:
     """Reads the keys `<architecture>.rope.*` of a GGUF file; `divisors` are its tensor rope_freqs, if any.
 

@@ -1,1 +1,1 @@
-"""How a text came about, drawn: a page, and a picture."""
+"""Draws the trace of a generation: as an HTML page and as an SVG picture."""

@@ -1,8 +1,8 @@
-"""A tree of beams as SVG: a column a step, a lane a beam, in bands that fit a page."""
+"""Draws a tree of beams as SVG: a column for each step, a lane for each beam, in bands of `COLUMNS` steps."""
 
 from __future__ import annotations
 
-from decodery.pictures.beam_tree import Node, Tree, grown
+from decodery.pictures.beam_tree import Node, Tree
 from decodery.pictures.generation_trace import GenerationTrace
 from decodery.pictures.markup import Markup, element, joined
 from decodery.pictures.svg_sheet import fitted, line
@@ -14,28 +14,23 @@ LEFT = 74.0
 BEAM = 38.0
 SMALL = 19.0
 TOP = 22.0
-# More candidates of a step are only counted.
+# At most so many candidates of a step are drawn below the beams; the rest are only counted.
 OTHERS = 10
 WIDTH = LEFT + COLUMNS * COLUMN
 
 
-def tree_of(story: GenerationTrace) -> Tree:
-    """The tree of a story's beams."""
-    return grown(story.beams, story.completions)
-
-
-def tree_svg(tree: Tree, story: GenerationTrace) -> tuple[Markup, float]:
-    """The drawing, `WIDTH` wide, and how tall it is."""
-    drawing = _Drawing(tree, story)
+def tree_svg(tree: Tree, trace: GenerationTrace) -> tuple[Markup, float]:
+    """Returns the drawing, which is `WIDTH` wide, and its height."""
+    drawing = _Drawing(tree, trace)
     return joined([drawing.band(first) for first in range(0, tree.steps, COLUMNS)]), drawing.tops[-1]
 
 
 class _Drawing:
-    """`tops` are where each band begins, and where the last one ends."""
+    """Draws the bands of a tree; `tops` has the y of each band's top, then that of the last one's bottom."""
 
-    def __init__(self, tree: Tree, story: GenerationTrace) -> None:
+    def __init__(self, tree: Tree, trace: GenerationTrace) -> None:
         self.tree = tree
-        self.story = story
+        self.trace = trace
         self.tops = [0.0]
         for first in range(0, tree.steps, COLUMNS):
             lanes = [n.lane + 1 for n in tree.nodes if first <= n.step < first + COLUMNS]
@@ -43,7 +38,7 @@ class _Drawing:
             self.tops.append(self.tops[-1] + TOP + tree.beams * BEAM + others * SMALL + 18)
 
     def band(self, first: int) -> Markup:
-        """The steps from `first` on, as far as they fit."""
+        """Draws the band of steps that begins with step `first`."""
         top = self.tops[first // COLUMNS]
         steps = range(first, min(first + COLUMNS, self.tree.steps))
         parts = [element("line", class_="rule", x1=0.0, x2=WIDTH, y1=top + 0.5, y2=top + 0.5)]
@@ -52,7 +47,7 @@ class _Drawing:
             parts.append(line(x + BOX / 2, top + 15, str(step + 1), kind="dim small", anchor="middle"))
         shown = [(i, n) for i, n in enumerate(self.tree.nodes) if n.step in steps]
         visible = [(i, n) for i, n in shown if n.lane < self.tree.beams + OTHERS]
-        # What matters is drawn last, over the rest.
+        # The lines of chosen and of living beams are drawn last, over the others.
         for index, node in sorted(visible, key=lambda item: (item[1].chosen, item[1].pruned is None)):
             parts.append(self._edge(index, node, first))
         parts += self._roots(first, [node for _, node in visible])
@@ -68,14 +63,14 @@ class _Drawing:
         return LEFT + step % COLUMNS * COLUMN
 
     def _y(self, step: int, lane: int) -> float:
-        """The middle of a lane."""
+        """Returns the y of the middle of a lane."""
         top = self.tops[step // COLUMNS] + TOP
         if lane < self.tree.beams:
             return top + lane * BEAM + BEAM / 2
         return top + self.tree.beams * BEAM + (lane - self.tree.beams) * SMALL + SMALL / 2 + 4
 
-    def _start(self, node: Node, first: int) -> tuple[float, float]:
-        """Where the line to a node begins: at its parent, or at the left edge of its band."""
+    def _edge_start(self, node: Node, first: int) -> tuple[float, float]:
+        """Returns where the line to a node begins: at its parent, or at the left edge of its band."""
         parent = None if node.parent is None else self.tree.nodes[node.parent]
         if parent is None:
             return LEFT - 28, self._y(first, 0)
@@ -84,7 +79,7 @@ class _Drawing:
         return self._x(parent.step) + BOX, self._y(parent.step, parent.lane)
 
     def _edge(self, index: int, node: Node, first: int) -> Markup:
-        x1, y1 = self._start(node, first)
+        x1, y1 = self._edge_start(node, first)
         x2, y2 = self._x(node.step), self._y(node.step, node.lane)
         bend = (x2 - x1) * 0.55
         shape = f"M{x1:.1f} {y1:.1f}C{x1 + bend:.1f} {y1:.1f} {x2 - bend:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"
@@ -92,17 +87,17 @@ class _Drawing:
         return element("path", class_=f"edge {_kind(node)}", id=f"e{index}", d=shape, style=thick)
 
     def _roots(self, first: int, nodes: list[Node]) -> list[Markup]:
-        """Where this band's lines come from: the prompt, or the tokens at the end of the band before."""
+        """Draws the labels at a band's left edge: the prompt, or the last tokens of the band before."""
         if first == 0:
             y = self._y(0, 0)
             circle = element("circle", class_="box", cx=LEFT - 28, cy=y, r=5)
             return [circle, line(4, y + 4, "prompt", kind="dim small")]
-        found = {
+        parents = {
             n.parent: self.tree.nodes[n.parent] for n in nodes if n.step == first and n.parent is not None
         }
         parts = []
-        for parent in found.values():
-            label = fitted(self.story.label(parent.candidate.token), 6)
+        for parent in parents.values():
+            label = fitted(self.trace.label(parent.candidate.token), 6)
             parts.append(
                 line(LEFT - 32, self._y(first, parent.lane) + 4, label, kind="dim small", anchor="end")
             )
@@ -110,9 +105,9 @@ class _Drawing:
 
     def _node(self, index: int, node: Node) -> Markup:
         x, y = self._x(node.step), self._y(node.step, node.lane)
-        label = self.story.label(node.candidate.token)
+        label = self.trace.label(node.candidate.token)
         kept = node.lane < self.tree.beams
-        parts = [element("title", self._told(index, node))]
+        parts = [element("title", self._tooltip(index, node))]
         if kept:
             parts.append(element("rect", class_="box", x=x, y=y - 15, width=BOX, height=30, rx=6))
             parts.append(line(x + 8, y - 1, fitted(label, 11 if node.pruned is None else 8), kind="strong"))
@@ -141,7 +136,7 @@ class _Drawing:
         )
 
     def _flag(self, node: Node, x: float, y: float) -> Markup:
-        """The number and the final score of the completion that ends here."""
+        """Draws the number and the final score of the completion that ends in this node."""
         text = f"★{(node.completion or 0) + 1} {self._score(node)}"
         width = len(text) * 6.2 + 8
         left, top = x + BOX - width, y - 24
@@ -153,29 +148,29 @@ class _Drawing:
         )
 
     def _score(self, node: Node) -> str:
-        """The final score of one that is returned, and the sum of log-probabilities of another."""
-        score = None if node.completion is None else self.story.completions[node.completion].score
+        """Returns the final score of a returned completion, otherwise the sum of log-probabilities."""
+        score = None if node.completion is None else self.trace.completions[node.completion].score
         return f"{node.candidate.score:.2f}" if score is None else f"{score:.3f}"
 
-    def _told(self, index: int, node: Node) -> str:
-        text = self.story.tokenizer.decode(self.tree.tokens(index), skip_special_tokens=False)
-        fate = node.candidate.fate
+    def _tooltip(self, index: int, node: Node) -> str:
+        text = self.trace.tokenizer.decode(self.tree.tokens(index), skip_special_tokens=False)
         if node.completion is not None:
-            fate_told = f"returned as completion {node.completion + 1}, score {self._score(node)}"
+            fate = f"returned as completion {node.completion + 1}, score {self._score(node)}"
         elif node.pruned is not None:
-            fate_told = f"pruned in step {node.pruned}"
+            fate = f"pruned in step {node.pruned}"
         else:
-            fate_told = fate
+            fate = node.candidate.fate
         numbers = f"log-probability {node.candidate.logprob:.3f}, sum {node.candidate.score:.3f}"
-        return f"…{text[-200:]}\nstep {node.step + 1}, {numbers}\n{fate_told}"
+        return f"…{text[-200:]}\nstep {node.step + 1}, {numbers}\n{fate}"
 
 
 def _kind(node: Node) -> str:
+    """Returns the CSS class that says what became of a node."""
     if node.pruned == node.step + 1:
         return "pruned"
     if node.chosen:
         return "chosen"
-    return "dead" if node.pruned is not None else "alive"
+    return "pruned-later" if node.pruned is not None else "kept"
 
 
 def _finished(node: Node) -> bool:

@@ -1,4 +1,4 @@
-"""The panel of one choice: its candidates from the model's view to the one that was drawn from."""
+"""Draws the panel of one choice: how each processor changed the probabilities of its candidates."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from decodery.pictures.markup import Markup, element, percent
 
 
 def choice_panel(
-    story: GenerationTrace, name: str, number: int, considered: Considered, *, drafted: bool, first: bool
+    trace: GenerationTrace, name: str, number: int, considered: Considered, *, drafted: bool, first: bool
 ) -> Markup:
-    """The panel that the link `#name` opens; the `first` is open to begin with."""
-    size = story.tokenizer.vocab_size
+    """Returns the panel that the link `#name` opens; the `first` one is open when the page loads."""
+    size = trace.tokenizer.vocab_size
     facts = [
         f"rank {considered.rank:,}",
         f"entropy {considered.entropy:.2f} bits",
@@ -24,28 +24,28 @@ def choice_panel(
     if drafted:
         facts.append("drafted and accepted")
     facts += [
-        f"{story.label(w.token)}: probability {w.probability:.3f}, similarity {w.similarity:.3f},"
+        f"{trace.label(w.token)}: probability {w.probability:.3f}, similarity {w.similarity:.3f},"
         f" score {w.score:.3f}"
         for w in considered.weighed
     ]
     title = element(
         "h3",
         element("span", str(number), class_="number"),
-        element("bdi", story.label(considered.token), class_="label"),
+        element("bdi", trace.label(considered.token), class_="label"),
         element("span", f"{percent(considered.before)} → {percent(considered.after)}", class_="change"),
     )
     return element(
         "article",
         title,
         element("p", " · ".join(facts), class_="note"),
-        element("div", _table(story, considered), class_="scroll", tabindex=-1),
+        element("div", _table(trace, considered), class_="scroll", tabindex=-1),
         class_="panel open" if first else "panel",
         id=name,
     )
 
 
-def _table(story: GenerationTrace, considered: Considered) -> Markup:
-    """A row a candidate, a column a processor that changed something."""
+def _table(trace: GenerationTrace, considered: Considered) -> Markup:
+    """Returns a table: a row for each candidate, a column for each processor that changed something."""
     columns = [("model", "", [c.before for c in considered.candidates])]
     columns += [
         (stage.name.replace("_", " "), f"{stage.kept:,} kept", list(stage.probabilities))
@@ -61,14 +61,14 @@ def _table(story: GenerationTrace, considered: Considered) -> Markup:
         "tr",
         element("th", "token"),
         [
-            element("th", name, element("small", kept or f"{story.tokenizer.vocab_size:,} tokens"))
+            element("th", name, element("small", kept or f"{trace.tokenizer.vocab_size:,} tokens"))
             for name, kept, _ in columns
         ],
     )
     rows = [
         element(
             "tr",
-            element("th", element("bdi", story.label(candidate.token))),
+            element("th", element("bdi", trace.label(candidate.token))),
             [
                 _cell(shares[place], kind="before" if k == 0 else "after" if k == last else "between")
                 for k, (_, _, shares) in enumerate(columns)

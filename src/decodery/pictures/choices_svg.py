@@ -1,4 +1,4 @@
-"""The choices of a sampled text as SVG: a row a token, with what shared the probability."""
+"""Draws the choices of a sampled text as SVG: each token's row shows the probabilities of its candidates."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ FACTS = 300.0
 BAR = WIDTH - NUMBER - TOKEN - FACTS
 
 
-def choices_svg(story: GenerationTrace) -> tuple[Markup, float]:
-    """All completions' tables below each other, `WIDTH` wide, and how tall that is."""
+def choices_svg(trace: GenerationTrace) -> tuple[Markup, float]:
+    """Returns the tables of all completions below each other, `WIDTH` wide, and their height."""
     parts: list[Markup] = []
     y = 0.0
-    for place, completion in enumerate(story.completions, 1):
-        if len(story.completions) > 1:
+    for place, completion in enumerate(trace.completions, 1):
+        if len(trace.completions) > 1:
             parts.append(line(0, y + 16, f"completion {place}", kind="strong"))
             y += 24
         parts.append(_columns(y))
         y += 22
-        choices = [c for step in story.steps.get(completion.index, ()) for c in step.considered]
-        drafts = _accepted(story, completion.index)
+        choices = [c for step in trace.steps.get(completion.index, ()) for c in step.considered]
+        drafted = _drafted_positions(trace, completion.index)
         for number, considered in enumerate(choices):
-            row = _row(story, number, considered, drafted=number in drafts)
+            row = _row(trace, number, considered, drafted=number in drafted)
             parts.append(element("g", row, transform=f"translate(0 {y:.0f})"))
             y += ROW
         ended = f"ended by {completion.finish_reason}"
@@ -39,14 +39,14 @@ def choices_svg(story: GenerationTrace) -> tuple[Markup, float]:
     return joined(parts), y
 
 
-def _accepted(story: GenerationTrace, stream: int) -> set[int]:
-    """The places of tokens that were drafted."""
-    places: set[int] = set()
+def _drafted_positions(trace: GenerationTrace, stream: int) -> set[int]:
+    """Returns the positions of the tokens that a draft proposed."""
+    positions: set[int] = set()
     base = 0
-    for step in story.steps.get(stream, ()):
-        places.update(range(base, base + step.accepted))
+    for step in trace.steps.get(stream, ()):
+        positions.update(range(base, base + step.accepted))
         base += len(step.tokens)
-    return places
+    return positions
 
 
 def _columns(y: float) -> Markup:
@@ -61,7 +61,7 @@ def _columns(y: float) -> Markup:
     )
 
 
-def _row(story: GenerationTrace, number: int, considered: Considered, *, drafted: bool) -> Markup:
+def _row(trace: GenerationTrace, number: int, considered: Considered, *, drafted: bool) -> Markup:
     left = NUMBER + TOKEN
     right = left + BAR + 16
     marks = [m for m, on in (("forced", considered.forced), ("drafted", drafted)) if on]
@@ -71,9 +71,9 @@ def _row(story: GenerationTrace, number: int, considered: Considered, *, drafted
     return joined(
         [
             line(NUMBER - 10, 20, str(number + 1), kind="dim small", anchor="end"),
-            line(NUMBER, 20, fitted(story.label(considered.token), 19), kind="strong"),
-            _bar(story, considered, before, "model", left, 3.0),
-            _bar(story, considered, after, "after", left, 19.0),
+            line(NUMBER, 20, fitted(trace.label(considered.token), 19), kind="strong"),
+            _bar(trace, considered, before, "model", left, 3.0),
+            _bar(trace, considered, after, "after", left, 19.0),
             line(right, 14, f"{percent(considered.before)} → {percent(considered.after)}", kind="strong"),
             line(right + 130, 14, ", ".join(marks), kind="small"),
             line(right, 29, fitted(facts, 47), kind="dim small"),
@@ -82,24 +82,24 @@ def _row(story: GenerationTrace, number: int, considered: Considered, *, drafted
 
 
 def _bar(
-    story: GenerationTrace,
+    trace: GenerationTrace,
     considered: Considered,
     shares: Sequence[float],
     kind: str,
     left: float,
     top: float,
 ) -> Markup:
-    """The candidates side by side, as wide as they are likely."""
+    """Draws the candidates side by side; each is as wide as its probability."""
     parts = [element("rect", class_="track", x=left, y=top, width=BAR, height=14, rx=2)]
     x = left
     for candidate, share in zip(considered.candidates, shares, strict=True):
         width = share * BAR
         taken = " taken" if candidate.token == considered.token else ""
-        label = story.label(candidate.token)
+        label = trace.label(candidate.token)
         if width >= 1:
-            told = element("title", f"{label} {percent(share)}")
+            title = element("title", f"{label} {percent(share)}")
             parts.append(
-                element("rect", told, class_=kind + taken, x=x, y=top, width=max(width - 1, 0.5), height=14)
+                element("rect", title, class_=kind + taken, x=x, y=top, width=max(width - 1, 0.5), height=14)
             )
         cells = int((width - 8) / (10 * CELL))
         if cells >= 2 or (cells == 1 and len(label) == 1):

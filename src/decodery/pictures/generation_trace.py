@@ -1,4 +1,4 @@
-"""How a text came about: what the engine told while it was generated."""
+"""Collects what the engine reports while a text is generated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from decodery.text.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Step:
-    """What one step brought a completion; of `drafts`, the first `accepted` are among the tokens."""
+    """Holds one step of a completion: its new tokens, of which the first `accepted` were also drafts."""
 
     tokens: tuple[int, ...]
     considered: tuple[Considered, ...] = ()
@@ -24,9 +24,10 @@ class Step:
 
 @dataclass
 class GenerationTrace:
-    """One prompt's: `steps` of each stream, and the `beams` of each step where there are any.
+    """Holds the trace of one request: the `steps` of each stream, and for a beam search the `beams`.
 
-    `model` is the model's name for a person. `output` is there at the end.
+    `beams` has the candidates of each step. `model` is the name to show. `output` is None until the request
+    has ended.
     """
 
     prompt: str
@@ -37,8 +38,8 @@ class GenerationTrace:
     beams: list[tuple[BeamCandidate, ...]] = field(default_factory=list)
     output: RequestOutput | None = None
 
-    def take(self, event: Event) -> None:
-        """Add what an event tells."""
+    def add(self, event: Event) -> None:
+        """Adds the tokens, choices, drafts and beams of an event."""
         if event.beams:
             self.beams.append(event.beams)
         if event.stream is not None and event.tokens:
@@ -47,20 +48,20 @@ class GenerationTrace:
 
     @property
     def completions(self) -> list[Completion]:
-        """The completions, once there are some."""
+        """Returns the completions; none until the request has ended."""
         return [] if self.output is None else self.output.completions
 
     def settings(self) -> list[tuple[str, str]]:
-        """The parameters that differ from the defaults."""
-        plain = GenerationParams()
+        """Returns the names and values of the parameters that differ from the defaults, without the seed."""
+        defaults = GenerationParams()
         return [
-            (f.name, _shown(getattr(self.params, f.name)))
+            (f.name, _value_text(getattr(self.params, f.name)))
             for f in fields(self.params)
-            if getattr(self.params, f.name) != getattr(plain, f.name) and f.name != "seed"
+            if getattr(self.params, f.name) != getattr(defaults, f.name) and f.name != "seed"
         ]
 
     def pieces(self, tokens: list[int]) -> list[str]:
-        """The text that each token completes: "" for one that ends inside a character."""
+        """Returns the text that each token completes; "" for a token that ends inside a character."""
         state = start(self.tokenizer, skip_special_tokens=False)
         pieces = []
         for token in tokens:
@@ -71,16 +72,16 @@ class GenerationTrace:
         return pieces
 
     def label(self, token: int) -> str:
-        """A token on one line."""
+        """Returns a token's text on one line, with control characters and spaces visible."""
         return self.tokenizer.token_label(token)
 
 
-def _shown(value: object) -> str:
-    """A value for a person; of an object, the fields that differ from its defaults."""
+def _value_text(value: object) -> str:
+    """Returns a value as text; an object shows only the fields that differ from its defaults."""
     if isinstance(value, tuple) and value and all(callable(item) for item in value):
         return ", ".join(getattr(item, "__name__", "a function") for item in value)
     if is_dataclass(value) and not isinstance(value, type):
         given = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
-        told = ", ".join(f"{name}={_shown(item)}" for name, item in given.items())
-        return f"{type(value).__name__}({told})"
+        items = ", ".join(f"{name}={_value_text(item)}" for name, item in given.items())
+        return f"{type(value).__name__}({items})"
     return getattr(value, "__name__", repr(value)) if callable(value) else repr(value)

@@ -1,12 +1,13 @@
-"""Elements of HTML and SVG, in which every text is escaped."""
+"""Writes elements of HTML and SVG, and escapes every text in them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-# What markup cannot hold is shown by its picture; tab and line feed stay.
+# Control characters, which markup cannot hold, become Unicode's control pictures; tab and line feed stay.
 _PICTURES = {c: chr(0x2400 + c) for c in range(32) if chr(c) not in "\t\n"} | {127: "\u2421"}
-# So are controls of the direction of writing, which would turn around what follows.
+# Other characters that cannot be shown become U+FFFD; so do controls of the writing direction, which would
+# reverse the text that follows.
 _BIDI = [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 _PICTURES |= dict.fromkeys([*range(128, 160), *range(0xD800, 0xE000), *_BIDI, 0xFFFE, 0xFFFF], "\ufffd")
 _ESCAPES = _PICTURES | {ord(c): f"&{n};" for c, n in {"&": "amp", "<": "lt", ">": "gt", '"': "quot"}.items()}
@@ -14,18 +15,18 @@ _ALONE = {"meta", "br"}
 
 
 class Markup(str):
-    """Text that is markup already."""
+    """Marks a string that is markup already, so that it is not escaped again."""
 
 
 def escaped(text: str) -> Markup:
-    """The text with what markup would obey, or cannot hold, replaced."""
+    """Returns the text with characters replaced that mean something in markup or that it cannot hold."""
     return Markup(text.translate(_ESCAPES))
 
 
 def element(name: str, /, *children: str | Iterable[str], **attributes: object) -> Markup:
-    """An element; children that are no `Markup` are escaped, attributes that are None left out.
+    """Returns an element; children that are not `Markup` are escaped.
 
-    `class_` is written as class, and other underscores as hyphens.
+    Attributes that are None are left out. `class_` is written as class, other underscores become hyphens.
     """
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escaped(_number(value))}"'
@@ -38,7 +39,7 @@ def element(name: str, /, *children: str | Iterable[str], **attributes: object) 
 
 
 def joined(children: Iterable[str | Iterable[str]]) -> Markup:
-    """Children side by side."""
+    """Returns the children one after another as one piece of markup; those not `Markup` are escaped."""
     parts = []
     for child in children:
         if isinstance(child, str):
@@ -53,13 +54,13 @@ def _number(value: object) -> str:
 
 
 def percent(share: float) -> str:
-    """A probability for a person."""
+    """Returns a probability in percent with one decimal place."""
     if 0 < share < 0.0005:
         return "<0.1%"
     return f"{share:.1%}" if share < 0.9995 or share == 1 else ">99.9%"
 
 
 def surprise(probability: float) -> int:
-    """How unlikely a choice was, from 0 to 7: twice the powers of ten, roughly."""
+    """Returns a level from 0 for a likely token to 7; two levels more are about ten times less likely."""
     bounds = (0.9, 0.6, 0.35, 0.18, 0.08, 0.025, 0.005)
     return sum(probability < bound for bound in bounds)

@@ -8,16 +8,16 @@ for (const section of document.querySelectorAll("section")) {
     for (const panel of panels.children) panel.classList.toggle("open", "#" + panel.id === link.hash);
     for (const other of document.querySelectorAll(".panels")) other.classList.toggle("idle", other !== panels);
   };
-  let held = links.find((link) => link.hash === location.hash) || links[0];
-  if (held) show(held);
+  let selected = links.find((link) => link.hash === location.hash) || links[0];
+  if (selected) show(selected);
   links.forEach((link, place) => {
     link.addEventListener("mouseenter", () => show(link));
-    link.addEventListener("mouseleave", () => show(held));
-    link.addEventListener("focus", () => show((held = link)));
+    link.addEventListener("mouseleave", () => show(selected));
+    link.addEventListener("focus", () => show((selected = link)));
     link.addEventListener("click", (event) => {
       event.preventDefault();
       link.focus({ preventScroll: true });
-      show((held = link));
+      show((selected = link));
       try { history.replaceState(null, "", link.hash); } catch { /* a page without a history */ }
     });
     link.addEventListener("keydown", (event) => {
@@ -26,19 +26,19 @@ for (const section of document.querySelectorAll("section")) {
     });
   });
 }
-const told = document.getElementById("told");
+const nodeText = document.getElementById("node-text");
 for (const node of document.querySelectorAll(".node")) {
-  const light = () => {
-    for (const lit of document.querySelectorAll(".lit")) lit.classList.remove("lit");
-    let at = node;
-    while (at) {
-      at.classList.add("lit");
-      const edge = document.getElementById("e" + at.id.slice(1));
-      if (edge) edge.classList.add("lit");
-      at = at.dataset.parent === undefined ? null : document.getElementById("n" + at.dataset.parent);
+  const highlight = () => {
+    for (const marked of document.querySelectorAll(".on-path")) marked.classList.remove("on-path");
+    let current = node;
+    while (current) {
+      current.classList.add("on-path");
+      const edge = document.getElementById("e" + current.id.slice(1));
+      if (edge) edge.classList.add("on-path");
+      current = current.dataset.parent === undefined ? null : document.getElementById("n" + current.dataset.parent);
     }
-    told.textContent = node.querySelector("title").textContent;
+    nodeText.textContent = node.querySelector("title").textContent;
   };
-  node.addEventListener("mouseenter", light);
-  node.addEventListener("focus", light);
+  node.addEventListener("mouseenter", highlight);
+  node.addEventListener("focus", highlight);
 }

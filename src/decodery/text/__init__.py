@@ -1,1 +1,1 @@
-"""Between characters and token ids: tokenizers, chat templates, streaming text and stop strings."""
+"""Converts between text and token ids: tokenizers, chat templates, streaming text and stop strings."""

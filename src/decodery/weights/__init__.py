@@ -1,1 +1,1 @@
-"""Checkpoints: where they come from, how they are read, and how their names map onto modules."""
+"""Finds checkpoints, reads them, and maps their tensor names onto modules."""

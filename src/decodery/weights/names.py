@@ -1,4 +1,4 @@
-"""How a checkpoint's tensors become a module's parameters: renames, merges and their loader."""
+"""Loads a checkpoint's tensors into a module's parameters, with rules that rename and merge them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import torch
 
 from decodery.errors import CheckpointError
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
-from decodery.weights.formats.dequantize import STEP
+from decodery.weights.formats.dequantise import STEP
 from decodery.weights.layouts.native_layout import Packing, Transform
 from decodery.weights.report import listed
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Which tensors of a checkpoint make one parameter.
+    """Declares the tensors of a checkpoint that make one parameter.
 
-    `target` is the module's own name and `sources` the checkpoint's, where `{i}` stands for the layer's
-    index. Each source goes through its transform (None: as it is), then they are concatenated along dimension
-    0. Several rules may name one target, for checkpoints that store it in different ways: the first whose
-    sources are all there is used. A rule whose target the module lacks is skipped, and its sources count as
-    unexpected.
+    `target` is the module's own name and `sources` the checkpoint's names; `{i}` in them is replaced by the
+    layer's index. Each source goes through its transform (None: unchanged), and the results are concatenated
+    along dimension 0. Several rules may have one target, for checkpoints that store it differently: the first
+    one whose sources all exist is used. A rule whose target the module lacks is skipped, and its sources
+    count as unexpected.
     """
 
     target: str
@@ -39,7 +39,7 @@ class Rule:
 
 
 def rename(target: str, source: str, transform: Transform | None = None, optional: bool = False) -> Rule:
-    """The parameter `target` is the tensor `source`."""
+    """Returns the rule that the parameter `target` is the tensor `source`."""
     return Rule(target, (source,), (transform,), optional)
 
 
@@ -49,22 +49,24 @@ def merge(
     transforms: Sequence[Transform | None] | None = None,
     optional: bool = False,
 ) -> Rule:
-    """The parameter `target` is the `sources` one under another (along dimension 0)."""
+    """Returns the rule that the parameter `target` is the `sources` concatenated along dimension 0."""
     return Rule(target, tuple(sources), tuple(transforms or [None] * len(sources)), optional)
 
 
 def unpermute(heads: int) -> Transform:
-    """Undo the reordering of rows that GGUF conversion applies to Llama's query and key projections.
+    """Returns a transform that undoes the reordering of rows in GGUF conversion of Llama's query and key
+    projections.
 
-    llama.cpp rotates neighbouring pairs of a head and the hub's layout pairs the two halves of a head, so its
-    converter (`permute` in convert_hf_to_gguf.py) turns rows [heads, 2, dim/2] into [heads, dim/2, 2]. For
-    keys, `heads` is the number of key heads. Works for weights [rows, columns] and biases [rows].
+    llama.cpp rotates neighbouring pairs of a head, and the hub's layout pairs the two halves of a head. So
+    llama.cpp's converter (`permute` in convert_hf_to_gguf.py) turns rows [heads, 2, dim/2] into [heads,
+    dim/2, 2]. For keys, `heads` is the number of key heads. The transform works for weights [rows, columns]
+    and biases [rows].
     """
 
     def undo(tensor: torch.Tensor) -> torch.Tensor:
         halves = tensor.reshape(heads, -1, 2, *tensor.shape[1:]).transpose(1, 2)
         undone = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-        # Half a head at a time, for what STEP says of large copies.
+        # Half a head at a time, because large copies are slow; see STEP.
         for source, target in zip(halves, undone.view(halves.shape), strict=True):
             target[0].copy_(source[0])
             target[1].copy_(source[1])
@@ -75,19 +77,20 @@ def unpermute(heads: int) -> Transform:
 
 @dataclass
 class _Parameter:
-    """A parameter under all its names (a tied one has several), and the rules that can fill it, in order."""
+    """Holds a parameter, all its names (a tied one has several), and in order the rules that can fill it."""
 
     value: torch.nn.Parameter
     names: list[str]
-    ways: list[tuple[Rule, tuple[str, ...]]] = field(default_factory=list)
+    candidates: list[tuple[Rule, tuple[str, ...]]] = field(default_factory=list)
 
     def chosen(self, tensors: Mapping[str, TensorInfo]) -> tuple[Rule, tuple[str, ...]] | None:
-        return next((way for way in self.ways if all(source in tensors for source in way[1])), None)
+        """Returns the first rule whose sources all exist, and these sources; None without such a rule."""
+        return next((found for found in self.candidates if all(name in tensors for name in found[1])), None)
 
     def may_stay(self, tensors: Mapping[str, TensorInfo]) -> bool:
-        """Whether it is optional and the checkpoint holds no part of it."""
-        optional = bool(self.ways) and all(rule.optional for rule, _ in self.ways)
-        return optional and not any(source in tensors for _, sources in self.ways for source in sources)
+        """True if it is optional and the checkpoint holds no part of it."""
+        optional = bool(self.candidates) and all(rule.optional for rule, _ in self.candidates)
+        return optional and not any(name in tensors for _, sources in self.candidates for name in sources)
 
 
 def load_parameters(
@@ -98,22 +101,21 @@ def load_parameters(
     ignored: Sequence[str] = (),
     packing: Packing | None = None,
 ) -> None:
-    """Fill every parameter of `module` from `checkpoint`, in its own dtype, holding one source at a time.
+    """Fills every parameter of `module` from `checkpoint`, in its own dtype, holding one source at a time.
 
-    A parameter on the meta device is replaced by a new one on the CPU, under all its names; where the file's
-    own bytes will do, it is a view of the mapped file. Any other parameter is overwritten where it is. A tied
-    parameter is loaded once. `ignored` are glob patterns of tensors that may be left unused.
+    A parameter on the meta device is replaced by a new one on the CPU, under all its names. If the stored
+    bytes can be used unchanged, the new one is a view of the mapped file. Any other parameter is overwritten
+    in place. A tied parameter is loaded once. `ignored` are glob patterns of tensors that may be left unused.
 
-    Optional parameters that the checkpoint lacks keep what the module initialised. Where they are on the meta
-    device, the module that owns them is materialised and its `reset_parameters()` called before anything is
-    loaded; an owner without that method cannot do without them, and they count as missing. Buffers are left
-    alone.
+    Optional parameters that the checkpoint lacks keep the module's initial values. If they are on the meta
+    device, the module that owns them is allocated, and its `reset_parameters()` is called before anything is
+    loaded. If the owner lacks that method, the parameters count as missing. Buffers are not changed.
 
-    With `packing`, a matrix is handed to the modules that own it as codes, one for each source: their `pack`
-    replaces the parameter.
+    With `packing`, a matrix is passed as codes, one for each source, to `pack` of the modules that own it,
+    which replaces the parameter.
 
-    Raises one CheckpointError that names all that is missing, unexpected or misshaped, before anything is
-    read.
+    Before anything is read, raises one CheckpointError that names all missing, unexpected and misshaped
+    tensors.
     """
     parameters = _parameters(module)
     used = _assign(parameters, rules, layers)
@@ -123,13 +125,13 @@ def load_parameters(
             if parameter.value.is_meta and parameter.chosen(checkpoint.tensors) is None:
                 _initialise_owners(parameter, parameters, module)
         for parameter in parameters:
-            way = parameter.chosen(checkpoint.tensors)
-            if way is None:
+            chosen = parameter.chosen(checkpoint.tensors)
+            if chosen is None:
                 continue
             owners = _owners(module, parameter)
             packs = parameter.value.dim() == 2 and all(hasattr(owner, "pack") for owner in owners)
             if packing is not None and packs:
-                rule, sources = way
+                rule, sources = chosen
                 codes = [
                     packing.codes(checkpoint, source, transform)
                     for source, transform in zip(sources, rule.transforms, strict=True)
@@ -139,7 +141,7 @@ def load_parameters(
                 for source in sources:
                     checkpoint.forget(source)
             else:
-                _fill(parameter, *way, module, checkpoint)
+                _fill(parameter, *chosen, module, checkpoint)
 
 
 def _parameters(module: torch.nn.Module) -> list[_Parameter]:
@@ -150,7 +152,7 @@ def _parameters(module: torch.nn.Module) -> list[_Parameter]:
 
 
 def _assign(parameters: Sequence[_Parameter], rules: Sequence[Rule], layers: int) -> set[str]:
-    """Tell each parameter the ways to fill it, and return all the names that occur in them."""
+    """Adds to each parameter the rules that can fill it, and returns all tensor names in these rules."""
     by_name = {name: parameter for parameter in parameters for name in parameter.names}
     used: set[str] = set()
     for rule in rules:
@@ -158,7 +160,7 @@ def _assign(parameters: Sequence[_Parameter], rules: Sequence[Rule], layers: int
             parameter = by_name.get(rule.target.replace("{i}", str(i)))
             if parameter is not None:
                 sources = tuple(source.replace("{i}", str(i)) for source in rule.sources)
-                parameter.ways.append((rule, sources))
+                parameter.candidates.append((rule, sources))
                 used.update(sources)
     return used
 
@@ -174,9 +176,9 @@ def _refuse_misfit(
     missing: list[str] = []
     misshaped: list[str] = []
     for parameter in parameters:
-        way = parameter.chosen(tensors)
-        if way is not None:
-            misshaped += _misshaped(parameter, *way, tensors)
+        chosen = parameter.chosen(tensors)
+        if chosen is not None:
+            misshaped += _misshaped(parameter, *chosen, tensors)
         elif not parameter.may_stay(tensors) or (parameter.value.is_meta and not _resets(module, parameter)):
             missing += _absent(parameter, tensors)
     unexpected = [
@@ -191,9 +193,9 @@ def _refuse_misfit(
 
 
 def _absent(parameter: _Parameter, tensors: Mapping[str, TensorInfo]) -> list[str]:
-    if not parameter.ways:
+    if not parameter.candidates:
         return [f"{parameter.names[0]} (no rule names a source)"]
-    return [source for source in parameter.ways[0][1] if source not in tensors]
+    return [source for source in parameter.candidates[0][1] if source not in tensors]
 
 
 def _misshaped(
@@ -241,12 +243,12 @@ def _initialise_owners(
 
 
 def _uninitialised(value: torch.Tensor) -> torch.Tensor:
-    # Not empty_like: called for a meta tensor, it first imports torch's decompositions, which takes 0.8 s.
+    # Not empty_like: for a meta tensor it imports torch's decompositions first, which takes 0.8 s.
     return torch.empty(value.shape, dtype=value.dtype)
 
 
 def _copy(source: torch.Tensor, target: torch.Tensor) -> None:
-    """target.copy_(source), a few rows at a time; see STEP."""
+    """Copies `source` to `target`, a few rows at a time; see STEP."""
     if source.numel() <= STEP:
         target.copy_(source)
         return
@@ -256,7 +258,7 @@ def _copy(source: torch.Tensor, target: torch.Tensor) -> None:
 
 
 def _replace(parameter: _Parameter, tensor: torch.Tensor, module: torch.nn.Module) -> None:
-    """Put a new parameter in the place of a meta one, under all its names."""
+    """Replaces a meta parameter by a new one, under all its names."""
     parameter.value = torch.nn.Parameter(tensor, requires_grad=parameter.value.requires_grad)
     for name, owner in zip(parameter.names, _owners(module, parameter), strict=True):
         setattr(owner, name.rpartition(".")[2], parameter.value)

@@ -18,22 +18,22 @@ from tests.cli.conftest import Run
 
 @pytest.fixture
 def session(model: str) -> Session:
-    asked = GenerationFlags().adding({"max_tokens": "4", "temperature": "0", "ignore_eos": True})
-    return Session(LLM(model), asked, None)
+    flags = GenerationFlags().with_texts({"max_tokens": "4", "temperature": "0", "ignore_eos": True})
+    return Session(LLM(model), flags, None)
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The prompts of all replies; every reply is "ok"."""
+def prompts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Makes every reply "ok", and returns the list to which the prompt of each reply is added."""
     return replying(monkeypatch, "ok")
 
 
 def replying(monkeypatch: pytest.MonkeyPatch, *pieces: str | int) -> list[str]:
-    """Makes every reply these pieces; a number is a signal that arrives then."""
-    asked: list[str] = []
+    """Makes every reply these pieces, of which a number is a signal, and returns the list of prompts."""
+    prompts: list[str] = []
 
     def stream(self: LLM, ids: list[int], params: GenerationParams) -> Iterator[StreamEvent]:
-        asked.append(self.tokenizer.decode(ids, skip_special_tokens=False))
+        prompts.append(self.tokenizer.decode(ids, skip_special_tokens=False))
         for piece in pieces:
             if isinstance(piece, int):
                 signal.raise_signal(piece)
@@ -42,27 +42,27 @@ def replying(monkeypatch: pytest.MonkeyPatch, *pieces: str | int) -> list[str]:
         yield StreamEvent(0, "", (1,), finish_reason="stop")
 
     monkeypatch.setattr(LLM, "stream", stream)
-    return asked
+    return prompts
 
 
-def typing(monkeypatch: pytest.MonkeyPatch, *lines: str | type[BaseException]) -> None:
+def type_lines(monkeypatch: pytest.MonkeyPatch, *lines: str | type[BaseException]) -> None:
     left = iter(lines)
 
-    def typed(prompt: str = "") -> str:
+    def read_line(prompt: str = "") -> str:
         line: Any = next(left, EOFError)
         if isinstance(line, str):
             return line
         raise line
 
-    monkeypatch.setattr("builtins.input", typed)
+    monkeypatch.setattr("builtins.input", read_line)
 
 
 def test_each_piped_line_is_a_message_of_one_conversation(
-    decodery: Run, model: str, asked: list[str]
+    decodery: Run, model: str, prompts: list[str]
 ) -> None:
     ran = decodery("chat", "-m", model, "--system", "S", stdin="hé\n\nyou\n".encode())
     assert (ran.status, ran.out, ran.err) == (0, "ok\nok\n", "")
-    assert asked == ["S<|user|>hé<|reply|>", "S<|user|>hé<|reply|>ok<|user|>you<|reply|>"]
+    assert prompts == ["S<|user|>hé<|reply|>", "S<|user|>hé<|reply|>ok<|user|>you<|reply|>"]
 
 
 def test_a_real_reply_is_what_the_model_says(decodery: Run, model: str) -> None:
@@ -74,28 +74,32 @@ def test_a_real_reply_is_what_the_model_says(decodery: Run, model: str) -> None:
     assert "(cut short: max_tokens is 5)" in ran.err
 
 
-def test_reset_forgets_and_system_stays(session: Session, asked: list[str]) -> None:
+def test_reset_forgets_and_system_stays(session: Session, prompts: list[str]) -> None:
     for line in ("/system S", "a", "/reset", "b", "/system", "//c"):
-        assert session.take(line)
-    assert asked == ["S<|user|>a<|reply|>", "S<|user|>b<|reply|>", "<|user|>b<|reply|>ok<|user|>/c<|reply|>"]
+        assert session.handle_line(line)
+    assert prompts == [
+        "S<|user|>a<|reply|>",
+        "S<|user|>b<|reply|>",
+        "<|user|>b<|reply|>ok<|user|>/c<|reply|>",
+    ]
 
 
-def test_quit_ends_and_help_tells_all_commands(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
-    assert not session.take("/quit")
-    assert session.take("/help")
-    told = capsys.readouterr().err
-    assert all(command in told for command in ("/reset", "/system", "/params", "/help", "/quit"))
+def test_quit_ends_and_help_lists_all_commands(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not session.handle_line("/quit")
+    assert session.handle_line("/help")
+    printed = capsys.readouterr().err
+    assert all(command in printed for command in ("/reset", "/system", "/params", "/help", "/quit"))
     with pytest.raises(ParameterError, match="unknown command /nonsense"):
-        session.take("/nonsense")
+        session.handle_line("/nonsense")
 
 
 def test_params_are_shown_and_set(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
-    session.take('/params temperature=0.5 top-k=3 stop="The end" stop=x logit_bias=3=1')
+    session.handle_line('/params temperature=0.5 top-k=3 stop="The end" stop=x logit_bias=3=1')
     assert session.params == GenerationParams(
         max_tokens=4, ignore_eos=True, temperature=0.5, top_k=3, stop=("The end", "x"), logit_bias={3: 1.0}
     )
     assert "top_k = 3" in capsys.readouterr().err
-    session.take("/params stop= max_tokens=")
+    session.handle_line("/params stop= max_tokens=")
     assert (session.params.stop, session.params.max_tokens, session.params.top_k) == ((), 256, 3)
 
 
@@ -114,7 +118,7 @@ def test_params_are_shown_and_set(session: Session, capsys: pytest.CaptureFixtur
 def test_wrong_params_change_nothing(session: Session, assignments: str, message: str) -> None:
     before = session.params
     with pytest.raises(ParameterError, match=message):
-        session.take(f"/params top_k=9 {assignments}")
+        session.handle_line(f"/params top_k=9 {assignments}")
     assert session.params is before
 
 
@@ -146,55 +150,55 @@ def test_a_second_interrupt_is_not_held_back(session: Session, monkeypatch: pyte
 
 
 def test_the_oldest_turns_are_forgotten_when_the_context_is_full(
-    session: Session, asked: list[str], capsys: pytest.CaptureFixture[str]
+    session: Session, prompts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for letter in "abcd":
-        session.take(letter * 40)
+        session.handle_line(letter * 40)
     # A turn is 40 tokens, two marks and the reply's two; of 128, four are for the next reply.
-    assert asked[1].count("<|user|>") == 2
-    assert asked[2] == f"<|user|>{'b' * 40}<|reply|>ok<|user|>{'c' * 40}<|reply|>"
-    assert [said[0] for said, _ in session.turns] == ["c", "d"]
+    assert prompts[1].count("<|user|>") == 2
+    assert prompts[2] == f"<|user|>{'b' * 40}<|reply|>ok<|user|>{'c' * 40}<|reply|>"
+    assert [message[0] for message, _ in session.turns] == ["c", "d"]
     assert "no longer fits the context: its oldest turn is forgotten" in capsys.readouterr().err
 
 
 def test_a_message_that_cannot_fit_is_refused_and_nothing_forgotten(
-    session: Session, asked: list[str]
+    session: Session, prompts: list[str]
 ) -> None:
-    session.take("a")
+    session.handle_line("a")
     with pytest.raises(RequestError, match="makes a prompt of 202 tokens and the context holds 128"):
-        session.take("b" * 200)
+        session.handle_line("b" * 200)
     assert session.turns == [("a", "ok")]
 
 
 def test_a_reply_never_outgrows_the_context(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     session.params = session.params.replace(max_tokens=None)
-    session.take("x" * 120)
+    session.handle_line("x" * 120)
     assert len(session.turns) == 1
     assert "(cut short: the context is full)" in capsys.readouterr().err
 
 
-def test_little_memory_is_a_short_context(model: str, asked: list[str]) -> None:
+def test_little_memory_is_a_short_context(model: str, prompts: list[str]) -> None:
     llm = LLM(model, dtype="float32", backend="reference", kv_memory=3 * 16 * 256)
     session = Session(llm, GenerationFlags(), None)
     assert session.capacity == 48
-    session.take("a" * 30)
+    session.handle_line("a" * 30)
     with pytest.raises(RequestError, match="the context holds 48"):
-        session.take("a" * 48)
+        session.handle_line("a" * 48)
 
 
-def test_at_the_terminal_errors_are_told_and_the_talk_goes_on(
-    decodery: Run, model: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
+def test_at_the_terminal_errors_are_printed_and_the_conversation_goes_on(
+    decodery: Run, model: str, prompts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    typing(monkeypatch, "/nonsense", "a\udcff", "hi")
+    type_lines(monkeypatch, "/nonsense", "a\udcff", "hi")
     ran = decodery("chat", "-m", model)
     assert (ran.status, ran.out) == (0, "ok\n\n")
     assert "unknown command /nonsense" in ran.err
     assert "the message is not UTF-8 text" in ran.err
-    assert asked == ["<|user|>hi<|reply|>"]
+    assert prompts == ["<|user|>hi<|reply|>"]
 
 
 def test_an_interrupt_before_the_reply_returns_to_the_prompt(
-    decodery: Run, model: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
+    decodery: Run, model: str, prompts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(self: LLM, messages: Any) -> list[int]:
         if messages[-1]["content"] == "a":
@@ -202,19 +206,19 @@ def test_an_interrupt_before_the_reply_returns_to_the_prompt(
         return self.tokenizer.encode(messages[-1]["content"])
 
     monkeypatch.setattr(LLM, "chat_prompt", interrupted)
-    typing(monkeypatch, "a", "b")
+    type_lines(monkeypatch, "a", "b")
     ran = decodery("chat", "-m", model)
     assert ran.status == 0
-    assert asked == ["b"]
+    assert prompts == ["b"]
 
 
 def test_a_second_interrupt_at_the_prompt_leaves(
-    decodery: Run, model: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
+    decodery: Run, model: str, prompts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    typing(monkeypatch, KeyboardInterrupt, "a", KeyboardInterrupt, KeyboardInterrupt, "never")
+    type_lines(monkeypatch, KeyboardInterrupt, "a", KeyboardInterrupt, KeyboardInterrupt, "never")
     ran = decodery("chat", "-m", model)
     assert ran.status == 0
-    assert asked == ["<|user|>a<|reply|>"]
+    assert prompts == ["<|user|>a<|reply|>"]
 
 
 def test_a_model_without_a_template_is_refused(decodery: Run, plain_model: str) -> None:
@@ -228,7 +232,7 @@ def test_flags_that_a_conversation_cannot_show_are_refused(decodery: Run, flag: 
     assert decodery("chat", flag, stdin=b"hi\n").status == 2
 
 
-def test_a_piped_line_that_is_not_utf8_is_named(decodery: Run, model: str, asked: list[str]) -> None:
+def test_a_piped_line_that_is_not_utf8_is_named(decodery: Run, model: str, prompts: list[str]) -> None:
     ran = decodery("chat", "-m", model, stdin=b"hi\n\xff\n")
     assert (ran.status, ran.out) == (1, "ok\n")
     assert "line 2 of the standard input is not UTF-8" in ran.err
@@ -237,18 +241,18 @@ def test_a_piped_line_that_is_not_utf8_is_named(decodery: Run, model: str, asked
 def test_params_are_named_as_flags_and_shown_where_they_differ(
     session: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    session.take("/params num-beams=3 length_penalty=2")
+    session.handle_line("/params num-beams=3 length_penalty=2")
     assert session.params.strategy == BeamSearch(3, 2.0)
-    told = capsys.readouterr().err
-    assert "strategy = BeamSearch(num_beams=3" in told
-    assert "top_p" not in told
-    session.take("/params all")
+    printed = capsys.readouterr().err
+    assert "strategy = BeamSearch(num_beams=3" in printed
+    assert "top_p" not in printed
+    session.handle_line("/params all")
     assert "top_p = 1.0" in capsys.readouterr().err
-    session.take("/params strategy=")
+    session.handle_line("/params strategy=")
     assert session.params == GenerationParams(max_tokens=4, temperature=0, ignore_eos=True)
 
 
 def test_what_gives_several_completions_is_refused(session: Session) -> None:
     for assignments in ("num_beams=2 num_return_sequences=2", "best_of=3", "n=2"):
         with pytest.raises(ParameterError, match="must be 1 in a conversation"):
-            session.take(f"/params {assignments}")
+            session.handle_line(f"/params {assignments}")

@@ -4,7 +4,7 @@ import pytest
 from rich.cells import cell_len
 
 from decodery.cli.commands.compare import distinct
-from decodery.cli.flags.compare_lines import DEFAULT_SET, PRESETS, chosen_lines
+from decodery.cli.flags.comparison_lines import DEFAULT_SET, PRESETS, comparison_lines
 from decodery.cli.flags.generation_flags import GenerationFlags
 from decodery.decoding.request.strategy_params import BeamSearch
 from tests.cli.commands.test_generate import LETTERS
@@ -14,20 +14,22 @@ FLAGS = ["--seed=1", "--max-tokens=6", "--ignore-eos", *LETTERS]
 
 
 def test_the_default_set_is_of_presets_that_can_be_built() -> None:
-    lines = chosen_lines(GenerationFlags(), None, [])
+    lines = comparison_lines(GenerationFlags(), None, [])
     assert [line.name for line in lines] == DEFAULT_SET.split(",")
-    assert all(line.refusal is None for line in chosen_lines(GenerationFlags(), ",".join(PRESETS), []))
-    by_name = {line.name: line.asked.params for line in lines}
+    assert all(line.error is None for line in comparison_lines(GenerationFlags(), ",".join(PRESETS), []))
+    by_name = {line.name: line.flags.params for line in lines}
     assert by_name["greedy"].greedy
     assert by_name["beam"].strategy == BeamSearch(4)
 
 
 def test_flags_hold_for_all_lines_unless_a_line_says_otherwise() -> None:
-    shared = GenerationFlags(own={"max_tokens": 40}).adding({"temperature": "0.5", "top_k": "9"})
-    sampling, warm = chosen_lines(shared, "sampling", ["warm: top-k=3 max-tokens=5"])
-    assert (sampling.asked.params.temperature, sampling.asked.params.top_k) == (0.8, 9)
-    assert warm.asked.params.replace(top_k=0) == shared.params.replace(max_tokens=5, top_k=0)
-    assert warm.asked.params.top_k == 3
+    shared = GenerationFlags(command_defaults={"max_tokens": 40}).with_texts(
+        {"temperature": "0.5", "top_k": "9"}
+    )
+    sampling, warm = comparison_lines(shared, "sampling", ["warm: top-k=3 max-tokens=5"])
+    assert (sampling.flags.params.temperature, sampling.flags.params.top_k) == (0.8, 9)
+    assert warm.flags.params.replace(top_k=0) == shared.params.replace(max_tokens=5, top_k=0)
+    assert warm.flags.params.top_k == 3
 
 
 def test_each_line_has_its_text_and_figures_in_80_columns(decodery: Run, model: str) -> None:
@@ -40,21 +42,21 @@ def test_each_line_has_its_text_and_figures_in_80_columns(decodery: Run, model: 
     assert "12 tokens in" in ran.out
 
 
-def test_json_tells_each_line_with_the_text_it_has_alone(decodery: Run, model: str) -> None:
+def test_json_has_each_line_with_the_text_that_it_has_alone(decodery: Run, model: str) -> None:
     flags = ["-m", model, *FLAGS]
     found = decodery("compare", "ab", "--json", "--strategies=sampling", "--with=cold: top-k=1", *flags).json
     assert [line["name"] for line in found["lines"]] == ["sampling", "cold"]
     assert found["tokens"] == 12
     alone = decodery("generate", "ab", "--json", "--temperature=0.8", "--top-p=0.95", *flags).json
-    (told,) = found["lines"][0]["completions"]
-    assert told["text"] == alone["completions"][0]["text"]
-    assert told["mean_logprob"] == pytest.approx(sum(t["logprob"] for t in told["logprobs"]) / 6)
-    assert told["distinct_1"] == len(set(told["token_ids"])) / 6
+    (completion,) = found["lines"][0]["completions"]
+    assert completion["text"] == alone["completions"][0]["text"]
+    assert completion["mean_logprob"] == pytest.approx(sum(t["logprob"] for t in completion["logprobs"]) / 6)
+    assert completion["distinct_1"] == len(set(completion["token_ids"])) / 6
     for line in found["lines"]:
         assert 0 < line["seconds"] <= found["seconds"]
 
 
-def test_a_line_that_fails_says_so_and_stops_no_other(decodery: Run, model: str) -> None:
+def test_a_line_that_fails_shows_its_error_and_stops_no_other(decodery: Run, model: str) -> None:
     lines = ["--strategies=greedy", "--with=bad: stop-token-ids=999", "--with=lost: draft-model=./nowhere"]
     ran = decodery("compare", "ab", "-m", model, *lines, *FLAGS)
     assert ran.status == 0
@@ -63,7 +65,7 @@ def test_a_line_that_fails_says_so_and_stops_no_other(decodery: Run, model: str)
     assert "6 tokens in" in ran.out
 
 
-def test_what_flags_forbid_is_said_in_its_line(decodery: Run, model: str) -> None:
+def test_a_conflict_with_a_flag_is_shown_in_the_line(decodery: Run, model: str) -> None:
     ran = decodery("compare", "ab", "-m", model, "--strategies=greedy,beam", "--mirostat-mode=2", *FLAGS)
     assert ran.status == 0
     assert "mirostat_mode has no meaning with BeamSearch" in " ".join(ran.out.split())

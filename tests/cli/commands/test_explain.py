@@ -6,16 +6,16 @@ import pytest
 from rich.cells import cell_len
 
 from decodery.cli.tables.beam_table import BeamTable
-from decodery.cli.tables.choice_table import Table, bar, shown
+from decodery.cli.tables.choice_table import ChoiceTable, bar, shown_candidates
 from decodery.decoding.trace import Candidate, Considered
 from decodery.llm import LLM
 from tests.cli.conftest import Run
-from tests.pictures.traces import sampled, searched
+from tests.pictures.traces import beam_trace, sampled_trace
 
 FLAGS = ["--seed=1", "--max-tokens=3", "--top-p=0.3", "--ignore-eos"]
 
 
-def test_json_tells_each_step(decodery: Run, model: str) -> None:
+def test_json_has_the_choice_of_each_step(decodery: Run, model: str) -> None:
     found = decodery("explain", "abc", "-m", model, "--json", "--top=4", *FLAGS).json
     (completion,) = found["completions"]
     steps = completion["steps"]
@@ -38,7 +38,7 @@ def test_the_table_fits_its_width_and_marks_what_was_chosen_and_cut(
     tokenizer = LLM(model).tokenizer
     candidates = (Candidate(67, 0.5, 0.9), Candidate(68, 0.3, 0.1), Candidate(69, 0.2, 0.0))
     considered = Considered(67, 0.5, 0.9, 1, 1.2, 2, candidates)
-    heading, *lines = Table(tokenizer, width, 3).step(1, considered).plain.splitlines()
+    heading, *lines = ChoiceTable(tokenizer, width, 3).choice(1, considered).plain.splitlines()
     assert all(cell_len(line) <= width for line in lines)
     assert "50.0% → 90.0%" in heading
     assert "rank 1  entropy 1.20 bits  2 kept" in heading
@@ -75,9 +75,9 @@ def test_several_completions_come_one_after_the_other(decodery: Run, model: str)
 def test_the_chosen_token_is_shown_though_it_is_unlikely() -> None:
     candidates = tuple(Candidate(token, 0.3 - token / 100, 0.1) for token in range(10))
     unlikely = Considered(8, 0.2, 0.1, 9, 1.0, 10, candidates)
-    assert [c.token for c in shown(unlikely, 2)] == [0, 1, 8]
+    assert [c.token for c in shown_candidates(unlikely, 2)] == [0, 1, 8]
     likely = Considered(1, 0.2, 0.1, 2, 1.0, 10, candidates)
-    assert [c.token for c in shown(likely, 2)] == [0, 1]
+    assert [c.token for c in shown_candidates(likely, 2)] == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -87,23 +87,23 @@ def test_a_bar_fills_its_share(share: float, expected: str) -> None:
     assert bar(share, 4) == expected
 
 
-def test_drafts_forced_tokens_and_grammars_are_told() -> None:
-    story = sampled(drafts=True, grammar=True)
-    table = Table(story.tokenizer, 80, 3)
-    step = next(s for s in story.steps[0] if len(s.drafts) > s.accepted > 0)
-    told = table.steps(1, step).plain
-    assert told.count("  drafted") == step.accepted
-    assert told.count("✓") == step.accepted
-    assert told.count("  forced") == sum(c.forced for c in step.considered)
-    assert "grammar allows" in told
-    assert told.splitlines()[-1].startswith("     drafts: ✓")
+def test_the_table_shows_drafts_forced_tokens_and_grammars() -> None:
+    trace = sampled_trace(drafts=True, grammar=True)
+    table = ChoiceTable(trace.tokenizer, 80, 3)
+    step = next(s for s in trace.steps[0] if len(s.drafts) > s.accepted > 0)
+    printed = table.step(1, step).plain
+    assert printed.count("  drafted") == step.accepted
+    assert printed.count("✓") == step.accepted
+    assert printed.count("  forced") == sum(c.forced for c in step.considered)
+    assert "grammar allows" in printed
+    assert printed.splitlines()[-1].startswith("     drafts: ✓")
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
-def test_the_beam_table_tells_each_step_in_its_width(width: int) -> None:
-    story = searched(steps=6, width=3)
-    table = BeamTable(story.tokenizer, width, 3)
-    for number, candidates in enumerate(story.beams, 1):
+def test_the_beam_table_shows_each_step_in_its_width(width: int) -> None:
+    trace = beam_trace(steps=6, width=3)
+    table = BeamTable(trace.tokenizer, width, 3)
+    for number, candidates in enumerate(trace.beams, 1):
         lines = table.step(number, candidates).plain.splitlines()
         assert all(cell_len(line) <= width for line in lines)
         alive = [c for c in candidates if c.fate != "pruned"]
@@ -126,7 +126,7 @@ def test_a_page_and_a_picture_are_written(decodery: Run, model: str, tmp_path: P
     assert files[1].read_text(encoding="utf-8").startswith("<svg")
 
 
-def test_a_page_and_json_tell_the_same_choices(decodery: Run, model: str, tmp_path: Path) -> None:
+def test_a_page_and_json_show_the_same_choices(decodery: Run, model: str, tmp_path: Path) -> None:
     file = tmp_path / "a.html"
     found = decodery("explain", "abc", "-m", model, "--json", f"--html={file}", *FLAGS).json
     (completion,) = found["completions"]
@@ -150,7 +150,7 @@ def test_a_file_that_cannot_be_written_is_one_line(decodery: Run, model: str, tm
 BEAMS = ["--num-beams=3", "--num-return-sequences=2", "--max-tokens=4", "--ignore-eos", "--seed=1"]
 
 
-def test_beams_are_told_step_by_step(decodery: Run, model: str) -> None:
+def test_beams_are_printed_step_by_step(decodery: Run, model: str) -> None:
     ran = decodery("explain", "abc", "-m", model, "--top=2", *BEAMS)
     assert (ran.status, ran.err) == (0, "")
     assert all(cell_len(line) <= 80 for line in ran.out.splitlines())
@@ -168,8 +168,8 @@ def test_beams_in_json_lead_to_the_completions(decodery: Run, model: str) -> Non
         grown = {c["beam"]: [*paths[c["parent"]], c["token_id"]] for c in step if c["fate"] == "kept"}
         ends += [[*paths[c["parent"]], c["token_id"]] for c in step if c["fate"] == "finished"]
         paths = grown
-    told = [completion["token_ids"] for completion in found["completions"]]
-    assert all(tokens in [*ends, *paths.values()] for tokens in told)
+    returned = [completion["token_ids"] for completion in found["completions"]]
+    assert all(tokens in [*ends, *paths.values()] for tokens in returned)
     scores = [completion["score"] for completion in found["completions"]]
     assert scores == sorted(scores, reverse=True)
 

@@ -18,8 +18,8 @@ def greedy(model: str, tokens: int = 8) -> list[str]:
     return ["-m", model, "--temperature", "0", "--max-tokens", str(tokens), "--ignore-eos", *LETTERS]
 
 
-def streaming(monkeypatch: pytest.MonkeyPatch, *events: StreamEvent | type[BaseException]) -> None:
-    """Makes every stream of any model these events."""
+def stream_events(monkeypatch: pytest.MonkeyPatch, *events: StreamEvent | type[BaseException]) -> None:
+    """Makes every model stream these events."""
 
     def stream(self: LLM, *arguments: Any, **more: Any) -> Iterator[StreamEvent]:
         for event in events:
@@ -61,7 +61,7 @@ def test_only_the_last_line_end_is_dropped(decodery: Run, model: str) -> None:
     assert ran.json["prompt"] == "a\n"
 
 
-def test_json_is_one_object_with_all_that_is_known(decodery: Run, model: str) -> None:
+def test_json_is_one_object_with_the_whole_result(decodery: Run, model: str) -> None:
     ran = decodery(
         "generate", "hi", "--json", *greedy(model, 3), "--logprobs=2", "--prompt-logprobs=0", "--seed=5"
     )
@@ -82,11 +82,11 @@ def test_json_is_one_object_with_all_that_is_known(decodery: Run, model: str) ->
 
 def test_json_and_stream_give_the_same_text(decodery: Run, model: str) -> None:
     flags = ["-m", model, "--seed=3", "--max-tokens=12", *LETTERS]
-    told = decodery("generate", "x", "--json", *flags).json["completions"][0]["text"]
-    assert decodery("generate", "x", *flags).out == told + "\n"
+    text = decodery("generate", "x", "--json", *flags).json["completions"][0]["text"]
+    assert decodery("generate", "x", *flags).out == text + "\n"
 
 
-def test_a_stop_string_is_told_as_the_reason(decodery: Run, model: str) -> None:
+def test_a_stop_string_is_the_stop_reason(decodery: Run, model: str) -> None:
     text = decodery("generate", "hello", *greedy(model)).out.strip()
     stop = text[3:5]
     (found,) = decodery("generate", "hello", "--json", *greedy(model), "--stop", stop).json["completions"]
@@ -114,7 +114,7 @@ def test_several_completions_follow_each_other_under_headings(decodery: Run, mod
 def test_later_completions_wait_for_earlier_ones(
     decodery: Run, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    streaming(
+    stream_events(
         monkeypatch,
         StreamEvent(1, "b", (1,)),
         StreamEvent(0, "a", (1,)),
@@ -135,7 +135,7 @@ def test_chat_wraps_the_prompt_in_the_template(decodery: Run, model: str) -> Non
 def test_an_interrupt_keeps_what_was_printed(
     decodery: Run, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    streaming(monkeypatch, StreamEvent(0, "so far", (1,)), KeyboardInterrupt)
+    stream_events(monkeypatch, StreamEvent(0, "so far", (1,)), KeyboardInterrupt)
     ran = decodery("generate", "x", "-m", model)
     assert (ran.status, ran.out, ran.err) == (130, "so far\n", "")
 
@@ -145,7 +145,7 @@ def test_a_terminal_is_not_sent_control_characters(
 ) -> None:
     import sys
 
-    streaming(monkeypatch, StreamEvent(0, "a\x1b[2J\tb\n", (1,), finish_reason="stop"))
+    stream_events(monkeypatch, StreamEvent(0, "a\x1b[2J\tb\n", (1,), finish_reason="stop"))
     assert decodery("generate", "x", "-m", model).out == "a\x1b[2J\tb\n"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert decodery("generate", "x", "-m", model).out == "a\\x1b[2J\tb\n"

@@ -8,7 +8,7 @@ from decodery.llm import LLM
 from tests.cli.conftest import Run
 
 
-def test_the_table_tells_what_the_model_scores(decodery: Run, model: str) -> None:
+def test_the_table_shows_the_scores_of_the_model(decodery: Run, model: str) -> None:
     [scored] = LLM(model).score(["a bé"])
     ran = decodery("score", "a bé", "-m", model)
     *table, blank, summary = ran.out.splitlines()

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import pytest
 
-from decodery.cli.flags.assignments import assigned, assignments
+from decodery.cli.flags.assignments import assignments, with_assignments
 from decodery.cli.flags.generation_flags import FLAGS, PANELS, WITHOUT_FLAG, GenerationFlags
-from decodery.cli.flags.notation import notation
+from decodery.cli.flags.notation import notation_of
 from decodery.cli.flags.object_flags import OBJECT_FLAGS, STRATEGIES
 from decodery.decoding.request.grammar_params import Choice, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from decodery.decoding.request.params import GenerationParams
@@ -31,7 +31,7 @@ from tests.cli.conftest import Run
 
 DEFAULTS = GenerationParams()
 
-# One text for each field, and what it stands for. A new field must be written here.
+# The texts given for each field, and the value that they stand for. A new field needs an entry here.
 WRITTEN: dict[str, tuple[list[str], Any]] = {
     "max_tokens": (["none"], None),
     "max_length": (["90"], 90),
@@ -96,31 +96,31 @@ WRITTEN: dict[str, tuple[list[str], Any]] = {
 }
 # A field that needs another one beside it.
 BESIDE = {"negative_prompt": {"guidance_scale": "2"}}
-# Fields that hold objects, which flags of their own compose.
-COMPOSED = {"strategy", "grammar", "speculate", "watermark"}
+# Fields that hold objects, which are built from several flags.
+OBJECT_FIELDS = {"strategy", "grammar", "speculate", "watermark"}
 FIELDS = [f.name for f in dataclasses.fields(GenerationParams)]
 
 
 def params_of(**texts: Any) -> GenerationParams:
-    return GenerationFlags().adding(texts).params
+    return GenerationFlags().with_texts(texts).params
 
 
-@pytest.mark.parametrize("name", sorted(set(FIELDS) - COMPOSED - set(WITHOUT_FLAG)))
+@pytest.mark.parametrize("name", sorted(set(FIELDS) - OBJECT_FIELDS - set(WITHOUT_FLAG)))
 def test_every_field_is_read_from_text(name: str) -> None:
     texts, value = WRITTEN[name]
     assert getattr(params_of(**{name: texts}, **BESIDE.get(name, {})), name) == value
 
 
 def test_every_field_has_one_flag_with_its_own_help(decodery: Run) -> None:
-    assert {n for names in PANELS.values() for n in names} | COMPOSED | set(WITHOUT_FLAG) == set(FIELDS)
-    told = decodery("generate", "--help").out
-    words = "".join(told.split())
+    assert {n for names in PANELS.values() for n in names} | OBJECT_FIELDS | set(WITHOUT_FLAG) == set(FIELDS)
+    printed = decodery("generate", "--help").out
+    words = "".join(printed.split())
     for field in dataclasses.fields(GenerationParams):
-        if field.name not in COMPOSED | set(WITHOUT_FLAG):
-            assert f"--{field.name.replace('_', '-')}" in told
+        if field.name not in OBJECT_FIELDS | set(WITHOUT_FLAG):
+            assert f"--{field.name.replace('_', '-')}" in printed
             assert "".join(field.metadata["help"].split()) in words
     for name in WITHOUT_FLAG:
-        assert f"--{name.replace('_', '-')}" not in told
+        assert f"--{name.replace('_', '-')}" not in printed
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *SPECULATIONS, Watermark], ids=lambda kind: kind.__name__)
@@ -131,23 +131,25 @@ def test_every_field_of_an_object_has_a_flag(kind: type) -> None:
 
 
 @pytest.mark.parametrize("command", ["generate", "chat", "explain"])
-def test_help_stands_in_groups_and_fits_the_terminal(decodery: Run, command: str) -> None:
-    told = decodery(command, "--help").out
-    assert all(len(line) <= 80 for line in told.splitlines())
-    headings = [line for line in told.splitlines() if line.endswith(":") and not line.startswith(" ")]
+def test_help_is_in_groups_and_fits_the_terminal(decodery: Run, command: str) -> None:
+    printed = decodery(command, "--help").out
+    assert all(len(line) <= 80 for line in printed.splitlines())
+    headings = [line for line in printed.splitlines() if line.endswith(":") and not line.startswith(" ")]
     panels = ["Length:", "Sampling:", "Penalties:", "Strategy:", "Grammar:", "Speculation:", "Model:"]
     assert [heading for heading in headings if heading in panels] == panels
-    strategy = told[told.index("Strategy:") : told.index("Grammar:")]
+    strategy = printed[printed.index("Strategy:") : printed.index("Grammar:")]
     assert all(f"--{name}" in strategy for name in ("num-beams", "penalty-alpha", "dola-layers"))
     assert "--top-k" not in strategy
 
 
-def test_what_is_not_given_is_left_to_the_model() -> None:
-    recommended = GenerationParams(temperature=0.6, top_p=0.9, max_tokens=50)
-    asked = GenerationFlags(own={"max_tokens": 16}).adding({"temperature": "0.2", "top_k": None, "stop": []})
-    assert asked.over(recommended) == GenerationParams(temperature=0.2, top_p=0.9, max_tokens=16)
-    assert asked.params == GenerationParams(temperature=0.2, max_tokens=16)
-    assert asked.adding({"max_tokens": "9"}).over(recommended).max_tokens == 9
+def test_a_flag_that_is_not_given_leaves_the_default_of_the_model() -> None:
+    model_defaults = GenerationParams(temperature=0.6, top_p=0.9, max_tokens=50)
+    flags = GenerationFlags(command_defaults={"max_tokens": 16}).with_texts(
+        {"temperature": "0.2", "top_k": None, "stop": []}
+    )
+    assert flags.params_over(model_defaults) == GenerationParams(temperature=0.2, top_p=0.9, max_tokens=16)
+    assert flags.params == GenerationParams(temperature=0.2, max_tokens=16)
+    assert flags.with_texts({"max_tokens": "9"}).params_over(model_defaults).max_tokens == 9
 
 
 @pytest.mark.parametrize(
@@ -211,7 +213,7 @@ def test_a_wrong_text_is_refused_in_one_line(name: str, text: str, message: str)
         ),
     ],
 )
-def test_flags_compose_a_strategy(texts: dict[str, Any], strategy: object) -> None:
+def test_flags_build_a_strategy(texts: dict[str, Any], strategy: object) -> None:
     assert params_of(**texts).strategy == strategy
 
 
@@ -249,7 +251,7 @@ def test_a_flag_of_another_strategy_is_a_usage_error(decodery: Run) -> None:
     assert ran.err == "decodery: dola_layers belongs to strategy dola, not to beam\n"
 
 
-def test_flags_compose_a_grammar(tmp_path: Path) -> None:
+def test_flags_build_a_grammar(tmp_path: Path) -> None:
     (tmp_path / "rules").write_text('root ::= "a"\n')
     (tmp_path / "schema.json").write_text('{"type": "object"}')
     rules, schema = str(tmp_path / "rules"), str(tmp_path / "schema.json")
@@ -268,7 +270,7 @@ def test_a_grammar_file_that_is_not_there_is_named(decodery: Run) -> None:
     assert "/no/such/file cannot be read" in ran.err
 
 
-def test_flags_compose_speculation_and_a_watermark() -> None:
+def test_flags_build_speculation_and_a_watermark() -> None:
     assert params_of(prompt_lookup=True).speculate == PromptLookup()
     assert params_of(lookup_ngram="2", draft_tokens="5").speculate == PromptLookup(2, 5)
     drafted = params_of(draft_model="m", draft_tokens="3", acceptance="rejection", draft_adaptive=False)
@@ -278,14 +280,14 @@ def test_flags_compose_speculation_and_a_watermark() -> None:
     assert marked == Watermark(0.5, 3.0, seeding_scheme="selfhash")
 
 
-def test_another_choice_takes_the_place_of_the_one_before() -> None:
-    asked = GenerationFlags().adding({"num_beams": "4", "regex": "a", "top_k": "5"})
-    asked = assigned(asked, assignments("strategy=contrastive contrastive-k=3 choice=b"))
-    assert asked.params == GenerationParams(strategy=ContrastiveSearch(3), grammar=Choice(("b",)), top_k=5)
-    assert assigned(asked, assignments("strategy= choice=")).params == GenerationParams(top_k=5)
+def test_a_new_strategy_or_grammar_replaces_the_one_before() -> None:
+    flags = GenerationFlags().with_texts({"num_beams": "4", "regex": "a", "top_k": "5"})
+    flags = with_assignments(flags, assignments("strategy=contrastive contrastive-k=3 choice=b"))
+    assert flags.params == GenerationParams(strategy=ContrastiveSearch(3), grammar=Choice(("b",)), top_k=5)
+    assert with_assignments(flags, assignments("strategy= choice=")).params == GenerationParams(top_k=5)
 
 
-def test_every_flag_has_another_name() -> None:
+def test_no_two_flags_have_the_same_name() -> None:
     assert len({*FLAGS}) == len(FLAGS)
     assert not set(FLAGS) & {
         "file",
@@ -302,7 +304,7 @@ def test_every_flag_has_another_name() -> None:
 
 
 def test_a_type_without_a_notation_is_an_error_when_flags_are_made() -> None:
-    assert notation(Mapping[int, float]).repeatable
-    assert notation(Literal["a", "b"]).metavar == "a|b"
+    assert notation_of(Mapping[int, float]).repeatable
+    assert notation_of(Literal["a", "b"]).metavar == "a|b"
     with pytest.raises(TypeError, match="bytes"):
-        notation(bytes)
+        notation_of(bytes)

@@ -1,4 +1,4 @@
-"""Grammars over the default model's own vocabulary, and with its own choices."""
+"""Tests grammars over the default model's own vocabulary and spelling."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from decodery.decoding.grammar.state import Grammars
+from decodery.decoding.grammar.compiler import GrammarCompiler
 from decodery.decoding.request.grammar_params import Choice, JsonSchema, Regex
 from decodery.text.tokenizer.grammar_vocab import grammar_vocabulary
 from tests.decoding.grammar.token_sequences import allowed_tokens
@@ -30,8 +30,8 @@ PERSON = JsonSchema(
 
 
 @pytest.fixture(scope="module")
-def grammars(default_llm: Any) -> Grammars:
-    return Grammars(grammar_vocabulary(default_llm.tokenizer))
+def grammars(default_llm: Any) -> GrammarCompiler:
+    return GrammarCompiler(grammar_vocabulary(default_llm.tokenizer))
 
 
 def text_of(tokens: Sequence[int], llm: Any) -> str:
@@ -39,7 +39,9 @@ def text_of(tokens: Sequence[int], llm: Any) -> str:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_random_tokens_under_a_schema_are_valid(default_llm: Any, grammars: Grammars, seed: int) -> None:
+def test_random_tokens_under_a_schema_are_valid(
+    default_llm: Any, grammars: GrammarCompiler, seed: int
+) -> None:
     source = random.Random(seed)
     state: Any = grammars.compile(PERSON)
     tokens: list[int] = []
@@ -54,7 +56,7 @@ def test_random_tokens_under_a_schema_are_valid(default_llm: Any, grammars: Gram
     assert set(person["colours"]) <= {"red", "green", "blue"}
 
 
-def test_forced_text_is_spelled_as_the_model_spells_it(default_llm: Any, grammars: Grammars) -> None:
+def test_forced_text_is_spelled_as_the_model_spells_it(default_llm: Any, grammars: GrammarCompiler) -> None:
     text = "The capital of France is Paris, and nothing else."
     state: Any = grammars.compile(Choice((text,)))
     tokens: list[int] = []
@@ -65,7 +67,7 @@ def test_forced_text_is_spelled_as_the_model_spells_it(default_llm: Any, grammar
     assert tokens == default_llm.tokenizer.encode(text, add_special_tokens=False)
 
 
-def test_healing_allows_what_begins_with_the_last_token(default_llm: Any, grammars: Grammars) -> None:
+def test_healing_allows_what_begins_with_the_last_token(default_llm: Any, grammars: GrammarCompiler) -> None:
     tokenizer = default_llm.tokenizer
     prompt = tokenizer.encode("See https:")
     last = tokenizer.token_bytes(prompt[-1])
@@ -82,7 +84,9 @@ def test_healing_allows_what_begins_with_the_last_token(default_llm: Any, gramma
     assert allowed_tokens(healed.state, tokenizer.vocab_size) == expected
 
 
-def test_healing_into_a_grammar_takes_the_token_across(default_llm: Any, grammars: Grammars) -> None:
+def test_healing_allows_a_token_that_reaches_into_the_grammar(
+    default_llm: Any, grammars: GrammarCompiler
+) -> None:
     tokenizer = default_llm.tokenizer
     (paris,) = tokenizer.encode(" Paris", add_special_tokens=False)
     prompt = tokenizer.encode("The capital of France is ")

@@ -11,7 +11,7 @@ from decodery.decoding.grammar.lark_writer import gbnf_to_lark
 from decodery.decoding.grammar.longest_match import longest_match_is_harmless
 from decodery.decoding.request.grammar_params import Gbnf
 from decodery.errors import ParameterError
-from tests.decoding.grammar.token_sequences import GRAMMARS, PIECES, allowed, matches, unspell, walk
+from tests.decoding.grammar.token_sequences import GRAMMARS, PIECES, allowed, matches, random_text, unspell
 
 JSON = r"""
 # A document is an object.
@@ -61,7 +61,7 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("text", "good", "bad"), EXAMPLES, ids=["json", "arithmetic", "list", "chess"])
-def test_grammars_of_the_usual_kinds_let_through_their_texts(
+def test_grammars_of_the_usual_kinds_allow_their_texts_and_no_others(
     text: str, good: list[str], bad: list[str]
 ) -> None:
     for example in good:
@@ -69,7 +69,7 @@ def test_grammars_of_the_usual_kinds_let_through_their_texts(
     for example in bad:
         assert not matches(Gbnf(text), example)
     for seed in range(5):
-        tokens, state = walk(GRAMMARS.compile(Gbnf(text)), random.Random(seed), most=60)
+        tokens, state = random_text(GRAMMARS.compile(Gbnf(text)), random.Random(seed), most=60)
         if state.accepting:
             assert accepts(read_gbnf(text), unspell(tokens))
 
@@ -135,21 +135,21 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "message"), REFUSED, ids=[m for _, m in REFUSED])
-def test_what_is_no_gbnf_is_refused_with_its_place(text: str, message: str) -> None:
+def test_invalid_gbnf_is_refused_with_line_and_column(text: str, message: str) -> None:
     with pytest.raises(ParameterError, match=f"^Gbnf .*{message}"):
         GRAMMARS.compile(Gbnf(text))
 
 
-def test_rules_may_lead_through_hundreds_of_others() -> None:
+def test_rules_may_be_chained_through_hundreds_of_others() -> None:
     text = "root ::= r0\n" + "".join(f'r{i} ::= "a" r{i + 1}\n' for i in range(900)) + 'r900 ::= "b"'
     assert matches(Gbnf(text), "a" * 900 + "b")
 
 
-def test_rules_that_root_does_not_lead_to_are_left_out() -> None:
+def test_rules_that_root_does_not_use_are_left_out() -> None:
     assert gbnf_to_lark('root ::= "a"\nx ::= root "b"\ny ::= y y | x') == gbnf_to_lark('root ::= "a"')
 
 
-def test_a_way_that_never_ends_is_not_taken() -> None:
+def test_alternatives_that_never_end_are_left_out() -> None:
     text = 'root ::= "a" root | x | "c"\nx ::= "b" x | (x)+ "c" | "d" y{2}\ny ::= []'
     assert allowed(GRAMMARS.compile(Gbnf(text))) <= {i for i, p in enumerate(PIECES) if p[:1] in (b"a", b"c")}
 
@@ -165,10 +165,10 @@ MAYBE_B = Repeat(B, 0, 1)
         ({"root": Sequence((Rule("T"), Rule("U")))}, {"T": Repeat(A, 1, None), "U": B}, True),
         ({"root": Sequence((Rule("T"), Rule("U")))}, {"T": Repeat(A, 1, 3), "U": A}, False),
         ({"root": Sequence((Rule("T"), Rule("U")))}, {"T": Repeat(Sequence((A, B)), 0, None), "U": A}, False),
-        # By what comes around again.
+        # A repetition: the terminal may come after itself.
         ({"root": Repeat(Rule("T"), 0, None)}, {"T": Sequence((A, Repeat(A, 0, 1)))}, False),
         ({"root": Repeat(Rule("T"), 0, 1)}, {"T": Sequence((A, Repeat(A, 0, 1)))}, True),
-        # By what comes after something that may be empty.
+        # The rule between two terminals may be empty, so that the second follows the first.
         (
             {"root": Sequence((Rule("T"), Rule("r"), Rule("U"))), "r": Repeat(Rule("V"), 0, 2)},
             {"T": Sequence((A, MAYBE_B)), "U": B, "V": C},
@@ -179,7 +179,7 @@ MAYBE_B = Repeat(B, 0, 1)
             {"T": Sequence((A, MAYBE_B)), "U": B, "V": C},
             True,
         ),
-        # By another terminal that begins in the same way.
+        # Another terminal that begins in the same way is longer.
         (
             {"root": Either((Sequence((Rule("T"), Rule("U"))), Rule("V")))},
             {"T": A, "U": Sequence((B, C)), "V": Sequence((A, B, B))},
@@ -190,24 +190,24 @@ MAYBE_B = Repeat(B, 0, 1)
             {"T": A, "U": Sequence((C, C)), "V": Sequence((A, B, B))},
             True,
         ),
-        # At the end of a rule that is used in several places.
+        # The terminal ends a rule that is used in several places.
         (
             {"root": Sequence((Rule("r"), Rule("V"), Rule("r"), Rule("U"))), "r": Rule("T")},
             {"T": Sequence((A, MAYBE_B)), "U": B, "V": C},
             False,
         ),
-        # Too large to be shown.
+        # Too large for the proof.
         ({"root": Rule("T")}, {"T": Repeat(A, 5000, 5000)}, False),
     ],
 )
-def test_munch_is_harmless_only_where_nothing_that_follows_could_continue(
+def test_longest_match_is_harmless_only_where_no_character_that_follows_could_continue_it(
     rules: dict[str, Node], terminals: dict[str, Node], harmless: bool
 ) -> None:
     assert longest_match_is_harmless(rules, terminals) == harmless
 
 
 @pytest.mark.parametrize("part", range(8))
-def test_random_grammars_let_through_what_they_match(part: int) -> None:
+def test_random_grammars_allow_what_they_match_and_nothing_else(part: int) -> None:
     for seed in range(40 * part, 40 * part + 40):
         source = random.Random(seed)
         text = random_gbnf(source)
@@ -218,7 +218,7 @@ def test_random_grammars_let_through_what_they_match(part: int) -> None:
             if not re.search("matches no text|only the empty text", str(refused)):
                 raise
             continue
-        tokens, state = walk(start, source, most=12)
+        tokens, state = random_text(start, source, most=12)
         if state.accepting:
             assert accepts(rules, unspell(tokens)), text
         for _ in range(6):
@@ -231,7 +231,7 @@ def test_terminals_are_used_where_they_are_harmless_and_only_there(monkeypatch: 
     assert "T" not in gbnf_to_lark(ARITHMETIC)
     assert matches(Gbnf(ARITHMETIC), "x=y\n")
     monkeypatch.setattr(lark_writer, "longest_match_is_harmless", lambda rules, terminals: True)
-    # Under another name, since grammars are compiled once: the blanks swallow the line's end.
+    # Another text, since grammars are cached. Now the terminal of white space consumes the line's end too.
     assert not matches(Gbnf(ARITHMETIC + "\n"), "x=y\n")
 
 
@@ -255,7 +255,10 @@ def random_node(source: random.Random, names: list[str], depth: int = 0) -> str:
 
 
 def accepts(rules: dict[str, Node], text: str) -> bool:
-    """Whether a grammar matches a text, by growing the places where each rule ends that begins at a place."""
+    """True if a grammar matches a text.
+
+    Grows, until nothing changes, a table of the positions where a rule that begins at a position can end.
+    """
     table: dict[tuple[str, int], set[int]] = {("root", 0): set()}
 
     def ends(node: Node, at: int) -> set[int]:

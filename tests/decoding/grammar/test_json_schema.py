@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from decodery.decoding.request.grammar_params import JsonSchema
-from tests.decoding.grammar.token_sequences import GRAMMARS, matches, unspell, walk
+from tests.decoding.grammar.token_sequences import GRAMMARS, matches, random_text, unspell
 
 WORDS = ("name", "b", "items", "value", "the", "é", "a b", '"', "日本")
 PATTERNS = ("^[a-z]{2,4}$", "^(ab|abc)+$", "[0-9]{2}", "^x?[^a]y$")
 
 
 def random_schema(source: random.Random, depth: int = 0, *, refs: bool = True) -> dict[str, Any]:
-    """A schema of the kinds that the validator below knows, which some value matches."""
+    """Returns a schema of the kinds that the validator below knows, which some value matches."""
     simple = [random_string, random_number, random_choice]
     if depth > 2:
         return source.choice(simple)(source)
@@ -73,7 +73,7 @@ def random_choice(source: random.Random) -> dict[str, Any]:
 
 
 def valid(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
-    """Whether a value matches a schema, for what `random_schema` writes."""
+    """True if a value matches a schema of the kinds that `random_schema` writes."""
     if "$ref" in schema:
         return valid(value, root["$defs"][schema["$ref"].rsplit("/", 1)[1]], root)
     if "anyOf" in schema:
@@ -118,13 +118,13 @@ def is_kind(value: Any, kind: str) -> bool:
 
 
 @pytest.mark.parametrize("part", range(10))
-def test_what_a_random_schema_lets_through_parses_and_is_valid(part: int) -> None:
+def test_texts_that_a_random_schema_allows_parse_and_are_valid(part: int) -> None:
     finished = 0
     for seed in range(50 * part, 50 * part + 50):
         source = random.Random(seed)
         schema = random_schema(source)
         schema["$defs"] = {name: random_schema(source, 1, refs=False) for name in "uv"}
-        tokens, state = walk(GRAMMARS.compile(JsonSchema(schema)), source, most=250)
+        tokens, state = random_text(GRAMMARS.compile(JsonSchema(schema)), source, most=250)
         if not state.accepting:
             continue
         finished += 1

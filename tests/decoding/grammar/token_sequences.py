@@ -1,4 +1,4 @@
-"""A small vocabulary, and walks through grammars over it."""
+"""Provides a small vocabulary, and random texts of grammars over it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import replace
 import torch
 from llguidance import LLTokenizer
 
-from decodery.decoding.grammar.state import Grammars, apply_grammar
-from decodery.decoding.request.grammar_params import Grammar
+from decodery.decoding.grammar.compiler import GrammarCompiler
+from decodery.decoding.grammar.state import apply_grammar
+from decodery.decoding.request.grammar_params import Choice, Grammar, JsonObject, JsonSchema, Lark, Regex
 from decodery.decoding.rows import GrammarState
 from tests.decoding.rows import make_row
 
@@ -77,7 +78,7 @@ class _Small:
 
 
 def spell(text: str) -> list[int]:
-    """The longest token at each place."""
+    """Returns the tokens of a text, the longest possible at each position."""
     left, ids = text.encode(), []
     while left:
         piece = max((p for p in PIECES if left.startswith(p)), key=len)
@@ -90,24 +91,44 @@ def unspell(tokens: Sequence[int]) -> str:
     return b"".join(TOKENS[token] for token in tokens if token < END).decode()
 
 
-def grammars_spelled(spelling: Callable[[str], list[int]]) -> Grammars:
-    """Grammars over the small vocabulary, which writes what is forced in this way."""
-    return Grammars(LLTokenizer(_Small(spelling)))  # type: ignore[arg-type]
+def grammars_spelled(spelling: Callable[[str], list[int]]) -> GrammarCompiler:
+    """Returns a compiler over the small vocabulary, whose forced text is tokenized by `spelling`."""
+    return GrammarCompiler(LLTokenizer(_Small(spelling)))  # type: ignore[arg-type]
 
 
 GRAMMARS = grammars_spelled(spell)
 BYTEWISE = grammars_spelled(lambda text: list(text.encode()))
 
+PERSON = JsonSchema(
+    {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 12},
+            "tags": {"type": "array", "items": {"enum": ["red", "green", "blue"]}, "maxItems": 3},
+        },
+        "required": ["name", "tags"],
+        "additionalProperties": False,
+    }
+)
+ARITHMETIC = Lark('start: sum\nsum: sum "+" term | term\nterm: NUMBER | "(" sum ")"\nNUMBER: /[0-9]{1,3}/')
+EXAMPLES: tuple[Grammar, ...] = (
+    PERSON,
+    ARITHMETIC,
+    JsonObject(),
+    Regex(r"(ab|a)*c?[0-9]{2}"),
+    Choice(("red", "red green", "reader", "blue")),
+)
+
 
 def allowed(state: GrammarState, *, end_ids: Sequence[int] = ()) -> set[int]:
-    """The tokens that the processor leaves possible."""
+    """Returns the tokens that the processor leaves possible."""
     return allowed_in([state], end_ids=end_ids)[0]
 
 
 def allowed_in(
     states: Sequence[GrammarState | None], *, end_ids: Sequence[int] = (), size: int = SIZE
 ) -> list[set[int]]:
-    """The same for several rows in one call."""
+    """Returns the tokens that the processor leaves possible for each of several rows, in one call."""
     rows = [replace(make_row(end_ids=end_ids), grammar=state) for state in states]
     logits = torch.zeros(len(rows), size)
     apply_grammar(logits, rows)
@@ -115,7 +136,7 @@ def allowed_in(
 
 
 def allowed_tokens(state: GrammarState | None, size: int) -> set[int]:
-    """The possible tokens of a vocabulary of this size."""
+    """Returns the tokens that are possible in a vocabulary of this size."""
     return allowed_in([state], size=size)[0]
 
 
@@ -126,7 +147,7 @@ def after(state: GrammarState, tokens: Sequence[int]) -> GrammarState:
 
 
 def matches(grammar: Grammar, text: str) -> bool:
-    """Whether the mask lets a text through, one byte at a time, to where it may end."""
+    """True if the masks allow a text, one byte at a time, and it may end there."""
     state = BYTEWISE.compile(grammar)
     for byte in text.encode():
         if byte not in allowed(state):
@@ -135,16 +156,19 @@ def matches(grammar: Grammar, text: str) -> bool:
     return state.accepting
 
 
-def walk(
+def random_text(
     state: GrammarState, source: random.Random, *, most: int = 400, ends: float = 0.2
 ) -> tuple[list[int], GrammarState]:
-    """A random text: at each step any allowed token, and sometimes the end where it may come."""
+    """Returns a random text and the state after it.
+
+    At each step any allowed token is chosen; where the text may end, it ends with probability `ends`.
+    """
     tokens: list[int] = []
     while len(tokens) < most and not state.complete:
         if state.accepting and source.random() < ends:
             break
         choices = sorted(allowed(state))
-        assert choices, f"no way on after {unspell(tokens)!r}"
+        assert choices, f"no token is allowed after {unspell(tokens)!r}"
         tokens.append(source.choice(choices))
         state = state.after(tokens[-1])
     return tokens, state

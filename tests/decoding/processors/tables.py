@@ -1,4 +1,4 @@
-"""Tables of processed logits, worked by hand or in float64."""
+"""Checks processed logits against tables worked by hand or in float64."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CUT = -math.inf
 
 @dataclass(frozen=True)
 class Case:
-    """What must come out for a row of this prompt and text with these parameters."""
+    """Holds a row's parameters, prompt and text, its logits, and the processed logits expected of them."""
 
     params: dict[str, Any]
     logits: Sequence[float]
@@ -31,12 +31,12 @@ class Case:
 
 
 def logs(*values: float) -> list[float]:
-    """Logits of probabilities that are in these ratios."""
+    """Returns logits of probabilities that are in these ratios."""
     return [math.log(value) if value else CUT for value in values]
 
 
 def check(case: Case) -> None:
-    """The row's processed logits are the expected ones, and the model's are left as they were."""
+    """Asserts that the row's processed logits are the expected ones and that the model's are not changed."""
     row = make_row(case.prompt, case.generated, end_ids=case.ends, **case.params)
     given = torch.tensor([list(case.logits)], dtype=torch.float32)
     kept = given.clone()

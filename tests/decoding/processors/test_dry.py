@@ -24,7 +24,7 @@ TABLE = [
     Case({**DRY, "dry_sequence_breakers": (3,)}, [0] * 6, [0] * 6, [1, 2, 3, 4, 1, 2], [3]),
     # 2 3 was followed by 4 and by 5, the latter after 1: lengths 2 and 3.
     Case(DRY, [0] * 6, [0, 0, 0, 0, -0.5, -1], [2, 3, 4, 1, 2, 3, 5, 1, 2, 3]),
-    # A token repeated five times over: four of them came before another one.
+    # The token occurs five times: a suffix of four was followed by it.
     Case(DRY, [0] * 3, [0, -2, 0], [1] * 5),
     Case({**DRY, "temperature": 0.0}, [0] * 3, [0, -2, 0], [1] * 5),
 ]
@@ -38,7 +38,7 @@ def test_dry_is_as_worked_by_hand(case: Case) -> None:
 def _defined(
     tokens: list[int], breakers: tuple[int, ...], allowed: int, multiplier: float, base: float
 ) -> Any:
-    """For each token, by the definition: the longest suffix that an occurrence of the token follows."""
+    """Returns each token's penalty by definition: by the longest suffix that the token followed before."""
     free = next((i for i, token in enumerate(reversed(tokens)) if token in breakers), len(tokens))
     longest: dict[int, int] = {}
     for end in range(len(tokens) - 1):

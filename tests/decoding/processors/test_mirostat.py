@@ -26,7 +26,7 @@ def test_version_1_keeps_as_many_tokens_as_zipfs_law_asks_for(exponent: float, m
     vocab = 4000
     row = replace(make_row(mirostat_mode=1), mu=mu)
     kept = int((process(_zipf(vocab, exponent), [row]) > CUT).sum())
-    # Of tokens distributed by that law the estimate of its exponent is exact.
+    # The estimate of the exponent is exact for tokens that follow the law.
     epsilon = exponent - 1
     expected = (epsilon * 2**mu / (1 - vocab**-epsilon)) ** (1 / exponent)
     assert abs(kept - max(1, min(vocab, int(expected)))) <= 1

@@ -1,4 +1,4 @@
-"""Processed logits against transformers' own processors, in the order in which it builds them."""
+"""Compares processed logits with those of transformers' own processors, in its order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.decoding.rows import make_row
 
 VOCAB = 1500
 ENDS = [3, 700]
-# Our name of a parameter where it differs.
+# Parameters whose name in transformers is another.
 RENAMED = {
     "min_tokens": "min_new_tokens",
     "bad_words": "bad_words_ids",
@@ -24,7 +24,7 @@ RENAMED = {
 
 
 def _parameters(random: np.random.Generator) -> dict[str, Any]:
-    """About half of the parameters that both know, with values that do something."""
+    """Returns about half of the parameters that both libraries know, with values that have an effect."""
 
     def phrases(count: int) -> list[list[int]]:
         return [random.integers(0, 12, random.integers(1, 4)).tolist() for _ in range(count)]
@@ -34,7 +34,7 @@ def _parameters(random: np.random.Generator) -> dict[str, Any]:
         "encoder_repetition_penalty": float(random.uniform(0.7, 1.8)),
         "no_repeat_ngram_size": int(random.integers(2, 4)),
         "encoder_no_repeat_ngram_size": int(random.integers(2, 4)),
-        # Theirs lets an end token alone pass; a ban that was asked for is never dropped here.
+        # Transformers drops a ban of an end token alone; no ban is dropped here.
         "bad_words": [phrase for phrase in phrases(4) if phrase != [3]] or [[1]],
         "sequence_bias": {tuple(p): float(random.normal() * 3) for p in phrases(4)},
         "min_tokens": int(random.integers(1, 12)),
@@ -58,7 +58,7 @@ def _parameters(random: np.random.Generator) -> dict[str, Any]:
             seeding_scheme=random.choice(["lefthash", "selfhash"]).item(),
         ),
     }
-    # Watermarks are slow to make.
+    # Watermarks are slow to compute, so few rows have one.
     share = {"watermark": 0.15}
     params = {name: value for name, value in given.items() if random.random() < share.get(name, 0.4)}
     greedy = random.random() < 0.2
@@ -100,10 +100,10 @@ def test_processed_logits_are_those_of_transformers() -> None:
         # Few different tokens, so that phrases and n-grams occur.
         prompt = random.integers(0, 12, random.integers(2, 20)).tolist()
         generated = random.integers(0, 12, random.integers(0, 12)).tolist()
-        room = int(random.choice([1, 1, 5]))
+        remaining = int(random.choice([1, 1, 5]))
         logits = torch.randn(1, VOCAB, generator=generator) * random.uniform(0.5, 5)
-        row = make_row(prompt, generated, end_ids=ENDS, max_tokens=len(generated) + room + 20, **params)
-        limit = len(row.tokens) + room
+        row = make_row(prompt, generated, end_ids=ENDS, max_tokens=len(generated) + remaining + 20, **params)
+        limit = len(row.tokens) + remaining
         theirs = _theirs(params, prompt, limit)
         expected = theirs(torch.tensor([[*prompt, *generated]]), logits.clone())
         ours = process(logits, [replace(row, limit=limit)])

@@ -26,7 +26,7 @@ def _bans_last(tokens: list[int], logits: torch.Tensor) -> torch.Tensor:
 TABLE = [
     Case({}, [1, 2, 3], [1, 2, 3]),
     Case({"temperature": 2.0}, [1, -2, 3], [0.5, -1, 1.5]),
-    # Dynamic temperature: equal logits have all of the entropy, a single token none.
+    # Dynamic temperature: equal logits have the largest entropy, a single token has none.
     Case({"dynatemp_range": 0.5}, [3, 3, CUT], [2, 2, CUT]),
     Case({"dynatemp_range": 0.5}, [3, CUT, CUT], [3, CUT, CUT]),
     # 0.5, 0.25, 0.125, 0.125: 1.75 of 2 bits, so 0.5 + (0.875)^2.
@@ -69,7 +69,7 @@ TABLE = [
     Case({"min_tokens": 2}, [1, 1, 1], [1, 1, 1], [0]),
     Case({"min_length": 3}, [1, 1, 1], [1, 1, CUT], [0, 1], [], [2]),
     Case({"min_length": 3}, [1, 1, 1], [1, 1, 1], [0, 1], [1], [2]),
-    # After 0 1 came 2 and 3.
+    # 0 1 was followed by 2 and by 3.
     Case({"no_repeat_ngram_size": 3}, [1, 1, 1, 1], [1, 1, CUT, CUT], [0, 1, 2, 0, 1], [3, 0, 1]),
     Case({"no_repeat_ngram_size": 1}, [1, 1, 1], [CUT, 1, CUT], [0], [2]),
     Case({"no_repeat_ngram_size": 3}, [1, 1, 1], [1, 1, 1], [0]),
@@ -97,7 +97,7 @@ TABLE = [
     Case({"logits_processors": [_plus_one, _bans_last]}, [1, 2, 3], [2, CUT, 4], [0], [1]),
     Case({"renormalize_logits": True}, [0, 0, CUT], [-math.log(2), -math.log(2), CUT]),
     Case({"renormalize_logits": True, "top_k": 1, "temperature": 0.5}, [1, 2, CUT], [CUT, 0, CUT]),
-    # Bans and penalties are a greedy row's too.
+    # Bans and penalties apply to greedy rows too.
     Case({"temperature": 0.0, "suppress_tokens": [2], "repetition_penalty": 2.0}, [4, 1, 3], [2, 1, CUT]),
 ]
 
@@ -114,7 +114,7 @@ def _order(*first: str) -> tuple[str, ...]:
 REORDERED = [
     # The bias is added after halving.
     Case({"temperature": 2.0, "logit_bias": {0: 1.0}}, [4, 1], [3, 0.5]),
-    # The likeliest of two is found before its ban, and nothing is left after it.
+    # Top-k keeps the likeliest token, whose ban then leaves none.
     Case({"top_k": 1, "suppress_tokens": [0]}, [4, 1], [CUT, CUT]),
     # Of 0.4, 0.3, 0.2, 0.1 two reach a half; of the two likeliest alone the first would.
     Case({"top_p": 0.5, "top_k": 2}, logs(4, 3, 2, 1), [*logs(4, 3), CUT, CUT]),
@@ -171,12 +171,12 @@ def _broken(tokens: list[int], logits: torch.Tensor) -> torch.Tensor:
         (_broken, r"_broken failed: KeyError\('x'\)"),
     ],
 )
-def test_a_function_of_ones_own_that_fails_is_one_clear_error(function: Any, message: str) -> None:
+def test_a_users_function_that_fails_is_one_clear_error(function: Any, message: str) -> None:
     with pytest.raises(ParameterError, match=f"^logits_processors: {message}"):
         process(torch.zeros(1, 3), [make_row(logits_processors=[function])])
 
 
-def test_a_function_of_ones_own_sees_all_tokens_and_its_row_only() -> None:
+def test_a_users_function_sees_all_tokens_of_its_row_only() -> None:
     seen: list[Any] = []
 
     def look(tokens: list[int], logits: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from tests.decoding.processors import test_dry, test_penalties, test_truncation
 from tests.decoding.rows import make_row, make_scores
 
 
-def test_ties_are_cut_as_alone_whatever_the_others_ask() -> None:
+def test_ties_are_cut_the_same_alone_and_beside_other_rows() -> None:
     generator = torch.Generator().manual_seed(0)
     # Values with few bits, as from a bfloat16 model: many tie.
     logits = (torch.randn(6, 3000, generator=generator) * 2).bfloat16().float()
@@ -36,7 +36,7 @@ def test_every_processor_is_in_a_table_worked_by_hand() -> None:
     tables = [*test_penalties.TABLE, *test_truncation.TABLE, *test_dry.TABLE]
     rows = [make_row(c.prompt, c.generated, end_ids=c.ends, **c.params) for c in tables]
     unused = {name for name, stage in PROCESSORS.items() if not any(stage.wants(row) for row in rows)}
-    # These have tests of their own.
+    # These two have their own tests.
     assert unused <= {"grammar", "watermark"}
 
 
@@ -81,7 +81,7 @@ MIXED: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("coarse", [False, True])
 @pytest.mark.parametrize("vocab", [3000, 40001])
-def test_rows_with_different_parameters_process_as_each_alone(vocab: int, coarse: bool) -> None:
+def test_rows_with_different_parameters_are_processed_as_each_alone(vocab: int, coarse: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     texts: list[tuple[list[int], list[int]]] = [([1, 2, 3], [4, 5, 4, 5]), ([9, 4, 9], []), ([7], [4])]
     rows = [
@@ -114,7 +114,7 @@ def test_top_k_ties_with_more_tokens_than_a_shortlist_holds() -> None:
     [{"watermark": Watermark()}, {"mirostat_mode": 1, "mirostat_tau": 1.5}, {"typical_p": 0.6}],
     ids=str,
 )
-def test_what_follows_top_k_is_as_if_it_came_alone(later: dict[str, Any]) -> None:
+def test_a_stage_after_top_k_gives_what_it_gives_in_a_call_of_its_own(later: dict[str, Any]) -> None:
     logits = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0)) * 3
     both = process(logits, [make_row(top_k=20, **later)] * 2)
     cut = process(logits, [make_row(top_k=20)] * 2)
@@ -158,7 +158,7 @@ def test_sampling_draws_from_the_processed_distribution(params: dict[str, Any]) 
     assert stats.chisquare(counts[expected > 0], expected[expected > 0]).pvalue > 0.01
 
 
-def test_rows_that_share_parameters_go_their_own_ways() -> None:
+def test_rows_that_share_parameters_are_processed_by_their_own_tokens() -> None:
     first = make_row([0, 1], [2], end_ids=[3], max_tokens=4, min_tokens=2, presence_penalty=1.0, top_k=3)
     shared = replace(
         first.params,

@@ -144,7 +144,7 @@ def test_truncations_keep_what_their_definition_in_float64_keeps(
             result = process(logits, [make_row(**params(value))])[0]
             expected = kept(torch.softmax(logits[0].double(), -1).numpy(), value)
             found = (result > CUT).numpy()
-            # A border may lie within the rounding of float32.
+            # Rounding in float32 may move one token across the border.
             assert np.count_nonzero(found != expected) <= (1 if expected.sum() > 500 else 0)
             assert torch.equal(result[torch.from_numpy(found)], logits[0][torch.from_numpy(found)])
 
@@ -193,8 +193,8 @@ def test_xtc_is_applied_as_often_as_asked_and_by_stream() -> None:
     params: dict[str, Any] = {"xtc_probability": 0.3, "xtc_threshold": 0.2}
     excluded = process(logits, [make_row(seed=i, **params) for i in range(2000)])[:, 0] == CUT
     assert stats.binomtest(int(excluded.sum()), 2000, 0.3).pvalue > 0.01
-    parted = make_row(n=2).after(1)
-    assert coin(parted) == coin(make_row([0], [1]))
+    several = make_row(n=2).after(1)
+    assert coin(several) == coin(make_row([0], [1]))
 
 
 def test_the_coin_of_xtc_is_independent_of_the_draw() -> None:

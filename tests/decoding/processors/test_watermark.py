@@ -21,7 +21,7 @@ Scheme = Literal["lefthash", "selfhash"]
 
 
 def _text(watermark: Watermark | None, length: int, **params: Any) -> list[int]:
-    """A text drawn from scores that change at random."""
+    """Returns a text drawn from logits that change at random."""
     row = make_row([5, 6, 7], watermark=watermark, **params)
     generator = torch.Generator().manual_seed(1)
     for step in range(length):
@@ -70,7 +70,7 @@ def test_the_detector_of_transformers_agrees(scheme: Scheme) -> None:
     assert ours.p_value == pytest.approx(float(found.p_value[0]))
 
 
-def test_a_green_list_has_its_share_and_follows_from_the_last_token() -> None:
+def test_a_green_list_has_its_share_and_depends_on_the_last_token() -> None:
     mark = Watermark(greenlist_ratio=0.3, bias=1.0)
     logits = torch.zeros(3, VOCAB)
     rows = [
@@ -84,7 +84,7 @@ def test_a_green_list_has_its_share_and_follows_from_the_last_token() -> None:
     assert not torch.equal(green[0], green[2])
 
 
-def test_the_list_of_selfhash_follows_from_all_of_its_context() -> None:
+def test_the_green_list_of_selfhash_depends_on_its_whole_context() -> None:
     mark = Watermark(seeding_scheme="selfhash", context_width=3, bias=1.0)
     logits = torch.randn(1, VOCAB, generator=torch.Generator().manual_seed(0)).repeat(3, 1)
     rows = [make_row(p, watermark=mark) for p in ([1, 1, 2], [8, 1, 2], [1, 8, 2])]
@@ -102,7 +102,7 @@ def test_tokens_that_are_cut_stay_cut() -> None:
         assert int((result > -torch.inf).sum()) == 3
 
 
-def test_too_short_a_text_is_one_clear_error() -> None:
+def test_a_text_that_is_too_short_is_one_clear_error() -> None:
     with pytest.raises(ParameterError, match="token_ids has 2 tokens; this watermark needs 3 or more"):
         detect([1, 2], Watermark(context_width=2), VOCAB)
     short = make_row([1], watermark=Watermark(context_width=2))

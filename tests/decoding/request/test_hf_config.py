@@ -29,10 +29,10 @@ CASES = json.loads(ORACLE.read_text(encoding="utf-8"))["cases"]
 Given = dict[str, Any]
 GREEDY: Given = {"max_tokens": 20, "temperature": 0.0}
 SAMPLED: Given = {"max_tokens": 20, "top_k": 50}
-# What beams and contrastive search need: nothing is cut, and nothing but the length is set.
+# For beams and contrastive search only the length is set, and no token is cut.
 RANKED: Given = {"max_tokens": 20}
 
-# A configuration of transformers, and the parameters that decode likewise.
+# A configuration of transformers, and the parameters that decode in the same way.
 TABLE: list[tuple[Given, Given]] = [
     ({}, GREEDY),
     ({"do_sample": False}, GREEDY),
@@ -64,7 +64,7 @@ TABLE: list[tuple[Given, Given]] = [
     ({"min_length": 5}, {**GREEDY, "min_length": 5}),
     ({"min_length": 9, "min_new_tokens": 5}, {**GREEDY, "min_tokens": 5}),
     ({"max_time": 2.5}, {**GREEDY, "max_time": 2.5}),
-    # Ends.
+    # End tokens and stop strings.
     ({"eos_token_id": 3}, {**GREEDY, "stop_token_ids": (3,), "ignore_eos": True}),
     ({"eos_token_id": [3, 4]}, {**GREEDY, "stop_token_ids": (3, 4), "ignore_eos": True}),
     ({"eos_token_id": -1}, {**GREEDY, "ignore_eos": True}),
@@ -133,13 +133,13 @@ TABLE: list[tuple[Given, Given]] = [
         {**GREEDY, "speculate": PromptLookup(4, 5, adaptive=False)},
     ),
     ({"max_matching_ngram_size": 4}, GREEDY),
-    # What changes nothing about the text.
+    # Fields that never change the text.
     ({"use_cache": False, "output_attentions": True, "num_assistant_tokens": 7, "pad_token_id": 0}, GREEDY),
     ({"cache_implementation": "static", "remove_invalid_values": False, "is_assistant": False}, GREEDY),
     ({"transformers_version": "5.0.0", "_from_model_config": True, "_commit_hash": "abc"}, GREEDY),
 ]
 
-# A configuration that must be refused, and what the message names.
+# A configuration that must be refused, and a pattern that the message matches.
 REFUSED: list[tuple[Given, str]] = [
     ({"temprature": 1.0}, "temprature"),
     ({"one": 1, "two": 2}, "one, two"),
@@ -198,17 +198,21 @@ FIELDS_OF_4_48 = """
 """
 
 
-def told(case: Any) -> str:
+def case_id(case: Any) -> str:
     return str(case) if isinstance(case, str) else str(list(case))
 
 
-@pytest.mark.parametrize(("config", "expected"), TABLE, ids=told)
-def test_a_configuration_becomes_the_parameters_that_decode_likewise(config: Given, expected: Given) -> None:
+@pytest.mark.parametrize(("config", "expected"), TABLE, ids=case_id)
+def test_a_configuration_becomes_the_parameters_that_decode_in_the_same_way(
+    config: Given, expected: Given
+) -> None:
     assert GenerationParams.from_hf(config) == GenerationParams(**expected)
 
 
-@pytest.mark.parametrize(("config", "named"), REFUSED, ids=told)
-def test_what_is_unknown_or_cannot_be_done_is_an_error_that_names_it(config: Given, named: str) -> None:
+@pytest.mark.parametrize(("config", "named"), REFUSED, ids=case_id)
+def test_a_field_that_is_unknown_or_not_supported_is_an_error_that_names_it(
+    config: Given, named: str
+) -> None:
     with pytest.raises(ParameterError, match=named) as raised:
         GenerationParams.from_hf(config)
     assert "\n" not in str(raised.value)
@@ -225,7 +229,7 @@ def test_every_field_of_transformers_is_known(name: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_the_oracles_arguments_map(case: dict[str, Any]) -> None:
+def test_the_oracles_arguments_are_converted(case: dict[str, Any]) -> None:
     params = GenerationParams.from_hf({**case["args"], "max_new_tokens": 40})
     assert params.max_tokens == 40
     assert params.greedy == (isinstance(params.strategy, DoLa) or case["name"].startswith("greedy"))
@@ -256,7 +260,7 @@ def test_overrides_are_fields_of_ours_and_come_last() -> None:
         GenerationParams.from_hf({}, max_new_tokens=5)
 
 
-def test_what_is_no_configuration_is_an_error(tmp_path: Path) -> None:
+def test_a_source_without_a_configuration_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text("[1")
     (tmp_path / "list.json").write_text("[1]")
     for source, message in (
@@ -269,7 +273,7 @@ def test_what_is_no_configuration_is_an_error(tmp_path: Path) -> None:
             GenerationParams.from_hf(source)
 
 
-def test_mapping_needs_neither_torch_nor_transformers() -> None:
+def test_conversion_needs_neither_torch_nor_transformers() -> None:
     program = (
         "import sys; from decodery.decoding.request.params import GenerationParams;"
         "import decodery.decoding.request.checkpoint_defaults; GenerationParams.from_hf({'num_beams': 2});"
@@ -348,7 +352,7 @@ def transformers_logits(config: Given, tokens: list[int], logits: torch.Tensor) 
 def test_processed_logits_are_those_of_transformers(seed: int) -> None:
     rng = random.Random(seed)
     config = random_config(rng)
-    # Few tokens, so that n-grams repeat, and each generated length that some processor looks at.
+    # Few different tokens, so that n-grams repeat, and generated lengths at which processors start or stop.
     generated = rng.choice([0, 1, 4, 19, 20, NEW - 1])
     tokens = [rng.randrange(4, 20) for _ in range(PROMPT + generated)]
     logits = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 3
@@ -371,7 +375,7 @@ def test_every_random_choice_is_a_stage_of_the_pipeline() -> None:
     assert set(STAGES.values()) <= set(PROCESSORS)
 
 
-def test_defaults_are_what_the_checkpoint_says_of_sampling() -> None:
+def test_defaults_are_the_checkpoints_sampling_settings() -> None:
     found = default_params({"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 0}, 100)
     assert found.params == GenerationParams(temperature=0.6, top_p=0.9)
     assert (found.given, found.left_out) == ({"temperature": 0.6, "top_p": 0.9}, {})
@@ -387,7 +391,7 @@ def test_do_sample_false_is_greedy() -> None:
     assert found.left_out == {"temperature": "nothing is sampled: do_sample is false"}
 
 
-def test_lengths_ends_and_strategies_are_no_defaults() -> None:
+def test_lengths_end_tokens_and_strategies_are_no_defaults() -> None:
     config = {"max_length": 20, "num_beams": 4, "eos_token_id": 2, "transformers_version": "4.48.3"}
     found = default_params({**config, "_from_model_config": True, "pad_token_id": 0}, 100)
     assert (found.params, found.given) == (GenerationParams(), {})
@@ -411,11 +415,11 @@ def test_lengths_ends_and_strategies_are_no_defaults() -> None:
         ("whatever", object()),
     ],
 )
-def test_a_damaged_field_is_left_out_alone(name: str, value: Any) -> None:
+def test_only_the_damaged_field_is_left_out(name: str, value: Any) -> None:
     found = default_params({"min_p": 0.1, name: value}, 100)
     assert found.params == GenerationParams(min_p=0.1)
     assert list(found.left_out) == ([] if value is None else [name])
 
 
-def test_no_file_no_defaults() -> None:
+def test_an_empty_configuration_gives_our_own_defaults() -> None:
     assert default_params({}, 100).params == GenerationParams()

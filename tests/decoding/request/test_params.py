@@ -66,7 +66,7 @@ BAD: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("name", "value"), BAD, ids=repr)
-def test_a_bad_value_is_one_line_that_names_its_field(name: str, value: Any) -> None:
+def test_a_bad_value_is_an_error_of_one_line_that_names_its_field(name: str, value: Any) -> None:
     with pytest.raises(ParameterError, match=name) as error:
         GenerationParams(**{name: value})
     assert "\n" not in str(error.value)
@@ -98,7 +98,7 @@ def test_replace_validates_and_refuses_unknown_names() -> None:
         ("prompt_logprobs", 11),
     ],
 )
-def test_what_exceeds_the_vocabulary_is_named(name: str, value: Any) -> None:
+def test_a_value_that_exceeds_the_vocabulary_is_an_error_that_names_its_field(name: str, value: Any) -> None:
     params = GenerationParams(**{name: value})
     params.check_vocabulary(11)
     with pytest.raises(ParameterError, match=name):

@@ -30,7 +30,7 @@ def made(positions: int, vocab: int = 40, runs: Sequence[tuple[Run, ...]] = ()) 
     generator = torch.Generator().manual_seed(0)
     expert = torch.randn(positions, vocab, generator=generator) * 2
     amateur = expert + torch.randn(positions, vocab, generator=generator)
-    return Scores(expert, runs or [(Run((), i),) for i in range(positions)], assistant=amateur)
+    return Scores(expert, runs or [(Run((), i),) for i in range(positions)], amateur=amateur)
 
 
 def reference(expert: Tensor, amateur: Tensor, alpha: float, beta: float) -> Tensor:
@@ -43,12 +43,12 @@ def reference(expert: Tensor, amateur: Tensor, alpha: float, beta: float) -> Ten
 
 def test_the_contrast_is_the_papers_formula() -> None:
     scores = made(12)
-    assert scores.assistant is not None
+    assert scores.amateur is not None
     settings = [(0.1, 0.5), (0.3, 0.0), (0.01, 2.0), (0.9, 0.25)]
     rows = [row_of(*settings[i % 4]) for i in range(12)]
     logits = METHOD.logits(scores, range(12), rows)
     for i, contrasted in enumerate(logits):
-        expected = reference(scores.logits[i], scores.assistant[i], *settings[i % 4])
+        expected = reference(scores.logits[i], scores.amateur[i], *settings[i % 4])
         torch.testing.assert_close(contrasted.double(), expected, atol=1e-4, rtol=1e-4)
         # A position has the same bits alone.
         assert torch.equal(METHOD.logits(scores, [i], [rows[i]])[0], contrasted)
@@ -57,7 +57,7 @@ def test_the_contrast_is_the_papers_formula() -> None:
 def test_plausible_tokens_that_the_amateur_finds_likely_are_avoided() -> None:
     expert = torch.log(torch.tensor([[0.5, 0.4, 0.09, 0.01]]))
     amateur = torch.log(torch.tensor([[0.9, 0.05, 0.049, 0.001]]))
-    scores = Scores(expert, [(Run((), 0),)], assistant=amateur)
+    scores = Scores(expert, [(Run((), 0),)], amateur=amateur)
     (logits,) = METHOD.logits(scores, [0], [row_of(0.1, 1.0)])
     assert logits.tolist() == pytest.approx(
         [math.log(0.25 / 0.9), math.log(0.16 / 0.05), math.log(0.0081 / 0.049), -math.inf], abs=1e-5
@@ -101,9 +101,7 @@ def test_drafts_are_judged_by_the_contrast() -> None:
 def test_guidance_comes_after_the_contrast() -> None:
     scores = made(2)
     row = row_of(0.01, 0.5, guidance_scale=2.0, negative_prompt=(1,))
-    guided = Scores(
-        scores.logits[:1], [(Run((), 0),)], scores.logits[1:], {0: 0}, assistant=made(2).assistant
-    )
+    guided = Scores(scores.logits[:1], [(Run((), 0),)], scores.logits[1:], {0: 0}, amateur=made(2).amateur)
     (contrasted,) = METHOD.logits(scores, [0], [row_of(0.01, 0.5)])
     own, companion = contrasted.log_softmax(-1), scores.logits[1].log_softmax(-1)
     (logits,) = METHOD.logits(guided, [0], [row])
@@ -113,7 +111,7 @@ def test_guidance_comes_after_the_contrast() -> None:
 def test_if_all_plausible_tokens_are_banned_plausibility_is_judged_among_the_others() -> None:
     expert = torch.log(torch.tensor([[0.9, 0.05, 0.04, 0.009, 0.001]])).repeat(3, 1)
     amateur = torch.log(torch.tensor([[0.9, 0.09, 0.007, 0.001, 0.002]])).repeat(3, 1)
-    scores = Scores(expert, [(Run((), i),) for i in range(3)], assistant=amateur)
+    scores = Scores(expert, [(Run((), i),) for i in range(3)], amateur=amateur)
     free = row_of(0.1, 1.0, temperature=0)
     banned = row_of(0.1, 1.0, temperature=0, min_tokens=1, end_ids=[0])
     none = row_of(0.1, 1.0, logit_bias=dict.fromkeys(range(5), -math.inf))
@@ -127,7 +125,7 @@ def test_if_all_plausible_tokens_are_banned_plausibility_is_judged_among_the_oth
 
 
 def test_damaged_weights_are_reported_as_such() -> None:
-    for damaged in ("logits", "assistant"):
+    for damaged in ("logits", "amateur"):
         scores = made(2)
         getattr(scores, damaged)[0] = torch.nan
         verdict = METHOD.judge([row_of(), row_of()], scores)
@@ -137,7 +135,7 @@ def test_damaged_weights_are_reported_as_such() -> None:
 
 def test_it_needs_the_amateurs_logits_and_nothing_else() -> None:
     strategy = ContrastiveDecoding(amateur="a model")
-    assert METHOD.needs(GenerationParams(strategy=strategy)) == Needs(assistant=True)
+    assert METHOD.needs(GenerationParams(strategy=strategy)) == Needs(amateur=True)
 
 
 def test_a_greedy_text_is_that_of_the_two_models() -> None:
@@ -178,7 +176,7 @@ def test_batched_and_preempted_equal_alone() -> None:
 
 def generated(engine: Engine, amateur: CausalModel, jobs: Sequence[Job]) -> list[list[int]]:
     """Returns the tokens of each job, of one stream, with this amateur."""
-    ids = [engine.add(prompt, params, amateur=amateur) for prompt, params in jobs]
+    ids = [engine.add(prompt, params, contrast_model=amateur) for prompt, params in jobs]
     tokens: dict[int, list[int]] = {i: [] for i in ids}
     while engine.has_work():
         for event in engine.step():

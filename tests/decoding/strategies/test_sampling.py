@@ -11,7 +11,7 @@ from decodery.decoding.processors.pipeline import PROCESSORS, process
 from decodery.decoding.request.speculation_params import PromptLookup
 from decodery.decoding.rows import Row, Run, Scores, Verdict
 from decodery.decoding.strategies.sampling import SamplingMethod
-from decodery.engine.step_scores import Judged, judged
+from decodery.engine.step_scores import JudgedGroup, judge_group
 from tests.decoding.rows import make_row, make_scores
 
 
@@ -226,8 +226,8 @@ def test_a_judgement_made_again_begins_from_the_same_logits() -> None:
     plain = make_row([0], temperature=0, repetition_penalty=2.0)
     failing = replace(make_row([0], temperature=0, stop_when=broken), request=1)
     logits = torch.tensor([[4.0, 1.5, 0.0], [0.0, 1.0, 0.0]])
-    group = Judged(SamplingMethod(), [plain, failing])
-    verdict = judged(group, make_scores(logits))
+    group = JudgedGroup(SamplingMethod(), [plain, failing])
+    verdict = judge_group(group, make_scores(logits))
     # Penalised only once, token 0 is still the likeliest.
     assert [s.row.tokens[-1] for s in verdict.survivors] == [0]
     assert [index for index, _ in verdict.failures] == [1]

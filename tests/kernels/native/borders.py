@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import Codes, PackedWeight
 from decodery.kernels.relative_bias import RelativeBias
 from decodery.kernels.vocabulary import native
@@ -53,7 +53,7 @@ def _protect(memory: mmap.mmap, start: int) -> None:
         raise OSError(ctypes.get_errno(), "mprotect")
 
 
-class AllNative(Native):
+class AllNative(NativeKernels):
     """The native kernels of a model and those over the vocabulary, as methods of one object."""
 
     def __getattr__(self, name: str) -> Any:

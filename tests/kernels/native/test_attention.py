@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from decodery.kernels.buffer_pool import BufferPool
-from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.native.native_kernels import NativeKernels
 from tests.kernels.native.fixtures import SETTINGS, built, running
 from tests.kernels.paged import Shape, as_kept, empty_cache, plain_attention, random_sequence, run_step
 from tests.kernels.rows import rows
@@ -29,7 +29,7 @@ def step(
     ranges: Sequence[tuple[int, int]],
     window: int | None = None,
 ) -> list[Tensor]:
-    return run_step(cache, sequences, tables, ranges, window, Native())
+    return run_step(cache, sequences, tables, ranges, window, NativeKernels())
 
 
 SHAPES = [
@@ -131,7 +131,7 @@ def test_a_broken_sequence_does_not_reach_others(stored: torch.dtype, value: flo
 
 
 def test_a_replay_does_the_same_again_with_other_content() -> None:
-    kernels = Native()
+    kernels = NativeKernels()
     x = rows(64, torch.float32, 3)
     weight, scale = kernels.pack(rows(64, torch.float32, 64, seed=1)), torch.rand(64)
 
@@ -150,7 +150,7 @@ def test_a_replay_does_the_same_again_with_other_content() -> None:
 
 
 def test_what_shares_rooms_may_be_replayed_in_turn() -> None:
-    kernels, shared = Native(), BufferPool()
+    kernels, shared = NativeKernels(), BufferPool()
     weight, scale = kernels.pack(rows(64, torch.float32, 64, seed=1)), torch.rand(64)
 
     def step(count: int) -> tuple[Callable[[], Tensor], Callable[[], None] | None, Tensor]:
@@ -170,7 +170,7 @@ def test_what_shares_rooms_may_be_replayed_in_turn() -> None:
 
 
 def test_what_a_replay_would_miss_is_not_captured() -> None:
-    kernels = Native()
+    kernels = NativeKernels()
     x = rows(64, torch.float32, 3).T
     plain = rows(64, torch.float32, 64)
     assert kernels.capture(lambda: kernels.gated(x))[1] is None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from decodery.kernels.contract import Activation
 from decodery.kernels.ggml_blocks import KINDS, codes_from_blocks
-from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import PackedWeight, pack
 from decodery.kernels.quantise import quantise
 from decodery.kernels.reference import torch_kernels
@@ -39,7 +39,7 @@ def blocks(kind: str, count: int, length: int) -> Tensor:
 
 
 def plain(weight: PackedWeight) -> Tensor:
-    return Native().embedding(torch.arange(weight.rows), weight)
+    return NativeKernels().embedding(torch.arange(weight.rows), weight)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,7 +71,7 @@ def test_the_product_with_codes_rounds_the_activations_and_nothing_else(kind: st
     )
     for setting in SETTINGS:
         with running(setting):
-            found = (Native().linear(x, weight) - exact).abs().max().item()
+            found = (NativeKernels().linear(x, weight) - exact).abs().max().item()
         # A tie that float32 rounds to the other side moves one activation by a step.
         assert found <= 2 * single + 1e-4 * exact.abs().max().item()
 
@@ -81,7 +81,7 @@ def test_the_product_with_codes_rounds_the_activations_and_nothing_else(kind: st
 def test_every_setting_and_number_of_rows_gives_a_row_the_same_bits(
     form: str, inputs: int, outputs: int
 ) -> None:
-    kernels = Native()
+    kernels = NativeKernels()
     weight = pack(quantise(rows(inputs, torch.float32, outputs, seed=1), form))
     gated = pack(quantise(rows(inputs, torch.float32, 2 * outputs, seed=1), form), gated=True)
     x, residual = rows(inputs, torch.float32, 131), rows(outputs, torch.float32, 131, seed=3)
@@ -107,13 +107,13 @@ def test_the_error_with_float_weights_is_at_most_twice_the_formula(form: str) ->
     for k in range(700):
         one_by_one = torch.addcmul(one_by_one, x[:, k, None], dense[None, :, k])
     limit = 2 * (one_by_one - exact).abs().max()
-    assert (Native().linear(x, weight) - exact).abs().max() <= limit
+    assert (NativeKernels().linear(x, weight) - exact).abs().max() <= limit
 
 
 @pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu"])
 @pytest.mark.parametrize("form", FORMS)
 def test_gated_is_the_gated_product(form: str, activation: Activation) -> None:
-    kernels = Native()
+    kernels = NativeKernels()
     matrix, bias = rows(80, torch.float32, 70, seed=1) / 40, rows(70, torch.float32, 1, seed=2)[0]
     x = rows(80, torch.float32, 11)
     both = kernels.linear(x, pack(quantise(matrix, form)), bias)
@@ -154,7 +154,11 @@ def test_zeros_and_equal_weights_are_kept() -> None:
         for value in (0.0, 0.5):
             matrix = torch.full((20, 64), value)
             torch.testing.assert_close(plain(pack(quantise(matrix, form))), matrix, rtol=1e-3, atol=0)
-    assert not Native().linear(torch.zeros(3, 64), pack(quantise(rows(64, torch.float32, 16), "int4"))).any()
+    assert (
+        not NativeKernels()
+        .linear(torch.zeros(3, 64), pack(quantise(rows(64, torch.float32, 16), "int4")))
+        .any()
+    )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -162,11 +166,11 @@ def test_zeros_and_equal_weights_are_kept() -> None:
 def test_what_is_not_finite_spoils_its_own_row_alone(form: str, value: float) -> None:
     weight = pack(quantise(rows(64, torch.float32, 40, seed=1), form))
     x = rows(64, torch.float32, 6)
-    clean = Native().linear(x, weight)
+    clean = NativeKernels().linear(x, weight)
     x[2, 5] = value
     for setting in SETTINGS:
         with running(setting):
-            found = Native().linear(x, weight)
+            found = NativeKernels().linear(x, weight)
         assert not found[2].isfinite().any()
         keep = torch.tensor([0, 1, 3, 4, 5])
         assert torch.equal(found[keep], clean[keep])
@@ -176,13 +180,15 @@ def test_inputs_may_be_columns_of_a_wider_matrix() -> None:
     weight = pack(quantise(rows(64, torch.float32, 40, seed=1), "int4"))
     wide = rows(200, torch.float32, 9)
     part = wide[:, 70:134]
-    assert torch.equal(Native().linear(part, weight), Native().linear(part.contiguous(), weight))
+    assert torch.equal(
+        NativeKernels().linear(part, weight), NativeKernels().linear(part.contiguous(), weight)
+    )
     cube = part.reshape(3, 3, 64)
-    assert torch.equal(Native().linear(cube, weight).view(9, 40), Native().linear(part, weight))
+    assert torch.equal(NativeKernels().linear(cube, weight).view(9, 40), NativeKernels().linear(part, weight))
 
 
 def test_an_id_outside_the_vocabulary_reads_nothing() -> None:
     weight = pack(quantise(rows(64, torch.float32, 40, seed=1), "int8"))
-    found = Native().embedding(torch.tensor([-1, 3, 40, 2**40]), weight)
+    found = NativeKernels().embedding(torch.tensor([-1, 3, 40, 2**40]), weight)
     assert not found[[0, 2, 3]].any()
     assert torch.equal(found[1], plain(weight)[3])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from decodery.kernels.native import library
-from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import pack
 from decodery.kernels.quantise import quantise
 from tests.kernels.native.borders import killed_by
@@ -31,7 +31,7 @@ def two_threads() -> Iterator[None]:
 
 def job(seed: int, count: int = 40) -> Callable[[], Tensor]:
     """A product of several stages and chunks, whose threads share what they quantise."""
-    kernels, x = Native(), rows(300, torch.float32, count, seed)
+    kernels, x = NativeKernels(), rows(300, torch.float32, count, seed)
     weight = pack(quantise(rows(300, torch.float32, 200, seed + 1), "int8"))
     return lambda: kernels.linear(kernels.rms_norm(x, torch.ones(300), 1e-5), weight)
 

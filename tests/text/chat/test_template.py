@@ -19,7 +19,7 @@ CHATML = (
     "+ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
-# The idioms of published templates: each line of TEMPLATES is one of their habits.
+# The idioms of published templates, one in each line of TEMPLATES.
 TEMPLATES = {
     "chatml": CHATML,
     "alternation": (
@@ -95,7 +95,7 @@ TOOLS = [
 
 
 def plainly(template: str, **values: Any) -> str:
-    """Jinja's own sandbox, set up as chat templates expect it, without bounds."""
+    """Returns the text that Jinja's own sandbox renders, set up for chat templates and without limits."""
 
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)

@@ -15,7 +15,8 @@ from decodery.text.tokenizer.vocabulary import Vocabulary
 from tests.text.streaming.test_stops import earliest, longest_start
 from tests.text.vocabularies import byte_level_metadata, odd_strings, repaired
 
-# Bytes of every role in UTF-8, whole and broken characters, letters that collide in stop strings, a hole.
+# Bytes of every role in UTF-8, whole and broken characters, letters shared by stop strings, an id without a
+# token.
 PIECES = (
     *(b"a", b"b", b"ab", b"ba", b"aab", b" ", b"\n", b"", b"END", b"EN", b"D"),
     *(
@@ -73,14 +74,14 @@ STOPS = st.lists(
 ).map(tuple)
 
 
-# Greedy and lazy, alternatives, a fixed end, what looks ahead, behind and at the edges of words and lines.
+# Greedy and lazy, alternatives, a fixed end, lookahead, lookbehind, word and line boundaries.
 REGEXES = st.sampled_from(
     ("a+", "b+?a", "END|a\n", "(a|b){3}", "[^a]\ufffd", "€.*a", "b$", "a(?!b)", "(?<=a)b", r"\bD", "(?s)a..")
 )
 
 
 def regex_end(text: str, regex: str) -> int | None:
-    """The fewest characters of the text in which the regular expression matches."""
+    """Returns the length of the shortest prefix of the text in which the regular expression matches."""
     return next((end for end in range(1, len(text) + 1) if re.search(regex, text[:end])), None)
 
 

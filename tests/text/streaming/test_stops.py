@@ -22,7 +22,7 @@ def earliest(text: str, stops: tuple[str, ...]) -> Match | None:
 
 
 def longest_start(text: str, stops: tuple[str, ...]) -> int:
-    """The length of the longest end of the text that begins a stop string without being one."""
+    """Returns the length of the longest suffix of the text that is a proper prefix of a stop string."""
     starts = [stop[:size] for stop in stops for size in range(len(stop))]
     return max((len(start) for start in starts if text.endswith(start)), default=0)
 

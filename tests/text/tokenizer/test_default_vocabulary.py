@@ -1,4 +1,4 @@
-"""The default model's vocabulary, read from its GGUF, is the one its tokenizer.json declares."""
+"""Checks that the default model's vocabulary, read from its GGUF, is that of its tokenizer.json."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ours(metadata: Mapping[str, Any]) -> Tokenizer:
 
 
 def declared(metadata: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """The published tokenizer.json of SmolLM2 over the file's own tokens and merges."""
+    """Returns SmolLM2's published tokenizer.json, with the tokens and merges of the file."""
     tokens: list[str] = metadata[f"{METADATA}tokens"]
     merges = [(left, right) for left, right in (line.split(" ") for line in metadata[f"{METADATA}merges"])]
     vocabulary = {token: place for place, token in enumerate(tokens)}

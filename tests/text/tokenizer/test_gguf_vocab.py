@@ -53,7 +53,7 @@ def test_a_sentence_piece_vocabulary_merges_the_best_scored_pair_first(
 
 
 def _greedy(text: str, metadata: dict[str, Any]) -> list[int]:
-    """SentencePiece's algorithm word for word: merge the neighbours whose token has the best score."""
+    """Encodes by SentencePiece's own algorithm: merges the neighbours whose token has the best score."""
     ids = {token: place for place, token in enumerate(metadata[f"{METADATA}tokens"])}
     scores = metadata[f"{METADATA}scores"]
     pieces = list(f"▁{text}".replace(" ", "▁")) if text else []
@@ -76,7 +76,7 @@ def test_special_text_is_plain_text_when_it_is_not_parsed(byte_level: tokenizers
     assert 2 in ours.encode(text)
     literal = ours.encode(text, parse_special=False)
     assert not set(literal) & ours.special_ids
-    assert ours.encode("<think>")[0] in literal  # user-defined tokens are not special
+    assert ours.encode("<think>")[0] in literal  # User-defined tokens are not special.
     assert ours.decode(literal) == text
 
 

@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 from llguidance import LLMatcher, LLTokenizer
 
-from decodery.decoding.grammar.state import Grammars
+from decodery.decoding.grammar.compiler import GrammarCompiler
 from decodery.decoding.request.grammar_params import Choice, JsonSchema, Regex
 from decodery.text.tokenizer.grammar_vocab import grammar_vocabulary
 from decodery.text.tokenizer.tokenizer import Tokenizer
@@ -62,7 +62,7 @@ def test_every_id_has_its_bytes_and_one_id_more_is_the_end(
     special = tokenizer.special_ids | set(tokenizer.eos_token_ids)
     for token in range(tokenizer.vocab_size):
         spelling = tokenizer.token_bytes(token)
-        # The library marks special tokens by this byte, which no text holds.
+        # The library marks special tokens by this byte, which is in no text.
         if spelling == b"\xff":
             continue
         assert vocabulary.is_special_token(token) == (token in special)
@@ -71,7 +71,7 @@ def test_every_id_has_its_bytes_and_one_id_more_is_the_end(
 
 
 def test_special_and_empty_ids_are_in_no_mask(tokenizer: Tokenizer, vocabulary: LLTokenizer) -> None:
-    state = Grammars(vocabulary).compile(Regex("(?s:.)+"))
+    state = GrammarCompiler(vocabulary).compile(Regex("(?s:.)+"))
     found = allowed_tokens(state, tokenizer.vocab_size)
     assert not found & (tokenizer.special_ids | set(tokenizer.eos_token_ids))
     assert all(tokenizer.token_bytes(token) for token in found)
@@ -92,7 +92,7 @@ def test_forced_text_is_written_as_in_the_middle_of_a_text(
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_forced_text_comes_out_whole(tokenizer: Tokenizer, vocabulary: LLTokenizer, text: str) -> None:
-    state: Any = Grammars(vocabulary).compile(Choice((text,)))
+    state: Any = GrammarCompiler(vocabulary).compile(Choice((text,)))
     tokens: list[int] = []
     while not state.complete:
         (token, *_) = state.forced or sorted(allowed_tokens(state, tokenizer.vocab_size))
@@ -104,7 +104,7 @@ def test_a_forced_text_comes_out_whole(tokenizer: Tokenizer, vocabulary: LLToken
 def test_texts_of_a_schema_are_spelled_by_this_vocabulary(
     tokenizer: Tokenizer, vocabulary: LLTokenizer
 ) -> None:
-    start = Grammars(vocabulary).compile(JsonSchema({"enum": ["the sea", ["für", 12], {"日": None}]}))
+    start = GrammarCompiler(vocabulary).compile(JsonSchema({"enum": ["the sea", ["für", 12], {"日": None}]}))
     found = set()
     for seed in range(40):
         state: Any = start

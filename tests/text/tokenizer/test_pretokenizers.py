@@ -29,7 +29,7 @@ def cut(name: str, text: str) -> list[str]:
         ("gpt-4o", "I'LL| pay| |123|45| €|s|!\n\n| | it's| café"),
         ("tekken", "I|'LL| pay| |1|2|3|4|5| €|s|!\n\n| | it|'s| café"),
         ("falcon", "I|'|LL| pay| |123|45| €|s|!|\n\n | it|'|s| café"),
-        # These count the euro sign among the East Asian characters, and the first cuts ASCII from the rest.
+        # These schemes treat the euro sign as East Asian, and the first separates ASCII from the rest.
         ("deepseek-llm", "I|'|LL| pay| |1|2|3|4|5| |€|s|!|\n|\n| | it|'|s| caf|é"),
         ("deepseek-coder", "I|'|LL| pay| |1|2|3|4|5| |€|s|!|\n|\n| | it|'|s| café"),
         ("deepseek-v3", "I|'LL| pay| |123|45| €|s|!\n\n| | it|'s| café"),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from decodery.errors import CheckpointError
 from decodery.kernels.ggml_blocks import KINDS
-from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import PackedWeight, Stacked
 from decodery.kernels.quantise import quantise
 from decodery.kernels.reference import torch_kernels
@@ -32,7 +32,7 @@ pytestmark = built
 def rows_of(weight: PackedWeight | Stacked) -> Tensor:
     """A packed matrix as floats, by the kernel that reads its rows; gate and up take turns where gated."""
     parts = weight.parts if isinstance(weight, Stacked) else (weight,)
-    return torch.cat([Native().embedding(torch.arange(part.rows), part) for part in parts])
+    return torch.cat([NativeKernels().embedding(torch.arange(part.rows), part) for part in parts])
 
 
 def held(model: Llama) -> int:
@@ -46,7 +46,7 @@ def held(model: Llama) -> int:
 def loaded(path: Path, quantization: str | None = None) -> Llama:
     with open_checkpoint(path) as checkpoint:
         model = load_for_inference(
-            checkpoint, dtype=torch.float32, kernels=Native(), quantization=quantization
+            checkpoint, dtype=torch.float32, kernels=NativeKernels(), quantization=quantization
         )
     assert isinstance(model, Llama)
     return model
@@ -122,7 +122,7 @@ class Reading:
 
 def test_a_weight_of_several_formats_multiplies_as_its_parts(mixed: Path) -> None:
     [layer] = loaded(mixed).layers
-    kernels, weight = Native(), layer.attn.qkv.weight
+    kernels, weight = NativeKernels(), layer.attn.qkv.weight
     generator = torch.Generator().manual_seed(0)
     x, bias = torch.randn(5, 256, generator=generator), torch.randn(weight.rows, generator=generator)
     residual = torch.randn(5, weight.rows, generator=generator)
@@ -157,10 +157,10 @@ def test_quantization_packs_each_matrix_of_any_checkpoint(form: str, wide: Path,
         with open_checkpoint(path) as checkpoint:
             name = next(n for n in checkpoint.tensors if n.endswith(("ffn_down.weight", "down_proj.weight")))
             dense = checkpoint.read(name, torch.float32)
-        expected = Native().pack([quantise(dense, form)])
+        expected = NativeKernels().pack([quantise(dense, form)])
         assert torch.equal(rows_of(layer.mlp.down.weight), rows_of(expected))
         delicate = "int8" if form == "int4" else form
-        kept = Native().pack([quantise(dense, delicate)]).format  # type: ignore[union-attr]
+        kept = NativeKernels().pack([quantise(dense, delicate)]).format  # type: ignore[union-attr]
         assert model.head is not None
         assert model.embedding.weight.format is model.head.weight.format is kept
         assert rows_of(layer.attn.qkv.weight).shape == (512, 256)

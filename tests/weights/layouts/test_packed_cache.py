@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from decodery import LLM, ParameterError
-from decodery.kernels.native.native_kernels import Native
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import PackedWeight
 from decodery.models.families import CausalModel, load_for_inference
 from decodery.weights.formats.opening import open_checkpoint
@@ -38,7 +38,7 @@ def source(tmp_path: Path) -> Path:
 
 def loaded(source: Path, cache: PackedCache | None) -> CausalModel:
     with open_checkpoint(source) as checkpoint:
-        return load_for_inference(checkpoint, dtype=torch.float32, kernels=Native(), cache=cache)
+        return load_for_inference(checkpoint, dtype=torch.float32, kernels=NativeKernels(), cache=cache)
 
 
 def content(model: CausalModel) -> Weights:

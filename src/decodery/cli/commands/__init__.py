@@ -1,1 +1,1 @@
-"""The commands, one file each."""
+"""Runs the commands, one file each; `cli/main.py` declares them and their flags."""

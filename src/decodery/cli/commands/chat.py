@@ -1,4 +1,4 @@
-"""`decodery chat`: a conversation in the terminal, or line by line through a pipe."""
+"""Implements `decodery chat`: a conversation in the terminal, or one message a line through a pipe."""
 
 from __future__ import annotations
 
@@ -8,46 +8,52 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import fields
 
-from decodery.cli.flags.assignments import assigned, assignments
+from decodery.cli.flags.assignments import assignments, with_assignments
 from decodery.cli.flags.generation_flags import DEFAULTS, GenerationFlags
 from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.input_text import decoded, piped_lines, terminal_input
 from decodery.cli.load_llm import load
-from decodery.cli.terminal import complain, emit, note
+from decodery.cli.terminal import emit, note, print_error
 from decodery.decoding.request.params import GenerationParams
 from decodery.errors import DecoderyError, ParameterError, RequestError
 from decodery.kernels import PAGE_SIZE
 from decodery.llm import LLM
 
 HELP = """\
-/reset               forget the conversation, but not the system message
-/system TEXT         set the system message; /system alone takes it away
-/params              show the parameters that differ from the defaults; /params all, every one
-/params NAME=VALUE   set some, named as the flags are: /params temperature=0.7 stop="The end"; NAME= unsets
-/help                this
-/quit                leave, as Ctrl-D does
+/reset               forget the conversation, but keep the system message
+/system TEXT         set the system message; without TEXT, remove it
+/params              show the parameters that differ from the defaults
+/params all          show all parameters
+/params NAME=VALUE   set parameters, named as the flags: /params temperature=0.7 stop="The end"
+/params NAME=        reset a parameter to its default
+/help                show this help
+/quit                leave; so does Ctrl-D
 //TEXT               send a message that begins with a /
-Ctrl-C stops a reply; what was said so far stays in the conversation."""
+Ctrl-C stops a reply; the part that was written stays in the conversation."""
 
 
-def chat(asked: GenerationFlags, options: ModelOptions, system: str | None) -> None:
-    """Talk until the input ends. Raises `ParameterError` for parameters that make no sense here."""
-    check_params(asked.params)
+def chat(flags: GenerationFlags, options: ModelOptions, system: str | None) -> None:
+    """Answers messages until the input ends.
+
+    Raises `ParameterError` for parameters that a conversation cannot have, and `RequestError` when the model
+    has no chat template.
+    """
+    check_params(flags.params)
     llm = load(options)
     if llm.tokenizer.chat_template is None:
         raise RequestError("this model has no chat template: use decodery generate, or another model")
-    session = Session(llm, asked, system)
+    session = Session(llm, flags, system)
     if terminal_input():
-        note("/help tells what can be typed, Ctrl-D leaves")
-        _talk(session)
+        note("/help lists the commands, Ctrl-D leaves")
+        _run_in_terminal(session)
     else:
         for line in piped_lines():
-            if not session.take(line):
+            if not session.handle_line(line):
                 return
 
 
 def check_params(params: GenerationParams) -> None:
-    """Raise `ParameterError` for what a conversation cannot show."""
+    """Raises `ParameterError` for parameters with several completions or with log-probabilities."""
     counts = {"n": params.n, "best_of": params.best_of or 1, "the number of completions": params.streams}
     for name, count in counts.items():
         if count != 1:
@@ -57,19 +63,19 @@ def check_params(params: GenerationParams) -> None:
             raise ParameterError(f"{name} are not shown in a conversation: use decodery generate --json")
 
 
-def _talk(session: Session) -> None:
-    going = True
+def _run_in_terminal(session: Session) -> None:
+    go_on = True
     for line in typed_lines():
         try:
-            going = session.take(line)
+            go_on = session.handle_line(line)
         except DecoderyError as error:
-            complain(str(error))
-        if not going:
+            print_error(str(error))
+        if not go_on:
             return
 
 
 def typed_lines() -> Iterator[str]:
-    """What is typed, until Ctrl-D or a second Ctrl-C in a row."""
+    """Yields the lines that a person types, until Ctrl-D or a second Ctrl-C in a row."""
     with suppress(ImportError):
         import readline  # noqa: F401  (gives `input` line editing and history)
     prompt = "> " if sys.stdout.isatty() else ""
@@ -88,14 +94,14 @@ def typed_lines() -> Iterator[str]:
             note("Ctrl-C again, or Ctrl-D, leaves")
             continue
         except DecoderyError as error:
-            complain(str(error))
+            print_error(str(error))
             continue
         interrupted = False
         yield line
 
 
 def shown_params(params: GenerationParams, *, everything: bool) -> str:
-    """The parameters that differ from the defaults, or all of them, one a line."""
+    """Returns the parameters one a line: those that differ from the defaults, or all."""
     lines = [
         f"{f.name} = {getattr(params, f.name)!r}"
         for f in fields(params)
@@ -105,19 +111,26 @@ def shown_params(params: GenerationParams, *, everything: bool) -> str:
 
 
 class Session:
-    """A conversation: the system message, what was said, and the parameters of the next reply."""
+    """Holds a conversation: the system message, the turns so far, and the parameters of the next reply.
 
-    def __init__(self, llm: LLM, asked: GenerationFlags, system: str | None) -> None:
+    A turn is a user's message and the model's reply. `capacity` is how many tokens a prompt and its reply
+    may have together.
+    """
+
+    def __init__(self, llm: LLM, flags: GenerationFlags, system: str | None) -> None:
         self.llm = llm
-        self.asked = asked
-        self.params = asked.over(llm.default_params)
+        self.flags = flags
+        self.params = flags.params_over(llm.default_params)
         self.system = system
         self.turns: list[tuple[str, str]] = []
-        # What the memory holds may be less than the context.
+        # The key/value cache may hold fewer tokens than the context.
         self.capacity = min(llm.engine.limits.context_length, llm.engine.limits.pages * PAGE_SIZE)
 
-    def take(self, line: str) -> bool:
-        """Answer a message or carry out a command; False when it is the last. Raises `DecoderyError`."""
+    def handle_line(self, line: str) -> bool:
+        """Answers a message or runs a command, and returns False after the command that leaves.
+
+        Raises `DecoderyError` for a wrong command and for a message that cannot be answered.
+        """
         line = line.strip()
         if not line.startswith("/"):
             if line:
@@ -139,7 +152,7 @@ class Session:
             note("the conversation is forgotten")
         elif name == "/system":
             self.system = rest or None
-            note("the system message is set" if rest else "there is no system message now")
+            note("the system message is set" if rest else "the system message is removed")
         elif name == "/params":
             if rest and rest != "all":
                 self.set_params(rest)
@@ -149,20 +162,26 @@ class Session:
         return True
 
     def set_params(self, text: str) -> None:
-        """Change parameters as `name=value name="two words"` says. Raises `ParameterError`, all unchanged."""
-        asked = assigned(self.asked, assignments(text))
-        params = asked.over(self.llm.default_params)
+        """Sets parameters from a text such as `top_k=3 stop="two words"`.
+
+        Raises `ParameterError`, and then changes none of them.
+        """
+        flags = with_assignments(self.flags, assignments(text))
+        params = flags.params_over(self.llm.default_params)
         check_params(params)
-        self.asked, self.params = asked, params
+        self.flags, self.params = flags, params
 
     def reply(self, message: str) -> None:
-        """Stream the reply to a message and remember both. Ctrl-C ends it; what was said by then counts."""
-        wanted = self.params.max_tokens
+        """Prints the reply to a message as it grows, and adds both to the conversation.
+
+        Ctrl-C ends the reply; the part that was written is kept.
+        """
+        max_tokens = self.params.max_tokens
         text, finish = "", None
         with interruptible() as interrupted:
-            ids = self._fitted(message)
-            room = self.capacity - len(ids)
-            params = self.params.replace(max_tokens=room if wanted is None else min(wanted, room))
+            ids = self._fitting_prompt(message)
+            free = self.capacity - len(ids)
+            params = self.params.replace(max_tokens=free if max_tokens is None else min(max_tokens, free))
             if interrupted:
                 return
             events = self.llm.stream(ids, params)
@@ -177,20 +196,22 @@ class Session:
         if text or finish is not None:
             self.turns.append((message, text))
         if finish == "length":
-            why = f"max_tokens is {wanted}" if params.max_tokens == wanted else "the context is full"
-            note(f"(cut short: {why})")
+            limit = (
+                f"max_tokens is {max_tokens}" if params.max_tokens == max_tokens else "the context is full"
+            )
+            note(f"(cut short: {limit})")
 
-    def _fitted(self, message: str) -> list[int]:
-        """The prompt's tokens, once the oldest turns that leave too little room for a reply are forgotten.
+    def _fitting_prompt(self, message: str) -> list[int]:
+        """Returns the prompt's token ids; forgets the oldest turns while too few tokens are left for a reply.
 
         Raises `RequestError`, and forgets nothing, when the message does not fit even alone.
         """
-        needed = max(self.params.min_tokens, 1)
-        hoped = max(needed, min(self.params.max_tokens or self.capacity, self.capacity // 4))
+        required = max(self.params.min_tokens, 1)
+        preferred = max(required, min(self.params.max_tokens or self.capacity, self.capacity // 4))
         for forgotten in range(len(self.turns) + 1):
             ids = self._prompt(self.turns[forgotten:], message)
-            room = self.capacity - len(ids)
-            if room >= hoped or (forgotten == len(self.turns) and room >= needed):
+            free = self.capacity - len(ids)
+            if free >= preferred or (forgotten == len(self.turns) and free >= required):
                 break
         else:
             raise RequestError(
@@ -205,27 +226,27 @@ class Session:
 
     def _prompt(self, turns: list[tuple[str, str]], message: str) -> list[int]:
         messages = [] if self.system is None else [{"role": "system", "content": self.system}]
-        for said, answered in turns:
-            messages.append({"role": "user", "content": said})
-            messages.append({"role": "assistant", "content": answered})
+        for question, answer in turns:
+            messages.append({"role": "user", "content": question})
+            messages.append({"role": "assistant", "content": answer})
         return self.llm.chat_prompt([*messages, {"role": "user", "content": message}])
 
 
 @contextmanager
 def interruptible() -> Iterator[list[int]]:
-    """While entered, the first Ctrl-C is only put in the list, so that no step is cut in half.
+    """Yields a list to which the first Ctrl-C is only added, so that no step of the engine is interrupted.
 
-    A second one interrupts, as ever.
+    A second Ctrl-C raises `KeyboardInterrupt`.
     """
-    seen: list[int] = []
+    signals: list[int] = []
 
     def handle(number: int, frame: object) -> None:
-        if seen:
+        if signals:
             raise KeyboardInterrupt
-        seen.append(number)
+        signals.append(number)
 
     before = signal.signal(signal.SIGINT, handle)
     try:
-        yield seen
+        yield signals
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""`decodery compare`: what different strategies make of one prompt."""
+"""Implements `decodery compare`: generates from one prompt with several strategies and shows the texts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from decodery.cli.commands.generate import described
-from decodery.cli.flags.compare_lines import Line
+from decodery.cli.flags.comparison_lines import Line
 from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.load_llm import load
+from decodery.cli.output_json import output_as_json
 from decodery.cli.terminal import emit_json
 from decodery.decoding.request.params import GenerationParams
 from decodery.engine.request import Event
@@ -23,6 +23,7 @@ from decodery.errors import DecoderyError, RequestError
 from decodery.llm import LLM
 from decodery.outputs import Completion, RequestOutput
 
+# Cells of the column of names and of the other columns, and the most cells of a line.
 NAME = 16
 HEADINGS = ("tokens", "logprob", "dist-1", "dist-2", "seconds", "end")
 WIDTHS = (6, 8, 6, 6, 7, 6)
@@ -31,7 +32,10 @@ WIDEST = 100
 
 @dataclass
 class Outcome:
-    """What became of a line: its output, with when its last token came, or why there is none."""
+    """Holds the result of a line: its output, or the error because of which there is none.
+
+    `seconds` are those from the start to the line's last token.
+    """
 
     name: str
     params: GenerationParams | None = None
@@ -41,9 +45,9 @@ class Outcome:
 
 
 def compare(prompt: str, lines: Sequence[Line], options: ModelOptions, *, as_json: bool) -> None:
-    """Run the lines in one batch and show their texts and figures.
+    """Runs the lines in one batch and prints their texts and figures, or JSON.
 
-    A line that fails says so and does not stop the others; raises `RequestError` when all of them fail.
+    A line that fails has its error in the table; the others run. Raises `RequestError` when all lines fail.
     """
     llm = load(options)
     outcomes, seconds = run_lines(prompt, lines, llm)
@@ -59,10 +63,10 @@ def compare(prompt: str, lines: Sequence[Line], options: ModelOptions, *, as_jso
 def run_lines(
     prompt: str, lines: Sequence[Line], llm: LLM, clock: Callable[[], float] = perf_counter
 ) -> tuple[list[Outcome], float]:
-    """The outcome of each line, and how many seconds they took together."""
+    """Returns the outcome of each line, and the seconds that all of them took together."""
     ids = llm.tokenizer.encode(prompt)
     outcomes = [_prepared(line, llm) for line in lines]
-    going = [outcome for outcome in outcomes if outcome.params is not None]
+    runnable = [outcome for outcome in outcomes if outcome.params is not None]
     last: dict[int, float] = {}
 
     def observe(event: Event) -> None:
@@ -70,17 +74,17 @@ def run_lines(
             last[event.request] = clock()
 
     started = clock()
-    params = [outcome.params for outcome in going if outcome.params is not None]
+    params = [outcome.params for outcome in runnable if outcome.params is not None]
     outputs: list[RequestOutput] = []
     try:
-        outputs = llm.generate([ids] * len(going), params, observer=observe, candidates=0, progress=False)
+        outputs = llm.generate([ids] * len(runnable), params, observer=observe, candidates=0, progress=False)
     except DecoderyError as error:
-        # Of several only the bad one fails; a single one raises.
-        going[0].error = str(error)
+        # `generate` raises for a single request; of several, one that fails has the error in its output.
+        runnable[0].error = str(error)
     seconds = clock() - started
     # Requests are numbered in the order of the lines.
     times = iter(last[request] for request in sorted(last))
-    for outcome, output in zip(going, outputs, strict=bool(outputs)):
+    for outcome, output in zip(runnable, outputs, strict=bool(outputs)):
         if any(completion.token_ids for completion in output.completions):
             outcome.seconds = next(times) - started
         outcome.error = output.error
@@ -89,29 +93,29 @@ def run_lines(
 
 
 def _prepared(line: Line, llm: LLM) -> Outcome:
-    """The line with its parameters over the model's."""
-    if line.refusal is not None:
-        return Outcome(line.name, error=line.refusal)
+    """Returns an outcome with the line's parameters over the model's defaults, or with the line's error."""
+    if line.error is not None:
+        return Outcome(line.name, error=line.error)
     try:
-        return Outcome(line.name, line.asked.over(llm.default_params).replace(logprobs=0))
+        return Outcome(line.name, line.flags.params_over(llm.default_params).replace(logprobs=0))
     except DecoderyError as error:
         return Outcome(line.name, error=str(error))
 
 
 def mean_logprob(completion: Completion) -> float | None:
-    """The log-probability of a completion's tokens, in nats a token."""
+    """Returns the mean log-probability of a completion's tokens in nats; None if there are none."""
     total = completion.cumulative_logprob
     return None if total is None or not completion.token_ids else total / len(completion.token_ids)
 
 
 def distinct(tokens: Sequence[int], n: int) -> float | None:
-    """How many of the runs of n tokens are different, as a share of all (Li et al. 2016); None of none."""
-    runs = [tuple(tokens[k : k + n]) for k in range(len(tokens) - n + 1)]
-    return len(set(runs)) / len(runs) if runs else None
+    """Returns the share of different n-grams among all n-grams (Li et al. 2016); None if there are none."""
+    ngrams = [tuple(tokens[k : k + n]) for k in range(len(tokens) - n + 1)]
+    return len(set(ngrams)) / len(ngrams) if ngrams else None
 
 
 def table(outcomes: Sequence[Outcome], seconds: float, width: int) -> Text:
-    """The figures and texts of all lines, `width` cells wide."""
+    """Returns the figures and texts of all lines, `width` cells wide."""
     text = Text()
     heads = [heading.rjust(cells) for heading, cells in zip(HEADINGS, WIDTHS, strict=True)]
     text.append("  ".join(["strategy".ljust(NAME), *heads]).rstrip() + "\n", "dim")
@@ -133,7 +137,7 @@ def table(outcomes: Sequence[Outcome], seconds: float, width: int) -> Text:
     text.append(
         f"\n{count} tokens in {seconds:.2f} s in one batch ({_rate(count, seconds)} tokens/s)\n", "dim"
     )
-    text.append("logprob: mean of a token; dist-1, dist-2: share of different tokens and pairs\n", "dim")
+    text.append("logprob: mean per token; dist-1, dist-2: share of different tokens and pairs\n", "dim")
     return text
 
 
@@ -152,7 +156,7 @@ def _wrapped(text: str, width: int) -> str:
 
 
 def _fold(line: str, width: int) -> list[str]:
-    """The line cut into pieces of at most `width` cells, between words where there are any."""
+    """Returns the line cut into pieces of at most `width` cells, between words where that is possible."""
     pieces: list[str] = []
     for piece in textwrap.wrap(line, width, break_on_hyphens=False):
         while cell_len(piece) > width:
@@ -178,13 +182,13 @@ def _as_json(prompt: str, outcomes: Sequence[Outcome], seconds: float, llm: LLM)
         if outcome.output is None:
             lines.append({**line, "error": outcome.error})
             continue
-        found = described(outcome.output, llm.tokenizer)
-        for shown, completion in zip(found["completions"], outcome.output.completions, strict=True):
-            shown["mean_logprob"] = mean_logprob(completion)
-            shown["distinct_1"] = distinct(completion.token_ids, 1)
-            shown["distinct_2"] = distinct(completion.token_ids, 2)
-        del found["prompt_token_ids"]
-        lines.append({**line, "params": str(outcome.params), "seconds": outcome.seconds, **found})
+        content = output_as_json(outcome.output, llm.tokenizer)
+        for entry, completion in zip(content["completions"], outcome.output.completions, strict=True):
+            entry["mean_logprob"] = mean_logprob(completion)
+            entry["distinct_1"] = distinct(completion.token_ids, 1)
+            entry["distinct_2"] = distinct(completion.token_ids, 2)
+        del content["prompt_token_ids"]
+        lines.append({**line, "params": str(outcome.params), "seconds": outcome.seconds, **content})
     count = _tokens(outcomes)
     return {
         "prompt": prompt,

@@ -1,4 +1,4 @@
-"""`decodery explain`: why each token was chosen."""
+"""Implements `decodery explain`: shows why each token was chosen."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from decodery.cli.commands.generate import described, named
 from decodery.cli.flags.generation_flags import GenerationFlags
 from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.load_llm import load
+from decodery.cli.output_json import output_as_json, token_as_json
 from decodery.cli.tables.beam_table import BeamTable
-from decodery.cli.tables.choice_table import Table, shown
+from decodery.cli.tables.choice_table import ChoiceTable, shown_candidates
 from decodery.cli.terminal import emit_json, note
 from decodery.decoding.trace import BeamCandidate, Considered
 from decodery.engine.request import Event
@@ -22,7 +22,8 @@ from decodery.errors import DecoderyError, RequestError
 from decodery.llm import LLM
 from decodery.outputs import Completion
 from decodery.pictures.generation_trace import GenerationTrace, Step
-from decodery.pictures.html_page import page, picture
+from decodery.pictures.html_page import html_page
+from decodery.pictures.svg_picture import svg_picture
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from decodery.weights.sources.wheels import DEFAULT_MODEL
 
@@ -31,7 +32,7 @@ WIDEST = 120
 
 def explain(
     prompt: str,
-    asked: GenerationFlags,
+    flags: GenerationFlags,
     options: ModelOptions,
     *,
     top: int,
@@ -39,9 +40,11 @@ def explain(
     html: Path | None = None,
     svg: Path | None = None,
 ) -> None:
-    """Generate, and tell for each token what was considered, with the `top` likeliest alternatives.
+    """Generates, and shows each token's choice with its `top` likeliest candidates.
 
-    A page and a picture go to files; without them and JSON, tables are printed.
+    Writes a page to `html` and a picture to `svg` if they are given, and prints JSON with `as_json`; prints
+    tables otherwise. Raises `DecoderyError` for a file that cannot be written, and `RequestError` when the
+    request fails.
     """
     for file in (html, svg):
         if file is not None and not file.absolute().parent.is_dir():
@@ -49,19 +52,20 @@ def explain(
     if html is not None and svg is not None and html.resolve() == svg.resolve():
         raise DecoderyError(f"--html and --svg name the same file {html}: give each its own")
     llm = load(options)
-    story = GenerationTrace(prompt, _model_name(options), asked.over(llm.default_params), llm.tokenizer)
+    trace = GenerationTrace(
+        prompt, _model_name(options), flags.params_over(llm.default_params), llm.tokenizer
+    )
     if html is None and svg is None and not as_json:
-        _tell_in_tables(story, llm, top)
+        _print_tables(trace, llm, top)
     else:
-        _run(story, llm, top, lambda event: None)
-    drawn = {html: page, svg: picture}
-    for file, draw in drawn.items():
+        _run(trace, llm, top, lambda event: None)
+    for file, draw in ((html, html_page), (svg, svg_picture)):
         if file is not None:
-            _write(file, draw(story))
+            _write(file, draw(trace))
     if as_json:
-        emit_json(_story_as_json(story, top))
-    if story.output is not None and story.output.error is not None:
-        raise RequestError(story.output.error)
+        emit_json(_trace_as_json(trace, top))
+    if trace.output is not None and trace.output.error is not None:
+        raise RequestError(trace.output.error)
 
 
 def _model_name(options: ModelOptions) -> str:
@@ -70,15 +74,15 @@ def _model_name(options: ModelOptions) -> str:
     return Path(options.model).name if Path(options.model).exists() else options.model
 
 
-def _run(story: GenerationTrace, llm: LLM, top: int, show: Callable[[Event], None]) -> None:
-    """Generate; each event is added to the story and then shown."""
+def _run(trace: GenerationTrace, llm: LLM, top: int, show: Callable[[Event], None]) -> None:
+    """Generates; adds each event to the trace, then passes it to `show`."""
 
     def observe(event: Event) -> None:
-        story.take(event)
+        trace.add(event)
         show(event)
 
-    ids = llm.tokenizer.encode(story.prompt)
-    [story.output] = llm.generate([ids], story.params, observer=observe, candidates=max(top, 1))
+    ids = llm.tokenizer.encode(trace.prompt)
+    [trace.output] = llm.generate([ids], trace.params, observer=observe, candidates=max(top, 1))
 
 
 def _write(file: Path, text: str) -> None:
@@ -89,60 +93,60 @@ def _write(file: Path, text: str) -> None:
     note(f"decodery: wrote {file}")
 
 
-def _tell_in_tables(story: GenerationTrace, llm: LLM, top: int) -> None:
+def _print_tables(trace: GenerationTrace, llm: LLM, top: int) -> None:
     console = Console(highlight=False)
     width = min(console.width, WIDEST)
-    table, beams = Table(llm.tokenizer, width, top), BeamTable(llm.tokenizer, width, top)
-    # What comes of several streams at once is told stream by stream, at the end.
-    single = story.params.streams == 1
-    told = 0
+    table, beams = ChoiceTable(llm.tokenizer, width, top), BeamTable(llm.tokenizer, width, top)
+    # The choices of a single stream are printed as they come; those of several, stream by stream at the end.
+    single = trace.params.streams == 1
+    printed = 0
 
     def show(event: Event) -> None:
-        nonlocal told
+        nonlocal printed
         if event.beams:
-            if len(story.beams) == 1:
+            if len(trace.beams) == 1:
                 console.print(beams.legend())
-            console.print(beams.step(len(story.beams), event.beams))
+            console.print(beams.step(len(trace.beams), event.beams))
         elif single and event.considered:
-            if not told:
+            if not printed:
                 console.print(table.legend())
-            console.print(table.steps(told + 1, story.steps[event.stream or 0][-1]))
-            told += len(event.tokens)
+            console.print(table.step(printed + 1, trace.steps[event.stream or 0][-1]))
+            printed += len(event.tokens)
 
-    _run(story, llm, top, show)
-    for place, completion in enumerate(story.completions, 1):
-        steps = story.steps.get(completion.index, [])
+    _run(trace, llm, top, show)
+    for place, completion in enumerate(trace.completions, 1):
+        steps = trace.steps.get(completion.index, [])
         if not single:
-            if place == 1 and not story.beams:
+            if place == 1 and not trace.beams:
                 console.print(table.legend())
-            console.print(Text(f"completion {place} of {len(story.completions)}\n", "bold"))
+            console.print(Text(f"completion {place} of {len(trace.completions)}\n", "bold"))
             number = 1
-            for step in steps if not story.beams else []:
-                console.print(table.steps(number, step))
+            for step in steps if not trace.beams else []:
+                console.print(table.step(number, step))
                 number += len(step.tokens)
-        _print_ending(console, story, completion)
+        _print_ending(console, trace, completion)
 
 
-def _print_ending(console: Console, story: GenerationTrace, completion: Completion) -> None:
-    labels = "".join(story.label(token) for token in completion.token_ids)
+def _print_ending(console: Console, trace: GenerationTrace, completion: Completion) -> None:
+    labels = "".join(trace.label(token) for token in completion.token_ids)
     score = "" if completion.score is None else f", score {completion.score:.4f}"
-    seed = 0 if story.output is None else story.output.seed
+    seed = 0 if trace.output is None else trace.output.seed
     console.print(Text(labels, "bold"))
     console.print(Text(f"ended by {completion.finish_reason}{score}, seed {seed}\n", "dim"))
 
 
-def _story_as_json(story: GenerationTrace, top: int) -> dict[str, Any]:
-    if story.output is None:
-        return {"prompt": story.prompt}
-    tokenizer = story.tokenizer
-    found = described(story.output, tokenizer)
-    for entry, completion in zip(found["completions"], story.completions, strict=True):
-        steps = story.steps.get(completion.index, [])
-        entry["steps"] = [_as_json(c, tokenizer, top) for step in steps for c in step.considered]
+def _trace_as_json(trace: GenerationTrace, top: int) -> dict[str, Any]:
+    if trace.output is None:
+        return {"prompt": trace.prompt}
+    tokenizer = trace.tokenizer
+    content = output_as_json(trace.output, tokenizer)
+    for entry, completion in zip(content["completions"], trace.completions, strict=True):
+        steps = trace.steps.get(completion.index, [])
+        entry["steps"] = [_choice_as_json(c, tokenizer, top) for step in steps for c in step.considered]
         if any(step.drafts for step in steps):
             entry["drafts"] = [_drafts_as_json(step) for step in steps]
-    beams = [[_beam_as_json(c, tokenizer) for c in step] for step in story.beams]
-    return {"prompt": story.prompt, **found, **({"beams": beams} if beams else {})}
+    beams = [[_beam_as_json(c, tokenizer) for c in step] for step in trace.beams]
+    return {"prompt": trace.prompt, **content, **({"beams": beams} if beams else {})}
 
 
 def _drafts_as_json(step: Step) -> dict[str, Any]:
@@ -151,7 +155,7 @@ def _drafts_as_json(step: Step) -> dict[str, Any]:
 
 def _beam_as_json(candidate: BeamCandidate, tokenizer: Tokenizer) -> dict[str, Any]:
     return {
-        **named(tokenizer, candidate.token),
+        **token_as_json(tokenizer, candidate.token),
         "parent": candidate.parent,
         "beam": candidate.beam,
         "logprob": candidate.logprob,
@@ -160,10 +164,10 @@ def _beam_as_json(candidate: BeamCandidate, tokenizer: Tokenizer) -> dict[str, A
     }
 
 
-def _weighed(considered: Considered, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+def _weighed_as_json(considered: Considered, tokenizer: Tokenizer) -> list[dict[str, Any]]:
     return [
         {
-            **named(tokenizer, w.token),
+            **token_as_json(tokenizer, w.token),
             "probability": w.probability,
             "similarity": w.similarity,
             "score": w.score,
@@ -172,20 +176,20 @@ def _weighed(considered: Considered, tokenizer: Tokenizer) -> list[dict[str, Any
     ]
 
 
-def _as_json(considered: Considered, tokenizer: Tokenizer, top: int) -> dict[str, Any]:
+def _choice_as_json(considered: Considered, tokenizer: Tokenizer, top: int) -> dict[str, Any]:
     return {
-        **named(tokenizer, considered.token),
+        **token_as_json(tokenizer, considered.token),
         "before": considered.before,
         "after": considered.after,
         "rank": considered.rank,
         "entropy_bits": considered.entropy,
         "kept": considered.kept,
         "candidates": [
-            {**named(tokenizer, c.token), "before": c.before, "after": c.after}
-            for c in shown(considered, top)
+            {**token_as_json(tokenizer, c.token), "before": c.before, "after": c.after}
+            for c in shown_candidates(considered, top)
         ],
         "stages": [{"name": stage.name, "kept": stage.kept} for stage in considered.stages],
         **({} if considered.allowed is None else {"allowed": considered.allowed}),
         "forced": considered.forced,
-        **({"weighed": _weighed(considered, tokenizer)} if considered.weighed else {}),
+        **({"weighed": _weighed_as_json(considered, tokenizer)} if considered.weighed else {}),
     }

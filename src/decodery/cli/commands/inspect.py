@@ -1,4 +1,4 @@
-"""`decodery inspect`: what a model is, from its files' headers alone."""
+"""Implements `decodery inspect`: describes a model from the headers of its files, without its weights."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Any
 
 from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.load_llm import check_options
-from decodery.cli.terminal import aligned, emit, emit_json, fetching, size
+from decodery.cli.terminal import aligned, emit, emit_json, fetch_progress, size
 from decodery.loading.describe import facts
 from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.sources.locate import resolve
 
 
 def inspect(options: ModelOptions, *, as_json: bool) -> None:
-    """Print what a model is, what would compute it, and the memory that it needs for a length of context."""
+    """Prints a model's sizes, the backend that would run it here, and the memory that a context needs."""
     check_options(options)
-    with fetching() as progress:
+    with fetch_progress() as progress:
         path = resolve(options.model, revision=options.revision, progress=progress)
     with open_checkpoint(path) as checkpoint:
         found = facts(
@@ -67,9 +67,9 @@ def _backend(found: dict[str, Any]) -> str:
 
 
 def _settings(given: dict[str, Any]) -> str:
-    """Fields and values; of a list, how many values."""
-    told = [
+    """Returns names and values as text; of a list, only the number of its values."""
+    parts = [
         f"{name} ({len(value)})" if isinstance(value, (list, tuple)) else f"{name} {value}"
         for name, value in given.items()
     ]
-    return ", ".join(told) or "none"
+    return ", ".join(parts) or "none"

@@ -1,21 +1,13 @@
-"""`decodery pull` and `decodery models`: the models on this machine."""
+"""Implements `decodery models`: lists the models on this machine."""
 
 from __future__ import annotations
 
-from decodery.cli.terminal import aligned, emit, emit_json, fetching, note, size
-from decodery.weights.sources.locate import resolve
+from decodery.cli.terminal import aligned, emit, emit_json, note, size
 from decodery.weights.sources.model_cache import cached_models
 
 
-def pull(model: str | None, revision: str | None) -> None:
-    """Fetch a model if it is not here, and print where it is."""
-    with fetching() as progress:
-        path = resolve(model, revision=revision, progress=progress)
-    emit(f"{path}\n")
-
-
 def models(*, as_json: bool) -> None:
-    """List the models in the caches."""
+    """Prints the name, format, size and path of each model in the caches."""
     found = cached_models()
     if as_json:
         emit_json(
@@ -25,4 +17,4 @@ def models(*, as_json: bool) -> None:
         rows = [(m.name, m.format, size(m.bytes), str(m.path)) for m in found]
         emit(aligned([("name", "format", "size", "path"), *rows], right=(2,)))
     else:
-        note("no models are here yet: decodery pull fetches the default one")
+        note("there are no models on this machine yet: decodery pull fetches the default model")

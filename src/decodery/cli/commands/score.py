@@ -1,10 +1,10 @@
-"""`decodery score`: how likely a text is."""
+"""Implements `decodery score`: prints how likely a text is under the model."""
 
 from __future__ import annotations
 
-from decodery.cli.commands.generate import named
 from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.load_llm import load
+from decodery.cli.output_json import token_as_json
 from decodery.cli.terminal import aligned, emit, emit_json
 from decodery.errors import RequestError
 from decodery.llm import LLM
@@ -12,11 +12,14 @@ from decodery.outputs import TextScore
 
 
 def score(text: str, options: ModelOptions, *, as_json: bool) -> None:
-    """Print the log-probability of each token of a text, their sum, and the perplexity."""
+    """Prints the log-probability of each token of a text, their sum, and the perplexity.
+
+    Raises `RequestError` for a text without tokens.
+    """
     llm = load(options)
     ids = llm.tokenizer.encode(text)
     if not ids:
-        raise RequestError("the text has no tokens: give some more")
+        raise RequestError("the text has no tokens: give a longer one")
     [scored] = llm.score([ids])
     if as_json:
         emit_json(_as_json(text, scored, llm))
@@ -40,7 +43,7 @@ def _as_json(text: str, scored: TextScore, llm: LLM) -> dict[str, object]:
     return {
         "text": text,
         "tokens": [
-            {**named(llm.tokenizer, token), "logprob": logprob}
+            {**token_as_json(llm.tokenizer, token), "logprob": logprob}
             for token, logprob in zip(scored.token_ids, scored.logprobs, strict=True)
         ],
         "total": scored.total,

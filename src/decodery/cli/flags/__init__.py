@@ -1,1 +1,1 @@
-"""The flags, and the parameters made of them."""
+"""Reads the flags of a command line and builds the parameters from them."""

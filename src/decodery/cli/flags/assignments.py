@@ -1,4 +1,4 @@
-"""Parameters as a person types them in a line: NAME=VALUE NAME="two words"."""
+"""Reads parameters that are typed in one line, as in NAME=VALUE NAME="two words"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from decodery.errors import ParameterError
 
 
 def assignments(line: str) -> dict[str, list[str]]:
-    """The texts of each name of a line. Raises `ParameterError` for what is not NAME=VALUE."""
+    """Returns the texts of each name in a line. Raises `ParameterError` for a word that is not NAME=VALUE."""
     try:
         words = shlex.split(line)
     except ValueError as error:
@@ -25,10 +25,11 @@ def assignments(line: str) -> dict[str, list[str]]:
     return texts
 
 
-def assigned(asked: GenerationFlags, texts: Mapping[str, Sequence[str]]) -> GenerationFlags:
-    """What is asked for after these assignments; an empty text unsets.
+def with_assignments(flags: GenerationFlags, texts: Mapping[str, Sequence[str]]) -> GenerationFlags:
+    """Returns the flags after these assignments; an empty text unsets a flag.
 
-    Another strategy, grammar or way to draft takes the place of the one before. Raises `ParameterError`.
+    A new strategy, grammar or way to draft replaces the one before, with all its flags. Raises
+    `ParameterError` for an unknown name and for a value that cannot be read.
     """
     unset = {name for name, values in texts.items() if list(values) == [""]}
     for name in unset:
@@ -41,5 +42,5 @@ def assigned(asked: GenerationFlags, texts: Mapping[str, Sequence[str]]) -> Gene
     }
     for name in texts:
         unset |= set(GRAMMAR_FLAGS if name in GRAMMAR_FLAGS else replaced.get(name, ()))
-    kept = asked.clearing(unset)
-    return kept.adding({name: list(values) for name, values in texts.items() if list(values) != [""]})
+    kept = flags.without_flags(unset)
+    return kept.with_texts({name: list(values) for name, values in texts.items() if list(values) != [""]})

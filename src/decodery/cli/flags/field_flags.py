@@ -1,4 +1,4 @@
-"""Flags made from the fields of dataclasses, and from what a generation can be asked for."""
+"""Turns the parameters of a command into flags: the fields of its dataclasses, and the generation flags."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from decodery.cli.flags.generation_flags import FLAGS, GenerationFlags
-from decodery.cli.flags.notation import notation
+from decodery.cli.flags.notation import notation_of
 from decodery.cli.flags.object_flags import Flag
 from decodery.errors import ParameterError
 
@@ -20,46 +20,49 @@ MODEL_PANEL = "Model"
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with some of its parameters spread into flags.
+    """Returns the command with each dataclass parameter replaced by flags.
 
-    A parameter that is a dataclass becomes one flag a field: its help is the field's `metadata["help"]`, its
-    default that of the parameter's default value, and `metadata["short"]`, if any, a second spelling. An
-    `GenerationFlags` becomes the flags of all its panels.
+    A dataclass becomes one flag for each field: the help is the field's `metadata["help"]`, the default that
+    of the parameter's default value, and `metadata["short"]`, if any, a second spelling. `GenerationFlags`
+    becomes the flags of all panels that it does not hide.
     """
     hints = get_type_hints(command, include_extras=True)
-    given = inspect.signature(command).parameters.values()
-    asked = {p.name: p.default for p in given if hints[p.name] is GenerationFlags}
-    groups = {p.name: p.default for p in given if dataclasses.is_dataclass(hints[p.name])}
+    originals = inspect.signature(command).parameters.values()
+    generation = {p.name: p.default for p in originals if hints[p.name] is GenerationFlags}
+    dataclass_defaults = {
+        p.name: p.default
+        for p in originals
+        if p.name not in generation and dataclasses.is_dataclass(hints[p.name])
+    }
     parameters: list[inspect.Parameter] = []
-    for parameter in given:
-        if parameter.name in asked:
-            parameters += _asked_flags(parameter.default)
-        elif parameter.name in groups:
+    for parameter in originals:
+        if parameter.name in generation:
+            parameters += _generation_flags(parameter.default)
+        elif parameter.name in dataclass_defaults:
             parameters += _field_flags(parameter.default)
         else:
             hint = hints[parameter.name]
             parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
 
     @functools.wraps(command)
-    def spread(**values: Any) -> None:
-        for name, default in asked.items():
-            texts = {flag.name: values.pop(flag.name) for flag in _shown(default)}
-            values[name] = default.adding(texts)
-        for name, default in groups.items():
-            if name not in asked:
-                own = {f.name: values.pop(f.name) for f in dataclasses.fields(default)}
-                values[name] = changed(default, own)
+    def with_flag_values(**values: Any) -> None:
+        for name, default in generation.items():
+            texts = {flag.name: values.pop(flag.name) for flag in _offered(default)}
+            values[name] = default.with_texts(texts)
+        for name, default in dataclass_defaults.items():
+            fields = {f.name: values.pop(f.name) for f in dataclasses.fields(default)}
+            values[name] = with_fields(default, fields)
         command(**values)
 
-    spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    spread.__annotations__ = {p.name: p.annotation for p in parameters}
-    return spread
+    with_flag_values.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_flag_values.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_flag_values
 
 
-def changed(settings: T, texts: Mapping[str, str | bool | None]) -> T:
-    """The dataclass `settings` with fields read from text, or switched; None leaves a field as it is.
+def with_fields(settings: T, texts: Mapping[str, str | bool | None]) -> T:
+    """Returns the dataclass with fields set: read from a text, or to a bool; None leaves a field as it is.
 
-    Raises `ParameterError` naming the field.
+    Raises `ParameterError` with the field's name for a text that cannot be read.
     """
     hints = get_type_hints(type(settings))
     values = {}
@@ -68,7 +71,7 @@ def changed(settings: T, texts: Mapping[str, str | bool | None]) -> T:
             values[name] = text
         elif text is not None:
             try:
-                values[name] = notation(hints[name]).read([text])
+                values[name] = notation_of(hints[name]).read([text])
             except ValueError as error:
                 raise ParameterError(f"{name} must be {error}") from None
     return dataclasses.replace(settings, **values)  # type: ignore[type-var]
@@ -81,7 +84,7 @@ def _field_flags(default: Any) -> Iterator[inspect.Parameter]:
         names = [_spelled(field.name), *([field.metadata["short"]] if "short" in field.metadata else [])]
         option = typer.Option(
             *names,
-            metavar=None if switch else notation(hints[field.name]).metavar,
+            metavar=None if switch else notation_of(hints[field.name]).metavar,
             help=field.metadata["help"],
             rich_help_panel=MODEL_PANEL,
         )
@@ -92,27 +95,27 @@ def _field_flags(default: Any) -> Iterator[inspect.Parameter]:
             yield _keyword(field.name, str | None, option, None if value is None else str(value))
 
 
-def _asked_flags(default: GenerationFlags) -> Iterator[inspect.Parameter]:
-    for flag in _shown(default):
+def _generation_flags(default: GenerationFlags) -> Iterator[inspect.Parameter]:
+    for flag in _offered(default):
         spelled = _spelled(flag.name)
-        told = flag.help + (" May be repeated." if flag.how.repeatable else "")
-        value = default.own.get(flag.name, flag.default)
+        help = flag.help + (" May be repeated." if flag.notation.repeatable else "")
+        value = default.command_defaults.get(flag.name, flag.default)
         if value is not None:
-            told += f"  [default: {value}]"
+            help += f"  [default: {value}]"
         names = [spelled]
         if flag.negatable:
             names = [f"{spelled}/--no-{spelled[2:]}"]
-        hint: Any = bool if flag.switch else list[str] if flag.how.repeatable else str
-        metavar = None if flag.switch else flag.how.metavar
+        hint: Any = bool if flag.switch else list[str] if flag.notation.repeatable else str
+        metavar = None if flag.switch else flag.notation.metavar
         option = typer.Option(
-            *names, metavar=metavar, help=told, rich_help_panel=flag.panel, show_default=False
+            *names, metavar=metavar, help=help, rich_help_panel=flag.panel, show_default=False
         )
-        # What is not given is None, so that what the model recommends can take its place.
+        # A flag that is not given stays None, so that the model's own default can take its place.
         yield _keyword(flag.name, hint | None, option, None)
 
 
-def _shown(default: GenerationFlags) -> Iterable[Flag]:
-    return [flag for flag in FLAGS.values() if flag.panel not in default.without]
+def _offered(default: GenerationFlags) -> Iterable[Flag]:
+    return [flag for flag in FLAGS.values() if flag.panel not in default.hidden_panels]
 
 
 def _spelled(name: str) -> str:

@@ -1,6 +1,6 @@
-"""What a command line asks of a generation: the flags there are, and the parameters made of them.
+"""Lists the flags that set generation parameters, and builds the parameters from them.
 
-Needs no torch. A flag that is not given stays unset, so that what the model recommends can take its place.
+Imports no torch. A flag that is not given stays unset, so that the model's own default can take its place.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
-from decodery.cli.flags.notation import notation, words
-from decodery.cli.flags.object_flags import OBJECT_FLAGS, Flag, composed
+from decodery.cli.flags.notation import name_list, notation_of
+from decodery.cli.flags.object_flags import OBJECT_FLAGS, Flag, build_objects
 from decodery.decoding.request.params import GenerationParams
 from decodery.errors import ParameterError
 
 DEFAULTS = GenerationParams()
 
-# Each field that is a flag of its own, under the heading of its help.
+# The fields of `GenerationParams` that have a flag of the same name, under their heading in the help.
 PANELS: dict[str, tuple[str, ...]] = {
     "Length": (
         *("max_tokens", "max_length", "max_time", "min_tokens", "min_length"),
@@ -39,7 +39,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Output": ("logprobs", "prompt_logprobs", "skip_special_tokens"),
 }
-# What is code and cannot be written as text.
+# The fields that hold functions, which cannot be written as text.
 WITHOUT_FLAG = ("logits_processors", "stop_when")
 
 
@@ -48,13 +48,13 @@ def _plain_flags() -> Iterable[Flag]:
     fields = {f.name: f for f in dataclasses.fields(GenerationParams)}
     for panel, names in PANELS.items():
         for name in names:
-            how = words("NAME,...") if name == "processor_order" else notation(hints[name])
+            notation = name_list("NAME,...") if name == "processor_order" else notation_of(hints[name])
             switch = hints[name] is bool
             value = getattr(DEFAULTS, name)
-            shown = None if value in (None, ()) or value is False else str(value).lower()
+            default = None if value in (None, ()) or value is False else str(value).lower()
             if isinstance(value, tuple) and value:
-                shown = " ".join(repr(item)[1:-1] for item in value)
-            yield Flag(name, panel, fields[name].metadata["help"], how, switch, switch, shown)
+                default = " ".join(repr(item)[1:-1] for item in value)
+            yield Flag(name, panel, fields[name].metadata["help"], notation, switch, switch, default)
 
 
 FLAGS: dict[str, Flag] = {
@@ -65,54 +65,57 @@ FLAGS: dict[str, Flag] = {
 
 @dataclass(frozen=True)
 class GenerationFlags:
-    """What was asked for: `texts` by flag, as written, and the `values` of the parameters that follow.
+    """Holds the generation flags of a command line: their `texts` by name, and the parameters' `values`.
 
-    `own` are a command's defaults, which stand above the model's; flags of the panels in `without` are not
-    offered by it.
+    `command_defaults` are the command's own defaults, which override the model's. A command does not have the
+    flags of `hidden_panels`.
     """
 
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
-    own: Mapping[str, Any] = field(default_factory=dict)
-    without: tuple[str, ...] = ()
+    command_defaults: Mapping[str, Any] = field(default_factory=dict)
+    hidden_panels: tuple[str, ...] = ()
 
-    def adding(self, texts: Mapping[str, Any]) -> GenerationFlags:
-        """The same with these flags set: a text, a list of texts, or True or False; None and [] set nothing.
+    def with_texts(self, texts: Mapping[str, Any]) -> GenerationFlags:
+        """Returns these flags with more of them set.
 
-        Raises `ParameterError` naming what is unknown, cannot be read, or makes no sense.
+        A value is a text, a list of texts or a bool; None and [] set nothing.
+
+        Raises `ParameterError` for an unknown flag, a text that cannot be read, and values that conflict.
         """
         added: dict[str, tuple[str, ...]] = {}
         for name, given in texts.items():
-            if name not in FLAGS or FLAGS[name].panel in self.without:
+            if name not in FLAGS or FLAGS[name].panel in self.hidden_panels:
                 raise ParameterError(f"unknown parameter: {name}")
             if isinstance(given, bool):
                 added[name] = ("true" if given else "false",)
             elif given is not None and given != []:
                 added[name] = (given,) if isinstance(given, str) else tuple(given)
         merged = {**self.texts, **added}
-        asked = dataclasses.replace(self, texts=merged, values=_values(merged))
-        asked.over(DEFAULTS)
-        return asked
+        flags = dataclasses.replace(self, texts=merged, values=_values(merged))
+        # Building the parameters checks them.
+        flags.params_over(DEFAULTS)
+        return flags
 
-    def clearing(self, names: Iterable[str]) -> GenerationFlags:
-        """The same with these flags unset."""
+    def without_flags(self, names: Iterable[str]) -> GenerationFlags:
+        """Returns these flags with some of them unset."""
         cleared = {name: texts for name, texts in self.texts.items() if name not in set(names)}
         return dataclasses.replace(self, texts=cleared, values=_values(cleared))
 
-    def over(self, defaults: GenerationParams) -> GenerationParams:
-        """The parameters: what was given, else the command's own, else these defaults."""
-        return defaults.replace(**{**self.own, **self.values})
+    def params_over(self, defaults: GenerationParams) -> GenerationParams:
+        """Returns the parameters that the flags set, over the command's defaults, over `defaults`."""
+        return defaults.replace(**{**self.command_defaults, **self.values})
 
     @property
     def params(self) -> GenerationParams:
-        """The parameters for a model that recommends nothing."""
-        return self.over(DEFAULTS)
+        """Returns the parameters for a model without defaults of its own."""
+        return self.params_over(DEFAULTS)
 
 
 def _values(texts: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     read = {name: _read(name, list(given)) for name, given in texts.items()}
     values = {name: value for name, value in read.items() if name not in OBJECT_FLAGS}
-    for name, value in composed({n: v for n, v in read.items() if n in OBJECT_FLAGS}).items():
+    for name, value in build_objects({n: v for n, v in read.items() if n in OBJECT_FLAGS}).items():
         if values.setdefault(name, value) != value:
             raise ParameterError(f"strategy {read['strategy']} has no meaning with {name} {values[name]}")
     return values
@@ -120,7 +123,7 @@ def _values(texts: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
 
 def _read(name: str, texts: list[str]) -> Any:
     try:
-        return FLAGS[name].how.read(texts)
+        return FLAGS[name].notation.read(texts)
     except ParameterError:
         raise
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""A command whose help lists its flags under the headings of their panels."""
+"""Prints the help of a command with its flags in groups, one for each panel."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-OWN = "Options"
-# Panels come in this order.
+# The panel of flags that name none.
+DEFAULT_PANEL = "Options"
+# The order of the panels.
 PANELS = (
-    OWN,
+    DEFAULT_PANEL,
     "Output",
     "Length",
     "Sampling",
@@ -22,10 +23,10 @@ PANELS = (
 
 
 class GroupedCommand(TyperCommand):
-    """Plain help in groups; typer's own groups take another library and wide boxes."""
+    """Prints plain help in groups; typer's own groups need another library and draw wide boxes."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments, then each panel's flags."""
+        """Writes the arguments, then the flags of each panel."""
         arguments = []
         panels: dict[str, list[tuple[str, str]]] = {panel: [] for panel in PANELS}
         for parameter in self.get_params(ctx):
@@ -35,7 +36,7 @@ class GroupedCommand(TyperCommand):
             if parameter.param_type_name == "argument":
                 arguments.append(record)
             else:
-                panels[getattr(parameter, "rich_help_panel", None) or OWN].append(record)
+                panels[getattr(parameter, "rich_help_panel", None) or DEFAULT_PANEL].append(record)
         for title, records in {"Arguments": arguments, **panels}.items():
             if records:
                 with formatter.section(title):

@@ -1,4 +1,4 @@
-"""Which model a command runs and how; each field is a flag."""
+"""Declares the flags that choose a model and say how to run it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ def _option(default: Any, help: str, **more: str) -> Any:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What `LLM` takes, as it is written in flags."""
+    """Holds the arguments of `LLM` as they are written on the command line; each field is a flag."""
 
     model: str | None = _option(
-        None, "A folder, a .gguf file or a hub id; left out, the default model.", short="-m"
+        None, "The model: a folder, a .gguf file or a hub id; without it, the default model.", short="-m"
     )
     dtype: str = _option(
         "auto", "The precision to compute in: auto, float32, or bfloat16 (on the reference backend)."
     )
     backend: str = _option(
         "auto",
-        "What computes: native (compiled kernels, on the CPU), reference (torch), or auto: native where its"
+        "The backend: native (compiled kernels, on the CPU), reference (torch), or auto: native if its"
         " kernels are built and the precision is not bfloat16.",
     )
     quantization: str | None = _option(
-        None, "Pack the weights as int4, int8 or bf16 for the native backend; left out, as they are stored."
+        None, "Pack the weights as int4, int8 or bf16 for the native backend; without it, as they are stored."
     )
     context_length: int | None = _option(
-        None, "Most tokens of prompt and text together; left out, the model's own."
+        None, "Most tokens of prompt and text together; without it, the model's limit."
     )
     kv_memory: str | None = _option(None, "Size of the key/value cache, such as 512MB.")
     kv_dtype: str = _option(
@@ -38,5 +38,5 @@ class ModelOptions:
     packed_cache: bool = _option(
         False, "Keep the packed weights in the cache folder, for faster starts; decodery models lists them."
     )
-    threads: int | None = _option(None, "How many threads compute; left out, one for each core.")
+    threads: int | None = _option(None, "The number of threads; without it, one for each core.")
     revision: str | None = _option(None, "The branch, tag or commit of a hub model.")

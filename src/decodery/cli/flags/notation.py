@@ -1,4 +1,4 @@
-"""How the values of settings are written as text."""
+"""Reads the values of settings from text, by the type of the setting."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 @dataclass(frozen=True)
 class Notation:
-    """How a value is written: `read` takes all the texts given for it and raises ValueError."""
+    """Holds how a value is written on the command line.
+
+    `metavar` stands for it in the help. `read` returns the value of all the texts given for it; it raises
+    `ValueError` for a wrong text. A `repeatable` one may be given several times.
+    """
 
     metavar: str
     repeatable: bool
     read: Callable[[list[str]], Any]
 
 
-def notation(hint: Any) -> Notation:
-    """How a value of this type is written. Raises `TypeError` for a type that has no notation.
+def notation_of(hint: Any) -> Notation:
+    """Returns how a value of this type is written. Raises `TypeError` for a type that has no notation.
 
-    A list of numbers may be written with commas; a list of texts is written one by one, since a text may
-    hold commas.
+    Numbers of a list may be separated by commas. Each text of a list is given on its own, since a text may
+    contain commas.
     """
     kinds = _flat(hint)
     optional = types.NoneType in kinds
@@ -31,11 +35,11 @@ def notation(hint: Any) -> Notation:
     if words:
         return _one_of([str(word) for word in words], kinds)
     if Any in kinds or (str in kinds and not any(_is_list_of(kind, str) for kind in kinds)):
-        # No word can stand for None: it would be a text too.
+        # No word can mean None here, since every word is a text.
         return Notation("TEXT", False, lambda texts: texts[-1])
     mapped = [get_args(kind)[0] for kind in kinds if get_origin(kind) in (Mapping, dict)]
     if mapped:
-        key = notation(mapped[0])
+        key = notation_of(mapped[0])
         name = "ID" if mapped[0] is int else key.metavar
         return Notation(f"{name}=VALUE", True, lambda texts: tuple(_pair(key, name, t) for t in texts))
     if len(kinds) == 1 or any(_is_list_of(kind, str) for kind in kinds):
@@ -45,11 +49,11 @@ def notation(hint: Any) -> Notation:
         if kinds[0] in _SCALARS:
             metavar, read = _SCALARS[kinds[0]]
             return Notation(metavar, False, _single(read, optional))
-    raise TypeError(f"no way is known to write a {hint} as a flag")
+    raise TypeError(f"a value of type {hint} cannot be written as a flag")
 
 
-def words(metavar: str) -> Notation:
-    """Several names in one text, with commas between them; "none" is None."""
+def name_list(metavar: str) -> Notation:
+    """Returns the notation of names in one text, separated by commas; "none" is None."""
 
     def split(text: str) -> tuple[str, ...]:
         return tuple(part.strip() for part in text.split(",") if part.strip())
@@ -58,6 +62,7 @@ def words(metavar: str) -> Notation:
 
 
 def _flat(hint: Any) -> list[Any]:
+    """Returns the members of a union, or the type itself."""
     if get_origin(hint) in (Union, types.UnionType):
         return [kind for option in get_args(hint) for kind in _flat(option)]
     return [hint]
@@ -68,7 +73,7 @@ def _is_list_of(kind: Any, item: Any) -> bool:
 
 
 def _one_of(known: list[str], others: list[Any]) -> Notation:
-    """One of these words, or a value of another type."""
+    """Returns the notation of one of the `known` words or a value of another type."""
     if not others:
 
         def word(text: str) -> str:
@@ -77,12 +82,12 @@ def _one_of(known: list[str], others: list[Any]) -> Notation:
             return text
 
         return Notation("|".join(known), False, _single(word, False))
-    rest = notation(others[0])
+    rest = notation_of(others[0])
     if others[0] is bool:
         known = ["true", "false", *known]
     metavar = "|".join(known) if others[0] is bool else "|".join([*known, f"{rest.metavar},..."])
 
-    def either(text: str) -> Any:
+    def word_or_value(text: str) -> Any:
         if text in known and text not in ("true", "false"):
             return text
         try:
@@ -90,15 +95,15 @@ def _one_of(known: list[str], others: list[Any]) -> Notation:
         except ValueError as error:
             raise ValueError(f"{metavar.replace('|', ' or ')}, not {text!r}") from error
 
-    return Notation(metavar, False, _single(either, False))
+    return Notation(metavar, False, _single(word_or_value, False))
 
 
 def _list(items: tuple[Any, ...], optional: bool) -> Notation:
     if items[-1] is not Ellipsis:
-        parts = [notation(item) for item in items]
+        parts = [notation_of(item) for item in items]
         metavar = ",".join(part.metavar for part in parts)
         return Notation(metavar, False, _single(lambda text: _parts(parts, metavar, text), optional))
-    item = notation(items[0])
+    item = notation_of(items[0])
 
     def read(texts: list[str]) -> tuple[Any, ...]:
         if items[0] is int:

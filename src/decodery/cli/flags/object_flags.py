@@ -1,4 +1,4 @@
-"""Parameters that are objects, composed of flags: strategies, grammars, speculation, the watermark."""
+"""Builds the parameters that are objects from flags: strategy, grammar, speculation, watermark."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from decodery.cli.flags.notation import Notation, notation
+from decodery.cli.flags.notation import Notation, notation_of
 from decodery.cli.input_text import file_text
 from decodery.decoding.request.grammar_params import Choice, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from decodery.decoding.request.speculation_params import DraftModel, PromptLookup
@@ -23,7 +23,7 @@ from decodery.decoding.request.strategy_params import (
 from decodery.decoding.request.watermark_params import Watermark
 from decodery.errors import ParameterError
 
-# In this order a strategy is found for flags that are given without --strategy.
+# Flags that are given without --strategy choose the first of these strategies that has all of them.
 STRATEGIES: dict[str, type] = {
     "greedy": Sampling,
     "sampling": Sampling,
@@ -37,16 +37,16 @@ STRATEGIES: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag: its name with underscores, the heading it stands under, and how its value is written.
+    """Describes one flag: its name with underscores, the panel of its help, and how its value is written.
 
-    A `switch` takes no value; a `negatable` one has a --no- form. `default` is shown in the help. It may
-    set `field` of objects of these `kinds`.
+    A `switch` takes no value; a `negatable` one also has a --no- form. `default` is shown in the help. A flag
+    with `kinds` sets the field `field` of an object of one of these classes.
     """
 
     name: str
     panel: str
     help: str
-    how: Notation
+    notation: Notation
     switch: bool = False
     negatable: bool = False
     default: str | None = None
@@ -59,20 +59,20 @@ def _alternatives(texts: list[str]) -> tuple[Any, ...]:
 
 
 def _field(panel: str, name: str, field: str, help: str, *kinds: type) -> Flag:
-    """The flag of a field of these kinds; its help is the field's own unless one is given."""
+    """Returns the flag of a field of these classes; without `help`, its help is the field's own."""
     hint = get_type_hints(kinds[0])[field]
-    found = next(f for f in dataclasses.fields(kinds[0]) if f.name == field)
-    plain = found.default is not dataclasses.MISSING and found.default not in (None, (), False)
-    how = Notation("TEXT", True, _alternatives) if field == "force_words" else notation(hint)
+    source = next(f for f in dataclasses.fields(kinds[0]) if f.name == field)
+    has_default = source.default is not dataclasses.MISSING and source.default not in (None, (), False)
+    notation = Notation("TEXT", True, _alternatives) if field == "force_words" else notation_of(hint)
     switch = hint is bool
     return Flag(
         name,
         panel,
-        help or str(found.metadata["help"]),
-        how,
+        help or str(source.metadata["help"]),
+        notation,
         switch=switch,
         negatable=switch,
-        default=str(found.default).lower() if plain else None,
+        default=str(source.default).lower() if has_default else None,
         kinds=kinds,
         field=field,
     )
@@ -89,10 +89,15 @@ def _strategy_flags() -> Iterable[Flag]:
     for field in ("length_penalty", "early_stopping", "num_return_sequences", "num_beam_groups"):
         yield of(field, field, BeamSearch)
     yield of("diversity_penalty", "diversity_penalty", BeamSearch)
-    force = 'A phrase that beams must hold; "a|b" asks for one of them.'
+    force = 'A phrase that beams must contain; "a|b" asks for a or b.'
     yield of("force_word", "force_words", BeamSearch, help=force)
     yield of("beam_sample", "sample", BeamSearch)
-    yield of("contrastive_k", "top_k", ContrastiveSearch, help="How many tokens contrastive search compares.")
+    yield of(
+        "contrastive_k",
+        "top_k",
+        ContrastiveSearch,
+        help="The number of tokens that contrastive search compares.",
+    )
     yield of("penalty_alpha", "penalty_alpha", ContrastiveSearch)
     yield of("dola_layers", "layers", DoLa)
     yield of("amateur", "amateur", ContrastiveDecoding)
@@ -107,8 +112,14 @@ def _grammar_flags() -> Iterable[Flag]:
         return Flag(name, "Grammar", help, Notation(metavar, many, make))
 
     yield of("regex", "The text matches this regular expression.", "TEXT", lambda t: Regex(t[-1]))
-    yield of("choice", "The text is this, or another choice.", "TEXT", lambda t: Choice(tuple(t)), many=True)
-    schema = "The text is JSON that this schema accepts: a file, or the schema itself."
+    yield of(
+        "choice",
+        "The text is this, or one of the other choices.",
+        "TEXT",
+        lambda t: Choice(tuple(t)),
+        many=True,
+    )
+    schema = "The text is JSON that matches this schema: a file, or the schema itself."
     yield of("json_schema", schema, "FILE|JSON", lambda t: JsonSchema(_schema(t[-1])))
     yield dataclasses.replace(
         of(
@@ -134,15 +145,16 @@ def _speculation_flags() -> Iterable[Flag]:
     def of(name: str, field: str, help: str, *kinds: type) -> Flag:
         return _field("Speculation", name, field, help, *kinds)
 
-    lookup = "Draft what followed the last tokens where they stood before."
-    yield Flag("prompt_lookup", "Speculation", lookup, notation(bool), switch=True)
+    lookup = "Look up the last tokens earlier in prompt and text, and draft the tokens that followed them."
+    yield Flag("prompt_lookup", "Speculation", lookup, notation_of(bool), switch=True)
     yield of("draft_model", "model", "Draft with this smaller model.", DraftModel)
     both = (PromptLookup, DraftModel)
-    told = "Most tokens to draft at once.  [default: 10 from the prompt, 4 from a model]"
-    yield dataclasses.replace(of("draft_tokens", "num_tokens", told, *both), default=None)
-    yield of("draft_adaptive", "adaptive", "Draft fewer where drafts fail.", *both)
-    yield of("lookup_ngram", "max_ngram", "Most last tokens to look up in the prompt.", PromptLookup)
-    yield of("acceptance", "acceptance", "match gives the same text; rejection the same distribution.", *both)
+    most = "Draft at most this many tokens at once.  [default: 10 with prompt_lookup, 4 with draft_model]"
+    yield dataclasses.replace(of("draft_tokens", "num_tokens", most, *both), default=None)
+    yield of("draft_adaptive", "adaptive", "Draft fewer tokens when drafts are rejected.", *both)
+    yield of("lookup_ngram", "max_ngram", "Look up at most this many last tokens.", PromptLookup)
+    acceptance = "match keeps the text that plain sampling gives; rejection keeps its distribution."
+    yield of("acceptance", "acceptance", acceptance, *both)
 
 
 def _watermark_flags() -> Iterable[Flag]:
@@ -150,13 +162,14 @@ def _watermark_flags() -> Iterable[Flag]:
         return _field("Penalties", name, field, help, Watermark)
 
     yield Flag(
-        "watermark", "Penalties", "Put a detectable pattern into the choices.", notation(bool), switch=True
+        "watermark", "Penalties", "Mark the text so that it can be detected.", notation_of(bool), switch=True
     )
-    yield of("watermark_bias", "bias", "What is added to the logits of the green list.")
+    yield of("watermark_bias", "bias", "Added to the logits of the tokens in the green list.")
     yield of("watermark_ratio", "greenlist_ratio", "The green list's share of the vocabulary.")
-    yield of("watermark_key", "hashing_key", "The key that the green list follows from.")
-    yield of("watermark_context", "context_width", "How many last tokens it follows from.")
-    yield of("watermark_scheme", "seeding_scheme", "Whether it follows from the candidate too.")
+    yield of("watermark_key", "hashing_key", "The key from which the green list is computed.")
+    yield of("watermark_context", "context_width", "The number of last tokens from which it is computed.")
+    scheme = "selfhash computes it from the candidate token too; lefthash does not."
+    yield of("watermark_scheme", "seeding_scheme", scheme)
 
 
 STRATEGY_FLAGS = {flag.name: flag for flag in _strategy_flags()}
@@ -166,28 +179,28 @@ WATERMARK_FLAGS = {flag.name: flag for flag in _watermark_flags()}
 OBJECT_FLAGS = {**STRATEGY_FLAGS, **GRAMMAR_FLAGS, **SPECULATION_FLAGS, **WATERMARK_FLAGS}
 
 
-def composed(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that follow from the values of these flags.
+def build_objects(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parameters that these flags, with their values, set.
 
-    Raises `ParameterError` for flags that don't belong together, naming both sides.
+    Raises `ParameterError` for flags that do not belong together, and names both.
     """
-    parts = {
+    params = {
         **_strategy(_among(given, STRATEGY_FLAGS)),
         **_grammar(_among(given, GRAMMAR_FLAGS)),
         **_speculation(_among(given, SPECULATION_FLAGS)),
     }
-    marks = _among(given, WATERMARK_FLAGS)
-    if marks:
-        on = marks.pop("watermark", True)
-        parts["watermark"] = _built(Watermark, marks) if on else None
-    return parts
+    watermark = _among(given, WATERMARK_FLAGS)
+    if watermark:
+        on = watermark.pop("watermark", True)
+        params["watermark"] = _build(Watermark, watermark) if on else None
+    return params
 
 
 def _among(given: Mapping[str, Any], flags: Mapping[str, Flag]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in flags}
 
 
-def _built(kind: type, given: Mapping[str, Any]) -> Any:
+def _build(kind: type, given: Mapping[str, Any]) -> Any:
     return kind(**{OBJECT_FLAGS[name].field: value for name, value in given.items()})
 
 
@@ -203,12 +216,12 @@ def _strategy(given: dict[str, Any]) -> dict[str, Any]:
     for name in given:
         if kind not in STRATEGY_FLAGS[name].kinds:
             raise ParameterError(f"{name} belongs to strategy {_owners(name)}, not to {chosen}")
-    # What draws nothing has no temperature.
-    return {"strategy": _built(kind, given), **({"temperature": 0.0} if chosen == "greedy" else {})}
+    # Greedy decoding is sampling at temperature 0.
+    return {"strategy": _build(kind, given), **({"temperature": 0.0} if chosen == "greedy" else {})}
 
 
 def _strategy_of(names: tuple[str, ...]) -> str:
-    """The first strategy that all of these flags belong to."""
+    """Returns the first strategy that has all of these flags. Raises `ParameterError` when there is none."""
     for chosen, kind in STRATEGIES.items():
         if all(kind in STRATEGY_FLAGS[name].kinds for name in names):
             return chosen
@@ -227,7 +240,7 @@ def _owners(name: str) -> str:
 def _grammar(given: dict[str, Any]) -> dict[str, Any]:
     if len(given) > 1:
         first, second, *_ = given
-        raise ParameterError(f"{first} and {second} are two grammars: a text is held to one")
+        raise ParameterError(f"{first} and {second} are two grammars: give one")
     return {"grammar": next(iter(given.values()))} if given else {}
 
 
@@ -242,5 +255,5 @@ def _speculation(given: dict[str, Any]) -> dict[str, Any]:
     if "lookup_ngram" in given and "draft_model" in given:
         raise ParameterError("lookup_ngram belongs to prompt_lookup, not to draft_model")
     if not lookup and "draft_model" not in given and "lookup_ngram" not in given:
-        raise ParameterError(f"{next(iter(given))} drafts nothing alone: give prompt_lookup or draft_model")
-    return {"speculate": _built(DraftModel if "draft_model" in given else PromptLookup, given)}
+        raise ParameterError(f"{next(iter(given))} needs prompt_lookup or draft_model: give one of them")
+    return {"speculate": _build(DraftModel if "draft_model" in given else PromptLookup, given)}

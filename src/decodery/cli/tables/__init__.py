@@ -1,1 +1,1 @@
-"""Tables for the terminal."""
+"""Draws the tables that `decodery explain` prints in the terminal."""

@@ -1,4 +1,4 @@
-"""The steps of a beam search in the terminal."""
+"""Draws the steps of a beam search as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from decodery.text.tokenizer.tokenizer import Tokenizer
 
 
 class BeamTable:
-    """Draws the candidates of each step, `width` cells wide, and of those pruned at most `top`.
+    """Draws the candidates of each step, `width` cells wide, and at most `top` of the pruned ones.
 
-    A line is a beam, the one that it continues, its token, that token's log-probability, the sum, and a bar:
-    how likely the beam is beside the step's best.
+    A line shows a beam's number, the number of the beam that it continues, its token, the token's
+    log-probability, the sum, and a bar: the beam's probability divided by that of the step's best.
     """
 
     def __init__(self, tokenizer: Tokenizer, width: int, top: int) -> None:
@@ -28,20 +28,20 @@ class BeamTable:
         self.bar = max(width - self.label - 32, 1)
 
     def legend(self) -> Text:
-        """What the columns and marks mean."""
+        """Returns the lines that explain the columns and marks."""
         text = Text("     beam  " + "token".ljust(self.label), "dim")
         text.append(f"{'logprob':>9} {'sum':>9}  likely beside the best\n", "dim")
         text.append("  4←2 beam 4 continues beam 2  ■ ended  ✗ pruned\n", "dim")
         return text
 
     def step(self, number: int, candidates: Sequence[BeamCandidate]) -> Text:
-        """The lines of one step, the likeliest first; an empty one ends them."""
+        """Returns the lines of one step, the likeliest candidate first; the last line is of pruned ones."""
         ranked = sorted(candidates, key=lambda c: -c.score)
         best = ranked[0].score
         text = Text()
         kept, ended = (sum(c.fate == fate for c in ranked) for fate in ("kept", "finished"))
-        told = f"{kept} kept" + (f", {ended} ended" if ended else "")
-        text.append(f"{number:>3}  {told} of {len(ranked)} candidates\n", "dim")
+        counts = f"{kept} kept" + (f", {ended} ended" if ended else "")
+        text.append(f"{number:>3}  {counts} of {len(ranked)} candidates\n", "dim")
         for candidate in ranked:
             if candidate.fate != "pruned":
                 text.append(self._line(candidate, math.exp(max(candidate.score - best, -700.0))))
@@ -61,11 +61,11 @@ class BeamTable:
 
     def _pruned(self, candidates: Sequence[BeamCandidate]) -> Text:
         text = Text()
-        room = self.width - 4
+        free = self.width - 4
         for candidate in candidates[: self.top]:
             part = f"  {self.tokenizer.token_label(candidate.token)} {candidate.score:.2f}"
-            if cell_len(part) > room:
+            if cell_len(part) > free:
                 break
             text.append(part, "dim")
-            room -= cell_len(part)
+            free -= cell_len(part)
         return Text("  ✗", "red").append(text).append("\n") if text else text

@@ -1,4 +1,4 @@
-"""The choices of a sampled text in the terminal."""
+"""Draws the choices of a sampled text as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from decodery.text.tokenizer.tokenizer import Tokenizer
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-class Table:
-    """Draws what was considered, `width` cells wide, with the `top` likeliest tokens of each step.
+class ChoiceTable:
+    """Draws each choice, `width` cells wide, with its `top` likeliest candidates.
 
-    A line is a mark, the token, and twice a bar with its percentage: under the model, and after processing.
+    A candidate's line shows a mark, the token, and two bars with percentages: the probability under the model
+    and the one after processing.
     """
 
     def __init__(self, tokenizer: Tokenizer, width: int, top: int) -> None:
@@ -25,19 +26,19 @@ class Table:
         self.bar = max((width - self.label - 2 - 4 - 14) // 2, 3)
 
     def legend(self) -> Text:
-        """What the columns and marks mean."""
+        """Returns the lines that explain the columns and marks."""
         text = Text("  " + " " * self.label + "  ")
         text.append("under the model".ljust(self.bar + 7)[: self.bar + 7] + "  ", "blue")
         text.append("after processing\n", "green")
         text.append("  ● chosen  ✗ cut away\n", "dim")
         return text
 
-    def steps(self, number: int, step: Step) -> Text:
-        """The choices of one step, of which the first is the `number`-th, and what became of its drafts."""
+    def step(self, number: int, step: Step) -> Text:
+        """Returns the lines of one step: its choices, counted from `number`, and its drafts, if any."""
         text = Text()
         for place, considered in enumerate(step.considered):
             text.append("\n" if place else "")
-            text.append(self.step(number + place, considered, drafted=place < step.accepted))
+            text.append(self.choice(number + place, considered, drafted=place < step.accepted))
         if step.drafts:
             text.append(self._drafts(step))
         return text
@@ -51,8 +52,8 @@ class Table:
         text.append("\n")
         return text
 
-    def step(self, number: int, considered: Considered, *, drafted: bool = False) -> Text:
-        """The lines of one choice; an empty one ends them."""
+    def choice(self, number: int, considered: Considered, *, drafted: bool = False) -> Text:
+        """Returns the lines of one choice: a heading, the weighed tokens, if any, and the candidates."""
         text = Text()
         text.append(f"{number:>3}  ", "dim")
         text.append(self.tokenizer.token_label(considered.token), "bold")
@@ -70,10 +71,10 @@ class Table:
         for weighed in considered.weighed:
             label = self.tokenizer.token_label(weighed.token)
             chosen = weighed.token == considered.token
-            told = f"probability {weighed.probability:.3f}  similarity {weighed.similarity:.3f}"
-            line = f"     {label}: {told}  score {weighed.score:.3f}\n"
+            numbers = f"probability {weighed.probability:.3f}  similarity {weighed.similarity:.3f}"
+            line = f"     {label}: {numbers}  score {weighed.score:.3f}\n"
             text.append(line, "bold" if chosen else "dim")
-        for candidate in shown(considered, self.top):
+        for candidate in shown_candidates(considered, self.top):
             text.append(self._line(candidate, candidate.token == considered.token))
         return text
 
@@ -95,8 +96,8 @@ class Table:
         return line
 
 
-def shown(considered: Considered, top: int) -> list[Candidate]:
-    """The `top` likeliest candidates, and the chosen one after them if it is not among them."""
+def shown_candidates(considered: Considered, top: int) -> list[Candidate]:
+    """Returns the `top` likeliest candidates, then the chosen one if it is not among them."""
     listed = list(considered.candidates[:top])
     if top and all(c.token != considered.token for c in listed):
         listed += [c for c in considered.candidates[top:] if c.token == considered.token]
@@ -104,7 +105,7 @@ def shown(considered: Considered, top: int) -> list[Candidate]:
 
 
 def bar(share: float, width: int) -> str:
-    """A bar that fills this share of `width` cells, to an eighth of a cell."""
+    """Returns a bar that fills this share of `width` cells, rounded to an eighth of a cell."""
     eighths = round(share * width * 8)
     full, rest = divmod(eighths, 8)
     return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width)

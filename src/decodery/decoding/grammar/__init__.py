@@ -1,1 +1,1 @@
-"""Holds texts to grammars, over the llguidance library."""
+"""Constrains texts to grammars, with the llguidance library."""

@@ -1,4 +1,4 @@
-"""Reading grammars in GBNF, the notation of llama.cpp (its grammars/README.md)."""
+"""Parses grammars in GBNF, the notation of llama.cpp (its grammars/README.md)."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _HEX = {"x": 2, "u": 4, "U": 8}
 
 @dataclass(frozen=True, slots=True)
 class Chars:
-    """One character of these code points: ranges in order, ends included, none touching another."""
+    """Matches one character in these ranges of code points: sorted, ends included, none touching another."""
 
     ranges: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """One after another; the empty text when there are none."""
+    """Matches its items one after another; the empty text if there are none."""
 
     items: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Either:
-    """Any one of these."""
+    """Matches any one of its items."""
 
     items: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """So many of these in a row; `high` None is without bound."""
+    """Matches its item `low` to `high` times in a row; `high` None is without bound."""
 
     item: Node
     low: int
@@ -47,7 +47,7 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What the rule of this name matches."""
+    """Matches the texts of the rule of this name."""
 
     name: str
 
@@ -56,14 +56,14 @@ Node = Chars | Sequence | Either | Repeat | Rule
 
 
 def children(node: Node) -> tuple[Node, ...]:
-    """The nodes that a node is made of."""
+    """Returns the nodes that a node is made of."""
     if isinstance(node, (Sequence, Either)):
         return node.items
     return (node.item,) if isinstance(node, Repeat) else ()
 
 
 def rules_used(node: Node) -> Iterator[str]:
-    """The names of the rules that a node refers to."""
+    """Yields the names of the rules that a node refers to."""
     if isinstance(node, Rule):
         yield node.name
     for child in children(node):
@@ -71,10 +71,10 @@ def rules_used(node: Node) -> Iterator[str]:
 
 
 def read_gbnf(text: str) -> dict[str, Node]:
-    """The rules of a grammar; its start is the rule `root`. Ways that never come to an end are left out.
+    """Returns the rules of a grammar by name; texts begin with the rule `root`.
 
-    ParameterError, with line and column, where the text is not GBNF; also when a rule is missing or defined
-    twice, or when no text matches.
+    Alternatives that can never come to an end are left out. Raises `ParameterError`, with line and column,
+    where the text is not GBNF; also when a rule is missing or defined twice, or when no text matches.
     """
     rules = _Reader(text).rules()
     if "root" not in rules:
@@ -94,7 +94,7 @@ def read_gbnf(text: str) -> dict[str, Node]:
 
 
 def _ending(rules: dict[str, Node]) -> set[str]:
-    """The rules that match some text."""
+    """Returns the rules that match some text."""
     found: set[str] = set()
     while True:
         more = {name for name, node in rules.items() if name not in found and _ends(node, found)}
@@ -114,7 +114,7 @@ def _ends(node: Node, ending: set[str]) -> bool:
 
 
 def _pruned(node: Node, ending: set[str]) -> Node:
-    """A node that ends, without what in it never does."""
+    """Returns a node that matches some text, without the alternatives in it that match none."""
     if isinstance(node, Either):
         return Either(tuple(_pruned(item, ending) for item in node.items if _ends(item, ending)))
     if isinstance(node, Sequence):
@@ -127,7 +127,7 @@ def _pruned(node: Node, ending: set[str]) -> Node:
 
 
 def _chars(ranges: list[tuple[int, int]], *, negated: bool = False) -> Chars:
-    """The set of these ranges, or of all other characters; surrogates are no characters."""
+    """Returns the set of these ranges, or of all other characters; surrogates are not characters."""
     taken = sorted([*ranges, (0xD800, 0xDFFF)]) if negated else sorted(ranges)
     merged: list[tuple[int, int]] = []
     for low, high in taken:
@@ -142,7 +142,7 @@ def _chars(ranges: list[tuple[int, int]], *, negated: bool = False) -> Chars:
 
 
 class _Reader:
-    """A recursive descent over the text."""
+    """Parses a text by recursive descent."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -174,7 +174,10 @@ class _Reader:
         return items[0] if len(items) == 1 else Either(tuple(items))
 
     def _bar(self, nested: bool) -> bool:
-        """Whether another alternative follows, be it on the next line, which no rule begins with a bar."""
+        """Consumes the bar before another alternative; True if there is one.
+
+        Even at the top level the bar may be on the next line, because no rule begins with one.
+        """
         start = self._at
         self._space(lines=True)
         if self._peek() == "|":
@@ -286,11 +289,11 @@ class _Reader:
             self._at += 1
         digits = self._text[start : self._at]
         self._space()
-        # Far beyond any bound, and short enough to be read at once.
+        # Twelve digits exceed every bound; converting more would only take time.
         return int(digits[:12]) if digits else None
 
     def _character(self) -> int:
-        """The code point of the next character, escaped or not."""
+        """Consumes a character, escaped or not, and returns its code point."""
         start = self._at
         character = self._peek()
         self._at += 1

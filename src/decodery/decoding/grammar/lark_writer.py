@@ -1,11 +1,10 @@
-"""From GBNF to the Lark notation of the grammar library.
+"""Translates GBNF to the Lark notation of the grammar library.
 
-GBNF describes texts character by character. The library reads a text as terminals, each as long as it can be
-("maximal munch"), which is much faster but not the same: after a terminal `[a-z]+` no `"end"` is ever found.
-So the largest parts without recursion become terminals where it can be shown that reading them as long as
-possible never leaves the right way: where no terminal, once it has matched, could be continued (by itself or
-by another that began at the same place) with a character that may also come after it. Otherwise every
-character is a terminal.
+GBNF describes texts character by character. The library splits a text into terminals, each as long as
+possible (longest match). That is much faster but not the same: after a terminal `[a-z]+` it never finds
+`"end"`. So the largest parts without recursion become terminals only if the longest match is proved to lose
+no text: no terminal that has matched can be continued, by itself or by another terminal that began at the
+same place, with a character that may also come after it. Otherwise every character is a terminal.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from decodery.decoding.grammar.gbnf_parser import (
 )
 from decodery.decoding.grammar.longest_match import longest_match_is_harmless
 
-# Terminals that lead through more rules and groups than this are left as rules.
+# A rule nested through more rules and groups than this does not become a terminal.
 _DEEPEST = 100
 
 
 def gbnf_to_lark(text: str) -> str:
-    """A grammar in the library's Lark notation that matches what this one in GBNF matches.
+    """Returns a grammar in the library's Lark notation that matches what a grammar in GBNF matches.
 
-    ParameterError, with line and column, where the text is not GBNF.
+    Raises `ParameterError`, with line and column, where the text is not GBNF.
     """
     given = _reachable(read_gbnf(text))
-    rules, terminals = _in_parts(given)
+    rules, terminals = _with_terminals(given)
     if not longest_match_is_harmless(rules, terminals):
         rules, terminals = given, {}
     names = {name: f"r{i}" for i, name in enumerate(rules)}
@@ -57,7 +56,7 @@ def _reachable(rules: Mapping[str, Node]) -> dict[str, Node]:
 
 
 def _written(node: Node, names: Mapping[str, str]) -> str:
-    """A node in Lark; every character, and every name, as what the library cannot take for anything else."""
+    """Returns a node in Lark notation; characters are written as code points, which need no escapes."""
     if isinstance(node, Rule):
         return names[node.name]
     if isinstance(node, Chars):
@@ -71,8 +70,11 @@ def _written(node: Node, names: Mapping[str, str]) -> str:
     return f"({_written(node.item, names)}){{{node.low},{high}}}"
 
 
-def _in_parts(given: Mapping[str, Node]) -> tuple[dict[str, Node], dict[str, Node]]:
-    """The same grammar as recursive rules over the largest parts without recursion, which are terminals."""
+def _with_terminals(given: Mapping[str, Node]) -> tuple[dict[str, Node], dict[str, Node]]:
+    """Returns rules and terminals that match the same texts as the given rules.
+
+    The largest parts without recursion are terminals; the rules, which may be recursive, combine them.
+    """
     flat = _flat_rules(given)
     terminals = {name: node for name, node in given.items() if name in flat}
     named: dict[Node, str] = {}
@@ -85,7 +87,7 @@ def _in_parts(given: Mapping[str, Node]) -> tuple[dict[str, Node], dict[str, Nod
         if isinstance(node, Rule):
             return node
         if node not in named:
-            # No rule of the grammar's own has a blank in its name.
+            # No rule of the grammar has this name: names in GBNF have no blanks.
             named[node] = f"part {len(named)}"
             terminals[named[node]] = node
         return Rule(named[node])
@@ -117,7 +119,7 @@ def _in_parts(given: Mapping[str, Node]) -> tuple[dict[str, Node], dict[str, Nod
 
 
 def _flat_rules(rules: Mapping[str, Node]) -> set[str]:
-    """The rules that lead to no recursion, and not too deep."""
+    """Returns the rules that refer to no recursion and are not nested too deep."""
     depths: dict[str, int] = {}
 
     def depth(node: Node) -> int:

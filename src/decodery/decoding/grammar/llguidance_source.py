@@ -1,4 +1,4 @@
-"""What the grammar library is given for each grammar, and what is said of one that it refuses."""
+"""Writes grammars in the form of the grammar library, and the library's error messages in one line."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from decodery.decoding.grammar.lark_writer import gbnf_to_lark
 from decodery.decoding.request.grammar_params import Choice, Grammar, JsonObject, JsonSchema, Lark, Regex
 from decodery.errors import ParameterError
 
-# The library's own bounds, which keep a grammar from taking memory or time without end; only its messages
-# are made short.
+# The library's own bounds keep a grammar from taking unlimited memory or time. The option only shortens its
+# messages.
 LIMITS = LLParserLimits(verbose_errors=False)
 
-# Between JSON's tokens: a space or two, or a line break with its indentation. Without a bound a model can
-# write white space until its budget is spent. A schema's own "x-guidance" goes before it.
+# White space between JSON tokens: one or two spaces, or a line break with indentation. Without a bound, a
+# model can write white space until its budget is spent. A schema's own "x-guidance" has precedence.
 _SPACE: Any = {"whitespace_pattern": r"(?: {1,2}|\r?\n[ \t]{0,40})"}
 
-# The library descends into rules and references by recursion, and there is no way back from its stack's end.
+# The library follows rules and references by recursion, and an overflow of its stack cannot be caught.
 _MOST_RULES = 1000
 _DEEPEST = 500
 
@@ -30,7 +30,10 @@ _UNSUPPORTED = re.compile(r"^[ \t]*([a-z_][\w-]*)\[[^\]\n]*\b(temperature|stop)\
 
 
 def source_of(grammar: Grammar) -> str:
-    """The library's form of a grammar; ParameterError for what is known to be wrong before it is asked."""
+    """Returns a grammar in the library's form.
+
+    Raises `ParameterError` for faults that are known without asking the library.
+    """
     if isinstance(grammar, Regex):
         return _regex(grammar.pattern)
     if isinstance(grammar, Choice):
@@ -45,7 +48,7 @@ def source_of(grammar: Grammar) -> str:
 
 
 def after_text(text: str, source: str | None) -> str:
-    """The form of: this text, and then the grammar, or anything where there is none."""
+    """Returns the form of `text` followed by the grammar `source`, or by anything if that is None."""
     if source is None:
         return _rules(f"start: /{literal(text)}(?s:.*)/")
     form = json.loads(source)
@@ -55,23 +58,23 @@ def after_text(text: str, source: str | None) -> str:
 
 
 def literal(text: str) -> str:
-    """A regular expression for exactly this text, with nothing in it that a notation around it could read."""
+    """Returns a regular expression for exactly this text, without characters special to any notation."""
     return "".join(c if c.isascii() and c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text)
 
 
 def refusal(name: str, message: str) -> ParameterError:
-    """One line for the library's message on a grammar of this class."""
+    """Returns the error, of one line, for the library's message on a grammar of this class."""
     place = re.match(r"(?:at )?(\d+)\((\d+)\): ", message)
-    told = message[place.end() :] if place else message
+    reason = message[place.end() :] if place else message
     where = f"line {place[1]}, column {place[2]}: " if place and name == "Lark" else ""
-    inner = re.search(r"regex parse error:\n    (.*)\n    ( *)\^.*\nerror: (.*)", told)
+    inner = re.search(r"regex parse error:\n    (.*)\n    ( *)\^.*\nerror: (.*)", reason)
     if inner:
-        told = f"{inner[3]} at offset {len(inner[2])} of the regular expression {inner[1]!r}"
+        reason = f"{inner[3]} at offset {len(inner[2])} of the regular expression {inner[1]!r}"
     else:
-        told = re.sub(r'^invalid regex ".*?" \(in regex\): ', "", told.split("\n")[0])
-    told = " ".join(told.split())
-    told = told if len(told) <= 300 else f"{told[:300]}..."
-    return ParameterError(f"{name} cannot be followed: {where}{told or 'no reason is given'}")
+        reason = re.sub(r'^invalid regex ".*?" \(in regex\): ', "", reason.split("\n")[0])
+    reason = " ".join(reason.split())
+    reason = reason if len(reason) <= 300 else f"{reason[:300]}..."
+    return ParameterError(f"{name} cannot be followed: {where}{reason or 'no reason is given'}")
 
 
 def _regex(pattern: str) -> str:
@@ -89,8 +92,7 @@ def _rules(lark: str) -> str:
 def _lark(text: str) -> str:
     if len(_RULE.findall(text)) > _MOST_RULES:
         raise ParameterError(f"Lark has more than {_MOST_RULES} rules: too many to be followed")
-    # The library would follow neither: it takes the first for a hint, and would have to take text back for
-    # the second.
+    # The library enforces neither: a temperature is a hint to it, and a stop would need it to take text back.
     odd = _UNSUPPORTED.search(text)
     if odd:
         instead = "set it for the whole text" if odd[2] == "temperature" else "give suffix= or lazy"
@@ -110,7 +112,7 @@ def _schema(schema: Any) -> str:
 
 
 def _depth(schema: Any) -> int:
-    """How deep a descent into the schema goes that follows each local reference the first time."""
+    """Returns the depth of a descent into the schema that follows each local reference once."""
     deepest = 0
     followed: set[str] = set()
     descent = [iter([schema])]
@@ -127,7 +129,10 @@ def _depth(schema: Any) -> int:
 
 
 def _referred(schema: Any, node: Any, followed: set[str]) -> list[Any]:
-    """What a node's reference leads to, unless it has been followed or leads nowhere."""
+    """Returns the target of a node's local reference, in a list.
+
+    The list is empty if there is no such reference or it is in `followed`, to which it is added.
+    """
     pointer = node.get("$ref") if isinstance(node, dict) else None
     if not isinstance(pointer, str) or not pointer.startswith("#/") or pointer in followed:
         return []

@@ -1,4 +1,4 @@
-"""Whether reading terminals as long as possible ("maximal munch") can lose a text of a grammar."""
+"""Proves that reading terminals as long as possible (longest match) loses no text of a grammar."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from decodery.decoding.grammar.gbnf_parser import (
     rules_used,
 )
 
-# Above these the proof would take longer than it saves.
+# Above these bounds the proof would take longer than it saves.
 _MOST_POSITIONS = 1000
 _MOST_STEPS = 300_000
 
 
 class _TooLargeError(Exception):
-    """The proof is given up."""
+    """Says that the grammar is too large for the proof."""
 
 
 def longest_match_is_harmless(rules: Mapping[str, Node], terminals: Mapping[str, Node]) -> bool:
-    """Whether every text of the grammar can be read with terminals as long as possible.
+    """True if every text of the grammar can be read with terminals as long as possible.
 
-    `rules` are made of rules and terminals only, and lead from the rule `root`; terminals may be made of
-    others. What is shown is more than needed: whatever terminal has matched, it cannot be continued, by
-    itself or by another that began with it, with a character that may come after it. False also where that
-    would take long.
+    `rules` are made of rules and terminals only, and start with the rule `root`; terminals may be made of
+    other terminals. The proof shows more than needed: no terminal that has matched can be continued, by
+    itself or by another that began at the same place, with a character that may come after it. False also if
+    the proof would take long.
     """
     used = {name for node in rules.values() for name in rules_used(node) if name in terminals}
     try:
@@ -50,7 +50,7 @@ def longest_match_is_harmless(rules: Mapping[str, Node], terminals: Mapping[str,
 
 @dataclass(frozen=True, slots=True)
 class _Ends:
-    """The positions at which the texts of a node begin and end, and whether the empty text is one."""
+    """Holds the positions at which a node's texts begin and end, and whether the empty text is one."""
 
     empty: bool
     first: frozenset[int]
@@ -61,9 +61,11 @@ _EMPTY = _Ends(True, frozenset(), frozenset())
 
 
 class _Automaton:
-    """The position automaton of terminals (Glushkov 1961): a state for every character set in them, repeats
-    written out. Sets of characters are bits of an integer, one for each class of characters that no terminal
-    tells apart."""
+    """Builds the position automaton of terminals (Glushkov 1961).
+
+    It has a state for every character set in the terminals, with repeats written out. Sets of characters are
+    bits of an integer, one for each class of characters that no terminal distinguishes.
+    """
 
     def __init__(self, terminals: Mapping[str, Node]) -> None:
         self._terminals = terminals
@@ -72,7 +74,7 @@ class _Automaton:
         self._follow: list[set[int]] = []
 
     def read(self, node: Node) -> _Ends:
-        """Add the positions of a node."""
+        """Adds the positions of a node and returns its ends."""
         if isinstance(node, Rule):
             return self.read(self._terminals[node.name])
         if isinstance(node, Chars):
@@ -94,11 +96,14 @@ class _Automaton:
         return self._repeated(node)
 
     def chars(self, positions: Iterable[int]) -> int:
-        """The characters at any of these positions."""
+        """Returns the characters at any of these positions."""
         return reduce(or_, (self._at[p] for p in positions), 0)
 
     def continued(self, ends: Mapping[str, _Ends]) -> dict[str, int]:
-        """The characters that, once a terminal has matched, continue it or another that began with it."""
+        """Returns, for each terminal, the characters that may continue it after it has matched.
+
+        They continue the terminal itself, or another that began at the same place.
+        """
         starts = frozenset().union(*(e.first for e in ends.values()))
         return {name: self._continued(e, starts) for name, e in ends.items()}
 
@@ -130,7 +135,7 @@ class _Automaton:
         )
 
     def _repeated(self, node: Repeat) -> _Ends:
-        """The items that must be there, and then a loop, or as many again that may be left out."""
+        """Adds the required items, and then a loop or the optional items."""
         ends = _EMPTY
         for _ in range(node.low):
             ends = self._joined(ends, self.read(node.item))
@@ -146,7 +151,7 @@ class _Automaton:
 
 
 def _classes(nodes: Iterable[Node]) -> dict[Chars, int]:
-    """Every character set in these nodes, as bits."""
+    """Returns every character set in these nodes, as bits."""
     sets: set[Chars] = set()
     waiting = list(nodes)
     while waiting:
@@ -156,13 +161,13 @@ def _classes(nodes: Iterable[Node]) -> dict[Chars, int]:
             sets.add(node)
     edges = sorted({edge for s in sets for low, high in s.ranges for edge in (low, high + 1)})
     bit = {edge: 1 << i for i, edge in enumerate(edges)}
-    # The classes from one edge to another are the bits between theirs.
+    # The difference of two edges' bits is the bits of all classes between the edges.
     return {s: sum(bit[high + 1] - bit[low] for low, high in s.ranges) for s in sets}
 
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """Whether a node matches the empty text, and the characters that its other texts begin with."""
+    """Says whether a node matches the empty text, and with which characters its other texts begin."""
 
     empty: bool
     chars: int
@@ -170,13 +175,13 @@ class _Start:
 
 @dataclass(slots=True)
 class _After:
-    """The characters that may come after each rule and terminal, as far as they are known."""
+    """Collects the characters that may come after each rule and terminal."""
 
     starts: Mapping[str, _Start]
     after: dict[str, int] = field(default_factory=dict)
 
     def spread(self, node: Node, after: int) -> None:
-        """Note what may come after everything in a node, given what may come after it."""
+        """Records what may come after every node in a node, given what may come after that."""
         if isinstance(node, Rule):
             self.after[node.name] = self.after.get(node.name, 0) | after
         elif isinstance(node, Either):
@@ -193,7 +198,7 @@ class _After:
 
 
 def _characters_after(rules: Mapping[str, Node], terminals: Mapping[str, _Start]) -> dict[str, int]:
-    """The characters that may come after each terminal (the FOLLOW sets of parsing)."""
+    """Returns the characters that may come after each terminal (the FOLLOW sets of parsing)."""
     starts = {**terminals, **dict.fromkeys(rules, _Start(False, 0))}
     while True:
         more = {name: _start(node, starts) for name, node in rules.items()}

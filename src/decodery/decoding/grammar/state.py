@@ -1,8 +1,10 @@
-"""Holding texts to grammars, over the llguidance library: states, and the mask of the tokens they allow."""
+"""Follows texts through compiled grammars, and masks the tokens that the grammars do not allow.
+
+Built on the matchers of the llguidance library; `compiler` makes the initial states.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,104 +14,25 @@ from llguidance import LLExecutor, LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from decodery.decoding.grammar.llguidance_source import LIMITS, after_text, refusal, source_of
-from decodery.decoding.request.grammar_params import Grammar
 from decodery.decoding.rows import GrammarState, Row
-from decodery.errors import ParameterError
 from decodery.kernels.vocabulary.dispatch import copied, copy_rows, keep_marked
 
-# A longer forced text is told in parts.
+# A longer forced text is returned in parts.
 _MOST_FORCED = 256
-# So many masks take less time than to wake other threads for them.
-_SOONER_ALONE = 8
+# Computing this many masks takes less time than waking other threads for them.
+_MOST_WITHOUT_THREADS = 8
 
-Words = NDArray[np.int32]
-
-
-class Grammars:
-    """Compiles the grammars over one vocabulary, as `decodery.text.tokenizer.grammar_vocab` makes it.
-
-    Those compiled last are kept.
-    """
-
-    def __init__(self, tokenizer: LLTokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._size = tokenizer.vocab_size - 1
-        # Not all cores: torch's threads spin on them while they wait, and the masks would wait for them.
-        self._executor = LLExecutor(max((os.cpu_count() or 2) // 2, 1))
-        # Servers see the same few grammars again and again.
-        self._compiled = lru_cache(maxsize=64)(self._compile)
-
-    def compile(self, grammar: Grammar) -> GrammarState:
-        """The state in which a text begins that must match the grammar.
-
-        ParameterError, naming the grammar's class and where the fault is, when it cannot be read, asks for
-        what is not supported, or is one that no text of this vocabulary matches.
-        """
-        return self._compiled(grammar, "")
-
-    def heal(self, prompt: Sequence[int], grammar: Grammar | None) -> Healed:
-        """Take a prompt's last token back, so that the text begins with its characters instead.
-
-        A prompt often ends within a word as the model would write it; the token that spells the rest of the
-        prompt and goes on is then out of reach ("token healing", of the guidance library). Nothing is taken
-        back when that token is special, is not whole characters, or is the prompt's only one.
-        """
-        text = self._healable(prompt)
-        if not text:
-            return Healed(list(prompt), None if grammar is None else self.compile(grammar), 0)
-        place = self._compiled(grammar, text)
-        state = _Rest(place, text.encode()) if grammar is None else place
-        return Healed(list(prompt[:-1]), state, len(text))
-
-    def _healable(self, prompt: Sequence[int]) -> str:
-        """The text of a prompt's last token, if it is text and not all of the prompt."""
-        if len(prompt) < 2 or prompt[-1] >= self._size or self._tokenizer.is_special_token(prompt[-1]):
-            return ""
-        try:
-            text = self._tokenizer.decode_bytes([prompt[-1]]).decode()
-        except UnicodeDecodeError:
-            return ""
-        # So the library spells an id without a token.
-        return "" if text == f"<[{prompt[-1]}]>" else text
-
-    def _compile(self, grammar: Grammar | None, prefix: str) -> _Place:
-        name = "token_healing" if grammar is None else type(grammar).__name__
-        try:
-            source = None if grammar is None else source_of(grammar)
-            form = source if source is not None and not prefix else after_text(prefix, source)
-            matcher = LLMatcher(self._tokenizer, form, log_level=0, limits=LIMITS)
-        except ParameterError:
-            raise
-        except ValueError as error:
-            raise refusal(name, str(error)) from None
-        if matcher.is_error():
-            raise refusal(name, matcher.get_error())
-        origin = _Origin(matcher, self._tokenizer, self._executor, self._size)
-        start = _Place(origin, _Line(matcher.deep_copy(), [], shared=True))
-        if not start.allowed().any():
-            only = "only the empty text" if start.accepting else "no text that this vocabulary can spell"
-            raise ParameterError(f"{name} matches {only}: nothing can be generated")
-        return start
+# A mask has a bit for each token, in words of 32 bits.
+Masks = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
-class Healed:
-    """A prompt without its last token, and the state that makes the text begin with that token's text.
+class CompiledGrammar:
+    """Holds what all states of one compiled grammar share.
 
-    `cut` is how many characters of the text repeat the prompt's end; 0 when nothing was taken back, and then
-    `state` is the grammar's own, None without one.
+    `matcher` has consumed no token and is only copied. `size` is the number of the vocabulary's ids; the
+    library's masks have one more bit, the last, for the end of the text.
     """
-
-    prompt: list[int]
-    state: GrammarState | None
-    cut: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """What all states of one compiled grammar share. `size` counts the vocabulary's ids; one more, the last
-    of the mask, is the end of the text."""
 
     matcher: LLMatcher
     tokenizer: LLTokenizer
@@ -117,66 +40,72 @@ class _Origin:
     size: int
 
 
-class _Line:
-    """A matcher and the tokens it has consumed; places of one history share it, and the newest moves it on.
+class MatchedSequence:
+    """Holds a matcher and the sequence of tokens that it has consumed.
 
-    A `shared` line is never moved on: it is where all texts of a grammar begin. One that is still `moving`
-    after an interrupt may have a matcher that is ahead of the tokens.
+    The states along one sequence share it; the newest state makes it consume more. A `shared` sequence never
+    consumes more: it is the empty one, with which all texts of a grammar begin. A sequence that is still
+    `consuming` after an interrupt may have a matcher that is ahead of its tokens.
     """
 
-    __slots__ = ("matcher", "moving", "shared", "tokens")
+    __slots__ = ("consuming", "matcher", "shared", "tokens")
 
     def __init__(self, matcher: LLMatcher, tokens: list[int], *, shared: bool = False) -> None:
         self.matcher = matcher
         self.tokens = tokens
         self.shared = shared
-        self.moving = False
+        self.consuming = False
 
-    def move(self, token: int) -> bool:
-        """Go on by a token, if it is allowed."""
-        self.moving = True
+    def consume(self, token: int) -> bool:
+        """Consumes a token if the grammar allows it; True if it does."""
+        self.consuming = True
         allowed: bool = self.matcher.try_consume_tokens([token]) == 1
         if allowed:
             self.tokens.append(token)
-        self.moving = False
+        self.consuming = False
         return allowed
 
-    def fork(self, length: int, origin: _Origin) -> _Line:
-        """A line of its own with the first `length` tokens."""
+    def fork(self, length: int, grammar: CompiledGrammar) -> MatchedSequence:
+        """Returns an independent sequence of the first `length` tokens."""
         matcher = self.matcher.deep_copy()
         if length < len(self.tokens):
             matcher.rollback(len(self.tokens) - length)
         tokens = self.tokens[:length]
         # A matcher that failed stays so, and some grammars cannot be rolled back.
-        if self.moving or matcher.is_error():
-            matcher = origin.matcher.deep_copy()
+        if self.consuming or matcher.is_error():
+            matcher = grammar.matcher.deep_copy()
             matcher.consume_tokens(tokens)
-        return _Line(matcher, tokens)
+        return MatchedSequence(matcher, tokens)
 
 
-class _Place:
-    """Where a text stands in a compiled grammar; a value, though places of one history share a matcher."""
+class MatcherState:
+    """Holds the state of a text in a compiled grammar, after the first tokens of a `MatchedSequence`.
 
-    __slots__ = ("_at", "_forced", "_line", "_next", "_stopped", "accepting", "known", "origin")
+    It is a value: what later states do with the shared sequence does not change it.
+    """
 
-    def __init__(self, origin: _Origin, line: _Line, forced: tuple[int, ...] = ()) -> None:
-        self.origin = origin
-        self.known: Words | None = None
-        self.accepting = line.matcher.is_accepting()
-        self._stopped = line.matcher.is_stopped()
-        self._line = line
-        self._at = len(line.tokens)
+    __slots__ = ("_forced", "_length", "_sequence", "_stopped", "_successor", "accepting", "grammar", "mask")
+
+    def __init__(
+        self, grammar: CompiledGrammar, sequence: MatchedSequence, forced: tuple[int, ...] = ()
+    ) -> None:
+        self.grammar = grammar
+        self.mask: Masks | None = None
+        self.accepting = sequence.matcher.is_accepting()
+        self._stopped = sequence.matcher.is_stopped()
+        self._sequence = sequence
+        self._length = len(sequence.tokens)
         self._forced = forced or None
-        self._next: tuple[int, _Place] | None = None
+        self._successor: tuple[int, MatcherState] | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether the text matches and no token continues it."""
+        """True if the text matches and no token continues it."""
         return self.accepting and (self._stopped or not self.allowed().any())
 
     @property
     def forced(self) -> tuple[int, ...]:
-        """The tokens that must come next, up to a bound; what follows them is told after them."""
+        """Returns the tokens that must come next, up to a bound; the states after them return the rest."""
         if self._forced is None:
             matcher = self.matcher()
             tokens = matcher.compute_ff_tokens()[:_MOST_FORCED]
@@ -184,128 +113,141 @@ class _Place:
         return self._forced
 
     def after(self, token: int) -> GrammarState:
-        """The state after one more token; one that is not allowed ends a text that may end, and else leads to
-        a state that allows none."""
-        if self._next is not None and self._next[0] == token:
-            return self._next[1]
+        """Returns the state after one more token.
+
+        A token that is not allowed ends a text that may end (`ENDED`); otherwise it leads to a state that
+        allows no token (`DEAD`).
+        """
+        if self._successor is not None and self._successor[0] == token:
+            return self._successor[1]
         forced = self.forced
         if forced and token != forced[0]:
             return DEAD
-        return self._consumed(token, forced[1:]) or (ENDED if self.accepting else DEAD)
+        return self._consume(token, forced[1:]) or (ENDED if self.accepting else DEAD)
 
-    def _consumed(self, token: int, forced: tuple[int, ...]) -> _Place | None:
-        """The place after a token, behind which these must come; None where it is not allowed."""
+    def _consume(self, token: int, forced: tuple[int, ...]) -> MatcherState | None:
+        """Returns the state after a token, with the tokens forced after it; None if it is not allowed."""
         self.matcher()
-        line = self._line.fork(self._at, self.origin) if self._line.shared else self._line
-        return _Place(self.origin, line, forced) if line.move(token) else None
+        sequence = self._sequence
+        if sequence.shared:
+            sequence = sequence.fork(self._length, self.grammar)
+        return MatcherState(self.grammar, sequence, forced) if sequence.consume(token) else None
 
-    def allowed(self) -> Words:
-        """The tokens that may come next, a bit each; the end of the text is not among them."""
-        if self.known is None:
-            self.known = _allowed([self])[0]
-        return self.known
+    def allowed(self) -> Masks:
+        """Returns the mask `[words]` of the tokens that may come next, without the end of the text."""
+        if self.mask is None:
+            self.mask = _masks_of([self])[0]
+        return self.mask
 
     def permits(self, token: int) -> bool:
-        """Whether this token may come next."""
+        """True if this token may come next; the state after it is then cached."""
         forced = self.forced
         if forced:
             return token == forced[0]
-        if token >= self.origin.size:
+        if token >= self.grammar.size:
             return False
-        if self._line.shared:
+        if self._sequence.shared:
             return self.matcher().validate_tokens([token]) == 1
-        # Who asks goes on by this token if it may: the library reads it once for both.
-        after = self._consumed(token, ())
+        # The caller usually continues with this token: so the library consumes it only once.
+        after = self._consume(token, ())
         if after is None:
             return False
-        self._next = token, after
+        self._successor = token, after
         return True
 
     def matcher(self) -> LLMatcher:
-        """The matcher, brought to this place."""
-        line = self._line
-        if len(line.tokens) != self._at or line.moving or line.matcher.is_error():
-            self._line = line.fork(self._at, self.origin)
-        return self._line.matcher
+        """Returns a matcher that has consumed exactly this state's tokens."""
+        sequence = self._sequence
+        if len(sequence.tokens) != self._length or sequence.consuming or sequence.matcher.is_error():
+            self._sequence = sequence.fork(self._length, self.grammar)
+        return self._sequence.matcher
 
     def spelling(self, token: int) -> bytes:
-        """The bytes of a token."""
-        return self.origin.tokenizer.decode_bytes([token])
+        """Returns the bytes of a token."""
+        return self.grammar.tokenizer.decode_bytes([token])
 
 
 @dataclass(frozen=True, slots=True)
-class _Constant:
-    """A state that no token changes."""
+class ConstantState:
+    """Holds a state that no token changes."""
 
     accepting: bool
     complete: bool
     forced: tuple[int, ...] = ()
 
     def after(self, token: int) -> GrammarState:
-        """The same."""
+        """Returns this state."""
         return self
 
 
-ANYTHING = _Constant(accepting=True, complete=False)
-ENDED = _Constant(accepting=True, complete=True)
-DEAD = _Constant(accepting=False, complete=False)
+ANYTHING = ConstantState(accepting=True, complete=False)
+ENDED = ConstantState(accepting=True, complete=True)
+DEAD = ConstantState(accepting=False, complete=False)
 
 
 @dataclass(frozen=True, slots=True)
-class _Rest:
-    """Where a text must begin with `rest`, after which anything goes; `place` is where it stands."""
+class PrefixState:
+    """Holds the state of a text that must begin with `prefix`; after the prefix, anything is allowed.
 
-    place: _Place
-    rest: bytes
+    `state` is the text's state in the grammar of the whole prefix; `prefix` is the part still to come.
+    """
+
+    state: MatcherState
+    prefix: bytes
     accepting: bool = False
     complete: bool = False
 
     @property
     def forced(self) -> tuple[int, ...]:
-        """The tokens that must come next, up to a bound."""
-        return self.place.forced
+        """Returns the tokens that must come next, up to a bound."""
+        return self.state.forced
 
     def after(self, token: int) -> GrammarState:
-        """The state after one more token."""
-        place = self.place.after(token)
-        if not isinstance(place, _Place):
-            return place
-        rest = self.rest[len(place.spelling(token)) :]
-        return _Rest(place, rest) if rest else ANYTHING
+        """Returns the state after one more token."""
+        state = self.state.after(token)
+        if not isinstance(state, MatcherState):
+            return state
+        prefix = self.prefix[len(state.spelling(token)) :]
+        return PrefixState(state, prefix) if prefix else ANYTHING
 
 
 def permits(row: Row, token: int) -> bool:
-    """Whether the row's grammar allows a token next, as `apply_grammar` has it: far cheaper than to find all
-    that it allows."""
+    """True if `apply_grammar` would allow the row this token.
+
+    To find this for one token is far cheaper than to find all tokens that the grammar allows.
+    """
     state = row.grammar
     if state is None or state is ANYTHING or (state.accepting and token in row.end_ids):
         return True
-    place = state.place if isinstance(state, _Rest) else state
-    return isinstance(place, _Place) and place.permits(token)
+    inner = state.state if isinstance(state, PrefixState) else state
+    return isinstance(inner, MatcherState) and inner.permits(token)
 
 
 def apply_grammar(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Ban, in the logits of rows with a grammar, every token that it does not allow.
+    """Bans, in the logits of rows with a grammar, every token that the grammar does not allow.
 
-    Where the text may end, all of the row's end tokens are allowed. Finds the tokens of all rows at once.
+    Changes float32 logits `[rows, vocab]` in place. Where the text may end, all of the row's end tokens are
+    allowed. The masks of all rows are computed together.
     """
-    places = [i for i, row in enumerate(rows) if row.grammar is not None and row.grammar is not ANYTHING]
-    if not places:
+    using = [i for i, row in enumerate(rows) if row.grammar is not None and row.grammar is not ANYTHING]
+    if not using:
         return
-    words = marks([rows[i] for i in places], logits.shape[1])
-    if len(places) == len(rows):
+    words = marks([rows[i] for i in using], logits.shape[1])
+    if len(using) == len(rows):
         keep_marked(logits, words)
         return
-    part = copied(logits, places)
+    part = copied(logits, using)
     keep_marked(part, words)
-    copy_rows(part, range(len(places)), logits, places)
+    copy_rows(part, range(len(using)), logits, using)
 
 
-def marks(rows: Sequence[Row], vocab: int) -> Words:
-    """What the rows' grammars allow next, as `apply_grammar` has it, a bit each: `[rows, words]`; of none may
-    the state be `ANYTHING`."""
+def marks(rows: Sequence[Row], vocab: int) -> Masks:
+    """Returns the masks `[rows, words]` of the tokens that `apply_grammar` allows.
+
+    Every row must have a grammar, whose state must not be `ANYTHING`.
+    """
     states = [row.grammar for row in rows if row.grammar is not None]
-    words = _allowed(states, vocab)
+    words = _masks_of(states, vocab)
     for word, state, row in zip(words, states, rows, strict=True):
         if state.accepting:
             for token in row.end_ids:
@@ -313,46 +255,48 @@ def marks(rows: Sequence[Row], vocab: int) -> Words:
     return words
 
 
-def _allowed(states: Sequence[GrammarState], vocab: int = 0) -> Words:
-    """The tokens that may come next in each state, a bit each: `[states, words]`, padded with zeros to at
-    least `vocab` bits."""
-    places = [state.place if isinstance(state, _Rest) else state for state in states]
-    origins = [place.origin for place in places if isinstance(place, _Place)]
-    if not origins:
+def _masks_of(states: Sequence[GrammarState], vocab: int = 0) -> Masks:
+    """Returns the masks `[states, words]` of the tokens that may come next, without the end of the text.
+
+    They are padded with zeros to at least `vocab` bits.
+    """
+    inner = [state.state if isinstance(state, PrefixState) else state for state in states]
+    grammars = [state.grammar for state in inner if isinstance(state, MatcherState)]
+    if not grammars:
         return np.zeros((len(states), vocab // 32 + 1), np.int32)
-    size = origins[0].size
-    words: Words = np.zeros((len(states), size // 32 + 1), np.int32)
-    asked: list[tuple[LLMatcher, int]] = []
+    size = grammars[0].size
+    words: Masks = np.zeros((len(states), size // 32 + 1), np.int32)
+    missing: list[tuple[LLMatcher, int]] = []
     first: dict[int, int] = {}
-    for i, place in enumerate(places):
-        if not isinstance(place, _Place):
+    for i, state in enumerate(inner):
+        if not isinstance(state, MatcherState):
             continue
-        if place.known is not None:
-            words[i] = place.known
-        elif place.forced:
-            words[i, place.forced[0] // 32] = _bit(place.forced[0])
-        elif id(place) in first:
+        if state.mask is not None:
+            words[i] = state.mask
+        elif state.forced:
+            words[i, state.forced[0] // 32] = _bit(state.forced[0])
+        elif id(state) in first:
             pass
         else:
-            first[id(place)] = i
-            asked.append((place.matcher(), i))
+            first[id(state)] = i
+            missing.append((state.matcher(), i))
     address, width = words.ctypes.data, words.shape[1] * 4
-    if len(asked) <= _SOONER_ALONE:
-        for matcher, i in asked:
+    if len(missing) <= _MOST_WITHOUT_THREADS:
+        for matcher, i in missing:
             matcher.unsafe_compute_mask_ptr(address + i * width, width)
     else:
-        origins[0].executor.unsafe_compute_mask_ptr(asked, address, width, len(words))
-    for i, place in enumerate(places):
-        source = first.get(id(place), i)
+        grammars[0].executor.unsafe_compute_mask_ptr(missing, address, width, len(words))
+    for i, state in enumerate(inner):
+        source = first.get(id(state), i)
         if source != i:
             words[i] = words[source]
     words[:, size // 32] &= ~_bit(size)
-    missing = vocab // 32 + 1 - words.shape[1]
-    return np.pad(words, ((0, 0), (0, missing))) if missing > 0 else words
+    padding = vocab // 32 + 1 - words.shape[1]
+    return np.pad(words, ((0, 0), (0, padding))) if padding > 0 else words
 
 
 @lru_cache(maxsize=4096)
-def _bit(place: int) -> np.int32:
-    """A word with the bit of this place alone."""
-    bit: np.int32 = np.left_shift(1, place % 32, dtype=np.int32)
+def _bit(token: int) -> np.int32:
+    """Returns a word in which only this token's bit is set."""
+    bit: np.int32 = np.left_shift(1, token % 32, dtype=np.int32)
     return bit

@@ -1,7 +1,7 @@
-"""Processors that leave tokens out, or leave one only.
+"""Bans tokens: each function sets logits to -inf.
 
-All take float32 logits `[rows, vocab]`, which they change in place, and the rows that they belong to, in the
-same order.
+All functions take float32 logits `[rows, vocab]`, which they change in place, and the rows that the logits
+belong to, in the same order.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ from decodery.decoding.rows import Row
 
 
 def no_repeat_ngram(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Ban what would complete n tokens that are in prompt or text already (Paulus et al. 2017, section
-    2.5)."""
+    """Bans tokens that would complete an n-gram of prompt or text (Paulus et al. 2017, section 2.5)."""
     for logit, row in zip(logits, rows, strict=True):
         tokens = tokens_of(row)
-        _ban(logit, _followers(tokens, tokens, row.params.no_repeat_ngram_size))
+        _ban(logit, _tokens_after_ngram(tokens, tokens, row.params.no_repeat_ngram_size))
 
 
 def encoder_no_repeat_ngram(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Ban what would complete n tokens that are in the prompt."""
+    """Bans tokens that would complete an n-gram of the prompt."""
     for logit, row in zip(logits, rows, strict=True):
         tokens = tokens_of(row)
         size = row.params.encoder_no_repeat_ngram_size
-        _ban(logit, _followers(tokens[: row.prompt_length], tokens, size))
+        _ban(logit, _tokens_after_ngram(tokens[: row.prompt_length], tokens, size))
 
 
-def _followers(source: NDArray[np.int64], tokens: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """What follows, in `source`, each occurrence of the last `size - 1` of `tokens`."""
+def _tokens_after_ngram(source: NDArray[np.int64], tokens: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Returns the tokens that follow, in `source`, each occurrence of the last `size - 1` of `tokens`."""
     if len(tokens) < size - 1:
         return source[:0]
     last = np.arange(size - 1, len(source))
@@ -44,20 +43,20 @@ def _followers(source: NDArray[np.int64], tokens: NDArray[np.int64], size: int) 
 
 
 def bad_words(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Ban the last token of each phrase where the row ends with those before it."""
+    """Bans the last token of each phrase where the row ends with the phrase's other tokens."""
     for logit, row in zip(logits, rows, strict=True):
         # Phrases are token ids by now.
         _ban(logit, [int(phrase[-1]) for phrase in row.params.bad_words if completes(phrase, row)])  # type: ignore[arg-type]
 
 
 def end_tokens(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Ban the rows' end tokens, where too few tokens are known."""
+    """Bans the rows' end tokens; the rows have too few tokens to end."""
     for logit, row in zip(logits, rows, strict=True):
         _ban(logit, sorted(row.end_ids))
 
 
 def forced_bos(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Leave only the token that the text begins with, and not even that where a grammar bans it."""
+    """Leaves only the token that the text must begin with, and no token where a grammar bans that one."""
     for logit, row in zip(logits, rows, strict=True):
         token = row.params.forced_bos_token_id
         if row.grammar is not None and token is not None and logit[token] == -torch.inf:
@@ -67,7 +66,7 @@ def forced_bos(logits: Tensor, rows: Sequence[Row]) -> None:
 
 
 def forced_eos(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Leave only the token that a text of full length ends with, unless a grammar does not let it end."""
+    """Leaves only the token that a text of full length must end with, unless a grammar bans it."""
     for logit, row in zip(logits, rows, strict=True):
         token = row.params.forced_eos_token_id
         if row.grammar is None or token is None or logit[token] > -torch.inf:
@@ -75,19 +74,19 @@ def forced_eos(logits: Tensor, rows: Sequence[Row]) -> None:
 
 
 def suppress_tokens(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Ban the tokens that must not occur."""
+    """Bans the tokens that must not occur."""
     for logit, row in zip(logits, rows, strict=True):
         _ban(logit, row.params.suppress_tokens)
 
 
 def begin_suppress_tokens(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Ban the tokens that the text must not begin with."""
+    """Bans the tokens that the text must not begin with."""
     for logit, row in zip(logits, rows, strict=True):
         _ban(logit, row.params.begin_suppress_tokens)
 
 
 def allowed_token_ids(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Ban all tokens but the allowed ones."""
+    """Bans all tokens but the allowed ones."""
     for logit, row in zip(logits, rows, strict=True):
         allowed = torch.tensor(row.params.allowed_token_ids, device=logit.device)
         values = logit[allowed]

@@ -1,5 +1,7 @@
-"""DRY ("don't repeat yourself"): a penalty that grows with the length of the repetition it breaks (Weidmann
-2024)."""
+"""Penalises a token by the length of the repetition that it would extend.
+
+DRY ("don't repeat yourself"): Weidmann 2024.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +16,22 @@ from torch import Tensor
 from decodery.decoding.processors.penalties import tokens_of
 from decodery.decoding.rows import Row
 
-# No logit outweighs this; a longer repetition cannot be made less likely.
+# No logit outweighs a penalty of this size, so that a larger one would change nothing.
 _LARGEST = 1e30
 
 
 def dry(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Subtract multiplier * base^(n - allowed length) from the logit of each token that would extend a
-    repetition of n tokens, where n is at least the allowed length.
+    """Subtracts DRY's penalty from the logit of each token that would extend a repetition.
 
-    Float32 logits `[rows, vocab]`, changed in place. A repetition reaches back at most to the last sequence
-    breaker, which is a token id.
+    The penalty of a repetition of n tokens is multiplier * base^(n - allowed length) if n is at least the
+    allowed length, else 0. A repetition reaches back at most to the last sequence breaker, which is a token
+    id. Changes float32 logits `[rows, vocab]` in place.
     """
     for logit, row in zip(logits, rows, strict=True):
         params = row.params
         tokens = tokens_of(row)[-params.dry_range :]
         breakers = np.array(params.dry_sequence_breakers, dtype=np.int64)
-        longest = min(_since_breaker(tokens, breakers), params.dry_allowed_length + _useful(row))
+        longest = min(_since_breaker(tokens, breakers), params.dry_allowed_length + _largest_excess(row))
         if longest < params.dry_allowed_length:
             continue
         extending, lengths = repetitions(tokens, params.dry_allowed_length, longest)
@@ -39,8 +41,8 @@ def dry(logits: Tensor, rows: Sequence[Row]) -> None:
         logit[index] -= torch.from_numpy(penalties.clip(max=_LARGEST)).to(logit)
 
 
-def _useful(row: Row) -> int:
-    """By how many tokens more than allowed a repetition may be longer before its penalty is the largest."""
+def _largest_excess(row: Row) -> int:
+    """Returns how many tokens above the allowed length make a repetition's penalty the largest."""
     growth = math.log(row.params.dry_base)
     steps = max(0.0, math.log(_LARGEST / row.params.dry_multiplier))
     return 0 if growth == 0 else math.ceil(min(steps / growth, 1e9))
@@ -54,11 +56,11 @@ def _since_breaker(tokens: NDArray[np.int64], breakers: NDArray[np.int64]) -> in
 def repetitions(
     tokens: NDArray[np.int64], shortest: int, longest: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The tokens that followed an earlier occurrence of the last `shortest` or more of `tokens`.
+    """Returns the tokens that followed an earlier occurrence of the last `shortest` or more of `tokens`.
 
-    Gives each such token once, with the length of the longest such occurrence, at most `longest`.
+    Each such token is returned once, with the length of the longest such occurrence, at most `longest`.
     """
-    # Where earlier occurrences end; in each round those stay that match one token further back.
+    # Positions where earlier occurrences end. Each round keeps those that match one token further back.
     ends = np.arange(len(tokens) - 1)
     lengths = np.zeros(len(tokens), dtype=np.int64)
     for length in range(1, longest + 1):

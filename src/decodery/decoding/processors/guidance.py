@@ -1,4 +1,4 @@
-"""Classifier-free guidance: lead a text away from what follows another prompt."""
+"""Applies classifier-free guidance: moves a row's logits away from those after the negative prompt."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from decodery.kernels.vocabulary.dispatch import copied, copy_rows, log_softmax
 def guided(
     scores: Scores, positions: Sequence[int], rows: Sequence[Row], logits: Tensor | None = None
 ) -> Tensor:
-    """The logits `[positions, vocab]` at these positions of `scores`, led away from those of companions.
+    """Returns the logits `[positions, vocab]` at these positions of `scores`, with guidance applied.
 
-    `rows[i]` is the row at `positions[i]`. `logits`, where they are given, stand in for the scores' own at
-    these positions. Of a guided row it is `u + scale (c - u)` with log-probabilities c of the row and u of
-    its companion (Sanchez et al. 2023, section 3.1). The scores are left as they are.
+    `rows[i]` is the row at `positions[i]`. `logits`, if given, replace the scores' own at these positions.
+    The logits of a guided row become `u + scale (c - u)` with log-probabilities c of the row and u of its
+    companion (Sanchez et al. 2023, section 3.1). The scores are not changed.
     """
     if logits is None:
         whole = list(positions) == list(range(len(scores.logits)))

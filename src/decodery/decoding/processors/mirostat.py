@@ -1,4 +1,4 @@
-"""Mirostat: keep the surprise of a text near a target (Basu et al. 2021)."""
+"""Keeps the surprise of a text near a target: mirostat (Basu et al. 2021)."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from decodery.kernels.vocabulary.dispatch import (
     log_softmax,
 )
 
-# How many of the likeliest tokens the exponent of Zipf's law is estimated from.
+# The exponent of Zipf's law is estimated from this many of the likeliest tokens.
 _ESTIMATED_FROM = 100
 
 
 def mirostat(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Keep what a surprise of `mu` bits allows: version 1 the k tokens that Zipf's law then asks for,
-    version 2 the tokens of at most that surprise.
+    """Keeps the tokens that a surprise of `mu` bits allows.
 
-    Float32 logits `[rows, vocab]` of the whole vocabulary, changed in place; the likeliest token stays.
+    Version 1 keeps the k likeliest tokens, with the k that Zipf's law gives for this surprise. Version 2
+    keeps the tokens of at most this surprise. Changes float32 logits `[rows, vocab]` of the whole vocabulary
+    in place; the likeliest token always stays.
     """
-    for version, cut in ((1, _first), (2, _second)):
+    for version, cut in ((1, _version_1), (2, _version_2)):
         using = [i for i, row in enumerate(rows) if row.params.mirostat_mode == version]
         if len(using) == len(rows):
             cut(logits, rows)
@@ -41,9 +42,10 @@ def mirostat(logits: Tensor, rows: Sequence[Row]) -> None:
 
 
 def updated_mu(row: Row, processed: Tensor, token: int) -> float:
-    """The row's next `mu` after `token` was drawn from its processed logits `[vocab]`, which are read only.
+    """Returns the row's next `mu` after `token` was drawn from its processed logits `[vocab]`.
 
-    mu - eta (surprise - tau), with the surprise in bits under the processed distribution.
+    It is mu - eta (surprise - tau), with the surprise in bits under the processed distribution. The logits
+    are only read.
     """
     params = row.params
     possible = processed[processed > -torch.inf].double()
@@ -55,20 +57,20 @@ def _mu(row: Row) -> float:
     return 2 * row.params.mirostat_tau if row.mu is None else row.mu
 
 
-def _first(logits: Tensor, rows: Sequence[Row]) -> None:
+def _version_1(logits: Tensor, rows: Sequence[Row]) -> None:
     vocab = logits.shape[-1]
     top, _ = leaders(logits, min(_ESTIMATED_FROM, vocab))
     counts = [_count(values, _mu(row), vocab) for values, row in zip(top.tolist(), rows, strict=True)]
     cut_below(logits, kth_largest(logits, counts))
 
 
-def _second(logits: Tensor, rows: Sequence[Row]) -> None:
+def _version_2(logits: Tensor, rows: Sequence[Row]) -> None:
     cut_improbable(logits, log_softmax(logits), [-_mu(row) * math.log(2) for row in rows])
 
 
 def _count(top: Sequence[float], mu: float, vocab: int) -> int:
-    """How many tokens to keep (the paper's algorithm 1)."""
-    # Minimum mean squared error over the ratios of neighbouring probabilities; their logs are logit steps.
+    """Returns how many tokens to keep (the paper's algorithm 1)."""
+    # Least squares over the log ratios of neighbouring probabilities, which are differences of logits.
     steps = [a - b for a, b in pairwise(top) if a - b < math.inf]
     ranks = [math.log((i + 2) / (i + 1)) for i in range(len(steps))]
     squares = sum(t * t for t in ranks)

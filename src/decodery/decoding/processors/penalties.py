@@ -1,7 +1,7 @@
-"""Processors that make tokens likelier or less likely: penalties, biases, temperature.
+"""Makes tokens likelier or less likely: penalties, biases, temperature.
 
-All take float32 logits `[rows, vocab]`, contiguous, which they change in place, and the rows that they belong
-to, in the same order.
+All functions take contiguous float32 logits `[rows, vocab]`, which they change in place, and the rows that
+the logits belong to, in the same order.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from decodery.kernels.vocabulary.dispatch import (
 
 
 def tokens_of(row: Row) -> NDArray[np.int64]:
-    """The row's tokens, without a copy; to be read only."""
+    """Returns the row's tokens as an array that shares their memory; it must only be read."""
     return np.frombuffer(row.tokens, dtype=np.int64)
 
 
 def sequence_bias(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Add each phrase's bias to the logit of its last token where the row ends with those before it."""
+    """Adds each phrase's bias to the logit of its last token where the row ends with its other tokens."""
     for logit, row in zip(logits, rows, strict=True):
         found = [(p[-1], bias) for p, bias in phrase_biases(row.params) if completes(p, row)]
         if found:
             tokens, biases = zip(*found, strict=True)
-            # Several phrases may end with the same token.
+            # `index_add_`, because several phrases may end with the same token.
             logit.index_add_(0, _index(logit, tokens), _values(logit, biases))
 
 
 def phrase_biases(params: GenerationParams) -> Sequence[tuple[tuple[int, ...], float]]:
-    """The phrases of `sequence_bias`, which are token ids by now, with their biases."""
+    """Returns the phrases of `sequence_bias`, which are token ids by now, with their biases."""
     return params.sequence_bias  # type: ignore[return-value]
 
 
 def completes(phrase: Sequence[int], row: Row) -> bool:
-    """Whether the last token of a phrase would complete it."""
+    """True if the phrase's last token would complete it: the row ends with the tokens before it."""
     before = len(phrase) - 1
     return before == 0 or (
         before <= len(row.tokens) and row.tokens[-before:].tolist() == list(phrase[:before])
@@ -57,26 +57,28 @@ def completes(phrase: Sequence[int], row: Row) -> bool:
 
 
 def encoder_repetition_penalty(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Make every token of the prompt likelier: the repetition penalty with the reciprocal."""
+    """Makes every token of the prompt likelier: the repetition penalty with the reciprocal."""
     seen = [tokens_of(row)[: row.prompt_length] for row in rows]
     penalise_repetition(logits, seen, [1 / row.params.encoder_repetition_penalty for row in rows])
 
 
 def repetition_penalty(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Make every token seen less likely: divide its logit, or multiply a negative one (CTRL, Keskar et al.
-    2019, section 4.1)."""
+    """Makes every token seen less likely: divides a positive logit, multiplies a negative one.
+
+    CTRL: Keskar et al. 2019, section 4.1.
+    """
     seen = [tokens_of(row)[seen_from(row) :] for row in rows]
     penalise_repetition(logits, seen, [row.params.repetition_penalty for row in rows])
 
 
 def seen_from(row: Row) -> int:
-    """From which place on the row's tokens are penalised for repetition."""
+    """Returns the position from which on the row's tokens count for the repetition penalty."""
     first = 0 if row.params.penalize_prompt else row.prompt_length
     return max(first, _range_start(row))
 
 
 def generated_from(row: Row) -> int:
-    """From which place on the row's tokens count for presence and frequency penalty."""
+    """Returns the position from which on tokens count for the presence and frequency penalties."""
     return max(row.prompt_length, _range_start(row))
 
 
@@ -85,8 +87,11 @@ def _range_start(row: Row) -> int:
 
 
 def presence_and_frequency_penalty(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Subtract, from each generated token's logit, the presence penalty and its count times the frequency
-    penalty (as the OpenAI API defines them)."""
+    """Subtracts the presence and frequency penalties from the logits of generated tokens.
+
+    A token's presence penalty counts once, its frequency penalty as often as the token was generated (as the
+    OpenAI API defines them).
+    """
     penalise_frequency(
         logits,
         [tokens_of(row)[generated_from(row) :] for row in rows],
@@ -96,27 +101,27 @@ def presence_and_frequency_penalty(logits: Tensor, rows: Sequence[Row]) -> None:
 
 
 def exponential_decay(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Raise the end tokens' logits by their size times factor^n - 1, n tokens after the start."""
+    """Raises an end token's logit x by |x| (factor^n - 1), n tokens after the start."""
     for logit, row in zip(logits, rows, strict=True):
         start, factor = row.params.exponential_decay_length_penalty or (0, 1.0)
         ends = _index(logit, sorted(row.end_ids))
         values = logit[ends]
-        # Bounded, as logits are float32.
+        # Bounded, because logits are float32.
         growth = math.exp(min((row.generated - start) * math.log(factor), 80.0)) - 1
         logit[ends] = torch.where(values.isinf(), values, values + values.abs() * growth)
 
 
 def logit_bias(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Add each row's bias to its tokens' logits."""
+    """Adds each row's biases to its tokens' logits."""
     for logit, row in zip(logits, rows, strict=True):
         tokens, biases = zip(*row.params.logit_bias, strict=True)
         logit[_index(logit, tokens)] += _values(logit, biases)
 
 
 def custom(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Apply the row's own functions in their order.
+    """Applies each row's own functions in their order.
 
-    Raises `CallbackError` where one fails or returns anything but numbers `[vocab]`.
+    Raises `CallbackError` if one fails or returns anything but numbers `[vocab]`.
     """
     for logit, row in zip(logits, rows, strict=True):
         for function in row.params.logits_processors:
@@ -133,7 +138,7 @@ def custom(logits: Tensor, rows: Sequence[Row]) -> None:
 
 
 def _fault(result: object, logit: Tensor) -> str:
-    """What is wrong with the logits that a function returned, or nothing."""
+    """Returns what is wrong with the logits that a function returned, or an empty string."""
     if not isinstance(result, Tensor):
         return f"{type(result).__name__}; return a tensor of logits"
     if result.shape != logit.shape or not result.is_floating_point():
@@ -145,10 +150,11 @@ def _fault(result: object, logit: Tensor) -> str:
 
 
 def temperature(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Divide each row's logits by its temperature, which is above 0.
+    """Divides each row's logits by its temperature, which is above 0.
 
-    With a range r it goes from temperature - r to temperature + r with the entropy, as a share of the largest
-    possible one and to the power of the exponent (dynamic temperature).
+    With a range r (dynamic temperature) the divisor grows with the entropy from temperature - r to
+    temperature + r: the entropy's share of the largest possible entropy, to the power of the exponent,
+    interpolates between them.
     """
     divisors = [row.params.temperature for row in rows]
     moving = [i for i, row in enumerate(rows) if row.params.dynatemp_range > 0]
@@ -168,12 +174,12 @@ def _dynamic(logits: Tensor, rows: Sequence[Row]) -> Tensor:
     bounds = [(max(0.0, t - r), t + r, power) for t, r, power in settings]
     low, high, power = torch.tensor(bounds, dtype=logits.dtype, device=logits.device).unbind(-1)
     warm = low[:, None] + (high - low)[:, None] * share.clamp(0, 1) ** power[:, None]
-    # Of a single possible token the share is 0 of 0, and no temperature changes anything.
+    # With a single possible token the share is 0 / 0, and no temperature changes anything.
     return torch.where(possible > 1, warm, 1.0).clamp_(min=COLDEST)
 
 
 def renormalize(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Make the logits log-probabilities."""
+    """Replaces the logits by log-probabilities."""
     logits.copy_(log_softmax(logits))
 
 

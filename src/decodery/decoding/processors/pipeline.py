@@ -1,5 +1,7 @@
-"""From raw logits to processed ones. A new processor is a line in the table and a place in the default
-order."""
+"""Applies the processors that a row's parameters ask for to its logits.
+
+A new processor is a line in the table `PROCESSORS` and a place in the default order.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,11 @@ from decodery.kernels.vocabulary.dispatch import copied, copy_rows
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """One stage: `apply` changes, in place, the logits of the rows that `wants` it now.
+    """Describes one stage: `apply` changes, in place, the logits of the rows for which `wants` is true now.
 
-    With `by_value` it sees in the logits their values only, so that it may be given a row's possible tokens
-    alone. With `bans` it may rule out a token whatever its logit. `may` says, of a row that may want it at
-    some steps only, whether it ever does.
+    With `by_value` the stage reads the values of the logits only, so that it may be given a row's possible
+    tokens alone. With `bans` it may rule out a token whatever its logit. If a row may want the stage at some
+    steps only, `may` says whether the row ever does.
     """
 
     wants: Callable[[Row], bool]
@@ -41,12 +43,12 @@ class Processor:
 def _truncation(
     wants: Callable[[Row], bool], apply: Callable[[Tensor, Sequence[Row]], None], *, by_value: bool = True
 ) -> Processor:
-    """A stage that greedy rows skip: it never cuts the likeliest token."""
+    """Returns a stage that greedy rows skip, because it never cuts the likeliest token."""
     return Processor(lambda r: not r.params.greedy and wants(r), apply, by_value)
 
 
 def _custom(logits: Tensor, rows: Sequence[Row]) -> None:
-    """The rows' own functions; what a grammar bans stays banned."""
+    """Applies the rows' own functions; what a grammar bans stays banned."""
     penalties.custom(logits, rows)
     held = [i for i, row in enumerate(rows) if PROCESSORS["grammar"].wants(row)]
     if held:
@@ -108,7 +110,7 @@ PROCESSORS: dict[str, Processor] = {
     "suppress_tokens": Processor(
         lambda r: bool(r.params.suppress_tokens), banning.suppress_tokens, bans=True
     ),
-    # What is forced to be first is no choice: the text begins after it.
+    # The text begins after a forced first token.
     "begin_suppress_tokens": Processor(
         lambda r: (
             bool(r.params.begin_suppress_tokens) and r.generated == (r.params.forced_bos_token_id is not None)
@@ -135,7 +137,7 @@ PROCESSORS: dict[str, Processor] = {
     "epsilon_cutoff": _truncation(lambda r: r.params.epsilon_cutoff > 0, truncation.epsilon_cutoff),
     "eta_cutoff": _truncation(lambda r: r.params.eta_cutoff > 0, truncation.eta_cutoff),
     "xtc": _truncation(lambda r: r.params.xtc_probability > 0, xtc),
-    # Version 1 reckons with the size of the vocabulary.
+    # Version 1 needs the size of the vocabulary.
     "mirostat": _truncation(lambda r: r.params.mirostat_mode > 0, mirostat, by_value=False),
     "watermark": Processor(lambda r: r.params.watermark is not None, watermark),
     "renormalize": Processor(lambda r: r.params.renormalize_logits, penalties.renormalize, by_value=True),
@@ -145,12 +147,15 @@ Record = Callable[[str, Sequence[int], Tensor], None]
 
 
 def may_ban(row: Row) -> bool:
-    """Whether the row has a stage that may rule out tokens, now or at a later step."""
+    """True if the row has a stage that may rule out tokens, now or at a later step."""
     return any(PROCESSORS[name].bans for name in _stages_of(row))
 
 
 def why_impossible(raw: Tensor, row: Row) -> str:
-    """What to say of a row, with these unprocessed logits `[vocab]`, for which no token is possible."""
+    """Returns the error message for a row for which no token is possible.
+
+    `raw` are its unprocessed logits `[vocab]`.
+    """
     if bool(raw.isnan().any()):
         return "the model's scores are not numbers (NaN): its weights are damaged or overflow in this dtype"
     names = [name for name, p in PROCESSORS.items() if p.wants(row) and (p.bans or name == "grammar")]
@@ -158,8 +163,7 @@ def why_impossible(raw: Tensor, row: Row) -> str:
 
 
 def rules_out(logits: Tensor, row: Row, token: int) -> bool:
-    """Whether the grammar or a stage that may ban tokens rules out this one for the row, by its raw `logits`
-    `[vocab]`."""
+    """True if the row's grammar or a stage that bans rules out the token, by raw logits `[vocab]`."""
     own = logits[None].clone()
     for name in row.params.processor_order or DEFAULT_ORDER:
         processor = PROCESSORS[name]
@@ -169,7 +173,7 @@ def rules_out(logits: Tensor, row: Row, token: int) -> bool:
 
 
 def plans_of(rows: Sequence[Row]) -> list[list[str]]:
-    """The stages that each row goes through now, in its order; without any, its logits stay the same."""
+    """Returns the stages of each row at this step, in its order; a row without any keeps its logits."""
     return [_plan(row) for row in rows]
 
 
@@ -182,7 +186,7 @@ def _stages_of(row: Row) -> tuple[str, ...]:
 
 
 def possible_stages(row: Row) -> tuple[str, ...]:
-    """The stages that a row may go through at some step, in its order: what its `stages` may keep."""
+    """Returns the stages that a row may want at some step, in its order; `Row.stages` caches them."""
     names = []
     for name in row.params.processor_order or DEFAULT_ORDER:
         stage = PROCESSORS.get(name)
@@ -199,12 +203,12 @@ def process(
     in_place: bool = False,
     plans: Sequence[list[str]] | None = None,
 ) -> Tensor:
-    """The rows' logits after all that their parameters ask for.
+    """Returns the rows' logits after all stages that their parameters ask for.
 
-    `logits` is float32 `[rows, vocab]` and is left as it is, unless the result may take its place; without
-    any processor it is also the result. `plans` are `plans_of(rows)` where they are known.
-    A row's result does not depend on the others. After each stage `record` is shown its name, the rows that
-    it was applied to and all logits as they are then.
+    `logits` is float32 `[rows, vocab]`. It is not changed, unless `in_place`; without any stage it is
+    returned itself. `plans` are `plans_of(rows)`, if the caller has them. A row's result does not depend on
+    the other rows. After each stage `record` is called with its name, the indices of the rows that it was
+    applied to, and the logits of all rows.
     """
     plans = plans_of(rows) if plans is None else plans
     if not any(plans):
@@ -225,7 +229,7 @@ def _in_order(
     rows: Sequence[Row],
     record: Record | None,
 ) -> None:
-    """Take some of the rows through their plans, which are in this order; changes their logits."""
+    """Applies the plans of some rows, all in this order, and changes the rows' logits."""
     listed: list[Shortlist] = []
     wanted = {name for plan in plans.values() for name in plan}
     for name in order:
@@ -255,7 +259,7 @@ def _only_values_follow(plan: list[str]) -> bool:
 def _apply(
     name: str, logits: Tensor, places: Sequence[int], using: Sequence[int], rows: Sequence[Row]
 ) -> None:
-    """Apply one stage to those rows of `logits`, which are at these places among all, that use it."""
+    """Applies one stage to the rows in `using`; `logits[j]` belongs to the row `rows[places[j]]`."""
     apply = PROCESSORS[name].apply
     chosen = set(using)
     here = [j for j, i in enumerate(places) if i in chosen]

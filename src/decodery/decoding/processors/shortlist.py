@@ -1,4 +1,4 @@
-"""Rows of which top-k has left few tokens, held by these alone: what follows costs next to nothing."""
+"""Holds the few tokens that top-k leaves of a row, so that later stages process these alone."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 from decodery.decoding.rows import Row
 from decodery.kernels.vocabulary.dispatch import copied, cut_below, keep_only, leaders
 
-# Selecting more tokens than these costs as much as it saves.
+# Selecting more tokens than this costs as much as it saves.
 _LARGEST = 512
 _STEP = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Shortlist:
-    """The tokens that may still be possible in the rows at `places`: logits and tokens `[rows, width]`."""
+    """Holds the tokens that are still possible in the rows at `places`: logits and tokens `[rows, width]`."""
 
     places: tuple[int, ...]
     logits: Tensor
     tokens: Tensor
 
     def write(self, logits: Tensor) -> None:
-        """Make these rows of all logits `[rows, vocab]` what the shortlist says."""
+        """Writes the shortlist into all logits `[rows, vocab]`; its rows' other tokens become -inf."""
         if self.places == tuple(range(len(logits))):
             keep_only(logits, self.logits, self.tokens)
             return
@@ -34,16 +34,17 @@ class Shortlist:
 
 
 def width_of(top_k: int, vocab: int) -> int:
-    """How many tokens a shortlist for this top-k holds, more than k of them; 0: there is none."""
-    # Room for one more than k shows that no token outside ties with the last one.
+    """Returns how many tokens a shortlist for this top-k holds, more than k of them; 0 for no shortlist."""
+    # One token more than k shows whether tokens outside may tie with the k-th.
     width = top_k // _STEP * _STEP + _STEP
     return width if top_k > 0 and width <= min(_LARGEST, vocab) else 0
 
 
 def shortlists(logits: Tensor, rows: Sequence[Row], places: Sequence[int]) -> list[Shortlist]:
-    """Shortlists of those rows, among these places, whose top-k is small and ties with few tokens.
+    """Returns shortlists of those rows, among these places, whose top-k is small and ties with few tokens.
 
-    Whether a row gets one and how wide it is depends on the row alone, and with that every sum over it.
+    A row's parameters and logits alone decide whether it gets one and how wide it is; so every sum over the
+    shortlist is the same in any batch.
     """
     widths: dict[int, list[int]] = {}
     for i in places:

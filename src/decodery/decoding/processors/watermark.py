@@ -1,7 +1,7 @@
-"""Watermarks: a part of the vocabulary, the green list, is made likelier, and a text is tested for it
-(Kirchenbauer et al. 2023).
+"""Watermarks a text by making a part of the vocabulary, the green list, likelier; detects such a mark.
 
-The lists are those of transformers, so that its detector and this one find each other's marks.
+The method is that of Kirchenbauer et al. 2023. The lists are those of transformers, so that its detector and
+this one find each other's marks.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from decodery.errors import ParameterError
 from decodery.kernels.vocabulary.dispatch import leaders
 
 _TABLE = 1_000_003
-# With a list that depends on the candidate itself, only so many of the likeliest are tried.
+# If the list depends on the candidate token itself, only this many of the likeliest are tried.
 _TRIED = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """How a text looks to the detector.
+    """Holds what the detector found in a text.
 
-    Of `scored` different n-grams, `green` end in a green token; `z` is how many standard deviations that is
-    above what is expected of unmarked text, and `p_value` how likely unmarked text is to reach that much.
+    Of `scored` different n-grams, `green` end in a green token. `z` says by how many standard deviations that
+    exceeds the number expected of unmarked text; `p_value` is the probability that unmarked text reaches it.
     """
 
     green: int
@@ -39,9 +39,9 @@ class Detection:
 
 
 def watermark(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Add the bias to the logits of each row's green tokens; rows of too few tokens have none.
+    """Adds the bias to the logits of each row's green tokens; a row of too few tokens has none.
 
-    Float32 logits `[rows, vocab]`, changed in place.
+    Changes float32 logits `[rows, vocab]` in place.
     """
     for logit, row in zip(logits, rows, strict=True):
         mark = row.params.watermark
@@ -55,10 +55,10 @@ def watermark(logits: Tensor, rows: Sequence[Row]) -> None:
 
 
 def detect(token_ids: Sequence[int], watermark: Watermark, vocab_size: int) -> Detection:
-    """Test a text, given by its tokens without the prompt's, for the watermark.
+    """Tests a text, given by its tokens without the prompt's, for the watermark.
 
-    A repeated n-gram is scored once, as its tokens are not independent. `vocab_size` is the number of the
-    model's logits. Raises `ParameterError` if there are fewer tokens than one n-gram.
+    A repeated n-gram is scored once, because its occurrences are not independent. `vocab_size` is the number
+    of the model's logits. Raises `ParameterError` if there are fewer tokens than one n-gram.
     """
     selfhash = watermark.seeding_scheme == "selfhash"
     size = watermark.context_width + (0 if selfhash else 1)
@@ -84,7 +84,7 @@ def _is_green(token: int, context: Sequence[int], mark: Watermark, vocab: int) -
 
 
 def _green_list(context: Sequence[int], mark: Watermark, vocab: int) -> Tensor:
-    """The green tokens after this context."""
+    """Returns the green tokens after this context."""
     generator = torch.Generator().manual_seed(_seed(context[-mark.context_width :], mark) % (2**64 - 1))
     return torch.randperm(vocab, generator=generator)[: int(vocab * mark.greenlist_ratio)]
 
@@ -98,5 +98,5 @@ def _seed(context: Sequence[int], mark: Watermark) -> int:
 
 @lru_cache(maxsize=4)
 def _table(key: int) -> Tensor:
-    """A fixed permutation by which tokens are hashed."""
+    """Returns a fixed permutation by which tokens are hashed."""
     return torch.randperm(_TABLE, generator=torch.Generator().manual_seed(key))

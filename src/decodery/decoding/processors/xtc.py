@@ -1,4 +1,4 @@
-"""Exclude top choices (XTC), a truncation from above (Weidmann 2024)."""
+"""Excludes the top choices (XTC), a truncation from above (Weidmann 2024)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from decodery.decoding.draw import draw_key, stream_seed
 from decodery.decoding.rows import Row
 from decodery.kernels.vocabulary.dispatch import log_softmax, maxima
 
-# Keeps the coin independent of the noise that draws the token.
+# Makes the coin independent of the noise that draws the token.
 _SALT = 0x5BD1E9955BD1E995
 
 
 def xtc(logits: Tensor, rows: Sequence[Row]) -> None:
-    """With the row's probability, cut all tokens that reach its threshold but the least likely of them.
+    """Cuts, with the row's probability, all tokens that reach its threshold but the least likely of them.
 
-    Float32 logits `[rows, width]`, changed in place. The coin is a function of seed, stream and position.
+    Changes float32 logits `[rows, width]` in place. The coin is a function of seed, stream and position.
     """
     chosen = [i for i, row in enumerate(rows) if coin(row) < row.params.xtc_probability]
     if not chosen:
@@ -27,17 +27,17 @@ def xtc(logits: Tensor, rows: Sequence[Row]) -> None:
     largest = maxima(log_softmax(logits))[:, 0].tolist()
     for i in chosen:
         logit = logits[i]
-        # In logits, the threshold is as far from the largest one as in log-probabilities.
+        # The threshold's distance from the largest is the same in logits and in log-probabilities.
         threshold = logit.amax() + math.log(rows[i].params.xtc_threshold) - largest[i]
         least = torch.threshold(logit, _just_below(threshold), torch.inf).amin()
         if bool(least < torch.inf):
-            # Negated, what is above `least` is below.
+            # `threshold` replaces the smaller values; negated, those are the logits above `least`.
             logit.copy_(torch.threshold(-logit, _just_below(-least), torch.inf).neg_())
 
 
 def coin(row: Row) -> float:
-    """A uniform number in [0, 1) for the row's next token."""
-    # Live beams stand for no stream; all of a request's share its coin.
+    """Returns a uniform number in [0, 1) for the row's next token."""
+    # Live beams have no stream; all beams of a request share one coin.
     stream = row.streams[0] if row.streams else 0
     low, high = draw_key(stream_seed(row.seed, stream) ^ _SALT, len(row.tokens))
     return (((high & 0xFFFFFFFF) << 21) | ((low & 0xFFFFFFFF) >> 11)) / 2**53

@@ -1,1 +1,1 @@
-"""The parameter objects that a user writes: immutable, validated when built. Needs no torch."""
+"""Holds the parameter objects that a user writes: immutable, validated when built. Needs no torch."""

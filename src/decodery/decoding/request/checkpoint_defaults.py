@@ -1,4 +1,4 @@
-"""The parameters that a checkpoint's own generation_config.json asks for. Needs no torch."""
+"""Reads default parameters from a checkpoint's own generation_config.json. Needs no torch."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from decodery.decoding.request import hf_config
 from decodery.decoding.request.params import GenerationParams
 from decodery.errors import ParameterError
 
-# End tokens are the tokenizer's business, which reads the same file.
+# The tokenizer reads these from the same file.
 _ELSEWHERE = ("eos_token_id",)
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a request decodes with when it says nothing.
+    """Holds the parameters of a request that sets none.
 
-    `given` are the fields of `params` that the checkpoint sets; `left_out` are those of its file that are not
-    taken, and why.
+    `given` holds the fields of `params` that the checkpoint sets, with their values. `left_out` holds the
+    fields of its file that are not used, each with the reason.
     """
 
     params: GenerationParams
@@ -28,12 +28,12 @@ class Defaults:
 
 
 def default_params(generation_config: Mapping[str, Any], vocabulary: int) -> Defaults:
-    """The sampling settings of a checkpoint's generation_config.json, over our own defaults.
+    """Returns our own defaults, changed by the sampling settings of a checkpoint's generation_config.json.
 
-    Taken is what shapes the distribution of the next token: temperature, truncations, penalties, banned
-    tokens; with `do_sample` false, temperature 0. Not taken are lengths, strategies and what else a request
-    is about. Never raises: a value that has no meaning here, or not in a vocabulary of this size, is left
-    out.
+    The settings used are those that shape the distribution of the next token: temperature, truncations,
+    penalties and banned tokens. `do_sample` false sets temperature 0. Lengths, strategies and all other
+    settings are left out. Never raises: a value that has no meaning here, or none in a vocabulary of this
+    size, is left out.
     """
     config = {name: value for name, value in generation_config.items() if value is not None}
     params, given = GenerationParams(), dict[str, Any]()

@@ -1,4 +1,4 @@
-"""Checks of a parameter's value: each raises `ParameterError` naming the field. Needs no torch."""
+"""Checks parameter values. Each function raises `ParameterError` naming the field. Needs no torch."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from decodery.errors import ParameterError
 
-# Logits are float32: what is larger, or divides by less, leaves its range.
+# Logits are float32. A larger number, or a division by a smaller temperature, leaves its range.
 LARGEST = 1e9
 COLDEST = 1e-6
 
 
 def whole(name: str, value: Any, low: int, high: int | None = None, *, none: bool = False) -> None:
-    """A whole number in these bounds, or None where that is allowed."""
+    """Raises unless `value` is a whole number in these bounds; with `none`, None passes too."""
     if none and value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int):
@@ -27,7 +27,10 @@ def whole(name: str, value: Any, low: int, high: int | None = None, *, none: boo
 
 
 def real(name: str, value: Any, bound: str, holds: Callable[[float], bool], *, none: bool = False) -> None:
-    """A finite number of ordinary size for which `holds`; `bound` says what that means."""
+    """Raises unless `value` is a number of at most `LARGEST` in size for which `holds` is true.
+
+    `bound` says in words what `holds` requires, for the message. With `none`, None passes too.
+    """
     if none and value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -37,13 +40,13 @@ def real(name: str, value: Any, bound: str, holds: Callable[[float], bool], *, n
 
 
 def flag(name: str, value: Any) -> None:
-    """True or False."""
+    """Raises unless `value` is True or False."""
     if not isinstance(value, bool):
         raise ParameterError(f"{name} must be True or False, not {value!r}")
 
 
 def token_ids(name: str, values: Any) -> tuple[int, ...]:
-    """A list of token ids, as a tuple."""
+    """Returns a list of token ids as a tuple."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise ParameterError(f"{name} must be a list of token ids, not {values!r}")
     ids = tuple(values)
@@ -53,7 +56,7 @@ def token_ids(name: str, values: Any) -> tuple[int, ...]:
 
 
 def strings(name: str, value: Any) -> tuple[str, ...]:
-    """A string or a list of strings that are not empty, as a tuple."""
+    """Returns a string or a list of strings as a tuple; no string may be empty."""
     listed = (value,) if isinstance(value, str) else value
     if not isinstance(listed, Iterable) or isinstance(listed, bytes):
         raise ParameterError(f"{name} must be a string or a list of strings, not {value!r}")
@@ -67,7 +70,7 @@ def strings(name: str, value: Any) -> tuple[str, ...]:
 
 
 def regex(name: str, value: Any) -> str | None:
-    """A regular expression that does not match the empty string, or None."""
+    """Returns a regular expression as given, which must not match the empty string; None passes too."""
     if value is None:
         return None
     if not isinstance(value, str):
@@ -82,7 +85,7 @@ def regex(name: str, value: Any) -> str | None:
 
 
 def callables(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
-    """A function or a list of functions, as a tuple."""
+    """Returns a function or a list of functions as a tuple."""
     if value is not None and not callable(value) and not isinstance(value, Iterable):
         raise ParameterError(f"{name} must be a list of functions, not {value!r}")
     listed = (value,) if callable(value) else tuple(value or ())
@@ -93,7 +96,7 @@ def callables(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
 
 
 def phrase(name: str, value: Any) -> str | tuple[int, ...]:
-    """A text or a list of token ids, not empty."""
+    """Returns a text as it is, or a list of token ids as a tuple; neither may be empty."""
     found = value if isinstance(value, str) else token_ids(name, value)
     if not found:
         raise ParameterError(f"{name} holds an empty phrase")
@@ -101,7 +104,7 @@ def phrase(name: str, value: Any) -> str | tuple[int, ...]:
 
 
 def phrases(name: str, value: Any) -> tuple[str | tuple[int, ...], ...]:
-    """A list of phrases; a single text is one."""
+    """Returns a list of phrases as a tuple; a single text counts as one phrase."""
     if isinstance(value, str):
         value = (value,)
     if not isinstance(value, Iterable):
@@ -110,7 +113,7 @@ def phrases(name: str, value: Any) -> tuple[str | tuple[int, ...], ...]:
 
 
 def logit_bias(name: str, value: Any) -> tuple[tuple[int, float], ...]:
-    """A mapping or pairs of token id and bias, as sorted pairs; -inf bans a token."""
+    """Returns a mapping or pairs of token id and bias as pairs sorted by id; -inf bans a token."""
     biases: dict[int, float] = {}
     for token, bias in _pairs(name, value):
         if isinstance(token, str) and token.isascii() and token.isdigit():
@@ -124,7 +127,7 @@ def logit_bias(name: str, value: Any) -> tuple[tuple[int, float], ...]:
 
 
 def sequence_bias(name: str, value: Any) -> tuple[tuple[str | tuple[int, ...], float], ...]:
-    """A mapping or pairs of phrase and bias, as pairs."""
+    """Returns a mapping or pairs of phrase and bias as pairs in the order given."""
     biases: dict[str | tuple[int, ...], float] = {}
     for key, bias in _pairs(name, value):
         found = phrase(name, key)
@@ -136,7 +139,7 @@ def sequence_bias(name: str, value: Any) -> tuple[tuple[str | tuple[int, ...], f
 
 
 def model(name: str, value: Any) -> None:
-    """Something that names a second model: a path, a name, or an LLM."""
+    """Raises unless `value` can name a second model: a path, a name or an LLM."""
     if not isinstance(value, (str, PathLike)) and not hasattr(value, "tokenizer"):
         raise ParameterError(f"{name} must be a path, a name or an LLM, not {value!r}")
 

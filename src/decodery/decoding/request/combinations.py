@@ -1,4 +1,4 @@
-"""Which parameters have no meaning together: the one table of such pairs. Needs no torch."""
+"""Refuses parameters that have no meaning together; one table holds all such pairs. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from decodery.errors import ParameterError
 
 @dataclass(frozen=True)
 class Conflict:
-    """Two features that exclude each other, when, and why."""
+    """Names two features that exclude each other, when they do (`holds`), and why."""
 
     first: str
     second: str
@@ -92,7 +92,7 @@ CONFLICTS = (
 
 
 def check_combinations(params: Any) -> None:
-    """Raise `ParameterError`, naming both sides, for what has no meaning together."""
+    """Raises `ParameterError`, naming both sides, for parameters that have no meaning together."""
     for conflict in CONFLICTS:
         if conflict.holds(params):
             raise ParameterError(f"{conflict.first} has no meaning with {conflict.second}: {conflict.why}")

@@ -1,6 +1,6 @@
-"""The grammars that a text can be held to; immutable. Needs no torch.
+"""Defines the grammars that a text can be required to match; immutable. Needs no torch.
 
-Their content is checked when a request is added, since that takes the model's vocabulary.
+Their content is checked when a request is added, because the check needs the model's vocabulary.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from decodery.errors import ParameterError
 
 @dataclass(frozen=True)
 class Regex:
-    """The whole text matches this regular expression (of regular languages: no look-around, no
-    back-references)."""
+    """Requires that the whole text matches this regular expression.
+
+    Only regular languages are supported: no look-around, no back-references.
+    """
 
     pattern: str
 
@@ -27,7 +29,7 @@ class Regex:
 
 @dataclass(frozen=True)
 class Choice:
-    """The text is one of these."""
+    """Requires that the text is one of these options."""
 
     options: tuple[str, ...]
 
@@ -39,7 +41,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class JsonSchema:
-    """The text is JSON that this schema accepts, given as its text or as what json.loads makes of it."""
+    """Requires that the text is JSON that this schema accepts.
+
+    The schema is given as its text or as what json.loads makes of it; it is kept as text.
+    """
 
     schema: str | Mapping[str, Any] | bool
 
@@ -63,12 +68,12 @@ class JsonSchema:
 
 @dataclass(frozen=True)
 class JsonObject:
-    """The text is a JSON object, whatever is in it."""
+    """Requires that the text is a JSON object, whatever is in it."""
 
 
 @dataclass(frozen=True)
 class Lark:
-    """The text matches this context-free grammar, in the notation of Lark."""
+    """Requires that the text matches this context-free grammar, in the notation of Lark."""
 
     grammar: str
 
@@ -78,7 +83,7 @@ class Lark:
 
 @dataclass(frozen=True)
 class Gbnf:
-    """The text matches this grammar, in the notation of llama.cpp; its rule `root` is the start."""
+    """Requires that the text matches this grammar, in the notation of llama.cpp; rule `root` is the start."""
 
     grammar: str
 

@@ -1,4 +1,4 @@
-"""A GenerationConfig of transformers (4.48 to 5.x) as parameters of ours. Needs no torch."""
+"""Converts a GenerationConfig of transformers (4.48 to 5.x) to our parameters. Needs no torch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from decodery.errors import ParameterError
 Config = Mapping[str, Any]
 Convert = Callable[[Config], dict[str, Any]]
 
-# What transformers takes where its configuration says nothing.
+# Defaults of transformers.
 _TOP_K = 50
 _NEW_TOKENS = 20
 _MATCHING_NGRAM = 2
 
-# These say how the text is computed, stored or told, and never what it is.
+# Fields about how the text is computed, stored or reported; they never change it.
 IGNORED = frozenset(
     (
         *("transformers_version", "pad_token_id", "bos_token_id", "decoder_start_token_id"),
@@ -35,7 +35,7 @@ IGNORED = frozenset(
     )
 )
 
-# What cannot be done here: at which values it would change nothing, and what to say at all others.
+# Fields that are not supported: which values change nothing, and the error message for all others.
 _REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "cache_implementation": (
         lambda value: value != "quantized",
@@ -56,7 +56,7 @@ _REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "assistant_ensemble_weight": (lambda value: False, "drafts never change what is accepted here"),
 }
 
-# Arguments of transformers' generate that people put beside a configuration's fields, and what they are here.
+# Arguments of transformers' `generate` that users write beside a configuration's fields, and our names.
 _ARGUMENTS = {
     "logits_processor": "logits_processors",
     "stopping_criteria": "stop_when",
@@ -67,14 +67,16 @@ _ARGUMENTS = {
 
 
 def fields(generation_config: Any) -> dict[str, Any]:
-    """The fields of GenerationParams that decode as transformers does under a generation configuration.
+    """Returns the fields of GenerationParams that decode as transformers does under a configuration.
 
-    It is a mapping, the path of a generation_config.json or of its folder, or an object with `to_dict()`.
-    None stands for a field that is not set; what is not set has transformers' defaults: greedy, top_k 50 when
-    sampling, and 20 new tokens. Two things differ: the text ends with the stop string, not with the token
-    that holds its end; and forced_bos_token_id begins every text, not only those after a prompt of one token.
-    Raises `ParameterError` naming the field for what is unknown, or cannot be done here and would change the
-    text.
+    The configuration is a mapping, the path of a generation_config.json or of its folder, or an object with
+    `to_dict()`. A field that is None counts as not set. A field that is not set has transformers' default:
+    greedy decoding, top_k 50 when sampling, and 20 new tokens. Two things differ: the text ends with the stop
+    string, not with the token that holds its end; and forced_bos_token_id begins every text, not only those
+    after a prompt of one token.
+
+    Raises `ParameterError` naming the field if it is unknown, or if it is not supported here and would change
+    the text.
     """
     config = {name: value for name, value in read(generation_config).items() if value is not None}
     _check_known(config)
@@ -86,7 +88,10 @@ def fields(generation_config: Any) -> dict[str, Any]:
 
 
 def read(generation_config: Any) -> Config:
-    """A configuration's fields, wherever they are. ParameterError when there are none to be read."""
+    """Returns a configuration's fields from a mapping, a path, or an object with `to_dict()`.
+
+    Raises `ParameterError` if it is none of these or cannot be read.
+    """
     if isinstance(generation_config, (str, Path)):
         return _read_file(Path(generation_config))
     to_dict = getattr(generation_config, "to_dict", None)
@@ -112,7 +117,7 @@ def _read_file(path: Path) -> Config:
 
 
 def bookkeeping(name: str) -> bool:
-    """Whether a field never changes the text, whatever its value; transformers' own notes begin with _."""
+    """True if a field never changes the text; the names of transformers' own notes begin with _."""
     return name in IGNORED or name.startswith("_")
 
 
@@ -135,7 +140,7 @@ _LENGTHS = ("max_length", "max_new_tokens", "min_length", "min_new_tokens")
 
 
 def _lengths(config: Config) -> dict[str, Any]:
-    """A number of new tokens has precedence over one that counts the prompt too."""
+    """Returns the lengths; a number of new tokens has precedence over one that counts the prompt too."""
     found: dict[str, Any] = {"max_tokens": config.get("max_new_tokens", _NEW_TOKENS)}
     if "max_new_tokens" not in config and "max_length" in config and not _default_length(config):
         found = {"max_tokens": None, "max_length": config["max_length"]}
@@ -147,7 +152,7 @@ def _lengths(config: Config) -> dict[str, Any]:
 
 
 def _default_length(config: Config) -> bool:
-    """Whether max_length is what version 4 writes where nobody gave a length: then it is of new tokens."""
+    """True if max_length is the default that version 4 writes; it counts new tokens only."""
     return config["max_length"] == _NEW_TOKENS and str(config.get("transformers_version")).startswith("4.")
 
 
@@ -193,7 +198,7 @@ def _beams(config: Config, sample: bool) -> BeamSearch | None:
 
 
 def _force_words(words: Any) -> tuple[Any, ...]:
-    """Each entry is a phrase, or a list of phrases of which one is enough."""
+    """Returns the phrases to force; an entry is a phrase, or a list of phrases of which one is enough."""
     found: list[Any] = []
     for word in words:
         disjunctive = isinstance(word, (list, tuple)) and word and not isinstance(word[0], int)
@@ -212,7 +217,7 @@ def _contrastive(config: Config, sample: bool) -> ContrastiveSearch | None:
 
 
 def _single(config: Config, sample: bool) -> dict[str, Any]:
-    """Sampling or greedy decoding, each perhaps with DoLa."""
+    """Returns the fields of sampling or greedy decoding, either of them with DoLa if it is set."""
     found: dict[str, Any] = {}
     if "dola_layers" in config:
         found["strategy"] = DoLa(config["dola_layers"])
@@ -235,12 +240,12 @@ def _same(name: str) -> Convert:
 
 
 def _below_one(name: str) -> Convert:
-    """Where the value from which on transformers leaves the truncation out is 1."""
+    """Returns a converter that drops values of 1 or more, for which transformers skips the truncation."""
     return lambda config: {} if _number(config[name]) and config[name] >= 1 else {name: config[name]}
 
 
 def _inside(name: str) -> Convert:
-    """Where transformers leaves the truncation out at values that are not between 0 and 1."""
+    """Returns a converter that drops values not between 0 and 1, for which transformers skips it."""
     return lambda config: (
         {} if _number(config[name]) and (config[name] <= 0 or config[name] >= 1) else {name: config[name]}
     )
@@ -250,7 +255,7 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-# What transformers applies when it samples.
+# Fields that transformers applies only when it samples.
 SAMPLING: dict[str, Convert] = {
     "temperature": _same("temperature"),
     "top_k": _same("top_k"),
@@ -263,7 +268,7 @@ SAMPLING: dict[str, Convert] = {
 
 
 def _bad_words(config: Config) -> dict[str, Any]:
-    """An end token alone is no bad word to transformers."""
+    """Returns the bad words without single end tokens, which transformers does not ban."""
     value = config["bad_words_ids"]
     if not isinstance(value, (list, tuple)):
         raise ParameterError(f"bad_words_ids must be a list of lists of token ids, not {value!r}")
@@ -272,7 +277,7 @@ def _bad_words(config: Config) -> dict[str, Any]:
 
 
 def _sequence_bias(config: Config) -> dict[str, Any]:
-    """A mapping by tuples of token ids, or a list of such ids and bias, as JSON needs it."""
+    """Returns biases from a mapping by tuples of token ids, or from pairs of a list of ids and a bias."""
     value = config["sequence_bias"]
     try:
         pairs = [(ids, bias) for ids, bias in (value.items() if isinstance(value, Mapping) else value)]
@@ -281,7 +286,7 @@ def _sequence_bias(config: Config) -> dict[str, Any]:
     return {"sequence_bias": tuple((token_ids("sequence_bias", ids), bias) for ids, bias in pairs)}
 
 
-# What transformers applies whatever the method.
+# Fields that transformers applies with every method.
 PROCESSING: dict[str, Convert] = {
     "sequence_bias": _sequence_bias,
     "encoder_repetition_penalty": _same("encoder_repetition_penalty"),
@@ -296,7 +301,7 @@ PROCESSING: dict[str, Convert] = {
 
 
 def _end_ids(config: Config) -> tuple[int, ...]:
-    """The configuration's end tokens; transformers never meets one below 0."""
+    """Returns the configuration's end tokens except negative ones, which transformers never generates."""
     value = config.get("eos_token_id", ())
     listed = [value] if isinstance(value, int) else value
     if not isinstance(listed, (list, tuple)):
@@ -305,7 +310,7 @@ def _end_ids(config: Config) -> tuple[int, ...]:
 
 
 def _ends(config: Config) -> dict[str, Any]:
-    """A configuration's end tokens stand in for the model's own."""
+    """Returns the fields that replace the model's end tokens with the configuration's."""
     return {"stop_token_ids": _end_ids(config), "ignore_eos": True}
 
 
@@ -338,7 +343,7 @@ _ENDING: dict[str, Convert] = {
 
 
 def _watermark(config: Config) -> dict[str, Any]:
-    """transformers adds the watermark's bias after all truncations."""
+    """Returns the watermark, and an order that applies it after all truncations, as transformers does."""
     value = config["watermarking_config"]
     found = value.to_dict() if hasattr(value, "to_dict") else value
     names = set(Watermark.__dataclass_fields__)

@@ -1,4 +1,4 @@
-"""What a request asks for. Importing this needs no torch."""
+"""Defines the parameters of one request. Importing this needs no torch."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _BREAKERS = ("\n", ":", '"', "*")
 
 @dataclass(frozen=True)
 class GenerationParams:
-    """How one request is decoded; immutable, validated when built.
+    """Says how one request is decoded; immutable, validated when built.
 
-    Raises `ParameterError` naming the field. What depends on the model (token ids against its vocabulary,
-    lengths against its context, grammars) is checked when the request is added. Phrases may be texts or lists
-    of token ids; the facade turns texts into ids.
+    Raises `ParameterError` naming the field. Checks that depend on the model (token ids against its
+    vocabulary, lengths against its context, grammars) are made when the request is added. Phrases may be
+    texts or lists of token ids; `LLM` turns texts into ids.
     """
 
     max_tokens: int | None = _field(256, "Most tokens to generate; None generates until the context is full.")
@@ -155,28 +155,28 @@ class GenerationParams:
 
     @classmethod
     def from_hf(cls, generation_config: Any, **overrides: Any) -> GenerationParams:
-        """The parameters that decode as transformers does under its `generation_config`.
+        """Returns the parameters that decode as transformers does under its `generation_config`.
 
-        That is a mapping, the path of a generation_config.json or of its folder, or a GenerationConfig of
-        transformers 4.48 to 5.x. `overrides` are fields of ours. What is not set has transformers' defaults,
-        20 new tokens among them. Raises `ParameterError` naming a field that is unknown or that has no
-        counterpart here and would change the text.
+        The configuration is a mapping, the path of a generation_config.json or of its folder, or a
+        GenerationConfig of transformers 4.48 to 5.x. `overrides` are fields of GenerationParams. What is not
+        set has transformers' defaults, 20 new tokens among them. Raises `ParameterError` naming a field that
+        is unknown, or that has no counterpart here and would change the text.
         """
         return cls().replace(**{**hf_config.fields(generation_config), **overrides})
 
     @property
     def greedy(self) -> bool:
-        """Whether each token is the most likely one and no noise is drawn."""
+        """True if each token is the most likely one and no noise is drawn."""
         return self.temperature == 0
 
     @property
     def guided(self) -> bool:
-        """Whether a second row without the prompt leads the first."""
+        """True if classifier-free guidance moves the logits away from the negative prompt's."""
         return self.guidance_scale != 1
 
     @property
     def streams(self) -> int:
-        """How many completions are generated; of them the best `n` may be returned."""
+        """Returns how many completions are generated; of them the best `n` may be returned."""
         count = getattr(self.strategy, "num_return_sequences", None)
         if count is None and not isinstance(self.strategy, Sampling):
             count = getattr(self.strategy, "num_beams", None)
@@ -184,23 +184,26 @@ class GenerationParams:
 
     @property
     def width(self) -> int:
-        """How many sequences the request holds at once."""
+        """Returns how many sequences the request holds at once."""
         return self.strategy.width(self.streams)
 
     def replace(self, **changes: Any) -> GenerationParams:
-        """A copy with these fields changed, validated again."""
+        """Returns a copy with these fields changed, validated again.
+
+        Raises `ParameterError` for unknown fields.
+        """
         unknown = set(changes) - {f.name for f in dataclasses.fields(self)}
         if unknown:
             raise ParameterError(f"unknown parameter: {', '.join(sorted(unknown))}")
         return dataclasses.replace(self, **changes)
 
     def check_vocabulary(self, size: int) -> None:
-        """Raise `ParameterError` if a field speaks of token ids or counts that `size` tokens don't have."""
+        """Raises `ParameterError` if a token id or count exceeds a vocabulary of `size` tokens."""
         for name, token in self._token_ids():
             if not 0 <= token < size:
                 raise ParameterError(f"{name} names token {token}; this vocabulary has ids 0 to {size - 1}")
         counts = {name: getattr(self, name) for name in ("top_k", "logprobs", "prompt_logprobs")}
-        # Each beam's candidates are the likeliest tokens of its whole vocabulary.
+        # Contrastive search compares this many of the likeliest tokens.
         counts["strategy's top_k"] = getattr(self.strategy, "top_k", None)
         for name, count in counts.items():
             if count is not None and count > size:

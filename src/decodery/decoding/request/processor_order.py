@@ -1,9 +1,9 @@
-"""The order in which processors are applied unless a request sets its own. Needs no torch."""
+"""Defines the order in which processors are applied unless a request sets its own. Needs no torch."""
 
 from __future__ import annotations
 
-# What must not happen first, on the model's own scale; then temperature; then truncation, from coarse to
-# fine; last what a watermark makes likelier among the tokens that are left.
+# First bans and penalties, on the model's own scale; then temperature; then truncations, from coarse to fine;
+# then the watermark, which makes tokens likelier among those that are left.
 DEFAULT_ORDER = (
     "grammar",
     "sequence_bias",

@@ -1,4 +1,4 @@
-"""The ways to draft tokens ahead; immutable, validated when built. Needs no torch."""
+"""Defines the ways to draft tokens ahead; immutable, validated when built. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Acceptance = Literal["match", "rejection"]
 
 @dataclass(frozen=True)
 class PromptLookup:
-    """Draft what followed the last tokens where they stood before (Saxena 2023).
+    """Drafts the tokens that followed an earlier occurrence of the last tokens (Saxena 2023).
 
-    The longest run of up to `max_ngram` tokens that occurred before is looked up; up to `num_tokens` that
-    followed it are drafted, fewer where drafts fail (`adaptive`). `acceptance` "match" gives the tokens of
-    plain decoding; "rejection" accepts by chance such that their distribution is the same, but which ones
-    come can depend on how far drafts could run beside other requests.
+    The longest run of up to `max_ngram` last tokens that occurred before is looked up. Up to `num_tokens`
+    that followed it are drafted, fewer where drafts fail (`adaptive`). With `acceptance` "match" the tokens
+    are those of plain decoding. "rejection" accepts drafts at random such that their distribution is the
+    same; which tokens come can then depend on how many drafts fit beside other requests.
     """
 
     max_ngram: int = 3
@@ -34,12 +34,12 @@ class PromptLookup:
 
 @dataclass(frozen=True)
 class DraftModel:
-    """Draft with a smaller model over the same vocabulary (Leviathan et al. 2023; Chen et al. 2023).
+    """Drafts with a smaller model over the same vocabulary (Leviathan et al. 2023; Chen et al. 2023).
 
     `model` is what LLM takes as a model, or an LLM. Up to `num_tokens` are drafted, fewer where drafts fail
     (`adaptive`). With `acceptance` "match" the draft model draws with the noise of the request, and the
-    tokens are those of plain decoding; "rejection" accepts by chance such that their distribution is the
-    same, but which ones come can depend on how far drafts could run beside other requests.
+    tokens are those of plain decoding. "rejection" accepts drafts at random such that their distribution is
+    the same; which tokens come can then depend on how many drafts fit beside other requests.
     """
 
     model: Any

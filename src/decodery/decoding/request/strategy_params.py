@@ -1,7 +1,7 @@
-"""The strategies that a request can ask for; immutable, validated when built. Needs no torch.
+"""Defines the strategies that a request can ask for; immutable, validated when built. Needs no torch.
 
-`width(streams)` is how many sequences a request holds at once; `runs_last` says whether even its last token
-is computed; `deterministic` whether all completions of a prompt would be the same.
+`width(streams)` returns how many sequences a request holds at once. `runs_last` says whether the model
+computes even the last token.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ def _field(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Draw each token from the processed distribution; with `temperature=0`, take its most likely token."""
+    """Draws each token from the processed distribution; with `temperature=0`, takes its most likely token."""
 
     runs_last = False
 
     def width(self, streams: int) -> int:
-        """One sequence for each completion."""
+        """Returns the number of sequences: one for each completion."""
         return streams
 
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """Keep the `num_beams` likeliest sequences at each step, and return the best that ended.
+    """Keeps the `num_beams` likeliest sequences at each step, and returns the best that ended.
 
     A sequence's score is its sum of log-probabilities divided by its generated length to the power
-    `length_penalty`. `early_stopping` True ends when `num_beams` sequences have ended, False when no live one
-    looks better than the worst of them, "never" when none can become better. With `num_beam_groups` the
-    groups take their tokens in turn, and a token costs `diversity_penalty` for each beam of earlier groups
-    that took it. `force_words` are phrases that the text must hold; a list of phrases asks for one of them.
-    With `sample`, beams are drawn from the processed distribution instead of taken. Completions are the best
-    `num_return_sequences`, each with its score.
+    `length_penalty`. `early_stopping` True ends the search when `num_beams` sequences have ended; False ends
+    it when no live sequence scores better than the worst of them; "never" ends it when none can become
+    better. With `num_beam_groups` the groups choose their tokens in turn, and a token costs
+    `diversity_penalty` for each beam of earlier groups that chose it. `force_words` are phrases that the text
+    must hold; a list of phrases requires one of them. With `sample`, beams are drawn from the processed
+    distribution in place of taking the likeliest. Completions are the best `num_return_sequences`, each with
+    its score.
     """
 
     num_beams: int = _field(4, "How many sequences to keep.")
@@ -58,7 +59,7 @@ class BeamSearch:
 
     def __post_init__(self) -> None:
         whole("num_beams", self.num_beams, 1)
-        # Further out, powers of a length overflow.
+        # Outside these bounds, powers of a length overflow.
         real("length_penalty", self.length_penalty, "from -50 to 50", lambda x: -50 <= x <= 50)
         if self.early_stopping not in (True, False, "never") or isinstance(
             self.early_stopping, (int, float)
@@ -95,13 +96,13 @@ class BeamSearch:
             )
 
     def width(self, streams: int) -> int:
-        """One sequence for each beam."""
+        """Returns the number of sequences: one for each beam."""
         return self.num_beams
 
 
 @dataclass(frozen=True)
 class StochasticBeamSearch:
-    """Sample `num_beams` different sequences without replacement (Kool et al. 2019).
+    """Samples `num_beams` different sequences without replacement (Kool et al. 2019).
 
     Completions are the `num_beams` sequences in the order in which they were drawn, each with its
     log-probability as score.
@@ -115,17 +116,16 @@ class StochasticBeamSearch:
         whole("num_beams", self.num_beams, 1)
 
     def width(self, streams: int) -> int:
-        """One sequence for each beam."""
+        """Returns the number of sequences: one for each beam."""
         return self.num_beams
 
 
 @dataclass(frozen=True)
 class ContrastiveSearch:
-    """Of the `top_k` likeliest tokens, take the one whose hidden state repeats the text least (Su et al.
-    2022).
+    """Takes, of the `top_k` likeliest tokens, the one whose hidden state repeats the text least.
 
     A token's score is (1 - `penalty_alpha`) times its probability minus `penalty_alpha` times the largest
-    cosine similarity of its hidden state with those before it.
+    cosine similarity of its hidden state with those before it (Su et al. 2022).
     """
 
     top_k: int = _field(4, "How many tokens to compare.")
@@ -138,17 +138,17 @@ class ContrastiveSearch:
         real("penalty_alpha", self.penalty_alpha, "from 0 to 1", lambda x: 0 <= x <= 1)
 
     def width(self, streams: int) -> int:
-        """A fork for each compared token."""
+        """Returns the number of sequences: one fork for each compared token."""
         return self.top_k
 
 
 @dataclass(frozen=True)
 class ContrastiveDecoding:
-    """Prefer what `amateur`, a smaller model over the same vocabulary, finds unlikely (Li et al. 2022).
+    """Prefers tokens that `amateur`, a smaller model over the same vocabulary, finds unlikely.
 
-    Among tokens at least `alpha` times as likely as the likeliest, the logits are
-    (1 + `beta`) times the model's minus `beta` times the amateur's. `amateur` is what LLM takes as a model,
-    or an LLM.
+    Only tokens at least `alpha` times as likely as the likeliest are possible. Their logits are (1 + `beta`)
+    times the model's minus `beta` times the amateur's (Li et al. 2022). `amateur` is what LLM takes as a
+    model, or an LLM.
     """
 
     amateur: Any = field(default=None, metadata={"help": "The weaker model: a folder, a file or a hub id."})
@@ -165,16 +165,16 @@ class ContrastiveDecoding:
         real("beta", self.beta, "0 or more", lambda x: x >= 0)
 
     def width(self, streams: int) -> int:
-        """One sequence for each completion."""
+        """Returns the number of sequences: one for each completion."""
         return streams
 
 
 @dataclass(frozen=True)
 class DoLa:
-    """Contrast the last layer's logits with those of an earlier layer (Chuang et al. 2023).
+    """Contrasts the last layer's logits with those of an earlier layer (Chuang et al. 2023).
 
-    `layers` are the candidates for the earlier one: "low" or "high" for every second layer of that half, or a
-    list; of them the one that differs most is taken at each step.
+    `layers` are the candidates for the earlier layer: "low" or "high" for every second layer of that half, or
+    a list. At each step the candidate that differs most from the last layer is used.
     """
 
     layers: Literal["low", "high"] | tuple[int, ...] = _field(
@@ -197,7 +197,7 @@ class DoLa:
             whole("layers", layer, 0)
 
     def width(self, streams: int) -> int:
-        """One sequence for each completion."""
+        """Returns the number of sequences: one for each completion."""
         return streams
 
 

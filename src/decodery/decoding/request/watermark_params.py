@@ -1,4 +1,4 @@
-"""The parameters of a watermark. Needs no torch."""
+"""Defines the parameters of a watermark. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from decodery.errors import ParameterError
 
 @dataclass(frozen=True)
 class Watermark:
-    """Raise the logits of a pseudo-random part of the vocabulary, the green list (Kirchenbauer et al. 2023).
+    """Makes a pseudo-random part of the vocabulary, the green list, likelier (Kirchenbauer et al. 2023).
 
-    The list holds `greenlist_ratio` of the vocabulary and follows from `hashing_key` and the last
-    `context_width` tokens; with `seeding_scheme` "selfhash" also from the candidate itself. `bias` is added
-    to its logits. `decodery.decoding.processors.watermark.detect` finds it again.
+    The list holds the share `greenlist_ratio` of the vocabulary. It is a function of `hashing_key` and the
+    last `context_width` tokens; with `seeding_scheme` "selfhash" also of the candidate token. `bias` is added
+    to the logits of green tokens. `decodery.decoding.processors.watermark.detect` detects the mark in a text.
     """
 
     greenlist_ratio: float = 0.25

@@ -27,13 +27,13 @@ class ContrastiveDecodingMethod(SamplingMethod):
 
     def needs(self, params: GenerationParams) -> Needs:
         """Asks for the amateur's logits."""
-        return Needs(assistant=True)
+        return Needs(amateur=True)
 
     def logits(self, scores: Scores, positions: Sequence[int], rows: Sequence[Row]) -> Tensor:
         """Returns the contrasted logits of plausible tokens; guidance is applied after the contrast."""
-        assert scores.assistant is not None
+        assert scores.amateur is not None
         index = torch.tensor(positions, device=scores.logits.device)
-        expert, amateur = scores.logits[index], scores.assistant[index]
+        expert, amateur = scores.logits[index], scores.amateur[index]
         strategies = [_strategy(row) for row in rows]
         beta = expert.new_tensor([[s.beta] for s in strategies])
         # Logits serve in place of the paper's log-probabilities: they differ by a constant per position.

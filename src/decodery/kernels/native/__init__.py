@@ -1,1 +1,1 @@
-"""The native backend: compiled kernels on the CPU."""
+"""Implements the kernels with compiled code on the CPU."""

@@ -1,7 +1,8 @@
-"""The compiled kernels behind their C interface: programs in, instruction sets and threads.
+"""Loads the compiled kernels and selects their instruction set and threads.
 
 A call of a kernel is `WORDS` 64-bit words: the kernel's number, then its arguments as native/abi.hpp lists
-them. A program is calls one after the other. Addresses are those of tensors, which must live until it ran.
+them. A program is a sequence of calls. Addresses are those of tensors, which must live until the program has
+run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MOST_THREADS = 256
 
 
 class Kernel(IntEnum):
-    """The kernels, in the order of native/abi.hpp."""
+    """Numbers the kernels in the order of native/abi.hpp."""
 
     LINEAR = 0
     PACK = 1
@@ -54,13 +55,15 @@ class Kernel(IntEnum):
 
 
 def call_layout(words: str) -> struct.Struct:
-    """A call's form for `struct`: a character a word, q for whole numbers and addresses, d for doubles."""
+    """Returns the layout of a call: a character per word, q for integers and addresses, d for doubles."""
     return struct.Struct(f"=q{words}{8 * (WORDS - 1 - len(words))}x")
 
 
 @cache
 def missing() -> str | None:
-    """Why there are no kernels here and what to do about it, in a line; None where there are."""
+    """Returns the reason in one line why there are no kernels, with the remedy; None where they are
+    available.
+    """
     if not PATH.exists():
         return "the native kernels are not built: install the package from source with a C++20 compiler"
     try:
@@ -73,13 +76,13 @@ def missing() -> str | None:
 
 
 def available() -> bool:
-    """Whether the kernels were built when this package was installed, and fit it."""
+    """True if the kernels were built when this package was installed, and have its version."""
     return missing() is None
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """The loaded library, with the best instruction set of this processor and a thread for each core."""
+    """Returns the loaded library, set to the processor's best instruction set and one thread per core."""
     problem = missing()
     if problem is not None:
         raise ParameterError(problem)
@@ -93,13 +96,18 @@ def library() -> ctypes.CDLL:
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """Those that can run here, the slowest first. Leaves the best one in use."""
+    """Returns the instruction sets that can run on this processor, the slowest first; leaves the best one in
+    use.
+    """
     found = library()
     return tuple(name for index, name in enumerate(SETS) if found.decodery_use(index))
 
 
 def use_instruction_set(name: str) -> None:
-    """Runs all kernels with one of `instruction_sets()` from now on; their results have the same bits."""
+    """Sets one of `instruction_sets()` for all kernels from now on; their results have the same bits.
+
+    Raises `ParameterError` for a name that this processor cannot run.
+    """
     if name not in SETS or not library().decodery_use(SETS.index(name)):
         raise ParameterError(
             f"the instruction set must be one of {', '.join(instruction_sets())}, not {name!r}"
@@ -107,13 +115,13 @@ def use_instruction_set(name: str) -> None:
 
 
 def set_threads(count: int) -> None:
-    """Run the kernels on so many threads from now on, from 1 to `MOST_THREADS`."""
+    """Sets the number of threads of the kernels, from 1 to `MOST_THREADS`."""
     assert 1 <= count <= MOST_THREADS
     library().decodery_threads(count)
 
 
 def limit_threads(count: int) -> None:
-    """Let the kernels that the calling thread runs take at most so many threads from now on; 0: all."""
+    """Limits the kernels that the calling thread runs to at most `count` threads from now on; 0: no limit."""
     library().decodery_limit(count)
 
 

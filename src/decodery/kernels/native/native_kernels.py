@@ -1,7 +1,7 @@
-"""The native backend: compiled kernels on the CPU; activations are float32, weights packed.
+"""Implements the kernels with compiled code on the CPU; activations are float32, weights packed.
 
 Every function gives a row the same bits whatever the other rows are, on any number of threads and every
-instruction set. None can be differentiated: training takes the reference.
+instruction set. None is differentiable: training uses the reference kernels.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ _ANGLES = call_layout("qqqqdqq")
 
 @dataclass(frozen=True)
 class NativePlan:
-    """One step's attention.
+    """Holds one step's attention.
 
-    `words` is what the kernels read (AttentionStep in native/abi.hpp), `kept` what its addresses point into.
+    `words` is the data that the kernels read (AttentionStep in native/abi.hpp); `kept` owns the memory of its
+    addresses.
     """
 
     tokens: int
@@ -53,73 +54,84 @@ class NativePlan:
     kept: list[object]
 
     def become(self, other: NativePlan) -> None:
-        """Take another step's content, in place: what was captured with this plan runs for that step next."""
+        """Replaces the content by that of another step, in place: calls captured with this plan then run that
+        step.
+        """
         self.words[:] = other.words
         self.kept[:] = [other]
 
 
-class Native:
-    """The kernels of one model, which `capture` makes replayable; see `decodery.kernels.contract.Kernels`."""
+class NativeKernels:
+    """Implements `decodery.kernels.contract.Kernels` for one model; `capture` makes its calls replayable."""
 
     def __init__(self) -> None:
         self._library = library()
-        self._tape: RecordedStep | None = None
+        self._recorded: RecordedStep | None = None
         self._arena = Arena()
-        self._rooms = BufferPool()
+        self._buffers = BufferPool()
 
     def row_multiple(self, dtype: torch.dtype) -> int:
-        """1: no padding is needed."""
+        """Returns 1: no padding is needed."""
         return 1
 
     def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """float16: attention reads half the bytes, and rounds far less than int8 activations do."""
+        """Returns float16: attention reads half the bytes, and the rounding error is far below that of int8
+        activations.
+        """
         return torch.float16
 
     def exclusive_threads(self) -> AbstractContextManager[None]:
-        """One thread of torch: a page's copy with two made four beams a step 40% slower."""
+        """Limits torch to one thread inside the context.
+
+        With two threads, one copy of a page made a step of four beams 40% slower.
+        """
         return one_torch_thread()
 
     def takes_page_strides(self) -> bool:
-        """Yes: that makes copies of pages cheap, and their first use."""
+        """Returns True: pages that are contiguous over all layers are cheap to copy and to use for the first
+        time.
+        """
         return True
 
     def capture(
-        self, run: Callable[[], Result], rooms: BufferPool | None = None
+        self, run: Callable[[], Result], buffers: BufferPool | None = None
     ) -> tuple[Result, Callable[[], None] | None]:
-        """Run, and return a function that makes the same calls on the same tensors again.
+        """Runs `run` and returns its result with a function that makes the same kernel calls on the same
+        tensors again.
 
-        The tensors that `run` reads from outside must stay where they are; their content may change. What is
-        captured in the same `rooms` may overwrite the result.
+        The function is None if other operations than kernels ran. The tensors that `run` reads from outside
+        must stay allocated; their content may change. Runs captured with the same `buffers` may overwrite the
+        result.
         """
-        tape = self._tape = RecordedStep(rooms or BufferPool())
+        recorded = self._recorded = RecordedStep(buffers or BufferPool())
         try:
             result = run()
         finally:
-            self._tape = None
-        return result, tape.replay if tape.whole else None
+            self._recorded = None
+        return result, recorded.replay if recorded.complete else None
 
     def _run(self, layout: struct.Struct, *words: float) -> None:
         call = layout.pack(*words)
-        if self._tape is not None:
-            self._tape.add(call)
+        if self._recorded is not None:
+            self._recorded.add(call)
         self._library.decodery_run(call, 1)
 
     def _empty(self, *shape: int) -> Tensor:
-        rooms = self._rooms if self._tape is None else self._tape.rooms
-        return rooms.empty(shape)
+        buffers = self._buffers if self._recorded is None else self._recorded.buffers
+        return buffers.empty(shape)
 
-    def _escapes(self) -> None:
-        """Something runs that no replay would do again."""
-        if self._tape is not None:
-            self._tape.whole = False
+    def _mark_incomplete(self) -> None:
+        """Marks the recorded step incomplete: an operation runs that a replay would not repeat."""
+        if self._recorded is not None:
+            self._recorded.complete = False
 
     def _copied(self, x: Tensor) -> Tensor:
-        """x in one piece as float32."""
-        self._escapes()
+        """Returns x as a contiguous float32 copy."""
+        self._mark_incomplete()
         return x.float().contiguous()
 
     def _rows(self, x: Tensor) -> Tensor:
-        """x [..., width] as a float32 matrix whose rows are each in one piece."""
+        """Returns x [..., width] as a float32 matrix with contiguous rows."""
         if x.dtype == torch.float32 and x.stride(-1) == 1:
             if x.dim() == 2:
                 return x
@@ -129,7 +141,7 @@ class Native:
         return copied.view(-1, x.shape[-1])
 
     def _heads(self, x: Tensor) -> Tensor:
-        """x [..., heads, dim] as float32 [rows, heads, dim], each row in one piece."""
+        """Returns x [..., heads, dim] as float32 [rows, heads, dim] with contiguous rows."""
         heads, dim = x.shape[-2:]
         if x.dim() == 3 and x.dtype == torch.float32 and x.stride()[1:] == (dim, 1):
             return x
@@ -138,26 +150,28 @@ class Native:
         return x.view(-1, heads, dim)
 
     def takes_codes(self) -> bool:
-        """Yes: `pack` takes over weights as they are stored, or quantised."""
+        """Returns True: `pack` takes weights as they are stored, or quantised."""
         return True
 
     def pack(self, weight: Tensor | Sequence[Codes]) -> PackedWeight | Stacked:
-        """A weight [out, in] for `linear` and `embedding`; bfloat16 stays, other floats become float32."""
+        """Returns a weight [out, in] for `linear` and `embedding`; bfloat16 is kept, other floats become
+        float32.
+        """
         return stack(_codes(weight), arena=self._arena)
 
     def pack_embedding(self, weight: Tensor | Sequence[Codes], *, multiplied: bool) -> PackedWeight | Stacked:
-        """The same as `pack`: a packed weight gives its rows and multiplies."""
+        """Returns the result of `pack`: one packed weight serves both `embedding` and `linear`."""
         return self.pack(weight)
 
     def pack_gated(self, weight: Tensor | Sequence[Codes]) -> PackedWeight | Stacked:
-        """A weight [2 * width, in] for `gated_linear`, the gate first."""
+        """Returns a weight [2 * width, in] for `gated_linear`, the gate first."""
         return stack(_codes(weight), gated=True, arena=self._arena)
 
     def _packed(
         self, weight: Tensor | PackedWeight | Stacked, pack: Callable[[Tensor], PackedWeight | Stacked]
     ) -> PackedWeight | Stacked:
         if isinstance(weight, Tensor):
-            self._escapes()
+            self._mark_incomplete()
             return pack(weight)
         return weight
 
@@ -168,9 +182,10 @@ class Native:
         bias: Tensor | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
-        """`x @ weight.T + bias + residual`: x [..., in], a packed weight [out, in], residual [..., out].
+        """Computes `x @ weight.T + bias + residual`: x [..., in], a packed weight [out, in], residual [...,
+        out].
 
-        Weights in codes are multiplied by x rounded to int8 in groups of 32.
+        Quantised weights are multiplied by x rounded to int8 in groups of 32.
         """
         packed = self._packed(weight, self.pack)
         out = self._empty(*x.shape[:-1], packed.rows)
@@ -188,7 +203,7 @@ class Native:
         bias: Tensor | None = None,
         activation: Activation = "silu",
     ) -> Tensor:
-        """`gated(linear(x, weight, bias))`, the weight packed by `pack_gated`."""
+        """Computes `gated(linear(x, weight, bias))`, the weight packed by `pack_gated`."""
         packed = self._packed(weight, self.pack_gated)
         if isinstance(packed, Stacked):
             return self.gated(self.linear(x, packed, bias), activation)
@@ -233,9 +248,9 @@ class Native:
         )
 
     def embedding(self, ids: Tensor, weight: Tensor | PackedWeight) -> Tensor:
-        """The rows of a packed weight [vocabulary, width] that ids [...] name: [..., width]."""
+        """Returns the rows of a packed weight [vocabulary, width] with indices ids [...]: [..., width]."""
         if isinstance(weight, Tensor):
-            self._escapes()
+            self._mark_incomplete()
             return torch_kernels.embedding(ids, weight)
         assert ids.dtype == torch.int64
         assert ids.is_contiguous()
@@ -254,7 +269,7 @@ class Native:
         return out
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
-        """`x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension."""
+        """Computes `x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension."""
         flat, scale = self._rows(x), self._rows(weight[None])
         added = None if residual is None else self._rows(residual)
         out = self._empty(*x.shape)
@@ -281,7 +296,9 @@ class Native:
         eps: float,
         residual: Tensor | None = None,
     ) -> Tensor:
-        """`(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias + residual` over the last dimension."""
+        """Computes `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias + residual` over the last
+        dimension.
+        """
         flat, scale = self._rows(x), self._rows(weight[None])
         offset = None if bias is None else self._rows(bias[None])
         added = None if residual is None else self._rows(residual)
@@ -303,7 +320,10 @@ class Native:
         return out
 
     def angles(self, positions: Tensor, frequencies: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [..., 2 * pairs] for `rotary`, of positions [...] times frequencies [pairs]."""
+        """Returns cosines and sines [..., 2 * pairs] for `rotary`, times `magnitude`.
+
+        The angles are positions [...] times frequencies [pairs].
+        """
         assert positions.dtype == torch.int64
         assert positions.is_contiguous()
         turns = self._rows(frequencies[None])
@@ -345,14 +365,14 @@ class Native:
         return out
 
     def activation(self, x: Tensor, name: Activation) -> Tensor:
-        """The activation of each element of x [...]."""
+        """Applies the activation to each element of x [...]."""
         flat = self._rows(x if x.dim() > 1 else x.view(1, -1))
         out = self._empty(*x.shape)
         self._activate(flat, flat.shape[1], name, False, out)
         return out
 
     def gated(self, gate_up: Tensor, activation: Activation = "silu") -> Tensor:
-        """`activation(gate) * up` of [..., 2 * width], the gate first: [..., width]."""
+        """Computes `activation(gate) * up` from [..., 2 * width], the gate first: [..., width]."""
         flat = self._rows(gate_up)
         width = flat.shape[1] // 2
         out = self._empty(*gate_up.shape[:-1], width)
@@ -373,8 +393,8 @@ class Native:
         )
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        """Attention over whole sequences is torch's: the engine attends over pages."""
-        self._escapes()
+        """Computes attention over whole sequences with torch; the engine attends over pages only."""
+        self._mark_incomplete()
         return torch_kernels.attention(q, k, v, mask, scale)
 
     def plan_attention(
@@ -389,7 +409,7 @@ class Native:
         device: torch.device | str,
         sliding_window: int | None = None,
     ) -> NativePlan:
-        """What `write_kv` and `paged_attention` of all the layers of one step need."""
+        """Returns the plan that `write_kv` and `paged_attention` take in all layers of one step."""
         tables, places, slots = array("i"), array("q"), array("q")
         for table, start, length in zip(page_tables, starts, lengths, strict=True):
             places.append(len(tables))
@@ -399,7 +419,7 @@ class Native:
                 slots.append(table[start // 16] * 16 + start % 16)
             else:
                 slots.extend([table[p // 16] * 16 + p % 16 for p in range(start, end)])
-        # Blocks of 8 queries, and for each block its keys in segments of 256.
+        # An upper bound of the work: blocks of 8 queries, each with its keys in segments of 256.
         most = sum(((n + 14) // 8) * ((s + n + 255) // 256) for s, n in zip(starts, lengths, strict=True))
         first, count = array("q", starts), array("q", lengths)
         work, partials = array("i", bytes(32 * most)), array("q", [0])
@@ -420,8 +440,8 @@ class Native:
     def write_kv(self, cache_k: Tensor, cache_v: Tensor, plan: NativePlan, k: Tensor, v: Tensor) -> None:
         """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches, in place.
 
-        A page's own bytes stand in another order: keys [Hkv, D, 16], values [Hkv, 16, D], in int8 with the 16
-        scales behind each [D, 16] or [16, D]. What is not finite is written as 0.
+        Within a page the numbers have another order: keys [Hkv, D, 16], values [Hkv, 16, D]. In int8, the 16
+        scales follow each [D, 16] or [16, D]. Numbers that are not finite are written as 0.
         """
         k, v = self._heads(k), self._heads(v)
         self._run(
@@ -448,7 +468,7 @@ class Native:
         scale: float,
         bias: RelativeBias | None = None,
     ) -> Tensor:
-        """Attention of ragged queries [tokens, H, D] over the caches' pages: [tokens, H * D].
+        """Computes attention of ragged queries [tokens, H, D] over the caches' pages: [tokens, H * D].
 
         `bias` is added to the scaled scores.
         """

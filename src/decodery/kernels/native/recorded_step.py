@@ -1,4 +1,4 @@
-"""Calls of kernels, recorded once and replayed: a step of a model without Python between its kernels."""
+"""Replays the kernel calls of one step of a model, without Python code between them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from decodery.kernels.native.library import WORDS, library
 
 
 class RecordedStep:
-    """A program that grows while a model runs; what its calls give stands in `rooms`."""
+    """Records the kernel calls of a step; their outputs are in `buffers`."""
 
-    def __init__(self, rooms: BufferPool) -> None:
-        self.rooms = rooms
-        self.whole = True
-        """Whether every step of the run was a call; otherwise a replay would miss something."""
+    def __init__(self, buffers: BufferPool) -> None:
+        self.buffers = buffers
+        self.complete = True
+        """True if only kernels ran, so that a replay repeats the step."""
         self._calls = bytearray()
         self._program = b""
 
@@ -20,7 +20,7 @@ class RecordedStep:
         self._calls += call
 
     def replay(self) -> None:
-        """Make all calls again."""
+        """Runs all recorded calls again."""
         if not self._program:
             self._program = bytes(self._calls)
         library().decodery_run(self._program, len(self._program) // (WORDS * 8))

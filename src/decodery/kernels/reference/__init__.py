@@ -1,1 +1,1 @@
-"""The torch backend."""
+"""Implements the kernels with torch."""

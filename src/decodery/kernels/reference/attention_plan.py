@@ -1,4 +1,4 @@
-"""How the attention of one step is cut into a few dense calls."""
+"""Plans the attention of one step as a few dense calls."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from decodery.kernels import PAGE_SIZE
 
 @dataclass(frozen=True)
 class AttentionGroup:
-    """Pieces of sequences that share one dense call: `batch` of them, of `rows` query rows and `keys` keys.
+    """Holds the pieces of sequences that share one dense call: `batch` pieces, each of `rows` query rows and
+    `keys` keys.
 
-    A query row is a (token, head) pair, standing under the K/V head that it reads. `queries`
-    [batch * kv_heads * rows] names rows of q seen as [tokens * heads, dim]; None: all of them in order.
-    `pages` [batch * keys / 16] names the pages to read, `first_page` is where they start when they are
-    one run of consecutive pages. `mask` [batch, 1, rows, keys] is added to the scores. `positions`
-    [batch, rows] are those of the query rows.
+    A query row is a (token, head) pair; it belongs to the K/V head that it reads. `queries` [batch * kv_heads
+    * rows] are row indices into q seen as [tokens * heads, dim]; None: all rows in order. `pages` [batch *
+    keys / 16] are the pages to read. `first_page` is the first of them if they are consecutive, else None.
+    `mask` [batch, 1, rows, keys] is added to the scores. `positions` [batch, rows] are the positions of the
+    query rows.
     """
 
     batch: int
@@ -35,11 +36,11 @@ class AttentionGroup:
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """One step's attention over paged caches, made once by `plan_attention` and used by every layer.
+    """Holds one step's attention over paged caches; `plan_attention` makes it once and every layer uses it.
 
-    `slots` [tokens] says where each token's key and value go (page * 16 + offset). `order`
-    [tokens * heads] names, for each row of the result seen as [tokens * heads, dim], the row in the
-    concatenated results of the groups; None: they stand in order.
+    `slots` [tokens] are the places where each token's key and value are written (page * 16 + offset). `order`
+    [tokens * heads] gives, for each row of the result seen as [tokens * heads, dim], its row in the
+    concatenated results of the groups; None: they are in order already.
     """
 
     tokens: int
@@ -61,16 +62,16 @@ def plan_attention(
 ) -> AttentionPlan:
     """Plans a step in which sequence s runs the positions `starts[s] .. starts[s] + lengths[s] - 1`.
 
-    The K/V of sequence s stand in the pages `page_tables[s]`, and its queries (one at least) stand one
-    after the other in the token batch, sequence by sequence. A query sees the keys at its position and
-    before it, with a sliding window only the last `sliding_window` of these. `dtype` is that of the
-    queries and the caches.
+    The K/V of sequence s are in the pages `page_tables[s]`. Its queries (at least one) are consecutive in the
+    token batch, sequence after sequence. A query sees the keys at its position and before it, with a sliding
+    window only the last `sliding_window` of these. `dtype` is that of the queries and the caches.
 
-    Each sequence is cut into pieces so that the number of keys that a query is computed with, some of them
-    masked, follows from its position alone: the order in which torch sums over keys depends on their number.
-    It depends on the number of query rows only where that is no multiple of 4. With both padded, a query's
-    result has the same bits however its sequence is cut into steps. Pieces whose padded shapes agree share a
-    call, and the heads that share a K/V head are query rows of it, so that keys are read once.
+    The order in which torch sums over keys depends on their number. So each sequence is cut into pieces such
+    that the number of keys that a query is computed with, some of them masked, follows from its position
+    alone. The order depends on the number of query rows only where that is no multiple of 4. With both
+    numbers padded, a query's result has the same bits however its sequence is cut into steps. Pieces with the
+    same padded shape share a call. The heads that share a K/V head are query rows of one call, so that keys
+    are read once.
     """
     members: dict[tuple[int, int], list[_Piece]] = {}
     slots = []
@@ -89,17 +90,17 @@ def plan_attention(
     for (rows, keys), pieces in members.items():
         query, real = _queries(pieces, rows, heads // kv_heads)
         positions = torch.tensor([piece.start for piece in pieces])[:, None] + query
-        names = _row_names(pieces, query, heads, kv_heads)
-        real = real[:, None].expand(names.shape)
-        order[names[real]] = torch.arange(done, done + names.numel()).view(names.shape)[real]
-        done += names.numel()
-        names = names.flatten()
+        indices = _row_indices(pieces, query, heads, kv_heads)
+        real = real[:, None].expand(indices.shape)
+        order[indices[real]] = torch.arange(done, done + indices.numel()).view(indices.shape)[real]
+        done += indices.numel()
+        indices = indices.flatten()
         groups.append(
             AttentionGroup(
                 batch=len(pieces),
                 rows=rows,
                 keys=keys,
-                queries=None if _is_range(names, len(order)) else names.to(device),
+                queries=None if _is_range(indices, len(order)) else indices.to(device),
                 pages=torch.cat([_key_pages(piece, keys) for piece in pieces]).to(device),
                 first_page=_run_start(pieces),
                 mask=_mask(positions, keys, sliding_window).to(device, dtype),
@@ -116,7 +117,7 @@ def plan_attention(
 
 @dataclass(frozen=True)
 class _Piece:
-    """Consecutive queries of one sequence, and the pages of all the keys that they see."""
+    """Holds consecutive queries of one sequence and the pages of all the keys that they see."""
 
     first_token: int
     start: int
@@ -138,7 +139,9 @@ def _pieces(first_token: int, start: int, length: int, pages: Tensor) -> Iterato
 
 
 def _padded_rows(count: int) -> int:
-    """The query rows of a call: a multiple of 4, in so few sizes that sequences find company."""
+    """Returns the number of query rows of a call: a multiple of 4, from few sizes, so that sequences share
+    calls.
+    """
     if count <= 16:
         return count + -count % 4
     if count <= 128:
@@ -147,20 +150,22 @@ def _padded_rows(count: int) -> int:
 
 
 def _padded_keys(count: int) -> int:
-    """The keys that a query at position `count - 1` is computed with: few sizes, and little waste."""
+    """Returns the number of keys for a query at position `count - 1`: from few sizes, with little padding."""
     step = 64 if count <= 64 else 128 if count <= 1024 else 512
     return count + -count % step
 
 
 def _queries(pieces: Sequence[_Piece], rows: int, group_size: int) -> tuple[Tensor, Tensor]:
-    """Which query of its piece each row is, and whether it is real: padding repeats the last one."""
+    """Returns the query of its piece for each row, and True where it is no padding; padding repeats the last
+    query.
+    """
     query = torch.arange(rows) // group_size
     lengths = torch.tensor([piece.length for piece in pieces])[:, None]
     return torch.minimum(query, lengths - 1), query < lengths
 
 
-def _row_names(pieces: Sequence[_Piece], query: Tensor, heads: int, kv_heads: int) -> Tensor:
-    """[batch, kv_heads, rows]: the row of q [tokens * heads, dim] that stands in each row of the call."""
+def _row_indices(pieces: Sequence[_Piece], query: Tensor, heads: int, kv_heads: int) -> Tensor:
+    """Returns the row of q [tokens * heads, dim] for each row of the call: [batch, kv_heads, rows]."""
     group_size = heads // kv_heads
     first = torch.tensor([piece.first_token for piece in pieces])[:, None]
     head = torch.arange(kv_heads)[:, None] * group_size + torch.arange(query.shape[1]) % group_size
@@ -177,13 +182,13 @@ def _mask(positions: Tensor, keys: int, sliding_window: int | None) -> Tensor:
 
 
 def _key_pages(piece: _Piece, keys: int) -> Tensor:
-    """The piece's pages, then its first one again as padding."""
+    """Returns the piece's pages, padded with repetitions of its first page."""
     padding = piece.pages[:1].expand(keys // PAGE_SIZE - len(piece.pages))
     return torch.cat((piece.pages, padding))
 
 
 def _run_start(pieces: Sequence[_Piece]) -> int | None:
-    """The first page of a piece that is alone and whose pages are consecutive."""
+    """Returns the first page if there is one piece and its pages are consecutive, else None."""
     if len(pieces) > 1:
         return None
     pages = pieces[0].pages

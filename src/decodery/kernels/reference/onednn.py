@@ -1,4 +1,4 @@
-"""Weights as oneDNN lays them out for itself, for products without gradients."""
+"""Packs weights in oneDNN's own layout, for products without gradients."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Readable:
-    """A packed weight [rows, columns] whose rows can be read: `packed` is what oneDNN multiplies by.
+    """Holds a packed weight [rows, columns] whose rows can be read; oneDNN multiplies by `packed`.
 
-    `blocks` [rows / block, columns / pair, block, pair] is the same memory, which lives as long as `packed`;
-    behind the last row may stand zeros.
+    `blocks` [rows / block, columns / pair, block, pair] is the same memory, which lives as long as `packed`.
+    Zeros may follow the last row.
     """
 
     packed: Tensor
     blocks: Tensor
 
     def rows(self, ids: Tensor) -> Tensor:
-        """The rows that ids [...] name, of which there must be such: [..., columns].
+        """Returns the rows with the indices ids [...]: [..., columns]. Every index must be that of a row.
 
-        A row lies scattered: 512 of 576 numbers in bfloat16 take 0.9 ms, plain ones 0.03.
+        A row is not contiguous: reading 512 rows of 576 numbers in bfloat16 takes 0.9 ms, 0.03 ms from a
+        plain tensor.
         """
         block = self.blocks.shape[2]
         return self.blocks[ids // block, :, ids % block].flatten(-2)
 
 
 def pack(weight: Tensor) -> Tensor:
-    """The weight [out, in] in oneDNN's own layout.
+    """Returns the weight [out, in] in oneDNN's own layout, or unchanged where this torch or processor cannot
+    use it.
 
-    That saves reordering it in every product: 7 against 10 ms for the layers of a 135M model and one row in
-    bfloat16, 8 against 14 for eight rows. Where this torch or the processor cannot, the weight itself.
-    In bfloat16 the products have the same bits. In float32 oneDNN sums a row in one run, with the formula's
-    own error; the plain product sums in blocks, which can be three times as exact over 1536 terms.
+    A packed weight need not be reordered in every product. The layers of a 135M model in bfloat16 take 7 ms
+    instead of 10 for one row, 8 instead of 14 for eight rows. In bfloat16 the products have the same bits. In
+    float32 oneDNN sums a row sequentially, with the error of that formula; the plain product sums in blocks,
+    which can be three times as exact over 1536 terms.
     """
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return weight
@@ -46,10 +48,11 @@ def pack(weight: Tensor) -> Tensor:
 
 
 def pack_readable(weight: Tensor) -> Tensor | Readable:
-    """`pack` of a weight whose rows are needed too; the weight itself where they cannot be found again.
+    """Returns `pack` of a weight whose rows are read too, or the weight itself where its rows cannot be
+    located.
 
-    oneDNN does not say how it lays a weight out. It has been blocks of so many rows, in which the rows take
-    turns: what is read that way is compared with the weight's first rows and others over all of it.
+    oneDNN does not document its layout. So far it has been blocks of rows, interleaved within a block. This
+    layout is verified: the first rows and rows from all of the weight are read and compared.
     """
     packed = pack(weight)
     if not packed.is_mkldnn:

@@ -1,4 +1,4 @@
-"""The torch backend: every kernel in its plainest form that is right, differentiable where it can be."""
+"""Implements every kernel with torch in its simplest correct form, differentiable where possible."""
 
 from __future__ import annotations
 
@@ -49,41 +49,44 @@ __all__ = [
 
 
 def row_multiple(dtype: torch.dtype) -> int:
-    """The number of rows that a token batch is padded to a multiple of.
+    """Returns m: a token batch is padded to a multiple of m rows.
 
-    A float32 matrix product sums a row in one order when the number of rows is a multiple of 4, and in
-    others for 1, 2, 3 or 5 rows: with this padding a row has the same bits in every batch. In bfloat16
-    only a single row is summed in another order than two and more.
+    A float32 matrix product sums a row in one order if the number of rows is a multiple of 4, and in other
+    orders for 1, 2, 3 or 5 rows. With this padding a row has the same bits in every batch. In bfloat16 only a
+    single row is summed in another order than two and more.
     """
     return 2 if dtype == torch.bfloat16 else 4
 
 
 def cache_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of keys and values for activations of `dtype`: the same."""
+    """Returns the dtype of keys and values for activations of `dtype`: the same."""
     return dtype
 
 
 def exclusive_threads() -> AbstractContextManager[None]:
-    """One thread of the kernels over the vocabulary: torch's threads wait for the next operation."""
+    """Limits the kernels over the vocabulary to one thread inside the context.
+
+    torch's threads keep spinning on their cores while they wait for the next operation.
+    """
     return one_kernel_thread()
 
 
 def takes_page_strides() -> bool:
-    """No: where a layer's pages follow each other, a sequence's keys need not be copied."""
+    """Returns False: a sequence's keys need no copy if the pages of a layer are contiguous."""
     return False
 
 
 def capture(
-    run: Callable[[], Result], rooms: BufferPool | None = None
+    run: Callable[[], Result], buffers: BufferPool | None = None
 ) -> tuple[Result, Callable[[], None] | None]:
-    """Run; torch's own operations cannot be replayed."""
+    """Runs `run`; returns its result and None, because torch's operations cannot be replayed."""
     return run(), None
 
 
 def linear(
     x: Tensor, weight: Tensor | Readable, bias: Tensor | None = None, residual: Tensor | None = None
 ) -> Tensor:
-    """`x @ weight.T + bias + residual`: x [..., in], weight [out, in] or packed, bias [out]."""
+    """Computes `x @ weight.T + bias + residual`: x [..., in], weight [out, in] or packed, bias [out]."""
     product: Tensor
     if isinstance(weight, Readable):
         weight = weight.packed
@@ -95,28 +98,29 @@ def linear(
 
 
 def takes_codes() -> bool:
-    """No: weights are dequantised for torch."""
+    """Returns False: weights are dequantised for torch."""
     return False
 
 
 def pack_embedding(weight: Tensor, *, multiplied: bool) -> Tensor | Readable:
-    """A weight for `embedding`, and for `linear` too where it is multiplied; held once."""
+    """Returns a weight for `embedding`, and for `linear` too if `multiplied`; it is held once."""
     return pack_readable(weight) if multiplied else weight
 
 
 def embedding(ids: Tensor, weight: Tensor | Readable) -> Tensor:
-    """The rows of weight [vocabulary, width] that ids [...] name: [..., width]."""
+    """Returns the rows of weight [vocabulary, width] with the indices ids [...]: [..., width]."""
     return F.embedding(ids, weight) if isinstance(weight, Tensor) else weight.rows(ids)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
-    """`x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension, the norm in float32 at least.
+    """Computes `x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension.
 
-    Zhang and Sennrich, Root Mean Square Layer Normalization (2019), equation 4.
+    The norm is computed in float32 at least. Zhang and Sennrich, Root Mean Square Layer Normalization (2019),
+    equation 4.
     """
     width = x.shape[-1]
     if x.dtype == torch.bfloat16:
-        # (x, -x) has mean 0 and the mean square of x as its variance: one fused kernel in place of seven.
+        # (x, -x) has mean 0 and the mean square of x as its variance: one fused kernel instead of seven.
         both = F.layer_norm(torch.cat((x, -x), -1), (2 * width,), torch.cat((weight, weight)), None, eps)
         normed = both.narrow(-1, 0, width)
     else:
@@ -127,7 +131,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
 def layer_norm(
     x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, residual: Tensor | None = None
 ) -> Tensor:
-    """`(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias + residual` over the last dimension.
+    """Computes `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias + residual` over the last dimension.
 
     Ba, Kiros and Hinton, Layer Normalization (2016).
     """
@@ -136,17 +140,20 @@ def layer_norm(
 
 
 def angles(positions: Tensor, frequencies: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [..., 2 * pairs] for `rotary`, of positions [...] times frequencies [pairs]."""
+    """Returns cosines and sines [..., 2 * pairs] for `rotary`, times `magnitude`.
+
+    The angles are positions [...] times frequencies [pairs].
+    """
     turns = positions[..., None].float() * frequencies
     cos, sin = turns.cos() * magnitude, turns.sin() * magnitude
     return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates x [..., heads, dim] by angles, float32 inside: `x * cos + partner(x) * sin`.
+    """Rotates x [..., heads, dim] by angles: `x * cos + partner(x) * sin`, in float32.
 
-    cos and sin are [..., dim]. Element i turns with element i + dim / 2, as hub checkpoints have it; the sine
-    of the first half comes negated. Su et al., RoFormer (2021), section 3.4.2, equation 34.
+    cos and sin are [..., dim]. Element i is rotated together with element i + dim / 2, as in hub checkpoints;
+    the first half of `sin` is negated. Su et al., RoFormer (2021), section 3.4.2, equation 34.
     """
     wide = x.float() if x.dtype == torch.bfloat16 else x
     partner = wide.roll(x.shape[-1] // 2, -1)
@@ -154,15 +161,15 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 # Not torch's functions of these names: the vector code and the scalar tail of silu and gelu differ in the
-# last bit, and what falls into the tail depends on the number of rows and threads. The code of exp, erf and
-# tanh is one for both.
+# last bit, and the number of rows and threads decides which elements are in the tail. exp, erf and tanh have
+# the same code for both.
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "silu": lambda x: x / (1 + torch.exp(-x)),
     "gelu": lambda x: x * 0.5 * (1 + torch.erf(x * math.sqrt(0.5))),
     "gelu_tanh": lambda x: x * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "relu": torch.relu,
 }
-# How oneDNN applies them to its own sums.
+# The arguments with which oneDNN applies them to its own sums.
 _FUSED: dict[Activation, tuple[str, list[float], str]] = {
     "silu": ("swish", [], ""),
     "gelu": ("gelu", [], "none"),
@@ -172,13 +179,13 @@ _FUSED: dict[Activation, tuple[str, list[float], str]] = {
 
 
 def activation(x: Tensor, name: Activation) -> Tensor:
-    """The activation of each element of x [...]; float32 inside."""
+    """Applies the activation to each element of x [...], in float32."""
     wide = x.float() if x.dtype == torch.bfloat16 else x
     return _ACTIVATIONS[name](wide).to(x.dtype)
 
 
 def gated(gate_up: Tensor, activation: Activation = "silu") -> Tensor:
-    """`activation(gate) * up` of [..., 2 * width], the gate first: [..., width]; float32 inside.
+    """Computes `activation(gate) * up` from [..., 2 * width], the gate first: [..., width], in float32.
 
     Shazeer, GLU Variants Improve Transformer (2020), equation 6.
     """
@@ -193,7 +200,7 @@ def gated_linear(
     bias: Tensor | None = None,
     activation: Activation = "silu",
 ) -> Tensor:
-    """`gated(linear(x, weight, bias))`, where the weight may be what `pack_gated` made of it."""
+    """Computes `gated(linear(x, weight, bias))`; the weight may be the result of `pack_gated`."""
     if isinstance(weight, Tensor):
         return gated(linear(x, weight, bias), activation)
     gate_bias, up_bias = (None, None) if bias is None else bias.chunk(2)
@@ -203,14 +210,19 @@ def gated_linear(
 
 
 def pack_gated(weight: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-    """The weight [2 * width, in] of gate and up, packed apart, so that oneDNN applies silu and the product to
-    its sums: a third less time for 512 rows in bfloat16. Where it cannot be packed, the weight itself."""
+    """Returns the weight [2 * width, in] as packed weights of gate and up, or unchanged where it cannot be
+    packed.
+
+    oneDNN then applies the activation and the product with `up` to its sums, which takes a third less time
+    for 512 rows in bfloat16.
+    """
     gate, up = (pack(part) for part in weight.detach().chunk(2))
     return (gate, up) if gate.is_mkldnn else weight
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """Softmax attention over whole sequences: q [B, S, H, D], k and v [B, T, Hkv, D]; out [B, S, H * D].
+    """Computes softmax attention over whole sequences: q [B, S, H, D], k and v [B, T, Hkv, D]; out [B, S, H *
+    D].
 
     `mask` is added to the scores, [B or 1, H or 1, S, T] in q's dtype; None is causal, with S = T.
     """
@@ -227,11 +239,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
 
 
 def write_kv(cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, k: Tensor, v: Tensor) -> None:
-    """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches, as `stored` has them, in place.
+    """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches in the form of `stored`, in place.
 
     Slot s is offset s % 16 of page s // 16. k and v may have more rows than the plan has tokens: these are
-    padding and are not written. What is not finite is written as 0, so that a sequence on which a model
-    breaks down cannot reach others: attention multiplies masked values, whoever owns them, by 0.
+    padding and are not written. Numbers that are not finite are written as 0. So a sequence whose numbers
+    overflow cannot affect others, although attention multiplies masked values of any sequence by 0.
     """
     for cache, values in ((cache_k, k), (cache_v, v)):
         new = values if len(values) == plan.tokens else values[: plan.tokens]
@@ -247,11 +259,11 @@ def paged_attention(
     scale: float,
     bias: RelativeBias | None = None,
 ) -> Tensor:
-    """Attention of ragged queries [tokens, H, D] over the pages that the plan names: [tokens, H * D].
+    """Computes attention of ragged queries [tokens, H, D] over the pages of the plan: [tokens, H * D].
 
-    The caches hold the keys and values of these queries already. q may have more rows
-    than the plan: these are padding, and their result is 0. A query's result has the same bits whatever
-    stands beside it and however its sequence was cut into steps (`plan_attention` says why).
+    The caches hold the keys and values of these queries already. q may have more rows than the plan has
+    tokens: these are padding, and their result is 0. A query's result has the same bits whatever the other
+    rows are and however its sequence was cut into steps; `plan_attention` explains why.
     """
     tokens, heads, dim = q.shape
     rows = (q if tokens == plan.tokens else q[: plan.tokens]).reshape(-1, dim)
@@ -278,14 +290,18 @@ def _grouped(
     k, v = _gathered(cache_k, group, q.dtype), _gathered(cache_v, group, q.dtype)
     mask = group.mask if bias is None else group.mask + _bias(group, bias, kv_heads)
     if group.batch * kv_heads == 1:
-        # torch cuts a lone head's matrix products between its threads, which sums them in another order.
+        # torch splits the matrix products of a single head between its threads, which changes the order of
+        # the sums.
         q, k, v = (part.expand(2, -1, -1, -1) for part in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v, mask, scale=scale)[:1].reshape(-1, dim)
     return F.scaled_dot_product_attention(q, k, v, mask, scale=scale).reshape(-1, dim)
 
 
 def _bias(group: AttentionGroup, bias: RelativeBias, kv_heads: int) -> Tensor:
-    """[batch, kv_heads, rows, keys]; the heads of a K/V head take turns in its rows."""
+    """Returns the biases [batch, kv_heads, rows, keys].
+
+    The rows cycle through the heads that share a K/V head.
+    """
     keys = torch.arange(group.keys, device=group.positions.device)
     columns = bias.columns(group.positions[..., None], keys)
     shared = len(bias.table) // kv_heads
@@ -295,12 +311,12 @@ def _bias(group: AttentionGroup, bias: RelativeBias, kv_heads: int) -> Tensor:
 
 
 def _gathered(cache: Tensor, group: AttentionGroup, dtype: torch.dtype) -> Tensor:
-    """The group's pages as [batch, kv_heads, keys, dim]; a view of the cache where that is possible."""
+    """Returns the group's pages as [batch, kv_heads, keys, dim]; a view of the cache where possible."""
     count = group.keys // PAGE_SIZE
     first = group.first_page
     if first is not None and first + count <= len(cache):
         pages = cache[first : first + count]
     else:
         pages = cache.index_select(0, group.pages)
-    whole = pages.view(group.batch, group.keys, cache.shape[2], cache.shape[3])
-    return restored(whole, dtype).transpose(1, 2)
+    keys = pages.view(group.batch, group.keys, cache.shape[2], cache.shape[3])
+    return restored(keys, dtype).transpose(1, 2)

@@ -1,1 +1,1 @@
-"""Kernels over the vocabulary: what decoding does with rows of logits."""
+"""Implements the kernels over the vocabulary: the operations of decoding on rows of logits."""

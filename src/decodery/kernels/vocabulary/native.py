@@ -1,6 +1,6 @@
-"""Kernels over the vocabulary, compiled; `decodery.kernels.vocabulary.dispatch` says what they do.
+"""Calls the compiled kernels over the vocabulary; `decodery.kernels.vocabulary.dispatch` documents them.
 
-All rows of a call have the same bits for any number of rows or threads and any instruction set.
+A row's result has the same bits for any number of rows and threads and on every instruction set.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from torch import Tensor
 
 from decodery.kernels.native.library import Kernel, call_layout, library
 
-# By the number of words after the kernel's.
+# Layouts of calls, by the number of words after the kernel's number.
 _FOUR, _FIVE, _SIX, _SEVEN, _EIGHT = (call_layout("q" * count) for count in range(4, 9))
-_WAY = struct.Struct("=qqqqddddddqqii")
-_Whole = NDArray[np.int64]
+# The struct FusedSamplingArgs of native/abi.hpp.
+_FUSED_SAMPLING_ARGS = struct.Struct("=qqqqddddddqqii")
+_TokenIds = NDArray[np.int64]
 
 
 def _read(logits: Tensor) -> Tensor:
-    """Float32 logits whose rows are each in one piece, copied if need be."""
+    """Returns the logits in float32 with contiguous rows, copied if need be."""
     fits = logits.dtype == torch.float32 and logits.stride(-1) == 1
     return logits if fits else logits.float().contiguous()
 
 
 def _rows(logits: Tensor) -> tuple[int, int, int, int]:
-    """The words with which the calls name rows that are each in one piece."""
+    """Returns the words that pass contiguous rows to a kernel: address, stride, rows, columns."""
     assert logits.dtype == torch.float32
     assert logits.stride(-1) == 1
     return logits.data_ptr(), logits.stride(0), *logits.shape
@@ -49,18 +50,19 @@ def gumbel_noise(keys: Tensor, tokens: Tensor) -> Tensor:
     return out
 
 
-def choose(logits: Tensor, ways: Sequence[Any]) -> list[int]:
-    places = array("q", bytes(8 * len(ways)))
-    each = array("q", b"".join([_way(*way) for way in ways]))
+def choose(logits: Tensor, args: Sequence[Any]) -> list[int]:
+    places = array("q", bytes(8 * len(args)))
+    each = array("q", b"".join([_packed(*fields) for fields in args]))
     words = each.buffer_info()[0], places.buffer_info()[0]
     library().decodery_run(_SIX.pack(Kernel.CHOOSE, *_rows(logits), *words), 1)
     return places.tolist()
 
 
-def _way(tokens: array[int], seen: int, generated: int, *numbers: Any) -> bytes:
+def _packed(tokens: array[int], seen: int, generated: int, *numbers: Any) -> bytes:
+    """Packs the fields of one row's `FusedSamplingArgs`; the tokens must live until the call is over."""
     address, count = tokens.buffer_info()
     *plain, key = numbers
-    return _WAY.pack(
+    return _FUSED_SAMPLING_ARGS.pack(
         address + 8 * seen, count - seen, address + 8 * generated, count - generated, *plain, *key
     )
 
@@ -155,7 +157,7 @@ def keep_marked(logits: Tensor, words: NDArray[np.int32]) -> None:
 
 
 def _marks(logits: Tensor, words: NDArray[np.int32]) -> tuple[int, int]:
-    """The words with which the calls name a bit for each logit."""
+    """Returns the words that pass a bit for each logit to a kernel: address and stride."""
     assert words.dtype == np.int32
     assert words.flags.c_contiguous
     assert words.shape[0] == len(logits)
@@ -187,7 +189,7 @@ def copy_rows(source: Tensor, rows: Sequence[int], target: Tensor, places: Seque
     library().decodery_run(_EIGHT.pack(Kernel.COPY, *words), 1)
 
 
-def penalise_repetition(logits: Tensor, seen: Sequence[_Whole], penalties: Sequence[float]) -> None:
+def penalise_repetition(logits: Tensor, seen: Sequence[_TokenIds], penalties: Sequence[float]) -> None:
     held, addresses, counts = _lists(seen)
     each = array("d", penalties)
     words = addresses.buffer_info()[0], counts.buffer_info()[0], each.buffer_info()[0]
@@ -196,7 +198,7 @@ def penalise_repetition(logits: Tensor, seen: Sequence[_Whole], penalties: Seque
 
 
 def penalise_frequency(
-    logits: Tensor, seen: Sequence[_Whole], presence: Sequence[float], frequency: Sequence[float]
+    logits: Tensor, seen: Sequence[_TokenIds], presence: Sequence[float], frequency: Sequence[float]
 ) -> None:
     held, addresses, counts = _lists(seen)
     once, often = array("d", presence), array("d", frequency)
@@ -205,7 +207,10 @@ def penalise_frequency(
     del held
 
 
-def _lists(tokens: Sequence[_Whole]) -> tuple[list[_Whole], array[int], array[int]]:
-    """Where the tokens of each row are and how many; the arrays must live until the call is over."""
+def _lists(tokens: Sequence[_TokenIds]) -> tuple[list[_TokenIds], array[int], array[int]]:
+    """Returns the rows' tokens as contiguous arrays, their addresses and their lengths.
+
+    The arrays must live until the call is over.
+    """
     held = [np.ascontiguousarray(each) for each in tokens]
     return held, array("q", [each.ctypes.data for each in held]), array("q", [len(each) for each in held])

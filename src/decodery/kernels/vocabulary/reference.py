@@ -1,4 +1,7 @@
-"""Kernels over the vocabulary in torch, for any device; `kernels.vocabulary.dispatch` says what they do."""
+"""Implements the kernels over the vocabulary in torch, for any device.
+
+`decodery.kernels.vocabulary.dispatch` documents them.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Odd constants of well-mixing 32-bit finalizers, as signed int32 (torch multiplies int32 modulo 2^32).
+# Odd constants of 32-bit hash finalizers, as signed int32 (torch multiplies int32 modulo 2^32).
 _M1 = 0x7FEB352D
 _M2 = 0x846CA68B - 2**32
 _GOLDEN = 0x9E3779B1 - 2**32
-# Tokens a row beyond which it pays to look for those that can be drawn.
+# In rows with more possible tokens, finding those that can win is faster than noise for all of them.
 _MANY = 2000
 
 
@@ -34,7 +37,7 @@ def draw(logits: Tensor, keys: Sequence[tuple[int, int]]) -> list[int]:
         chosen[narrow] = _draw_among_few(own, each[narrow], [counts[i] for i in narrow])
     for i, count in enumerate(counts):
         if count > _MANY:
-            # Noise is dear, so it is formed for the tokens only that can win.
+            # Noise is expensive, so it is computed only for the tokens that can win.
             tokens = contenders(logits[i], each[i])
             noise = gumbel_noise(each[i].expand(len(tokens), 2), tokens.int())
             chosen[i] = tokens[(logits[i, tokens] + noise).argmax()]
@@ -43,7 +46,7 @@ def draw(logits: Tensor, keys: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def _draw_among_few(logits: Tensor, keys: Tensor, counts: Sequence[int]) -> Tensor:
-    """The draws of rows of which so many tokens are above -inf."""
+    """Returns the tokens drawn for rows of which `counts` tokens are above -inf."""
     alive, tokens = possible_tokens(logits)
     perturbed = logits[alive, tokens] + gumbel_noise(keys[alive], tokens.int())
     chosen = []
@@ -56,15 +59,17 @@ def _draw_among_few(logits: Tensor, keys: Tensor, counts: Sequence[int]) -> Tens
 
 
 def contenders(logits: Tensor, key: Tensor) -> Tensor:
-    """The tokens that can have the largest sum of logit and Gumbel noise: all of them, and few others.
+    """Returns the tokens that can have the largest sum of logit and Gumbel noise: all of them, and few
+    others.
 
-    `logits` is float32 `[vocab]`, `key` int32 `[2]`; the result is int64, ascending. The noise of the
-    likeliest tokens gives a sum to beat, s. With u the random number of a token its noise is -log(-log(1 -
-    u)), at most -log(u); so it cannot win unless u <= exp(logit - s). That takes no logarithm for the others.
+    `logits` is float32 `[vocab]`, `key` int32 `[2]`; the result is int64, ascending. The likeliest tokens
+    with their noise give a sum s to beat. A token whose random number is u has the noise -log(-log(1 - u)),
+    which is at most -log(u); so it cannot win unless u <= exp(logit - s). This test takes no logarithm for
+    the other tokens.
     """
     best, places = leaders(logits[None], min(32, len(logits)))
     noise = gumbel_noise(key.expand(best.shape[-1], 2), places[0].int())
-    # From the largest on, so that logits of any size leave the sums their accuracy.
+    # Relative to the largest, so that the sums are accurate for logits of any size.
     below = logits - best[0, 0]
     to_beat = (below[places[0]] + noise).max()
     tokens = torch.arange(len(logits), dtype=torch.int32, device=logits.device)
@@ -76,7 +81,7 @@ def contenders(logits: Tensor, key: Tensor) -> Tensor:
 
 
 def _hashed(first: Tensor, second: Tensor, tokens: Tensor) -> Tensor:
-    """32 random bits, as int32, for each pair of keys and token; the shapes are broadcast."""
+    """Returns 32 random bits, as int32, for each pair of keys and token; the shapes are broadcast."""
     x = (tokens * _GOLDEN) ^ first
     x = _mixed(x)
     x ^= second
@@ -97,7 +102,7 @@ def _shifted(x: Tensor, bits: int) -> Tensor:
     return (x >> bits).bitwise_and_((1 << (32 - bits)) - 1)
 
 
-# Tokens to a block when looking for the largest: only blocks with the largest maxima can hold them.
+# Tokens of a block in the search for the largest: only blocks with the largest maxima can hold them.
 _BLOCK = 64
 
 
@@ -107,7 +112,7 @@ def leaders(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if count * _BLOCK * 2 > vocab:
         top = logits.topk(count, dim=-1)
         return top.values, top.indices
-    # A block is a column of this view: the vectorised direction.
+    # A block is a column of this view, because torch vectorises a maximum over rows.
     maxima = logits[:, : blocks * _BLOCK].view(rows, _BLOCK, blocks).amax(1)
     chosen = maxima.topk(count, dim=-1, sorted=False).indices
     offsets = torch.arange(_BLOCK, device=logits.device) * blocks
@@ -120,7 +125,7 @@ def leaders(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def possible_tokens(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and token, int64 `[n]` each, of all logits above -inf, by row and then by token."""
+    """Returns row and token, int64 `[n]` each, of all logits above -inf, ordered by row and then by token."""
     rows, vocab = logits.shape
     whole = vocab // _BLOCK * _BLOCK
     blocks = logits[:, :whole].view(rows, whole // _BLOCK, _BLOCK)
@@ -138,8 +143,11 @@ def possible_tokens(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nucleus_border(scores: Tensor, logprobs: Tensor, mass: Tensor, looked: int = 64) -> Tensor:
-    """`looked` tokens are looked at first, and ever more only in rows that need it, so that a peaked
-    distribution is never sorted whole."""
+    """Returns the lowest score in each row's nucleus.
+
+    The `looked` tokens of the highest scores are examined first, and more of them only in rows that need it.
+    So a peaked distribution is never sorted completely.
+    """
     count = min(looked, scores.shape[-1])
     top, places = leaders(scores, count)
     reached = logprobs.gather(-1, places).exp().cumsum(-1) >= mass[:, None]
@@ -156,21 +164,21 @@ def nucleus_border(scores: Tensor, logprobs: Tensor, mass: Tensor, looked: int =
 
 def cut_below(logits: Tensor, least: Tensor) -> None:
     under = torch.nextafter(least, least.new_tensor(-torch.inf))
-    # Where a boolean mask takes the slow path of torch, this runs as fast as memory does.
-    for row, floor in zip(logits, under[:, 0].tolist(), strict=True):
-        torch.threshold_(row, floor, -torch.inf)
+    # A boolean mask takes a slow path in torch; this runs at the speed of memory.
+    for row, bound in zip(logits, under[:, 0].tolist(), strict=True):
+        torch.threshold_(row, bound, -torch.inf)
 
 
 def cut_where_below(logits: Tensor, scores: Tensor, least: Tensor) -> None:
     kept = torch.ge(scores, least, out=torch.empty_like(scores))
-    # 1 stays 0 and 0 becomes infinite.
+    # A kept logit (1) loses 0, any other (0) loses infinity.
     logits -= kept.reciprocal_().sub_(1)
 
 
 def entropy(logprobs: Tensor) -> Tensor:
-    # Finite, so that a probability of 0 contributes 0.
+    # The logarithm is bounded to a finite number, so that a probability of 0 contributes 0.
     terms = logprobs.exp().mul_(logprobs.clamp(min=-1000.0))
-    # Row by row: one sum over several rows may add in another order.
+    # Row by row, since one sum over several rows may add in another order.
     return -torch.stack([row.sum() for row in terms])[:, None]
 
 
@@ -192,7 +200,7 @@ def leading_logprobs(logits: Tensor, count: int) -> tuple[list[list[float]], lis
 
 
 def log_normalizers(logits: Tensor) -> list[float]:
-    # Row by row: one sum over several rows may add in another order.
+    # Row by row, since one sum over several rows may add in another order.
     return [float(row.double().logsumexp(0)) for row in logits]
 
 

@@ -1,4 +1,4 @@
-"""Llama: a pre-norm decoder with rotary positions, grouped-query attention and a gated MLP.
+"""Defines Llama: a pre-norm decoder with rotary positions, grouped-query attention and a gated MLP.
 
 Touvron et al., LLaMA (2023); Llama Team, The Llama 3 Herd of Models (2024).
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from decodery.errors import ModelError
 from decodery.kernels.cache import KVShape
 from decodery.kernels.contract import Kernels
-from decodery.models.checkpoint_keys import Settings
+from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.layers.attention import Angles, Attend, Attention, DenseAttend
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.linear import Linear
@@ -32,7 +32,10 @@ _EVEN = "such that a head has an even size"
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """The sizes and values of one Llama; `from_hub` and `from_gguf` raise ModelError for absurd ones."""
+    """Holds the sizes and values of one Llama.
+
+    `from_hub` and `from_gguf` raise ModelError for absurd ones.
+    """
 
     vocab_size: int
     width: int
@@ -51,7 +54,7 @@ class LlamaConfig:
     @classmethod
     def from_hub(cls, config: Mapping[str, Any]) -> LlamaConfig:
         """Reads the content of a config.json."""
-        read = Settings(config, "config.json")
+        read = CheckpointKeys(config, "config.json")
         width, heads = read.count("hidden_size"), read.count("num_attention_heads")
         if not read.has("head_dim") and width % heads:
             raise read.error("num_attention_heads", f"a divisor of hidden_size ({width})")
@@ -82,8 +85,8 @@ class LlamaConfig:
 
     @classmethod
     def from_gguf(cls, checkpoint: Checkpoint) -> LlamaConfig:
-        """Reads the keys `llama.*` of a GGUF file; what they don't say is seen from its tensors."""
-        read, tensors = Settings(checkpoint.config, str(checkpoint.path)), checkpoint.tensors
+        """Reads the keys `llama.*` of a GGUF file; values without a key are derived from its tensors."""
+        read, tensors = CheckpointKeys(checkpoint.config, str(checkpoint.path)), checkpoint.tensors
         if checkpoint.config.get("llama.expert_count"):
             raise read.error("llama.expert_count", "0: models with experts are not supported yet")
         width, heads = read.count("llama.embedding_length"), read.count("llama.attention.head_count")
@@ -130,7 +133,7 @@ def _gguf_divisors(checkpoint: Checkpoint, head_dim: int) -> tuple[float, ...]:
 
 
 class Block(nn.Module):
-    """One layer: attention, then the MLP, each on the normalised residual stream."""
+    """Computes one layer: attention, then the MLP, each on the normalised residual stream."""
 
     def __init__(self, config: LlamaConfig, layer: int, kernels: Kernels) -> None:
         super().__init__()
@@ -147,7 +150,7 @@ class Block(nn.Module):
 
 
 class Llama(nn.Module):
-    """A Llama over given kernels; its parameters are not initialised."""
+    """Defines a Llama over the given kernels; its parameters are not initialised."""
 
     def __init__(self, config: LlamaConfig, kernels: Kernels) -> None:
         super().__init__()
@@ -199,11 +202,11 @@ class Llama(nn.Module):
         length: int | None = None,
         taps: MutableMapping[int, Tensor | None] | None = None,
     ) -> Tensor:
-        """The last layer's normalised states [..., width] of tokens [...] at positions [...].
+        """Returns the last layer's normalised states [..., width] of tokens [...] at positions [...].
 
-        `attend` decides what the tokens see, and so whether they are [batch, length] or a ragged [tokens].
-        `length` is that of the whole context where the rotary positions depend on it; None: the model's own.
-        Each key of `taps` gets the states after so many layers, before any last norm.
+        `attend` decides which keys a token sees, and so whether tokens are [batch, length] or a ragged
+        [tokens]. `length` is that of the whole context where the rotary positions depend on it; None: the
+        model's own. Each key of `taps` gets the states after that number of layers, before any last norm.
         """
         angles = self.rotary(positions, length)
         x = self.embedding(tokens)
@@ -215,19 +218,26 @@ class Llama(nn.Module):
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Scores [..., vocab_size] in float32 of hidden states [..., width]."""
+        """Returns scores [..., vocab_size] in float32 of hidden states [..., width]."""
         weight = self.embedding.weight if self.head is None else self.head.weight
         return self.kernels.linear(hidden, weight).float()
 
     def forward(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Scores [B, S, vocab_size] of whole sequences [B, S], differentiable; `keep` is False at padding."""
+        """Returns scores [B, S, vocab_size] of sequences [B, S]; differentiable.
+
+        `keep` is False at padding.
+        """
         length = tokens.shape[1]
         positions = torch.arange(length, device=tokens.device)
         return self.logits(self.hidden(tokens, positions, DenseAttend(self.kernels, keep), length))
 
 
 def read_config(checkpoint: Checkpoint) -> LlamaConfig:
-    """The checkpoint's config; ModelError also for sizes that its tensors cannot have, before any is made."""
+    """Returns the checkpoint's config.
+
+    Raises ModelError for absurd settings, and for sizes that the checkpoint's tensors cannot have, before any
+    tensor is allocated.
+    """
     if checkpoint.format == "gguf":
         config = LlamaConfig.from_gguf(checkpoint)
     else:
@@ -237,7 +247,7 @@ def read_config(checkpoint: Checkpoint) -> LlamaConfig:
 
 
 def _check_sizes(config: LlamaConfig, checkpoint: Checkpoint) -> None:
-    """Bounds what a model of this config takes by what the checkpoint holds; loading compares each tensor."""
+    """Raises ModelError for sizes beyond those of the stored tensors; loading compares each tensor later."""
     layers, width, *rows = _SIZE_KEYS[checkpoint.format]
     tensors = checkpoint.tensors.values()
     if config.layers > len(tensors):
@@ -274,7 +284,7 @@ _SIZE_KEYS = {
 
 
 def rules(config: LlamaConfig, checkpoint_format: str) -> Sequence[Rule]:
-    """Where the parameters stand in a hub checkpoint ("safetensors") or a GGUF file ("gguf")."""
+    """Returns the rules for the parameters of a hub checkpoint ("safetensors") or a GGUF file ("gguf")."""
     return _gguf_rules(config) if checkpoint_format == "gguf" else _hub_rules()
 
 
@@ -327,11 +337,11 @@ DELICATE = (
     *("model.embed_tokens.weight", "lm_head.weight", "model.layers.*.self_attn.v_proj.weight"),
     *("token_embd.weight", "output.weight", "blk.*.attn_v.weight"),
 )
-"""The matrices that lose most in 4 bits for their size, by the names of both formats: the vocabulary's and
-the values'."""
+"""The matrices that lose most quality in 4 bits for their size, by their names in both formats: those of the
+vocabulary and of the values."""
 
 
 def ignored(config: LlamaConfig) -> Sequence[str]:
-    """Tensors of a checkpoint that may be left unused."""
+    """Returns the tensors of a checkpoint that may be left unused."""
     derived = ("rope_freqs.weight", "model.layers.*.self_attn.rotary_emb.inv_freq")
     return (*derived, "lm_head.weight") if config.tied_head else derived

@@ -1,1 +1,1 @@
-"""The parts that families are built of."""
+"""Defines the layers that families are built of."""

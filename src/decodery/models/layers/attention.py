@@ -1,4 +1,4 @@
-"""Grouped-query attention, and the two ways in which its queries can meet keys."""
+"""Defines grouped-query attention, with dense and with paged keys and values."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from decodery.models.layers.linear import Linear
 
 
 class Angles(NamedTuple):
-    """What `Kernels.rotary` takes, [..., head_dim] in float32, for the positions of one forward pass."""
+    """Holds the angles for `Kernels.rotary`, [..., head_dim] in float32, at the positions of one forward
+    pass.
+    """
 
     cos: Tensor
     sin: Tensor
 
 
 class Attend(Protocol):
-    """Softmax attention of one layer's queries; the scores are scaled by `1 / sqrt(head_dim)`.
+    """Computes softmax attention of one layer's queries; the scores are scaled by `1 / sqrt(head_dim)`.
 
     q [..., heads, head_dim], k and v [..., kv_heads, head_dim], result [..., heads * head_dim]. `bias` is
     added to the scaled scores.
@@ -34,9 +36,9 @@ class Attend(Protocol):
 
 
 class DenseAttend:
-    """Causal attention within whole sequences [B, S, ...], for training and scoring; differentiable.
+    """Computes causal attention within whole sequences [B, S, ...], for training and scoring; differentiable.
 
-    `keep` [B, S], where given, is False at padding: no other position sees it.
+    `keep` [B, S], where given, is False at padding, which no other position sees.
     """
 
     def __init__(self, kernels: Kernels, keep: Tensor | None = None) -> None:
@@ -55,7 +57,10 @@ class DenseAttend:
 
 
 def _hidden_keys(keep: Tensor) -> Tensor:
-    """[B, 1, S, S]: what a query must not see. It always sees itself, so that padding has a finite result."""
+    """Returns the keys that a query must not see: [B, 1, S, S].
+
+    A query always sees itself, so that padding has a finite result.
+    """
     length = keep.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=keep.device).tril()
     itself = torch.eye(length, dtype=torch.bool, device=keep.device)
@@ -63,11 +68,11 @@ def _hidden_keys(keep: Tensor) -> Tensor:
 
 
 class PagedAttend:
-    """Attention of the ragged token batch [tokens, ...] of one step over a paged cache.
+    """Computes attention of the ragged token batch [tokens, ...] of one step over a paged cache.
 
-    It runs under `torch.inference_mode` or `torch.no_grad`, since it cannot be differentiated.
-    Each layer first writes the step's keys and values into the slots that the plan names, in place.
-    Rows beyond the plan's tokens are padding: they are not written and their result is 0.
+    It runs under `torch.inference_mode` or `torch.no_grad`, since it is not differentiable. Each layer first
+    writes the step's keys and values into the slots of the plan, in place. Rows beyond the plan's tokens are
+    padding: they are not written, and their result is 0.
     """
 
     def __init__(self, kernels: Kernels, cache: PagedCache, plan: Plan) -> None:
@@ -84,7 +89,7 @@ class PagedAttend:
 
 
 class Attention(nn.Module):
-    """Grouped-query self-attention with rotary positions; q, k and v are one map.
+    """Computes grouped-query self-attention with rotary positions; q, k and v are one linear map.
 
     Ainslie et al., GQA: Training Generalized Multi-Query Transformer Models (2023).
     """

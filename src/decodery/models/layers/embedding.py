@@ -1,4 +1,4 @@
-"""Tokens to vectors."""
+"""Maps tokens to vectors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from decodery.kernels.packed_weights import Codes
 
 
 class Embedding(nn.Module):
-    """The rows of weight [vocabulary, width] that tokens [...] name; the weight is not initialised.
+    """Returns the rows of weight [vocabulary, width] of tokens [...]; the weight is not initialised.
 
-    `multiplied`: the weight is the head's as well."""
+    `multiplied`: the weight is also that of the head.
+    """
 
     def __init__(self, vocab_size: int, width: int, kernels: Kernels, *, multiplied: bool) -> None:
         super().__init__()
@@ -23,7 +24,7 @@ class Embedding(nn.Module):
         self.weight: Weight = nn.Parameter(torch.empty(vocab_size, width))
 
     def pack(self, codes: Sequence[Codes] | None = None) -> None:
-        """Replace the weight by the backend's packed form, of itself or of `codes`."""
+        """Replaces the weight by the backend's packed form, of itself or of `codes`."""
         plain = self.weight
         assert isinstance(plain, Tensor), "packed already"
         del self.weight

@@ -1,4 +1,4 @@
-"""A linear map whose product is the backend's."""
+"""Defines a linear map that the backend multiplies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from decodery.kernels.packed_weights import Codes
 
 
 class Linear(nn.Module):
-    """`x @ weight.T + bias`, weight [outputs, inputs]; the parameters are not initialised."""
+    """Computes `x @ weight.T + bias`, weight [outputs, inputs]; the parameters are not initialised."""
 
     def __init__(self, inputs: int, outputs: int, kernels: Kernels, *, bias: bool = False) -> None:
         super().__init__()
@@ -21,9 +21,10 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
 
     def pack(self, codes: Sequence[Codes] | None = None) -> None:
-        """Replace the weight by the backend's packed form, of itself or of `codes`: no more gradients.
+        """Replaces the weight by the backend's packed form, of itself or of `codes`: no more gradients.
 
-        The plain one is freed."""
+        The plain weight is freed.
+        """
         plain = self.weight
         assert isinstance(plain, Tensor), "packed already"
         del self.weight

@@ -1,4 +1,4 @@
-"""The gated feed-forward layer."""
+"""Defines the gated feed-forward layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from decodery.models.layers.linear import Linear
 
 
 class GatedLinear(nn.Module):
-    """`silu(gate(x)) * up(x)`; gate and up are one map, weight [2 * outputs, inputs]. Not initialised."""
+    """Computes `silu(gate(x)) * up(x)`; gate and up are one linear map, weight [2 * outputs, inputs].
+
+    The parameters are not initialised.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernels: Kernels, *, bias: bool = False) -> None:
         super().__init__()
@@ -22,9 +25,10 @@ class GatedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(2 * outputs)) if bias else None
 
     def pack(self, codes: Sequence[Codes] | None = None) -> None:
-        """Replace the weight by the backend's packed form, of itself or of `codes`: no more gradients.
+        """Replaces the weight by the backend's packed form, of itself or of `codes`: no more gradients.
 
-        The plain one is freed."""
+        The plain weight is freed.
+        """
         plain = self.weight
         assert isinstance(plain, Tensor), "packed already"
         del self.weight
@@ -35,7 +39,10 @@ class GatedLinear(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """`down(silu(gate(x)) * up(x)) + residual`. Shazeer, GLU Variants Improve Transformer (2020)."""
+    """Computes `down(silu(gate(x)) * up(x)) + residual`.
+
+    Shazeer, GLU Variants Improve Transformer (2020).
+    """
 
     def __init__(self, width: int, inner: int, kernels: Kernels, *, bias: bool = False) -> None:
         super().__init__()

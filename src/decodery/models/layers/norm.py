@@ -1,4 +1,4 @@
-"""Normalisation of a row by its own size."""
+"""Normalises rows by their root mean square."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from decodery.kernels.contract import Kernels
 
 
 class RMSNorm(nn.Module):
-    """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension; the weight is not initialised."""
+    """Computes `x / sqrt(mean(x^2) + eps) * weight` over the last dimension.
+
+    The weight is not initialised.
+    """
 
     def __init__(self, width: int, eps: float, kernels: Kernels) -> None:
         super().__init__()

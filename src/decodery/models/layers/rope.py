@@ -1,4 +1,4 @@
-"""Rotary positions: how fast each pair of a head's elements turns, and its angles at given positions."""
+"""Computes rotary positions: the frequency of each pair of a head's elements, and its angles at positions."""
 
 from __future__ import annotations
 
@@ -16,22 +16,27 @@ from decodery.models.layers.attention import Angles
 
 @dataclass(frozen=True)
 class Rope:
-    """Pair i turns by `theta ** (-2i / head_dim)` a position (Su et al., RoFormer, 2021, section 3.4.2)."""
+    """Rotates pair i by `theta ** (-2i / head_dim)` per position.
+
+    Su et al., RoFormer (2021), section 3.4.2.
+    """
 
     theta: float = 10000.0
 
     def frequencies(self, head_dim: int, length: int) -> Tensor:
-        """The angle a position of each pair [head_dim / 2], in a context of `length` tokens, in float32."""
+        """Returns the angle per position of each pair [head_dim / 2], in a context of `length` tokens, in
+        float32.
+        """
         return 1.0 / self.theta ** _exponents(head_dim)
 
     def magnitude(self) -> float:
-        """What the cosines and sines are multiplied by."""
+        """Returns the factor of the cosines and sines."""
         return 1.0
 
 
 @dataclass(frozen=True)
 class LinearRope(Rope):
-    """Every pair turns `factor` times slower (Chen et al., Position Interpolation, 2023)."""
+    """Divides every frequency by `factor` (Chen et al., Position Interpolation, 2023)."""
 
     factor: float = 1.0
 
@@ -41,12 +46,12 @@ class LinearRope(Rope):
 
 @dataclass(frozen=True)
 class DynamicRope(Rope):
-    """Theta grows with the context beyond the original one: "dynamic NTK" scaling.
+    """Increases theta with the context beyond the original one: "dynamic NTK" scaling.
 
-    Only the length of the whole context counts, never how far a sequence has come: keys that are cached
-    with one theta could not be read with another. So a model that is opened for no more than its original
-    context turns as `Rope` does, and one that is opened for more turns at all positions as that length asks.
-    Peng et al., YaRN (2023), sections 3.1 and 3.3.
+    The length that counts is that of the whole context, never the current length of a sequence: cached keys
+    were rotated with one theta and must be read with the same. So a model that is opened for at most its
+    original context has the frequencies of `Rope`. One that is opened for more has at all positions those of
+    its opened length. Peng et al., YaRN (2023), sections 3.1 and 3.3.
     """
 
     factor: float = 1.0
@@ -60,10 +65,11 @@ class DynamicRope(Rope):
 
 @dataclass(frozen=True)
 class YarnRope(Rope):
-    """Slow pairs turn `factor` times slower, fast ones as before, and scores sharpen.
+    """Divides low frequencies by `factor`, keeps high ones, and sharpens the scores.
 
-    A pair is fast above `beta_fast` turns over the original context, slow below `beta_slow`, and between
-    them it is mixed. `attention_factor` None is the paper's `0.1 ln(factor) + 1`. Peng et al., YaRN (2023).
+    A pair has a high frequency if it turns more than `beta_fast` times over the original context, and a low
+    one if it turns less than `beta_slow` times. Between these its frequency is interpolated.
+    `attention_factor` None is the paper's `0.1 ln(factor) + 1`. Peng et al., YaRN (2023).
     """
 
     factor: float = 1.0
@@ -87,19 +93,22 @@ class YarnRope(Rope):
         return yarn_magnitude(self.factor) if self.attention_factor is None else self.attention_factor
 
     def _pair(self, turns: float, head_dim: int) -> float:
-        """The pair, as a real number, that makes so many turns over the original context."""
+        """Returns the pair, as a real number, that turns `turns` times over the original context."""
         wavelength = self.original_length / (turns * 2 * math.pi)
         return head_dim * math.log(wavelength) / (2 * math.log(self.theta))
 
 
 def yarn_magnitude(factor: float, slope: float = 1.0) -> float:
-    """`0.1 slope ln(factor) + 1` for a stretched context (Peng et al., YaRN, 2023, equation 22)."""
+    """Returns `0.1 slope ln(factor) + 1`, 1 if `factor` is at most 1.
+
+    Peng et al., YaRN (2023), equation 22.
+    """
     return 0.1 * slope * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 @dataclass(frozen=True)
 class Llama3Rope(Rope):
-    """Pairs of long wavelength turn `factor` times slower, those between two bounds are mixed.
+    """Divides the frequencies of long wavelengths by `factor`, and interpolates those between two bounds.
 
     Llama Team, The Llama 3 Herd of Models (2024), section 3.4.2, as its reference code has it.
     """
@@ -113,13 +122,13 @@ class Llama3Rope(Rope):
         fast = super().frequencies(head_dim, length)
         turns = self.original_length * fast / (2 * math.pi)
         low, high = self.low_frequency_factor, self.high_frequency_factor
-        mix = ((turns - low) / (high - low)).clamp(0, 1)
-        return (1 - mix) * fast / self.factor + mix * fast
+        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        return (1 - kept) * fast / self.factor + kept * fast
 
 
 @dataclass(frozen=True)
 class DividedRope(Rope):
-    """Each pair turns slower by its own divisor, one per pair: how GGUF files store a scaling."""
+    """Divides the frequency of each pair by its own divisor, as GGUF files store a scaling."""
 
     divisors: tuple[float, ...] = ()
 
@@ -128,7 +137,7 @@ class DividedRope(Rope):
 
 
 class Rotary:
-    """The angles of positions, for a model that is opened for `length` tokens.
+    """Computes the angles of positions, for a model that is opened for `length` tokens.
 
     Raises ModelError when the values of `rope` lead to angles that are not finite.
     """
@@ -140,7 +149,7 @@ class Rotary:
         self.frequencies = _finite_frequencies(rope, head_dim, length)
 
     def __call__(self, positions: Tensor, length: int | None = None) -> Angles:
-        """Angles of positions [...]; `length` overrides the length of the context."""
+        """Returns the angles of positions [...]; `length` overrides the length of the context."""
         frequencies = self.frequencies if length is None else self.rope.frequencies(self.head_dim, length)
         turns = frequencies.to(positions.device)
         return Angles(*self.kernels.angles(positions, turns, self.rope.magnitude()))
@@ -152,7 +161,7 @@ def _finite_frequencies(rope: Rope, head_dim: int, length: int) -> Tensor:
         if rope.magnitude() <= torch.finfo(torch.float32).max and bool(frequencies.isfinite().all()):
             return frequencies
     except (ArithmeticError, ValueError):
-        pass  # The logarithm, quotient or power of a number that is far too large or small.
+        pass  # A logarithm, quotient or power of a number that is far too large or small.
     raise ModelError(f"the rotary positions {rope} cannot be computed for heads of {head_dim}")
 
 

@@ -1,1 +1,1 @@
-"""From a conversation to a prompt: chat templates and their sandbox."""
+"""Turns conversations into prompts: chat templates and their sandbox."""

@@ -1,4 +1,4 @@
-"""What a chat template may spend: time, and characters built."""
+"""Limits the time of a chat template and the characters that it builds."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterable, Mapping, Set, ValuesView
 from typing import Any
 
 SECONDS = 2.0
-# The characters of one value, of all values together, and what a list item counts for (its place in memory).
+# The most characters of one value, the most of all values together, and the cost of a list item (its memory).
 MAX_VALUE = 4_000_000
 MAX_BUILT = 64_000_000
 ITEM_COST = 16
 
 
 class LimitError(Exception):
-    """A template went over its budget."""
+    """Reports that a template exceeded its budget."""
 
 
 class Budget:
-    """What one render may still spend: characters (and list items, and steps) built, and seconds."""
+    """Holds what one render has left: a number of characters, list items and steps, and a deadline."""
 
     def __init__(self) -> None:
         self._deadline = time.monotonic() + SECONDS
@@ -26,7 +26,7 @@ class Budget:
         self._weights: dict[int, tuple[Any, int]] = {}
 
     def spend(self, cost: int) -> None:
-        """Pays for something that was built; LimitError when nothing is left."""
+        """Subtracts a cost. Raises `LimitError` when the budget or the time is used up."""
         self._left -= cost
         if self._left < 0:
             raise LimitError("it builds too much text")
@@ -34,14 +34,15 @@ class Budget:
             raise LimitError(f"it ran for more than {SECONDS:g} seconds")
 
     def reserve(self, size: int) -> None:
-        """LimitError when a value of this size may not be built."""
+        """Raises `LimitError` when a value of this size may not be built."""
         if size > MAX_VALUE:
             raise LimitError(f"it builds a value of more than {MAX_VALUE} characters")
 
     def weigh(self, value: Any) -> int:
-        """The characters of everything inside a value, shared parts counted as often as they appear.
+        """Returns the number of characters in a value and all that it contains.
 
-        Containers never change in the sandbox, so a weight is computed once.
+        A part that occurs several times counts each time. Containers never change in the sandbox, so the
+        weight of each is computed once.
         """
         if isinstance(value, (str, bytes)):
             return len(value) + 1
@@ -59,7 +60,7 @@ class Budget:
         return known[1]
 
     def admit(self, value: Any) -> Any:
-        """Pays for a new value and gives it back; LimitError when it is too large."""
+        """Subtracts the cost of a new value and returns it. Raises `LimitError` when it is too large."""
         self.reserve(self.weigh(value))
         if isinstance(value, (list, tuple, Mapping)):
             self.spend(ITEM_COST * (len(value) + 1))

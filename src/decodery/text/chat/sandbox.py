@@ -1,9 +1,10 @@
-"""A sandbox for chat templates that ends: every loop, call and built value is paid from one budget.
+"""Runs chat templates in a sandbox with limits: every loop, call and value is charged to one budget.
 
-Templates come with models and are not trusted. Jinja's sandbox keeps them from the machine; it does not keep
-them from running forever or from filling the memory. Here the template's syntax tree is rewritten before it
-is compiled so that loops, outputs, concatenations and literals report what they cost, calls, operators and
-filters are intercepted, and whatever could grow beyond its operands is measured before it is built.
+Templates come with models and are not trusted. Jinja's sandbox protects the machine from them, but does not
+stop a template that runs forever or fills the memory. This one adds three measures. The template's syntax
+tree is rewritten before it is compiled, so that loops, outputs, concatenations and literals report their
+cost. Calls, operators and filters are intercepted. A value that can be larger than its operands is measured
+before it is built.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ _DIGITS = re.compile(r"\d+")
 
 
 class RefusedError(Exception):
-    """A template called `raise_exception`."""
+    """Reports that a template called `raise_exception`."""
 
 
 class _GenerationBlock(Extension):
-    """`{% generation %}`, which marks the assistant's text for training, changes nothing here."""
+    """Accepts `{% generation %}` blocks, which mark replies for training and change nothing here."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -60,7 +61,7 @@ class _GenerationBlock(Extension):
 
 
 class _TemplateNamespace(Namespace):
-    """Jinja's namespace, without names that begin with an underscore and with a short printed form."""
+    """Is Jinja's namespace without names that begin with an underscore, and with a short `repr`."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
@@ -72,7 +73,7 @@ class _TemplateNamespace(Namespace):
 
 
 class _PaidFormatter(SandboxedFormatter):
-    """`str.format` that pays for every field and measures its width first."""
+    """Formats as `str.format` does, and charges for every field after measuring its width."""
 
     def __init__(self, environment: BoundedEnvironment) -> None:
         super().__init__(environment)
@@ -85,7 +86,7 @@ class _PaidFormatter(SandboxedFormatter):
 
 
 class _Metered(NodeTransformer):
-    """Rewrites a syntax tree so that what the sandbox cannot intercept reports to `BoundedEnvironment`."""
+    """Rewrites a syntax tree so that nodes which the sandbox cannot intercept call `BoundedEnvironment`."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
@@ -130,10 +131,10 @@ class _Metered(NodeTransformer):
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
-    """The environment of one render, with that render's budget.
+    """Holds the environment and the budget of one render.
 
-    Offers the globals and filters that chat templates use; filters that only make sense for web pages, and
-    those that grow text by a number alone, are left out.
+    It has the globals and filters that chat templates use. It lacks filters for web pages, and filters that
+    enlarge a text by a number alone.
     """
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
@@ -167,35 +168,35 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.tests = {name: self._paid(test) for name, test in tests.items()}
 
     def compile_metered(self, template: str) -> CodeType:
-        """A template's code, which any environment of this class can run."""
+        """Returns the code of a template, which any environment of this class can run."""
         tree = _Metered().visit(self.parse(template))
         tree.set_environment(self)
         return self.compile(tree)
 
-    # What the rewritten tree calls.
+    # Called by the rewritten tree.
 
     def tick(self, cost: int) -> bool:
-        """One more round of a loop, or text that is about to be written."""
+        """Charges for an iteration of a loop or for literal text. Always True, for use in a condition."""
         self.budget.spend(cost)
         return True
 
     def emit(self, value: Any) -> str:
-        """The text of an expression that is written."""
+        """Returns the text of an expression that is output."""
         self.budget.reserve(self.budget.weigh(value))
         text = str(value)
         self.budget.spend(len(text))
         return text
 
     def concatenate(self, *parts: Any) -> str:
-        """The `~` operator."""
+        """Returns the concatenated texts of its arguments, as the `~` operator does."""
         self.budget.reserve(sum(self.budget.weigh(part) for part in parts))
         return str(self.budget.admit("".join(map(str, parts))))
 
     def admit(self, value: Any) -> Any:
-        """A list, tuple or dict that the template wrote."""
+        """Charges for a list, tuple or dict literal and returns it."""
         return self.budget.admit(value)
 
-    # What the sandbox calls.
+    # Called by Jinja.
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         owner = getattr(__obj, "__self__", None)
@@ -279,7 +280,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         separators: tuple[str, str] | None = None,
         sort_keys: bool = False,
     ) -> str:
-        """JSON as chat templates expect it: nothing escaped for HTML."""
+        """Returns JSON as chat templates expect it, without escapes for HTML."""
         self.budget.reserve(self.budget.weigh(value))
         encoder = json.JSONEncoder(
             ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
@@ -299,7 +300,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return datetime.datetime.now().strftime(form)
 
     def _measured(self, owner: str | bytes, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The arguments of a method of a string, once its result is known not to be too large."""
+        """Returns the arguments of a string method. Raises `LimitError` if its result would be too large."""
         if name == "replace" and len(args) >= 2:
             times = owner.count(args[0])
             self.budget.reserve(len(owner) + times * len(args[1]))
@@ -318,7 +319,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             _check_integer(left.bit_length() + right.bit_length())
 
     def _percent_size(self, form: str | bytes, values: Any) -> int:
-        """No less than what the `%` operator can make of values: with a `*` a number may be a width."""
+        """Returns an upper bound of the size of `form % values`; after a `*`, a number may be a width."""
         text = form if isinstance(form, str) else form.decode("latin-1")
         parts = values if isinstance(values, tuple) else (values,)
         sizes = [
@@ -328,7 +329,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return len(text) + widths + text.count("%") * max(sizes, default=0)
 
     def _paid(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A filter or test that pays for its result, also where another filter calls it in a loop."""
+        """Returns a filter or test that charges for its result, also if another filter calls it in a loop."""
 
         @wraps(function)
         def paid(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""From a conversation to the prompt that a model was trained on, by the model's own chat template."""
+"""Renders a conversation with a model's chat template, to the form of prompt that it was trained on."""
 
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ def render_chat(
     tools: Sequence[Mapping[str, Any]] | None = None,
     **variables: Any,
 ) -> str:
-    """The prompt that a Jinja chat template makes of messages.
+    """Returns the prompt that a Jinja chat template renders from messages.
 
-    A message has a `role` and a `content`: a string, or parts `{"type": "text", "text": ...}`, which are
-    joined to one. Its other keys, `tools` (JSON schemas) and `variables` reach the template as they are; they
-    must be made of strings, numbers, lists and dicts. The text holds the special tokens that the model
-    expects, so encode it with `add_special_tokens=False`.
+    A message has a `role` and a `content`, which is a string or a list of parts `{"type": "text", "text":
+    ...}`; the parts are joined to one string. The other keys of a message, `tools` (JSON schemas) and
+    `variables` are passed to the template unchanged, and must consist of strings, numbers, lists and dicts.
+    The prompt contains the special tokens that the model expects, so encode it with
+    `add_special_tokens=False`.
 
-    RequestError when there is no template, a message is malformed, or the template refuses the conversation;
-    ModelError when the template is not valid, or runs or grows beyond what any conversation needs.
+    Raises `RequestError` when there is no template, when a message is malformed or the conversation too long,
+    and when the template refuses the conversation or fails. Raises `ModelError` when the template is not
+    valid, or exceeds its limits of time and size.
     """
     if not template:
         raise RequestError(
@@ -62,7 +64,7 @@ def render_chat(
         raise ModelError(f"the model's chat template was stopped: {_one_line(error)}") from None
     except RecursionError:
         raise ModelError("the model's chat template was stopped: it nests too deeply") from None
-    except Exception as error:  # whatever a template can do wrong
+    except Exception as error:  # A template may raise anything.
         kind = type(error).__name__
         raise RequestError(
             f"the chat template failed on this conversation: {kind}: {_one_line(error)}"
@@ -84,7 +86,7 @@ def _compiled(template: str) -> CodeType:
         raise ModelError(
             f"the model's chat template is not valid, line {error.lineno}: {_one_line(error.message)}"
         ) from None
-    except Exception as error:  # nesting too deep for Jinja's or Python's compiler, or a number too long
+    except Exception as error:  # For example, nesting too deep for either compiler, or a number too long.
         raise ModelError(f"the model's chat template cannot be compiled: {_one_line(error)}") from error
 
 
@@ -113,7 +115,7 @@ def _part(part: Any, name: str) -> str:
 
 
 def _plain(value: Any, name: str, depth: int = 0) -> Any:
-    """A copy made of the types of JSON alone: objects with methods of their own stay out of the sandbox."""
+    """Returns a copy made of JSON's types alone, so that no object with other methods reaches the sandbox."""
     if depth > MAX_DEPTH:
         raise RequestError(f"{name} is nested more than {MAX_DEPTH} levels deep")
     if value is None or isinstance(value, bool):

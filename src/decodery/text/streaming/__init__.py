@@ -1,1 +1,1 @@
-"""From token ids to text, piece by piece, and where it stops."""
+"""Decodes token ids to text as they arrive, and finds where the text stops."""

@@ -1,4 +1,4 @@
-"""Streaming text: which characters each new token releases."""
+"""Decodes a stream of tokens: computes the text that each new token releases."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ class _Rules:
 
 @dataclass(frozen=True, slots=True)
 class TextState:
-    """The text of a sequence up to one token; immutable, so a fork just keeps the state.
+    """Holds the state of a sequence's text after one token; it is immutable, so a fork keeps the same state.
 
-    `piece` is the text that the last token released and `stopped` the stop string that was met, or what the
-    stop regex matched. The pieces and the last state's `flush()`, joined, are `tokenizer.decode` of all the
-    tokens, cut where the earliest stop string to end begins (or ends, with `include_stop`), or before that
-    after the first character up to which the text holds a match of the regex. Only what may still become a
-    stop string, and the bytes of a character that is not complete, are held back. A step costs as much as its
-    token; with a regex, as much as searching the text so far for each of its characters.
+    `piece` is the text that the last token released. `stopped` is the stop string that was found, or the
+    match of the stop regex. All pieces and the `flush()` of the last state, joined, are `tokenizer.decode` of
+    the tokens, cut at the stop. With a stop string, the text is cut where the one that ends first begins (or
+    ends, with `include_stop`). With a regex, it is cut after the first character up to which the text
+    contains a match, if that comes earlier. Held back are only characters that may still become a stop
+    string, and the bytes of an incomplete character. The time of a step grows with its token; with a regex it
+    is a search of the whole text for each new character.
     """
 
     piece: str
@@ -42,9 +43,9 @@ class TextState:
     _cut: int = 0
 
     def after(self, token: int) -> TextState:
-        """The state after one more token; after a stop string nothing is released any more.
+        """Returns the state after one more token; after a stop, its `piece` is empty.
 
-        ParameterError when the id is outside the vocabulary.
+        Raises `ParameterError` when the id is outside the vocabulary.
         """
         data = self._rules.tokenizer.token_bytes(token)
         if self.stopped is not None:
@@ -60,7 +61,7 @@ class TextState:
         return replace(read, _cut=cut) if cut else read
 
     def flush(self) -> str:
-        """What is held back, for a sequence that ends without a stop string; "" after one."""
+        """Returns the text that is held back, for a sequence that ends here; "" after a stop."""
         if self.stopped is not None:
             return ""
         end = self._read(self._bytes.decode("utf-8", "replace")[self._cut :], b"")
@@ -99,11 +100,11 @@ def start(
     stop_regex: str | None = None,
     cut: int = 0,
 ) -> TextState:
-    """The state before the first generated token. ParameterError for an empty stop string.
+    """Returns the state before the first generated token. Raises `ParameterError` for an empty stop string.
 
-    Stop strings and `stop_regex` are looked for from the `min_tokens`-th token on, in its text and what
-    follows. The regex must be valid. Where both match first at one place, the stop string counts. The first
-    `cut` characters are no part of the text: they are left out, and nothing stops at them.
+    Stop strings and `stop_regex` are looked for from the `min_tokens`-th token on, in its text and the text
+    after it. The regex must be valid. If both match first at the same character, the stop string is reported.
+    The first `cut` characters are not part of the text: they are left out and cannot match.
     """
     pattern = None if stop_regex is None else re.compile(stop_regex)
     rules = _Rules(tokenizer, StopMatcher(stop), pattern, skip_special_tokens, include_stop)

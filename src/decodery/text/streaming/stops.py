@@ -1,4 +1,4 @@
-"""Finding where a text that arrives piece by piece ends: at a stop string, or at a regular expression."""
+"""Finds the end of a text that arrives in pieces: a stop string, or a match of a regular expression."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from decodery.errors import ParameterError
 
 
 class Match(NamedTuple):
-    """A stop string, or what a regular expression matched, that ended after `end` characters of the text just
-    read."""
+    """Holds a stop string, or the match of a regular expression, and its `end` in the text just read."""
 
     stop: str
     end: int
 
 
 class StopMatcher:
-    """An automaton over stop strings (Aho and Corasick, 1975): one step a character, however many there are.
+    """Finds stop strings with an automaton (Aho and Corasick, 1975).
 
-    Its state, an integer, stands for the longest end of the text so far that begins some stop string;
-    `depth(state)` is its length. State 0 is the start. ParameterError for an empty stop string.
+    The time per character does not depend on the number of stop strings. A state is an integer. It represents
+    the longest suffix of the text so far that is a prefix of some stop string; `depth(state)` is its length.
+    State 0 is the start. Raises `ParameterError` for an empty stop string.
     """
 
     def __init__(self, stops: tuple[str, ...]) -> None:
@@ -36,13 +36,13 @@ class StopMatcher:
         self._link()
 
     def depth(self, state: int) -> int:
-        """How many characters at the end of the text may still become a stop string."""
+        """Returns the number of characters at the end of the text that may still become a stop string."""
         return self._depth[state]
 
     def read(self, state: int, text: str) -> tuple[int, Match | None]:
-        """The state after `text`, or at the first character that ends a stop string, and that match.
+        """Returns the state after `text` and None, or the state and match at the first end of a stop string.
 
-        Of several stop strings that end there the longest is the match.
+        If several stop strings end there, the match is the longest.
         """
         for place, character in enumerate(text):
             state = self._step(state, character)
@@ -75,7 +75,7 @@ class StopMatcher:
         self._ends[state] = stop
 
     def _link(self) -> None:
-        """Points every state at its longest proper suffix that is a state too, shortest states first."""
+        """Sets each state's fallback, its longest proper suffix that is a state; short states come first."""
         waiting = deque(self._children[0].values())
         while waiting:
             state = waiting.popleft()
@@ -87,10 +87,11 @@ class StopMatcher:
 
 
 def first_match(pattern: re.Pattern[str], before: str, text: str) -> Match | None:
-    """Where the regular expression first matches in `before + text`, which has no match up to `before`.
+    """Returns the first match of the regular expression in `before + text`; `before` has no match.
 
-    That is the first character of `text` after which what was read so far holds a match: reading in parts is
-    reading at once, even where a longer match would have followed. Each character costs a search.
+    The match ends at the first character of `text` up to which the text contains a match, even if more
+    characters would make it longer. So the pieces in which a text arrives make no difference. The cost is one
+    search for each character.
     """
     whole = before + text
     for end in range(len(before) + 1, len(whole) + 1):

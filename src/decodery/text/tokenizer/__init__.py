@@ -1,1 +1,1 @@
-"""Between text and token ids: tokenizers and the vocabularies of both formats."""
+"""Converts text to token ids and back, with the vocabularies of folders and GGUF files."""

@@ -1,4 +1,4 @@
-"""The vocabulary that a model folder describes: tokenizer.json and the small files beside it."""
+"""Reads the vocabulary of a model folder: tokenizer.json and the small files beside it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """The vocabulary of a folder with a tokenizer.json.
+    """Returns the vocabulary of a folder with a tokenizer.json.
 
-    Reads tokenizer_config.json, special_tokens_map.json, chat_template.jinja (or .json), config.json and
-    generation_config.json as well, as far as they are there. CheckpointError when tokenizer.json is missing
-    or when a file is damaged or cannot be read.
+    Also reads those of tokenizer_config.json, special_tokens_map.json, chat_template.jinja (or .json),
+    config.json and generation_config.json that exist. Raises `CheckpointError` when tokenizer.json is
+    missing, or when a file is damaged or cannot be read.
     """
     try:
         return _read(path)
@@ -93,7 +93,7 @@ def _read_backend(path: Path) -> tokenizers.Tokenizer:
         )
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises bare exceptions
+    except Exception as error:  # The library raises bare exceptions.
         raise CheckpointError(f"{file} cannot be read: {error}") from error
     backend.no_truncation()
     backend.no_padding()
@@ -113,7 +113,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _add_declared(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
-    """Adds the tokens that only tokenizer_config.json declares, at the ids that it gives them."""
+    """Adds to `backend` the tokens that only tokenizer_config.json declares, with the ids it gives them."""
     known = backend.get_added_tokens_decoder()
     for token, fields in _declared_tokens(config):
         content = _content(fields)
@@ -133,7 +133,7 @@ def _add_declared(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> N
 
 
 def _declared_tokens(config: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
-    """The entries of added_tokens_decoder by id."""
+    """Returns the entries of added_tokens_decoder, ordered by id."""
     declared = config.get("added_tokens_decoder") or {}
     if not isinstance(declared, dict):
         raise CheckpointError("tokenizer_config.json: added_tokens_decoder must map ids to tokens")
@@ -169,7 +169,10 @@ def _first(ids: list[int], size: int) -> int | None:
 
 
 def _declared_ends(generation: Mapping[str, Any], model: Mapping[str, Any], size: int) -> list[int]:
-    """generation_config.json has the last word; config.json often keeps an architecture's default."""
+    """Returns the end tokens of generation_config.json, or else of config.json.
+
+    config.json often contains an architecture's default.
+    """
     ids = _id_list(generation, "eos_token_id") or _id_list(model, "eos_token_id")
     return [token for token in ids if 0 <= token < size]
 
@@ -183,14 +186,14 @@ def _row_count(model: Mapping[str, Any]) -> int:
 def _surroundings(
     backend: tokenizers.Tokenizer, config: Mapping[str, Any], bos: int | None, eos: int | None
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What goes before and after a prompt: what tokenizer_config.json says, else what the template adds."""
+    """Returns the tokens before and after a prompt, from tokenizer_config.json or else the post-processor."""
     if isinstance(config.get("add_bos_token"), bool) or isinstance(config.get("add_eos_token"), bool):
         prefix = (bos,) if config.get("add_bos_token") and bos is not None else ()
         return prefix, (eos,) if config.get("add_eos_token") and eos is not None else ()
     try:
         bare = backend.encode("a", add_special_tokens=False).ids
         full = backend.encode("a").ids
-    except Exception as error:  # the library raises bare exceptions
+    except Exception as error:  # The library raises bare exceptions.
         raise CheckpointError(f"tokenizer.json cannot encode a text: {error}") from error
     for start in range(len(full) - len(bare) + 1):
         if full[start : start + len(bare)] == bare:
@@ -223,7 +226,7 @@ def _decoder_steps(backend: tokenizers.Tokenizer) -> list[dict[str, Any]]:
 def _speller(
     ids: Mapping[int, str], added: frozenset[int], steps: list[dict[str, Any]]
 ) -> Callable[[int], bytes]:
-    """The bytes of single tokens as the decoder spells them, without its rules for a text's first token."""
+    """Returns a function from id to bytes. It follows the decoder, but not its rules for a first token."""
     kinds = {step["type"]: step for step in steps}
     mark = _space_mark(steps)
 

@@ -1,7 +1,6 @@
-"""The vocabulary that a GGUF file describes, as a tokenizer of the tokenizers library.
+"""Builds a tokenizer of the tokenizers library from the vocabulary in a GGUF file.
 
-The keys are those of the GGUF specification's section on tokenizers; a missing key means what llama.cpp
-takes it to mean.
+The keys are those in the GGUF specification's section on tokenizers. Missing keys have llama.cpp's defaults.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ from decodery.text.tokenizer.vocabulary import Vocabulary
 _PREFIX: Final = "tokenizer.ggml."
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 
-# Control tokens that end a turn; files from before `eot_token_id` existed declare them by name alone.
+# Control tokens that end a turn; files older than the key `eot_token_id` declare them by name alone.
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|END_OF_TURN_TOKEN|>")
-# With this token present, `<|end|>` only closes one of several messages of a turn.
+# In a vocabulary with this token, `<|end|>` ends a message, of which a turn may have several.
 _RETURN = "<|return|>"
 
 Merges = list[tuple[str, str]]
 
 
 def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
-    """The vocabulary of a GGUF file, from its key-values as plain Python values.
+    """Returns the vocabulary of a GGUF file, from its key-values as plain Python values.
 
-    `tokenizer.ggml.model` may be `gpt2` (byte-level BPE) or `llama` (SentencePiece BPE). CheckpointError
-    when it is another, or when the arrays are missing or contradict each other.
+    `tokenizer.ggml.model` may be `gpt2` (byte-level BPE) or `llama` (SentencePiece BPE). Raises
+    `CheckpointError` when it is another, or when arrays are missing or contradict each other.
     """
     model = metadata.get(f"{_PREFIX}model")
     if model not in ("gpt2", "llama"):
@@ -52,7 +51,7 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
             backend = _sentence_piece(metadata, tokens, types)
     except CheckpointError:
         raise
-    except Exception as error:  # the library raises bare exceptions
+    except Exception as error:  # The library raises bare exceptions.
         raise CheckpointError(f"the file's vocabulary does not hold together: {error}") from error
     _add_special(backend, tokens, types)
     return _with_roles(metadata, tokens, types, backend, scheme)
@@ -139,9 +138,9 @@ def _sentence_piece(
 
 
 def merges_from_scores(tokens: Sequence[str], scores: Sequence[float], types: Sequence[int]) -> Merges:
-    """The merges that SentencePiece's scores imply: the pairs whose text is a token, best score first.
+    """Returns the merges that SentencePiece's scores imply: pairs whose text is a token, best score first.
 
-    Of the pairs that make the same token the one with the longer left half comes first, so that runs of one
+    Of the pairs with the same text the one with the longer left half comes first, so that repetitions of one
     character merge from the left.
     """
     normal = {token for token, kind in zip(tokens, types, strict=True) if kind == _NORMAL}

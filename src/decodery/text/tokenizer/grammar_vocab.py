@@ -1,4 +1,4 @@
-"""A model's tokens as the grammar library reads them."""
+"""Prepares a model's tokens for the grammar library."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from llguidance import LLTokenizer, TokenizerWrapper
 
 from decodery.text.tokenizer.tokenizer import Tokenizer
 
-# No byte-pair merge and no normalizer touches it, so that what follows is encoded as in mid-text.
+# No byte-pair merge and no normalizer changes this character, so a text after it is encoded as in mid-text.
 _ANCHOR = "\x02"
 
 
 def grammar_vocabulary(tokenizer: Tokenizer) -> LLTokenizer:
-    """The bytes of all `vocab_size` tokens, and one id more that stands for the end of the text.
+    """Returns the bytes of all `vocab_size` tokens, and one more id, the last, for the end of the text.
 
-    That id, the last, is no token of the model: which tokens end a text is a row's matter. Special and end
-    tokens are no text; neither are ids without a token. Call `tokenizer.cover` with the model's rows first.
+    That id is not a token of the model, since the tokens that end a text differ from row to row. Special
+    tokens, end tokens and ids without a token have no text here. Call `tokenizer.cover` with the number of
+    the model's rows first.
     """
     return LLTokenizer(cast(TokenizerWrapper, _Tokens(tokenizer)))
 
 
 class _Tokens:
-    """What LLTokenizer asks of a vocabulary."""
+    """Has the attributes and the call that LLTokenizer needs of a vocabulary."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
@@ -37,7 +38,7 @@ class _Tokens:
         self._ids: dict[bytes, int] = {}
 
     def __call__(self, text: str) -> list[int]:
-        """The ids that spell this text where it continues another, as the model would write it."""
+        """Returns the ids of this text where it continues another text, as the model would encode it."""
         spelling = text.encode()
         ids = self._encode(text)
         if self._spelled(ids) == spelling:
@@ -56,7 +57,7 @@ class _Tokens:
         return b"".join(self.tokens[token] for token in ids)
 
     def _longest_first(self, text: bytes) -> list[int]:
-        """The longest token at each place; no ids where none fits. For tokenizers that change the text."""
+        """Returns the longest token at each place, or no ids if none fits; for tokenizers that alter text."""
         if not self._ids:
             special = set(self.special_token_ids)
             self._ids = {b: i for i, b in reversed(list(enumerate(self.tokens))) if b and i not in special}

@@ -1,7 +1,7 @@
-"""How a byte-level vocabulary cuts text before its merges: one row for each `tokenizer.ggml.pre`.
+"""Holds the pre-tokenizers of byte-level vocabularies: one scheme for each name in `tokenizer.ggml.pre`.
 
-A GGUF file names its pre-tokenizer and does not describe it. The rows restate what the models'
-own `tokenizer.json` files declare.
+A GGUF file names its pre-tokenizer and does not describe it. The schemes repeat what the models' own
+`tokenizer.json` files declare.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tokenizers import Regex, pre_tokenizers
 
 from decodery.errors import CheckpointError
 
-# Steps that the tokenizers library has built in; every other step is a regex whose matches stand alone.
+# Steps that are built into the tokenizers library. Any other step is a regex whose matches are isolated.
 _SINGLE_DIGITS = "single digits"
 _DIGIT_RUNS = "digit runs"
 _PUNCTUATION_RUNS = "punctuation runs"
@@ -31,7 +31,7 @@ _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 _TEKKEN = rf"{_UPPER}*{_LOWER}+|{_UPPER}+{_LOWER}*|\p{{N}}|{_CASED_TAIL}"
 _GPT4O = rf"{_UPPER}*{_LOWER}+{_CONTRACTION}|{_UPPER}+{_LOWER}*{_CONTRACTION}|\p{{N}}{{1,3}}|{_CASED_TAIL}"
 
-# DeepSeek LLM lists the letters of the cased scripts by code point, after an older Unicode than ours.
+# DeepSeek LLM lists the letters of the cased scripts by code point, from an older version of Unicode.
 _CASED_LETTERS = (
     r"A-Za-z\x{b5}\x{c0}-\x{d6}\x{d8}-\x{f6}\x{f8}-\x{1ba}\x{1bc}-\x{1bf}\x{1c4}-\x{293}\x{295}-\x{2af}"
     r"\x{370}-\x{373}\x{376}\x{377}\x{37b}-\x{37d}\x{37f}\x{386}\x{388}-\x{38a}\x{38c}\x{38e}-\x{3a1}"
@@ -67,10 +67,10 @@ _DEEPSEEK3 = (
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """What a pre-tokenizer's name implies.
+    """Holds what the name of a pre-tokenizer implies.
 
-    `compose`: text is brought to Unicode form C first. `ignore_merges`: a piece that is itself a token is
-    that token, whatever its merges say. `add_bos`: what holds when the file does not say.
+    `compose`: text is normalized to Unicode form C first. `ignore_merges`: a piece that is itself a token is
+    encoded as that token without applying merges. `add_bos`: the default when the file lacks the key.
     """
 
     steps: tuple[str, ...]
@@ -122,7 +122,7 @@ SCHEMES: dict[str, Scheme] = {
 
 
 def scheme_named(name: str) -> Scheme:
-    """The row of a pre-tokenizer; CheckpointError, with the names that are known, when there is none."""
+    """Returns the scheme of a pre-tokenizer. Raises `CheckpointError`, with all known names, if unknown."""
     try:
         return SCHEMES[name]
     except KeyError:
@@ -133,7 +133,7 @@ def scheme_named(name: str) -> Scheme:
 
 
 def build_pre_tokenizer(scheme: Scheme, *, add_prefix_space: bool = False) -> pre_tokenizers.PreTokenizer:
-    """The library's pre-tokenizer of a row, its last step the one that writes bytes in their alphabet."""
+    """Returns the library's pre-tokenizer of a scheme; its last step maps bytes to their alphabet."""
     steps = [_build_step(step, add_prefix_space) for step in scheme.steps]
     if _GPT2 not in scheme.steps:
         steps.append(pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space, use_regex=False))

@@ -1,4 +1,4 @@
-"""Between text and token ids, over the tokenizers library."""
+"""Converts text to token ids and back with the tokenizers library."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from decodery.text.tokenizer.vocabulary import Vocabulary
 
 
 class Tokenizer:
-    """A model's vocabulary: text to ids, ids to text, and the bytes of every token.
+    """Converts text to ids and ids to text in a model's vocabulary, and returns the bytes of every token.
 
-    `vocab_size` counts ids, holes included (the model's rows where its files say so). `eos_token_ids` are all
-    the tokens that end a text or a turn. `bos_token` and `eos_token` are the strings that chat templates use
-    ("" when the model has none). Read-only once a model is open, so threads may share it.
+    `vocab_size` counts all ids, also those without a token (the model's rows, if its files give their
+    number). `eos_token_ids` are all tokens that end a text or a turn. `bos_token` and `eos_token` are the
+    strings that chat templates use ("" when the model has none). Nothing changes once a model is open, so
+    threads may share it.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -41,26 +42,27 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, path: Path) -> Tokenizer:
-        """The tokenizer of a folder with a tokenizer.json; CheckpointError when it is missing or damaged."""
+        """Returns a folder's tokenizer. Raises `CheckpointError` if tokenizer.json is missing or damaged."""
         return cls(folder_vocab.read_vocabulary(path))
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
-        """The tokenizer that a GGUF file's key-values describe (plain Python values, by their GGUF names).
+        """Returns the tokenizer of a GGUF file's key-values (plain Python values, by their GGUF names).
 
-        CheckpointError when the vocabulary is of an unknown kind, incomplete, or contradicts itself.
+        Raises `CheckpointError` when the vocabulary is of an unknown kind, incomplete or inconsistent.
         """
         return cls(gguf_vocab.read_vocabulary(metadata))
 
     def cover(self, size: int) -> None:
-        """Count ids up to `size`, if that is more; those without a token stand for no text."""
+        """Raises `vocab_size` to `size` if that is larger; the new ids have no bytes."""
         self.vocab_size = max(self.vocab_size, size)
 
     def encode(self, text: str, *, add_special_tokens: bool = True, parse_special: bool = True) -> list[int]:
-        """The ids of a text, with the tokens that the model expects around a prompt unless told otherwise.
+        """Returns the ids of a text.
 
-        `parse_special=False` reads a special token's text, such as `<|im_end|>`, as plain characters.
-        Two surrogates that make a pair become their character; a lone one becomes U+FFFD.
+        `add_special_tokens` adds the tokens that the model expects around a prompt. With
+        `parse_special=False`, the text of a special token, such as `<|im_end|>`, is encoded as plain
+        characters. A pair of surrogates becomes its character; a lone one becomes U+FFFD.
         """
         if not isinstance(text, str):
             raise ParameterError(f"text must be a str, not {type(text).__name__}")
@@ -69,10 +71,10 @@ class Tokenizer:
         return [*self._prefix, *ids, *self._suffix] if add_special_tokens else ids
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of ids that continue a prompt: the bytes of every token in a row, read as UTF-8.
+        """Returns the text of ids that continue a prompt: the bytes of all tokens, decoded as UTF-8.
 
-        Invalid bytes become U+FFFD as `bytes.decode("utf-8", "replace")` makes them. The ids are taken
-        to continue a text: the space in front of a SentencePiece token is kept on the first token too.
+        Invalid bytes become U+FFFD, as in `bytes.decode("utf-8", "replace")`. Since the ids continue a text,
+        the first token too keeps the space in front of a SentencePiece token.
         """
         pieces = [
             self.token_bytes(token)
@@ -82,9 +84,9 @@ class Tokenizer:
         return b"".join(pieces).decode("utf-8", "replace")
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes that a token stands for: its text for a special token, none for an id without a token.
+        """Returns the bytes of a token: its own text for a special token, none for an id without a token.
 
-        ParameterError when the id is not an integer in `range(vocab_size)`.
+        Raises `ParameterError` when the id is not an integer in `range(vocab_size)`.
         """
         known = self._bytes.get(token)
         if known is None:
@@ -93,7 +95,7 @@ class Tokenizer:
         return known
 
     def token_label(self, token: int) -> str:
-        """A token on one line, for tables: spaces as `␣`, controls escaped, partial UTF-8 as `\\xNN`."""
+        """Returns a token on one line: spaces as `␣`, controls escaped, partial UTF-8 as `\\xNN`."""
         return spelling.label(self.token_bytes(token))
 
     def _checked(self, token: int) -> int:
@@ -110,7 +112,7 @@ class Tokenizer:
 
 
 def _without_special(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """A second tokenizer over the same model that does not see special tokens in a text."""
+    """Returns a tokenizer with the same model that encodes the text of special tokens as plain text."""
     literal = tokenizers.Tokenizer(backend.model)
     literal.normalizer = backend.normalizer
     literal.pre_tokenizer = backend.pre_tokenizer

@@ -1,4 +1,4 @@
-"""What a checkpoint's files say about its tokens, whichever files they were."""
+"""Holds what the files of a checkpoint, of any format, declare about its tokens."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import tokenizers
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """A vocabulary as it was read: the encoder, the bytes of every token, and the tokens with a role.
+    """Holds a vocabulary: the encoder, the bytes of every token, and the tokens with a role.
 
-    `spell` takes an id below `size` and gives the bytes that it stands for (none for a hole). `prefix` and
-    `suffix` are what the model expects around a whole prompt; `backend` adds nothing of its own.
+    `spell` returns the bytes of an id below `size` (none for an id without a token). `prefix` and `suffix`
+    are the tokens that the model expects around a whole prompt; `backend` does not add them.
     """
 
     backend: tokenizers.Tokenizer

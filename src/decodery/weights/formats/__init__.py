@@ -1,1 +1,1 @@
-"""Reads checkpoint files: safetensors and GGUF."""
+"""Reads checkpoint files in the formats safetensors and GGUF."""

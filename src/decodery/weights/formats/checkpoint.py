@@ -1,4 +1,4 @@
-"""What a checkpoint is, whatever format its files have: named tensors and the settings that describe them."""
+"""Defines a checkpoint of any format: named tensors, and the settings that describe them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from decodery.errors import CheckpointError
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One stored tensor, known without reading it.
+    """Describes one stored tensor without its data.
 
     `shape` is in torch order (rows first). `dtype` is torch's name for a plain element type ("float32",
     "bfloat16", "int64", ...) and GGML's for a block-quantised one ("Q4_1"). `nbytes` counts the stored bytes.
@@ -29,10 +29,10 @@ class TensorInfo:
 
 
 class Checkpoint(ABC):
-    """Named tensors in memory-mapped files, and the settings stored beside them.
+    """Reads named tensors from memory-mapped files, and holds the settings stored beside them.
 
-    `config` is config.json's content (safetensors) or the metadata as plain Python values (GGUF);
-    `generation_config` is empty where there is none. A tensor that was read stays valid after `close()`.
+    `config` is the content of config.json (safetensors) or the metadata as plain Python values (GGUF);
+    `generation_config` is empty if there is none. A tensor that was read stays valid after `close()`.
     """
 
     path: Path
@@ -42,9 +42,9 @@ class Checkpoint(ABC):
     generation_config: Mapping[str, Any]
 
     def read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        """One tensor, dense and contiguous, in `dtype`.
+        """Returns one tensor, dense and contiguous, in `dtype`.
 
-        When it is stored in `dtype`, the result is a private view of the mapped file: nothing is copied, and
+        If it is stored in `dtype`, the result is a private view of the mapped file: nothing is copied, and
         writing to it changes no file. Floating point is read only as floating point, integers only as
         integers. Raises CheckpointError when there is no such tensor, when its type cannot be read as
         `dtype`, when a quantised block holds a value that is not finite, or when the checkpoint is closed.
@@ -63,21 +63,21 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def _read(self, info: TensorInfo, dtype: torch.dtype) -> torch.Tensor:
-        """`read`, once the name and the kind of type are known to be right."""
+        """Reads a tensor whose name and kind of type `read` has checked."""
 
     def blocks(self, name: str) -> torch.Tensor:
-        """A block-quantised tensor as it is stored: uint8 [rows, bytes per row], a view of the file."""
+        """Returns a block-quantised tensor as stored: uint8 [rows, bytes per row], a view of the file."""
         raise CheckpointError(f"{self.path}: {name} is not stored in blocks")
 
-    def forget(self, name: str) -> None:  # noqa: B027  (a format may have nothing to give back)
-        """Let the system take back the memory in which a tensor's bytes were read; they can be read again.
+    def forget(self, name: str) -> None:  # noqa: B027  (a format may have nothing to free)
+        """Lets the system free the memory of a tensor's mapped bytes; they can be read again.
 
-        Not for a tensor of which a view was written to: that would be undone.
+        Must not be called for a tensor if a view of it was written to: the writes would be lost.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the files; every later `read` raises CheckpointError."""
+        """Closes the files; every later `read` raises CheckpointError."""
 
     def __enter__(self) -> Checkpoint:
         return self

@@ -1,6 +1,6 @@
-"""GGML's element types, as ggml.h numbers them and ggml-common.h lays out their blocks.
+"""Lists GGML's element types with their numbers in ggml.h and their block sizes in ggml-common.h.
 
-https://github.com/ggml-org/ggml; the gguf package has the same table, but takes a while to import.
+https://github.com/ggml-org/ggml. The gguf package has the same table, but takes long to import.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class ElementType(NamedTuple):
-    """A type's name, the elements of a block, and its bytes; a plain type has blocks of one."""
+    """Holds a type's name, the elements of a block and its bytes; a plain type has blocks of one element."""
 
     name: str
     block: int
@@ -52,4 +52,4 @@ ELEMENT_TYPES = {
     40: ElementType("NVFP4", 64, 36),
     41: ElementType("Q1_0", 128, 18),
 }
-"""The types by the numbers that stand for them in a file."""
+"""The types by their numbers in a file."""

@@ -1,4 +1,4 @@
-"""GGUF checkpoints: a strict reader of the header over a memory map, and dequantised tensors.
+"""Reads GGUF checkpoints: validates the header over a memory map, and dequantises tensors.
 
 The format is specified in ggml's docs/gguf.md (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 """
@@ -16,7 +16,7 @@ import torch
 
 from decodery.errors import CheckpointError
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
-from decodery.weights.formats.dequantize import UnknownTypeError, dequantize
+from decodery.weights.formats.dequantise import UnknownTypeError, dequantise
 from decodery.weights.formats.element_types import ELEMENT_TYPES
 
 VERSIONS = (2, 3)
@@ -28,7 +28,7 @@ DEEPEST_ARRAY = 4
 FIXED = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 10: "Q", 11: "q", 12: "d"}
 BOOL, STRING, ARRAY = 7, 8, 9
 
-# Plain element types by torch's name; the others stand in blocks.
+# Torch's names of the plain element types; the other types are stored in blocks.
 PLAIN = {
     "F64": "float64",
     "F32": "float32",
@@ -42,12 +42,12 @@ PLAIN = {
 
 
 class GgufCheckpoint(Checkpoint):
-    """A GGUF file of version 2 or 3, little-endian; see `Checkpoint`.
+    """Reads a GGUF file of version 2 or 3, little-endian; see `Checkpoint`.
 
     `config` is the metadata. Its strings are decoded as UTF-8 with Python's "surrogateescape", so that a
-    token which is not valid UTF-8 survives: `text.encode("utf-8", "surrogateescape")` gives its bytes back.
-    Raises CheckpointError for a header that is damaged or lies about the file, before anything of a claimed
-    size is allocated, and for a file that is one part of a split checkpoint.
+    token which is not valid UTF-8 is preserved: `text.encode("utf-8", "surrogateescape")` gives its bytes
+    back. Raises CheckpointError for a header that is damaged or contradicts the file, before memory of a
+    claimed size is allocated, and for a file that is one part of a split checkpoint.
     """
 
     format: Literal["safetensors", "gguf"] = "gguf"
@@ -67,7 +67,7 @@ class GgufCheckpoint(Checkpoint):
             raise CheckpointError(f"{path}: {error}") from None
 
     def close(self) -> None:
-        # Not mmap.close(), which refuses while a tensor still looks into the map: the last of them frees it.
+        # Not mmap.close(), which raises while a tensor still uses the map: the last tensor frees it.
         self._map = None
 
     def _read(self, info: TensorInfo, dtype: torch.dtype) -> torch.Tensor:
@@ -80,7 +80,7 @@ class GgufCheckpoint(Checkpoint):
             stored = torch.frombuffer(self._map, dtype=plain, count=count, offset=offset)
             return stored.view(info.shape).to(dtype)
         raw = torch.frombuffer(self._map, dtype=torch.uint8, count=info.nbytes, offset=offset)
-        return self._dequantize(info, raw, dtype)
+        return self._dequantise(info, raw, dtype)
 
     def blocks(self, name: str) -> torch.Tensor:
         info = self.tensors[name]
@@ -92,20 +92,20 @@ class GgufCheckpoint(Checkpoint):
     def forget(self, name: str) -> None:
         if self._map is None or not hasattr(mmap, "MADV_DONTNEED"):
             return
-        # Whole pages only: their neighbours on the others may be in use.
+        # Only pages that hold nothing else: on the others, neighbouring tensors may be in use.
         page = mmap.PAGESIZE
         start = -(-self._offsets[name] // page) * page
         end = (self._offsets[name] + self.tensors[name].nbytes) // page * page
         if end > start:
             self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
 
-    def _dequantize(self, info: TensorInfo, raw: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def _dequantise(self, info: TensorInfo, raw: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         block, size = next(
             (kind.block, kind.size) for kind in ELEMENT_TYPES.values() if kind.name == info.dtype
         )
         out = torch.empty(info.shape, dtype=dtype)
         try:
-            finite = dequantize(raw.view(-1, size), info.dtype, out.view(-1, block))
+            finite = dequantise(raw.view(-1, size), info.dtype, out.view(-1, block))
         except UnknownTypeError:
             raise CheckpointError(
                 f"{self.path}: {info.name} is stored as {info.dtype}, which cannot be read"
@@ -116,7 +116,7 @@ class GgufCheckpoint(Checkpoint):
 
 
 class _DamagedError(Exception):
-    """What is wrong with a header; the message lacks only the file's name."""
+    """Reports an error in a header; the message lacks only the file's name."""
 
 
 def _map_file(path: Path) -> mmap.mmap:
@@ -134,7 +134,7 @@ Header = tuple[dict[str, Any], dict[str, TensorInfo], dict[str, int]]
 
 
 def _read_header(data: mmap.mmap) -> Header:
-    """The metadata, the tensors, and where in the file each tensor begins."""
+    """Returns the metadata, the tensors, and the offset of each tensor in the file."""
     cursor = _Cursor(data)
     if data[:4] != b"GGUF":
         raise _DamagedError(
@@ -216,7 +216,7 @@ def _check_places(places: list[tuple[int, TensorInfo]], alignment: int, end: int
 
 
 class _Cursor:
-    """Reads little-endian values one after another; whatever would pass the end raises _DamagedError."""
+    """Reads little-endian values one after another; raises _DamagedError instead of reading past the end."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
@@ -224,7 +224,7 @@ class _Cursor:
         self.position = 0
 
     def skip(self, count: int) -> int:
-        """Step over `count` bytes and return where they began."""
+        """Advances by `count` bytes and returns the offset of the first of them."""
         start = self.position
         if count > self.end - start:
             raise _DamagedError(
@@ -234,7 +234,9 @@ class _Cursor:
         return start
 
     def expect(self, count: int, least: int, what: str) -> None:
-        """Refuse a count of things of at least `least` bytes each that the rest of the file cannot hold."""
+        """Raises _DamagedError if the rest of the file cannot hold `count` items of at least `least` bytes
+        each.
+        """
         if count * least > self.end - self.position:
             raise _DamagedError(f"truncated or damaged: {count} {what} are claimed at byte {self.position}")
 
@@ -289,7 +291,7 @@ class _Cursor:
         return [value == 1 for value in values]
 
     def strings(self, count: int) -> list[str]:
-        # A vocabulary has a hundred thousand of these: local names, and no call of our own for each.
+        # A vocabulary has a hundred thousand strings, so this uses local names and no call for each of them.
         self.expect(count, 8, "strings")
         data, end, position = self.data, self.end, self.position
         length_at = struct.Struct("<Q").unpack_from

@@ -1,4 +1,4 @@
-"""Opens a checkpoint, whichever format its files have."""
+"""Opens a checkpoint in either format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a folder of config.json and safetensors files, a .gguf file, or a folder with one .gguf file.
+    """Opens a folder of config.json and safetensors files, a .gguf file, or a folder with one .gguf file.
 
     Only headers are read. Raises ModelError when nothing there can be a model, and CheckpointError when the
     files cannot be read, are damaged or contradict each other.

@@ -1,4 +1,4 @@
-"""Checkpoints in the hub's layout: config.json beside one safetensors file, or shards that an index names."""
+"""Reads checkpoints in the hub's layout: config.json and one safetensors file, or shards with an index."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from decodery.weights.report import listed
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
-# The format's element types: torch's name and the bytes of one element.
+# Element types of the format: torch's name, and the bytes of one element.
 ELEMENTS: dict[str, tuple[str, int]] = {
     "F64": ("float64", 8),
     "F32": ("float32", 4),
@@ -38,10 +38,10 @@ ELEMENTS: dict[str, tuple[str, int]] = {
 
 
 class SafetensorsCheckpoint(Checkpoint):
-    """A folder with config.json and safetensors files; see `Checkpoint`.
+    """Reads a folder with config.json and safetensors files; see `Checkpoint`.
 
-    Opening reads the headers alone. Raises CheckpointError when a file is missing or damaged, when the index
-    names shards or tensors that are not there, or when a shard would lie outside the folder.
+    Opening reads only the headers. Raises CheckpointError when a file is missing or damaged, when the index
+    names shards or tensors that don't exist, or when a shard would lie outside the folder.
     """
 
     format: Literal["safetensors", "gguf"] = "safetensors"
@@ -114,7 +114,7 @@ class SafetensorsCheckpoint(Checkpoint):
     def forget(self, name: str) -> None:
         if name not in self._handles or sys.platform != "linux":
             return
-        # The map is the library's own, so a tensor tells where it is.
+        # The library owns the map, so its address is known only from a tensor.
         mapped: torch.Tensor = self._handles[name].get_tensor(name)
         page = mmap.PAGESIZE
         start = -(-mapped.data_ptr() // page) * page

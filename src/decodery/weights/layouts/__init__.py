@@ -1,1 +1,1 @@
-"""Lays weights out as the native kernels take them."""
+"""Packs weights in the layout of the native kernels."""

@@ -1,4 +1,4 @@
-"""A checkpoint's matrices as the native kernels take them, one stored tensor at a time."""
+"""Converts a checkpoint's matrices to the form of the native kernels, one stored tensor at a time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ Transform = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Packing:
-    """In which form a checkpoint's matrices are held.
+    """Selects the form in which a checkpoint's matrices are held.
 
-    `quantization` is "int4", "int8", "bf16", or None: each as it is stored, to the bit. `delicate` are glob
-    patterns of tensors that have int8 in place of int4. `threads` quantise.
+    `quantization` is "int4", "int8", "bf16", or None for the stored values, bit for bit. `delicate` are glob
+    patterns of tensors that are held in int8 instead of int4. `threads` is the number of threads that
+    quantise.
     """
 
     quantization: str | None = None
@@ -30,7 +31,7 @@ class Packing:
     threads: int = 1
 
     def format_of(self, info: TensorInfo) -> Format:
-        """The form of one stored matrix."""
+        """Returns the form of one stored matrix."""
         form = self._form(info.name)
         if form is not None:
             return {"int4": Format.INT4_MIN, "int8": Format.INT8, "bf16": Format.BFLOAT16}[form]
@@ -39,9 +40,9 @@ class Packing:
         return Format.BFLOAT16 if info.dtype == "bfloat16" else Format.FLOAT32
 
     def codes(self, checkpoint: Checkpoint, name: str, transform: Transform | None = None) -> Codes:
-        """One stored matrix in its form, with its rows in the order that `transform` gives them.
+        """Returns one stored matrix in its form, with its rows in the order of `transform`.
 
-        Raises CheckpointError when it cannot be read or holds values that have no such form.
+        Raises CheckpointError when it cannot be read or holds values that its form cannot represent.
         """
         form = self._form(name)
         if form is None:
@@ -66,7 +67,7 @@ class Packing:
 def _as_stored(checkpoint: Checkpoint, name: str, transform: Transform | None) -> Codes:
     kind = checkpoint.tensors[name].dtype
     if kind in KINDS:
-        # Transforms reorder rows; a row's blocks stay together.
+        # A transform reorders whole rows, so it can work on rows of blocks.
         return codes_from_blocks(_transformed(checkpoint.blocks(name), transform), kind)
     if kind == "bfloat16":
         return Codes(Format.BFLOAT16, _transformed(checkpoint.read(name, torch.bfloat16), transform))
@@ -74,7 +75,7 @@ def _as_stored(checkpoint: Checkpoint, name: str, transform: Transform | None) -
 
 
 def _nearest(checkpoint: Checkpoint, name: str) -> torch.dtype:
-    """The stored dtype, of which reading is a view of the file; float32 for blocks."""
+    """Returns the stored dtype, in which reading is a view of the file; float32 for blocks."""
     stored = getattr(torch, checkpoint.tensors[name].dtype, None)
     return stored if isinstance(stored, torch.dtype) and stored.is_floating_point else torch.float32
 

@@ -1,7 +1,7 @@
-"""Packed weights kept in a file, which is mapped as it is when the same checkpoint is opened again.
+"""Keeps packed weights in a file, which is mapped into memory when the same checkpoint is opened again.
 
-The file is eight bytes that name the format, the header's length in eight more (little-endian), its SHA-256,
-the header in JSON, and each weight's bytes on a cache line's border.
+The file is: eight bytes that name the format; the header's length in eight bytes (little-endian); the
+header's SHA-256; the header in JSON; each weight's bytes, aligned to a cache line.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ Weights = Mapping[str, Tensor | PackedWeight | Stacked]
 Piece = Tensor | PackedWeight
 
 MAGIC = b"DECODPK2"
-BORDER = 64
-# Kernels may read a little beyond a weight's end.
+ALIGNMENT = 64
+# Kernels may read so many bytes beyond a weight's end.
 SLACK = 128
 DIGEST = 32
-# So much of each file's beginning is hashed: hashing all of a large model takes longer than packing it.
+# The bytes hashed at each file's beginning: hashing all of a large model takes longer than packing it.
 HASHED = 1 << 20
 
 
 @dataclass(frozen=True)
 class PackedCache:
-    """The place in our cache for one checkpoint's weights, packed in one way.
+    """Reads and writes the packed weights of one checkpoint in our cache.
 
-    `source` is a .gguf file or a folder; `quantization` says in a word how its weights are packed ("": as
-    they are stored). A file in that place is used only if its header names the same source (its path, and of
-    each of its files the size, the time of the last change and a hash of the first megabyte), the same way of
-    packing, and the same versions of this package and its kernels.
+    `source` is a .gguf file or a folder; `quantization` is the name of the packing ("": as stored). A file is
+    used only if its header matches: the same source (its path, and for each of its files the size, the time
+    of the last change and a hash of the first megabyte), the same packing, and the same versions of this
+    package and its kernels.
     """
 
     source: Path
@@ -53,12 +53,18 @@ class PackedCache:
 
     @property
     def path(self) -> Path:
-        """Where the file is, or would be; another content of the same source takes its place."""
+        """Returns the path of the file, which need not exist.
+
+        It depends on the source's path and the packing only, so changed content of a source replaces its
+        file.
+        """
         words = f"{self.source.resolve()}\n{self.quantization}".encode()
         return packed_folder() / f"{self.source.stem}-{hashlib.sha256(words).hexdigest()[:12]}.packed"
 
     def read(self) -> Weights | None:
-        """The weights by name, as views of the mapped file; None when no file there is whole and fits."""
+        """Returns the weights by name, as views of the mapped file; None if there is no complete and matching
+        file.
+        """
         try:
             with self.path.open("rb") as file:
                 # A private map is writable memory, as torch wants it, and never writes to the file.
@@ -73,21 +79,23 @@ class PackedCache:
             return None
 
     def write(self, weights: Weights, identity: Mapping[str, Any]) -> None:
-        """Keep these weights in place of older ones; when that cannot be done, warn and do nothing else.
+        """Writes these weights and replaces older ones; on failure it warns and does nothing else.
 
-        `identity` is what `identity()` was before they were read: what changes meanwhile is packed again.
+        `identity` is the result of `identity()` from before the weights were read. So if the source changes
+        meanwhile, the file does not match and the weights are packed again.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=".packing-", delete=False) as file:
                 try:
                     _write(file, identity, weights)
-                    # Nothing incomplete ever has the final name, not even when the machine stops now.
+                    # The data is on disk before the rename, so that even after a power failure no incomplete
+                    # file has the final name.
                     file.flush()
                     os.fsync(file.fileno())
                     os.replace(file.name, self.path)
                 except BaseException:
-                    # An interrupt may come after the file has its name.
+                    # After the rename there is nothing to remove: an interrupt may come that late.
                     Path(file.name).unlink(missing_ok=True)
                     raise
         except OSError as error:
@@ -97,7 +105,7 @@ class PackedCache:
             )
 
     def identity(self) -> dict[str, Any]:
-        """What the weights are made of and how. Raises OSError where the source cannot be read."""
+        """Returns the sources and the packing of the weights. Raises OSError if the source cannot be read."""
         found = [self.source] if self.source.is_file() else sorted(self.source.iterdir())
         files = [
             file
@@ -113,7 +121,7 @@ class PackedCache:
 
 
 def weights_of(module: nn.Module) -> Weights:
-    """All parameters and packed weights of a module, by name."""
+    """Returns all parameters and packed weights of a module, by name."""
     packed = {
         f"{name}.{attribute}": value
         for name, owner in module.named_modules()
@@ -124,8 +132,11 @@ def weights_of(module: nn.Module) -> Weights:
 
 
 def give_weights(module: nn.Module, weights: Weights) -> bool:
-    """Put weights in place of the parameters of the same names; False, and nothing done, where they differ in
-    names, shapes or dtypes. A packed weight fits a parameter of its shape."""
+    """Replaces the parameters of a module by the weights of the same names.
+
+    Returns False and changes nothing if names, shapes or dtypes differ. A packed weight fits a parameter of
+    its shape.
+    """
     parameters = dict(module.named_parameters())
     if parameters.keys() != weights.keys() or any(
         weights[name].shape != value.shape or weights[name].dtype != value.dtype
@@ -151,10 +162,10 @@ def _write(file: IO[bytes], identity: Mapping[str, Any], weights: Weights) -> No
     pieces = _pieces(weights)
     for name, weight in pieces.items():
         entries[name] = {"offset": end, **_described(weight)}
-        end += -(-weight.nbytes // BORDER) * BORDER + SLACK
+        end += -(-weight.nbytes // ALIGNMENT) * ALIGNMENT + SLACK
     header = json.dumps({"identity": identity, "size": end, "weights": entries}).encode()
     digest = hashlib.sha256(header).digest()
-    start = _border(file.write(MAGIC + len(header).to_bytes(8, "little") + digest + header))
+    start = _aligned(file.write(MAGIC + len(header).to_bytes(8, "little") + digest + header))
     for name, weight in pieces.items():
         file.seek(start + entries[name]["offset"])
         data = weight.data if isinstance(weight, PackedWeight) else weight.contiguous().flatten()
@@ -163,7 +174,7 @@ def _write(file: IO[bytes], identity: Mapping[str, Any], weights: Weights) -> No
 
 
 def _pieces(weights: Weights) -> dict[str, Piece]:
-    """The weights with the parts of stacked ones for themselves, numbered behind a #."""
+    """Returns the weights with each part of a stacked weight separate, numbered after a #."""
     pieces: dict[str, Piece] = {}
     for name, weight in weights.items():
         if isinstance(weight, Stacked):
@@ -174,32 +185,32 @@ def _pieces(weights: Weights) -> dict[str, Piece]:
 
 
 def _joined(pieces: Mapping[str, Piece]) -> Weights:
-    """What `_pieces` took apart."""
+    """Joins the parts that `_pieces` separated."""
     weights: dict[str, Tensor | PackedWeight | Stacked] = {}
     for name, piece in pieces.items():
-        whole, _, number = name.partition("#")
+        stacked, _, number = name.partition("#")
         if not number:
             weights[name] = piece
             continue
-        before = weights.get(whole)
+        before = weights.get(stacked)
         if not isinstance(piece, PackedWeight):
             raise ValueError("a part that is no packed weight")
-        weights[whole] = Stacked((*(before.parts if isinstance(before, Stacked) else ()), piece))
+        weights[stacked] = Stacked((*(before.parts if isinstance(before, Stacked) else ()), piece))
     return weights
 
 
 def _read_header(data: mmap.mmap) -> tuple[dict[str, Any], int]:
-    """The header, and where the weights begin. Raises ValueError where there is none."""
+    """Returns the header and the offset of the first weight; raises ValueError if the header is invalid."""
     first = len(MAGIC) + 8 + DIGEST
     end = first + int.from_bytes(data[len(MAGIC) : len(MAGIC) + 8], "little")
     header = data[first:end]
     if data[: len(MAGIC)] != MAGIC or data[first - DIGEST : first] != hashlib.sha256(header).digest():
         raise ValueError("no packed weights")
-    return json.loads(header), _border(end)
+    return json.loads(header), _aligned(end)
 
 
-def _border(position: int) -> int:
-    return -(-position // BORDER) * BORDER
+def _aligned(position: int) -> int:
+    return -(-position // ALIGNMENT) * ALIGNMENT
 
 
 def _described(weight: Piece) -> dict[str, Any]:
@@ -214,15 +225,15 @@ def _described(weight: Piece) -> dict[str, Any]:
 
 
 def _weight(data: mmap.mmap, start: int, entry: Mapping[str, Any]) -> Piece:
-    """One weight; ValueError or KeyError when what is told of it cannot be."""
+    """Returns one weight; raises ValueError or KeyError if its entry is invalid."""
     offset = start + entry["offset"]
-    if offset % BORDER:
-        raise ValueError("a weight does not begin on a border")
+    if offset % ALIGNMENT:
+        raise ValueError("a weight is not aligned")
     if "format" not in entry:
         dtype, shape = getattr(torch, entry["dtype"]), entry["shape"]
         return torch.frombuffer(data, dtype=dtype, count=math.prod(shape), offset=offset).view(shape)
     form, rows, columns = Format[entry["format"]], entry["rows"], entry["columns"]
     size = packed_bytes(form, rows, columns, gated=entry["gated"])
-    # With the slack, so that no file ends where kernels still read.
-    room = torch.frombuffer(data, dtype=torch.uint8, count=size + SLACK, offset=offset)
-    return PackedWeight(room[:size], rows, columns, form, entry["gated"])
+    # With the slack, so that a file that ends within the kernels' reach is an error.
+    memory = torch.frombuffer(data, dtype=torch.uint8, count=size + SLACK, offset=offset)
+    return PackedWeight(memory[:size], rows, columns, form, entry["gated"])

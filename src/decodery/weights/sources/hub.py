@@ -1,4 +1,4 @@
-"""Checkpoints from the Hugging Face hub, through its own client and its own cache."""
+"""Fetches checkpoints from the Hugging Face hub, through its own client and its own cache."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from decodery.errors import ModelError
 from decodery.weights.report import Progress, listed
 
-# What a model needs and nothing else: above all no pickles, and no second copy of the weights.
+# Only the files that a model needs: no pickles, and no second copy of the weights.
 WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 UNWANTED = ["*/*", "consolidated*"]
 
@@ -17,9 +17,10 @@ UNWANTED = ["*/*", "consolidated*"]
 def fetch_snapshot(
     repository: str, revision: str | None, token: str | None, progress: Progress | None
 ) -> Path:
-    """The folder of a hub model's config, tokenizer and safetensors files, fetched where they are not cached.
+    """Returns the folder of a hub model's config, tokenizer and safetensors files; fetches those not in the
+    cache.
 
-    Raises ModelError when they cannot be had, or when the repository holds no safetensors.
+    Raises ModelError when they cannot be fetched, or when the repository holds no safetensors.
     """
     import huggingface_hub as hub
 
@@ -43,9 +44,10 @@ def fetch_snapshot(
 def fetch_gguf(
     repository: str, choice: str, revision: str | None, token: str | None, progress: Progress | None
 ) -> Path:
-    """One GGUF file of a hub repository; `choice` is its name, or a part of the name such as "Q4_K_M".
+    """Returns one GGUF file of a hub repository; `choice` is its name, or a part of the name such as
+    "Q4_K_M".
 
-    Raises ModelError when it cannot be had, or when the choice fits no file or several.
+    Raises ModelError when it cannot be fetched, or when the choice fits no file or several.
     """
     import huggingface_hub as hub
 
@@ -62,9 +64,11 @@ def fetch_gguf(
 
 
 def pick_gguf(repository: str, choice: str, names: Sequence[str]) -> str:
-    """The one of `names` that is called `choice`, or that has it as a whole part of its name, in any case.
+    """Returns the one of `names` that is `choice`, or that has it as a complete part of its name, in any
+    case.
 
-    "Q4_K" is no whole part of "m-Q4_K_M.gguf". Raises ModelError, with the names, when none or several fit.
+    "Q4_K" is not a complete part of "m-Q4_K_M.gguf". Raises ModelError, with the names, when none or several
+    fit.
     """
     if choice in names:
         return choice

@@ -1,4 +1,4 @@
-"""From what a person calls a model to the folder or file that holds it."""
+"""Finds the folder or file of the model that a user names."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def resolve(
     token: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """The folder or .gguf file that holds `model`, fetched when it is not on this machine.
+    """Returns the folder or .gguf file that holds `model`, and fetches it if it is not on this machine.
 
-    `model` is None or the name of the default model; an existing folder or .gguf file; or a hub id "org/name"
-    (safetensors), "org/name:file.gguf" or "org/name:Q4_K_M" (one GGUF file), of which `revision` and `token`
-    speak. What looks like a path is never looked for on the hub. Raises ModelError when there is no such
-    model or it cannot be fetched.
+    `model` is None or the name of the default model; an existing folder or .gguf file; or a hub id. A hub id
+    is "org/name" (safetensors), "org/name:file.gguf" or "org/name:Q4_K_M" (one GGUF file); `revision` and
+    `token` apply to it. A name that looks like a path is never searched on the hub. Raises ModelError when
+    there is no such model or it cannot be fetched.
     """
     if model is not None and _exists(model):
         return _existing(Path(model).expanduser())
@@ -61,7 +61,7 @@ def _exists(model: str | Path) -> bool:
     try:
         return str(model) != "" and Path(model).expanduser().exists()
     except (OSError, RuntimeError, ValueError):
-        return False  # It is no path at all: too long, a null byte, or the home of an unknown user.
+        return False  # No valid path: too long, a null byte, or the home of an unknown user.
 
 
 def _existing(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Where fetched models are kept, and which of them are there."""
+"""Lists the models in our cache, and gives the folders of that cache."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from decodery.errors import ModelError
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A model on this machine: `resolve` takes its `name` or `path`; `bytes` is the size of its weights.
+    """Describes a model on this machine; `bytes` is the size of its weights.
 
-    "packed" are the weights of another one, kept by `PackedCache`: they are no model of their own.
+    `resolve` takes its `name` or `path`. The format "packed" means weights of another model, kept by
+    `PackedCache`: such an entry is no model of its own.
     """
 
     name: str
@@ -26,9 +27,10 @@ class CachedModel:
 
 
 def cache_folder() -> Path:
-    """Our own cache: DECODERY_CACHE, else the platform's user cache; it need not exist yet.
+    """Returns the folder of our own cache: DECODERY_CACHE, else in the platform's user cache; it need not
+    exist yet.
 
-    Raises ModelError where the user has no home folder to hold it.
+    Raises ModelError if the user has no home folder to hold it.
     """
     try:
         return _cache_folder()
@@ -49,19 +51,19 @@ def _cache_folder() -> Path:
 
 
 def models_folder() -> Path:
-    """The part of our cache with one folder for each fetched model."""
+    """Returns the part of our cache with one folder for each fetched model."""
     return cache_folder() / "models"
 
 
 def packed_folder() -> Path:
-    """The part of our cache with files of packed weights; each can be deleted at any time."""
+    """Returns the part of our cache with files of packed weights; each can be deleted at any time."""
     return cache_folder() / "packed"
 
 
 def cached_models() -> list[CachedModel]:
-    """The models in our cache, the snapshots in the hub's that hold weights, and packed weights, by name.
+    """Returns the models in our cache, the snapshots with weights in the hub's, and packed weights, by name.
 
-    Nothing is opened, so a damaged file is listed too; whatever else lies in these folders is passed over.
+    Nothing is opened, so a damaged file is listed too. Anything else in these folders is ignored.
     """
     found = [*_own_models(), *_hub_models(), *_packed_files()]
     return sorted(found, key=lambda model: (model.name, str(model.path)))
@@ -89,7 +91,7 @@ def _packed_files() -> Iterator[CachedModel]:
 
 
 def _models_in(folder: Path, name: str) -> Iterator[CachedModel]:
-    """The folder itself when it holds safetensors, and each .gguf file in it."""
+    """Yields the folder itself if it holds safetensors, and each .gguf file in it."""
     sizes = _file_sizes(folder)
     shards = [size for file, size in sizes.items() if file.endswith(".safetensors")]
     if shards and "config.json" in sizes:

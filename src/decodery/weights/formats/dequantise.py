@@ -1,4 +1,4 @@
-"""Block-quantised GGML tensors to floating point, a bounded number of blocks at a time."""
+"""Decodes block-quantised GGML tensors to floating point, a bounded number of blocks at a time."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Callable
 
 import torch
 
-# Elements decoded or copied at once. So few stay in a core's cache, and torch runs operations of up to 32,768
-# elements on the calling thread: thousands of short parallel regions would crawl on a machine that has other
-# work (135 million elements took 0.3 s this way, 4 to 15 s in larger steps beside three busy processes).
+# Elements decoded or copied at once. This many stay in a core's cache, and torch runs operations of up to
+# 32,768 elements on the calling thread. Thousands of short parallel regions are slow on a machine with other
+# work: 135 million elements took 0.3 s this way, and 4 to 15 s in larger steps beside three busy processes.
 STEP = 1 << 15
 
 
 class UnknownTypeError(Exception):
-    """There is no way to decode a type."""
+    """Reports a type that cannot be decoded."""
 
 
-def dequantize(raw: torch.Tensor, kind: str, out: torch.Tensor) -> bool:
-    """Decode blocks of the GGML type `kind` into `out`, and say whether every value is finite.
+def dequantise(raw: torch.Tensor, kind: str, out: torch.Tensor) -> bool:
+    """Decodes blocks of the GGML type `kind` into `out`; returns True if every value is finite.
 
     `raw` is uint8 [blocks, bytes per block], `out` any floating type [blocks, elements per block]; `out` is
-    overwritten. Decoding is in float32 with ggml's order of operations, then rounded to `out`'s type. Raises
-    `UnknownTypeError` for a type that nobody here decodes.
+    overwritten. Values are computed in float32 with ggml's order of operations, then rounded to `out`'s type.
+    Raises `UnknownTypeError` for a type that neither this module nor the gguf package decodes.
     """
     decode = DECODERS.get(kind) or _by_package(kind)
     step = max(1, STEP // out.shape[1])
@@ -31,7 +31,7 @@ def dequantize(raw: torch.Tensor, kind: str, out: torch.Tensor) -> bool:
         target = out[start : start + step]
         values = target if out.dtype == torch.float32 else buffer[: target.shape[0]]
         decode(raw[start : start + step], values)
-        # A sum carries any NaN or infinity along and is far cheaper than a test of each value.
+        # A sum is not finite if any value isn't, and is far cheaper than a test of each value.
         finite = finite and (bool(values.sum().isfinite()) or bool(values.isfinite().all()))
         if values is not target:
             target.copy_(values)
@@ -55,12 +55,12 @@ def _q8_0(raw: torch.Tensor, out: torch.Tensor) -> None:
 
 
 def _halves(raw: torch.Tensor) -> torch.Tensor:
-    """The float16 numbers in these bytes, as float32."""
+    """Returns the float16 numbers in these bytes as float32."""
     return raw.contiguous().view(torch.float16).float()
 
 
 def _nibbles(raw: torch.Tensor, out: torch.Tensor) -> None:
-    """Low halves of the bytes first, then the high halves."""
+    """Writes the low halves of the bytes, then the high halves, to `out`."""
     packed = raw.contiguous()
     levels = torch.empty(out.shape, dtype=torch.uint8)
     torch.bitwise_and(packed, 15, out=levels[:, :16])
@@ -68,7 +68,7 @@ def _nibbles(raw: torch.Tensor, out: torch.Tensor) -> None:
     out.copy_(levels)
 
 
-# The gguf package decodes every type, these three in more than twice the time that they take here.
+# The gguf package decodes all types, but takes more than twice the time for these three.
 DECODERS: dict[str, Callable[[torch.Tensor, torch.Tensor], None]] = {
     "Q4_0": _q4_0,
     "Q4_1": _q4_1,

@@ -1,15 +1,16 @@
-"""What `decodery compare` runs side by side: its lines, each a name and its parameters. Needs no torch."""
+"""Reads the lines that `decodery compare` runs: each has a name and its parameters. Imports no torch."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from decodery.cli.flags.assignments import assigned, assignments
+from decodery.cli.flags.assignments import assignments, with_assignments
 from decodery.cli.flags.generation_flags import GenerationFlags
 from decodery.errors import ParameterError
 
-# Written as --with writes them.
+# The parameters of each preset, written as in --with.
 PRESETS: dict[str, str] = {
     "greedy": "strategy=greedy",
     "sampling": "temperature=0.8 top-p=0.95",
@@ -25,15 +26,19 @@ DEFAULT_SET = "greedy,sampling,min-p,beam,diverse,contrastive,dola"
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a comparison; `refusal` says why it cannot be run."""
+    """Holds one line of a comparison; `error` says why it cannot be run."""
 
     name: str
-    asked: GenerationFlags
-    refusal: str | None = None
+    flags: GenerationFlags
+    error: str | None = None
 
 
-def chosen_lines(shared: GenerationFlags, names: str | None, extra: Sequence[str]) -> list[Line]:
-    """The lines of these presets, and of `NAME: PARAMETERS` each. Raises `ParameterError`."""
+def comparison_lines(shared: GenerationFlags, names: str | None, extra: Sequence[str]) -> list[Line]:
+    """Returns the lines of the presets in `names`, then those written as `NAME: PARAMETERS` in `extra`.
+
+    Raises `ParameterError` for an unknown preset, a wrong parameter, and when there is no line at all. A line
+    whose parameters conflict with the `shared` flags has the `error`.
+    """
     lines = []
     listed = DEFAULT_SET if names is None else names
     for name in filter(None, (part.strip() for part in listed.split(","))):
@@ -45,8 +50,8 @@ def chosen_lines(shared: GenerationFlags, names: str | None, extra: Sequence[str
         if not colon or not name.strip():
             raise ParameterError(f"with is written as NAME: PARAMETERS, not {written!r}")
         texts = assignments(parameters)
-        # What is written here is wrong whatever the other flags are.
-        assigned(GenerationFlags(), texts)
+        # A mistake in this text is an error of the command, whatever the shared flags are.
+        with_assignments(GenerationFlags(), texts)
         lines.append(_line(shared, name.strip(), texts))
     if not lines:
         raise ParameterError("there is nothing to compare: name some strategies, or give --with")
@@ -54,8 +59,9 @@ def chosen_lines(shared: GenerationFlags, names: str | None, extra: Sequence[str
 
 
 def _line(shared: GenerationFlags, name: str, texts: Mapping[str, Sequence[str]]) -> Line:
-    everything = GenerationFlags(texts=shared.texts, values=shared.values, own=shared.own)
+    # A line may set the flags of every panel, also of those that the command itself does not have.
+    flags = dataclasses.replace(shared, hidden_panels=())
     try:
-        return Line(name, assigned(everything, texts))
+        return Line(name, with_assignments(flags, texts))
     except ParameterError as error:
-        return Line(name, everything, str(error))
+        return Line(name, flags, str(error))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from decodery.errors import CheckpointError
-from decodery.weights.formats import dequantize
+from decodery.weights.formats import dequantise
 from decodery.weights.formats.opening import open_checkpoint
 from tests.weights.files import random_blocks
 
@@ -76,10 +76,10 @@ def test_our_decoders_equal_the_package_over_many_steps(kind: str) -> None:
     blocks = random_blocks(gguf.GGMLQuantizationType[kind], 300, 2048)
     expected = torch.from_numpy(gguf.dequantize(blocks, gguf.GGMLQuantizationType[kind]))
     size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][1]
-    assert expected.numel() > 2 * dequantize.STEP
+    assert expected.numel() > 2 * dequantise.STEP
     for dtype in (torch.float32, torch.bfloat16):
         out = torch.empty(300, 2048, dtype=dtype)
-        assert dequantize.dequantize(torch.from_numpy(blocks).view(-1, size), kind, out.view(-1, 32))
+        assert dequantise.dequantise(torch.from_numpy(blocks).view(-1, size), kind, out.view(-1, 32))
         assert torch.equal(out, expected.to(dtype))
 
 
@@ -90,12 +90,12 @@ def test_one_scale_that_is_not_finite_is_noticed(kind: str, half: bytes) -> None
     size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][1]
     blocks[1999, -size:][:2] = np.frombuffer(half, np.uint8)
     out = torch.empty(16000, 32)
-    assert not dequantize.dequantize(torch.from_numpy(blocks).view(-1, size), kind, out)
+    assert not dequantise.dequantise(torch.from_numpy(blocks).view(-1, size), kind, out)
 
 
 def test_values_that_are_finite_though_their_sum_is_not_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(dequantize.DECODERS, "Q8_0", lambda raw, out: out.fill_(3e38))
-    assert dequantize.dequantize(torch.zeros(4, 34, dtype=torch.uint8), "Q8_0", torch.empty(4, 32))
+    monkeypatch.setitem(dequantise.DECODERS, "Q8_0", lambda raw, out: out.fill_(3e38))
+    assert dequantise.dequantise(torch.zeros(4, 34, dtype=torch.uint8), "Q8_0", torch.empty(4, 32))
 
 
 def test_a_narrow_result_never_stands_beside_a_whole_float32_copy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,8 +106,8 @@ def test_a_narrow_result_never_stands_beside_a_whole_float32_copy(monkeypatch: p
         steps.append(out.untyped_storage().nbytes())
         out.zero_()
 
-    monkeypatch.setitem(dequantize.DECODERS, "Q8_0", decode)
+    monkeypatch.setitem(dequantise.DECODERS, "Q8_0", decode)
     out = torch.empty(40_000, 32, dtype=torch.bfloat16)
-    dequantize.dequantize(torch.zeros(40_000, 34, dtype=torch.uint8), "Q8_0", out)
-    assert len(steps) == -(-out.numel() // dequantize.STEP)
-    assert max(steps) == 4 * dequantize.STEP
+    dequantise.dequantise(torch.zeros(40_000, 34, dtype=torch.uint8), "Q8_0", out)
+    assert len(steps) == -(-out.numel() // dequantise.STEP)
+    assert max(steps) == 4 * dequantise.STEP

@@ -1,0 +1,50 @@
+"""Shows outputs and tokens as the values that the commands print with --json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from decodery.decoding.rows import TokenLogprobs
+from decodery.outputs import RequestOutput
+from decodery.text.tokenizer.tokenizer import Tokenizer
+
+
+def output_as_json(output: RequestOutput, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Returns an output: its token ids, completions, log-probabilities, seed and error, if any."""
+    content: dict[str, Any] = {
+        "prompt_token_ids": output.prompt_token_ids,
+        "completions": [
+            {
+                "index": completion.index,
+                "text": completion.text,
+                "token_ids": completion.token_ids,
+                "finish_reason": completion.finish_reason,
+                "stop_reason": completion.stop_reason,
+                **({} if completion.score is None else {"score": completion.score}),
+                **_logprobs("logprobs", completion.logprobs, tokenizer),
+            }
+            for completion in output.completions
+        ],
+        "seed": output.seed,
+        **_logprobs("prompt_logprobs", output.prompt_logprobs, tokenizer),
+    }
+    return content if output.error is None else {**content, "error": output.error}
+
+
+def _logprobs(
+    name: str, logprobs: Iterable[TokenLogprobs | None] | None, tokenizer: Tokenizer
+) -> dict[str, Any]:
+    if logprobs is None:
+        return {}
+    return {name: [None if entry is None else _logprob(entry, tokenizer) for entry in logprobs]}
+
+
+def _logprob(entry: TokenLogprobs, tokenizer: Tokenizer) -> dict[str, Any]:
+    top = [{**token_as_json(tokenizer, token), "logprob": logprob} for token, logprob in entry.top]
+    return {**token_as_json(tokenizer, entry.token), "logprob": entry.logprob, "rank": entry.rank, "top": top}
+
+
+def token_as_json(tokenizer: Tokenizer, token: int) -> dict[str, Any]:
+    """Returns a token's id and its text."""
+    return {"token_id": token, "token": tokenizer.decode([token], skip_special_tokens=False)}
