@@ -1,4 +1,4 @@
-"""Running searches in tests: over a table of logits without a model, and in an engine."""
+"""Runs searches in tests: over a table of logits without a model, and in an engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.decoding.rows import make_row, make_scores
 
 @dataclass
 class Outcome:
-    """What a search came to, with the rows before each step and its verdicts."""
+    """Holds a search's results, with the rows before each step and its verdicts."""
 
     endings: list[Ending] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -36,22 +36,22 @@ class Outcome:
 
 
 def markov(vocab: int, seed: int = 0, spread: float = 1.5) -> Tensor:
-    """Random logits `[vocab, vocab]` of a token by the one before."""
+    """Returns random logits `[vocab, vocab]` of a token after each token."""
     return torch.randn(vocab, vocab, generator=torch.Generator().manual_seed(seed)) * spread
 
 
 def row_of(strategy: Any, max_tokens: int = 6, end_ids: Sequence[int] = (), **params: Any) -> Row:
-    """A request's first row, after the prompt (0,)."""
+    """Returns a request's first row, after the prompt (0,)."""
     return make_row(strategy=strategy, max_tokens=max_tokens, end_ids=end_ids, **params)
 
 
 def search(row: Row, table: Tensor) -> Outcome:
-    """Run one request to its end; what follows a token has the logits `table[token]`."""
+    """Runs one request to its end; the logits after a token are `table[token]`."""
     return search_together([row], table)[0]
 
 
 def search_together(first: Sequence[Row], table: Tensor) -> list[Outcome]:
-    """Run several requests of one strategy to their ends, side by side."""
+    """Runs several requests of one strategy to their ends, in one batch."""
     method: Method = method_of(first[0].params)
     outcomes = [Outcome() for _ in first]
     rows = [replace(row, request=i) for i, row in enumerate(first)]
@@ -63,25 +63,25 @@ def search_together(first: Sequence[Row], table: Tensor) -> list[Outcome]:
                 outcome.verdicts.append(verdict)
             outcome.endings += [e for e in verdict.endings if rows[e.parent].request == i]
             outcome.failures += [why for parent, why in verdict.failures if rows[parent].request == i]
-        # As an engine has them: by parent, and a request's side by side.
+        # In an engine's order: by parent, so that a request's rows are adjacent.
         rows = [s.row for s in sorted(verdict.survivors, key=lambda s: s.parent)]
     return outcomes
 
 
 def run_searches(engine: Engine, jobs: Sequence[tuple[Sequence[int], GenerationParams]]) -> list[list[Event]]:
-    """The ends of each job's completions, in the order of their streams."""
+    """Returns the last event of each job's completions, in the order of their streams."""
     ids = [engine.add(prompt, params) for prompt, params in jobs]
     events: list[Event] = []
     while engine.has_work():
         events += engine.step()
         engine.check_integrity()
-    told = [[e for e in events if e.request == i and e.stream is not None] for i in ids]
-    for ends, (_, params) in zip(told, jobs, strict=True):
+    endings = [[e for e in events if e.request == i and e.stream is not None] for i in ids]
+    for ends, (_, params) in zip(endings, jobs, strict=True):
         assert [e.stream for e in ends] == list(range(params.streams)), "all at once, in order"
-    return told
+    return endings
 
 
 def load(folder: Path) -> CausalModel:
-    """The float32 model of a folder."""
+    """Returns the float32 model of a folder."""
     with open_checkpoint(folder) as checkpoint:
         return load_for_inference(checkpoint, dtype=torch.float32, kernels=torch_kernels)

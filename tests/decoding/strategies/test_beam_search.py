@@ -20,7 +20,7 @@ from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import BeamSearch
 from decodery.decoding.strategies.beam_candidates import drawn
 from decodery.decoding.strategies.beam_search import Beam, BeamMethod
-from decodery.decoding.strategies.diverse_beams import keep_apart
+from decodery.decoding.strategies.diverse_beams import penalise_taken
 from decodery.errors import ParameterError
 from tests.decoding.rows import make_scores
 from tests.decoding.strategies.searching import (
@@ -43,7 +43,7 @@ GROUPS = ("num_beam_groups", "diversity_penalty")
 
 
 def params_of(args: dict[str, Any]) -> GenerationParams:
-    """The parameters that transformers' arguments stand for."""
+    """Returns the parameters that correspond to these arguments of transformers."""
     strategy = {name: args[name] for name in (*STRATEGY, *GROUPS) if name in args}
     words = tuple(
         tuple(tuple(part) if isinstance(part, list) else part for part in word)
@@ -77,7 +77,7 @@ def test_beams_write_what_a_grammar_allows(default_llm: Any) -> None:
     )
     (output,) = default_llm.generate("Is the sky blue? The answer is:", params)
     assert {c.text for c in output.completions} <= set(texts)
-    # A text may be spelled in several ways.
+    # Several token sequences may spell the same text.
     assert len({tuple(c.token_ids) for c in output.completions}) == 4
 
 
@@ -111,7 +111,7 @@ def random_args(rng: random.Random, end_ids: Sequence[int]) -> dict[str, Any]:
     if rng.random() < 0.3:
         args["no_repeat_ngram_size"] = 2
     if rng.random() < 0.3:
-        # transformers lets end tokens pass, whatever the bad words.
+        # transformers allows end tokens, whatever the bad words.
         bad = [token for token in range(97) if token not in end_ids]
         args["bad_words_ids"] = [[rng.choice(bad)], rng.choices(bad, k=2)]
     return args
@@ -149,13 +149,13 @@ def test_beams_are_those_of_transformers_over_random_parameters(folder: Path) ->
             different.append((args, prompt, end_ids))
         ended += sum(e.finish == "stop" for e in events)
     assert ended > 30, "end tokens must occur"
-    # Since 4.50 transformers judges whether to stop by the best live beam, where before it was the best
-    # candidate. What this changes is rare, and the recorded cases above hold three such.
+    # Since 4.50 transformers decides whether to stop by the best live beam, before by the best candidate.
+    # This rarely makes a difference; it does in three of the recorded cases above.
     assert len(different) <= 1, different
 
 
 def everything(table: torch.Tensor, length: int, end: int) -> dict[tuple[int, ...], float]:
-    """The log-probability of every text of at most `length` tokens, in float64."""
+    """Returns the log-probability of every text of at most `length` tokens, in float64."""
     logprobs = table.double().log_softmax(-1).tolist()
     found = {}
     for size in range(1, length + 1):
@@ -199,7 +199,7 @@ def mixed_jobs(count: int) -> list[tuple[list[int], GenerationParams]]:
     ]
 
 
-def told(engine: Any, jobs: Any) -> list[list[Any]]:
+def completions_of(engine: Any, jobs: Any) -> list[list[Any]]:
     ids = [engine.add(*job) for job in jobs]
     events = []
     while engine.has_work():
@@ -211,23 +211,23 @@ def told(engine: Any, jobs: Any) -> list[list[Any]]:
 def test_batched_equals_alone_bit_for_bit() -> None:
     model = tiny_model()
     jobs = mixed_jobs(14)
-    alone = [told(make_engine(model, end_ids=[5, 50]), [job])[0] for job in jobs]
-    assert told(make_engine(model, end_ids=[5, 50]), jobs) == alone
-    assert told(make_engine(model, end_ids=[5, 50]), jobs[::-1]) == alone[::-1]
+    alone = [completions_of(make_engine(model, end_ids=[5, 50]), [job])[0] for job in jobs]
+    assert completions_of(make_engine(model, end_ids=[5, 50]), jobs) == alone
+    assert completions_of(make_engine(model, end_ids=[5, 50]), jobs[::-1]) == alone[::-1]
 
 
 def test_scarce_pages_change_nothing() -> None:
     model = tiny_model()
     jobs = mixed_jobs(7)
-    alone = [told(make_engine(model, end_ids=[5]), [job])[0] for job in jobs]
+    alone = [completions_of(make_engine(model, end_ids=[5]), [job])[0] for job in jobs]
     engine = make_engine(model, end_ids=[5], pages=27)
-    assert told(engine, jobs) == alone
+    assert completions_of(engine, jobs) == alone
     assert engine.preemptions
 
 
 @pytest.mark.parametrize("strategy", [BeamSearch(3), BeamSearch(4, num_beam_groups=2)])
 def test_a_processor_that_changes_nothing_changes_no_bit(strategy: BeamSearch) -> None:
-    # Values with few bits tie.
+    # In bfloat16 some values are equal.
     table = markov(500).bfloat16().float()
     plain = search(row_of(strategy, 8, [3]), table)
     processed = search(row_of(strategy, 8, [3], logits_processors=lambda tokens, logits: logits), table)
@@ -236,7 +236,7 @@ def test_a_processor_that_changes_nothing_changes_no_bit(strategy: BeamSearch) -
 
 
 def sums(outcome: Outcome) -> list[tuple[list[int], float]]:
-    """The texts of a search's beams, step by step, each with its sum."""
+    """Returns the texts of a search's beams, step by step, each with its sum."""
     beams = [(row, row.state) for rows in outcome.rows[1:] for row in rows]
     return [(row.tokens.tolist(), state.total) for row, state in beams if isinstance(state, Beam)]
 
@@ -252,7 +252,7 @@ def test_a_beam_of_one_is_greedy() -> None:
 
 
 def test_a_text_ends_only_among_the_best() -> None:
-    # The end token is third of all candidates: behind two beams' places.
+    # The end token is the third candidate: too late for a search of two beams.
     table = torch.tensor([[0.0, -0.1, -0.2, -9.0]]).repeat(4, 1)
     outcome = search(row_of(BeamSearch(2, num_return_sequences=2, length_penalty=0.0), 1, [2]), table)
     assert outcome.tokens == [(0,), (1,)]
@@ -262,13 +262,13 @@ def test_a_text_ends_only_among_the_best() -> None:
 
 @pytest.mark.parametrize("early", [True, False, "never"])
 def test_early_stopping_says_when_a_search_is_over(early: bool | str) -> None:
-    # Token 1 ends. At first it is likely, and what follows token 2 is nearly free.
+    # Token 1 ends a text and is the likeliest at first. Repeating token 2 costs nothing.
     table = torch.full((3, 3), -20.0)
     table[0, 1], table[0, 2] = 0.0, -0.5
     table[2, 2], table[2, 1] = 0.0, -3.0
     strategy = BeamSearch(1, early_stopping=early, length_penalty=1.0)  # type: ignore[arg-type]
     outcome = search(row_of(strategy, 30, [1]), table)
-    # Only "never" sees that a long text can still win.
+    # Only "never" considers that a longer text can still score higher.
     assert outcome.tokens == ([(2,) * 30] if early == "never" else [(1,)])
 
 
@@ -294,13 +294,13 @@ def test_a_stop_string_ends_a_text_as_an_end_token_does() -> None:
 
 def test_a_beam_stays_full_however_many_candidates_end() -> None:
     table = markov(40, seed=2)
-    # All but the least likely tokens end the text, far more than there are end tokens to reckon with.
-    going = table.topk(3, largest=False).indices[0].tolist()
-    ending = frozenset(range(40)) - set(going)
+    # All but the least likely tokens end the text, far more than the search reckons with from its end tokens.
+    continuing = table.topk(3, largest=False).indices[0].tolist()
+    ending = frozenset(range(40)) - set(continuing)
     row = replace(row_of(BeamSearch(3, early_stopping="never"), 4), watch=Watching(ending))
     outcome = search(row, table)
     assert len(outcome.rows[1]) == 3
-    assert {r.tokens[-1] for r in outcome.rows[1]} == set(going)
+    assert {r.tokens[-1] for r in outcome.rows[1]} == set(continuing)
 
 
 def test_a_rule_that_ends_every_text_is_not_asked_of_the_whole_vocabulary() -> None:
@@ -315,7 +315,7 @@ def test_a_rule_that_ends_every_text_is_not_asked_of_the_whole_vocabulary() -> N
     assert len(asked) < 3000
 
 
-def test_min_tokens_holds_back_every_end() -> None:
+def test_no_text_ends_before_min_tokens() -> None:
     table = markov(12, seed=2)
     outcome = search(row_of(BeamSearch(3, num_return_sequences=3), 8, [4, 5], min_tokens=4), table)
     assert all(len(e.tokens) >= 5 or e.finish == "length" for e in outcome.endings)
@@ -323,7 +323,7 @@ def test_min_tokens_holds_back_every_end() -> None:
 
 @dataclass(frozen=True)
 class Counting:
-    """A grammar of texts of exactly so many tokens."""
+    """Allows texts of exactly `left` tokens."""
 
     left: int
     accepting: bool = False
@@ -337,7 +337,7 @@ class Counting:
         return Counting(self.left - 1)
 
 
-def test_a_grammar_moves_along_with_its_beam(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_beam_has_its_own_grammar_state(monkeypatch: pytest.MonkeyPatch) -> None:
     table = markov(12, seed=2)
     monkeypatch.delitem(pipeline.PROCESSORS, "grammar")
     row = replace(row_of(BeamSearch(3, num_return_sequences=3), 8), grammar=Counting(3))
@@ -345,7 +345,7 @@ def test_a_grammar_moves_along_with_its_beam(monkeypatch: pytest.MonkeyPatch) ->
     assert [(len(e.tokens), e.finish) for e in outcome.endings] == [(3, "stop")] * 3
 
 
-def test_time_that_is_up_ends_a_search_at_once() -> None:
+def test_a_search_ends_at_once_when_its_time_is_up() -> None:
     method, table = BeamMethod(), markov(12)
     first = method.judge([row_of(BeamSearch(2))], make_scores(table[:1]))
     rows = [replace(s.row, expired=True) for s in first.survivors]
@@ -354,7 +354,7 @@ def test_time_that_is_up_ends_a_search_at_once() -> None:
     assert [(e.finish, len(e.tokens)) for e in verdict.endings] == [("time", 2)]
 
 
-def test_fewer_possible_beams_than_places_go_on_with_fewer_rows() -> None:
+def test_if_fewer_beams_are_possible_the_search_continues_with_fewer_rows() -> None:
     table = torch.full((4, 4), -torch.inf)
     table[0, 1], table[0, 2] = 0.0, -1.0
     table[1, 3], table[2, 2] = 0.0, 0.0
@@ -367,7 +367,7 @@ def test_fewer_possible_beams_than_places_go_on_with_fewer_rows() -> None:
     assert (outcome.endings[2].finish, outcome.tokens[2]) == ("error", ())
 
 
-def test_a_dead_beam_is_dropped_and_the_others_go_on() -> None:
+def test_a_beam_without_a_possible_token_is_dropped_and_the_others_continue() -> None:
     def nothing_after_two(tokens: list[int], logits: torch.Tensor) -> torch.Tensor:
         return torch.full_like(logits, -torch.inf) if tokens[-1] == 2 else logits
 
@@ -385,14 +385,14 @@ def test_no_possible_token_is_a_failure_that_says_why() -> None:
     assert "NaN" in broken.failures[0]
 
 
-def test_ended_texts_are_told_when_the_beams_die() -> None:
+def test_ended_texts_are_returned_when_no_beam_is_left() -> None:
     table = torch.full((3, 3), -torch.inf)
     table[0, 1], table[0, 2] = 0.0, 0.0
     outcome = search(row_of(BeamSearch(3), 4, [1]), table)
     assert outcome.tokens == [(1,)]
 
 
-def test_live_beams_are_silent_and_carry_their_sums() -> None:
+def test_live_beams_have_no_stream_and_keep_their_sums() -> None:
     table = markov(12, seed=4)
     logprobs = table.double().log_softmax(-1)
     outcome = search(row_of(BeamSearch(3), 5), table)
@@ -447,7 +447,7 @@ def test_the_kept_candidates_of_a_trace_are_the_next_steps_beams(strategy: BeamS
     assert not search(row_of(strategy, 5, [3]), markov(12, seed=6)).verdicts[0].beams
 
 
-def test_xtc_tosses_a_coin_for_beams_too() -> None:
+def test_xtc_applies_to_beams_too() -> None:
     strategy = BeamSearch(3, sample=True)
     row = row_of(strategy, 6, seed=1, xtc_probability=0.5, xtc_threshold=0.1)
     assert len(search(row, markov(12, seed=6)).tokens) == 1
@@ -465,7 +465,7 @@ def test_drawn_beams_depend_on_the_seed_alone() -> None:
 
 
 def test_beams_do_not_share_their_noise() -> None:
-    # Two beams that differ in their first token only, and draw of everything alike.
+    # Two beams that differ in their first token only, and draw from the same distribution.
     strategy = BeamSearch(2, sample=True, num_return_sequences=2, length_penalty=0.0)
     table = torch.zeros(60, 60)
     texts = [search(row_of(strategy, 2, seed=s), table).tokens for s in range(40)]
@@ -473,20 +473,20 @@ def test_beams_do_not_share_their_noise() -> None:
 
 
 def test_drawn_beams_follow_the_processed_distribution() -> None:
-    # Of one beam's two candidates the first drawn has the token's probability; the better of both goes on.
+    # The first of a beam's two candidates is drawn with the token's probability; the better of both is kept.
     table = torch.tensor([[0.0, 1.0, -1.0, -torch.inf]])
     p = (table[0] / 0.7).softmax(-1).double().tolist()
     count = 2000
     rows = [row_of(BeamSearch(1, sample=True), 1, seed=s, temperature=0.7) for s in range(count)]
     seen = Counter(search(row, table).tokens[0][0] for row in rows)
-    # Token 0 goes on when it is drawn with token 2; token 2 never.
+    # Token 0 is kept if it is drawn together with token 2. Token 2 never is.
     share = p[0] * p[2] / (1 - p[0]) + p[2] * p[0] / (1 - p[2])
     assert set(seen) == {0, 1}
     assert abs(seen[0] / count - share) < 4 * math.sqrt(share * (1 - share) / count)
 
 
 def test_the_first_candidate_drawn_follows_the_sums_of_all_beams() -> None:
-    # Beams far below 0, whose sums differ, and which would choose alike if they shared their noise.
+    # The sums are far below 0 and differ. The beams would choose the same token if they shared their noise.
     logprobs = torch.tensor([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]).log()
     totals = [-40.0, -40.5]
     rows = [row_of(BeamSearch(2, sample=True), seed=seed) for seed in range(3000)]
@@ -507,11 +507,11 @@ def test_truncation_limits_what_is_drawn() -> None:
 
 def test_a_token_costs_its_penalty_for_each_beam_that_took_it() -> None:
     logprobs = torch.zeros(2, 5)
-    keep_apart(logprobs, [3, 1, 3], 0.5)
+    penalise_taken(logprobs, [3, 1, 3], 0.5)
     assert logprobs.tolist() == [[0.0, -0.5, 0.0, -1.0, 0.0]] * 2
 
 
-def test_groups_keep_apart() -> None:
+def test_a_penalty_makes_groups_begin_differently() -> None:
     table = markov(20, seed=1, spread=0.5)
 
     def opening(penalty: float) -> set[int]:

@@ -10,10 +10,10 @@ from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import BeamSearch
 from decodery.decoding.strategies.constrained_beams import (
     Progress,
-    beginning,
     check_force_words,
     holds_all,
-    in_banks,
+    initial_progress,
+    select_from_banks,
 )
 from decodery.errors import ParameterError
 from tests.decoding.strategies.searching import markov, row_of, run_searches, search
@@ -22,8 +22,8 @@ from tests.models.tiny import tiny_model
 
 
 def progress(words: Any, tokens: Sequence[int] = ()) -> Progress:
-    """The progress of these tokens towards these words."""
-    state = beginning(BeamSearch(force_words=words))
+    """Returns the progress of these tokens towards these words."""
+    state = initial_progress(BeamSearch(force_words=words))
     for token in tokens:
         state = state.after(token)
     return state
@@ -40,7 +40,7 @@ PHRASE_AND_CHOICE = ((1, 2), ((3, 4), (3, 5, 6), (7,)))
     ("tokens", "following", "needed", "bank", "complete"),
     [
         ([], [1, 3, 7], 3, 0, False),
-        # The longest phrase has 3 tokens: a bank is worth as many, and a shorter phrase begins further on.
+        # The longest phrase has 3 tokens, so a complete phrase counts 3, and a shorter one starts above 0.
         ([1], [2], 2, 2, False),
         ([1, 2], [3, 7], 1, 3, False),
         ([1, 9], [3, 7, 1], 3, 0, False),
@@ -69,17 +69,17 @@ def test_banks_take_turns_and_those_that_have_met_more_come_first() -> None:
     words = ((1, 2, 3),)
     pool = [progress(words, tokens) for tokens in ([], [1], [1, 2], [9], [1, 2], [])]
     totals = [-1.0, -2.0, -9.0, -0.5, -8.0, -3.0]
-    rooms = [10] * 6
-    assert in_banks(pool, totals, rooms, 6) == [4, 1, 3, 2, 0, 5]
-    assert in_banks(pool, totals, rooms, 2) == [4, 1]
+    remaining = [10] * 6
+    assert select_from_banks(pool, totals, remaining, 6) == [4, 1, 3, 2, 0, 5]
+    assert select_from_banks(pool, totals, remaining, 2) == [4, 1]
 
 
-def test_a_candidate_that_can_be_completed_in_its_room_is_kept() -> None:
+def test_a_candidate_that_can_still_be_completed_is_kept() -> None:
     words = ((1,), (2, 3, 4, 5))
-    # The phrase that is done is worth more than the three of four tokens, but leaves more to do.
+    # A complete phrase of one token counts more than three tokens of four, but more tokens are missing.
     pool = [progress(words, [1, 9, 9]), progress(words, [2, 3, 4])]
-    assert in_banks(pool, [-1.0, -2.0], [9, 9], 1) == [0]
-    assert in_banks(pool, [-1.0, -2.0], [2, 2], 1) == [1]
+    assert select_from_banks(pool, [-1.0, -2.0], [9, 9], 1) == [0]
+    assert select_from_banks(pool, [-1.0, -2.0], [2, 2], 1) == [1]
 
 
 def test_words_that_cannot_fit_are_refused() -> None:
@@ -97,14 +97,14 @@ def random_words(rng: random.Random, vocab: int) -> tuple[Any, ...]:
     return tuple(phrase() if rng.random() < 0.6 else (phrase(), phrase()) for _ in range(rng.randint(1, 3)))
 
 
-def test_texts_hold_their_phrases_even_where_there_is_just_room_for_them() -> None:
+def test_texts_hold_their_phrases_even_where_they_just_fit() -> None:
     rng = random.Random(1)
     for seed in range(60):
         words = random_words(rng, 20)
         strategy = BeamSearch(rng.randint(1, 4), force_words=words, early_stopping=rng.choice([True, False]))
-        room = beginning(strategy).needed + rng.choice([0, 0, 1, 5])
+        most = initial_progress(strategy).needed + rng.choice([0, 0, 1, 5])
         # Token 0 ends a text.
-        outcome = search(row_of(strategy, room, [0]), markov(20, seed))
+        outcome = search(row_of(strategy, most, [0]), markov(20, seed))
         (text,) = outcome.tokens
         for word in words:
             alternatives = word if isinstance(word[0], tuple) else (word,)
@@ -118,7 +118,7 @@ def test_what_the_prompt_holds_is_not_yet_in_the_text() -> None:
     assert holds(event.tokens, (7, 8))
 
 
-def test_an_end_before_the_phrases_is_no_end() -> None:
+def test_a_text_does_not_end_before_it_has_its_phrases() -> None:
     table = markov(8, seed=0)
     table[:, 0] = 20.0
     outcome = search(row_of(BeamSearch(3, force_words=((5, 6),), length_penalty=0.0), 8, [0]), table)
@@ -128,21 +128,21 @@ def test_an_end_before_the_phrases_is_no_end() -> None:
     assert 0 not in text[:-1]
 
 
-def test_only_texts_with_all_phrases_are_returned_where_there_are_any() -> None:
+def test_only_texts_with_all_phrases_are_returned_if_there_are_any() -> None:
     strategy = BeamSearch(3, num_return_sequences=3, force_words=((5, 6),))
-    told = search(row_of(strategy, 2), markov(8, seed=0)).endings
-    assert [e.tokens for e in told] == [(5, 6), (), ()]
-    assert [e.error for e in told] == [None] * 3
+    endings = search(row_of(strategy, 2), markov(8, seed=0)).endings
+    assert [e.tokens for e in endings] == [(5, 6), (), ()]
+    assert [e.error for e in endings] == [None] * 3
 
 
 def test_a_text_without_its_phrases_says_so() -> None:
     strategy = BeamSearch(2, force_words=((5, 6),))
-    told = search(row_of(strategy, 4, suppress_tokens=(6,)), markov(8, seed=0)).endings
-    assert len(told[0].tokens) == 4
-    assert "force_words" in (told[0].error or "")
+    endings = search(row_of(strategy, 4, suppress_tokens=(6,)), markov(8, seed=0)).endings
+    assert len(endings[0].tokens) == 4
+    assert "force_words" in (endings[0].error or "")
 
 
-def test_phrases_that_overlap_are_held_by_one_text() -> None:
+def test_phrases_that_overlap_are_contained_in_one_text() -> None:
     row = row_of(BeamSearch(2, force_words=((1, 1, 2),)), 4)
     assert holds_all(row.after(1).after(1).after(1).after(2))
     assert not holds_all(row.after(1).after(2).after(1).after(2))

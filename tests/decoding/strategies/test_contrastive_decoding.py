@@ -34,7 +34,7 @@ def made(positions: int, vocab: int = 40, runs: Sequence[tuple[Run, ...]] = ()) 
 
 
 def reference(expert: Tensor, amateur: Tensor, alpha: float, beta: float) -> Tensor:
-    """The contrast in float64, of logits `[vocab]`."""
+    """Returns the contrast in float64, of logits `[vocab]`."""
     p = expert.double().softmax(-1)
     contrast = (1 + beta) * expert.double() - beta * amateur.double()
     contrast[p < alpha * p.max()] = -torch.inf
@@ -46,20 +46,20 @@ def test_the_contrast_is_the_papers_formula() -> None:
     assert scores.amateur is not None
     settings = [(0.1, 0.5), (0.3, 0.0), (0.01, 2.0), (0.9, 0.25)]
     rows = [row_of(*settings[i % 4]) for i in range(12)]
-    told = METHOD.logits(scores, range(12), rows)
-    for i, contrasted in enumerate(told):
+    logits = METHOD.logits(scores, range(12), rows)
+    for i, contrasted in enumerate(logits):
         expected = reference(scores.logits[i], scores.amateur[i], *settings[i % 4])
         torch.testing.assert_close(contrasted.double(), expected, atol=1e-4, rtol=1e-4)
-        # Alone it has the same bits.
+        # A position has the same bits alone.
         assert torch.equal(METHOD.logits(scores, [i], [rows[i]])[0], contrasted)
 
 
-def test_what_the_amateur_likes_too_is_avoided_among_plausible_tokens() -> None:
+def test_plausible_tokens_that_the_amateur_finds_likely_are_avoided() -> None:
     expert = torch.log(torch.tensor([[0.5, 0.4, 0.09, 0.01]]))
     amateur = torch.log(torch.tensor([[0.9, 0.05, 0.049, 0.001]]))
     scores = Scores(expert, [(Run((), 0),)], amateur=amateur)
-    (told,) = METHOD.logits(scores, [0], [row_of(0.1, 1.0)])
-    assert told.tolist() == pytest.approx(
+    (logits,) = METHOD.logits(scores, [0], [row_of(0.1, 1.0)])
+    assert logits.tolist() == pytest.approx(
         [math.log(0.25 / 0.9), math.log(0.16 / 0.05), math.log(0.0081 / 0.049), -math.inf], abs=1e-5
     )
     (survivor,) = METHOD.judge([row_of(0.1, 1.0, temperature=0)], scores).survivors
@@ -104,27 +104,27 @@ def test_guidance_comes_after_the_contrast() -> None:
     guided = Scores(scores.logits[:1], [(Run((), 0),)], scores.logits[1:], {0: 0}, amateur=made(2).amateur)
     (contrasted,) = METHOD.logits(scores, [0], [row_of(0.01, 0.5)])
     own, companion = contrasted.log_softmax(-1), scores.logits[1].log_softmax(-1)
-    (told,) = METHOD.logits(guided, [0], [row])
-    torch.testing.assert_close(told, companion + 2 * (own - companion))
+    (logits,) = METHOD.logits(guided, [0], [row])
+    torch.testing.assert_close(logits, companion + 2 * (own - companion))
 
 
-def test_where_the_plausible_tokens_are_banned_it_is_judged_among_the_others() -> None:
+def test_if_all_plausible_tokens_are_banned_plausibility_is_judged_among_the_others() -> None:
     expert = torch.log(torch.tensor([[0.9, 0.05, 0.04, 0.009, 0.001]])).repeat(3, 1)
     amateur = torch.log(torch.tensor([[0.9, 0.09, 0.007, 0.001, 0.002]])).repeat(3, 1)
     scores = Scores(expert, [(Run((), i),) for i in range(3)], amateur=amateur)
     free = row_of(0.1, 1.0, temperature=0)
     banned = row_of(0.1, 1.0, temperature=0, min_tokens=1, end_ids=[0])
     none = row_of(0.1, 1.0, logit_bias=dict.fromkeys(range(5), -math.inf))
-    told = METHOD.logits(scores, [0, 1, 2], [free, banned, none])
-    assert (told[0] > -math.inf).tolist() == [True, False, False, False, False]
-    assert (told[1] > -math.inf).tolist() == [True, True, True, True, False]
+    logits = METHOD.logits(scores, [0, 1, 2], [free, banned, none])
+    assert (logits[0] > -math.inf).tolist() == [True, False, False, False, False]
+    assert (logits[1] > -math.inf).tolist() == [True, True, True, True, False]
     verdict = METHOD.judge([free, banned, none], scores)
-    # Of tokens 1, 2 and 3 the amateur likes 2 least for what it is worth.
+    # Of tokens 1, 2 and 3, token 2 has the largest ratio to the amateur's probability.
     assert [s.row.tokens[-1] for s in verdict.survivors] == [0, 2]
     assert "ban" in dict(verdict.failures)[2]
 
 
-def test_damaged_weights_are_told_as_such() -> None:
+def test_damaged_weights_are_reported_as_such() -> None:
     for damaged in ("logits", "amateur"):
         scores = made(2)
         getattr(scores, damaged)[0] = torch.nan
@@ -175,7 +175,7 @@ def test_batched_and_preempted_equal_alone() -> None:
 
 
 def generated(engine: Engine, amateur: CausalModel, jobs: Sequence[Job]) -> list[list[int]]:
-    """The tokens of each job, of one stream, with this amateur."""
+    """Returns the tokens of each job, of one stream, with this amateur."""
     ids = [engine.add(prompt, params, contrast_model=amateur) for prompt, params in jobs]
     tokens: dict[int, list[int]] = {i: [] for i in ids}
     while engine.has_work():

@@ -53,7 +53,7 @@ def hidden_of(model: Llama, tokens: Sequence[int]) -> Tensor:
 
 
 def reference(model: Llama, prompt: Sequence[int], params: GenerationParams) -> list[int]:
-    """The paper's equation over whole sequences in float64, with a repetition penalty."""
+    """Returns the text by the paper's equation over whole sequences in float64, with a repetition penalty."""
     strategy = params.strategy
     assert isinstance(strategy, ContrastiveSearch)
     tokens = list(prompt)
@@ -100,7 +100,7 @@ def test_without_a_penalty_or_with_one_candidate_it_is_greedy(model: Llama) -> N
 
 
 def mixed_jobs() -> list[Job]:
-    """Requests of 1 to 200 tokens, most of them searched; some are guided, penalised or sampled."""
+    """Returns requests of 1 to 200 tokens, most of contrastive search; some are guided or penalised."""
     rng = random.Random(0)
     shared = [rng.randrange(VOCAB) for _ in range(120)]
     params = [
@@ -127,7 +127,7 @@ def alone(model: Llama) -> list[list[list[int]]]:
 def test_batched_equals_alone(model: Llama, alone: list[list[list[int]]], limits: dict[str, Any]) -> None:
     engine = make_engine(model, **limits)
     assert run(engine, mixed_jobs()) == alone
-    # The second time prompts may come from the prefix cache, but for their hidden states.
+    # The second time prompts may come from the prefix cache, but their hidden states cannot.
     assert run(engine, mixed_jobs()[::-1]) == alone[::-1]
 
 
@@ -148,15 +148,15 @@ def test_preemption_equals_alone(model: Llama, prefix_cache: bool, token_budget:
         for i in range(8)
     ]
     limits: dict[str, Any] = {"prefix_cache": prefix_cache, "token_budget": token_budget}
-    roomy = make_engine(model, **limits)
-    expected = [run(roomy, [job])[0] for job in jobs]
-    fewest = max(roomy.limits.pages_needed(len(prompt), params) for prompt, params in jobs)
+    ample = make_engine(model, **limits)
+    expected = [run(ample, [job])[0] for job in jobs]
+    fewest = max(ample.limits.pages_needed(len(prompt), params) for prompt, params in jobs)
     engine = make_engine(model, pages=fewest, **limits)
     assert run(engine, jobs) == expected
     assert engine.preemptions > 0, "the test needs scarcer pages"
 
 
-def test_logprobs_and_steps_told_are_those_of_the_tokens_taken(model: Llama) -> None:
+def test_reported_logprobs_and_steps_are_those_of_the_tokens_taken(model: Llama) -> None:
     prompt = [4, 5, 6, 7]
     engine = make_engine(model)
     engine.add(prompt, search(4, 0.7, logprobs=2, logit_bias={3: 4.0}), explain=3)
@@ -169,10 +169,10 @@ def test_logprobs_and_steps_told_are_those_of_the_tokens_taken(model: Llama) -> 
     assert [entry.token for entry in logprobs] == [entry.token for entry in considered] == tokens
     assert len(tokens) == 20
     own = model(torch.tensor([[*prompt, *tokens]]))[0].double().log_softmax(-1)[len(prompt) - 1 : -1]
-    for row, told, seen in zip(own, logprobs, considered, strict=True):
-        assert told.logprob == pytest.approx(float(row[told.token]), abs=1e-4)
-        assert told.rank == seen.rank == int((row > row[told.token]).sum()) + 1
-        assert [token for token, _ in told.top] == row.topk(2).indices.tolist()
+    for row, logprob, seen in zip(own, logprobs, considered, strict=True):
+        assert logprob.logprob == pytest.approx(float(row[logprob.token]), abs=1e-4)
+        assert logprob.rank == seen.rank == int((row > row[logprob.token]).sum()) + 1
+        assert [token for token, _ in logprob.top] == row.topk(2).indices.tolist()
         assert seen.before == pytest.approx(float(row[seen.token].exp()), abs=1e-4)
         biased = row.clone()
         biased[3] += 4
@@ -188,7 +188,7 @@ def test_a_text_ends_where_the_context_does(model: Llama) -> None:
         make_engine(short).add([1] * 40, search())
 
 
-# The method by itself, over made scores.
+# The method without an engine, over scores made by hand.
 
 CONTEXT = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
 LOGITS = torch.log(torch.tensor([0.1, 0.4, 0.3, 0.2]))
@@ -196,7 +196,7 @@ NAN = torch.tensor([torch.nan, 1.0, 2.0, 3.0])
 
 
 def begun(row: Row, logits: Tensor = LOGITS) -> Survivor:
-    """What the first judgement makes of a row of three tokens, the last with a hidden state of its own."""
+    """Returns the survivor of a first step of a row of three tokens."""
     scores = Scores(
         logits[None], [(Run((), 0),)], hidden=torch.tensor([[0.0, 0.0, 3.0]]), context={0: CONTEXT}
     )
@@ -207,7 +207,7 @@ def begun(row: Row, logits: Tensor = LOGITS) -> Survivor:
 def branched(
     branches: Sequence[tuple[int, ...]], hidden: Sequence[Sequence[float]], logits: Tensor
 ) -> Scores:
-    """The scores of branches of one draft, after a last token that was computed before."""
+    """Returns the scores of branches of one draft, where the last known token was computed before."""
     runs = tuple(Run(tokens, i - 1) for i, tokens in enumerate(branches))
     return Scores(logits, [runs], hidden=torch.tensor(hidden))
 
@@ -230,7 +230,7 @@ def test_a_candidate_is_compared_with_every_token_before_it() -> None:
     row = begun(three()).row
     free, seen = [-1.0, -1.0, -1.0], [[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]]
     for place, (state, expected) in enumerate(zip(seen, [2, 2, 2], strict=True)):
-        # The likeliest one repeats one of the three states, those of the prompt's last token among them.
+        # The likeliest candidate repeats one of the three states of the prompt.
         scores = branched([(1,), (2,), (3,)], [state, free, free], LOGITS.expand(3, -1))
         (survivor,) = ContrastiveMethod().judge([row], scores).survivors
         assert survivor.row.tokens[-1] == expected, place
@@ -247,14 +247,14 @@ def test_the_next_candidates_follow_the_branch_that_was_taken() -> None:
     assert ContrastiveMethod().propose([survivor.row]).branches[0][0] == (0,)
 
 
-def test_a_row_that_ran_no_candidate_goes_on_with_the_same_ones() -> None:
+def test_a_row_that_ran_no_candidate_keeps_its_candidates() -> None:
     row = begun(three()).row
-    # As after a preemption: the last token is scored again, and its hidden state is already known.
+    # This is so after a preemption: the last token is scored again, and its hidden state is already known.
     scores = Scores(LOGITS[None], [(Run((), 0),)], hidden=torch.ones(1, 3))
     (again,) = ContrastiveMethod().judge([row], scores).survivors
     assert (again.keep, again.row.tokens) == (0, row.tokens)
     assert ContrastiveMethod().propose([again.row]).branches == [((1,), (2,), (3,))]
-    # Close to (1, 1, 1), which would have been added.
+    # Candidate 1 has the state (1, 1, 1): it would lose if that had been added to the history again.
     hidden = [[1.0, 1.0, 1.0], [-1.0, 0.9, 0.9], [-1.0, 0.9, 0.9]]
     for state in (row, again.row):
         (survivor,) = (
@@ -286,7 +286,7 @@ def test_a_row_without_a_possible_token_fails_alone(logits: Tensor, bias: float,
     assert why in reason
 
 
-def test_a_token_is_told_before_its_row_fails_for_want_of_another() -> None:
+def test_a_token_is_reported_before_its_row_fails_because_none_can_follow() -> None:
     method = ContrastiveMethod()
     row = begun(three()).row
     free = [[-1.0, -1.0, -1.0]] * 3
@@ -310,19 +310,19 @@ def test_a_row_ends_as_all_rows_do() -> None:
         assert survivor.finish == finish
 
 
-def test_a_history_grows_in_few_chunks_and_leaves_the_old_one_alone() -> None:
+def test_a_history_grows_in_few_chunks_and_does_not_change_the_old_one() -> None:
     states = torch.randn(301, 5, generator=torch.Generator().manual_seed(0))
     versions: list[tuple[Tensor, ...]] = [(states[:100],)]
     for state in states[100:]:
         versions.append(_grown(versions[-1], state))
         assert len(versions[-1]) <= 8
-    # A second successor of an older version disturbs neither the first one nor its own parent.
+    # A second successor of an older version changes neither the first one nor that version.
     _grown(versions[50], torch.zeros(5))
     for length, version in enumerate(versions, 100):
         assert torch.equal(torch.cat(version), states[:length])
 
 
-def test_what_was_weighed_tells_why_a_token_was_taken(model: Llama) -> None:
+def test_the_token_taken_has_the_best_of_the_weighed_scores(model: Llama) -> None:
     engine = make_engine(model)
     params = GenerationParams(max_tokens=6, strategy=ContrastiveSearch(3, 0.5))
     engine.add([5, 6, 7], params, explain=3)

@@ -64,7 +64,7 @@ def test_the_oracles_texts_token_for_token(default_llm: Any, length: int) -> Non
         ("high", 40, False, tuple(range(20, 40, 2))),
         ("low", 80, True, tuple(range(2, 20, 2))),
         ("high", 81, False, tuple(range(61, 81, 2))),
-        # Of shallow models there is always one.
+        # A shallow model too has at least one.
         ("low", 1, False, (0,)),
         ("low", 1, True, (0,)),
         ("high", 1, True, (0,)),
@@ -94,7 +94,7 @@ def test_an_engine_takes_only_numbers(model: Llama) -> None:
 
 
 def reference(mature: Tensor, earlier: Sequence[Tensor]) -> Tensor:
-    """The contrasted logits in float64, step by step, of logits `[vocab]`."""
+    """Returns the contrasted logits in float64, of logits `[vocab]`."""
     p = mature.double().softmax(-1)
     divergences = []
     for logits in earlier:
@@ -108,7 +108,7 @@ def reference(mature: Tensor, earlier: Sequence[Tensor]) -> Tensor:
 
 
 def made(positions: int, layers: Sequence[int], vocab: int = 40, seed: int = 0) -> Scores:
-    """Scores of rows that ran only their last token, with random logits after these layers."""
+    """Returns scores of rows that ran only their last token, with random logits after these layers."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(positions, vocab, generator=generator) * 2
     each = {
@@ -127,8 +127,8 @@ def test_the_contrast_is_with_the_layer_that_differs_most() -> None:
     assert scores.layers is not None
     choices: list[tuple[int, ...]] = [(0, 2, 4, 7), (2, 0), (7,), (0, 4)]
     rows = [row_of(*choices[i % 4]) for i in range(12)]
-    told = DoLaMethod().logits(scores, range(12), rows)
-    for i, contrasted in enumerate(told):
+    contrasts = DoLaMethod().logits(scores, range(12), rows)
+    for i, contrasted in enumerate(contrasts):
         expected = reference(scores.logits[i], [scores.layers[layer][i] for layer in choices[i % 4]])
         torch.testing.assert_close(contrasted.double(), expected, atol=1e-4, rtol=1e-4)
         kept = contrasted > -torch.inf
@@ -136,17 +136,17 @@ def test_the_contrast_is_with_the_layer_that_differs_most() -> None:
         assert bool(kept[scores.logits[i].argmax()])
 
 
-def test_a_layer_far_away_is_chosen_and_its_favourites_are_avoided() -> None:
+def test_the_most_different_layer_is_chosen_and_its_likeliest_tokens_are_avoided() -> None:
     mature = torch.log(torch.tensor([[0.5, 0.4, 0.06, 0.04]]))
     near, far = mature.clone(), torch.log(torch.tensor([[0.9, 0.02, 0.04, 0.04]]))
     scores = Scores(mature, [(Run((), 0),)], layers={0: near, 1: far})
-    (told,) = DoLaMethod().logits(scores, [0], [row_of(0, 1)])
-    assert told.tolist() == pytest.approx(
+    (contrast,) = DoLaMethod().logits(scores, [0], [row_of(0, 1)])
+    assert contrast.tolist() == pytest.approx(
         [math.log(0.5 / 0.9), math.log(0.4 / 0.02), math.log(0.06 / 0.04), -math.inf], abs=1e-5
     )
 
 
-def test_where_the_plausible_tokens_are_banned_it_is_judged_among_the_others() -> None:
+def test_if_all_plausible_tokens_are_banned_plausibility_is_judged_among_the_others() -> None:
     mature = torch.log(torch.tensor([[0.9, 0.05, 0.04, 0.009, 0.001]]))
     base = torch.log(torch.tensor([[0.9, 0.09, 0.007, 0.001, 0.002]]))
     scores = Scores(mature, [(Run((), 0),)], layers={2: base})
@@ -166,7 +166,7 @@ def two_threads() -> Iterator[None]:
 
 
 def test_a_position_has_the_same_bits_with_others(two_threads: None) -> None:
-    # Over so large a vocabulary, torch sums a single row in another order than several.
+    # Over so large a vocabulary torch sums a single row in another order than several rows.
     scores = made(3, (0, 2), vocab=70_000)
     rows = [row_of(0, 2), row_of(2), row_of(0, 2)]
     together = DoLaMethod().logits(scores, [0, 1, 2], rows)
@@ -190,7 +190,7 @@ def test_drafts_are_judged_by_contrasted_logits() -> None:
     assert survivor.keep == 2
 
 
-def test_damaged_weights_are_told_as_such() -> None:
+def test_damaged_weights_are_reported_as_such() -> None:
     scores = made(2, (1, 3))
     damaged = replace(scores, logits=scores.logits.clone())
     damaged.logits[0] = torch.nan
@@ -215,7 +215,7 @@ def test_a_greedy_text_is_that_of_the_contrasted_layers(model: Llama) -> None:
 
 
 def mixed_jobs() -> list[Job]:
-    """Requests of 1 to 200 tokens over different layers, greedy and drawn, some with several streams."""
+    """Returns requests of 1 to 200 tokens over different layers, greedy and drawn, some with streams."""
     rng = random.Random(0)
     variants: list[dict[str, Any]] = [
         {"strategy": DoLa((0, 2, 4)), "temperature": 0},
@@ -250,8 +250,8 @@ def test_batched_equals_alone(model: Llama, alone: list[list[list[int]]], limits
 
 @pytest.mark.parametrize("prefix_cache", [True, False])
 def test_preemption_equals_alone(model: Llama, alone: list[list[list[int]]], prefix_cache: bool) -> None:
-    roomy = make_engine(model, prefix_cache=prefix_cache).limits
-    fewest = max(roomy.pages_needed(len(prompt), params) for prompt, params in mixed_jobs())
+    ample = make_engine(model, prefix_cache=prefix_cache).limits
+    fewest = max(ample.pages_needed(len(prompt), params) for prompt, params in mixed_jobs())
     engine = make_engine(model, pages=fewest, prefix_cache=prefix_cache)
     assert run(engine, mixed_jobs()) == alone
     assert engine.preemptions > 0, "the test needs scarcer pages"

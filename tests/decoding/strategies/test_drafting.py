@@ -18,10 +18,11 @@ from decodery.decoding.strategies.drafting import (
     accept_or_replace,
     draft_length,
     draft_tokens,
+    draw_drafts,
     lookup,
     paced,
 )
-from decodery.decoding.strategies.sampling import SamplingMethod, draw_drafts
+from decodery.decoding.strategies.sampling import SamplingMethod
 from tests.decoding.rows import make_row
 
 
@@ -31,10 +32,10 @@ from tests.decoding.rows import make_row
         ([1, 2, 3, 9, 1, 2], 3, 2, (3, 9)),
         ([7], 3, 2, ()),
         ([1, 2, 3], 3, 2, ()),
-        # The longest run decides, although a shorter one stood later.
+        # The longest n-gram decides, although a shorter one occurs later.
         ([1, 2, 5, 4, 2, 6, 6, 1, 2], 2, 2, (5, 4)),
         ([1, 2, 5, 4, 2, 6, 6, 1, 2], 1, 2, (6, 6)),
-        # The latest place with enough after it, or else what the first has.
+        # The latest occurrence with enough tokens after it, or else the first occurrence.
         ([1, 5, 5, 1, 6, 6, 1], 3, 2, (6, 6)),
         ([1, 5, 5, 1, 6, 6, 1], 3, 5, (5, 5, 1, 6, 6)),
         ([3, 3, 3], 3, 5, (3,)),
@@ -91,7 +92,7 @@ def test_a_lookup_rests_until_a_guess_would_have_been_right() -> None:
     assert paced(row, row.after(3), 0, 0).state == Pace(2)
 
 
-def test_drafts_stay_within_the_room_and_begin_with_the_second_token() -> None:
+def test_drafts_stay_within_the_limit_and_begin_with_the_second_token() -> None:
     row = make_row([1, 2], speculate=PromptLookup(num_tokens=8, adaptive=False))
     assert draft_length(row, 10) == 0
     assert draft_length(row.after(3), 10) == 8
@@ -107,14 +108,14 @@ def test_a_short_pace_changes_nothing_without_adaptive() -> None:
     assert paced(row, after, 5, 0) is after
 
 
-# Five tokens, each of which says how likely the next is under the model and under the assistant.
+# Logits `[5, 5]` of a token after each token, of the model and of the draft model.
 MODEL = torch.tensor(np.random.default_rng(1).dirichlet([1.5] * 5, 5)).log().float()
-ASSISTANT = torch.tensor(np.random.default_rng(2).dirichlet([1.5] * 5, 5)).log().float()
+DRAFT_MODEL = torch.tensor(np.random.default_rng(2).dirichlet([1.5] * 5, 5)).log().float()
 TEXT = 3
 
 
 def texts(speculate: Any, count: int, **params: Any) -> list[tuple[int, ...]]:
-    """Texts of three tokens by the two verbs, without an engine."""
+    """Returns texts of three tokens by `propose` and `judge`, without an engine."""
     method = SamplingMethod()
     prompt = [0, 1, 2, 3, 4, 2, 0, 3, 1, 1, 0]
     rows = [make_row(prompt, seed=i, max_tokens=TEXT, speculate=speculate, **params) for i in range(count)]
@@ -131,7 +132,7 @@ def texts(speculate: Any, count: int, **params: Any) -> list[tuple[int, ...]]:
         ):
             ahead, drafted = row, []
             for _ in range(more):
-                (token,), logits = draw_drafts([ahead], ASSISTANT[ahead.tokens[-1]][None])
+                (token,), logits = draw_drafts([ahead], DRAFT_MODEL[ahead.tokens[-1]][None])
                 ahead = ahead.after(token)
                 drafts += (token,)
                 drafted.append(logits[0])
@@ -166,19 +167,19 @@ def test_speculation_leaves_the_distribution_of_whole_texts(speculate: Any) -> N
         frequency[text] += 1
     wanted = np.array(list(expected(0.8))) * count
     seen = np.array(list(frequency.values()), dtype=float)
-    # Texts that are rare are counted together.
+    # Rare texts are counted together.
     rare = wanted < 5
     seen, wanted = np.append(seen[~rare], seen[rare].sum()), np.append(wanted[~rare], wanted[rare].sum())
     assert chisquare(seen, wanted).pvalue > 1e-3
 
 
 def choices(count: int, drafted: bool, row: Row) -> np.ndarray[Any, Any]:
-    """Tokens after token 0, each from a draft that was judged by rejection."""
+    """Returns tokens after token 0, each from a draft that rejection sampling judged."""
     found = []
     for seed in range(count):
         seeded = replace(row, seed=seed)
-        draft = draft_tokens(ASSISTANT[:1], [seeded])[0] if drafted else 3
-        found.append(accept_or_replace(seeded, MODEL[0], draft, ASSISTANT[0] if drafted else None))
+        draft = draft_tokens(DRAFT_MODEL[:1], [seeded])[0] if drafted else 3
+        found.append(accept_or_replace(seeded, MODEL[0], draft, DRAFT_MODEL[0] if drafted else None))
     return np.array(found)
 
 
@@ -196,18 +197,18 @@ def test_the_distance_to_the_true_distribution_shrinks_with_the_root_of_the_numb
 
 def test_the_better_the_draft_the_more_often_it_is_accepted() -> None:
     row = make_row([0], speculate=PromptLookup(acceptance="rejection"))
-    p, q = MODEL[0].double().softmax(-1), ASSISTANT[0].double().softmax(-1)
+    p, q = MODEL[0].double().softmax(-1), DRAFT_MODEL[0].double().softmax(-1)
     accepted = []
     for seed in range(2000):
         seeded = replace(row, seed=seed)
-        draft = draft_tokens(ASSISTANT[:1], [seeded])[0]
-        accepted.append(accept_or_replace(seeded, MODEL[0], draft, ASSISTANT[0]) == draft)
-        assert accept_or_replace(seeded, ASSISTANT[0], draft, ASSISTANT[0]) == draft
+        draft = draft_tokens(DRAFT_MODEL[:1], [seeded])[0]
+        accepted.append(accept_or_replace(seeded, MODEL[0], draft, DRAFT_MODEL[0]) == draft)
+        assert accept_or_replace(seeded, DRAFT_MODEL[0], draft, DRAFT_MODEL[0]) == draft
     # Leviathan et al. 2023, corollary 3.6.
     assert np.mean(accepted) == pytest.approx(float(torch.minimum(p, q).sum()), abs=0.03)
 
 
-def test_a_draft_that_cannot_be_is_replaced_and_nothing_possible_is_told() -> None:
+def test_an_impossible_draft_is_replaced_and_a_row_without_a_possible_token_fails() -> None:
     row = make_row([0], speculate=PromptLookup(acceptance="rejection"), temperature=0.7)
     logits = torch.tensor([0.0, -torch.inf, 1.0])
     assert {accept_or_replace(replace(row, seed=s), logits, 1, None) for s in range(50)} == {0, 2}

@@ -26,7 +26,7 @@ VOCAB = 700
 
 @st.composite
 def rows(draw: st.DrawFn) -> Row:
-    """A row whose stages are those of the kernel, any of them missing."""
+    """Returns a row that uses some of the kernel's stages and no others."""
     choices: dict[str, list[Any]] = {
         "temperature": [0.0, 0.7, 1.0, 1.9],
         "top_k": [0, 1, 15, 16, 50, 511, 600, 2000],
@@ -45,9 +45,11 @@ def rows(draw: st.DrawFn) -> Row:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(rows(), min_size=1, max_size=5), st.integers(0, 2**31), st.sampled_from([8, 1, 0.2]))
-def test_straight_gives_the_tokens_of_stage_after_stage(some: list[Row], seed: int, fine: float) -> None:
+def test_the_fused_kernel_gives_the_tokens_of_stage_after_stage(
+    some: list[Row], seed: int, fine: float
+) -> None:
     raw = torch.randn(len(some), VOCAB, generator=torch.Generator().manual_seed(seed)) * 3
-    raw = (raw * fine).round() / fine  # Coarse ones tie, also at the borders of truncations.
+    raw = (raw * fine).round() / fine  # Coarse logits tie, also where truncation cuts.
     raw[:, ::7] = -math.inf
     before = raw.clone()
     found = sample_fused(raw, some, plans_of(some))
@@ -86,7 +88,7 @@ def test_a_choice_that_the_grammar_bans_is_made_again(grammar: Grammar, cut: dic
         {"logit_bias": {3: 1.0}},
     ],
 )
-def test_what_needs_another_stage_or_order_does_not_go_straight(params: dict[str, Any]) -> None:
+def test_rows_with_another_stage_or_order_are_not_fused(params: dict[str, Any]) -> None:
     some = [make_row(temperature=0.5, top_k=5), make_row(temperature=0.5, top_k=5, **params)]
     assert not can_fuse(torch.zeros(2, 40), some, plans_of(some))
     assert can_fuse(torch.zeros(1, 40), some[:1], plans_of(some[:1]))
@@ -94,7 +96,7 @@ def test_what_needs_another_stage_or_order_does_not_go_straight(params: dict[str
 
 @pytest.mark.parametrize("top_k", [0, 5])
 @pytest.mark.parametrize("logits", [math.nan, -math.inf])
-def test_nothing_possible_is_no_token(top_k: int, logits: float) -> None:
+def test_a_row_without_a_possible_token_gets_minus_one(top_k: int, logits: float) -> None:
     row = make_row(temperature=0.5, top_k=top_k, top_p=0.9)
     raw = torch.full((1, 40), -math.inf)
     raw[0, 3] = logits

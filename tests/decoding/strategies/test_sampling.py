@@ -30,7 +30,7 @@ def test_temperature_zero_takes_the_likeliest_token() -> None:
     assert [s.row.tokens[-1] for s in verdict.survivors] == logits.argmax(-1).tolist()
 
 
-def test_a_row_parts_into_its_streams_and_they_draw_apart() -> None:
+def test_a_row_becomes_one_row_for_each_stream_and_their_draws_differ() -> None:
     row = make_row(n=16, seed=5)
     verdict = judge([row], torch.zeros(1, 1000))
     assert [s.row.streams for s in verdict.survivors] == [(i,) for i in range(16)]
@@ -44,14 +44,14 @@ def test_logprobs_are_of_the_models_own_distribution() -> None:
     logits = random_logits(2)
     rows = [make_row(temperature=0.2, top_k=1, logprobs=3, logit_bias={7: 50.0}), make_row(temperature=0)]
     verdict = judge(rows, logits)
-    (told,) = verdict.survivors[0].logprobs
+    (logprob,) = verdict.survivors[0].logprobs
     reference = logits[0].double().log_softmax(-1)
-    assert told.token == 7
-    assert told.logprob == pytest.approx(float(reference[7]), abs=1e-5)
-    assert told.rank == int((reference > reference[7]).sum()) + 1
+    assert logprob.token == 7
+    assert logprob.logprob == pytest.approx(float(reference[7]), abs=1e-5)
+    assert logprob.rank == int((reference > reference[7]).sum()) + 1
     best = reference.topk(3)
-    assert [t for t, _ in told.top] == best.indices.tolist()
-    assert [p for _, p in told.top] == pytest.approx(best.values.tolist(), abs=1e-5)
+    assert [t for t, _ in logprob.top] == best.indices.tolist()
+    assert [p for _, p in logprob.top] == pytest.approx(best.values.tolist(), abs=1e-5)
     assert verdict.survivors[1].logprobs == ()
 
 
@@ -99,7 +99,7 @@ def test_a_watch_ends_its_row_and_forks_with_it() -> None:
     assert [s.finish for s in judge([row], random_logits(1)).survivors] == ["stop", "stop"]
 
 
-def test_what_was_considered_tells_rank_entropy_and_what_was_cut() -> None:
+def test_a_trace_has_rank_entropy_and_the_tokens_that_were_cut() -> None:
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.15, 0.1]]))
     (survivor,) = judge([make_row(top_k=2, logit_bias={1: 9.0})], logits, explain=3).survivors
     (seen,) = survivor.considered
@@ -113,13 +113,13 @@ def test_what_was_considered_tells_rank_entropy_and_what_was_cut() -> None:
     assert sum(c.after for c in seen.candidates) == pytest.approx(1)
 
 
-def test_nothing_is_considered_unless_asked() -> None:
+def test_there_is_no_trace_unless_asked() -> None:
     assert judge([make_row()], random_logits(1)).survivors[0].considered == ()
 
 
 @dataclass(frozen=True)
 class Literal:
-    """A grammar whose text is known ahead."""
+    """Allows one text only."""
 
     left: tuple[int, ...]
 
@@ -140,7 +140,7 @@ class Literal:
         return Literal(self.left[1:])
 
 
-def test_what_the_grammar_forces_is_taken_whatever_is_likelier_and_told_like_a_choice() -> None:
+def test_forced_tokens_are_taken_whatever_is_likelier_and_reported_like_choices() -> None:
     row = replace(make_row(n=2, logprobs=1), grammar=Literal((3, 1, 2)), explain=2)
     ((drafts,),) = SamplingMethod().propose([row]).branches
     assert drafts == (3, 1, 2)
@@ -159,18 +159,18 @@ def test_what_the_grammar_forces_is_taken_whatever_is_likelier_and_told_like_a_c
 
 @dataclass(frozen=True)
 class Spelt(Literal):
-    """A grammar that forces its tokens but would take token 5 in place of the first."""
+    """Forces its tokens, but allows token 5 in place of the first."""
 
     def after(self, token: int) -> Literal:
         return Literal(self.left[1:]) if token in (5, self.left[0]) else Literal(())
 
 
-def test_a_forced_token_that_is_banned_gives_way_to_another_spelling() -> None:
+def test_a_banned_forced_token_is_replaced_by_another_that_the_grammar_allows() -> None:
     row = make_row(temperature=0, suppress_tokens=(3,), allowed_token_ids=(3, 5, 1))
     row = replace(row, grammar=Spelt((3, 1)))
     logits = torch.zeros(3, 6)
     logits[0, 5] = 2.0
-    # As the grammar's own stage would have it, which this state has no mask for.
+    # The bans that the grammar's own stage would apply; this state has no mask.
     logits[0, [0, 1, 2, 4]] = -torch.inf
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROCESSORS, "grammar", replace(PROCESSORS["grammar"], wants=lambda row: False))
@@ -179,7 +179,7 @@ def test_a_forced_token_that_is_banned_gives_way_to_another_spelling() -> None:
     assert survivor.keep == 0
 
 
-def test_streams_flip_their_own_coin_for_the_first_token() -> None:
+def test_xtc_decides_for_each_stream_of_a_row_separately() -> None:
     row = make_row(n=40, xtc_probability=0.5, xtc_threshold=0.1, top_k=2)
     logits = torch.tensor([[3.0, 2.9, 0.0, 0.0]])
     taken = [s.row.tokens[-1] for s in judge([row], logits).survivors]
@@ -196,9 +196,9 @@ def test_lookups_continue_what_the_grammar_forces() -> None:
     assert SamplingMethod().propose([replace(row, limit=8)]).branches == [((2,),)]
 
 
-def test_mirostat_moves_with_each_token_of_a_walk() -> None:
+def test_mirostat_is_updated_by_each_draft_accepted() -> None:
     row = make_row(mirostat_mode=2, mirostat_tau=3.0, speculate=PromptLookup(acceptance="rejection"))
-    # The row's only likely tokens are those that were drafted.
+    # Only the drafted tokens are likely.
     logits = torch.full((3, 5), -3.0)
     logits[range(3), [1, 2, 3]] = 6.0
     (survivor,) = SamplingMethod().judge([row], Scores(logits, [(Run((1, 2), 0),)])).survivors
@@ -211,7 +211,7 @@ def test_mirostat_moves_with_each_token_of_a_walk() -> None:
     assert judge([make_row()], random_logits(1)).survivors[0].row.mu is None
 
 
-def test_stages_tell_what_changed_the_choice() -> None:
+def test_a_trace_has_the_stages_that_changed_the_choice() -> None:
     row = make_row(temperature=0.5, top_k=3)
     (survivor,) = judge([row, make_row()], random_logits(2), explain=3).survivors[:1]
     (seen,) = survivor.considered
@@ -228,12 +228,12 @@ def test_a_judgement_made_again_begins_from_the_same_logits() -> None:
     logits = torch.tensor([[4.0, 1.5, 0.0], [0.0, 1.0, 0.0]])
     group = JudgedGroup(SamplingMethod(), [plain, failing])
     verdict = judge_group(group, make_scores(logits))
-    # Penalised once the token seen is still the likeliest.
+    # Penalised only once, token 0 is still the likeliest.
     assert [s.row.tokens[-1] for s in verdict.survivors] == [0]
     assert [index for index, _ in verdict.failures] == [1]
 
 
-def test_the_most_common_step_gives_what_walks_give(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judging_tokens_only_gives_what_draft_verification_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = random_logits(5)
     logits[3] = -torch.inf
     rows = [
@@ -246,7 +246,7 @@ def test_the_most_common_step_gives_what_walks_give(monkeypatch: pytest.MonkeyPa
     for some in (rows, rows[:4], rows[:1]):
         found = judge(some, logits[: len(some)])
         with monkeypatch.context() as patch:
-            patch.setattr(SamplingMethod, "_at_once", lambda *arguments: None)
+            patch.setattr(SamplingMethod, "_judge_tokens_only", lambda *arguments: None)
             expected = judge(some, logits[: len(some)])
         assert [(s.parent, s.row.tokens, s.finish, s.keep) for s in found.survivors] == [
             (s.parent, s.row.tokens, s.finish, s.keep) for s in expected.survivors
@@ -254,7 +254,9 @@ def test_the_most_common_step_gives_what_walks_give(monkeypatch: pytest.MonkeyPa
         assert list(found.failures) == list(expected.failures)
 
 
-def test_a_step_with_forced_tokens_gives_what_walks_give(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judging_forced_tokens_only_gives_what_draft_verification_gives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     logits = random_logits(12)
     rows = [
         replace(make_row(temperature=0), grammar=Spelt((3, 1, 2))),
@@ -274,7 +276,7 @@ def test_a_step_with_forced_tokens_gives_what_walks_give(monkeypatch: pytest.Mon
         scores = Scores(logits[:start], runs)
         found = SamplingMethod().judge(rows, scores)
         with monkeypatch.context() as patch:
-            patch.setattr(SamplingMethod, "_at_once", lambda *arguments: None)
+            patch.setattr(SamplingMethod, "_judge_tokens_only", lambda *arguments: None)
             expected = SamplingMethod().judge(rows, scores)
         assert [(s.parent, s.row.tokens, s.finish, s.keep, s.drafts) for s in found.survivors] == [
             (s.parent, s.row.tokens, s.finish, s.keep, s.drafts) for s in expected.survivors
@@ -282,7 +284,7 @@ def test_a_step_with_forced_tokens_gives_what_walks_give(monkeypatch: pytest.Mon
         assert [s.finish for s in found.survivors] == ["stop", None, "length", "stop", "stop"]
 
 
-def test_forced_tokens_are_given_unless_one_asks_how_likely_they_were_or_may_ban_them() -> None:
+def test_forced_tokens_are_given_unless_their_likelihood_is_needed_or_a_ban_is_possible() -> None:
     asked: list[dict[str, Any]] = [
         {},
         {"temperature": 0.5, "top_k": 3},

@@ -23,7 +23,7 @@ END = 2
 
 
 def texts_of(table: torch.Tensor, length: int) -> dict[tuple[int, ...], float]:
-    """The probability of every text; token 2 ends one."""
+    """Returns the probability of every text; token 2 ends a text."""
     probabilities = table.double().softmax(-1).tolist()
     found = {}
     for size in range(1, length + 1):
@@ -33,7 +33,7 @@ def texts_of(table: torch.Tensor, length: int) -> dict[tuple[int, ...], float]:
     return found
 
 
-def test_samples_are_different_and_told_with_their_logprobs_in_the_order_drawn() -> None:
+def test_samples_are_different_and_returned_with_their_logprobs_in_the_order_drawn() -> None:
     table = markov(4, seed=1)
     expected = texts_of(table, 3)
     assert sum(expected.values()) == pytest.approx(1)
@@ -50,21 +50,21 @@ def test_samples_are_different_and_told_with_their_logprobs_in_the_order_drawn()
 
 
 def test_the_first_two_samples_follow_the_distribution_without_replacement() -> None:
-    # Fewer beams than tokens: the race is decided at both steps.
+    # Fewer beams than tokens: at both steps some candidates are dropped.
     table = torch.tensor([0.5, 0.28, 0.07, 0.15]).log().repeat(4, 1)
     expected = texts_of(table, 2)
     count = 2000
     rows = [row_of(StochasticBeamSearch(2), 2, [END], seed=seed) for seed in range(count)]
     seen = Counter((o.tokens[0], o.tokens[1]) for o in search_together(rows, table))
-    # The second is drawn from what the first leaves of the distribution.
+    # The second is drawn from the distribution without the first.
     pairs = {
         (t, u): p * q / (1 - p) * count for t, p in expected.items() for u, q in expected.items() if t != u
     }
     common = [pair for pair, times in pairs.items() if times >= 5]
-    told = [seen[pair] for pair in common]
+    counts = [seen[pair] for pair in common]
     times = [pairs[pair] for pair in common]
-    told, times = [*told, count - sum(told)], [*times, count - sum(times)]
-    assert chisquare(told, times).pvalue > 1e-3
+    counts, times = [*counts, count - sum(counts)], [*times, count - sum(times)]
+    assert chisquare(counts, times).pvalue > 1e-3
 
 
 def test_a_single_sample_is_drawn_from_the_processed_distribution() -> None:
@@ -79,12 +79,12 @@ def test_a_single_sample_is_drawn_from_the_processed_distribution() -> None:
 def test_truncation_limits_what_is_drawn_and_its_probabilities_sum_to_one() -> None:
     table = markov(6, seed=3)
     outcome = search(row_of(StochasticBeamSearch(4), 2, top_k=2, seed=5), table)
-    # All the four texts that two tokens of two make.
+    # These are all texts of two tokens out of two.
     assert len(set(outcome.tokens)) == 4
     assert sum(math.exp(e.score or 0.0) for e in outcome.endings) == pytest.approx(1)
 
 
-def test_where_fewer_texts_exist_the_other_streams_end_in_error() -> None:
+def test_if_fewer_texts_exist_the_other_streams_end_in_error() -> None:
     outcome = search(row_of(StochasticBeamSearch(6), 2, top_k=2, seed=5), markov(6, seed=3))
     assert [e.finish for e in outcome.endings] == ["length"] * 4 + ["error"] * 2
     assert [e.stream for e in outcome.endings] == list(range(6))
@@ -96,7 +96,7 @@ def test_no_possible_token_is_a_failure() -> None:
     assert outcome.failures == ["no token is possible: every one is banned by logit_bias"]
 
 
-def test_time_that_is_up_ends_a_search_at_once() -> None:
+def test_a_search_ends_at_once_when_its_time_is_up() -> None:
     method, table = StochasticBeamMethod(), markov(12)
     first = method.judge([row_of(StochasticBeamSearch(2))], make_scores(table[:1]))
     rows = [replace(s.row, expired=True) for s in first.survivors]
@@ -131,7 +131,7 @@ def test_the_kept_candidates_of_a_trace_are_the_next_steps_rows() -> None:
     assert fates["pruned"]
 
 
-def told(engine: Any, jobs: Any) -> list[list[Any]]:
+def completions_of(engine: Any, jobs: Any) -> list[list[Any]]:
     ids = [engine.add(*job) for job in jobs]
     events = []
     while engine.has_work():
@@ -153,8 +153,8 @@ def test_batched_equals_alone_and_scarce_pages_change_nothing() -> None:
         ([rng.randrange(97) for _ in range(rng.randint(1, 30))], GenerationParams(max_tokens=10, seed=i, **k))
         for i, k in enumerate(kinds * 2)
     ]
-    alone = [told(make_engine(model, end_ids=[5]), [job])[0] for job in jobs]
-    assert told(make_engine(model, end_ids=[5]), jobs) == alone
+    alone = [completions_of(make_engine(model, end_ids=[5]), [job])[0] for job in jobs]
+    assert completions_of(make_engine(model, end_ids=[5]), jobs) == alone
     engine = make_engine(model, end_ids=[5], pages=15)
-    assert told(engine, jobs) == alone
+    assert completions_of(engine, jobs) == alone
     assert engine.preemptions

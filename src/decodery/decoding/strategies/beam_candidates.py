@@ -1,4 +1,4 @@
-"""Which tokens may continue which beams: the likeliest of a group's beams, or a draw from them."""
+"""Finds the candidates for a group's next beams: the likeliest tokens after its beams, or a draw of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from decodery.kernels.vocabulary.dispatch import gumbel_noise, leaders, leading_
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Token `token` after beam `beam` of the group: its log-probability, and the whole sequence's sum."""
+    """Holds a token that may follow beam `beam` of the group.
+
+    `logprob` is the token's log-probability, `total` the sum over the whole sequence with it.
+    """
 
     beam: int
     token: int
@@ -25,17 +28,17 @@ class Candidate:
 
 
 def likeliest(logprobs: Tensor, totals: Sequence[float], count: int) -> list[Candidate]:
-    """The `count` candidates of the largest sums, in order; fewer when no more have a probability.
+    """Returns the `count` candidates with the largest sums, largest first; fewer if fewer are possible.
 
-    `logprobs` is float32 `[beams, vocab]`, `totals` the sums of the beams so far. Of equal sums the earlier
-    beam's comes first. A beam with NaN has no candidates.
+    `logprobs` is float32 `[beams, vocab]`; a token at -inf is not possible. `totals` are the sums of the
+    beams so far. Of equal sums the earlier beam's comes first. A beam with NaN has no candidates.
     """
     values, tokens = leaders(logprobs, min(count, logprobs.shape[-1]))
     return _best(values.tolist(), tokens.tolist(), totals, count)
 
 
 def likeliest_after(logits: Tensor, totals: Sequence[float], count: int) -> list[Candidate]:
-    """As `likeliest`, of the log-probabilities of these logits."""
+    """Returns the same as `likeliest`, from logits `[beams, vocab]` in place of log-probabilities."""
     return _best(*leading_logprobs(logits, min(count, logits.shape[-1])), totals, count)
 
 
@@ -48,7 +51,7 @@ def _best(
         for value, token in zip(logprobs[beam], tokens[beam], strict=True)
         if value > -torch.inf
     ]
-    # Also from the largest down, equal sums stay in their order.
+    # The sort is stable, also with `reverse`: equal sums stay in the order of their beams.
     found.sort(key=itemgetter(0), reverse=True)
     return [Candidate(beam, token, value, total) for total, beam, token, value in found[:count]]
 
@@ -56,10 +59,11 @@ def _best(
 def drawn(
     logprobs: Tensor, totals: Sequence[float], rows: Sequence[Row], streams: Sequence[int], count: int
 ) -> list[Candidate]:
-    """`count` different candidates drawn from all beams' together, in the order of their sums.
+    """Returns `count` different candidates drawn from those of all beams together, largest sum first.
 
-    As `likeliest`, with the beams' rows and the streams that their noise is of. Adding Gumbel noise and
-    taking the largest draws without replacement (Kool et al. 2019, section 2.3).
+    `logprobs` and `totals` are as for `likeliest`. The noise of beam i is that of stream `streams[i]` of
+    `rows[i]`. Adding Gumbel noise and taking the largest sums draws without replacement (Kool et al. 2019,
+    section 2.3).
     """
     keys = torch.tensor(
         [
@@ -70,7 +74,7 @@ def drawn(
         device=logprobs.device,
     )
     beams, tokens = torch.nonzero(logprobs > -torch.inf, as_tuple=True)
-    # Sums are only compared with each other: near 0 they keep their digits.
+    # Only differences of sums matter. Shifted to near 0 they lose no digits in float32.
     best = max(totals)
     offsets = torch.tensor([total - best for total in totals], device=logprobs.device)
     perturbed = logprobs[beams, tokens] + offsets[beams] + gumbel_noise(keys[beams], tokens.int())

@@ -1,7 +1,8 @@
-"""Beam search: keep the likeliest sequences at each step, and return the best that ended.
+"""Beam search: keeps the likeliest sequences at each step, and returns the best that ended.
 
-The basic search follows Sutskever et al. 2014 (section 3.2) with the length normalisation of Wu et al. 2016;
-groups that keep apart are in `diverse`, phrases that a text must hold in `constraints`.
+The basic search follows Sutskever et al. 2014 (section 3.2) with the length normalisation of Wu et al. 2016.
+`diverse_beams` has the penalty between groups of beams, `constrained_beams` the phrases that a text must
+contain.
 """
 
 from __future__ import annotations
@@ -32,8 +33,13 @@ from decodery.decoding.rows import (
 )
 from decodery.decoding.stopping import finish_of
 from decodery.decoding.strategies.beam_candidates import Candidate, drawn, likeliest, likeliest_after
-from decodery.decoding.strategies.constrained_beams import Progress, beginning, holds_all, in_banks
-from decodery.decoding.strategies.diverse_beams import keep_apart, taken_by_ended
+from decodery.decoding.strategies.constrained_beams import (
+    Progress,
+    holds_all,
+    initial_progress,
+    select_from_banks,
+)
+from decodery.decoding.strategies.diverse_beams import penalise_taken, tokens_of_stopped
 from decodery.decoding.strategies.hypotheses import Hypotheses, Hypothesis, endings, normalised
 from decodery.decoding.trace import BeamCandidate
 from decodery.kernels.vocabulary.dispatch import log_softmax
@@ -41,17 +47,17 @@ from decodery.kernels.vocabulary.dispatch import log_softmax
 _UNMET = (
     "force_words: no beam holds all of them at its end; raise num_beams or max_tokens, or lift what bans them"
 )
-# Where even these all end, as by a rule that ends every text, the beam stays short.
-_MOST_LOOKED_AT = 1000
+# If so many candidates do not fill the beam, as under a rule that ends every text, it stays short.
+_MOST_CANDIDATES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Beam:
-    """What a live row remembers.
+    """Holds a live row's state between steps.
 
-    `place` is its place among the request's beams (those of a group side by side), `total` its sum of
-    log-probabilities, `progress` how far it is with the phrases that are forced. `ended` holds the ended
-    sequences of each group and is shared by all rows of the request.
+    `place` is its index among the request's beams, where those of a group are adjacent. `total` is its sum of
+    log-probabilities, `progress` how much of the forced phrases it has completed. `ended` are the ended
+    sequences of each group, shared by all rows of the request.
     """
 
     place: int
@@ -63,7 +69,7 @@ class Beam:
 
 @dataclass(slots=True)
 class _Child:
-    """A candidate that was looked at: the row that it makes of `rows[parent]`, and whether that ends."""
+    """Holds a candidate with the row that it makes of `rows[parent]`, and with `finish` if that row ends."""
 
     candidate: Candidate
     parent: int
@@ -74,16 +80,16 @@ class _Child:
 
     @property
     def complete(self) -> bool:
-        """Whether its text holds all forced phrases."""
+        """True if its text contains all forced phrases."""
         return self.progress.complete or holds_all(self.row)
 
 
 @dataclass(slots=True)
 class _Group:
-    """One group of a request's beams during a step; its places are `size` from `first` on.
+    """Holds one group of a request's beams during a step; its beams' places are `size` from `first` on.
 
-    `parents` are its rows' places among all that are judged. Of the candidates, `kept` live on and `ended`
-    have ended, in the order of their sums.
+    `parents` are the indices of its rows among all rows that are judged. Of the `candidates`, `kept` are the
+    next beams and `ended` have ended, largest sum first.
     """
 
     strategy: BeamSearch
@@ -99,13 +105,16 @@ class _Group:
 
     @property
     def totals(self) -> list[float]:
-        """The sums of its beams so far."""
+        """Returns the sums of its beams so far."""
         return [beam.total for beam in self.beams]
 
 
 @dataclass(slots=True)
 class _Search:
-    """One request during a step; `impossible` is what to say if it cannot go on and has nothing to show."""
+    """Holds one request during a step.
+
+    `impossible` is the reason to report if no beam is left and no sequence has ended.
+    """
 
     row: Row
     parent: int
@@ -114,30 +123,34 @@ class _Search:
 
 
 class BeamMethod:
-    """All beams of a request go on together and silently; what was found is told when it is decided."""
+    """Extends all beams of a request together, and returns its completions once the search is decided.
+
+    Until then its rows stand for no stream.
+    """
 
     def needs(self, params: GenerationParams) -> Needs:
-        """Nothing besides logits."""
+        """Asks for nothing besides logits."""
         return Needs()
 
     def propose(self, rows: Sequence[Row]) -> Proposal:
-        """Nothing beyond the last token."""
+        """Returns no drafts: only the last known token is run."""
         return Proposal([((),)] * len(rows))
 
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
-        """The next beams of each request, or its completions."""
+        """Returns the next beams of each request, or its completions once its search is decided."""
         searches = list(_searches(rows))
-        for turn in range(max(len(s.groups) for s in searches)):
-            _take_turn(searches, turn, scores)
-        _tell_logprobs(searches, scores)
+        for index in range(max(len(s.groups) for s in searches)):
+            _choose_beams(searches, index, scores)
+        _add_logprobs(searches, scores)
         for search in searches:
             for group in search.groups:
                 if group.rows:
-                    _settle(group)
+                    _update_hypotheses(group)
         return _verdict(searches)
 
 
 def _searches(rows: Sequence[Row]) -> Iterator[_Search]:
+    """Yields a search for each request, with its rows in their groups."""
     for _, members in groupby(enumerate(rows), key=lambda member: member[1].request):
         numbered = list(members)
         parent, row = numbered[0]
@@ -160,102 +173,108 @@ def _searches(rows: Sequence[Row]) -> Iterator[_Search]:
 
 
 def _beam(row: Row, strategy: BeamSearch, place: int) -> Beam:
-    """What the row remembers; before its first step it stands at `place`."""
+    """Returns the row's state; before its first step, the initial one at `place`."""
     if row.state is None:
         count = strategy.num_beam_groups
         ended = (Hypotheses(strategy.num_beams // count),) * count
-        return Beam(place, 0.0, beginning(strategy), ended)
+        return Beam(place, 0.0, initial_progress(strategy), ended)
     assert isinstance(row.state, Beam)
     return row.state
 
 
-def _take_turn(searches: Sequence[_Search], turn: int, scores: Scores) -> None:
-    """Let this group of each request, where it still lives, choose its next beams."""
-    taking = [s for s in searches if turn < len(s.groups) and s.groups[turn].rows]
-    if not taking:
+def _choose_beams(searches: Sequence[_Search], index: int, scores: Scores) -> None:
+    """Chooses the next beams of each request's group at this index, where that group has beams."""
+    active = [s for s in searches if index < len(s.groups) and s.groups[index].rows]
+    if not active:
         return
-    rows = [row for s in taking for row in s.groups[turn].rows]
-    positions = [scores.runs[i][0].at(0) for s in taking for i in s.groups[turn].parents]
+    groups = [s.groups[index] for s in active]
+    rows = [row for group in groups for row in group.rows]
+    positions = [scores.runs[i][0].at(0) for group in groups for i in group.parents]
     raw = guided(scores, positions, rows)
-    groups = [s.groups[turn] for s in taking]
     parts = _split(raw, groups)
-    if not any(_rearranges(group, turn) for group in groups):
+    if not any(_needs_all_logprobs(group, index) for group in groups):
         for group, logits in zip(groups, parts, strict=True):
             _fill(group, partial(likeliest_after, logits, group.totals))
     else:
-        _choose_processed(taking, turn, raw, rows)
-    for search, group, logits in zip(taking, groups, parts, strict=True):
+        _choose_processed(active, index, raw, rows)
+    for search, group, logits in zip(active, groups, parts, strict=True):
         if not group.candidates:
             search.impossible = why_impossible(logits, group.rows[0])
 
 
-def _rearranges(group: _Group, turn: int) -> bool:
-    """Whether the group needs more of its rows' log-probabilities than the largest, or others."""
+def _needs_all_logprobs(group: _Group, index: int) -> bool:
+    """True if the group's candidates are not simply the tokens with the largest log-probabilities."""
     strategy = group.strategy
-    apart = turn > 0 and strategy.diversity_penalty != 0
-    if apart or strategy.sample or strategy.force_words or group.rows[0].params.guided:
+    penalised = index > 0 and strategy.diversity_penalty != 0
+    if penalised or strategy.sample or strategy.force_words or group.rows[0].params.guided:
         return True
     return any(plans_of(group.rows))
 
 
 def _split(logits: Tensor, groups: Sequence[_Group]) -> Sequence[Tensor]:
-    """Each group's rows."""
+    """Returns the logits of each group's rows."""
     return torch.split(logits, [len(group.rows) for group in groups]) if len(groups) > 1 else (logits,)
 
 
-def _choose_processed(searches: Sequence[_Search], turn: int, raw: Tensor, rows: Sequence[Row]) -> None:
-    """Let this group of each request choose by the processed log-probabilities of its `rows`."""
-    groups = [s.groups[turn] for s in searches]
+def _choose_processed(searches: Sequence[_Search], index: int, raw: Tensor, rows: Sequence[Row]) -> None:
+    """Chooses the next beams of each request's group at this index by processed log-probabilities.
+
+    `raw` `[rows, vocab]` are the logits of `rows`, which are the rows of these groups.
+    """
+    groups = [s.groups[index] for s in searches]
     logprobs = _logprobs(raw, rows)
     plain = _split(logprobs, groups)
     for search, group, part in zip(searches, groups, plain, strict=True):
-        taken = [token for earlier in search.groups[:turn] for token in _taken(earlier, search.row.end_ids)]
-        keep_apart(part, taken, group.strategy.diversity_penalty)
+        taken = [token for earlier in search.groups[:index] for token in _taken(earlier, search.row.end_ids)]
+        penalise_taken(part, taken, group.strategy.diversity_penalty)
     processed = _split(process(logprobs, rows), groups)
     for group, part, own in zip(groups, processed, plain, strict=True):
         _fill(group, partial(_candidates, group, part))
         if group.strategy.force_words and group.candidates:
-            _fill_banks(group, part, own)
+            _share_among_banks(group, part, own)
 
 
 def _logprobs(raw: Tensor, rows: Sequence[Row]) -> Tensor:
-    """The log-probabilities by which beams are ranked. Guided ones are ranked by what guidance made of their
-    log-probabilities, as transformers ranks them."""
+    """Returns the log-probabilities by which beams are ranked.
+
+    For guided rows these are the result of guidance, which is not normalised again: so transformers ranks.
+    """
     logprobs = log_softmax(raw)
-    led = [i for i, row in enumerate(rows) if row.params.guided]
-    if led:
-        logprobs[led] = raw[led]
+    guided_rows = [i for i, row in enumerate(rows) if row.params.guided]
+    if guided_rows:
+        logprobs[guided_rows] = raw[guided_rows]
     return logprobs
 
 
 def _taken(group: _Group, end_ids: frozenset[int]) -> list[int]:
-    """The tokens that a group which had its turn takes at this step."""
+    """Returns the tokens that a group takes at this step, after its beams were chosen."""
     if group.hypotheses.done:
-        return taken_by_ended(group.hypotheses, end_ids)
+        return tokens_of_stopped(group.hypotheses, end_ids)
     return [child.candidate.token for child in group.kept]
 
 
 def _fill(group: _Group, candidates: Callable[[int], list[Candidate]]) -> None:
-    """Choose the group's next beams among the best candidates, of which `candidates` gives so many."""
-    # Enough for a full beam when no more than the end tokens end a sequence; else more are looked at.
+    """Chooses the group's next beams among the best candidates; `candidates(n)` returns the n best."""
+    # Enough for a full beam if only end tokens end sequences. Otherwise more candidates are needed.
     count = max(2, 1 + len(group.rows[0].end_ids)) * group.size
-    while not _look_at(group, candidates(count)):
-        if len(group.candidates) < count or count >= _MOST_LOOKED_AT:
+    while not _sort_out(group, candidates(count)):
+        if len(group.candidates) < count or count >= _MOST_CANDIDATES:
             break
         count *= 2
 
 
 def _candidates(group: _Group, logprobs: Tensor, count: int) -> list[Candidate]:
+    """Returns the `count` best candidates of the group, or a draw of as many if the strategy samples."""
     if not group.strategy.sample:
         return likeliest(logprobs, group.totals, count)
     streams = [beam.place for beam in group.beams]
     return drawn(logprobs, group.totals, group.rows, streams, count)
 
 
-def _look_at(group: _Group, candidates: list[Candidate]) -> bool:
-    """Sort candidates, best first, into those that end and those that live on, until the beam is full.
+def _sort_out(group: _Group, candidates: list[Candidate]) -> bool:
+    """Returns True if the candidates, best first, fill the beam; sets the group's `kept` and `ended`.
 
-    A sequence may only end where it is among the best `size`. Returns whether the beam is full.
+    A candidate that ends its sequence counts only among the best `size`, and is dropped otherwise.
     """
     group.candidates, group.kept, group.ended = candidates, [], []
     for rank, candidate in enumerate(candidates):
@@ -270,26 +289,28 @@ def _look_at(group: _Group, candidates: list[Candidate]) -> bool:
 
 
 def _child(group: _Group, candidate: Candidate) -> _Child:
+    """Returns the candidate with its row, which has the token appended."""
     row = group.rows[candidate.beam].after(candidate.token)
     progress = group.beams[candidate.beam].progress.after(candidate.token)
     return _Child(candidate, group.parents[candidate.beam], row, progress, finish_of(row))
 
 
-def _fill_banks(group: _Group, logprobs: Tensor, plain: Tensor) -> None:
-    """Let sequences that lead the forced phrases on compete for the places of those kept.
+def _share_among_banks(group: _Group, logprobs: Tensor, plain: Tensor) -> None:
+    """Adds candidates that continue the forced phrases, and keeps the best of each bank.
 
-    Truncation is no ban: a token that only it cut away may lead a phrase on, with its plain log-probability.
+    `logprobs` and `plain`, `[beams, vocab]`, are log-probabilities after and before the processors. A token
+    that truncation alone cut away may continue a phrase, with its log-probability before the processors.
     """
     known = {(child.candidate.beam, child.candidate.token) for child in group.kept}
-    leading = [
+    continuing = [
         (i, token)
         for i, beam in enumerate(group.beams)
         for token in beam.progress.next_tokens()
         if (i, token) not in known
     ]
-    if not leading:
+    if not continuing:
         return
-    beams, tokens = zip(*leading, strict=True)
+    beams, tokens = zip(*continuing, strict=True)
     pool = list(group.kept)
     for beam, token, value in zip(beams, tokens, logprobs[beams, tokens].tolist(), strict=True):
         if value == -torch.inf:
@@ -303,7 +324,7 @@ def _fill_banks(group: _Group, logprobs: Tensor, plain: Tensor) -> None:
             pool.append(child)
         elif child.complete:
             group.ended.append(child)
-    kept = in_banks(
+    kept = select_from_banks(
         [child.progress for child in pool],
         [child.candidate.total for child in pool],
         [child.row.limit - len(child.row.tokens) for child in pool],
@@ -312,8 +333,8 @@ def _fill_banks(group: _Group, logprobs: Tensor, plain: Tensor) -> None:
     group.kept = [pool[i] for i in kept]
 
 
-def _tell_logprobs(searches: Sequence[_Search], scores: Scores) -> None:
-    """Give the children of requests that want them their tokens' log-probabilities under the model."""
+def _add_logprobs(searches: Sequence[_Search], scores: Scores) -> None:
+    """Sets the log-probability of each child's token under the model, where its request asks for it."""
     wanted = [
         (child, search.row.params.logprobs)
         for search in searches
@@ -323,27 +344,27 @@ def _tell_logprobs(searches: Sequence[_Search], scores: Scores) -> None:
     ]
     if not wanted:
         return
-    told = logprobs_at(
+    found = logprobs_at(
         scores.logits,
         [scores.runs[child.parent][0].at(0) for child, _ in wanted],
         [child.candidate.token for child, _ in wanted],
         [count for _, count in wanted],
     )
-    for (child, _), logprobs in zip(wanted, told, strict=True):
+    for (child, _), logprobs in zip(wanted, found, strict=True):
         child.logprobs = (logprobs,)
 
 
 def _verdict(searches: Sequence[_Search]) -> Verdict:
-    """What becomes of each request: it goes on, ends, or fails."""
+    """Returns the verdict: each request continues, ends or fails."""
     survivors: list[Survivor] = []
-    told: list[Ending] = []
+    completions: list[Ending] = []
     failures: list[tuple[int, str]] = []
     for search in searches:
         ended = tuple(group.hypotheses for group in search.groups)
         if not all(hypotheses.done for hypotheses in ended):
             survivors += [s for group in search.groups for s in _survivors(group, ended)]
         elif any(hypotheses.found for hypotheses in ended):
-            told += endings(search.parent, ended, search.row.params.streams)
+            completions += endings(search.parent, ended, search.row.params.streams)
         else:
             failures.append((search.parent, search.impossible))
     beams = [
@@ -351,11 +372,14 @@ def _verdict(searches: Sequence[_Search]) -> Verdict:
         for search in searches
         if search.row.explain
     ]
-    return Verdict(survivors, told, failures, beams)
+    return Verdict(survivors, completions, failures, beams)
 
 
-def _settle(group: _Group) -> None:
-    """Enter what has ended, and see whether the group is over: decided, at the limit, or without a beam."""
+def _update_hypotheses(group: _Group) -> None:
+    """Adds the sequences that ended to the group's hypotheses, and stops the group where its search is over.
+
+    It is over when it is decided, when its beams reach the limit, and when no beam is left.
+    """
     strategy = group.strategy
     row = group.rows[0]
     hypotheses = group.hypotheses
@@ -366,16 +390,18 @@ def _settle(group: _Group) -> None:
     if hypotheses.decided(strategy, best, row.generated + 1, longest):
         group.kept = []
     elif group.kept and group.kept[0].finish is not None:
-        for child in _last(group.kept, hypotheses):
+        for child in _returned_at_limit(group.kept, hypotheses):
             hypotheses = hypotheses.added(_hypothesis(group, child))
             group.ended.append(child)
         group.kept = []
     group.hypotheses = hypotheses if group.kept else replace(hypotheses, done=True)
 
 
-def _last(children: Sequence[_Child], hypotheses: Hypotheses) -> Sequence[_Child]:
-    """Which of the beams that are cut off at the limit may be returned: those that hold all forced phrases.
-    Only where there is no such text the others are, and told to be incomplete."""
+def _returned_at_limit(children: Sequence[_Child], hypotheses: Hypotheses) -> Sequence[_Child]:
+    """Returns the beams, cut off at the limit, that may be returned: those with all forced phrases.
+
+    If neither they nor the hypotheses have such a text, all may be, and are reported as incomplete.
+    """
     complete = [child for child in children if child.complete]
     return complete if complete or hypotheses.found else children
 
@@ -406,7 +432,7 @@ def _survivors(group: _Group, ended: tuple[Hypotheses, ...]) -> Iterator[Survivo
 
 
 def _explained(group: _Group) -> Iterator[BeamCandidate]:
-    """What became of each candidate of the group."""
+    """Yields, for a trace, what became of each candidate of the group."""
     places = {(c.candidate.beam, c.candidate.token): p for p, c in enumerate(group.kept, group.first)}
     ended = {(c.candidate.beam, c.candidate.token) for c in group.ended}
     for candidate in group.candidates:

@@ -1,8 +1,8 @@
-"""Constrained beam search: phrases that a text must hold.
+"""Constrained beam search: phrases that a text must contain.
 
-Beams that have met as much of the phrases stand in one bank, and the banks share the places of the beam, so
-that a text with its phrases competes with texts that have as many of them (dynamic beam allocation, Post and
-Vilar 2018, section 3). One phrase is followed at a time, and a token counts for one phrase.
+Candidates that have completed equally much of the phrases form a bank, and the banks share the places of the
+beam. So a text competes only with texts that have completed as much (dynamic beam allocation, Post and Vilar
+2018, section 3). Only one phrase is matched at a time, and a token counts for one phrase.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Alternatives = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a text is with its phrases, each given by its alternatives.
+    """Holds how much of its phrases a text has completed. A phrase is given by its alternatives.
 
-    `pending` are not begun, `current` is, with the tokens `matched`; `met` counts those that are complete.
-    `longest` is the length of the longest alternative of all.
+    `pending` are the phrases not begun. `current` is the phrase begun, of which the tokens `matched` are in
+    the text. `met` counts the complete phrases. `longest` is the length of the longest alternative of all.
     """
 
     longest: int
@@ -33,54 +33,61 @@ class Progress:
 
     @property
     def complete(self) -> bool:
-        """Whether the text holds all phrases."""
+        """True if the text contains all phrases."""
         return not self.pending and not self.current
 
     @property
     def bank(self) -> int:
-        """How much is met: `longest` for each complete phrase, and what is not missing of the current one."""
+        """Returns how much is completed, in tokens.
+
+        A complete phrase counts `longest`, the current one less by what its longest alternative still lacks.
+        """
         missing = max(map(len, self.current), default=self.longest) - len(self.matched)
         return self.met * self.longest + self.longest - missing
 
     @property
     def needed(self) -> int:
-        """The fewest tokens that complete all phrases."""
-        rest = min((len(a) for a in self._open(self.matched)), default=0) - len(self.matched)
+        """Returns the smallest number of tokens that completes all phrases."""
+        rest = min((len(a) for a in self._matching(self.matched)), default=0) - len(self.matched)
         return rest + sum(min(map(len, phrase)) for phrase in self.pending)
 
     def next_tokens(self) -> list[int]:
-        """The tokens that lead on: of the current phrase, or else the first ones of the pending ones."""
+        """Returns the tokens that continue the current phrase; without one, those that begin pending ones."""
         if self.current:
-            found = [a[len(self.matched)] for a in self._open(self.matched)]
+            found = [a[len(self.matched)] for a in self._matching(self.matched)]
         else:
             found = [a[0] for phrase in self.pending for a in phrase]
         return list(dict.fromkeys(found))
 
     def after(self, token: int) -> Progress:
-        """The progress after one more token. A phrase that it breaks off begins anew, behind the others."""
+        """Returns the progress after one more token.
+
+        A current phrase that the token does not continue becomes pending again, behind the others.
+        """
         if self.current:
             matched = (*self.matched, token)
-            if self._open(matched):
-                return self._followed(matched)
+            if self._matching(matched):
+                return self._with_matched(matched)
             return replace(self, pending=(*self.pending, self.current), current=(), matched=())
         for i, phrase in enumerate(self.pending):
             if any(a[0] == token for a in phrase):
                 rest = self.pending[:i] + self.pending[i + 1 :]
-                return replace(self, pending=rest, current=phrase)._followed((token,))
+                return replace(self, pending=rest, current=phrase)._with_matched((token,))
         return self
 
-    def _followed(self, matched: tuple[int, ...]) -> Progress:
+    def _with_matched(self, matched: tuple[int, ...]) -> Progress:
+        """Returns the progress with these tokens of the current phrase, which may complete it."""
         if matched in self.current:
             return replace(self, current=(), matched=(), met=self.met + 1)
         return replace(self, matched=matched)
 
-    def _open(self, matched: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """The current phrase's alternatives that begin with these tokens."""
+    def _matching(self, matched: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Returns the current phrase's alternatives that begin with these tokens."""
         return [a for a in self.current if a[: len(matched)] == matched]
 
 
-def beginning(strategy: BeamSearch) -> Progress:
-    """The progress of a text without tokens; `force_words` must be token ids by now."""
+def initial_progress(strategy: BeamSearch) -> Progress:
+    """Returns the progress of a text without tokens; `force_words` must be token ids by now."""
     phrases: list[Alternatives] = []
     for word in strategy.force_words:
         alternatives = word if any(isinstance(part, tuple) for part in word) else (word,)
@@ -89,33 +96,33 @@ def beginning(strategy: BeamSearch) -> Progress:
 
 
 def holds_all(row: Row) -> bool:
-    """Whether the row's text holds all forced phrases somewhere, even where they overlap."""
+    """True if the row's text contains all forced phrases, even if they overlap."""
     strategy = row.params.strategy
     assert isinstance(strategy, BeamSearch)
     text = tuple(row.tokens[row.prompt_length :])
-    return all(any(_holds(text, a) for a in phrase) for phrase in beginning(strategy).pending)
+    return all(any(_contains(text, a) for a in phrase) for phrase in initial_progress(strategy).pending)
 
 
-def _holds(text: tuple[int, ...], phrase: tuple[int, ...]) -> bool:
+def _contains(text: tuple[int, ...], phrase: tuple[int, ...]) -> bool:
     return any(text[i : i + len(phrase)] == phrase for i in range(len(text) - len(phrase) + 1))
 
 
-def check_force_words(strategy: BeamSearch, room: int) -> None:
-    """Raise `ParameterError` if `room` generated tokens cannot hold all of `force_words` (token ids)."""
-    needed = beginning(strategy).needed
-    if needed > room:
+def check_force_words(strategy: BeamSearch, most: int) -> None:
+    """Raises `ParameterError` if `most` generated tokens cannot contain all of `force_words` (token ids)."""
+    needed = initial_progress(strategy).needed
+    if needed > most:
         raise ParameterError(
-            f"force_words need {needed} tokens and the text has room for {room}: raise max_tokens"
+            f"force_words need {needed} tokens and the text has room for {most}: raise max_tokens"
         )
 
 
-def in_banks(
-    progress: Sequence[Progress], totals: Sequence[float], rooms: Sequence[int], size: int
+def select_from_banks(
+    progress: Sequence[Progress], totals: Sequence[float], remaining: Sequence[int], size: int
 ) -> list[int]:
-    """Which `size` candidates to keep, best first: the best of each bank, then each bank's second, and so on.
+    """Returns the indices of `size` candidates to keep: the best of each bank, then each bank's second, ...
 
-    Banks that have met more come first. `rooms` are the tokens that candidates may still get; one that can be
-    completed in its room is among those kept, if there is any.
+    Banks that have completed more come first. `remaining[i]` is how many tokens candidate i may still get. If
+    any candidate can complete its phrases within them, one that can is kept.
     """
     ordered = sorted(range(len(totals)), key=lambda i: (-progress[i].bank, -totals[i]))
     seen: dict[int, int] = {}
@@ -124,7 +131,7 @@ def in_banks(
         bank = progress[i].bank
         ranks[i] = seen[bank] = seen.get(bank, -1) + 1
     kept = sorted(ordered, key=lambda i: ranks[i])[:size]
-    able = [i for i in ordered if progress[i].needed <= rooms[i]]
-    if able and not set(able) & set(kept):
-        kept[-1] = able[0]
+    completable = [i for i in ordered if progress[i].needed <= remaining[i]]
+    if completable and not set(completable) & set(kept):
+        kept[-1] = completable[0]
     return kept

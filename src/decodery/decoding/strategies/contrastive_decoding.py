@@ -1,4 +1,6 @@
-"""Contrastive decoding: prefer what a weaker model over the same vocabulary, the amateur, finds unlikely.
+"""Contrastive decoding: prefers tokens that a weaker model, the amateur, finds unlikely.
+
+Both models have the same vocabulary.
 
 Li et al., Contrastive Decoding: Open-ended Text Generation as Optimization (2022), in the form of O'Brien and
 Lewis, Contrastive Decoding Improves Reasoning in Large Language Models (2023).
@@ -21,20 +23,20 @@ from decodery.decoding.strategies.sampling import SamplingMethod
 
 
 class ContrastiveDecodingMethod(SamplingMethod):
-    """Sampling, with drafts and all, from the contrast of two models."""
+    """Samples from the contrast of two models; drafts are verified as in plain sampling."""
 
     def needs(self, params: GenerationParams) -> Needs:
-        """The amateur's logits."""
+        """Asks for the amateur's logits."""
         return Needs(amateur=True)
 
     def logits(self, scores: Scores, positions: Sequence[int], rows: Sequence[Row]) -> Tensor:
-        """The contrasted logits of plausible tokens; guidance comes after the contrast."""
+        """Returns the contrasted logits of plausible tokens; guidance is applied after the contrast."""
         assert scores.amateur is not None
         index = torch.tensor(positions, device=scores.logits.device)
         expert, amateur = scores.logits[index], scores.amateur[index]
         strategies = [_strategy(row) for row in rows]
         beta = expert.new_tensor([[s.beta] for s in strategies])
-        # Differences of logits are those of log-probabilities.
+        # Logits serve in place of the paper's log-probabilities: they differ by a constant per position.
         contrast = (1 + beta) * expert - beta * amateur
         return among_plausible(contrast, [s.alpha for s in strategies], scores, positions, rows)
 
@@ -51,18 +53,18 @@ def among_plausible(
     positions: Sequence[int],
     rows: Sequence[Row],
 ) -> Tensor:
-    """A contrast `[positions, vocab]` of plausible tokens, others -inf, led away from companions.
+    """Returns a contrast `[positions, vocab]` with implausible tokens at -inf, after guidance.
 
-    Tokens are plausible that are, by the model, at least this share as likely as its likeliest (the adaptive
-    plausibility constraint of Li et al. 2022). Where the processors ban all of these, as a grammar may,
-    plausibility is judged among the tokens that they leave.
+    A token is plausible if the model's probability of it is at least `shares[i]` times that of the model's
+    likeliest token (the adaptive plausibility constraint of Li et al. 2022). Where the processors ban all
+    plausible tokens, as a grammar may, plausibility is judged among the tokens that they leave.
     """
     expert = scores.logits[torch.tensor(positions, device=scores.logits.device)]
     below = expert.new_tensor([[math.log(share)] for share in shares])
     implausible = expert < expert.amax(-1, keepdim=True) + below
     result = guided(scores, positions, rows, contrast.masked_fill(implausible, -torch.inf))
-    possible = (process(result, rows) > -torch.inf).any(-1).tolist()
-    banned = [i for i, able in enumerate(possible) if not able]
+    has_token = (process(result, rows) > -torch.inf).any(-1).tolist()
+    banned = [i for i, possible in enumerate(has_token) if not possible]
     if banned:
         places, some = [positions[i] for i in banned], [rows[i] for i in banned]
         left = process(guided(scores, places, some), some) > -torch.inf

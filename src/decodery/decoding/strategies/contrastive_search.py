@@ -1,4 +1,4 @@
-"""Contrastive search: of the likeliest tokens, take the one whose hidden state repeats the text least.
+"""Contrastive search: of the likeliest tokens, takes one whose hidden state is unlike those of the text.
 
 Su et al., A Contrastive Framework for Neural Text Generation (2022), section 3.2.
 """
@@ -37,9 +37,10 @@ _History = tuple[Tensor, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Candidates:
-    """The likeliest next tokens in order, at most k, with their processed probabilities `[tokens]`.
+    """Holds the likeliest next tokens, likeliest first and at most k, with their processed probabilities.
 
-    `logprobs` and `considered` hold what to tell of each should it be taken, when the request wants that.
+    `probabilities` is `[tokens]`. `logprobs` and `considered` have an entry for each token, to be reported if
+    it is taken; they are empty where the request does not ask for them.
     """
 
     tokens: tuple[int, ...]
@@ -50,7 +51,7 @@ class _Candidates:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _State:
-    """What a row remembers: who may come next, and the directions of all its tokens' hidden states."""
+    """Holds a row's state between steps: its next candidates, and the unit vectors of its hidden states."""
 
     candidates: _Candidates
     history: _History
@@ -58,7 +59,10 @@ class _State:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """A row with the token that it took, if it took one, and the position that scores what follows it."""
+    """Holds a row during a step, after its best candidate has been appended, if it had candidates.
+
+    `new` is the number of tokens appended, 0 or 1. `position` scores the token that follows.
+    """
 
     parent: int
     row: Row
@@ -72,27 +76,30 @@ class _Step:
 
 
 class ContrastiveMethod:
-    """A token for each row a step, taken of k that have run side by side; the first step only finds these."""
+    """Takes one token for each row a step, of k candidates that the model ran side by side.
+
+    A row's first step only finds its candidates.
+    """
 
     def needs(self, params: GenerationParams) -> Needs:
-        """The final hidden states of all tokens."""
+        """Asks for the final hidden states of all tokens."""
         return Needs(hidden=True, context=True)
 
     def propose(self, rows: Sequence[Row]) -> Proposal:
-        """A branch for each candidate; where there are none yet, only what is known."""
+        """Returns a branch for each candidate; one without drafts for a row that has none yet."""
         return Proposal([_branches(row) for row in rows])
 
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
-        """Take each row's best candidate, and find those for the token after it.
+        """Returns each row with its best candidate appended and its next candidates found.
 
-        A row for which nothing may follow its new token lives on for one step, so that this token is told,
-        and then fails.
+        A row whose new token nothing may follow survives for one step, so that the token is reported, and
+        fails at the next.
         """
         steps = [
             _step(i, row, runs, scores) for i, (row, runs) in enumerate(zip(rows, scores.runs, strict=True))
         ]
-        going = [step for step in steps if step.finish is None]
-        found = dict(zip((s.parent for s in going), _candidates(going, scores), strict=True))
+        active = [step for step in steps if step.finish is None]
+        found = dict(zip((s.parent for s in active), _candidates(active, scores), strict=True))
         survivors: list[Survivor] = []
         failures: list[tuple[int, str]] = []
         for step in steps:
@@ -125,7 +132,10 @@ def _strategy(row: Row) -> ContrastiveSearch:
 
 
 def _step(parent: int, row: Row, runs: Sequence[Run], scores: Scores) -> _Step:
-    """What a row's runs come to. Without drafts, as at first and after a preemption, no token is taken."""
+    """Returns the row with its best candidate appended.
+
+    No token is appended if no drafts ran, as at the first step and after a preemption.
+    """
     assert scores.hidden is not None
     state = _state(row)
     if not runs[0].tokens:
@@ -162,7 +172,7 @@ def _step(parent: int, row: Row, runs: Sequence[Run], scores: Scores) -> _Step:
 
 def _weighed(candidates: _Candidates, similarities: Tensor, ranking: Tensor) -> tuple[Weighed, ...]:
     columns = (candidates.probabilities.tolist(), similarities.tolist(), ranking.tolist())
-    return tuple(Weighed(*told) for told in zip(candidates.tokens, *columns, strict=True))
+    return tuple(Weighed(*values) for values in zip(candidates.tokens, *columns, strict=True))
 
 
 def _survivor(step: _Step, row: Row, keep: int) -> Survivor:
@@ -178,25 +188,26 @@ def _survivor(step: _Step, row: Row, keep: int) -> Survivor:
 
 
 def _similarities(directions: Tensor, history: _History) -> Tensor:
-    """The degeneration penalty `[k]` of each candidate: its largest cosine with a state before it.
+    """Returns the degeneration penalty `[k]` of each candidate: its largest cosine with a state before it.
 
-    `directions` is float32 `[k, width]`. The products are one row's only, so that its batch-mates do not
-    change the order of a sum.
+    `directions` is float32 `[k, width]`. Each row has products of its own, because a product over several
+    rows could sum in another order.
     """
     return torch.stack([(chunk @ directions.T).amax(0) for chunk in history]).amax(0)
 
 
 def _directions(hidden: Tensor) -> Tensor:
-    """The float32 unit vectors along hidden states `[n, width]`."""
+    """Returns the float32 unit vectors along hidden states `[n, width]`."""
     states = hidden.float()
     directions: Tensor = states / torch.linalg.vector_norm(states, dim=-1, keepdim=True)
     return directions
 
 
 def _grown(history: _History, direction: Tensor) -> _History:
-    """The history with one more `[width]`; it shares most with the one before, which stays as it was.
+    """Returns the history with one more unit vector `[width]`.
 
-    Chunks merge such that each is longer than the next: there are few, and a vector is copied few times.
+    The old history is not changed, and the new one shares most of its memory. Chunks are merged so that each
+    is longer than the next: then there are few, and a vector is copied few times.
     """
     chunks = [*history, direction[None]]
     while len(chunks) > 1 and len(chunks[-2]) <= len(chunks[-1]):
@@ -205,7 +216,7 @@ def _grown(history: _History, direction: Tensor) -> _History:
 
 
 def _candidates(steps: Sequence[_Step], scores: Scores) -> list[_Candidates]:
-    """For each step the likeliest tokens to follow; none of probability 0."""
+    """Returns, for each step, the likeliest tokens to follow; none has probability 0."""
     if not steps:
         return []
     rows = [step.row for step in steps]
@@ -223,14 +234,15 @@ def _likeliest(
 ) -> _Candidates:
     row = step.row
     best, places = leaders(processed[None], _strategy(row).top_k)
-    # A NaN counts as the largest: then there are none.
+    # A NaN would be the largest: with one there are no candidates.
     count = int((best > -torch.inf).sum()) if best[0, 0] > -torch.inf else 0
     index = places[0, :count]
     tokens = tuple(index.tolist())
-    told: Sequence[TokenLogprobs] = ()
+    logprobs: Sequence[TokenLogprobs] = ()
     if tokens and row.params.logprobs is not None:
-        told = token_logprobs(logits.expand(count, -1), tokens, [row.params.logprobs] * count)
+        logprobs = token_logprobs(logits.expand(count, -1), tokens, [row.params.logprobs] * count)
     considered: Sequence[Considered] = ()
     if recorder is not None and row.explain:
         considered = [recorder.considered(i, processed, token) for token in tokens]
-    return _Candidates(tokens, log_softmax(processed[None])[0, index].exp(), tuple(told), tuple(considered))
+    probabilities = log_softmax(processed[None])[0, index].exp()
+    return _Candidates(tokens, probabilities, tuple(logprobs), tuple(considered))

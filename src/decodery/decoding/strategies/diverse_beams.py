@@ -1,4 +1,4 @@
-"""Diverse beam search: groups of beams that keep apart (Vijayakumar et al. 2016)."""
+"""Diverse beam search: groups of beams that are penalised for equal tokens (Vijayakumar et al. 2016)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from torch import Tensor
 from decodery.decoding.strategies.hypotheses import Hypotheses
 
 
-def taken_by_ended(group: Hypotheses, end_ids: frozenset[int]) -> list[int]:
-    """The tokens that a group which has stopped counts as taking: each of its sequences repeats the end token
-    that it ended with."""
+def tokens_of_stopped(group: Hypotheses, end_ids: frozenset[int]) -> list[int]:
+    """Returns the tokens that a group which has stopped counts as taking at a later step.
+
+    Each of its sequences counts as repeating the end token that it ended with.
+    """
     return [h.tokens[-1] for h in group.found if h.tokens[-1] in end_ids]
 
 
-def keep_apart(logprobs: Tensor, taken: Iterable[int], penalty: float) -> None:
-    """Make what earlier groups have taken at this step less likely, in place: Hamming diversity (section 3).
+def penalise_taken(logprobs: Tensor, taken: Iterable[int], penalty: float) -> None:
+    """Lowers the log-probabilities of tokens that earlier groups took at this step (Hamming diversity,
+    section 3).
 
-    `logprobs` is float32 `[beams, vocab]`; each beam that took a token costs it `penalty`.
+    `logprobs`, float32 `[beams, vocab]`, is changed in place: a token loses `penalty` for each time that it
+    is in `taken`.
     """
     counts = Counter(taken)
     if counts and penalty:

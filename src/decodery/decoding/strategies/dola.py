@@ -1,4 +1,4 @@
-"""DoLa: contrast the last layer's logits with those of the earlier layer that differs most.
+"""DoLa: contrasts the last layer's logits with those of the earlier layer that differs most.
 
 Chuang et al., DoLa: Decoding by Contrasting Layers Improves Factuality in Large Language Models (2023).
 """
@@ -18,24 +18,27 @@ from decodery.decoding.strategies.sampling import SamplingMethod
 from decodery.errors import ParameterError
 from decodery.kernels.vocabulary.dispatch import log_softmax
 
-# Tokens less likely than this share of the likeliest are left out (section 2.3).
+# Tokens less likely than this share of the likeliest one's probability are implausible (section 2.3).
 _RELATIVE_TOP = 0.1
-# "low" and "high" never reach further than this from either end.
+# "low" and "high" take only layers among so many from the first or the last.
 _REACH = 20
 
 
 class DoLaMethod(SamplingMethod):
-    """Sampling, with drafts and all, from contrasted layers."""
+    """Samples from the contrast of two layers; drafts are verified as in plain sampling."""
 
     def needs(self, params: GenerationParams) -> Needs:
-        """The logits of the candidate layers, which must be numbers: see `candidate_layers`."""
+        """Asks for the logits of the candidate layers.
+
+        Raises `ParameterError` if the layers are not numbers yet: see `candidate_layers`.
+        """
         return Needs(layers=_layers(params))
 
     def logits(self, scores: Scores, positions: Sequence[int], rows: Sequence[Row]) -> Tensor:
-        """The contrasted logits of plausible tokens; guidance comes after the contrast."""
+        """Returns the contrasted logits of plausible tokens; guidance is applied after the contrast."""
         assert scores.layers is not None
         contrasts = []
-        # One position at a time: a sum over the vocabulary has another order for one row than for several.
+        # One position at a time: torch sums a single row over the vocabulary in another order than several.
         for position, row in zip(positions, rows, strict=True):
             earlier = torch.stack([scores.layers[layer][position] for layer in _layers(row.params)])
             contrasts.append(_contrasted(scores.logits[position], earlier))
@@ -51,12 +54,12 @@ def _layers(params: GenerationParams) -> tuple[int, ...]:
 
 
 def candidate_layers(layers: str | Sequence[int], depth: int, tied: bool) -> tuple[int, ...]:
-    """The earlier layers to choose from in a model of `depth` layers; layer 0 is the embeddings.
+    """Returns the earlier layers to choose from in a model of `depth` layers; layer 0 is the embeddings.
 
-    "low" and "high" are every second layer of the lower and the upper half (section 2.2), of a model deeper
-    than 40 layers those of its first and its last 20. With a `tied` head "low" leaves the first layers out,
-    since the head gives the embeddings' own token back. Raises `ParameterError` naming `layers` for a layer
-    that is not below the last.
+    "low" and "high" are every second layer of the lower and the upper half (section 2.2); in a model of more
+    than 40 layers, of the first 20 and the last 20. With a `tied` head "low" leaves the first layers out,
+    because from the embeddings the head would predict the input token itself. Raises `ParameterError` naming
+    `layers` for a layer that is not below the last.
     """
     half = depth // 2
     if layers == "low":
@@ -72,9 +75,10 @@ def candidate_layers(layers: str | Sequence[int], depth: int, tied: bool) -> tup
 
 
 def _contrasted(mature: Tensor, earlier: Tensor) -> Tensor:
-    """The log-ratio of `mature` `[vocab]` to that of `earlier` `[layers, vocab]` which differs most.
+    """Returns the log-ratio `[vocab]` of the last layer's probabilities to those of the most different layer.
 
-    All are logits (section 2.3).
+    `mature` `[vocab]` are the last layer's logits, `earlier` `[layers, vocab]` those of the candidate layers
+    (section 2.3).
     """
     logprobs = log_softmax(mature[None])[0]
     bases = log_softmax(earlier)
@@ -83,10 +87,10 @@ def _contrasted(mature: Tensor, earlier: Tensor) -> Tensor:
 
 
 def _divergences(logprobs: Tensor, bases: Tensor) -> Tensor:
-    """How far each of `bases` `[layers, vocab]` is from `logprobs` `[vocab]`: `[layers]`.
+    """Returns the divergence `[layers]` of each of `bases` `[layers, vocab]` from `logprobs` `[vocab]`.
 
-    The mean of both's divergences from their mixture m, each taken as KL(m | p) in place of the definition's
-    KL(p | m), as the implementation that the method is known by has it.
+    It is the Jensen-Shannon divergence, except that the divergence of each distribution p from the mixture m
+    is KL(m | p) in place of KL(p | m), as in the implementation that is in common use.
     """
     mixture = (logprobs.exp() + bases.exp()) / 2
     return (torch.xlogy(mixture, mixture) - mixture * (logprobs + bases) / 2).sum(-1)

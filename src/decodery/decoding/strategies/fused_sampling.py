@@ -1,4 +1,4 @@
-"""Straight from a row's logits to its token: the stages that most requests ask for, in one kernel."""
+"""Chooses tokens with one kernel that holds the stages which most requests use, up to the choice itself."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _NO_KEY = (0, 0)
 def can_fuse(logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> bool:
     """True if `sample_fused` can give the rows' tokens.
 
-    The rows must use its stages only, and logits like these must have the kernel; or use no stage at all.
-    `plans` are `plans_of(rows)`.
+    Either no row uses any stage, or all use the kernel's stages only and there is a kernel for logits like
+    these. `plans` are `plans_of(rows)`.
     """
     if not any(plans):
         return True
@@ -41,54 +41,59 @@ def can_fuse(logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) ->
 
 
 def sample_fused(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> list[int]:
-    """The next token of each row, -1 where none is possible, for rows that go straight.
+    """Returns the next token of each row, -1 where none is possible, for rows that `can_fuse`.
 
-    `raw` is float32 `[rows, vocab]`, the logits before any stage; they are as before afterwards. The tokens
-    are those that `process` and `draw.choose` give.
+    `raw` is float32 `[rows, vocab]`, the logits before any stage, and is not changed. `plans` are
+    `plans_of(rows)`. The tokens are those that `process` and `draw.choose` give.
     """
     if not any(plans):
         return draw.choose(raw, rows)
     tokens = _from_all(raw, rows, plans)
+    # The mask of a grammar is expensive: first each row chooses from all tokens, and mostly that is allowed.
     banned = [
         i
         for i, plan in enumerate(plans)
         if "grammar" in plan and not unmasked_choice_is_valid(rows[i], tokens[i])
     ]
     if banned:
-        held, ways = [rows[i] for i in banned], [plans[i] for i in banned]
-        for i, token in zip(banned, _from_allowed(raw, banned, held, ways), strict=True):
+        again = _from_allowed(raw, banned, [rows[i] for i in banned], [plans[i] for i in banned])
+        for i, token in zip(banned, again, strict=True):
             tokens[i] = token
     return tokens
 
 
 def _from_all(logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> list[int]:
-    """The tokens that the rows choose with all but their grammars."""
+    """Returns the tokens that the rows choose by all their stages but the grammar."""
     if all(map(_takes_the_likeliest, rows, plans)):
         return largest(logits)
-    return choose(logits, [_way(row, logits.shape[-1]) for row in rows])
+    return choose(logits, [_fused_args(row, logits.shape[-1]) for row in rows])
 
 
 def _from_allowed(
     raw: Tensor, places: Sequence[int], rows: Sequence[Row], plans: Sequence[list[str]]
 ) -> list[int]:
-    """The tokens that rows with a grammar choose, whose logits stand at these places."""
+    """Returns the tokens that rows choose from those that their grammars allow.
+
+    `places[i]` is the index in `raw` of the logits of row i.
+    """
     if all(map(_takes_the_likeliest, rows, plans)):
-        words = marks(rows, raw.shape[1])
-        return [largest(raw[i : i + 1], words[k : k + 1])[0] for k, i in enumerate(places)]
+        allowed_bits = marks(rows, raw.shape[1])
+        return [largest(raw[i : i + 1], allowed_bits[k : k + 1])[0] for k, i in enumerate(places)]
     allowed = copied(raw, places)
     apply_grammar(allowed, rows)
     return _from_all(allowed, rows, plans)
 
 
 def _takes_the_likeliest(row: Row, plan: list[str]) -> bool:
-    """Whether the row takes the likeliest token that its grammar allows."""
+    """True if the row takes the likeliest token that its grammar allows, with no other stage."""
     return plan == ["grammar"] and row.params.greedy
 
 
 def unmasked_choice_is_valid(row: Row, token: int) -> bool:
-    """Whether a choice from all tokens is also the one from those that the row's grammar allows.
+    """True if a token chosen from all tokens is also the choice from those that the row's grammar allows.
 
-    It is if it is allowed, and what was likelier was not cut to reach it.
+    It is if the grammar allows the token and the row cuts no tokens away: which tokens top-k, top-p and min-p
+    keep depends on the likelier ones, which the grammar may ban.
     """
     params = row.params
     cuts = not params.greedy and (params.top_k > 0 or params.top_p < 1 or params.min_p > 0)
@@ -96,13 +101,14 @@ def unmasked_choice_is_valid(row: Row, token: int) -> bool:
 
 
 def _fits(row: Row, plan: list[str]) -> bool:
+    """True if the kernel, or the masked argmax, does all that the row's stages do."""
     if _takes_the_likeliest(row, plan):
         return True
     params = row.params
     return _STAGES.issuperset(plan) and params.processor_order is None and params.dynatemp_range == 0
 
 
-def _way(row: Row, vocab: int) -> FusedSamplingArgs:
+def _fused_args(row: Row, vocab: int) -> FusedSamplingArgs:
     params, known = row.params, len(row.tokens)
     greedy = params.greedy
     return FusedSamplingArgs(

@@ -1,4 +1,4 @@
-"""Which method carries out which strategy: the one table that a new strategy is entered in."""
+"""Maps each strategy to the method that carries it out. A new strategy is a new line of this table."""
 
 from __future__ import annotations
 
@@ -30,5 +30,8 @@ METHODS: dict[type, Method] = {
 
 
 def method_of(params: GenerationParams) -> Method:
-    """The method that carries out `params.strategy`; requests with the same one are judged together."""
+    """Returns the method that carries out `params.strategy`.
+
+    Requests with the same method are judged together.
+    """
     return METHODS[type(params.strategy)]

@@ -1,8 +1,9 @@
-"""Stochastic beam search: sample different sequences, without replacement (Kool et al. 2019).
+"""Stochastic beam search: samples different sequences, without replacement (Kool et al. 2019).
 
-Every sequence has a Gumbel-perturbed log-probability, and the k largest of these are a sample without
-replacement. A beam search finds them, because the perturbed log-probability of a prefix is the largest of all
-its continuations: children are perturbed under the condition that their largest is their parent's.
+Every sequence has a Gumbel-perturbed log-probability, and the k sequences with the largest of these are a
+sample without replacement. A beam search finds them, because a prefix has the largest perturbed
+log-probability of all its continuations. So the perturbed log-probabilities of a prefix's children are drawn
+under the condition that the largest of them is the prefix's own.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from decodery.kernels.vocabulary.dispatch import gumbel_noise, log_softmax
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """A sequence that has ended and stays in the race with its perturbed log-probability."""
+    """Holds a sequence that has ended. It still competes, by its perturbed log-probability."""
 
     perturbed: float
     logprob: float
@@ -50,7 +51,11 @@ class _Ended:
 
 @dataclass(frozen=True, slots=True)
 class _Prefix:
-    """What a live row remembers: its place, its log-probability and the perturbed one, and what has ended."""
+    """Holds a live row's state between steps.
+
+    `place` is its index among the request's prefixes. `ended` are the request's ended sequences, shared by
+    all of its rows.
+    """
 
     place: int = 0
     logprob: float = 0.0
@@ -61,8 +66,11 @@ class _Prefix:
 
 @dataclass(slots=True)
 class _Child:
-    """A token after the prefix of row `parent`, `step` its log-probability; what it makes is filled in once
-    it is kept."""
+    """Holds a candidate: a token after the prefix of row `parent`.
+
+    `step` is the token's log-probability, `logprob` that of the whole sequence. `row` and the fields after it
+    are set once the candidate is kept.
+    """
 
     parent: int
     token: int
@@ -75,9 +83,11 @@ class _Child:
 
 
 @dataclass(slots=True)
-class _Race:
-    """One request during a step, with the places of its rows: the `size` best of its children and of what
-    has ended."""
+class _Search:
+    """Holds one request during a step; `members` are the indices of its rows.
+
+    Of all `children` and ended sequences the `size` best stay: `kept` and `ended`.
+    """
 
     members: list[int]
     size: int
@@ -87,29 +97,32 @@ class _Race:
 
 
 class StochasticBeamMethod:
-    """All prefixes of a request go on together and silently; the sequences are told when all have ended."""
+    """Extends all prefixes of a request together, and returns the sequences once all have ended.
+
+    Until then its rows stand for no stream.
+    """
 
     def needs(self, params: GenerationParams) -> Needs:
-        """Nothing besides logits."""
+        """Asks for nothing besides logits."""
         return Needs()
 
     def propose(self, rows: Sequence[Row]) -> Proposal:
-        """Nothing beyond the last token."""
+        """Returns no drafts: only the last known token is run."""
         return Proposal([((),)] * len(rows))
 
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
-        """The next prefixes of each request, or its sequences."""
+        """Returns the next prefixes of each request, or its sequences once all have ended."""
         raw = guided(scores, [runs[0].at(0) for runs in scores.runs], rows)
-        # Children share their parent's probability only if theirs sum to 1.
+        # Normalised after processing: a prefix's probability is the sum of its children's.
         logprobs = log_softmax(process(raw, rows))
-        races = [
-            _race(list(members), rows, logprobs)
+        searches = [
+            _search(list(members), rows, logprobs)
             for _, members in groupby(range(len(rows)), key=lambda i: rows[i].request)
         ]
-        for race in races:
-            _follow(race, rows)
-        _tell_logprobs([child for race in races for child in race.kept], rows, scores)
-        return _verdict(races, rows, raw)
+        for search in searches:
+            _append_tokens(search, rows)
+        _add_logprobs([child for search in searches for child in search.kept], rows, scores)
+        return _verdict(searches, rows, raw)
 
 
 def _prefix(row: Row) -> _Prefix:
@@ -117,15 +130,15 @@ def _prefix(row: Row) -> _Prefix:
     return row.state or _Prefix()
 
 
-def _race(members: list[int], rows: Sequence[Row], logprobs: Tensor) -> _Race:
+def _search(members: list[int], rows: Sequence[Row], logprobs: Tensor) -> _Search:
     strategy = rows[members[0]].params.strategy
     assert isinstance(strategy, StochasticBeamSearch)
     size = strategy.num_beams
     children = [child for i in members for child in _children(i, rows[i], logprobs[i], size)]
     ended = _prefix(rows[members[0]]).ended
-    everyone: list[_Child | _Ended] = [*children, *ended]
-    best = sorted(everyone, key=lambda one: -one.perturbed)[:size]
-    return _Race(
+    competing: list[_Child | _Ended] = [*children, *ended]
+    best = sorted(competing, key=lambda one: -one.perturbed)[:size]
+    return _Search(
         members,
         size,
         children,
@@ -135,8 +148,10 @@ def _race(members: list[int], rows: Sequence[Row], logprobs: Tensor) -> _Race:
 
 
 def _children(parent: int, row: Row, logprobs: Tensor, size: int) -> list[_Child]:
-    """The `size` children of a prefix with the largest perturbed log-probabilities (algorithm 1, lines 7 to
-    14). `logprobs` is float32 `[vocab]`."""
+    """Returns the `size` children of a prefix with the largest perturbed log-probabilities.
+
+    This is algorithm 1, lines 7 to 14. `logprobs` is float32 `[vocab]`.
+    """
     prefix = _prefix(row)
     (tokens,) = torch.nonzero(logprobs > -torch.inf, as_tuple=True)
     if not len(tokens):
@@ -161,51 +176,55 @@ def _children(parent: int, row: Row, logprobs: Tensor, size: int) -> list[_Child
 
 
 def _conditioned(largest: float, perturbed: float, below: float) -> float:
-    """A child's perturbed log-probability, given that the largest of all children is `largest`; `below` is
-    how far, at most 0, it lies below the one that was drawn largest (appendix B.3)."""
+    """Returns a child's perturbed log-probability under the condition that the largest of all is `largest`.
+
+    `perturbed` is the unconditional one. `below`, at most 0, is its difference to the largest unconditional
+    one (appendix B.3).
+    """
     if below == 0:
         return largest
     v = largest - perturbed + math.log(-math.expm1(below))
     return largest - max(0.0, v) - math.log1p(math.exp(-abs(v)))
 
 
-def _follow(race: _Race, rows: Sequence[Row]) -> None:
-    for child in race.kept:
+def _append_tokens(search: _Search, rows: Sequence[Row]) -> None:
+    """Sets the row and the finish reason of the children that are kept."""
+    for child in search.kept:
         child.row = rows[child.parent].after(child.token)
         child.finish = finish_of(child.row)
 
 
-def _tell_logprobs(children: Sequence[_Child], rows: Sequence[Row], scores: Scores) -> None:
-    """Give the children of requests that want them their tokens' log-probabilities under the model."""
+def _add_logprobs(children: Sequence[_Child], rows: Sequence[Row], scores: Scores) -> None:
+    """Sets the log-probability of each child's token under the model, where its request asks for it."""
     wanted = [(c, n) for c in children if (n := rows[c.parent].params.logprobs) is not None]
     if not wanted:
         return
-    told = logprobs_at(
+    found = logprobs_at(
         scores.logits,
         [scores.runs[child.parent][0].at(0) for child, _ in wanted],
         [child.token for child, _ in wanted],
         [count for _, count in wanted],
     )
-    for (child, _), logprobs in zip(wanted, told, strict=True):
+    for (child, _), logprobs in zip(wanted, found, strict=True):
         child.logprobs = (logprobs,)
 
 
-def _verdict(races: Sequence[_Race], rows: Sequence[Row], raw: Tensor) -> Verdict:
-    """What becomes of each request: it goes on, ends, or fails."""
+def _verdict(searches: Sequence[_Search], rows: Sequence[Row], raw: Tensor) -> Verdict:
+    """Returns the verdict: each request continues, ends or fails."""
     survivors: list[Survivor] = []
     endings: list[Ending] = []
     failures: list[tuple[int, str]] = []
-    for race in races:
-        alive = [child for child in race.kept if child.finish is None]
-        ended = [*race.ended, *(_ended(child, rows) for child in race.kept if child.finish is not None)]
+    for search in searches:
+        alive = [child for child in search.kept if child.finish is None]
+        ended = [*search.ended, *(_ended(child, rows) for child in search.kept if child.finish is not None)]
         if alive:
             survivors += _survivors(alive, tuple(ended), rows)
         elif ended:
-            endings += _endings(race, ended, rows)
+            endings += _endings(search, ended, rows)
         else:
-            failures.append((race.members[0], why_impossible(raw[race.members], rows[race.members[0]])))
-    told = [(race.members[0], _explained(race, rows)) for race in races if rows[race.members[0]].explain]
-    return Verdict(survivors, endings, failures, told)
+            failures.append((search.members[0], why_impossible(raw[search.members], rows[search.members[0]])))
+    explained = [(s.members[0], _explained(s, rows)) for s in searches if rows[s.members[0]].explain]
+    return Verdict(survivors, endings, failures, explained)
 
 
 def _ended(child: _Child, rows: Sequence[Row]) -> _Ended:
@@ -230,25 +249,26 @@ def _survivors(alive: Sequence[_Child], ended: tuple[_Ended, ...], rows: Sequenc
     return survivors
 
 
-def _endings(race: _Race, ended: Sequence[_Ended], rows: Sequence[Row]) -> list[Ending]:
-    """The sequences in the order in which they were drawn; where there are no more, streams end with reason
-    "error" and no tokens."""
-    parent = race.members[0]
+def _endings(search: _Search, ended: Sequence[_Ended], rows: Sequence[Row]) -> list[Ending]:
+    """Returns the sequences in the order in which they were drawn, one for each stream.
+
+    If there are fewer sequences than streams, the other streams end with reason "error" and no tokens.
+    """
+    parent = search.members[0]
     drawn = sorted(ended, key=lambda one: -one.perturbed)
-    told = [
+    completed = [
         Ending(parent, stream, one.tokens, one.finish, one.logprob, one.logprobs)
         for stream, one in enumerate(drawn)
     ]
-    return told + [
-        Ending(parent, stream, (), "error") for stream in range(len(told), rows[parent].params.streams)
-    ]
+    streams = range(len(completed), rows[parent].params.streams)
+    return completed + [Ending(parent, stream, (), "error") for stream in streams]
 
 
-def _explained(race: _Race, rows: Sequence[Row]) -> tuple[BeamCandidate, ...]:
-    """What became of each child; what ranks it is its perturbed log-probability."""
-    alive = [child for child in race.kept if child.finish is None]
+def _explained(search: _Search, rows: Sequence[Row]) -> tuple[BeamCandidate, ...]:
+    """Returns, for a trace, what became of each child; its `score` is its perturbed log-probability."""
+    alive = [child for child in search.kept if child.finish is None]
     places = {(child.parent, child.token): place for place, child in enumerate(alive)}
-    kept = {(child.parent, child.token) for child in race.kept}
+    kept = {(child.parent, child.token) for child in search.kept}
     return tuple(
         BeamCandidate(
             parent=_prefix(rows[child.parent]).place,
@@ -258,6 +278,6 @@ def _explained(race: _Race, rows: Sequence[Row]) -> tuple[BeamCandidate, ...]:
             fate="kept" if key in places else "finished" if key in kept else "pruned",
             beam=places.get(key),
         )
-        for child in race.children
+        for child in search.children
         for key in [(child.parent, child.token)]
     )

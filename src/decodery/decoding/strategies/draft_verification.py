@@ -1,0 +1,266 @@
+"""Verifies drafts: chooses a row's tokens one after the other for as long as each is the one drafted.
+
+A row without drafts is the case of one token. Streams of a row are verified separately, and share their
+processed logits for as long as they have the same tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from decodery.decoding.draw import choose
+from decodery.decoding.logprobs import logprobs_at
+from decodery.decoding.processors.mirostat import updated_mu
+from decodery.decoding.processors.pipeline import may_ban, plans_of, process, rules_out, why_impossible
+from decodery.decoding.rows import FinishReason, Row, Run, Scores, Survivor, TokenLogprobs, Verdict
+from decodery.decoding.stopping import finish_of
+from decodery.decoding.strategies.drafting import accept_or_replace, paced, rejecting
+from decodery.decoding.strategies.forced_tokens import forced_by_grammar
+from decodery.decoding.strategies.fused_sampling import can_fuse, sample_fused
+from decodery.decoding.trace import Considered, Recorder
+from decodery.kernels.vocabulary.dispatch import copied
+
+# A method's logits `[positions, vocab]`, before processing, of the rows at these positions of the scores.
+LogitsAt = Callable[[Scores, Sequence[int], Sequence[Row]], Tensor]
+# Indices of rows for which no token is possible, and why.
+Failures = list[tuple[int, str]]
+
+
+@dataclass(slots=True)
+class DraftVerification:
+    """Holds the state of one stream of a row while the row's drafts are verified.
+
+    The first `forced` drafts are the grammar's, the others the speculation's. `token` is the stream's next
+    token, once it is known. Of the `steps` tokens appended so far, `kept` were drafts.
+    """
+
+    parent: int
+    row: Row
+    run: Run
+    forced: int
+    token: int | None = None
+    steps: int = 0
+    kept: int = 0
+    finish: FinishReason | None = None
+    done: bool = False
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    considered: list[Considered] = field(default_factory=list)
+
+    @property
+    def position(self) -> int:
+        """Returns the index, into the scores, of the position that scores the next token."""
+        return self.run.at(self.steps)
+
+    @property
+    def draft(self) -> int | None:
+        """Returns the draft of the next token, if there is one."""
+        return self.run.tokens[self.steps] if self.steps < len(self.run.tokens) else None
+
+    @property
+    def drafted(self) -> Tensor | None:
+        """Returns the logits `[vocab]` that the draft was drawn from, if it was drawn."""
+        return None if self.run.drafted is None else self.run.drafted[self.steps - self.forced]
+
+    def take(self, token: int) -> None:
+        """Appends a token; the stream is done if the token ends it or is not the draft."""
+        agrees = token == self.draft
+        self.row = self.row.after(token)
+        self.finish = finish_of(self.row)
+        self.kept += agrees
+        self.steps += 1
+        self.done = self.finish is not None or not agrees
+
+
+def verify_drafts(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) -> Verdict:
+    """Returns one survivor for each stream of each row: the row after its drafts that were right and one
+    token more.
+
+    `logits_at` gives the logits by which the rows choose.
+    """
+    verifications = [
+        DraftVerification(
+            i,
+            row if len(row.streams) == 1 else replace(row, streams=(stream,)),
+            run,
+            len(forced_by_grammar(row)),
+        )
+        for i, (row, (run,)) in enumerate(zip(rows, scores.runs, strict=True))
+        for stream in row.streams
+    ]
+    failures: Failures = []
+    active = verifications
+    while active:
+        failures += _advance(active, scores, logits_at)
+        active = [v for v in active if not v.done]
+    failed = {parent for parent, _ in failures}
+    return Verdict(
+        [_survivor(rows[v.parent], v) for v in verifications if v.parent not in failed], failures=failures
+    )
+
+
+def _advance(verifications: Sequence[DraftVerification], scores: Scores, logits_at: LogitsAt) -> Failures:
+    """Appends the next token of each stream; returns those for which none is possible."""
+    for v in verifications:
+        v.token = _forced_token(v, scores, logits_at)
+    choosing = [v for v in verifications if v.token is None or v.row.explain or v.row.params.mirostat_mode]
+    failures = _choose(choosing, scores, logits_at) if choosing else []
+    known = [(v, v.token) for v in verifications if v.token is not None]
+    _add_logprobs(scores, known)
+    for v, token in known:
+        v.take(token)
+    return failures
+
+
+def _forced_token(v: DraftVerification, scores: Scores, logits_at: LogitsAt) -> int | None:
+    """Returns the next token if the grammar forces it and no ban rules it out.
+
+    Where it is ruled out, the token is chosen among the others that the grammar allows.
+    """
+    token = next(iter(forced_by_grammar(v.row)), None)
+    if token is None or not may_ban(v.row):
+        return token
+    (logits,) = logits_at(scores, [v.position], [v.row])
+    return None if rules_out(logits, v.row, token) else token
+
+
+def _choose(verifications: Sequence[DraftVerification], scores: Scores, logits_at: LogitsAt) -> Failures:
+    """Sets the next token of each stream where it is not forced; returns those for which none is possible."""
+    shared: dict[int, DraftVerification] = {}
+    for k, v in enumerate(verifications):
+        shared.setdefault(logits_key(k, v), v)
+    rows = [v.row for v in shared.values()]
+    raw = logits_at(scores, [v.position for v in shared.values()], rows)
+    plans = plans_of(rows)
+    tokens_only = len(shared) == len(verifications) and all(map(_needs_token_only, verifications))
+    if tokens_only and can_fuse(raw, rows, plans):
+        return _set_tokens(verifications, sample_fused(raw, rows, plans), raw)
+    places = {key: place for place, key in enumerate(shared)}
+    return _choose_processed(
+        verifications, [places[logits_key(k, v)] for k, v in enumerate(verifications)], raw, rows, plans
+    )
+
+
+def logits_key(k: int, v: DraftVerification) -> int:
+    """Returns the key under which the k-th stream shares its processed logits with other streams.
+
+    Before their first token the streams of a row share the row's. A stream has logits of its own afterwards,
+    and wherever XTC decides by chance for each stream.
+    """
+    alone = v.steps > 0 or v.row.params.xtc_probability > 0
+    return -1 - k if alone else v.parent
+
+
+def _needs_token_only(v: DraftVerification) -> bool:
+    """True if the stream's step has nothing to find but its next token, which is not decided by rejection."""
+    row = v.row
+    return (
+        v.token is None
+        and not row.explain
+        and not row.params.mirostat_mode
+        and (v.draft is None or not rejecting(row))
+    )
+
+
+def _set_tokens(verifications: Sequence[DraftVerification], tokens: Sequence[int], raw: Tensor) -> Failures:
+    """Sets each stream's next token; those that have none (-1) are done, and are returned."""
+    failures = []
+    for k, (v, token) in enumerate(zip(verifications, tokens, strict=True)):
+        if token >= 0:
+            v.token = token
+        else:
+            v.done = True
+            failures.append((v.parent, why_impossible(raw[k], v.row)))
+    return failures
+
+
+def _choose_processed(
+    verifications: Sequence[DraftVerification],
+    places: Sequence[int],
+    raw: Tensor,
+    rows: Sequence[Row],
+    plans: Sequence[list[str]],
+) -> Failures:
+    """Does the same as `_choose` by processed logits; also records the trace and updates mirostat's mu.
+
+    `raw` `[rows, vocab]` are the logits of `rows`; `places[k]` is the index there of the k-th stream's.
+    """
+    recorder = Recorder(raw, rows) if any(row.explain for row in rows) else None
+    # `raw` may be the scores' own tensor, which processing in place would overwrite.
+    keep = any(_reads_raw_again(row) for row in rows)
+    processed = process(raw, rows, recorder, in_place=not keep, plans=plans)
+    own = processed if places == list(range(len(rows))) else copied(processed, places)
+    failures = []
+    for k, (v, token) in enumerate(zip(verifications, _chosen(verifications, own), strict=True)):
+        # A forced token may be ruled out.
+        possible = token >= 0 if v.token is None else bool(own[k, token] > -math.inf)
+        if not possible and v.token is None:
+            v.done = True
+            failures.append((v.parent, why_impossible(raw[places[k]], v.row)))
+            continue
+        if recorder is not None and v.row.explain:
+            considered = recorder.considered(places[k], own[k], token)
+            forced = considered.forced or v.token is not None
+            v.considered.append(replace(considered, forced=forced))
+        if possible and v.row.params.mirostat_mode:
+            v.row = replace(v.row, mu=updated_mu(v.row, own[k], token))
+        v.token = token
+    return failures
+
+
+def _reads_raw_again(row: Row) -> bool:
+    """True if the row's raw logits may be read after it has chosen.
+
+    A trace and log-probabilities are made from them. If a user's function fails, the step is judged again
+    without its request.
+    """
+    params = row.params
+    reported = row.explain > 0 or params.logprobs is not None
+    return reported or bool(params.logits_processors) or params.stop_when is not None
+
+
+def _chosen(verifications: Sequence[DraftVerification], processed: Tensor) -> list[int]:
+    """Returns each stream's next token by its processed logits: the forced one even where it is impossible,
+    -1 where none is possible."""
+    chosen = {}
+    for k, v in enumerate(verifications):
+        if v.token is not None:
+            chosen[k] = v.token
+        elif v.draft is not None and rejecting(v.row):
+            chosen[k] = accept_or_replace(v.row, processed[k], v.draft, v.drafted)
+    if not chosen:
+        return choose(processed, [v.row for v in verifications])
+    others = [k for k in range(len(verifications)) if k not in chosen]
+    tokens = choose(copied(processed, others), [verifications[k].row for k in others])
+    chosen |= zip(others, tokens, strict=True)
+    return [chosen[k] for k in range(len(verifications))]
+
+
+def _add_logprobs(scores: Scores, known: Sequence[tuple[DraftVerification, int]]) -> None:
+    """Adds the log-probability of each stream's next token where its request asks for it."""
+    wanted = [
+        (v, v.position, token, count) for v, token in known if (count := v.row.params.logprobs) is not None
+    ]
+    if not wanted:
+        return
+    asking, positions, tokens, counts = zip(*wanted, strict=True)
+    found = logprobs_at(scores.logits, positions, tokens, counts)
+    for v, logprobs in zip(asking, found, strict=True):
+        v.logprobs.append(logprobs)
+
+
+def _survivor(before: Row, v: DraftVerification) -> Survivor:
+    """Returns the survivor that a verified stream of row `before` becomes."""
+    drafted = max(len(v.run.tokens) - v.forced, 0)
+    return Survivor(
+        parent=v.parent,
+        row=paced(before, v.row, drafted, max(v.kept - v.forced, 0)),
+        keep=v.kept,
+        finish=v.finish,
+        logprobs=tuple(v.logprobs),
+        considered=tuple(v.considered),
+        drafts=v.run.tokens,
+    )
