@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 INNER: dict[str, tuple[str, ...]] = {
     "decoding": ("request", "", "grammar", "processors", "strategies"),
     "text": ("tokenizer", "streaming", "chat"),
-    "weights": ("report", "formats", "sources", "layouts", "names"),
+    "weights": ("report", "formats", "sources", "transforms", "layouts", "names", "parameters"),
     "models": ("checkpoint_keys", "layers", "rope_config", "decoders", ""),
     "cli": ("", "tables", "flags", "load_llm", "commands", "main"),
 }

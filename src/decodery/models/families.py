@@ -28,7 +28,8 @@ from decodery.models.layers.rope import DynamicRope
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.layouts.native_layout import Packing
 from decodery.weights.layouts.packed_cache import PackedCache, give_weights, weights_of
-from decodery.weights.names import Rule, load_parameters
+from decodery.weights.names import Rule
+from decodery.weights.parameters import load_parameters
 
 
 class CausalModel(Protocol):

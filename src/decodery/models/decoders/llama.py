@@ -25,7 +25,8 @@ from decodery.models.layers.norm import RMSNorm
 from decodery.models.layers.rope import Rope, Rotary
 from decodery.models.rope_config import rope_from_gguf, rope_from_hub
 from decodery.weights.formats.checkpoint import Checkpoint
-from decodery.weights.names import Rule, merge, rename, unpermute
+from decodery.weights.names import Rule, merge, rename
+from decodery.weights.transforms import permuted
 
 _EVEN = "such that a head has an even size"
 
@@ -324,7 +325,7 @@ def _gguf_rules(config: LlamaConfig) -> Sequence[Rule]:
             merge(
                 f"layers.{{i}}.attn.qkv.{kind}",
                 qkv,
-                [unpermute(config.heads), unpermute(config.kv_heads), None],
+                [permuted(config.heads), permuted(config.kv_heads), None],
             ),
             rename(f"layers.{{i}}.attn.out.{kind}", f"blk.{{i}}.attn_output.{kind}"),
             merge(f"layers.{{i}}.mlp.gate_up.{kind}", gate_up),
