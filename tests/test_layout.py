@@ -31,7 +31,10 @@ INNER: dict[str, tuple[str, ...]] = {
     "decoding": ("request", "", "grammar", "processors", "strategies"),
     "text": ("tokenizer", "streaming", "chat"),
     "weights": ("report", "formats", "sources", "transforms", "layouts", "names", "parameters"),
-    "models": ("checkpoint_keys", "layers", "rope_config", "decoders", ""),
+    "models": (
+        *("checkpoint_keys", "config_reader", "layers", "rope_config", "contract"),
+        *("decoders", "families", "load", "describe"),
+    ),
     "cli": ("", "tables", "flags", "load_llm", "commands", "main"),
 }
 # Imports that are forbidden even where the layers allow them.

@@ -27,7 +27,7 @@ from decodery.kernels.backends import check_kv_dtype, kv_dtype_named
 from decodery.kernels.native.library import MOST_THREADS, available, set_threads
 from decodery.loading.open_model import SecondModels, open_model
 from decodery.loading.options import available_memory, memory_size
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent, TextScore
 from decodery.text.streaming.detokenizer import start
 from decodery.text.tokenizer.grammar_vocab import grammar_vocabulary

@@ -24,7 +24,7 @@ from decodery.kernels.native import library
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.reference import torch_kernels
 from decodery.models.decoders.llama import Llama
-from decodery.models.families import load_for_inference
+from decodery.models.load import load_for_inference
 from decodery.weights.formats.opening import open_checkpoint
 from tests.engine.runs import make_engine, outcomes, run
 from tests.kernels.native.fixtures import built

@@ -27,7 +27,7 @@ from decodery.engine.second_model import SecondModel
 from decodery.engine.second_model_runner import SecondModelRunner
 from decodery.engine.step_scores import JudgedGroup, ScoresBuilder, groups_to_judge, judge_group
 from decodery.errors import CallbackError, ParameterError, RequestError
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 
 
 class Engine:

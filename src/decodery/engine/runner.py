@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decodery.engine.batch import Batch
 from decodery.kernels.buffer_pool import BufferPool
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 from decodery.models.layers.attention import PagedAttend
 
 # The number of positions whose logits are in memory at a time when a whole prompt is scored.

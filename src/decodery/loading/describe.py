@@ -9,7 +9,8 @@ from decodery.errors import ModelError
 from decodery.kernels.backends import backend_named, chosen_backend, kv_dtype_named
 from decodery.kernels.native.library import instruction_sets, missing
 from decodery.loading.options import dtype_named
-from decodery.models.families import describe, opened_context, packed_size
+from decodery.models.describe import describe, packed_size
+from decodery.models.load import opened_context
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from decodery.weights.formats.checkpoint import Checkpoint
 

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from decodery.errors import ParameterError
 from decodery.kernels.backends import backend_named, chosen_backend
 from decodery.loading.options import check_dtype, dtype_named
-from decodery.models.families import CausalModel, load_for_inference
+from decodery.models.contract import CausalModel
+from decodery.models.load import load_for_inference
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.opening import open_checkpoint
