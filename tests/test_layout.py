@@ -106,6 +106,13 @@ def test_every_package_has_a_place_in_the_order_and_few_files() -> None:
     assert {module_of(path)[0] for path in FILES} - ROOTS <= set(RANKS)
 
 
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {module_of(path): imported(path) - {module_of(path)} for path in FILES}
+    while leaves := {module for module, others in graph.items() if not others & graph.keys()}:
+        graph = {module: others for module, others in graph.items() if module not in leaves}
+    assert not graph, sorted(".".join(module) for module in graph)
+
+
 def stem(name: str) -> str:
     """Returns what is left of a file's name without the ends that make two names look alike."""
     for end in ("ing", "ed", "er", "es", "s", "e", "y", "ies", "ative"):

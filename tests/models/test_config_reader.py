@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from decodery.models.layers.rope import DividedRope, DynamicRope, LinearRope, Ll
 from decodery.models.rope_config import KindOfLayer, RopeByKind, RopeField
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
 from tests.models.test_config import GGUF, llama3, yarn
-from tests.models.tiny import HUB
+from tests.models.tiny import HUB, tiny_llama_folder
 
 
 class Metadata(Checkpoint):
@@ -209,6 +210,15 @@ def test_a_config_json_is_written_as_it_was_read(name: str) -> None:
     for key in ("architectures", "model_type", "rope_theta"):
         del settings[key]
     assert CONFIG.to_hub(CONFIG.from_hub(settings)) == settings
+
+
+@pytest.mark.parametrize("name", WRITTEN_HUB)
+def test_what_is_written_is_what_transformers_writes(name: str, tmp_path: Path) -> None:
+    folder = tiny_llama_folder(tmp_path, **WRITTEN_HUB[name])
+    saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    written = CONFIG.to_hub(CONFIG.from_hub(saved))
+    assert written.keys() <= saved.keys()
+    assert written == {key: saved[key] for key in written}
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,11 @@ class Transform:
 
 
 def _transpose(tensor: Tensor) -> Tensor:
-    return tensor.transpose(-1, -2).contiguous()
+    return tensor.transpose(-1, -2).contiguous() if tensor.dim() > 1 else tensor
 
 
 TRANSPOSED = Transform(_transpose, _transpose)
-"""The stored matrix is [inputs, outputs], as in GPT-2's Conv1D, or a stack of such matrices."""
+"""The stored matrix is [inputs, outputs], as in GPT-2's Conv1D, or a stack of such; a bias is unchanged."""
 
 
 def offset(by: float) -> Transform:

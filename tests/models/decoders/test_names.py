@@ -22,6 +22,7 @@ from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.names import rename, stack
 from decodery.weights.parameters import export_parameters, load_parameters
+from decodery.weights.transforms import TRANSPOSED
 from tests.models import tiny
 from tests.models.tiny import tiny_llama_folder, tiny_llama_gguf, tiny_model
 from tests.weights.test_parameters import InMemory
@@ -116,6 +117,20 @@ def test_queries_and_keys_of_swapped_sizes_are_refused() -> None:
     tensors[q], tensors[k] = tensors[k], tensors[q]
     with pytest.raises(CheckpointError, match=r"misshaped: model\.layers\.0\.self_attn\.q_proj\.weight"):
         load_parameters(empty(CONFIG.from_hub(tiny.HUB)), InMemory(tensors), names.rules, 3)
+
+
+def test_linear_maps_may_be_stored_transposed_and_their_biases_not() -> None:
+    model = tiny_model(attention_bias=True, mlp_bias=True)
+    config = CONFIG.from_hub({**tiny.HUB, "attention_bias": True, "mlp_bias": True})
+    plain = exported(model, decoder_names(FUSED, config))
+    names = decoder_names(FUSED, config, linear=TRANSPOSED)
+    found = exported(model, names)
+    for name, tensor in plain.items():
+        linear = "_proj" in name and tensor.dim() == 2
+        assert torch.equal(found[name], tensor.T if linear else tensor), name
+    again = empty(config)
+    load_parameters(again, InMemory(found), names.rules, 3)
+    assert_equal(dict(again.named_parameters()), dict(model.named_parameters()))
 
 
 class Mixture(nn.Module):

@@ -64,13 +64,14 @@ def decoder_names(
     config: DecoderConfig,
     *,
     qkv: Sequence[Transform | None] | None = None,
+    linear: Transform | None = None,
     further: Sequence[Rule] = (),
 ) -> Names:
     """Returns the rules for a decoder's weights and biases; those that a family's modules lack do no harm.
 
-    `qkv` are the transforms of the modules `spelling.qkv`. `further` are rules for the modules that other
-    decoders lack. What loses most quality in 4 bits for its size is held in 8: the matrices of the vocabulary
-    and of the values.
+    `linear` is the transform of a layer's linear maps, and `qkv` those of `spelling.qkv` where they differ.
+    `further` are rules for the modules that other decoders lack. What loses most quality in 4 bits for its
+    size is delicate: the matrices of the vocabulary and of the values.
     """
     rows = (config.heads * config.head_dim, *[config.kv_heads * config.head_dim] * 2)
     rules = list(further)
@@ -82,18 +83,18 @@ def decoder_names(
                 ("norm", spelling.norm),
                 ("head", spelling.head),
                 *((f"layers.{{i}}.{ours}", spelling.layer + norm) for ours, norm in spelling.norms.items()),
-                ("layers.{i}.attn.out", spelling.layer + spelling.out),
-                ("layers.{i}.mlp.down", spelling.layer + spelling.down),
             )
         ]
-        parts = [f"{spelling.layer}{name}.{kind}" for name in spelling.qkv]
-        if parts:
-            rules.append(
-                merge(f"layers.{{i}}.attn.qkv.{kind}", parts, qkv, rows if len(parts) == 3 else None)
-            )
-        parts = [f"{spelling.layer}{name}.{kind}" for name in spelling.gate_up]
-        if parts:
-            rules.append(merge(f"layers.{{i}}.mlp.gate_up.{kind}", parts))
+        for ours, stored, transforms, sizes in (
+            ("attn.qkv", spelling.qkv, qkv, rows if len(spelling.qkv) == 3 else None),
+            ("attn.out", (spelling.out,), None, None),
+            ("mlp.gate_up", spelling.gate_up, None, None),
+            ("mlp.down", (spelling.down,), None, None),
+        ):
+            if stored:
+                sources = [f"{spelling.layer}{name}.{kind}" for name in stored]
+                each = transforms or [linear] * len(sources)
+                rules.append(merge(f"layers.{{i}}.{ours}.{kind}", sources, each, sizes))
     head = f"{spelling.head}.weight"
     values = f"{spelling.layer.replace('{i}', '*')}{spelling.qkv[-1]}.weight" if spelling.qkv else ""
     return Names(
