@@ -32,12 +32,9 @@ class Kernels(Protocol):
     """Lists the functions of a backend; a module with these functions is a backend.
 
     Leading dimensions are free unless a shape is given. A function's error against float64 is at most twice
-    that of `decodery.kernels.reference.torch_kernels`. A row of a result has the same bits whatever the other
-    rows are, provided that the number of rows is a multiple of `row_multiple(dtype)`.
+    that of `decodery.kernels.reference.torch_kernels`. The native backend gives a row of a result the same
+    bits whatever the other rows are. torch may sum a row in another order when the number of rows changes.
     """
-
-    def row_multiple(self, dtype: torch.dtype) -> int:
-        """Returns m: a token batch is padded to a multiple of m rows."""
 
     def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Returns the default dtype of cached keys and values for activations of `dtype`."""

@@ -7,7 +7,7 @@ from typing import Any
 from decodery.decoding.request.checkpoint_defaults import default_params
 from decodery.errors import ModelError
 from decodery.kernels.backends import backend_named, chosen_backend, kv_dtype_named
-from decodery.kernels.native.library import instruction_sets, missing
+from decodery.kernels.native.library import first_instruction_set, missing
 from decodery.loading.options import dtype_named
 from decodery.models.describe import describe, packed_size
 from decodery.models.load import opened_context
@@ -56,7 +56,7 @@ def facts(
         "generation_left_out": dict(defaults.left_out),
         "weights": _formats(checkpoint),
         "backend": chosen,
-        "instruction_set": instruction_sets()[-1] if chosen == "native" else None,
+        "instruction_set": first_instruction_set() if chosen == "native" else None,
         "native_missing": missing(),
         "quantization": quantization,
         "dtype": str(computed).removeprefix("torch."),

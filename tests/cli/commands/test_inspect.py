@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from decodery.kernels import backends
-from decodery.kernels.native.library import instruction_sets
+from decodery.kernels.native.library import first_instruction_set
 from decodery.loading import describe
 from decodery.weights.formats.checkpoint import Checkpoint
 from tests.cli.conftest import CONTEXT, VOCABULARY, WIDTH, Run, random_weights
@@ -83,7 +83,7 @@ def test_inspect_shows_the_backend_and_the_form_of_the_weights(
     flags = [] if form is None else [f"--quantization={form}"]
     found = decodery("inspect", model, "--json", *flags).json
     assert (found["backend"], found["dtype"], found["kv_dtype"]) == ("native", "float32", "float16")
-    assert found["instruction_set"] == instruction_sets()[-1]
+    assert found["instruction_set"] == first_instruction_set()
     assert found["native_missing"] is None
     assert found["memory"]["kv"] == CONTEXT * 128
     # Norms stay in float32; blocks of 16 rows and groups of 32 inputs are filled up.
@@ -96,7 +96,7 @@ def test_inspect_shows_the_backend_and_the_form_of_the_weights(
     )
     assert found["memory"]["weights"] == packed * bits / 8 + 5 * WIDTH * 4
     printed = decodery("inspect", model, *flags).out
-    assert f"backend              native ({instruction_sets()[-1]}), in float32\n" in printed
+    assert f"backend              native ({first_instruction_set()}), in float32\n" in printed
     assert f"({form or 'as stored'})" in printed
 
 

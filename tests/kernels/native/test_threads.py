@@ -27,6 +27,7 @@ def two_threads() -> Iterator[None]:
     library.set_threads(2)
     yield
     library.set_threads(2)
+    library.use_instruction_set(library.first_instruction_set())
 
 
 def job(seed: int, count: int = 40) -> Callable[[], Tensor]:

@@ -70,10 +70,6 @@ class NativeKernels:
         self._arena = Arena()
         self._buffers = BufferPool()
 
-    def row_multiple(self, dtype: torch.dtype) -> int:
-        """Returns 1: no padding is needed."""
-        return 1
-
     def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Returns float16: attention reads half the bytes, and the rounding error is far below that of int8
         activations.
@@ -129,6 +125,10 @@ class NativeKernels:
         """Returns x as a contiguous float32 copy."""
         self._mark_incomplete()
         return x.float().contiguous()
+
+    def _contiguous(self, x: Tensor) -> Tensor:
+        """Returns x as a contiguous float32 tensor."""
+        return x if x.dtype == torch.float32 and x.is_contiguous() else self._copied(x)
 
     def _rows(self, x: Tensor) -> Tensor:
         """Returns x [..., width] as a float32 matrix with contiguous rows."""
@@ -347,7 +347,7 @@ class NativeKernels:
         rows = self._heads(x)
         heads, dim = x.shape[-2:]
         shape = (*x.shape[:-2], dim)
-        angles = [self._rows(a if a.shape == shape else a.expand(shape)) for a in (cos, sin)]
+        angles = [self._contiguous(a.expand(shape)) for a in (cos, sin)]
         out = self._empty(*x.shape)
         self._run(
             _ROTARY,

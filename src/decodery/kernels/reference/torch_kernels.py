@@ -41,21 +41,10 @@ __all__ = [
     "plan_attention",
     "rms_norm",
     "rotary",
-    "row_multiple",
     "takes_codes",
     "takes_page_strides",
     "write_kv",
 ]
-
-
-def row_multiple(dtype: torch.dtype) -> int:
-    """Returns m: a token batch is padded to a multiple of m rows.
-
-    A float32 matrix product sums a row in one order if the number of rows is a multiple of 4, and in other
-    orders for 1, 2, 3 or 5 rows. With this padding a row has the same bits in every batch. In bfloat16 only a
-    single row is summed in another order than two and more.
-    """
-    return 2 if dtype == torch.bfloat16 else 4
 
 
 def cache_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -160,13 +149,11 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (wide * cos.unsqueeze(-2) + partner * sin.unsqueeze(-2)).to(x.dtype)
 
 
-# Not torch's functions of these names: the vector code and the scalar tail of silu and gelu differ in the
-# last bit, and the number of rows and threads decides which elements are in the tail. exp, erf and tanh have
-# the same code for both.
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "silu": lambda x: x / (1 + torch.exp(-x)),
+    "silu": F.silu,
+    # F.gelu has three times the error of this formula on some processors, and is nan at infinity there.
     "gelu": lambda x: x * 0.5 * (1 + torch.erf(x * math.sqrt(0.5))),
-    "gelu_tanh": lambda x: x * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu": torch.relu,
 }
 # The arguments with which oneDNN applies them to its own sums.
