@@ -183,7 +183,7 @@ def some_heads(seed: int, width: int) -> Tensor:
 
 
 def inner_heads(x: Tensor) -> Tensor:
-    """Returns a view with strides that only x has: those of rows and of heads are larger than they need be."""
+    """Returns heads in the middle of a row, with larger strides of rows and heads than they need."""
     return x[:, 1:4, : x.shape[-1] - 3]
 
 

@@ -23,6 +23,7 @@ pytestmark = built
 
 X = rows(24, torch.float32, 6).view(6, 2, 12)
 IDS = torch.tensor([2, 0, 1])
+INTEGERS = torch.arange(12)
 PLAIN = rows(64, torch.float32, 64)
 
 VIEWS: dict[str, Callable[[], object]] = {
@@ -106,7 +107,7 @@ def test_it_is_an_error_also_where_gradients_might_be_wanted(operation: Callable
 
 @pytest.mark.parametrize("operation", CROSSINGS.values(), ids=CROSSINGS)
 def test_numbers_neither_come_from_python_nor_go_there(operation: Callable[[], object]) -> None:
-    with torch.inference_mode(), pytest.raises(CaptureError, match="native/test_capture.py"):
+    with torch.inference_mode(), pytest.raises(CaptureError, match=r"native/test_capture\.py"):
         NativeKernels().capture(operation)
 
 
@@ -127,7 +128,10 @@ FALLBACKS: dict[str, tuple[Callable[[NativeKernels], Callable[[], object]], str]
     "columns": (lambda k: lambda: k.gated(PLAIN.T), "float32 whose rows are contiguous"),
     "another type": (lambda k: lambda: k.activation(IDS, "relu"), "float32 whose rows are contiguous"),
     "heads of columns": (lambda k: lambda: k.rms_norm(X.mT, X[0, 0, :2], 1e-5), "float32 whose rows"),
-    "a weight of another type": (lambda k: lambda: k.rms_norm(X, X[0, 0].view(torch.int32), 1e-5), "float32 whose"),
+    "a weight of another type": (
+        lambda k: lambda: k.rms_norm(X, X[0, 0].view(torch.int32), 1e-5),
+        "float32 whose",
+    ),
     "a bias of another type": (lambda k: biased(k, torch.bfloat16), "float32 whose rows are contiguous"),
 }
 

@@ -278,7 +278,7 @@ class NativeKernels:
         scale: float = 1.0,
         residual: Tensor | None = None,
     ) -> Tensor:
-        """Computes `weight[ids] * scale + residual` with a packed weight [vocabulary, width]: [..., width]."""
+        """Computes `weight[ids] * scale + residual`: ids [...], a packed weight [vocabulary, width]."""
         if isinstance(weight, Tensor):
             self._fall_back(f"reading a plain weight {list(weight.shape)}", _PACK_FIRST)
             return torch_kernels.embedding(ids, weight, scale, residual)

@@ -20,15 +20,15 @@ from decodery.kernels.native.library import WORDS, library
 
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 _ALLOCATIONS = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty"}
-# Views by their schema that carry data between Python and a tensor: torch.tensor(...), from_numpy and the like
-# call the first, tolist() and numpy() the others.
+# Views by their schema that carry numbers between Python and a tensor: torch.tensor and from_numpy call the
+# first, tolist and numpy the others.
 _CROSSINGS = {"aten::lift_fresh", "aten::resolve_conj", "aten::resolve_neg"}
 
 
 class RecordedStep:
     """Records the kernel calls of a step; their outputs are in `buffers`.
 
-    `guard` is the context to run the step in: with `guarded` one that lets nothing but kernels and views pass.
+    `guard` is the context to run the step in. If `guarded`, only kernels and views pass it.
     """
 
     def __init__(self, buffers: BufferPool, *, guarded: bool) -> None:
@@ -87,7 +87,8 @@ class KernelsOnly(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return func(*args, **(kwargs or {}))
         shown = self._composite or func
         raise lost(
-            f"the torch operation {shown}", "use a kernel or an argument of one, or compute it before the step"
+            f"the torch operation {shown}",
+            "use a kernel or an argument of one, or compute it before the step",
         )
 
     def _decomposed(self, func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
