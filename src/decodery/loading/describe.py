@@ -32,7 +32,8 @@ def facts(
     chosen = chosen_backend(backend, dtype, quantization)
     computed = dtype_named(dtype, checkpoint, chosen)
     context = opened_context(checkpoint, context_length)
-    kept = kv_dtype_named(kv_dtype, backend_named(chosen), computed)
+    kernels = backend_named(chosen)
+    kept = kv_dtype_named(kv_dtype, kernels, computed)
     per_token = described.kv_shape.bytes_per_token(kept)
     if chosen == "native":
         weights = packed_size(checkpoint, quantization)
@@ -58,6 +59,10 @@ def facts(
         "backend": chosen,
         "instruction_set": first_instruction_set() if chosen == "native" else None,
         "native_missing": missing(),
+        "steps": {
+            "captured": kernels.captures(),
+            "reason": None if kernels.captures() else f"backend {chosen}",
+        },
         "quantization": quantization,
         "dtype": str(computed).removeprefix("torch."),
         "kv_dtype": str(kept).removeprefix("torch."),

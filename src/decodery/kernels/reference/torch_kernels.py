@@ -28,6 +28,7 @@ __all__ = [
     "attention",
     "cache_dtype",
     "capture",
+    "captures",
     "embedding",
     "exclusive_threads",
     "gated",
@@ -65,8 +66,13 @@ def takes_page_strides() -> bool:
     return False
 
 
+def captures() -> bool:
+    """Returns False: torch's operations are called from Python one by one."""
+    return False
+
+
 def capture(
-    run: Callable[[], Result], buffers: BufferPool | None = None
+    run: Callable[[], Result], buffers: BufferPool | None = None, *, guarded: bool = True
 ) -> tuple[Result, Callable[[], None] | None]:
     """Runs `run`; returns its result and None, because torch's operations cannot be replayed."""
     return run(), None
@@ -96,9 +102,13 @@ def pack_embedding(weight: Tensor, *, multiplied: bool) -> Tensor | Readable:
     return pack_readable(weight) if multiplied else weight
 
 
-def embedding(ids: Tensor, weight: Tensor | Readable) -> Tensor:
-    """Returns the rows of weight [vocabulary, width] with the indices ids [...]: [..., width]."""
-    return F.embedding(ids, weight) if isinstance(weight, Tensor) else weight.rows(ids)
+def embedding(
+    ids: Tensor, weight: Tensor | Readable, scale: float = 1.0, residual: Tensor | None = None
+) -> Tensor:
+    """Computes `weight[ids] * scale + residual` for indices ids [...]: [..., width]."""
+    found = F.embedding(ids, weight) if isinstance(weight, Tensor) else weight.rows(ids)
+    scaled = found if scale == 1 else found * scale
+    return scaled if residual is None else residual + scaled
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
