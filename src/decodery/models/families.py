@@ -16,7 +16,7 @@ from decodery.kernels.cache import KVShape
 from decodery.kernels.contract import Kernels
 from decodery.kernels.packed_weights import packed_bytes
 from decodery.kernels.reference import torch_kernels
-from decodery.kernels.threads import one_torch_thread
+from decodery.kernels.threads import threads_set
 from decodery.models.checkpoint_keys import LARGEST, CheckpointKeys
 from decodery.models.decoders import llama
 from decodery.models.decoders.llama import Llama, LlamaConfig
@@ -150,7 +150,7 @@ def load_model(
     family, config = _opened(checkpoint, context_length)
     model = _skeleton(family, config, kernels).to(dtype)
     # The operations are so short that threads would mostly wait for each other.
-    with one_torch_thread():
+    with threads_set(torch_threads=1, kernel_threads=None):
         load_parameters(
             model,
             checkpoint,

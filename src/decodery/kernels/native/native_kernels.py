@@ -7,6 +7,7 @@ instruction set. None is differentiable: training uses the reference kernels.
 from __future__ import annotations
 
 import struct
+import threading
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -24,7 +25,7 @@ from decodery.kernels.packed_weights import Arena, Codes, PackedWeight, Stacked,
 from decodery.kernels.quantise import quantise
 from decodery.kernels.reference import torch_kernels
 from decodery.kernels.relative_bias import RelativeBias
-from decodery.kernels.threads import one_torch_thread
+from decodery.kernels.threads import threads_set
 
 Result = TypeVar("Result")
 
@@ -61,12 +62,19 @@ class NativePlan:
         self.kept[:] = [other]
 
 
+class _Recording(threading.local):
+    """Holds the step that the calling thread records, if any."""
+
+    step: RecordedStep | None = None
+
+
 class NativeKernels:
     """Implements `decodery.kernels.contract.Kernels` for one model; `capture` makes its calls replayable."""
 
     def __init__(self) -> None:
         self._library = library()
-        self._recorded: RecordedStep | None = None
+        # Engines over one model may run in several threads.
+        self._recording = _Recording()
         self._arena = Arena()
         self._buffers = BufferPool()
 
@@ -80,12 +88,12 @@ class NativeKernels:
         """
         return torch.float16
 
-    def exclusive_threads(self) -> AbstractContextManager[None]:
-        """Limits torch to one thread inside the context.
+    def exclusive_threads(self, threads: int | None = None) -> AbstractContextManager[None]:
+        """Runs the kernels on `threads` threads, and torch on one, inside the context.
 
-        With two threads, one copy of a page made a step of four beams 40% slower.
+        With two threads of torch, one copy of a page made a step of four beams 40% slower.
         """
-        return one_torch_thread()
+        return threads_set(torch_threads=1, kernel_threads=threads)
 
     def takes_page_strides(self) -> bool:
         """Returns True: pages that are contiguous over all layers are cheap to copy and to use for the first
@@ -103,27 +111,29 @@ class NativeKernels:
         must stay allocated; their content may change. Runs captured with the same `buffers` may overwrite the
         result.
         """
-        recorded = self._recorded = RecordedStep(buffers or BufferPool())
+        recorded = self._recording.step = RecordedStep(buffers or BufferPool())
         try:
             result = run()
         finally:
-            self._recorded = None
+            self._recording.step = None
         return result, recorded.replay if recorded.complete else None
 
     def _run(self, layout: struct.Struct, *words: float) -> None:
         call = layout.pack(*words)
-        if self._recorded is not None:
-            self._recorded.add(call)
+        recorded = self._recording.step
+        if recorded is not None:
+            recorded.add(call)
         self._library.decodery_run(call, 1)
 
     def _empty(self, *shape: int) -> Tensor:
-        buffers = self._buffers if self._recorded is None else self._recorded.buffers
-        return buffers.empty(shape)
+        recorded = self._recording.step
+        return (self._buffers if recorded is None else recorded.buffers).empty(shape)
 
     def _mark_incomplete(self) -> None:
         """Marks the recorded step incomplete: an operation runs that a replay would not repeat."""
-        if self._recorded is not None:
-            self._recorded.complete = False
+        recorded = self._recording.step
+        if recorded is not None:
+            recorded.complete = False
 
     def _copied(self, x: Tensor) -> Tensor:
         """Returns x as a contiguous float32 copy."""
