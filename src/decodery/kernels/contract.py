@@ -39,8 +39,12 @@ class Kernels(Protocol):
     def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Returns the default dtype of cached keys and values for activations of `dtype`."""
 
-    def exclusive_threads(self) -> AbstractContextManager[None]:
-        """Limits the thread pool that isn't this backend's to one thread inside the context."""
+    def exclusive_threads(self, threads: int | None = None) -> AbstractContextManager[None]:
+        """Sets this backend's number of threads for the calling thread inside the context, and limits the
+        other thread pool to one thread.
+
+        None leaves this backend's number as it is.
+        """
 
     def takes_page_strides(self) -> bool:
         """True if the pages of a layer need not be contiguous in its caches."""

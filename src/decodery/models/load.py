@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from decodery.errors import ModelError
 from decodery.kernels.contract import Kernels
-from decodery.kernels.threads import one_torch_thread
+from decodery.kernels.threads import threads_set
 from decodery.models.checkpoint_keys import LARGEST
 from decodery.models.contract import CausalModel, Config
 from decodery.models.families import Architecture, find_family, names_of
@@ -47,7 +47,7 @@ def load_model(
     model = build_empty(found, config, kernels).to(dtype)
     names = names_of(found.family, config, checkpoint)
     # The operations are so short that threads would mostly wait for each other.
-    with one_torch_thread():
+    with threads_set(torch_threads=1, kernel_threads=None):
         load_parameters(model, checkpoint, names.rules, config.layers, names.ignored, packing)
     return model.to(device).eval().requires_grad_(False)
 

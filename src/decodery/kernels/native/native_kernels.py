@@ -7,6 +7,7 @@ instruction set. None is differentiable: training uses the reference kernels.
 from __future__ import annotations
 
 import struct
+import threading
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -24,7 +25,7 @@ from decodery.kernels.packed_weights import Arena, Codes, PackedWeight, Stacked,
 from decodery.kernels.quantise import quantise
 from decodery.kernels.reference import torch_kernels
 from decodery.kernels.relative_bias import RelativeBias
-from decodery.kernels.threads import one_torch_thread
+from decodery.kernels.threads import threads_set
 
 Result = TypeVar("Result")
 
@@ -62,12 +63,19 @@ class NativePlan:
         self.kept[:] = [other]
 
 
+class _Recording(threading.local):
+    """Holds the step that the calling thread records, if any."""
+
+    step: RecordedStep | None = None
+
+
 class NativeKernels:
     """Implements `decodery.kernels.contract.Kernels` for one model; `capture` makes its calls replayable."""
 
     def __init__(self) -> None:
         self._library = library()
-        self._recorded: RecordedStep | None = None
+        # Engines over one model may run in several threads.
+        self._recording = _Recording()
         self._arena = Arena()
         self._buffers = BufferPool()
 
@@ -77,12 +85,12 @@ class NativeKernels:
         """
         return torch.float16
 
-    def exclusive_threads(self) -> AbstractContextManager[None]:
-        """Limits torch to one thread inside the context.
+    def exclusive_threads(self, threads: int | None = None) -> AbstractContextManager[None]:
+        """Runs the kernels on `threads` threads, and torch on one, inside the context.
 
-        With two threads, one copy of a page made a step of four beams 40% slower.
+        With two threads of torch, one copy of a page made a step of four beams 40% slower.
         """
-        return one_torch_thread()
+        return threads_set(torch_threads=1, kernel_threads=threads)
 
     def takes_page_strides(self) -> bool:
         """Returns True: pages that are contiguous over all layers are cheap to copy and to use for the first
@@ -103,27 +111,28 @@ class NativeKernels:
         A kernel that would fall back on torch, to copy an argument or to pack a weight, raises `CaptureError`
         also if not `guarded`.
         """
-        recorded = self._recorded = RecordedStep(buffers or BufferPool(), guarded=guarded)
+        recorded = self._recording.step = RecordedStep(buffers or BufferPool(), guarded=guarded)
         try:
             # In this mode the guard sees tolist() and numpy(), too.
             with torch.inference_mode(), recorded.guard:
                 return run(), recorded.replay
         finally:
-            self._recorded = None
+            self._recording.step = None
 
     def _run(self, layout: struct.Struct, *words: float) -> None:
         call = layout.pack(*words)
-        if self._recorded is not None:
-            self._recorded.add(call)
+        recorded = self._recording.step
+        if recorded is not None:
+            recorded.add(call)
         self._library.decodery_run(call, 1)
 
     def _empty(self, *shape: int) -> Tensor:
-        buffers = self._buffers if self._recorded is None else self._recorded.buffers
-        return buffers.empty(shape)
+        recorded = self._recording.step
+        return (self._buffers if recorded is None else recorded.buffers).empty(shape)
 
     def _fall_back(self, operation: str, remedy: str) -> None:
         """Raises `CaptureError` while a step is captured; else torch may do the operation."""
-        if self._recorded is not None:
+        if self._recording.step is not None:
             raise lost(operation, remedy)
 
     def _copied(self, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from decodery.kernels.kv_formats import restored, stored
 from decodery.kernels.reference.attention_plan import AttentionGroup, AttentionPlan, plan_attention
 from decodery.kernels.reference.onednn import Readable, pack, pack_readable
 from decodery.kernels.relative_bias import RelativeBias
-from decodery.kernels.threads import one_kernel_thread
+from decodery.kernels.threads import threads_set
 
 Result = TypeVar("Result")
 
@@ -53,12 +53,12 @@ def cache_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
-def exclusive_threads() -> AbstractContextManager[None]:
-    """Limits the kernels over the vocabulary to one thread inside the context.
+def exclusive_threads(threads: int | None = None) -> AbstractContextManager[None]:
+    """Runs torch on `threads` threads, and the kernels over the vocabulary on one, inside the context.
 
     torch's threads keep spinning on their cores while they wait for the next operation.
     """
-    return one_kernel_thread()
+    return threads_set(torch_threads=threads, kernel_threads=1)
 
 
 def takes_page_strides() -> bool:
