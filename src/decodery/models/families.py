@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from decodery.errors import ModelError
+from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.cache import KVShape
 from decodery.kernels.contract import Kernels
 from decodery.kernels.packed_weights import packed_bytes
@@ -38,6 +39,9 @@ class CausalModel(Protocol):
     def kernels(self) -> Kernels: ...
 
     @property
+    def attention_layers(self) -> Sequence[AttentionLayer]: ...
+
+    @property
     def kv_shape(self) -> KVShape: ...
 
     @property
@@ -51,9 +55,6 @@ class CausalModel(Protocol):
 
     @property
     def device(self) -> torch.device: ...
-
-    @property
-    def heads(self) -> int: ...
 
     @property
     def depth(self) -> int:

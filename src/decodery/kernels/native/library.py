@@ -16,7 +16,7 @@ from pathlib import Path
 
 from decodery.errors import ParameterError
 
-VERSION = 8
+VERSION = 9
 WORDS = 24
 PATH = Path(__file__).with_name("_native.so")
 SETS = ("portable", "avx2", "avx512")
@@ -134,7 +134,7 @@ def _load() -> ctypes.CDLL:
     loaded.decodery_packed_bytes.argtypes = [number, number, number]
     loaded.decodery_packed_bytes.restype = number
     loaded.decodery_plan_attention.argtypes = [
-        address, address, address, number, number, address, number, address,
+        *(address,) * 4, *(number,) * 4, address, number, address,
     ]  # fmt: skip
     loaded.decodery_plan_attention.restype = number
     loaded.decodery_threads.argtypes = [ctypes.c_int]

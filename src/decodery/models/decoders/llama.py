@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from decodery.errors import ModelError
+from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.cache import KVShape
 from decodery.kernels.contract import Kernels
 from decodery.models.checkpoint_keys import CheckpointKeys
@@ -137,9 +138,10 @@ class Block(nn.Module):
 
     def __init__(self, config: LlamaConfig, layer: int, kernels: Kernels) -> None:
         super().__init__()
-        width, heads = config.width, (config.heads, config.kv_heads, config.head_dim)
+        width, dim = config.width, config.head_dim
+        attention = AttentionLayer(layer, config.heads, config.kv_heads, dim, dim, 1 / math.sqrt(dim))
         self.attn_norm = RMSNorm(width, config.norm_eps, kernels)
-        self.attn = Attention(layer, width, *heads, kernels, bias=config.attention_bias)
+        self.attn = Attention(attention, width, kernels, bias=config.attention_bias)
         self.mlp_norm = RMSNorm(width, config.norm_eps, kernels)
         self.mlp = GatedMLP(width, config.mlp_width, kernels, bias=config.mlp_bias)
 
@@ -163,12 +165,12 @@ class Llama(nn.Module):
         self.head = None if config.tied_head else Linear(config.width, config.vocab_size, kernels)
 
     @property
-    def kv_shape(self) -> KVShape:
-        return KVShape(self.config.layers, self.config.kv_heads, self.config.head_dim)
+    def attention_layers(self) -> Sequence[AttentionLayer]:
+        return [cast(Block, block).attn.layer for block in self.layers]
 
     @property
-    def heads(self) -> int:
-        return self.config.heads
+    def kv_shape(self) -> KVShape:
+        return KVShape.of(self.attention_layers)
 
     @property
     def vocab_size(self) -> int:
@@ -229,7 +231,8 @@ class Llama(nn.Module):
         """
         length = tokens.shape[1]
         positions = torch.arange(length, device=tokens.device)
-        return self.logits(self.hidden(tokens, positions, DenseAttend(self.kernels, keep), length))
+        attend = DenseAttend(self.kernels, keep, layers=self.attention_layers)
+        return self.logits(self.hidden(tokens, positions, attend, length))
 
 
 def read_config(checkpoint: Checkpoint) -> LlamaConfig:
