@@ -118,6 +118,13 @@ def test_every_kernel_is_among_the_cases(monkeypatch: pytest.MonkeyPatch) -> Non
     assert {library.Kernel(number) for number in seen} == set(library.Kernel)
 
 
+def test_angles_may_be_columns_of_a_wider_matrix_or_one_for_all_rows() -> None:
+    kernels, x, wide = AllNative(), torch.randn(5, 2, 8), torch.randn(2, 5, 16)
+    for cos, sin in ((wide[0, :, :8], wide[1, :, 8:]), (wide[0, :1, :8], wide[1, 0, :8])):
+        whole = cos.expand(5, 8).contiguous(), sin.expand(5, 8).contiguous()
+        assert torch.equal(kernels.rotary(x, cos, sin), kernels.rotary(x, *whole))
+
+
 @pytest.mark.parametrize("rows", [0, 1, ROWS])
 def test_nothing_of_nothing_is_nothing(rows: int) -> None:
     kernels = AllNative()

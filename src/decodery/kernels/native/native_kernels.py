@@ -381,7 +381,8 @@ class NativeKernels:
         rows = self._heads(x)
         heads, dim = x.shape[-2:]
         shape = (*x.shape[:-2], dim)
-        angles = [self._rows(a if a.shape == shape else a.expand(shape)) for a in (cos, sin)]
+        angles = [a if a.shape == shape else a.expand(shape) for a in (cos, sin)]
+        angles = [a if a.is_contiguous() and a.dtype == torch.float32 else self._copied(a) for a in angles]
         out = self._empty(*x.shape)
         self._run(
             _ROTARY,
