@@ -100,7 +100,6 @@ class Runner:
         self.model = model
         self._buffers = BufferPool()
         self._steps = CapturedSteps()
-        self._guarded: set[tuple[int, tuple[int, ...]]] = set()
         self._kinds = [layer.kind for layer in model.attention_layers]
         kept = kv_dtype or model.kernels.cache_dtype(model.dtype)
         self._cache = model.kv_shape.allocate(
@@ -138,13 +137,9 @@ class Runner:
             final = model.hidden(step.tokens, step.positions, attend, taps=taps)
             return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
 
-        # A model makes the same operations in steps of a similar size, so one of them is guarded for all.
-        similar = (len(tokens) - 1).bit_length(), wanted
-        # Recorded also where it is not kept, so that its results use the same buffers.
-        step.states, step.replay = model.kernels.capture(
-            run, self._buffers, guarded=similar not in self._guarded
-        )
-        self._guarded.add(similar)
+        # Recorded also where it is not kept, so that its results use the same buffers; only what is replayed
+        # can lose an operation.
+        step.states, step.replay = model.kernels.capture(run, self._buffers, guarded=worth_keeping)
         if worth_keeping and step.replay is not None:
             self._steps.keep(len(tokens), wanted, step)
         return step.states
