@@ -78,7 +78,9 @@ def _page_by_page(
     # the first-level cache.
     lines += (_LINES_APART - lines) % _LINES_ROUND
     rows = _zeros((pages, lines * _LINE // dtype.itemsize), dtype, device)[:, : sum(sizes)]
-    views = [view.view(pages, *part) for view, part in zip(rows.split_with_sizes(sizes, 1), parts, strict=True)]
+    views = [
+        view.view(pages, *part) for view, part in zip(rows.split_with_sizes(sizes, 1), parts, strict=True)
+    ]
     return (rows,), views
 
 
