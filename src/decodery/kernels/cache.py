@@ -78,9 +78,8 @@ def _page_by_page(
     # the first-level cache.
     lines += (_LINES_APART - lines) % _LINES_ROUND
     rows = _zeros((pages, lines * _LINE // dtype.itemsize), dtype, device)[:, : sum(sizes)]
-    views = [
-        view.view(pages, *part) for view, part in zip(rows.split_with_sizes(sizes, 1), parts, strict=True)
-    ]
+    pieces = rows.split_with_sizes(sizes, 1)
+    views = [piece.view(pages, *part) for piece, part in zip(pieces, parts, strict=True)]
     return (rows,), views
 
 

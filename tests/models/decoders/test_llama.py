@@ -15,8 +15,8 @@ from decodery.kernels.cache import PagedCache
 from decodery.kernels.reference import torch_kernels
 from decodery.kernels.relative_bias import RelativeBias
 from decodery.models.decoders.llama import Llama
-from decodery.models.families import load_model
 from decodery.models.layers.attention import DenseAttend, PagedAttend, plan_layers
+from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
 from tests.models.tiny import tiny_llama_folder, tiny_llama_gguf, tiny_model
 
@@ -94,9 +94,7 @@ class Pages:
 
     @torch.inference_mode()
     def hidden(self, tokens: Tensor, start: int) -> Tensor:
-        """Returns the hidden states of tokens [length] at positions from `start` on, with the engine's
-        padding.
-        """
+        """Returns the hidden states of tokens [length] at positions from `start` on."""
         model, length = self.model, len(tokens)
         plans = plan_layers(
             torch_kernels,
@@ -107,10 +105,8 @@ class Pages:
             dtype=model.dtype,
             device="cpu",
         )
-        padding = (0, -length % torch_kernels.row_multiple(model.dtype))
-        tokens = torch.nn.functional.pad(tokens, padding)
-        positions = torch.nn.functional.pad(torch.arange(start, start + length), padding)
-        return model.hidden(tokens, positions, PagedAttend(torch_kernels, self.cache, plans))[:length]
+        positions = torch.arange(start, start + length)
+        return model.hidden(tokens, positions, PagedAttend(torch_kernels, self.cache, plans))
 
     def in_chunks(self, tokens: Tensor, sizes: list[int]) -> Tensor:
         parts = tokens.split(sizes)
