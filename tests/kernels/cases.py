@@ -73,7 +73,7 @@ def all_cases() -> Iterator[Case]:
         yield attention(Shape(2, 2, 40), dtype, 530, window=261)
         yield attention(Shape(3, 3, 20), dtype, 290, bias=relative_bias(3, 17))
         yield attention(Shape(4, 2, 24, 16), dtype, 30, softcap=2.0, scale=0.4)
-        yield attention(Shape(4, 2, 12, 40), dtype, 275, sinks=rows(4, torch.float32, 1, seed=8)[0])
+        yield attention(Shape(4, 2, 12, 40), dtype, 290, sinks=rows(4, torch.float32, 1, seed=8)[0])
         yield attention(Shape(2, 1, 20), dtype, 300, chunk=23, softcap=1.5, bias=relative_bias(2, 17))
         yield attention(Shape(3, 1, 33, 20), dtype, 530, causal=False, window=100)
         for source in (5, 300):

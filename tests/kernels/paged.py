@@ -122,6 +122,5 @@ def plain_attention(sequence: QKV, dtype: torch.dtype, layer: AttentionLayer | N
 
 def spread(bias: RelativeBias, length: int) -> Tensor:
     """Returns the biases [heads, length, length], each looked up on its own."""
-    last = bias.table.shape[1] - 1
-    rows = [[min(max(k - q + bias.zero, 0), last) for k in range(length)] for q in range(length)]
-    return bias.table[:, torch.tensor(rows)]
+    places = torch.arange(length) - torch.arange(length)[:, None] + bias.zero
+    return bias.table[:, places.clamp(0, bias.table.shape[1] - 1)]
