@@ -74,13 +74,15 @@ class Engine:
         contrast_model: CausalModel | None = None,
         draft_model: CausalModel | None = None,
         explain: int = 0,
+        salt: bytes = b"",
     ) -> int:
         """Queues a request and returns its id.
 
         `watch` and `grammar` are the states of each stream before its first token. `contrast_model` is the
         model that `ContrastiveDecoding` names and `draft_model` the one that `DraftModel` names. With
-        `explain`, events contain that many candidates of every choice. Raises `RequestError` or
-        `ParameterError`, and queues nothing, when the request can never run here.
+        `explain`, events contain that many candidates of every choice. Requests share pages of a prefix
+        cache only if their `salt` (of `encode_salt`) is the same. Raises `RequestError` or `ParameterError`,
+        and queues nothing, when the request can never run here.
         """
         check_request(prompt, params, self.model.vocab_size, self.limits)
         seed = secrets.randbits(63) if params.seed is None else params.seed
@@ -98,6 +100,7 @@ class Engine:
             watch=watch,
             grammar=grammar,
             explain=explain,
+            salt=salt,
         )
         row = replace(row, stages=possible_stages(row))
         live = Live(row, companion=_companion(row))

@@ -12,6 +12,7 @@ from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import FinishReason, Method, Needs, Row, TokenLogprobs
 from decodery.decoding.strategies.registry import method_of
 from decodery.decoding.trace import BeamCandidate, Considered
+from decodery.engine.pages import extend_page_keys
 from decodery.engine.second_model import SecondModel
 
 
@@ -34,6 +35,10 @@ class Sequence:
     def known(self) -> int:
         """Returns the number of known tokens, computed or not."""
         return len(self.row.tokens)
+
+    def extend_page_keys(self) -> None:
+        """Appends to `page_keys` the keys of full pages of known tokens that it lacks."""
+        extend_page_keys(self.page_keys, self.row.tokens, self.row.salt)
 
 
 @dataclass(slots=True, eq=False)
