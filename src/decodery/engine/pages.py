@@ -22,6 +22,11 @@ class Pages:
         self.count = count
         self.clear()
 
+    def resize(self, count: int) -> None:
+        """Makes the number of pages `count`, and clears the table."""
+        self.count = count
+        self.clear()
+
     def clear(self) -> None:
         """Makes every page free, held or not, and empties the prefix cache."""
         self._free = list(range(self.count - 1, -1, -1))

@@ -98,10 +98,15 @@ class Runner:
         self.model = model
         self._multiple = model.kernels.row_multiple(model.dtype)
         self._buffers = BufferPool()
+        self._kv_dtype = kv_dtype or model.kernels.cache_dtype(model.dtype)
+        self.resize(pages)
+
+    def resize(self, pages: int) -> None:
+        """Replaces the cache by an empty one of `pages` pages, and drops the captured steps."""
         self._steps = CapturedSteps()
-        kept = kv_dtype or model.kernels.cache_dtype(model.dtype)
+        model = self.model
         self._cache = model.kv_shape.allocate(
-            pages, kept, model.device, whole_pages=model.kernels.takes_page_strides()
+            pages, self._kv_dtype, model.device, whole_pages=model.kernels.takes_page_strides()
         )
 
     def hidden(self, batch: Batch, layers: Iterable[int] = ()) -> States:
@@ -129,6 +134,9 @@ class Runner:
         padding = [0] * (-len(tokens) % self._multiple)
         tokens, positions = tokens + padding, positions + padding
         wanted = tuple(sorted(layers))
+        embedded = batch.embedded()
+        if embedded is not None:
+            return self._run_embedded(tokens, positions, plan, wanted, embedded)
         known, worth_keeping = self._steps.find(len(tokens), wanted)
         if known is not None:
             return known.again(tokens, positions, plan)
@@ -147,6 +155,27 @@ class Runner:
         if worth_keeping and step.replay is not None:
             self._steps.keep(len(tokens), wanted, step)
         return step.states
+
+    def _run_embedded(
+        self,
+        tokens: list[int],
+        positions: list[int],
+        plan: Any,
+        layers: Sequence[int],
+        embedded: tuple[Tensor, Tensor],
+    ) -> States:
+        """Runs a step with vectors in place of embeddings. It is not captured: torch writes the vectors, and
+        a captured step repeats kernels only."""
+        device = self.model.device
+        taps: dict[int, Tensor | None] = dict.fromkeys(layers)
+        final = self.model.hidden(
+            torch.tensor(tokens, device=device),
+            torch.tensor(positions, device=device),
+            PagedAttend(self.model.kernels, self._cache, plan),
+            taps=taps,
+            embedded=(embedded[0].to(device), embedded[1].to(device)),
+        )
+        return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
 
     def logits(self, hidden: Tensor, indices: Sequence[int]) -> Tensor:
         """Returns the float32 logits `[len(indices), vocab]` of these rows, padded to the same multiple."""

@@ -236,6 +236,7 @@ class Scheduler:
             parent.computed,
             parent.offered,
             None if companion is None else self.fork(companion, companion.row),
+            parent.embedded,
         )
 
     def settle(self, sequence: Sequence, computed: int) -> None:
