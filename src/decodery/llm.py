@@ -15,11 +15,10 @@ from decodery.decoding.request.checkpoint_defaults import default_params
 from decodery.decoding.request.params import GenerationParams
 from decodery.engine.embedded_prompt import EmbeddedPrompt
 from decodery.engine.engine import Engine
-from decodery.engine.limits import Limits
+from decodery.engine.limits import Limits, page_bytes
 from decodery.engine.pages import pages_for
 from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
 from decodery.intake import Intake, Message, Prompt, salt_of
-from decodery.kernels import PAGE_SIZE
 from decodery.kernels.backends import check_kv_dtype, kv_dtype_named
 from decodery.kernels.native.library import MOST_THREADS, available, set_threads
 from decodery.loading.open_model import SecondModels, open_model
@@ -326,15 +325,15 @@ def _limits(
     prefix_cache: bool,
 ) -> Limits:
     kept = kv_dtype_named(kv_dtype, model.kernels, model.dtype)
-    page_bytes = model.kv_shape.bytes_per_token(kept) * PAGE_SIZE
+    nbytes = page_bytes(model, kept)
     if kv_memory is None:
-        pages = min(available_memory() // 4 // page_bytes, 8 * pages_for(model.context_length))
+        pages = min(available_memory() // 4 // nbytes, 8 * pages_for(model.context_length))
     else:
-        pages = memory_size(kv_memory) // page_bytes
+        pages = memory_size(kv_memory) // nbytes
         if pages < 1:
-            raise ParameterError(f"kv_memory of {kv_memory} holds no page; one takes {page_bytes} bytes")
+            raise ParameterError(f"kv_memory of {kv_memory} holds no page; one takes {nbytes} bytes")
     return Limits(
-        max(pages, 1), page_bytes, model.context_length, token_budget, max_sequences, prefix_cache, kept
+        max(pages, 1), nbytes, model.context_length, token_budget, max_sequences, prefix_cache, kept
     )
 
 
