@@ -88,8 +88,10 @@ def jobs(llm: LLM) -> tuple[list[list[int]], list[EmbeddedPrompt], list[Generati
         positions = source.sample(range(len(ids)), source.randint(1, len(ids)))
         if i % 2:
             positions = [*{*positions, len(ids) - 1}]
-        vectors.append(with_vectors(llm, ids, positions))
-    return plain, vectors, (EACH * 2)
+        # Penalties and the prompt's log-probabilities depend on the tokens of the prompt, not on its vectors.
+        reads_tokens = EACH[i % len(EACH)].prompt_logprobs is not None
+        vectors.append(with_vectors(llm, ids, positions, placeholder=None if reads_tokens else 0))
+    return plain, vectors, EACH * 2
 
 
 @built

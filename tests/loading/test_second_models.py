@@ -53,7 +53,7 @@ def test_other_hosts_read_nothing_that_a_request_names_and_say_what_they_offer(
     first: Opened, folder: str, opened_paths: list[str], name: str | Path
 ) -> None:
     second = models(first, opens=False)
-    with pytest.raises(ParameterError, match="amateur '.*' is not offered here; offered are: none"):
+    with pytest.raises(ParameterError, match=r"amateur '.*' is not offered here; offered are: none"):
         second.named("amateur", name)
     second.add("small", folder)
     second.add("other", first)
@@ -89,9 +89,7 @@ def test_a_name_is_taken_once_and_a_model_that_cannot_be_opened_takes_none(
         second.add("small", folder)
 
 
-def test_a_name_that_the_host_added_is_not_a_path(
-    first: Opened, folder: str, opened_paths: list[str]
-) -> None:
+def test_a_name_that_the_host_added_is_not_a_path(first: Opened, opened_paths: list[str]) -> None:
     second = models(first, opens=True)
     second.add("org/name", first)
     assert second.named("amateur", "org/name") is first.model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -89,8 +90,8 @@ class EmbeddedPrompt:
 
     def between(self, start: int, end: int) -> tuple[list[int], Tensor]:
         """Returns the positions from `start` to before `end` that have vectors, and the vectors."""
-        chosen = [i for i, p in enumerate(self.positions) if start <= p < end]
-        return [self.positions[i] for i in chosen], self.embeddings[chosen]
+        first, last = bisect_left(self.positions, start), bisect_left(self.positions, end)
+        return list(self.positions[first:last]), self.embeddings[first:last]
 
 
 def _whole(name: str, values: Any) -> tuple[int, ...]:
