@@ -67,7 +67,7 @@ def ran(opened: Opened, prepared: list[Prepared]) -> list[Any]:
     engine = make_engine(opened.model, pages=2000, end_ids=opened.tokenizer.eos_token_ids)
     collectors = {}
     for one in prepared:
-        request = one.add_to(engine)
+        request = one.add_with(engine.add)
         output = RequestOutput(one.text, one.token_ids, [], engine.seed_of(request))
         collectors[request] = Collector(output, one.params, one.text_state, one.end_ids, None)
     while engine.has_work():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from decodery.decoding.grammar.compiler import GrammarCompiler, HealedPrompt
 from decodery.decoding.request.params import GenerationParams
@@ -13,17 +13,17 @@ from decodery.decoding.request.strategy_params import BeamSearch, ContrastiveDec
 from decodery.decoding.rows import GrammarState
 from decodery.decoding.strategies.dola import candidate_layers
 from decodery.engine.embedded_prompt import EmbeddedPrompt
-from decodery.engine.engine import Engine
 from decodery.engine.pages import encode_salt
 from decodery.errors import ParameterError, RequestError
 from decodery.loading.open_model import SecondModels
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 from decodery.text.streaming.detokenizer import TextState, start
 from decodery.text.tokenizer.grammar_vocab import grammar_vocabulary
 from decodery.text.tokenizer.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int] | EmbeddedPrompt
 Message = Mapping[str, Any]
+Added = TypeVar("Added")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ class Prepared:
     end_ids: frozenset[int]
     salt: bytes
 
-    def add_to(self, engine: Engine, explain: int = 0) -> int:
-        """Queues the request and returns its id; `Engine.add` describes `explain` and the errors."""
+    def add_with(self, add: Callable[..., Added], explain: int = 0) -> Added:
+        """Returns the result of `add`, a function that takes what `Engine.add` takes, on this request."""
         # A text state that cannot stop the row is not needed in the engine.
         watched = bool(self.params.stop) or self.params.stop_regex is not None
-        return engine.add(
+        return add(
             self.prompt,
             self.params,
             self.text_state if watched else None,

@@ -9,7 +9,7 @@ from decodery.decoding.request.params import GenerationParams
 from decodery.engine.engine import Engine
 from decodery.engine.limits import Limits, page_bytes
 from decodery.engine.request import Event
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 
 Job = tuple[Sequence[int], GenerationParams]
 

@@ -20,7 +20,7 @@ from decodery.engine.scheduler import Scheduler
 from decodery.engine.second_model_runner import SecondModelRunner
 from decodery.kernels.native.library import available
 from decodery.loading.open_model import open_model
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 from tests.cli.conftest import write_model
 from tests.engine.runs import make_engine
 

@@ -18,7 +18,7 @@ from decodery.engine import engine as engine_module
 from decodery.engine.engine import Engine
 from decodery.kernels.native.library import available
 from decodery.loading.open_model import open_model
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 from tests.cli.conftest import write_model
 from tests.engine.runs import make_engine
 

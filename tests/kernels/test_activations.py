@@ -14,7 +14,7 @@ from decodery.kernels.native.library import available
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.reference import torch_kernels
 from tests.kernels.native.fixtures import SETTINGS, built, running
-from tests.kernels.rows import assert_rows_stand_alone, rows
+from tests.kernels.rows import rows
 
 REFERENCE: Kernels = torch_kernels
 BACKENDS = [REFERENCE, *([NativeKernels()] if available() else [])]
@@ -71,26 +71,21 @@ def test_far_out_and_beyond_numbers(kernels: Kernels, name: Activation) -> None:
 @pytest.mark.parametrize("name", FORMULAS)
 def test_bfloat16_is_rounded_once(name: Activation) -> None:
     x = (torch.randn(3, 40, generator=torch.Generator().manual_seed(0)) * 3).bfloat16()
-    assert torch.equal(REFERENCE.activation(x, name), REFERENCE.activation(x.float(), name).bfloat16())
-    gate, up = x.float().chunk(2, -1)
-    assert torch.equal(REFERENCE.gated(x, name), (REFERENCE.activation(gate, name) * up).bfloat16())
+    gate, up = x.double().chunk(2, -1)
+    for found, exact in (
+        (REFERENCE.activation(x, name), FORMULAS[name](x.double())),
+        (REFERENCE.gated(x, name), FORMULAS[name](gate) * up),
+    ):
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.double(), exact, rtol=1.001 * 2**-8, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_gradients_are_those_of_the_formula(name: Activation) -> None:
-    x = torch.linspace(-5, 5, 101, requires_grad=True)
+    x = torch.linspace(-5, 5, 100, requires_grad=True)  # Without 0, where relu has no gradient.
     (found,) = torch.autograd.grad(REFERENCE.activation(x, name).sum(), x)
     (expected,) = torch.autograd.grad(FORMULAS[name](x).sum(), x)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", FORMULAS)
-@pytest.mark.parametrize("width", [6, 34, 700])
-def test_a_row_of_the_reference_does_not_depend_on_its_batch(name: Activation, width: int) -> None:
-    for dtype in (torch.float32, torch.bfloat16):
-        x = rows(width, dtype, 200)
-        assert_rows_stand_alone(lambda x: REFERENCE.activation(x, name), x, (1, 2, 3, 7, 31, 101))
-        assert_rows_stand_alone(lambda x: REFERENCE.gated(x, name), x, (1, 2, 3, 7, 31, 101))
 
 
 @built

@@ -19,6 +19,7 @@ Settings = tuple[str, str, "str | None"]
 @pytest.fixture(params=[None, "there are no kernels: build them"], ids=["built", "missing"])
 def problem(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str | None:
     monkeypatch.setattr(backends, "missing", lambda: request.param)
+    monkeypatch.setattr(backends, "first_instruction_set", lambda: "portable")
     found: str | None = request.param
     return found
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from decodery.kernels.reference import torch_kernels
-from decodery.models.decoders.llama import Llama, LlamaConfig
+from decodery.models.decoders.llama import CONFIG, Llama
 
 HUB: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -34,7 +34,7 @@ HUB: dict[str, Any] = {
 
 def tiny_model(dtype: torch.dtype = torch.float32, seed: int = 0, **overrides: Any) -> Llama:
     """Returns a Llama with random weights; overrides are keys of a hub config.json."""
-    model = Llama(LlamaConfig.from_hub({**HUB, **overrides}), torch_kernels)
+    model = Llama(CONFIG.from_hub({**HUB, **overrides}), torch_kernels)
     _randomise(model, seed)
     return model.to(dtype).eval().requires_grad_(False)
 

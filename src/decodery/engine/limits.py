@@ -13,7 +13,7 @@ from decodery.decoding.strategies.constrained_beams import check_force_words
 from decodery.engine.pages import pages_for
 from decodery.errors import ParameterError, RequestError
 from decodery.kernels import PAGE_SIZE
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class Limits:
     The key/value cache has `pages` pages of `PAGE_SIZE` tokens. A page takes `page_bytes` bytes in the caches
     of all models together: the first model and each second model have the same number of pages. At most
     `context_length` tokens of a sequence are ever computed. A step runs about `token_budget` tokens of at
-    most `max_sequences` sequences. Keys and values are stored in `kv_dtype` (None: the kernels' choice).
+    most `max_sequences` sequences. Keys and values are stored in `kv_dtype` (None: the kernels' choice). A
+    step runs on `threads` threads (None: the process's number).
     """
 
     pages: int
@@ -33,6 +34,7 @@ class Limits:
     max_sequences: int = 256
     prefix_cache: bool = True
     kv_dtype: torch.dtype | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("pages", "context_length", "token_budget", "max_sequences"):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decodery.engine.batch import Batch
 from decodery.kernels.buffer_pool import BufferPool
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 from decodery.models.layers.attention import PagedAttend
 
 # The number of positions whose logits are in memory at a time when a whole prompt is scored.
@@ -96,8 +96,8 @@ class Runner:
 
     def __init__(self, model: CausalModel, pages: int, kv_dtype: torch.dtype | None = None) -> None:
         self.model = model
-        self._multiple = model.kernels.row_multiple(model.dtype)
         self._buffers = BufferPool()
+        self._guarded: set[tuple[int, tuple[int, ...]]] = set()
         self._kv_dtype = kv_dtype or model.kernels.cache_dtype(model.dtype)
         self.resize(pages)
 
@@ -110,12 +110,7 @@ class Runner:
         )
 
     def hidden(self, batch: Batch, layers: Iterable[int] = ()) -> States:
-        """Copies pages, runs the batch, writes its keys and values, and returns the hidden states.
-
-        The tokens are padded to a multiple of the kernels' `row_multiple`, at which a row's bits do not
-        depend on the other rows. The padding comes last; its keys and values are not written and nothing
-        attends to it.
-        """
+        """Copies pages, runs the batch, writes its keys and values, and returns the hidden states."""
         self._copy(batch.copies)
         model = self.model
         starts = [chunk.start for chunk in batch.chunks]
@@ -131,8 +126,6 @@ class Runner:
         )
         tokens = [token for chunk in batch.chunks for token in chunk.tokens]
         positions = [p for s, n in zip(starts, lengths, strict=True) for p in range(s, s + n)]
-        padding = [0] * (-len(tokens) % self._multiple)
-        tokens, positions = tokens + padding, positions + padding
         wanted = tuple(sorted(layers))
         embedded = batch.embedded()
         if embedded is not None:
@@ -150,8 +143,13 @@ class Runner:
             final = model.hidden(step.tokens, step.positions, attend, taps=taps)
             return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
 
+        # A model makes the same operations in steps of a similar size, so one of them is guarded for all.
+        similar = (len(tokens) - 1).bit_length(), wanted
         # Recorded also where it is not kept, so that its results use the same buffers.
-        step.states, step.replay = model.kernels.capture(run, self._buffers)
+        step.states, step.replay = model.kernels.capture(
+            run, self._buffers, guarded=similar not in self._guarded
+        )
+        self._guarded.add(similar)
         if worth_keeping and step.replay is not None:
             self._steps.keep(len(tokens), wanted, step)
         return step.states
@@ -178,13 +176,12 @@ class Runner:
         return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
 
     def logits(self, hidden: Tensor, indices: Sequence[int]) -> Tensor:
-        """Returns the float32 logits `[len(indices), vocab]` of these rows, padded to the same multiple."""
+        """Returns the float32 logits `[len(indices), vocab]` of these rows."""
         if not indices:
             return hidden.new_zeros((0, self.model.vocab_size), dtype=torch.float32)
-        padded = [*indices, *[indices[0]] * (-len(indices) % self._multiple)]
-        if padded != list(range(len(hidden))):
-            hidden = hidden.index_select(0, torch.tensor(padded, device=hidden.device))
-        return self.model.logits(hidden)[: len(indices)]
+        if list(indices) != list(range(len(hidden))):
+            hidden = hidden.index_select(0, torch.tensor(indices, device=hidden.device))
+        return self.model.logits(hidden)
 
     def _copy(self, copies: list[tuple[int, int]]) -> None:
         # In order: within a step, one sequence may free a page and another one allocate it.

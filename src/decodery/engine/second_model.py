@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from decodery.decoding.rows import Draw, Row
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 
 
 class SecondModel(Protocol):

@@ -21,7 +21,7 @@ from decodery.engine.request import Request, Sequence
 from decodery.engine.runner import Runner
 from decodery.engine.scheduler import Branches, Scheduler
 from decodery.kernels import PAGE_SIZE
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 
 
 class SecondModelRunner:

@@ -8,7 +8,7 @@ import torch
 
 from decodery.errors import ParameterError
 from decodery.kernels.contract import Kernels
-from decodery.kernels.native.library import missing
+from decodery.kernels.native.library import first_instruction_set, missing
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.quantise import QUANTIZATIONS
 from decodery.kernels.reference import torch_kernels
@@ -27,7 +27,8 @@ def chosen_backend(backend: str, dtype: str = "auto", quantization: str | None =
 
     "auto" is native where its kernels are built and the other options allow it: the native backend computes
     only in float32, and it alone has quantised weights. "reference", the older name of "torch", still works
-    with a `DeprecationWarning`. Raises `ParameterError` for options that exclude each other.
+    with a `DeprecationWarning`. Raises `ParameterError` for options that exclude each other, and for an
+    instruction set that this processor cannot run.
     """
     if backend == "reference":
         warnings.warn('backend="reference" is now backend="torch"', DeprecationWarning, stacklevel=4)
@@ -38,6 +39,9 @@ def chosen_backend(backend: str, dtype: str = "auto", quantization: str | None =
         raise ParameterError(
             f"quantization must be None or {' or '.join(QUANTIZATIONS)}, not {quantization!r}"
         )
+    problem = missing()
+    if problem is None:
+        first_instruction_set()  # Raises here rather than in the first step: every backend uses some kernels.
     if backend == "torch":
         if quantization is not None:
             raise ParameterError(
@@ -46,7 +50,6 @@ def chosen_backend(backend: str, dtype: str = "auto", quantization: str | None =
             )
         return backend
     asked = f"quantization={quantization}" if quantization is not None else f"backend={backend}"
-    problem = missing()
     if problem is None and dtype != "bfloat16":
         return "native"
     if asked == "backend=auto":

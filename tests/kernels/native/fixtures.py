@@ -27,5 +27,5 @@ def running(setting: tuple[str, int]) -> Iterator[None]:
     try:
         yield
     finally:
-        library.use_instruction_set(library.instruction_sets()[-1])
+        library.use_instruction_set(library.first_instruction_set())
         library.set_threads(2)

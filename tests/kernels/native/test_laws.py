@@ -17,6 +17,7 @@ from decodery.kernels.quantise import quantise
 from tests.kernels.cases import ROWS, Case, all_cases
 from tests.kernels.native.borders import AllNative, Bordered, at_the_end, killed_by
 from tests.kernels.native.fixtures import SETTINGS, built, running
+from tests.kernels.rows import rows
 from tests.kernels.vocabulary.cases import vocabulary_cases
 
 pytestmark = built
@@ -118,10 +119,22 @@ def test_every_kernel_is_among_the_cases(monkeypatch: pytest.MonkeyPatch) -> Non
     assert {library.Kernel(number) for number in seen} == set(library.Kernel)
 
 
-@pytest.mark.parametrize("rows", [0, 1, ROWS])
-def test_nothing_of_nothing_is_nothing(rows: int) -> None:
+def test_angles_may_be_broadcast_or_columns_of_a_wider_matrix() -> None:
+    kernels = AllNative()
+    x, wide = rows(12, torch.float32, 5).view(5, 2, 6), rows(20, torch.float32, 5, seed=1)
+    cos, sin = wide[:, 3:9], wide[:, 9:15]
+    expected = kernels.rotary(x, cos.contiguous(), sin.contiguous())
+    assert torch.equal(kernels.rotary(x, cos, sin), expected)
+    for i in range(5):
+        broadcast = kernels.rotary(x[:1].expand(3, -1, -1), cos[i], sin[i : i + 1].expand(3, -1))
+        alone = kernels.rotary(x[:1], cos[i : i + 1].contiguous(), sin[i : i + 1].contiguous())
+        assert torch.equal(broadcast, alone.expand(3, -1, -1))
+
+
+@pytest.mark.parametrize("count", [0, 1, ROWS])
+def test_nothing_of_nothing_is_nothing(count: int) -> None:
     kernels = AllNative()
     for ins, outs in ((0, 3), (3, 0)):
         weight = packed_weights.pack(quantise(torch.ones(outs, ins), "float32"))
-        found = kernels.linear(torch.ones(rows, ins), weight)
-        assert torch.equal(found, torch.zeros(rows, outs))
+        found = kernels.linear(torch.ones(count, ins), weight)
+        assert torch.equal(found, torch.zeros(count, outs))

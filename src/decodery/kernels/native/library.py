@@ -16,7 +16,7 @@ from pathlib import Path
 
 from decodery.errors import ParameterError
 
-VERSION = 8
+VERSION = 9
 WORDS = 24
 PATH = Path(__file__).with_name("_native.so")
 SETS = ("portable", "avx2", "avx512")
@@ -82,25 +82,36 @@ def available() -> bool:
 
 @cache
 def library() -> ctypes.CDLL:
-    """Returns the loaded library, set to the processor's best instruction set and one thread per core."""
+    """Returns the loaded library, set to `first_instruction_set()` and one thread per core.
+
+    Raises `ParameterError` where there are no kernels, and as `first_instruction_set` does.
+    """
     problem = missing()
     if problem is not None:
         raise ParameterError(problem)
     found = _load()
-    for name in reversed(SETS):
-        if found.decodery_use(SETS.index(name)):
-            break
+    found.decodery_use(SETS.index(first_instruction_set()))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found.decodery_threads(min(cores, MOST_THREADS))
     return found
 
 
+@cache
 def instruction_sets() -> tuple[str, ...]:
-    """Returns the instruction sets that can run on this processor, the slowest first; leaves the best one in
-    use.
+    """Returns the instruction sets that can run on this processor, the slowest first; there must be kernels."""
+    # `decodery_use` also selects a set, so this must run before `library` selects one.
+    return tuple(name for index, name in enumerate(SETS) if _load().decodery_use(index))
+
+
+def first_instruction_set() -> str:
+    """Returns the instruction set that the kernels use unless another one is set.
+
+    This is the one that the environment variable DECODERY_INSTRUCTION_SET names, else the processor's best.
+    Raises `ParameterError` for a name that this processor cannot run.
     """
-    found = library()
-    return tuple(name for index, name in enumerate(SETS) if found.decodery_use(index))
+    name = os.environ.get("DECODERY_INSTRUCTION_SET") or instruction_sets()[-1]
+    _check_instruction_set("DECODERY_INSTRUCTION_SET", name)
+    return name
 
 
 def use_instruction_set(name: str) -> None:
@@ -108,21 +119,35 @@ def use_instruction_set(name: str) -> None:
 
     Raises `ParameterError` for a name that this processor cannot run.
     """
-    if name not in SETS or not library().decodery_use(SETS.index(name)):
-        raise ParameterError(
-            f"the instruction set must be one of {', '.join(instruction_sets())}, not {name!r}"
-        )
+    _check_instruction_set("the instruction set", name)
+    library().decodery_use(SETS.index(name))
+
+
+def _check_instruction_set(setting: str, name: str) -> None:
+    if name not in instruction_sets():
+        raise ParameterError(f"{setting} must be {' or '.join(instruction_sets())} here, not {name!r}")
 
 
 def set_threads(count: int) -> None:
-    """Sets the number of threads of the kernels, from 1 to `MOST_THREADS`."""
+    """Sets the number of threads, from 1 to `MOST_THREADS`, of the kernels that run without a number of their
+    own.
+    """
     assert 1 <= count <= MOST_THREADS
     library().decodery_threads(count)
 
 
-def limit_threads(count: int) -> None:
-    """Limits the kernels that the calling thread runs to at most `count` threads from now on; 0: no limit."""
-    library().decodery_limit(count)
+def own_threads() -> int:
+    """Returns the number of threads of the kernels that the calling thread runs, 0 for that of
+    `set_threads`.
+    """
+    count: int = library().decodery_own_threads()
+    return count
+
+
+def set_own_threads(count: int) -> None:
+    """Sets `own_threads`, from 0 to `MOST_THREADS`."""
+    assert 0 <= count <= MOST_THREADS
+    library().decodery_set_own_threads(count)
 
 
 @cache
@@ -139,6 +164,6 @@ def _load() -> ctypes.CDLL:
     loaded.decodery_plan_attention.restype = number
     loaded.decodery_threads.argtypes = [ctypes.c_int]
     loaded.decodery_threads.restype = None
-    loaded.decodery_limit.argtypes = [ctypes.c_int]
-    loaded.decodery_limit.restype = None
+    loaded.decodery_set_own_threads.argtypes = [ctypes.c_int]
+    loaded.decodery_set_own_threads.restype = None
     return loaded

@@ -18,7 +18,7 @@ from decodery.kernels.kv_formats import restored, stored
 from decodery.kernels.reference.attention_plan import AttentionGroup, AttentionPlan, plan_attention
 from decodery.kernels.reference.onednn import Readable, pack, pack_readable
 from decodery.kernels.relative_bias import RelativeBias
-from decodery.kernels.threads import one_kernel_thread
+from decodery.kernels.threads import threads_set
 
 Result = TypeVar("Result")
 
@@ -28,6 +28,7 @@ __all__ = [
     "attention",
     "cache_dtype",
     "capture",
+    "captures",
     "embedding",
     "exclusive_threads",
     "gated",
@@ -41,21 +42,10 @@ __all__ = [
     "plan_attention",
     "rms_norm",
     "rotary",
-    "row_multiple",
     "takes_codes",
     "takes_page_strides",
     "write_kv",
 ]
-
-
-def row_multiple(dtype: torch.dtype) -> int:
-    """Returns m: a token batch is padded to a multiple of m rows.
-
-    A float32 matrix product sums a row in one order if the number of rows is a multiple of 4, and in other
-    orders for 1, 2, 3 or 5 rows. With this padding a row has the same bits in every batch. In bfloat16 only a
-    single row is summed in another order than two and more.
-    """
-    return 2 if dtype == torch.bfloat16 else 4
 
 
 def cache_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -63,12 +53,12 @@ def cache_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
-def exclusive_threads() -> AbstractContextManager[None]:
-    """Limits the kernels over the vocabulary to one thread inside the context.
+def exclusive_threads(threads: int | None = None) -> AbstractContextManager[None]:
+    """Runs torch on `threads` threads, and the kernels over the vocabulary on one, inside the context.
 
     torch's threads keep spinning on their cores while they wait for the next operation.
     """
-    return one_kernel_thread()
+    return threads_set(torch_threads=threads, kernel_threads=1)
 
 
 def takes_page_strides() -> bool:
@@ -76,8 +66,13 @@ def takes_page_strides() -> bool:
     return False
 
 
+def captures() -> bool:
+    """Returns False: torch's operations are called from Python one by one."""
+    return False
+
+
 def capture(
-    run: Callable[[], Result], buffers: BufferPool | None = None
+    run: Callable[[], Result], buffers: BufferPool | None = None, *, guarded: bool = True
 ) -> tuple[Result, Callable[[], None] | None]:
     """Runs `run`; returns its result and None, because torch's operations cannot be replayed."""
     return run(), None
@@ -107,9 +102,13 @@ def pack_embedding(weight: Tensor, *, multiplied: bool) -> Tensor | Readable:
     return pack_readable(weight) if multiplied else weight
 
 
-def embedding(ids: Tensor, weight: Tensor | Readable) -> Tensor:
-    """Returns the rows of weight [vocabulary, width] with the indices ids [...]: [..., width]."""
-    return F.embedding(ids, weight) if isinstance(weight, Tensor) else weight.rows(ids)
+def embedding(
+    ids: Tensor, weight: Tensor | Readable, scale: float = 1.0, residual: Tensor | None = None
+) -> Tensor:
+    """Computes `weight[ids] * scale + residual` for indices ids [...]: [..., width]."""
+    found = F.embedding(ids, weight) if isinstance(weight, Tensor) else weight.rows(ids)
+    scaled = found if scale == 1 else found * scale
+    return scaled if residual is None else residual + scaled
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
@@ -160,13 +159,11 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (wide * cos.unsqueeze(-2) + partner * sin.unsqueeze(-2)).to(x.dtype)
 
 
-# Not torch's functions of these names: the vector code and the scalar tail of silu and gelu differ in the
-# last bit, and the number of rows and threads decides which elements are in the tail. exp, erf and tanh have
-# the same code for both.
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "silu": lambda x: x / (1 + torch.exp(-x)),
+    "silu": F.silu,
+    # F.gelu has three times the error of this formula on some processors, and is nan at infinity there.
     "gelu": lambda x: x * 0.5 * (1 + torch.erf(x * math.sqrt(0.5))),
-    "gelu_tanh": lambda x: x * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu": torch.relu,
 }
 # The arguments with which oneDNN applies them to its own sums.
