@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import Field, dataclass
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.cache import KVShape
 from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import ConfigTable
@@ -57,6 +58,9 @@ class CausalModel(Protocol):
     def kernels(self) -> Kernels: ...
 
     @property
+    def attention_layers(self) -> Sequence[AttentionLayer]: ...
+
+    @property
     def kv_shape(self) -> KVShape: ...
 
     @property
@@ -73,9 +77,6 @@ class CausalModel(Protocol):
 
     @property
     def device(self) -> torch.device: ...
-
-    @property
-    def heads(self) -> int: ...
 
     @property
     def depth(self) -> int:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, MutableMapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.cache import KVShape
 from decodery.kernels.contract import Kernels
 from decodery.models.decoders.decoder_config import DecoderConfig
-from decodery.models.layers.attention import Attend, DenseAttend
+from decodery.models.layers.attention import Attend, Attention, DenseAttend
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.linear import Linear
 
@@ -35,12 +36,13 @@ class Decoder(nn.Module):
         self.head = None if config.tied_head else Linear(config.width, config.vocab_size, kernels)
 
     @property
-    def kv_shape(self) -> KVShape:
-        return KVShape(self.config.layers, self.config.kv_heads, self.config.head_dim)
+    def attention_layers(self) -> list[AttentionLayer]:
+        """Returns the attention of each layer; each must have it as `attn`."""
+        return [cast(Attention, layer.attn).layer for layer in self.layers]
 
     @property
-    def heads(self) -> int:
-        return self.config.heads
+    def kv_shape(self) -> KVShape:
+        return KVShape.of(self.attention_layers)
 
     @property
     def vocab_size(self) -> int:
@@ -124,4 +126,5 @@ class Decoder(nn.Module):
         """
         length = tokens.shape[1]
         positions = torch.arange(length, device=tokens.device)
-        return self.logits(self.hidden(tokens, positions, DenseAttend(self.kernels, keep), length))
+        attend = DenseAttend(self.kernels, keep, layers=self.attention_layers)
+        return self.logits(self.hidden(tokens, positions, attend, length))
