@@ -44,7 +44,7 @@ def llm(folder: str) -> LLM:
 
 
 def intake_of(opened: Opened, second: str) -> Intake:
-    models = SecondModels(opened, opens=False, dtype="float32")
+    models = SecondModels(opened, opens=False, dtype="float32", backend="auto")
     models.add("small", second)
     return Intake(opened.tokenizer, opened.model, models)
 

@@ -40,7 +40,8 @@ def models(folder: str) -> list[CausalModel]:
 def cache_bytes(engine: Engine) -> int:
     """Returns the bytes of keys and values that the caches of all models can hold."""
     caches = [engine._runner._cache, *(s._runner._cache for s in engine._second_models.values())]  # type: ignore[attr-defined]
-    return sum(cache.pages.numel() * cache.pages.element_size() for cache in caches)
+    parts = [part for cache in caches for pair in cache.layers.values() for part in pair]
+    return sum(part.numel() * part.element_size() for part in parts)
 
 
 def finish(engine: Engine) -> None:
