@@ -101,9 +101,7 @@ def test_a_row_of_the_other_torch_kernels_depends_on_its_batch_in_the_last_bits_
     check_other_kernels(torch_kernels, width, dtype, assert_rows_are_near)
 
 
-def check_other_kernels(
-    kernels: Kernels, width: int, dtype: torch.dtype, check: Callable[..., None]
-) -> None:
+def check_other_kernels(kernels: Kernels, width: int, dtype: torch.dtype, check: Callable[..., None]) -> None:
     x, weight = rows(width, dtype), rows(width, dtype, 1)[0]
     check(lambda x: kernels.rms_norm(x, weight, 1e-5), x, COUNTS)
     check(lambda x: kernels.layer_norm(x, weight, weight, 1e-5), x, COUNTS)

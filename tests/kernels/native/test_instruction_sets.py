@@ -56,5 +56,5 @@ def test_a_set_that_the_processor_cannot_run_is_one_error_for_every_backend(
         chosen_backend(backend)
     sets = " or ".join(library.instruction_sets())
     assert str(caught.value) == f"DECODERY_INSTRUCTION_SET must be {sets} here, not 'avx1024'"
-    with pytest.raises(ParameterError, match="the instruction set must be portable.*, not 'avx1024'"):
+    with pytest.raises(ParameterError, match=r"the instruction set must be portable.*, not 'avx1024'"):
         library.use_instruction_set("avx1024")

@@ -98,7 +98,10 @@ def library() -> ctypes.CDLL:
 
 @cache
 def instruction_sets() -> tuple[str, ...]:
-    """Returns the instruction sets that can run on this processor, the slowest first; there must be kernels."""
+    """Returns the instruction sets that can run on this processor, the slowest first.
+
+    There must be kernels.
+    """
     # `decodery_use` also selects a set, so this must run before `library` selects one.
     return tuple(name for index, name in enumerate(SETS) if _load().decodery_use(index))
 
