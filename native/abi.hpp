@@ -39,25 +39,30 @@ struct PackArgs {
     int64_t blocks;
 };
 
-// out [count, width]: the rows ids [count] of a packed weight [rows, width] that is not gated; 0 for an invalid id.
+// out [count, width]: the rows ids [count] of a packed weight [rows, width] that is not gated, or 0 for an invalid id,
+// times scale, plus residual [count, width] with row stride ldr, where given.
 struct EmbeddingArgs {
     const int64_t* ids; int64_t count;
     const uint8_t* weight; int64_t rows, width, format;
+    double scale;
+    const float* residual; int64_t ldr;
     float* out;
 };
 
+// out [rows, heads, width] is the norm of x, plus residual, where given. These have the row strides ldx and ldr, and the
+// distances head_x and head_r between heads.
 struct NormArgs {
-    const float* x; int64_t ldx, rows, width;
+    const float* x; int64_t ldx, head_x, rows, heads, width;
     const float* weight; double eps;
     float* out;
-    const float* residual; int64_t ldr;  // Added at the end, where given.
+    const float* residual; int64_t ldr, head_r;
 };
 
 struct LayerNormArgs {
-    const float* x; int64_t ldx, rows, width;
+    const float* x; int64_t ldx, head_x, rows, heads, width;
     const float* weight; const float* bias; double eps;  // bias may be null.
     float* out;
-    const float* residual; int64_t ldr;
+    const float* residual; int64_t ldr, head_r;
 };
 
 // x [rows, heads, dim] with row stride ldx; cosines and sines [rows, dim] as in Kernels.rotary.

@@ -11,13 +11,15 @@
 namespace decodery {
 namespace {
 
-// The state that all calls share; the call that runs holds `running`.
+// The state that all calls share; the call that runs holds `running`. `threads` is the number of threads of callers
+// that have set none of their own.
 struct Library {
     Team team;
     std::vector<Stage> stages;
     Shared shared;
     std::mutex running;
     int set = 0;
+    int threads = 1;
 };
 
 Library& library();
@@ -46,7 +48,8 @@ const Table* table(int set) {
     }
 }
 
-thread_local int limit = 0;
+// The number of threads of this thread's runs; 0: the library's.
+thread_local int own_threads = 0;
 
 bool supported(int set) {
     if (set == 0) return true;
@@ -74,7 +77,7 @@ using namespace decodery;
 extern "C" {
 
 // Changes with every change of a call's arguments or of a packed weight.
-EXPORT int decodery_version() { return 8; }
+EXPORT int decodery_version() { return 9; }
 
 // 0: portable, 1: AVX2, 2: AVX-512 with VNNI. Uses this set from now on and returns 1, or returns 0 if this processor
 // or build lacks it.
@@ -86,14 +89,17 @@ EXPORT int decodery_use(int set) {
     return 1;
 }
 
+// Sets the number of threads of all callers that set none of their own.
 EXPORT void decodery_threads(int count) {
     Library& lib = library();
     std::lock_guard<std::mutex> guard(lib.running);
-    lib.team.resize(count);
+    lib.threads = count;
 }
 
-// Limits the runs of the calling thread to `count` threads from now on; 0: no limit.
-EXPORT void decodery_limit(int count) { limit = count; }
+// The number of threads of the calling thread's runs; 0: that of `decodery_threads`.
+EXPORT int decodery_own_threads() { return own_threads; }
+
+EXPORT void decodery_set_own_threads(int count) { own_threads = count; }
 
 // The bytes of a packed weight of `blocks` blocks of 16 outputs.
 EXPORT int64_t decodery_packed_bytes(int64_t format, int64_t blocks, int64_t ins) {
@@ -106,13 +112,11 @@ EXPORT void decodery_run(const int64_t* program, int64_t count) {
     Library& lib = library();
     std::lock_guard<std::mutex> guard(lib.running);
     lib.stages.clear();
-    const int size = lib.team.size();
-    if (limit && limit < size) lib.team.resize(limit);
+    lib.team.resize(own_threads ? own_threads : lib.threads);
     Plan plan{lib.stages, lib.shared, lib.team.size()};
     const Table& kernels = *table(lib.set);
     for (int64_t i = 0; i < count; i++) kernels.planners[program[i * kWords]](program + i * kWords + 1, plan);
     if (!lib.stages.empty()) lib.team.run(lib.stages.data(), static_cast<int>(lib.stages.size()));
-    lib.team.resize(size);
 }
 
 // Plans the attention of one step of sequences that run positions starts[s] .. starts[s] + lengths[s] - 1; pages[s] is

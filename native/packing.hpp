@@ -149,6 +149,9 @@ struct Packing {
             float* out = a.out + i * a.width;
             if (a.ids[i] >= 0 && a.ids[i] < a.rows) row(a.weight, a.ids[i], a.width, out);
             else std::memset(out, 0, static_cast<size_t>(a.width) * 4);
+            const float scale = static_cast<float>(a.scale);
+            if (scale != 1.0f) for (int64_t k = 0; k < a.width; k++) out[k] *= scale;
+            if (a.residual) for (int64_t k = 0; k < a.width; k++) out[k] += a.residual[i * a.ldr + k];
         }
     }
 };

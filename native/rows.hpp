@@ -29,26 +29,36 @@ struct Rows {
         return S::reduce_add(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])));
     }
 
-    template <class Args>
-    static DECODERY_INLINE void store_output(const Args& a, int64_t m, int64_t k, F value) {
-        const int64_t left = a.width - k;
-        if (a.residual) value = S::add(load(a.residual + m * a.ldr + k, left), value);
-        store(a.out + m * a.width + k, value, left);
+    // Calls function(x, residual, out) for the chunk's part of all heads of all rows; residual may be null.
+    template <class Args, class Fn>
+    static DECODERY_INLINE void each_head(const Args& a, int chunk, int chunks, Fn function) {
+        const int64_t count = a.rows * a.heads, end = count * (chunk + 1) / chunks;
+        int64_t m = count * chunk / chunks, row = m / a.heads, head = m % a.heads;
+        for (; m < end; m++) {
+            const float* residual = a.residual ? a.residual + row * a.ldr + head * a.head_r : nullptr;
+            function(a.x + row * a.ldx + head * a.head_x, residual, a.out + m * a.width);
+            if (++head == a.heads) head = 0, row++;
+        }
+    }
+
+    static DECODERY_INLINE void store_sum(float* out, F value, const float* residual, int64_t k, int64_t left) {
+        if (residual) value = S::add(load(residual + k, left), value);
+        store(out + k, value, left);
     }
 
     static void norm(const NormArgs& a, Shared&, int chunk, int chunks, Worker&) {
-        for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
-            const float* x = a.x + m * a.ldx;
+        each_head(a, chunk, chunks, [&](const float* x, const float* residual, float* out) {
             const float mean = total(a.width, [&](int64_t k, F sum) {
                 const F v = load(x + k, a.width - k);
                 return S::fma(v, v, sum);
             }) / static_cast<float>(a.width);
             const F factor = S::set1(1.0f / std::sqrt(mean + static_cast<float>(a.eps)));
             for (int64_t k = 0; k < a.width; k += 16) {
-                const F scaled = S::mul(load(x + k, a.width - k), factor);
-                store_output(a, m, k, S::mul(scaled, load(a.weight + k, a.width - k)));
+                const int64_t left = a.width - k;
+                const F scaled = S::mul(load(x + k, left), factor);
+                store_sum(out, S::mul(scaled, load(a.weight + k, left)), residual, k, left);
             }
-        }
+        });
     }
 
     static DECODERY_INLINE F deviation(const float* x, F mean, int64_t left) {
@@ -61,8 +71,7 @@ struct Rows {
 
     static void layer_norm(const LayerNormArgs& a, Shared&, int chunk, int chunks, Worker&) {
         const float width = static_cast<float>(a.width);
-        for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
-            const float* x = a.x + m * a.ldx;
+        each_head(a, chunk, chunks, [&](const float* x, const float* residual, float* out) {
             const auto add = [&](int64_t k, F sum) { return S::add(sum, load(x + k, a.width - k)); };
             const F mean = S::set1(total(a.width, add) / width);
             const auto add_square = [&](int64_t k, F sum) {
@@ -74,9 +83,10 @@ struct Rows {
             for (int64_t k = 0; k < a.width; k += 16) {
                 const int64_t left = a.width - k;
                 const F scaled = S::mul(S::sub(load(x + k, left), mean), factor), weight = load(a.weight + k, left);
-                store_output(a, m, k, a.bias ? S::fma(scaled, weight, load(a.bias + k, left)) : S::mul(scaled, weight));
+                const F normed = a.bias ? S::fma(scaled, weight, load(a.bias + k, left)) : S::mul(scaled, weight);
+                store_sum(out, normed, residual, k, left);
             }
-        }
+        });
     }
 
     static void rotary(const RotaryArgs& a, Shared&, int chunk, int chunks, Worker&) {
@@ -135,7 +145,8 @@ inline int64_t chunks_of_rows(int64_t rows, int threads) { return rows < 4 ? 1 :
 template <class S>
 void plan_norm(const int64_t* args, Plan& plan) {
     const auto& a = *reinterpret_cast<const NormArgs*>(args);
-    if (a.rows > 0) plan.add<Rows<S>::norm>(a, chunks_of_rows(a.rows, plan.threads));
+    const int64_t count = a.rows * a.heads;
+    if (count > 0) plan.add<Rows<S>::norm>(a, chunks_of_rows(count, plan.threads));
 }
 
 template <class S>
@@ -159,7 +170,8 @@ void plan_activate(const int64_t* args, Plan& plan) {
 template <class S>
 void plan_layer_norm(const int64_t* args, Plan& plan) {
     const auto& a = *reinterpret_cast<const LayerNormArgs*>(args);
-    if (a.rows > 0) plan.add<Rows<S>::layer_norm>(a, chunks_of_rows(a.rows, plan.threads));
+    const int64_t count = a.rows * a.heads;
+    if (count > 0) plan.add<Rows<S>::layer_norm>(a, chunks_of_rows(count, plan.threads));
 }
 
 }  // namespace decodery

@@ -33,7 +33,8 @@ struct Stage {
 // One thread at a time calls a team, and none while the process forks.
 class Team {
 public:
-    // Sets the number of threads, including the caller's; at most kMostThreads. They start with the next run.
+    // Sets the number of threads of the next runs, including the caller's; at most kMostThreads. A thread starts with the
+    // first run that needs it, and sleeps during runs of fewer threads.
     void resize(int threads);
     int size() const { return size_.load(std::memory_order_relaxed); }
     static constexpr int kChunkBits = 20;

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
-import decodery.llm as llm_module
 from decodery import (
     LLM,
     BeamSearch,
@@ -316,19 +314,6 @@ def test_a_bad_setting_is_one_line(default_llm: LLM, settings: dict[str, Any], m
     with pytest.raises(DecoderyError, match=match) as error:
         LLM(**settings)
     assert "\n" not in str(error.value)
-
-
-def test_threads_are_those_of_torch_and_of_the_native_kernels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found: list[tuple[str, int]] = []
-    monkeypatch.setattr(torch, "set_num_threads", lambda count: found.append(("torch", count)))
-    monkeypatch.setattr(llm_module, "set_threads", lambda count: found.append(("native", count)))
-    monkeypatch.setattr(llm_module, "available", lambda: True)
-    LLM(write_model(tmp_path), threads=1)
-    # Loading may change torch's number of threads for a time.
-    assert found[:2] == [("torch", 1), ("native", 1)]
-    assert [count for name, count in found if name == "torch"][-1] == torch.get_num_threads()
 
 
 @built

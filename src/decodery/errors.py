@@ -19,6 +19,10 @@ class CheckpointError(ModelError):
     """Reports a checkpoint whose files are damaged, incomplete or do not describe their tensors."""
 
 
+class CaptureError(ModelError):
+    """Reports a model whose steps cannot be replayed; the message names the operation and the caller."""
+
+
 class RequestError(DecoderyError, ValueError):
     """Reports a request that can never run here: its prompt is empty, too long, or exceeds the memory."""
 

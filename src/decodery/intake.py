@@ -10,7 +10,7 @@ from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import BeamSearch, DoLa, Phrase, Strategy
 from decodery.decoding.strategies.dola import candidate_layers
 from decodery.errors import ParameterError
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 from decodery.text.tokenizer.tokenizer import Tokenizer
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from decodery.consensus import best_of
 from decodery.decoding.grammar.compiler import GrammarCompiler, HealedPrompt
@@ -20,14 +19,15 @@ from decodery.decoding.strategies.constrained_beams import check_force_words
 from decodery.engine.engine import Engine
 from decodery.engine.limits import Limits
 from decodery.engine.pages import pages_for
+from decodery.engine.shared_engine import Mailbox, SharedEngine
 from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
 from decodery.intake import Resolver
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.backends import check_kv_dtype, kv_dtype_named
-from decodery.kernels.native.library import MOST_THREADS, available, set_threads
+from decodery.kernels.native.library import MOST_THREADS
 from decodery.loading.open_model import SecondModels, open_model
 from decodery.loading.options import available_memory, memory_size
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent, TextScore
 from decodery.text.streaming.detokenizer import start
 from decodery.text.tokenizer.grammar_vocab import grammar_vocabulary
@@ -56,12 +56,15 @@ class LLM:
     (default: the model's own). `kv_memory` is the size of the key/value cache in bytes, or a text such as
     "512MB" (default: a quarter of the available memory, at most eight full contexts). `kv_dtype` is the
     precision of the cache: "float32", "float16", "bfloat16", "int8" (a scale for each token and head) or
-    "auto" (the backend's choice). `threads` sets the number of threads of torch and of the native kernels in
-    the whole process, also for models opened before (default: unchanged, which at first is one for each
-    core). `token_budget` bounds the tokens that one step runs.
+    "auto" (the backend's choice). `threads` is the number of threads on which this model is read and runs,
+    and second models with it (default: those of torch and of the native kernels in this process, at first one
+    for each core). `token_budget` bounds the tokens that one step runs.
+
+    Several threads may use an `LLM` at once: their requests run in one batch, and each text is what it is
+    alone. A forked process may go on with the models of its parent.
 
     Raises `ModelError` when the model cannot be found or read, and `ParameterError` for settings that are out
-    of range or exclude each other. An `LLM` must not be used by several threads at once.
+    of range or exclude each other.
     """
 
     def __init__(
@@ -91,12 +94,8 @@ class LLM:
             if value is not None and (type(value) is not int or value < 1):
                 raise ParameterError(f"{name} must be a whole number from 1 on, not {value!r}")
         check_kv_dtype(kv_dtype)
-        if threads is not None:
-            if threads > MOST_THREADS:
-                raise ParameterError(f"threads must be at most {MOST_THREADS}, not {threads}")
-            torch.set_num_threads(threads)
-            if available():
-                set_threads(threads)
+        if threads is not None and threads > MOST_THREADS:
+            raise ParameterError(f"threads must be at most {MOST_THREADS}, not {threads}")
         opened = open_model(
             model,
             dtype=dtype,
@@ -104,6 +103,7 @@ class LLM:
             quantization=quantization,
             context_length=context_length,
             packed_cache=packed_cache,
+            threads=threads,
             revision=revision,
             token=token,
             progress=progress,
@@ -112,8 +112,12 @@ class LLM:
         self.model = opened.model
         self.default_params = default_params(opened.generation_config, self.model.vocab_size).params
         limits = _limits(self.model, kv_memory, kv_dtype, token_budget, max_sequences, prefix_cache)
+        limits = replace(limits, threads=threads)
         self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
-        self._second_models = SecondModels(opened, dtype=dtype, backend=backend, quantization=quantization)
+        self._shared_engine = SharedEngine(self.engine)
+        self._second_models = SecondModels(
+            opened, dtype=dtype, backend=backend, quantization=quantization, threads=threads
+        )
         self._resolver = Resolver(self.tokenizer, self.model)
         self._grammars: GrammarCompiler | None = None
         self._collectors: dict[int, Collector] = {}
@@ -139,10 +143,11 @@ class LLM:
         listed = _listed(prompts)
         each = self._one_each(params, len(listed))
         outputs: list[RequestOutput | int] = []
+        mailbox = Mailbox()
         try:
             for prompt, param in zip(listed, each, strict=True):
                 try:
-                    outputs.append(self._add(prompt, param, observer, candidates))
+                    outputs.append(self._add(prompt, param, observer, candidates, mailbox))
                 except (ParameterError, RequestError, ModelError) as error:
                     if len(listed) == 1:
                         raise
@@ -150,7 +155,7 @@ class LLM:
             ids = [i for i in outputs if isinstance(i, int)]
             show = progress if progress is not None else len(listed) > 1 and sys.stderr.isatty()
             with _bar(len(ids), show) as advance:
-                self._run(ids, advance)
+                self._run(ids, mailbox, advance)
             return [_finished(self._collectors[o]) if isinstance(o, int) else o for o in outputs]
         finally:
             for i in outputs:
@@ -180,17 +185,17 @@ class LLM:
     def _stream(
         self, prompt: Prompt, params: GenerationParams, observer: Observer | None, candidates: int
     ) -> Generator[StreamEvent, None, None]:
-        request = self._add(prompt, params, observer, candidates)
+        mailbox = Mailbox()
+        request = self._add(prompt, params, observer, candidates, mailbox)
         collector = self._collectors[request]
         try:
             yield StreamEvent(0, "", ())
             while True:
-                # Steps for another stream may have added events.
                 while collector.pending and params.best_of is None:
                     yield collector.pending.popleft()
                 if collector.done:
                     break
-                self._step()
+                self._collect(mailbox)
             if params.best_of is not None and collector.output.error is None:
                 # The best completions are known only at the end.
                 for c in _finished(collector).completions:
@@ -256,7 +261,12 @@ class LLM:
         return each
 
     def _add(
-        self, prompt: Prompt, params: GenerationParams, observer: Observer | None, candidates: int
+        self,
+        prompt: Prompt,
+        params: GenerationParams,
+        observer: Observer | None,
+        candidates: int,
+        mailbox: Mailbox,
     ) -> int:
         prompt = _checked(prompt)
         if not isinstance(params, GenerationParams):
@@ -290,7 +300,8 @@ class LLM:
             min_tokens=asked.min_tokens,
             cut=beginning.cut,
         )
-        request = self.engine.add(
+        request, seed = self._shared_engine.add(
+            mailbox,
             beginning.prompt,
             asked,
             # A text state that cannot stop the row is not needed in the engine.
@@ -303,7 +314,7 @@ class LLM:
             explain=0 if observer is None else candidates,
         )
         text = prompt if isinstance(prompt, str) else None
-        output = RequestOutput(text, ids, [], self.engine.seed_of(request))
+        output = RequestOutput(text, ids, [], seed)
         end_ids = frozenset(asked.stop_token_ids) | (frozenset() if asked.ignore_eos else self.engine.end_ids)
         self._collectors[request] = Collector(output, params, text_state, end_ids, observer)
         return request
@@ -320,23 +331,23 @@ class LLM:
         return HealedPrompt(ids, state, 0)
 
     def _drop(self, request: int) -> None:
-        self.engine.abort(request)
+        self._shared_engine.drop(request)
         self._collectors.pop(request, None)
 
-    def _run(self, ids: Sequence[int], advance: Callable[[], None]) -> None:
+    def _run(self, ids: Sequence[int], mailbox: Mailbox, advance: Callable[[], None]) -> None:
         """Runs steps until these requests have ended; calls `advance` for each that does."""
         left = set(ids)
         while left:
-            self._step()
+            self._collect(mailbox)
             ended = {i for i in left if self._collectors[i].done}
             left -= ended
             for _ in ended:
                 advance()
 
-    def _step(self) -> None:
-        """Runs one step, adds its events to their collectors, and calls the observers."""
-        events = [(self._collectors.get(event.request), event) for event in self.engine.step()]
-        collected = [(collector, event) for collector, event in events if collector is not None]
+    def _collect(self, mailbox: Mailbox) -> None:
+        """Waits for events of a call, adds them to their collectors, and calls the observers."""
+        events = self._shared_engine.events(mailbox)
+        collected = [(self._collectors[event.request], event) for event in events]
         for collector, event in collected:
             collector.take(event)
         # Observers come last, since one may raise.

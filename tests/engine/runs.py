@@ -10,7 +10,7 @@ from decodery.engine.engine import Engine
 from decodery.engine.limits import Limits
 from decodery.engine.request import Event
 from decodery.kernels import PAGE_SIZE
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 
 Job = tuple[Sequence[int], GenerationParams]
 

@@ -24,7 +24,7 @@ from decodery.kernels.native import library
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.reference import torch_kernels
 from decodery.models.decoders.llama import Llama
-from decodery.models.families import load_for_inference
+from decodery.models.load import load_for_inference
 from decodery.weights.formats.opening import open_checkpoint
 from tests.engine.runs import make_engine, outcomes, run
 from tests.kernels.native.fixtures import built
@@ -112,9 +112,11 @@ def test_a_step_has_exclusive_threads_unless_a_second_model_has_other_kernels(
 ) -> None:
     entered: list[str] = []
     monkeypatch.setattr(
-        NativeKernels, "exclusive_threads", lambda self: nullcontext(entered.append("native"))
+        NativeKernels, "exclusive_threads", lambda self, threads: nullcontext(entered.append("native"))
     )
-    monkeypatch.setattr(torch_kernels, "exclusive_threads", lambda: nullcontext(entered.append("torch")))
+    monkeypatch.setattr(
+        torch_kernels, "exclusive_threads", lambda threads: nullcontext(entered.append("torch"))
+    )
     folder = tiny_llama_folder(tmp_path)
     model = loaded(folder, NativeKernels() if native else torch_kernels)
     draft_model = loaded(folder, NativeKernels() if native == (second == "same") else torch_kernels)
@@ -125,17 +127,13 @@ def test_a_step_has_exclusive_threads_unless_a_second_model_has_other_kernels(
 
 
 @built
-def test_on_the_torch_backend_the_compiled_kernels_keep_to_the_calling_thread_within_a_step(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    limits: list[int] = []
-    monkeypatch.setattr(library, "limit_threads", limits.append)
-    during: list[list[int]] = []
+def test_on_the_torch_backend_the_compiled_kernels_keep_to_the_calling_thread_within_a_step() -> None:
+    during: list[int] = []
     engine = make_engine(tiny_model())
-    engine.add(PROMPT, calling(lambda: during.append(limits[-1:]), 3))
+    engine.add(PROMPT, calling(lambda: during.append(library.own_threads()), 3))
     events_of(engine)
-    assert during == [[1]]
-    assert limits[-1] == 0
+    assert during == [1]
+    assert library.own_threads() == 0
 
 
 @built
@@ -190,7 +188,7 @@ class Interrupt:
             return None
         # The recovery is not interrupted a second time. After an interrupt in the last lines of `step` the
         # caller cannot know whether the step was completed.
-        if frame.f_code.co_name in ("_start_over", "start_over", "clear", "step"):
+        if frame.f_code.co_name in ("_start_over", "start_over", "clear", "step", "step_into"):
             return None
         if event == "line":
             self.left -= 1

@@ -55,7 +55,9 @@ def all_cases() -> Iterator[Case]:
             yield from products(form, ins, outs)
     for width in (1, 6, 17, 63, 64, 65, 576):
         yield norm(width)
+        yield norm_of_heads(width)
         yield layer_norm(width)
+        yield layer_norm_of_heads(width)
         yield gate(width)
     for dim in (2, 6, 32, 40, 80, 96, 128, 256):
         yield rotary(dim)
@@ -108,7 +110,7 @@ def rounded(x: Tensor) -> Tensor:
 
 
 def products(form: Format, ins: int, outs: int) -> Iterator[Case]:
-    """Yields linear with bias and residual, gated linear, and embedding, of one weight."""
+    """Yields linear with bias and residual, gated linear, and embedding, also scaled, of one weight."""
     codes, both = random_codes(form, outs, ins), random_codes(form, 2 * outs, ins)
     x, residual = rows(ins, torch.float32, ROWS), rows(outs, torch.float32, ROWS, seed=3)
     bias, second = (rows(n, torch.float32, 1, seed=2)[0] for n in (outs, 2 * outs))
@@ -143,6 +145,13 @@ def products(form: Format, ins: int, outs: int) -> Iterator[Case]:
         lambda ids, like: sum(dequantised(codes))[ids].to(like.dtype),  # type: ignore[index]
         (torch.arange(ROWS) % outs, x.new_zeros(1)),
     )
+    yield Case(
+        f"embedding scaled {name}",
+        lambda k, ids, r: k.embedding(ids, k.pack([codes]), 1.7, r),
+        lambda ids, r: r + sum(dequantised(codes))[ids].to(r.dtype) * 1.7,  # type: ignore[index]
+        (torch.arange(ROWS) % outs, rows(ins, torch.float32, ROWS, seed=3)),
+        rowwise=2,
+    )
 
 
 def norm(width: int) -> Case:
@@ -164,6 +173,37 @@ def layer_norm(width: int) -> Case:
         lambda k, x, r, w, b: k.layer_norm(x, w, b, 1e-5, r),
         lambda x, r, w, b: torch_kernels.layer_norm(x, w, b, 1e-5, r),
         (x, residual, weight, bias),
+        rowwise=2,
+    )
+
+
+def some_heads(seed: int, width: int) -> Tensor:
+    """Returns rows of 5 heads with numbers between them, of which `inner_heads` takes 3."""
+    return rows(5 * (width + 3), torch.float32, ROWS, seed).view(ROWS, 5, width + 3)
+
+
+def inner_heads(x: Tensor) -> Tensor:
+    """Returns heads in the middle of a row, with larger strides of rows and heads than they need."""
+    return x[:, 1:4, : x.shape[-1] - 3]
+
+
+def norm_of_heads(width: int) -> Case:
+    return Case(
+        f"norm of heads {width}",
+        lambda k, x, r, w: k.rms_norm(inner_heads(x), w, 1e-5, inner_heads(r)),
+        lambda x, r, w: torch_kernels.rms_norm(inner_heads(x), w, 1e-5, inner_heads(r)),
+        (some_heads(0, width), some_heads(3, width), rows(width, torch.float32, 1, seed=1)[0]),
+        rowwise=2,
+    )
+
+
+def layer_norm_of_heads(width: int) -> Case:
+    weight, bias = (rows(width, torch.float32, 1, seed=seed)[0] for seed in (1, 2))
+    return Case(
+        f"layer_norm of heads {width}",
+        lambda k, x, r, w, b: k.layer_norm(inner_heads(x), w, b, 1e-5, inner_heads(r)),
+        lambda x, r, w, b: torch_kernels.layer_norm(inner_heads(x), w, b, 1e-5, inner_heads(r)),
+        (some_heads(0, width) + 3, some_heads(3, width), weight, bias),
         rowwise=2,
     )
 

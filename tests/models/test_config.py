@@ -13,9 +13,11 @@ import torch
 from decodery.errors import ModelError
 from decodery.kernels.reference import torch_kernels
 from decodery.models.checkpoint_keys import LARGEST
-from decodery.models.decoders.llama import LlamaConfig
-from decodery.models.families import describe, find_family, load_model
+from decodery.models.decoders.llama import CONFIG
+from decodery.models.describe import describe
+from decodery.models.families import find_family
 from decodery.models.layers.rope import LinearRope, Llama3Rope, Rope, Rotary, YarnRope
+from decodery.models.load import load_model
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
 from decodery.weights.formats.opening import open_checkpoint
 from tests.models.tiny import HUB, tiny_llama_folder, tiny_llama_gguf, tiny_model
@@ -102,7 +104,7 @@ WRONG_HUB: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("named", "changes"), WRONG_HUB, ids=str)
 def test_an_absurd_setting_of_a_config_json_is_named(named: str, changes: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match=named) as raised:
-        LlamaConfig.from_hub({**HUB, **changes})
+        CONFIG.from_hub({**HUB, **changes})
     assert "config.json" in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -149,7 +151,7 @@ WRONG_GGUF: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("named", "changes"), WRONG_GGUF, ids=str)
 def test_an_absurd_setting_of_a_gguf_file_is_named(named: str, changes: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match=named):
-        LlamaConfig.from_gguf(Declared("gguf", {**GGUF, **changes}))
+        CONFIG.from_gguf(Declared("gguf", {**GGUF, **changes}))
 
 
 @pytest.mark.parametrize("divisors", [math.nan, 0.0, -1.0])
@@ -157,7 +159,7 @@ def test_absurd_divisors_are_refused(divisors: float, monkeypatch: pytest.Monkey
     checkpoint = Declared("gguf", GGUF, ("rope_freqs.weight",))
     monkeypatch.setattr(checkpoint, "_read", lambda info, dtype: torch.full((6,), divisors))
     with pytest.raises(ModelError, match="rope_freqs"):
-        LlamaConfig.from_gguf(checkpoint)
+        CONFIG.from_gguf(checkpoint)
 
 
 def test_divisors_are_one_for_each_pair_and_else_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +167,7 @@ def test_divisors_are_one_for_each_pair_and_else_never_read(monkeypatch: pytest.
     checkpoint.config = {**checkpoint.config, "llama.attention.key_length": 10}
     monkeypatch.setattr(checkpoint, "_read", lambda info, dtype: pytest.fail("it was read"))
     with pytest.raises(ModelError, match="rope_freqs must hold 5 numbers"):
-        LlamaConfig.from_gguf(checkpoint)
+        CONFIG.from_gguf(checkpoint)
 
 
 # Far more than the tensors hold, but few enough to be built if nothing raised an error.
@@ -213,22 +215,22 @@ def test_a_size_beyond_what_the_tensors_hold_is_refused_before_a_model_is_made(
     ids=str,
 )
 def test_positions_that_cannot_be_computed_are_one_error(rope: dict[str, Any]) -> None:
-    config = LlamaConfig.from_hub({**HUB, "rope_parameters": {"rope_theta": 1e300, **rope}})
+    config = CONFIG.from_hub({**HUB, "rope_parameters": {"rope_theta": 1e300, **rope}})
     with pytest.raises(ModelError, match="rotary positions"):
         Rotary(config.rope, config.head_dim, LARGEST)
 
 
 def test_what_a_gguf_file_does_not_say_is_seen_from_its_tensors() -> None:
-    config = LlamaConfig.from_gguf(
+    config = CONFIG.from_gguf(
         Declared("gguf", {**GGUF, "llama.vocab_size": None}, ("token_embd.weight", "blk.0.attn_q.bias"))
     )
     assert (config.vocab_size, config.tied_head, config.attention_bias) == (97, True, True)
-    assert not LlamaConfig.from_gguf(Declared("gguf", GGUF, ("output.weight",))).tied_head
+    assert not CONFIG.from_gguf(Declared("gguf", GGUF, ("output.weight",))).tied_head
 
 
 def test_older_and_newer_configs_declare_the_same_positions() -> None:
     def rope(**changes: Any) -> Rope:
-        return LlamaConfig.from_hub({**HUB, "rope_theta": 500.0, **changes}).rope
+        return CONFIG.from_hub({**HUB, "rope_theta": 500.0, **changes}).rope
 
     linear = {"factor": 4.0}
     assert rope() == Rope(500.0)

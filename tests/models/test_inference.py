@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decodery.kernels.reference import torch_kernels
 from decodery.models.decoders.llama import Llama
-from decodery.models.families import load_for_inference, load_model
+from decodery.models.load import load_for_inference, load_model
 from decodery.weights.formats.opening import open_checkpoint
 from tests.models.tiny import tiny_llama_folder, tiny_llama_gguf
 

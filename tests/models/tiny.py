@@ -16,7 +16,7 @@ from decodery.kernels.contract import Kernels
 from decodery.kernels.native import library
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.reference import torch_kernels
-from decodery.models.decoders.llama import Llama, LlamaConfig
+from decodery.models.decoders.llama import CONFIG, Llama
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.linear import Linear
 from decodery.models.layers.mlp import GatedLinear
@@ -42,7 +42,7 @@ def tiny_model(
     dtype: torch.dtype = torch.float32, seed: int = 0, kernels: Kernels = torch_kernels, **overrides: Any
 ) -> Llama:
     """Returns a Llama with random weights; overrides are keys of a hub config.json."""
-    model = Llama(LlamaConfig.from_hub({**HUB, **overrides}), kernels)
+    model = Llama(CONFIG.from_hub({**HUB, **overrides}), kernels)
     _randomise(model, seed)
     return model.to(dtype).eval().requires_grad_(False)
 

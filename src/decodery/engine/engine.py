@@ -6,7 +6,7 @@ import secrets
 import time
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
@@ -27,15 +27,16 @@ from decodery.engine.second_model import SecondModel
 from decodery.engine.second_model_runner import SecondModelRunner
 from decodery.engine.step_scores import JudgedGroup, ScoresBuilder, groups_to_judge, judge_group
 from decodery.errors import CallbackError, ParameterError, RequestError
-from decodery.models.families import CausalModel
+from decodery.kernels.threads import threads_set
+from decodery.models.contract import CausalModel
 
 
 class Engine:
     """Runs any number of requests on a model at once, step by step.
 
-    The engine is synchronous and belongs to one thread. Engines over the same model share its kernels, so all
-    of them belong to the same thread. `end_ids` are the model's end tokens. `clock` returns the seconds
-    against which `max_time` is measured.
+    The engine is synchronous, and one thread at a time may use it: `SharedEngine` lets several take turns.
+    Engines over the same model may run in several threads at once. `end_ids` are the model's end tokens.
+    `clock` returns the seconds against which `max_time` is measured.
     """
 
     def __init__(
@@ -184,18 +185,29 @@ class Engine:
     def step(self) -> list[Event]:
         """Runs one step (propose, schedule, compute, judge, carry out the verdicts) and returns its events.
 
-        Raises `RequestError` when called within a step: by a callback, or in another thread.
+        Raises `RequestError` when called within a step, by a callback.
+        """
+        events: list[Event] = []
+        self.step_into(events)
+        return events
+
+    def step_into(self, events: list[Event]) -> None:
+        """Runs one step as `step` does, and appends its events to `events`.
+
+        After an interrupt, `events` has all of them or none. If none, the next step repeats them.
         """
         if self._stepping:
             raise RequestError(
-                "the model is in the middle of a step: generate outside of functions that it calls, and in"
-                " one thread at a time"
+                "the model is in the middle of a step: generate outside of functions that it calls"
             )
-        self._stepping = True
         try:
-            with self._exclusive_threads():
-                events = self._step()
-            self._snapshots = []
+            self._stepping = True
+            with self._threads():
+                found = self._step()
+            if self._dropped:
+                found = [event for event in found if event.request not in self._dropped]
+            # One statement, between whose two assignments no interrupt comes.
+            events[len(events) :], self._snapshots = found, []
         except BaseException:
             self._start_over()
             raise
@@ -204,16 +216,14 @@ class Engine:
             dropped, self._dropped = self._dropped, []
             for request in dropped:
                 self._remove(request)
-        return [e for e in events if e.request not in dropped] if dropped else events
 
-    def _exclusive_threads(self) -> AbstractContextManager[None]:
-        """Returns the kernels' `exclusive_threads`, or an empty context if a second model has other kernels.
-
-        Other kernels need the cores themselves.
-        """
-        kernels = self.model.kernels
+    def _threads(self) -> AbstractContextManager[None]:
+        """Returns the kernels' `exclusive_threads`, without a limit on other kernels of a second model."""
+        kernels, threads = self.model.kernels, self.limits.threads
         same = all(type(second.kernels) is type(kernels) for second in self._second_models.values())
-        return kernels.exclusive_threads() if same else nullcontext()
+        if same:
+            return kernels.exclusive_threads(threads)
+        return threads_set(torch_threads=threads, kernel_threads=threads)
 
     @torch.inference_mode()
     def _step(self) -> list[Event]:

@@ -19,7 +19,8 @@ class Limits:
 
     The key/value cache has `pages` pages of `PAGE_SIZE` tokens and `page_bytes` bytes each. At most
     `context_length` tokens of a sequence are ever computed. A step runs about `token_budget` tokens of at
-    most `max_sequences` sequences. Keys and values are stored in `kv_dtype` (None: the kernels' choice).
+    most `max_sequences` sequences. Keys and values are stored in `kv_dtype` (None: the kernels' choice). A
+    step runs on `threads` threads (None: the process's number).
     """
 
     pages: int
@@ -29,6 +30,7 @@ class Limits:
     max_sequences: int = 256
     prefix_cache: bool = True
     kv_dtype: torch.dtype | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("pages", "context_length", "token_budget", "max_sequences"):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decodery.engine.batch import Batch
 from decodery.kernels.buffer_pool import BufferPool
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 from decodery.models.layers.attention import PagedAttend
 
 # The number of positions whose logits are in memory at a time when a whole prompt is scored.
@@ -98,6 +98,7 @@ class Runner:
         self.model = model
         self._buffers = BufferPool()
         self._steps = CapturedSteps()
+        self._guarded: set[tuple[int, tuple[int, ...]]] = set()
         kept = kv_dtype or model.kernels.cache_dtype(model.dtype)
         self._cache = model.kv_shape.allocate(
             pages, kept, model.device, whole_pages=model.kernels.takes_page_strides()
@@ -134,8 +135,13 @@ class Runner:
             final = model.hidden(step.tokens, step.positions, attend, taps=taps)
             return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
 
+        # A model makes the same operations in steps of a similar size, so one of them is guarded for all.
+        similar = (len(tokens) - 1).bit_length(), wanted
         # Recorded also where it is not kept, so that its results use the same buffers.
-        step.states, step.replay = model.kernels.capture(run, self._buffers)
+        step.states, step.replay = model.kernels.capture(
+            run, self._buffers, guarded=similar not in self._guarded
+        )
+        self._guarded.add(similar)
         if worth_keeping and step.replay is not None:
             self._steps.keep(len(tokens), wanted, step)
         return step.states

@@ -22,7 +22,7 @@ from decodery.engine.runner import Runner
 from decodery.engine.scheduler import Branches, Scheduler
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.contract import Kernels
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 
 
 class SecondModelRunner:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import weakref
 from collections import deque
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -22,12 +24,14 @@ class BufferPool:
 
     So the layers of a model share a few buffers, and the system need not provide new pages for each output.
     Sizes are rounded up to powers of 2 of bytes, so that sizes that come only once, such as those of prompts,
-    share buffers too. No buffer is returned to the system.
+    share buffers too. No buffer is returned to the system. Several threads may use a pool at once. It has no
+    lock, which a forked child might find locked forever: each change is one atomic operation of Python.
     """
 
     def __init__(self) -> None:
+        self._numbers = itertools.count()
         self._free: dict[int, list[int]] = {}
-        self._buffers: list[memoryview] = []
+        self._buffers: dict[int, memoryview] = {}
         self._held: dict[int, _BufferReference] = {}
         self._released: deque[_BufferReference] = deque()
 
@@ -50,16 +54,17 @@ class BufferPool:
 
     def _take(self, size: int) -> int:
         """Returns the number of a free buffer of at least `size` bytes, new if there is none."""
-        while self._released:
-            number = self._released.popleft().number
-            del self._held[number]
-            self._free.setdefault(len(self._buffers[number]), []).append(number)
+        with suppress(IndexError):
+            while self._released:
+                number = self._released.popleft().number
+                del self._held[number]
+                self._free.setdefault(len(self._buffers[number]), []).append(number)
         capacity = 1 << (size - 1).bit_length()
-        free = self._free.get(capacity)
-        if free:
-            return free.pop()
-        self._buffers.append(_aligned(capacity))
-        return len(self._buffers) - 1
+        with suppress(IndexError):
+            return self._free.setdefault(capacity, []).pop()
+        number = next(self._numbers)
+        self._buffers[number] = _aligned(capacity)
+        return number
 
 
 def _aligned(size: int) -> memoryview:

@@ -39,14 +39,21 @@ class Kernels(Protocol):
     def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Returns the default dtype of cached keys and values for activations of `dtype`."""
 
-    def exclusive_threads(self) -> AbstractContextManager[None]:
-        """Limits the thread pool that isn't this backend's to one thread inside the context."""
+    def exclusive_threads(self, threads: int | None = None) -> AbstractContextManager[None]:
+        """Sets this backend's number of threads for the calling thread inside the context, and limits the
+        other thread pool to one thread.
+
+        None leaves this backend's number as it is.
+        """
 
     def takes_page_strides(self) -> bool:
         """True if the pages of a layer need not be contiguous in its caches."""
 
+    def captures(self) -> bool:
+        """True if `capture` returns a function that repeats the work."""
+
     def capture(
-        self, run: Callable[[], Result], buffers: BufferPool | None = None
+        self, run: Callable[[], Result], buffers: BufferPool | None = None, *, guarded: bool = True
     ) -> tuple[Result, Callable[[], None] | None]:
         """Runs `run` and returns its result with a function that repeats the same work, None where nothing
         can.
@@ -54,6 +61,11 @@ class Kernels(Protocol):
         The function reads the same tensors and writes to the same results. The tensors and the plan that
         `run` reads from outside must stay allocated; their content may change. Runs captured with the same
         `buffers` share memory, so a result is valid until another of them runs.
+
+        Between its kernels `run` may only make views. If `guarded`, which takes about a millisecond for 30
+        layers, any other torch operation raises `CaptureError` where it would not be repeated. No guard sees
+        the following, which the function uses as they were in `run`: numbers that Python computes, weights
+        that are replaced afterwards, and memory that Python shares by `torch.frombuffer` or DLPack.
         """
 
     def linear(
@@ -82,14 +94,22 @@ class Kernels(Protocol):
     def pack_gated(self, weight: Any) -> Weight:
         """Returns a weight for `gated_linear` in this backend's fastest form, for inference only."""
 
-    def embedding(self, ids: Tensor, weight: Weight) -> Tensor:
-        """Returns the rows of weight [vocabulary, width] with the indices ids [...]: [..., width]."""
+    def embedding(
+        self, ids: Tensor, weight: Weight, scale: float = 1.0, residual: Tensor | None = None
+    ) -> Tensor:
+        """Computes `weight[ids] * scale + residual`: ids [...], weight [vocabulary, width], result [...,
+        width].
+        """
 
     def pack_embedding(self, weight: Any, *, multiplied: bool) -> Weight:
         """Returns a weight for `embedding`, and for `linear` too if `multiplied`; for inference only."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
-        """Computes `x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension."""
+        """Computes `x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension.
+
+        x and residual may be [rows, heads, width] with any strides of rows and heads, such as some heads of a
+        product.
+        """
 
     def layer_norm(
         self,
@@ -101,6 +121,8 @@ class Kernels(Protocol):
     ) -> Tensor:
         """Computes `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias + residual` over the last
         dimension.
+
+        x and residual may have the strides of those of `rms_norm`.
         """
 
     def angles(self, positions: Tensor, frequencies: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:

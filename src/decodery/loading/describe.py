@@ -9,7 +9,8 @@ from decodery.errors import ModelError
 from decodery.kernels.backends import backend_named, chosen_backend, kv_dtype_named
 from decodery.kernels.native.library import first_instruction_set, missing
 from decodery.loading.options import dtype_named
-from decodery.models.families import describe, opened_context, packed_size
+from decodery.models.describe import describe, packed_size
+from decodery.models.load import opened_context
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from decodery.weights.formats.checkpoint import Checkpoint
 
@@ -31,7 +32,8 @@ def facts(
     chosen = chosen_backend(backend, dtype, quantization)
     computed = dtype_named(dtype, checkpoint, chosen)
     context = opened_context(checkpoint, context_length)
-    kept = kv_dtype_named(kv_dtype, backend_named(chosen), computed)
+    kernels = backend_named(chosen)
+    kept = kv_dtype_named(kv_dtype, kernels, computed)
     per_token = described.kv_shape.bytes_per_token(kept)
     if chosen == "native":
         weights = packed_size(checkpoint, quantization)
@@ -57,6 +59,10 @@ def facts(
         "backend": chosen,
         "instruction_set": first_instruction_set() if chosen == "native" else None,
         "native_missing": missing(),
+        "steps": {
+            "captured": kernels.captures(),
+            "reason": None if kernels.captures() else f"backend {chosen}",
+        },
         "quantization": quantization,
         "dtype": str(computed).removeprefix("torch."),
         "kv_dtype": str(kept).removeprefix("torch."),

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 
 from decodery.errors import ParameterError
 from decodery.kernels.backends import backend_named, chosen_backend
+from decodery.kernels.threads import threads_set
 from decodery.loading.options import check_dtype, dtype_named
-from decodery.models.families import CausalModel, load_for_inference
+from decodery.models.contract import CausalModel
+from decodery.models.load import load_for_inference
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.opening import open_checkpoint
@@ -45,11 +47,12 @@ def open_model(
     quantization: str | None = None,
     context_length: int | None = None,
     packed_cache: bool = False,
+    threads: int | None = None,
     revision: str | None = None,
     token: str | None = None,
     progress: Progress | None = None,
 ) -> Opened:
-    """Finds a model and reads it.
+    """Finds a model and reads it, on `threads` threads (None: the process's number).
 
     Raises `ModelError` when it cannot be found or read, and `ParameterError` for settings that are absurd or
     exclude each other.
@@ -62,7 +65,11 @@ def open_model(
         raise ParameterError(
             f"packed_cache and backend={chosen} do not go together: only the native kernels pack weights"
         )
-    with open_checkpoint(resolve(model, revision=revision, token=token, progress=progress)) as checkpoint:
+    path = resolve(model, revision=revision, token=token, progress=progress)
+    with (
+        open_checkpoint(path) as checkpoint,
+        threads_set(torch_threads=threads, kernel_threads=threads),
+    ):
         tokenizer = _tokenizer(checkpoint)
         opened = load_for_inference(
             checkpoint,
@@ -81,12 +88,12 @@ def open_model(
 class SecondModels:
     """Opens the models that requests name besides the first, amateurs and draft models, once each.
 
-    They have the settings of the first.
+    `settings` are those with which `open_model` opened the first.
     """
 
-    def __init__(self, first: HasModel, *, dtype: str, backend: str, quantization: str | None = None) -> None:
+    def __init__(self, first: HasModel, **settings: Any) -> None:
         self._first = first
-        self._settings: dict[str, Any] = {"dtype": dtype, "backend": backend, "quantization": quantization}
+        self._settings = settings
         self._opened: dict[str, HasModel] = {}
 
     def named(self, field: str, model: Any) -> CausalModel:
@@ -99,7 +106,8 @@ class SecondModels:
             if found is None:
                 opened = open_model(model, **self._settings)
                 _check_vocabulary(field, self._first, opened)
-                found = self._opened[str(model)] = opened
+                # Another thread may have opened it meanwhile.
+                found = self._opened.setdefault(str(model), opened)
             return found.model
         if not hasattr(model, "model") or not hasattr(model, "tokenizer"):
             raise ParameterError(f"{field} must be a path, a name or an LLM, not {type(model).__name__}")

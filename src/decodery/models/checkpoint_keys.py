@@ -44,7 +44,7 @@ class CheckpointKeys:
             raise self.error(key, "a finite number above 0")
         return float(value)
 
-    def flag(self, key: str, default: bool) -> bool:
+    def flag(self, key: str, default: bool | None = None) -> bool:
         value = self._value(key, default)
         if not isinstance(value, bool):
             raise self.error(key, "true or false")
@@ -55,6 +55,14 @@ class CheckpointKeys:
         if not isinstance(value, str):
             raise self.error(key, "a string")
         return value
+
+    def within(self, path: str) -> tuple[CheckpointKeys, str]:
+        """Returns the settings that hold the key at the end of a path such as "attn_config.alibi", and it."""
+        *sections, key = path.split(".")
+        found = self
+        for section in sections:
+            found = found.section(section)
+        return found, key
 
     def section(self, key: str) -> CheckpointKeys:
         """Returns the settings nested under a key; empty if the key is missing."""

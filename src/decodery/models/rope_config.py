@@ -1,12 +1,18 @@
-"""Reads the rotary positions that checkpoints declare."""
+"""Reads and writes the rotary positions that checkpoints declare."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
+from decodery.models.config_reader import Field, Source
 from decodery.models.layers.rope import (
     DividedRope,
     DynamicRope,
@@ -17,99 +23,315 @@ from decodery.models.layers.rope import (
     yarn_magnitude,
 )
 
+DIVISORS = "rope_freqs.weight"
+PLAIN = Rope()
 
-def rope_from_hub(config: CheckpointKeys, head_dim: int, context_length: int) -> Rope:
-    """Reads `rope_parameters` of a config.json, or the older pair `rope_theta` and `rope_scaling`.
+
+@dataclass(frozen=True)
+class RopeField(Field):
+    """Says how the rotary positions of all layers are stored.
+
+    `default` is what a config.json without any of the keys means, and its theta what one without a theta
+    means. `rotated` is the field with the number of elements of a head that are rotated. A family that
+    rotates a part of a head names its own field, which reads `partial_rotary_factor`; otherwise that key must
+    be 1.
+    """
+
+    default: Rope = PLAIN
+    rotated: str = "head_dim"
+
+    def keys(self, gguf: bool) -> Sequence[str]:
+        return ("rope.freq_base",) if gguf else ("rope_parameters", "rope_scaling", "rope_theta")
+
+    def read(self, source: Source, name: str) -> Rope:
+        size, context_length = source[self.rotated], source["context_length"]
+        if source.is_gguf:
+            _check_gguf_size(source, size)
+            return _rope_from_gguf(source, "rope.freq_base", size, context_length, scaled=True)
+        if not any(source.keys.has(key) for key in self.keys(False)):
+            _refuse_partial(source.keys, self.rotated)
+            return self.default
+        rope = source.keys.section("rope_scaling" if source.keys.has("rope_scaling") else "rope_parameters")
+        for key, value in rope.values.items():
+            if isinstance(value, Mapping):
+                raise rope.error(key, "left out, since all layers have the same rotary positions")
+        for keys in (rope, source.keys):
+            _refuse_partial(keys, self.rotated)
+        return _rope_from_hub(rope, source.keys, "rope_theta", self.default.theta, size, context_length)
+
+    def write(self, value: Rope, config: Any, *, gguf: bool) -> Mapping[str, Any]:
+        if not gguf:
+            return {"rope_parameters": _hub_settings(value)}
+        return {
+            "rope.dimension_count": getattr(config, self.rotated),
+            "rope.freq_base": value.theta,
+            **_gguf_scaling(value),
+        }
+
+    def tensors(self, value: Rope, config: Any) -> Mapping[str, Tensor]:
+        return _divisors(value, getattr(config, self.rotated))
+
+
+@dataclass(frozen=True)
+class KindOfLayer:
+    """Holds where the rotary positions of one kind of layer are stored.
+
+    `theta` is the default. `hub` is the older key of theta in config.json, and `gguf` that of a GGUF file; a
+    GGUF file without it has the theta of the first kind.
+    """
+
+    theta: float
+    hub: str
+    gguf: str
+
+
+@dataclass(frozen=True)
+class RopeByKind(Field):
+    """Says how rotary positions are stored that differ by the kind of layer; the value maps a kind to Rope.
+
+    `kinds` has the names that `rope_parameters` and `layer_types` of a config.json have. Only the first kind
+    is scaled by `rope_scaling` and by the scaling of a GGUF file.
+    """
+
+    kinds: Mapping[str, KindOfLayer]
+
+    def keys(self, gguf: bool) -> Sequence[str]:
+        own = tuple(kind.gguf if gguf else kind.hub for kind in self.kinds.values())
+        return own if gguf else ("rope_parameters", "rope_scaling", *own)
+
+    def read(self, source: Source, name: str) -> Mapping[str, Rope]:
+        size, context_length = source["head_dim"], source["context_length"]
+        if source.is_gguf:
+            _check_gguf_size(source, size)
+        found: dict[str, Rope] = {}
+        for kind, stored in self.kinds.items():
+            if source.is_gguf:
+                key = stored.gguf if source.keys.has(source.key(stored.gguf)) else self.keys(True)[0]
+                found[kind] = _rope_from_gguf(source, key, size, context_length, scaled=not found)
+            else:
+                rope = self._section(source.keys, kind, first=not found)
+                found[kind] = _rope_from_hub(
+                    rope, source.keys, stored.hub, stored.theta, size, context_length
+                )
+        return found
+
+    def write(self, value: Mapping[str, Rope], config: Any, *, gguf: bool) -> Mapping[str, Any]:
+        if not gguf:
+            return {"rope_parameters": {kind: _hub_settings(rope) for kind, rope in value.items()}}
+        first, *others = self.kinds
+        if any(type(value[kind]) is not Rope for kind in others):
+            raise ModelError(f"a GGUF file scales the rotary positions of {first} layers only")
+        thetas = {stored.gguf: value[kind].theta for kind, stored in self.kinds.items()}
+        return {"rope.dimension_count": config.head_dim, **thetas, **_gguf_scaling(value[first])}
+
+    def tensors(self, value: Mapping[str, Rope], config: Any) -> Mapping[str, Tensor]:
+        return _divisors(value[next(iter(self.kinds))], config.head_dim)
+
+    def _section(self, config: CheckpointKeys, kind: str, *, first: bool) -> CheckpointKeys:
+        """Returns the settings of one kind of layer, which older files have for the first kind only."""
+        by_kind = config.section("rope_parameters")
+        if any(by_kind.has(each) for each in self.kinds):
+            rope = by_kind.section(kind)
+        else:
+            old = "rope_scaling" if config.has("rope_scaling") else "rope_parameters"
+            rope = config.section(old) if first else CheckpointKeys({}, config.source)
+        _refuse_partial(rope, "head_dim")
+        _refuse_partial(config, "head_dim")
+        return rope
+
+
+def _refuse_partial(settings: CheckpointKeys, rotated: str) -> None:
+    if rotated == "head_dim" and settings.positive("partial_rotary_factor", 1.0) != 1.0:
+        raise settings.error("partial_rotary_factor", "1, since all elements of a head are rotated")
+
+
+def _rope_from_hub(
+    rope: CheckpointKeys,
+    config: CheckpointKeys,
+    theta_key: str,
+    default_theta: float,
+    size: int,
+    context_length: int,
+) -> Rope:
+    """Returns the rotary positions of one section of a config.json, whose theta may stand outside of it.
 
     Raises ModelError that names the key when a value is absurd or the kind of scaling is not supported.
     """
-    key = "rope_scaling" if config.has("rope_scaling") else "rope_parameters"
-    rope = config.section(key)
-    theta = rope.positive("rope_theta", config.positive("rope_theta", 10000.0))
-    _refuse_partial(rope)
-    _refuse_partial(config)
+    theta = rope.positive("rope_theta", config.positive(theta_key, default_theta))
     kind_key = "rope_type" if rope.has("rope_type") else "type"
     kind = rope.text(kind_key, "default")
     if kind == "default":
         return Rope(theta)
-    if kind not in ("linear", "dynamic", "yarn", "llama3"):
-        raise rope.error(kind_key, "default, linear, dynamic, yarn or llama3")
-    factor = rope.positive("factor")
-    if kind == "linear":
-        return LinearRope(theta, factor)
-    if kind == "dynamic":
-        if factor < 1:
-            raise rope.error("factor", "at least 1")
-        if head_dim < 4:
-            raise ModelError(f"{rope.source}: dynamic scaling needs heads of at least 4, not {head_dim}")
-        return DynamicRope(theta, factor, context_length)
+    if kind not in _HUB_READERS:
+        *names, last = _HUB_READERS
+        raise rope.error(kind_key, f"default, {', '.join(names)} or {last}")
+    found = _HUB_READERS[kind](rope, rope.positive("factor"), size, context_length)
+    if isinstance(found, YarnRope) and theta <= 1:
+        keys, key = (rope, "rope_theta") if rope.has("rope_theta") else (config, theta_key)
+        raise keys.error(key, "above 1 for yarn")
+    return replace(found, theta=theta)
+
+
+def _hub_linear(rope: CheckpointKeys, factor: float, size: int, context_length: int) -> Rope:
+    return LinearRope(factor=factor)
+
+
+def _hub_dynamic(rope: CheckpointKeys, factor: float, size: int, context_length: int) -> Rope:
+    if factor < 1:
+        raise rope.error("factor", "at least 1")
+    if size < 4:
+        raise ModelError(f"{rope.source}: dynamic scaling needs heads of at least 4, not {size}")
+    return DynamicRope(factor=factor, original_length=context_length)
+
+
+def _hub_yarn(rope: CheckpointKeys, factor: float, size: int, context_length: int) -> Rope:
+    magnitude = None
+    if rope.has("attention_factor"):
+        magnitude = rope.positive("attention_factor")
+    elif rope.values.get("mscale") and rope.values.get("mscale_all_dim"):
+        whole = yarn_magnitude(factor, rope.positive("mscale_all_dim"))
+        magnitude = yarn_magnitude(factor, rope.positive("mscale")) / whole
+    return YarnRope(
+        factor=factor,
+        original_length=rope.count("original_max_position_embeddings", context_length),
+        beta_fast=rope.positive("beta_fast", 32.0),
+        beta_slow=rope.positive("beta_slow", 1.0),
+        attention_factor=magnitude,
+        truncate=rope.flag("truncate", True),
+    )
+
+
+def _hub_llama3(rope: CheckpointKeys, factor: float, size: int, context_length: int) -> Rope:
     original_length = rope.count("original_max_position_embeddings", context_length)
-    if kind == "yarn":
-        if theta <= 1:
-            raise (rope if rope.has("rope_theta") else config).error("rope_theta", "above 1 for yarn")
-        return YarnRope(
-            theta,
-            factor,
-            original_length,
-            rope.positive("beta_fast", 32.0),
-            rope.positive("beta_slow", 1.0),
-            _hub_yarn_magnitude(rope, factor),
-            rope.flag("truncate", True),
-        )
     low, high = rope.positive("low_freq_factor"), rope.positive("high_freq_factor")
     if high <= low:
         raise rope.error("high_freq_factor", f"above low_freq_factor ({low})")
-    return Llama3Rope(theta, factor, low, high, original_length)
+    return Llama3Rope(
+        factor=factor, low_frequency_factor=low, high_frequency_factor=high, original_length=original_length
+    )
 
 
-def _hub_yarn_magnitude(rope: CheckpointKeys, factor: float) -> float | None:
-    if rope.has("attention_factor"):
-        return rope.positive("attention_factor")
-    if rope.values.get("mscale") and rope.values.get("mscale_all_dim"):
-        whole = yarn_magnitude(factor, rope.positive("mscale_all_dim"))
-        return yarn_magnitude(factor, rope.positive("mscale")) / whole
-    return None
+_HUB_READERS: Mapping[str, Callable[[CheckpointKeys, float, int, int], Rope]] = {
+    "linear": _hub_linear,
+    "dynamic": _hub_dynamic,
+    "yarn": _hub_yarn,
+    "llama3": _hub_llama3,
+}
 
 
-def _refuse_partial(settings: CheckpointKeys) -> None:
-    if settings.positive("partial_rotary_factor", 1.0) != 1.0:
-        raise settings.error("partial_rotary_factor", "1, since all elements of a head are rotated")
+def _hub_settings(rope: Rope) -> dict[str, Any]:
+    """Returns the settings of one section; raises ModelError for what a config.json cannot express."""
+    common = {"rope_theta": rope.theta}
+    if isinstance(rope, LinearRope):
+        return {"rope_type": "linear", **common, "factor": rope.factor}
+    if isinstance(rope, DynamicRope):
+        return {"rope_type": "dynamic", **common, "factor": rope.factor}
+    if isinstance(rope, YarnRope):
+        settings = {"factor": rope.factor, "original_max_position_embeddings": rope.original_length}
+        optional = {
+            "beta_fast": rope.beta_fast,
+            "beta_slow": rope.beta_slow,
+            "attention_factor": rope.attention_factor,
+            "truncate": rope.truncate,
+        }
+        plain = YarnRope()
+        changed = {key: value for key, value in optional.items() if value != getattr(plain, key)}
+        return {"rope_type": "yarn", **common, **settings, **changed}
+    if isinstance(rope, Llama3Rope):
+        return {
+            "rope_type": "llama3",
+            **common,
+            "factor": rope.factor,
+            "low_freq_factor": rope.low_frequency_factor,
+            "high_freq_factor": rope.high_frequency_factor,
+            "original_max_position_embeddings": rope.original_length,
+        }
+    if type(rope) is Rope:
+        return {"rope_type": "default", **common}
+    raise ModelError(f"a config.json cannot express the rotary positions {type(rope).__name__}")
 
 
-def rope_from_gguf(
-    metadata: CheckpointKeys, architecture: str, head_dim: int, context_length: int, divisors: Sequence[float]
-) -> Rope:
-    """Reads the keys `<architecture>.rope.*` of a GGUF file; `divisors` are its tensor rope_freqs, if any.
+def _check_gguf_size(source: Source, size: int) -> None:
+    key = source.key("rope.dimension_count")
+    if source.keys.count(key, size) != size:
+        raise source.keys.error(key, f"the size of a head ({size})")
+
+
+def _rope_from_gguf(source: Source, theta_key: str, size: int, context_length: int, *, scaled: bool) -> Rope:
+    """Returns the rotary positions of the keys `<architecture>.rope.*` and the tensor rope_freqs.
 
     Raises ModelError that names the key when a value is absurd or the kind of scaling is not supported.
     """
-    prefix = f"{architecture}.rope"
-    if metadata.count(f"{prefix}.dimension_count", head_dim) != head_dim:
-        raise metadata.error(f"{prefix}.dimension_count", f"the size of a head ({head_dim})")
-    theta = metadata.positive(f"{prefix}.freq_base", 10000.0)
-    kind = metadata.text(f"{prefix}.scaling.type", "none")
+    metadata, scaling = source.keys, source.key("rope.scaling")
+    theta = metadata.positive(source.key(theta_key), 10000.0)
+    if not scaled:
+        return Rope(theta)
+    kind = metadata.text(f"{scaling}.type", "none")
+    divisors = _stored_divisors(source, size)
+    if divisors and kind != "none":
+        raise metadata.error(f"{scaling}.type", "none, since the file has a tensor rope_freqs")
     if divisors:
-        if len(divisors) != head_dim // 2 or not all(0 < divisor < math.inf for divisor in divisors):
-            raise ModelError(
-                f"{metadata.source}: the tensor rope_freqs must hold {head_dim // 2} finite numbers above 0"
-            )
-        if kind != "none":
-            raise metadata.error(f"{prefix}.scaling.type", "none, since the file has a tensor rope_freqs")
-        return DividedRope(theta, tuple(divisors))
+        return DividedRope(theta, divisors)
     if kind == "none":
         return Rope(theta)
     if kind not in ("linear", "yarn"):
-        raise metadata.error(f"{prefix}.scaling.type", "none, linear or yarn")
-    factor = metadata.positive(f"{prefix}.scaling.factor")
+        raise metadata.error(f"{scaling}.type", "none, linear or yarn")
+    factor = metadata.positive(f"{scaling}.factor")
     if kind == "linear":
         return LinearRope(theta, factor)
     if theta <= 1:
-        raise metadata.error(f"{prefix}.freq_base", "above 1 for yarn")
+        raise metadata.error(source.key(theta_key), "above 1 for yarn")
+    sharper = f"{scaling}.attn_factor"
     return YarnRope(
         theta,
         factor,
-        metadata.count(f"{prefix}.scaling.original_context_length", context_length),
-        metadata.positive(f"{prefix}.scaling.yarn_beta_fast", 32.0),
-        metadata.positive(f"{prefix}.scaling.yarn_beta_slow", 1.0),
-        metadata.positive(f"{prefix}.scaling.attn_factor", 1.0) * yarn_magnitude(factor),
+        metadata.count(f"{scaling}.original_context_length", context_length),
+        metadata.positive(f"{scaling}.yarn_beta_fast", 32.0),
+        metadata.positive(f"{scaling}.yarn_beta_slow", 1.0),
+        metadata.positive(sharper) * yarn_magnitude(factor) if metadata.has(sharper) else None,
     )
+
+
+def _stored_divisors(source: Source, size: int) -> tuple[float, ...]:
+    """Returns the numbers of the tensor rope_freqs, none without it."""
+    if source.checkpoint is None or DIVISORS not in source.checkpoint.tensors:
+        return ()
+    wanted = f"{source.keys.source}: the tensor rope_freqs must hold {size // 2}"
+    info = source.checkpoint.tensors[DIVISORS]
+    if info.shape != (size // 2,):
+        raise ModelError(f"{wanted} numbers, not {info.shape}")
+    divisors = tuple(source.checkpoint.read(DIVISORS, torch.float32).tolist())
+    if not all(0 < divisor < math.inf for divisor in divisors):
+        raise ModelError(f"{wanted} finite numbers above 0")
+    return divisors
+
+
+def _gguf_scaling(rope: Rope) -> dict[str, Any]:
+    """Returns the keys of a scaling; raises ModelError for one that GGUF cannot express."""
+    scaling = "rope.scaling"
+    if isinstance(rope, LinearRope):
+        return {f"{scaling}.type": "linear", f"{scaling}.factor": rope.factor}
+    if isinstance(rope, YarnRope) and rope.truncate:
+        keys = {
+            "type": "yarn",
+            "factor": rope.factor,
+            "original_context_length": rope.original_length,
+            "yarn_beta_fast": rope.beta_fast,
+            "yarn_beta_slow": rope.beta_slow,
+        }
+        if rope.attention_factor is not None:
+            keys["attn_factor"] = rope.attention_factor / yarn_magnitude(rope.factor)
+        return {f"{scaling}.{key}": value for key, value in keys.items()}
+    if type(rope) is Rope or isinstance(rope, (DividedRope, Llama3Rope)):
+        return {}
+    raise ModelError(f"a GGUF file cannot express the rotary positions {rope}")
+
+
+def _divisors(rope: Rope, size: int) -> Mapping[str, Tensor]:
+    """Returns the tensor of a scaling for which GGUF has no keys."""
+    if isinstance(rope, DividedRope):
+        return {DIVISORS: torch.tensor(rope.divisors)}
+    if isinstance(rope, Llama3Rope):
+        plain = Rope(rope.theta).frequencies(size, 0)
+        return {DIVISORS: plain / rope.frequencies(size, rope.original_length)}
+    return {}

@@ -33,6 +33,7 @@ def test_inspect_computes_the_figures_from_the_headers_alone(
     assert found["chat_template"] is True
     assert found["weights"] == [{"format": "float32", "tensors": len(tensors), "bytes": parameters * 4}]
     assert (found["backend"], found["instruction_set"]) == ("torch", None)
+    assert found["steps"] == {"captured": False, "reason": "backend torch"}
     # Keys and values of two heads of 8 in two layers, four bytes each.
     assert (found["dtype"], found["kv_bytes_per_token"]) == ("float32", 2 * 16 * 2 * 4)
     assert found["memory"]["total"] == parameters * 4 + CONTEXT * 256
@@ -73,6 +74,7 @@ def test_inspect_prints_the_same_figures_as_text(decodery: Run, plain_model: str
     assert "4 of 8, 2 for keys and values" in printed
     assert "chat template        none\n" in printed
     assert "256 bytes a token in float32" in printed
+    assert "steps                not captured: backend torch\n" in printed
 
 
 @built
@@ -98,6 +100,8 @@ def test_inspect_shows_the_backend_and_the_form_of_the_weights(
     printed = decodery("inspect", model, *flags).out
     assert f"backend              native ({first_instruction_set()}), in float32\n" in printed
     assert f"({form or 'as stored'})" in printed
+    assert found["steps"] == {"captured": True, "reason": None}
+    assert "steps                captured and replayed\n" in printed
 
 
 def test_inspect_says_what_to_do_if_the_native_kernels_are_missing(

@@ -16,7 +16,8 @@ from decodery.decoding.strategies.registry import method_of
 from decodery.engine.engine import Engine
 from decodery.engine.request import Event
 from decodery.kernels.reference import torch_kernels
-from decodery.models.families import CausalModel, load_for_inference
+from decodery.models.contract import CausalModel
+from decodery.models.load import load_for_inference
 from decodery.weights.formats.opening import open_checkpoint
 from tests.decoding.rows import make_row, make_scores
 

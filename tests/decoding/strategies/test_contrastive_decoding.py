@@ -14,7 +14,7 @@ from decodery.decoding.rows import Needs, Row, Run, Scores
 from decodery.decoding.strategies.contrastive_decoding import ContrastiveDecodingMethod
 from decodery.decoding.strategies.sampling import SamplingMethod
 from decodery.engine.engine import Engine
-from decodery.models.families import CausalModel
+from decodery.models.contract import CausalModel
 from tests.decoding.rows import make_row, make_scores
 from tests.engine.runs import Job, make_engine
 from tests.kernels.native.fixtures import built

@@ -120,7 +120,6 @@ def killed_by(run: Callable[[], object], seconds: int = 120) -> signal.Signals |
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(seconds)
-            torch.set_num_threads(1)  # A child lacks torch's other threads, and would wait for them.
             run()
             status = 0
         except BaseException:

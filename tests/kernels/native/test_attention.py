@@ -167,14 +167,3 @@ def test_recorded_steps_that_share_buffers_may_be_replayed_in_turn() -> None:
         assert replay is not None
         replay()
         assert torch.equal(result, run())
-
-
-def test_what_a_replay_would_miss_is_not_captured() -> None:
-    kernels = NativeKernels()
-    x = rows(64, torch.float32, 3).T
-    plain = rows(64, torch.float32, 64)
-    assert kernels.capture(lambda: kernels.gated(x))[1] is None
-    assert kernels.capture(lambda: kernels.linear(plain, plain))[1] is None
-    assert kernels.capture(lambda: kernels.gated_linear(plain, plain))[1] is None
-    assert kernels.capture(lambda: kernels.embedding(torch.arange(3), plain))[1] is None
-    assert kernels.capture(lambda: kernels.linear(plain, kernels.pack(plain)))[1] is not None

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,18 +74,19 @@ def test_a_forked_child_computes_the_same_with_threads_of_its_own() -> None:
     assert torch.equal(run(), expected)
 
 
-def test_a_limit_of_one_thread_starts_no_other_and_holds_for_the_calling_thread_alone() -> None:
+def test_the_calling_threads_number_holds_for_it_alone() -> None:
     run = job(0)
     expected = run()
 
     def child() -> None:
         before = len(os.listdir("/proc/self/task"))
-        library.limit_threads(1)
+        library.set_own_threads(1)
         assert torch.equal(run(), expected)
         assert len(os.listdir("/proc/self/task")) == before
         counts: list[int] = []
 
         def elsewhere() -> None:
+            assert library.own_threads() == 0
             run()
             counts.append(len(os.listdir("/proc/self/task")))
 
@@ -92,6 +94,43 @@ def test_a_limit_of_one_thread_starts_no_other_and_holds_for_the_calling_thread_
         caller.start()
         caller.join()
         assert counts == [before + 2]  # This one, and the kernels' own second thread.
+
+    assert killed_by(child) is None
+
+
+def test_a_number_above_that_of_the_process_starts_more_threads() -> None:
+    run = job(0)
+    expected = run()
+
+    def child() -> None:
+        before = len(os.listdir("/proc/self/task"))
+        library.set_own_threads(4)
+        assert torch.equal(run(), expected)
+        assert len(os.listdir("/proc/self/task")) == before + 3
+
+    assert killed_by(child) is None
+
+
+def test_a_thread_beyond_the_number_of_a_run_does_not_work() -> None:
+    run = job(0)
+
+    def worked() -> dict[str, int]:
+        """Returns the nanoseconds for which each thread of this process has run."""
+        tasks = Path("/proc/self/task")
+        return {task.name: int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()}
+
+    def child() -> None:
+        library.set_own_threads(3)
+        run()
+        time.sleep(0.2)  # Until the threads sleep.
+        library.set_own_threads(1)
+        before = worked()
+        for _ in range(20):
+            run()
+        after = worked()
+        ran = {task for task in after if after[task] > before[task]}
+        assert len(after) == 3
+        assert ran == {str(os.getpid())}
 
     assert killed_by(child) is None
 

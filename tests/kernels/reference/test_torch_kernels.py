@@ -45,6 +45,10 @@ def centred(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + bias
 
 
+def inner(x: Tensor, weight: Tensor) -> Tensor:
+    return norm(x[:, 1:], weight)
+
+
 def gate(x: Tensor) -> Tensor:
     first, second = x.chunk(2, -1)
     return first * first.sigmoid() * second
@@ -59,6 +63,7 @@ X, ANGLES = randn(5, 3, 34), randn(5, 3, 17, seed=1) * 100
 Q, K, V = randn(2, 37, 6, 20), randn(2, 37, 3, 20, seed=1), randn(2, 37, 3, 20, seed=2)
 NORMED = (X, randn(34), randn(5, 3, 34, seed=2))
 HEADS = randn(5, 3, 7, 34)
+IDS = torch.arange(15).view(5, 3) % 7
 
 # Kernels and their formulas; both get the arguments, the formula in float64 and in float32.
 CASES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], tuple[Tensor, ...]]] = {
@@ -75,6 +80,12 @@ CASES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], tuple[Tenso
         lambda x, w, r: KERNELS.layer_norm(x, w, None, 1e-5, r),
         lambda x, w, r: centred(x, w, 0 * w) + r,
         NORMED,
+    ),
+    "rms_norm of some heads": (lambda x, w: KERNELS.rms_norm(x[:, 1:], w, 1e-5), inner, (X, randn(34))),
+    "embedding": (
+        lambda w, r: KERNELS.embedding(IDS, w, 1.7, r),
+        lambda w, r: w[IDS] * 1.7 + r,
+        (randn(7, 34), randn(5, 3, 34, seed=1)),
     ),
     "gated": (KERNELS.gated, gate, (X * 5,)),
     "gated by large gates": (KERNELS.gated, gate, (X * 100,)),

@@ -14,8 +14,8 @@ from decodery.kernels.cache import PagedCache
 from decodery.kernels.reference import torch_kernels
 from decodery.kernels.relative_bias import RelativeBias
 from decodery.models.decoders.llama import Llama
-from decodery.models.families import load_model
 from decodery.models.layers.attention import DenseAttend, PagedAttend
+from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
 from tests.models.tiny import tiny_llama_folder, tiny_llama_gguf, tiny_model
 

@@ -76,7 +76,19 @@ STOPS = st.lists(
 
 # Greedy and lazy, alternatives, a fixed end, lookahead, lookbehind, word and line boundaries.
 REGEXES = st.sampled_from(
-    ("a+", "b+?a", "END|a\n", "(a|b){3}", "[^a]\ufffd", "€.*a", "b$", "a(?!b)", "(?<=a)b", r"\bD", "(?s)a..")
+    (
+        "a+",
+        "b+?a",
+        "END|a\n",
+        "(a|b){3}",
+        "[^a]\ufffd",
+        "€.*a",
+        "b$",
+        "(?i)A[^b]",
+        "a+?b",
+        r"\bD",
+        "(?s)a..",
+    )
 )
 
 

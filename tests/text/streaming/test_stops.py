@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decodery.errors import ParameterError
-from decodery.text.streaming.stops import Match, StopMatcher, first_match
+from decodery.text.streaming.stops import Match, StopMatcher, compile_regex, first_match
 
 LETTERS = st.text("ab", max_size=12)
 STOPS = st.lists(st.text("ab", min_size=1, max_size=5), max_size=5).map(tuple)
@@ -64,3 +64,21 @@ def test_reading_a_regex_in_parts_is_reading_it_at_once(text: str, cut: int, reg
 def test_a_regex_ends_at_its_shortest_match_whatever_would_follow() -> None:
     assert first_match(re.compile("[0-9]+"), "a", "bc123") == Match("1", 3)
     assert first_match(re.compile("x"), "a", "bc") is None
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+b", "(a|aa)+$b", "(.*)*x", "(a?){200}a{200}b"])
+def test_a_regex_takes_a_time_linear_in_the_text(pattern: str) -> None:
+    # A backtracking search takes exponential time here: it would not end within any time limit.
+    assert first_match(compile_regex("stop_regex", pattern), "a" * 300, "a" * 20) is None
+
+
+def test_a_regex_finds_the_first_end_of_a_match_in_any_pieces() -> None:
+    pattern = compile_regex("stop_regex", "é+d|xyz")
+    assert first_match(pattern, "aé", "édxyz") == Match("ééd", 2)
+    assert first_match(pattern, "aéé", "d") == Match("ééd", 1)
+    assert first_match(pattern, "x", "y") is None
+
+
+def test_the_syntax_of_a_refused_regex_is_named() -> None:
+    with pytest.raises(ParameterError, match=r"^stop_regex .*linear time: invalid escape sequence: \\1 "):
+        compile_regex("stop_regex", r"(a)\1")

@@ -18,7 +18,8 @@ from decodery.kernels.packed_weights import PackedWeight, Stacked
 from decodery.kernels.quantise import quantise
 from decodery.kernels.reference import torch_kernels
 from decodery.models.decoders.llama import Llama
-from decodery.models.families import load_for_inference, packed_size
+from decodery.models.describe import packed_size
+from decodery.models.load import load_for_inference
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.layouts.native_layout import Packing

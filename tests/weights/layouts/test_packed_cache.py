@@ -15,7 +15,8 @@ from torch import Tensor
 from decodery import LLM, ParameterError
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import PackedWeight
-from decodery.models.families import CausalModel, load_for_inference
+from decodery.models.contract import CausalModel
+from decodery.models.load import load_for_inference
 from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.layouts import packed_cache
 from decodery.weights.layouts.packed_cache import PackedCache, Weights, weights_of
@@ -71,7 +72,7 @@ def test_the_second_model_has_the_weights_of_the_first_and_reads_none(
         raise AssertionError("a weight was read")
 
     monkeypatch.setattr(packed_cache.PackedCache, "write", unread)
-    monkeypatch.setattr("decodery.models.families.load_parameters", unread)
+    monkeypatch.setattr("decodery.models.load.load_parameters", unread)
     assert_same(content(loaded(source, PackedCache(source))), plain)
 
 

@@ -51,6 +51,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         *(("weights" if k == 0 else "", line) for k, line in enumerate(stored)),
         ("backend", _backend(found)),
         *([("", found["native_missing"])] if found["native_missing"] else []),
+        ("steps", _steps(found["steps"])),
         ("key/value cache", f"{size(found['kv_bytes_per_token'])} a token in {found['kv_dtype']}"),
         (
             "memory",
@@ -64,6 +65,10 @@ def _backend(found: dict[str, Any]) -> str:
     if found["backend"] == "native":
         return f"native ({found['instruction_set']}), in {found['dtype']}"
     return f"torch, in {found['dtype']}"
+
+
+def _steps(found: dict[str, Any]) -> str:
+    return "captured and replayed" if found["captured"] else f"not captured: {found['reason']}"
 
 
 def _settings(given: dict[str, Any]) -> str:

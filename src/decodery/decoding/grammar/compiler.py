@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from llguidance import LLExecutor, LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLTokenizer
 
 from decodery.decoding.grammar.llguidance_source import LIMITS, after_text, refusal, source_of
+from decodery.decoding.grammar.mask_threads import MaskThreads
 from decodery.decoding.grammar.state import CompiledGrammar, MatchedSequence, MatcherState, PrefixState
 from decodery.decoding.request.grammar_params import Grammar
 from decodery.decoding.rows import GrammarState
@@ -38,8 +38,7 @@ class GrammarCompiler:
     def __init__(self, tokenizer: LLTokenizer) -> None:
         self._tokenizer = tokenizer
         self._size = tokenizer.vocab_size - 1
-        # Half of the cores: torch's idle threads spin on the others, and masks would wait for them.
-        self._executor = LLExecutor(max((os.cpu_count() or 2) // 2, 1))
+        self._threads = MaskThreads()
         # Servers see the same few grammars again and again.
         self._compiled = lru_cache(maxsize=64)(self._compile)
 
@@ -90,7 +89,7 @@ class GrammarCompiler:
             raise refusal(name, str(error)) from None
         if matcher.is_error():
             raise refusal(name, matcher.get_error())
-        compiled = CompiledGrammar(matcher, self._tokenizer, self._executor, self._size)
+        compiled = CompiledGrammar(matcher, self._tokenizer, self._threads, self._size)
         start = MatcherState(compiled, MatchedSequence(matcher.deep_copy(), [], shared=True))
         if not start.allowed().any():
             only = "only the empty text" if start.accepting else "no text that this vocabulary can spell"

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from llguidance import LLExecutor, LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 from torch import Tensor
 
+from decodery.decoding.grammar.mask_threads import MaskThreads
 from decodery.decoding.rows import GrammarState, Row
 from decodery.kernels.vocabulary.dispatch import copied, copy_rows, keep_marked
 
@@ -36,7 +37,7 @@ class CompiledGrammar:
 
     matcher: LLMatcher
     tokenizer: LLTokenizer
-    executor: LLExecutor
+    threads: MaskThreads
     size: int
 
 
@@ -285,7 +286,7 @@ def _masks_of(states: Sequence[GrammarState], vocab: int = 0) -> Masks:
         for matcher, i in missing:
             matcher.unsafe_compute_mask_ptr(address + i * width, width)
     else:
-        grammars[0].executor.unsafe_compute_mask_ptr(missing, address, width, len(words))
+        grammars[0].threads.fill(missing, address, width, len(words))
     for i, state in enumerate(inner):
         source = first.get(id(state), i)
         if source != i:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from typing import Any
 
 from decodery.errors import ParameterError
+from decodery.text.streaming.stops import compile_regex
 
 # Logits are float32. A larger number, or a division by a smaller temperature, leaves its range.
 LARGEST = 1e9
@@ -70,16 +70,12 @@ def strings(name: str, value: Any) -> tuple[str, ...]:
 
 
 def regex(name: str, value: Any) -> str | None:
-    """Returns a regular expression as given, which must not match the empty string; None passes too."""
+    """Returns a regular expression of RE2 as given, which must not match the empty string; or None."""
     if value is None:
         return None
     if not isinstance(value, str):
         raise ParameterError(f"{name} must be a regular expression, not {value!r}")
-    try:
-        empty = re.compile(value).search("") is not None
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ParameterError(f"{name} is no regular expression: {error}") from None
-    if empty:
+    if compile_regex(name, value).search("") is not None:
         raise ParameterError(f"{name} {value!r} matches the empty string: every text would end at once")
     return value
 

@@ -110,7 +110,7 @@ class GenerationParams:
         default=None, metadata={"help": "The order of the processors; None is the default order."}
     )
     stop: str | tuple[str, ...] = _field((), "Strings that end the text; the text is cut before them.")
-    stop_regex: str | None = _field(None, "A regular expression; the text ends where it first matches.")
+    stop_regex: str | None = _field(None, "A regular expression of RE2; the text ends at its first match.")
     include_stop: bool = _field(False, "Leave the stop string that was met in the text.")
     stop_token_ids: tuple[int, ...] = _field((), "Token ids that end the text, besides the model's own.")
     stop_when: Callable[[list[int]], bool] | None = field(

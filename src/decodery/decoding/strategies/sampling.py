@@ -53,8 +53,7 @@ class SamplingMethod:
         return Proposal(branches, Extension(extend, draw_drafts) if any(extend) else None, given)
 
     def logits(self, scores: Scores, positions: Sequence[int], rows: Sequence[Row]) -> Tensor:
-        """Returns the logits `[positions, vocab]` by which the rows at these positions choose, before
-        processing."""
+        """Returns the unprocessed logits `[positions, vocab]` by which the rows at these positions choose."""
         return guided(scores, positions, rows)
 
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
@@ -71,7 +70,7 @@ class SamplingMethod:
         runs = [run for (run,) in scores.runs]
         if not all(map(_needs_tokens_only, rows, runs)):
             return None
-        # Asked before forced tokens are applied, because applying them is work to be thrown away.
+        # Checked before forced tokens are applied too: on None that work would be lost.
         if any(run.tokens for run in runs) and not can_fuse(scores.logits, rows, plans_of(rows)):
             return None
         after_forced = list(map(apply_forced_tokens, rows, runs))
@@ -86,7 +85,7 @@ class SamplingMethod:
             positions = [runs[i].at(after_forced[i].kept) for i in choosing]
             raw = self.logits(scores, positions, choosing_rows)
             tokens = dict(zip(choosing, sample_fused(raw, choosing_rows, plans), strict=True))
-            # Token -1: none is possible.
+            # -1 means that no token is possible.
             failures = [
                 (i, why_impossible(raw[k], choosing_rows[k])) for k, i in enumerate(choosing) if tokens[i] < 0
             ]
@@ -102,8 +101,10 @@ class SamplingMethod:
 
 
 def _needs_tokens_only(row: Row, run: Run) -> bool:
-    """True if the row is one stream whose step has nothing to find but tokens: its drafts, if any, are what
-    its grammar forces."""
+    """True if the row is one stream and its step has nothing to find but tokens.
+
+    Its drafts, if any, are then the tokens that its grammar forces, and no ban can rule these out.
+    """
     if len(row.streams) > 1 or row.params.speculate is not None or _needs_likelihoods(row):
         return False
     forced = forced_by_grammar(row)
@@ -111,6 +112,5 @@ def _needs_tokens_only(row: Row, run: Run) -> bool:
 
 
 def _needs_likelihoods(row: Row) -> bool:
-    """True if it must be found how likely the row's tokens were: for a trace, log-probabilities or
-    mirostat."""
+    """True if its tokens' probabilities are needed: for a trace, log-probabilities or mirostat."""
     return row.explain > 0 or row.params.logprobs is not None or bool(row.params.mirostat_mode)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from decodery.errors import ParameterError
 
-VERSION = 8
+VERSION = 9
 WORDS = 24
 PATH = Path(__file__).with_name("_native.so")
 SETS = ("portable", "avx2", "avx512")
@@ -132,14 +132,25 @@ def _check_instruction_set(setting: str, name: str) -> None:
 
 
 def set_threads(count: int) -> None:
-    """Sets the number of threads of the kernels, from 1 to `MOST_THREADS`."""
+    """Sets the number of threads, from 1 to `MOST_THREADS`, of the kernels that run without a number of their
+    own.
+    """
     assert 1 <= count <= MOST_THREADS
     library().decodery_threads(count)
 
 
-def limit_threads(count: int) -> None:
-    """Limits the kernels that the calling thread runs to at most `count` threads from now on; 0: no limit."""
-    library().decodery_limit(count)
+def own_threads() -> int:
+    """Returns the number of threads of the kernels that the calling thread runs, 0 for that of
+    `set_threads`.
+    """
+    count: int = library().decodery_own_threads()
+    return count
+
+
+def set_own_threads(count: int) -> None:
+    """Sets `own_threads`, from 0 to `MOST_THREADS`."""
+    assert 0 <= count <= MOST_THREADS
+    library().decodery_set_own_threads(count)
 
 
 @cache
@@ -156,6 +167,6 @@ def _load() -> ctypes.CDLL:
     loaded.decodery_plan_attention.restype = number
     loaded.decodery_threads.argtypes = [ctypes.c_int]
     loaded.decodery_threads.restype = None
-    loaded.decodery_limit.argtypes = [ctypes.c_int]
-    loaded.decodery_limit.restype = None
+    loaded.decodery_set_own_threads.argtypes = [ctypes.c_int]
+    loaded.decodery_set_own_threads.restype = None
     return loaded

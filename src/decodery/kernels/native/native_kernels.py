@@ -7,6 +7,7 @@ instruction set. None is differentiable: training uses the reference kernels.
 from __future__ import annotations
 
 import struct
+import threading
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -19,26 +20,27 @@ from torch import Tensor
 from decodery.kernels.buffer_pool import BufferPool
 from decodery.kernels.contract import Activation
 from decodery.kernels.native.library import Kernel, call_layout, library
-from decodery.kernels.native.recorded_step import RecordedStep
+from decodery.kernels.native.recorded_step import RecordedStep, lost
 from decodery.kernels.packed_weights import Arena, Codes, PackedWeight, Stacked, stack
 from decodery.kernels.quantise import quantise
 from decodery.kernels.reference import torch_kernels
 from decodery.kernels.relative_bias import RelativeBias
-from decodery.kernels.threads import one_torch_thread
+from decodery.kernels.threads import threads_set
 
 Result = TypeVar("Result")
 
 _STORED = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.int8: 3}
 _ACTIVATIONS: dict[Activation, int] = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 _LINEAR = call_layout("q" * 13)
-_EMBEDDING = call_layout("q" * 7)
-_NORM = call_layout("qqqqqdqqq")
-_LAYER_NORM = call_layout("qqqqqqdqqq")
+_EMBEDDING = call_layout("q" * 6 + "dqqq")
+_NORM = call_layout("q" * 7 + "dqqqq")
+_LAYER_NORM = call_layout("q" * 8 + "dqqqq")
 _ROTARY = call_layout("q" * 9)
 _ACTIVATE = call_layout("q" * 7)
 _WRITE_KV = call_layout("q" * 11)
 _ATTENTION = call_layout("q" * 10 + "dqqqq")
 _ANGLES = call_layout("qqqqdqq")
+_PACK_FIRST = "pack the weight when the model is loaded, as load_for_inference does"
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,19 @@ class NativePlan:
         self.kept[:] = [other]
 
 
+class _Recording(threading.local):
+    """Holds the step that the calling thread records, if any."""
+
+    step: RecordedStep | None = None
+
+
 class NativeKernels:
     """Implements `decodery.kernels.contract.Kernels` for one model; `capture` makes its calls replayable."""
 
     def __init__(self) -> None:
         self._library = library()
-        self._recorded: RecordedStep | None = None
+        # Engines over one model may run in several threads.
+        self._recording = _Recording()
         self._arena = Arena()
         self._buffers = BufferPool()
 
@@ -76,12 +85,12 @@ class NativeKernels:
         """
         return torch.float16
 
-    def exclusive_threads(self) -> AbstractContextManager[None]:
-        """Limits torch to one thread inside the context.
+    def exclusive_threads(self, threads: int | None = None) -> AbstractContextManager[None]:
+        """Runs the kernels on `threads` threads, and torch on one, inside the context.
 
-        With two threads, one copy of a page made a step of four beams 40% slower.
+        With two threads of torch, one copy of a page made a step of four beams 40% slower.
         """
-        return one_torch_thread()
+        return threads_set(torch_threads=1, kernel_threads=threads)
 
     def takes_page_strides(self) -> bool:
         """Returns True: pages that are contiguous over all layers are cheap to copy and to use for the first
@@ -89,41 +98,49 @@ class NativeKernels:
         """
         return True
 
+    def captures(self) -> bool:
+        """Returns True: a replay runs a step's kernel calls without Python between them."""
+        return True
+
     def capture(
-        self, run: Callable[[], Result], buffers: BufferPool | None = None
-    ) -> tuple[Result, Callable[[], None] | None]:
+        self, run: Callable[[], Result], buffers: BufferPool | None = None, *, guarded: bool = True
+    ) -> tuple[Result, Callable[[], None]]:
         """Runs `run` and returns its result with a function that makes the same kernel calls on the same
         tensors again.
 
-        The function is None if other operations than kernels ran. The tensors that `run` reads from outside
-        must stay allocated; their content may change. Runs captured with the same `buffers` may overwrite the
-        result.
+        A kernel that would fall back on torch, to copy an argument or to pack a weight, raises `CaptureError`
+        also if not `guarded`.
         """
-        recorded = self._recorded = RecordedStep(buffers or BufferPool())
+        recorded = self._recording.step = RecordedStep(buffers or BufferPool(), guarded=guarded)
         try:
-            result = run()
+            # In this mode the guard sees tolist() and numpy(), too.
+            with torch.inference_mode(), recorded.guard:
+                return run(), recorded.replay
         finally:
-            self._recorded = None
-        return result, recorded.replay if recorded.complete else None
+            self._recording.step = None
 
     def _run(self, layout: struct.Struct, *words: float) -> None:
         call = layout.pack(*words)
-        if self._recorded is not None:
-            self._recorded.add(call)
+        recorded = self._recording.step
+        if recorded is not None:
+            recorded.add(call)
         self._library.decodery_run(call, 1)
 
     def _empty(self, *shape: int) -> Tensor:
-        buffers = self._buffers if self._recorded is None else self._recorded.buffers
-        return buffers.empty(shape)
+        recorded = self._recording.step
+        return (self._buffers if recorded is None else recorded.buffers).empty(shape)
 
-    def _mark_incomplete(self) -> None:
-        """Marks the recorded step incomplete: an operation runs that a replay would not repeat."""
-        if self._recorded is not None:
-            self._recorded.complete = False
+    def _fall_back(self, operation: str, remedy: str) -> None:
+        """Raises `CaptureError` while a step is captured; else torch may do the operation."""
+        if self._recording.step is not None:
+            raise lost(operation, remedy)
 
     def _copied(self, x: Tensor) -> Tensor:
         """Returns x as a contiguous float32 copy."""
-        self._mark_incomplete()
+        self._fall_back(
+            f"a copy of {list(x.shape)} in {x.dtype} with the strides {x.stride()}",
+            "give the kernel float32 whose rows are contiguous",
+        )
         return x.float().contiguous()
 
     def _contiguous(self, x: Tensor) -> Tensor:
@@ -140,6 +157,10 @@ class NativeKernels:
         copied = self._copied(x)
         return copied.view(-1, x.shape[-1])
 
+    def _vector(self, x: Tensor) -> Tensor:
+        """Returns x [width] as contiguous float32."""
+        return x if x.dtype == torch.float32 and x.stride(0) == 1 else self._copied(x)
+
     def _heads(self, x: Tensor) -> Tensor:
         """Returns x [..., heads, dim] as float32 [rows, heads, dim] with contiguous rows."""
         heads, dim = x.shape[-2:]
@@ -148,6 +169,18 @@ class NativeKernels:
         if x.dtype != torch.float32 or not x.is_contiguous():
             x = self._copied(x)
         return x.view(-1, heads, dim)
+
+    def _rows_of_heads(self, x: Tensor) -> tuple[Tensor, int, int, int, int]:
+        """Returns x in float32 with its strides of rows and heads, then their numbers.
+
+        Only x of three dimensions has several heads in a row.
+        """
+        if x.dim() != 3:
+            flat = self._rows(x)
+            return flat, flat.stride(0), 0, len(flat), 1
+        if x.dtype != torch.float32 or x.stride(2) != 1:
+            x = self._copied(x)
+        return x, x.stride(0), x.stride(1), x.shape[0], x.shape[1]
 
     def takes_codes(self) -> bool:
         """Returns True: `pack` takes weights as they are stored, or quantised."""
@@ -171,7 +204,7 @@ class NativeKernels:
         self, weight: Tensor | PackedWeight | Stacked, pack: Callable[[Tensor], PackedWeight | Stacked]
     ) -> PackedWeight | Stacked:
         if isinstance(weight, Tensor):
-            self._mark_incomplete()
+            self._fall_back(f"packing a plain weight {list(weight.shape)}", _PACK_FIRST)
             return pack(weight)
         return weight
 
@@ -228,7 +261,7 @@ class NativeKernels:
         assert x.shape[-1] == weight.columns
         flat = self._rows(x)
         added = None if residual is None else self._rows(residual)
-        offset = None if bias is None else self._rows(bias[None])
+        offset = None if bias is None else self._vector(bias)
         self._run(
             _LINEAR,
             Kernel.LINEAR,
@@ -247,13 +280,20 @@ class NativeKernels:
             gate,
         )
 
-    def embedding(self, ids: Tensor, weight: Tensor | PackedWeight) -> Tensor:
-        """Returns the rows of a packed weight [vocabulary, width] with indices ids [...]: [..., width]."""
+    def embedding(
+        self,
+        ids: Tensor,
+        weight: Tensor | PackedWeight,
+        scale: float = 1.0,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """Computes `weight[ids] * scale + residual`: ids [...], a packed weight [vocabulary, width]."""
         if isinstance(weight, Tensor):
-            self._mark_incomplete()
-            return torch_kernels.embedding(ids, weight)
+            self._fall_back(f"reading a plain weight {list(weight.shape)}", _PACK_FIRST)
+            return torch_kernels.embedding(ids, weight, scale, residual)
         assert ids.dtype == torch.int64
         assert ids.is_contiguous()
+        added = None if residual is None else self._rows(residual)
         out = self._empty(*ids.shape, weight.columns)
         self._run(
             _EMBEDDING,
@@ -264,27 +304,30 @@ class NativeKernels:
             weight.rows,
             weight.columns,
             weight.format.value.number,
+            scale,
+            0 if added is None else added.data_ptr(),
+            0 if added is None else added.stride(0),
             out.data_ptr(),
         )
         return out
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
         """Computes `x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension."""
-        flat, scale = self._rows(x), self._rows(weight[None])
-        added = None if residual is None else self._rows(residual)
+        flat, *sizes = self._rows_of_heads(x)
+        scale = self._vector(weight)
+        added, *steps = (None, 0, 0) if residual is None else self._rows_of_heads(residual)[:3]
         out = self._empty(*x.shape)
         self._run(
             _NORM,
             Kernel.NORM,
             flat.data_ptr(),
-            flat.stride(0),
-            len(flat),
+            *sizes,
             x.shape[-1],
             scale.data_ptr(),
             eps,
             out.data_ptr(),
             0 if added is None else added.data_ptr(),
-            0 if added is None else added.stride(0),
+            *steps,
         )
         return out
 
@@ -299,23 +342,23 @@ class NativeKernels:
         """Computes `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias + residual` over the last
         dimension.
         """
-        flat, scale = self._rows(x), self._rows(weight[None])
-        offset = None if bias is None else self._rows(bias[None])
-        added = None if residual is None else self._rows(residual)
+        flat, *sizes = self._rows_of_heads(x)
+        scale = self._vector(weight)
+        added, *steps = (None, 0, 0) if residual is None else self._rows_of_heads(residual)[:3]
+        offset = None if bias is None else self._vector(bias)
         out = self._empty(*x.shape)
         self._run(
             _LAYER_NORM,
             Kernel.LAYER_NORM,
             flat.data_ptr(),
-            flat.stride(0),
-            len(flat),
+            *sizes,
             x.shape[-1],
             scale.data_ptr(),
             0 if offset is None else offset.data_ptr(),
             eps,
             out.data_ptr(),
             0 if added is None else added.data_ptr(),
-            0 if added is None else added.stride(0),
+            *steps,
         )
         return out
 
@@ -326,7 +369,7 @@ class NativeKernels:
         """
         assert positions.dtype == torch.int64
         assert positions.is_contiguous()
-        turns = self._rows(frequencies[None])
+        turns = self._vector(frequencies)
         shape = *positions.shape, 2 * len(frequencies)
         cos, sin = self._empty(*shape), self._empty(*shape)
         self._run(
@@ -394,7 +437,7 @@ class NativeKernels:
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
         """Computes attention over whole sequences with torch; the engine attends over pages only."""
-        self._mark_incomplete()
+        self._fall_back("attention over whole sequences", "attend over pages")
         return torch_kernels.attention(q, k, v, mask, scale)
 
     def plan_attention(

@@ -18,7 +18,7 @@ from decodery.kernels.kv_formats import restored, stored
 from decodery.kernels.reference.attention_plan import AttentionGroup, AttentionPlan, plan_attention
 from decodery.kernels.reference.onednn import Readable, pack, pack_readable
 from decodery.kernels.relative_bias import RelativeBias
-from decodery.kernels.threads import one_kernel_thread
+from decodery.kernels.threads import threads_set
 
 Result = TypeVar("Result")
 
@@ -28,6 +28,7 @@ __all__ = [
     "attention",
     "cache_dtype",
     "capture",
+    "captures",
     "embedding",
     "exclusive_threads",
     "gated",
@@ -52,12 +53,12 @@ def cache_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
-def exclusive_threads() -> AbstractContextManager[None]:
-    """Limits the kernels over the vocabulary to one thread inside the context.
+def exclusive_threads(threads: int | None = None) -> AbstractContextManager[None]:
+    """Runs torch on `threads` threads, and the kernels over the vocabulary on one, inside the context.
 
     torch's threads keep spinning on their cores while they wait for the next operation.
     """
-    return one_kernel_thread()
+    return threads_set(torch_threads=threads, kernel_threads=1)
 
 
 def takes_page_strides() -> bool:
@@ -65,8 +66,13 @@ def takes_page_strides() -> bool:
     return False
 
 
+def captures() -> bool:
+    """Returns False: torch's operations are called from Python one by one."""
+    return False
+
+
 def capture(
-    run: Callable[[], Result], buffers: BufferPool | None = None
+    run: Callable[[], Result], buffers: BufferPool | None = None, *, guarded: bool = True
 ) -> tuple[Result, Callable[[], None] | None]:
     """Runs `run`; returns its result and None, because torch's operations cannot be replayed."""
     return run(), None
@@ -96,9 +102,13 @@ def pack_embedding(weight: Tensor, *, multiplied: bool) -> Tensor | Readable:
     return pack_readable(weight) if multiplied else weight
 
 
-def embedding(ids: Tensor, weight: Tensor | Readable) -> Tensor:
-    """Returns the rows of weight [vocabulary, width] with the indices ids [...]: [..., width]."""
-    return F.embedding(ids, weight) if isinstance(weight, Tensor) else weight.rows(ids)
+def embedding(
+    ids: Tensor, weight: Tensor | Readable, scale: float = 1.0, residual: Tensor | None = None
+) -> Tensor:
+    """Computes `weight[ids] * scale + residual` for indices ids [...]: [..., width]."""
+    found = F.embedding(ids, weight) if isinstance(weight, Tensor) else weight.rows(ids)
+    scaled = found if scale == 1 else found * scale
+    return scaled if residual is None else residual + scaled
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:

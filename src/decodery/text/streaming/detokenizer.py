@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import codecs
-import re
 from dataclasses import dataclass, replace
+from typing import Any
 
-from decodery.text.streaming.stops import Match, StopMatcher, first_match
+from decodery.text.streaming.stops import Match, StopMatcher, compile_regex, first_match
 from decodery.text.tokenizer.tokenizer import Tokenizer
 
 
@@ -14,7 +14,7 @@ from decodery.text.tokenizer.tokenizer import Tokenizer
 class _Rules:
     tokenizer: Tokenizer
     matcher: StopMatcher
-    pattern: re.Pattern[str] | None
+    pattern: Any
     skip_special_tokens: bool
     include_stop: bool
 
@@ -103,9 +103,9 @@ def start(
     """Returns the state before the first generated token. Raises `ParameterError` for an empty stop string.
 
     Stop strings and `stop_regex` are looked for from the `min_tokens`-th token on, in its text and the text
-    after it. The regex must be valid. If both match first at the same character, the stop string is reported.
+    after it. If both match first at the same character, the stop string is reported.
     The first `cut` characters are not part of the text: they are left out and cannot match.
     """
-    pattern = None if stop_regex is None else re.compile(stop_regex)
+    pattern = None if stop_regex is None else compile_regex("stop_regex", stop_regex)
     rules = _Rules(tokenizer, StopMatcher(stop), pattern, skip_special_tokens, include_stop)
     return TextState("", None, rules, b"", "", 0, max(min_tokens - 1, 0), _cut=cut)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
+
+import re2
 
 from decodery.errors import ParameterError
 
@@ -86,8 +88,36 @@ class StopMatcher:
                 self._ends[state] = self._ends[self._fallback[state]]
 
 
-def first_match(pattern: re.Pattern[str], before: str, text: str) -> Match | None:
-    """Returns the first match of the regular expression in `before + text`; `before` has no match.
+@cache
+def _options() -> Any:
+    """Returns RE2's options: errors are raised and not also printed."""
+    options = re2.Options()
+    options.log_errors = False
+    return options
+
+
+def compile_regex(name: str, pattern: str) -> Any:
+    """Returns a compiled regular expression of RE2, whose searches take a time linear in the text.
+
+    Raises `ParameterError` that begins with `name` for a pattern that RE2 cannot read: besides errors of
+    syntax these are lookaround, backreferences and possessive repetition, which need a backtracking search
+    (Cox, Regular Expression Matching Can Be Simple And Fast, 2007).
+    """
+    try:
+        return re2.compile(pattern, _options())
+    except re2.error as error:
+        reason = error.args[0] if error.args else "RE2 cannot read it"
+        reason = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else reason
+    except UnicodeEncodeError:
+        reason = "it is not Unicode text"
+    raise ParameterError(
+        f"{name} is no regular expression of RE2, which searches in linear time: {reason}"
+        " (RE2 has no lookaround, backreferences or possessive repetition, and repeats at most 1,000 times)"
+    )
+
+
+def first_match(pattern: Any, before: str, text: str) -> Match | None:
+    """Returns the first match of `compile_regex`'s pattern in `before + text`; `before` has no match.
 
     The match ends at the first character of `text` up to which the text contains a match, even if more
     characters would make it longer. So the pieces in which a text arrives make no difference. The cost is one
@@ -95,7 +125,8 @@ def first_match(pattern: re.Pattern[str], before: str, text: str) -> Match | Non
     """
     whole = before + text
     for end in range(len(before) + 1, len(whole) + 1):
-        found = pattern.search(whole, 0, end)
+        # A slice, since RE2's `$` does not match at the end of a search that is before the end of the text.
+        found = pattern.search(whole[:end])
         if found is not None:
             return Match(found.group(), end - len(before))
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -13,8 +13,7 @@ from decodery.kernels.ggml_blocks import KINDS, codes_from_blocks
 from decodery.kernels.packed_weights import Codes, Format
 from decodery.kernels.quantise import quantise
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
-
-Transform = Callable[[torch.Tensor], torch.Tensor]
+from decodery.weights.transforms import Transform
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,9 @@ class Packing:
         return Format.BFLOAT16 if info.dtype == "bfloat16" else Format.FLOAT32
 
     def codes(self, checkpoint: Checkpoint, name: str, transform: Transform | None = None) -> Codes:
-        """Returns one stored matrix in its form, with its rows in the order of `transform`.
+        """Returns one stored matrix in its form, after `transform`.
 
+        Blocks whose elements a transform moves or changes are dequantised to float32.
         Raises CheckpointError when it cannot be read or holds values that its form cannot represent.
         """
         form = self._form(name)
@@ -66,8 +66,7 @@ class Packing:
 
 def _as_stored(checkpoint: Checkpoint, name: str, transform: Transform | None) -> Codes:
     kind = checkpoint.tensors[name].dtype
-    if kind in KINDS:
-        # A transform reorders whole rows, so it can work on rows of blocks.
+    if kind in KINDS and (transform is None or transform.moves_rows):
         return codes_from_blocks(_transformed(checkpoint.blocks(name), transform), kind)
     if kind == "bfloat16":
         return Codes(Format.BFLOAT16, _transformed(checkpoint.read(name, torch.bfloat16), transform))
@@ -81,4 +80,4 @@ def _nearest(checkpoint: Checkpoint, name: str) -> torch.dtype:
 
 
 def _transformed(tensor: torch.Tensor, transform: Transform | None) -> torch.Tensor:
-    return tensor if transform is None else transform(tensor)
+    return tensor if transform is None else transform.load(tensor)

@@ -13,7 +13,9 @@ from torch import nn
 from decodery.errors import CheckpointError
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
 from decodery.weights.formats.opening import open_checkpoint
-from decodery.weights.names import Rule, load_parameters, merge, rename, unpermute
+from decodery.weights.names import merge, rename
+from decodery.weights.parameters import load_parameters
+from decodery.weights.transforms import TRANSPOSED, permuted
 from tests.weights.files import write_gguf
 
 
@@ -58,7 +60,7 @@ class Tiny(nn.Module):
 
 RULES = (
     rename("embed.weight", "tok.w"),
-    merge("blocks.{i}.qkv.weight", ("b.{i}.q", "b.{i}.k", "b.{i}.v"), (unpermute(2), None, None)),
+    merge("blocks.{i}.qkv.weight", ("b.{i}.q", "b.{i}.k", "b.{i}.v"), (permuted(2), None, None)),
     rename("blocks.{i}.norm.weight", "b.{i}.norm"),
     rename("blocks.{i}.norm.bias", "b.{i}.norm_bias", optional=True),
     rename("head.weight", "out.w", optional=True),
@@ -91,23 +93,23 @@ def check_filled(module: Tiny, tensors: Mapping[str, torch.Tensor]) -> None:
     assert torch.equal(module.embed.weight, tensors["tok.w"].to(module.embed.weight.dtype))
     for i, block in enumerate(module.blocks):
         q, k, v = (tensors[f"b.{i}.{name}"] for name in "qkv")
-        expected = torch.cat([unpermute(2)(q), k, v]).to(block.qkv.weight.dtype)
+        expected = torch.cat([permuted(2).load(q), k, v]).to(block.qkv.weight.dtype)
         assert torch.equal(block.qkv.weight, expected)
         assert torch.equal(block.norm.weight, tensors[f"b.{i}.norm"].to(block.norm.weight.dtype))
 
 
 @pytest.mark.parametrize("heads", [1, 3, 4])
 @pytest.mark.parametrize("columns", [(), (5,)], ids=["bias", "weight"])
-def test_unpermute_undoes_the_converters_permutation(heads: int, columns: tuple[int, ...]) -> None:
+def test_permuted_undoes_the_converters_permutation(heads: int, columns: tuple[int, ...]) -> None:
     weights = torch.randn(heads * 8, *columns)
     # The permutation that llama.cpp's converter applies, in its own terms.
-    permuted = (
+    stored = (
         weights.reshape(heads, 2, weights.shape[0] // heads // 2, *weights.shape[1:])
         .swapaxes(1, 2)
         .reshape(weights.shape)
     )
-    assert torch.equal(unpermute(heads)(permuted), weights)
-    assert not torch.equal(unpermute(heads)(weights), weights)
+    assert torch.equal(permuted(heads).load(stored), weights)
+    assert not torch.equal(permuted(heads).load(weights), weights)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -138,10 +140,12 @@ def test_large_parameters_are_copied_whole(merged: bool, shape: tuple[int, ...])
 
 def test_loading_on_meta_imports_no_part_of_torch_that_is_slow_to_import() -> None:
     code = (
-        "import sys, torch; from torch import nn; from tests.weights.test_names import *\n"
-        "with torch.device('meta'): module = nn.Linear(4, 8)\n"
-        "rules = [merge('weight', ('q', 'k'), (unpermute(2), None)), rename('bias', 'b', optional=True)]\n"
-        "held = InMemory({'q': torch.ones(4, 4), 'k': torch.ones(4, 4)})\n"
+        "import sys, torch; from torch import nn; from tests.weights.test_parameters import *\n"
+        "from decodery.weights.transforms import offset\n"
+        "with torch.device('meta'): module = nn.Sequential(nn.Linear(4, 8), nn.RMSNorm(4))\n"
+        "rules = [merge('0.weight', ('q', 'k'), (permuted(2), TRANSPOSED))]\n"
+        "rules += [rename('1.weight', 'n', offset(1)), rename('0.bias', 'b', optional=True)]\n"
+        "held = InMemory({'q': torch.ones(4, 4), 'k': torch.ones(4, 4), 'n': torch.ones(4)})\n"
         "before = set(sys.modules); load_parameters(module, held, rules, layers=0)\n"
         "print(sorted(set(sys.modules) - before))"
     )
@@ -262,7 +266,7 @@ def test_of_several_rules_for_a_target_the_first_that_the_checkpoint_can_serve_i
 
 
 def test_a_transform_may_change_the_shape_and_is_checked_before_reading() -> None:
-    rules = [rename("weight", "w", lambda tensor: tensor.T)]
+    rules = [rename("weight", "w", TRANSPOSED)]
     with torch.device("meta"):
         module = nn.Linear(2, 3, bias=False)
     with pytest.raises(CheckpointError, match="misshaped: w"):
@@ -274,7 +278,7 @@ def test_a_transform_may_change_the_shape_and_is_checked_before_reading() -> Non
 
 
 def test_a_transform_that_cannot_take_the_shape_is_a_misshape() -> None:
-    rules = [rename("weight", "w", unpermute(3))]
+    rules = [rename("weight", "w", permuted(3))]
     with pytest.raises(CheckpointError, match="misshaped: w"):
         load_parameters(nn.Linear(2, 4, bias=False), InMemory({"w": torch.zeros(4, 2)}), rules, layers=0)
 
@@ -290,4 +294,4 @@ def test_a_mapped_tensor_of_the_right_type_is_used_as_it_is(tmp_path: Path) -> N
 
 def test_a_rule_with_more_sources_than_transforms_is_a_defect() -> None:
     with pytest.raises(ValueError, match="as many transforms as sources"):
-        Rule("w", ("a", "b"), (None,))
+        merge("w", ("a", "b"), (None,))

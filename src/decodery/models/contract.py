@@ -1,0 +1,130 @@
+"""Declares what a family of models offers: its config, its models, and how checkpoints store them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import Field, dataclass
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from decodery.kernels.cache import KVShape
+from decodery.kernels.contract import Kernels
+from decodery.models.config_reader import ConfigTable
+from decodery.models.layers.attention import Attend
+from decodery.weights.names import Rule
+
+Head = Literal["causal"]
+"""A model's output: "causal" are the scores of the next token."""
+
+
+class Config(Protocol):
+    """Lists the fields that the config of every family has; it is a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def layers(self) -> int: ...
+
+    @property
+    def heads(self) -> int: ...
+
+    @property
+    def kv_heads(self) -> int: ...
+
+    @property
+    def head_dim(self) -> int: ...
+
+    @property
+    def context_length(self) -> int: ...
+
+    @property
+    def extensible(self) -> bool:
+        """True if the model can be opened for a longer context than `context_length`."""
+
+
+class CausalModel(Protocol):
+    """Lists the attributes and methods of a model that an engine uses."""
+
+    @property
+    def kernels(self) -> Kernels: ...
+
+    @property
+    def kv_shape(self) -> KVShape: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def context_length(self) -> int: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def heads(self) -> int: ...
+
+    @property
+    def depth(self) -> int:
+        """Returns the number of layers."""
+
+    @property
+    def tied_head(self) -> bool:
+        """True if the head is the embedding."""
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        attend: Attend,
+        *,
+        taps: MutableMapping[int, Tensor | None] | None = None,
+    ) -> Tensor:
+        """Returns the last layer's normalised states [..., width] of tokens [...] at positions [...].
+
+        Each key of `taps` gets the states after that number of layers, before any last norm.
+        """
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Returns scores [..., vocab_size] in float32 of hidden states [..., width]."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """Holds how one format names a model's tensors.
+
+    `ignored` are glob patterns of tensors that may be left unused, and `delicate` those of matrices that are
+    held in 8 bits if others have 4.
+    """
+
+    rules: tuple[Rule, ...]
+    ignored: tuple[str, ...] = ()
+    delicate: tuple[str, ...] = ()
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+@dataclass(frozen=True)
+class Family(Generic[ConfigT]):
+    """Describes a kind of model: its config, its modules by head, and its tensors' names in each format.
+
+    `build` has a function for each head that the family offers; the parameters of the module that it returns
+    are not initialised. A module for the head "causal" is a `CausalModel`.
+    """
+
+    name: str
+    config: ConfigTable[ConfigT]
+    build: Mapping[Head, Callable[[ConfigT, Kernels], nn.Module]]
+    hub_names: Callable[[ConfigT], Names]
+    gguf_names: Callable[[ConfigT], Names]

@@ -1,0 +1,118 @@
+"""Defines the parts that decoders share: an embedding, layers on a residual stream, a norm and a head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decodery.kernels.cache import KVShape
+from decodery.kernels.contract import Kernels
+from decodery.models.decoders.decoder_config import DecoderConfig
+from decodery.models.layers.attention import Attend, DenseAttend
+from decodery.models.layers.embedding import Embedding
+from decodery.models.layers.linear import Linear
+
+
+class Decoder(nn.Module):
+    """Computes the scores of next tokens; its parameters are not initialised.
+
+    A family passes its layers, each called as `layer(x, angles, attend)`, and its last norm. It overrides
+    `angles` if it rotates, and `embed` or `logits` if it does more than look up and multiply.
+    """
+
+    def __init__(
+        self, config: DecoderConfig, kernels: Kernels, layers: Iterable[nn.Module], norm: nn.Module
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.kernels = kernels
+        self.embedding = Embedding(config.vocab_size, config.width, kernels, multiplied=config.tied_head)
+        self.layers = nn.ModuleList(layers)
+        self.norm = norm
+        self.head = None if config.tied_head else Linear(config.width, config.vocab_size, kernels)
+
+    @property
+    def kv_shape(self) -> KVShape:
+        return KVShape(self.config.layers, self.config.kv_heads, self.config.head_dim)
+
+    @property
+    def heads(self) -> int:
+        return self.config.heads
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def context_length(self) -> int:
+        return self.config.context_length
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.norm.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.norm.parameters()).device
+
+    @property
+    def depth(self) -> int:
+        return len(self.layers)
+
+    @property
+    def tied_head(self) -> bool:
+        return self.head is None
+
+    def angles(self, positions: Tensor, length: int | None) -> Any:
+        """Returns the `angles` of each layer at positions [...]; None in a model without rotary positions.
+
+        `length` is that of the whole context; None: the model's own.
+        """
+        return None
+
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Returns the first layer's input [..., width] of tokens [...] at positions [...]."""
+        out: Tensor = self.embedding(tokens)
+        return out
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        attend: Attend,
+        length: int | None = None,
+        taps: MutableMapping[int, Tensor | None] | None = None,
+    ) -> Tensor:
+        """Returns the last layer's normalised states [..., width] of tokens [...] at positions [...].
+
+        `attend` decides which keys a token sees, and so whether tokens are [batch, length] or a ragged
+        [tokens]. `length` is that of the whole context where the rotary positions depend on it; None: the
+        model's own. Each key of `taps` gets the states after that number of layers, before any last norm.
+        """
+        angles = self.angles(positions, length)
+        x = self.embed(tokens, positions)
+        for index, layer in enumerate(self.layers):
+            if taps and index in taps:
+                taps[index] = x
+            x = layer(x, angles, attend)
+        out: Tensor = self.norm(x)
+        return out
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Returns scores [..., vocab_size] in float32 of hidden states [..., width]."""
+        if self.head is None:
+            return self.kernels.linear(hidden, self.embedding.weight).float()
+        scores: Tensor = self.head(hidden)
+        return scores.float()
+
+    def forward(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Returns scores [B, S, vocab_size] of sequences [B, S]; differentiable.
+
+        `keep` is False at padding.
+        """
+        length = tokens.shape[1]
+        positions = torch.arange(length, device=tokens.device)
+        return self.logits(self.hidden(tokens, positions, DenseAttend(self.kernels, keep), length))

@@ -1,0 +1,104 @@
+"""Holds the names that most decoders' tensors have in both formats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from decodery.models.contract import Names
+from decodery.models.decoders.decoder_config import DecoderConfig
+from decodery.weights.names import Rule, merge, rename
+from decodery.weights.transforms import Transform
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """Holds the stored name of each module, without ".weight" and ".bias".
+
+    Names of modules in a layer follow `layer`, in which `{i}` is the layer's index. `norms` are the norms of
+    a layer, by our names. `qkv` and `gate_up` are modules whose rows are one matrix in ours: three or two of
+    them, one if it is stored fused, or none if a family writes its own rules. `derived` are glob patterns of
+    tensors that follow from the config.
+    """
+
+    embedding: str
+    layer: str
+    norms: Mapping[str, str]
+    qkv: tuple[str, ...]
+    out: str
+    gate_up: tuple[str, ...]
+    down: str
+    norm: str
+    head: str
+    derived: tuple[str, ...] = ()
+
+
+HUB = Spelling(
+    embedding="model.embed_tokens",
+    layer="model.layers.{i}.",
+    norms={"attn_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"},
+    qkv=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    out="self_attn.o_proj",
+    gate_up=("mlp.gate_proj", "mlp.up_proj"),
+    down="mlp.down_proj",
+    norm="model.norm",
+    head="lm_head",
+    derived=("model.layers.*.self_attn.rotary_emb.inv_freq",),
+)
+GGUF = Spelling(
+    embedding="token_embd",
+    layer="blk.{i}.",
+    norms={"attn_norm": "attn_norm", "mlp_norm": "ffn_norm"},
+    qkv=("attn_q", "attn_k", "attn_v"),
+    out="attn_output",
+    gate_up=("ffn_gate", "ffn_up"),
+    down="ffn_down",
+    norm="output_norm",
+    head="output",
+    derived=("rope_freqs.weight",),
+)
+
+
+def decoder_names(
+    spelling: Spelling,
+    config: DecoderConfig,
+    *,
+    qkv: Sequence[Transform | None] | None = None,
+    linear: Transform | None = None,
+    further: Sequence[Rule] = (),
+) -> Names:
+    """Returns the rules for a decoder's weights and biases; those that a family's modules lack do no harm.
+
+    `linear` is the transform of a layer's linear maps, and `qkv` those of `spelling.qkv` where they differ.
+    `further` are rules for the modules that other decoders lack. What loses most quality in 4 bits for its
+    size is delicate: the matrices of the vocabulary and of the values.
+    """
+    rows = (config.heads * config.head_dim, *[config.kv_heads * config.head_dim] * 2)
+    rules = list(further)
+    for kind in ("weight", "bias"):
+        rules += [
+            rename(f"{ours}.{kind}", f"{stored}.{kind}")
+            for ours, stored in (
+                ("embedding", spelling.embedding),
+                ("norm", spelling.norm),
+                ("head", spelling.head),
+                *((f"layers.{{i}}.{ours}", spelling.layer + norm) for ours, norm in spelling.norms.items()),
+            )
+        ]
+        for ours, stored, transforms, sizes in (
+            ("attn.qkv", spelling.qkv, qkv, rows if len(spelling.qkv) == 3 else None),
+            ("attn.out", (spelling.out,), None, None),
+            ("mlp.gate_up", spelling.gate_up, None, None),
+            ("mlp.down", (spelling.down,), None, None),
+        ):
+            if stored:
+                sources = [f"{spelling.layer}{name}.{kind}" for name in stored]
+                each = transforms or [linear] * len(sources)
+                rules.append(merge(f"layers.{{i}}.{ours}.{kind}", sources, each, sizes))
+    head = f"{spelling.head}.weight"
+    values = f"{spelling.layer.replace('{i}', '*')}{spelling.qkv[-1]}.weight" if spelling.qkv else ""
+    return Names(
+        rules=tuple(rules),
+        ignored=(*spelling.derived, head) if config.tied_head else spelling.derived,
+        delicate=(f"{spelling.embedding}.weight", head, *([values] if values else [])),
+    )

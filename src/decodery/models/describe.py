@@ -1,0 +1,67 @@
+"""Describes a checkpoint's model from the headers of its files."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import cast
+
+from decodery.kernels.cache import KVShape
+from decodery.kernels.packed_weights import packed_bytes
+from decodery.kernels.reference import torch_kernels
+from decodery.models.contract import CausalModel
+from decodery.models.families import find_family, names_of
+from decodery.models.load import build_empty, packing_of
+from decodery.weights.formats.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Description:
+    """Holds the facts about a checkpoint that are known without reading its weights."""
+
+    family: str
+    architecture: str
+    parameters: int
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    context_length: int
+    vocab_size: int
+    kv_shape: KVShape
+
+
+def describe(checkpoint: Checkpoint) -> Description:
+    """Returns the description that the checkpoint's settings give; raises ModelError as `load_model` does."""
+    found = find_family(checkpoint)
+    config = found.family.config.read(checkpoint)
+    model = build_empty(found, config, torch_kernels)
+    return Description(
+        family=found.family.name,
+        architecture=found.name,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        layers=config.layers,
+        width=config.width,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        head_dim=config.head_dim,
+        context_length=config.context_length,
+        vocab_size=config.vocab_size,
+        kv_shape=cast(CausalModel, model).kv_shape,
+    )
+
+
+def packed_size(checkpoint: Checkpoint, quantization: str | None) -> int:
+    """Returns the bytes of all the weights that `load_for_inference` packs, without reading them."""
+    family = find_family(checkpoint).family
+    packing = packing_of(checkpoint, quantization)
+    unused = names_of(family, family.config.read(checkpoint), checkpoint).ignored
+    return sum(
+        packed_bytes(packing.format_of(info), *info.shape)
+        if len(info.shape) == 2
+        else 4 * math.prod(info.shape)
+        for info in checkpoint.tensors.values()
+        if not any(fnmatchcase(info.name, pattern) for pattern in unused)
+    )

@@ -1,0 +1,121 @@
+"""Builds models from checkpoints and fills them with their weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from decodery.errors import ModelError
+from decodery.kernels.contract import Kernels
+from decodery.kernels.threads import threads_set
+from decodery.models.checkpoint_keys import LARGEST
+from decodery.models.contract import CausalModel, Config
+from decodery.models.families import Architecture, find_family, names_of
+from decodery.models.layers.embedding import Embedding
+from decodery.models.layers.linear import Linear
+from decodery.models.layers.mlp import GatedLinear
+from decodery.weights.formats.checkpoint import Checkpoint
+from decodery.weights.layouts.native_layout import Packing
+from decodery.weights.layouts.packed_cache import PackedCache, give_weights, weights_of
+from decodery.weights.parameters import load_parameters
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype,
+    kernels: Kernels,
+    device: torch.device | str = "cpu",
+    context_length: int | None = None,
+    packing: Packing | None = None,
+) -> nn.Module:
+    """Builds the checkpoint's model and fills it with its weights in `dtype`, holding them once.
+
+    With `packing`, matrices are packed as they are read; the kernels must take codes. `context_length`
+    shortens the model's own; only dynamic rotary scaling lets it be longer.
+
+    Raises ModelError when the architecture is not supported or a setting is absurd, and CheckpointError when
+    the tensors are not those of the settings.
+    """
+    found = find_family(checkpoint)
+    config = _opened_config(found, checkpoint, context_length)
+    model = build_empty(found, config, kernels).to(dtype)
+    names = names_of(found.family, config, checkpoint)
+    # The operations are so short that threads would mostly wait for each other.
+    with threads_set(torch_threads=1, kernel_threads=None):
+        load_parameters(model, checkpoint, names.rules, config.layers, names.ignored, packing)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def load_for_inference(
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype,
+    kernels: Kernels,
+    context_length: int | None = None,
+    quantization: str | None = None,
+    cache: PackedCache | None = None,
+) -> CausalModel:
+    """Returns the model of `load_model` with its weights in the form that the kernels multiply fastest.
+
+    `quantization` is "int4", "int8", "bf16" or None; anything but None needs kernels that take codes. The
+    model can only be run, not trained. With a `cache`, weights are read from it if it holds them, and
+    otherwise written to it.
+    """
+    assert quantization is None or kernels.takes_codes()
+    kept = None if cache is None else cache.read()
+    if kept is not None:
+        found = find_family(checkpoint)
+        model = build_empty(found, _opened_config(found, checkpoint, context_length), kernels).to(dtype)
+        if give_weights(model, kept):
+            return cast(CausalModel, model.eval())
+    identity = {} if cache is None else cache.identity()
+    packing = packing_of(checkpoint, quantization) if kernels.takes_codes() else None
+    model = load_model(
+        checkpoint, dtype=dtype, kernels=kernels, context_length=context_length, packing=packing
+    )
+    for module in model.modules():
+        if isinstance(module, (Linear, GatedLinear, Embedding)) and isinstance(module.weight, Tensor):
+            module.pack()
+    if cache is not None:
+        cache.write(weights_of(model), identity)
+    return cast(CausalModel, model)
+
+
+def packing_of(checkpoint: Checkpoint, quantization: str | None) -> Packing:
+    """Returns the packing of a checkpoint's matrices in `load_for_inference`, for kernels that take codes."""
+    family = find_family(checkpoint).family
+    names = names_of(family, family.config.read(checkpoint), checkpoint)
+    return Packing(quantization, names.delicate, torch.get_num_threads())
+
+
+def opened_context(checkpoint: Checkpoint, context_length: int | None) -> int:
+    """Returns the context length of the model of `load_model`; raises ModelError as it does."""
+    return _opened_config(find_family(checkpoint), checkpoint, context_length).context_length
+
+
+def build_empty(found: Architecture, config: Any, kernels: Kernels) -> nn.Module:
+    """Returns the model of a config on the meta device, where it takes no memory."""
+    with torch.device("meta"):
+        return found.family.build[found.head](config, kernels)
+
+
+def _opened_config(found: Architecture, checkpoint: Checkpoint, context_length: int | None) -> Config:
+    config: Config = found.family.config.read(checkpoint)
+    return config if context_length is None else _opened_for(config, context_length)
+
+
+def _opened_for(config: ConfigT, context_length: int) -> ConfigT:
+    if not 1 <= context_length <= LARGEST:
+        raise ModelError(f"context_length is {context_length}; it must be from 1 to {LARGEST}")
+    if context_length > config.context_length and not config.extensible:
+        raise ModelError(
+            f"context_length is {context_length}, but the model was trained for "
+            f"{config.context_length}; ask for less"
+        )
+    return replace(config, context_length=context_length)
