@@ -16,7 +16,7 @@ BACKENDS = ("torch", "native") if available() else ("torch",)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [2, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("law", LAWS)
 def test_a_forked_child_generates_what_its_parent_does(law: str, backend: str, threads: int) -> None:
