@@ -24,7 +24,7 @@ from decodery.kernels.native.library import library
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import PackedWeight
 from decodery.models.decoders.llama import Block, Llama
-from decodery.models.layers.attention import PagedAttend
+from decodery.models.layers.attention import PagedAttend, plan_layers
 from decodery.weights.sources.locate import resolve
 
 KEYS = 64  # The keys that each stream has already, in a step of one token.
@@ -88,18 +88,18 @@ def step(model: Llama, streams: int, length: int) -> Callable[[], object]:
     start = KEYS if length == 1 else 0
     pages = -(-(start + length) // 16)
     cache = model.kv_shape.allocate(streams * pages, kernels.cache_dtype(torch.float32), whole_pages=True)
-    plan = kernels.plan_attention(
+    plans = plan_layers(
+        kernels,
+        [layer.kind for layer in model.attention_layers],
         [range(i * pages, (i + 1) * pages) for i in range(streams)],
         [start] * streams,
         [length] * streams,
-        heads=model.heads,
-        kv_heads=model.kv_shape.kv_heads,
         dtype=torch.float32,
         device="cpu",
     )
     positions = torch.arange(start, start + length).repeat(streams)
     tokens = positions + 100
-    attend = PagedAttend(kernels, cache, plan)
+    attend = PagedAttend(kernels, cache, plans)
 
     def run() -> torch.Tensor:
         return model.hidden(tokens, positions, attend)

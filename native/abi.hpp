@@ -75,38 +75,41 @@ struct RotaryArgs {
 // out is the activation of rows; if gated, that of the first half of rows of 2 * width, times their second half.
 struct ActivateArgs { const float* x; int64_t ldx, rows, width, activation, gated; float* out; };
 
-// The data that all layers of one step share. It is separate from the calls, so that a program can run again for
-// another step. slots: where each token's key and value are written. tables: all page tables, concatenated. work and
-// partials: the items of `decodery_plan_attention` and the partial slots that they need. window: the number of keys
-// that a query sees (0 for all).
+// The data that all layers of one kind share in one step. It is separate from the calls, so that a program can run again
+// for another step. slots: where each token's key and value are written. tables: all page tables, concatenated. work and
+// partials: the items of `decodery_plan_attention` and the partial slots that they need. window, chunk (0 for none) and
+// causal decide which keys a query sees, as AttentionLayer in Python explains.
 struct AttentionStep {
     int64_t tokens;
     const int64_t* slots;
     const int32_t* tables;
     const int32_t* work;
-    int64_t works, partials, window;
+    int64_t works, partials, window, chunk, causal;
 };
 
-// A page holds its keys as [kv_heads, dim, 16] and its values as [kv_heads, 16, dim]. type: 0 float32, 1 float16, 2
-// bfloat16, 3 int8, where each head's 16 keys (or values) are followed by their 16 scales in float32. `stride` numbers
-// of the type lie between pages. k and v [rows, kv_heads, dim] have the row strides ldk and ldv.
+// A page holds its keys as [kv_heads, k_dim, 16] and its values as [kv_heads, 16, v_dim]. type: 0 float32, 1 float16, 2
+// bfloat16, 3 int8, where each head's 16 keys (or values) are followed by their 16 scales in float32. k_stride and
+// v_stride numbers of the type lie between pages. k [rows, kv_heads, k_dim] and v [rows, kv_heads, v_dim] have the row
+// strides ldk and ldv.
 struct WriteKvArgs {
     const float* k; int64_t ldk; const float* v; int64_t ldv;
     const AttentionStep* step;
     void* keys; void* values;
-    int64_t stride, kv_heads, dim, type;
+    int64_t k_stride, v_stride, kv_heads, k_dim, v_dim, type;
 };
 
-// q [tokens, heads, dim] with row stride ldq. bias [heads, columns], where given, is added to the scores: column `zero`
-// to those of the query's own key, the columns before it to those of earlier keys, and the first also to all keys that
-// are still earlier.
+// q [tokens, heads, k_dim] with row stride ldq; out [tokens, heads, v_dim]. If softcap is not 0, a score becomes softcap
+// times tanh(score / softcap). bias [heads, columns], where given, is added to the scores: column `zero` to those of the
+// query's own key, the columns around it to those of keys around it, and the first and last also to all keys beyond.
+// sinks [heads], where given, are further scores that only join the sums of weights.
 struct AttentionArgs {
-    const float* q; int64_t ldq, heads, kv_heads, dim;
-    const void* keys; const void* values; int64_t stride, type;
+    const float* q; int64_t ldq, heads, kv_heads, k_dim, v_dim;
+    const void* keys; const void* values; int64_t k_stride, v_stride, type;
     const AttentionStep* step;
-    double scale;
+    double scale, softcap;
     float* out;
     const float* bias; int64_t columns, zero;
+    const float* sinks;
 };
 
 // Cosines and sines [rows, 2 * pairs] of positions times frequencies [pairs], times magnitude; the first half of the

@@ -49,6 +49,24 @@ DECODERY_INLINE typename S::F logarithm(typename S::F x) {
     return S::fma(exponent, S::set1(0.693147181f), log);
 }
 
+// tanh x within three units in the last place. Below 5/8 it is x + x^3 p(x^2), whose coefficients are those of Cephes
+// (Moshier, 1989).
+template <class S>
+DECODERY_INLINE typename S::F hyperbolic_tangent(typename S::F x) {
+    using F = typename S::F;
+    const F size = S::abs(x), square = S::mul(x, x), one = S::set1(1.0f);
+    F p = S::set1(-5.70498872745e-3f);
+    p = S::fma(p, square, S::set1(2.06390887954e-2f));
+    p = S::fma(p, square, S::set1(-5.37397155531e-2f));
+    p = S::fma(p, square, S::set1(1.33314422036e-1f));
+    p = S::fma(p, square, S::set1(-3.33332819422e-1f));
+    const F near = S::fma(S::mul(x, square), p, x);
+    const F e = exponential<S>(S::add(size, size));
+    const F far = S::sub(one, S::div(S::set1(2.0f), S::add(one, e)));
+    const F negated = S::sub(S::zero(), far);
+    return S::pick(S::above(size, S::set1(0.625f)), S::pick(S::above(S::zero(), x), negated, far), near);
+}
+
 template <class S>
 DECODERY_INLINE typename S::F silu(typename S::F x) {
     return S::div(x, S::add(S::set1(1.0f), exponential<S>(S::sub(S::zero(), x))));

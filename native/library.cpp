@@ -119,11 +119,13 @@ EXPORT void decodery_run(const int64_t* program, int64_t count) {
     if (!lib.stages.empty()) lib.team.run(lib.stages.data(), static_cast<int>(lib.stages.size()));
 }
 
-// Plans the attention of one step of sequences that run positions starts[s] .. starts[s] + lengths[s] - 1; pages[s] is
-// the index of a sequence's page table in the tables. Writes at most `capacity` items of work and returns their number;
-// `slots` gets the number of partial slots (tokens times segments) that they need.
-EXPORT int64_t decodery_plan_attention(const int64_t* starts, const int64_t* lengths, const int64_t* pages, int64_t sequences,
-                                int64_t window, int32_t* work, int64_t capacity, int64_t* slots) {
+// Plans the attention of one step of sequences that run positions starts[s] .. starts[s] + lengths[s] - 1 over keys[s]
+// keys; pages[s] is the index of a sequence's page table in the tables. window, chunk and causal are those of
+// AttentionStep. Writes at most `capacity` items of work and returns their number; `slots` gets the number of partial
+// slots (tokens times segments) that they need.
+EXPORT int64_t decodery_plan_attention(const int64_t* starts, const int64_t* lengths, const int64_t* keys,
+                                       const int64_t* pages, int64_t sequences, int64_t window, int64_t chunk,
+                                       int64_t causal, int32_t* work, int64_t capacity, int64_t* slots) {
     int64_t count = 0, slot = 0;
     int32_t token = 0;
     for (int64_t s = 0; s < sequences; s++) {
@@ -131,21 +133,22 @@ EXPORT int64_t decodery_plan_attention(const int64_t* starts, const int64_t* len
         for (int64_t first = starts[s]; first < end;) {
             int64_t stop = (first / kQueryBlock + 1) * kQueryBlock;
             stop = stop < end ? stop : end;
-            const int64_t segments = (stop - 1) / kSegment + 1;
-            // Segments before the window of every query of the block are skipped.
-            const int64_t seen = window > 0 && first + 1 > window ? (first + 1 - window) / kSegment : 0;
+            // Segments that no query of the block sees are skipped: later queries see later keys.
+            const int64_t seen = visible(stop - 1, keys[s], window, chunk, causal).end;
+            const int64_t skipped = visible(first, keys[s], window, chunk, causal).first / kSegment;
+            const int64_t segments = (seen - 1) / kSegment + 1 - skipped;
             const bool all = lengths[s] >= kManyQueries;
-            for (int64_t segment = 0; segment < (all ? 1 : segments - seen); segment++) {
+            for (int64_t segment = 0; segment < (all ? 1 : segments); segment++) {
                 if (count < capacity) {
                     auto& w = reinterpret_cast<Work*>(work)[count];
                     w = {token, static_cast<int32_t>(first), static_cast<int32_t>(stop - first),
                          static_cast<int32_t>(pages[s]), all ? kAllSegments : static_cast<int32_t>(segment),
-                         static_cast<int32_t>(segments - seen), static_cast<int32_t>(seen),
-                         static_cast<int32_t>(slot)};
+                         static_cast<int32_t>(segments), static_cast<int32_t>(skipped), static_cast<int32_t>(slot),
+                         static_cast<int32_t>(seen)};
                 }
                 count++;
             }
-            if (!all && segments - seen > 1) slot += (stop - first) * (segments - seen);
+            if (!all && segments > 1) slot += (stop - first) * segments;
             token += static_cast<int32_t>(stop - first);
             first = stop;
         }

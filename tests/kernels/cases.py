@@ -4,9 +4,9 @@ these.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,11 +67,21 @@ def all_cases() -> Iterator[Case]:
         yield activation(name, 37)
     for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
         for dim in (32, 40, 80, 96, 128, 256):
-            yield attention(Shape(6, 2, dim), dtype, 1, None)
-        yield attention(Shape(4, 4, 12), dtype, 33, 20)
-        yield attention(Shape(5, 1, 40), dtype, 275, None)
-        yield attention(Shape(2, 2, 40), dtype, 530, 261)
-        yield attention(Shape(3, 3, 20), dtype, 290, None, reach=17)
+            yield attention(Shape(6, 2, dim), dtype, 1)
+        yield attention(Shape(4, 4, 12), dtype, 33, window=20)
+        yield attention(Shape(5, 1, 40), dtype, 275)
+        yield attention(Shape(2, 2, 40), dtype, 530, window=261)
+        yield attention(Shape(3, 3, 20), dtype, 290, bias=relative_bias(3, 17))
+        yield attention(Shape(4, 2, 24, 16), dtype, 30, softcap=2.0, scale=0.4)
+        yield attention(Shape(4, 2, 12, 40), dtype, 290, sinks=rows(4, torch.float32, 1, seed=8)[0])
+        yield attention(Shape(2, 1, 20), dtype, 300, chunk=23, softcap=1.5, bias=relative_bias(2, 17))
+        yield attention(Shape(3, 1, 33, 20), dtype, 530, causal=False, window=100)
+        for source in (5, 300):
+            yield cross_attention(Shape(4, 2, 20, 12), dtype, source)
+
+
+def relative_bias(heads: int, reach: int) -> RelativeBias:
+    return RelativeBias(rows(reach, torch.float32, heads, seed=7), reach // 2)
 
 
 def random_codes(form: Format, outs: int, ins: int) -> Codes:
@@ -267,51 +277,60 @@ def angles(pairs: int) -> Case:
     )
 
 
-def attention(shape: Shape, dtype: torch.dtype, length: int, window: int | None, reach: int = 0) -> Case:
+def attention(shape: Shape, dtype: torch.dtype, length: int, **features: Any) -> Case:
     """Returns a case of sequences of one length, each a row: its keys and values are written and its last
     queries attend.
-
-    With a `reach` there is a bias for that many distances.
     """
-    count, last = 4, min(length, 3)
-    sequences = [random_sequence(length, shape, seed, torch.float32) for seed in range(count)]
-    q, k, v = (torch.stack(part) for part in zip(*sequences, strict=True))
-    k, v = (restored(stored(part, dtype), torch.float32) for part in (k, v))
+    count, last, layer = 4, min(length, 3), shape.layer(**features)
+    q, k, v = kept_sequences(count, length, shape, dtype)
     pages = -(-length // 16)
-    bias = RelativeBias(rows(reach, torch.float32, shape.heads, seed=7), reach // 2) if reach else None
 
     def run(kernels: NativeKernels, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         cache = empty_cache(len(q) * pages + 1, shape, dtype)
         tables = [range(i * pages + 1, (i + 1) * pages + 1) for i in range(len(q))]
 
         def plan(start: int) -> NativePlan:
+            starts, lengths = [start] * len(q), [length - start] * len(q)
             return kernels.plan_attention(
-                tables,
-                [start] * len(q),
-                [length - start] * len(q),
-                heads=shape.heads,
-                kv_heads=shape.kv_heads,
-                dtype=torch.float32,
-                device="cpu",
-                sliding_window=window,
+                tables, starts, lengths, kind=layer.kind, dtype=torch.float32, device="cpu"
             )
 
         kernels.write_kv(*cache, plan(0), k.flatten(0, 1), v.flatten(0, 1))
         asked = q[:, length - last :].flatten(0, 1)
-        found = kernels.paged_attention(asked, *cache, plan(length - last), 1 / math.sqrt(shape.dim), bias)
-        return found.view(len(q), last, -1)
+        return kernels.paged_attention(asked, *cache, plan(length - last), layer).view(len(q), last, -1)
 
     def formula(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        added = None if bias is None else spread(bias, length).to(q.dtype)
-        each = [plain_attention(s, q.dtype, window, added) for s in zip(q, k, v, strict=True)]
+        each = [plain_attention(s, q.dtype, layer) for s in zip(q, k, v, strict=True)]
         return torch.stack(each)[:, length - last :]
 
-    return Case(
-        f"attention {shape.dim} {dtype} {length} {window} {reach}", run, formula, (q, k, v), rowwise=3
-    )
+    return Case(f"attention {shape} {dtype} {length} {[*features]}", run, formula, (q, k, v), rowwise=3)
 
 
-def spread(bias: RelativeBias, length: int) -> Tensor:
-    """Returns the biases [heads, length, length], each looked up on its own."""
-    places = torch.arange(length) - torch.arange(length)[:, None] + bias.zero
-    return bias.table[:, places.clamp(0, bias.table.shape[1] - 1)]
+def cross_attention(shape: Shape, dtype: torch.dtype, length: int) -> Case:
+    """Returns a case of two queries a row over all positions of the row's source."""
+    layer = shape.layer(causal=False, softcap=3.0)
+    q, k, v = kept_sequences(4, length, shape, dtype)
+    pages = -(-length // 16)
+
+    def run(kernels: NativeKernels, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        count, cache = len(q), empty_cache(len(q) * pages, shape, dtype)
+        tables = [range(i * pages, (i + 1) * pages) for i in range(count)]
+        common = {"kind": layer.kind, "dtype": torch.float32, "device": "cpu"}
+        written = kernels.plan_attention(tables, [0] * count, [length] * count, **common)
+        kernels.write_kv(*cache, written, k.flatten(0, 1), v.flatten(0, 1))
+        plan = kernels.plan_attention(tables, [7] * count, [2] * count, **common, sources=[length] * count)
+        return kernels.paged_attention(q.flatten(0, 1), *cache, plan, layer).view(count, 2, -1)
+
+    def formula(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return torch.stack([plain_attention(s, q.dtype, layer) for s in zip(q, k, v, strict=True)])
+
+    return Case(f"attention across {shape} {dtype} {length}", run, formula, (q[:, :2], k, v), rowwise=3)
+
+
+def kept_sequences(
+    count: int, length: int, shape: Shape, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns q, k and v of sequences [count, length, ...], k and v as a cache of `dtype` returns them."""
+    sequences = [random_sequence(length, shape, seed, torch.float32) for seed in range(count)]
+    q, k, v = (torch.stack(part) for part in zip(*sequences, strict=True))
+    return q, *(restored(stored(part, dtype), torch.float32) for part in (k, v))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from decodery.kernels import PAGE_SIZE
+from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.contract import Kernels
 from decodery.kernels.kv_formats import restored, stored, stored_width
 from decodery.kernels.reference import torch_kernels
 from decodery.kernels.relative_bias import RelativeBias
 
 REFERENCE: Kernels = torch_kernels
+QKV: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -23,35 +26,51 @@ class Shape:
     heads: int = 6
     kv_heads: int = 2
     dim: int = 16
+    v_dim: int | None = None
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        return self.dim, self.v_dim or self.dim
+
+    def layer(self, **features: Any) -> AttentionLayer:
+        """Returns a layer of this shape with the plain scale, unless the features have another."""
+        sizes = (self.heads, self.kv_heads, *self.widths)
+        return AttentionLayer(0, *sizes, **{"scale": 1 / math.sqrt(self.dim), **features})
 
 
-def random_sequence(
-    length: int, shape: Shape, seed: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns queries [length, heads, dim], keys and values [length, kv_heads, dim] of one sequence."""
+def random_sequence(length: int, shape: Shape, seed: int, dtype: torch.dtype) -> QKV:
+    """Returns queries [length, heads, dim], keys and values [length, kv_heads, ...] of one sequence."""
     generator = torch.Generator().manual_seed(seed)
     q = torch.randn(length, shape.heads, shape.dim, generator=generator)
-    k, v = torch.randn(2, length, shape.kv_heads, shape.dim, generator=generator)
+    k, v = (torch.randn(length, shape.kv_heads, width, generator=generator) for width in shape.widths)
     return q.to(dtype), k.to(dtype), v.to(dtype)
 
 
 def empty_cache(pages: int, shape: Shape, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    size = (pages, PAGE_SIZE, shape.kv_heads, stored_width(shape.dim, dtype))
-    return torch.zeros(size, dtype=dtype), torch.zeros(size, dtype=dtype)
+    k, v = (
+        torch.zeros(pages, PAGE_SIZE, shape.kv_heads, stored_width(width, dtype), dtype=dtype)
+        for width in shape.widths
+    )
+    return k, v
+
+
+def shape_of(sequence: QKV) -> Shape:
+    q, k, v = sequence
+    return Shape(q.shape[1], k.shape[1], q.shape[2], v.shape[2])
 
 
 def run_step(
     cache: tuple[Tensor, Tensor],
-    sequences: Sequence[tuple[Tensor, Tensor, Tensor]],
+    sequences: Sequence[QKV],
     tables: Sequence[Sequence[int]],
     ranges: Sequence[tuple[int, int]],
-    sliding_window: int | None = None,
+    layer: AttentionLayer | None = None,
     kernels: Kernels = REFERENCE,
-    bias: RelativeBias | None = None,
 ) -> list[Tensor]:
     """Writes and attends positions `start .. stop - 1` of each sequence in one step; returns a result for
     each.
     """
+    layer = layer or shape_of(sequences[0]).layer()
     starts, lengths = [start for start, _ in ranges], [stop - start for start, stop in ranges]
     q, k, v = (
         torch.cat(
@@ -59,45 +78,49 @@ def run_step(
         )
         for part in range(3)
     )
-    plan = kernels.plan_attention(
-        tables,
-        starts,
-        lengths,
-        heads=q.shape[1],
-        kv_heads=k.shape[1],
-        dtype=q.dtype,
-        device="cpu",
-        sliding_window=sliding_window,
-    )
+    plan = kernels.plan_attention(tables, starts, lengths, kind=layer.kind, dtype=q.dtype, device="cpu")
     kernels.write_kv(*cache, plan, k, v)
-    out = kernels.paged_attention(q, *cache, plan, 1 / math.sqrt(q.shape[-1]), bias)
-    return list(out.split(lengths))
+    return list(kernels.paged_attention(q, *cache, plan, layer).split(lengths))
 
 
-def as_kept(sequence: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def as_kept(sequence: QKV, dtype: torch.dtype) -> QKV:
     """Returns the sequence with the keys and values as a cache of `dtype` returns them."""
     q, k, v = sequence
     return q, restored(stored(k, dtype), q.dtype), restored(stored(v, dtype), q.dtype)
 
 
-def plain_attention(
-    sequence: tuple[Tensor, Tensor, Tensor],
-    dtype: torch.dtype,
-    sliding_window: int | None = None,
-    bias: Tensor | None = None,
-) -> Tensor:
-    """Computes causal attention of a sequence by its formula, in `dtype`: [length, heads * dim].
+def plain_attention(sequence: QKV, dtype: torch.dtype, layer: AttentionLayer | None = None) -> Tensor:
+    """Computes attention of queries to keys by its formula, in `dtype`: [queries, heads * v_dim].
 
-    `bias` [heads, length, length] is added to the scores.
+    Query i and key i have the position i.
     """
+    layer = layer or shape_of(sequence).layer()
     q, k, v = (part.to(dtype) for part in sequence)
     k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], 1) for part in (k, v))
-    scores = torch.einsum("qhd,khd->hqk", q, k) / math.sqrt(q.shape[-1])
-    if bias is not None:
-        scores = scores + bias.to(dtype)
-    distance = torch.arange(len(q))[:, None] - torch.arange(len(q))
-    hidden = distance < 0
-    if sliding_window is not None:
-        hidden |= distance >= sliding_window
-    weights = scores.masked_fill(hidden, -math.inf).softmax(-1)
-    return torch.einsum("hqk,khd->qhd", weights, v).flatten(1)
+    scores = torch.einsum("qhd,khd->hqk", q, k) * layer.scale
+    if layer.softcap is not None:
+        scores = layer.softcap * (scores / layer.softcap).tanh()
+    if layer.bias is not None:
+        scores = scores + spread(layer.bias, len(k))[:, : len(q)].to(dtype)
+    position, key = torch.arange(len(q))[:, None], torch.arange(len(k))
+    seen = key <= position if layer.causal else torch.ones(len(q), len(k), dtype=torch.bool)
+    if layer.window is not None:
+        seen = seen & (key > position - layer.window) & (key < position + layer.window)
+    if layer.chunk is not None:
+        seen = seen & (key // layer.chunk == position // layer.chunk)
+    scores = scores.masked_fill(~seen, -math.inf)
+    largest = scores.amax(-1, keepdim=True)
+    if layer.sinks is not None:
+        sinks = layer.sinks.to(dtype)[:, None, None]
+        largest = torch.maximum(largest, sinks)
+    weights = (scores - largest).exp()
+    total = weights.sum(-1, keepdim=True)
+    if layer.sinks is not None:
+        total = total + (sinks - largest).exp()
+    return torch.einsum("hqk,khd->qhd", weights / total, v).flatten(1)
+
+
+def spread(bias: RelativeBias, length: int) -> Tensor:
+    """Returns the biases [heads, length, length], each looked up on its own."""
+    places = torch.arange(length) - torch.arange(length)[:, None] + bias.zero
+    return bias.table[:, places.clamp(0, bias.table.shape[1] - 1)]

@@ -6,7 +6,6 @@ rounding errors.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -19,7 +18,6 @@ from decodery.kernels.packed_weights import pack
 from decodery.kernels.quantise import quantise
 from decodery.kernels.reference import torch_kernels
 from tests.kernels.native.fixtures import SETTINGS, built, running
-from tests.kernels.paged import Shape, empty_cache, random_sequence, run_step
 from tests.kernels.rows import (
     assert_products_are_exact,
     assert_rows_are_near,
@@ -113,104 +111,3 @@ def check_other_kernels(kernels: Kernels, width: int, dtype: torch.dtype, check:
         return kernels.rotary(x[:, None], cos.expand(len(x), -1), sin.expand(len(x), -1))
 
     check(rotated, x, COUNTS)
-
-
-SHAPES = [Shape(6, 2, 16), Shape(4, 4, 12), Shape(9, 3, 64), Shape(4, 1, 16)]
-LENGTH, BLOCK = 700, 140
-
-
-def telling_sequence(kind: str, shape: Shape, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns a sequence whose scores, or sums of values, are rounding errors alone, so that the order of
-    sums shows.
-    """
-    q, k, v = random_sequence(LENGTH, shape, 0, torch.float32)
-    generator = torch.Generator().manual_seed(1)
-    if kind == "scores":
-        half = shape.dim // 2
-        order = torch.randperm(half, generator=generator)
-        q, k = q[..., :half].to(dtype) * 2**20, k[..., :half]
-        q, k = torch.cat((q, q[..., order]), -1), torch.cat((k, -k[..., order]), -1)
-    else:
-        v = v * torch.exp2(torch.randint(0, 20, v.shape, generator=generator))
-        halves = v.view(-1, 2, BLOCK // 2, *v.shape[1:])
-        halves[:, 1] = -halves[:, 0, torch.randperm(BLOCK // 2, generator=generator)]
-        q = q * 0
-    return q.to(dtype), k.to(dtype), v.to(dtype)
-
-
-KINDS = ["scores", "values"]
-
-
-def whole_sequence(
-    kind: str, shape: Shape, dtype: torch.dtype
-) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-    sequence = telling_sequence(kind, shape, dtype)
-    (result,) = run_step(empty_cache(64, shape, dtype), [sequence], [range(44)], [(0, LENGTH)])
-    return sequence, result
-
-
-def single_cuts() -> list[tuple[int, int]]:
-    """Returns the queries after which all values cancel, each alone."""
-    ends = range(BLOCK, LENGTH + 1, BLOCK)
-    return [cut for end in ends for cut in ((end - BLOCK, end - 1), (end - 1, end))]
-
-
-def random_cuts(seed: int, longest: int) -> list[tuple[int, int]]:
-    choose = random.Random(seed)
-    cuts, start = [], 0
-    while start < LENGTH:
-        stop = min(LENGTH, start + choose.choice([1, 2, 3, 7, 16, 64, 100, longest]))
-        cuts.append((start, stop))
-        start = stop
-    return cuts
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_query_does_not_depend_on_how_its_sequence_is_cut(
-    kind: str, dtype: torch.dtype, shape: Shape
-) -> None:
-    sequence, expected = whole_sequence(kind, shape, dtype)
-    for table in (range(3, 47), random.Random(0).sample(range(50), 44)):
-        for cuts in (single_cuts(), random_cuts(0, longest=500), random_cuts(1, longest=300)):
-            cache = empty_cache(50, shape, dtype)
-            parts = [run_step(cache, [sequence], [table], [cut])[0] for cut in cuts]
-            assert torch.equal(torch.cat(parts), expected)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_query_does_not_depend_on_its_mates_and_pages(kind: str, dtype: torch.dtype, shape: Shape) -> None:
-    sequence, expected = whole_sequence(kind, shape, dtype)
-    cache = empty_cache(64 * 8, shape, dtype)
-    choose = random.Random(1)
-    pages = choose.sample(range(64 * 8), 64 * 8)
-    mates = [random_sequence(LENGTH, shape, seed, dtype) for seed in range(1, 8)]
-    tables = [pages[i * 44 : (i + 1) * 44] for i in range(8)]
-    run_step(cache, mates, tables[1:], [(0, LENGTH)] * 7)
-    for start, stop in random_cuts(5, longest=200):
-        count = choose.randrange(8)
-        others = choose.sample(range(7), count)
-        # Other sequences of all lengths, some of which share the call.
-        ranges = []
-        for _ in others:
-            first = choose.choice([start, choose.randrange(LENGTH - 5)])
-            ranges.append((first, min(LENGTH, first + choose.choice([1, 1, stop - start, 5]))))
-        place = choose.randrange(count + 1)
-        ranges.insert(place, (start, stop))
-        others.insert(place, -1)
-        sequences = [sequence if other < 0 else mates[other] for other in others]
-        results = run_step(cache, sequences, [tables[other + 1] for other in others], ranges)
-        assert torch.equal(results[place], expected[start:stop]), (start, stop)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_query_does_not_depend_on_later_keys_in_its_pages(dtype: torch.dtype) -> None:
-    shape = SHAPES[0]
-    sequence, expected = whole_sequence("values", shape, dtype)
-    cache = tuple(torch.randn(64, 16, shape.kv_heads, shape.dim).to(dtype) * 50 for _ in range(2))
-    for start, stop in random_cuts(9, longest=150):
-        (result,) = run_step(cache, [sequence], [range(44)], [(start, stop)])
-        assert torch.equal(result, expected[start:stop])

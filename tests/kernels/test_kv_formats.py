@@ -56,9 +56,8 @@ def test_the_native_pages_hold_what_the_reference_keeps(setting: tuple[str, int]
     x[3, 1, 5], x[4, 2, 6], x[5, 0] = math.nan, -math.inf, 0
     with running(setting):
         for kernels, cache in zip((NativeKernels(), torch_kernels), caches, strict=True):
-            plan = kernels.plan_attention(
-                [range(4)], [2], [50], heads=3, kv_heads=3, dtype=x.dtype, device="cpu"
-            )
+            kind = shape.layer().kind
+            plan = kernels.plan_attention([range(4)], [2], [50], kind=kind, dtype=x.dtype, device="cpu")
             kernels.write_kv(*cache, plan, x, x.flip(0))
     size = PAGE_SIZE * stored_width(24, dtype)
     for part, (mine, theirs) in enumerate(zip(*caches, strict=True)):

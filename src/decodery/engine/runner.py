@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from decodery.engine.batch import Batch
+from decodery.kernels.attention_layer import AttentionKind
 from decodery.kernels.buffer_pool import BufferPool
 from decodery.models.contract import CausalModel
-from decodery.models.layers.attention import PagedAttend
+from decodery.models.layers.attention import PagedAttend, plan_layers
 
 # The number of positions whose logits are in memory at a time when a whole prompt is scored.
 SCORED_AT_ONCE = 64
@@ -40,12 +41,12 @@ class CapturedStep:
     states: States
     replay: Callable[[], None] | None
 
-    def __init__(self, tokens: Tensor, positions: Tensor, plan: Any) -> None:
+    def __init__(self, tokens: Tensor, positions: Tensor, plans: Mapping[AttentionKind, Any]) -> None:
         self.tokens = tokens
         self.positions = positions
-        self.plan = plan
+        self.plans = plans
 
-    def again(self, tokens: list[int], positions: list[int], plan: Any) -> States:
+    def again(self, tokens: list[int], positions: list[int], plans: Mapping[AttentionKind, Any]) -> States:
         """Replays the step on another input, of its size or smaller, and returns the states.
 
         Behind a smaller input the previous input remains, and the states of these rows are meaningless.
@@ -53,7 +54,8 @@ class CapturedStep:
         assert self.replay is not None
         self.tokens.numpy()[: len(tokens)] = tokens
         self.positions.numpy()[: len(tokens)] = positions
-        self.plan.become(plan)
+        for kind, plan in self.plans.items():
+            plan.become(plans[kind])
         self.replay()
         return self.states
 
@@ -97,11 +99,16 @@ class Runner:
     def __init__(self, model: CausalModel, pages: int, kv_dtype: torch.dtype | None = None) -> None:
         self.model = model
         self._buffers = BufferPool()
+        self._kinds = [layer.kind for layer in model.attention_layers]
+        self._kv_dtype = kv_dtype or model.kernels.cache_dtype(model.dtype)
+        self.resize(pages)
+
+    def resize(self, pages: int) -> None:
+        """Replaces the cache by an empty one of `pages` pages, and drops the captured steps."""
         self._steps = CapturedSteps()
-        self._guarded: set[tuple[int, tuple[int, ...]]] = set()
-        kept = kv_dtype or model.kernels.cache_dtype(model.dtype)
+        model = self.model
         self._cache = model.kv_shape.allocate(
-            pages, kept, model.device, whole_pages=model.kernels.takes_page_strides()
+            pages, self._kv_dtype, model.device, whole_pages=model.kernels.takes_page_strides()
         )
 
     def hidden(self, batch: Batch, layers: Iterable[int] = ()) -> States:
@@ -110,41 +117,61 @@ class Runner:
         model = self.model
         starts = [chunk.start for chunk in batch.chunks]
         lengths = [chunk.length for chunk in batch.chunks]
-        plan = model.kernels.plan_attention(
+        plans = plan_layers(
+            model.kernels,
+            self._kinds,
             [chunk.sequence.pages for chunk in batch.chunks],
             starts,
             lengths,
-            heads=model.heads,
-            kv_heads=model.kv_shape.kv_heads,
             dtype=model.dtype,
             device=model.device,
         )
         tokens = [token for chunk in batch.chunks for token in chunk.tokens]
         positions = [p for s, n in zip(starts, lengths, strict=True) for p in range(s, s + n)]
         wanted = tuple(sorted(layers))
+        embedded = batch.embedded()
+        if embedded is not None:
+            return self._run_embedded(tokens, positions, plans, wanted, embedded)
         known, worth_keeping = self._steps.find(len(tokens), wanted)
         if known is not None:
-            return known.again(tokens, positions, plan)
+            return known.again(tokens, positions, plans)
         step = CapturedStep(
-            torch.tensor(tokens, device=model.device), torch.tensor(positions, device=model.device), plan
+            torch.tensor(tokens, device=model.device), torch.tensor(positions, device=model.device), plans
         )
         taps: dict[int, Tensor | None] = dict.fromkeys(wanted)
 
         def run() -> States:
-            attend = PagedAttend(model.kernels, self._cache, plan)
+            attend = PagedAttend(model.kernels, self._cache, plans)
             final = model.hidden(step.tokens, step.positions, attend, taps=taps)
             return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
 
-        # A model makes the same operations in steps of a similar size, so one of them is guarded for all.
-        similar = (len(tokens) - 1).bit_length(), wanted
-        # Recorded also where it is not kept, so that its results use the same buffers.
-        step.states, step.replay = model.kernels.capture(
-            run, self._buffers, guarded=similar not in self._guarded
-        )
-        self._guarded.add(similar)
+        # Recorded also where it is not kept, so that its results use the same buffers; only what is replayed
+        # can lose an operation.
+        step.states, step.replay = model.kernels.capture(run, self._buffers, guarded=worth_keeping)
         if worth_keeping and step.replay is not None:
             self._steps.keep(len(tokens), wanted, step)
         return step.states
+
+    def _run_embedded(
+        self,
+        tokens: list[int],
+        positions: list[int],
+        plans: Mapping[AttentionKind, Any],
+        layers: Sequence[int],
+        embedded: tuple[Tensor, Tensor],
+    ) -> States:
+        """Runs a step with vectors in place of embeddings. It is not captured: torch writes the vectors, and
+        a captured step repeats kernels only."""
+        device = self.model.device
+        taps: dict[int, Tensor | None] = dict.fromkeys(layers)
+        final = self.model.hidden(
+            torch.tensor(tokens, device=device),
+            torch.tensor(positions, device=device),
+            PagedAttend(self.model.kernels, self._cache, plans),
+            taps=taps,
+            embedded=(embedded[0].to(device), embedded[1].to(device)),
+        )
+        return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
 
     def logits(self, hidden: Tensor, indices: Sequence[int]) -> Tensor:
         """Returns the float32 logits `[len(indices), vocab]` of these rows."""

@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from decodery.kernels import PAGE_SIZE
+from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.kv_formats import stored_width
+
+
+class LayerKV(NamedTuple):
+    """Describes the keys and values that attention layer number `layer` caches for a token."""
+
+    layer: int
+    kv_heads: int
+    k_width: int
+    v_width: int
 
 
 @dataclass(frozen=True)
 class KVShape:
-    """Describes the keys and values that a model caches for a token."""
+    """Describes the keys and values that a model caches for a token, layer by layer."""
 
-    layers: int
-    kv_heads: int
-    head_dim: int
+    layers: tuple[LayerKV, ...]
+
+    @classmethod
+    def of(cls, layers: Iterable[AttentionLayer]) -> KVShape:
+        """Returns the shape for a model's attention layers; those with a `kv_source` cache nothing."""
+        own = (layer for layer in layers if layer.kv_source is None)
+        return cls(tuple(LayerKV(one.index, one.kv_heads, one.k_width, one.v_width) for one in own))
 
     def bytes_per_token(self, dtype: torch.dtype) -> int:
-        return 2 * self.layers * self.kv_heads * stored_width(self.head_dim, dtype) * dtype.itemsize
+        numbers = (kv.kv_heads * stored_width(width, dtype) for kv in self.layers for width in kv[2:])
+        return sum(numbers) * dtype.itemsize
 
     def allocate(
         self,
@@ -39,20 +55,41 @@ class KVShape:
         `whole_pages`, the keys and values of all layers for one page are contiguous, and pages lie at a
         distance from each other. Otherwise the pages of one layer are contiguous.
         """
-        page = (PAGE_SIZE, self.kv_heads, stored_width(self.head_dim, dtype))
-        if not whole_pages:
-            apart = _zeros((2, self.layers, pages, *page), dtype, device)
-            return PagedCache(apart.permute(2, 1, 0, 3, 4, 5))
-        inner = (self.layers, 2, *page)
-        lines = -(-math.prod(inner) * dtype.itemsize // _LINE)
-        # At a distance of a multiple of 4,096 bytes, the same head of all pages would compete for a few sets
-        # of the first-level cache.
-        lines += (_LINES_APART - lines) % _LINES_ROUND
-        rows = _zeros((pages, lines * _LINE // dtype.itemsize), dtype, device)
-        return PagedCache(rows[:, : math.prod(inner)].view(pages, *inner))
+        parts = [
+            (PAGE_SIZE, kv.kv_heads, stored_width(width, dtype)) for kv in self.layers for width in kv[2:]
+        ]
+        allocated = _page_by_page if whole_pages else _part_by_part
+        blocks, views = allocated(parts, pages, dtype, device)
+        pairs = zip(views[::2], views[1::2], strict=True)
+        return PagedCache(blocks, {kv.layer: pair for kv, pair in zip(self.layers, pairs, strict=True)})
 
 
+_Shape = tuple[int, int, int]
 _LINE, _LINES_APART, _LINES_ROUND = 64, 33, 64
+
+
+def _page_by_page(
+    parts: list[_Shape], pages: int, dtype: torch.dtype, device: torch.device | str
+) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    """Returns one block with all parts of a page side by side, and the parts' views [pages, *part]."""
+    sizes = [math.prod(part) for part in parts]
+    lines = -(-sum(sizes) * dtype.itemsize // _LINE)
+    # At a distance of a multiple of 4,096 bytes, the same head of all pages would compete for a few sets of
+    # the first-level cache.
+    lines += (_LINES_APART - lines) % _LINES_ROUND
+    rows = _zeros((pages, lines * _LINE // dtype.itemsize), dtype, device)[:, : sum(sizes)]
+    pieces = rows.split_with_sizes(sizes, 1)
+    views = [piece.view(pages, *part) for piece, part in zip(pieces, parts, strict=True)]
+    return (rows,), views
+
+
+def _part_by_part(
+    parts: list[_Shape], pages: int, dtype: torch.dtype, device: torch.device | str
+) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    """Returns a block for each shape of a part, and the parts' views [pages, *part], each contiguous."""
+    apart = {part: _zeros((parts.count(part), pages, *part), dtype, device) for part in dict.fromkeys(parts)}
+    unused = {part: iter(block) for part, block in apart.items()}
+    return tuple(block.transpose(0, 1) for block in apart.values()), [next(unused[part]) for part in parts]
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
@@ -68,26 +105,18 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | st
 class PagedCache:
     """Holds the keys and values of all sequences of an engine.
 
-    `pages` is [pages, layers, 2, 16, kv_heads, `stored_width(head_dim, dtype)`], with any strides.
+    `layers` are views of the keys and the values of each layer by its index: [pages, 16, kv_heads,
+    `stored_width(width, dtype)`]. `blocks` [pages, ...], with any strides, hold all of them.
     """
 
-    pages: Tensor
+    blocks: tuple[Tensor, ...]
+    layers: Mapping[int, tuple[Tensor, Tensor]]
 
     @property
-    def keys(self) -> Tensor:
-        """Returns the keys as a view [layers, pages, 16, kv_heads, width]."""
-        return self.pages[:, :, 0].transpose(0, 1)
-
-    @property
-    def values(self) -> Tensor:
-        """Returns the values as a view [layers, pages, 16, kv_heads, width]."""
-        return self.pages[:, :, 1].transpose(0, 1)
-
-    @cached_property
-    def layers(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Returns the keys and the values of each layer, as views."""
-        return tuple(zip(self.keys.unbind(), self.values.unbind(), strict=True))
+    def dtype(self) -> torch.dtype:
+        return self.blocks[0].dtype
 
     def copy(self, source: int, target: int) -> None:
         """Copies page `source` to page `target`, in place."""
-        self.pages[target] = self.pages[source]
+        for block in self.blocks:
+            block[target] = block[source]

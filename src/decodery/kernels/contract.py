@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from decodery.kernels.attention_layer import AttentionKind, AttentionLayer
 from decodery.kernels.buffer_pool import BufferPool
-from decodery.kernels.relative_bias import RelativeBias
 
 Result = TypeVar("Result")
 Activation: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu"]
@@ -140,8 +140,23 @@ class Kernels(Protocol):
     def gated(self, gate_up: Tensor, activation: Activation = "silu") -> Tensor:
         """Computes `activation(gate) * up` from [..., 2 * width], the gate first: [..., width]."""
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        """Computes attention over whole sequences: q [B, S, H, D], k and v [B, T, Hkv, D]; [B, S, H * D]."""
+    def attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        scale: float,
+        *,
+        causal: bool = True,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        """Computes attention over whole sequences: q [B, S, H, D], k [B, T, Hkv, D], v [B, T, Hkv, E]; [B, S,
+        H * E].
+
+        `mask` is added to the scores; without one, `causal` decides. `AttentionLayer` explains the others.
+        """
 
     def plan_attention(
         self,
@@ -149,32 +164,28 @@ class Kernels(Protocol):
         starts: Sequence[int],
         lengths: Sequence[int],
         *,
-        heads: int,
-        kv_heads: int,
+        kind: AttentionKind,
         dtype: torch.dtype,
         device: torch.device | str,
-        sliding_window: int | None = None,
+        sources: Sequence[int] | None = None,
     ) -> Plan:
-        """Returns the plan that `write_kv` and `paged_attention` take in all layers of one step."""
+        """Returns the plan that `write_kv` and `paged_attention` take in all layers of a kind in one step.
+
+        Sequence s runs the positions `starts[s] .. starts[s] + lengths[s] - 1`. Its keys and values are in
+        the pages `page_tables[s]`. With `sources` these are of another sequence of `sources[s]` positions, at
+        least one, all of which the queries see; nothing is written by such a plan.
+        """
 
     def write_kv(self, cache_k: Tensor, cache_v: Tensor, plan: Any, k: Tensor, v: Tensor) -> None:
-        """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches.
+        """Writes k [tokens, Hkv, D] and v [tokens, Hkv, E] into the plan's slots of the caches.
 
-        The caches are [pages, 16, Hkv, `stored_width(D, dtype)`] in float32, float16, bfloat16 or int8. The
-        backend decides in which order a page holds its numbers.
+        The caches are [pages, 16, Hkv, `stored_width(D or E, dtype)`] in float32, float16, bfloat16 or int8.
+        The backend decides in which order a page holds its numbers.
         """
 
     def paged_attention(
-        self,
-        q: Tensor,
-        cache_k: Tensor,
-        cache_v: Tensor,
-        plan: Any,
-        scale: float,
-        bias: RelativeBias | None = None,
+        self, q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: Any, layer: AttentionLayer
     ) -> Tensor:
         """Computes attention of ragged queries [tokens, H, D] over the plan's pages of the caches: [tokens, H
-        * D].
-
-        `bias` is added to the scaled scores.
+        * E].
         """

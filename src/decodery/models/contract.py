@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import Field, dataclass
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.cache import KVShape
 from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import ConfigTable
@@ -57,10 +58,16 @@ class CausalModel(Protocol):
     def kernels(self) -> Kernels: ...
 
     @property
+    def attention_layers(self) -> Sequence[AttentionLayer]: ...
+
+    @property
     def kv_shape(self) -> KVShape: ...
 
     @property
     def vocab_size(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
 
     @property
     def context_length(self) -> int: ...
@@ -70,9 +77,6 @@ class CausalModel(Protocol):
 
     @property
     def device(self) -> torch.device: ...
-
-    @property
-    def heads(self) -> int: ...
 
     @property
     def depth(self) -> int:
@@ -89,10 +93,12 @@ class CausalModel(Protocol):
         attend: Attend,
         *,
         taps: MutableMapping[int, Tensor | None] | None = None,
+        embedded: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Returns the last layer's normalised states [..., width] of tokens [...] at positions [...].
 
-        Each key of `taps` gets the states after that number of layers, before any last norm.
+        Each key of `taps` gets the states after that number of layers, before any last norm. `embedded` are
+        indices [n] of tokens and the vectors [n, width] that replace their embeddings.
         """
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import Codes, PackedWeight
 from decodery.kernels.relative_bias import RelativeBias
@@ -102,6 +103,8 @@ def _moved(argument: Any) -> Any:
         return replace(argument, data=at_the_end(argument.data, BEYOND_A_WEIGHT))
     if isinstance(argument, RelativeBias):
         return RelativeBias(at_the_end(argument.table), argument.zero)
+    if isinstance(argument, AttentionLayer):
+        return replace(argument, bias=_moved(argument.bias), sinks=_moved(argument.sinks))
     return at_the_end(argument) if isinstance(argument, Tensor) else argument
 
 

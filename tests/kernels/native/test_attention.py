@@ -13,7 +13,15 @@ from torch import Tensor
 from decodery.kernels.buffer_pool import BufferPool
 from decodery.kernels.native.native_kernels import NativeKernels
 from tests.kernels.native.fixtures import SETTINGS, built, running
-from tests.kernels.paged import Shape, as_kept, empty_cache, plain_attention, random_sequence, run_step
+from tests.kernels.paged import (
+    Shape,
+    as_kept,
+    empty_cache,
+    plain_attention,
+    random_sequence,
+    run_step,
+    shape_of,
+)
 from tests.kernels.rows import rows
 
 pytestmark = built
@@ -29,7 +37,8 @@ def step(
     ranges: Sequence[tuple[int, int]],
     window: int | None = None,
 ) -> list[Tensor]:
-    return run_step(cache, sequences, tables, ranges, window, NativeKernels())
+    layer = shape_of(sequences[0]).layer(window=window)
+    return run_step(cache, sequences, tables, ranges, layer, NativeKernels())
 
 
 SHAPES = [
@@ -51,8 +60,9 @@ def test_the_error_is_at_most_twice_the_reference_and_no_bit_depends_on_cuts_or_
 ) -> None:
     sequence = random_sequence(LENGTH, shape, 0, torch.float32)
     kept = as_kept(sequence, stored)
-    exact = plain_attention(kept, torch.float64, window)
-    limit = 2 * (plain_attention(kept, torch.float32, window) - exact).abs().max() + 5e-7
+    layer = shape.layer(window=window)
+    exact = plain_attention(kept, torch.float64, layer)
+    limit = 2 * (plain_attention(kept, torch.float32, layer) - exact).abs().max() + 5e-7
     whole = step(empty_cache(32, shape, stored), [sequence], [range(PAGES)], [(0, LENGTH)], window)[0]
     assert (whole - exact).abs().max() <= limit
     for index, setting in enumerate(SETTINGS):

@@ -160,18 +160,19 @@ def test_paged_attention_is_plain_attention_over_the_pages(shape: Shape) -> None
 def test_a_sliding_window_hides_older_keys() -> None:
     shape = Shape()
     sequence = random_sequence(100, shape, 0, torch.float32)
-    cache = empty_cache(8, shape, torch.float32)
-    (first,) = run_step(cache, [sequence], [range(7)], [(0, 60)], sliding_window=10)
-    (second,) = run_step(cache, [sequence], [range(7)], [(60, 100)], sliding_window=10)
-    expected = plain_attention(sequence, torch.float32, sliding_window=10)
+    cache, layer = empty_cache(8, shape, torch.float32), shape.layer(window=10)
+    (first,) = run_step(cache, [sequence], [range(7)], [(0, 60)], layer)
+    (second,) = run_step(cache, [sequence], [range(7)], [(60, 100)], layer)
+    expected = plain_attention(sequence, torch.float32, layer)
     torch.testing.assert_close(torch.cat((first, second)), expected, atol=1e-5, rtol=0)
 
 
 def test_keys_and_values_are_written_to_their_slots_alone() -> None:
-    cache_k, cache_v = empty_cache(4, Shape(kv_heads=2, dim=3), torch.float32)
+    shape = Shape(heads=2, kv_heads=2, dim=3)
+    cache_k, cache_v = empty_cache(4, shape, torch.float32)
     k, v = randn(3, 2, 3), randn(3, 2, 3, seed=1)
     plan = torch_kernels.plan_attention(
-        [[0, 1, 2], [0]], [33, 5], [1, 1], heads=2, kv_heads=2, dtype=torch.float32, device="cpu"
+        [[0, 1, 2], [0]], [33, 5], [1, 1], kind=shape.layer().kind, dtype=torch.float32, device="cpu"
     )
     torch_kernels.write_kv(cache_k, cache_v, plan, k, v)
     assert torch.equal(cache_k[2, 1], k[0])
@@ -186,11 +187,11 @@ def test_rows_beyond_the_plan_are_padding() -> None:
     cache = empty_cache(2, shape, torch.float32)
     (expected,) = run_step(cache, [sequence], [[1]], [(0, 3)])
     plan = torch_kernels.plan_attention(
-        [[1]], [0], [3], heads=6, kv_heads=2, dtype=torch.float32, device="cpu"
+        [[1]], [0], [3], kind=shape.layer().kind, dtype=torch.float32, device="cpu"
     )
     q, k, v = (torch.cat((part, torch.full_like(part[:1], math.nan))) for part in sequence)
     torch_kernels.write_kv(*cache, plan, k, v)
-    out = torch_kernels.paged_attention(q, *cache, plan, 0.25)
+    out = torch_kernels.paged_attention(q, *cache, plan, shape.layer())
     assert torch.equal(out[:3], expected)
     assert not out[3:].any()
 
@@ -213,8 +214,7 @@ def test_rows_of_one_length_class_share_a_call() -> None:
         [[i * 8 + page for page in range(6)] for i in range(8)],
         [65, 70, 80, 95, 66, 77, 88, 90],
         [1] * 8,
-        heads=9,
-        kv_heads=3,
+        kind=Shape(9, 3).layer().kind,
         dtype=torch.bfloat16,
         device="cpu",
     )
@@ -226,8 +226,7 @@ def test_a_long_row_does_not_lengthen_the_short_ones() -> None:
         [range(10), range(10, 200)],
         [100, 3000],
         [1, 1],
-        heads=4,
-        kv_heads=2,
+        kind=Shape(4, 2).layer().kind,
         dtype=torch.float32,
         device="cpu",
     )

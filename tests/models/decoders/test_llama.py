@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.cache import PagedCache
 from decodery.kernels.reference import torch_kernels
 from decodery.kernels.relative_bias import RelativeBias
 from decodery.models.decoders.llama import Llama
-from decodery.models.layers.attention import DenseAttend, PagedAttend
+from decodery.models.layers.attention import DenseAttend, PagedAttend, plan_layers
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
 from tests.models.tiny import tiny_llama_folder, tiny_llama_gguf, tiny_model
@@ -93,23 +94,19 @@ class Pages:
 
     @torch.inference_mode()
     def hidden(self, tokens: Tensor, start: int) -> Tensor:
-        """Returns the hidden states of tokens [length] at positions from `start` on, with the engine's
-        padding.
-        """
+        """Returns the hidden states of tokens [length] at positions from `start` on."""
         model, length = self.model, len(tokens)
-        plan = torch_kernels.plan_attention(
+        plans = plan_layers(
+            torch_kernels,
+            [layer.kind for layer in model.attention_layers],
             [self.table],
             [start],
             [length],
-            heads=model.heads,
-            kv_heads=model.kv_shape.kv_heads,
             dtype=model.dtype,
             device="cpu",
         )
-        padding = (0, -length % torch_kernels.row_multiple(model.dtype))
-        tokens = torch.nn.functional.pad(tokens, padding)
-        positions = torch.nn.functional.pad(torch.arange(start, start + length), padding)
-        return model.hidden(tokens, positions, PagedAttend(torch_kernels, self.cache, plan))[:length]
+        positions = torch.arange(start, start + length)
+        return model.hidden(tokens, positions, PagedAttend(torch_kernels, self.cache, plans))
 
     def in_chunks(self, tokens: Tensor, sizes: list[int]) -> Tensor:
         parts = tokens.split(sizes)
@@ -209,7 +206,8 @@ def test_a_bias_is_added_to_the_scores() -> None:
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(8) + table[:, 2 - distances]
     hidden = torch.ones(7, 7, dtype=torch.bool).triu(1)
     expected = torch.einsum("bhqk,bkhd->bqhd", scores.masked_fill(hidden, -math.inf).softmax(-1), v)
-    found = DenseAttend(torch_kernels)(0, q, k, v, RelativeBias(table, 2))
+    layer = AttentionLayer(0, 4, 4, 8, 8, 1 / math.sqrt(8), bias=RelativeBias(table, 2))
+    found = DenseAttend(torch_kernels)(layer, q, k, v)
     torch.testing.assert_close(found, expected.flatten(2), atol=1e-5, rtol=1e-5)
 
 

@@ -98,10 +98,7 @@ def library() -> ctypes.CDLL:
 
 @cache
 def instruction_sets() -> tuple[str, ...]:
-    """Returns the instruction sets that can run on this processor, the slowest first.
-
-    There must be kernels.
-    """
+    """Returns the instruction sets that this processor can run, the slowest first; there must be kernels."""
     # `decodery_use` also selects a set, so this must run before `library` selects one.
     return tuple(name for index, name in enumerate(SETS) if _load().decodery_use(index))
 
@@ -162,7 +159,7 @@ def _load() -> ctypes.CDLL:
     loaded.decodery_packed_bytes.argtypes = [number, number, number]
     loaded.decodery_packed_bytes.restype = number
     loaded.decodery_plan_attention.argtypes = [
-        address, address, address, number, number, address, number, address,
+        *(address,) * 4, *(number,) * 4, address, number, address,
     ]  # fmt: skip
     loaded.decodery_plan_attention.restype = number
     loaded.decodery_threads.argtypes = [ctypes.c_int]

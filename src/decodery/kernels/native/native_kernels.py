@@ -12,11 +12,13 @@ from array import array
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from operator import add
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from decodery.kernels.attention_layer import AttentionKind, AttentionLayer
 from decodery.kernels.buffer_pool import BufferPool
 from decodery.kernels.contract import Activation
 from decodery.kernels.native.library import Kernel, call_layout, library
@@ -24,7 +26,6 @@ from decodery.kernels.native.recorded_step import RecordedStep, lost
 from decodery.kernels.packed_weights import Arena, Codes, PackedWeight, Stacked, stack
 from decodery.kernels.quantise import quantise
 from decodery.kernels.reference import torch_kernels
-from decodery.kernels.relative_bias import RelativeBias
 from decodery.kernels.threads import threads_set
 
 Result = TypeVar("Result")
@@ -37,10 +38,11 @@ _NORM = call_layout("q" * 7 + "dqqqq")
 _LAYER_NORM = call_layout("q" * 8 + "dqqqq")
 _ROTARY = call_layout("q" * 9)
 _ACTIVATE = call_layout("q" * 7)
-_WRITE_KV = call_layout("q" * 11)
-_ATTENTION = call_layout("q" * 10 + "dqqqq")
+_WRITE_KV = call_layout("q" * 13)
+_ATTENTION = call_layout("q" * 12 + "ddqqqqq")
 _ANGLES = call_layout("qqqqdqq")
 _PACK_FIRST = "pack the weight when the model is loaded, as load_for_inference does"
+_WORK_BYTES = 36  # Of an item of work: Work in native/attention.hpp.
 
 
 @dataclass(frozen=True)
@@ -435,10 +437,21 @@ class NativeKernels:
             out.data_ptr(),
         )
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    def attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        scale: float,
+        *,
+        causal: bool = True,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
         """Computes attention over whole sequences with torch; the engine attends over pages only."""
         self._fall_back("attention over whole sequences", "attend over pages")
-        return torch_kernels.attention(q, k, v, mask, scale)
+        return torch_kernels.attention(q, k, v, mask, scale, causal=causal, softcap=softcap, sinks=sinks)
 
     def plan_attention(
         self,
@@ -446,45 +459,47 @@ class NativeKernels:
         starts: Sequence[int],
         lengths: Sequence[int],
         *,
-        heads: int,
-        kv_heads: int,
+        kind: AttentionKind,
         dtype: torch.dtype,
         device: torch.device | str,
-        sliding_window: int | None = None,
+        sources: Sequence[int] | None = None,
     ) -> NativePlan:
-        """Returns the plan that `write_kv` and `paged_attention` take in all layers of one step."""
+        """Returns the plan that `write_kv` and `paged_attention` take in all layers of a kind in one step."""
+        assert sources is None or kind[2:] == (None, None, False)
         tables, places, slots = array("i"), array("q"), array("q")
-        for table, start, length in zip(page_tables, starts, lengths, strict=True):
+        first, count = array("q", starts), array("q", lengths)
+        keys = array("q", map(add, starts, lengths) if sources is None else sources)
+        for table, start, length, limit in zip(page_tables, first, count, keys, strict=True):
             places.append(len(tables))
-            end = start + length
-            tables.extend(table[: (end + 15) // 16])
+            tables.extend(table[: (limit + 15) // 16])
+            if sources is not None:
+                continue
             if length == 1:
                 slots.append(table[start // 16] * 16 + start % 16)
             else:
-                slots.extend([table[p // 16] * 16 + p % 16 for p in range(start, end)])
+                slots.extend([table[p // 16] * 16 + p % 16 for p in range(start, start + length)])
         # An upper bound of the work: blocks of 8 queries, each with its keys in segments of 256.
-        most = sum(((n + 14) // 8) * ((s + n + 255) // 256) for s, n in zip(starts, lengths, strict=True))
-        first, count = array("q", starts), array("q", lengths)
-        work, partials = array("i", bytes(32 * most)), array("q", [0])
-        window = sliding_window or 0
+        most = sum(((n + 14) // 8) * ((t + 255) // 256) for n, t in zip(count, keys, strict=True))
+        work, partials = array("i", bytes(_WORK_BYTES * most)), array("q", [0])
+        sight = kind.window or 0, kind.chunk or 0, kind.causal
         works = self._library.decodery_plan_attention(
-            *(part.buffer_info()[0] for part in (first, count, places)),
+            *(part.buffer_info()[0] for part in (first, count, keys, places)),
             len(first),
-            window,
+            *sight,
             work.buffer_info()[0],
             most,
             partials.buffer_info()[0],
         )
         assert works <= most
         addresses = [part.buffer_info()[0] for part in (slots, tables, work)]
-        words = array("q", [len(slots), *addresses, works, partials[0], window])
-        return NativePlan(len(slots), words, [slots, tables, work])
+        words = array("q", [sum(count), *addresses, works, partials[0], *sight])
+        return NativePlan(sum(count), words, [slots, tables, work])
 
     def write_kv(self, cache_k: Tensor, cache_v: Tensor, plan: NativePlan, k: Tensor, v: Tensor) -> None:
-        """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches, in place.
+        """Writes k [tokens, Hkv, D] and v [tokens, Hkv, E] into the plan's slots of the caches, in place.
 
-        Within a page the numbers have another order: keys [Hkv, D, 16], values [Hkv, 16, D]. In int8, the 16
-        scales follow each [D, 16] or [16, D]. Numbers that are not finite are written as 0.
+        Within a page the numbers have another order: keys [Hkv, D, 16], values [Hkv, 16, E]. In int8, the 16
+        scales follow each [D, 16] or [16, E]. Numbers that are not finite are written as 0.
         """
         k, v = self._heads(k), self._heads(v)
         self._run(
@@ -498,50 +513,56 @@ class NativeKernels:
             cache_k.data_ptr(),
             cache_v.data_ptr(),
             cache_k.stride(0),
+            cache_v.stride(0),
             *k.shape[1:],
+            v.shape[2],
             _STORED[cache_k.dtype],
         )
 
     def paged_attention(
-        self,
-        q: Tensor,
-        cache_k: Tensor,
-        cache_v: Tensor,
-        plan: NativePlan,
-        scale: float,
-        bias: RelativeBias | None = None,
+        self, q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: NativePlan, layer: AttentionLayer
     ) -> Tensor:
-        """Computes attention of ragged queries [tokens, H, D] over the caches' pages: [tokens, H * D].
+        """Computes attention of ragged queries [tokens, H, D] over the caches' pages: [tokens, H * E].
 
-        `bias` is added to the scaled scores.
+        A query's result has the same bits whatever the other queries are and however its sequence is cut into
+        steps, if the layer is causal.
         """
-        table = None if bias is None else bias.table
-        if table is not None and (table.dtype != torch.float32 or not table.is_contiguous()):
-            table = self._copied(table)
         tokens, heads, dim = q.shape
         assert tokens == plan.tokens
         q = self._heads(q)
-        out = self._empty(tokens, heads * dim)
+        table = self._floats(None if layer.bias is None else layer.bias.table)
+        sinks = self._floats(layer.sinks)
+        out = self._empty(tokens, heads * layer.v_width)
         self._run(
             _ATTENTION,
             Kernel.ATTENTION,
             q.data_ptr(),
             q.stride(0),
             heads,
-            cache_k.shape[2],
+            layer.kv_heads,
             dim,
+            layer.v_width,
             cache_k.data_ptr(),
             cache_v.data_ptr(),
             cache_k.stride(0),
+            cache_v.stride(0),
             _STORED[cache_k.dtype],
             plan.words.buffer_info()[0],
-            scale,
+            layer.scale,
+            layer.softcap or 0.0,
             out.data_ptr(),
             0 if table is None else table.data_ptr(),
             0 if table is None else table.shape[1],
-            0 if bias is None else bias.zero,
+            0 if layer.bias is None else layer.bias.zero,
+            0 if sinks is None else sinks.data_ptr(),
         )
         return out
+
+    def _floats(self, x: Tensor | None) -> Tensor | None:
+        """Returns x as contiguous float32, x itself where it is that."""
+        if x is None or (x.dtype == torch.float32 and x.is_contiguous()):
+            return x
+        return self._copied(x)
 
 
 def _codes(weight: Tensor | Sequence[Codes]) -> Sequence[Codes]:

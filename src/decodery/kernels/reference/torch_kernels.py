@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from decodery.kernels import PAGE_SIZE
+from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.buffer_pool import BufferPool
 from decodery.kernels.contract import Activation
 from decodery.kernels.kv_formats import restored, stored
 from decodery.kernels.reference.attention_plan import AttentionGroup, AttentionPlan, plan_attention
 from decodery.kernels.reference.onednn import Readable, pack, pack_readable
-from decodery.kernels.relative_bias import RelativeBias
 from decodery.kernels.threads import threads_set
 
 Result = TypeVar("Result")
@@ -217,26 +217,68 @@ def pack_gated(weight: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     return (gate, up) if gate.is_mkldnn else weight
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """Computes softmax attention over whole sequences: q [B, S, H, D], k and v [B, T, Hkv, D]; out [B, S, H *
-    D].
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    *,
+    causal: bool = True,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """Computes softmax attention over whole sequences: q [B, S, H, D], k [B, T, Hkv, D], v [B, T, Hkv, E];
+    out [B, S, H * E].
 
-    `mask` is added to the scores, [B or 1, H or 1, S, T] in q's dtype; None is causal, with S = T.
+    `mask` is added to the scores, [B or 1, H or 1, S or 1, T] in q's dtype; without one, `causal` decides,
+    with S = T. `softcap` and `sinks` [H] are those of `AttentionLayer`.
     """
-    out = F.scaled_dot_product_attention(
-        q.transpose(1, 2),
-        k.transpose(1, 2),
-        v.transpose(1, 2),
-        mask,
-        is_causal=mask is None,
-        scale=scale,
-        enable_gqa=q.shape[2] != k.shape[2],
-    )
+    q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+    if softcap is None and sinks is None:
+        grouped = q.shape[1] != k.shape[1]
+        out = F.scaled_dot_product_attention(
+            q, k, v, mask, is_causal=causal and mask is None, scale=scale, enable_gqa=grouped
+        )
+    else:
+        k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], 1) for part in (k, v))
+        if mask is None and causal:
+            mask = torch.full(q.shape[2:3] * 2, -math.inf, dtype=q.dtype, device=q.device).triu(1)
+        out = _plain_attention(q, k, v, mask, scale, softcap, None if sinks is None else sinks[:, None, None])
     return out.transpose(1, 2).flatten(2)
 
 
+def _plain_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """Computes attention with capped scores and sinks: q [B, H, S, D], k [B, H, T, D], v [B, H, T, E].
+
+    `sinks` has a number for each row of the scores [B, H, S, T], broadcast. The scores are in float32 at
+    least. Gemma Team, Gemma 2 (2024), section 2; OpenAI, gpt-oss model card (2025), section 2.3.
+    """
+    dtype = q.dtype
+    if dtype == torch.bfloat16:
+        q, k, v = (part.float() for part in (q, k, v))
+    scores = q @ k.transpose(-2, -1) * scale
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if mask is not None:
+        scores = scores + mask
+    if sinks is not None:
+        scores = torch.cat((scores, sinks.to(scores.dtype).expand(*scores.shape[:-1], 1)), -1)
+    weights = scores.softmax(-1)[..., : k.shape[-2]]
+    return (weights @ v).to(dtype)
+
+
 def write_kv(cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, k: Tensor, v: Tensor) -> None:
-    """Writes k and v [tokens, Hkv, D] into the plan's slots of the caches in the form of `stored`, in place.
+    """Writes k [tokens, Hkv, D] and v [tokens, Hkv, E] into the plan's slots of the caches in the form of
+    `stored`, in place.
 
     Slot s is offset s % 16 of page s // 16. k and v may have more rows than the plan has tokens: these are
     padding and are not written. Numbers that are not finite are written as 0. So a sequence whose numbers
@@ -249,62 +291,57 @@ def write_kv(cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, k: Tensor, v
 
 
 def paged_attention(
-    q: Tensor,
-    cache_k: Tensor,
-    cache_v: Tensor,
-    plan: AttentionPlan,
-    scale: float,
-    bias: RelativeBias | None = None,
+    q: Tensor, cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, layer: AttentionLayer
 ) -> Tensor:
-    """Computes attention of ragged queries [tokens, H, D] over the pages of the plan: [tokens, H * D].
+    """Computes attention of ragged queries [tokens, H, D] over the pages of the plan: [tokens, H * E].
 
     The caches hold the keys and values of these queries already. q may have more rows than the plan has
-    tokens: these are padding, and their result is 0. A query's result has the same bits whatever the other
-    rows are and however its sequence was cut into steps; `plan_attention` explains why.
+    tokens: these are padding, and their result is 0.
     """
     tokens, heads, dim = q.shape
     rows = (q if tokens == plan.tokens else q[: plan.tokens]).reshape(-1, dim)
-    results = [_grouped(rows, cache_k, cache_v, group, scale, bias) for group in plan.groups]
+    results = [_grouped(rows, cache_k, cache_v, group, layer) for group in plan.groups]
     out = results[0] if len(results) == 1 else torch.cat(results)
     if plan.order is not None:
         out = out.index_select(0, plan.order)
-    out = out.view(plan.tokens, heads * dim)
+    out = out.view(plan.tokens, heads * layer.v_width)
     return out if tokens == plan.tokens else F.pad(out, (0, 0, 0, tokens - plan.tokens))
 
 
 def _grouped(
-    rows: Tensor,
-    cache_k: Tensor,
-    cache_v: Tensor,
-    group: AttentionGroup,
-    scale: float,
-    bias: RelativeBias | None,
+    rows: Tensor, cache_k: Tensor, cache_v: Tensor, group: AttentionGroup, layer: AttentionLayer
 ) -> Tensor:
-    kv_heads, dim = cache_k.shape[2], rows.shape[1]
     if group.queries is not None:
         rows = rows.index_select(0, group.queries)
-    q = rows.view(group.batch, kv_heads, group.rows, dim)
+    q = rows.view(group.batch, layer.kv_heads, group.rows, layer.k_width)
     k, v = _gathered(cache_k, group, q.dtype), _gathered(cache_v, group, q.dtype)
-    mask = group.mask if bias is None else group.mask + _bias(group, bias, kv_heads)
-    if group.batch * kv_heads == 1:
-        # torch splits the matrix products of a single head between its threads, which changes the order of
-        # the sums.
-        q, k, v = (part.expand(2, -1, -1, -1) for part in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v, mask, scale=scale)[:1].reshape(-1, dim)
-    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale).reshape(-1, dim)
+    mask = group.mask
+    if layer.bias is not None:
+        mask = mask + _bias(group, layer)
+    if layer.softcap is None and layer.sinks is None:
+        out = F.scaled_dot_product_attention(q, k, v, mask, scale=layer.scale)
+    else:
+        sinks = None if layer.sinks is None else layer.sinks[_row_heads(group, layer)][..., None]
+        out = _plain_attention(q, k, v, mask, layer.scale, layer.softcap, sinks)
+    return out.reshape(-1, layer.v_width)
 
 
-def _bias(group: AttentionGroup, bias: RelativeBias, kv_heads: int) -> Tensor:
-    """Returns the biases [batch, kv_heads, rows, keys].
+def _row_heads(group: AttentionGroup, layer: AttentionLayer) -> Tensor:
+    """Returns the query head of each row: [kv_heads, rows].
 
     The rows cycle through the heads that share a K/V head.
     """
-    keys = torch.arange(group.keys, device=group.positions.device)
-    columns = bias.columns(group.positions[..., None], keys)
-    shared = len(bias.table) // kv_heads
-    turns = torch.arange(group.rows, device=keys.device) % shared
-    heads = torch.arange(kv_heads, device=keys.device)[:, None] * shared + turns
-    return bias.table[heads[..., None], columns[:, None]]
+    device, shared = group.positions.device, layer.heads // layer.kv_heads
+    turns = torch.arange(group.rows, device=device) % shared
+    return torch.arange(layer.kv_heads, device=device)[:, None] * shared + turns
+
+
+def _bias(group: AttentionGroup, layer: AttentionLayer) -> Tensor:
+    """Returns the biases [batch, kv_heads, rows, keys]."""
+    assert layer.bias is not None
+    keys = group.first_keys + torch.arange(group.keys, device=group.positions.device)
+    columns = layer.bias.columns(group.positions[..., None], keys[:, None])
+    return layer.bias.table[_row_heads(group, layer)[..., None], columns[:, None]]
 
 
 def _gathered(cache: Tensor, group: AttentionGroup, dtype: torch.dtype) -> Tensor:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, MutableMapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.cache import KVShape
 from decodery.kernels.contract import Kernels
 from decodery.models.decoders.decoder_config import DecoderConfig
-from decodery.models.layers.attention import Attend, DenseAttend
+from decodery.models.layers.attention import Attend, Attention, DenseAttend
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.linear import Linear
 
@@ -35,16 +36,21 @@ class Decoder(nn.Module):
         self.head = None if config.tied_head else Linear(config.width, config.vocab_size, kernels)
 
     @property
-    def kv_shape(self) -> KVShape:
-        return KVShape(self.config.layers, self.config.kv_heads, self.config.head_dim)
+    def attention_layers(self) -> list[AttentionLayer]:
+        """Returns the attention of each layer; each must have it as `attn`."""
+        return [cast(Attention, layer.attn).layer for layer in self.layers]
 
     @property
-    def heads(self) -> int:
-        return self.config.heads
+    def kv_shape(self) -> KVShape:
+        return KVShape.of(self.attention_layers)
 
     @property
     def vocab_size(self) -> int:
         return self.config.vocab_size
+
+    @property
+    def width(self) -> int:
+        return self.config.width
 
     @property
     def context_length(self) -> int:
@@ -85,15 +91,20 @@ class Decoder(nn.Module):
         attend: Attend,
         length: int | None = None,
         taps: MutableMapping[int, Tensor | None] | None = None,
+        embedded: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Returns the last layer's normalised states [..., width] of tokens [...] at positions [...].
 
         `attend` decides which keys a token sees, and so whether tokens are [batch, length] or a ragged
         [tokens]. `length` is that of the whole context where the rotary positions depend on it; None: the
         model's own. Each key of `taps` gets the states after that number of layers, before any last norm.
+        `embedded` are indices [n] of tokens and the vectors [n, width] that replace the results of `embed`
+        for them.
         """
         angles = self.angles(positions, length)
         x = self.embed(tokens, positions)
+        if embedded is not None:
+            x[embedded[0]] = embedded[1]
         for index, layer in enumerate(self.layers):
             if taps and index in taps:
                 taps[index] = x
@@ -115,4 +126,5 @@ class Decoder(nn.Module):
         """
         length = tokens.shape[1]
         positions = torch.arange(length, device=tokens.device)
-        return self.logits(self.hidden(tokens, positions, DenseAttend(self.kernels, keep), length))
+        attend = DenseAttend(self.kernels, keep, layers=self.attention_layers)
+        return self.logits(self.hidden(tokens, positions, attend, length))

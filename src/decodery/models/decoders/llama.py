@@ -5,10 +5,12 @@ Touvron et al., LLaMA (2023); Llama Team, The Llama 3 Herd of Models (2024).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import FLAG, POSITIVE, REQUIRED, ConfigTable, Fixed, Setting, exists
 from decodery.models.contract import Family
@@ -68,9 +70,10 @@ class Block(nn.Module):
 
     def __init__(self, config: LlamaConfig, layer: int, kernels: Kernels) -> None:
         super().__init__()
-        width, heads = config.width, (config.heads, config.kv_heads, config.head_dim)
+        width, dim = config.width, config.head_dim
+        attention = AttentionLayer(layer, config.heads, config.kv_heads, dim, dim, 1 / math.sqrt(dim))
         self.attn_norm = RMSNorm(width, config.norm_eps, kernels)
-        self.attn = Attention(layer, width, *heads, kernels, bias=config.attention_bias)
+        self.attn = Attention(attention, width, kernels, bias=config.attention_bias)
         self.mlp_norm = RMSNorm(width, config.norm_eps, kernels)
         self.mlp = GatedMLP(width, config.mlp_width, kernels, bias=config.mlp_bias)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from decodery.kernels.attention_layer import AttentionKind, AttentionLayer
 from decodery.kernels.cache import PagedCache
 from decodery.kernels.contract import Kernels, Plan
-from decodery.kernels.relative_bias import RelativeBias
 from decodery.models.layers.linear import Linear
 
 
@@ -24,68 +25,175 @@ class Angles(NamedTuple):
 
 
 class Attend(Protocol):
-    """Computes softmax attention of one layer's queries; the scores are scaled by `1 / sqrt(head_dim)`.
+    """Computes softmax attention of one layer's queries.
 
-    q [..., heads, head_dim], k and v [..., kv_heads, head_dim], result [..., heads * head_dim]. `bias` is
-    added to the scaled scores.
+    q [..., heads, k_width], k [..., kv_heads, k_width], v [..., kv_heads, v_width], result [..., heads *
+    v_width]. k and v are None where the layer has a `kv_source`.
     """
 
     def __call__(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: RelativeBias | None = None
+        self, layer: AttentionLayer, q: Tensor, k: Tensor | None = None, v: Tensor | None = None
     ) -> Tensor: ...
+
+    def cross(self, layer: AttentionLayer, q: Tensor) -> Tensor:
+        """Computes attention over the layer's keys and values of another sequence, the source.
+
+        Each query sees all positions of its source.
+        """
+
+
+class DenseSource(NamedTuple):
+    """Holds the sources of a batch: each layer's keys [B, T, kv_heads, k_width] and values [B, T, kv_heads,
+    v_width].
+
+    `keep` [B, T], where given, is False at padding; it is True at one position of each source at least.
+    """
+
+    layers: Mapping[int, tuple[Tensor, Tensor]]
+    keep: Tensor | None = None
 
 
 class DenseAttend:
-    """Computes causal attention within whole sequences [B, S, ...], for training and scoring; differentiable.
+    """Computes attention within whole sequences [B, S, ...], for training and scoring; differentiable.
 
-    `keep` [B, S], where given, is False at padding, which no other position sees.
+    `keep` [B, S], where given, is False at padding, which no other position sees. `layers` are those of the
+    model; they are needed where one reads the keys and values of another. Positions count from a sequence's
+    first token that is no padding.
     """
 
-    def __init__(self, kernels: Kernels, keep: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        kernels: Kernels,
+        keep: Tensor | None = None,
+        *,
+        layers: Iterable[AttentionLayer] = (),
+        source: DenseSource | None = None,
+    ) -> None:
         self.kernels = kernels
-        self.hidden = None if keep is None else _hidden_keys(keep)
+        self.keep = None if keep is None else keep.bool()
+        self.source = source
+        self._read_again = {layer.kv_source for layer in layers}
+        self._kv: dict[int, tuple[Tensor, Tensor]] = {}
+        self._hidden: dict[AttentionKind, Tensor] = {}
 
     def __call__(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: RelativeBias | None = None
+        self, layer: AttentionLayer, q: Tensor, k: Tensor | None = None, v: Tensor | None = None
     ) -> Tensor:
-        scale = 1 / math.sqrt(q.shape[-1])
-        if self.hidden is None and bias is None:
-            return self.kernels.attention(q, k, v, None, scale)
-        hidden = _hidden_keys(q.new_ones(1, q.shape[1])) if self.hidden is None else self.hidden
-        mask = q.new_zeros(()) if bias is None else bias.scores(q.shape[1])
-        return self.kernels.attention(q, k, v, mask.masked_fill(hidden, -math.inf), scale)
+        if layer.kv_source is not None:
+            k, v = self._kv[layer.kv_source]
+        assert k is not None
+        assert v is not None
+        if layer.index in self._read_again:
+            self._kv[layer.index] = k, v
+        return self._attention(layer, q, k, v, self._mask(layer, q))
+
+    def cross(self, layer: AttentionLayer, q: Tensor) -> Tensor:
+        assert self.source is not None
+        assert layer.kind[2:] == (None, None, False)
+        assert layer.bias is None
+        k, v = self.source.layers[layer.kv_index]
+        keep = self.source.keep
+        mask = None if keep is None else _scores(~keep.bool()[:, None, None], q)
+        return self._attention(layer, q, k, v, mask)
+
+    def _attention(
+        self, layer: AttentionLayer, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        return self.kernels.attention(
+            q, k, v, mask, layer.scale, causal=layer.causal, softcap=layer.softcap, sinks=layer.sinks
+        )
+
+    def _mask(self, layer: AttentionLayer, q: Tensor) -> Tensor | None:
+        """Returns what is added to the scores, [B or 1, heads or 1, S, S]; None: nothing but causality."""
+        if layer.window is None and layer.chunk is None and layer.bias is None and self.keep is None:
+            return None
+        if layer.kind not in self._hidden:
+            self._hidden[layer.kind] = _hidden_keys(layer.kind, q.shape[1], self.keep, q.device)
+        hidden = self._hidden[layer.kind]
+        if layer.bias is None:
+            return _scores(hidden, q)
+        added = layer.bias.scores(q.shape[1])
+        return added.to(torch.promote_types(added.dtype, q.dtype)).masked_fill(hidden, -math.inf)
 
 
-def _hidden_keys(keep: Tensor) -> Tensor:
-    """Returns the keys that a query must not see: [B, 1, S, S].
+def _scores(hidden: Tensor, q: Tensor) -> Tensor:
+    return q.new_zeros(()).masked_fill(hidden, -math.inf)
+
+
+def _hidden_keys(kind: AttentionKind, length: int, keep: Tensor | None, device: torch.device) -> Tensor:
+    """Returns True where a query must not see a key: [B or 1, 1, S, S].
 
     A query always sees itself, so that padding has a finite result.
     """
-    length = keep.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=keep.device).tril()
-    itself = torch.eye(length, dtype=torch.bool, device=keep.device)
-    return ~(causal & (keep.bool()[:, None, :] | itself))[:, None]
+    positions = torch.arange(length, device=device)[None]
+    if keep is None:
+        return kind.hidden(positions[:, :, None], positions[:, None])[:, None]
+    positions = positions - keep.int().argmax(1, keepdim=True)
+    itself = torch.eye(length, dtype=torch.bool, device=device)
+    hidden = kind.hidden(positions[:, :, None], positions[:, None]) | ~(keep[:, None] | itself)
+    return hidden[:, None]
+
+
+Plans = Mapping[AttentionKind, Plan]
+
+
+def plan_layers(
+    kernels: Kernels,
+    kinds: Iterable[AttentionKind],
+    page_tables: Sequence[Sequence[int]],
+    starts: Sequence[int],
+    lengths: Sequence[int],
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    sources: Sequence[int] | None = None,
+) -> dict[AttentionKind, Plan]:
+    """Returns a plan of one step for each kind of layer; `Kernels.plan_attention` explains the arguments."""
+    return {
+        kind: kernels.plan_attention(
+            page_tables, starts, lengths, kind=kind, dtype=dtype, device=device, sources=sources
+        )
+        for kind in dict.fromkeys(kinds)
+    }
+
+
+class PagedSource(NamedTuple):
+    """Holds the keys and values of the sequences that `cross` reads, and the plans over their pages."""
+
+    cache: PagedCache
+    plans: Plans
 
 
 class PagedAttend:
     """Computes attention of the ragged token batch [tokens, ...] of one step over a paged cache.
 
     It runs under `torch.inference_mode` or `torch.no_grad`, since it is not differentiable. Each layer first
-    writes the step's keys and values into the slots of the plan, in place. Rows beyond the plan's tokens are
-    padding: they are not written, and their result is 0.
+    writes the step's keys and values into the slots of the plan, in place; one with a `kv_source` writes
+    nothing. Rows beyond the plan's tokens are padding: they are not written, and their result is 0.
     """
 
-    def __init__(self, kernels: Kernels, cache: PagedCache, plan: Plan) -> None:
+    def __init__(
+        self, kernels: Kernels, cache: PagedCache, plans: Plans, source: PagedSource | None = None
+    ) -> None:
         self.kernels = kernels
-        self.plan = plan
-        self.layers = cache.layers
+        self.cache = cache
+        self.plans = plans
+        self.source = source
 
     def __call__(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: RelativeBias | None = None
+        self, layer: AttentionLayer, q: Tensor, k: Tensor | None = None, v: Tensor | None = None
     ) -> Tensor:
-        keys, values = self.layers[layer]
-        self.kernels.write_kv(keys, values, self.plan, k, v)
-        return self.kernels.paged_attention(q, keys, values, self.plan, 1 / math.sqrt(q.shape[-1]), bias)
+        plan, cached = self.plans[layer.kind], self.cache.layers[layer.kv_index]
+        if layer.kv_source is None:
+            assert k is not None
+            assert v is not None
+            self.kernels.write_kv(*cached, plan, k, v)
+        return self.kernels.paged_attention(q, *cached, plan, layer)
+
+    def cross(self, layer: AttentionLayer, q: Tensor) -> Tensor:
+        assert self.source is not None
+        cache, plans = self.source
+        return self.kernels.paged_attention(q, *cache.layers[layer.kv_index], plans[layer.kind], layer)
 
 
 class Attention(nn.Module):
@@ -94,29 +202,16 @@ class Attention(nn.Module):
     Ainslie et al., GQA: Training Generalized Multi-Query Transformer Models (2023).
     """
 
-    def __init__(
-        self,
-        layer: int,
-        width: int,
-        heads: int,
-        kv_heads: int,
-        head_dim: int,
-        kernels: Kernels,
-        *,
-        bias: bool = False,
-    ) -> None:
+    def __init__(self, layer: AttentionLayer, width: int, kernels: Kernels, *, bias: bool = False) -> None:
         super().__init__()
         self.layer = layer
-        self.heads = heads
-        self.kv_heads = kv_heads
-        self.head_dim = head_dim
         self.kernels = kernels
-        self.qkv = Linear(width, (heads + 2 * kv_heads) * head_dim, kernels, bias=bias)
-        self.out = Linear(heads * head_dim, width, kernels, bias=bias)
+        self.qkv = Linear(width, (layer.heads + 2 * layer.kv_heads) * layer.k_width, kernels, bias=bias)
+        self.out = Linear(layer.heads * layer.v_width, width, kernels, bias=bias)
 
     def forward(self, x: Tensor, angles: Angles, attend: Attend, residual: Tensor | None = None) -> Tensor:
-        heads, kv_heads = self.heads, self.kv_heads
-        qkv = self.qkv(x).view(*x.shape[:-1], heads + 2 * kv_heads, self.head_dim)
+        heads, kv_heads = self.layer.heads, self.layer.kv_heads
+        qkv = self.qkv(x).view(*x.shape[:-1], heads + 2 * kv_heads, self.layer.k_width)
         qk, v = qkv.split_with_sizes((heads + kv_heads, kv_heads), -2)
         q, k = self.kernels.rotary(qk, *angles).split_with_sizes((heads, kv_heads), -2)
         out: Tensor = self.out(attend(self.layer, q, k, v), residual)
