@@ -18,7 +18,8 @@ from decodery.models.decoders.llama import Llama
 from decodery.models.layers.attention import DenseAttend, PagedAttend, plan_layers
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
-from tests.models.tiny import tiny_llama_folder, tiny_llama_gguf, tiny_model
+from tests.kernels.native.fixtures import built
+from tests.models.tiny import default_model, tiny_llama_folder, tiny_llama_gguf, tiny_model
 
 # Settings of config.json in which one Llama can differ from another.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -89,7 +90,8 @@ class Pages:
 
     def __init__(self, model: Llama) -> None:
         self.model = model
-        self.cache: PagedCache = model.kv_shape.allocate(40, model.dtype)
+        kept = model.kernels.cache_dtype(model.dtype)
+        self.cache: PagedCache = model.kv_shape.allocate(40, kept)
         self.table = torch.randperm(40, generator=torch.Generator().manual_seed(0)).tolist()
 
     @torch.inference_mode()
@@ -97,7 +99,7 @@ class Pages:
         """Returns the hidden states of tokens [length] at positions from `start` on."""
         model, length = self.model, len(tokens)
         plans = plan_layers(
-            torch_kernels,
+            model.kernels,
             [layer.kind for layer in model.attention_layers],
             [self.table],
             [start],
@@ -106,7 +108,7 @@ class Pages:
             device="cpu",
         )
         positions = torch.arange(start, start + length)
-        return model.hidden(tokens, positions, PagedAttend(torch_kernels, self.cache, plans))
+        return model.hidden(tokens, positions, PagedAttend(model.kernels, self.cache, plans)).clone()
 
     def in_chunks(self, tokens: Tensor, sizes: list[int]) -> Tensor:
         parts = tokens.split(sizes)
@@ -132,8 +134,12 @@ def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
 def test_a_gguf_file_is_the_same_model(name: str, tmp_path: Path) -> None:
     folder = tiny_llama_folder(tmp_path / "hub", **VARIANTS[name])
     file = tiny_llama_gguf(tmp_path / "tiny.gguf", folder)
+    found, expected = load(file), load(folder)
+    weights = expected.state_dict()
+    assert found.state_dict().keys() == weights.keys()
+    assert all(torch.equal(weight, weights[key]) for key, weight in found.state_dict().items())
     tokens = some_tokens(2, 40)
-    assert torch.equal(load(file)(tokens), load(folder)(tokens))
+    torch.testing.assert_close(found(tokens), expected(tokens), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -173,18 +179,35 @@ def test_paged_is_dense(name: str) -> None:
     tokens = some_tokens(150)
     dense = model(tokens[None])[0]
     whole = Pages(model).hidden(tokens, 0)
-    one_by_one = Pages(model).in_chunks(tokens, [1] * 150)
     torch.testing.assert_close(model.logits(whole), dense, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(model.logits(one_by_one), dense, atol=1e-5, rtol=1e-5)
+
+
+CHUNKS = ([1] * 300, [7, 120, 1, 1, 1, 170], [299, 1], [64, 64, 100, 5, 67])
+
+
+@built
+def test_chunks_are_the_whole_bit_for_bit() -> None:
+    model, tokens = default_model(), some_tokens(300)
+    whole = Pages(model).hidden(tokens, 0)
+    for sizes in CHUNKS:
+        assert torch.equal(Pages(model).in_chunks(tokens, sizes), whole), sizes
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_chunks_are_the_whole_bit_for_bit(dtype: torch.dtype) -> None:
-    model = tiny_model(dtype)
-    tokens = some_tokens(300)
-    whole = Pages(model).hidden(tokens, 0)
-    for sizes in ([1] * 300, [7, 120, 1, 1, 1, 170], [299, 1], [64, 64, 100, 5, 67]):
-        assert torch.equal(Pages(model).in_chunks(tokens, sizes), whole), sizes
+@pytest.mark.parametrize("name", ["grouped queries", "one key head", "biases", "yarn", "llama3"])
+def test_on_torch_the_error_of_chunks_is_at_most_twice_that_of_the_whole(
+    name: str, dtype: torch.dtype
+) -> None:
+    model, tokens = tiny_model(dtype, **VARIANTS[name]), some_tokens(150)
+    exact = tiny_model(dtype, **VARIANTS[name]).double()(tokens[None])[0]
+
+    def error(logits: Tensor) -> float:
+        return (logits.double() - exact).abs().max().item()
+
+    whole = error(model(tokens[None])[0])
+    assert 0 < whole < (1e-4 if dtype == torch.float32 else 1)
+    for sizes in ([150], [1] * 150, [7, 50, 1, 1, 1, 90], [64, 50, 5, 31]):
+        assert error(model.logits(Pages(model).in_chunks(tokens, sizes))) <= 2 * whole, sizes
 
 
 def test_padding_is_seen_by_no_one() -> None:
