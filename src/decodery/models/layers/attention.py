@@ -204,6 +204,7 @@ class Attention(nn.Module):
 
     def __init__(self, layer: AttentionLayer, width: int, kernels: Kernels, *, bias: bool = False) -> None:
         super().__init__()
+        assert layer.k_width == layer.v_width
         self.layer = layer
         self.kernels = kernels
         self.qkv = Linear(width, (layer.heads + 2 * layer.kv_heads) * layer.k_width, kernels, bias=bias)
