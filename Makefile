@@ -3,7 +3,10 @@
 # make sanitize: the native kernels' tests with the address and undefined sanitizers, and their threads with the thread sanitizer.
 # make soak: 2,000 random requests with aborts, for some minutes, watching memory, pages, threads and files.
 # All work alone on a fresh machine and do not install again until pyproject.toml, constraints.txt or the native sources change.
-PYTHON ?= python3.11
+# The first Python of at least 3.11 that can make an environment with pip.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	if $$name -c "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; \
+	then echo $$name; break; fi; done)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
@@ -60,7 +63,8 @@ bench-peers: $(VENV)/.bench
 	$(BIN)/python -m bench.peers --shape 1b
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer with its modules venv and ensurepip: \
+install one, or name one with PYTHON=/path/to/python)) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.run: pyproject.toml constraints.txt hatch_build.py $(wildcard native/*) | $(VENV)/bin/python
 	$(PIP) -e .

@@ -7,7 +7,7 @@ medians and their ratios. `python -m bench.peers` runs all peers and measures fa
 from __future__ import annotations
 
 import argparse
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def main() -> None:
     peer = Transformers(model, dtype=arguments.dtype)
     contenders: dict[str, Contender] = {"decodery": ours, "transformers": peer}
     results = Results(
-        date=datetime.now(timezone.utc).date().isoformat(),
+        date=datetime.now(UTC).date().isoformat(),
         shape="default",
         machine=machine_facts(torch.get_num_threads()),
         rounds=arguments.rounds,

@@ -10,7 +10,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -123,7 +123,7 @@ def main() -> None:
     for name, above, below, aim in FIGURES:
         print(f"{name:36} {ratio(results, above, below):5.2f}   (aim: {aim})")
     written = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"processor": processor(), "threads": torch.get_num_threads()},
         "versions": {name: version(name) for name in ("decodery", "torch", "transformers")},
         "dtype": arguments.dtype,

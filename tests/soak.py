@@ -91,7 +91,7 @@ class Soak:
         # The tokenizers library caches ten thousand texts, which would look like a leak.
         self._prompts = [random_prompt(self._source) for _ in range(100)]
         llm = LLM(folder, dtype="float32", backend="native", kv_memory="1MB", token_budget=24)
-        memory = PAGES * llm.engine.limits.page_bytes
+        memory = 2 * PAGES * llm.engine.limits.page_bytes  # The second model takes half of it.
         self._llm = LLM(folder, dtype="float32", backend="native", kv_memory=memory, token_budget=24)
         self._running: list[Generator[StreamEvent, None, None]] = []
 

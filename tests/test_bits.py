@@ -130,10 +130,9 @@ def test_the_number_of_threads_changes_nothing(jobs: Jobs, llm: LLM, threads: in
 
 
 @pytest.mark.parametrize(("pages", "prefix_cache"), [(20, True), (20, False)])
-def test_small_steps_and_scarce_pages_change_nothing(
-    jobs: Jobs, llm: LLM, pages: int, prefix_cache: bool
-) -> None:
-    memory = pages * llm.engine.limits.page_bytes
+def test_small_steps_and_scarce_pages_change_nothing(jobs: Jobs, pages: int, prefix_cache: bool) -> None:
+    # The second model takes half of it.
+    memory = 2 * pages * jobs.open().engine.limits.page_bytes
     scarce = jobs.open(kv_memory=memory, token_budget=16, prefix_cache=prefix_cache)
     jobs.check_together(scarce)
     assert scarce.engine.preemptions > 0
@@ -166,6 +165,7 @@ def test_the_default_model_gives_the_same_bits_in_any_company(default_llm: LLM) 
     library.set_threads(1)
     jobs.backwards().check_together(llm)
     library.set_threads(2)
+    # The limits now count the pages of the second model too.
     scarce = opened(kv_memory=16 * llm.engine.limits.page_bytes, token_budget=16)
     jobs.check_together(scarce)
     assert scarce.engine.preemptions > 0

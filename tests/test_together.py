@@ -110,12 +110,13 @@ def test_scarce_pages_and_small_steps_change_nothing(
         folder,
         dtype="float32",
         backend=backend,
-        kv_memory=pages * page,
+        kv_memory=2 * pages * page,  # The second model takes half of it.
         token_budget=16,
         prefix_cache=prefix_cache,
     )
     assert together(scarce, *jobs(folder)) == alone
     assert scarce.engine.preemptions > 0
+    assert scarce.engine.limits.pages == pages
     scarce.engine.check_integrity()
 
 
@@ -125,7 +126,7 @@ def test_a_cache_of_any_precision_gives_each_request_what_it_gets_alone(
 ) -> None:
     def opened(pages: int, **more: Any) -> LLM:
         made = LLM(folder, dtype="float32", backend=backend, kv_memory="1MB", kv_dtype=kv_dtype)
-        memory = pages * made.engine.limits.page_bytes
+        memory = 2 * pages * made.engine.limits.page_bytes  # The second model takes half of it.
         return LLM(folder, dtype="float32", backend=backend, kv_memory=memory, kv_dtype=kv_dtype, **more)
 
     plenty, scarce = opened(500), opened(16, token_budget=16)

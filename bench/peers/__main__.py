@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -31,7 +31,7 @@ def main() -> None:
     began = perf_counter()
     workloads = DEFAULT if arguments.shape == "default" else SHORT
     results = Results(
-        date=datetime.now(timezone.utc).date().isoformat(),
+        date=datetime.now(UTC).date().isoformat(),
         shape=arguments.shape,
         machine=machine_facts(arguments.threads),
         rounds=arguments.rounds,

@@ -24,6 +24,7 @@ from decodery.version import __version__
 _LAZY = {
     "LLM": "decodery.llm",
     "Completion": "decodery.outputs",
+    "EmbeddedPrompt": "decodery.engine.embedded_prompt",
     "RequestOutput": "decodery.outputs",
     "StreamEvent": "decodery.outputs",
     "TextScore": "decodery.outputs",
@@ -41,6 +42,7 @@ __all__ = [
     "DecoderyError",
     "DoLa",
     "DraftModel",
+    "EmbeddedPrompt",
     "Gbnf",
     "GenerationParams",
     "JsonObject",

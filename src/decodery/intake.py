@@ -1,17 +1,203 @@
-"""Translates the parameters that a user gives for an engine: texts to token ids, names to numbers."""
+"""Turns what a user asks for into a request for an engine: token ids, states of text and grammar, models."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
+from decodery.decoding.grammar.compiler import GrammarCompiler, HealedPrompt
 from decodery.decoding.request.params import GenerationParams
-from decodery.decoding.request.strategy_params import BeamSearch, DoLa, Phrase, Strategy
+from decodery.decoding.request.speculation_params import DraftModel
+from decodery.decoding.request.strategy_params import BeamSearch, ContrastiveDecoding, DoLa, Phrase, Strategy
+from decodery.decoding.rows import GrammarState
 from decodery.decoding.strategies.dola import candidate_layers
-from decodery.errors import ParameterError
+from decodery.engine.embedded_prompt import EmbeddedPrompt
+from decodery.engine.pages import encode_salt
+from decodery.errors import ParameterError, RequestError
+from decodery.loading.open_model import SecondModels
 from decodery.models.contract import CausalModel
+from decodery.text.streaming.detokenizer import TextState, start
+from decodery.text.tokenizer.grammar_vocab import grammar_vocabulary
 from decodery.text.tokenizer.tokenizer import Tokenizer
+
+Prompt = str | Sequence[int] | EmbeddedPrompt
+Message = Mapping[str, Any]
+Added = TypeVar("Added")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Holds a request as an engine takes it, and what is needed to read its output.
+
+    `text` is the prompt if it was given as text, `token_ids` are its tokens. `prompt` is what runs: a healed
+    prompt lacks the last token. `text_state` and `grammar` are the states before the first generated token.
+    `end_ids` are the tokens that end the text.
+    """
+
+    text: str | None
+    token_ids: list[int]
+    prompt: Sequence[int] | EmbeddedPrompt
+    params: GenerationParams
+    text_state: TextState
+    grammar: GrammarState | None
+    contrast_model: CausalModel | None
+    draft_model: CausalModel | None
+    end_ids: frozenset[int]
+    salt: bytes
+
+    def add_with(self, add: Callable[..., Added], explain: int = 0) -> Added:
+        """Returns the result of `add`, a function that takes what `Engine.add` takes, on this request."""
+        # A text state that cannot stop the row is not needed in the engine.
+        watched = bool(self.params.stop) or self.params.stop_regex is not None
+        return add(
+            self.prompt,
+            self.params,
+            self.text_state if watched else None,
+            grammar=self.grammar,
+            contrast_model=self.contrast_model,
+            draft_model=self.draft_model,
+            explain=explain,
+            salt=self.salt,
+        )
+
+
+class Intake:
+    """Prepares the requests for one model.
+
+    It depends on no engine and keeps nothing of a request, so several threads may use it at once, beside the
+    thread of the engine. An engine checks the sizes of a request when it is added.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, model: CausalModel, second_models: SecondModels) -> None:
+        self._tokenizer = tokenizer
+        self._vocab_size = model.vocab_size
+        self._second_models = second_models
+        self._resolver = Resolver(tokenizer, model)
+        self._grammars: GrammarCompiler | None = None
+
+    def prepare(self, prompt: Prompt, params: GenerationParams, *, salt: bytes = b"") -> Prepared:
+        """Returns a request for this prompt, with a salt of `encode_salt` for its pages.
+
+        Raises `RequestError` for a malformed prompt, `ParameterError` for parameters that this model or its
+        vocabulary cannot have, and `ModelError` if a second model cannot be opened.
+        """
+        prompt = _checked(prompt)
+        if not isinstance(params, GenerationParams):
+            raise ParameterError(f"params must be GenerationParams, not {type(params).__name__}")
+        ids = self._token_ids(prompt)
+        params.check_vocabulary(self._vocab_size)
+        asked = self._resolver.resolved(params)
+        embedded = prompt if isinstance(prompt, EmbeddedPrompt) else None
+        contrast_model, draft_model = self._models(asked, embedded)
+        healed = self._healed(asked, ids)
+        stop = asked.stop if isinstance(asked.stop, tuple) else (asked.stop,)
+        text_state = start(
+            self._tokenizer,
+            stop,
+            stop_regex=asked.stop_regex,
+            skip_special_tokens=asked.skip_special_tokens,
+            include_stop=asked.include_stop,
+            min_tokens=asked.min_tokens,
+            cut=healed.cut,
+        )
+        ends = () if asked.ignore_eos else self._tokenizer.eos_token_ids
+        return Prepared(
+            text=prompt if isinstance(prompt, str) else None,
+            token_ids=ids,
+            prompt=healed.prompt if embedded is None else embedded.with_tokens(healed.prompt),
+            params=asked,
+            text_state=text_state,
+            grammar=healed.state,
+            contrast_model=contrast_model,
+            draft_model=draft_model,
+            end_ids=frozenset((*asked.stop_token_ids, *ends)),
+            salt=salt,
+        )
+
+    def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
+        """Returns the token ids of a conversation in the model's chat template, ready for the reply.
+
+        `template` and the errors are those of `render_chat`.
+        """
+        # Imported here, since only conversations need jinja2.
+        from decodery.text.chat.template import render_chat
+
+        text = render_chat(
+            self._tokenizer.chat_template,
+            messages,
+            bos_token=self._tokenizer.bos_token,
+            eos_token=self._tokenizer.eos_token,
+            **template,
+        )
+        return self._tokenizer.encode(text, add_special_tokens=False)
+
+    def _token_ids(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            ids = self._tokenizer.encode(prompt)
+        else:
+            ids = list(prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt)
+        if not ids:
+            raise RequestError("the prompt is empty: give some text")
+        return ids
+
+    def _models(
+        self, params: GenerationParams, embedded: EmbeddedPrompt | None
+    ) -> tuple[CausalModel | None, CausalModel | None]:
+        """Returns the second models of contrastive decoding and of speculation."""
+        contrast_model = draft_model = None
+        strategy, speculation = params.strategy, params.speculate
+        if isinstance(strategy, ContrastiveDecoding):
+            _refuse_embedded(embedded, "ContrastiveDecoding")
+            contrast_model = self._second_models.named("amateur", strategy.amateur)
+        if isinstance(speculation, DraftModel):
+            _refuse_embedded(embedded, "DraftModel")
+            draft_model = self._second_models.named("DraftModel's model", speculation.model)
+        return contrast_model, draft_model
+
+    def _healed(self, params: GenerationParams, ids: list[int]) -> HealedPrompt:
+        """Returns the tokens after which generation starts, and the state of the grammar there."""
+        if params.grammar is None and not params.token_healing:
+            return HealedPrompt(ids, None, 0)
+        grammars = self._grammars
+        if grammars is None:
+            # Two threads may both get here; either compiler serves.
+            grammars = self._grammars = GrammarCompiler(grammar_vocabulary(self._tokenizer))
+        if params.token_healing:
+            return grammars.heal(ids, params.grammar)
+        state = None if params.grammar is None else grammars.compile(params.grammar)
+        return HealedPrompt(ids, state, 0)
+
+
+def salt_of(cache_salt: str | None) -> bytes:
+    """Returns the salt of requests with this `cache_salt`; those with None share the common cache.
+
+    Raises `ParameterError` for anything else.
+    """
+    if cache_salt is None:
+        return encode_salt(())
+    if not isinstance(cache_salt, str):
+        raise ParameterError(f"cache_salt must be a text or None, not {cache_salt!r}")
+    return encode_salt((b"cache_salt", cache_salt.encode("utf-8", "surrogatepass")))
+
+
+def _checked(prompt: Any) -> Prompt:
+    """Returns the prompt. Raises `RequestError` if it is none."""
+    if isinstance(prompt, (str, EmbeddedPrompt)):
+        return prompt
+    if not isinstance(prompt, Sequence) or isinstance(prompt, (bytes, bytearray)):
+        raise RequestError(f"a prompt must be a text or a list of token ids, not {type(prompt).__name__}")
+    for token in prompt:
+        if not isinstance(token, int) or isinstance(token, bool):
+            raise RequestError(f"a prompt's token ids must be whole numbers, not {token!r}")
+    return prompt
+
+
+def _refuse_embedded(embedded: EmbeddedPrompt | None, name: str) -> None:
+    if embedded is not None:
+        raise ParameterError(
+            f"{name} and an EmbeddedPrompt do not go together: the vectors mean nothing to a second model"
+        )
 
 
 class Resolver:

@@ -6,44 +6,36 @@ import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from decodery.consensus import best_of
-from decodery.decoding.grammar.compiler import GrammarCompiler, HealedPrompt
 from decodery.decoding.request.checkpoint_defaults import default_params
 from decodery.decoding.request.params import GenerationParams
-from decodery.decoding.request.speculation_params import DraftModel
-from decodery.decoding.request.strategy_params import BeamSearch, ContrastiveDecoding
-from decodery.decoding.strategies.constrained_beams import check_force_words
+from decodery.engine.embedded_prompt import EmbeddedPrompt
 from decodery.engine.engine import Engine
-from decodery.engine.limits import Limits
+from decodery.engine.limits import Limits, page_bytes
 from decodery.engine.pages import pages_for
 from decodery.engine.shared_engine import Mailbox, SharedEngine
 from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
-from decodery.intake import Resolver
-from decodery.kernels import PAGE_SIZE
+from decodery.intake import Intake, Message, Prompt, salt_of
 from decodery.kernels.backends import check_kv_dtype, kv_dtype_named
 from decodery.kernels.native.library import MOST_THREADS
 from decodery.loading.open_model import SecondModels, open_model
 from decodery.loading.options import available_memory, memory_size
 from decodery.models.contract import CausalModel
 from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent, TextScore
-from decodery.text.streaming.detokenizer import start
-from decodery.text.tokenizer.grammar_vocab import grammar_vocabulary
 from decodery.weights.sources.locate import Progress
-
-Prompt = str | Sequence[int]
-Message = Mapping[str, Any]
 
 
 class LLM:
     """Holds an open model, ready to generate.
 
-    `model` is a folder, a .gguf file, a hub id, or None for the default model. `backend` is "native"
-    (compiled kernels on the CPU), "torch" or "auto": native where its kernels are built and
-    `dtype` is not "bfloat16". `dtype` is "float32", "bfloat16" (on torch only) or "auto": float32 on
-    the native backend, and on torch what the machine computes fastest with these weights.
+    `model` is a folder, a .gguf file, a hub id, or None or "default" for the default model. `backend` is
+    "native" (compiled kernels on the CPU), "torch" or "auto": native where its kernels are built and `dtype`
+    is not "bfloat16". `dtype` is "float32", "bfloat16" (on torch only) or "auto": float32 on the native
+    backend, and on torch what the machine computes fastest with these weights.
 
     `quantization` packs the weights of any checkpoint for the native backend: "int4" (embedding, head and
     values in int8), "int8" or "bf16". With None, GGML's common types of 4 to 8 bits and bfloat16 stay as they
@@ -54,11 +46,12 @@ class LLM:
 
     `context_length` bounds the tokens that are computed, which are all of prompt and text but the last one
     (default: the model's own). `kv_memory` is the size of the key/value cache in bytes, or a text such as
-    "512MB" (default: a quarter of the available memory, at most eight full contexts). `kv_dtype` is the
-    precision of the cache: "float32", "float16", "bfloat16", "int8" (a scale for each token and head) or
-    "auto" (the backend's choice). `threads` is the number of threads on which this model is read and runs,
-    and second models with it (default: those of torch and of the native kernels in this process, at first one
-    for each core). `token_budget` bounds the tokens that one step runs.
+    "512MB" (default: a quarter of the available memory, at most eight full contexts); the second models that
+    requests name have their caches in it too. `kv_dtype` is the precision of the caches: "float32",
+    "float16", "bfloat16", "int8" (a scale for each token and head) or "auto" (the backend's choice).
+    `threads` is the number of threads on which this model is read and runs, and second models with it
+    (default: those of torch and of the native kernels in this process, at first one for each core).
+    `token_budget` bounds the tokens that one step runs.
 
     Several threads may use an `LLM` at once: their requests run in one batch, and each text is what it is
     alone. A forked process may go on with the models of its parent.
@@ -116,10 +109,9 @@ class LLM:
         self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
         self._shared_engine = SharedEngine(self.engine)
         self._second_models = SecondModels(
-            opened, dtype=dtype, backend=backend, quantization=quantization, threads=threads
+            opened, opens=True, dtype=dtype, backend=backend, quantization=quantization, threads=threads
         )
-        self._resolver = Resolver(self.tokenizer, self.model)
-        self._grammars: GrammarCompiler | None = None
+        self._intake = Intake(self.tokenizer, self.model, self._second_models)
         self._collectors: dict[int, Collector] = {}
 
     def generate(
@@ -130,24 +122,27 @@ class LLM:
         observer: Observer | None = None,
         candidates: int = 10,
         progress: bool | None = None,
+        cache_salt: str | None = None,
     ) -> list[RequestOutput]:
         """Returns one output for each prompt, in their order; all prompts run in one batch.
 
-        A prompt is a text or a list of token ids. `params` is one object for all prompts or a list with one
-        for each (default: what the checkpoint recommends). The `observer` is called with every event of these
-        prompts. The events contain `candidates` candidates of each choice; with 0, the tokens alone.
-        `progress` draws a bar on stderr (default: on a terminal, for more than one prompt). An invalid
-        request that is the only one raises `ParameterError`, `RequestError` or `ModelError` before anything
-        runs. Among several it fails alone, and its output contains the error.
+        A prompt is a text, a list of token ids, or an `EmbeddedPrompt`. `params` is one object for all
+        prompts or a list with one for each (default: what the checkpoint recommends). The `observer` is
+        called with every event of these prompts. The events contain `candidates` candidates of each choice;
+        with 0, the tokens alone. `progress` draws a bar on stderr (default: on a terminal, for more than one
+        prompt). Prompts share cached prefixes only with those of the same `cache_salt`, which changes no
+        text. An invalid request that is the only one raises `ParameterError`, `RequestError` or `ModelError`
+        before anything runs. Among several it fails alone, and its output contains the error.
         """
         listed = _listed(prompts)
         each = self._one_each(params, len(listed))
+        salt = salt_of(cache_salt)
         outputs: list[RequestOutput | int] = []
         mailbox = Mailbox()
         try:
             for prompt, param in zip(listed, each, strict=True):
                 try:
-                    outputs.append(self._add(prompt, param, observer, candidates, mailbox))
+                    outputs.append(self._add(prompt, param, observer, candidates, salt, mailbox))
                 except (ParameterError, RequestError, ModelError) as error:
                     if len(listed) == 1:
                         raise
@@ -169,6 +164,7 @@ class LLM:
         *,
         observer: Observer | None = None,
         candidates: int = 10,
+        cache_salt: str | None = None,
     ) -> Generator[StreamEvent, None, None]:
         """Returns a generator of what each step adds to the completions; closing it drops the request.
 
@@ -176,17 +172,22 @@ class LLM:
         """
         (single,) = _listed(prompt, one=True)
         (param,) = self._one_each(params, 1)
-        events = self._stream(single, param, observer, candidates)
+        events = self._stream(single, param, observer, candidates, salt_of(cache_salt))
         # Runs to the first yield, which is not an event: closing a generator that has not started would not
         # drop its request.
         next(events)
         return events
 
     def _stream(
-        self, prompt: Prompt, params: GenerationParams, observer: Observer | None, candidates: int
+        self,
+        prompt: Prompt,
+        params: GenerationParams,
+        observer: Observer | None,
+        candidates: int,
+        salt: bytes,
     ) -> Generator[StreamEvent, None, None]:
         mailbox = Mailbox()
-        request = self._add(prompt, params, observer, candidates, mailbox)
+        request = self._add(prompt, params, observer, candidates, salt, mailbox)
         collector = self._collectors[request]
         try:
             yield StreamEvent(0, "", ())
@@ -210,36 +211,27 @@ class LLM:
         self,
         messages: Sequence[Message] | Sequence[Sequence[Message]],
         params: GenerationParams | Sequence[GenerationParams] | None = None,
+        *,
+        cache_salt: str | None = None,
         **template: Any,
     ) -> list[RequestOutput]:
         """Returns the reply to a conversation, or to each of several: `generate` on its `chat_prompt`."""
         several = bool(messages) and not isinstance(messages[0], Mapping)
         conversations: Any = messages if several else [messages]
-        return self.generate([self.chat_prompt(c, **template) for c in conversations], params)
+        prompts = [self.chat_prompt(c, **template) for c in conversations]
+        return self.generate(prompts, params, cache_salt=cache_salt)
 
     def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
         """Returns the token ids of a conversation in the model's chat template, ready for the reply."""
-        # Imported here, since only conversations need jinja2.
-        from decodery.text.chat.template import render_chat
+        return self._intake.chat_prompt(messages, **template)
 
-        tokenizer = self.tokenizer
-        text = render_chat(
-            tokenizer.chat_template,
-            messages,
-            bos_token=tokenizer.bos_token,
-            eos_token=tokenizer.eos_token,
-            **template,
-        )
-        return tokenizer.encode(text, add_special_tokens=False)
-
-    def score(self, texts: Prompt | Sequence[Prompt]) -> list[TextScore]:
+    def score(self, texts: Prompt | Sequence[Prompt], *, cache_salt: str | None = None) -> list[TextScore]:
         """Returns the log-probability of every token of each text under the model.
 
         Raises `RequestError` if one of the texts cannot be scored.
         """
-        outputs = self.generate(
-            texts, GenerationParams(max_tokens=1, temperature=0, prompt_logprobs=0, ignore_eos=True)
-        )
+        params = GenerationParams(max_tokens=1, temperature=0, prompt_logprobs=0, ignore_eos=True)
+        outputs = self.generate(texts, params, cache_salt=cache_salt)
         for number, output in enumerate(outputs, 1):
             if output.error is not None:
                 raise RequestError(f"text {number} of {len(outputs)}: {output.error}")
@@ -266,69 +258,19 @@ class LLM:
         params: GenerationParams,
         observer: Observer | None,
         candidates: int,
+        salt: bytes,
         mailbox: Mailbox,
     ) -> int:
-        prompt = _checked(prompt)
-        if not isinstance(params, GenerationParams):
-            raise ParameterError(f"params must be GenerationParams, not {type(params).__name__}")
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        if not ids:
-            raise RequestError("the prompt is empty: give some text")
         if type(candidates) is not int or candidates < 0:
             raise ParameterError(f"candidates must be a whole number from 0 on, not {candidates!r}")
         if observer is not None and not callable(observer):
             raise ParameterError(f"observer must be a function of an event, not {observer!r}")
-        params.check_vocabulary(self.model.vocab_size)
-        asked = self._resolver.resolved(params)
-        strategy, speculation = asked.strategy, asked.speculate
-        contrast_model = None
-        if isinstance(strategy, ContrastiveDecoding):
-            contrast_model = self._second_models.named("amateur", strategy.amateur)
-            _check_context("amateur", contrast_model, self.engine.limits.token_limit(len(ids), asked))
-        draft_name = speculation.model if isinstance(speculation, DraftModel) else None
-        beginning = self._beginning(asked, ids)
-        if isinstance(strategy, BeamSearch) and strategy.force_words:
-            limit = self.engine.limits.token_limit(len(beginning.prompt), asked)
-            check_force_words(strategy, limit - len(beginning.prompt))
-        stop = asked.stop if isinstance(asked.stop, tuple) else (asked.stop,)
-        text_state = start(
-            self.tokenizer,
-            stop,
-            stop_regex=asked.stop_regex,
-            skip_special_tokens=asked.skip_special_tokens,
-            include_stop=asked.include_stop,
-            min_tokens=asked.min_tokens,
-            cut=beginning.cut,
-        )
-        request, seed = self._shared_engine.add(
-            mailbox,
-            beginning.prompt,
-            asked,
-            # A text state that cannot stop the row is not needed in the engine.
-            text_state if stop or asked.stop_regex is not None else None,
-            grammar=beginning.state,
-            contrast_model=contrast_model,
-            draft_model=None
-            if draft_name is None
-            else self._second_models.named("DraftModel's model", draft_name),
-            explain=0 if observer is None else candidates,
-        )
-        text = prompt if isinstance(prompt, str) else None
-        output = RequestOutput(text, ids, [], seed)
-        end_ids = frozenset(asked.stop_token_ids) | (frozenset() if asked.ignore_eos else self.engine.end_ids)
-        self._collectors[request] = Collector(output, params, text_state, end_ids, observer)
+        prepared = self._intake.prepare(prompt, params, salt=salt)
+        explain = 0 if observer is None else candidates
+        request, seed = prepared.add_with(partial(self._shared_engine.add, mailbox), explain)
+        output = RequestOutput(prepared.text, prepared.token_ids, [], seed)
+        self._collectors[request] = Collector(output, params, prepared.text_state, prepared.end_ids, observer)
         return request
-
-    def _beginning(self, params: GenerationParams, ids: list[int]) -> HealedPrompt:
-        """Returns the tokens after which generation starts, and the state of the grammar there."""
-        if params.grammar is None and not params.token_healing:
-            return HealedPrompt(ids, None, 0)
-        if self._grammars is None:
-            self._grammars = GrammarCompiler(grammar_vocabulary(self.tokenizer))
-        if params.token_healing:
-            return self._grammars.heal(ids, params.grammar)
-        state = None if params.grammar is None else self._grammars.compile(params.grammar)
-        return HealedPrompt(ids, state, 0)
 
     def _drop(self, request: int) -> None:
         self._shared_engine.drop(request)
@@ -356,19 +298,11 @@ class LLM:
                 collector.observer(event)
 
 
-def _check_context(name: str, model: CausalModel, tokens: int) -> None:
-    """Raises `ParameterError` if a text of so many tokens is longer than the second model's context."""
-    if tokens > model.context_length:
-        raise ParameterError(
-            f"{name} has a context of {model.context_length} tokens and the text can have {tokens}:"
-            " lower max_tokens or shorten the prompt"
-        )
-
-
 def _refused(prompt: Any, params: Any, error: DecoderyError) -> RequestOutput:
     """Returns the output of a request that was refused; its prompt and parameters may be of any type."""
     text = prompt if isinstance(prompt, str) else None
-    ids = list(prompt) if isinstance(prompt, Sequence) and text is None else []
+    given = prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt
+    ids = list(given) if isinstance(given, Sequence) and text is None else []
     seed = params.seed if isinstance(params, GenerationParams) else None
     return RequestOutput(text, ids, [], seed or 0, error=str(error))
 
@@ -397,15 +331,15 @@ def _limits(
     prefix_cache: bool,
 ) -> Limits:
     kept = kv_dtype_named(kv_dtype, model.kernels, model.dtype)
-    page_bytes = model.kv_shape.bytes_per_token(kept) * PAGE_SIZE
+    nbytes = page_bytes(model, kept)
     if kv_memory is None:
-        pages = min(available_memory() // 4 // page_bytes, 8 * pages_for(model.context_length))
+        pages = min(available_memory() // 4 // nbytes, 8 * pages_for(model.context_length))
     else:
-        pages = memory_size(kv_memory) // page_bytes
+        pages = memory_size(kv_memory) // nbytes
         if pages < 1:
-            raise ParameterError(f"kv_memory of {kv_memory} holds no page; one takes {page_bytes} bytes")
+            raise ParameterError(f"kv_memory of {kv_memory} holds no page; one takes {nbytes} bytes")
     return Limits(
-        max(pages, 1), page_bytes, model.context_length, token_budget, max_sequences, prefix_cache, kept
+        max(pages, 1), nbytes, model.context_length, token_budget, max_sequences, prefix_cache, kept
     )
 
 
@@ -415,18 +349,6 @@ def _listed(prompts: Prompt | Sequence[Prompt], *, one: bool = False) -> list[An
         return [prompts]
     ids = bool(prompts) and isinstance(prompts[0], int)
     return [prompts] if ids else list(prompts)
-
-
-def _checked(prompt: Any) -> Prompt:
-    """Returns the prompt. Raises `RequestError` if it is neither a text nor a list of token ids."""
-    if isinstance(prompt, str):
-        return prompt
-    if not isinstance(prompt, Sequence) or isinstance(prompt, (bytes, bytearray)):
-        raise RequestError(f"a prompt must be a text or a list of token ids, not {type(prompt).__name__}")
-    for token in prompt:
-        if not isinstance(token, int) or isinstance(token, bool):
-            raise RequestError(f"a prompt's token ids must be whole numbers, not {token!r}")
-    return prompt
 
 
 def _bar(total: int, show: bool) -> AbstractContextManager[Callable[[], None]]:

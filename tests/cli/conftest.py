@@ -78,11 +78,16 @@ def plain_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_model(tmp_path_factory.mktemp("plain"), template=None)
 
 
-def write_model(folder: Path, template: str | None = TEMPLATE, context: int = CONTEXT) -> str:
-    """Writes a random Llama with its tokenizer into the folder, and returns the folder's path."""
+def write_model(
+    folder: Path, template: str | None = TEMPLATE, context: int = CONTEXT, rows: int = VOCABULARY
+) -> str:
+    """Writes a random Llama with its tokenizer into the folder, and returns the folder's path.
+
+    `rows` are those of the embedding; those beyond the vocabulary have no text.
+    """
     config = {
         "architectures": ["LlamaForCausalLM"],
-        "vocab_size": VOCABULARY,
+        "vocab_size": rows,
         "hidden_size": WIDTH,
         "intermediate_size": MLP,
         "num_hidden_layers": LAYERS,
@@ -97,7 +102,7 @@ def write_model(folder: Path, template: str | None = TEMPLATE, context: int = CO
     settings: dict[str, Any] = {"eos_token": SPECIAL[0], **({"chat_template": template} if template else {})}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     byte_tokenizer().save(str(folder / "tokenizer.json"))
-    save_file(random_weights(), folder / "model.safetensors")
+    save_file(random_weights(rows), folder / "model.safetensors")
     return str(folder)
 
 
@@ -111,13 +116,13 @@ def byte_tokenizer() -> tokenizers.Tokenizer:
     return backend
 
 
-def random_weights() -> dict[str, torch.Tensor]:
+def random_weights(vocabulary: int = VOCABULARY) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
 
     def matrix(rows: int, columns: int) -> torch.Tensor:
         return torch.randn(rows, columns, generator=generator) * columns**-0.5
 
-    tensors = {"model.embed_tokens.weight": matrix(VOCABULARY, WIDTH), "model.norm.weight": torch.ones(WIDTH)}
+    tensors = {"model.embed_tokens.weight": matrix(vocabulary, WIDTH), "model.norm.weight": torch.ones(WIDTH)}
     for layer in (f"model.layers.{place}" for place in range(LAYERS)):
         kv = WIDTH // HEADS * KV_HEADS
         tensors |= {

@@ -7,9 +7,8 @@ from typing import Any
 
 from decodery.decoding.request.params import GenerationParams
 from decodery.engine.engine import Engine
-from decodery.engine.limits import Limits
+from decodery.engine.limits import Limits, page_bytes
 from decodery.engine.request import Event
-from decodery.kernels import PAGE_SIZE
 from decodery.models.contract import CausalModel
 
 Job = tuple[Sequence[int], GenerationParams]
@@ -19,8 +18,8 @@ def make_engine(
     model: CausalModel, *, pages: int = 400, end_ids: Sequence[int] = (), **limits: Any
 ) -> Engine:
     """Returns an engine with so many pages."""
-    page_bytes = model.kv_shape.bytes_per_token(model.dtype) * PAGE_SIZE
-    return Engine(model, Limits(pages, page_bytes, model.context_length, **limits), end_ids)
+    nbytes = page_bytes(model, limits.get("kv_dtype"))
+    return Engine(model, Limits(pages, nbytes, model.context_length, **limits), end_ids)
 
 
 def run(engine: Engine, jobs: Sequence[Job]) -> list[list[list[int]]]:

@@ -21,9 +21,9 @@ from decodery.errors import CaptureError, ModelError
 from decodery.kernels.contract import Kernels
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.models.decoders.llama import Llama
-from decodery.models.families import load_for_inference
 from decodery.models.layers.attention import Angles, Attend, Attention
 from decodery.models.layers.embedding import Embedding
+from decodery.models.load import load_for_inference
 from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.sources.locate import resolve
 from tests.decoding.rows import make_row

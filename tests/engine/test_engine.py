@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from decodery.decoding.request.params import GenerationParams
-from decodery.decoding.rows import FinishReason, Method, Needs, Proposal, Row, Scores, Survivor, Verdict
 from decodery.engine.batch import Batch
 from decodery.engine.engine import Engine
 from decodery.engine.request import Event
@@ -18,14 +16,15 @@ from decodery.engine.runner import States
 from decodery.errors import ParameterError, RequestError
 from decodery.models.decoders.llama import Llama
 from tests.engine.runs import Job, make_engine, run
-from tests.models.tiny import tiny_model
+from tests.kernels.native.fixtures import built
+from tests.models.tiny import default_model, tiny_model
 
 VOCAB = 97
 
 
 @pytest.fixture(scope="module")
 def model() -> Llama:
-    return tiny_model(max_position_embeddings=1024)
+    return default_model(max_position_embeddings=1024)
 
 
 def mixed_jobs() -> list[Job]:
@@ -58,10 +57,12 @@ def alone(model: Llama) -> list[list[list[int]]]:
     return [run(make_engine(model), [job])[0] for job in mixed_jobs()]
 
 
+@built
 def test_batched_equals_alone(model: Llama, alone: list[list[list[int]]]) -> None:
     assert run(make_engine(model, pages=2000), mixed_jobs()) == alone
 
 
+@built
 def test_any_order_equals_alone(model: Llama, alone: list[list[list[int]]]) -> None:
     order = list(range(32))
     random.Random(1).shuffle(order)
@@ -70,10 +71,12 @@ def test_any_order_equals_alone(model: Llama, alone: list[list[list[int]]]) -> N
     assert shuffled == [alone[i] for i in order]
 
 
+@built
 def test_a_token_budget_of_16_equals_alone(model: Llama, alone: list[list[list[int]]]) -> None:
     assert run(make_engine(model, pages=2000, token_budget=16), mixed_jobs()) == alone
 
 
+@built
 @pytest.mark.parametrize("prefix_cache", [True, False])
 def test_preemption_equals_alone(model: Llama, alone: list[list[list[int]]], prefix_cache: bool) -> None:
     # Without the prefix cache, preempted streams share no pages afterwards, and need many more.
@@ -89,6 +92,7 @@ def test_preemption_equals_alone(model: Llama, alone: list[list[list[int]]], pre
     assert preemptions > 0, "the test needs scarcer pages"
 
 
+@built
 def test_prefix_hits_equal_alone(model: Llama, alone: list[list[list[int]]]) -> None:
     engine = make_engine(model, pages=2000)
     assert run(engine, mixed_jobs()) == alone
@@ -96,6 +100,7 @@ def test_prefix_hits_equal_alone(model: Llama, alone: list[list[list[int]]]) -> 
     assert run(make_engine(model, pages=2000, prefix_cache=False), mixed_jobs()) == alone
 
 
+@built
 def test_arrivals_over_time_equal_alone(model: Llama, alone: list[list[list[int]]]) -> None:
     engine = make_engine(model, pages=300, token_budget=100)
     jobs = mixed_jobs()
@@ -131,6 +136,7 @@ def test_streams_share_the_pages_of_their_prompt(model: Llama) -> None:
     assert len({tuple(s) for s in run(sharing, [(prompt, params)])[0]}) == 9
 
 
+@built
 def test_streams_survive_preemption_and_share_again(model: Llama) -> None:
     jobs: list[Job] = [
         ([i % 50 for i in range(100)], GenerationParams(max_tokens=40, seed=1)),
@@ -143,6 +149,7 @@ def test_streams_survive_preemption_and_share_again(model: Llama) -> None:
         assert scarce.preemptions > 0
 
 
+@built
 def test_an_aborted_request_leaves_nothing_and_disturbs_nobody(model: Llama) -> None:
     job: Job = ([1, 2, 3] * 20, GenerationParams(max_tokens=12, seed=3))
     expected = run(make_engine(model), [job])[0][0]
@@ -166,6 +173,7 @@ def test_an_aborted_request_leaves_nothing_and_disturbs_nobody(model: Llama) -> 
     assert engine._scheduler.pages.available == 400
 
 
+@built
 def test_prompt_logprobs_are_the_same_whole_and_chunked(model: Llama) -> None:
     prompt = [i * 7 % VOCAB for i in range(150)]
     params = GenerationParams(max_tokens=1, temperature=0, prompt_logprobs=2)
@@ -179,12 +187,21 @@ def test_prompt_logprobs_are_the_same_whole_and_chunked(model: Llama) -> None:
                 event = next(iter(engine.step()), None)
             assert event is not None
             found.append(event.prompt_logprobs)
-    assert all(logprobs == found[0] for logprobs in found)
     assert found[0] is not None
+    assert all(logprobs == found[0] for logprobs in found)
+
+
+def test_prompt_logprobs_are_those_of_a_dense_pass() -> None:
+    model = tiny_model(max_position_embeddings=1024)
+    prompt = [i * 7 % VOCAB for i in range(150)]
+    engine = make_engine(model)
+    engine.add(prompt, GenerationParams(max_tokens=1, temperature=0, prompt_logprobs=2))
+    found = [event.prompt_logprobs for event in alone_events(engine)][-1]
+    assert found is not None
     with torch.no_grad():
         reference = model(torch.tensor([prompt])).double().log_softmax(-1)[0]
-    assert found[0][0] is None
-    for position, entry in enumerate(found[0][1:], 1):
+    assert found[0] is None
+    for position, entry in enumerate(found[1:], 1):
         assert entry is not None
         assert entry.token == prompt[position]
         assert entry.logprob == pytest.approx(float(reference[position - 1, entry.token]), abs=1e-4)
@@ -241,6 +258,7 @@ def test_a_request_whose_scores_are_not_numbers_fails_alone(model: Llama) -> Non
     assert sum(len(e.tokens) for e in events if e.request == good) == 3
 
 
+@built
 def test_a_request_with_explain_has_events_with_every_choice(model: Llama) -> None:
     job: Job = ([3, 4, 5], GenerationParams(max_tokens=6, top_k=5, seed=9, n=2))
     expected = run(make_engine(model), [job])[0]
@@ -258,204 +276,7 @@ def test_a_request_with_explain_has_events_with_every_choice(model: Llama) -> No
         assert all(c.kept >= 5 and len(c.candidates) >= 10 for c in choices)
 
 
-class Drafting:
-    """Drafts the next tokens of a known text, right or wrong, and keeps those that greedy decoding
-    chooses."""
-
-    def __init__(self, truth: Sequence[int], wrong_from: int) -> None:
-        self.truth = truth
-        self.wrong_from = wrong_from
-        self.kept: list[int] = []
-
-    def needs(self, params: GenerationParams) -> Needs:
-        return Needs()
-
-    def propose(self, rows: Sequence[Row]) -> Proposal:
-        branches = []
-        for row in rows:
-            ahead = list(self.truth[row.generated : row.generated + 5])
-            draft = tuple(t if i < self.wrong_from else (t + 1) % VOCAB for i, t in enumerate(ahead))
-            branches.append((draft,))
-        return Proposal(branches)
-
-    def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
-        survivors = []
-        for i, (row, (branch,)) in enumerate(zip(rows, scores.runs, strict=True)):
-            best = scores.logits[branch.at(0) : branch.at(len(branch.tokens)) + 1].argmax(-1).tolist()
-            keep = next((k for k, d in enumerate(branch.tokens) if d != best[k]), len(branch.tokens))
-            self.kept.append(keep)
-            survivors.append(grown(i, row, best[: keep + 1], keep))
-        return Verdict(survivors)
-
-
-def grown(parent: int, row: Row, tokens: Sequence[int], keep: int = 0) -> Survivor:
-    for token in tokens[: row.limit - len(row.tokens)]:
-        row = row.after(token)
-    finish: FinishReason | None = "length" if len(row.tokens) >= row.limit else None
-    return Survivor(parent, row, min(keep, len(tokens)), finish=finish)
-
-
-def run_with(engine: Engine, method: Method, job: Job) -> list[int]:
-    engine.add(*job)
-    (request,) = engine._requests.values()
-    request.method = method
-    request.needs = method.needs(job[1])
-    if request.needs.context:
-        request.context = []
-    tokens: list[int] = []
-    while engine.has_work():
-        for event in engine.step():
-            tokens += event.tokens
-        engine.check_integrity()
-    return tokens
-
-
-@pytest.mark.parametrize("wrong_from", [0, 2, 5])
-def test_drafts_are_run_judged_and_rewound_without_a_trace(model: Llama, wrong_from: int) -> None:
-    job: Job = ([7, 8, 9] * 9, GenerationParams(max_tokens=40, temperature=0))
-    expected = run(make_engine(model), [job])[0][0]
-    method = Drafting(expected, wrong_from)
-    assert run_with(make_engine(model), method, job) == expected
-    assert max(method.kept) == wrong_from
-
-
-class Giving:
-    """Proposes the next tokens of a known text as given, and appends the likeliest token after them."""
-
-    def __init__(self, truth: Sequence[int]) -> None:
-        self.truth = truth
-        self.scored: list[int] = []
-
-    def needs(self, params: GenerationParams) -> Needs:
-        return Needs()
-
-    def propose(self, rows: Sequence[Row]) -> Proposal:
-        ahead = [tuple(self.truth[row.generated : row.generated + 3]) for row in rows]
-        return Proposal([(own,) for own in ahead], given=[len(own) for own in ahead])
-
-    def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
-        self.scored.append(len(scores.logits) - len(rows))
-        survivors = []
-        for i, (row, (branch,)) in enumerate(zip(rows, scores.runs, strict=True)):
-            keep = len(branch.tokens)
-            best = int(scores.logits[branch.at(keep)].argmax())
-            survivors.append(grown(i, row, [*branch.tokens, best], keep))
-        return Verdict(survivors)
-
-
-@pytest.mark.parametrize("pages", [400, 5])
-def test_scores_before_given_drafts_are_not_found(model: Llama, pages: int) -> None:
-    job: Job = ([7, 8, 9] * 9, GenerationParams(max_tokens=20, temperature=0))
-    expected = run(make_engine(model), [job])[0][0]
-    method = Giving(expected)
-    assert run_with(make_engine(model, pages=pages, token_budget=16), method, job) == expected
-    assert set(method.scored) == {0}
-    # Given drafts that exceed the token budget lose no token.
-    engine = make_engine(model, token_budget=5)
-    others = [engine.add([5 + i] * 4, job[1].replace(max_tokens=50)) for i in range(3)]
-    request = engine._requests[engine.add(*job)]
-    request.method = Giving(expected)
-    tokens: dict[int, list[int]] = {}
-    while engine.has_work():
-        for event in engine.step():
-            tokens.setdefault(event.request, []).extend(event.tokens)
-    assert tokens.pop(request.id) == expected
-    assert tokens.keys() == set(others)
-    # Rows with a companion have scores at every position.
-    guided = (job[0], job[1].replace(guidance_scale=1.5, negative_prompt=[3, 1]))
-    method = Giving(expected)
-    assert run_with(make_engine(model), method, guided) == expected
-    assert max(method.scored) == 3
-
-
-class Reshuffling:
-    """Decodes greedily; each step forks every row once and keeps the last two rows."""
-
-    def needs(self, params: GenerationParams) -> Needs:
-        return Needs()
-
-    def propose(self, rows: Sequence[Row]) -> Proposal:
-        return Proposal([((),)] * len(rows))
-
-    def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
-        survivors = []
-        for i, (row, (branch,)) in enumerate(zip(rows, scores.runs, strict=True)):
-            survivors += [grown(i, row, [int(scores.logits[branch.at(0)].argmax())])] * 2
-        return Verdict(survivors[-2:])
-
-
-class LookingAhead:
-    """Decodes greedily by forks: runs the two likeliest tokens and keeps the fork of the likelier."""
-
-    def needs(self, params: GenerationParams) -> Needs:
-        return Needs(hidden=True, context=True)
-
-    def propose(self, rows: Sequence[Row]) -> Proposal:
-        states = [row.state for row in rows]
-        return Proposal([tuple((t,) for t in s) if isinstance(s, tuple) else ((),) for s in states])
-
-    def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
-        survivors = []
-        assert scores.hidden is not None
-        assert len(scores.hidden) == len(scores.logits)
-        for i, (row, branches) in enumerate(zip(rows, scores.runs, strict=True)):
-            if row.state is None:
-                assert scores.context is not None
-                assert len(scores.context[i]) == row.prompt_length - 1
-            if not branches[0].tokens:
-                best = scores.logits[branches[0].at(0)].topk(2).indices.tolist()
-                survivors.append(Survivor(i, replace(row, state=(best[1], best[0]))))
-                continue
-            best = scores.logits[branches[1].at(1)].topk(2).indices.tolist()
-            survivor = grown(i, row, branches[1].tokens, keep=1)
-            after = replace(survivor.row, state=(best[1], best[0]))
-            survivors.append(replace(survivor, row=after, branch=1))
-        return Verdict(survivors)
-
-
-@pytest.mark.parametrize("pages", [400, 5])
-def test_forks_of_one_step_are_judged_side_by_side_and_leave_no_trace(model: Llama, pages: int) -> None:
-    job: Job = ([7, 8, 9] * 9, GenerationParams(max_tokens=20, temperature=0))
-    expected = run(make_engine(model), [job])[0][0]
-    engine = make_engine(model, pages=pages, token_budget=16)
-    assert run_with(engine, LookingAhead(), job) == expected
-
-
-class Guided:
-    """Decodes greedily by the companion's scores alone."""
-
-    def needs(self, params: GenerationParams) -> Needs:
-        return Needs()
-
-    def propose(self, rows: Sequence[Row]) -> Proposal:
-        return Proposal([((1, 2),)] * len(rows))
-
-    def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
-        survivors = []
-        assert scores.companion is not None
-        assert scores.companion_at is not None
-        for i, (row, (branch,)) in enumerate(zip(rows, scores.runs, strict=True)):
-            place = scores.companion_at[branch.at(0)]
-            survivors.append(grown(i, row, [int(scores.companion[place].argmax())]))
-        return Verdict(survivors)
-
-
-@pytest.mark.parametrize("budget", [512, 8])
-def test_a_companion_scores_the_text_after_the_negative_prompt(model: Llama, budget: int) -> None:
-    negative = [3, 1, 4] * 9
-    plain = GenerationParams(max_tokens=20, temperature=0)
-    expected = run(make_engine(model), [(negative, plain)])[0][0]
-    guided = plain.replace(guidance_scale=1.5, negative_prompt=negative)
-    assert run_with(make_engine(model, token_budget=budget), Guided(), ([7, 8] * 20, guided)) == expected
-
-
-def test_forked_and_dropped_rows_compute_what_one_would(model: Llama) -> None:
-    job: Job = ([7, 8, 9] * 9, GenerationParams(max_tokens=40, temperature=0))
-    expected = run(make_engine(model), [job])[0][0]
-    tokens = run_with(make_engine(model), Reshuffling(), job)
-    assert tokens[::2] == tokens[1::2] == expected
-
-
+@built
 def test_a_fork_leaves_its_parent_unchanged(model: Llama) -> None:
     engine = make_engine(model)
     one = run(engine, [([5] * 20, GenerationParams(max_tokens=30, n=1, seed=4))])[0][0]
@@ -463,6 +284,7 @@ def test_a_fork_leaves_its_parent_unchanged(model: Llama) -> None:
     assert many[0] == one
 
 
+@built
 def test_prompt_logprobs_survive_preemption_in_mid_prompt(model: Llama) -> None:
     params = GenerationParams(max_tokens=2, temperature=0, prompt_logprobs=1)
     prompt = [i * 7 % VOCAB for i in range(200)]
@@ -485,6 +307,7 @@ def alone_events(engine: Engine) -> list[Event]:
     return events
 
 
+@built
 def test_two_requests_of_one_prompt_never_hold_it_twice_for_long(model: Llama) -> None:
     prompt = [i % VOCAB for i in range(160)]
     params = [GenerationParams(max_tokens=40, n=4, seed=seed) for seed in (1, 2)]
@@ -496,6 +319,7 @@ def test_two_requests_of_one_prompt_never_hold_it_twice_for_long(model: Llama) -
             assert run(engine, [(prompt, p) for p in params]) == expected
 
 
+@built
 def test_an_interrupted_step_owes_its_copies(model: Llama) -> None:
     job: Job = ([5] * 20, GenerationParams(max_tokens=20, n=3, seed=4))
     expected = run(make_engine(model), [job])[0]
@@ -530,6 +354,7 @@ def histories(draw: st.DrawFn) -> list[tuple[int, int, int, bool, int]]:
     return draw(st.lists(entry, min_size=2, max_size=6))
 
 
+@built
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(histories(), st.integers(0, 4), st.sampled_from([4, 16, 128]), st.integers(0, 5))
 def test_any_history_of_requests_gives_what_each_gives_alone(
@@ -583,6 +408,7 @@ def test_streams_share_what_another_request_computed_at_the_same_time(model: Lla
     assert not engine.has_work()
 
 
+@built
 def test_never_more_sequences_run_than_allowed(model: Llama) -> None:
     jobs: list[Job] = [
         ([i + 1] * 20, GenerationParams(max_tokens=6, n=1 + i % 3, seed=i, temperature=1.0)) for i in range(8)

@@ -22,14 +22,15 @@ from decodery.engine.second_model_runner import SecondModelRunner
 from decodery.models.decoders.llama import Llama
 from tests.decoding.rows import make_row
 from tests.engine.runs import make_engine
-from tests.models.tiny import tiny_model
+from tests.kernels.native.fixtures import built
+from tests.models.tiny import default_model, tiny_model
 
 VOCAB = 97
 
 
 @pytest.fixture(scope="module")
 def model() -> Llama:
-    return tiny_model(max_position_embeddings=512)
+    return default_model(max_position_embeddings=512)
 
 
 def runner_of(
@@ -52,7 +53,8 @@ def alone(model: Llama, tokens: Sequence[int], drafts: Sequence[int] = ()) -> Te
     return runner_of(model).logits([(row_of(tokens), tuple(drafts))])
 
 
-def test_its_logits_are_the_models(model: Llama) -> None:
+def test_its_logits_are_the_models() -> None:
+    model = tiny_model(max_position_embeddings=512)
     tokens, drafts = words(70), words(5, 1)
     with torch.no_grad():
         dense = model(torch.tensor([tokens + drafts]))[0, len(tokens) - 1 :]
@@ -64,6 +66,7 @@ def test_it_is_what_the_engine_asks_for(model: Llama) -> None:
     assert second.logits([(row_of([1]), ())]).shape == (1, VOCAB)
 
 
+@built
 @pytest.mark.parametrize("prefix_cache", [True, False])
 @pytest.mark.parametrize(("pages", "token_budget"), [(200, 512), (200, 16), (14, 512), (9, 16)])
 def test_rows_that_grow_fork_and_rewind_score_as_if_they_were_alone(
@@ -108,6 +111,7 @@ def greedy(model: Llama, tokens: Sequence[int], count: int) -> list[int]:
     return text[len(tokens) :]
 
 
+@built
 @pytest.mark.parametrize("token_budget", [512, 16])
 def test_a_draft_is_what_the_model_would_choose_itself(model: Llama, token_budget: int) -> None:
     prompts = [words(n, n) for n in (1, 16, 60, 33)]
@@ -141,6 +145,7 @@ def test_what_was_drafted_and_accepted_is_not_computed_again(model: Llama) -> No
     assert computed == [2, 1]
 
 
+@built
 def test_a_draft_ends_with_the_row_the_context_and_the_pages(model: Llama) -> None:
     text = words(30)
     tokens = greedy(model, text, 4)
@@ -173,6 +178,7 @@ def test_requests_that_ended_hold_nothing(model: Llama) -> None:
     assert second._pages.available == 200
 
 
+@built
 def test_an_interrupted_call_does_no_harm(model: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
     second = runner_of(model, token_budget=16)
     runs = [(row_of(words(70, i), i), (3,)) for i in range(3)]
@@ -197,7 +203,7 @@ def test_an_interrupted_call_does_no_harm(model: Llama, monkeypatch: pytest.Monk
 def test_second_models_free_the_sequences_of_ended_requests(model: Llama) -> None:
     engine = make_engine(model, prefix_cache=False)
     params = GenerationParams(max_tokens=20, temperature=0, speculate=DraftModel("other"))
-    draft_model = tiny_model(seed=1)
+    draft_model = default_model(seed=1)
     for i in range(3):
         engine.add(words(40, i), params.replace(max_tokens=10 + 5 * i), draft_model=draft_model)
     held = []

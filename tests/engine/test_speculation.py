@@ -17,7 +17,8 @@ from decodery.engine.engine import Engine
 from decodery.engine.request import Event
 from decodery.models.decoders.llama import Llama
 from tests.engine.runs import Job, make_engine
-from tests.models.tiny import tiny_model
+from tests.kernels.native.fixtures import built
+from tests.models.tiny import default_model
 
 VOCAB = 97
 Outcome = tuple[tuple[int, ...], FinishReason | None, tuple[TokenLogprobs, ...]]
@@ -25,12 +26,12 @@ Outcome = tuple[tuple[int, ...], FinishReason | None, tuple[TokenLogprobs, ...]]
 
 @pytest.fixture(scope="module")
 def model() -> Llama:
-    return tiny_model(max_position_embeddings=1024)
+    return default_model(max_position_embeddings=1024)
 
 
 @pytest.fixture(scope="module")
 def small_model() -> Llama:
-    return tiny_model(seed=1, num_hidden_layers=1, max_position_embeddings=1024)
+    return default_model(seed=1, num_hidden_layers=1, max_position_embeddings=1024)
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ LOOKUPS = (PromptLookup(), PromptLookup(max_ngram=1, num_tokens=3, adaptive=Fals
 MODELS = (DraftModel("small"), DraftModel("small", num_tokens=7, adaptive=False), PromptLookup())
 
 
+@built
 @pytest.mark.parametrize("speculations", [LOOKUPS, MODELS], ids=["lookup", "model"])
 @pytest.mark.parametrize(
     "limits",
@@ -143,6 +145,7 @@ def test_matching_drafts_change_no_token_no_reason_and_no_logprob(
     assert (engine.preemptions > 0) == (limits["pages"] < 2000)
 
 
+@built
 @pytest.mark.parametrize(
     "strategy", [ContrastiveDecoding("small"), DoLa((0, 1))], ids=["contrastive", "dola"]
 )
@@ -158,6 +161,7 @@ def test_strategies_that_contrast_may_speculate_too(
     assert found.accepted > 20
 
 
+@built
 def test_a_models_own_drafts_are_all_accepted(model: Llama, plain: list[list[Outcome]]) -> None:
     # A draft model has no companion, and mirostat changes its state with chosen tokens only.
     which = [i for i, (_, p) in enumerate(mixed_jobs()) if not p.guided and not p.mirostat_mode]
@@ -168,6 +172,7 @@ def test_a_models_own_drafts_are_all_accepted(model: Llama, plain: list[list[Out
     assert found.accepted == found.drafted
 
 
+@built
 @pytest.mark.parametrize(
     "speculation", [PromptLookup(acceptance="rejection"), DraftModel("small", acceptance="rejection")]
 )
@@ -195,6 +200,7 @@ def test_an_event_has_the_drafts_and_the_number_accepted(model: Llama) -> None:
         assert [c.token for c in event.considered] == list(event.tokens)
 
 
+@built
 @pytest.mark.parametrize(("speculation", "temperature"), [(PromptLookup(), 3.0), (DraftModel("wrong"), 0.0)])
 def test_drafts_that_always_fail_cost_little(model: Llama, speculation: Any, temperature: float) -> None:
     # The prompt repeats tokens that are banned, and the draft model is unrelated to the model.
@@ -207,7 +213,7 @@ def test_drafts_that_always_fail_cost_little(model: Llama, speculation: Any, tem
         frequency_penalty=0.3,
     )
     plain = decode(make_engine(model), [(prompt, params)])
-    wrong = tiny_model(seed=2, num_hidden_layers=1, max_position_embeddings=1024)
+    wrong = default_model(seed=2, num_hidden_layers=1, max_position_embeddings=1024)
     found = decode(make_engine(model), [(prompt, params.replace(speculate=speculation))], draft_model=wrong)
     assert found.outcomes == plain.outcomes
     assert found.drafted - found.accepted <= 0.15 * 300
@@ -272,6 +278,7 @@ def test_what_a_grammar_forces_is_drafted_and_never_drawn(
     assert [(t, f) for t, f, _ in cut.outcomes[0]] == [(text[:20], "length")] * 2
 
 
+@built
 def test_rows_whose_drafts_do_not_fit_continue_without_them(model: Llama) -> None:
     params = GenerationParams(max_tokens=12, temperature=0, ignore_eos=True)
     eager = params.replace(speculate=PromptLookup(num_tokens=10, adaptive=False))

@@ -28,7 +28,7 @@ from decodery.models.load import load_for_inference
 from decodery.weights.formats.opening import open_checkpoint
 from tests.engine.runs import make_engine, outcomes, run
 from tests.kernels.native.fixtures import built
-from tests.models.tiny import tiny_llama_folder, tiny_model
+from tests.models.tiny import default_model, tiny_llama_folder, tiny_model
 
 PROMPT = list(range(1, 20))
 PLAIN = GenerationParams(max_tokens=16, seed=1)
@@ -36,7 +36,7 @@ PLAIN = GenerationParams(max_tokens=16, seed=1)
 
 @pytest.fixture(scope="module")
 def model() -> Llama:
-    return tiny_model()
+    return default_model()
 
 
 def calling(act: Callable[[], None], step: int) -> GenerationParams:
@@ -127,17 +127,16 @@ def test_a_step_has_exclusive_threads_unless_a_second_model_has_other_kernels(
 
 
 @built
-def test_on_the_torch_backend_the_compiled_kernels_keep_to_the_calling_thread_within_a_step(
-    model: Llama,
-) -> None:
+def test_on_the_torch_backend_the_compiled_kernels_keep_to_the_calling_thread_within_a_step() -> None:
     during: list[int] = []
-    engine = make_engine(model)
+    engine = make_engine(tiny_model())
     engine.add(PROMPT, calling(lambda: during.append(library.own_threads()), 3))
     events_of(engine)
     assert during == [1]
     assert library.own_threads() == 0
 
 
+@built
 @pytest.mark.parametrize("strategy", [None, BeamSearch(3), ContrastiveSearch(3)], ids=str)
 @pytest.mark.parametrize("step", [0, 3])
 def test_a_request_dropped_within_a_step_is_gone_after_it_and_disturbs_nobody(
@@ -159,6 +158,7 @@ def test_a_request_dropped_within_a_step_is_gone_after_it_and_disturbs_nobody(
     assert engine._scheduler.pages.available == engine.limits.pages
 
 
+@built
 def test_a_step_within_a_step_fails_the_request_that_asks_for_it_alone(model: Llama) -> None:
     expected = run(make_engine(model), [(PROMPT, PLAIN)])[0][0]
     engine = make_engine(model)
@@ -226,6 +226,7 @@ def begun(model: Llama) -> tuple[Engine, list[int]]:
     return engine, ids
 
 
+@built
 @pytest.mark.parametrize("steps", [0, 1, 2])
 def test_an_interrupt_anywhere_leaves_pages_and_requests_consistent(model: Llama, steps: int) -> None:
     expected = run(make_engine(model), [(PROMPT, PLAIN)])[0][0]
@@ -247,6 +248,7 @@ def test_an_interrupt_anywhere_leaves_pages_and_requests_consistent(model: Llama
     assert [t for e in events_of(engine) for t in e.tokens] == expected
 
 
+@built
 @pytest.mark.parametrize("steps", [1, 3])
 def test_events_that_an_interrupt_lost_come_with_the_next_step(model: Llama, steps: int) -> None:
     engine, _ = begun(model)
@@ -262,6 +264,7 @@ def test_events_that_an_interrupt_lost_come_with_the_next_step(model: Llama, ste
     assert line > 233 * 5
 
 
+@built
 def test_a_request_whose_adding_was_interrupted_disturbs_no_later_one(model: Llama) -> None:
     short = PLAIN.replace(max_tokens=2)
     expected = run(make_engine(model), [(PROMPT, short)])[0][0]

@@ -12,8 +12,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from decodery.kernels.contract import Kernels
+from decodery.kernels.native import library
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.reference import torch_kernels
 from decodery.models.decoders.llama import CONFIG, Llama
+from decodery.models.layers.embedding import Embedding
+from decodery.models.layers.linear import Linear
+from decodery.models.layers.mlp import GatedLinear
 
 HUB: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -32,11 +38,27 @@ HUB: dict[str, Any] = {
 }
 
 
-def tiny_model(dtype: torch.dtype = torch.float32, seed: int = 0, **overrides: Any) -> Llama:
+def tiny_model(
+    dtype: torch.dtype = torch.float32, seed: int = 0, kernels: Kernels = torch_kernels, **overrides: Any
+) -> Llama:
     """Returns a Llama with random weights; overrides are keys of a hub config.json."""
-    model = Llama(CONFIG.from_hub({**HUB, **overrides}), torch_kernels)
+    model = Llama(CONFIG.from_hub({**HUB, **overrides}), kernels)
     _randomise(model, seed)
     return model.to(dtype).eval().requires_grad_(False)
+
+
+def default_model(seed: int = 0, **overrides: Any) -> Llama:
+    """Returns `tiny_model` on the default backend: native where it is built, else torch.
+
+    Only native results do not depend on the batch bit for bit, so tests of that law are marked `built`.
+    """
+    if not library.available():
+        return tiny_model(seed=seed, **overrides)
+    model = tiny_model(seed=seed, kernels=NativeKernels(), **overrides)
+    for module in model.modules():
+        if isinstance(module, (Linear, GatedLinear, Embedding)):
+            module.pack()
+    return model
 
 
 def tiny_llama_folder(path: Path, seed: int = 0, **overrides: Any) -> Path:

@@ -55,7 +55,7 @@ Model = Annotated[
     str | None,
     typer.Argument(
         metavar="[MODEL]",
-        help="The model: a folder, a .gguf file or a hub id; without it, the default model.",
+        help="The model: a folder, a .gguf file, a hub id or default; without it, the default model.",
     ),
 ]
 Json = Annotated[

@@ -54,7 +54,8 @@ class Row:
     number of known tokens at which the row ends with reason "length". `mu` is mirostat's, None before the
     first token. `state` is what the row's strategy remembers. `explain` is how many candidates of each choice
     survivors report in `considered`; 0 reports none. `expired` says that the request's time is up. `stages`
-    holds the stages of the pipeline that the row may want, if they are known already.
+    holds the stages of the pipeline that the row may want, if they are known already. `salt` begins the keys
+    of its pages in every prefix cache.
     """
 
     request: int
@@ -72,6 +73,7 @@ class Row:
     explain: int = 0
     expired: bool = False
     stages: tuple[str, ...] | None = None
+    salt: bytes = b""
 
     @property
     def generated(self) -> int:
@@ -117,6 +119,7 @@ class Row:
             self.explain,
             self.expired,
             self.stages,
+            self.salt,
         )
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+
 from decodery.engine.request import Request, Sequence
 
 
@@ -58,3 +61,18 @@ class Batch:
     def length(self) -> int:
         """Returns the number of tokens that all chunks run."""
         return sum(chunk.length for chunk in self.chunks)
+
+    def embedded(self) -> tuple[Tensor, Tensor] | None:
+        """Returns the indices [n] of the tokens that have vectors in place of embeddings, and the vectors [n,
+        width]; None if there are none."""
+        indices: list[int] = []
+        vectors: list[Tensor] = []
+        base = 0
+        for chunk in self.chunks:
+            prompt = chunk.sequence.embedded
+            if prompt is not None:
+                positions, found = prompt.between(chunk.start, chunk.start + chunk.length)
+                indices += [base + position - chunk.start for position in positions]
+                vectors.append(found)
+            base += chunk.length
+        return (torch.tensor(indices), torch.cat(vectors)) if indices else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -17,7 +17,8 @@ from decodery.decoding.processors.pipeline import possible_stages
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import Extension, GrammarState, Method, Row, Survivor, Verdict, Watch
 from decodery.engine.batch import Batch, Chunk
-from decodery.engine.limits import Limits, check_request
+from decodery.engine.embedded_prompt import EmbeddedPrompt
+from decodery.engine.limits import Limits, check_contrast_model, check_request, megabytes, page_bytes
 from decodery.engine.pages import Pages
 from decodery.engine.request import Event, Request
 from decodery.engine.request import Sequence as Live
@@ -47,7 +48,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.model = model
-        self.limits = limits
+        self.limits = self._first_limits = limits
         self.end_ids = frozenset(end_ids)
         self._clock = clock
         self._runner = Runner(model, limits.pages, limits.kv_dtype)
@@ -67,7 +68,7 @@ class Engine:
 
     def add(
         self,
-        prompt: Sequence[int],
+        prompt: Sequence[int] | EmbeddedPrompt,
         params: GenerationParams,
         watch: Watch | None = None,
         *,
@@ -75,15 +76,29 @@ class Engine:
         contrast_model: CausalModel | None = None,
         draft_model: CausalModel | None = None,
         explain: int = 0,
+        salt: bytes = b"",
     ) -> int:
         """Queues a request and returns its id.
 
         `watch` and `grammar` are the states of each stream before its first token. `contrast_model` is the
-        model that `ContrastiveDecoding` names and `draft_model` the one that `DraftModel` names. With
-        `explain`, events contain that many candidates of every choice. Raises `RequestError` or
-        `ParameterError`, and queues nothing, when the request can never run here.
+        model that `ContrastiveDecoding` names and `draft_model` the one that `DraftModel` names; one that is
+        new here takes its part of the key/value memory, as `Limits` says. With `explain`, events contain that
+        many candidates of every choice. Requests share pages of a prefix cache only if their `salt` (of
+        `encode_salt`) is the same. Raises `RequestError` or `ParameterError`, and queues nothing, when the
+        request can never run here.
         """
-        check_request(prompt, params, self.model.vocab_size, self.limits)
+        embedded = prompt if isinstance(prompt, EmbeddedPrompt) else None
+        ids = prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt
+        second_models = {id(m): m for m in (contrast_model, draft_model) if m is not None}
+        limits = self._limits_with(second_models)
+        check_request(ids, params, self.model.vocab_size, limits)
+        if contrast_model is not None:
+            check_contrast_model(contrast_model.context_length, limits.token_limit(len(ids), params))
+        if embedded is not None:
+            embedded.check(self.model.width, self.model.dtype)
+            assert not second_models, "a second model cannot run the vectors of another"
+        self._open_second_models(second_models, limits)
+        tokens = array("q", ids)
         seed = secrets.randbits(63) if params.seed is None else params.seed
         # Incremented first: after an interrupt no other request may get the same id.
         number, self._next_id = self._next_id, self._next_id + 1
@@ -92,19 +107,20 @@ class Engine:
             params=params,
             seed=seed,
             streams=tuple(range(params.streams)),
-            tokens=array("q", prompt),
-            prompt_length=len(prompt),
-            limit=self.limits.token_limit(len(prompt), params),
+            tokens=tokens,
+            prompt_length=len(tokens),
+            limit=limits.token_limit(len(tokens), params),
             end_ids=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.end_ids),
             watch=watch,
             grammar=grammar,
             explain=explain,
+            salt=salt,
         )
         row = replace(row, stages=possible_stages(row))
-        live = Live(row, companion=_companion(row))
+        live = Live(row, companion=_companion(row, embedded), embedded=embedded)
         request = Request(
             number,
-            array("q", prompt),
+            tokens,
             params,
             seed,
             [live],
@@ -121,13 +137,51 @@ class Engine:
         return number
 
     def _second_model(self, model: CausalModel | None) -> SecondModel | None:
-        """Returns the runner of a second model, made when the model is first used."""
-        if model is None:
-            return None
-        found = self._second_models.get(id(model))
-        if found is None:
-            found = self._second_models[id(model)] = SecondModelRunner(model, self.limits)
-        return found
+        return None if model is None else self._second_models[id(model)]
+
+    def _limits_with(self, models: Mapping[int, CausalModel]) -> Limits:
+        """Returns the limits once these second models, by id, are open too: they share the key/value memory.
+
+        Raises `RequestError` if too little memory remains.
+        """
+        if models.keys() <= self._second_models.keys():
+            return self.limits
+        every = {**{key: second.model for key, second in self._second_models.items()}, **models}.values()
+        limits = self._first_limits.shared_with(page_bytes(model, self.limits.kv_dtype) for model in every)
+        for request in self._requests.values():
+            needed = self.limits.pages_needed(len(request.prompt), request.params)
+            if needed > limits.pages:
+                raise RequestError(
+                    "a second model takes a part of the key/value memory, and a request that runs needs more"
+                    " than would remain: wait for its end, or give"
+                    f" kv_memory of {megabytes(needed * limits.page_bytes)}"
+                )
+        return limits
+
+    def _open_second_models(self, models: Mapping[int, CausalModel], limits: Limits) -> None:
+        """Opens those of the second models that are not open; all caches get the pages of `limits`.
+
+        Running requests then start again from their known tokens.
+        """
+        if models.keys() <= self._second_models.keys():
+            return
+        if self._stepping:
+            raise RequestError(
+                "a second model is opened in the middle of a step: generate outside of functions that the"
+                " model calls"
+            )
+        try:
+            # In this order, an interrupt leaves no page table larger than its cache, and a model that is not
+            # registered is opened again.
+            self.limits = limits
+            self._scheduler.pages.resize(limits.pages)
+            self._runner.resize(limits.pages)
+            for second_model in self._second_models.values():
+                second_model.resize(limits.pages)
+            for key in models.keys() - self._second_models.keys():
+                self._second_models[key] = SecondModelRunner(models[key], limits)
+        finally:
+            self._start_over()
 
     def seed_of(self, request: int) -> int:
         """Returns the seed that a queued or running request draws with."""
@@ -220,7 +274,7 @@ class Engine:
     def _threads(self) -> AbstractContextManager[None]:
         """Returns the kernels' `exclusive_threads`, without a limit on other kernels of a second model."""
         kernels, threads = self.model.kernels, self.limits.threads
-        same = all(type(second.kernels) is type(kernels) for second in self._second_models.values())
+        same = all(type(second.model.kernels) is type(kernels) for second in self._second_models.values())
         if same:
             return kernels.exclusive_threads(threads)
         return threads_set(torch_threads=threads, kernel_threads=threads)
@@ -452,14 +506,19 @@ def _row_with(row: Row, tokens: Sequence[int]) -> Row:
     return row
 
 
-def _companion(row: Row) -> Live | None:
-    """Returns a guided row's companion, which has the negative prompt in place of the prompt; else None."""
+def _companion(row: Row, embedded: EmbeddedPrompt | None) -> Live | None:
+    """Returns a guided row's companion, which has the negative prompt in place of the prompt; else None.
+
+    Without a negative prompt, the companion's prompt is the last token, or the vector in its place.
+    """
     params = row.params
     if not params.guided:
         return None
     negative = params.negative_prompt
     tokens = array("q", [row.tokens[-1]] if negative is None else _ids(negative))
-    return Live(replace(row, tokens=tokens, prompt_length=len(tokens), watch=None, grammar=None))
+    last = embedded.last() if embedded is not None and negative is None else None
+    row = replace(row, tokens=tokens, prompt_length=len(tokens), watch=None, grammar=None)
+    return Live(row, embedded=last)
 
 
 def _ids(phrase: str | tuple[int, ...]) -> tuple[int, ...]:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from decodery.decoding.request.params import GenerationParams
+from decodery.decoding.request.strategy_params import BeamSearch
+from decodery.decoding.strategies.constrained_beams import check_force_words
 from decodery.engine.pages import pages_for
 from decodery.errors import ParameterError, RequestError
 from decodery.kernels import PAGE_SIZE
+from decodery.models.contract import CausalModel
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Holds the sizes of an engine.
 
-    The key/value cache has `pages` pages of `PAGE_SIZE` tokens and `page_bytes` bytes each. At most
+    The key/value cache has `pages` pages of `PAGE_SIZE` tokens. A page takes `page_bytes` bytes in the caches
+    of all models together: the first model and each second model have the same number of pages. At most
     `context_length` tokens of a sequence are ever computed. A step runs about `token_budget` tokens of at
     most `max_sequences` sequences. Keys and values are stored in `kv_dtype` (None: the kernels' choice). A
     step runs on `threads` threads (None: the process's number).
@@ -36,6 +40,21 @@ class Limits:
         for name in ("pages", "context_length", "token_budget", "max_sequences"):
             if getattr(self, name) < 1:
                 raise ParameterError(f"{name} must be 1 or more, not {getattr(self, name)}")
+
+    def shared_with(self, page_bytes: Iterable[int]) -> Limits:
+        """Returns the limits with second models beside the first, whose pages take so many bytes each.
+
+        The bytes of all pages are divided such that all models have the same number of pages. Raises
+        `RequestError` if that is none.
+        """
+        together = self.page_bytes + sum(page_bytes)
+        pages = self.pages * self.page_bytes // together
+        if pages < 1:
+            raise RequestError(
+                f"the key/value memory of {self.pages * self.page_bytes} bytes is too small for a second"
+                f" model: give kv_memory of {megabytes(together)}"
+            )
+        return replace(self, pages=pages, page_bytes=together)
 
     def token_limit(self, prompt: int, params: GenerationParams) -> int:
         """Returns the number of known tokens at which a sequence of the request ends with reason "length".
@@ -104,11 +123,14 @@ def check_request(prompt: Sequence[int], params: GenerationParams, vocab_size: i
             f"the prompt has {len(prompt)} tokens and the context holds {limits.context_length}: shorten it,"
             " or open the model with a longer context_length if it allows one"
         )
-    if limits.token_limit(len(prompt), params) <= len(prompt):
+    most = limits.token_limit(len(prompt), params) - len(prompt)
+    if most <= 0:
         raise RequestError(
             f"the prompt has {len(prompt)} tokens, which leaves no room for one more: shorten it, or raise"
             " max_length or the context_length"
         )
+    if isinstance(params.strategy, BeamSearch):
+        check_force_words(params.strategy, most)
     if params.width > limits.max_sequences:
         raise RequestError(
             f"the request runs {params.width} sequences at once; this engine runs at most"
@@ -119,9 +141,25 @@ def check_request(prompt: Sequence[int], params: GenerationParams, vocab_size: i
         raise RequestError(
             f"the request can need key/value memory for {needed * PAGE_SIZE} tokens and there is room for"
             f" {limits.pages * PAGE_SIZE}: shorten the prompt, lower max_tokens or the number of sequences,"
-            f" or give kv_memory of {_megabytes(needed * limits.page_bytes)}"
+            f" or give kv_memory of {megabytes(needed * limits.page_bytes)}"
         )
 
 
-def _megabytes(nbytes: int) -> str:
+def check_contrast_model(context_length: int, tokens: int) -> None:
+    """Raises `ParameterError` if a text of so many tokens is longer than the contrast model's context."""
+    if tokens > context_length:
+        raise ParameterError(
+            f"amateur has a context of {context_length} tokens and the text can have {tokens}:"
+            " lower max_tokens or shorten the prompt"
+        )
+
+
+def page_bytes(model: CausalModel, kv_dtype: torch.dtype | None) -> int:
+    """Returns the bytes of a page of this model's cache in `kv_dtype` (None: the kernels' choice)."""
+    stored = kv_dtype or model.kernels.cache_dtype(model.dtype)
+    return model.kv_shape.bytes_per_token(stored) * PAGE_SIZE
+
+
+def megabytes(nbytes: int) -> str:
+    """Returns a least memory size as text."""
     return f"at least {-(-nbytes // 1_000_000)} MB"

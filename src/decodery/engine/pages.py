@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 
 from decodery.kernels import PAGE_SIZE
@@ -14,11 +14,16 @@ class Pages:
     """Holds the reference counts of all pages and a prefix cache with least-recently-used eviction.
 
     A page is in one of three states. It is *held* by one or more sequences, or *cached* (held by none, but
-    full and found by the hash of all tokens up to its end), or *free*. Cached pages are allocated when no
-    free ones are left, the least recently used first.
+    full and found by the hash of its salt and all tokens up to its end), or *free*. Cached pages are
+    allocated when no free ones are left, the least recently used first.
     """
 
     def __init__(self, count: int) -> None:
+        self.count = count
+        self.clear()
+
+    def resize(self, count: int) -> None:
+        """Makes the number of pages `count`, and clears the table."""
         self.count = count
         self.clear()
 
@@ -70,7 +75,7 @@ class Pages:
         return self._holders[page] > 1 or page in self._key_of
 
     def remember(self, page: int, key: bytes) -> int:
-        """Enters a full page into the prefix cache under the hash of all tokens up to its end.
+        """Enters a full page into the prefix cache under its key, which `extend_page_keys` makes.
 
         Returns the page that the cache has under the key: this one, or an earlier one with the same content.
         """
@@ -107,16 +112,32 @@ class Pages:
         assert {page: key for key, page in self._page_of.items()} == self._key_of, "prefix keys disagree"
 
 
-def extend_page_keys(keys: list[bytes], tokens: array[int]) -> None:
+def encode_salt(parts: Iterable[bytes]) -> bytes:
+    """Returns a salt for `extend_page_keys`: the parts, each after its length; b"" without parts.
+
+    Different lists of parts have different salts.
+    """
+    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+
+
+def extend_page_keys(
+    keys: list[bytes], tokens: array[int], salt: bytes = b"", vectors: Mapping[int, bytes] | None = None
+) -> None:
     """Appends to `keys` the hashes of the full pages of `tokens` that it lacks.
 
-    Each key covers all tokens up to the end of its page, since it includes the key before it. The hash is
-    cryptographic: a collision would give one request the keys and values of another request's text.
+    Each key covers the salt and all tokens up to the end of its page, since it includes the key before it.
+    `vectors` are the digests, by page, of the vectors that run in place of the embeddings of tokens. The hash
+    is cryptographic: a collision would give one request the keys and values of another request's text.
     """
     for index in range(len(keys), len(tokens) // PAGE_SIZE):
-        page = tokens[index * PAGE_SIZE : (index + 1) * PAGE_SIZE]
-        previous = keys[-1] if keys else b""
-        keys.append(blake2b(previous + page.tobytes(), digest_size=16).digest())
+        page = tokens[index * PAGE_SIZE : (index + 1) * PAGE_SIZE].tobytes()
+        # The salt is hashed by itself, so that no salt can act as the key of a page.
+        previous = keys[-1] if keys else _hashed(salt, b"salt")
+        keys.append(_hashed(previous + page + (vectors or {}).get(index, b""), b"page"))
+
+
+def _hashed(content: bytes, purpose: bytes) -> bytes:
+    return blake2b(content, digest_size=16, person=purpose).digest()
 
 
 def pages_for(tokens: int) -> int:

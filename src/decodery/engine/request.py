@@ -12,6 +12,8 @@ from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import FinishReason, Method, Needs, Row, TokenLogprobs
 from decodery.decoding.strategies.registry import method_of
 from decodery.decoding.trace import BeamCandidate, Considered
+from decodery.engine.embedded_prompt import EmbeddedPrompt
+from decodery.engine.pages import extend_page_keys
 from decodery.engine.second_model import SecondModel
 
 
@@ -20,7 +22,8 @@ class Sequence:
     """Holds a row and its pages, which contain the keys and values of its first `computed` tokens.
 
     The first `offered` pages have been entered into the prefix cache. `companion` is a sequence with another
-    prompt: it is given the same generated tokens and is scored at the same positions.
+    prompt: it is given the same generated tokens and is scored at the same positions. `embedded` is the
+    prompt if it has vectors in place of embeddings.
     """
 
     row: Row
@@ -29,11 +32,17 @@ class Sequence:
     computed: int = 0
     offered: int = 0
     companion: Sequence | None = None
+    embedded: EmbeddedPrompt | None = None
 
     @property
     def known(self) -> int:
         """Returns the number of known tokens, computed or not."""
         return len(self.row.tokens)
+
+    def extend_page_keys(self) -> None:
+        """Appends to `page_keys` the keys of full pages of known tokens that it lacks."""
+        vectors = None if self.embedded is None else self.embedded.page_digests
+        extend_page_keys(self.page_keys, self.row.tokens, self.row.salt, vectors)
 
 
 @dataclass(slots=True, eq=False)

@@ -99,12 +99,16 @@ class Runner:
     def __init__(self, model: CausalModel, pages: int, kv_dtype: torch.dtype | None = None) -> None:
         self.model = model
         self._buffers = BufferPool()
-        self._steps = CapturedSteps()
-        self._guarded: set[tuple[int, tuple[int, ...]]] = set()
         self._kinds = [layer.kind for layer in model.attention_layers]
-        kept = kv_dtype or model.kernels.cache_dtype(model.dtype)
+        self._kv_dtype = kv_dtype or model.kernels.cache_dtype(model.dtype)
+        self.resize(pages)
+
+    def resize(self, pages: int) -> None:
+        """Replaces the cache by an empty one of `pages` pages, and drops the captured steps."""
+        self._steps = CapturedSteps()
+        model = self.model
         self._cache = model.kv_shape.allocate(
-            pages, kept, model.device, whole_pages=model.kernels.takes_page_strides()
+            pages, self._kv_dtype, model.device, whole_pages=model.kernels.takes_page_strides()
         )
 
     def hidden(self, batch: Batch, layers: Iterable[int] = ()) -> States:
@@ -125,6 +129,9 @@ class Runner:
         tokens = [token for chunk in batch.chunks for token in chunk.tokens]
         positions = [p for s, n in zip(starts, lengths, strict=True) for p in range(s, s + n)]
         wanted = tuple(sorted(layers))
+        embedded = batch.embedded()
+        if embedded is not None:
+            return self._run_embedded(tokens, positions, plans, wanted, embedded)
         known, worth_keeping = self._steps.find(len(tokens), wanted)
         if known is not None:
             return known.again(tokens, positions, plans)
@@ -138,16 +145,33 @@ class Runner:
             final = model.hidden(step.tokens, step.positions, attend, taps=taps)
             return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
 
-        # A model makes the same operations in steps of a similar size, so one of them is guarded for all.
-        similar = (len(tokens) - 1).bit_length(), wanted
-        # Recorded also where it is not kept, so that its results use the same buffers.
-        step.states, step.replay = model.kernels.capture(
-            run, self._buffers, guarded=similar not in self._guarded
-        )
-        self._guarded.add(similar)
+        # Recorded also where it is not kept, so that its results use the same buffers; only what is replayed
+        # can lose an operation.
+        step.states, step.replay = model.kernels.capture(run, self._buffers, guarded=worth_keeping)
         if worth_keeping and step.replay is not None:
             self._steps.keep(len(tokens), wanted, step)
         return step.states
+
+    def _run_embedded(
+        self,
+        tokens: list[int],
+        positions: list[int],
+        plans: Mapping[AttentionKind, Any],
+        layers: Sequence[int],
+        embedded: tuple[Tensor, Tensor],
+    ) -> States:
+        """Runs a step with vectors in place of embeddings. It is not captured: torch writes the vectors, and
+        a captured step repeats kernels only."""
+        device = self.model.device
+        taps: dict[int, Tensor | None] = dict.fromkeys(layers)
+        final = self.model.hidden(
+            torch.tensor(tokens, device=device),
+            torch.tensor(positions, device=device),
+            PagedAttend(self.model.kernels, self._cache, plans),
+            taps=taps,
+            embedded=(embedded[0].to(device), embedded[1].to(device)),
+        )
+        return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
 
     def logits(self, hidden: Tensor, indices: Sequence[int]) -> Tensor:
         """Returns the float32 logits `[len(indices), vocab]` of these rows."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from decodery.decoding.rows import Row
 from decodery.engine.batch import Batch, Chunk
-from decodery.engine.pages import Pages, extend_page_keys, pages_for
+from decodery.engine.pages import Pages, pages_for
 from decodery.engine.request import Request, Sequence
 from decodery.kernels import PAGE_SIZE
 
@@ -190,7 +190,7 @@ class Scheduler:
     def _reusable(self, request: Request, sequence: Sequence) -> list[int]:
         if not self.prefix_cache or request.collecting:
             return []
-        extend_page_keys(sequence.page_keys, sequence.row.tokens)
+        sequence.extend_page_keys()
         return self.pages.find(sequence.page_keys[: (sequence.known - 1) // PAGE_SIZE])
 
     def _reuse(self, request: Request, sequence: Sequence) -> None:
@@ -236,6 +236,7 @@ class Scheduler:
             parent.computed,
             parent.offered,
             None if companion is None else self.fork(companion, companion.row),
+            parent.embedded,
         )
 
     def settle(self, sequence: Sequence, computed: int) -> None:
@@ -251,7 +252,7 @@ class Scheduler:
             self._offer(sequence)
 
     def _offer(self, sequence: Sequence) -> None:
-        extend_page_keys(sequence.page_keys, sequence.row.tokens)
+        sequence.extend_page_keys()
         for index in range(sequence.offered, sequence.computed // PAGE_SIZE):
             page = sequence.pages[index]
             known = self.pages.remember(page, sequence.page_keys[index])

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from decodery.decoding.rows import Draw, Row
-from decodery.kernels.contract import Kernels
+from decodery.models.contract import CausalModel
 
 
 class SecondModel(Protocol):
@@ -18,8 +18,8 @@ class SecondModel(Protocol):
     """
 
     @property
-    def kernels(self) -> Kernels:
-        """Returns the kernels of its model."""
+    def model(self) -> CausalModel:
+        """Returns its model."""
 
     def logits(self, runs: Sequence[tuple[Row, tuple[int, ...]]]) -> Tensor:
         """Returns the float32 logits `[positions, vocab]` after the last known token of each row and after
@@ -31,6 +31,9 @@ class SecondModel(Protocol):
 
     def retain(self, rows: Iterable[Row]) -> None:
         """Frees what is kept for requests that none of these rows belongs to."""
+
+    def resize(self, pages: int) -> None:
+        """Makes the number of pages `pages`, and frees all sequences."""
 
     def start_over(self) -> None:
         """Frees all sequences, after an interrupt at any point."""

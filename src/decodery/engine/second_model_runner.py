@@ -21,7 +21,6 @@ from decodery.engine.request import Request, Sequence
 from decodery.engine.runner import Runner
 from decodery.engine.scheduler import Branches, Scheduler
 from decodery.kernels import PAGE_SIZE
-from decodery.kernels.contract import Kernels
 from decodery.models.contract import CausalModel
 
 
@@ -46,11 +45,6 @@ class SecondModelRunner:
         )
         # The sequences of each request. The least recently used come first, in the dict and in each list.
         self._sequences: dict[int, list[Sequence]] = {}
-
-    @property
-    def kernels(self) -> Kernels:
-        """Returns the kernels of its model."""
-        return self.model.kernels
 
     @torch.inference_mode()
     def logits(self, runs: SequenceOf[tuple[Row, tuple[int, ...]]]) -> Tensor:
@@ -99,6 +93,12 @@ class SecondModelRunner:
             del sequences[:dropped]
             if not sequences:
                 del self._sequences[request]
+
+    def resize(self, pages: int) -> None:
+        """Makes the number of pages `pages`, and frees all sequences."""
+        self._pages.resize(pages)
+        self._runner.resize(pages)
+        self.start_over()
 
     def start_over(self) -> None:
         """Frees all sequences, after an interrupt at any point."""

@@ -26,21 +26,21 @@ def threads_set(*, torch_threads: int | None, kernel_threads: int | None) -> Ite
     None leaves a number as it is. torch's number has no effect where torch does not run on OpenMP.
     `torch.set_num_threads` is no substitute: it sets the number of the whole process.
     """
-    native = library.available()
+    sets_kernels = kernel_threads is not None and library.available()
     # torch sets its number in each thread when it is first asked for, which must come before ours.
     torch_before = torch.get_num_threads()
     mkl_before = _call_torch("MKL_Get_Max_Threads")
-    kernels_before = library.own_threads() if native else 0
+    kernels_before = library.own_threads() if sets_kernels else 0
     try:
         if torch_threads is not None:
             _set_torch_threads(torch_threads, torch_threads)
-        if kernel_threads is not None and native:
+        if kernel_threads is not None and sets_kernels:
             library.set_own_threads(kernel_threads)
         yield
     finally:
         if torch_threads is not None:
             _set_torch_threads(torch_before, mkl_before)
-        if kernel_threads is not None and native:
+        if sets_kernels:
             library.set_own_threads(kernels_before)
 
 

@@ -86,30 +86,52 @@ def open_model(
 
 
 class SecondModels:
-    """Opens the models that requests name besides the first, amateurs and draft models, once each.
+    """Holds the models that requests may name besides the first: amateurs and draft models.
 
-    `settings` are those with which `open_model` opened the first.
+    A request may name those that the host has added and, if `opens` is set, any path or hub id, which is
+    opened once. A host whose requests come from others leaves `opens` unset: its requests can then make it
+    neither read its files nor fetch from the hub. `settings` are those with which `open_model` opened the
+    first model.
     """
 
-    def __init__(self, first: HasModel, **settings: Any) -> None:
+    def __init__(self, first: HasModel, *, opens: bool, **settings: Any) -> None:
         self._first = first
+        self._opens = opens
         self._settings = settings
-        self._opened: dict[str, HasModel] = {}
+        self._models: dict[str, CausalModel] = {}
+
+    def add(self, name: str, model: str | Path | HasModel) -> None:
+        """Adds a model, given as a path, a hub id or an LLM, under the name that requests use.
+
+        Raises `ParameterError` when the name is taken or the model's vocabulary is not that of the first
+        model, and `ModelError` when it cannot be opened.
+        """
+        if name in self._models:
+            raise ParameterError(f"there is a second model {name!r} already: choose another name")
+        self._models[name] = self._opened(f"second model {name!r}", model)
 
     def named(self, field: str, model: Any) -> CausalModel:
-        """Returns the model that a parameter names: a path, a name, or an LLM.
+        """Returns the model that a parameter names: a name, a path, a hub id, or an LLM.
 
-        Raises `ParameterError` naming the field when its vocabulary is not that of the first model.
+        Raises `ParameterError` naming the field when requests may not name it, or when its vocabulary is not
+        that of the first model.
         """
+        if not isinstance(model, (str, Path)):
+            return self._opened(field, model)
+        name = str(model)
+        if name not in self._models:
+            if not self._opens:
+                names = ", ".join(map(repr, self._models)) or "none"
+                raise ParameterError(f"{field} {name!r} is not offered here; offered are: {names}")
+            # If two threads open a model at once, both use the one that is entered first.
+            return self._models.setdefault(name, self._opened(field, model))
+        return self._models[name]
+
+    def _opened(self, field: str, model: Any) -> CausalModel:
+        """Returns the model of a path, a hub id or an LLM, if it has the vocabulary of the first."""
         if isinstance(model, (str, Path)):
-            found = self._opened.get(str(model))
-            if found is None:
-                opened = open_model(model, **self._settings)
-                _check_vocabulary(field, self._first, opened)
-                # Another thread may have opened it meanwhile.
-                found = self._opened.setdefault(str(model), opened)
-            return found.model
-        if not hasattr(model, "model") or not hasattr(model, "tokenizer"):
+            model = open_model(model, **self._settings)
+        elif not hasattr(model, "model") or not hasattr(model, "tokenizer"):
             raise ParameterError(f"{field} must be a path, a name or an LLM, not {type(model).__name__}")
         _check_vocabulary(field, self._first, model)
         second: CausalModel = model.model

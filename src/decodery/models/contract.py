@@ -67,6 +67,9 @@ class CausalModel(Protocol):
     def vocab_size(self) -> int: ...
 
     @property
+    def width(self) -> int: ...
+
+    @property
     def context_length(self) -> int: ...
 
     @property
@@ -90,10 +93,12 @@ class CausalModel(Protocol):
         attend: Attend,
         *,
         taps: MutableMapping[int, Tensor | None] | None = None,
+        embedded: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Returns the last layer's normalised states [..., width] of tokens [...] at positions [...].
 
-        Each key of `taps` gets the states after that number of layers, before any last norm.
+        Each key of `taps` gets the states after that number of layers, before any last norm. `embedded` are
+        indices [n] of tokens and the vectors [n, width] that replace their embeddings.
         """
 
     def logits(self, hidden: Tensor) -> Tensor:

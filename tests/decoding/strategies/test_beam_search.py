@@ -33,7 +33,8 @@ from tests.decoding.strategies.searching import (
     search_together,
 )
 from tests.engine.runs import make_engine
-from tests.models.tiny import tiny_llama_folder, tiny_model
+from tests.kernels.native.fixtures import built
+from tests.models.tiny import default_model, tiny_llama_folder
 
 DATA = Path(__file__).parents[2] / "data"
 ORACLE = json.loads((DATA / "decoding-smollm2.json").read_text(encoding="utf-8"))["cases"]
@@ -208,16 +209,18 @@ def completions_of(engine: Any, jobs: Any) -> list[list[Any]]:
     return [[(e.stream, e.tokens, e.score, e.logprobs) for e in events if e.request == i] for i in ids]
 
 
+@built
 def test_batched_equals_alone_bit_for_bit() -> None:
-    model = tiny_model()
+    model = default_model()
     jobs = mixed_jobs(14)
     alone = [completions_of(make_engine(model, end_ids=[5, 50]), [job])[0] for job in jobs]
     assert completions_of(make_engine(model, end_ids=[5, 50]), jobs) == alone
     assert completions_of(make_engine(model, end_ids=[5, 50]), jobs[::-1]) == alone[::-1]
 
 
+@built
 def test_scarce_pages_change_nothing() -> None:
-    model = tiny_model()
+    model = default_model()
     jobs = mixed_jobs(7)
     alone = [completions_of(make_engine(model, end_ids=[5]), [job])[0] for job in jobs]
     engine = make_engine(model, end_ids=[5], pages=27)

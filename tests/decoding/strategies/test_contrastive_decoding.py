@@ -17,7 +17,8 @@ from decodery.engine.engine import Engine
 from decodery.models.contract import CausalModel
 from tests.decoding.rows import make_row, make_scores
 from tests.engine.runs import Job, make_engine
-from tests.models.tiny import tiny_model
+from tests.kernels.native.fixtures import built
+from tests.models.tiny import default_model, tiny_model
 
 METHOD = ContrastiveDecodingMethod()
 
@@ -151,8 +152,9 @@ def test_a_greedy_text_is_that_of_the_two_models() -> None:
         assert generated(make_engine(model), amateur, [(prompt, params)]) == [tokens[len(prompt) :]]
 
 
+@built
 def test_batched_and_preempted_equal_alone() -> None:
-    model, amateur = tiny_model(), tiny_model(seed=1, num_hidden_layers=2)
+    model, amateur = default_model(), default_model(seed=1, num_hidden_layers=2)
     variants: list[dict[str, Any]] = [{"temperature": 0}, {"temperature": 0.8}, {"repetition_penalty": 1.3}]
     jobs: list[Job] = [
         (

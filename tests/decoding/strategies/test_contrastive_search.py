@@ -21,7 +21,8 @@ from decodery.models.decoders.llama import Llama
 from decodery.models.layers.attention import DenseAttend
 from tests.decoding.rows import make_row
 from tests.engine.runs import Job, make_engine, run
-from tests.models.tiny import tiny_model
+from tests.kernels.native.fixtures import built
+from tests.models.tiny import default_model, tiny_model
 
 ORACLE = json.loads(
     (Path(__file__).parents[2] / "data" / "decoding-smollm2.json").read_text(encoding="utf-8")
@@ -33,6 +34,11 @@ VOCAB = 97
 @pytest.fixture(scope="module")
 def model() -> Llama:
     return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def default() -> Llama:
+    return default_model()
 
 
 def search(top_k: int = 4, penalty_alpha: float = 0.6, **params: Any) -> GenerationParams:
@@ -91,12 +97,13 @@ def test_the_text_is_that_of_the_papers_equation(model: Llama, params: Generatio
         assert run(make_engine(model), [(prompt, params)]) == [[reference(double, prompt, params)]]
 
 
-def test_without_a_penalty_or_with_one_candidate_it_is_greedy(model: Llama) -> None:
+@built
+def test_without_a_penalty_or_with_one_candidate_it_is_greedy(default: Llama) -> None:
     greedy = GenerationParams(max_tokens=20, temperature=0)
     jobs: list[Job] = [([1, 2, 3], p) for p in (greedy, search(1, 1.0), search(6, 0.0))]
-    texts = run(make_engine(model), jobs)
+    texts = run(make_engine(default), jobs)
     assert texts[0] == texts[1] == texts[2]
-    assert run(make_engine(model), [([1, 2, 3], search(6, 0.9))]) != texts[:1]
+    assert run(make_engine(default), [([1, 2, 3], search(6, 0.9))]) != texts[:1]
 
 
 def mixed_jobs() -> list[Job]:
@@ -119,21 +126,23 @@ def mixed_jobs() -> list[Job]:
 
 
 @pytest.fixture(scope="module")
-def alone(model: Llama) -> list[list[list[int]]]:
-    return [run(make_engine(model), [job])[0] for job in mixed_jobs()]
+def alone(default: Llama) -> list[list[list[int]]]:
+    return [run(make_engine(default), [job])[0] for job in mixed_jobs()]
 
 
+@built
 @pytest.mark.parametrize("limits", [{}, {"prefix_cache": False}, {"token_budget": 16}], ids=str)
-def test_batched_equals_alone(model: Llama, alone: list[list[list[int]]], limits: dict[str, Any]) -> None:
-    engine = make_engine(model, **limits)
+def test_batched_equals_alone(default: Llama, alone: list[list[list[int]]], limits: dict[str, Any]) -> None:
+    engine = make_engine(default, **limits)
     assert run(engine, mixed_jobs()) == alone
     # The second time prompts may come from the prefix cache, but their hidden states cannot.
     assert run(engine, mixed_jobs()[::-1]) == alone[::-1]
 
 
+@built
 @pytest.mark.parametrize("prefix_cache", [True, False])
 @pytest.mark.parametrize("token_budget", [16, 512])
-def test_preemption_equals_alone(model: Llama, prefix_cache: bool, token_budget: int) -> None:
+def test_preemption_equals_alone(default: Llama, prefix_cache: bool, token_budget: int) -> None:
     variants: list[dict[str, Any]] = [
         {},
         {"repetition_penalty": 1.3},
@@ -148,10 +157,10 @@ def test_preemption_equals_alone(model: Llama, prefix_cache: bool, token_budget:
         for i in range(8)
     ]
     limits: dict[str, Any] = {"prefix_cache": prefix_cache, "token_budget": token_budget}
-    ample = make_engine(model, **limits)
+    ample = make_engine(default, **limits)
     expected = [run(ample, [job])[0] for job in jobs]
     fewest = max(ample.limits.pages_needed(len(prompt), params) for prompt, params in jobs)
-    engine = make_engine(model, pages=fewest, **limits)
+    engine = make_engine(default, pages=fewest, **limits)
     assert run(engine, jobs) == expected
     assert engine.preemptions > 0, "the test needs scarcer pages"
 
@@ -179,11 +188,12 @@ def test_reported_logprobs_and_steps_are_those_of_the_tokens_taken(model: Llama)
         assert seen.after == pytest.approx(float(biased.softmax(-1)[seen.token]), abs=1e-4)
 
 
-def test_a_text_ends_where_the_context_does(model: Llama) -> None:
-    short = tiny_model(max_position_embeddings=40)
+@built
+def test_a_text_ends_where_the_context_does(default: Llama) -> None:
+    short = default_model(max_position_embeddings=40)
     for params in (search(max_tokens=None), search(guidance_scale=1.5, max_tokens=None)):
         (((*tokens,),),) = run(make_engine(short), [([1, 2, 3], params)])
-        assert tokens == run(make_engine(model), [([1, 2, 3], params.replace(max_tokens=37))])[0][0]
+        assert tokens == run(make_engine(default), [([1, 2, 3], params.replace(max_tokens=37))])[0][0]
     with pytest.raises(RequestError, match="no room"):
         make_engine(short).add([1] * 40, search())
 

@@ -21,7 +21,8 @@ from decodery.models.decoders.llama import Llama
 from decodery.models.layers.attention import DenseAttend
 from tests.decoding.rows import make_row
 from tests.engine.runs import Job, make_engine, run
-from tests.models.tiny import tiny_model
+from tests.kernels.native.fixtures import built
+from tests.models.tiny import default_model, tiny_model
 
 ORACLE = json.loads(
     (Path(__file__).parents[2] / "data" / "decoding-smollm2.json").read_text(encoding="utf-8")
@@ -33,6 +34,11 @@ VOCAB = 97
 @pytest.fixture(scope="module")
 def model() -> Llama:
     return tiny_model(num_hidden_layers=5)
+
+
+@pytest.fixture(scope="module")
+def default() -> Llama:
+    return default_model(num_hidden_layers=5)
 
 
 @pytest.mark.parametrize("length", [12, pytest.param(40, marks=pytest.mark.slow)])
@@ -236,33 +242,36 @@ def mixed_jobs() -> list[Job]:
 
 
 @pytest.fixture(scope="module")
-def alone(model: Llama) -> list[list[list[int]]]:
-    return [run(make_engine(model), [job])[0] for job in mixed_jobs()]
+def alone(default: Llama) -> list[list[list[int]]]:
+    return [run(make_engine(default), [job])[0] for job in mixed_jobs()]
 
 
+@built
 @pytest.mark.parametrize("limits", [{}, {"prefix_cache": False}, {"token_budget": 16}], ids=str)
-def test_batched_equals_alone(model: Llama, alone: list[list[list[int]]], limits: dict[str, Any]) -> None:
-    engine = make_engine(model, **limits)
+def test_batched_equals_alone(default: Llama, alone: list[list[list[int]]], limits: dict[str, Any]) -> None:
+    engine = make_engine(default, **limits)
     assert run(engine, mixed_jobs()) == alone
     # The second time every prompt comes from the prefix cache, if there is one.
     assert run(engine, mixed_jobs()[::-1]) == alone[::-1]
 
 
+@built
 @pytest.mark.parametrize("prefix_cache", [True, False])
-def test_preemption_equals_alone(model: Llama, alone: list[list[list[int]]], prefix_cache: bool) -> None:
-    ample = make_engine(model, prefix_cache=prefix_cache).limits
+def test_preemption_equals_alone(default: Llama, alone: list[list[list[int]]], prefix_cache: bool) -> None:
+    ample = make_engine(default, prefix_cache=prefix_cache).limits
     fewest = max(ample.pages_needed(len(prompt), params) for prompt, params in mixed_jobs())
-    engine = make_engine(model, pages=fewest, prefix_cache=prefix_cache)
+    engine = make_engine(default, pages=fewest, prefix_cache=prefix_cache)
     assert run(engine, mixed_jobs()) == alone
     assert engine.preemptions > 0, "the test needs scarcer pages"
 
 
-def test_a_text_ends_one_token_after_the_context(model: Llama) -> None:
-    short = tiny_model(num_hidden_layers=5, max_position_embeddings=40)
+@built
+def test_a_text_ends_one_token_after_the_context(default: Llama) -> None:
+    short = default_model(num_hidden_layers=5, max_position_embeddings=40)
     params = GenerationParams(strategy=DoLa((1, 3)), temperature=0, max_tokens=None)
     texts = [
         run(make_engine(m), [([1, 2, 3], p)])[0][0]
-        for m, p in ((short, params), (model, params.replace(max_tokens=38)))
+        for m, p in ((short, params), (default, params.replace(max_tokens=38)))
     ]
     assert texts[0] == texts[1]
     assert len(texts[0]) == 38

@@ -17,7 +17,8 @@ from decodery.decoding.strategies.stochastic_beams import StochasticBeamMethod
 from tests.decoding.rows import make_scores
 from tests.decoding.strategies.searching import markov, row_of, search, search_together
 from tests.engine.runs import make_engine
-from tests.models.tiny import tiny_model
+from tests.kernels.native.fixtures import built
+from tests.models.tiny import default_model
 
 END = 2
 
@@ -140,8 +141,9 @@ def completions_of(engine: Any, jobs: Any) -> list[list[Any]]:
     return [[(e.stream, e.tokens, e.score, e.logprobs) for e in events if e.request == i] for i in ids]
 
 
+@built
 def test_batched_equals_alone_and_scarce_pages_change_nothing() -> None:
-    model = tiny_model()
+    model = default_model()
     rng = random.Random(2)
     kinds: list[dict[str, Any]] = [
         {"strategy": StochasticBeamSearch(3)},

@@ -132,6 +132,7 @@ FALLBACKS: dict[str, tuple[Callable[[NativeKernels], Callable[[], object]], str]
         lambda k: lambda: k.rms_norm(X, X[0, 0].view(torch.int32), 1e-5),
         "float32 whose",
     ),
+    "one angle for all rows": (lambda k: lambda: k.rotary(X, X[0, 0], X[0, 1]), "float32 whose rows"),
     "a bias of another type": (lambda k: biased(k, torch.bfloat16), "float32 whose rows are contiguous"),
 }
 

@@ -18,7 +18,8 @@ from decodery.models.decoders.llama import Llama
 from decodery.models.layers.attention import DenseAttend, PagedAttend, plan_layers
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
-from tests.models.tiny import tiny_llama_folder, tiny_llama_gguf, tiny_model
+from tests.kernels.native.fixtures import built
+from tests.models.tiny import default_model, tiny_llama_folder, tiny_llama_gguf, tiny_model
 
 # Settings of config.json in which one Llama can differ from another.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -89,7 +90,8 @@ class Pages:
 
     def __init__(self, model: Llama) -> None:
         self.model = model
-        self.cache: PagedCache = model.kv_shape.allocate(40, model.dtype)
+        kernels, dtype = model.kernels, model.kernels.cache_dtype(model.dtype)
+        self.cache: PagedCache = model.kv_shape.allocate(40, dtype, whole_pages=kernels.takes_page_strides())
         self.table = torch.randperm(40, generator=torch.Generator().manual_seed(0)).tolist()
 
     @torch.inference_mode()
@@ -97,7 +99,7 @@ class Pages:
         """Returns the hidden states of tokens [length] at positions from `start` on."""
         model, length = self.model, len(tokens)
         plans = plan_layers(
-            torch_kernels,
+            model.kernels,
             [layer.kind for layer in model.attention_layers],
             [self.table],
             [start],
@@ -106,7 +108,7 @@ class Pages:
             device="cpu",
         )
         positions = torch.arange(start, start + length)
-        return model.hidden(tokens, positions, PagedAttend(torch_kernels, self.cache, plans))
+        return model.hidden(tokens, positions, PagedAttend(model.kernels, self.cache, plans))
 
     def in_chunks(self, tokens: Tensor, sizes: list[int]) -> Tensor:
         parts = tokens.split(sizes)
@@ -169,22 +171,33 @@ def test_a_gguf_file_stores_llama3_scaling_as_divisors(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["grouped queries", "one key head", "biases", "yarn", "llama3"])
 def test_paged_is_dense(name: str) -> None:
-    model = tiny_model(**VARIANTS[name])
+    model = tiny_model(torch.float64, **VARIANTS[name])
     tokens = some_tokens(150)
     dense = model(tokens[None])[0]
     whole = Pages(model).hidden(tokens, 0)
     one_by_one = Pages(model).in_chunks(tokens, [1] * 150)
-    torch.testing.assert_close(model.logits(whole), dense, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(model.logits(one_by_one), dense, atol=1e-5, rtol=1e-5)
+    for hidden in (whole, one_by_one):
+        torch.testing.assert_close(model.logits(hidden), dense, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_chunks_are_the_whole_bit_for_bit(dtype: torch.dtype) -> None:
-    model = tiny_model(dtype)
+CHUNKS = [[1] * 300, [7, 120, 1, 1, 1, 170], [299, 1], [64, 64, 100, 5, 67]]
+
+
+@built
+def test_native_chunks_are_the_whole_bit_for_bit() -> None:
+    model = default_model()
     tokens = some_tokens(300)
     whole = Pages(model).hidden(tokens, 0)
-    for sizes in ([1] * 300, [7, 120, 1, 1, 1, 170], [299, 1], [64, 64, 100, 5, 67]):
+    for sizes in CHUNKS:
         assert torch.equal(Pages(model).in_chunks(tokens, sizes), whole), sizes
+
+
+def test_torch_chunks_are_the_whole_but_for_rounding() -> None:
+    model = tiny_model(torch.float64)
+    tokens = some_tokens(300)
+    whole = Pages(model).hidden(tokens, 0)
+    for sizes in CHUNKS:
+        torch.testing.assert_close(Pages(model).in_chunks(tokens, sizes), whole, atol=1e-10, rtol=0)
 
 
 def test_padding_is_seen_by_no_one() -> None:

@@ -45,8 +45,18 @@ def tell(stage: str, done: int, total: int) -> None: ...
 
 def test_nothing_and_its_name_are_the_default_model(calls: list[tuple[Any, ...]]) -> None:
     assert resolve(progress=tell) == Path("packaged")
+    assert resolve("default", progress=tell) == Path("packaged")
     assert resolve("SmolLM2-135M-Instruct", progress=tell) == Path("packaged")
-    assert calls == [(DEFAULT_MODEL, tell)] * 2
+    assert calls == [(DEFAULT_MODEL, tell)] * 3
+
+
+def test_a_folder_called_default_is_a_path(tmp_path: Path, calls: list[tuple[Any, ...]]) -> None:
+    (tmp_path / "default").mkdir()
+    assert resolve("./default") == Path("default")
+    assert resolve(Path("default")) == Path("default")
+    assert resolve(tmp_path / "default") == tmp_path / "default"
+    assert calls == []
+    assert resolve("default") == Path("packaged")
 
 
 def test_what_is_there_is_itself(tmp_path: Path, calls: list[tuple[Any, ...]]) -> None:

@@ -15,7 +15,9 @@ class ModelOptions:
     """Holds the arguments of `LLM` as they are written on the command line; each field is a flag."""
 
     model: str | None = _option(
-        None, "The model: a folder, a .gguf file or a hub id; without it, the default model.", short="-m"
+        None,
+        "The model: a folder, a .gguf file, a hub id or default; without it, the default model.",
+        short="-m",
     )
     dtype: str = _option(
         "auto", "The precision to compute in: auto, float32, or bfloat16 (on the torch backend)."
@@ -31,7 +33,9 @@ class ModelOptions:
     context_length: int | None = _option(
         None, "Most tokens of prompt and text together; without it, the model's limit."
     )
-    kv_memory: str | None = _option(None, "Size of the key/value cache, such as 512MB.")
+    kv_memory: str | None = _option(
+        None, "Size of the key/value cache, such as 512MB; second models share it."
+    )
     kv_dtype: str = _option(
         "auto", "The precision of the key/value cache: auto, float32, float16, bfloat16 or int8."
     )

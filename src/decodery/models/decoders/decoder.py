@@ -49,6 +49,10 @@ class Decoder(nn.Module):
         return self.config.vocab_size
 
     @property
+    def width(self) -> int:
+        return self.config.width
+
+    @property
     def context_length(self) -> int:
         return self.config.context_length
 
@@ -87,15 +91,20 @@ class Decoder(nn.Module):
         attend: Attend,
         length: int | None = None,
         taps: MutableMapping[int, Tensor | None] | None = None,
+        embedded: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Returns the last layer's normalised states [..., width] of tokens [...] at positions [...].
 
         `attend` decides which keys a token sees, and so whether tokens are [batch, length] or a ragged
         [tokens]. `length` is that of the whole context where the rotary positions depend on it; None: the
         model's own. Each key of `taps` gets the states after that number of layers, before any last norm.
+        `embedded` are indices [n] of tokens and the vectors [n, width] that replace the results of `embed`
+        for them.
         """
         angles = self.angles(positions, length)
         x = self.embed(tokens, positions)
+        if embedded is not None:
+            x[embedded[0]] = embedded[1]
         for index, layer in enumerate(self.layers):
             if taps and index in taps:
                 taps[index] = x

