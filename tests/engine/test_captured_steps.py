@@ -15,15 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from decodery.engine.batch import Batch, Chunk
+from decodery.engine.captured_steps import CapturedSteps
 from decodery.engine.request import Request, Sequence
-from decodery.engine.runner import CapturedSteps, Runner
+from decodery.engine.runner import Runner
 from decodery.errors import CaptureError, ModelError
 from decodery.kernels.contract import Kernels
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.models.decoders.llama import Llama
-from decodery.models.load import load_for_inference
 from decodery.models.layers.attention import Angles, Attend, Attention
 from decodery.models.layers.embedding import Embedding
+from decodery.models.load import load_for_inference
 from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.sources.locate import resolve
 from tests.decoding.rows import make_row
