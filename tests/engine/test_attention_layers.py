@@ -17,11 +17,8 @@ from decodery.kernels.native.library import available
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.reference import torch_kernels
 from decodery.models.decoders.llama import Block, Llama
-from decodery.models.layers.embedding import Embedding
-from decodery.models.layers.linear import Linear
-from decodery.models.layers.mlp import GatedLinear
 from tests.engine.runs import Job, make_engine
-from tests.models.tiny import tiny_model
+from tests.models.tiny import default_model, tiny_model
 
 VOCAB = 97
 BACKENDS: list[Kernels] = [torch_kernels, *([NativeKernels()] if available() else [])]
@@ -41,14 +38,9 @@ def altered(layer: AttentionLayer) -> AttentionLayer:
 
 
 def layered_model(kernels: Kernels) -> Llama:
-    model = tiny_model(num_hidden_layers=5)
-    if kernels is not torch_kernels:
-        weights = model.state_dict()
-        model = Llama(model.config, kernels).eval().requires_grad_(False)
-        model.load_state_dict(weights)
-        for module in model.modules():
-            if isinstance(module, (Linear, GatedLinear, Embedding)):
-                module.pack()
+    model = (
+        tiny_model(num_hidden_layers=5) if kernels is torch_kernels else default_model(num_hidden_layers=5)
+    )
     for block in model.layers:
         assert isinstance(block, Block)
         block.attn.layer = altered(block.attn.layer)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,13 +112,13 @@ def test_numbers_neither_come_from_python_nor_go_there(operation: Callable[[], o
         NativeKernels().capture(operation)
 
 
-def biased(kernels: NativeKernels, dtype: torch.dtype) -> Callable[[], Tensor]:
+def attending(kernels: NativeKernels, **features: Any) -> Callable[[], Tensor]:
     shape = Shape()
+    layer = shape.layer(**features)
     q, _, _ = random_sequence(3, shape, 0, torch.float32)
     cache = empty_cache(1, shape, torch.float16)
-    plan = kernels.plan_attention([[0]], [0], [3], heads=6, kv_heads=2, dtype=q.dtype, device="cpu")
-    bias = RelativeBias(rows(4, dtype, 6), 2)
-    return lambda: kernels.paged_attention(q, *cache, plan, 0.25, bias)
+    plan = kernels.plan_attention([[0]], [0], [3], kind=layer.kind, dtype=q.dtype, device="cpu")
+    return lambda: kernels.paged_attention(q, *cache, plan, layer)
 
 
 FALLBACKS: dict[str, tuple[Callable[[NativeKernels], Callable[[], object]], str]] = {
@@ -133,7 +134,14 @@ FALLBACKS: dict[str, tuple[Callable[[NativeKernels], Callable[[], object]], str]
         "float32 whose",
     ),
     "one angle for all rows": (lambda k: lambda: k.rotary(X, X[0, 0], X[0, 1]), "float32 whose rows"),
-    "a bias of another type": (lambda k: biased(k, torch.bfloat16), "float32 whose rows are contiguous"),
+    "a bias of another type": (
+        lambda k: attending(k, bias=RelativeBias(rows(4, torch.bfloat16, 6), 2)),
+        "float32 whose rows are contiguous",
+    ),
+    "sinks of another type": (
+        lambda k: attending(k, sinks=torch.zeros(6, dtype=torch.bfloat16)),
+        "float32 whose rows are contiguous",
+    ),
 }
 
 

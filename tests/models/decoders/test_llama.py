@@ -90,8 +90,8 @@ class Pages:
 
     def __init__(self, model: Llama) -> None:
         self.model = model
-        kept = model.kernels.cache_dtype(model.dtype)
-        self.cache: PagedCache = model.kv_shape.allocate(40, kept)
+        kernels, dtype = model.kernels, model.kernels.cache_dtype(model.dtype)
+        self.cache: PagedCache = model.kv_shape.allocate(40, dtype, whole_pages=kernels.takes_page_strides())
         self.table = torch.randperm(40, generator=torch.Generator().manual_seed(0)).tolist()
 
     @torch.inference_mode()
@@ -179,7 +179,7 @@ def test_a_gguf_file_stores_llama3_scaling_as_divisors(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["grouped queries", "one key head", "biases", "yarn", "llama3"])
 def test_paged_is_dense(name: str) -> None:
-    model = tiny_model(**VARIANTS[name])
+    model = tiny_model(torch.float64, **VARIANTS[name])
     tokens = some_tokens(150)
     dense = model(tokens[None])[0]
     whole = Pages(model).hidden(tokens, 0)
@@ -212,6 +212,14 @@ def test_on_torch_the_error_of_chunks_is_at_most_twice_that_of_the_whole(
     assert 0 < whole < (1e-4 if dtype == torch.float32 else 1)
     for sizes in ([150], [1] * 150, [7, 50, 1, 1, 1, 90], [64, 50, 5, 31]):
         assert error(model.logits(Pages(model).in_chunks(tokens, sizes))) <= 2 * whole, sizes
+
+
+def test_torch_chunks_are_the_whole_but_for_rounding() -> None:
+    model = tiny_model(torch.float64)
+    tokens = some_tokens(300)
+    whole = Pages(model).hidden(tokens, 0)
+    for sizes in CHUNKS:
+        torch.testing.assert_close(Pages(model).in_chunks(tokens, sizes), whole, atol=1e-10, rtol=0)
 
 
 def test_padding_is_seen_by_no_one() -> None:

@@ -530,8 +530,8 @@ class NativeKernels:
         tokens, heads, dim = q.shape
         assert tokens == plan.tokens
         q = self._heads(q)
-        table = self._floats(None if layer.bias is None else layer.bias.table)
-        sinks = self._floats(layer.sinks)
+        table = None if layer.bias is None else self._contiguous(layer.bias.table)
+        sinks = None if layer.sinks is None else self._contiguous(layer.sinks)
         out = self._empty(tokens, heads * layer.v_width)
         self._run(
             _ATTENTION,
@@ -557,12 +557,6 @@ class NativeKernels:
             0 if sinks is None else sinks.data_ptr(),
         )
         return out
-
-    def _floats(self, x: Tensor | None) -> Tensor | None:
-        """Returns x as contiguous float32, x itself where it is that."""
-        if x is None or (x.dtype == torch.float32 and x.is_contiguous()):
-            return x
-        return self._copied(x)
 
 
 def _codes(weight: Tensor | Sequence[Codes]) -> Sequence[Codes]:

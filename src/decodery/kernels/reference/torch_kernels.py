@@ -280,14 +280,12 @@ def write_kv(cache_k: Tensor, cache_v: Tensor, plan: AttentionPlan, k: Tensor, v
     """Writes k [tokens, Hkv, D] and v [tokens, Hkv, E] into the plan's slots of the caches in the form of
     `stored`, in place.
 
-    Slot s is offset s % 16 of page s // 16. k and v may have more rows than the plan has tokens: these are
-    padding and are not written. Numbers that are not finite are written as 0. So a sequence whose numbers
-    overflow cannot affect others, although attention multiplies masked values of any sequence by 0.
+    Slot s is offset s % 16 of page s // 16. Numbers that are not finite are written as 0. So a sequence whose
+    numbers overflow cannot affect others, although attention multiplies masked values of any sequence by 0.
     """
     for cache, values in ((cache_k, k), (cache_v, v)):
-        new = values if len(values) == plan.tokens else values[: plan.tokens]
         flat = cache.view(-1, cache.shape[2], cache.shape[3])
-        flat.index_copy_(0, plan.slots, stored(new, cache.dtype))
+        flat.index_copy_(0, plan.slots, stored(values, cache.dtype))
 
 
 def paged_attention(
@@ -295,17 +293,14 @@ def paged_attention(
 ) -> Tensor:
     """Computes attention of ragged queries [tokens, H, D] over the pages of the plan: [tokens, H * E].
 
-    The caches hold the keys and values of these queries already. q may have more rows than the plan has
-    tokens: these are padding, and their result is 0.
+    The caches hold the keys and values of these queries already.
     """
-    tokens, heads, dim = q.shape
-    rows = (q if tokens == plan.tokens else q[: plan.tokens]).reshape(-1, dim)
+    rows = q.reshape(-1, layer.k_width)
     results = [_grouped(rows, cache_k, cache_v, group, layer) for group in plan.groups]
     out = results[0] if len(results) == 1 else torch.cat(results)
     if plan.order is not None:
         out = out.index_select(0, plan.order)
-    out = out.view(plan.tokens, heads * layer.v_width)
-    return out if tokens == plan.tokens else F.pad(out, (0, 0, 0, tokens - plan.tokens))
+    return out.view(plan.tokens, layer.heads * layer.v_width)
 
 
 def _grouped(

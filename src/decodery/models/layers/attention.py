@@ -169,7 +169,7 @@ class PagedAttend:
 
     It runs under `torch.inference_mode` or `torch.no_grad`, since it is not differentiable. Each layer first
     writes the step's keys and values into the slots of the plan, in place; one with a `kv_source` writes
-    nothing. Rows beyond the plan's tokens are padding: they are not written, and their result is 0.
+    nothing.
     """
 
     def __init__(
@@ -204,6 +204,7 @@ class Attention(nn.Module):
 
     def __init__(self, layer: AttentionLayer, width: int, kernels: Kernels, *, bias: bool = False) -> None:
         super().__init__()
+        assert layer.k_width == layer.v_width
         self.layer = layer
         self.kernels = kernels
         self.qkv = Linear(width, (layer.heads + 2 * layer.kv_heads) * layer.k_width, kernels, bias=bias)
