@@ -124,8 +124,12 @@ def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
         tokens = some_tokens(2, length)
         with torch.no_grad():
             theirs = expected(tokens).logits
+            exact = expected.double()(tokens).logits
+        expected.float()
         assert theirs.std() > 0.5
-        torch.testing.assert_close(model(tokens), theirs, atol=1e-5, rtol=1e-5)
+        # 1e-5 holds where both sum in one order. On some processors torch's order depends on the shapes.
+        near = max(1e-5, 2 * (theirs - exact).abs().max().item())
+        torch.testing.assert_close(model(tokens), theirs, atol=near, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
