@@ -93,7 +93,9 @@ def ran(runner: Runner, batch: Batch) -> Found:
     with torch.inference_mode():
         states = runner.hidden(batch, layers=(1,))
         cut = slice(batch.length)
-        return Found(*(t.clone() for t in (states.final[cut], states.layers[1][cut], runner._cache.pages)))
+        return Found(
+            *(t.clone() for t in (states.final[cut], states.layers[1][cut], runner._cache.blocks[0]))
+        )
 
 
 def fresh(runner: Runner, batch: Batch) -> Found:
@@ -139,16 +141,16 @@ class HeadNorms(nn.Module):
 
     def __init__(self, plain: Attention, norm: Heads) -> None:
         super().__init__()
-        self.plain, self.norm = plain, norm
-        self.scale = torch.linspace(0.5, 1.5, plain.head_dim)
+        self.plain, self.norm, self.layer = plain, norm, plain.layer
+        self.scale = torch.linspace(0.5, 1.5, plain.layer.k_width)
 
     def forward(self, x: Tensor, angles: Angles, attend: Attend, residual: Tensor | None = None) -> Tensor:
         plain, kernels = self.plain, self.plain.kernels
-        counts = (plain.heads, plain.kv_heads, plain.kv_heads)
-        qkv = plain.qkv(x).view(len(x), sum(counts), plain.head_dim)
+        counts = (plain.layer.heads, plain.layer.kv_heads, plain.layer.kv_heads)
+        qkv = plain.qkv(x).view(len(x), sum(counts), plain.layer.k_width)
         q, k, v = qkv.split_with_sizes(counts, -2)
         q, k = (kernels.rotary(self.norm(kernels, part, self.scale), *angles) for part in (q, k))
-        out: Tensor = plain.out(attend(plain.layer, q, k, v), residual)
+        out: Tensor = plain.out(attend(self.layer, q, k, v), residual)
         return out
 
 
