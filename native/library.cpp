@@ -6,7 +6,7 @@
 
 #include "abi.hpp"
 #include "attention.hpp"
-#include "formats.hpp"
+#include "weight_formats.hpp"
 
 namespace decodery {
 namespace {

@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "abi.hpp"
-#include "formats.hpp"
+#include "weight_formats.hpp"
 #include "functions.hpp"
 
 namespace decodery {

@@ -4,8 +4,8 @@
 #include <type_traits>
 
 #include "abi.hpp"
-#include "blocks.hpp"
-#include "formats.hpp"
+#include "ggml_blocks.hpp"
+#include "weight_formats.hpp"
 
 namespace decodery {
 

@@ -21,7 +21,22 @@ if "DECODERY_TEST_LIBRARY" in os.environ:
 
 @pytest.fixture(scope="session")
 def default_llm() -> Any:
-    """Returns the default model on the exact path; it is fetched once into the user's cache."""
+    """Returns the default model on the exact path, which oracles are compared with."""
+    return _default_model(dtype="float32", backend="torch")
+
+
+@pytest.fixture(scope="session")
+def native_llm() -> Any:
+    """Returns the default model on the native backend, on which the laws of equality hold bit for bit."""
+    from decodery.kernels.native.library import missing
+
+    if missing() is not None:
+        pytest.skip(str(missing()))
+    return _default_model(backend="native")
+
+
+def _default_model(**options: Any) -> Any:
+    """Returns the default model, which is fetched once into the user's cache."""
     from decodery import LLM, ModelError
     from decodery.weights.sources.locate import resolve
 
@@ -29,4 +44,4 @@ def default_llm() -> Any:
         path = resolve(None)
     except ModelError as error:
         pytest.skip(f"the default model is not to be had: {error}")
-    return LLM(path, dtype="float32", backend="torch")
+    return LLM(path, **options)

@@ -8,6 +8,7 @@ from decodery import LLM, GenerationParams
 from decodery.outputs import RequestOutput
 from tests.cli.conftest import write_model
 from tests.combinations import PAGE, Feature, build, features, pairs, table
+from tests.kernels.native.fixtures import built
 
 # It has repetitions, for drafts, and ends in a part without them, which token healing generates again.
 PROMPT = "abab cdcd abab ce"
@@ -60,6 +61,7 @@ def tokens(output: RequestOutput) -> list[Any]:
     return [completion.token_ids for completion in output.completions]
 
 
+@built
 def test_a_pair_in_the_batch_of_all_gives_what_it_gives_alone(
     llm: LLM, jobs: list[tuple[Feature, Feature, GenerationParams]]
 ) -> None:

@@ -98,22 +98,17 @@ def check_batched_equals_alone(llm: LLM, count: int, longest: int) -> None:
     # The second run together finds every prompt in the prefix cache.
     assert tokens_of(llm, jobs) == alone
     assert tokens_of(llm, jobs[::-1]) == alone[::-1]
-    cold = {"dtype": str(llm.model.dtype).removeprefix("torch."), "backend": "torch"}
     pages = max(len(prompt) for prompt, _ in jobs) // 16 + 3
-    page_bytes = llm.engine.limits.page_bytes
-    scarce = LLM(token_budget=16, kv_memory=pages * page_bytes, prefix_cache=False, **cold)  # type: ignore[arg-type]
+    memory = pages * llm.engine.limits.page_bytes
+    scarce = LLM(backend="native", token_budget=16, kv_memory=memory, prefix_cache=False)
     assert tokens_of(scarce, jobs) == alone
 
 
-def test_batched_equals_alone(default_llm: LLM) -> None:
-    check_batched_equals_alone(default_llm, 8, 140)
+def test_batched_equals_alone(native_llm: LLM) -> None:
+    check_batched_equals_alone(native_llm, 8, 140)
 
 
-def test_batched_equals_alone_in_bfloat16(default_llm: LLM) -> None:
-    check_batched_equals_alone(LLM(dtype="bfloat16"), 6, 140)
-
-
-def test_eight_strategies_together_give_what_each_gives_alone(default_llm: LLM) -> None:
+def test_eight_strategies_together_give_what_each_gives_alone(native_llm: LLM) -> None:
     base = GREEDY.replace(max_tokens=6, logprobs=1, seed=3)
     each = [
         base,
@@ -130,45 +125,45 @@ def test_eight_strategies_together_give_what_each_gives_alone(default_llm: LLM) 
         return [[(c.token_ids, c.logprobs, c.score) for c in output.completions] for output in outputs]
 
     prompts = ["Once upon a time", "The capital of France is"] * 4
-    alone = [results(default_llm.generate(p, params))[0] for p, params in zip(prompts, each, strict=True)]
-    assert results(default_llm.generate(prompts, each)) == alone
+    alone = [results(native_llm.generate(p, params))[0] for p, params in zip(prompts, each, strict=True)]
+    assert results(native_llm.generate(prompts, each)) == alone
 
 
 @pytest.mark.slow
-def test_32_requests_of_up_to_600_tokens_batched_equal_alone(default_llm: LLM) -> None:
-    check_batched_equals_alone(default_llm, 32, 600)
+def test_32_requests_of_up_to_600_tokens_batched_equal_alone(native_llm: LLM) -> None:
+    check_batched_equals_alone(native_llm, 32, 600)
 
 
-def test_streamed_pieces_are_the_text_of_generate(default_llm: LLM) -> None:
+def test_streamed_pieces_are_the_text_of_generate(native_llm: LLM) -> None:
     params = GenerationParams(max_tokens=30, temperature=1.5, seed=3, n=2)
-    (whole,) = default_llm.generate("日本語 and emoji 🙂:", params)
+    (whole,) = native_llm.generate("日本語 and emoji 🙂:", params)
     pieces = ["", ""]
     tokens: list[list[int]] = [[], []]
-    for event in default_llm.stream("日本語 and emoji 🙂:", params):
+    for event in native_llm.stream("日本語 and emoji 🙂:", params):
         pieces[event.index] += event.text
         tokens[event.index] += event.token_ids
     assert pieces == [c.text for c in whole.completions]
     assert tokens == [c.token_ids for c in whole.completions]
 
 
-def test_a_stop_string_cuts_exactly_and_is_never_shown(default_llm: LLM) -> None:
-    (free,) = default_llm.generate("Once upon a time", GREEDY)
+def test_a_stop_string_cuts_exactly_and_is_never_shown(native_llm: LLM) -> None:
+    (free,) = native_llm.generate("Once upon a time", GREEDY)
     text = free.completions[0].text
     stop = text[60:66]
     params = GREEDY.replace(stop=[stop, "never to be met"])
-    shown = "".join(event.text for event in default_llm.stream("Once upon a time", params))
-    (cut,) = default_llm.generate("Once upon a time", params)
+    shown = "".join(event.text for event in native_llm.stream("Once upon a time", params))
+    (cut,) = native_llm.generate("Once upon a time", params)
     assert shown == cut.completions[0].text == text[: text.index(stop)]
     assert cut.completions[0].finish_reason == "stop"
     assert cut.completions[0].stop_reason == stop
-    (kept,) = default_llm.generate("Once upon a time", params.replace(include_stop=True))
+    (kept,) = native_llm.generate("Once upon a time", params.replace(include_stop=True))
     assert kept.completions[0].text == text[: text.index(stop) + len(stop)]
 
 
-def test_min_tokens_lets_an_early_stop_string_pass(default_llm: LLM) -> None:
-    (free,) = default_llm.generate("Once upon a time", GREEDY)
+def test_min_tokens_lets_an_early_stop_string_pass(native_llm: LLM) -> None:
+    (free,) = native_llm.generate("Once upon a time", GREEDY)
     text = free.completions[0].text
-    (cut,) = default_llm.generate("Once upon a time", GREEDY.replace(stop=[","], min_tokens=10))
+    (cut,) = native_llm.generate("Once upon a time", GREEDY.replace(stop=[","], min_tokens=10))
     first, second = text.index(","), text.index(",", text.index(",") + 1)
     assert first == 0
     assert cut.completions[0].text == text[:second]
@@ -187,53 +182,53 @@ def test_an_end_token_is_among_the_tokens_and_not_in_the_text(default_llm: LLM) 
     )
 
 
-def test_chat_follows_the_template(default_llm: LLM) -> None:
+def test_chat_follows_the_template(native_llm: LLM) -> None:
     messages = [{"role": "user", "content": "Say hello."}]
-    ids = default_llm.chat_prompt(messages)
-    text = default_llm.tokenizer.decode(ids, skip_special_tokens=False)
+    ids = native_llm.chat_prompt(messages)
+    text = native_llm.tokenizer.decode(ids, skip_special_tokens=False)
     assert text.startswith("<|im_start|>system\n")
     assert text.endswith("<|im_start|>user\nSay hello.<|im_end|>\n<|im_start|>assistant\n")
-    (output,) = default_llm.chat(messages, GREEDY)
-    assert output.completions[0].text == default_llm.generate([ids], GREEDY)[0].completions[0].text
-    assert len(default_llm.chat([messages, messages], GREEDY.replace(max_tokens=2))) == 2
+    (output,) = native_llm.chat(messages, GREEDY)
+    assert output.completions[0].text == native_llm.generate([ids], GREEDY)[0].completions[0].text
+    assert len(native_llm.chat([messages, messages], GREEDY.replace(max_tokens=2))) == 2
 
 
-def test_the_reported_seed_repeats_the_text(default_llm: LLM) -> None:
+def test_the_reported_seed_repeats_the_text(native_llm: LLM) -> None:
     params = GenerationParams(max_tokens=12)
-    (first,) = default_llm.generate("Once", params)
-    (again,) = default_llm.generate("Once", params.replace(seed=first.seed))
+    (first,) = native_llm.generate("Once", params)
+    (again,) = native_llm.generate("Once", params.replace(seed=first.seed))
     assert again.completions == first.completions
-    (other,) = default_llm.generate("Once", params)
+    (other,) = native_llm.generate("Once", params)
     assert other.seed != first.seed
 
 
-def test_the_observer_sees_every_token(default_llm: LLM) -> None:
+def test_the_observer_sees_every_token(native_llm: LLM) -> None:
     seen: list[Event] = []
-    (output,) = default_llm.generate("Once", GREEDY.replace(max_tokens=3), observer=seen.append)
+    (output,) = native_llm.generate("Once", GREEDY.replace(max_tokens=3), observer=seen.append)
     assert [c.token for e in seen for c in e.considered] == output.completions[0].token_ids
 
 
-def test_an_observer_sees_its_own_requests_and_may_raise(default_llm: LLM) -> None:
+def test_an_observer_sees_its_own_requests_and_may_raise(native_llm: LLM) -> None:
     params = GREEDY.replace(max_tokens=8)
-    expected = default_llm.generate("Once upon a time", params)[0].completions[0].token_ids
-    stream = default_llm.stream("Once upon a time", params)
+    expected = native_llm.generate("Once upon a time", params)[0].completions[0].token_ids
+    stream = native_llm.stream("Once upon a time", params)
     tokens = list(next(stream).token_ids)
 
     def refuse(event: Event) -> None:
         raise KeyError(event.request)
 
     with pytest.raises(KeyError):
-        default_llm.generate("Something else", params, observer=refuse)
+        native_llm.generate("Something else", params, observer=refuse)
     for event in stream:
         tokens += event.token_ids
     assert tokens == expected
 
 
-def test_generate_and_stream_take_turns(default_llm: LLM) -> None:
-    expected = default_llm.generate("Once upon a time", GREEDY.replace(max_tokens=8))[0].completions[0].text
-    stream = default_llm.stream("Once upon a time", GREEDY.replace(max_tokens=8))
+def test_generate_and_stream_take_turns(native_llm: LLM) -> None:
+    expected = native_llm.generate("Once upon a time", GREEDY.replace(max_tokens=8))[0].completions[0].text
+    stream = native_llm.stream("Once upon a time", GREEDY.replace(max_tokens=8))
     start = next(stream).text
-    default_llm.generate("Something else", GREEDY.replace(max_tokens=20))
+    native_llm.generate("Something else", GREEDY.replace(max_tokens=20))
     assert start + "".join(event.text for event in stream) == expected
 
 
@@ -273,13 +268,13 @@ def test_a_bad_request_is_one_line_and_nothing_is_left_behind(
     assert not default_llm.engine.has_work()
 
 
-def test_one_bad_request_of_several_fails_alone(default_llm: LLM) -> None:
+def test_one_bad_request_of_several_fails_alone(native_llm: LLM) -> None:
     prompts: list[Any] = ["Once upon a time", "", [10**6], "Once upon a time", "x"]
     params = [GREEDY.replace(max_tokens=4)] * 5
     params[3] = params[3].replace(grammar=Regex("(unclosed"))
     params[4] = params[4].replace(strategy=BeamSearch(2, force_words=("a phrase too long for it",)))
-    outputs = default_llm.generate(prompts, params)
-    (alone,) = default_llm.generate("Once upon a time", params[0])
+    outputs = native_llm.generate(prompts, params)
+    (alone,) = native_llm.generate("Once upon a time", params[0])
     assert outputs[0].error is None
     assert outputs[0].completions[0].text == alone.completions[0].text
     errors = [output.error or "" for output in outputs[1:]]
@@ -287,7 +282,7 @@ def test_one_bad_request_of_several_fails_alone(default_llm: LLM) -> None:
         assert word in error
         assert "\n" not in error
     assert all(output.completions == [] for output in outputs[1:])
-    assert not default_llm.engine.has_work()
+    assert not native_llm.engine.has_work()
 
 
 @pytest.mark.parametrize(
@@ -332,9 +327,9 @@ def test_a_packed_model_and_the_draft_model_that_it_opens_have_the_form_that_is_
         assert model.layers[0].mlp.down.weight.format.name == expected  # type: ignore[attr-defined]
 
 
-def test_a_request_that_fails_midway_keeps_its_text_and_fails_alone(default_llm: LLM) -> None:
-    free = default_llm.generate("Once upon a time", GREEDY.replace(max_tokens=6))[0].completions[0]
-    engine = default_llm.engine
+def test_a_request_that_fails_midway_keeps_its_text_and_fails_alone(native_llm: LLM) -> None:
+    free = native_llm.generate("Once upon a time", GREEDY.replace(max_tokens=6))[0].completions[0]
+    engine = native_llm.engine
     judge = SamplingMethod.judge
 
     def failing(self: SamplingMethod, rows: Sequence[Row], scores: Scores) -> Verdict:
@@ -346,16 +341,16 @@ def test_a_request_that_fails_midway_keeps_its_text_and_fails_alone(default_llm:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SamplingMethod, "judge", failing)
         params = GREEDY.replace(max_tokens=6, stop=(free.text[4:40] + "never",))
-        bad, good = default_llm.generate(["Once upon a time"] * 2, [params, GREEDY.replace(max_tokens=6)])
+        bad, good = native_llm.generate(["Once upon a time"] * 2, [params, GREEDY.replace(max_tokens=6)])
     assert bad.error == "made to fail"
     assert bad.completions[0].finish_reason == "error"
     assert bad.completions[0].token_ids == free.token_ids[:4]
-    assert bad.completions[0].text == default_llm.tokenizer.decode(free.token_ids[:4])
+    assert bad.completions[0].text == native_llm.tokenizer.decode(free.token_ids[:4])
     assert good.completions[0].text == free.text
     assert not engine.has_work()
 
 
-def test_a_function_that_fails_ends_its_own_request_alone(default_llm: LLM) -> None:
+def test_a_function_that_fails_ends_its_own_request_alone(native_llm: LLM) -> None:
     def failing(ids: list[int], logits: Tensor) -> Tensor:
         return logits if len(ids) < 6 else logits[:5]
 
@@ -364,13 +359,13 @@ def test_a_function_that_fails_ends_its_own_request_alone(default_llm: LLM) -> N
 
     good = GREEDY.replace(max_tokens=5)
     each = [good, good.replace(logits_processors=failing), good.replace(stop_when=refusing), good]
-    outputs = default_llm.generate(["Once upon a time"] * 4, each)
+    outputs = native_llm.generate(["Once upon a time"] * 4, each)
     assert [output.error is None for output in outputs] == [True, False, False, True]
     assert outputs[0].completions[0].token_ids == outputs[3].completions[0].token_ids
     assert "failing returned" in (outputs[1].error or "")
     assert outputs[1].completions[0].token_ids == outputs[0].completions[0].token_ids[:2]
     assert "stop_when failed" in (outputs[2].error or "")
-    assert not default_llm.engine.has_work()
+    assert not native_llm.engine.has_work()
 
 
 def test_a_bar_counts_the_prompts_and_leaves_the_output_alone(
@@ -412,10 +407,10 @@ def test_rows_of_a_model_without_a_token_end_nobody(tmp_path: Path, monkeypatch:
     assert output.completions[0].text == ""
 
 
-def test_a_healed_prompt_goes_on_where_it_ended_and_stops_at_nothing_of_it(default_llm: LLM) -> None:
+def test_a_healed_prompt_goes_on_where_it_ended_and_stops_at_nothing_of_it(native_llm: LLM) -> None:
     params = GREEDY.replace(max_tokens=8, token_healing=True, stop=(":", "p:"), ignore_eos=True)
-    (output,) = default_llm.generate("The address is http:", params)
+    (output,) = native_llm.generate("The address is http:", params)
     assert output.completions[0].text.startswith("//")
     assert output.completions[0].finish_reason == "length"
-    streamed = "".join(event.text for event in default_llm.stream("The address is http:", params))
+    streamed = "".join(event.text for event in native_llm.stream("The address is http:", params))
     assert streamed == output.completions[0].text

@@ -18,7 +18,7 @@ OLD, NEW, BARE = "(3, 10, 14)", "(3, 13, 1)", "bare"
 
 
 def write_fake(path: Path, kind: str) -> None:
-    """Writes an interpreter of a version, or a `BARE` one without `ensurepip`; it logs other calls than -c."""
+    """Writes an interpreter of a version, or a `BARE` one without `ensurepip`; it logs calls without -c."""
     change = "sys.modules['ensurepip'] = None" if kind == BARE else f"sys.version_info = {kind}"
     path.write_text(
         f"""#!/bin/sh

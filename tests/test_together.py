@@ -26,12 +26,11 @@ from decodery import (
     RequestError,
     StochasticBeamSearch,
 )
-from decodery.kernels.native.library import available
 from decodery.outputs import RequestOutput
 from tests.cli.conftest import write_model
 from tests.decoding.grammar.test_json_schema import random_schema, valid
+from tests.kernels.native.fixtures import built
 
-NATIVE = pytest.mark.skipif(not available(), reason="the native kernels are not built")
 BASE = GenerationParams(max_tokens=20, seed=1, logprobs=2, ignore_eos=True)
 
 
@@ -40,15 +39,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_model(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="module", params=["torch", pytest.param("native", marks=NATIVE)])
-def backend(request: pytest.FixtureRequest) -> str:
-    found: str = request.param
-    return found
+@pytest.fixture(scope="module", params=["torch", pytest.param("native", marks=built)])
+def llm(request: pytest.FixtureRequest, folder: str) -> LLM:
+    return LLM(folder, dtype="float32", backend=request.param, kv_memory="64MB")
 
 
 @pytest.fixture(scope="module")
-def llm(folder: str, backend: str) -> LLM:
-    return LLM(folder, dtype="float32", backend=backend, kv_memory="64MB")
+def native(folder: str) -> LLM:
+    """Returns the model on the native backend, on which equality is bit for bit."""
+    return LLM(folder, dtype="float32", backend="native", kv_memory="64MB")
 
 
 def strategies(second: Any) -> list[GenerationParams]:
@@ -86,30 +85,42 @@ def jobs(second: Any) -> tuple[list[str], list[GenerationParams]]:
 
 
 @pytest.fixture(scope="module")
-def alone(llm: LLM, folder: str) -> list[Any]:
-    return [result_of(llm.generate(prompt, params)[0]) for prompt, params in zip(*jobs(folder), strict=True)]
+def alone(native: LLM, folder: str) -> list[Any]:
+    return [
+        result_of(native.generate(prompt, params)[0]) for prompt, params in zip(*jobs(folder), strict=True)
+    ]
 
 
 def together(llm: LLM, prompts: Sequence[str], params: Sequence[GenerationParams]) -> list[Any]:
     return [result_of(output) for output in llm.generate(prompts, params, progress=False)]
 
 
-def test_strategies_together_give_what_each_gives_alone(llm: LLM, folder: str, alone: list[Any]) -> None:
+def test_strategies_run_together(llm: LLM, folder: str) -> None:
     prompts, params = jobs(folder)
-    assert together(llm, prompts, params) == alone
-    assert together(llm, prompts[::-1], params[::-1]) == alone[::-1]
+    for found, asked in zip(together(llm, prompts, params), params, strict=True):
+        assert len(found) == asked.streams
+        assert all(1 <= len(tokens) <= 20 for _, tokens, *_ in found)
     llm.engine.check_integrity()
 
 
+@built
+def test_strategies_together_give_what_each_gives_alone(native: LLM, folder: str, alone: list[Any]) -> None:
+    prompts, params = jobs(folder)
+    assert together(native, prompts, params) == alone
+    assert together(native, prompts[::-1], params[::-1]) == alone[::-1]
+    native.engine.check_integrity()
+
+
+@built
 @pytest.mark.parametrize(("pages", "prefix_cache"), [(16, True), (28, False)])
 def test_scarce_pages_and_small_steps_change_nothing(
-    folder: str, backend: str, alone: list[Any], pages: int, prefix_cache: bool
+    folder: str, alone: list[Any], pages: int, prefix_cache: bool
 ) -> None:
-    page = LLM(folder, dtype="float32", backend=backend, kv_memory="1MB").engine.limits.page_bytes
+    page = LLM(folder, dtype="float32", backend="native", kv_memory="1MB").engine.limits.page_bytes
     scarce = LLM(
         folder,
         dtype="float32",
-        backend=backend,
+        backend="native",
         kv_memory=2 * pages * page,  # The second model takes half of it.
         token_budget=16,
         prefix_cache=prefix_cache,
@@ -120,14 +131,15 @@ def test_scarce_pages_and_small_steps_change_nothing(
     scarce.engine.check_integrity()
 
 
+@built
 @pytest.mark.parametrize("kv_dtype", ["float16", "bfloat16", "int8"])
 def test_a_cache_of_any_precision_gives_each_request_what_it_gets_alone(
-    folder: str, backend: str, alone: list[Any], kv_dtype: str
+    folder: str, alone: list[Any], kv_dtype: str
 ) -> None:
     def opened(pages: int, **more: Any) -> LLM:
-        made = LLM(folder, dtype="float32", backend=backend, kv_memory="1MB", kv_dtype=kv_dtype)
+        made = LLM(folder, dtype="float32", backend="native", kv_memory="1MB", kv_dtype=kv_dtype)
         memory = 2 * pages * made.engine.limits.page_bytes  # The second model takes half of it.
-        return LLM(folder, dtype="float32", backend=backend, kv_memory=memory, kv_dtype=kv_dtype, **more)
+        return LLM(folder, dtype="float32", backend="native", kv_memory=memory, kv_dtype=kv_dtype, **more)
 
     plenty, scarce = opened(500), opened(16, token_budget=16)
     prompts, params = jobs(folder)
@@ -137,13 +149,14 @@ def test_a_cache_of_any_precision_gives_each_request_what_it_gets_alone(
     assert together(plenty, prompts, params) == expected
     assert together(scarce, prompts, params) == expected
     assert scarce.engine.preemptions > 0
-    assert expected != alone or (backend, kv_dtype) == ("native", "float16")
+    assert (expected == alone) == (kv_dtype == "float16")
 
 
-def test_streamed_is_generated_whatever_the_strategy(llm: LLM, folder: str, alone: list[Any]) -> None:
+@built
+def test_streamed_is_generated_whatever_the_strategy(native: LLM, folder: str, alone: list[Any]) -> None:
     for prompt, params, expected in zip(*jobs(folder), alone, strict=True):
         texts: dict[int, str] = {}
-        for event in llm.stream(prompt, params):
+        for event in native.stream(prompt, params):
             texts[event.index] = texts.get(event.index, "") + event.text
         assert [texts[i] for i in sorted(texts)] == [text for text, *_ in expected]
 
@@ -185,7 +198,8 @@ def test_schemas_hold_with_beams_and_with_drafts(llm: LLM) -> None:
     assert whole > 60
 
 
-def test_drafts_change_nothing_with_grammars_and_penalties(llm: LLM, folder: str) -> None:
+@built
+def test_drafts_change_nothing_with_grammars_and_penalties(native: LLM, folder: str) -> None:
     source = random.Random(0)
     patterns = ["(ab|cd|[x-z])+", "[a-e ]{5,}", '\\{"(name|names)": [0-9]+\\}', "(yes|no)( (yes|no))*"]
     plain = [
@@ -202,10 +216,10 @@ def test_drafts_change_nothing_with_grammars_and_penalties(llm: LLM, folder: str
         for i in range(100)
     ]
     prompts = [source.choice(PROMPTS) for _ in plain]
-    expected = together(llm, prompts, plain)
+    expected = together(native, prompts, plain)
     for speculation in (PromptLookup(num_tokens=5), DraftModel(folder)):
         drafting = [params.replace(speculate=speculation) for params in plain]
-        assert together(llm, prompts, drafting) == expected
+        assert together(native, prompts, drafting) == expected
 
 
 def test_text_ends_where_the_regex_would_take_no_more(llm: LLM) -> None:
@@ -215,7 +229,8 @@ def test_text_ends_where_the_regex_would_take_no_more(llm: LLM) -> None:
         assert completion.finish_reason == "stop"
 
 
-def test_a_fork_that_runs_alone_is_run_though_the_budget_is_used_up(folder: str, backend: str) -> None:
+@built
+def test_a_fork_that_runs_alone_is_run_though_the_budget_is_used_up(folder: str) -> None:
     schema = {
         "type": "object",
         "properties": {"name": {"type": "string", "maxLength": 9}, "age": {"type": "integer"}},
@@ -229,26 +244,27 @@ def test_a_fork_that_runs_alone_is_run_though_the_budget_is_used_up(folder: str,
     single = GenerationParams(max_tokens=40, strategy=ContrastiveSearch(1, 0.0))
     prompts = ["ABCABCABCABC"] * 3 + ["hello", "hello", "oth"]
     params = [drafting] * 3 + [held, single, GenerationParams(max_tokens=40, strategy=ContrastiveSearch(3))]
-    plain = LLM(folder, dtype="float32", backend=backend, kv_memory="64MB")
+    plain = LLM(folder, dtype="float32", backend="native", kv_memory="64MB")
     expected = [result_of(plain.generate(p, q)[0]) for p, q in zip(prompts, params, strict=True)]
 
     def small(budget: int) -> LLM:
-        return LLM(folder, dtype="float32", backend=backend, token_budget=budget)
+        return LLM(folder, dtype="float32", backend="native", token_budget=budget)
 
     for budget in (3, 8, 9, 11, 16):
         assert together(small(budget), prompts, params) == expected
 
 
-def test_a_function_that_fails_while_drafting_ends_its_own_request_alone(llm: LLM, folder: str) -> None:
+@built
+def test_a_function_that_fails_while_drafting_ends_its_own_request_alone(native: LLM, folder: str) -> None:
     def failing(ids: list[int]) -> bool:
         if len(ids) > 3:
             raise ValueError("enough")
         return False
 
     good = GenerationParams(max_tokens=12, seed=1, speculate=DraftModel(folder))
-    outputs = llm.generate(["hello abab ab"] * 2, [good.replace(stop_when=failing), good])
+    outputs = native.generate(["hello abab ab"] * 2, [good.replace(stop_when=failing), good])
     assert "stop_when failed" in (outputs[0].error or "")
-    assert result_of(outputs[1]) == result_of(llm.generate("hello abab ab", good)[0])
+    assert result_of(outputs[1]) == result_of(native.generate("hello abab ab", good)[0])
 
 
 def test_what_a_grammar_bans_no_other_setting_allows(llm: LLM) -> None:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from decodery.engine.batch import Batch, Chunk
+from decodery.engine.captured_steps import CapturedSteps
 from decodery.engine.request import Request, Sequence
-from decodery.engine.runner import CapturedSteps, Runner
+from decodery.engine.runner import Runner
 from decodery.errors import CaptureError, ModelError
 from decodery.kernels.contract import Kernels
 from decodery.kernels.native.native_kernels import NativeKernels

@@ -17,12 +17,13 @@ from decodery.decoding.processors.pipeline import possible_stages
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import Extension, GrammarState, Method, Row, Survivor, Verdict, Watch
 from decodery.engine.batch import Batch, Chunk
+from decodery.engine.captured_steps import States
 from decodery.engine.embedded_prompt import EmbeddedPrompt
 from decodery.engine.limits import Limits, check_contrast_model, check_request, megabytes, page_bytes
 from decodery.engine.pages import Pages
 from decodery.engine.request import Event, Request
 from decodery.engine.request import Sequence as Live
-from decodery.engine.runner import SCORED_AT_ONCE, Runner, States
+from decodery.engine.runner import SCORED_AT_ONCE, Runner
 from decodery.engine.scheduler import Branches, Scheduler
 from decodery.engine.second_model import SecondModel
 from decodery.engine.second_model_runner import SecondModelRunner

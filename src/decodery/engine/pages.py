@@ -14,8 +14,8 @@ class Pages:
     """Holds the reference counts of all pages and a prefix cache with least-recently-used eviction.
 
     A page is in one of three states. It is *held* by one or more sequences, or *cached* (held by none, but
-    full and found by the hash of its salt and all tokens up to its end), or *free*. Cached pages are
-    allocated when no free ones are left, the least recently used first.
+    full and found by the hash of its salt, all tokens up to its end and the vectors in their place), or
+    *free*. Cached pages are allocated when no free ones are left, the least recently used first.
     """
 
     def __init__(self, count: int) -> None:

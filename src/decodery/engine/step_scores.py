@@ -10,7 +10,8 @@ from torch import Tensor
 
 from decodery.decoding.rows import Method, Row, Run, Scores, Verdict
 from decodery.engine.batch import Batch, Chunk
-from decodery.engine.runner import Runner, States
+from decodery.engine.captured_steps import States
+from decodery.engine.runner import Runner
 from decodery.engine.second_model import SecondModel
 from decodery.errors import CallbackError
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from decodery.kernels.packed_weights import BlockType, Codes, Format
 
 # The numbers, bytes and weights are those of ggml.h and ggml-common.h (https://github.com/ggml-org/ggml).
-KINDS = {
+PACKED_TYPES = {
     "Q4_0": BlockType(18, Format.INT4, 2, 32, slice(0, 2)),
     "Q4_1": BlockType(20, Format.INT4_MIN, 3, 32, slice(0, 4)),
     "Q5_0": BlockType(22, Format.INT8, 6, 32, slice(0, 2)),
@@ -26,8 +26,8 @@ def codes_from_blocks(raw: Tensor, kind: str) -> Codes:
     copy.
 
     Dequantised in float32, the values are those of ggml's own order of operations, bit for bit. `kind` is one
-    of `KINDS`.
+    of `PACKED_TYPES`.
     """
-    blocks = KINDS[kind]
+    blocks = PACKED_TYPES[kind]
     scales = raw.view(len(raw), -1, blocks.size)[..., blocks.scales].view(torch.float16)
     return Codes(blocks.format, raw, scales, blocks=blocks)

@@ -1,4 +1,7 @@
-"""Converts keys and values to and from the form of a cache: floats, or codes of 8 bits with scales."""
+"""Converts keys and values to and from the form of a cache: floats, or codes of 8 bits with scales.
+
+`write_one` in native/kv_formats.hpp does the same for the native backend: the two change together.
+"""
 
 from __future__ import annotations
 

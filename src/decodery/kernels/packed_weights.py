@@ -2,7 +2,7 @@
 floats.
 
 A weight is `scale * (code - zero) + minimum`, with a scale (and minimum) for each output and each group of 32
-inputs. native/formats.hpp describes the layout in memory.
+inputs. native/weight_formats.hpp describes the layout in memory.
 """
 
 from __future__ import annotations

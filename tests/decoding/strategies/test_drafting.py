@@ -13,15 +13,10 @@ from scipy.stats import chisquare
 
 from decodery.decoding.request.speculation_params import DraftModel, PromptLookup
 from decodery.decoding.rows import Row, Run, Scores
-from decodery.decoding.strategies.drafting import (
-    Pace,
-    accept_or_replace,
-    draft_length,
-    draft_tokens,
-    draw_drafts,
-    lookup,
-    paced,
-)
+from decodery.decoding.strategies.draft_acceptance import accept_or_replace
+from decodery.decoding.strategies.draft_pace import Pace, draft_length, paced
+from decodery.decoding.strategies.drafting import draft_tokens, draw_drafts
+from decodery.decoding.strategies.prompt_lookup import lookup_draft
 from decodery.decoding.strategies.sampling import SamplingMethod
 from tests.decoding.rows import make_row
 
@@ -46,7 +41,7 @@ from tests.decoding.rows import make_row
 def test_a_lookup_gives_what_followed(
     tokens: list[int], max_ngram: int, count: int, expected: tuple[int, ...]
 ) -> None:
-    assert lookup(array("q", tokens), max_ngram, count) == expected
+    assert lookup_draft(array("q", tokens), max_ngram, count) == expected
 
 
 def slow_lookup(tokens: list[int], max_ngram: int, count: int) -> tuple[int, ...]:
@@ -64,7 +59,7 @@ def test_a_lookup_equals_its_definition_on_random_texts() -> None:
     for _ in range(500):
         tokens = rng.integers(0, rng.integers(2, 6), rng.integers(1, 30)).tolist()
         n, count = int(rng.integers(1, 6)), int(rng.integers(1, 8))
-        assert lookup(array("q", tokens), n, count) == slow_lookup(tokens, n, count)
+        assert lookup_draft(array("q", tokens), n, count) == slow_lookup(tokens, n, count)
 
 
 def test_drafts_grow_while_they_are_right_and_rest_when_they_fail() -> None:

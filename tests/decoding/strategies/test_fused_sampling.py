@@ -14,7 +14,7 @@ from decodery.decoding.processors.pipeline import plans_of, process
 from decodery.decoding.request.grammar_params import Choice, Grammar, JsonObject, Regex
 from decodery.decoding.request.processor_order import DEFAULT_ORDER
 from decodery.decoding.rows import GrammarState, Row
-from decodery.decoding.strategies.fused_sampling import can_fuse, sample_fused
+from decodery.decoding.strategies.fused_sampling import FUSED_STAGES, can_fuse, sample_fused
 from tests.decoding.grammar.token_sequences import END, GRAMMARS, SIZE
 from tests.decoding.rows import make_row
 from tests.kernels.native.fixtures import built
@@ -101,3 +101,7 @@ def test_a_row_without_a_possible_token_gets_minus_one(top_k: int, logits: float
     raw = torch.full((1, 40), -math.inf)
     raw[0, 3] = logits
     assert sample_fused(raw, [row], plans_of([row])) == [-1]
+
+
+def test_the_stages_of_the_kernel_have_the_default_order() -> None:
+    assert [stage for stage in DEFAULT_ORDER if stage in FUSED_STAGES] == list(FUSED_STAGES)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from decodery.errors import CheckpointError
-from decodery.kernels.ggml_blocks import KINDS
+from decodery.kernels.ggml_blocks import PACKED_TYPES
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import PackedWeight, Stacked
 from decodery.kernels.quantise import quantise
@@ -207,7 +207,7 @@ def test_a_forgotten_tensor_can_be_read_again(mixed: Path, tmp_path: Path) -> No
             assert all(torch.equal(found, tensor) for found in read_twice(checkpoint, name, torch.float32))
     with open_checkpoint(mixed) as checkpoint:
         for name, info in checkpoint.tensors.items():
-            if info.dtype in KINDS:
+            if info.dtype in PACKED_TYPES:
                 blocks = checkpoint.blocks(name)
                 before = blocks.clone()
                 checkpoint.forget(name)

@@ -1,6 +1,7 @@
 """Lists the flags that set generation parameters, and builds the parameters from them.
 
-Imports no torch. A flag that is not given stays unset, so that the model's own default can take its place.
+Their help is that of the fields in `decoding/request/params.py`. Imports no torch. A flag that is not given
+stays unset, so that the model's own default can take its place.
 """
 
 from __future__ import annotations

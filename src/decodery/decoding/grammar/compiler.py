@@ -8,7 +8,8 @@ from functools import lru_cache
 
 from llguidance import LLMatcher, LLTokenizer
 
-from decodery.decoding.grammar.llguidance_source import LIMITS, after_text, refusal, source_of
+from decodery.decoding.grammar.errors import refusal
+from decodery.decoding.grammar.llguidance_source import LIMITS, after_text, source_of
 from decodery.decoding.grammar.mask_threads import MaskThreads
 from decodery.decoding.grammar.state import CompiledGrammar, MatchedSequence, MatcherState, PrefixState
 from decodery.decoding.request.grammar_params import Grammar

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 # First bans and penalties, on the model's own scale; then temperature; then truncations, from coarse to fine;
-# then the watermark, which makes tokens likelier among those that are left.
+# then the watermark, which makes tokens likelier among those that are left. The kernel behind
+# `strategies/fused_sampling.py` has the order of its own stages in its code (native/fused_sampling.hpp).
 DEFAULT_ORDER = (
     "grammar",
     "sequence_bias",

@@ -18,7 +18,8 @@ from decodery.decoding.processors.mirostat import updated_mu
 from decodery.decoding.processors.pipeline import may_ban, plans_of, process, rules_out, why_impossible
 from decodery.decoding.rows import FinishReason, Row, Run, Scores, Survivor, TokenLogprobs, Verdict
 from decodery.decoding.stopping import finish_of
-from decodery.decoding.strategies.drafting import accept_or_replace, paced, rejecting
+from decodery.decoding.strategies.draft_acceptance import accept_or_replace, rejecting
+from decodery.decoding.strategies.draft_pace import paced
 from decodery.decoding.strategies.forced_tokens import forced_by_grammar
 from decodery.decoding.strategies.fused_sampling import can_fuse, sample_fused
 from decodery.decoding.trace import Considered, Recorder

@@ -15,16 +15,15 @@ from decodery.decoding.processors.shortlist import width_of
 from decodery.decoding.rows import Row
 from decodery.kernels.vocabulary.dispatch import FusedSamplingArgs, choose, compiled, copied, largest
 
-_STAGES = frozenset(
-    (
-        "grammar",
-        "repetition_penalty",
-        "presence_and_frequency_penalty",
-        "temperature",
-        "top_k",
-        "top_p",
-        "min_p",
-    )
+# The stages of the kernel, in its order (native/fused_sampling.hpp); a test compares it with `DEFAULT_ORDER`.
+FUSED_STAGES = (
+    "grammar",
+    "repetition_penalty",
+    "presence_and_frequency_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
 )
 _NO_KEY = (0, 0)
 
@@ -105,7 +104,7 @@ def _fits(row: Row, plan: list[str]) -> bool:
     if _takes_the_likeliest(row, plan):
         return True
     params = row.params
-    return _STAGES.issuperset(plan) and params.processor_order is None and params.dynatemp_range == 0
+    return set(plan).issubset(FUSED_STAGES) and params.processor_order is None and params.dynatemp_range == 0
 
 
 def _fused_args(row: Row, vocab: int) -> FusedSamplingArgs:

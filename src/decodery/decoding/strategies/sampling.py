@@ -17,10 +17,12 @@ from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import DraftModel, PromptLookup
 from decodery.decoding.rows import Extension, Needs, Proposal, Row, Run, Scores, Survivor, Verdict
 from decodery.decoding.stopping import finish_of
+from decodery.decoding.strategies.draft_pace import draft_length
 from decodery.decoding.strategies.draft_verification import verify_drafts
-from decodery.decoding.strategies.drafting import draft_length, draw_drafts, lookup
+from decodery.decoding.strategies.drafting import draw_drafts
 from decodery.decoding.strategies.forced_tokens import apply_forced_tokens, forced_by_grammar
 from decodery.decoding.strategies.fused_sampling import can_fuse, sample_fused
+from decodery.decoding.strategies.prompt_lookup import lookup_draft
 
 
 class SamplingMethod:
@@ -47,7 +49,7 @@ class SamplingMethod:
             count = draft_length(row, most - len(drafts))
             if count and isinstance(row.params.speculate, PromptLookup):
                 tokens = row.tokens + array("q", drafts)
-                drafts += lookup(tokens, row.params.speculate.max_ngram, count)
+                drafts += lookup_draft(tokens, row.params.speculate.max_ngram, count)
             branches.append((drafts,))
             extend.append(count if isinstance(row.params.speculate, DraftModel) else 0)
         return Proposal(branches, Extension(extend, draw_drafts) if any(extend) else None, given)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Set, ValuesView
 from typing import Any
 
-SECONDS = 2.0
+MAX_SECONDS = 2.0
 # The most characters of one value, the most of all values together, and the cost of a list item (its memory).
 MAX_VALUE = 4_000_000
 MAX_BUILT = 64_000_000
@@ -21,7 +21,7 @@ class Budget:
     """Holds what one render has left: a number of characters, list items and steps, and a deadline."""
 
     def __init__(self) -> None:
-        self._deadline = time.monotonic() + SECONDS
+        self._deadline = time.monotonic() + MAX_SECONDS
         self._left = MAX_BUILT
         self._weights: dict[int, tuple[Any, int]] = {}
 
@@ -31,7 +31,7 @@ class Budget:
         if self._left < 0:
             raise LimitError("it builds too much text")
         if time.monotonic() > self._deadline:
-            raise LimitError(f"it ran for more than {SECONDS:g} seconds")
+            raise LimitError(f"it ran for more than {MAX_SECONDS:g} seconds")
 
     def reserve(self, size: int) -> None:
         """Raises `LimitError` when a value of this size may not be built."""

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import torch
 
 from decodery.errors import CheckpointError
-from decodery.kernels.ggml_blocks import KINDS, codes_from_blocks
+from decodery.kernels.ggml_blocks import PACKED_TYPES, codes_from_blocks
 from decodery.kernels.packed_weights import Codes, Format
 from decodery.kernels.quantise import quantise
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
@@ -34,8 +34,8 @@ class Packing:
         form = self._form(info.name)
         if form is not None:
             return {"int4": Format.INT4_MIN, "int8": Format.INT8, "bf16": Format.BFLOAT16}[form]
-        if info.dtype in KINDS:
-            return KINDS[info.dtype].format
+        if info.dtype in PACKED_TYPES:
+            return PACKED_TYPES[info.dtype].format
         return Format.BFLOAT16 if info.dtype == "bfloat16" else Format.FLOAT32
 
     def codes(self, checkpoint: Checkpoint, name: str, transform: Transform | None = None) -> Codes:
@@ -66,7 +66,7 @@ class Packing:
 
 def _as_stored(checkpoint: Checkpoint, name: str, transform: Transform | None) -> Codes:
     kind = checkpoint.tensors[name].dtype
-    if kind in KINDS and (transform is None or transform.moves_rows):
+    if kind in PACKED_TYPES and (transform is None or transform.moves_rows):
         return codes_from_blocks(_transformed(checkpoint.blocks(name), transform), kind)
     if kind == "bfloat16":
         return Codes(Format.BFLOAT16, _transformed(checkpoint.read(name, torch.bfloat16), transform))

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "formats.hpp"
+#include "weight_formats.hpp"
 
 namespace decodery {
 
