@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from decodery.kernels.contract import Activation
-from decodery.kernels.ggml_blocks import KINDS, codes_from_blocks
+from decodery.kernels.ggml_blocks import PACKED_TYPES, codes_from_blocks
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import PackedWeight, pack
 from decodery.kernels.quantise import quantise
@@ -28,7 +28,7 @@ FORMS = ["int4", "int8", "bf16", "float32"]
 
 def blocks(kind: str, count: int, length: int) -> Tensor:
     """Returns random rows of blocks whose own scales are small finite numbers."""
-    size = KINDS[kind].size
+    size = PACKED_TYPES[kind].size
     generator = np.random.default_rng(0)
     raw = generator.integers(0, 256, (count, length, size), dtype=np.uint8)
     scales = (generator.standard_normal((count, length, 2)) * 0.1).astype(np.float16).view(np.uint8)
@@ -44,7 +44,7 @@ def plain(weight: PackedWeight) -> Tensor:
     return NativeKernels().embedding(torch.arange(weight.rows), weight)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PACKED_TYPES)
 def test_a_packed_block_is_what_the_gguf_package_decodes(kind: str) -> None:
     raw = blocks(kind, 35, 3)
     expected = gguf.dequantize(raw.numpy(), gguf.GGMLQuantizationType[kind])
@@ -62,7 +62,7 @@ def formula(x: Tensor, weight: Tensor) -> Tensor:
     return rounded.flatten(1)[:, : x.shape[1]] @ weight.double().T
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PACKED_TYPES)
 def test_the_product_with_codes_rounds_the_activations_and_nothing_else(kind: str) -> None:
     weight = pack(codes_from_blocks(blocks(kind, 48, 3), kind))
     x = rows(weight.columns, torch.float32, 7)

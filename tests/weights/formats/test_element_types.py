@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import gguf
 
-from decodery.kernels.ggml_blocks import KINDS
+from decodery.kernels.ggml_blocks import PACKED_TYPES
 from decodery.weights.formats.element_types import ELEMENT_TYPES
 
 
@@ -14,5 +14,5 @@ def test_types_and_their_sizes_are_those_of_the_gguf_package() -> None:
 
 
 def test_the_kernels_know_the_same_numbers_and_sizes() -> None:
-    for name, kind in KINDS.items():
+    for name, kind in PACKED_TYPES.items():
         assert ELEMENT_TYPES[kind.number] == (name, kind.weights, kind.size)
