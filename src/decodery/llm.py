@@ -20,7 +20,7 @@ from decodery.engine.pages import pages_for
 from decodery.engine.shared_engine import Mailbox, SharedEngine
 from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
 from decodery.intake import Intake, Message, Prompt, salt_of
-from decodery.kernels.backends import check_kv_dtype, kv_dtype_named
+from decodery.kernels.backends import check_kv_dtype, current_name, kv_dtype_named
 from decodery.kernels.native.library import MOST_THREADS
 from decodery.loading.open_model import SecondModels, open_model
 from decodery.loading.options import available_memory, memory_size
@@ -89,6 +89,7 @@ class LLM:
         check_kv_dtype(kv_dtype)
         if threads is not None and threads > MOST_THREADS:
             raise ParameterError(f"threads must be at most {MOST_THREADS}, not {threads}")
+        backend = current_name(backend)
         opened = open_model(
             model,
             dtype=dtype,

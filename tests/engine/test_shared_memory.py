@@ -65,8 +65,9 @@ def test_all_caches_together_stay_within_the_memory_and_have_as_many_pages(
             assert engine.limits.pages == engine._scheduler.pages.count
             for opened in engine._second_models.values():
                 assert opened._pages.count == engine.limits.pages  # type: ignore[attr-defined]
-            finish(engine)
+            engine.step()
     assert len(engine._second_models) == 2
+    finish(engine)
 
 
 def test_one_model_in_two_roles_has_one_cache(models: list[CausalModel]) -> None:
@@ -182,5 +183,39 @@ def test_an_interrupt_while_a_second_model_is_opened_does_no_harm(
     finish(engine)
     engine.add(PROMPT, DRAFTED, draft_model=models[2])
     finish(engine)
-    assert engine.limits.pages == 30
+    # The first one is closed by then, since no request uses it.
+    assert engine.limits.pages == 45
     assert cache_bytes(engine) <= memory
+
+
+def test_a_request_does_not_depend_on_second_models_of_earlier_requests(models: list[CausalModel]) -> None:
+    engine = make_engine(models[0], pages=10)
+    bounded_by_memory = PLAIN.replace(max_tokens=None, ignore_eos=True)
+    unbounded = [PLAIN.replace(max_tokens=80), bounded_by_memory]
+    before = [len(generated(engine, params)) for params in unbounded]
+    engine.add(PROMPT, DRAFTED, draft_model=models[1])
+    finish(engine)
+    assert engine.limits.pages == 5
+    for params, length in zip(unbounded, before, strict=True):
+        assert len(generated(engine, params)) == length
+    assert engine.limits.pages == 10
+    engine.check_integrity()
+
+
+def test_second_models_do_not_accumulate(models: list[CausalModel]) -> None:
+    engine = make_engine(models[0], pages=12)
+    for second in (models[1], models[2], models[1], models[2]):
+        engine.add(PROMPT, DRAFTED, draft_model=second)
+        finish(engine)
+        assert engine.limits.pages == 6
+    engine.check_integrity()
+
+
+def generated(engine: Engine, params: GenerationParams) -> list[int]:
+    """Returns the tokens of a request that runs alone."""
+    engine.add(PROMPT, params)
+    tokens: list[int] = []
+    while engine.has_work():
+        for event in engine.step():
+            tokens += event.tokens
+    return tokens

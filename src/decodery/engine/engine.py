@@ -91,6 +91,7 @@ class Engine:
         embedded = prompt if isinstance(prompt, EmbeddedPrompt) else None
         ids = prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt
         second_models = {id(m): m for m in (contrast_model, draft_model) if m is not None}
+        self._close_second_models(second_models, len(ids), params)
         limits = self._limits_with(second_models)
         check_request(ids, params, self.model.vocab_size, limits)
         if contrast_model is not None:
@@ -159,6 +160,39 @@ class Engine:
                 )
         return limits
 
+    def _close_second_models(
+        self, wanted: Mapping[int, CausalModel], prompt: int, params: GenerationParams
+    ) -> None:
+        """Closes second models that no request uses, if a request with the `wanted` ones needs their memory.
+
+        It does if they would shorten its text or refuse it, or if it opens another second model. So neither
+        does a request depend on second models of earlier requests, nor do these accumulate.
+        """
+        used = {id(m) for r in self._requests.values() for m in (r.contrast_model, r.draft_model)}
+        unused = [k for k, m in self._second_models.items() if id(m) not in used and k not in wanted]
+        if not unused or self._stepping:
+            return
+        kept = [second.model for key, second in self._second_models.items() if key not in unused]
+        limits = self._first_limits.shared_with(page_bytes(model, self.limits.kv_dtype) for model in kept)
+        opens = not wanted.keys() <= self._second_models.keys()
+        shortens = self.limits.token_limit(prompt, params) < limits.token_limit(prompt, params)
+        if opens or shortens or self.limits.pages_needed(prompt, params) > self.limits.pages:
+            for key in unused:
+                del self._second_models[key]
+            self._share_memory(limits)
+
+    def _share_memory(self, limits: Limits) -> None:
+        """Gives all caches the pages of `limits`; running requests start again from their known tokens."""
+        try:
+            # In this order, an interrupt leaves no page table larger than its cache.
+            self.limits = limits
+            self._scheduler.pages.resize(limits.pages)
+            self._runner.resize(limits.pages)
+            for second_model in self._second_models.values():
+                second_model.resize(limits.pages)
+        finally:
+            self._start_over()
+
     def _open_second_models(self, models: Mapping[int, CausalModel], limits: Limits) -> None:
         """Opens those of the second models that are not open; all caches get the pages of `limits`.
 
@@ -171,18 +205,10 @@ class Engine:
                 "a second model is opened in the middle of a step: generate outside of functions that the"
                 " model calls"
             )
-        try:
-            # In this order, an interrupt leaves no page table larger than its cache, and a model that is not
-            # registered is opened again.
-            self.limits = limits
-            self._scheduler.pages.resize(limits.pages)
-            self._runner.resize(limits.pages)
-            for second_model in self._second_models.values():
-                second_model.resize(limits.pages)
-            for key in models.keys() - self._second_models.keys():
-                self._second_models[key] = SecondModelRunner(models[key], limits)
-        finally:
-            self._start_over()
+        self._share_memory(limits)
+        # After an interrupt, a model that is not registered is opened again.
+        for key in models.keys() - self._second_models.keys():
+            self._second_models[key] = SecondModelRunner(models[key], limits)
 
     def seed_of(self, request: int) -> int:
         """Returns the seed that a queued or running request draws with."""

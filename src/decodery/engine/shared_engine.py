@@ -180,8 +180,11 @@ class _Forks:
             engine._lock.release()
 
     def after_in_parent(self) -> None:
-        """Releases the engines."""
+        """Releases the engines, and aborts what was dropped meanwhile."""
+        held = list(self._held.get(get_ident(), ()))
         self._release()
+        for engine in held:
+            engine._abort_dropped()
 
     def after_in_child(self) -> None:
         """Releases the engines and forgets the other threads, which the child does not have."""

@@ -30,9 +30,7 @@ def chosen_backend(backend: str, dtype: str = "auto", quantization: str | None =
     with a `DeprecationWarning`. Raises `ParameterError` for options that exclude each other, and for an
     instruction set that this processor cannot run.
     """
-    if backend == "reference":
-        warnings.warn('backend="reference" is now backend="torch"', DeprecationWarning, stacklevel=4)
-        backend = "torch"
+    backend = current_name(backend, stacklevel=5)
     if backend not in BACKENDS:
         raise ParameterError(f"backend must be {' or '.join(BACKENDS)}, not {backend!r}")
     if quantization is not None and quantization not in QUANTIZATIONS:
@@ -59,6 +57,14 @@ def chosen_backend(backend: str, dtype: str = "auto", quantization: str | None =
     raise ParameterError(
         f"dtype=bfloat16 and {asked} do not go together: the native kernels compute in float32"
     )
+
+
+def current_name(backend: str, stacklevel: int = 3) -> str:
+    """Returns "torch" for its older name "reference", with a `DeprecationWarning`; other names as they are."""
+    if backend != "reference":
+        return backend
+    warnings.warn('backend="reference" is now backend="torch"', DeprecationWarning, stacklevel=stacklevel)
+    return "torch"
 
 
 def backend_named(name: str) -> Kernels:
