@@ -60,7 +60,7 @@ def chosen_backend(backend: str, dtype: str = "auto", quantization: str | None =
 
 
 def current_name(backend: str, stacklevel: int = 3) -> str:
-    """Returns "torch" for its older name "reference", with a `DeprecationWarning`; other names as they are."""
+    """Returns "torch" for its older name "reference", with a `DeprecationWarning`; else the name."""
     if backend != "reference":
         return backend
     warnings.warn('backend="reference" is now backend="torch"', DeprecationWarning, stacklevel=stacklevel)

@@ -112,7 +112,7 @@ def compile_regex(name: str, pattern: str) -> Any:
         reason = "it is not Unicode text"
     raise ParameterError(
         f"{name} is no regular expression of RE2, which searches in linear time: {reason}"
-        " (RE2 has no lookaround, backreferences or possessive repetition, repeats at most 1,000 times, and has"
+        " (RE2 has no lookaround, backreferences or possessive repetition, repeats up to 1,000 times and has"
         r" \Z as \z and \u00e9 as \x{e9})"
     )
 
