@@ -171,7 +171,7 @@ def test_batched_and_preempted_equal_alone() -> None:
     alone = [generated(make_engine(model), amateur, [job])[0] for job in jobs]
     assert generated(make_engine(model), amateur, jobs) == alone
     assert generated(make_engine(model, token_budget=16), amateur, jobs) == alone
-    scarce = make_engine(model, pages=9)
+    scarce = make_engine(model, pages=18)  # Half of them are the amateur's.
     assert generated(scarce, amateur, jobs) == alone
     assert scarce.preemptions > 0, "the test needs scarcer pages"
 
