@@ -35,8 +35,8 @@ bench: $(VENV)/.bench
 
 # Python itself is not instrumented, so that the sanitizer's runtime comes before it, and libstdc++ whose exceptions it catches.
 CXX_FILE = $(shell $(CXX) -print-file-name=$(1))
-# Long tests in which no native kernel runs.
-TORCH_ALONE := --ignore=tests/kernels/test_invariance.py --ignore=tests/kernels/reference/test_onednn.py
+# Tests in which no native kernel runs.
+TORCH_ALONE := --ignore=tests/kernels/reference
 SANITIZED := build/address.so build/stress
 sanitize: $(VENV)/.dev $(SANITIZED)
 	build/stress

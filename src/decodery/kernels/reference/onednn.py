@@ -35,9 +35,9 @@ def pack(weight: Tensor) -> Tensor:
     use it.
 
     A packed weight need not be reordered in every product. The layers of a 135M model in bfloat16 take 7 ms
-    instead of 10 for one row, 8 instead of 14 for eight rows. In bfloat16 the products have the same bits. In
-    float32 oneDNN sums a row sequentially, with the error of that formula; the plain product sums in blocks,
-    which can be three times as exact over 1536 terms.
+    instead of 10 for one row, 8 instead of 14 for eight rows. In float32 oneDNN
+    sums a row sequentially, with the error of that formula; the plain product sums in blocks, which can be
+    three times as exact over 1536 terms.
     """
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return weight
