@@ -126,7 +126,7 @@ def check_request(prompt: Sequence[int], params: GenerationParams, vocab_size: i
     most = limits.token_limit(len(prompt), params) - len(prompt)
     if most <= 0:
         raise RequestError(
-            f"the prompt has {len(prompt)} tokens, which leaves no room for one more: shorten it, or raise"
+            f"the prompt has {len(prompt)} tokens, so no token can follow: shorten it, or raise"
             " max_length or the context_length"
         )
     if isinstance(params.strategy, BeamSearch):
@@ -139,7 +139,7 @@ def check_request(prompt: Sequence[int], params: GenerationParams, vocab_size: i
     needed = limits.pages_needed(len(prompt), params)
     if needed > limits.pages:
         raise RequestError(
-            f"the request can need key/value memory for {needed * PAGE_SIZE} tokens and there is room for"
+            f"the request can need key/value memory for {needed * PAGE_SIZE} tokens and there is memory for"
             f" {limits.pages * PAGE_SIZE}: shorten the prompt, lower max_tokens or the number of sequences,"
             f" or give kv_memory of {megabytes(needed * limits.page_bytes)}"
         )

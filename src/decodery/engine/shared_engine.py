@@ -102,7 +102,8 @@ class SharedEngine:
     def events(self, mailbox: Mailbox) -> list[Event]:
         """Returns the next events of the mailbox's requests, of which at least one must be unfinished.
 
-        Raises `RequestError` when a function that a step calls calls this in the step's thread.
+        Raises `RequestError` when a function that a step calls calls this in the step's thread. Such a
+        function must not wait for another thread that uses the engine: that thread waits for the step.
         """
         if self._owner == get_ident():
             raise RequestError(
@@ -112,19 +113,25 @@ class SharedEngine:
             if self._owner:
                 self._wait()
                 continue
-            with self._lock:
-                self._owner = get_ident()
-                try:
-                    self._deliver()
-                    if not mailbox.events:
-                        self._engine.step_into(self._undelivered)
-                        self._deliver()
-                finally:
-                    self._owner = 0
-            self._abort_dropped()
-            for bell in list(self._waiting.values()):
-                bell.put(None)
+            try:
+                self._step(mailbox)
+            finally:
+                self._abort_dropped()
+                for bell in list(self._waiting.values()):
+                    bell.put(None)
         return mailbox.take()
+
+    def _step(self, mailbox: Mailbox) -> None:
+        """Delivers the events that are left over; runs a step unless they hold one of the mailbox."""
+        with self._lock:
+            self._owner = get_ident()
+            try:
+                self._deliver()
+                if not mailbox.events:
+                    self._engine.step_into(self._undelivered)
+                    self._deliver()
+            finally:
+                self._owner = 0
 
     def _wait(self) -> None:
         """Waits until another thread's step ends."""

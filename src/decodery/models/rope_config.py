@@ -53,7 +53,7 @@ class RopeField(Field):
             return self.default
         rope = source.keys.section("rope_scaling" if source.keys.has("rope_scaling") else "rope_parameters")
         for key, value in rope.values.items():
-            if isinstance(value, Mapping):
+            if key.endswith("_attention") and isinstance(value, Mapping):
                 raise rope.error(key, "left out, since all layers have the same rotary positions")
         for keys in (rope, source.keys):
             _refuse_partial(keys, self.rotated)

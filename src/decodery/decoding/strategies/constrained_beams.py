@@ -112,7 +112,7 @@ def check_force_words(strategy: BeamSearch, most: int) -> None:
     needed = initial_progress(strategy).needed
     if needed > most:
         raise ParameterError(
-            f"force_words need {needed} tokens and the text has room for {most}: raise max_tokens"
+            f"force_words need {needed} tokens and the text has at most {most}: raise max_tokens"
         )
 
 
