@@ -51,23 +51,25 @@ struct EmbeddingArgs {
 
 // out [rows, heads, width] is the norm of x, plus residual, where given. These have the row strides ldx and ldr, and the
 // distances head_x and head_r between heads.
+// x [rows, heads, width] with strides ldx and head_x. The heads' weights, and biases, are head_w apart: 0 if they share
+// one.
 struct NormArgs {
     const float* x; int64_t ldx, head_x, rows, heads, width;
-    const float* weight; double eps;
+    const float* weight; int64_t head_w; double eps;
     float* out;
     const float* residual; int64_t ldr, head_r;
 };
 
 struct LayerNormArgs {
     const float* x; int64_t ldx, head_x, rows, heads, width;
-    const float* weight; const float* bias; double eps;  // bias may be null.
+    const float* weight; const float* bias; int64_t head_w; double eps;  // bias may be null.
     float* out;
     const float* residual; int64_t ldr, head_r;
 };
 
-// x [rows, heads, dim] with row stride ldx; cosines and sines [rows, dim] as in Kernels.rotary.
+// x [rows, heads, dim] with row stride ldx; cosines and sines [rows, turned] as in Kernels.rotary.
 struct RotaryArgs {
-    const float* x; int64_t ldx, rows, heads, dim;
+    const float* x; int64_t ldx, rows, heads, dim, turned;
     const float* cos; const float* sin;
     float* out; int64_t ldo;
 };
@@ -113,11 +115,14 @@ struct AttentionArgs {
 };
 
 // Cosines and sines [rows, 2 * pairs] of positions times frequencies [pairs], times magnitude; the first half of the
-// sines is negated.
+// sines is negated. Where sets [rows] is given and not 0, the second frequencies of [2, pairs] and the second magnitude
+// count. If growth_length is not 0, the magnitude grows with the position as PositionGrowth in Python explains.
 struct AnglesArgs {
     const int64_t* positions; int64_t rows;
     const float* frequencies; int64_t pairs;
-    double magnitude;
+    double magnitude, second_magnitude;
+    const int64_t* sets;
+    double growth; int64_t growth_length, growth_offset;
     float* cos; float* sin;
 };
 

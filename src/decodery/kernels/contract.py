@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,18 @@ Activation: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu"]
 and Gimpel, 2016). gelu_tanh: the approximation of gelu with tanh. relu: the positive part of x."""
 Weight: TypeAlias = Any
 """A matrix that a backend multiplies by: a plain tensor, or the result of that backend's `pack`."""
+
+
+class PositionGrowth(NamedTuple):
+    """Says how a magnitude grows with the position: `1 + slope * ln(1 + (position + offset) // length)`.
+
+    Llama 4 and Ministral 3 scale queries so, which keeps attention to long contexts sharp (Nakanishi,
+    Scalable-Softmax Is Superior for Attention, 2025).
+    """
+
+    slope: float
+    length: int
+    offset: int = 0
 
 
 class Plan(Protocol):
@@ -108,7 +120,7 @@ class Kernels(Protocol):
         """Computes `x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension.
 
         x and residual may be [rows, heads, width] with any strides of rows and heads, such as some heads of a
-        product.
+        product. Then the weight may be [heads, width], too.
         """
 
     def layer_norm(
@@ -122,17 +134,31 @@ class Kernels(Protocol):
         """Computes `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias + residual` over the last
         dimension.
 
-        x and residual may have the strides of those of `rms_norm`.
+        x and residual may have the strides of those of `rms_norm`, and weight and bias the shape of its
+        weight.
         """
 
-    def angles(self, positions: Tensor, frequencies: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
+    def angles(
+        self,
+        positions: Tensor,
+        frequencies: Tensor,
+        magnitude: float | tuple[float, float],
+        *,
+        sets: Tensor | None = None,
+        growth: PositionGrowth | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Returns cosines and sines [..., 2 * pairs] for `rotary`, times `magnitude`.
 
-        The angles are positions [...] times frequencies [pairs].
+        The angles are positions [...] times frequencies [pairs]. With `sets` [...] in int64, which are 0 or 1
+        for each position, there are two sets of frequencies [2, pairs] and two magnitudes. `growth`
+        multiplies the magnitude.
         """
 
     def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Rotates x [..., heads, dim] by angles: cos and sin [..., dim], the first half of sin negated."""
+        """Rotates the first r elements of each head of x [..., heads, dim] and copies the others.
+
+        cos and sin are [..., r], the first half of sin negated.
+        """
 
     def activation(self, x: Tensor, name: Activation) -> Tensor:
         """Applies the activation to each element of x [...]."""

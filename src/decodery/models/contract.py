@@ -126,7 +126,8 @@ class Family(Generic[ConfigT]):
     """Describes a kind of model: its config, its modules by head, and its tensors' names in each format.
 
     `build` has a function for each head that the family offers; the parameters of the module that it returns
-    are not initialised. A module for the head "causal" is a `CausalModel`.
+    are not initialised. A module for the head "causal" is a `CausalModel`. `gguf` is the architecture of the
+    GGUF files that are written, None if the format has none for this family.
     """
 
     name: str
@@ -134,3 +135,4 @@ class Family(Generic[ConfigT]):
     build: Mapping[Head, Callable[[ConfigT, Kernels], nn.Module]]
     hub_names: Callable[[ConfigT], Names]
     gguf_names: Callable[[ConfigT], Names]
+    gguf: str | None = None

@@ -10,16 +10,24 @@ from typing import Any
 from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
-from decodery.models.decoders import llama
+from decodery.models.decoders import llama, mistral, qwen, smollm
 from decodery.weights.formats.checkpoint import Checkpoint
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
+    "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
+    "MistralForCausalLM": (mistral.MISTRAL, "causal"),
+    "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
+    "Qwen3ForCausalLM": (qwen.QWEN3, "causal"),
+    "SmolLM3ForCausalLM": (smollm.SMOLLM3, "causal"),
 }
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
     "llama": (llama.FAMILY, "causal"),
+    "qwen2": (qwen.QWEN2, "causal"),
+    "qwen3": (qwen.QWEN3, "causal"),
+    "smollm3": (smollm.SMOLLM3, "causal"),
 }
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from decodery.kernels.attention_layer import AttentionKind, AttentionLayer
 from decodery.kernels.buffer_pool import BufferPool
-from decodery.kernels.contract import Activation
+from decodery.kernels.contract import Activation, PositionGrowth
 from decodery.kernels.native.library import Kernel, call_layout, library
 from decodery.kernels.native.recorded_step import RecordedStep, lost
 from decodery.kernels.packed_weights import Arena, Codes, PackedWeight, Stacked, stack
@@ -34,13 +34,13 @@ _STORED = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.int8: 3}
 _ACTIVATIONS: dict[Activation, int] = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 _LINEAR = call_layout("q" * 13)
 _EMBEDDING = call_layout("q" * 6 + "dqqq")
-_NORM = call_layout("q" * 7 + "dqqqq")
-_LAYER_NORM = call_layout("q" * 8 + "dqqqq")
-_ROTARY = call_layout("q" * 9)
+_NORM = call_layout("q" * 8 + "dqqqq")
+_LAYER_NORM = call_layout("q" * 9 + "dqqqq")
+_ROTARY = call_layout("q" * 10)
 _ACTIVATE = call_layout("q" * 7)
 _WRITE_KV = call_layout("q" * 13)
 _ATTENTION = call_layout("q" * 12 + "ddqqqqq")
-_ANGLES = call_layout("qqqqdqq")
+_ANGLES = call_layout("qqqqddqdqqqq")
 _PACK_FIRST = "pack the weight when the model is loaded, as load_for_inference does"
 _WORK_BYTES = 36  # Of an item of work: Work in native/attention.hpp.
 
@@ -184,6 +184,16 @@ class NativeKernels:
             x = self._copied(x)
         return x, x.stride(0), x.stride(1), x.shape[0], x.shape[1]
 
+    def _weights_of_heads(self, weight: Tensor, x: Tensor) -> tuple[Tensor, int]:
+        """Returns the weight of a norm of x in float32 and the numbers between two heads': 0 if they share
+        one.
+        """
+        if weight.dim() == 1:
+            return self._vector(weight), 0
+        assert weight.shape == x.shape[-2:]
+        assert x.dim() == 3
+        return self._contiguous(weight), x.shape[-1]
+
     def takes_codes(self) -> bool:
         """Returns True: `pack` takes weights as they are stored, or quantised."""
         return True
@@ -316,7 +326,7 @@ class NativeKernels:
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
         """Computes `x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension."""
         flat, *sizes = self._rows_of_heads(x)
-        scale = self._vector(weight)
+        scale, by_head = self._weights_of_heads(weight, x)
         added, *steps = (None, 0, 0) if residual is None else self._rows_of_heads(residual)[:3]
         out = self._empty(*x.shape)
         self._run(
@@ -326,6 +336,7 @@ class NativeKernels:
             *sizes,
             x.shape[-1],
             scale.data_ptr(),
+            by_head,
             eps,
             out.data_ptr(),
             0 if added is None else added.data_ptr(),
@@ -345,9 +356,9 @@ class NativeKernels:
         dimension.
         """
         flat, *sizes = self._rows_of_heads(x)
-        scale = self._vector(weight)
+        scale, by_head = self._weights_of_heads(weight, x)
         added, *steps = (None, 0, 0) if residual is None else self._rows_of_heads(residual)[:3]
-        offset = None if bias is None else self._vector(bias)
+        offset = None if bias is None else self._weights_of_heads(bias, x)[0]
         out = self._empty(*x.shape)
         self._run(
             _LAYER_NORM,
@@ -357,6 +368,7 @@ class NativeKernels:
             x.shape[-1],
             scale.data_ptr(),
             0 if offset is None else offset.data_ptr(),
+            by_head,
             eps,
             out.data_ptr(),
             0 if added is None else added.data_ptr(),
@@ -364,34 +376,44 @@ class NativeKernels:
         )
         return out
 
-    def angles(self, positions: Tensor, frequencies: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
-        """Returns cosines and sines [..., 2 * pairs] for `rotary`, times `magnitude`.
-
-        The angles are positions [...] times frequencies [pairs].
-        """
-        assert positions.dtype == torch.int64
-        assert positions.is_contiguous()
-        turns = self._vector(frequencies)
-        shape = *positions.shape, 2 * len(frequencies)
+    def angles(
+        self,
+        positions: Tensor,
+        frequencies: Tensor,
+        magnitude: float | tuple[float, float],
+        *,
+        sets: Tensor | None = None,
+        growth: PositionGrowth | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns cosines and sines [..., 2 * pairs] for `rotary`, times `magnitude`."""
+        for indices in (positions, *([] if sets is None else [sets])):
+            assert indices.dtype == torch.int64
+            assert indices.is_contiguous()
+        turns, pairs = self._contiguous(frequencies), frequencies.shape[-1]
+        shape = *positions.shape, 2 * pairs
         cos, sin = self._empty(*shape), self._empty(*shape)
+        magnitudes = magnitude if isinstance(magnitude, tuple) else (magnitude, magnitude)
         self._run(
             _ANGLES,
             Kernel.ANGLES,
             positions.data_ptr(),
             positions.numel(),
             turns.data_ptr(),
-            len(frequencies),
-            magnitude,
+            pairs,
+            *magnitudes,
+            0 if sets is None else sets.data_ptr(),
+            *(growth or (0.0, 0, 0)),
             cos.data_ptr(),
             sin.data_ptr(),
         )
         return cos, sin
 
     def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Rotates x [..., heads, dim] by angles: cos and sin [..., dim], the first half of sin negated."""
+        """Rotates the first r elements of each head of x [..., heads, dim]: cos and sin are [..., r]."""
         rows = self._heads(x)
         heads, dim = x.shape[-2:]
-        shape = (*x.shape[:-2], dim)
+        turned = cos.shape[-1]
+        shape = (*x.shape[:-2], turned)
         angles = [self._contiguous(a.expand(shape)) for a in (cos, sin)]
         out = self._empty(*x.shape)
         self._run(
@@ -402,6 +424,7 @@ class NativeKernels:
             len(rows),
             heads,
             dim,
+            turned,
             angles[0].data_ptr(),
             angles[1].data_ptr(),
             out.data_ptr(),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
-from typing import Any, cast
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.cache import KVShape
 from decodery.kernels.contract import Kernels
 from decodery.models.decoders.decoder_config import DecoderConfig
-from decodery.models.layers.attention import Attend, Attention, DenseAttend
+from decodery.models.layers.attention import Angles, Attend, Attention, DenseAttend
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.linear import Linear
 
@@ -72,12 +72,12 @@ class Decoder(nn.Module):
     def tied_head(self) -> bool:
         return self.head is None
 
-    def angles(self, positions: Tensor, length: int | None) -> Any:
-        """Returns the `angles` of each layer at positions [...]; None in a model without rotary positions.
+    def angles(self, positions: Tensor, length: int | None) -> Sequence[Angles | None]:
+        """Returns the rotary angles of each layer at positions [...]; None for a layer that does not rotate.
 
         `length` is that of the whole context; None: the model's own.
         """
-        return None
+        return [None] * len(self.layers)
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Returns the first layer's input [..., width] of tokens [...] at positions [...]."""
@@ -108,7 +108,7 @@ class Decoder(nn.Module):
         for index, layer in enumerate(self.layers):
             if taps and index in taps:
                 taps[index] = x
-            x = layer(x, angles, attend)
+            x = layer(x, angles[index], attend)
         out: Tensor = self.norm(x)
         return out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from decodery.models.config_reader import (
     COUNT,
@@ -41,6 +42,23 @@ class DecoderConfig:
         return False
 
 
+def head_size(default: Any) -> Setting:
+    """Returns the setting of a head's size; `default` is that of a config.json without the key."""
+    return Setting(
+        COUNT,
+        "head_dim",
+        "attention.key_length",
+        default=default,
+        gguf_default=quotient("width", "heads"),
+        checks=(is_even("heads"),),
+    )
+
+
+def tied_head(default: bool) -> Setting:
+    """Returns the setting that the head is the embedding, with the default of a config.json."""
+    return Setting(FLAG, "tie_word_embeddings", default=default, gguf_default=is_missing("output.weight"))
+
+
 FIELDS: Mapping[str, Field] = {
     "vocab_size": Setting(COUNT, "vocab_size", "vocab_size", gguf_default=rows_of("token_embd.weight")),
     "width": Setting(COUNT, "hidden_size", "embedding_length"),
@@ -53,20 +71,12 @@ FIELDS: Mapping[str, Field] = {
         default=value_of("heads"),
         checks=(divides("heads"),),
     ),
-    "head_dim": Setting(
-        COUNT,
-        "head_dim",
-        "attention.key_length",
-        default=quotient("width", "heads"),
-        checks=(is_even("heads"),),
-    ),
+    "head_dim": head_size(quotient("width", "heads")),
     "mlp_width": Setting(COUNT, "intermediate_size", "feed_forward_length"),
     "context_length": Setting(
         COUNT, "max_position_embeddings", "context_length", default=2048, gguf_default=REQUIRED
     ),
-    "tied_head": Setting(
-        FLAG, "tie_word_embeddings", default=False, gguf_default=is_missing("output.weight")
-    ),
+    "tied_head": tied_head(False),
 }
 """The keys and defaults of most families; a family replaces those that differ."""
 

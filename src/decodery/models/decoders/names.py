@@ -36,7 +36,12 @@ class Spelling:
 HUB = Spelling(
     embedding="model.embed_tokens",
     layer="model.layers.{i}.",
-    norms={"attn_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"},
+    norms={
+        "attn_norm": "input_layernorm",
+        "mlp_norm": "post_attention_layernorm",
+        "attn.q_norm": "self_attn.q_norm",
+        "attn.k_norm": "self_attn.k_norm",
+    },
     qkv=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     out="self_attn.o_proj",
     gate_up=("mlp.gate_proj", "mlp.up_proj"),
@@ -48,7 +53,12 @@ HUB = Spelling(
 GGUF = Spelling(
     embedding="token_embd",
     layer="blk.{i}.",
-    norms={"attn_norm": "attn_norm", "mlp_norm": "ffn_norm"},
+    norms={
+        "attn_norm": "attn_norm",
+        "mlp_norm": "ffn_norm",
+        "attn.q_norm": "attn_q_norm",
+        "attn.k_norm": "attn_k_norm",
+    },
     qkv=("attn_q", "attn_k", "attn_v"),
     out="attn_output",
     gate_up=("ffn_gate", "ffn_up"),

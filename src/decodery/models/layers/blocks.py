@@ -1,0 +1,27 @@
+"""Defines the orders in which a layer's norms, attention and MLP follow each other."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from decodery.models.layers.attention import Angles, Attend, Attention
+
+
+class PreNormBlock(nn.Module):
+    """Computes attention, then the MLP, each on the normalised residual stream.
+
+    Xiong et al., On Layer Normalization in the Transformer Architecture (2020). `mlp` is called as `mlp(x,
+    residual=...)`.
+    """
+
+    def __init__(self, attn_norm: nn.Module, attn: Attention, mlp_norm: nn.Module, mlp: nn.Module) -> None:
+        super().__init__()
+        self.attn_norm = attn_norm
+        self.attn = attn
+        self.mlp_norm = mlp_norm
+        self.mlp = mlp
+
+    def forward(self, x: Tensor, angles: Angles | None, attend: Attend) -> Tensor:
+        x = self.attn(self.attn_norm(x), angles, attend, residual=x)
+        out: Tensor = self.mlp(self.mlp_norm(x), residual=x)
+        return out
