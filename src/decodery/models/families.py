@@ -10,11 +10,14 @@ from typing import Any
 from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
-from decodery.models.decoders import llama, mistral, qwen, smollm
+from decodery.models.decoders import gemma, llama, mistral, qwen, smollm
 from decodery.weights.formats.checkpoint import Checkpoint
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
+    "Gemma2ForCausalLM": (gemma.GEMMA2, "causal"),
+    "Gemma3ForCausalLM": (gemma.GEMMA3, "causal"),
+    "GemmaForCausalLM": (gemma.GEMMA, "causal"),
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
@@ -24,6 +27,9 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
 }
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
+    "gemma": (gemma.GEMMA, "causal"),
+    "gemma2": (gemma.GEMMA2, "causal"),
+    "gemma3": (gemma.GEMMA3, "causal"),
     "llama": (llama.FAMILY, "causal"),
     "qwen2": (qwen.QWEN2, "causal"),
     "qwen3": (qwen.QWEN3, "causal"),

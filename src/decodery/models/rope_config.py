@@ -76,13 +76,14 @@ class RopeField(Field):
 class KindOfLayer:
     """Holds where the rotary positions of one kind of layer are stored.
 
-    `theta` is the default. `hub` is the older key of theta in config.json, and `gguf` that of a GGUF file; a
-    GGUF file without it has the theta of the first kind.
+    `theta` is the default. `hub` is the older key of theta in config.json, and `gguf` that of a GGUF file. A
+    GGUF file without it has the theta `gguf_theta`, or if that is None the theta of the first kind.
     """
 
     theta: float
     hub: str
     gguf: str
+    gguf_theta: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,7 @@ class RopeByKind(Field):
         found: dict[str, Rope] = {}
         for kind, stored in self.kinds.items():
             if source.is_gguf:
-                key = stored.gguf if source.keys.has(source.key(stored.gguf)) else self.keys(True)[0]
-                found[kind] = _rope_from_gguf(source, key, size, context_length, scaled=not found)
+                found[kind] = self._gguf_rope(source, stored, size, scaled=not found)
             else:
                 rope = self._section(source.keys, kind, first=not found)
                 found[kind] = _rope_from_hub(
@@ -126,6 +126,12 @@ class RopeByKind(Field):
 
     def tensors(self, value: Mapping[str, Rope], config: Any) -> Mapping[str, Tensor]:
         return _divisors(value[next(iter(self.kinds))], config.head_dim)
+
+    def _gguf_rope(self, source: Source, stored: KindOfLayer, size: int, *, scaled: bool) -> Rope:
+        if stored.gguf_theta is not None and not source.keys.has(source.key(stored.gguf)):
+            return Rope(stored.gguf_theta)
+        key = stored.gguf if source.keys.has(source.key(stored.gguf)) else self.keys(True)[0]
+        return _rope_from_gguf(source, key, size, source["context_length"], scaled=scaled)
 
     def _section(self, config: CheckpointKeys, kind: str, *, first: bool) -> CheckpointKeys:
         """Returns the settings of one kind of layer, which older files have for the first kind only."""

@@ -99,6 +99,95 @@ FAMILIES: dict[str, Tiny] = {
     ),
 }
 
+GEMMA = {
+    **{key: value for key, value in SIZES.items() if key != "pad_token_id"},
+    "pad_token_id": 0,
+    "head_dim": 20,
+    "hidden_activation": "gelu_pytorch_tanh",
+}
+GEMMA_TRAITS = {"embedding scale": without(embedding_scale=1.0), "gelu": without(activation="silu")}
+GEMMA2 = {
+    **GEMMA,
+    "query_pre_attn_scalar": 20,
+    "sliding_window": 9,
+    "attn_logit_softcapping": 5.0,
+    "final_logit_softcapping": 3.0,
+}
+GEMMA2_TRAITS = {
+    **GEMMA_TRAITS,
+    "score cap": without(softcap=None),
+    "logit cap": without(logit_softcap=None),
+    "norms after": without(post_norms=False),
+    "window": NO_WINDOW,
+    "full layers": without(windows=(9, 9, 9)),
+    "query scale": without(query_scale=80.0),
+}
+GEMMA3 = {
+    **GEMMA,
+    "query_pre_attn_scalar": 20,
+    "sliding_window": 9,
+    "num_hidden_layers": 4,
+    "rope_theta": 1e6,
+}
+GEMMA3_TRAITS = {
+    **GEMMA_TRAITS,
+    "norms after": without(post_norms=False),
+    "head norms": NO_HEAD_NORMS,
+    "window": NO_WINDOW,
+    "query scale": without(query_scale=80.0),
+    "rope by kind": lambda config: replace(config, rope=config.rope["full_attention"]),
+}
+FAMILIES |= {
+    "gemma": Tiny(
+        "GemmaForCausalLM",
+        {**GEMMA, "num_key_value_heads": 1, "rms_norm_eps": 1e-5},
+        GEMMA_TRAITS,
+        slow=False,
+    ),
+    "gemma with an own head": Tiny(
+        "GemmaForCausalLM",
+        {**GEMMA, "tie_word_embeddings": False, "hidden_act": "gelu", "head_dim": 36, "num_hidden_layers": 2},
+        GEMMA_TRAITS,
+        gguf=False,
+    ),
+    "gemma 2": Tiny("Gemma2ForCausalLM", GEMMA2, GEMMA2_TRAITS, slow=False),
+    "gemma 2 without caps": Tiny(
+        "Gemma2ForCausalLM",
+        {
+            **GEMMA2,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "query_pre_attn_scalar": 144,
+            "attention_bias": True,
+        },
+        {"query scale": without(query_scale=20.0), "window": NO_WINDOW},
+        gguf=False,
+    ),
+    "gemma 3": Tiny("Gemma3ForCausalLM", {**GEMMA3, "num_hidden_layers": 6}, GEMMA3_TRAITS, slow=False),
+    "gemma 3 with a scaling": Tiny(
+        "Gemma3ForCausalLM",
+        {
+            **GEMMA3,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "head_dim": 80,
+            "query_pre_attn_scalar": 80,
+            "final_logit_softcapping": 4.0,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 2e4},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e3},
+            },
+        },
+        {
+            **GEMMA3_TRAITS,
+            "query scale": without(query_scale=10.0),
+            "scaling": lambda config: replace(
+                config, rope={**config.rope, "full_attention": config.rope["sliding_attention"]}
+            ),
+        },
+    ),
+}
+
 
 def write_folder(tiny: Tiny, folder: Path, seed: int = 0) -> Path:
     """Writes the hub folder of a tiny model with random weights, as transformers saves it."""

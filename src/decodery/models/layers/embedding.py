@@ -32,5 +32,6 @@ class Embedding(nn.Module):
             plain if codes is None else codes, multiplied=self.multiplied
         )
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.kernels.embedding(tokens, self.weight)
+    def forward(self, tokens: Tensor, scale: float = 1.0) -> Tensor:
+        """Returns the rows times `scale`."""
+        return self.kernels.embedding(tokens, self.weight, scale)
