@@ -10,7 +10,7 @@ from typing import Any
 from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
-from decodery.models.decoders import gemma, llama, mistral, qwen, smollm
+from decodery.models.decoders import gemma, llama, mistral, phi3, qwen, smollm
 from decodery.weights.formats.checkpoint import Checkpoint
 
 # Entries of `architectures` in a config.json.
@@ -21,6 +21,7 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
+    "Phi3ForCausalLM": (phi3.PHI3, "causal"),
     "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
     "Qwen3ForCausalLM": (qwen.QWEN3, "causal"),
     "SmolLM3ForCausalLM": (smollm.SMOLLM3, "causal"),
@@ -31,6 +32,7 @@ GGUF: Mapping[str, tuple[Family[Any], Head]] = {
     "gemma2": (gemma.GEMMA2, "causal"),
     "gemma3": (gemma.GEMMA3, "causal"),
     "llama": (llama.FAMILY, "causal"),
+    "phi3": (phi3.PHI3, "causal"),
     "qwen2": (qwen.QWEN2, "causal"),
     "qwen3": (qwen.QWEN3, "causal"),
     "smollm3": (smollm.SMOLLM3, "causal"),

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from decodery.models.layers.rope import Rope
+
 Without = Callable[[Any], Any]
 """Returns a config without a trait."""
 
@@ -185,6 +187,44 @@ FAMILIES |= {
                 config, rope={**config.rope, "full_attention": config.rope["sliding_attention"]}
             ),
         },
+    ),
+}
+
+PHI3 = {**SIZES, "pad_token_id": 0}
+
+
+def longrope(pairs: int, original: int, **settings: Any) -> dict[str, Any]:
+    """Returns settings with different divisors for texts up to `original` tokens and for longer ones."""
+    scaling = {
+        "type": "longrope",
+        "short_factor": [1 + 0.1 * pair for pair in range(pairs)],
+        "long_factor": [1.5 + 0.7 * pair for pair in range(pairs)],
+    }
+    return {**PHI3, "original_max_position_embeddings": original, "rope_scaling": {**scaling, **settings}}
+
+
+def swapped_sets(config: Any) -> Any:
+    rope = replace(config.rope, short=config.rope.long, long=config.rope.short)
+    return replace(config, rope=rope)
+
+
+LONGROPE_TRAITS = {
+    "set of factors": swapped_sets,
+    "magnitude": lambda config: replace(config, rope=replace(config.rope, magnitudes=(1.0, 1.0))),
+}
+FAMILIES |= {
+    "phi 3": Tiny(
+        "Phi3ForCausalLM",
+        {**PHI3, "sliding_window": 9, "hidden_size": 80, "num_attention_heads": 4},
+        {"window": NO_WINDOW},
+        slow=False,
+    ),
+    "phi 3, short texts": Tiny("Phi3ForCausalLM", longrope(6, 64), LONGROPE_TRAITS),
+    "phi 3, long texts": Tiny(
+        "Phi3ForCausalLM",
+        {**longrope(3, 8), "partial_rotary_factor": 0.5, "tie_word_embeddings": True},
+        {**LONGROPE_TRAITS, "partial rotation": lambda config: replace(config, rope=Rope(), rotated_size=12)},
+        slow=False,
     ),
 }
 

@@ -85,7 +85,9 @@ class InPages:
                 model.kernels, kinds, [self.table], [start], [len(part)], dtype=model.dtype, device="cpu"
             )
             positions = torch.arange(start, start + len(part))
-            hidden = model.hidden(part, positions, PagedAttend(model.kernels, self.cache, plans))
+            attend = PagedAttend(model.kernels, self.cache, plans)
+            sets = torch.full_like(part, model.rope_set(len(tokens)))
+            hidden = model.hidden(part, positions, attend, sets=sets)
             found.append(model.logits(hidden).clone())
             start += len(part)
         return torch.cat(found)

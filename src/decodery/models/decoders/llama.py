@@ -43,7 +43,8 @@ class LlamaConfig(DecoderConfig):
     """Holds the sizes and values of one Llama.
 
     `rotated` has a flag for each layer, () if all layers rotate; `windows` is described by `WindowField`.
-    `rope` is one for all layers, or one for each kind, FULL and WINDOWED.
+    `rope` is one for all layers, or one for each kind, FULL and WINDOWED. It rotates the first `rotated_size`
+    elements of a head, None: all.
     """
 
     norm_eps: float
@@ -55,6 +56,7 @@ class LlamaConfig(DecoderConfig):
     windows: Windows = ()
     rotated: tuple[bool, ...] = ()
     activation: Activation = "silu"
+    rotated_size: int | None = None
 
     @property
     def scale(self) -> float:
@@ -120,7 +122,7 @@ class Llama(Decoder):
         super().__init__(config, kernels, blocks, RMSNorm(config.width, config.norm_eps, kernels))
         ropes = config.rope if isinstance(config.rope, Mapping) else {FULL: config.rope}
         self.rotaries = {
-            kind: Rotary(rope, config.head_dim, config.context_length, kernels)
+            kind: Rotary(rope, config.rotated_size or config.head_dim, config.context_length, kernels)
             for kind, rope in ropes.items()
         }
 
@@ -150,9 +152,14 @@ class Llama(Decoder):
             config.width, config.mlp_width, kernels, bias=config.mlp_bias, activation=config.activation
         )
 
-    def angles(self, positions: Tensor, length: int | None) -> Sequence[Angles | None]:
+    def rope_set(self, length: int) -> int:
+        return max(rotary.rope.rope_set(length) for rotary in self.rotaries.values())
+
+    def angles(
+        self, positions: Tensor, length: int | None, sets: Tensor | None = None
+    ) -> Sequence[Angles | None]:
         config = self.config
-        found = {kind: rotary(positions, length) for kind, rotary in self.rotaries.items()}
+        found = {kind: rotary(positions, length, sets) for kind, rotary in self.rotaries.items()}
         windowed = found.get(WINDOWED, found[FULL])
         each = [windowed if window else found[FULL] for window in config.windows or [None] * self.depth]
         rotated = config.rotated or [True] * self.depth

@@ -65,7 +65,7 @@ GGUF = Spelling(
     down="ffn_down",
     norm="output_norm",
     head="output",
-    derived=("rope_freqs.weight",),
+    derived=("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"),
 )
 
 
@@ -113,4 +113,14 @@ def decoder_names(
         rules=tuple(rules),
         ignored=(*spelling.derived, head) if config.tied_head else spelling.derived,
         delicate=(f"{spelling.embedding}.weight", head, *([values] if values else [])),
+    )
+
+
+def either(first: Names, *others: Names) -> Names:
+    """Returns the rules for checkpoints that have one of several spellings; the first one is written."""
+    spellings = (first, *others)
+    return Names(
+        rules=tuple(rule for names in spellings for rule in names.rules),
+        ignored=tuple(dict.fromkeys(name for names in spellings for name in names.ignored)),
+        delicate=tuple(dict.fromkeys(name for names in spellings for name in names.delicate)),
     )
