@@ -10,11 +10,13 @@ from typing import Any
 from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
-from decodery.models.decoders import llama, mistral, qwen, smollm
+from decodery.models.decoders import gpt2, gpt_neox, llama, mistral, qwen, smollm
 from decodery.weights.formats.checkpoint import Checkpoint
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
+    "GPT2LMHeadModel": (gpt2.GPT2_FAMILY, "causal"),
+    "GPTNeoXForCausalLM": (gpt_neox.GPT_NEOX, "causal"),
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
@@ -24,6 +26,8 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
 }
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
+    "gpt2": (gpt2.GPT2_FAMILY, "causal"),
+    "gptneox": (gpt_neox.GPT_NEOX, "causal"),
     "llama": (llama.FAMILY, "causal"),
     "qwen2": (qwen.QWEN2, "causal"),
     "qwen3": (qwen.QWEN3, "causal"),
@@ -61,7 +65,9 @@ def find_family(checkpoint: Checkpoint) -> Architecture:
 
 def names_of(family: Family[Any], config: Any, checkpoint: Checkpoint) -> Names:
     """Returns the names of a family's tensors in the checkpoint's format."""
-    return family.gguf_names(config) if checkpoint.format == "gguf" else family.hub_names(config)
+    names = family.gguf_names if checkpoint.format == "gguf" else family.hub_names
+    assert names is not None
+    return names(config)
 
 
 def _gguf_name(checkpoint: Checkpoint) -> str:
