@@ -1,4 +1,4 @@
-"""Checks how the families with LayerNorm read their settings and names; other laws are in test_every_family."""
+"""Checks how the families with LayerNorm read their settings and names."""
 
 from __future__ import annotations
 
