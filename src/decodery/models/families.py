@@ -10,16 +10,19 @@ from typing import Any
 from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
-from decodery.models.decoders import gpt2, gpt_neox, llama, mistral, qwen, smollm
+from decodery.models.decoders import gpt1, gpt2, gpt_neo, gpt_neox, gptj, llama, mistral, qwen, smollm
 from decodery.weights.formats.checkpoint import Checkpoint
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "GPT2LMHeadModel": (gpt2.GPT2_FAMILY, "causal"),
+    "GPTJForCausalLM": (gptj.GPTJ_FAMILY, "causal"),
+    "GPTNeoForCausalLM": (gpt_neo.GPT_NEO, "causal"),
     "GPTNeoXForCausalLM": (gpt_neox.GPT_NEOX, "causal"),
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
+    "OpenAIGPTLMHeadModel": (gpt1.GPT1_FAMILY, "causal"),
     "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
     "Qwen3ForCausalLM": (qwen.QWEN3, "causal"),
     "SmolLM3ForCausalLM": (smollm.SMOLLM3, "causal"),

@@ -14,8 +14,11 @@ from safetensors.torch import load_file, save_file
 from decodery.errors import ModelError
 from decodery.kernels.reference import torch_kernels
 from decodery.models.contract import Family
+from decodery.models.decoders.gpt1 import GPT1_FAMILY
 from decodery.models.decoders.gpt2 import GPT2_FAMILY
+from decodery.models.decoders.gpt_neo import GPT_NEO
 from decodery.models.decoders.gpt_neox import GPT_NEOX
+from decodery.models.decoders.gptj import GPTJ_FAMILY
 from decodery.models.layers.rope import LinearRope, Rope
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
@@ -30,6 +33,7 @@ LONG = {
     "intermediate_size": 80,
     "vocab_size": 97,
 }
+NEO = {"hidden_size": 48, "num_layers": 24, "num_heads": 4, "vocab_size": 97}
 
 READ: list[tuple[Family[Any], Mapping[str, Any], Mapping[str, Any]]] = [
     (
@@ -77,6 +81,47 @@ READ: list[tuple[Family[Any], Mapping[str, Any], Mapping[str, Any]]] = [
         {**LONG, "rope_scaling": {"type": "linear", "factor": 2.0}, "rotary_emb_base": 500},
         {"rotated": 6, "rope": LinearRope(500.0, 2.0)},
     ),
+    (
+        GPTJ_FAMILY,
+        {**SMALL, "n_embd": 512},
+        {
+            "rotated": 64,
+            "rope": Rope(10000.0),
+            "mlp_width": 2048,
+            "context_length": 2048,
+            "tied_head": False,
+            "activation": "gelu_tanh",
+        },
+    ),
+    (
+        GPT_NEO,
+        NEO,
+        {
+            "windows": (None, 256) * 12,
+            "context_length": 2048,
+            "positions": 2048,
+            "mlp_width": 192,
+            "scaled": False,
+            "attention_bias": False,
+            "tied_head": True,
+        },
+    ),
+    (
+        GPT_NEO,
+        {**NEO, "num_layers": 3, "attention_types": [[["global", "local"], 1], [["local"], 1]]},
+        {"windows": (None, 256, 256)},
+    ),
+    (
+        GPT_NEO,
+        {**NEO, "num_layers": 2, "attention_types": [[["global"], 2]], "window_size": 3},
+        {"windows": (None, None)},
+    ),
+    (
+        GPT1_FAMILY,
+        {**SMALL, "n_inner": 7, "afn": "gelu"},
+        {"context_length": 512, "mlp_width": 192, "activation": "gelu_tanh", "tied_head": True},
+    ),
+    (GPT1_FAMILY, SMALL, {"positions": 512, "activation": "gelu_tanh", "scaled": True}),
 ]
 
 
@@ -101,6 +146,17 @@ REFUSED: list[tuple[Family[Any], Mapping[str, Any], str]] = [
     (GPT_NEOX, {**LONG, "rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "longrope"),
     (GPT_NEOX, {**LONG, "use_parallel_residual": "yes"}, "use_parallel_residual is 'yes'"),
     (GPT_NEOX, {**LONG, "num_attention_heads": 7}, "num_attention_heads is 7; it must be a divisor"),
+    (GPTJ_FAMILY, {**SMALL, "rotary_dim": None}, "rotary_dim is missing; it must be a number"),
+    (GPTJ_FAMILY, {**SMALL, "rotary_dim": 14}, "rotary_dim is 14; it must be an even part of a head of 12"),
+    (GPTJ_FAMILY, {**SMALL, "rotary_dim": 5}, "rotary_dim is 5"),
+    (GPTJ_FAMILY, {**SMALL, "rotary_dim": 0}, "rotary_dim is 0"),
+    *(
+        (GPT_NEO, {**NEO, "attention_types": types}, "attention_types is .*for 24 layers")
+        for types in ("local", [[["global"], 23]], [[["global", "band"], 12]], [["global", 24]], [[]], [24])
+    ),
+    (GPT_NEO, {**NEO, "num_layers": 2}, "attention_types is missing"),
+    (GPT_NEO, {**NEO, "window_size": -1}, "window_size is -1"),
+    (GPT1_FAMILY, {**SMALL, "afn": "gelu_new"}, "afn is 'gelu_new'"),
 ]
 
 
@@ -151,6 +207,18 @@ RENAMED: list[tuple[str, Mapping[str, str], tuple[str, ...]]] = [
             "gpt_neox.layers.2.attention.rotary_emb.inv_freq",
         ),
     ),
+    ("gptj", {}, ("transformer.h.0.attn.bias", "transformer.h.1.attn.masked_bias")),
+    (
+        "gpt_neo",
+        {},
+        (
+            "transformer.h.0.attn.attention.bias",
+            "transformer.h.1.attn.attention.masked_bias",
+            "lm_head.weight",
+        ),
+    ),
+    ("gpt1", {"transformer.": ""}, ("h.0.attn.bias", "lm_head.weight")),
+    ("gpt1", {}, ("transformer.h.2.attn.bias", "transformer.position_ids")),
 ]
 
 
@@ -168,12 +236,13 @@ def test_files_with_other_prefixes_and_with_buffers_of_older_versions_are_the_sa
     assert torch.equal(loaded(folder)(TOKENS), expected)
 
 
-@pytest.mark.parametrize("name", ["gpt2"])
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neo", "gpt1"])
 def test_a_model_with_learned_positions_opens_for_a_shorter_context_and_for_no_longer_one(
     name: str, tmp_path: Path
 ) -> None:
     folder = write_folder(LAYER_NORM_FAMILIES[name], tmp_path)
-    positions = json.loads((folder / "config.json").read_text())["n_positions"]
+    settings = json.loads((folder / "config.json").read_text())
+    positions = settings.get("n_positions") or settings["max_position_embeddings"]
     shorter = loaded(folder, positions // 2)
     assert shorter.context_length == positions // 2
     assert torch.equal(shorter(TOKENS), loaded(folder)(TOKENS))
