@@ -122,6 +122,7 @@ def write(path: Path, architecture: str, settings: Mapping[str, Any], like: Path
     size = settings.get("vocab_size", len(tokens))
     config = family.config.from_hub({**settings, "vocab_size": size})
     assert family.gguf is not None
+    assert family.gguf_names is not None
     writer = gguf.GGUFWriter(path, family.gguf)
     _copy_vocabulary(writer, reader, size)
     metadata, tensors = family.config.to_gguf(config, family.gguf)
