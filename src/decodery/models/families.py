@@ -10,17 +10,34 @@ from typing import Any
 from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
-from decodery.models.decoders import gemma, llama, mistral, phi3, qwen, smollm
+from decodery.models.decoders import (
+    gemma,
+    gpt1,
+    gpt2,
+    gpt_neo,
+    gpt_neox,
+    gptj,
+    llama,
+    mistral,
+    phi3,
+    qwen,
+    smollm,
+)
 from decodery.weights.formats.checkpoint import Checkpoint
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
+    "GPT2LMHeadModel": (gpt2.GPT2_FAMILY, "causal"),
+    "GPTJForCausalLM": (gptj.GPTJ_FAMILY, "causal"),
+    "GPTNeoForCausalLM": (gpt_neo.GPT_NEO, "causal"),
+    "GPTNeoXForCausalLM": (gpt_neox.GPT_NEOX, "causal"),
     "Gemma2ForCausalLM": (gemma.GEMMA2, "causal"),
     "Gemma3ForCausalLM": (gemma.GEMMA3, "causal"),
     "GemmaForCausalLM": (gemma.GEMMA, "causal"),
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
+    "OpenAIGPTLMHeadModel": (gpt1.GPT1_FAMILY, "causal"),
     "Phi3ForCausalLM": (phi3.PHI3, "causal"),
     "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
     "Qwen3ForCausalLM": (qwen.QWEN3, "causal"),
@@ -31,6 +48,8 @@ GGUF: Mapping[str, tuple[Family[Any], Head]] = {
     "gemma": (gemma.GEMMA, "causal"),
     "gemma2": (gemma.GEMMA2, "causal"),
     "gemma3": (gemma.GEMMA3, "causal"),
+    "gpt2": (gpt2.GPT2_FAMILY, "causal"),
+    "gptneox": (gpt_neox.GPT_NEOX, "causal"),
     "llama": (llama.FAMILY, "causal"),
     "phi3": (phi3.PHI3, "causal"),
     "qwen2": (qwen.QWEN2, "causal"),
@@ -69,7 +88,9 @@ def find_family(checkpoint: Checkpoint) -> Architecture:
 
 def names_of(family: Family[Any], config: Any, checkpoint: Checkpoint) -> Names:
     """Returns the names of a family's tensors in the checkpoint's format."""
-    return family.gguf_names(config) if checkpoint.format == "gguf" else family.hub_names(config)
+    names = family.gguf_names if checkpoint.format == "gguf" else family.hub_names
+    assert names is not None
+    return names(config)
 
 
 def _gguf_name(checkpoint: Checkpoint) -> str:

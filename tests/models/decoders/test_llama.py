@@ -171,7 +171,7 @@ def test_a_gguf_file_stores_llama3_scaling_as_divisors(tmp_path: Path) -> None:
     folder = tiny_llama_folder(tmp_path / "hub", **VARIANTS["llama3"])
     expected = load(folder)
     plain = 1000.0 ** -(torch.arange(0, 12, 2) / 12)
-    divisors = plain / expected.rotaries["full_attention"].frequencies
+    divisors = plain / expected.rotary.frequencies
     file = tiny_llama_gguf(tmp_path / "tiny.gguf", folder, tensors={"rope_freqs.weight": divisors})
     tokens = some_tokens(2, 100)
     torch.testing.assert_close(load(file)(tokens), expected(tokens), atol=1e-5, rtol=1e-5)

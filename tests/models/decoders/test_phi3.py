@@ -261,6 +261,6 @@ def test_a_context_that_no_long_text_fits_has_one_set(folder: Path) -> None:
     with open_checkpoint(folder) as checkpoint:
         model = load_model(checkpoint, dtype=torch.float32, kernels=torch_kernels, context_length=ORIGINAL)
     assert isinstance(model, Llama)
-    assert all(rotary.both is None for rotary in model.rotaries.values())
+    assert model.rotary.both is None
     prompt = prompt_of(10)
     assert run(make_engine(model), [(prompt, GREEDY)]) == [[greedy_text(model, prompt, 8, 0)]]

@@ -78,7 +78,7 @@ class Gemma(Llama):
         return SandwichBlock(norms[0], attention, norms[1], norms[2], mlp, norms[3])
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        scaled: Tensor = self.embedding(tokens, _rounded(self.config.embedding_scale, self.dtype))
+        scaled: Tensor = self.embedding(tokens, scale=_rounded(self.config.embedding_scale, self.dtype))
         return scaled
 
     def logits(self, hidden: Tensor) -> Tensor:

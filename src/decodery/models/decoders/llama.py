@@ -119,12 +119,13 @@ class Llama(Decoder):
 
     def __init__(self, config: LlamaConfig, kernels: Kernels) -> None:
         blocks = [self.block(config, layer, kernels) for layer in range(config.layers)]
-        super().__init__(config, kernels, blocks, RMSNorm(config.width, config.norm_eps, kernels))
+        size = config.rotated_size or config.head_dim
         ropes = config.rope if isinstance(config.rope, Mapping) else {FULL: config.rope}
-        self.rotaries = {
-            kind: Rotary(rope, config.rotated_size or config.head_dim, config.context_length, kernels)
-            for kind, rope in ropes.items()
-        }
+        rotaries = {kind: Rotary(rope, size, config.context_length, kernels) for kind, rope in ropes.items()}
+        norm = RMSNorm(config.width, config.norm_eps, kernels)
+        self.rotary: Rotary
+        super().__init__(config, kernels, blocks, norm, rotary=rotaries[FULL])
+        self.window_rotary = rotaries.get(WINDOWED, rotaries[FULL])
 
     def block(self, config: LlamaConfig, layer: int, kernels: Kernels) -> nn.Module:
         """Returns a layer."""
@@ -152,18 +153,16 @@ class Llama(Decoder):
             config.width, config.mlp_width, kernels, bias=config.mlp_bias, activation=config.activation
         )
 
-    def rope_set(self, length: int) -> int:
-        return max(rotary.rope.rope_set(length) for rotary in self.rotaries.values())
-
     def angles(
         self, positions: Tensor, length: int | None, sets: Tensor | None = None
     ) -> Sequence[Angles | None]:
-        config = self.config
-        found = {kind: rotary(positions, length, sets) for kind, rotary in self.rotaries.items()}
-        windowed = found.get(WINDOWED, found[FULL])
-        each = [windowed if window else found[FULL] for window in config.windows or [None] * self.depth]
-        rotated = config.rotated or [True] * self.depth
-        return [angles if rotates else None for angles, rotates in zip(each, rotated, strict=True)]
+        full = self.rotary(positions, length, sets)
+        alike = self.window_rotary is self.rotary
+        windowed = full if alike else self.window_rotary(positions, length, sets)
+        windows = self.config.windows or [None] * self.depth
+        rotated = self.config.rotated or [True] * self.depth
+        each = zip(windows, rotated, strict=True)
+        return [(windowed if window else full) if rotates else None for window, rotates in each]
 
 
 def gguf_names(config: LlamaConfig) -> Names:

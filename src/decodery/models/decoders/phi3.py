@@ -11,13 +11,11 @@ from decodery.models.config_reader import POSITIVE, REQUIRED, ConfigTable, Setti
 from decodery.models.contract import Family
 from decodery.models.decoders.decoder_config import FIELDS, MATRICES, SAME_VALUE_SIZE
 from decodery.models.decoders.llama import SILU, Llama, LlamaConfig
-from decodery.models.decoders.names import GGUF, HUB, decoder_names, either
+from decodery.models.decoders.names import GGUF, GGUF_FUSED, HUB, decoder_names, either
 from decodery.models.rope_config import RopeField, RotatedSize
 from decodery.models.window_config import WindowField
 
 FUSED_HUB = replace(HUB, qkv=("self_attn.qkv_proj",), gate_up=("mlp.gate_up_proj",))
-FUSED_GGUF = replace(GGUF, qkv=("attn_qkv",), gate_up=("ffn_up",))
-GGUF_WITH_FUSED_MLP = replace(GGUF, gate_up=("ffn_up",))
 
 PHI3 = Family(
     name="phi3",
@@ -43,7 +41,8 @@ PHI3 = Family(
     build={"causal": Llama},
     hub_names=lambda config: decoder_names(FUSED_HUB, config),
     gguf_names=lambda config: either(
-        decoder_names(FUSED_GGUF, config), decoder_names(GGUF_WITH_FUSED_MLP, config)
+        decoder_names(replace(GGUF_FUSED, gate_up=("ffn_up",)), config),
+        decoder_names(replace(GGUF, gate_up=("ffn_up",)), config),
     ),
     gguf="phi3",
 )
