@@ -11,22 +11,27 @@ from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
 from decodery.models.decoders import (
+    ernie,
     gemma,
     gpt1,
     gpt2,
     gpt_neo,
     gpt_neox,
     gptj,
+    internlm,
     llama,
     mistral,
     phi3,
     qwen,
+    seed_oss,
     smollm,
 )
 from decodery.weights.formats.checkpoint import Checkpoint
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
+    "Ernie4_5ForCausalLM": (ernie.ERNIE, "causal"),
+    "Ernie4_5_ForCausalLM": (ernie.ERNIE, "causal"),
     "GPT2LMHeadModel": (gpt2.GPT2_FAMILY, "causal"),
     "GPTJForCausalLM": (gptj.GPTJ_FAMILY, "causal"),
     "GPTNeoForCausalLM": (gpt_neo.GPT_NEO, "causal"),
@@ -34,26 +39,32 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "Gemma2ForCausalLM": (gemma.GEMMA2, "causal"),
     "Gemma3ForCausalLM": (gemma.GEMMA3, "causal"),
     "GemmaForCausalLM": (gemma.GEMMA, "causal"),
+    "InternLM3ForCausalLM": (internlm.INTERNLM3, "causal"),
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
+    "Ministral3ForCausalLM": (mistral.MINISTRAL3, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
     "OpenAIGPTLMHeadModel": (gpt1.GPT1_FAMILY, "causal"),
     "Phi3ForCausalLM": (phi3.PHI3, "causal"),
     "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
     "Qwen3ForCausalLM": (qwen.QWEN3, "causal"),
+    "SeedOssForCausalLM": (seed_oss.SEED_OSS, "causal"),
     "SmolLM3ForCausalLM": (smollm.SMOLLM3, "causal"),
 }
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
+    "ernie4_5": (ernie.ERNIE, "causal"),
     "gemma": (gemma.GEMMA, "causal"),
     "gemma2": (gemma.GEMMA2, "causal"),
     "gemma3": (gemma.GEMMA3, "causal"),
     "gpt2": (gpt2.GPT2_FAMILY, "causal"),
     "gptneox": (gpt_neox.GPT_NEOX, "causal"),
     "llama": (llama.FAMILY, "causal"),
+    "mistral3": (mistral.MINISTRAL3, "causal"),
     "phi3": (phi3.PHI3, "causal"),
     "qwen2": (qwen.QWEN2, "causal"),
     "qwen3": (qwen.QWEN3, "causal"),
+    "seed_oss": (seed_oss.SEED_OSS, "causal"),
     "smollm3": (smollm.SMOLLM3, "causal"),
 }
 

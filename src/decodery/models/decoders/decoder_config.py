@@ -21,6 +21,7 @@ from decodery.models.config_reader import (
     divides,
     is_even,
     is_missing,
+    missing_or_null,
     quotient,
     rows_of,
     value_of,
@@ -82,6 +83,30 @@ def head_size(default: Any) -> Setting:
     )
 
 
+NULL_IS_QUOTIENT = missing_or_null("head_dim", 128, quotient("width", "heads"))
+"""The default of a head's size that is 128 without the key, and the width by the heads where it is null."""
+
+
+def kv_heads(default: Any) -> Setting:
+    """Returns the setting of the number of key heads, with the default of a config.json.
+
+    Null means all heads.
+    """
+    return Setting(
+        COUNT,
+        "num_key_value_heads",
+        "attention.head_count_kv",
+        default=missing_or_null("num_key_value_heads", default, value_of("heads")),
+        gguf_default=value_of("heads"),
+        checks=(divides("heads"),),
+    )
+
+
+def context_length(default: int) -> Setting:
+    """Returns the setting of the length of the context, with the default of a config.json."""
+    return Setting(COUNT, "max_position_embeddings", "context_length", default=default, gguf_default=REQUIRED)
+
+
 def tied_head(default: bool) -> Setting:
     """Returns the setting that the head is the embedding, with the default of a config.json."""
     return Setting(FLAG, "tie_word_embeddings", default=default, gguf_default=is_missing("output.weight"))
@@ -101,9 +126,7 @@ FIELDS: Mapping[str, Field] = {
     ),
     "head_dim": head_size(quotient("width", "heads")),
     "mlp_width": Setting(COUNT, "intermediate_size", "feed_forward_length"),
-    "context_length": Setting(
-        COUNT, "max_position_embeddings", "context_length", default=2048, gguf_default=REQUIRED
-    ),
+    "context_length": context_length(2048),
     "tied_head": tied_head(False),
 }
 """The keys and defaults of most families; a family replaces those that differ."""
