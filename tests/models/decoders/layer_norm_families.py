@@ -124,4 +124,65 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         {"relu": without(activation="silu")},
         gguf=False,
     ),
+    "stablelm": Tiny(
+        "StableLmForCausalLM",
+        {**SIZES, "hidden_size": 96, "num_key_value_heads": 1, "use_qkv_bias": True},
+        {"biases": without(qkv_bias=False), "part of a head": without(rotated=24)},
+        slow=False,
+    ),
+    "stablelm 12b": Tiny(
+        "StableLmForCausalLM",
+        {
+            **SIZES,
+            "hidden_size": 80,
+            "num_key_value_heads": 2,
+            "use_parallel_residual": True,
+            "qk_layernorm": True,
+            "partial_rotary_factor": 0.4,
+            "tie_word_embeddings": True,
+        },
+        {"head norms": without(head_norms=False)},
+    ),
+    "phi": Tiny(
+        "PhiForCausalLM",
+        {**SIZES, "hidden_size": 80},
+        {"part of a head": without(rotated=20)},
+        slow=False,
+    ),
+    "phi with head norms, tied": Tiny(
+        "PhiForCausalLM",
+        {
+            **SIZES,
+            "num_key_value_heads": 2,
+            "qk_layernorm": True,
+            "tie_word_embeddings": True,
+            "hidden_act": "relu",
+            "partial_rotary_factor": 1.0,
+        },
+        {"head norms": without(head_norms=False)},
+        gguf=False,
+    ),
+    "gpt_bigcode": Tiny(
+        "GPTBigCodeForCausalLM", {**GPT2_SIZES, "n_embd": 60, "n_head": 3}, {"scale": without(scaled=False)}
+    ),
+    "gpt_bigcode with as many key heads as heads": Tiny(
+        "GPTBigCodeForCausalLM", {**GPT2_SIZES, "multi_query": False, "tie_word_embeddings": False}
+    ),
+    "starcoder2": Tiny(
+        "Starcoder2ForCausalLM",
+        {**SIZES, "num_key_value_heads": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+        {"biases": without(bias=False)},
+    ),
+    "starcoder2 with a window and without biases": Tiny(
+        "Starcoder2ForCausalLM",
+        {
+            **SIZES,
+            "num_key_value_heads": 1,
+            "sliding_window": 7,
+            "use_bias": False,
+            "tie_word_embeddings": False,
+        },
+        {"window": without(windows=())},
+        gguf=False,
+    ),
 }

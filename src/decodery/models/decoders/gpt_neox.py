@@ -92,7 +92,7 @@ GPT_NEOX = Family(
             "kv_heads": ONE_KV_HEAD_EACH,
             "head_dim": Setting(COUNT, default=quotient("width", "heads")),
             "norm_eps": layer_norm_eps("layer_norm_eps"),
-            "rotated": RotatedSize(0.25, "rotary_pct"),
+            "rotated": RotatedSize(0.25, ("rotary_pct",)),
             "rope": RopeField(rotated="rotated", theta="rotary_emb_base"),
             # llama.cpp has the approximation with tanh in all GGUF files, which is not what was trained.
             "activation": Setting(ACTIVATIONS, "hidden_act", default="gelu"),
