@@ -237,10 +237,14 @@ class ConfigTable(Generic[ConfigT]):
     matrices: Sequence[tuple[str, ...]] = ()
 
     def read(self, checkpoint: Checkpoint) -> ConfigT:
-        """Returns the checkpoint's config; raises ModelError that names the key of an absurd setting."""
+        """Returns the checkpoint's config; raises ModelError that names the key of an absurd setting.
+
+        The sizes of a checkpoint without tensors are not checked.
+        """
         source = self._gguf(checkpoint) if checkpoint.format == "gguf" else self._hub(checkpoint.config)
         config = self._read(source)
-        self._check_sizes(source, checkpoint)
+        if checkpoint.tensors:
+            self._check_sizes(source, checkpoint)
         return config
 
     def from_hub(self, settings: Mapping[str, Any]) -> ConfigT:
