@@ -11,6 +11,7 @@ from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
 from decodery.models.decoders import (
+    bloom,
     gpt1,
     gpt2,
     gpt_neo,
@@ -18,6 +19,7 @@ from decodery.models.decoders import (
     gptj,
     llama,
     mistral,
+    opt,
     phi,
     qwen,
     smollm,
@@ -28,6 +30,7 @@ from decodery.weights.formats.checkpoint import Checkpoint
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
+    "BloomForCausalLM": (bloom.BLOOM, "causal"),
     "GPT2LMHeadModel": (gpt2.GPT2_FAMILY, "causal"),
     "GPTBigCodeForCausalLM": (starcoder.BIGCODE, "causal"),
     "GPTBigCodeLMHeadModel": (starcoder.BIGCODE, "causal"),
@@ -37,6 +40,7 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
+    "OPTForCausalLM": (opt.OPT_FAMILY, "causal"),
     "OpenAIGPTLMHeadModel": (gpt1.GPT1_FAMILY, "causal"),
     "PhiForCausalLM": (phi.PHI, "causal"),
     "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
@@ -48,6 +52,7 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
 }
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
+    "bloom": (bloom.BLOOM, "causal"),
     "gpt2": (gpt2.GPT2_FAMILY, "causal"),
     "gptneox": (gpt_neox.GPT_NEOX, "causal"),
     "llama": (llama.FAMILY, "causal"),

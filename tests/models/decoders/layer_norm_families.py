@@ -26,6 +26,16 @@ GPT2_SIZES: dict[str, Any] = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
+OPT_SIZES: dict[str, Any] = {**SIZES, "ffn_dim": 80, "max_position_embeddings": 64}
+BLOOM_SIZES: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "n_layer": 3,
+    "n_head": 4,
+    "seq_length": 64,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
 
 LAYER_NORM_FAMILIES: dict[str, Tiny] = {
     "gpt2": Tiny(
@@ -183,6 +193,47 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
             "tie_word_embeddings": False,
         },
         {"window": without(windows=())},
+        gguf=False,
+    ),
+    "opt": Tiny(
+        "OPTForCausalLM",
+        OPT_SIZES,
+        {"relu": without(activation="gelu"), "biases": without(attention_bias=False)},
+        gguf=False,
+        slow=False,
+    ),
+    "opt 350m": Tiny(
+        "OPTForCausalLM",
+        {**OPT_SIZES, "hidden_size": 80, "word_embed_proj_dim": 40, "do_layer_norm_before": False},
+        {"post-norm": without(pre_norm=True, norm_removed=True)},
+        gguf=False,
+    ),
+    "opt without biases and last norm": Tiny(
+        "OPTForCausalLM",
+        {
+            **OPT_SIZES,
+            "word_embed_proj_dim": 64,
+            "_remove_final_layer_norm": True,
+            "enable_bias": False,
+            "tie_word_embeddings": False,
+        },
+        gguf=False,
+    ),
+    "bloom": Tiny(
+        "BloomForCausalLM",
+        {**BLOOM_SIZES, "n_head": 6},
+        {"place of the residual": without(normed_residual=True)},
+        slow=False,
+    ),
+    "bloom with a normed residual and its own head": Tiny(
+        "BloomForCausalLM",
+        {
+            **BLOOM_SIZES,
+            "hidden_size": 80,
+            "apply_residual_connection_post_layernorm": True,
+            "tie_word_embeddings": False,
+        },
+        {"place of the residual": without(normed_residual=False)},
         gguf=False,
     ),
 }

@@ -19,6 +19,7 @@ from decodery.models.decoders.gpt2 import GPT2_FAMILY
 from decodery.models.decoders.gpt_neo import GPT_NEO
 from decodery.models.decoders.gpt_neox import GPT_NEOX
 from decodery.models.decoders.gptj import GPTJ_FAMILY
+from decodery.models.decoders.opt import OPT_FAMILY
 from decodery.models.decoders.phi import PHI, Phi
 from decodery.models.decoders.stablelm import STABLELM
 from decodery.models.decoders.starcoder import BIGCODE, STARCODER2
@@ -165,6 +166,25 @@ READ: list[tuple[Family[Any], Mapping[str, Any], Mapping[str, Any]]] = [
     ),
     (STARCODER2, {**LONG, "sliding_window": 9}, {"windows": (9, 9, 9)}),
     (STARCODER2, {**LONG, "sliding_window": None}, {"windows": ()}),
+    (
+        OPT_FAMILY,
+        LONG,
+        {
+            "mlp_width": 3072,
+            "context_length": 2048,
+            "positions": 2048,
+            "activation": "relu",
+            "embedding_width": 96,
+            "pre_norm": True,
+            "attention_bias": True,
+            "tied_head": True,
+        },
+    ),
+    (
+        OPT_FAMILY,
+        {**LONG, "ffn_dim": 80, "word_embed_proj_dim": 32},
+        {"mlp_width": 80, "embedding_width": 32},
+    ),
 ]
 
 
@@ -206,6 +226,8 @@ REFUSED: list[tuple[Family[Any], Mapping[str, Any], str]] = [
     (PHI, {**LONG, "partial_rotary_factor": 0.3}, "partial_rotary_factor is 0.3"),
     (BIGCODE, {**SMALL, "multi_query": 1}, "multi_query is 1"),
     (STARCODER2, {**LONG, "sliding_window": -4}, "sliding_window is -4"),
+    (OPT_FAMILY, {**LONG, "layer_norm_elementwise_affine": False}, "layer_norm_elementwise_affine is False"),
+    (OPT_FAMILY, {**LONG, "activation_function": "gelu_10"}, "activation_function is 'gelu_10'"),
     (STARCODER2, {**LONG, "num_attention_heads": 3, "num_key_value_heads": None}, "a divisor of"),
 ]
 
@@ -297,6 +319,7 @@ RENAMED: list[tuple[str, Mapping[str, str], tuple[str, ...]]] = [
         ),
     ),
     ("gpt1", {"transformer.": ""}, ("h.0.attn.bias", "lm_head.weight")),
+    ("opt", {"model.": ""}, ("lm_head.weight",)),
     ("gpt1", {}, ("transformer.h.2.attn.bias", "transformer.position_ids")),
 ]
 
@@ -315,7 +338,7 @@ def test_files_with_other_prefixes_and_with_buffers_of_older_versions_are_the_sa
     assert torch.equal(loaded(folder)(TOKENS), expected)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gpt_neo", "gpt1"])
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neo", "gpt1", "opt"])
 def test_a_model_with_learned_positions_opens_for_a_shorter_context_and_for_no_longer_one(
     name: str, tmp_path: Path
 ) -> None:

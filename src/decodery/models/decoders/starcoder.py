@@ -42,7 +42,7 @@ from decodery.models.layers.mlp import PlainMLP
 from decodery.models.layers.norm import LayerNorm
 from decodery.models.rope_config import RopeField
 from decodery.models.window_config import WindowField, Windows
-from decodery.weights.transforms import by_part
+from decodery.weights.transforms import grouped
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class MultiQuery(Field):
 
 
 def _bigcode_names(config: GPT2Config) -> Names:
-    by_head = None if config.kv_heads == 1 else by_part(config.heads)
+    by_head = None if config.kv_heads == 1 else grouped(config.heads, config.heads)
     return decoder_names(CONV1D, config, qkv=[by_head])
 
 
