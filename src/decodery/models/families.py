@@ -10,31 +10,59 @@ from typing import Any
 from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
-from decodery.models.decoders import gpt1, gpt2, gpt_neo, gpt_neox, gptj, llama, mistral, qwen, smollm
+from decodery.models.decoders import (
+    bloom,
+    gpt1,
+    gpt2,
+    gpt_neo,
+    gpt_neox,
+    gptj,
+    llama,
+    mistral,
+    opt,
+    phi,
+    qwen,
+    smollm,
+    stablelm,
+    starcoder,
+)
 from decodery.weights.formats.checkpoint import Checkpoint
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
+    "BloomForCausalLM": (bloom.BLOOM, "causal"),
     "GPT2LMHeadModel": (gpt2.GPT2_FAMILY, "causal"),
+    "GPTBigCodeForCausalLM": (starcoder.BIGCODE, "causal"),
+    "GPTBigCodeLMHeadModel": (starcoder.BIGCODE, "causal"),
     "GPTJForCausalLM": (gptj.GPTJ_FAMILY, "causal"),
     "GPTNeoForCausalLM": (gpt_neo.GPT_NEO, "causal"),
     "GPTNeoXForCausalLM": (gpt_neox.GPT_NEOX, "causal"),
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
+    "OPTForCausalLM": (opt.OPT_FAMILY, "causal"),
     "OpenAIGPTLMHeadModel": (gpt1.GPT1_FAMILY, "causal"),
+    "PhiForCausalLM": (phi.PHI, "causal"),
     "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
     "Qwen3ForCausalLM": (qwen.QWEN3, "causal"),
     "SmolLM3ForCausalLM": (smollm.SMOLLM3, "causal"),
+    "StableLMEpochForCausalLM": (stablelm.STABLELM, "causal"),
+    "StableLmForCausalLM": (stablelm.STABLELM, "causal"),
+    "Starcoder2ForCausalLM": (starcoder.STARCODER2, "causal"),
 }
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
+    "bloom": (bloom.BLOOM, "causal"),
     "gpt2": (gpt2.GPT2_FAMILY, "causal"),
     "gptneox": (gpt_neox.GPT_NEOX, "causal"),
     "llama": (llama.FAMILY, "causal"),
+    "phi2": (phi.PHI, "causal"),
     "qwen2": (qwen.QWEN2, "causal"),
     "qwen3": (qwen.QWEN3, "causal"),
     "smollm3": (smollm.SMOLLM3, "causal"),
+    "stablelm": (stablelm.STABLELM, "causal"),
+    "starcoder": (starcoder.BIGCODE, "causal"),
+    "starcoder2": (starcoder.STARCODER2, "causal"),
 }
 
 
