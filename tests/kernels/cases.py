@@ -14,7 +14,8 @@ from torch import Tensor
 
 from decodery.kernels.contract import Activation, PositionGrowth
 from decodery.kernels.kv_formats import restored, stored
-from decodery.kernels.native.native_kernels import NativeKernels, NativePlan
+from decodery.kernels.native.native_attention import NativePlan
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import GROUP, Codes, Format, pack
 from decodery.kernels.reference import torch_kernels
 from decodery.kernels.relative_bias import RelativeBias
