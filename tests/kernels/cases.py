@@ -106,7 +106,11 @@ def dequantised(codes: Codes) -> tuple[Tensor, Tensor]:
     if codes.scales is None:
         return codes.codes.double(), torch.zeros_like(codes.codes, dtype=torch.float64)
     ins, width = codes.shape[1], GROUP // codes.format.value.parts
-    steps = codes.codes.double() - codes.format.zero
+    table = codes.format.value.table
+    if table is None:
+        steps = codes.codes.double() - codes.format.zero
+    else:
+        steps = torch.tensor(table, dtype=torch.float64)[codes.codes.long()]
 
     def spread(factors: Tensor) -> Tensor:
         return factors.double().repeat_interleave(width, 1)[:, :ins]

@@ -11,12 +11,20 @@ import torch
 from torch import Tensor
 
 from decodery.kernels.buffer_pool import BufferPool
+from decodery.kernels.contract import GatedActivation
 from decodery.kernels.native.library import library
 from decodery.kernels.native.recorded_step import RecordedStep, lost
 from decodery.kernels.packed_weights import Arena
 
 Result = TypeVar("Result")
 
+ACTIVATIONS: dict[GatedActivation, int] = {
+    "silu": 0,
+    "gelu": 1,
+    "gelu_tanh": 2,
+    "relu": 3,
+    "clamped_swiglu": 4,
+}
 PACK_FIRST = "pack the weight when the model is loaded, as load_for_inference does"
 
 

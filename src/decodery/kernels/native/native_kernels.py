@@ -15,13 +15,13 @@ from torch import Tensor
 from decodery.kernels.contract import Activation, PositionGrowth
 from decodery.kernels.native.library import Kernel, call_layout
 from decodery.kernels.native.native_attention import NativeAttention
-from decodery.kernels.native.native_calls import PACK_FIRST
+from decodery.kernels.native.native_calls import ACTIVATIONS, PACK_FIRST
+from decodery.kernels.native.native_experts import NativeExperts
 from decodery.kernels.packed_weights import Codes, PackedWeight, Stacked, stack
-from decodery.kernels.quantise import quantise
+from decodery.kernels.quantise import codes_of
 from decodery.kernels.reference import torch_kernels
 from decodery.kernels.threads import threads_set
 
-_ACTIVATIONS: dict[Activation, int] = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 _LINEAR = call_layout("q" * 13)
 _EMBEDDING = call_layout("q" * 6 + "dqqq")
 _NORM = call_layout("q" * 8 + "dqqqq")
@@ -31,7 +31,7 @@ _ACTIVATE = call_layout("q" * 7)
 _ANGLES = call_layout("qqqqddqdqqqq")
 
 
-class NativeKernels(NativeAttention):
+class NativeKernels(NativeAttention, NativeExperts):
     """Implements `decodery.kernels.contract.Kernels` for one model; `capture` makes its calls replayable."""
 
     def cache_dtype(self, dtype: torch.dtype) -> torch.dtype:
@@ -61,7 +61,7 @@ class NativeKernels(NativeAttention):
         """Returns a weight [out, in] for `linear` and `embedding`; bfloat16 is kept, other floats become
         float32.
         """
-        return stack(_codes(weight), arena=self._arena)
+        return stack(codes_of(weight), arena=self._arena)
 
     def pack_embedding(self, weight: Tensor | Sequence[Codes], *, multiplied: bool) -> PackedWeight | Stacked:
         """Returns the result of `pack`: one packed weight serves both `embedding` and `linear`."""
@@ -69,7 +69,7 @@ class NativeKernels(NativeAttention):
 
     def pack_gated(self, weight: Tensor | Sequence[Codes]) -> PackedWeight | Stacked:
         """Returns a weight [2 * width, in] for `gated_linear`, the gate first."""
-        return stack(_codes(weight), gated=True, arena=self._arena)
+        return stack(codes_of(weight), gated=True, arena=self._arena)
 
     def _packed(
         self, weight: Tensor | PackedWeight | Stacked, pack: Callable[[Tensor], PackedWeight | Stacked]
@@ -113,7 +113,7 @@ class NativeKernels(NativeAttention):
             return self.gated(self.linear(x, packed, bias), activation)
         assert packed.gated
         out = self._empty(*x.shape[:-1], packed.rows // 2)
-        gate = 1 + _ACTIVATIONS[activation]
+        gate = 1 + ACTIVATIONS[activation]
         self._product(x, packed, packed.rows // 2, bias, None, out, gate=gate)
         return out
 
@@ -314,13 +314,7 @@ class NativeKernels(NativeAttention):
             x.stride(0),
             len(x),
             width,
-            _ACTIVATIONS[name],
+            ACTIVATIONS[name],
             gated,
             out.data_ptr(),
         )
-
-
-def _codes(weight: Tensor | Sequence[Codes]) -> Sequence[Codes]:
-    if not isinstance(weight, Tensor):
-        return weight
-    return [quantise(weight.detach(), "bf16" if weight.dtype == torch.bfloat16 else "float32")]
