@@ -10,7 +10,7 @@ from typing import Any
 from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
-from decodery.models.decoders import llama, mistral, qwen, smollm
+from decodery.models.decoders import llama, mistral, mixtral, qwen, qwen_moe, smollm
 from decodery.weights.formats.checkpoint import Checkpoint
 
 # Entries of `architectures` in a config.json.
@@ -18,17 +18,24 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
+    "MixtralForCausalLM": (mixtral.MIXTRAL, "causal"),
     "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
+    "Qwen2MoeForCausalLM": (qwen_moe.QWEN2_MOE, "causal"),
     "Qwen3ForCausalLM": (qwen.QWEN3, "causal"),
+    "Qwen3MoeForCausalLM": (qwen_moe.QWEN3_MOE, "causal"),
     "SmolLM3ForCausalLM": (smollm.SMOLLM3, "causal"),
 }
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
     "llama": (llama.FAMILY, "causal"),
     "qwen2": (qwen.QWEN2, "causal"),
+    "qwen2moe": (qwen_moe.QWEN2_MOE, "causal"),
     "qwen3": (qwen.QWEN3, "causal"),
+    "qwen3moe": (qwen_moe.QWEN3_MOE, "causal"),
     "smollm3": (smollm.SMOLLM3, "causal"),
 }
+# Those of files with experts, where the format has one name for two families.
+GGUF_WITH_EXPERTS: Mapping[str, tuple[Family[Any], Head]] = {"llama": (mixtral.MIXTRAL, "causal")}
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,7 @@ def find_family(checkpoint: Checkpoint) -> Architecture:
 
     Raises ModelError that names the nearest supported ones when it is not supported.
     """
-    table, name = (
-        (GGUF, _gguf_name(checkpoint)) if checkpoint.format == "gguf" else (HUB, _hub_name(checkpoint))
-    )
+    table, name = _gguf(checkpoint) if checkpoint.format == "gguf" else (HUB, _hub_name(checkpoint))
     if name in table:
         return Architecture(name, *table[name])
     known = [*HUB, *GGUF]
@@ -64,8 +69,11 @@ def names_of(family: Family[Any], config: Any, checkpoint: Checkpoint) -> Names:
     return family.gguf_names(config) if checkpoint.format == "gguf" else family.hub_names(config)
 
 
-def _gguf_name(checkpoint: Checkpoint) -> str:
-    return CheckpointKeys(checkpoint.config, str(checkpoint.path)).text("general.architecture")
+def _gguf(checkpoint: Checkpoint) -> tuple[Mapping[str, tuple[Family[Any], Head]], str]:
+    """Returns the table of a GGUF file's architecture, and its name."""
+    name = CheckpointKeys(checkpoint.config, str(checkpoint.path)).text("general.architecture")
+    with_experts = name in GGUF_WITH_EXPERTS and checkpoint.config.get(f"{name}.expert_count")
+    return GGUF_WITH_EXPERTS if with_experts else GGUF, name
 
 
 def _hub_name(checkpoint: Checkpoint) -> str:

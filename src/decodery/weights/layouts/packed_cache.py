@@ -175,8 +175,7 @@ def _write(file: IO[bytes], identity: Mapping[str, Any], weights: Weights) -> No
     start = _aligned(file.write(MAGIC + len(header).to_bytes(8, "little") + digest + header))
     for name, weight in pieces.items():
         file.seek(start + entries[name]["offset"])
-        packed = isinstance(weight, (PackedWeight, PackedExperts))
-        data = weight.data if packed else weight.contiguous().flatten()
+        data = weight.contiguous().flatten() if isinstance(weight, Tensor) else weight.data
         file.write(data.view(torch.uint8).numpy().data)
     file.truncate(start + end)
 
