@@ -17,7 +17,7 @@ from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.layouts.native_layout import Packing
 from decodery.weights.names import Rule, merge, rename, stack
 from decodery.weights.parameters import export_parameters, load_parameters
-from decodery.weights.transforms import TRANSPOSED, Transform, offset, permuted
+from decodery.weights.transforms import TRANSPOSED, Transform, by_part, offset, permuted
 from tests.weights.files import random_blocks
 from tests.weights.test_parameters import RULES, InMemory, meta, stored
 
@@ -57,7 +57,18 @@ def test_export_gives_back_the_stored_tensors_bit_for_bit(tied: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "transform", [TRANSPOSED, permuted(2), permuted(3), permuted(6)], ids=["transposed", "2", "3", "6"]
+    "transform",
+    [
+        TRANSPOSED,
+        permuted(2),
+        permuted(3),
+        permuted(6),
+        permuted(2, 4),
+        permuted(1, 10),
+        by_part(2),
+        by_part(4),
+    ],
+    ids=["transposed", "2", "3", "6", "4 of 6", "10 of 12", "parts of 2", "parts of 4"],
 )
 def test_storing_is_the_inverse_of_loading_both_ways(transform: Transform) -> None:
     tensor = some(12, 5)

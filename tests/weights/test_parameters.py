@@ -15,7 +15,7 @@ from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
 from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.names import merge, rename
 from decodery.weights.parameters import load_parameters
-from decodery.weights.transforms import TRANSPOSED, permuted
+from decodery.weights.transforms import TRANSPOSED, by_part, permuted
 from tests.weights.files import write_gguf
 
 
@@ -110,6 +110,17 @@ def test_permuted_undoes_the_converters_permutation(heads: int, columns: tuple[i
     )
     assert torch.equal(permuted(heads).load(stored), weights)
     assert not torch.equal(permuted(heads).load(weights), weights)
+
+
+def test_a_part_of_each_head_is_permuted_and_the_rest_stays() -> None:
+    stored = torch.tensor([0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15])
+    assert permuted(2, 4).load(stored).tolist() == [0, 2, 1, 3, 4, 5, 10, 12, 11, 13, 14, 15]
+
+
+def test_rows_of_each_head_are_collected_by_part() -> None:
+    stored = torch.tensor([[h, p, i] for h in range(2) for p in range(3) for i in range(4)])
+    expected = [[h, p, i] for p in range(3) for h in range(2) for i in range(4)]
+    assert by_part(2).load(stored).tolist() == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

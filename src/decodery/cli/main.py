@@ -258,11 +258,22 @@ def _pull(model: Model = None, revision: Revision = None, debug: Debug = False) 
 
 
 @_command("models")
-def _models(json: Json = False, debug: Debug = False) -> None:
+def _models(
+    supported: Annotated[
+        bool, typer.Option("--supported", help="List the architectures that can be opened instead.")
+    ] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Lists the models on this machine."""
-    from decodery.cli.commands.models import models
+    if supported:
+        from decodery.cli.commands.architectures import architectures
 
-    models(as_json=json)
+        architectures(as_json=json)
+    else:
+        from decodery.cli.commands.models import models
+
+        models(as_json=json)
 
 
 @_command("inspect")

@@ -128,12 +128,13 @@ class Family(Generic[ConfigT]):
 
     `build` has a function for each head that the family offers; the parameters of the module that it returns
     are not initialised. A module for the head "causal" is a `CausalModel`. `gguf` is the architecture of the
-    GGUF files that are written, None if the format has none for this family.
+    GGUF files that are written, and `gguf_names` has their names; both are None if the format has none for
+    this family.
     """
 
     name: str
     config: ConfigTable[ConfigT]
     build: Mapping[Head, Callable[[ConfigT, Kernels], nn.Module]]
     hub_names: Callable[[ConfigT], Names]
-    gguf_names: Callable[[ConfigT], Names]
+    gguf_names: Callable[[ConfigT], Names] | None = None
     gguf: str | None = None

@@ -62,10 +62,26 @@ def describe(checkpoint: Checkpoint) -> Description:
     )
 
 
+def held_formats(checkpoint: Checkpoint, quantization: str | None) -> dict[str, str]:
+    """Returns the form in which matrices of each stored type are held natively, such as "int8"."""
+    packing = packing_of(checkpoint, quantization)
+    return {
+        info.dtype: packing.format_of(info).name.lower()
+        for info in checkpoint.tensors.values()
+        if len(info.shape) > 1
+    }
+
+
 def packed_size(checkpoint: Checkpoint, quantization: str | None) -> int:
-    """Returns the bytes of all the weights that `load_for_inference` packs, without reading them."""
+    """Returns the bytes of all the weights that `load_for_inference` packs, without reading them.
+
+    Those of a checkpoint without tensors are counted as matrices in bfloat16, or as `quantization` says.
+    """
     family = find_family(checkpoint).family
     packing = packing_of(checkpoint, quantization)
+    if not checkpoint.tensors:
+        form = packing.format_of(TensorInfo("", (), "bfloat16", 0))
+        return describe(checkpoint).parameters * packed_bytes(form, 32, 32) // 32**2
     unused = names_of(family, family.config.read(checkpoint), checkpoint).ignored
     return sum(
         _packed_size(packing, info)

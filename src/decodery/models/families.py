@@ -10,15 +10,32 @@ from typing import Any
 from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
-from decodery.models.decoders import llama, mistral, mixtral, qwen, qwen_moe, smollm
+from decodery.models.decoders import (
+    gpt1,
+    gpt2,
+    gpt_neo,
+    gpt_neox,
+    gptj,
+    llama,
+    mistral,
+    mixtral,
+    qwen,
+    qwen_moe,
+    smollm,
+)
 from decodery.weights.formats.checkpoint import Checkpoint
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
+    "GPT2LMHeadModel": (gpt2.GPT2_FAMILY, "causal"),
+    "GPTJForCausalLM": (gptj.GPTJ_FAMILY, "causal"),
+    "GPTNeoForCausalLM": (gpt_neo.GPT_NEO, "causal"),
+    "GPTNeoXForCausalLM": (gpt_neox.GPT_NEOX, "causal"),
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MixtralForCausalLM": (mixtral.MIXTRAL, "causal"),
+    "OpenAIGPTLMHeadModel": (gpt1.GPT1_FAMILY, "causal"),
     "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
     "Qwen2MoeForCausalLM": (qwen_moe.QWEN2_MOE, "causal"),
     "Qwen3ForCausalLM": (qwen.QWEN3, "causal"),
@@ -27,6 +44,8 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
 }
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
+    "gpt2": (gpt2.GPT2_FAMILY, "causal"),
+    "gptneox": (gpt_neox.GPT_NEOX, "causal"),
     "llama": (llama.FAMILY, "causal"),
     "qwen2": (qwen.QWEN2, "causal"),
     "qwen2moe": (qwen_moe.QWEN2_MOE, "causal"),
@@ -66,7 +85,9 @@ def find_family(checkpoint: Checkpoint) -> Architecture:
 
 def names_of(family: Family[Any], config: Any, checkpoint: Checkpoint) -> Names:
     """Returns the names of a family's tensors in the checkpoint's format."""
-    return family.gguf_names(config) if checkpoint.format == "gguf" else family.hub_names(config)
+    names = family.gguf_names if checkpoint.format == "gguf" else family.hub_names
+    assert names is not None
+    return names(config)
 
 
 def _gguf(checkpoint: Checkpoint) -> tuple[Mapping[str, tuple[Family[Any], Head]], str]:

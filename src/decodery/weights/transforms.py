@@ -40,26 +40,53 @@ def offset(by: float) -> Transform:
     return Transform(load, lambda ours: ours + by)
 
 
-def permuted(heads: int) -> Transform:
-    """Returns the transform of query and key projections whose rows GGUF conversion reordered, as for Llama.
+def permuted(heads: int, rotated: int | None = None) -> Transform:
+    """Returns the transform of query and key rows that are stored for a rotation of neighbouring pairs.
 
-    llama.cpp rotates neighbouring pairs of a head, and the hub's layout pairs the two halves of a head. So
-    llama.cpp's converter (`permute` in convert_hf_to_gguf.py) turns rows [heads, 2, dim/2] into [heads,
-    dim/2, 2]. For keys, `heads` is the number of key heads. The transform works for weights [rows, columns]
-    and biases [rows].
+    Ours is for a rotation that pairs the two halves of a head, as most hub checkpoints are. llama.cpp's
+    converter (`permute` in convert_hf_to_gguf.py) turns rows [heads, 2, dim/2] into [heads, dim/2, 2] for
+    Llama; other families store such rows on the hub, too. With `rotated`, only the first rows of each head
+    rotate, and the others stay. For keys, `heads` is the number of key heads. The transform works for weights
+    [rows, columns] and biases [rows].
     """
 
     def load(stored: Tensor) -> Tensor:
-        halves = stored.reshape(heads, -1, 2, *stored.shape[1:]).transpose(1, 2)
+        by_head = stored.reshape(heads, -1, *stored.shape[1:])
         ours = torch.empty(stored.shape, dtype=stored.dtype, device=stored.device)
+        size = by_head.shape[1] if rotated is None else rotated
         # Half a head at a time, because large copies are slow; see STEP.
-        for source, target in zip(halves, ours.view(halves.shape), strict=True):
-            target[0].copy_(source[0])
-            target[1].copy_(source[1])
+        for source, target in zip(by_head, ours.view(by_head.shape), strict=True):
+            target[: size // 2].copy_(source[:size:2])
+            target[size // 2 : size].copy_(source[1:size:2])
+            target[size:].copy_(source[size:])
         return ours
 
     def store(ours: Tensor) -> Tensor:
-        halves = ours.reshape(heads, 2, -1, *ours.shape[1:])
-        return halves.transpose(1, 2).reshape(ours.shape)
+        by_head = ours.reshape(heads, -1, *ours.shape[1:])
+        size = by_head.shape[1] if rotated is None else rotated
+        halves = by_head[:, :size].reshape(heads, 2, size // 2, *ours.shape[1:])
+        turned = halves.transpose(1, 2).flatten(1, 2)
+        return torch.cat((turned, by_head[:, size:]), 1).reshape(ours.shape)
+
+    return Transform(load, store, moves_rows=True)
+
+
+def by_part(heads: int, parts: int = 3) -> Transform:
+    """Returns the transform of rows that are stored as [heads, parts, size]; ours are [parts, heads, size].
+
+    So GPT-NeoX and BLOOM store queries, keys and values: those of each head together.
+    """
+
+    def load(stored: Tensor) -> Tensor:
+        by_head = stored.reshape(heads, parts, -1, *stored.shape[1:])
+        ours = torch.empty(stored.shape, dtype=stored.dtype, device=stored.device)
+        for source, target in zip(
+            by_head, ours.view(parts, heads, *by_head.shape[2:]).unbind(1), strict=True
+        ):
+            target.copy_(source)
+        return ours
+
+    def store(ours: Tensor) -> Tensor:
+        return ours.reshape(parts, heads, -1, *ours.shape[1:]).transpose(0, 1).reshape(ours.shape)
 
     return Transform(load, store, moves_rows=True)

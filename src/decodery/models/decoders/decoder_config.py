@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from decodery.kernels.attention_layer import AttentionLayer
+from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import (
     COUNT,
     FLAG,
+    POSITIVE,
     REQUIRED,
+    Default,
     Field,
     Fixed,
     Setting,
+    choice,
     divides,
     is_even,
     is_missing,
@@ -20,6 +25,7 @@ from decodery.models.config_reader import (
     rows_of,
     value_of,
 )
+from decodery.models.layers.rope import DynamicRope, Rope, Rotary
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,28 @@ class DecoderConfig:
     def extensible(self) -> bool:
         """True if the model can be opened for a longer context than `context_length`."""
         return False
+
+
+@dataclass(frozen=True)
+class PartialRotaryConfig(DecoderConfig):
+    """Holds the fields of decoders with LayerNorm that rotate the first `rotated` elements of a head."""
+
+    norm_eps: float
+    rotated: int
+    rope: Rope
+
+    @property
+    def extensible(self) -> bool:
+        return isinstance(self.rope, DynamicRope)
+
+    def rotary(self, kernels: Kernels) -> Rotary:
+        """Returns the rotary positions of all layers."""
+        return Rotary(self.rope, self.rotated, self.context_length, kernels)
+
+    def attention(self, layer: int, window: int | None = None) -> AttentionLayer:
+        """Returns the attention of a layer."""
+        size = self.head_dim
+        return AttentionLayer(layer, self.heads, self.kv_heads, size, size, size**-0.5, window=window)
 
 
 def head_size(default: Any) -> Setting:
@@ -84,6 +112,34 @@ SAME_VALUE_SIZE = Fixed(
     gguf="attention.value_length", value=lambda config: config.head_dim, wanted="the size of a key ({value})"
 )
 """A value has as many elements as a key."""
+
+ACTIVATIONS = choice(
+    {
+        "gelu_new": "gelu_tanh",
+        "gelu_fast": "gelu_tanh",
+        "gelu_pytorch_tanh": "gelu_tanh",
+        "gelu": "gelu",
+        "gelu_python": "gelu",
+        "relu": "relu",
+        "silu": "silu",
+        "swish": "silu",
+    }
+)
+"""The kind of an activation of config.json; GGUF files have no key for it."""
+
+ONE_KV_HEAD_EACH = Setting(COUNT, default=value_of("heads"))
+"""The setting of families in which each head has its own keys and values."""
+
+
+def layer_norm_eps(hub: str) -> Setting:
+    """Returns the setting of what a LayerNorm adds to the variance."""
+    return Setting(POSITIVE, hub, "attention.layer_norm_epsilon", default=1e-5, gguf_default=REQUIRED)
+
+
+def times_width(factor: int) -> Default:
+    """Returns the default that is a multiple of the width."""
+    return lambda source: factor * source["width"]
+
 
 MATRICES = (("vocab_size",), ("heads", "head_dim"), ("mlp_width",))
 """The rows of matrices that have `width` columns, of each decoder."""

@@ -109,8 +109,10 @@ class Llama(Decoder):
 
     def __init__(self, config: LlamaConfig, kernels: Kernels) -> None:
         blocks = [self.block(config, layer, kernels) for layer in range(config.layers)]
-        super().__init__(config, kernels, blocks, RMSNorm(config.width, config.norm_eps, kernels))
-        self.rotary = Rotary(config.rope, config.head_dim, config.context_length, kernels)
+        norm = RMSNorm(config.width, config.norm_eps, kernels)
+        self.rotary: Rotary
+        rotary = Rotary(config.rope, config.head_dim, config.context_length, kernels)
+        super().__init__(config, kernels, blocks, norm, rotary=rotary)
 
     def block(self, config: LlamaConfig, layer: int, kernels: Kernels) -> nn.Module:
         """Returns a layer."""

@@ -13,6 +13,7 @@ from decodery.kernels.ggml_blocks import PACKED_TYPES, codes_from_blocks
 from decodery.kernels.packed_weights import Codes, Format
 from decodery.kernels.quantise import quantise
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
+from decodery.weights.layouts.block_codes import CODED_TYPES, codes_of
 from decodery.weights.transforms import Transform
 
 FORMATS = {
@@ -44,6 +45,8 @@ class Packing:
             return FORMATS[form]
         if info.dtype in PACKED_TYPES:
             return PACKED_TYPES[info.dtype].format
+        if info.dtype in CODED_TYPES:
+            return CODED_TYPES[info.dtype].format
         return Format.BFLOAT16 if info.dtype == "bfloat16" else Format.FLOAT32
 
     def codes(
@@ -80,6 +83,8 @@ def _as_stored(checkpoint: Checkpoint, name: str, transform: Transform | None, i
     kind = checkpoint.tensors[name].dtype
     if kind in PACKED_TYPES and (transform is None or transform.moves_rows):
         return codes_from_blocks(_transformed(checkpoint.blocks(name, index), transform), kind)
+    if kind in CODED_TYPES and (transform is None or transform.moves_rows):
+        return codes_of(_transformed(checkpoint.blocks(name, index), transform), kind)
     if kind == "bfloat16":
         return Codes(Format.BFLOAT16, _transformed(_read(checkpoint, name, index, torch.bfloat16), transform))
     return Codes(Format.FLOAT32, _transformed(_read(checkpoint, name, index, torch.float32), transform))
