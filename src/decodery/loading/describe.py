@@ -47,6 +47,7 @@ def facts(
         "format": checkpoint.format,
         "architecture": described.architecture,
         "parameters": described.parameters,
+        "active_parameters": described.active_parameters,
         "layers": described.layers,
         "width": described.width,
         "heads": described.heads,

@@ -19,9 +19,11 @@ from decodery.models.decoders import (
     gptj,
     llama,
     mistral,
+    mixtral,
     opt,
     phi,
     qwen,
+    qwen_moe,
     smollm,
     stablelm,
     starcoder,
@@ -41,10 +43,13 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
     "OPTForCausalLM": (opt.OPT_FAMILY, "causal"),
+    "MixtralForCausalLM": (mixtral.MIXTRAL, "causal"),
     "OpenAIGPTLMHeadModel": (gpt1.GPT1_FAMILY, "causal"),
     "PhiForCausalLM": (phi.PHI, "causal"),
     "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
+    "Qwen2MoeForCausalLM": (qwen_moe.QWEN2_MOE, "causal"),
     "Qwen3ForCausalLM": (qwen.QWEN3, "causal"),
+    "Qwen3MoeForCausalLM": (qwen_moe.QWEN3_MOE, "causal"),
     "SmolLM3ForCausalLM": (smollm.SMOLLM3, "causal"),
     "StableLMEpochForCausalLM": (stablelm.STABLELM, "causal"),
     "StableLmForCausalLM": (stablelm.STABLELM, "causal"),
@@ -58,12 +63,16 @@ GGUF: Mapping[str, tuple[Family[Any], Head]] = {
     "llama": (llama.FAMILY, "causal"),
     "phi2": (phi.PHI, "causal"),
     "qwen2": (qwen.QWEN2, "causal"),
+    "qwen2moe": (qwen_moe.QWEN2_MOE, "causal"),
     "qwen3": (qwen.QWEN3, "causal"),
+    "qwen3moe": (qwen_moe.QWEN3_MOE, "causal"),
     "smollm3": (smollm.SMOLLM3, "causal"),
     "stablelm": (stablelm.STABLELM, "causal"),
     "starcoder": (starcoder.BIGCODE, "causal"),
     "starcoder2": (starcoder.STARCODER2, "causal"),
 }
+# Those of files with experts, where the format has one name for two families.
+GGUF_WITH_EXPERTS: Mapping[str, tuple[Family[Any], Head]] = {"llama": (mixtral.MIXTRAL, "causal")}
 
 
 @dataclass(frozen=True)
@@ -80,9 +89,7 @@ def find_family(checkpoint: Checkpoint) -> Architecture:
 
     Raises ModelError that names the nearest supported ones when it is not supported.
     """
-    table, name = (
-        (GGUF, _gguf_name(checkpoint)) if checkpoint.format == "gguf" else (HUB, _hub_name(checkpoint))
-    )
+    table, name = _gguf(checkpoint) if checkpoint.format == "gguf" else (HUB, _hub_name(checkpoint))
     if name in table:
         return Architecture(name, *table[name])
     known = [*HUB, *GGUF]
@@ -101,8 +108,11 @@ def names_of(family: Family[Any], config: Any, checkpoint: Checkpoint) -> Names:
     return names(config)
 
 
-def _gguf_name(checkpoint: Checkpoint) -> str:
-    return CheckpointKeys(checkpoint.config, str(checkpoint.path)).text("general.architecture")
+def _gguf(checkpoint: Checkpoint) -> tuple[Mapping[str, tuple[Family[Any], Head]], str]:
+    """Returns the table of a GGUF file's architecture, and its name."""
+    name = CheckpointKeys(checkpoint.config, str(checkpoint.path)).text("general.architecture")
+    with_experts = name in GGUF_WITH_EXPERTS and checkpoint.config.get(f"{name}.expert_count")
+    return GGUF_WITH_EXPERTS if with_experts else GGUF, name
 
 
 def _hub_name(checkpoint: Checkpoint) -> str:
