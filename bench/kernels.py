@@ -23,8 +23,9 @@ from decodery import LLM, GenerationParams
 from decodery.kernels.native.library import library
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import PackedWeight
-from decodery.models.decoders.llama import Block, Llama
+from decodery.models.decoders.llama import Llama
 from decodery.models.layers.attention import PagedAttend, plan_layers
+from decodery.models.layers.blocks import PreNormBlock
 from decodery.weights.sources.locate import resolve
 
 KEYS = 64  # The keys that each stream has already, in a step of one token.
@@ -42,7 +43,7 @@ def best(action: Callable[[], object], most: float = 0.3) -> float:
 
 def weights(model: Llama) -> dict[str, list[PackedWeight]]:
     """Returns the matrices of all layers in the order of a step, and the head's."""
-    blocks = [cast(Block, layer) for layer in model.layers]
+    blocks = [cast(PreNormBlock, layer) for layer in model.layers]
     linears = [m for b in blocks for m in (b.attn.qkv, b.attn.out, *b.mlp.children())]
     head = model.embedding if model.head is None else model.head
     return {

@@ -29,14 +29,15 @@ struct Rows {
         return S::reduce_add(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])));
     }
 
-    // Calls function(x, residual, out) for the chunk's part of all heads of all rows; residual may be null.
+    // Calls function(x, residual, out, w) for the chunk's part of all heads of all rows; residual may be null, and w is
+    // where the head's weights begin.
     template <class Args, class Fn>
     static DECODERY_INLINE void each_head(const Args& a, int chunk, int chunks, Fn function) {
         const int64_t count = a.rows * a.heads, end = count * (chunk + 1) / chunks;
         int64_t m = count * chunk / chunks, row = m / a.heads, head = m % a.heads;
         for (; m < end; m++) {
             const float* residual = a.residual ? a.residual + row * a.ldr + head * a.head_r : nullptr;
-            function(a.x + row * a.ldx + head * a.head_x, residual, a.out + m * a.width);
+            function(a.x + row * a.ldx + head * a.head_x, residual, a.out + m * a.width, head * a.head_w);
             if (++head == a.heads) head = 0, row++;
         }
     }
@@ -47,7 +48,7 @@ struct Rows {
     }
 
     static void norm(const NormArgs& a, Shared&, int chunk, int chunks, Worker&) {
-        each_head(a, chunk, chunks, [&](const float* x, const float* residual, float* out) {
+        each_head(a, chunk, chunks, [&](const float* x, const float* residual, float* out, int64_t w) {
             const float mean = total(a.width, [&](int64_t k, F sum) {
                 const F v = load(x + k, a.width - k);
                 return S::fma(v, v, sum);
@@ -56,7 +57,7 @@ struct Rows {
             for (int64_t k = 0; k < a.width; k += 16) {
                 const int64_t left = a.width - k;
                 const F scaled = S::mul(load(x + k, left), factor);
-                store_sum(out, S::mul(scaled, load(a.weight + k, left)), residual, k, left);
+                store_sum(out, S::mul(scaled, load(a.weight + w + k, left)), residual, k, left);
             }
         });
     }
@@ -71,7 +72,7 @@ struct Rows {
 
     static void layer_norm(const LayerNormArgs& a, Shared&, int chunk, int chunks, Worker&) {
         const float width = static_cast<float>(a.width);
-        each_head(a, chunk, chunks, [&](const float* x, const float* residual, float* out) {
+        each_head(a, chunk, chunks, [&](const float* x, const float* residual, float* out, int64_t w) {
             const auto add = [&](int64_t k, F sum) { return S::add(sum, load(x + k, a.width - k)); };
             const F mean = S::set1(total(a.width, add) / width);
             const auto add_square = [&](int64_t k, F sum) {
@@ -82,18 +83,19 @@ struct Rows {
             const F factor = S::set1(1.0f / std::sqrt(variance + static_cast<float>(a.eps)));
             for (int64_t k = 0; k < a.width; k += 16) {
                 const int64_t left = a.width - k;
-                const F scaled = S::mul(S::sub(load(x + k, left), mean), factor), weight = load(a.weight + k, left);
-                const F normed = a.bias ? S::fma(scaled, weight, load(a.bias + k, left)) : S::mul(scaled, weight);
+                const F scaled = S::mul(S::sub(load(x + k, left), mean), factor);
+                const F weight = load(a.weight + w + k, left);
+                const F normed = a.bias ? S::fma(scaled, weight, load(a.bias + w + k, left)) : S::mul(scaled, weight);
                 store_sum(out, normed, residual, k, left);
             }
         });
     }
 
     static void rotary(const RotaryArgs& a, Shared&, int chunk, int chunks, Worker&) {
-        const int64_t half = a.dim / 2;
+        const int64_t half = a.turned / 2;
         for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
-            const float* cos = a.cos + m * a.dim;
-            const float* sin = a.sin + m * a.dim;
+            const float* cos = a.cos + m * a.turned;
+            const float* sin = a.sin + m * a.turned;
             for (int64_t h = 0; h < a.heads; h++) {
                 const float* x = a.x + m * a.ldx + h * a.dim;
                 float* out = a.out + m * a.ldo + h * a.dim;
@@ -103,6 +105,7 @@ struct Rows {
                     store(out + k, turn(first, cos + k, second, sin + k, left), left);
                     store(out + half + k, turn(second, cos + half + k, first, sin + half + k, left), left);
                 }
+                for (int64_t k = a.turned; k < a.dim; k += 16) store(out + k, load(x + k, a.dim - k), a.dim - k);
             }
         }
     }
@@ -113,12 +116,18 @@ struct Rows {
 
     // The angle is one product in float32, as in the reference.
     static void angles(const AnglesArgs& a, Shared&, int chunk, int chunks, Worker&) {
-        const float magnitude = static_cast<float>(a.magnitude);
         for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
             float* cos = a.cos + m * 2 * a.pairs;
             float* sin = a.sin + m * 2 * a.pairs;
+            const bool second = a.sets && a.sets[m];
+            const float* frequencies = a.frequencies + (second ? a.pairs : 0);
+            float magnitude = static_cast<float>(second ? a.second_magnitude : a.magnitude);
+            if (a.growth_length > 0) {
+                const int64_t times = 1 + (a.positions[m] + a.growth_offset) / a.growth_length;
+                magnitude *= 1.0f + static_cast<float>(a.growth) * std::log(static_cast<float>(times));
+            }
             for (int64_t i = 0; i < a.pairs; i++) {
-                const float angle = static_cast<float>(a.positions[m]) * a.frequencies[i];
+                const float angle = static_cast<float>(a.positions[m]) * frequencies[i];
                 cos[i] = cos[i + a.pairs] = std::cos(angle) * magnitude;
                 sin[i + a.pairs] = std::sin(angle) * magnitude;
                 sin[i] = -sin[i + a.pairs];

@@ -32,7 +32,7 @@ INNER: dict[str, tuple[str, ...]] = {
     "text": ("tokenizer", "streaming", "chat"),
     "weights": ("report", "formats", "sources", "transforms", "layouts", "names", "parameters"),
     "models": (
-        *("checkpoint_keys", "config_reader", "layers", "rope_config", "contract"),
+        *("checkpoint_keys", "config_reader", "layers", "rope_config", "window_config", "contract"),
         *("decoders", "families", "load", "describe"),
     ),
     "cli": ("", "tables", "flags", "load_llm", "commands", "main"),

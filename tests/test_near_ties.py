@@ -108,7 +108,7 @@ def test_the_streams_of_a_fork_are_near_one_alone(options: dict[str, Any], alone
             check([Results([], completion.logprobs)], [Results([], expected.tokens)], options["dtype"])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_the_default_model_together_is_near_alone(default_llm: LLM, dtype: str) -> None:
     llm = default_llm if dtype == "float32" else LLM(resolve(None), dtype=dtype, backend="torch")
     params = PARAMS.replace(max_tokens=6)

@@ -107,7 +107,7 @@ class Mixed:
 
 
 @built
-@pytest.mark.parametrize("pages", [None, 24])
+@pytest.mark.parametrize("pages", [pytest.param(None, marks=pytest.mark.slow), 24])
 def test_eight_threads_get_the_bits_that_each_request_has_alone(folder: str, pages: int | None) -> None:
     mixed = Mixed(folder, 32, "native")
     llm = opened(folder, backend="native")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,24 +80,21 @@ class Decodery:
 
         stamps = Stamps(len(arrivals))
         waiting = sorted(range(len(arrivals)), key=lambda i: arrivals[i].at)
-        live: list[Generator[Any, None, None]] = []
+        engine, times_of = self.llm.engine, {}
         start = time.perf_counter()
-        while waiting or live:
+        # As a server does: one thread adds what has arrived, then runs a step for all.
+        while waiting or engine.has_work():
             now = time.perf_counter() - start
             while waiting and arrivals[waiting[0]].at <= now:
-                arrival, times = arrivals[waiting[0]], stamps.times[waiting.pop(0)]
-                params = GenerationParams(max_tokens=arrival.tokens, temperature=0, ignore_eos=True)
-
-                def stamp(event: Any, times: list[float] = times) -> None:
-                    times.append(time.perf_counter() - start)
-
-                stream = self.llm.stream(list(arrival.prompt), params, observer=stamp, candidates=0)
-                live.append(stream)
-            if not live:
+                index = waiting.pop(0)
+                params = GenerationParams(max_tokens=arrivals[index].tokens, temperature=0, ignore_eos=True)
+                request = engine.add(list(arrivals[index].prompt), params)
+                times_of[request] = stamps.times[index]
+            if not engine.has_work():
                 time.sleep(arrivals[waiting[0]].at - now)
-            elif next(live[0], None) is None:
-                # All streams advance whichever is read; the oldest is read until it has ended.
-                live.pop(0)
+                continue
+            for event in engine.step():
+                times_of[event.request] += [time.perf_counter() - start] * len(event.tokens)
         return stamps.times
 
     def facts(self) -> dict[str, float]:

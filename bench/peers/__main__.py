@@ -15,7 +15,7 @@ from bench.peers.environments import UnavailableError, python_of, version_in
 from bench.peers.machine import Limits, cores, machine_facts
 from bench.peers.results import RanContender, Results, save
 from bench.peers.session import Contestant, Session
-from bench.peers.shapes import gguf_of
+from bench.peers.shapes import SHAPES, gguf_of
 from bench.peers.tables import publish, table
 from bench.remote import ROOT
 from bench.workloads import DEFAULT, SHORT
@@ -73,7 +73,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds")
     parser.add_argument("--only", nargs="*", choices=groups, help="measure only these groups")
     parser.add_argument("--peers", nargs="*", default=peers, choices=peers, metavar="NAME", help=str(peers))
-    parser.add_argument("--shape", default="default", choices=["default", "1b"], help="the model to measure")
+    parser.add_argument(
+        "--shape", default="default", choices=["default", *SHAPES], help="the model to measure"
+    )
     parser.add_argument("--threads", type=int, default=cores(), help="threads of each contender")
     parser.add_argument("--set-up", action="store_true", help="install and convert, measure nothing")
     parser.add_argument("--publish", action="store_true", help="update docs/benchmarks.json and .md")

@@ -16,7 +16,8 @@ from decodery.kernels.contract import Kernels
 from decodery.kernels.native.library import available
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.reference import torch_kernels
-from decodery.models.decoders.llama import Block, Llama
+from decodery.models.decoders.llama import Llama
+from decodery.models.layers.blocks import PreNormBlock
 from tests.engine.runs import Job, make_engine
 from tests.models.tiny import default_model, tiny_model
 
@@ -42,7 +43,7 @@ def layered_model(kernels: Kernels) -> Llama:
         tiny_model(num_hidden_layers=5) if kernels is torch_kernels else default_model(num_hidden_layers=5)
     )
     for block in model.layers:
-        assert isinstance(block, Block)
+        assert isinstance(block, PreNormBlock)
         block.attn.layer = altered(block.attn.layer)
     return model
 

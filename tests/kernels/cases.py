@@ -6,14 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from decodery.kernels.contract import Activation
+from decodery.kernels.contract import Activation, PositionGrowth
 from decodery.kernels.kv_formats import restored, stored
-from decodery.kernels.native.native_kernels import NativeKernels, NativePlan
+from decodery.kernels.native.native_attention import NativePlan
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import GROUP, Codes, Format, pack
 from decodery.kernels.reference import torch_kernels
 from decodery.kernels.relative_bias import RelativeBias
@@ -61,7 +63,9 @@ def all_cases() -> Iterator[Case]:
         yield gate(width)
     for dim in (2, 6, 32, 40, 80, 96, 128, 256):
         yield rotary(dim)
+        yield rotary(dim, dim + 19)
         yield angles(dim // 2)
+        yield angles_of_two_sets(dim // 2)
     for name in ACTIVATIONS:
         yield activation(name, 1)
         yield activation(name, 37)
@@ -102,7 +106,11 @@ def dequantised(codes: Codes) -> tuple[Tensor, Tensor]:
     if codes.scales is None:
         return codes.codes.double(), torch.zeros_like(codes.codes, dtype=torch.float64)
     ins, width = codes.shape[1], GROUP // codes.format.value.parts
-    steps = codes.codes.double() - codes.format.zero
+    table = codes.format.value.table
+    if table is None:
+        steps = codes.codes.double() - codes.format.zero
+    else:
+        steps = torch.tensor(table, dtype=torch.float64)[codes.codes.long()]
 
     def spread(factors: Tensor) -> Tensor:
         return factors.double().repeat_interleave(width, 1)[:, :ins]
@@ -198,24 +206,28 @@ def inner_heads(x: Tensor) -> Tensor:
 
 
 def norm_of_heads(width: int) -> Case:
-    return Case(
-        f"norm of heads {width}",
-        lambda k, x, r, w: k.rms_norm(inner_heads(x), w, 1e-5, inner_heads(r)),
-        lambda x, r, w: torch_kernels.rms_norm(inner_heads(x), w, 1e-5, inner_heads(r)),
-        (some_heads(0, width), some_heads(3, width), rows(width, torch.float32, 1, seed=1)[0]),
-        rowwise=2,
-    )
+    """Returns the norms of heads that share a weight, and of heads that have one each."""
+    weight = rows(width, torch.float32, 3, seed=1)
+
+    def both(k: Any, x: Tensor, r: Tensor, w: Tensor) -> Tensor:
+        x, r = inner_heads(x), inner_heads(r)
+        return torch.cat((k.rms_norm(x, w[0], 1e-5, r), k.rms_norm(x, w, 1e-5, r)), -1)
+
+    tensors = some_heads(0, width), some_heads(3, width), weight
+    return Case(f"norm of heads {width}", both, partial(both, torch_kernels), tensors, rowwise=2)
 
 
 def layer_norm_of_heads(width: int) -> Case:
-    weight, bias = (rows(width, torch.float32, 1, seed=seed)[0] for seed in (1, 2))
-    return Case(
-        f"layer_norm of heads {width}",
-        lambda k, x, r, w, b: k.layer_norm(inner_heads(x), w, b, 1e-5, inner_heads(r)),
-        lambda x, r, w, b: torch_kernels.layer_norm(inner_heads(x), w, b, 1e-5, inner_heads(r)),
-        (some_heads(0, width) + 3, some_heads(3, width), weight, bias),
-        rowwise=2,
-    )
+    """Returns the norms of heads that share weight and bias, and of heads that have their own."""
+    weight, bias = (rows(width, torch.float32, 3, seed=seed) for seed in (1, 2))
+
+    def both(k: Any, x: Tensor, r: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        x, r = inner_heads(x), inner_heads(r)
+        shared, own = k.layer_norm(x, w[0], b[0], 1e-5, r), k.layer_norm(x, w, b, 1e-5, r)
+        return torch.cat((shared, own, k.layer_norm(x, w, None, 1e-5)), -1)
+
+    tensors = some_heads(0, width) + 3, some_heads(3, width), weight, bias
+    return Case(f"layer_norm of heads {width}", both, partial(both, torch_kernels), tensors, rowwise=2)
 
 
 def gate(width: int) -> Case:
@@ -252,11 +264,14 @@ def activation(name: Activation, width: int) -> Case:
     )
 
 
-def rotary(dim: int) -> Case:
-    turns = rows(dim // 2, torch.float32, ROWS, seed=4)
+def rotary(turned: int, dim: int | None = None) -> Case:
+    """Returns the rotation of the first `turned` elements of heads of `dim`, None: of all."""
+    dim = dim or turned
+    turns = rows(turned // 2, torch.float32, ROWS, seed=4)
     cos, sin = torch.cat([turns.cos()] * 2, -1), torch.cat([-turns.sin(), turns.sin()], -1)
     x = rows(3 * dim, torch.float32, ROWS).view(ROWS, 3, dim)
-    return Case(f"rotary {dim}", lambda k, *a: k.rotary(*a), torch_kernels.rotary, (x, cos, sin), rowwise=3)
+    name = f"rotary {turned} of {dim}"
+    return Case(name, lambda k, *a: k.rotary(*a), torch_kernels.rotary, (x, cos, sin), rowwise=3)
 
 
 def angles(pairs: int) -> Case:
@@ -274,6 +289,29 @@ def angles(pairs: int) -> Case:
         lambda k, p, f: torch.cat(k.angles(p, f, 1.25), -1),
         formula,
         (positions, frequencies),
+    )
+
+
+def angles_of_two_sets(pairs: int) -> Case:
+    """Returns angles of two sets of frequencies, whose magnitudes grow with the position."""
+    positions = torch.cat((torch.arange(ROWS - 3), torch.tensor([8191, 40000, 131071])))
+    sets = torch.arange(ROWS) % 3 % 2
+    slow = 10000.0 ** -(torch.arange(pairs) / pairs)
+    frequencies, growth = torch.stack((slow, slow / 3)), PositionGrowth(0.1, 100, 1)
+
+    def formula(positions: Tensor, sets: Tensor, frequencies: Tensor) -> Tensor:
+        angle = (positions[:, None].float() * frequencies.float()[sets]).to(frequencies.dtype)
+        magnitude = torch.tensor([1.25, 1.5], dtype=frequencies.dtype)[sets]
+        magnitude = magnitude * (1 + 0.1 * (1 + (positions + 1) // 100).to(frequencies.dtype).log())
+        cos, sin = angle.cos() * magnitude[:, None], angle.sin() * magnitude[:, None]
+        return torch.cat((cos, cos, -sin, sin), -1)
+
+    return Case(
+        f"angles of two sets {pairs}",
+        lambda k, p, s, f: torch.cat(k.angles(p, f, (1.25, 1.5), sets=s, growth=growth), -1),
+        formula,
+        (positions, sets, frequencies),
+        rowwise=2,
     )
 
 

@@ -248,11 +248,11 @@ def test_older_and_newer_configs_declare_the_same_positions() -> None:
 @pytest.mark.parametrize(
     ("checkpoint", "named"),
     [
-        (Declared("safetensors", {**HUB, "architectures": ["MistralForCausalLM"]}), "MistralForCausalLM"),
+        (Declared("safetensors", {**HUB, "architectures": ["MambaForCausalLM"]}), "MambaForCausalLM"),
         (Declared("safetensors", {**HUB, "architectures": None}), "architectures"),
         (Declared("safetensors", {**HUB, "architectures": []}), "architectures"),
         (Declared("safetensors", {**HUB, "quantization_config": {"bits": 4}}), "quantization_config"),
-        (Declared("gguf", {**GGUF, "general.architecture": "qwen2"}), "qwen2"),
+        (Declared("gguf", {**GGUF, "general.architecture": "mamba"}), "mamba"),
         (Declared("gguf", {}), "general.architecture"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -263,7 +263,7 @@ def test_what_is_not_supported_is_refused_by_name(checkpoint: Checkpoint, named:
 
 
 def test_the_error_for_an_unsupported_architecture_lists_the_supported_ones() -> None:
-    with pytest.raises(ModelError, match="LlamaForCausalLM, llama"):
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM.*, llama"):
         find_family(Declared("gguf", {"general.architecture": "mamba"}))
 
 

@@ -30,10 +30,10 @@ def test_a_name_of_the_other_format_is_not_supported() -> None:
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
-        ("MistralForCausalLM", "the nearest is LlamaForCausalLM"),
+        ("MistraForCausalLM", "the nearest is MistralForCausalLM"),
         ("LLaMAForCausalLM", "the nearest is LlamaForCausalLM"),
         ("Llama4ForCausalLM", "the nearest is LlamaForCausalLM"),
-        ("rwkv7", "not supported; supported are LlamaForCausalLM, llama$"),
+        ("rwkv7", f"not supported; supported are {', '.join([*HUB, *GGUF])}$"),
     ],
 )
 def test_an_unsupported_architecture_is_one_line_with_the_nearest_supported_one(

@@ -54,6 +54,8 @@ class SharedEngine:
         # The thread that holds the lock, 0 if none does.
         self._owner = 0
         self._mailboxes: dict[int, Mailbox] = {}
+        # The threads that wait to add a request; a step lets them go first.
+        self._adding: deque[int] = deque()
         self._undelivered: list[Event] = []
         self._dropped: deque[int] = deque()
         self._waiting: dict[int, SimpleQueue[None]] = {}
@@ -63,14 +65,18 @@ class SharedEngine:
         """Queues a request as `Engine.add` does, with a mailbox for its events; returns its id and seed."""
         if self._owner == get_ident():
             return self._add(mailbox, arguments, options)
-        with self._lock:
-            self._owner = get_ident()
-            try:
-                added = self._add(mailbox, arguments, options)
-            finally:
-                self._owner = 0
-        self._abort_dropped()
-        return added
+        try:
+            self._adding.append(get_ident())
+            with self._lock:
+                self._owner = get_ident()
+                try:
+                    return self._add(mailbox, arguments, options)
+                finally:
+                    self._owner = 0
+        finally:
+            with suppress(ValueError):
+                self._adding.remove(get_ident())
+            self._after_release()
 
     def _add(self, mailbox: Mailbox, arguments: Any, options: Any) -> tuple[int, int]:
         request = self._engine.add(*arguments, **options)
@@ -110,16 +116,20 @@ class SharedEngine:
                 "the model is in the middle of a step: generate outside of functions that it calls"
             )
         while not mailbox.events:
-            if self._owner:
+            if self._owner or self._adding:
                 self._wait()
                 continue
             try:
                 self._step(mailbox)
             finally:
-                self._abort_dropped()
-                for bell in list(self._waiting.values()):
-                    bell.put(None)
+                self._after_release()
         return mailbox.take()
+
+    def _after_release(self) -> None:
+        """Does what could not be done while the lock was held, and wakes the threads that wait for it."""
+        self._abort_dropped()
+        for bell in list(self._waiting.values()):
+            bell.put(None)
 
     def _step(self, mailbox: Mailbox) -> None:
         """Delivers the events that are left over; runs a step unless they hold one of the mailbox."""
@@ -134,13 +144,15 @@ class SharedEngine:
                 self._owner = 0
 
     def _wait(self) -> None:
-        """Waits until another thread's step ends."""
+        """Waits until another thread's step ends, or until another thread has added its request."""
         bell: SimpleQueue[None] = SimpleQueue()
         self._waiting[get_ident()] = bell
         try:
-            if self._owner:
-                with suppress(Empty):
-                    bell.get(timeout=LOOK_AGAIN)
+            if self._owner or self._adding:
+                bell.get(timeout=LOOK_AGAIN)
+        except Empty:
+            if not self._owner:
+                self._adding.clear()  # Left by a thread that was interrupted.
         finally:
             del self._waiting[get_ident()]
 
@@ -199,6 +211,7 @@ class _Forks:
             engine = reference()
             if engine is not None:
                 engine._waiting.clear()
+                engine._adding.clear()
         self._release()
         self._held.clear()
 

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 from decodery.kernels.attention_layer import AttentionKind, AttentionLayer
 from decodery.kernels.buffer_pool import BufferPool
+from decodery.kernels.routing import Routing
 
 Result = TypeVar("Result")
 Activation: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu"]
 """silu: x times the logistic function of x. gelu: x times the normal distribution's mass below x (Hendrycks
 and Gimpel, 2016). gelu_tanh: the approximation of gelu with tanh. relu: the positive part of x."""
+GatedActivation: TypeAlias = Activation | Literal["clamped_swiglu"]
+"""A function of gate and up: `activation(gate) * up`, or clamped_swiglu: `(up + 1) * gate` times the
+logistic function of `1.702 * gate`, with gate at most 7 and up from -7 to 7 (OpenAI, gpt-oss model card,
+2025)."""
 Weight: TypeAlias = Any
 """A matrix that a backend multiplies by: a plain tensor, or the result of that backend's `pack`."""
+
+
+class PositionGrowth(NamedTuple):
+    """Says how a magnitude grows with the position: `1 + slope * ln(1 + (position + offset) // length)`.
+
+    Llama 4 and Ministral 3 scale queries so, which keeps attention to long contexts sharp (Nakanishi,
+    Scalable-Softmax Is Superior for Attention, 2025).
+    """
+
+    slope: float
+    length: int
+    offset: int = 0
 
 
 class Plan(Protocol):
@@ -108,7 +125,7 @@ class Kernels(Protocol):
         """Computes `x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension.
 
         x and residual may be [rows, heads, width] with any strides of rows and heads, such as some heads of a
-        product.
+        product. Then the weight may be [heads, width], too.
         """
 
     def layer_norm(
@@ -122,23 +139,70 @@ class Kernels(Protocol):
         """Computes `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias + residual` over the last
         dimension.
 
-        x and residual may have the strides of those of `rms_norm`.
+        x and residual may have the strides of those of `rms_norm`, and weight and bias the shape of its
+        weight.
         """
 
-    def angles(self, positions: Tensor, frequencies: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
+    def angles(
+        self,
+        positions: Tensor,
+        frequencies: Tensor,
+        magnitude: float | tuple[float, float],
+        *,
+        sets: Tensor | None = None,
+        growth: PositionGrowth | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Returns cosines and sines [..., 2 * pairs] for `rotary`, times `magnitude`.
 
-        The angles are positions [...] times frequencies [pairs].
+        The angles are positions [...] times frequencies [pairs]. With `sets` [...] in int64, which are 0 or 1
+        for each position, there are two sets of frequencies [2, pairs] and two magnitudes. `growth`
+        multiplies the magnitude.
         """
 
     def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Rotates x [..., heads, dim] by angles: cos and sin [..., dim], the first half of sin negated."""
+        """Rotates the first r elements of each head of x [..., heads, dim] and copies the others.
+
+        cos and sin are [..., r], the first half of sin negated.
+        """
 
     def activation(self, x: Tensor, name: Activation) -> Tensor:
         """Applies the activation to each element of x [...]."""
 
     def gated(self, gate_up: Tensor, activation: Activation = "silu") -> Tensor:
         """Computes `activation(gate) * up` from [..., 2 * width], the gate first: [..., width]."""
+
+    def route(self, scores: Tensor, routing: Routing, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns the experts that scores [..., experts] choose, in int64, and their weights in float32.
+
+        Both are [..., routing.count], the best expert first. `bias` [experts] changes the choice alone.
+        """
+
+    def experts(
+        self,
+        x: Tensor,
+        gate_up: Weight,
+        down: Weight,
+        ids: Tensor,
+        weights: Tensor,
+        activation: GatedActivation = "silu",
+        *,
+        biases: tuple[Tensor, Tensor] | None = None,
+        weigh: Literal["output", "input"] = "output",
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """Computes the sum of the outputs of each row's experts, times their weights, plus `residual`.
+
+        x [..., width], ids and weights [..., count] as `route` returns them. An expert is a gated MLP without
+        residual: gate_up [experts, 2 * inner, width], down [experts, width, inner], plain or made by
+        `pack_experts`, biases [experts, 2 * inner] and [experts, width]. If `weigh` is "input", the weight
+        multiplies an expert's input instead of its output.
+        """
+
+    def pack_experts(self, weight: Any, *, gated: bool) -> Weight:
+        """Returns the matrices of all experts in this backend's fastest form, for inference only.
+
+        They are a tensor [experts, out, in], or for each expert a list of `Codes`. gated: they are gate_up.
+        """
 
     def attention(
         self,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from decodery.decoding.request.checkpoint_defaults import default_params
 from decodery.errors import ModelError
 from decodery.kernels.backends import backend_named, chosen_backend, kv_dtype_named
 from decodery.kernels.native.library import first_instruction_set, missing
+from decodery.loading.bandwidth import read_bandwidth
 from decodery.loading.open_tokenizer import open_tokenizer
 from decodery.loading.options import dtype_named
-from decodery.models.describe import describe, packed_size
+from decodery.models.describe import describe, held_formats, packed_size
 from decodery.models.load import opened_context
 from decodery.weights.formats.checkpoint import Checkpoint
 
@@ -45,6 +47,7 @@ def facts(
         "format": checkpoint.format,
         "architecture": described.architecture,
         "parameters": described.parameters,
+        "active_parameters": described.active_parameters,
         "layers": described.layers,
         "width": described.width,
         "heads": described.heads,
@@ -55,7 +58,8 @@ def facts(
         "chat_template": _has_template(checkpoint),
         "generation_defaults": dict(defaults.given),
         "generation_left_out": dict(defaults.left_out),
-        "weights": _formats(checkpoint),
+        "weights": _formats(checkpoint, held_formats(checkpoint, quantization) if chosen == "native" else {}),
+        "weights_here": bool(checkpoint.tensors),
         "backend": chosen,
         "instruction_set": first_instruction_set() if chosen == "native" else None,
         "native_missing": missing(),
@@ -73,14 +77,25 @@ def facts(
             "kv": per_token * context,
             "total": weights + per_token * context,
         },
+        "token": _cost(weights),
     }
 
 
-def _formats(checkpoint: Checkpoint) -> list[dict[str, Any]]:
-    """Returns the tensors and bytes of each stored format, the one with the most bytes first."""
+def _cost(nbytes: int) -> dict[str, Any]:
+    """Returns the bytes that a step of one token reads, and how long this machine takes to read them."""
+    speed = read_bandwidth()
+    return {"bytes": nbytes, "bandwidth": round(speed), "milliseconds": round(1000 * nbytes / speed, 3)}
+
+
+def _formats(checkpoint: Checkpoint, held: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Returns the tensors and bytes of each stored format and how its matrices are held, the one with the
+    most bytes first.
+    """
     formats: dict[str, dict[str, Any]] = {}
     for info in checkpoint.tensors.values():
-        entry = formats.setdefault(info.dtype, {"format": info.dtype, "tensors": 0, "bytes": 0})
+        entry = formats.setdefault(
+            info.dtype, {"format": info.dtype, "tensors": 0, "bytes": 0, "held": held.get(info.dtype)}
+        )
         entry["tensors"] += 1
         entry["bytes"] += info.nbytes
     return sorted(formats.values(), key=lambda entry: -int(entry["bytes"]))

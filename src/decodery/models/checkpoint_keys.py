@@ -26,11 +26,11 @@ class CheckpointKeys:
     def has(self, key: str) -> bool:
         return self.values.get(key) is not None
 
-    def count(self, key: str, default: int | None = None) -> int:
-        """Returns an integer from 1 to `LARGEST`."""
+    def count(self, key: str, default: int | None = None, least: int = 1) -> int:
+        """Returns an integer from `least` to `LARGEST`."""
         value = self._value(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.error(key, "a whole number that is at least 1")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise self.error(key, f"a whole number that is at least {least}")
         if value > LARGEST:
             raise self.error(key, f"at most {LARGEST}")
         return value

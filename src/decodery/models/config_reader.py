@@ -140,7 +140,7 @@ class Setting(Field):
 
     `hub` and `gguf` are its key in each format, or several spellings of which the first is written. A hub key
     with dots lies in nested objects; a GGUF key follows the architecture. A field without a key in a format
-    has its default there.
+    has its default there, and only that can be written.
 
     `default` is a value, a function of the fields before, or REQUIRED; `gguf_default` replaces it in GGUF
     files. The stored values in `none` mean that the field is None, and the first of them is written for None.
@@ -172,6 +172,10 @@ class Setting(Field):
                 return {key: self.kind.write(value)}
             marks = [mark for mark in self.none if not (gguf and mark is None)]  # GGUF has no null.
             return {key: marks[0]} if marks else {}
+        default = self.gguf_default if gguf and self.gguf_default is not SAME else self.default
+        if not callable(default) and default is not REQUIRED and value != default:
+            named = next(iter(self.keys(not gguf)), "setting")
+            raise ModelError(f"a {'GGUF file' if gguf else 'config.json'} cannot express {named} {value!r}")
         return {}
 
     def _value(self, source: Source) -> Any:
@@ -233,10 +237,14 @@ class ConfigTable(Generic[ConfigT]):
     matrices: Sequence[tuple[str, ...]] = ()
 
     def read(self, checkpoint: Checkpoint) -> ConfigT:
-        """Returns the checkpoint's config; raises ModelError that names the key of an absurd setting."""
+        """Returns the checkpoint's config; raises ModelError that names the key of an absurd setting.
+
+        The sizes of a checkpoint without tensors are not checked.
+        """
         source = self._gguf(checkpoint) if checkpoint.format == "gguf" else self._hub(checkpoint.config)
         config = self._read(source)
-        self._check_sizes(source, checkpoint)
+        if checkpoint.tensors:
+            self._check_sizes(source, checkpoint)
         return config
 
     def from_hub(self, settings: Mapping[str, Any]) -> ConfigT:

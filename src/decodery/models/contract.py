@@ -109,13 +109,14 @@ class CausalModel(Protocol):
 class Names:
     """Holds how one format names a model's tensors.
 
-    `ignored` are glob patterns of tensors that may be left unused, and `delicate` those of matrices that are
-    held in 8 bits if others have 4.
+    `ignored` are glob patterns of tensors that may be left unused. `delicate` are those of matrices that are
+    held in 8 bits if others have 4, and `exact` of those that are held as stored.
     """
 
     rules: tuple[Rule, ...]
     ignored: tuple[str, ...] = ()
     delicate: tuple[str, ...] = ()
+    exact: tuple[str, ...] = ()
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -126,11 +127,14 @@ class Family(Generic[ConfigT]):
     """Describes a kind of model: its config, its modules by head, and its tensors' names in each format.
 
     `build` has a function for each head that the family offers; the parameters of the module that it returns
-    are not initialised. A module for the head "causal" is a `CausalModel`.
+    are not initialised. A module for the head "causal" is a `CausalModel`. `gguf` is the architecture of the
+    GGUF files that are written, and `gguf_names` has their names; both are None if the format has none for
+    this family.
     """
 
     name: str
     config: ConfigTable[ConfigT]
     build: Mapping[Head, Callable[[ConfigT, Kernels], nn.Module]]
     hub_names: Callable[[ConfigT], Names]
-    gguf_names: Callable[[ConfigT], Names]
+    gguf_names: Callable[[ConfigT], Names] | None = None
+    gguf: str | None = None

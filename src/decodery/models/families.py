@@ -10,17 +10,69 @@ from typing import Any
 from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
-from decodery.models.decoders import llama
+from decodery.models.decoders import (
+    bloom,
+    gpt1,
+    gpt2,
+    gpt_neo,
+    gpt_neox,
+    gptj,
+    llama,
+    mistral,
+    mixtral,
+    opt,
+    phi,
+    qwen,
+    qwen_moe,
+    smollm,
+    stablelm,
+    starcoder,
+)
 from decodery.weights.formats.checkpoint import Checkpoint
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
+    "BloomForCausalLM": (bloom.BLOOM, "causal"),
+    "GPT2LMHeadModel": (gpt2.GPT2_FAMILY, "causal"),
+    "GPTBigCodeForCausalLM": (starcoder.BIGCODE, "causal"),
+    "GPTBigCodeLMHeadModel": (starcoder.BIGCODE, "causal"),
+    "GPTJForCausalLM": (gptj.GPTJ_FAMILY, "causal"),
+    "GPTNeoForCausalLM": (gpt_neo.GPT_NEO, "causal"),
+    "GPTNeoXForCausalLM": (gpt_neox.GPT_NEOX, "causal"),
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
+    "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
+    "MistralForCausalLM": (mistral.MISTRAL, "causal"),
+    "OPTForCausalLM": (opt.OPT_FAMILY, "causal"),
+    "MixtralForCausalLM": (mixtral.MIXTRAL, "causal"),
+    "OpenAIGPTLMHeadModel": (gpt1.GPT1_FAMILY, "causal"),
+    "PhiForCausalLM": (phi.PHI, "causal"),
+    "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
+    "Qwen2MoeForCausalLM": (qwen_moe.QWEN2_MOE, "causal"),
+    "Qwen3ForCausalLM": (qwen.QWEN3, "causal"),
+    "Qwen3MoeForCausalLM": (qwen_moe.QWEN3_MOE, "causal"),
+    "SmolLM3ForCausalLM": (smollm.SMOLLM3, "causal"),
+    "StableLMEpochForCausalLM": (stablelm.STABLELM, "causal"),
+    "StableLmForCausalLM": (stablelm.STABLELM, "causal"),
+    "Starcoder2ForCausalLM": (starcoder.STARCODER2, "causal"),
 }
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
+    "bloom": (bloom.BLOOM, "causal"),
+    "gpt2": (gpt2.GPT2_FAMILY, "causal"),
+    "gptneox": (gpt_neox.GPT_NEOX, "causal"),
     "llama": (llama.FAMILY, "causal"),
+    "phi2": (phi.PHI, "causal"),
+    "qwen2": (qwen.QWEN2, "causal"),
+    "qwen2moe": (qwen_moe.QWEN2_MOE, "causal"),
+    "qwen3": (qwen.QWEN3, "causal"),
+    "qwen3moe": (qwen_moe.QWEN3_MOE, "causal"),
+    "smollm3": (smollm.SMOLLM3, "causal"),
+    "stablelm": (stablelm.STABLELM, "causal"),
+    "starcoder": (starcoder.BIGCODE, "causal"),
+    "starcoder2": (starcoder.STARCODER2, "causal"),
 }
+# Those of files with experts, where the format has one name for two families.
+GGUF_WITH_EXPERTS: Mapping[str, tuple[Family[Any], Head]] = {"llama": (mixtral.MIXTRAL, "causal")}
 
 
 @dataclass(frozen=True)
@@ -37,9 +89,7 @@ def find_family(checkpoint: Checkpoint) -> Architecture:
 
     Raises ModelError that names the nearest supported ones when it is not supported.
     """
-    table, name = (
-        (GGUF, _gguf_name(checkpoint)) if checkpoint.format == "gguf" else (HUB, _hub_name(checkpoint))
-    )
+    table, name = _gguf(checkpoint) if checkpoint.format == "gguf" else (HUB, _hub_name(checkpoint))
     if name in table:
         return Architecture(name, *table[name])
     known = [*HUB, *GGUF]
@@ -53,11 +103,16 @@ def find_family(checkpoint: Checkpoint) -> Architecture:
 
 def names_of(family: Family[Any], config: Any, checkpoint: Checkpoint) -> Names:
     """Returns the names of a family's tensors in the checkpoint's format."""
-    return family.gguf_names(config) if checkpoint.format == "gguf" else family.hub_names(config)
+    names = family.gguf_names if checkpoint.format == "gguf" else family.hub_names
+    assert names is not None
+    return names(config)
 
 
-def _gguf_name(checkpoint: Checkpoint) -> str:
-    return CheckpointKeys(checkpoint.config, str(checkpoint.path)).text("general.architecture")
+def _gguf(checkpoint: Checkpoint) -> tuple[Mapping[str, tuple[Family[Any], Head]], str]:
+    """Returns the table of a GGUF file's architecture, and its name."""
+    name = CheckpointKeys(checkpoint.config, str(checkpoint.path)).text("general.architecture")
+    with_experts = name in GGUF_WITH_EXPERTS and checkpoint.config.get(f"{name}.expert_count")
+    return GGUF_WITH_EXPERTS if with_experts else GGUF, name
 
 
 def _hub_name(checkpoint: Checkpoint) -> str:

@@ -24,6 +24,7 @@ from decodery.models.layers.rope import (
 )
 
 DIVISORS = "rope_freqs.weight"
+PARTIAL = "partial_rotary_factor"
 PLAIN = Rope()
 
 
@@ -33,15 +34,16 @@ class RopeField(Field):
 
     `default` is what a config.json without any of the keys means, and its theta what one without a theta
     means. `rotated` is the field with the number of elements of a head that are rotated. A family that
-    rotates a part of a head names its own field, which reads `partial_rotary_factor`; otherwise that key must
-    be 1.
+    rotates a part of a head names its own field, a `RotatedSize`; otherwise `partial_rotary_factor` must be
+    1. `theta` is the older key of theta in config.json.
     """
 
     default: Rope = PLAIN
     rotated: str = "head_dim"
+    theta: str = "rope_theta"
 
     def keys(self, gguf: bool) -> Sequence[str]:
-        return ("rope.freq_base",) if gguf else ("rope_parameters", "rope_scaling", "rope_theta")
+        return ("rope.freq_base",) if gguf else ("rope_parameters", "rope_scaling", self.theta)
 
     def read(self, source: Source, name: str) -> Rope:
         size, context_length = source[self.rotated], source["context_length"]
@@ -57,7 +59,7 @@ class RopeField(Field):
                 raise rope.error(key, "left out, since all layers have the same rotary positions")
         for keys in (rope, source.keys):
             _refuse_partial(keys, self.rotated)
-        return _rope_from_hub(rope, source.keys, "rope_theta", self.default.theta, size, context_length)
+        return _rope_from_hub(rope, source.keys, self.theta, self.default.theta, size, context_length)
 
     def write(self, value: Rope, config: Any, *, gguf: bool) -> Mapping[str, Any]:
         if not gguf:
@@ -70,6 +72,39 @@ class RopeField(Field):
 
     def tensors(self, value: Rope, config: Any) -> Mapping[str, Tensor]:
         return _divisors(value, getattr(config, self.rotated))
+
+
+@dataclass(frozen=True)
+class RotatedSize(Field):
+    """Says how many elements of a head are rotated, the first ones.
+
+    `factor` is the share of a head in a config.json without the key, which stands under `rope_parameters` or,
+    in older files, outside as one of `older`.
+    """
+
+    factor: float
+    older: tuple[str, ...] = (PARTIAL,)
+
+    def keys(self, gguf: bool) -> Sequence[str]:
+        return ("rope.dimension_count",) if gguf else (f"rope_parameters.{PARTIAL}", *self.older)
+
+    def read(self, source: Source, name: str) -> int:
+        head_dim: int = source["head_dim"]
+        if source.is_gguf:
+            size = source.keys.count(source.key("rope.dimension_count"), head_dim)
+        else:
+            keys, key = source.place(source.stored(name) or self.older[0])
+            size = int(head_dim * keys.positive(key, self.factor))
+        if size % 2 or not 0 < size <= head_dim:
+            raise source.error(name, f"such that an even part of a head of {head_dim} is rotated")
+        return size
+
+    def write(self, value: int, config: Any, *, gguf: bool) -> Mapping[str, Any]:
+        if gguf:
+            return {}  # The field of the rotary positions writes it.
+        factor = value / config.head_dim
+        exact = int(config.head_dim * factor) == value
+        return {f"rope_parameters.{PARTIAL}": factor if exact else math.nextafter(factor, 1)}
 
 
 @dataclass(frozen=True)

@@ -40,26 +40,75 @@ def offset(by: float) -> Transform:
     return Transform(load, lambda ours: ours + by)
 
 
-def permuted(heads: int) -> Transform:
-    """Returns the transform of query and key projections whose rows GGUF conversion reordered, as for Llama.
+def permuted(heads: int, rotated: int | None = None) -> Transform:
+    """Returns the transform of query and key rows that are stored for a rotation of neighbouring pairs.
 
-    llama.cpp rotates neighbouring pairs of a head, and the hub's layout pairs the two halves of a head. So
-    llama.cpp's converter (`permute` in convert_hf_to_gguf.py) turns rows [heads, 2, dim/2] into [heads,
-    dim/2, 2]. For keys, `heads` is the number of key heads. The transform works for weights [rows, columns]
-    and biases [rows].
+    Ours is for a rotation that pairs the two halves of a head, as most hub checkpoints are. llama.cpp's
+    converter (`permute` in convert_hf_to_gguf.py) turns rows [heads, 2, dim/2] into [heads, dim/2, 2] for
+    Llama; other families store such rows on the hub, too. With `rotated`, only the first rows of each head
+    rotate, and the others stay. For keys, `heads` is the number of key heads. The transform works for weights
+    [rows, columns] and biases [rows].
     """
 
     def load(stored: Tensor) -> Tensor:
-        halves = stored.reshape(heads, -1, 2, *stored.shape[1:]).transpose(1, 2)
+        by_head = stored.reshape(heads, -1, *stored.shape[1:])
         ours = torch.empty(stored.shape, dtype=stored.dtype, device=stored.device)
+        size = by_head.shape[1] if rotated is None else rotated
         # Half a head at a time, because large copies are slow; see STEP.
-        for source, target in zip(halves, ours.view(halves.shape), strict=True):
-            target[0].copy_(source[0])
-            target[1].copy_(source[1])
+        for source, target in zip(by_head, ours.view(by_head.shape), strict=True):
+            target[: size // 2].copy_(source[:size:2])
+            target[size // 2 : size].copy_(source[1:size:2])
+            target[size:].copy_(source[size:])
         return ours
 
     def store(ours: Tensor) -> Tensor:
-        halves = ours.reshape(heads, 2, -1, *ours.shape[1:])
-        return halves.transpose(1, 2).reshape(ours.shape)
+        by_head = ours.reshape(heads, -1, *ours.shape[1:])
+        size = by_head.shape[1] if rotated is None else rotated
+        halves = by_head[:, :size].reshape(heads, 2, size // 2, *ours.shape[1:])
+        turned = halves.transpose(1, 2).flatten(1, 2)
+        return torch.cat((turned, by_head[:, size:]), 1).reshape(ours.shape)
 
     return Transform(load, store, moves_rows=True)
+
+
+def grouped(heads: int, kv_heads: int) -> Transform:
+    """Returns the transform of queries, keys and values that are stored by the heads of keys.
+
+    Each head of keys is stored with the queries that see it before it, and its values behind it; ours are all
+    queries, all keys, all values. So Falcon stores them, and GPT-NeoX and BLOOM with as many heads of keys as
+    of queries. It works for weights [rows, columns] and biases [rows].
+    """
+    sizes = heads // kv_heads, 1, 1
+
+    def load(stored: Tensor) -> Tensor:
+        by_group = stored.reshape(kv_heads, sum(sizes), -1, *stored.shape[1:])
+        ours = torch.empty(stored.shape, dtype=stored.dtype, device=stored.device)
+        start = 0
+        for source in by_group.split_with_sizes(sizes, 1):
+            rows = source.shape[0] * source.shape[1] * source.shape[2]
+            target = ours[start : start + rows].view(source.shape)
+            # One group at a time, because large copies are slow; see STEP.
+            for part, place in zip(source, target, strict=True):
+                place.copy_(part)
+            start += rows
+        return ours
+
+    def store(ours: Tensor) -> Tensor:
+        by_head = ours.reshape(heads + 2 * kv_heads, -1, *ours.shape[1:])
+        parts = by_head.split_with_sizes((heads, kv_heads, kv_heads))
+        by_group = [part.reshape(kv_heads, -1, *by_head.shape[1:]) for part in parts]
+        return torch.cat(by_group, 1).reshape(ours.shape)
+
+    return Transform(load, store, moves_rows=True)
+
+
+def without_first(rows: int) -> Transform:
+    """Returns the transform of tables that are stored with unused rows before those of ours.
+
+    Stored ones that are written have zeros there.
+    """
+
+    def store(ours: Tensor) -> Tensor:
+        return torch.cat((ours.new_zeros(rows, *ours.shape[1:]), ours))
+
+    return Transform(lambda stored: stored[rows:], store)

@@ -31,7 +31,12 @@ def test_inspect_computes_the_figures_from_the_headers_alone(
     assert (found["layers"], found["heads"], found["kv_heads"], found["head_dim"]) == (2, 4, 2, 8)
     assert (found["context_length"], found["vocabulary"]) == (CONTEXT, VOCABULARY)
     assert found["chat_template"] is True
-    assert found["weights"] == [{"format": "float32", "tensors": len(tensors), "bytes": parameters * 4}]
+    stored = {"format": "float32", "tensors": len(tensors), "bytes": parameters * 4, "held": None}
+    assert found["weights"] == [stored]
+    assert found["token"]["bytes"] == parameters * 4
+    assert found["token"]["milliseconds"] == pytest.approx(
+        4000 * parameters / found["token"]["bandwidth"], 0.1
+    )
     assert (found["backend"], found["instruction_set"]) == ("torch", None)
     assert found["steps"] == {"captured": False, "reason": "backend torch"}
     # Keys and values of two heads of 8 in two layers, four bytes each.
@@ -154,3 +159,31 @@ def test_inspect_shows_none_for_a_checkpoint_without_defaults(
         printed = decodery("inspect", folder).out
         assert "generation defaults  none\n" in printed
         assert "left out" not in printed
+
+
+def test_inspect_needs_no_weights(decodery: Run, model: str, tmp_path: Path) -> None:
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        if (Path(model) / name).exists():
+            shutil.copy(Path(model) / name, tmp_path / name)
+    found = decodery("inspect", str(tmp_path), "--json", "--backend=torch", "--dtype=float32").json
+    whole = decodery("inspect", model, "--json", "--backend=torch", "--dtype=float32").json
+    assert found["weights"] == []
+    for key in ("parameters", "architecture", "context_length", "memory", "kv_bytes_per_token"):
+        assert found[key] == whole[key]
+    assert "not on this machine" in decodery("inspect", str(tmp_path)).out
+
+
+@built
+@pytest.mark.parametrize(("quantization", "bits"), [(None, 16), ("int8", 8.5), ("int4", 5)])
+def test_without_weights_the_memory_is_that_of_the_form_in_which_they_would_be_held(
+    decodery: Run, model: str, tmp_path: Path, quantization: str | None, bits: float
+) -> None:
+    shutil.copy(Path(model) / "config.json", tmp_path / "config.json")
+    options = [] if quantization is None else [f"--quantization={quantization}"]
+    found = decodery("inspect", str(tmp_path), "--json", "--backend=native", *options).json
+    assert found["memory"]["weights"] == int(found["parameters"] * bits / 8)
+
+
+def test_inspect_says_of_an_unsupported_config_why(decodery: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["MambaForCausalLM"]}))
+    assert "MambaForCausalLM is not supported" in decodery("inspect", str(tmp_path)).err

@@ -194,7 +194,7 @@ def test_a_text_ends_where_the_context_does(default: Llama) -> None:
     for params in (search(max_tokens=None), search(guidance_scale=1.5, max_tokens=None)):
         (((*tokens,),),) = run(make_engine(short), [([1, 2, 3], params)])
         assert tokens == run(make_engine(default), [([1, 2, 3], params.replace(max_tokens=37))])[0][0]
-    with pytest.raises(RequestError, match="no room"):
+    with pytest.raises(RequestError, match="no token can follow"):
         make_engine(short).add([1] * 40, search())
 
 

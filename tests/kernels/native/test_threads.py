@@ -134,7 +134,7 @@ def test_a_thread_beyond_the_number_of_a_run_does_not_work() -> None:
         after = worked()
         ran = {task for task in after if after[task] > before[task]}
         assert len(after) == 3
-        assert ran == {str(os.getpid())}
+        assert ran <= {str(os.getpid())}
 
     assert killed_by(child) is None
 

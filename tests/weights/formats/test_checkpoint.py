@@ -32,7 +32,7 @@ def test_a_gguf_file_needs_no_particular_name(tmp_path: Path) -> None:
     [
         ((), "holds no weights"),
         (("config.json", "tokenizer.json"), "holds no weights"),
-        (("pytorch_model.bin",), "no pickle is ever loaded, convert it to safetensors"),
+        (("pytorch_model.bin",), "no pickle is ever loaded.* convert it with torch.load"),
         (("model.pt", "config.json"), "no pickle is ever loaded"),
         (("a.gguf", "b.gguf"), "holds 2 .gguf files; name one of them: a.gguf, b.gguf"),
     ],

@@ -11,7 +11,16 @@ from huggingface_hub import constants, errors
 
 from decodery.errors import ModelError
 from decodery.weights.formats.opening import open_checkpoint
-from decodery.weights.sources.hub import UNWANTED, WANTED, fetch_gguf, fetch_snapshot, pick_gguf
+from decodery.weights.sources import hub
+from decodery.weights.sources.hub import (
+    UNWANTED,
+    WANTED,
+    fetch_config,
+    fetch_gguf,
+    fetch_gguf_header,
+    fetch_snapshot,
+    pick_gguf,
+)
 from tests.weights.files import write_folder, write_gguf
 
 FILES = ["m-Q4_K_M.gguf", "m-Q8_0.gguf", "README.md", "BF16/m-BF16.gguf"]
@@ -172,3 +181,56 @@ def test_each_failure_of_the_hub_is_one_line(
     assert "\n" not in str(raised.value)
     with pytest.raises(ModelError, match=reason):
         fetch_gguf("org/name", "Q4_K_M", "v1", None, None)
+
+
+def test_a_config_is_found_offline_without_weights(snapshot: Path) -> None:
+    (snapshot / "config.json").write_text("{}")
+    assert fetch_config("org/name", None, None) == snapshot
+    with pytest.raises(ModelError, match="org/other is not wholly in the hub's cache"):
+        fetch_config("org/other", None, None)
+
+
+class Remote:
+    """Stands for the hub's file system, and counts the bytes that are read."""
+
+    def __init__(self, file: Path, token: str | None = None) -> None:
+        self.file, self.read_bytes = file, 0
+
+    def open(self, name: str, mode: str) -> Any:
+        assert name == "org/name@main/m-Q4_K_M.gguf"
+        remote, source = self, self.file.open(mode)
+
+        class File:
+            size = remote.file.stat().st_size
+            seek = source.seek
+
+            def read(self, length: int) -> bytes:
+                remote.read_bytes += length
+                return bytes(source.read(length))
+
+            def __enter__(self) -> File:
+                return self
+
+            def __exit__(self, *error: object) -> None:
+                source.close()
+
+        return File()
+
+
+def test_of_a_remote_gguf_file_only_the_header_is_fetched(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = write_gguf(tmp_path / "whole.gguf")
+    with whole.open("ab") as file:
+        file.truncate(1 << 20)
+    remote = Remote(whole)
+    monkeypatch.setattr(hub, "FIRST_HEADER_BYTES", 100)
+    monkeypatch.setattr(hub, "_list_ggufs", lambda *names: ["m-Q4_K_M.gguf"])
+    monkeypatch.setattr(huggingface_hub, "HfFileSystem", lambda token: remote)
+    folder = tmp_path / "headers"
+    folder.mkdir()
+    found = fetch_gguf_header("org/name", "q4_k_m", None, None, folder)
+    with open_checkpoint(found) as header, open_checkpoint(whole) as expected:
+        assert (header.config, header.tensors) == (expected.config, expected.tensors)
+    assert found.stat().st_size == 1 << 20
+    assert remote.read_bytes < 1 << 16

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from decodery.cli.flags.model_options import ModelOptions
@@ -9,23 +11,24 @@ from decodery.cli.load_llm import check_options
 from decodery.cli.terminal import aligned, emit, emit_json, fetch_progress, size
 from decodery.loading.describe import facts
 from decodery.weights.formats.opening import open_checkpoint
-from decodery.weights.sources.locate import resolve
+from decodery.weights.sources.locate import resolve_headers
 
 
 def inspect(options: ModelOptions, *, as_json: bool) -> None:
     """Prints a model's sizes, the backend that would run it here, and the memory that a context needs."""
     check_options(options)
-    with fetch_progress() as progress:
-        path = resolve(options.model, revision=options.revision, progress=progress)
-    with open_checkpoint(path) as checkpoint:
-        found = facts(
-            checkpoint,
-            dtype=options.dtype,
-            backend=options.backend,
-            quantization=options.quantization,
-            context_length=options.context_length,
-            kv_dtype=options.kv_dtype,
-        )
+    with TemporaryDirectory() as folder:
+        with fetch_progress() as progress:
+            path = resolve_headers(options.model, Path(folder), revision=options.revision, progress=progress)
+        with open_checkpoint(path, weights=False) as checkpoint:
+            found = facts(
+                checkpoint,
+                dtype=options.dtype,
+                backend=options.backend,
+                quantization=options.quantization,
+                context_length=options.context_length,
+                kv_dtype=options.kv_dtype,
+            )
     if as_json:
         emit_json(found)
     else:
@@ -33,9 +36,9 @@ def inspect(options: ModelOptions, *, as_json: bool) -> None:
 
 
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
-    memory = found["memory"]
+    memory, token = found["memory"], found["token"]
     template = {True: "yes", False: "none", None: "unknown: no tokenizer can be read"}
-    stored = [f"{e['format']}: {size(e['bytes'])}, tensors: {e['tensors']}" for e in found["weights"]]
+    stored = [_stored(entry) for entry in found["weights"]] or ["not on this machine"]
     left_out = [f"{name}: {why}" for name, why in found["generation_left_out"].items()]
     held = found["dtype"] if found["backend"] == "torch" else found["quantization"] or "as stored"
     return [
@@ -58,7 +61,17 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
             f"{size(memory['total'])}: weights {size(memory['weights'])} ({held}),"
             f" {memory['context_length']:,} tokens of context {size(memory['kv'])}",
         ),
+        (
+            "a token reads",
+            f"{size(token['bytes'])}: {token['milliseconds']:.3g} ms, at {size(token['bandwidth'])} a second"
+            " on this machine",
+        ),
     ]
+
+
+def _stored(entry: dict[str, Any]) -> str:
+    held = f", held as {entry['held']}" if entry["held"] else ""
+    return f"{entry['format']}: {size(entry['bytes'])}, tensors: {entry['tensors']}{held}"
 
 
 def _backend(found: dict[str, Any]) -> str:

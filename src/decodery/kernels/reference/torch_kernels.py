@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from functools import partial
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,10 @@ from torch import Tensor
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.buffer_pool import BufferPool
-from decodery.kernels.contract import Activation
+from decodery.kernels.contract import Activation, GatedActivation, PositionGrowth
 from decodery.kernels.kv_formats import restored, stored
 from decodery.kernels.reference.attention_plan import AttentionGroup, AttentionPlan, plan_attention
+from decodery.kernels.reference.experts import mixed, route
 from decodery.kernels.reference.onednn import Readable, pack, pack_readable
 from decodery.kernels.threads import threads_set
 
@@ -31,17 +33,20 @@ __all__ = [
     "captures",
     "embedding",
     "exclusive_threads",
+    "experts",
     "gated",
     "gated_linear",
     "layer_norm",
     "linear",
     "pack",
     "pack_embedding",
+    "pack_experts",
     "pack_gated",
     "paged_attention",
     "plan_attention",
     "rms_norm",
     "rotary",
+    "route",
     "takes_codes",
     "takes_page_strides",
     "write_kv",
@@ -118,7 +123,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
     equation 4.
     """
     width = x.shape[-1]
-    if x.dtype == torch.bfloat16:
+    if weight.dim() > 1:
+        wide = x.float() if x.dtype == torch.bfloat16 else x
+        normed = (F.rms_norm(wide, (width,), None, eps) * weight).to(x.dtype)
+    elif x.dtype == torch.bfloat16:
         # (x, -x) has mean 0 and the mean square of x as its variance: one fused kernel instead of seven.
         both = F.layer_norm(torch.cat((x, -x), -1), (2 * width,), torch.cat((weight, weight)), None, eps)
         normed = both.narrow(-1, 0, width)
@@ -134,28 +142,54 @@ def layer_norm(
 
     Ba, Kiros and Hinton, Layer Normalization (2016).
     """
-    normed = F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
+    if weight.dim() > 1:
+        wide = x.float() if x.dtype == torch.bfloat16 else x
+        scaled = F.layer_norm(wide, (x.shape[-1],), None, None, eps) * weight
+        normed = (scaled if bias is None else scaled + bias).to(x.dtype)
+    else:
+        normed = F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
     return normed if residual is None else residual + normed
 
 
-def angles(positions: Tensor, frequencies: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
+def angles(
+    positions: Tensor,
+    frequencies: Tensor,
+    magnitude: float | tuple[float, float],
+    *,
+    sets: Tensor | None = None,
+    growth: PositionGrowth | None = None,
+) -> tuple[Tensor, Tensor]:
     """Returns cosines and sines [..., 2 * pairs] for `rotary`, times `magnitude`.
 
-    The angles are positions [...] times frequencies [pairs].
+    The angles are positions [...] times frequencies [pairs], or with `sets` [...] frequencies [2, pairs].
     """
+    factor: Tensor | float
+    if sets is None:
+        assert isinstance(magnitude, float)
+        factor = magnitude
+    else:
+        frequencies = frequencies[sets]
+        factor = torch.tensor(magnitude, device=positions.device)[sets, None]
+    if growth is not None:
+        times = 1 + (positions + growth.offset) // growth.length
+        factor = factor * (1 + growth.slope * times.float().log())[..., None]
     turns = positions[..., None].float() * frequencies
-    cos, sin = turns.cos() * magnitude, turns.sin() * magnitude
+    cos, sin = turns.cos() * factor, turns.sin() * factor
     return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates x [..., heads, dim] by angles: `x * cos + partner(x) * sin`, in float32.
+    """Rotates the first r elements of each head of x [..., heads, dim]: `x * cos + partner(x) * sin`, in
+    float32.
 
-    cos and sin are [..., dim]. Element i is rotated together with element i + dim / 2, as in hub checkpoints;
-    the first half of `sin` is negated. Su et al., RoFormer (2021), section 3.4.2, equation 34.
+    cos and sin are [..., r]. Element i is rotated together with element i + r / 2, as in hub checkpoints; the
+    first half of `sin` is negated. Su et al., RoFormer (2021), section 3.4.2, equation 34.
     """
+    turned = cos.shape[-1]
+    if turned < x.shape[-1]:
+        return torch.cat((rotary(x[..., :turned], cos, sin), x[..., turned:]), -1)
     wide = x.float() if x.dtype == torch.bfloat16 else x
-    partner = wide.roll(x.shape[-1] // 2, -1)
+    partner = wide.roll(turned // 2, -1)
     return (wide * cos.unsqueeze(-2) + partner * sin.unsqueeze(-2)).to(x.dtype)
 
 
@@ -181,13 +215,16 @@ def activation(x: Tensor, name: Activation) -> Tensor:
     return _ACTIVATIONS[name](wide).to(x.dtype)
 
 
-def gated(gate_up: Tensor, activation: Activation = "silu") -> Tensor:
+def gated(gate_up: Tensor, activation: GatedActivation = "silu") -> Tensor:
     """Computes `activation(gate) * up` from [..., 2 * width], the gate first: [..., width], in float32.
 
     Shazeer, GLU Variants Improve Transformer (2020), equation 6.
     """
     gate, up = gate_up.chunk(2, -1)
     gate = gate.float() if gate.dtype == torch.bfloat16 else gate
+    if activation == "clamped_swiglu":
+        gate, up = gate.clamp(max=7.0), up.clamp(-7.0, 7.0)
+        return ((up + 1) * (gate * torch.sigmoid(1.702 * gate))).to(gate_up.dtype)
     return (_ACTIVATIONS[activation](gate) * up).to(gate_up.dtype)
 
 
@@ -215,6 +252,28 @@ def pack_gated(weight: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     """
     gate, up = (pack(part) for part in weight.detach().chunk(2))
     return (gate, up) if gate.is_mkldnn else weight
+
+
+def experts(
+    x: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    ids: Tensor,
+    weights: Tensor,
+    activation: GatedActivation = "silu",
+    *,
+    biases: tuple[Tensor, Tensor] | None = None,
+    weigh: Literal["output", "input"] = "output",
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Computes the sum of the outputs of each row's experts, times their weights, plus `residual`."""
+    between = partial(gated, activation=activation)
+    return mixed(x, (gate_up, down), ids, weights, between, biases=biases, weigh=weigh, residual=residual)
+
+
+def pack_experts(weight: Tensor, *, gated: bool) -> Tensor:
+    """Returns the matrices [experts, out, in] unchanged."""
+    return weight
 
 
 def attention(

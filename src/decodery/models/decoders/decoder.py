@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
-from typing import Any, cast
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,20 +12,29 @@ from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.cache import KVShape
 from decodery.kernels.contract import Kernels
 from decodery.models.decoders.decoder_config import DecoderConfig
-from decodery.models.layers.attention import Attend, Attention, DenseAttend
+from decodery.models.layers.attention import Angles, Attend, Attention, DenseAttend
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.linear import Linear
+from decodery.models.layers.rope import Rotary
 
 
 class Decoder(nn.Module):
     """Computes the scores of next tokens; its parameters are not initialised.
 
-    A family passes its layers, each called as `layer(x, angles, attend)`, and its last norm. It overrides
-    `angles` if it rotates, and `embed` or `logits` if it does more than look up and multiply.
+    A family passes its layers, each called as `layer(x, angles, attend)`, and its last norm; with `rotary`
+    all layers rotate alike. It overrides `angles` if they differ, `embed` or `logits` if it does more than
+    look up and multiply, and `first_states` if more happens before the first layer.
     """
 
     def __init__(
-        self, config: DecoderConfig, kernels: Kernels, layers: Iterable[nn.Module], norm: nn.Module
+        self,
+        config: DecoderConfig,
+        kernels: Kernels,
+        layers: Iterable[nn.Module],
+        norm: nn.Module,
+        *,
+        rotary: Rotary | None = None,
+        head_bias: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
@@ -33,7 +42,14 @@ class Decoder(nn.Module):
         self.embedding = Embedding(config.vocab_size, config.width, kernels, multiplied=config.tied_head)
         self.layers = nn.ModuleList(layers)
         self.norm = norm
-        self.head = None if config.tied_head else Linear(config.width, config.vocab_size, kernels)
+        self.head = (
+            None if config.tied_head else Linear(config.width, config.vocab_size, kernels, bias=head_bias)
+        )
+        # Of a head that is the embedding.
+        self.head_bias = (
+            nn.Parameter(torch.empty(config.vocab_size)) if config.tied_head and head_bias else None
+        )
+        self.rotary = rotary
 
     @property
     def attention_layers(self) -> list[AttentionLayer]:
@@ -58,11 +74,11 @@ class Decoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.norm.parameters()).dtype
+        return next(self.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
-        return next(self.norm.parameters()).device
+        return next(self.parameters()).device
 
     @property
     def depth(self) -> int:
@@ -72,17 +88,22 @@ class Decoder(nn.Module):
     def tied_head(self) -> bool:
         return self.head is None
 
-    def angles(self, positions: Tensor, length: int | None) -> Any:
-        """Returns the `angles` of each layer at positions [...]; None in a model without rotary positions.
+    def angles(self, positions: Tensor, length: int | None) -> Sequence[Angles | None]:
+        """Returns the rotary angles of each layer at positions [...]; None for a layer that does not rotate.
 
         `length` is that of the whole context; None: the model's own.
         """
-        return None
+        angles = None if self.rotary is None else self.rotary(positions, length)
+        return [angles] * len(self.layers)
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Returns the first layer's input [..., width] of tokens [...] at positions [...]."""
+        """Returns the embeddings [..., width] of tokens [...] at positions [...]."""
         out: Tensor = self.embedding(tokens)
         return out
+
+    def first_states(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Returns the first layer's input [..., width] of embeddings x at positions [...]."""
+        return x
 
     def hidden(
         self,
@@ -105,17 +126,18 @@ class Decoder(nn.Module):
         x = self.embed(tokens, positions)
         if embedded is not None:
             x[embedded[0]] = embedded[1]
+        x = self.first_states(x, positions)
         for index, layer in enumerate(self.layers):
             if taps and index in taps:
                 taps[index] = x
-            x = layer(x, angles, attend)
+            x = layer(x, angles[index], attend)
         out: Tensor = self.norm(x)
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Returns scores [..., vocab_size] in float32 of hidden states [..., width]."""
         if self.head is None:
-            return self.kernels.linear(hidden, self.embedding.weight).float()
+            return self.kernels.linear(hidden, self.embedding.weight, self.head_bias).float()
         scores: Tensor = self.head(hidden)
         return scores.float()
 

@@ -1,98 +1,147 @@
 """Defines Llama: a pre-norm decoder with rotary positions, grouped-query attention and a gated MLP.
 
-Touvron et al., LLaMA (2023); Llama Team, The Llama 3 Herd of Models (2024).
+Touvron et al., LLaMA (2023); Llama Team, The Llama 3 Herd of Models (2024). Many families differ from it in
+values only; their files have a table of settings and one of names.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.contract import Kernels
-from decodery.models.config_reader import FLAG, POSITIVE, REQUIRED, ConfigTable, Fixed, Setting, exists
-from decodery.models.contract import Family
+from decodery.models.config_reader import (
+    FLAG,
+    POSITIVE,
+    REQUIRED,
+    ConfigTable,
+    Field,
+    Fixed,
+    Setting,
+    exists,
+    value_of,
+)
+from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder import Decoder
 from decodery.models.decoders.decoder_config import FIELDS, MATRICES, SAME_VALUE_SIZE, DecoderConfig
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
-from decodery.models.layers.attention import Angles, Attend, Attention
+from decodery.models.layers.attention import Angles, Attention
+from decodery.models.layers.blocks import PreNormBlock
 from decodery.models.layers.mlp import GatedMLP
 from decodery.models.layers.norm import RMSNorm
 from decodery.models.layers.rope import DynamicRope, Rope, Rotary
 from decodery.models.rope_config import RopeField
+from decodery.models.window_config import Windows
 from decodery.weights.transforms import permuted
 
 
 @dataclass(frozen=True)
 class LlamaConfig(DecoderConfig):
-    """Holds the sizes and values of one Llama."""
+    """Holds the sizes and values of one Llama.
+
+    `rotated` has a flag for each layer, () if all layers rotate; `windows` is described by `WindowField`.
+    """
 
     norm_eps: float
     rope: Rope
-    attention_bias: bool
-    mlp_bias: bool
+    attention_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
+    head_norms: bool = False
+    windows: Windows = ()
+    rotated: tuple[bool, ...] = ()
 
     @property
     def extensible(self) -> bool:
         return isinstance(self.rope, DynamicRope)
 
+    def attention(self, layer: int) -> AttentionLayer:
+        """Returns the attention of a layer."""
+        return AttentionLayer(
+            layer,
+            self.heads,
+            self.kv_heads,
+            self.head_dim,
+            self.head_dim,
+            self.head_dim**-0.5,
+            window=self.windows[layer] if self.windows else None,
+        )
 
+
+LLAMA_FIELDS: Mapping[str, Field] = {
+    **FIELDS,
+    "norm_eps": Setting(
+        POSITIVE, "rms_norm_eps", "attention.layer_norm_rms_epsilon", default=1e-6, gguf_default=REQUIRED
+    ),
+    "rope": RopeField(),
+}
+"""The fields that the families of this file's model share; a family replaces and adds."""
+
+SILU = Fixed(hub="hidden_act", value="silu", accepted=("swish",), wanted="'silu'")
+NO_EXPERTS = Fixed(gguf="expert_count", accepted=(0,), wanted="0: this family has no experts")
+ATTENTION_BIASES: Mapping[str, Field] = {
+    "attention_bias": Setting(
+        FLAG, "attention_bias", default=False, gguf_default=exists("blk.0.attn_q.bias")
+    ),
+    "out_bias": Setting(
+        FLAG, default=value_of("attention_bias"), gguf_default=exists("blk.0.attn_output.bias")
+    ),
+}
+BIASES: Mapping[str, Field] = {
+    **ATTENTION_BIASES,
+    "mlp_bias": Setting(FLAG, "mlp_bias", default=False, gguf_default=exists("blk.0.ffn_gate.bias")),
+}
 CONFIG = ConfigTable(
     LlamaConfig,
-    fields={
-        **FIELDS,
-        "norm_eps": Setting(
-            POSITIVE,
-            "rms_norm_eps",
-            "attention.layer_norm_rms_epsilon",
-            default=1e-6,
-            gguf_default=REQUIRED,
-        ),
-        "rope": RopeField(),
-        "attention_bias": Setting(
-            FLAG, "attention_bias", default=False, gguf_default=exists("blk.0.attn_q.bias")
-        ),
-        "mlp_bias": Setting(FLAG, "mlp_bias", default=False, gguf_default=exists("blk.0.ffn_gate.bias")),
-    },
-    fixed=(
-        SAME_VALUE_SIZE,
-        Fixed(hub="hidden_act", value="silu", accepted=("swish",), wanted="'silu'"),
-        Fixed(gguf="expert_count", accepted=(0,), wanted="0: models with experts are not supported yet"),
-    ),
+    fields={**LLAMA_FIELDS, **BIASES},
+    fixed=(SAME_VALUE_SIZE, SILU, NO_EXPERTS),
     matrices=MATRICES,
 )
-
-
-class Block(nn.Module):
-    """Computes one layer: attention, then the MLP, each on the normalised residual stream."""
-
-    def __init__(self, config: LlamaConfig, layer: int, kernels: Kernels) -> None:
-        super().__init__()
-        width, dim = config.width, config.head_dim
-        attention = AttentionLayer(layer, config.heads, config.kv_heads, dim, dim, 1 / math.sqrt(dim))
-        self.attn_norm = RMSNorm(width, config.norm_eps, kernels)
-        self.attn = Attention(attention, width, kernels, bias=config.attention_bias)
-        self.mlp_norm = RMSNorm(width, config.norm_eps, kernels)
-        self.mlp = GatedMLP(width, config.mlp_width, kernels, bias=config.mlp_bias)
-
-    def forward(self, x: Tensor, angles: Angles, attend: Attend) -> Tensor:
-        x = self.attn(self.attn_norm(x), angles, attend, residual=x)
-        out: Tensor = self.mlp(self.mlp_norm(x), residual=x)
-        return out
 
 
 class Llama(Decoder):
     """Defines a Llama over the given kernels; its parameters are not initialised."""
 
-    def __init__(self, config: LlamaConfig, kernels: Kernels) -> None:
-        blocks = [Block(config, layer, kernels) for layer in range(config.layers)]
-        super().__init__(config, kernels, blocks, RMSNorm(config.width, config.norm_eps, kernels))
-        self.rotary = Rotary(config.rope, config.head_dim, config.context_length, kernels)
+    config: LlamaConfig
 
-    def angles(self, positions: Tensor, length: int | None) -> Angles:
-        return self.rotary(positions, length)
+    def __init__(self, config: LlamaConfig, kernels: Kernels) -> None:
+        blocks = [self.block(config, layer, kernels) for layer in range(config.layers)]
+        norm = RMSNorm(config.width, config.norm_eps, kernels)
+        self.rotary: Rotary
+        rotary = Rotary(config.rope, config.head_dim, config.context_length, kernels)
+        super().__init__(config, kernels, blocks, norm, rotary=rotary)
+
+    def block(self, config: LlamaConfig, layer: int, kernels: Kernels) -> nn.Module:
+        """Returns a layer."""
+        width, eps, dim = config.width, config.norm_eps, config.head_dim
+        head_norms = (RMSNorm(dim, eps, kernels), RMSNorm(dim, eps, kernels)) if config.head_norms else None
+        attention = Attention(
+            config.attention(layer),
+            width,
+            kernels,
+            bias=config.attention_bias,
+            out_bias=config.out_bias,
+            head_norms=head_norms,
+        )
+        mlp = self.mlp(config, layer, kernels)
+        return PreNormBlock(RMSNorm(width, eps, kernels), attention, RMSNorm(width, eps, kernels), mlp)
+
+    def mlp(self, config: LlamaConfig, layer: int, kernels: Kernels) -> nn.Module:
+        """Returns the MLP of a layer."""
+        return GatedMLP(config.width, config.mlp_width, kernels, bias=config.mlp_bias)
+
+    def angles(self, positions: Tensor, length: int | None) -> list[Angles | None]:
+        angles = self.rotary(positions, length)
+        return [angles if rotates else None for rotates in self.config.rotated or [True] * self.depth]
+
+
+def gguf_names(config: LlamaConfig) -> Names:
+    """Returns the names in GGUF files whose rows of queries and keys are permuted."""
+    rows = permuted(config.heads), permuted(config.kv_heads), None
+    return decoder_names(GGUF, config, qkv=rows)
 
 
 FAMILY = Family(
@@ -100,7 +149,6 @@ FAMILY = Family(
     config=CONFIG,
     build={"causal": Llama},
     hub_names=lambda config: decoder_names(HUB, config),
-    gguf_names=lambda config: decoder_names(
-        GGUF, config, qkv=(permuted(config.heads), permuted(config.kv_heads), None)
-    ),
+    gguf_names=gguf_names,
+    gguf="llama",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from decodery.models.contract import Names
 from decodery.models.decoders.decoder_config import DecoderConfig
@@ -17,8 +17,9 @@ class Spelling:
 
     Names of modules in a layer follow `layer`, in which `{i}` is the layer's index. `norms` are the norms of
     a layer, by our names. `qkv` and `gate_up` are modules whose rows are one matrix in ours: three or two of
-    them, one if it is stored fused, or none if a family writes its own rules. `derived` are glob patterns of
-    tensors that follow from the config.
+    them, one if it is stored fused, or none if a family writes its own rules. `up` is the first matrix of an
+    MLP without a gate, and `positions` the table of learned positions. `derived` are glob patterns of tensors
+    that follow from the config.
     """
 
     embedding: str
@@ -30,13 +31,20 @@ class Spelling:
     down: str
     norm: str
     head: str
+    up: str = ""
+    positions: str = ""
     derived: tuple[str, ...] = ()
 
 
 HUB = Spelling(
     embedding="model.embed_tokens",
     layer="model.layers.{i}.",
-    norms={"attn_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"},
+    norms={
+        "attn_norm": "input_layernorm",
+        "mlp_norm": "post_attention_layernorm",
+        "attn.q_norm": "self_attn.q_norm",
+        "attn.k_norm": "self_attn.k_norm",
+    },
     qkv=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     out="self_attn.o_proj",
     gate_up=("mlp.gate_proj", "mlp.up_proj"),
@@ -48,15 +56,35 @@ HUB = Spelling(
 GGUF = Spelling(
     embedding="token_embd",
     layer="blk.{i}.",
-    norms={"attn_norm": "attn_norm", "mlp_norm": "ffn_norm"},
+    norms={
+        "attn_norm": "attn_norm",
+        "mlp_norm": "ffn_norm",
+        "attn.q_norm": "attn_q_norm",
+        "attn.k_norm": "attn_k_norm",
+    },
     qkv=("attn_q", "attn_k", "attn_v"),
     out="attn_output",
     gate_up=("ffn_gate", "ffn_up"),
     down="ffn_down",
     norm="output_norm",
     head="output",
+    up="ffn_up",
     derived=("rope_freqs.weight",),
 )
+
+GGUF_FUSED = replace(GGUF, qkv=("attn_qkv",))
+
+
+def without_prefix(spelling: Spelling, prefix: str) -> Spelling:
+    """Returns the spelling of checkpoints that leave a prefix out."""
+    return replace(
+        spelling,
+        embedding=spelling.embedding.removeprefix(prefix),
+        layer=spelling.layer.removeprefix(prefix),
+        norm=spelling.norm.removeprefix(prefix),
+        positions=spelling.positions.removeprefix(prefix),
+        derived=tuple(name.removeprefix(prefix) for name in spelling.derived),
+    )
 
 
 def decoder_names(
@@ -74,7 +102,7 @@ def decoder_names(
     size is delicate: the matrices of the vocabulary and of the values.
     """
     rows = (config.heads * config.head_dim, *[config.kv_heads * config.head_dim] * 2)
-    rules = list(further)
+    rules = [*further, rename("head_bias", f"{spelling.head}.bias")]
     for kind in ("weight", "bias"):
         rules += [
             rename(f"{ours}.{kind}", f"{stored}.{kind}")
@@ -82,23 +110,37 @@ def decoder_names(
                 ("embedding", spelling.embedding),
                 ("norm", spelling.norm),
                 ("head", spelling.head),
+                ("positions", spelling.positions),
                 *((f"layers.{{i}}.{ours}", spelling.layer + norm) for ours, norm in spelling.norms.items()),
             )
+            if stored
         ]
         for ours, stored, transforms, sizes in (
             ("attn.qkv", spelling.qkv, qkv, rows if len(spelling.qkv) == 3 else None),
             ("attn.out", (spelling.out,), None, None),
             ("mlp.gate_up", spelling.gate_up, None, None),
+            ("mlp.up", (spelling.up,), None, None),
             ("mlp.down", (spelling.down,), None, None),
         ):
-            if stored:
+            if stored and all(stored):
                 sources = [f"{spelling.layer}{name}.{kind}" for name in stored]
                 each = transforms or [linear] * len(sources)
                 rules.append(merge(f"layers.{{i}}.{ours}.{kind}", sources, each, sizes))
     head = f"{spelling.head}.weight"
     values = f"{spelling.layer.replace('{i}', '*')}{spelling.qkv[-1]}.weight" if spelling.qkv else ""
+    positions = f"{spelling.positions}.weight" if spelling.positions else ""
     return Names(
         rules=tuple(rules),
         ignored=(*spelling.derived, head) if config.tied_head else spelling.derived,
-        delicate=(f"{spelling.embedding}.weight", head, *([values] if values else [])),
+        delicate=(f"{spelling.embedding}.weight", head, *filter(None, (values, positions))),
+    )
+
+
+def either(first: Names, *others: Names) -> Names:
+    """Returns the rules for checkpoints that have one of several spellings; the first one is written."""
+    spellings = (first, *others)
+    return Names(
+        rules=tuple(rule for names in spellings for rule in names.rules),
+        ignored=tuple(dict.fromkeys(name for names in spellings for name in names.ignored)),
+        delicate=tuple(dict.fromkeys(name for names in spellings for name in names.delicate)),
     )

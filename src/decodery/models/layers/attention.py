@@ -197,23 +197,53 @@ class PagedAttend:
 
 
 class Attention(nn.Module):
-    """Computes grouped-query self-attention with rotary positions; q, k and v are one linear map.
+    """Computes grouped-query self-attention; q, k and v are one linear map.
 
-    Ainslie et al., GQA: Training Generalized Multi-Query Transformer Models (2023).
+    `head_norms`, where given, normalise each head of q and of k before they are rotated (Henry et al.,
+    Query-Key Normalization for Transformers, 2020). `out_bias` None is `bias`. Ainslie et al., GQA: Training
+    Generalized Multi-Query Transformer Models (2023).
     """
 
-    def __init__(self, layer: AttentionLayer, width: int, kernels: Kernels, *, bias: bool = False) -> None:
+    def __init__(
+        self,
+        layer: AttentionLayer,
+        width: int,
+        kernels: Kernels,
+        *,
+        bias: bool = False,
+        out_bias: bool | None = None,
+        head_norms: tuple[nn.Module, nn.Module] | None = None,
+    ) -> None:
         super().__init__()
         assert layer.k_width == layer.v_width
         self.layer = layer
         self.kernels = kernels
         self.qkv = Linear(width, (layer.heads + 2 * layer.kv_heads) * layer.k_width, kernels, bias=bias)
-        self.out = Linear(layer.heads * layer.v_width, width, kernels, bias=bias)
+        self.q_norm: nn.Module | None
+        self.k_norm: nn.Module | None
+        self.q_norm, self.k_norm = head_norms or (None, None)
+        outputs_bias = bias if out_bias is None else out_bias
+        self.out = Linear(layer.heads * layer.v_width, width, kernels, bias=outputs_bias)
 
-    def forward(self, x: Tensor, angles: Angles, attend: Attend, residual: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, angles: Angles | None, attend: Attend, residual: Tensor | None = None
+    ) -> Tensor:
+        """Computes the attention of states x [..., width], plus `residual`.
+
+        Without `angles`, queries and keys are not rotated.
+        """
         heads, kv_heads = self.layer.heads, self.layer.kv_heads
         qkv = self.qkv(x).view(*x.shape[:-1], heads + 2 * kv_heads, self.layer.k_width)
         qk, v = qkv.split_with_sizes((heads + kv_heads, kv_heads), -2)
-        q, k = self.kernels.rotary(qk, *angles).split_with_sizes((heads, kv_heads), -2)
+        q, k = self._queries_and_keys(qk, angles)
         out: Tensor = self.out(attend(self.layer, q, k, v), residual)
         return out
+
+    def _queries_and_keys(self, qk: Tensor, angles: Angles | None) -> Sequence[Tensor]:
+        sizes = self.layer.heads, self.layer.kv_heads
+        if self.q_norm is None or self.k_norm is None:
+            rotated = qk if angles is None else self.kernels.rotary(qk, *angles)
+            return rotated.split_with_sizes(sizes, -2)
+        q, k = qk.split_with_sizes(sizes, -2)
+        normed = self.q_norm(q), self.k_norm(k)
+        return normed if angles is None else [self.kernels.rotary(part, *angles) for part in normed]

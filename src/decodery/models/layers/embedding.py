@@ -12,7 +12,9 @@ from decodery.kernels.packed_weights import Codes
 
 
 class Embedding(nn.Module):
-    """Returns the rows of weight [vocabulary, width] of tokens [...]; the weight is not initialised.
+    """Returns the rows of weight [vocabulary, width] of tokens [...], plus `residual`.
+
+    The weight is not initialised.
 
     `multiplied`: the weight is also that of the head.
     """
@@ -32,5 +34,5 @@ class Embedding(nn.Module):
             plain if codes is None else codes, multiplied=self.multiplied
         )
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.kernels.embedding(tokens, self.weight)
+    def forward(self, tokens: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self.kernels.embedding(tokens, self.weight, residual=residual)

@@ -1,4 +1,4 @@
-"""Defines the gated feed-forward layer."""
+"""Defines the feed-forward layers: with a gate, and without one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from decodery.kernels.contract import Kernels, Weight
+from decodery.kernels.contract import Activation, Kernels, Weight
 from decodery.kernels.packed_weights import Codes
 from decodery.models.layers.linear import Linear
 
@@ -51,4 +51,21 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         out: Tensor = self.down(self.gate_up(x), residual)
+        return out
+
+
+class PlainMLP(nn.Module):
+    """Computes `down(activation(up(x))) + residual` (Vaswani et al., 2017, section 3.3)."""
+
+    def __init__(
+        self, width: int, inner: int, activation: Activation, kernels: Kernels, *, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.kernels = kernels
+        self.activation = activation
+        self.up = Linear(width, inner, kernels, bias=bias)
+        self.down = Linear(inner, width, kernels, bias=bias)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        out: Tensor = self.down(self.kernels.activation(self.up(x), self.activation), residual)
         return out

@@ -1,4 +1,4 @@
-"""Normalises rows by their root mean square."""
+"""Normalises rows by their root mean square, or by their mean and variance."""
 
 from __future__ import annotations
 
@@ -22,3 +22,24 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.kernels.rms_norm(x, self.weight, self.eps)
+
+
+class LayerNorm(nn.Module):
+    """Computes `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias` over the last dimension.
+
+    With `heads`, x is [..., heads, width], and each head has its own weight and bias. The parameters are not
+    initialised. Ba, Kiros and Hinton, Layer Normalization (2016).
+    """
+
+    def __init__(
+        self, width: int, eps: float, kernels: Kernels, *, bias: bool = True, heads: int | None = None
+    ) -> None:
+        super().__init__()
+        self.kernels = kernels
+        self.eps = eps
+        shape = (width,) if heads is None else (heads, width)
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.bias = nn.Parameter(torch.empty(shape)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.kernels.layer_norm(x, self.weight, self.bias, self.eps)

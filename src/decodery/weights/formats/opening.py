@@ -7,22 +7,33 @@ from pathlib import Path
 from decodery.errors import CheckpointError, ModelError
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.gguf import GgufCheckpoint
-from decodery.weights.formats.safetensors import SafetensorsCheckpoint
+from decodery.weights.formats.safetensors import ConfigCheckpoint, SafetensorsCheckpoint
 from decodery.weights.report import listed
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+NO_PICKLE = (
+    "no pickle is ever loaded, since it can run any code: take the safetensors files of the same model, or "
+    "convert it with torch.load(file, weights_only=True) and safetensors.torch.save_file"
+)
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, *, weights: bool = True) -> Checkpoint:
     """Opens a folder of config.json and safetensors files, a .gguf file, or a folder with one .gguf file.
 
-    Only headers are read. Raises ModelError when nothing there can be a model, and CheckpointError when the
+    Without `weights`, a folder with config.json alone is a checkpoint without tensors. Only headers are read.
+    Raises ModelError when nothing there can be a model, and CheckpointError when the
     files cannot be read, are damaged or contradict each other.
     """
     try:
+        if not weights and not _has_weights(path) and (path / "config.json").is_file():
+            return ConfigCheckpoint(path)
         return _open(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _has_weights(path: Path) -> bool:
+    return not path.is_dir() or any(entry.suffix in (".safetensors", ".gguf") for entry in path.iterdir())
 
 
 def _open(path: Path) -> Checkpoint:
@@ -46,10 +57,7 @@ def _open_folder(folder: Path) -> Checkpoint:
         raise ModelError(f"{folder} holds {len(gguf)} .gguf files; name one of them: {listed(gguf)}")
     pickles = [name for name in names if name.endswith(PICKLES)]
     if pickles:
-        raise ModelError(
-            f"{folder} holds its weights as a pickle ({pickles[0]}); no pickle is ever loaded, "
-            "convert it to safetensors"
-        )
+        raise ModelError(f"{folder} holds its weights as a pickle ({pickles[0]}); {NO_PICKLE}")
     raise ModelError(f"{folder} holds no weights: neither .safetensors nor .gguf files")
 
 
@@ -57,5 +65,5 @@ def _open_gguf(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         raise ModelError(f"{path}: give the folder that holds this file and its config.json")
     if path.suffix in PICKLES:
-        raise ModelError(f"{path} is a pickle; no pickle is ever loaded, convert it to safetensors")
+        raise ModelError(f"{path} is a pickle; {NO_PICKLE}")
     return GgufCheckpoint(path)

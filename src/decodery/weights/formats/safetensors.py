@@ -37,12 +37,8 @@ ELEMENTS: dict[str, tuple[str, int]] = {
 }
 
 
-class SafetensorsCheckpoint(Checkpoint):
-    """Reads a folder with config.json and safetensors files; see `Checkpoint`.
-
-    Opening reads only the headers. Raises CheckpointError when a file is missing or damaged, when the index
-    names shards or tensors that don't exist, or when a shard would lie outside the folder.
-    """
+class ConfigCheckpoint(Checkpoint):
+    """Reads a folder with config.json whose weights are not there: it has no tensors."""
 
     format: Literal["safetensors", "gguf"] = "safetensors"
 
@@ -51,6 +47,24 @@ class SafetensorsCheckpoint(Checkpoint):
         self.config = _read_json(folder / "config.json")
         generation = folder / "generation_config.json"
         self.generation_config: Mapping[str, Any] = _read_json(generation) if generation.exists() else {}
+        self.tensors: Mapping[str, TensorInfo] = {}
+
+    def close(self) -> None:
+        pass
+
+    def _read(self, info: TensorInfo, dtype: torch.dtype) -> torch.Tensor:
+        raise CheckpointError(f"{self.path} holds no weights")
+
+
+class SafetensorsCheckpoint(ConfigCheckpoint):
+    """Reads a folder with config.json and safetensors files; see `Checkpoint`.
+
+    Opening reads only the headers. Raises CheckpointError when a file is missing or damaged, when the index
+    names shards or tensors that don't exist, or when a shard would lie outside the folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self._files = ExitStack()
         try:
             self._handles: dict[str, Any] = {}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
-from decodery.errors import ModelError
+from decodery.errors import CheckpointError, ModelError
 from decodery.weights.report import Progress, listed
 
 # Only the files that a model needs: no pickles, and no second copy of the weights.
 WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 UNWANTED = ["*/*", "consolidated*"]
+# Most headers, which hold a vocabulary, are smaller.
+FIRST_HEADER_BYTES = 8 << 20
 
 
 def fetch_snapshot(
@@ -39,6 +43,68 @@ def fetch_snapshot(
             f"as in {repository}:Q4_K_M"
         )
     return folder
+
+
+def fetch_config(repository: str, revision: str | None, token: str | None) -> Path:
+    """Returns the folder of a hub model's config and tokenizer files, with the weights only if they are in
+    the cache.
+
+    Raises ModelError when they cannot be fetched.
+    """
+    import huggingface_hub as hub
+
+    wanted = [pattern for pattern in WANTED if pattern != "*.safetensors"]
+    try:
+        return Path(
+            hub.snapshot_download(
+                repository, revision=revision, token=token, allow_patterns=wanted, ignore_patterns=UNWANTED
+            )
+        )
+    except Exception as error:
+        raise _explained(repository, revision, error) from error
+
+
+def fetch_gguf_header(
+    repository: str, choice: str, revision: str | None, token: str | None, folder: Path
+) -> Path:
+    """Returns a file in `folder` of the size and with the header of a hub repository's GGUF file.
+
+    Its tensors are zeros that take no space on the disk. `choice` and errors are those of `fetch_gguf`.
+    """
+    import huggingface_hub as hub
+
+    try:
+        name = pick_gguf(repository, choice, _list_ggufs(repository, revision, token))
+        cached = hub.try_to_load_from_cache(repository, name, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
+        target = folder / Path(name).name
+        remote = f"{repository}@{revision or 'main'}/{name}"
+        with hub.HfFileSystem(token=token).open(remote, "rb") as source:
+            _copy_header(source, source.size, target)
+        return target
+    except ModelError:
+        raise
+    except Exception as error:
+        raise _explained(repository, revision, error) from error
+
+
+def _copy_header(source: IO[bytes], size: int, target: Path) -> None:
+    """Writes a file that has the beginning of a GGUF file, as much as its header needs, and its size."""
+    from decodery.weights.formats.gguf import GgufCheckpoint
+
+    length = min(size, FIRST_HEADER_BYTES)
+    while True:
+        source.seek(0)
+        target.write_bytes(source.read(length))
+        os.truncate(target, size)
+        try:
+            GgufCheckpoint(target).close()
+            return
+        except CheckpointError:
+            if length == size:
+                raise
+        length = min(size, 4 * length)
 
 
 def fetch_gguf(

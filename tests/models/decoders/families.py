@@ -1,0 +1,187 @@
+"""Lists tiny models of all decoder families, each with what distinguishes its family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+Without = Callable[[Any], Any]
+"""Returns a config without a trait."""
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Describes one tiny model: settings of its config.json, and how it differs from a Llama.
+
+    `traits` are what the family adds to Llama, each with the config that lacks it: its logits must differ.
+    `gguf` is False if a GGUF file cannot express the settings. `slow` keeps the model out of the default
+    tests. `routed`: a small change of a token's states may change its experts, and so its logits by much.
+    """
+
+    architecture: str
+    settings: Mapping[str, Any]
+    traits: Mapping[str, Without] = field(default_factory=dict)
+    gguf: bool = True
+    slow: bool = True
+    routed: bool = False
+
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "rope_theta": 10000.0,
+    "pad_token_id": None,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+
+
+def without(**fields: Any) -> Without:
+    """Returns the function that replaces fields of a config."""
+    return lambda config: replace(config, **fields)
+
+
+WINDOWED = {"sliding_window": 7, "use_sliding_window": True, "max_window_layers": 1}
+NO_WINDOW, NO_HEAD_NORMS = without(windows=()), without(head_norms=False)
+
+FAMILIES: dict[str, Tiny] = {
+    "llama": Tiny("LlamaForCausalLM", SIZES, slow=False),
+    "llama with biases, heads of 20": Tiny(
+        "LlamaForCausalLM",
+        {**SIZES, "attention_bias": True, "mlp_bias": True, "head_dim": 20, "num_key_value_heads": 1},
+    ),
+    "qwen2": Tiny(
+        "Qwen2ForCausalLM",
+        {**SIZES, "hidden_size": 80, "tie_word_embeddings": True},
+        {"biases": without(attention_bias=False)},
+        slow=False,
+    ),
+    "qwen2 with windows": Tiny("Qwen2ForCausalLM", {**SIZES, **WINDOWED}, {"window": NO_WINDOW}, gguf=False),
+    "qwen3": Tiny("Qwen3ForCausalLM", {**SIZES, "head_dim": 36}, {"head norms": NO_HEAD_NORMS}, slow=False),
+    "qwen3 with windows": Tiny(
+        "Qwen3ForCausalLM",
+        {**SIZES, **WINDOWED, "head_dim": 16, "attention_bias": True, "tie_word_embeddings": True},
+        {"window": NO_WINDOW, "head norms": NO_HEAD_NORMS},
+        gguf=False,
+    ),
+    "mistral": Tiny(
+        "MistralForCausalLM",
+        {**SIZES, "sliding_window": 9, "num_key_value_heads": 1},
+        {"window": NO_WINDOW},
+        gguf=False,
+    ),
+    "ministral": Tiny(
+        "MinistralForCausalLM",
+        {
+            **SIZES,
+            "sliding_window": 9,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "head_dim": 12,
+        },
+        {"window": NO_WINDOW, "full layer": without(windows=(9, 9, 9))},
+        gguf=False,
+        slow=False,
+    ),
+    "smollm3": Tiny(
+        "SmolLM3ForCausalLM",
+        {**SIZES, "num_hidden_layers": 5, "rope_theta": 2e6},
+        {"layer that does not rotate": without(rotated=())},
+        slow=False,
+    ),
+}
+
+EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 36}
+MIXTRAL = {"num_local_experts": 5, "num_experts_per_tok": 3, "rope_theta": 1e6}
+ONE_EXPERT = without(experts_per_token=1)
+
+FAMILIES |= {
+    "mixtral": Tiny(
+        "MixtralForCausalLM",
+        {**SIZES, **MIXTRAL},
+        {"second expert": ONE_EXPERT, "weights that sum to 1": without(renormalised=False)},
+        slow=False,
+        routed=True,
+    ),
+    "mixtral with windows, one expert": Tiny(
+        "MixtralForCausalLM",
+        {**SIZES, **MIXTRAL, "num_experts_per_tok": 1, "sliding_window": 9, "head_dim": 20},
+        {"window": NO_WINDOW, "weights that sum to 1": without(renormalised=False)},
+        gguf=False,
+        routed=True,
+    ),
+    "qwen2 moe": Tiny(
+        "Qwen2MoeForCausalLM",
+        {**SIZES, **EXPERTS, "shared_expert_intermediate_size": 50},
+        {
+            "biases": without(attention_bias=False),
+            "second expert": ONE_EXPERT,
+            "weights that do not sum to 1": without(renormalised=True),
+            "shared expert": without(shared_width=0),
+        },
+        slow=False,
+        routed=True,
+    ),
+    "qwen2 moe with windows, some layers without experts": Tiny(
+        "Qwen2MoeForCausalLM",
+        {
+            **SIZES,
+            **EXPERTS,
+            **WINDOWED,
+            "shared_expert_intermediate_size": 33,
+            "num_hidden_layers": 5,
+            "decoder_sparse_step": 2,
+            "mlp_only_layers": [3],
+            "norm_topk_prob": True,
+        },
+        {"window": NO_WINDOW, "weights that sum to 1": without(renormalised=False)},
+        gguf=False,
+        routed=True,
+    ),
+    "qwen3 moe": Tiny(
+        "Qwen3MoeForCausalLM",
+        {**SIZES, **EXPERTS, "norm_topk_prob": True, "head_dim": 36},
+        {"head norms": NO_HEAD_NORMS, "weights that sum to 1": without(renormalised=False)},
+        slow=False,
+        routed=True,
+    ),
+    "qwen3 moe with windows, one layer without experts": Tiny(
+        "Qwen3MoeForCausalLM",
+        {**SIZES, **EXPERTS, **WINDOWED, "mlp_only_layers": [0], "tie_word_embeddings": True},
+        {"window": NO_WINDOW, "weights that do not sum to 1": without(renormalised=True)},
+        gguf=False,
+        routed=True,
+    ),
+}
+
+
+def write_folder(tiny: Tiny, folder: Path, seed: int = 0) -> Path:
+    """Writes the hub folder of a tiny model with random weights, as transformers saves it."""
+    import transformers
+
+    architecture = getattr(transformers, tiny.architecture)
+    model = architecture(architecture.config_class(**tiny.settings))
+    randomise(model, seed)
+    model.save_pretrained(folder)
+    return folder
+
+
+def randomise(model: nn.Module, seed: int) -> None:
+    """Draws weights under which every part of a model changes its logits."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.dim() > 1:
+                parameter.copy_(noise * 1.5 * parameter.shape[-1] ** -0.5)
+            else:
+                parameter.copy_(0.3 * noise + (name.endswith("weight")))

@@ -1,0 +1,275 @@
+"""Checks the laws that hold for every decoder family, against transformers and in every form of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+import torch
+from torch import Tensor
+
+from decodery.decoding.request.params import GenerationParams
+from decodery.decoding.request.speculation_params import PromptLookup
+from decodery.decoding.request.strategy_params import BeamSearch
+from decodery.kernels.native import library
+from decodery.kernels.native.native_kernels import NativeKernels
+from decodery.kernels.reference import torch_kernels
+from decodery.models.contract import CausalModel
+from decodery.models.families import find_family, names_of
+from decodery.models.layers.attention import PagedAttend, plan_layers
+from decodery.models.load import load_for_inference, load_model
+from decodery.weights.formats.opening import open_checkpoint
+from decodery.weights.names import Rule
+from decodery.weights.parameters import export_parameters, load_parameters
+from tests.engine.runs import make_engine, run
+from tests.kernels.native.fixtures import built
+from tests.models.decoders.families import FAMILIES as LLAMA_FAMILIES
+from tests.models.decoders.families import Tiny, write_folder
+from tests.models.decoders.layer_norm_families import LAYER_NORM_FAMILIES
+from tests.weights.test_parameters import InMemory
+
+FAMILIES = {**LLAMA_FAMILIES, **LAYER_NORM_FAMILIES}
+every_family = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if t.slow else ()) for n, t in FAMILIES.items()]
+)
+LENGTH = 40
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    root = tmp_path_factory.mktemp("families")
+    return cache(lambda name: write_folder(FAMILIES[name], root / name.replace(" ", "-").replace(",", "")))
+
+
+def some_tokens(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 97, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def opened(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    with open_checkpoint(folder) as checkpoint:
+        return load_model(checkpoint, dtype=dtype, kernels=torch_kernels)
+
+
+def served(folder: Path, quantization: str | None = None) -> Any:
+    """Returns the model as an engine runs it: on the native backend, its weights packed."""
+    with open_checkpoint(folder) as checkpoint:
+        return load_for_inference(
+            checkpoint, dtype=torch.float32, kernels=NativeKernels(), quantization=quantization
+        )
+
+
+def oracle(name: str, folder: Path) -> Any:
+    import transformers
+
+    architecture = getattr(transformers, FAMILIES[name].architecture)
+    # The grouped products of its other implementation are for some types and sizes only.
+    eager = {"experts_implementation": "eager"} if FAMILIES[name].routed else {}
+    return architecture.from_pretrained(folder, **eager).eval()
+
+
+def typical(errors: Tensor, name: str) -> Tensor:
+    """Returns the mean; that of the median token where a token may have other experts."""
+    return errors.mean(-1).median() if FAMILIES[name].routed else errors.mean()
+
+
+class InPages:
+    """Runs one sequence in scattered pages of a cache, some tokens at a time."""
+
+    def __init__(self, model: CausalModel) -> None:
+        self.model = model
+        kernels = model.kernels
+        self.cache = model.kv_shape.allocate(
+            20, kernels.cache_dtype(model.dtype), whole_pages=kernels.takes_page_strides()
+        )
+        self.table = torch.randperm(20, generator=torch.Generator().manual_seed(0)).tolist()
+
+    @torch.inference_mode()
+    def logits(self, tokens: Tensor, *sizes: int) -> Tensor:
+        """Returns the logits of tokens [length] that run in chunks of `sizes`."""
+        model, start, found = self.model, 0, []
+        for part in tokens.split(sizes or [len(tokens)]):
+            kinds = [layer.kind for layer in model.attention_layers]
+            plans = plan_layers(
+                model.kernels, kinds, [self.table], [start], [len(part)], dtype=model.dtype, device="cpu"
+            )
+            positions = torch.arange(start, start + len(part))
+            hidden = model.hidden(part, positions, PagedAttend(model.kernels, self.cache, plans))
+            found.append(model.logits(hidden).clone())
+            start += len(part)
+        return torch.cat(found)
+
+
+@every_family
+def test_logits_are_those_of_transformers(name: str, folders: Any) -> None:
+    model, expected = opened(folders(name)), oracle(name, folders(name))
+    tokens = some_tokens(2, LENGTH)
+    with torch.no_grad():
+        theirs = expected(tokens).logits
+        exact = expected.double()(tokens).logits
+    largest = max(1.0, exact.abs().max().item())
+    assert theirs.std() > 0.5
+    # Their own error may be larger: on some processors torch's order of summation depends on the shapes.
+    near = max(1e-5 * largest, 2 * (theirs - exact).abs().max().item())
+    torch.testing.assert_close(model(tokens), theirs, atol=near, rtol=0)
+
+
+@every_family
+def test_in_bfloat16_the_error_is_small_or_that_of_transformers(name: str, folders: Any) -> None:
+    tokens, folder = some_tokens(2, LENGTH), folders(name)
+    # Of the same rounded weights: what rounding them changes is no error of the computation.
+    exact = opened(folder, torch.bfloat16).double()(tokens)
+
+    def error(logits: Tensor) -> float:
+        return (typical((logits - exact).square(), name).sqrt() / exact.std()).item()
+
+    with torch.no_grad():
+        theirs = error(oracle(name, folder).bfloat16()(tokens).logits)
+    assert 0 < error(opened(folder, torch.bfloat16)(tokens)) < max(2e-2, 1.2 * theirs)
+
+
+@every_family
+def test_each_trait_of_a_family_changes_its_logits(name: str, folders: Any) -> None:
+    tokens = some_tokens(2, LENGTH)
+    expected = opened(folders(name))(tokens)
+    for trait, without in FAMILIES[name].traits.items():
+        with open_checkpoint(folders(name)) as checkpoint:
+            found = find_family(checkpoint)
+            config = found.family.config.read(checkpoint)
+            with torch.device("meta"):
+                model: Any = found.family.build[found.head](without(config), torch_kernels)
+            names = names_of(found.family, config, checkpoint)
+            load_parameters(model, checkpoint, names.rules, config.layers, ["*"])
+        assert (model(tokens) - expected).abs().max() > 0.1, trait
+
+
+@every_family
+def test_pages_and_chunks_change_nothing_but_rounding(name: str, folders: Any) -> None:
+    model, tokens = opened(folders(name), torch.float64), some_tokens(LENGTH)
+    dense = model(tokens[None])[0]
+    for sizes in ((), (1,) * LENGTH, (7, 1, 20, 12)):
+        found = InPages(model).logits(tokens, *sizes)
+        torch.testing.assert_close(found, dense.float(), atol=1e-5, rtol=1e-5)
+
+
+@built
+@every_family
+def test_natively_chunks_are_the_whole_bit_for_bit_and_near_torch(name: str, folders: Any) -> None:
+    model, tokens = served(folders(name)), some_tokens(LENGTH)
+    whole = InPages(model).logits(tokens)
+    for sizes in ((1,) * LENGTH, (7, 1, 20, 12)):
+        assert torch.equal(InPages(model).logits(tokens, *sizes), whole), sizes
+    expected = opened(folders(name))(tokens[None])[0]
+    # Keys and values are float16.
+    assert (whole - expected).abs().max() < 1e-2 * max(1, expected.abs().max().item())
+
+
+@built
+@every_family
+def test_with_packed_weights_logits_are_near_the_exact_ones(name: str, folders: Any) -> None:
+    tokens = some_tokens(LENGTH)
+    expected = opened(folders(name))(tokens[None])[0]
+    for quantization, bound in (("int8", 0.1), ("int4", 0.7)):
+        found = InPages(served(folders(name), quantization)).logits(tokens)
+        error = typical((found - expected).square(), name).sqrt() / expected.std()
+        assert error < bound, quantization
+
+
+@every_family
+def test_greedy_and_beams_are_those_of_transformers(name: str, folders: Any) -> None:
+    prompt, expected = some_tokens(1, 9), oracle(name, folders(name))
+    engine = make_engine(opened(folders(name)))
+    greedy = GenerationParams(max_tokens=16, temperature=0)
+    beams = greedy.replace(strategy=BeamSearch(3))
+    for params, options in ((greedy, {}), (beams, {"num_beams": 3})):
+        theirs = expected.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=16, do_sample=False, **options
+        )
+        assert run(engine, [(prompt[0].tolist(), params)])[0][0] == theirs[0, 9:].tolist()
+
+
+@built
+@every_family
+def test_replayed_speculated_and_together_a_text_is_what_it_is_alone(name: str, folders: Any) -> None:
+    model = served(folders(name))
+    greedy = GenerationParams(max_tokens=12, temperature=0)
+    jobs = [
+        ([*range(3, 12), *range(3, 9)], greedy),
+        ([5, 6, 7], greedy.replace(temperature=0.8, seed=3)),
+        (some_tokens(33).tolist(), greedy),
+    ]
+    alone = [run(make_engine(model), [job])[0] for job in jobs]
+    assert run(make_engine(model), jobs) == alone
+    drafted = [(prompt, params.replace(speculate=PromptLookup())) for prompt, params in jobs]
+    assert run(make_engine(model), drafted) == alone
+    library.set_threads(1)
+    assert run(make_engine(model), jobs) == alone
+    library.set_threads(2)
+
+
+def held(rule: Rule, tensors: Mapping[str, Tensor], layers: int) -> bool:
+    """True if the tensors have those of the rule in some layer."""
+    return any(all(part.name in tensors for part in rule.parts(layer)) for layer in range(layers))
+
+
+@every_family
+def test_gradients_are_those_of_transformers(name: str, folders: Any) -> None:
+    model, expected = opened(folders(name)).requires_grad_(), oracle(name, folders(name))
+    tokens = some_tokens(2, 12)
+    for logits in (model(tokens), expected(tokens).logits):
+        torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
+    with open_checkpoint(folders(name)) as checkpoint:
+        found = find_family(checkpoint)
+        names = found.family.hub_names(found.family.config.read(checkpoint))
+    layers = model.config.layers
+    wanted = dict(expected.named_parameters())
+    # In memory transformers has stacks of experts, whatever it saves.
+    rules = sorted(names.rules, key=lambda rule: not held(rule, wanted, layers))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            parameter.copy_(parameter.grad)
+    # transformers stores the head of GPT-NeoX under another name than its own.
+    wanted |= {name.replace("lm_head", "embed_out"): tensor for name, tensor in wanted.items()}
+    for stored, gradient in export_parameters(model, rules, layers):
+        torch.testing.assert_close(gradient, wanted[stored].grad, atol=1e-4, rtol=1e-4)
+
+
+@every_family
+def test_a_gguf_file_is_the_same_model_under_the_names_of_the_gguf_package(name: str, folders: Any) -> None:
+    tiny: Tiny = FAMILIES[name]
+    if not tiny.gguf:
+        pytest.skip("a GGUF file cannot express these settings")
+    with open_checkpoint(folders(name)) as checkpoint:
+        family = find_family(checkpoint).family
+        config = family.config.read(checkpoint)
+        hub_names = list(checkpoint.tensors)
+    assert family.gguf is not None
+    model = opened(folders(name))
+    metadata, tensors = family.config.to_gguf(config, family.gguf)
+    tensors |= dict(export_parameters(model, family.gguf_names(config).rules, config.layers))
+    assert_names_of_gguf(family.gguf, config.layers, hub_names, tensors)
+    stored = InMemory(tensors)
+    stored.format, stored.config = "gguf", metadata
+    again = load_model(stored, dtype=torch.float32, kernels=torch_kernels)
+    tokens = some_tokens(2, LENGTH)
+    torch.testing.assert_close(again(tokens), model(tokens), atol=1e-5, rtol=1e-5)
+
+
+def assert_names_of_gguf(
+    architecture: str, layers: int, hub_names: Iterable[str], tensors: Iterable[str]
+) -> None:
+    """Asserts that the tensors of a GGUF file are those that the gguf package makes of a hub folder's."""
+    kind = next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    names = gguf.get_tensor_name_map(kind, layers)
+    found = {names.get_name(name, try_suffixes=(".weight", ".bias")) for name in hub_names}
+    assert found - {None} <= set(tensors)
+    allowed = {
+        gguf.TENSOR_NAMES[tensor].format(bid=layer)
+        for tensor in gguf.MODEL_TENSORS[kind]
+        for layer in range(layers)
+    }
+    assert {name.rpartition(".")[0] for name in tensors} <= allowed
