@@ -66,8 +66,7 @@ def _gguf(model: str) -> dict[str, object]:
 
 def _pieces() -> list[Piece]:
     characters = sorted(set("".join(CORPUS).replace(" ", "▁")) - set("😀日"))
-    words = [
-        (text, -2.0 - len(text), NORMAL) for text in ("▁the", "th", "▁th", "he", "th", "er", "▁a", "nd", "in")
-    ]
+    longer = ("▁the", "th", "▁th", "he", "er", "▁a", "nd", "in")
+    words = [(text, -2.0 - len(text), NORMAL) for text in longer]
     singles = [(text, -20.0, NORMAL) for text in characters]
     return [*SPECIAL, *BYTES, *words, *singles]

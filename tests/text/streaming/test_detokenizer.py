@@ -96,8 +96,11 @@ REGEXES = st.sampled_from(
 
 
 def regex_end(text: str, regex: str) -> int | None:
-    """Returns the length of the shortest prefix of the text in which the regular expression matches."""
-    return next((end for end in range(1, len(text) + 1) if re.search(regex, text[:end])), None)
+    """Returns the length of the shortest prefix of the text in which the regular expression matches.
+
+    In RE2's syntax, a word consists of ASCII letters, digits and underscores.
+    """
+    return next((end for end in range(1, len(text) + 1) if re.search(regex, text[:end], re.ASCII)), None)
 
 
 def run(state: TextState, tokens: list[int]) -> list[TextState]:
@@ -149,7 +152,7 @@ def test_a_regex_holds_nothing_back_and_stops_at_the_token_that_completes_a_matc
         shown += state.piece
         assert shown == text[:end]
         if end is not None:
-            found = re.search(regex, text[:end])
+            found = re.search(regex, text[:end], re.ASCII)
             assert found is not None
             assert state.stopped == found.group()
             return
