@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken
+from tokenizers import AddedToken, models
 
 from decodery.errors import CheckpointError
 from decodery.text.tokenizer import spelling
@@ -73,7 +73,7 @@ def _read(path: Path) -> Vocabulary:
     prefix, suffix = _surroundings(backend, config, bos, eos)
     return Vocabulary(
         backend=backend,
-        literal_model=built.literal_model,
+        literal_model=built.literal_model or _literal_model(backend),
         spell=_speller(ids, frozenset(added), _decoder_steps(backend)),
         size=size,
         special_ids=frozenset(special),
@@ -263,10 +263,32 @@ def _chat_template(path: Path, config: Mapping[str, Any]) -> str | None:
 
 def _decoder_steps(backend: tokenizers.Tokenizer) -> list[dict[str, Any]]:
     if backend.decoder is None:
-        return []
+        # The library joins tokens with spaces then; those of the other models are parts of words.
+        words = isinstance(backend.model, models.WordLevel)
+        return [{"type": "WordPiece", "prefix": "\uffff"}] if words else []
     decoder = json.loads(backend.decoder.__getstate__())
     steps: list[dict[str, Any]] = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
     return steps
+
+
+def _literal_model(backend: tokenizers.Tokenizer) -> Callable[[], Any] | None:
+    """Returns a function that makes the model without special tokens, if that of `backend` can find them."""
+    if not isinstance(backend.model, (models.Unigram, models.WordLevel)):
+        return None
+    special = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
+
+    def hidden(text: str) -> str:
+        return f"\uffff{text}\uffff" if text in special else text
+
+    def build() -> Any:
+        state = json.loads(backend.model.__getstate__())
+        if state["type"] == "Unigram":
+            scored = [(hidden(text), score) for text, score in state["vocab"]]
+            return models.Unigram(scored, state["unk_id"], bool(state.get("byte_fallback")))
+        vocabulary = {hidden(text): token for text, token in state["vocab"].items()}
+        return models.WordLevel(vocabulary, hidden(state["unk_token"]))
+
+    return build
 
 
 def _speller(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import tokenizers
@@ -43,7 +44,7 @@ class Model:
 
     backend: tokenizers.Tokenizer
     normal: Callable[[str], bytes]
-    literal_model: Any = None
+    literal_model: Callable[[], Any] | None = None
     begin: str = "bos"
     end: str = "eos"
     add_begin: bool = False
@@ -112,7 +113,7 @@ def _t5(metadata: Metadata, tokens: Sequence[str], types: Sequence[int]) -> Mode
         prefix_each=True,
     )
     _ids(tokens)
-    return Model(unigram_backend(pieces), spelling.spaced, literal_unigram(pieces), add_end=True)
+    return Model(unigram_backend(pieces), spelling.spaced, partial(literal_unigram, pieces), add_end=True)
 
 
 def _bert(metadata: Metadata, tokens: Sequence[str], types: Sequence[int]) -> Model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,7 +47,7 @@ class Built:
 
     backend: tokenizers.Tokenizer
     implied: Mapping[str, Any] = field(default_factory=dict)
-    literal_model: Any = None
+    literal_model: Callable[[], Any] | None = None
 
 
 def build_from_files(path: Path, config: Mapping[str, Any], model_type: str) -> Built | None:
@@ -97,7 +98,6 @@ def _from_sentencepiece(file: Path, config: Mapping[str, Any]) -> Built:
     }[read.algorithm]
     try:
         backend = build(pieces)
-        literal = literal_unigram(pieces) if read.algorithm == sentencepiece_files.UNIGRAM else None
     except Exception as error:  # The library raises bare exceptions.
         raise CheckpointError(f"{file} is no intact SentencePiece model: {error}") from error
     roles = {
@@ -112,7 +112,9 @@ def _from_sentencepiece(file: Path, config: Mapping[str, Any]) -> Built:
     # Llama and Gemma begin a prompt with a token, T5 and its relatives end one.
     begins = read.algorithm != sentencepiece_files.UNIGRAM
     implied["add_bos_token" if begins else "add_eos_token"] = True
-    return Built(backend, implied, literal)
+    if read.algorithm == sentencepiece_files.UNIGRAM:
+        return Built(backend, implied, partial(literal_unigram, pieces))
+    return Built(backend, implied)
 
 
 def _from_tiktoken(file: Path, config: Mapping[str, Any], model_type: str) -> Built:
