@@ -55,13 +55,13 @@ class Model:
 def build_model(metadata: Metadata, tokens: Sequence[str], types: Sequence[int]) -> Model:
     """Returns the tokenizer of a vocabulary. Raises `CheckpointError` for an unknown or damaged one."""
     name = metadata.get(f"{PREFIX}model")
-    if name not in _BUILDERS:
+    if name not in MODELS:
         raise CheckpointError(
             f"the vocabulary is of kind {name!r} (tokenizer.ggml.model); those of kind "
-            f"{', '.join(_BUILDERS)} can be read"
+            f"{', '.join(MODELS)} can be read"
         )
     try:
-        return _BUILDERS[name](metadata, tokens, types)
+        return MODELS[name](metadata, tokens, types)
     except CheckpointError:
         raise
     except Exception as error:  # The library raises bare exceptions.
@@ -140,7 +140,7 @@ def _word_piece(text: str) -> str:
     return text[1:] if text.startswith(spelling.SPACE_MARK) else f"##{text}"
 
 
-_BUILDERS: Final[dict[str, Callable[[Metadata, Sequence[str], Sequence[int]], Model]]] = {
+MODELS: Final[dict[str, Callable[[Metadata, Sequence[str], Sequence[int]], Model]]] = {
     "llama": _llama,
     "gpt2": _gpt2,
     "bert": _bert,

@@ -56,7 +56,7 @@ def build_from_files(path: Path, config: Mapping[str, Any], model_type: str) -> 
     `config` is the content of tokenizer_config.json, `model_type` that key of config.json. Raises
     `CheckpointError`, naming the file, when one is damaged or does not say enough.
     """
-    for name, build in _FILES.items():
+    for name, build in FILES.items():
         for file in sorted(path.glob(name)):
             if file.is_file():
                 return build(file, config, model_type)
@@ -237,7 +237,7 @@ def _from_vocab_txt(file: Path, config: Mapping[str, Any], model_type: str) -> B
 
 
 # The files in the order in which they are looked for.
-_FILES: Final[dict[str, Callable[[Path, Mapping[str, Any], str], Built]]] = {
+FILES: Final[dict[str, Callable[[Path, Mapping[str, Any], str], Built]]] = {
     "tekken.json": _from_tekken,
     "*.tiktoken": _from_tiktoken,
     "tiktoken.model": _from_tiktoken,
