@@ -246,6 +246,13 @@ A_B = {"a": 0, "b": 1, "ab": 2}
             {"vocab__json": {"a</w>": 0}, "merges__txt": ""},
             r"vocab\.json has no token '<unk>', which it needs as unk_token",
         ),
+        (
+            {
+                **{"vocab__json": {"a</w>": 0}, "merges__txt": ""},
+                "tokenizer_config__json": {"tokenizer_class": "HerbertTokenizer"},
+            },
+            r"merges\.txt: how a HerbertTokenizer cuts text is unknown",
+        ),
     ],
 )
 def test_a_damaged_list_is_one_error_that_names_the_file(

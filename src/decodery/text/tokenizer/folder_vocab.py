@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, models
+from tokenizers import AddedToken, models, normalizers
 
 from decodery.errors import CheckpointError
 from decodery.text.tokenizer import spelling
+from decodery.text.tokenizer.character_rules import CharacterRules
 from decodery.text.tokenizer.slow_files import Built, build_from_files
 from decodery.text.tokenizer.vocabulary import Vocabulary
 
@@ -98,9 +100,31 @@ def _read_backend(path: Path) -> Built | None:
     except Exception as error:  # The library raises bare exceptions.
         raise CheckpointError(f"{file} cannot be read: {error}") from error
     _check_ids(file, backend.get_vocab(with_added_tokens=False))
+    _apply_whole_rules(file, backend)
     backend.no_truncation()
     backend.no_padding()
     return Built(backend)
+
+
+def _apply_whole_rules(file: Path, backend: tokenizers.Tokenizer) -> None:
+    """Replaces the library's character maps, which it applies to each grapheme apart."""
+    if backend.normalizer is None or b"precompiled_charsmap" not in backend.normalizer.__getstate__():
+        return
+    state = json.loads(backend.normalizer.__getstate__())
+    steps = [_normalizer(file, step) for step in state.get("normalizers", [state])]
+    backend.normalizer = normalizers.Sequence(steps)
+
+
+def _normalizer(file: Path, state: Mapping[str, Any]) -> normalizers.Normalizer:
+    if state["type"] != "Precompiled":
+        whole = json.loads(tokenizers.Tokenizer(models.BPE()).to_str()) | {"normalizer": state}
+        step: normalizers.Normalizer = tokenizers.Tokenizer.from_str(json.dumps(whole)).normalizer
+        return step
+    try:
+        rules = CharacterRules(base64.b64decode(state["precompiled_charsmap"]))
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from None
+    return normalizers.Normalizer.custom(rules)
 
 
 def _check_ids(file: Path, vocabulary: Mapping[str, int]) -> None:

@@ -22,7 +22,7 @@ from decodery.text.tokenizer.pieces import (
 )
 from decodery.text.tokenizer.rank_files import Ranks, rank_backend
 
-# Slow tokenizers of transformers that number the pieces of their file anew.
+# Slow tokenizers of transformers that number the tokens of their files anew.
 _RENUMBERED: Final = frozenset(
     {
         *(
@@ -59,8 +59,16 @@ def build_from_files(path: Path, config: Mapping[str, Any], model_type: str) -> 
     for name, build in FILES.items():
         for file in sorted(path.glob(name)):
             if file.is_file():
+                _check_class(file, str(config.get("tokenizer_class", "")))
                 return build(file, config, model_type)
     return None
+
+
+def _check_class(file: Path, kind: str) -> None:
+    if kind.removesuffix("Fast") in _RENUMBERED:
+        raise CheckpointError(
+            f"{file}: a {kind} gives its tokens other ids than the file; save it as tokenizer.json"
+        )
 
 
 def _from_tekken(file: Path, config: Mapping[str, Any], model_type: str) -> Built:
@@ -78,11 +86,6 @@ def _from_model(file: Path, config: Mapping[str, Any], model_type: str) -> Built
 
 
 def _from_sentencepiece(file: Path, config: Mapping[str, Any]) -> Built:
-    kind = str(config.get("tokenizer_class", ""))
-    if kind.removesuffix("Fast") in _RENUMBERED:
-        raise CheckpointError(
-            f"{file}: a {kind} gives its pieces other ids than the file; save it as tokenizer.json"
-        )
     read = sentencepiece_files.read_pieces(file)
     prefix = config.get("add_prefix_space")
     pieces = replace(
