@@ -15,6 +15,7 @@ from decodery.models.decoders import (
     gpt2,
     gpt_neo,
     gpt_neox,
+    gpt_oss,
     gptj,
     llama,
     mistral,
@@ -24,6 +25,7 @@ from decodery.models.decoders import (
     smollm,
 )
 from decodery.weights.formats.checkpoint import Checkpoint
+from decodery.weights.formats.mxfp4 import is_mxfp4
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
@@ -31,6 +33,7 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "GPTJForCausalLM": (gptj.GPTJ_FAMILY, "causal"),
     "GPTNeoForCausalLM": (gpt_neo.GPT_NEO, "causal"),
     "GPTNeoXForCausalLM": (gpt_neox.GPT_NEOX, "causal"),
+    "GptOssForCausalLM": (gpt_oss.GPT_OSS, "causal"),
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
@@ -45,6 +48,7 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
     "gpt2": (gpt2.GPT2_FAMILY, "causal"),
+    "gpt-oss": (gpt_oss.GPT_OSS, "causal"),
     "gptneox": (gpt_neox.GPT_NEOX, "causal"),
     "llama": (llama.FAMILY, "causal"),
     "qwen2": (qwen.QWEN2, "causal"),
@@ -101,7 +105,7 @@ def _hub_name(checkpoint: Checkpoint) -> str:
     names = checkpoint.config.get("architectures")
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise ModelError(f"{checkpoint.path}: config.json must name one architecture under architectures")
-    if checkpoint.config.get("quantization_config"):
+    if checkpoint.config.get("quantization_config") and not is_mxfp4(checkpoint.config):
         raise ModelError(
             f"{checkpoint.path}: config.json has a quantization_config, which is not supported; "
             "use the unquantised checkpoint or a GGUF file"

@@ -161,6 +161,37 @@ FAMILIES |= {
         gguf=False,
         routed=True,
     ),
+    "gpt-oss": Tiny(
+        "GptOssForCausalLM",
+        {
+            **{key: value for key, value in SIZES.items() if key != "rope_theta"},
+            "num_local_experts": 5,
+            "num_experts_per_tok": 3,
+            "head_dim": 20,
+            "sliding_window": 9,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 20,
+                "truncate": False,
+            },
+        },
+        {
+            "window": NO_WINDOW,
+            "full layer": without(windows=(9, 9, 9)),
+            "sinks": without(sinks=False),
+            "biases of experts": without(expert_bias=False),
+            "bias of the router": without(router_bias=False),
+            "biases of attention": without(attention_bias=False),
+            "clamped activation": without(expert_activation="silu"),
+            "bounds that are not truncated": lambda config: replace(
+                config, rope=replace(config.rope, truncate=True)
+            ),
+        },
+        slow=False,
+        routed=True,
+    ),
 }
 
 

@@ -266,7 +266,9 @@ def assert_names_of_gguf(
     kind = next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
     names = gguf.get_tensor_name_map(kind, layers)
     found = {names.get_name(name, try_suffixes=(".weight", ".bias")) for name in hub_names}
-    assert found - {None} <= set(tensors)
+    # The package's converters add a suffix to the parameters that have none.
+    whole = {name if name.endswith((".weight", ".bias")) else f"{name}.weight" for name in found - {None}}
+    assert whole <= set(tensors)
     allowed = {
         gguf.TENSOR_NAMES[tensor].format(bid=layer)
         for tensor in gguf.MODEL_TENSORS[kind]
