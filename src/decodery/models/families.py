@@ -13,10 +13,12 @@ from decodery.models.contract import Family, Head, Names
 from decodery.models.decoders import (
     bloom,
     gemma,
+    glm_moe,
     gpt1,
     gpt2,
     gpt_neo,
     gpt_neox,
+    gpt_oss,
     gptj,
     llama,
     mistral,
@@ -31,6 +33,7 @@ from decodery.models.decoders import (
     starcoder,
 )
 from decodery.weights.formats.checkpoint import Checkpoint
+from decodery.weights.formats.mxfp4 import is_mxfp4
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
@@ -44,6 +47,8 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "Gemma2ForCausalLM": (gemma.GEMMA2, "causal"),
     "Gemma3ForCausalLM": (gemma.GEMMA3, "causal"),
     "GemmaForCausalLM": (gemma.GEMMA, "causal"),
+    "Glm4MoeForCausalLM": (glm_moe.GLM_MOE, "causal"),
+    "GptOssForCausalLM": (gpt_oss.GPT_OSS, "causal"),
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
@@ -65,6 +70,8 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
     "bloom": (bloom.BLOOM, "causal"),
     "gpt2": (gpt2.GPT2_FAMILY, "causal"),
+    "glm4moe": (glm_moe.GLM_MOE, "causal"),
+    "gpt-oss": (gpt_oss.GPT_OSS, "causal"),
     "gptneox": (gpt_neox.GPT_NEOX, "causal"),
     "llama": (llama.FAMILY, "causal"),
     "phi2": (phi.PHI, "causal"),
@@ -129,7 +136,7 @@ def _hub_name(checkpoint: Checkpoint) -> str:
     names = checkpoint.config.get("architectures")
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise ModelError(f"{checkpoint.path}: config.json must name one architecture under architectures")
-    if checkpoint.config.get("quantization_config"):
+    if checkpoint.config.get("quantization_config") and not is_mxfp4(checkpoint.config):
         raise ModelError(
             f"{checkpoint.path}: config.json has a quantization_config, which is not supported; "
             "use the unquantised checkpoint or a GGUF file"
