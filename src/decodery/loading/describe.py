@@ -47,6 +47,7 @@ def facts(
         "format": checkpoint.format,
         "architecture": described.architecture,
         "parameters": described.parameters,
+        "active_parameters": described.active_parameters,
         "layers": described.layers,
         "width": described.width,
         "heads": described.heads,
@@ -76,7 +77,7 @@ def facts(
             "kv": per_token * context,
             "total": weights + per_token * context,
         },
-        "token": _cost(weights),
+        "token": _cost(weights * described.active_parameters // described.parameters),
     }
 
 

@@ -11,62 +11,96 @@ from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
 from decodery.models.decoders import (
+    bloom,
     ernie,
     gemma,
+    glm_moe,
     gpt1,
     gpt2,
     gpt_neo,
     gpt_neox,
+    gpt_oss,
     gptj,
     internlm,
     llama,
     mistral,
+    mixtral,
+    opt,
+    phi,
     phi3,
     qwen,
+    qwen_moe,
     seed_oss,
     smollm,
+    stablelm,
+    starcoder,
 )
 from decodery.weights.formats.checkpoint import Checkpoint
+from decodery.weights.formats.mxfp4 import is_mxfp4
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
-    "Ernie4_5ForCausalLM": (ernie.ERNIE, "causal"),
+    "BloomForCausalLM": (bloom.BLOOM, "causal"),
     "Ernie4_5_ForCausalLM": (ernie.ERNIE, "causal"),
-    "GPT2LMHeadModel": (gpt2.GPT2_FAMILY, "causal"),
-    "GPTJForCausalLM": (gptj.GPTJ_FAMILY, "causal"),
-    "GPTNeoForCausalLM": (gpt_neo.GPT_NEO, "causal"),
-    "GPTNeoXForCausalLM": (gpt_neox.GPT_NEOX, "causal"),
+    "Ernie4_5ForCausalLM": (ernie.ERNIE, "causal"),
     "Gemma2ForCausalLM": (gemma.GEMMA2, "causal"),
     "Gemma3ForCausalLM": (gemma.GEMMA3, "causal"),
     "GemmaForCausalLM": (gemma.GEMMA, "causal"),
+    "Glm4MoeForCausalLM": (glm_moe.GLM_MOE, "causal"),
+    "GPT2LMHeadModel": (gpt2.GPT2_FAMILY, "causal"),
+    "GPTBigCodeForCausalLM": (starcoder.BIGCODE, "causal"),
+    "GPTBigCodeLMHeadModel": (starcoder.BIGCODE, "causal"),
+    "GPTJForCausalLM": (gptj.GPTJ_FAMILY, "causal"),
+    "GPTNeoForCausalLM": (gpt_neo.GPT_NEO, "causal"),
+    "GPTNeoXForCausalLM": (gpt_neox.GPT_NEOX, "causal"),
+    "GptOssForCausalLM": (gpt_oss.GPT_OSS, "causal"),
     "InternLM3ForCausalLM": (internlm.INTERNLM3, "causal"),
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
     "Ministral3ForCausalLM": (mistral.MINISTRAL3, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
+    "MixtralForCausalLM": (mixtral.MIXTRAL, "causal"),
     "OpenAIGPTLMHeadModel": (gpt1.GPT1_FAMILY, "causal"),
+    "OPTForCausalLM": (opt.OPT_FAMILY, "causal"),
     "Phi3ForCausalLM": (phi3.PHI3, "causal"),
+    "PhiForCausalLM": (phi.PHI, "causal"),
     "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
+    "Qwen2MoeForCausalLM": (qwen_moe.QWEN2_MOE, "causal"),
     "Qwen3ForCausalLM": (qwen.QWEN3, "causal"),
+    "Qwen3MoeForCausalLM": (qwen_moe.QWEN3_MOE, "causal"),
     "SeedOssForCausalLM": (seed_oss.SEED_OSS, "causal"),
     "SmolLM3ForCausalLM": (smollm.SMOLLM3, "causal"),
+    "StableLMEpochForCausalLM": (stablelm.STABLELM, "causal"),
+    "StableLmForCausalLM": (stablelm.STABLELM, "causal"),
+    "Starcoder2ForCausalLM": (starcoder.STARCODER2, "causal"),
 }
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
+    "bloom": (bloom.BLOOM, "causal"),
     "ernie4_5": (ernie.ERNIE, "causal"),
     "gemma": (gemma.GEMMA, "causal"),
     "gemma2": (gemma.GEMMA2, "causal"),
     "gemma3": (gemma.GEMMA3, "causal"),
+    "glm4moe": (glm_moe.GLM_MOE, "causal"),
+    "gpt-oss": (gpt_oss.GPT_OSS, "causal"),
     "gpt2": (gpt2.GPT2_FAMILY, "causal"),
     "gptneox": (gpt_neox.GPT_NEOX, "causal"),
     "llama": (llama.FAMILY, "causal"),
     "mistral3": (mistral.MINISTRAL3, "causal"),
+    "phi2": (phi.PHI, "causal"),
     "phi3": (phi3.PHI3, "causal"),
     "qwen2": (qwen.QWEN2, "causal"),
+    "qwen2moe": (qwen_moe.QWEN2_MOE, "causal"),
     "qwen3": (qwen.QWEN3, "causal"),
+    "qwen3moe": (qwen_moe.QWEN3_MOE, "causal"),
     "seed_oss": (seed_oss.SEED_OSS, "causal"),
     "smollm3": (smollm.SMOLLM3, "causal"),
+    "stablelm": (stablelm.STABLELM, "causal"),
+    "starcoder": (starcoder.BIGCODE, "causal"),
+    "starcoder2": (starcoder.STARCODER2, "causal"),
 }
+# Those of files with experts, where the format has one name for two families.
+GGUF_WITH_EXPERTS: Mapping[str, tuple[Family[Any], Head]] = {"llama": (mixtral.MIXTRAL, "causal")}
 
 
 @dataclass(frozen=True)
@@ -83,9 +117,7 @@ def find_family(checkpoint: Checkpoint) -> Architecture:
 
     Raises ModelError that names the nearest supported ones when it is not supported.
     """
-    table, name = (
-        (GGUF, _gguf_name(checkpoint)) if checkpoint.format == "gguf" else (HUB, _hub_name(checkpoint))
-    )
+    table, name = _gguf(checkpoint) if checkpoint.format == "gguf" else (HUB, _hub_name(checkpoint))
     if name in table:
         return Architecture(name, *table[name])
     known = [*HUB, *GGUF]
@@ -104,15 +136,18 @@ def names_of(family: Family[Any], config: Any, checkpoint: Checkpoint) -> Names:
     return names(config)
 
 
-def _gguf_name(checkpoint: Checkpoint) -> str:
-    return CheckpointKeys(checkpoint.config, str(checkpoint.path)).text("general.architecture")
+def _gguf(checkpoint: Checkpoint) -> tuple[Mapping[str, tuple[Family[Any], Head]], str]:
+    """Returns the table of a GGUF file's architecture, and its name."""
+    name = CheckpointKeys(checkpoint.config, str(checkpoint.path)).text("general.architecture")
+    with_experts = name in GGUF_WITH_EXPERTS and checkpoint.config.get(f"{name}.expert_count")
+    return GGUF_WITH_EXPERTS if with_experts else GGUF, name
 
 
 def _hub_name(checkpoint: Checkpoint) -> str:
     names = checkpoint.config.get("architectures")
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise ModelError(f"{checkpoint.path}: config.json must name one architecture under architectures")
-    if checkpoint.config.get("quantization_config"):
+    if checkpoint.config.get("quantization_config") and not is_mxfp4(checkpoint.config):
         raise ModelError(
             f"{checkpoint.path}: config.json has a quantization_config, which is not supported; "
             "use the unquantised checkpoint or a GGUF file"

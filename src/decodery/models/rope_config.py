@@ -84,21 +84,21 @@ class RotatedSize(Field):
     """Says how many elements of a head are rotated, the first ones.
 
     `factor` is the share of a head in a config.json without the key, which stands under `rope_parameters` or,
-    in older files, outside as `key`.
+    in older files, outside as one of `older`.
     """
 
     factor: float
-    key: str = PARTIAL
+    older: tuple[str, ...] = (PARTIAL,)
 
     def keys(self, gguf: bool) -> Sequence[str]:
-        return ("rope.dimension_count",) if gguf else (f"rope_parameters.{PARTIAL}", self.key)
+        return ("rope.dimension_count",) if gguf else (f"rope_parameters.{PARTIAL}", *self.older)
 
     def read(self, source: Source, name: str) -> int:
         head_dim: int = source["head_dim"]
         if source.is_gguf:
             size = source.keys.count(source.key("rope.dimension_count"), head_dim)
         else:
-            keys, key = source.place(source.stored(name) or self.key)
+            keys, key = source.place(source.stored(name) or self.older[0])
             size = int(head_dim * keys.positive(key, self.factor))
         if size % 2 or not 0 < size <= head_dim:
             raise source.error(name, f"such that an even part of a head of {head_dim} is rotated")

@@ -20,7 +20,7 @@ class Tiny:
 
     `traits` are what the family adds to Llama, each with the config that lacks it: its logits must differ.
     `gguf` is False if a GGUF file cannot express the settings. `slow` keeps the model out of the default
-    tests.
+    tests. `routed`: a small change of a token's states may change its experts, and so its logits by much.
     """
 
     architecture: str
@@ -28,6 +28,7 @@ class Tiny:
     traits: Mapping[str, Without] = field(default_factory=dict)
     gguf: bool = True
     slow: bool = True
+    routed: bool = False
 
 
 SIZES: dict[str, Any] = {
@@ -99,6 +100,138 @@ FAMILIES: dict[str, Tiny] = {
     ),
 }
 
+EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 36}
+MIXTRAL = {"num_local_experts": 5, "num_experts_per_tok": 3, "rope_theta": 1e6}
+ONE_EXPERT = without(experts_per_token=1)
+
+ROUTED = {
+    **{key: value for key, value in EXPERTS.items() if key != "num_experts"},
+    "n_routed_experts": 6,
+    "n_group": 3,
+    "topk_group": 2,
+    "routed_scaling_factor": 1.5,
+    "first_k_dense_replace": 1,
+    "num_nextn_predict_layers": 0,
+}
+V3_TRAITS = {
+    "second expert": ONE_EXPERT,
+    "shared expert": without(shared_width=0),
+    "factor": without(factor=1.0),
+    "groups": without(kept_groups=3),
+    "a group's two best": without(best_of_group=1),
+    "correction": without(corrected=False),
+    "weights that sum to 1": without(renormalised=False),
+    "logistic function": without(probability="softmax"),
+}
+
+FAMILIES |= {
+    "mixtral": Tiny(
+        "MixtralForCausalLM",
+        {**SIZES, **MIXTRAL},
+        {"second expert": ONE_EXPERT, "weights that sum to 1": without(renormalised=False)},
+        slow=False,
+        routed=True,
+    ),
+    "mixtral with windows, one expert": Tiny(
+        "MixtralForCausalLM",
+        {**SIZES, **MIXTRAL, "num_experts_per_tok": 1, "sliding_window": 9, "head_dim": 20},
+        {"window": NO_WINDOW, "weights that sum to 1": without(renormalised=False)},
+        gguf=False,
+        routed=True,
+    ),
+    "qwen2 moe": Tiny(
+        "Qwen2MoeForCausalLM",
+        {**SIZES, **EXPERTS, "shared_expert_intermediate_size": 50},
+        {
+            "biases": without(attention_bias=False),
+            "second expert": ONE_EXPERT,
+            "weights that do not sum to 1": without(renormalised=True),
+            "shared expert": without(shared_width=0),
+        },
+        slow=False,
+        routed=True,
+    ),
+    "qwen2 moe with windows, some layers without experts": Tiny(
+        "Qwen2MoeForCausalLM",
+        {
+            **SIZES,
+            **EXPERTS,
+            **WINDOWED,
+            "shared_expert_intermediate_size": 33,
+            "num_hidden_layers": 5,
+            "decoder_sparse_step": 2,
+            "mlp_only_layers": [3],
+            "norm_topk_prob": True,
+        },
+        {"window": NO_WINDOW, "weights that sum to 1": without(renormalised=False)},
+        gguf=False,
+        routed=True,
+    ),
+    "qwen3 moe": Tiny(
+        "Qwen3MoeForCausalLM",
+        {**SIZES, **EXPERTS, "norm_topk_prob": True, "head_dim": 36},
+        {"head norms": NO_HEAD_NORMS, "weights that sum to 1": without(renormalised=False)},
+        slow=False,
+        routed=True,
+    ),
+    "qwen3 moe with windows, one layer without experts": Tiny(
+        "Qwen3MoeForCausalLM",
+        {**SIZES, **EXPERTS, **WINDOWED, "mlp_only_layers": [0], "tie_word_embeddings": True},
+        {"window": NO_WINDOW, "weights that do not sum to 1": without(renormalised=True)},
+        gguf=False,
+        routed=True,
+    ),
+    "gpt-oss": Tiny(
+        "GptOssForCausalLM",
+        {
+            **{key: value for key, value in SIZES.items() if key != "rope_theta"},
+            "num_local_experts": 5,
+            "num_experts_per_tok": 3,
+            "head_dim": 20,
+            "sliding_window": 9,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 20,
+                "truncate": False,
+            },
+        },
+        {
+            "window": NO_WINDOW,
+            "full layer": without(windows=(9, 9, 9)),
+            "sinks": without(sinks=False),
+            "biases of experts": without(expert_bias=False),
+            "bias of the router": without(router_bias=False),
+            "biases of attention": without(attention_bias=False),
+            "clamped activation": without(expert_activation="silu"),
+            "bounds that are not truncated": lambda config: replace(
+                config, rope=replace(config.rope, truncate=True)
+            ),
+        },
+        slow=False,
+        routed=True,
+    ),
+    "glm 4.5": Tiny(
+        "Glm4MoeForCausalLM",
+        {
+            **SIZES,
+            **ROUTED,
+            "use_qk_norm": True,
+            "attention_bias": True,
+            "head_dim": 20,
+            "rope_parameters": {"rope_theta": 1e4, "rope_type": "default", "partial_rotary_factor": 0.6},
+        },
+        {
+            "partial rotation": without(rotated_size=20),
+            "head norms": NO_HEAD_NORMS,
+            "biases": without(attention_bias=False),
+            **V3_TRAITS,
+        },
+        routed=True,
+    ),
+}
+
 
 def write_folder(tiny: Tiny, folder: Path, seed: int = 0) -> Path:
     """Writes the hub folder of a tiny model with random weights, as transformers saves it."""
@@ -115,6 +248,9 @@ def randomise(model: nn.Module, seed: int) -> None:
     """Draws weights under which every part of a model changes its logits."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(torch.randn(buffer.shape, generator=generator) / 3)
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.dim() > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from decodery.models.families import find_family, names_of
 from decodery.models.layers.attention import PagedAttend, plan_layers
 from decodery.models.load import load_for_inference, load_model
 from decodery.weights.formats.opening import open_checkpoint
+from decodery.weights.names import Rule
 from decodery.weights.parameters import export_parameters, load_parameters
 from tests.engine.runs import make_engine, run
 from tests.kernels.native.fixtures import built
@@ -65,7 +66,15 @@ def served(folder: Path, quantization: str | None = None) -> Any:
 def oracle(name: str, folder: Path) -> Any:
     import transformers
 
-    return getattr(transformers, FAMILIES[name].architecture).from_pretrained(folder).eval()
+    architecture = getattr(transformers, FAMILIES[name].architecture)
+    # The grouped products of its other implementation are for some types and sizes only.
+    eager = {"experts_implementation": "eager"} if FAMILIES[name].routed else {}
+    return architecture.from_pretrained(folder, **eager).eval()
+
+
+def typical(errors: Tensor, name: str) -> Tensor:
+    """Returns the mean; that of the median token where a token may have other experts."""
+    return errors.mean(-1).median() if FAMILIES[name].routed else errors.mean()
 
 
 class InPages:
@@ -118,7 +127,7 @@ def test_in_bfloat16_the_error_is_small_or_that_of_transformers(name: str, folde
     exact = opened(folder, torch.bfloat16).double()(tokens)
 
     def error(logits: Tensor) -> float:
-        return ((logits - exact).square().mean().sqrt() / exact.std()).item()
+        return (typical((logits - exact).square(), name).sqrt() / exact.std()).item()
 
     with torch.no_grad():
         theirs = error(oracle(name, folder).bfloat16()(tokens).logits)
@@ -168,7 +177,7 @@ def test_with_packed_weights_logits_are_near_the_exact_ones(name: str, folders: 
     expected = opened(folders(name))(tokens[None])[0]
     for quantization, bound in (("int8", 0.1), ("int4", 0.7)):
         found = InPages(served(folders(name), quantization)).logits(tokens)
-        error = (found - expected).square().mean().sqrt() / expected.std()
+        error = typical((found - expected).square(), name).sqrt() / expected.std()
         assert error < bound, quantization
 
 
@@ -204,6 +213,11 @@ def test_replayed_speculated_and_together_a_text_is_what_it_is_alone(name: str, 
     library.set_threads(2)
 
 
+def held(rule: Rule, tensors: Mapping[str, Tensor], layers: int) -> bool:
+    """True if the tensors have those of the rule in some layer."""
+    return any(all(part.name in tensors for part in rule.parts(layer)) for layer in range(layers))
+
+
 @every_family
 def test_gradients_are_those_of_transformers(name: str, folders: Any) -> None:
     model, expected = opened(folders(name)).requires_grad_(), oracle(name, folders(name))
@@ -215,19 +229,23 @@ def test_gradients_are_those_of_transformers(name: str, folders: Any) -> None:
         names = family.hub_names(family.config.read(checkpoint))
     layers = model.config.layers
     wanted = dict(expected.named_parameters())
+    # In memory transformers has stacks of experts, whatever it saves.
+    rules = sorted(names.rules, key=lambda rule: not held(rule, wanted, layers))
     with torch.no_grad():
-        for parameter in model.parameters():
-            assert parameter.grad is not None
-            parameter.copy_(parameter.grad)
-        found = {stored: each.clone() for stored, each in export_parameters(model, names.rules, layers)}
+        for own, parameter in model.named_parameters():
+            # A correction only chooses experts, which has no gradient; transformers does not train it either.
+            assert (parameter.grad is None) == own.endswith(".correction")
+            parameter.copy_(0 if parameter.grad is None else parameter.grad)
+        found = {stored: each.clone() for stored, each in export_parameters(model, rules, layers)}
         for parameter in model.parameters():
             parameter.zero_()
     # transformers stores the head of GPT-NeoX under another name than its own.
     wanted |= {name.replace("lm_head", "embed_out"): tensor for name, tensor in wanted.items()}
     # What a transform adds to a weight is no part of a gradient.
-    for stored, added in export_parameters(model, names.rules, layers):
-        gradient = found[stored] - added
-        torch.testing.assert_close(gradient, wanted[stored].grad, atol=1e-4, rtol=1e-4)
+    for stored, added in export_parameters(model, rules, layers):
+        if not stored.endswith("e_score_correction_bias"):
+            gradient = found[stored] - added
+            torch.testing.assert_close(gradient, wanted[stored].grad, atol=1e-4, rtol=1e-4)
 
 
 @every_family
@@ -258,7 +276,9 @@ def assert_names_of_gguf(
     kind = next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
     names = gguf.get_tensor_name_map(kind, layers)
     found = {names.get_name(name, try_suffixes=(".weight", ".bias")) for name in hub_names}
-    assert found - {None} <= set(tensors)
+    # The package's converters add a suffix to the parameters that have none.
+    suffixes = ("", ".weight", ".bias")
+    assert all(any(name + end in tensors for end in suffixes) for name in found if name is not None)
     allowed = {
         gguf.TENSOR_NAMES[tensor].format(bid=layer)
         for tensor in gguf.MODEL_TENSORS[kind]

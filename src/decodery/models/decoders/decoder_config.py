@@ -83,28 +83,25 @@ def head_size(default: Any) -> Setting:
     )
 
 
+def or_all_heads(missing: int) -> Default:
+    """Returns the default of a number of key heads: all heads where it is null."""
+    return missing_or_null("num_key_value_heads", missing, value_of("heads"))
+
+
 NULL_IS_QUOTIENT = missing_or_null("head_dim", 128, quotient("width", "heads"))
 """The default of a head's size that is 128 without the key, and the width by the heads where it is null."""
 
 
 def kv_heads(default: Any) -> Setting:
-    """Returns the setting of the number of key heads, with the default of a config.json.
-
-    Null means all heads.
-    """
+    """Returns the setting of the number of heads of keys and values, with the default of a config.json."""
     return Setting(
         COUNT,
         "num_key_value_heads",
         "attention.head_count_kv",
-        default=missing_or_null("num_key_value_heads", default, value_of("heads")),
+        default=default,
         gguf_default=value_of("heads"),
         checks=(divides("heads"),),
     )
-
-
-def context_length(default: int) -> Setting:
-    """Returns the setting of the length of the context, with the default of a config.json."""
-    return Setting(COUNT, "max_position_embeddings", "context_length", default=default, gguf_default=REQUIRED)
 
 
 def tied_head(default: bool) -> Setting:
@@ -112,18 +109,18 @@ def tied_head(default: bool) -> Setting:
     return Setting(FLAG, "tie_word_embeddings", default=default, gguf_default=is_missing("output.weight"))
 
 
+def context_length(default: int, *hub: str) -> Setting:
+    """Returns the setting of the context's length, with the default of a config.json and its other keys."""
+    keys = hub or ("max_position_embeddings",)
+    return Setting(COUNT, keys, "context_length", default=default, gguf_default=REQUIRED)
+
+
 FIELDS: Mapping[str, Field] = {
     "vocab_size": Setting(COUNT, "vocab_size", "vocab_size", gguf_default=rows_of("token_embd.weight")),
     "width": Setting(COUNT, "hidden_size", "embedding_length"),
     "layers": Setting(COUNT, "num_hidden_layers", "block_count"),
     "heads": Setting(COUNT, "num_attention_heads", "attention.head_count"),
-    "kv_heads": Setting(
-        COUNT,
-        "num_key_value_heads",
-        "attention.head_count_kv",
-        default=value_of("heads"),
-        checks=(divides("heads"),),
-    ),
+    "kv_heads": kv_heads(value_of("heads")),
     "head_dim": head_size(quotient("width", "heads")),
     "mlp_width": Setting(COUNT, "intermediate_size", "feed_forward_length"),
     "context_length": context_length(2048),
@@ -154,7 +151,7 @@ ONE_KV_HEAD_EACH = Setting(COUNT, default=value_of("heads"))
 """The setting of families in which each head has its own keys and values."""
 
 
-def layer_norm_eps(hub: str) -> Setting:
+def layer_norm_eps(*hub: str) -> Setting:
     """Returns the setting of what a LayerNorm adds to the variance."""
     return Setting(POSITIVE, hub, "attention.layer_norm_epsilon", default=1e-5, gguf_default=REQUIRED)
 

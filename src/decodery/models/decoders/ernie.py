@@ -14,6 +14,7 @@ from decodery.models.decoders.decoder_config import (
     context_length,
     head_size,
     kv_heads,
+    or_all_heads,
     tied_head,
 )
 from decodery.models.decoders.llama import (
@@ -41,7 +42,7 @@ ERNIE = Family(
         LlamaConfig,
         fields={
             **LLAMA_FIELDS,
-            "kv_heads": kv_heads(2),
+            "kv_heads": kv_heads(or_all_heads(2)),
             "head_dim": head_size(NULL_IS_QUOTIENT),
             "context_length": context_length(131072),
             "norm_eps": rms_norm_eps(1e-5),

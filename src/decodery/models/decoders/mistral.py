@@ -20,6 +20,7 @@ from decodery.models.decoders.decoder_config import (
     context_length,
     head_size,
     kv_heads,
+    or_all_heads,
 )
 from decodery.models.decoders.llama import (
     LLAMA_FIELDS,
@@ -91,7 +92,7 @@ MINISTRAL3 = Family(
         LlamaConfig,
         fields={
             **LLAMA_FIELDS,
-            "kv_heads": kv_heads(8),
+            "kv_heads": kv_heads(or_all_heads(8)),
             "head_dim": head_size(NULL_IS_QUOTIENT),
             "norm_eps": rms_norm_eps(1e-5),
             "context_length": context_length(262144),

@@ -16,6 +16,7 @@ from decodery.models.decoders.decoder_config import (
     context_length,
     head_size,
     kv_heads,
+    or_all_heads,
 )
 from decodery.models.decoders.llama import BIASES, LLAMA_FIELDS, SILU, Llama, LlamaConfig
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
@@ -29,7 +30,7 @@ SEED_OSS = Family(
         fields={
             **LLAMA_FIELDS,
             **BIASES,
-            "kv_heads": kv_heads(8),
+            "kv_heads": kv_heads(or_all_heads(8)),
             "head_dim": head_size(NULL_IS_QUOTIENT),
             "context_length": context_length(524288),
             "attention_bias": Setting(
