@@ -35,6 +35,7 @@ INNER: dict[str, tuple[str, ...]] = {
     "weights": ("report", "formats", "sources", "transforms", "layouts", "names", "parameters"),
     "models": (
         *("checkpoint_keys", "config_reader", "layers", "rope_config", "window_config", "contract"),
+        "missing_parts",
         *("decoders", "families", "load", "describe"),
     ),
     "cli": ("", "tables", "flags", "load_llm", "commands", "main"),

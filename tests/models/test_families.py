@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from decodery.errors import ModelError
@@ -43,6 +45,44 @@ def test_an_unsupported_architecture_is_one_line_with_the_nearest_supported_one(
         find_family(Declared("safetensors", {"architectures": [name]}))
     assert f"the architecture {name} is not supported" in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("format_", "name", "settings", "part"),
+    [
+        ("safetensors", "Qwen3NextForCausalLM", {"linear_conv_kernel_dim": 4}, "gated delta layers"),
+        ("safetensors", "Qwen3_5ForCausalLM", {"layer_types": ["linear_attention"]}, "gated delta layers"),
+        ("safetensors", "Lfm2ForCausalLM", {"conv_L_cache": 3}, "short convolutions"),
+        ("safetensors", "MambaForCausalLM", {"state_size": 16}, "Mamba layers"),
+        ("safetensors", "BambaForCausalLM", {"mamba_d_state": 16}, "Mamba layers"),
+        (
+            "safetensors",
+            "Gemma3nForCausalLM",
+            {"hidden_size_per_layer_input": 256},
+            "embeddings of their own",
+        ),
+        ("safetensors", "T5ForConditionalGeneration", {"is_encoder_decoder": True}, "an encoder"),
+        ("safetensors", "OpenELMForCausalLM", {"num_query_heads": [12, 16]}, "numbers of heads"),
+        ("gguf", "mamba2", {"mamba2.ssm.state_size": 16}, "Mamba layers"),
+        ("gguf", "qwen35", {"qwen35.ssm.state_size": 16}, "gated delta layers"),
+        ("gguf", "lfm2", {"lfm2.shortconv.l_cache": 3}, "short convolutions"),
+        ("gguf", "rwkv7", {"rwkv7.wkv.head_size": 64}, "RWKV layers"),
+    ],
+)
+def test_the_error_names_a_part_that_no_family_has(
+    format_: str, name: str, settings: dict[str, Any], part: str
+) -> None:
+    config = {"architectures": [name], "general.architecture": name, **settings}
+    with pytest.raises(ModelError, match=f"{name} is not supported, since it has {part}") as raised:
+        find_family(Declared(format_, config))  # type: ignore[arg-type]
+    assert "Mamba" not in str(raised.value) or part == "Mamba layers"
+
+
+def test_a_part_is_also_known_by_the_names_of_tensors() -> None:
+    tensors = ("model.layers.0.linear_attn.A_log",)
+    declared = Declared("safetensors", {"architectures": ["Other"]}, tensors)
+    with pytest.raises(ModelError, match="since it has gated delta layers"):
+        find_family(declared)
 
 
 def test_one_row_is_enough_for_a_further_name(monkeypatch: pytest.MonkeyPatch) -> None:

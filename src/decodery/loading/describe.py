@@ -46,6 +46,8 @@ def facts(
         "path": str(checkpoint.path),
         "format": checkpoint.format,
         "architecture": described.architecture,
+        "part_of": described.part_of or None,
+        "tensors_left_out": described.left_out,
         "parameters": described.parameters,
         "active_parameters": described.active_parameters,
         "layers": described.layers,

@@ -22,7 +22,9 @@ from decodery.weights.layouts.native_layout import Packing
 class Description:
     """Holds the facts about a checkpoint that are known without reading its weights.
 
-    `active_parameters` are those that compute one token: fewer than all for a mixture of experts.
+    `part_of` is the architecture of which it is the text model, "" if it is whole. `left_out` counts the
+    tensors of other parts. `active_parameters` are those that compute one token: fewer than all for a mixture
+    of experts.
     """
 
     family: str
@@ -37,6 +39,8 @@ class Description:
     context_length: int
     vocab_size: int
     kv_shape: KVShape
+    part_of: str = ""
+    left_out: int = 0
 
 
 def describe(checkpoint: Checkpoint) -> Description:
@@ -59,6 +63,8 @@ def describe(checkpoint: Checkpoint) -> Description:
         context_length=config.context_length,
         vocab_size=config.vocab_size,
         kv_shape=cast(CausalModel, model).kv_shape,
+        part_of="" if checkpoint.part is None else checkpoint.part.of,
+        left_out=0 if checkpoint.part is None else len(checkpoint.part.left_out),
     )
 
 

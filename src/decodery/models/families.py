@@ -35,6 +35,7 @@ from decodery.models.decoders import (
     stablelm,
     starcoder,
 )
+from decodery.models.missing_parts import missing_parts
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.mxfp4 import is_mxfp4
 
@@ -73,6 +74,21 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "StableLMEpochForCausalLM": (stablelm.STABLELM, "causal"),
     "StableLmForCausalLM": (stablelm.STABLELM, "causal"),
     "Starcoder2ForCausalLM": (starcoder.STARCODER2, "causal"),
+}
+# Values of `model_type` under `text_config` of a config.json, for the architecture that the text model has.
+TEXT_PARTS: Mapping[str, str] = {
+    "gemma": "GemmaForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "ministral": "MinistralForCausalLM",
+    "ministral3": "Ministral3ForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
 }
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
@@ -115,7 +131,7 @@ class Architecture:
 def find_family(checkpoint: Checkpoint) -> Architecture:
     """Returns the architecture that a checkpoint declares.
 
-    Raises ModelError that names the nearest supported ones when it is not supported.
+    Raises ModelError when it is not supported, with the parts that no family has and the nearest ones.
     """
     table, name = _gguf(checkpoint) if checkpoint.format == "gguf" else (HUB, _hub_name(checkpoint))
     if name in table:
@@ -123,8 +139,10 @@ def find_family(checkpoint: Checkpoint) -> Architecture:
     known = [*HUB, *GGUF]
     near = get_close_matches(name, known)
     nearest = f"the nearest is {' or '.join(near)}; " if near else ""
+    parts = missing_parts(checkpoint, name)
+    lacking = f", since it has {' and '.join(parts)}" if parts else ""
     raise ModelError(
-        f"{checkpoint.path}: the architecture {name} is not supported; "
+        f"{checkpoint.path}: the architecture {name} is not supported{lacking}; "
         f"{nearest}supported are {', '.join(known)}"
     )
 
@@ -145,6 +163,9 @@ def _gguf(checkpoint: Checkpoint) -> tuple[Mapping[str, tuple[Family[Any], Head]
 
 def _hub_name(checkpoint: Checkpoint) -> str:
     names = checkpoint.config.get("architectures")
+    if checkpoint.part is not None:
+        kind = CheckpointKeys(checkpoint.config, f"{checkpoint.path}, text_config").text("model_type")
+        names = [TEXT_PARTS.get(kind, kind)]
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise ModelError(f"{checkpoint.path}: config.json must name one architecture under architectures")
     if checkpoint.config.get("quantization_config") and not is_mxfp4(checkpoint.config):

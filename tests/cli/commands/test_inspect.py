@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from decodery.kernels import backends
 from decodery.kernels.native.library import first_instruction_set
@@ -198,3 +199,15 @@ def test_without_weights_the_memory_is_that_of_the_form_in_which_they_would_be_h
 def test_inspect_says_of_an_unsupported_config_why(decodery: Run, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["MambaForCausalLM"]}))
     assert "MambaForCausalLM is not supported" in decodery("inspect", str(tmp_path)).err
+
+
+def test_inspect_says_that_a_model_is_the_text_part_of_another(decodery: Run, tmp_path: Path) -> None:
+    folder = write_folder(FAMILIES["llama"], tmp_path)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    whole = {"architectures": ["LlavaForConditionalGeneration"], "text_config": config}
+    (folder / "config.json").write_text(json.dumps(whole), encoding="utf-8")
+    tensors = load_file(folder / "model.safetensors")
+    renamed = {f"language_model.{name}": tensor for name, tensor in tensors.items()}
+    save_file({**renamed, "vision_tower.weight": torch.ones(3)}, folder / "model.safetensors")
+    text = " ".join(decodery("inspect", str(folder), "--backend=torch").out.split())
+    assert "the text part of LlavaForConditionalGeneration; 1 tensors of its other parts are left out" in text

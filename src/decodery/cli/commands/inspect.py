@@ -39,6 +39,13 @@ def _parameters(count: int, active: int) -> str:
     return f"{count:,}" if active == count else f"{count:,}, of which a token uses {active:,}"
 
 
+def _part(found: dict[str, Any]) -> list[tuple[str, str]]:
+    if found["part_of"] is None:
+        return []
+    others = f"; {found['tensors_left_out']} tensors of its other parts are left out"
+    return [("", f"the text part of {found['part_of']}{others if found['weights_here'] else ''}")]
+
+
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     memory, token = found["memory"], found["token"]
     template = {True: "yes", False: "none", None: "unknown: no tokenizer can be read"}
@@ -47,6 +54,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     held = found["dtype"] if found["backend"] == "torch" else found["quantization"] or "as stored"
     return [
         *((name, str(found[name])) for name in ("path", "format", "architecture")),
+        *_part(found),
         ("parameters", _parameters(found["parameters"], found["active_parameters"])),
         ("layers", f"{found['layers']}, {found['width']} wide"),
         ("heads", f"{found['heads']} of {found['head_dim']}, {found['kv_heads']} for keys and values"),

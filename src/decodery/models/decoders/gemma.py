@@ -22,6 +22,7 @@ from decodery.models.config_reader import (
     COUNT,
     FLAG,
     POSITIVE,
+    SAME,
     ConfigTable,
     Field,
     Fixed,
@@ -32,6 +33,7 @@ from decodery.models.config_reader import (
 )
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import (
+    FIELDS,
     MATRICES,
     SAME_VALUE_SIZE,
     context_length,
@@ -159,10 +161,22 @@ GEMMA2_FIELDS: Mapping[str, Field] = {
     ),
     "windows": WindowField(pattern=2, default=4096, gguf="attention.sliding_window", gguf_default=4096),
 }
+SIZES = {"width": 2304, "layers": 26, "heads": 8, "kv_heads": 4, "mlp_width": 9216}
+
+
+def _size(name: str, default: int) -> Setting:
+    setting = FIELDS[name]
+    assert isinstance(setting, Setting)
+    in_gguf = setting.default if setting.gguf_default is SAME else setting.gguf_default
+    return replace(setting, default=default, gguf_default=in_gguf)
+
+
 GEMMA3_FIELDS: Mapping[str, Field] = {
     **GEMMA2_FIELDS,
     # A GGUF file may say how many rows the hub's embedding had.
-    "vocab_size": Setting(COUNT, "vocab_size", gguf_default=rows_of("token_embd.weight")),
+    "vocab_size": Setting(COUNT, "vocab_size", default=262208, gguf_default=rows_of("token_embd.weight")),
+    # The text part of a larger model leaves out the sizes that are those of the first one, of 2B.
+    **{name: _size(name, default) for name, default in SIZES.items()},
     "head_norms": Setting(FLAG, default=True),
     "query_scale": QueryScale(large=62),
     "softcap": Setting(POSITIVE, default=None),

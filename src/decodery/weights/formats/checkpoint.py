@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -28,11 +28,22 @@ class TensorInfo:
     nbytes: int
 
 
+class Part(NamedTuple):
+    """Says that a checkpoint is one part of a larger model.
+
+    `of` is the architecture of the whole, and `left_out` has the names of its other parts' tensors.
+    """
+
+    of: str
+    left_out: tuple[str, ...]
+
+
 class Checkpoint(ABC):
     """Reads named tensors from memory-mapped files, and holds the settings stored beside them.
 
     `config` is the content of config.json (safetensors) or the metadata as plain Python values (GGUF);
-    `generation_config` is empty if there is none. A tensor that was read stays valid after `close()`.
+    `generation_config` is empty if there is none. `part` is None for a whole model. A tensor that was read
+    stays valid after `close()`.
     """
 
     path: Path
@@ -40,6 +51,7 @@ class Checkpoint(ABC):
     tensors: Mapping[str, TensorInfo]
     config: Mapping[str, Any]
     generation_config: Mapping[str, Any]
+    part: Part | None = None
 
     def read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
         """Returns one tensor, dense and contiguous, in `dtype`.

@@ -9,6 +9,7 @@ from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.gguf import GgufCheckpoint
 from decodery.weights.formats.mxfp4 import Mxfp4Checkpoint, is_mxfp4
 from decodery.weights.formats.safetensors import ConfigCheckpoint, SafetensorsCheckpoint
+from decodery.weights.formats.text_part import TextPart, has_text_part
 from decodery.weights.report import listed
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -21,13 +22,14 @@ NO_PICKLE = (
 def open_checkpoint(path: Path, *, weights: bool = True) -> Checkpoint:
     """Opens a folder of config.json and safetensors files, a .gguf file, or a folder with one .gguf file.
 
-    Without `weights`, a folder with config.json alone is a checkpoint without tensors. Only headers are read.
-    Raises ModelError when nothing there can be a model, and CheckpointError when the
-    files cannot be read, are damaged or contradict each other.
+    Of a folder that holds more than a text model, the text model is opened. Without `weights`, a folder with
+    config.json alone is a checkpoint without tensors. Only headers are read. Raises ModelError when nothing
+    there can be a model, and CheckpointError when the files cannot be read, are damaged or contradict each
+    other.
     """
     try:
         if not weights and not _has_weights(path) and (path / "config.json").is_file():
-            return ConfigCheckpoint(path)
+            return _text_of(ConfigCheckpoint(path))
         return _open(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -51,7 +53,7 @@ def _open_folder(folder: Path) -> Checkpoint:
     names = sorted(entry.name for entry in folder.iterdir())
     if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names):
         opened = SafetensorsCheckpoint(folder)
-        return Mxfp4Checkpoint(opened) if is_mxfp4(opened.config) else opened
+        return _text_of(Mxfp4Checkpoint(opened) if is_mxfp4(opened.config) else opened)
     gguf = [name for name in names if name.endswith(".gguf")]
     if len(gguf) == 1:
         return _open_gguf(folder / gguf[0])
@@ -61,6 +63,10 @@ def _open_folder(folder: Path) -> Checkpoint:
     if pickles:
         raise ModelError(f"{folder} holds its weights as a pickle ({pickles[0]}); {NO_PICKLE}")
     raise ModelError(f"{folder} holds no weights: neither .safetensors nor .gguf files")
+
+
+def _text_of(folder: Checkpoint) -> Checkpoint:
+    return TextPart(folder) if has_text_part(folder.config) else folder
 
 
 def _open_gguf(path: Path) -> Checkpoint:
