@@ -27,11 +27,12 @@ class WindowField(Field):
     """Says how the windows of a model's layers are stored; the value is `Windows`.
 
     `windowed` decides which layers have the window where a config.json has no `layer_types`, and in GGUF
-    files. With `pattern` instead, one layer in so many sees all keys, the last one; both formats may store
-    another number, or GGUF a flag for each layer. `default` is the window of a config.json without the key;
-    null there means none. `zero_is_none`: so does 0. `enabled_by` is a key of a config.json without which, or
-    if it is false, no layer has a window. `gguf` is the key of a GGUF file, "" if the format has none for
-    this family; a file without the key has the window `gguf_default`.
+    files. With `pattern` instead, one layer in so many sees all keys, the last one. Both formats may store
+    another number, config.json letters such as "LLLG", and GGUF a flag for each layer. `default` is the
+    window of a config.json without the key; null there means none. `zero_is_none`: so does 0. `enabled_by` is
+    a key of a config.json without which, or if it is false, no layer has a window. `gguf` is the key of a
+    GGUF file, "" if the format has none for this family; a file without the key has the window
+    `gguf_default`.
     """
 
     windowed: Callable[[Source, int], bool] = every_layer
@@ -109,6 +110,8 @@ def _by_pattern(source: Source, default: int) -> Sequence[bool]:
         if len(stored) != layers:
             raise source.keys.error(key, f"a number, or a list of a flag for each of the {layers} layers")
         return list(map(bool, stored))
+    if isinstance(stored, str) and stored and set(stored) <= {"L", "G"}:
+        return [stored[layer % len(stored)] == "L" for layer in range(layers)]
     return _all_but_each(source.keys.count(key, default), layers)
 
 

@@ -71,6 +71,18 @@ def permuted(heads: int, rotated: int | None = None) -> Transform:
     return Transform(load, store, moves_rows=True)
 
 
+def on_first(rows: int, transform: Transform) -> Transform:
+    """Returns the transform of the first rows of a tensor; the others stay as they are."""
+
+    def load(stored: Tensor) -> Tensor:
+        return torch.cat((transform.load(stored[:rows]), stored[rows:]))
+
+    def store(ours: Tensor) -> Tensor:
+        return torch.cat((transform.store(ours[:rows]), ours[rows:]))
+
+    return Transform(load, store, moves_rows=transform.moves_rows)
+
+
 def grouped(heads: int, kv_heads: int) -> Transform:
     """Returns the transform of queries, keys and values that are stored by the heads of keys.
 

@@ -26,7 +26,7 @@ GEMMA2_TRAITS = {
     **GEMMA_TRAITS,
     "score cap": without(softcap=None),
     "logit cap": without(logit_softcap=None),
-    "norms after": without(post_norms=False),
+    "norms after": without(norms="before"),
     "window": NO_WINDOW,
     "full layers": without(windows=(9, 9, 9)),
     "query scale": without(query_scale=80.0),
@@ -40,7 +40,7 @@ GEMMA3 = {
 }
 GEMMA3_TRAITS = {
     **GEMMA_TRAITS,
-    "norms after": without(post_norms=False),
+    "norms after": without(norms="before"),
     "head norms": NO_HEAD_NORMS,
     "window": NO_WINDOW,
     "query scale": without(query_scale=80.0),
@@ -182,5 +182,104 @@ RMS_NORM_FAMILIES |= {
         "SeedOssForCausalLM",
         {**SIZES, "head_dim": 12, "attention_out_bias": True, "mlp_bias": True},
         {"bias of the output": without(out_bias=False), "biases of the MLP": without(mlp_bias=False)},
+    ),
+}
+
+BY_KIND = {
+    "full_attention": {
+        "rope_type": "yarn",
+        "rope_theta": 1e4,
+        "factor": 4.0,
+        "original_max_position_embeddings": 16,
+    },
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+}
+RMS_NORM_FAMILIES |= {
+    "olmo 2": Tiny(
+        "Olmo2ForCausalLM",
+        SIZES,
+        {"norms of heads": NO_HEAD_NORMS},
+        slow=False,
+    ),
+    "olmo 2, biases, one key head": Tiny(
+        "Olmo2ForCausalLM",
+        {**SIZES, "attention_bias": True, "num_key_value_heads": 1, "tie_word_embeddings": True},
+        {"norms of heads": NO_HEAD_NORMS, "biases": without(attention_bias=False)},
+    ),
+    "olmo 3": Tiny(
+        "Olmo3ForCausalLM",
+        {**SIZES, "num_hidden_layers": 4, "sliding_window": 9, "rope_parameters": BY_KIND},
+        {
+            "window": NO_WINDOW,
+            "yarn on full layers only": lambda config: replace(config, rope=config.rope["full_attention"]),
+            "yarn": lambda config: replace(config, rope=config.rope["sliding_attention"]),
+        },
+    ),
+    "exaone 4": Tiny(
+        "Exaone4ForCausalLM",
+        {**SIZES, "num_hidden_layers": 4, "sliding_window": 9, "layer_types": None},
+        {
+            "window": NO_WINDOW,
+            "norms of heads": NO_HEAD_NORMS,
+            "layer that does not rotate": without(rotated=()),
+        },
+    ),
+    "exaone 4 without windows": Tiny(
+        "Exaone4ForCausalLM",
+        {
+            **SIZES,
+            "sliding_window": None,
+            "sliding_window_pattern": 0,
+            "layer_types": ["full_attention"] * 3,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "glm 4": Tiny(
+        "GlmForCausalLM",
+        {**SIZES, "head_dim": 20},
+        {
+            "biases": without(attention_bias=False),
+            "partial rotation": lambda config: replace(config, rotated_size=20),
+        },
+    ),
+    "glm 4 of april 2025": Tiny(
+        "Glm4ForCausalLM",
+        {**SIZES, "head_dim": 36, "num_key_value_heads": 1, "partial_rotary_factor": 0.5},
+        {
+            "biases": without(attention_bias=False),
+            "norms after": without(norms="before"),
+            "partial rotation": lambda config: replace(config, rotated_size=36),
+        },
+    ),
+}
+
+RMS_NORM_FAMILIES |= {
+    "granite": Tiny(
+        "GraniteForCausalLM",
+        {
+            **SIZES,
+            "embedding_multiplier": 6.0,
+            "attention_multiplier": 0.5,
+            "residual_multiplier": 0.4,
+            "logits_scaling": 3.0,
+        },
+        {
+            "embedding scale": without(embedding_scale=1.0),
+            "score scale": without(score_scale=12**-0.5),
+            "residual scale": without(residual_scale=1.0),
+            "logit divisor": without(logit_divisor=1.0),
+        },
+        slow=False,
+    ),
+    "granite with defaults and biases": Tiny(
+        "GraniteForCausalLM",
+        {
+            **SIZES,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
+            "rms_norm_eps": 1e-2,
+        },
+        {"score scale": without(score_scale=12**-0.5)},
     ),
 }

@@ -9,19 +9,27 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from decodery.errors import ModelError
 from decodery.kernels.reference import torch_kernels
 from decodery.models.decoders.ernie import ERNIE
+from decodery.models.decoders.exaone import EXAONE4
+from decodery.models.decoders.glm import GLM
+from decodery.models.decoders.granite import GRANITE
 from decodery.models.decoders.internlm import INTERNLM3
 from decodery.models.decoders.mistral import MINISTRAL3
+from decodery.models.decoders.olmo import OLMO3
 from decodery.models.decoders.seed_oss import SEED_OSS
-from decodery.models.families import HUB
+from decodery.models.families import HUB, find_family
 from decodery.models.layers.rope import Llama3Rope, LongRope, Rope, YarnRope
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
+from decodery.weights.parameters import export_parameters
 from tests.models.decoders.families import SIZES, Tiny, write_folder
+from tests.models.decoders.rms_norm_families import RMS_NORM_FAMILIES
 from tests.models.test_config_reader import Metadata
+from tests.weights.test_parameters import InMemory
 
 LLAMA3_ROPE = {
     "factor": 8.0,
@@ -377,3 +385,131 @@ def test_internlm_3_is_llama_with_other_keys_of_biases(biases: bool, tmp_path: P
     found = INTERNLM3.config.from_hub(config)
     written = INTERNLM3.config.to_hub(found)
     assert INTERNLM3.config.from_hub(written) == found
+
+
+def as_exaone_3(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """Renames the settings and tensors of a Llama to those of EXAONE 3."""
+    renamed = {
+        "num_layers": config.pop("num_hidden_layers"),
+        "layer_norm_epsilon": config.pop("rms_norm_eps"),
+        "activation_function": config.pop("hidden_act"),
+    }
+    config |= {"architectures": ["ExaoneForCausalLM"], **renamed}
+    for name in list(tensors):
+        new = name.replace("model.layers.", "transformer.h.").replace("self_attn.", "attn.attention.")
+        for old, other in (
+            ("o_proj", "out_proj"),
+            ("gate_proj", "c_fc_0"),
+            ("up_proj", "c_fc_1"),
+            ("down_proj", "c_proj"),
+            ("input_layernorm", "ln_1"),
+            ("post_attention_layernorm", "ln_2"),
+            ("model.embed_tokens", "transformer.wte"),
+            ("model.norm", "transformer.ln_f"),
+        ):
+            new = new.replace(old, other)
+        tensors[new] = tensors.pop(name)
+
+
+def as_internlm_2(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """Renames the settings and tensors of a Llama to those of InternLM 2."""
+    config |= {"architectures": ["InternLM2ForCausalLM"], "bias": False}
+    for layer in range(3):
+        parts = [tensors.pop(f"model.layers.{layer}.self_attn.{part}_proj.weight") for part in "qkv"]
+        q, k, v = (part.view(2, -1, 12, 48) for part in parts)
+        tensors[f"model.layers.{layer}.attention.wqkv.weight"] = torch.cat((q, k, v), 1).reshape(-1, 48)
+    for name in list(tensors):
+        new = name
+        for old, other in (
+            ("self_attn.o_proj", "attention.wo"),
+            ("mlp.gate_proj", "feed_forward.w1"),
+            ("mlp.up_proj", "feed_forward.w3"),
+            ("mlp.down_proj", "feed_forward.w2"),
+            ("input_layernorm", "attention_norm"),
+            ("post_attention_layernorm", "ffn_norm"),
+            ("embed_tokens", "tok_embeddings"),
+            ("lm_head", "output"),
+        ):
+            new = new.replace(old, other)
+        tensors[new] = tensors.pop(name)
+
+
+@pytest.mark.parametrize("change", [as_exaone_3, as_internlm_2])
+def test_a_family_that_transformers_lacks_is_its_llama_with_renamed_weights(
+    change: Any, tmp_path: Path
+) -> None:
+    rope = {**LLAMA3_ROPE, "rope_theta": 1e4, "original_max_position_embeddings": 16}
+    folder = write_folder(Tiny("LlamaForCausalLM", {**SIZES, "rope_parameters": rope}), tmp_path)
+    tokens = torch.arange(40)[None]
+    with open_checkpoint(folder) as checkpoint:
+        expected = load_model(checkpoint, dtype=torch.float32, kernels=torch_kernels)(tokens)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tensors = load_file(folder / "model.safetensors")
+    change(config, tensors)
+    stored = InMemory(tensors)
+    stored.format, stored.config = "safetensors", config
+    model = load_model(stored, dtype=torch.float32, kernels=torch_kernels)
+    assert torch.equal(model(tokens), expected)
+    found = find_family(stored).family
+    values = found.config.read(stored)
+    names = found.hub_names(values)
+    exported = dict(export_parameters(model, names.rules, 3))
+    assert exported.keys() == tensors.keys()
+    assert all(torch.equal(exported[name], tensor) for name, tensor in tensors.items())
+    metadata, written = found.config.to_gguf(values, found.gguf or "")
+    assert found.gguf_names is not None
+    written |= dict(export_parameters(model, found.gguf_names(values).rules, 3))
+    again = InMemory(written)
+    again.format, again.config = "gguf", metadata
+    loaded = load_model(again, dtype=torch.float32, kernels=torch_kernels)
+    torch.testing.assert_close(loaded(tokens), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_one_theta_of_olmo_3_holds_for_all_layers() -> None:
+    rope = OLMO3.config.from_hub({**BARE, "rope_theta": 7e4}).rope
+    assert rope == {"full_attention": Rope(7e4), "sliding_attention": Rope(7e4)}
+    scaling = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64}
+    scaled = OLMO3.config.from_hub({**BARE, "rope_theta": 7e4, "rope_scaling": scaling}).rope
+    assert scaled == {"full_attention": YarnRope(7e4, 8.0, 64), "sliding_attention": Rope(7e4)}
+    assert OLMO3.config.from_hub(BARE).rope == dict.fromkeys(scaled, Rope(5e5))
+
+
+def test_layers_of_exaone_4_without_a_window_rotate_only_if_no_layer_has_one() -> None:
+    settings = {**BARE, "num_hidden_layers": 8, "sliding_window": 9}
+    for pattern in ("LLLG", 4):
+        config = EXAONE4.config.from_hub({**settings, "sliding_window_pattern": pattern})
+        assert config.windows == (9, 9, 9, None) * 2
+        assert config.rotated == (True, True, True, False) * 2
+    config = EXAONE4.config.from_hub({**settings, "sliding_window": None, "sliding_window_pattern": None})
+    assert (config.windows, config.rotated) == ((), ())
+    for pattern in ("LLX", "", 0):
+        with pytest.raises(ModelError, match="sliding_window_pattern"):
+            EXAONE4.config.from_hub({**settings, "sliding_window_pattern": pattern})
+    with pytest.raises(ModelError, match="sliding_window is 9"):
+        EXAONE4.config.from_hub({**settings, "layer_types": ["full_attention"] * 8})
+
+
+def test_without_keys_the_scores_of_granite_are_not_scaled_and_those_of_its_gguf_are() -> None:
+    assert GRANITE.config.from_hub(BARE).scale == 1.0
+    metadata, _ = GRANITE.config.to_gguf(GRANITE.config.from_hub(BARE), "granite")
+    del metadata["granite.attention.scale"]
+    assert GRANITE.config.from_gguf(Metadata(metadata)).scale == 12**-0.5
+
+
+def test_a_gguf_file_of_glm_may_have_queries_keys_and_values_fused(tmp_path: Path) -> None:
+    folder = write_folder(RMS_NORM_FAMILIES["glm 4"], tmp_path)
+    with open_checkpoint(folder) as checkpoint:
+        model: Any = load_model(checkpoint, dtype=torch.float32, kernels=torch_kernels)
+        config = GLM.config.read(checkpoint)
+    assert GLM.gguf_names is not None
+    metadata, tensors = GLM.config.to_gguf(config, "chatglm")
+    tensors |= dict(export_parameters(model, GLM.gguf_names(config).rules, 3))
+    for layer in range(3):
+        for kind in ("weight", "bias"):
+            parts = [tensors.pop(f"blk.{layer}.attn_{part}.{kind}") for part in "qkv"]
+            tensors[f"blk.{layer}.attn_qkv.{kind}"] = torch.cat(parts)
+    stored = InMemory(tensors)
+    stored.format, stored.config = "gguf", metadata
+    again = load_model(stored, dtype=torch.float32, kernels=torch_kernels)
+    tokens = torch.arange(40)[None]
+    torch.testing.assert_close(again(tokens), model(tokens), atol=1e-5, rtol=1e-5)

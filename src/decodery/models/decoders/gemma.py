@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from decodery.errors import ModelError
 from decodery.kernels.attention_layer import AttentionLayer
-from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import (
     COUNT,
     FLAG,
     POSITIVE,
     SAME,
+    TEXT,
     ConfigTable,
     Field,
     Fixed,
@@ -42,8 +42,6 @@ from decodery.models.decoders.decoder_config import (
 )
 from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, Llama, LlamaConfig
 from decodery.models.decoders.names import GGUF, HUB, Spelling, decoder_names
-from decodery.models.layers.blocks import SandwichBlock
-from decodery.models.layers.norm import RMSNorm
 from decodery.models.rope_config import KindOfLayer, RopeByKind
 from decodery.models.window_config import FULL, WINDOWED, WindowField
 from decodery.weights.transforms import offset
@@ -54,15 +52,13 @@ class GemmaConfig(LlamaConfig):
     """Holds the sizes and values of one Gemma.
 
     Scores are divided by the square root of `query_scale`, or if that is None of a head's size. `softcap` and
-    `logit_softcap` are the caps of the scores and of the logits. `post_norms`: there are norms after
-    attention and MLP.
+    `logit_softcap` are the caps of the scores and of the logits.
     """
 
     embedding_scale: float = 1.0
     query_scale: float | None = None
     softcap: float | None = None
     logit_softcap: float | None = None
-    post_norms: bool = False
 
     @property
     def scale(self) -> float:
@@ -77,13 +73,6 @@ class Gemma(Llama):
     """Defines a Gemma over the given kernels; its parameters are not initialised."""
 
     config: GemmaConfig
-
-    def block(self, config: LlamaConfig, layer: int, kernels: Kernels) -> nn.Module:
-        if not isinstance(config, GemmaConfig) or not config.post_norms:
-            return super().block(config, layer, kernels)
-        norms = [RMSNorm(config.width, config.norm_eps, kernels) for _ in range(4)]
-        attention, mlp = self.attention(config, layer, kernels), self.mlp(config, layer, kernels)
-        return SandwichBlock(norms[0], attention, norms[1], norms[2], mlp, norms[3])
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         scaled: Tensor = self.embedding(tokens, scale=_rounded(self.config.embedding_scale, self.dtype))
@@ -151,7 +140,7 @@ GEMMA_FIELDS: Mapping[str, Field] = {
 GEMMA2_FIELDS: Mapping[str, Field] = {
     **GEMMA_FIELDS,
     "activation": Setting(GELU, "hidden_activation", default="gelu_tanh"),
-    "post_norms": Setting(FLAG, default=True),
+    "norms": Setting(TEXT, default="both"),
     "query_scale": QueryScale(large=46),
     "softcap": Setting(
         POSITIVE, "attn_logit_softcapping", "attn_logit_softcapping", default=50.0, none=(None,)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -29,13 +30,15 @@ from decodery.models.decoders.decoder import Decoder
 from decodery.models.decoders.decoder_config import FIELDS, MATRICES, SAME_VALUE_SIZE, DecoderConfig
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
 from decodery.models.layers.attention import Angles, Attention
-from decodery.models.layers.blocks import PreNormBlock
+from decodery.models.layers.blocks import NormAfterBlock, PreNormBlock, SandwichBlock
 from decodery.models.layers.mlp import GatedMLP
-from decodery.models.layers.norm import RMSNorm
+from decodery.models.layers.norm import AllHeadsNorm, RMSNorm
 from decodery.models.layers.rope import DynamicRope, Rope, Rotary
 from decodery.models.rope_config import RopeField
 from decodery.models.window_config import FULL, WINDOWED, Windows
 from decodery.weights.transforms import permuted
+
+NormPlaces = Literal["before", "after", "both"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,9 @@ class LlamaConfig(DecoderConfig):
 
     `rotated` has a flag for each layer, () if all layers rotate; `windows` is described by `WindowField`.
     `rope` is one for all layers, or one for each kind, FULL and WINDOWED. It rotates the first `rotated_size`
-    elements of a head, None: all. `growth` is that of queries with their positions.
+    elements of a head, None: all. `growth` is that of queries with their positions. `norms` says where norms
+    are: before attention and MLP, after them, or both. With `joint_head_norms`, all heads are normalised
+    together.
     """
 
     norm_eps: float
@@ -58,6 +63,8 @@ class LlamaConfig(DecoderConfig):
     activation: Activation = "silu"
     rotated_size: int | None = None
     growth: PositionGrowth | None = None
+    norms: NormPlaces = "before"
+    joint_head_norms: bool = False
 
     @property
     def scale(self) -> float:
@@ -135,23 +142,32 @@ class Llama(Decoder):
 
     def block(self, config: LlamaConfig, layer: int, kernels: Kernels) -> nn.Module:
         """Returns a layer."""
-        norms = [RMSNorm(config.width, config.norm_eps, kernels) for _ in range(2)]
+        norms = [RMSNorm(config.width, config.norm_eps, kernels) for _ in range(4)]
         attention, mlp = self.attention(config, layer, kernels), self.mlp(config, layer, kernels)
+        if config.norms == "both":
+            return SandwichBlock(norms[0], attention, norms[1], norms[2], mlp, norms[3])
+        if config.norms == "after":
+            return NormAfterBlock(attention, norms[0], mlp, norms[1])
         return PreNormBlock(norms[0], attention, norms[1], mlp)
 
     def attention(self, config: LlamaConfig, layer: int, kernels: Kernels) -> Attention:
         """Returns the attention of a layer."""
-        dim, eps = config.head_dim, config.norm_eps
         return Attention(
             config.attention(layer),
             config.width,
             kernels,
             bias=config.attention_bias,
             out_bias=config.out_bias,
-            head_norms=(RMSNorm(dim, eps, kernels), RMSNorm(dim, eps, kernels))
-            if config.head_norms
-            else None,
+            head_norms=self.head_norms(config, kernels) if config.head_norms else None,
         )
+
+    def head_norms(self, config: LlamaConfig, kernels: Kernels) -> tuple[nn.Module, nn.Module]:
+        """Returns the norms of queries and keys."""
+        size, eps = config.head_dim, config.norm_eps
+        if config.joint_head_norms:
+            sizes = config.heads * size, config.kv_heads * size
+            return AllHeadsNorm(sizes[0], eps, kernels), AllHeadsNorm(sizes[1], eps, kernels)
+        return RMSNorm(size, eps, kernels), RMSNorm(size, eps, kernels)
 
     def mlp(self, config: LlamaConfig, layer: int, kernels: Kernels) -> nn.Module:
         """Returns the MLP of a layer."""

@@ -68,6 +68,27 @@ class PostNormBlock(nn.Module):
         return out
 
 
+class NormAfterBlock(nn.Module):
+    """Computes attention, then the MLP, and normalises what each adds to the residual stream.
+
+    Team OLMo, 2 OLMo 2 Furious (2024), section 3.2. The norms are called as `norm(x, residual)`.
+    """
+
+    def __init__(
+        self, attn: Attention, attn_post_norm: nn.Module, mlp: nn.Module, mlp_post_norm: nn.Module
+    ) -> None:
+        super().__init__()
+        self.attn = attn
+        self.attn_post_norm = attn_post_norm
+        self.mlp = mlp
+        self.mlp_post_norm = mlp_post_norm
+
+    def forward(self, x: Tensor, angles: Angles | None, attend: Attend) -> Tensor:
+        x = self.attn_post_norm(self.attn(x, angles, attend), x)
+        out: Tensor = self.mlp_post_norm(self.mlp(x), x)
+        return out
+
+
 class SandwichBlock(nn.Module):
     """Computes attention, then the MLP, each between two norms.
 

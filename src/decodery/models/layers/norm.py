@@ -24,6 +24,14 @@ class RMSNorm(nn.Module):
         return self.kernels.rms_norm(x, self.weight, self.eps, residual)
 
 
+class AllHeadsNorm(RMSNorm):
+    """Normalises all heads [..., heads, width] together; the weight is [heads * width]."""
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        assert residual is None
+        return super().forward(x.flatten(-2).unsqueeze(-2)).view(x.shape)
+
+
 class LayerNorm(nn.Module):
     """Computes `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias` over the last dimension.
 
