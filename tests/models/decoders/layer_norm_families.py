@@ -36,6 +36,13 @@ BLOOM_SIZES: dict[str, Any] = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
+MPT_SIZES: dict[str, Any] = {
+    "vocab_size": 97,
+    "d_model": 48,
+    "n_layers": 3,
+    "n_heads": 4,
+    "max_seq_len": 64,
+}
 
 LAYER_NORM_FAMILIES: dict[str, Tiny] = {
     "gpt2": Tiny(
@@ -234,6 +241,13 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
             "tie_word_embeddings": False,
         },
         {"place of the residual": without(normed_residual=False)},
+        gguf=False,
+    ),
+    "mpt": Tiny("MptForCausalLM", MPT_SIZES, {"slopes": without(alibi=2.0)}, slow=False),
+    "mpt with six heads and a scale": Tiny(
+        "MptForCausalLM",
+        {**MPT_SIZES, "n_heads": 6, "attn_config": {"softmax_scale": 0.5}, "tie_word_embeddings": False},
+        {"scale": without(scale=None)},
         gguf=False,
     ),
 }
