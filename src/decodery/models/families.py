@@ -12,6 +12,7 @@ from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
 from decodery.models.decoders import (
     bloom,
+    falcon,
     gpt1,
     gpt2,
     gpt_neo,
@@ -32,6 +33,7 @@ from decodery.weights.formats.checkpoint import Checkpoint
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "BloomForCausalLM": (bloom.BLOOM, "causal"),
+    "FalconForCausalLM": (falcon.FALCON, "causal"),
     "GPT2LMHeadModel": (gpt2.GPT2_FAMILY, "causal"),
     "GPTBigCodeForCausalLM": (starcoder.BIGCODE, "causal"),
     "GPTBigCodeLMHeadModel": (starcoder.BIGCODE, "causal"),
@@ -48,6 +50,7 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "PhiForCausalLM": (phi.PHI, "causal"),
     "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
     "Qwen3ForCausalLM": (qwen.QWEN3, "causal"),
+    "RWForCausalLM": (falcon.FALCON, "causal"),
     "SmolLM3ForCausalLM": (smollm.SMOLLM3, "causal"),
     "StableLMEpochForCausalLM": (stablelm.STABLELM, "causal"),
     "StableLmForCausalLM": (stablelm.STABLELM, "causal"),
@@ -56,6 +59,7 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
     "bloom": (bloom.BLOOM, "causal"),
+    "falcon": (falcon.FALCON, "causal"),
     "gpt2": (gpt2.GPT2_FAMILY, "causal"),
     "gptneox": (gpt_neox.GPT_NEOX, "causal"),
     "llama": (llama.FAMILY, "causal"),

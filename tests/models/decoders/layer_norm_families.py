@@ -43,6 +43,10 @@ MPT_SIZES: dict[str, Any] = {
     "n_heads": 4,
     "max_seq_len": 64,
 }
+FALCON_SIZES: dict[str, Any] = {
+    **{key: value for key, value in SIZES.items() if key != "intermediate_size"},
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+}
 
 LAYER_NORM_FAMILIES: dict[str, Tiny] = {
     "gpt2": Tiny(
@@ -248,6 +252,49 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         "MptForCausalLM",
         {**MPT_SIZES, "n_heads": 6, "attn_config": {"softmax_scale": 0.5}, "tie_word_embeddings": False},
         {"scale": without(scale=None)},
+        gguf=False,
+    ),
+    "falcon 7b": Tiny(
+        "FalconForCausalLM",
+        {**FALCON_SIZES, "hidden_size": 80},
+        {"gelu": without(activation="relu")},
+        slow=False,
+    ),
+    "falcon 40b": Tiny(
+        "FalconForCausalLM",
+        {
+            **FALCON_SIZES,
+            "new_decoder_architecture": True,
+            "num_kv_heads": 2,
+            "ffn_hidden_size": 80,
+            "tie_word_embeddings": False,
+        },
+        {"second norm": without(norms=1)},
+    ),
+    "falcon 11b": Tiny(
+        "FalconForCausalLM",
+        {
+            **FALCON_SIZES,
+            "new_decoder_architecture": True,
+            "num_kv_heads": 2,
+            "num_ln_in_parallel_attn": 1,
+        },
+    ),
+    "falcon rw": Tiny(
+        "FalconForCausalLM",
+        {
+            **FALCON_SIZES,
+            "num_attention_heads": 6,
+            "alibi": True,
+            "multi_query": False,
+            "parallel_attn": False,
+            "bias": True,
+        },
+        {
+            "alibi": without(alibi=False),
+            "biases": without(bias=False),
+            "sequential": without(parallel=True),
+        },
         gguf=False,
     ),
 }
