@@ -15,7 +15,7 @@ constexpr int kWords = 24;
 enum KernelId : int64_t {
     kLinear, kPack, kEmbedding, kNorm, kRotary, kActivate, kWriteKv, kAttention, kAngles, kLargest, kLeaders,
     kLogSoftmax, kCountAbove, kCutBelow, kNucleus, kDraw, kNoise, kMask, kDivide, kCopy, kSpread, kEntropy, kRepetition,
-    kFrequency, kLayerNorm, kChoose, kKernelCount
+    kFrequency, kLayerNorm, kChoose, kRoute, kExperts, kKernelCount
 };
 
 // out [rows, outs] with row stride ldo is x [rows, ins] with row stride ldx times the packed weight [outs, ins], plus
@@ -72,6 +72,36 @@ struct RotaryArgs {
     const float* x; int64_t ldx, rows, heads, dim, turned;
     const float* cos; const float* sin;
     float* out; int64_t ldo;
+};
+
+// ids and weights [rows, count] of the experts that scores x [rows, experts] choose, the best first, as Routing in Python
+// explains. The probabilities are softmaxes, or logistic functions if sigmoid is not 0. With bias [experts], where given,
+// probabilities plus bias decide. If kept_groups is less than groups, only the best groups' experts may be chosen; a
+// group's value is the sum of its `best` largest. Weights are the chosen probabilities, divided by
+// their sum if renormalised, times factor.
+struct RouteArgs {
+    const float* x; int64_t ldx, rows, experts, count, sigmoid, renormalised;
+    double factor;
+    int64_t groups, kept_groups, best;
+    const float* bias;
+    int64_t* ids; float* weights;
+};
+
+// out [rows, width] is the sum of the gated MLPs of the experts ids [rows, count] of x [rows, width] (row stride ldx),
+// times weights [rows, count], plus residual [rows, width] (row stride ldr), where given. If weigh_input is not 0, the
+// input is multiplied by the weight instead. Expert e's packed weights begin e * gate_up_step and e * down_step bytes
+// after the first: gate and up [2 * inner, width], which alternate, and down [width, inner]. Biases [experts, 2 * inner]
+// and [experts, width] may be null. An expert that does not exist adds nothing.
+struct ExpertsArgs {
+    const float* x; int64_t ldx, rows;
+    const int64_t* ids; const float* weights; int64_t count, experts;
+    const uint8_t* gate_up; int64_t gate_up_format, gate_up_step;
+    const uint8_t* down; int64_t down_format, down_step;
+    int64_t width, inner;
+    const float* gate_up_bias; const float* down_bias;
+    int64_t activation, weigh_input;
+    const float* residual; int64_t ldr;
+    float* out;
 };
 
 // out is the activation of rows; if gated, that of the first half of rows of 2 * width, times their second half.

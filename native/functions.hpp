@@ -75,8 +75,19 @@ DECODERY_INLINE typename S::F silu(typename S::F x) {
 template <class S>
 DECODERY_INLINE typename S::F swiglu(typename S::F gate, typename S::F up) { return S::mul(silu<S>(gate), up); }
 
-// The activations by their numbers in decodery.kernels.native.native_kernels.
-enum ActivationId : int64_t { kSilu, kGelu, kGeluTanh, kRelu };
+// (up + 1) * gate * logistic(1.702 gate) with the gate up to 7 and up from -7 to 7; NaN is kept.
+template <class S>
+DECODERY_INLINE typename S::F clamped_swiglu(typename S::F gate, typename S::F up) {
+    using F = typename S::F;
+    const F one = S::set1(1.0f), limit = S::set1(7.0f);
+    gate = S::min(limit, gate);
+    up = S::max(S::set1(-7.0f), S::min(limit, up));
+    const F e = exponential<S>(S::mul(gate, S::set1(-1.702f)));
+    return S::mul(S::add(up, one), S::div(gate, S::add(one, e)));
+}
+
+// The activations by their numbers in decodery.kernels.native.native_calls; the last one is gated.
+enum ActivationId : int64_t { kSilu, kGelu, kGeluTanh, kRelu, kClampedSwiglu };
 
 // Both forms of gelu are max(x, 0) - |x| * q(|x|) with q from 1/2 down to 0: no digits cancel, and beyond 14 the
 // second term is 0, also where x is infinite.

@@ -146,6 +146,19 @@ struct Q6_K {
     }
 };
 
+// The scale is a power of two.
+struct Mxfp4 {
+    using Form = Fp4;
+    static constexpr int kBytes = 17, kGroups = 1;
+    template <class S>
+    static void group(const uint8_t* block, int, Group& to) {
+        // Half of 2^(exponent - 127), since kFp4 has twice the numbers; the two smallest are subnormal.
+        const uint32_t bits = block[0] < 2 ? 0x00200000u << block[0] : static_cast<uint32_t>(block[0] - 1) << 23;
+        std::memcpy(to.scales, &bits, 4);
+        nibbles(block + 1, to.codes);
+    }
+};
+
 // Calls fn with a value of the type of this number in GGML.
 template <class Fn>
 inline void with_block_type(int64_t number, Fn fn) {
@@ -158,6 +171,7 @@ inline void with_block_type(int64_t number, Fn fn) {
         case 12: fn(Q4_K{}); break;
         case 13: fn(Q5_K{}); break;
         case 14: fn(Q6_K{}); break;
+        case 39: fn(Mxfp4{}); break;
     }
 }
 

@@ -115,6 +115,10 @@ DECODERY_INLINE void coded_tile(const uint8_t* w, int64_t block, int64_t groups,
                         high[b] = S::high_nibbles(code[b]);
                         code[b] = S::low_nibbles(code[b]);
                     }
+                    if constexpr (W::kTable) {
+                        high[b] = S::look_up(high[b], kFp4);
+                        code[b] = S::look_up(code[b], kFp4);
+                    }
                 }
                 #pragma GCC unroll 8
                 for (int i = 0; i < MB; i++) {
@@ -268,7 +272,7 @@ struct Linear {
 
     // Not inlined, so that it does not enlarge the code of the tiles.
     static __attribute__((noinline)) F gate_by(int64_t activation, F gate, F up) {
-        return S::mul(activate<S>(activation, gate), up);
+        return activation == kClampedSwiglu ? clamped_swiglu<S>(gate, up) : S::mul(activate<S>(activation, gate), up);
     }
 
     static DECODERY_INLINE F some(const float* p, int64_t left) {

@@ -54,7 +54,7 @@ struct Packing {
         for (int64_t g = 0; g < groups; g++, to += W::kGroup) {
             const int64_t left = row < 0 ? 0 : a.ins - g * 32;
             // Padding is the code of zero; minima, where there are any, are zero as well.
-            if (left < 32) std::memset(group.codes, W::kZero, 32);
+            if (left < 32) std::memset(group.codes, W::kPadding, 32);
             if (left > 0) std::memcpy(group.codes, a.codes + row * a.ins + g * 32, left < 32 ? static_cast<size_t>(left) : 32);
             put_codes(group, lane, to);
             if (row < 0) continue;
@@ -71,7 +71,7 @@ struct Packing {
         const int64_t groups = groups_of(a.ins);
         const uint8_t* from = a.codes + row * (groups / B::kGroups) * B::kBytes;
         Group group;
-        if (row < 0) std::memset(group.codes, W::kZero, 32);
+        if (row < 0) std::memset(group.codes, W::kPadding, 32);
         for (int64_t g = 0; g < groups; g++, to += W::kGroup) {
             if (row >= 0) B::template group<S>(from + g / B::kGroups * B::kBytes, static_cast<int>(g % B::kGroups), group);
             put_codes(group, lane, to);
@@ -136,6 +136,7 @@ struct Packing {
                     } else {
                         code = from[k / 4 * 64 + lane * 4 + k % 4];
                     }
+                    if constexpr (W::kTable) code = kFp4[code];
                     const float value = factor(from + W::kScales + place) * static_cast<float>(code - W::kZero);
                     if constexpr (W::kMinimum) out[g * 32 + k] = value + factor(from + W::kMinima + place);
                     else out[g * 32 + k] = value;

@@ -137,7 +137,11 @@ struct Avx2 {
         return {_mm256_and_si256(x.a, mask), _mm256_and_si256(x.b, mask)};
     }
     static B high_nibbles(B x) { return low_nibbles({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}); }
-    // maddubs adds pairs in 16 bits and saturates: exact for bytes of w up to 15, for larger ones only without pairs.
+    static B look_up(B x, const uint8_t* table) {
+        const __m256i all = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
+        return {_mm256_shuffle_epi8(all, x.a), _mm256_shuffle_epi8(all, x.b)};
+    }
+    // maddubs adds pairs in 16 bits and saturates: exact for bytes of w up to 63, for larger ones only without pairs.
     static __m256i four(const int8_t* x) {
         int32_t bits;
         std::memcpy(&bits, x, 4);

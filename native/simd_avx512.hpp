@@ -94,6 +94,9 @@ struct Avx512 {
     static B load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
     static B low_nibbles(B b) { return _mm512_and_si512(b, _mm512_set1_epi8(15)); }
     static B high_nibbles(B b) { return _mm512_and_si512(_mm512_srli_epi16(b, 4), _mm512_set1_epi8(15)); }
+    static B look_up(B b, const uint8_t* table) {
+        return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(table))), b);
+    }
     static I dot(I acc, B w, const int8_t* x) {
         int32_t four;
         std::memcpy(&four, x, 4);

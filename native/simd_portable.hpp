@@ -127,12 +127,14 @@ struct Portable {
     static B load_bytes(const uint8_t* p) { B b; std::memcpy(b.v, p, 64); return b; }
     static B low_nibbles(B b) { for (auto& x : b.v) x &= 15; return b; }
     static B high_nibbles(B b) { for (auto& x : b.v) x >>= 4; return b; }
+    // The bytes of a table at indices below 16.
+    static B look_up(B b, const uint8_t* table) { for (auto& x : b.v) x = table[x]; return b; }
     // Adds to each lane the product of its four unsigned bytes of w with the four signed bytes at x.
     static I dot(I acc, B w, const int8_t* x) {
         for (int i = 0; i < 16; i++) for (int j = 0; j < 4; j++) acc.v[i] += w.v[4 * i + j] * x[j];
         return acc;
     }
-    // The same for bytes of w up to 15.
+    // The same for bytes of w up to 63.
     static I dot_small(I acc, B w, const int8_t* x) { return dot(acc, w, x); }
     static void prefetch(const void*) {}
 };

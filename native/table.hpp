@@ -1,9 +1,11 @@
 // All kernels for one instruction set; each set has a translation unit that includes this file.
 #pragma once
 #include "attention.hpp"
+#include "experts.hpp"
 #include "fused_sampling.hpp"
 #include "linear.hpp"
 #include "packing.hpp"
+#include "routing.hpp"
 #include "rows.hpp"
 #include "vocabulary.hpp"
 
@@ -20,7 +22,7 @@ constexpr Table table_of() {
              plan_rows<V::mask, MaskArgs>, plan_rows<V::divide, DivideArgs>, plan_rows<V::copy, CopyArgs>,
              plan_rows<V::spread, SpreadArgs>, plan_rows<V::entropy, EntropyArgs>,
              plan_rows<penalise_repetitions, RepetitionArgs>, plan_rows<penalise_frequencies, FrequencyArgs>,
-             plan_layer_norm<S>, plan_rows<FusedSampling<S>::choose, ChooseArgs>}};
+             plan_layer_norm<S>, plan_rows<FusedSampling<S>::choose, ChooseArgs>, plan_route<S>, plan_experts<S>}};
 }
 
 }  // namespace decodery

@@ -10,16 +10,20 @@
 namespace decodery {
 
 // Bits: of a code. ScaleBytes: of a scale (2: float16, 4: float32). Minimum: true if there are minima. Parts: the
-// number of scales of a group, each for an equal part of its inputs.
-template <int Bits, int ScaleBytes, bool Minimum, int Parts>
+// number of scales of a group, each for an equal part of its inputs. Table: true if a code is an index of kFp4.
+template <int Bits, int ScaleBytes, bool Minimum, int Parts, bool Table = false>
 struct Coded {
     static constexpr int kBits = Bits, kScaleBytes = ScaleBytes, kParts = Parts;
-    static constexpr bool kFloat = false, kMinimum = Minimum;
-    static constexpr int kZero = Minimum ? 0 : Bits == 4 ? 8 : 128;
+    static constexpr bool kFloat = false, kMinimum = Minimum, kTable = Table;
+    static constexpr int kZero = Minimum ? 0 : Table ? 16 : Bits == 4 ? 8 : 128;
+    static constexpr int kPadding = Table ? 0 : kZero;  // The code of the weight 0.
     static constexpr int kLoads = Bits;  // The loads of 64 bytes in a group.
     static constexpr int kScales = kLoads * 64, kMinima = kScales + 16 * Parts * ScaleBytes;
     static constexpr int kGroup = kMinima + (Minimum ? 16 * Parts * ScaleBytes : 0);
 };
+
+// Twice the numbers of four bits of the Open Compute Project's microscaling formats (E2M1), plus 16.
+alignas(16) constexpr uint8_t kFp4[16] = {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4};
 
 // Floats of 2 (bfloat16) or 4 bytes; a load has two or one of them for each output.
 template <int Bytes>
@@ -35,6 +39,7 @@ using Int8 = Coded<8, 2, false, 1>;
 using Int8Min = Coded<8, 2, true, 1>;
 using Int8MinWide = Coded<8, 4, true, 1>;
 using Int8Halves = Coded<8, 4, false, 2>;
+using Fp4 = Coded<4, 4, false, 1, true>;
 using Bfloat = Floats<2>;
 using Float = Floats<4>;
 
@@ -51,6 +56,7 @@ inline void with_format(int64_t format, Fn fn) {
         case 6: fn(Int8Halves{}); break;
         case 7: fn(Bfloat{}); break;
         case 8: fn(Float{}); break;
+        case 9: fn(Fp4{}); break;
     }
 }
 

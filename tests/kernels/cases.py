@@ -14,7 +14,8 @@ from torch import Tensor
 
 from decodery.kernels.contract import Activation, PositionGrowth
 from decodery.kernels.kv_formats import restored, stored
-from decodery.kernels.native.native_kernels import NativeKernels, NativePlan
+from decodery.kernels.native.native_attention import NativePlan
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import GROUP, Codes, Format, pack
 from decodery.kernels.reference import torch_kernels
 from decodery.kernels.relative_bias import RelativeBias
@@ -105,7 +106,11 @@ def dequantised(codes: Codes) -> tuple[Tensor, Tensor]:
     if codes.scales is None:
         return codes.codes.double(), torch.zeros_like(codes.codes, dtype=torch.float64)
     ins, width = codes.shape[1], GROUP // codes.format.value.parts
-    steps = codes.codes.double() - codes.format.zero
+    table = codes.format.value.table
+    if table is None:
+        steps = codes.codes.double() - codes.format.zero
+    else:
+        steps = torch.tensor(table, dtype=torch.float64)[codes.codes.long()]
 
     def spread(factors: Tensor) -> Tensor:
         return factors.double().repeat_interleave(width, 1)[:, :ins]

@@ -57,6 +57,7 @@ def tokenizer_of(words: Sequence[str | bytes]) -> Tokenizer:
             prefix=(),
             suffix=(),
             chat_template=None,
+            named_ids={},
         )
     )
 

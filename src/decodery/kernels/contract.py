@@ -11,11 +11,16 @@ from torch import Tensor
 
 from decodery.kernels.attention_layer import AttentionKind, AttentionLayer
 from decodery.kernels.buffer_pool import BufferPool
+from decodery.kernels.routing import Routing
 
 Result = TypeVar("Result")
 Activation: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu"]
 """silu: x times the logistic function of x. gelu: x times the normal distribution's mass below x (Hendrycks
 and Gimpel, 2016). gelu_tanh: the approximation of gelu with tanh. relu: the positive part of x."""
+GatedActivation: TypeAlias = Activation | Literal["clamped_swiglu"]
+"""A function of gate and up: `activation(gate) * up`, or clamped_swiglu: `(up + 1) * gate` times the
+logistic function of `1.702 * gate`, with gate at most 7 and up from -7 to 7 (OpenAI, gpt-oss model card,
+2025)."""
 Weight: TypeAlias = Any
 """A matrix that a backend multiplies by: a plain tensor, or the result of that backend's `pack`."""
 
@@ -165,6 +170,39 @@ class Kernels(Protocol):
 
     def gated(self, gate_up: Tensor, activation: Activation = "silu") -> Tensor:
         """Computes `activation(gate) * up` from [..., 2 * width], the gate first: [..., width]."""
+
+    def route(self, scores: Tensor, routing: Routing, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns the experts that scores [..., experts] choose, in int64, and their weights in float32.
+
+        Both are [..., routing.count], the best expert first. `bias` [experts] changes the choice alone.
+        """
+
+    def experts(
+        self,
+        x: Tensor,
+        gate_up: Weight,
+        down: Weight,
+        ids: Tensor,
+        weights: Tensor,
+        activation: GatedActivation = "silu",
+        *,
+        biases: tuple[Tensor, Tensor] | None = None,
+        weigh: Literal["output", "input"] = "output",
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """Computes the sum of the outputs of each row's experts, times their weights, plus `residual`.
+
+        x [..., width], ids and weights [..., count] as `route` returns them. An expert is a gated MLP without
+        residual: gate_up [experts, 2 * inner, width], down [experts, width, inner], plain or made by
+        `pack_experts`, biases [experts, 2 * inner] and [experts, width]. If `weigh` is "input", the weight
+        multiplies an expert's input instead of its output.
+        """
+
+    def pack_experts(self, weight: Any, *, gated: bool) -> Weight:
+        """Returns the matrices of all experts in this backend's fastest form, for inference only.
+
+        They are a tensor [experts, out, in], or for each expert a list of `Codes`. gated: they are gate_up.
+        """
 
     def attention(
         self,

@@ -17,6 +17,7 @@ PACKED_TYPES = {
     "Q4_K": BlockType(144, Format.INT4_MIN_WIDE, 12, 256, slice(0, 4)),
     "Q5_K": BlockType(176, Format.INT8_MIN_WIDE, 13, 256, slice(0, 4)),
     "Q6_K": BlockType(210, Format.INT8_HALVES, 14, 256, slice(208, 210)),
+    "MXFP4": BlockType(17, Format.FP4, 39, 32, None),
 }
 """The types that the kernels can hold without a change of values."""
 
@@ -29,5 +30,7 @@ def codes_from_blocks(raw: Tensor, kind: str) -> Codes:
     of `PACKED_TYPES`.
     """
     blocks = PACKED_TYPES[kind]
+    if blocks.scales is None:
+        return Codes(blocks.format, raw, blocks=blocks)
     scales = raw.view(len(raw), -1, blocks.size)[..., blocks.scales].view(torch.float16)
     return Codes(blocks.format, raw, scales, blocks=blocks)

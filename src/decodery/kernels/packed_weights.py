@@ -32,12 +32,18 @@ class _Traits:
     scale: torch.dtype | None = None
     minimum: bool = False
     parts: int = 1
+    # The values of the codes of a form that has no zero.
+    table: tuple[float, ...] | None = None
+
+
+_FP4 = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 
 
 class Format(Enum):
     """Lists the packed forms.
 
-    `WIDE` forms have float32 scales; `INT8_HALVES` has two float32 scales for each group.
+    `WIDE` forms have float32 scales; `INT8_HALVES` has two float32 scales for each group. The codes of `FP4`
+    are twice the numbers E2M1 of the Open Compute Project's microscaling formats.
     """
 
     INT4_MIN = _Traits(0, 4, torch.float16, minimum=True)
@@ -49,25 +55,27 @@ class Format(Enum):
     INT8_HALVES = _Traits(6, 8, torch.float32, parts=2)
     BFLOAT16 = _Traits(7, 16)
     FLOAT32 = _Traits(8, 32)
+    FP4 = _Traits(9, 4, torch.float32, table=(*_FP4, *(-value for value in _FP4)))
 
     @property
     def zero(self) -> int:
         """Returns the code of the value 0 in a form without a minimum."""
-        return 0 if self.value.minimum else {4: 8, 8: 128}.get(self.value.bits, 0)
+        return 0 if self.value.minimum or self.value.table else {4: 8, 8: 128}.get(self.value.bits, 0)
 
 
 class BlockType(NamedTuple):
     """Describes a quantised type of GGML.
 
     `size` is the bytes of a block, `format` the form that holds the same numbers, `number` the type's number
-    in GGML, `weights` the weights of a block, and `scales` the position of its float16 scales in the block.
+    in GGML, `weights` the weights of a block, and `scales` the position of its float16 scales in the block,
+    None if every scale is finite.
     """
 
     size: int
     format: Format
     number: int
     weights: int
-    scales: slice
+    scales: slice | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +167,43 @@ class Stacked:
         return sum(part.nbytes for part in self.parts)
 
 
+@dataclass(frozen=True, eq=False)
+class PackedExperts:
+    """Holds a matrix [rows, columns] for each expert, all in one format, one after another.
+
+    If `gated`, rows of gate and up alternate.
+    """
+
+    data: Tensor
+    experts: int
+    rows: int
+    columns: int
+    format: Format
+    gated: bool = False
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((self.experts, self.rows, self.columns))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Returns the dtype of the activations."""
+        return torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        return self.data.device
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.numel()
+
+    @property
+    def step(self) -> int:
+        """Returns the bytes from one expert's matrix to the next one's."""
+        return self.nbytes // self.experts
+
+
 _PACK = call_layout("q" * 9)
 
 
@@ -194,15 +239,44 @@ def _mapped(size: int) -> Tensor:
 def pack(codes: Codes, *, gated: bool = False, arena: Arena | None = None) -> PackedWeight:
     """Interleaves a matrix for the kernels; the result shares no memory with `codes`."""
     rows, columns = codes.shape
-    number = codes.format.value.number
     data = (arena or Arena()).take(packed_bytes(codes.format, rows, columns, gated=gated))
+    _pack_into(data, codes, gated)
+    return PackedWeight(data, rows, columns, codes.format, gated)
+
+
+def pack_experts(
+    experts: Sequence[Sequence[Codes]], *, gated: bool = False, arena: Arena | None = None
+) -> PackedExperts:
+    """Interleaves the matrices of all experts, each given as parts that are one matrix, one under another.
+
+    All parts have one format. One expert's are read at a time, and the result shares no memory with them.
+    """
+    first = concatenated(list(experts[0]))
+    form, (rows, columns) = first.format, first.shape
+    step = expert_bytes(form, rows, columns, gated=gated)
+    data = (arena or Arena()).take(step * len(experts))
+    for index in range(len(experts)):
+        codes = first if index == 0 else concatenated(list(experts[index]))
+        if codes.format is not form or codes.shape != first.shape:
+            raise ValueError("experts of several formats or shapes")
+        _pack_into(data[index * step : (index + 1) * step], codes, gated)
+    return PackedExperts(data, len(experts), rows, columns, form, gated)
+
+
+def _pack_into(data: Tensor, codes: Codes, gated: bool) -> None:
+    rows, columns = codes.shape
+    number = codes.format.value.number
     stored = codes.blocks
     parts = [codes.codes, None, None] if stored else [codes.codes, codes.scales, codes.minima]
     parts = [None if p is None else p.contiguous() for p in parts]
     pointers = [0 if p is None else p.data_ptr() for p in parts]
     words = (*pointers, rows, columns, number, gated, data.data_ptr(), stored.number if stored else 0)
     library().decodery_run(_PACK.pack(Kernel.PACK, *words), 1)
-    return PackedWeight(data, rows, columns, codes.format, gated)
+
+
+def expert_bytes(form: Format, rows: int, columns: int, *, gated: bool = False) -> int:
+    """Returns the bytes of one expert's matrix among the others."""
+    return -(-packed_bytes(form, rows, columns, gated=gated) // 64) * 64
 
 
 def packed_bytes(form: Format, rows: int, columns: int, *, gated: bool = False) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -49,6 +50,13 @@ def quantise(matrix: Tensor, form: str, *, threads: int = 1) -> Codes:
         for _ in pool.map(some, range(0, rows, step)):
             pass
     return Codes(Format.INT8 if minima is None else Format.INT4_MIN, codes, scales, minima)
+
+
+def codes_of(weight: Tensor | Sequence[Codes]) -> Sequence[Codes]:
+    """Returns a matrix as codes; bfloat16 is kept, and other floats become float32."""
+    if not isinstance(weight, Tensor):
+        return weight
+    return [quantise(weight.detach(), "bf16" if weight.dtype == torch.bfloat16 else "float32")]
 
 
 def _int8(groups: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,10 @@ from decodery.errors import ModelError
 from decodery.kernels.backends import backend_named, chosen_backend, kv_dtype_named
 from decodery.kernels.native.library import first_instruction_set, missing
 from decodery.loading.bandwidth import read_bandwidth
+from decodery.loading.open_tokenizer import open_tokenizer
 from decodery.loading.options import dtype_named
 from decodery.models.describe import describe, held_formats, packed_size
 from decodery.models.load import opened_context
-from decodery.text.tokenizer.tokenizer import Tokenizer
 from decodery.weights.formats.checkpoint import Checkpoint
 
 
@@ -47,6 +47,7 @@ def facts(
         "format": checkpoint.format,
         "architecture": described.architecture,
         "parameters": described.parameters,
+        "active_parameters": described.active_parameters,
         "layers": described.layers,
         "width": described.width,
         "heads": described.heads,
@@ -103,10 +104,6 @@ def _formats(checkpoint: Checkpoint, held: Mapping[str, str]) -> list[dict[str, 
 def _has_template(checkpoint: Checkpoint) -> bool | None:
     """True if there is a chat template; None without a readable tokenizer."""
     try:
-        if checkpoint.format == "gguf":
-            tokenizer = Tokenizer.from_gguf(checkpoint.config)
-        else:
-            tokenizer = Tokenizer.from_folder(checkpoint.path)
+        return open_tokenizer(checkpoint).chat_template is not None
     except ModelError:
         return None
-    return tokenizer.chat_template is not None

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 from decodery.errors import ParameterError
 from decodery.kernels.backends import backend_named, chosen_backend
 from decodery.kernels.threads import threads_set
+from decodery.loading.open_tokenizer import open_tokenizer
 from decodery.loading.options import check_dtype, dtype_named
 from decodery.models.contract import CausalModel
 from decodery.models.load import load_for_inference
 from decodery.text.tokenizer.tokenizer import Tokenizer
-from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.layouts.packed_cache import PackedCache
 from decodery.weights.sources.locate import Progress, resolve
@@ -70,7 +70,7 @@ def open_model(
         open_checkpoint(path) as checkpoint,
         threads_set(torch_threads=threads, kernel_threads=threads),
     ):
-        tokenizer = _tokenizer(checkpoint)
+        tokenizer = open_tokenizer(checkpoint)
         opened = load_for_inference(
             checkpoint,
             dtype=dtype_named(dtype, checkpoint, chosen),
@@ -153,9 +153,3 @@ def _check_vocabulary(field: str, first: HasModel, second: HasModel) -> None:
                 f"{field} has another vocabulary: token {token} is {theirs.token_label(token)!r} there and"
                 f" {ours.token_label(token)!r} in the model"
             )
-
-
-def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    if checkpoint.format == "gguf":
-        return Tokenizer.from_gguf(checkpoint.config)
-    return Tokenizer.from_folder(checkpoint.path)

@@ -109,13 +109,14 @@ class CausalModel(Protocol):
 class Names:
     """Holds how one format names a model's tensors.
 
-    `ignored` are glob patterns of tensors that may be left unused, and `delicate` those of matrices that are
-    held in 8 bits if others have 4.
+    `ignored` are glob patterns of tensors that may be left unused. `delicate` are those of matrices that are
+    held in 8 bits if others have 4, and `exact` of those that are held as stored.
     """
 
     rules: tuple[Rule, ...]
     ignored: tuple[str, ...] = ()
     delicate: tuple[str, ...] = ()
+    exact: tuple[str, ...] = ()
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

@@ -8,21 +8,27 @@ from fnmatch import fnmatchcase
 from typing import cast
 
 from decodery.kernels.cache import KVShape
-from decodery.kernels.packed_weights import packed_bytes
+from decodery.kernels.packed_weights import expert_bytes, packed_bytes
 from decodery.kernels.reference import torch_kernels
 from decodery.models.contract import CausalModel
 from decodery.models.families import find_family, names_of
+from decodery.models.layers.experts import Experts
 from decodery.models.load import build_empty, packing_of
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
+from decodery.weights.layouts.native_layout import Packing
 
 
 @dataclass(frozen=True)
 class Description:
-    """Holds the facts about a checkpoint that are known without reading its weights."""
+    """Holds the facts about a checkpoint that are known without reading its weights.
+
+    `active_parameters` are those that compute one token: fewer than all for a mixture of experts.
+    """
 
     family: str
     architecture: str
     parameters: int
+    active_parameters: int
     layers: int
     width: int
     heads: int
@@ -38,10 +44,13 @@ def describe(checkpoint: Checkpoint) -> Description:
     found = find_family(checkpoint)
     config = found.family.config.read(checkpoint)
     model = build_empty(found, config, torch_kernels)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    idle = sum(module.idle_parameters() for module in model.modules() if isinstance(module, Experts))
     return Description(
         family=found.family.name,
         architecture=found.name,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=parameters,
+        active_parameters=parameters - idle,
         layers=config.layers,
         width=config.width,
         heads=config.heads,
@@ -75,9 +84,15 @@ def packed_size(checkpoint: Checkpoint, quantization: str | None) -> int:
         return describe(checkpoint).parameters * packed_bytes(form, 32, 32) // 32**2
     unused = names_of(family, family.config.read(checkpoint), checkpoint).ignored
     return sum(
-        packed_bytes(packing.format_of(info), *info.shape)
-        if len(info.shape) == 2
-        else 4 * math.prod(info.shape)
+        _packed_size(packing, info)
         for info in checkpoint.tensors.values()
         if not any(fnmatchcase(info.name, pattern) for pattern in unused)
     )
+
+
+def _packed_size(packing: Packing, info: TensorInfo) -> int:
+    if info.name.endswith(".bias") or len(info.shape) not in (2, 3):
+        return 4 * math.prod(info.shape)
+    if len(info.shape) == 2:
+        return packed_bytes(packing.format_of(info), *info.shape)
+    return info.shape[0] * expert_bytes(packing.format_of(info), *info.shape[1:])

@@ -12,6 +12,7 @@ from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
 from decodery.models.decoders import (
     bloom,
+    cohere,
     falcon,
     gpt1,
     gpt2,
@@ -20,10 +21,12 @@ from decodery.models.decoders import (
     gptj,
     llama,
     mistral,
+    mixtral,
     mpt,
     opt,
     phi,
     qwen,
+    qwen_moe,
     smollm,
     stablelm,
     starcoder,
@@ -33,6 +36,7 @@ from decodery.weights.formats.checkpoint import Checkpoint
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "BloomForCausalLM": (bloom.BLOOM, "causal"),
+    "CohereForCausalLM": (cohere.COHERE, "causal"),
     "FalconForCausalLM": (falcon.FALCON, "causal"),
     "GPT2LMHeadModel": (gpt2.GPT2_FAMILY, "causal"),
     "GPTBigCodeForCausalLM": (starcoder.BIGCODE, "causal"),
@@ -41,15 +45,18 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "GPTNeoForCausalLM": (gpt_neo.GPT_NEO, "causal"),
     "GPTNeoXForCausalLM": (gpt_neox.GPT_NEOX, "causal"),
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
-    "MPTForCausalLM": (mpt.MPT_FAMILY, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
+    "MixtralForCausalLM": (mixtral.MIXTRAL, "causal"),
+    "MPTForCausalLM": (mpt.MPT_FAMILY, "causal"),
     "MptForCausalLM": (mpt.MPT_FAMILY, "causal"),
-    "OPTForCausalLM": (opt.OPT_FAMILY, "causal"),
     "OpenAIGPTLMHeadModel": (gpt1.GPT1_FAMILY, "causal"),
+    "OPTForCausalLM": (opt.OPT_FAMILY, "causal"),
     "PhiForCausalLM": (phi.PHI, "causal"),
     "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
+    "Qwen2MoeForCausalLM": (qwen_moe.QWEN2_MOE, "causal"),
     "Qwen3ForCausalLM": (qwen.QWEN3, "causal"),
+    "Qwen3MoeForCausalLM": (qwen_moe.QWEN3_MOE, "causal"),
     "RWForCausalLM": (falcon.FALCON, "causal"),
     "SmolLM3ForCausalLM": (smollm.SMOLLM3, "causal"),
     "StableLMEpochForCausalLM": (stablelm.STABLELM, "causal"),
@@ -59,6 +66,7 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
     "bloom": (bloom.BLOOM, "causal"),
+    "command-r": (cohere.COHERE, "causal"),
     "falcon": (falcon.FALCON, "causal"),
     "gpt2": (gpt2.GPT2_FAMILY, "causal"),
     "gptneox": (gpt_neox.GPT_NEOX, "causal"),
@@ -66,12 +74,16 @@ GGUF: Mapping[str, tuple[Family[Any], Head]] = {
     "mpt": (mpt.MPT_FAMILY, "causal"),
     "phi2": (phi.PHI, "causal"),
     "qwen2": (qwen.QWEN2, "causal"),
+    "qwen2moe": (qwen_moe.QWEN2_MOE, "causal"),
     "qwen3": (qwen.QWEN3, "causal"),
+    "qwen3moe": (qwen_moe.QWEN3_MOE, "causal"),
     "smollm3": (smollm.SMOLLM3, "causal"),
     "stablelm": (stablelm.STABLELM, "causal"),
     "starcoder": (starcoder.BIGCODE, "causal"),
     "starcoder2": (starcoder.STARCODER2, "causal"),
 }
+# Those of files with experts, where the format has one name for two families.
+GGUF_WITH_EXPERTS: Mapping[str, tuple[Family[Any], Head]] = {"llama": (mixtral.MIXTRAL, "causal")}
 
 
 @dataclass(frozen=True)
@@ -88,9 +100,7 @@ def find_family(checkpoint: Checkpoint) -> Architecture:
 
     Raises ModelError that names the nearest supported ones when it is not supported.
     """
-    table, name = (
-        (GGUF, _gguf_name(checkpoint)) if checkpoint.format == "gguf" else (HUB, _hub_name(checkpoint))
-    )
+    table, name = _gguf(checkpoint) if checkpoint.format == "gguf" else (HUB, _hub_name(checkpoint))
     if name in table:
         return Architecture(name, *table[name])
     known = [*HUB, *GGUF]
@@ -109,8 +119,11 @@ def names_of(family: Family[Any], config: Any, checkpoint: Checkpoint) -> Names:
     return names(config)
 
 
-def _gguf_name(checkpoint: Checkpoint) -> str:
-    return CheckpointKeys(checkpoint.config, str(checkpoint.path)).text("general.architecture")
+def _gguf(checkpoint: Checkpoint) -> tuple[Mapping[str, tuple[Family[Any], Head]], str]:
+    """Returns the table of a GGUF file's architecture, and its name."""
+    name = CheckpointKeys(checkpoint.config, str(checkpoint.path)).text("general.architecture")
+    with_experts = name in GGUF_WITH_EXPERTS and checkpoint.config.get(f"{name}.expert_count")
+    return GGUF_WITH_EXPERTS if with_experts else GGUF, name
 
 
 def _hub_name(checkpoint: Checkpoint) -> str:

@@ -15,12 +15,15 @@ from decodery.models.checkpoint_keys import LARGEST
 from decodery.models.contract import CausalModel, Config
 from decodery.models.families import Architecture, find_family, names_of
 from decodery.models.layers.embedding import Embedding
+from decodery.models.layers.experts import ExpertStack
 from decodery.models.layers.linear import Linear
 from decodery.models.layers.mlp import GatedLinear
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.layouts.native_layout import Packing
 from decodery.weights.layouts.packed_cache import PackedCache, give_weights, weights_of
 from decodery.weights.parameters import load_parameters
+
+PACKED = Linear, GatedLinear, Embedding, ExpertStack
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -80,7 +83,7 @@ def load_for_inference(
         checkpoint, dtype=dtype, kernels=kernels, context_length=context_length, packing=packing
     )
     for module in model.modules():
-        if isinstance(module, (Linear, GatedLinear, Embedding)) and isinstance(module.weight, Tensor):
+        if isinstance(module, PACKED) and isinstance(module.weight, Tensor):
             module.pack()
     if cache is not None:
         cache.write(weights_of(model), identity)
@@ -91,7 +94,7 @@ def packing_of(checkpoint: Checkpoint, quantization: str | None) -> Packing:
     """Returns the packing of a checkpoint's matrices in `load_for_inference`, for kernels that take codes."""
     family = find_family(checkpoint).family
     names = names_of(family, family.config.read(checkpoint), checkpoint)
-    return Packing(quantization, names.delicate, torch.get_num_threads())
+    return Packing(quantization, names.delicate, names.exact, torch.get_num_threads())
 
 
 def opened_context(checkpoint: Checkpoint, context_length: int | None) -> int:

@@ -19,7 +19,8 @@ class Rule:
     exported, any sizes when it is loaded.
 
     With `experts`, the parameter is a stack [experts, ...] and dimension 1 is the concatenated one. A source
-    with `{e}` in its name is one tensor for each expert; any other source is a stack itself.
+    with `{e}` in its name is one tensor for each expert; any other source is a stack itself, or with `only`,
+    the tensor of the only expert. A transform converts one expert's tensor.
 
     Several rules may have one target, for checkpoints that store it differently. Loading uses the first one
     whose sources all exist; exporting uses the first one. A rule whose target the module lacks is skipped,
@@ -32,6 +33,7 @@ class Rule:
     rows: tuple[int, ...] | None = None
     experts: int = 0
     optional: bool = False
+    only: bool = False
 
     def __post_init__(self) -> None:
         if not self.sources or len(self.sources) != len(self.transforms):
@@ -51,7 +53,7 @@ class Rule:
         found: list[Part] = []
         for index, (source, transform) in enumerate(zip(self.sources, self.transforms, strict=True)):
             name = source.replace("{i}", str(layer))
-            if "{e}" in name:
+            if "{e}" in name or self.only:
                 each = range(self.experts)
                 found += [Part(name.replace("{e}", str(e)), index, e, transform) for e in each]
             else:
@@ -93,3 +95,8 @@ def stack(
 ) -> Rule:
     """Returns the rule that `target` [experts, ...] is the `sources` concatenated along dimension 1."""
     return Rule(target, tuple(sources), tuple(transforms or [None] * len(sources)), experts=experts)
+
+
+def only_expert(target: str, sources: Sequence[str]) -> Rule:
+    """Returns the rule that `target` [1, ...] is the `sources`, one under another."""
+    return Rule(target, tuple(sources), (None,) * len(sources), experts=1, only=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from decodery.errors import CheckpointError
+from decodery.kernels.packed_weights import Codes
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
 from decodery.weights.formats.dequantise import STEP
 from decodery.weights.layouts.native_layout import Packing
@@ -30,6 +32,11 @@ class _Parameter:
         return next(
             (found for found in self.candidates if all(part.name in tensors for part in found[1])), None
         )
+
+    @property
+    def is_weight(self) -> bool:
+        """True if it may be one of the matrices that are packed."""
+        return self.names[0].rpartition(".")[2] == "weight"
 
     def may_stay(self, tensors: Mapping[str, TensorInfo]) -> bool:
         """True if it is optional and the checkpoint holds no part of it."""
@@ -56,7 +63,7 @@ def load_parameters(
     loaded. If the owner lacks that method, the parameters count as missing. Buffers are not changed.
 
     With `packing`, a matrix is passed as codes, one for each source, to `pack` of the modules that own it,
-    which replaces the parameter.
+    which replaces the parameter. A stack is passed as the codes of each expert.
 
     Before anything is read, raises one CheckpointError that names all missing, unexpected and misshaped
     tensors.
@@ -73,10 +80,10 @@ def load_parameters(
             if chosen is None:
                 continue
             owners = _owners(module, parameter)
-            packs = parameter.value.dim() == 2 and all(hasattr(owner, "pack") for owner in owners)
+            packs = parameter.is_weight and all(hasattr(owner, "pack") for owner in owners)
             if packing is not None and packs:
-                _, parts = chosen
-                codes = [packing.codes(checkpoint, part.name, part.transform) for part in parts]
+                rule, parts = chosen
+                codes = _codes(packing, checkpoint, rule, parts)
                 for owner in owners:
                     owner.pack(codes)  # type: ignore[operator]
                 for part in parts:
@@ -103,7 +110,15 @@ def export_parameters(
         pieces = parameter.value.detach().split_with_sizes(_stored_rows(rule, parameter), rule.dimension)
         for part in parts:
             piece = pieces[part.source] if part.expert is None else pieces[part.source][part.expert]
-            yield part.name, (piece if part.transform is None else part.transform.store(piece)).contiguous()
+            yield part.name, _stored(rule, part, piece).contiguous()
+
+
+def _stored(rule: Rule, part: Part, piece: Tensor) -> Tensor:
+    if part.transform is None:
+        return piece
+    if rule.experts and part.expert is None:
+        return torch.stack([part.transform.store(matrix) for matrix in piece])
+    return part.transform.store(piece)
 
 
 def _refuse_packed(module: torch.nn.Module) -> None:
@@ -191,8 +206,14 @@ def _misshaped(
 def _loaded_shape(rule: Rule, part: Part, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the shape that a stored tensor has in the parameter, with that of the stack before it."""
     if part.transform is not None:
-        shape = tuple(part.transform.load(torch.empty(shape, device="meta")).shape)
+        stacked, each = _split(rule, part, shape)
+        shape = (*stacked, *part.transform.load(torch.empty(each, device="meta")).shape)
     return shape if part.expert is None else (rule.experts, *shape)
+
+
+def _split(rule: Rule, part: Part, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the number of experts in a stored tensor, () without, and the shape of what is transformed."""
+    return (shape[:1], shape[1:]) if rule.experts and part.expert is None else ((), shape)
 
 
 def _joined_shape(
@@ -262,7 +283,7 @@ def _fill(
 ) -> None:
     value = parameter.value
     if len(parts) == 1 and parts[0].expert is None:
-        piece = _piece(checkpoint, parts[0], value.dtype)
+        piece = _piece(checkpoint, rule, parts[0], value.dtype)
         if value.is_meta:
             _replace(parameter, piece.contiguous(), module)
         else:
@@ -272,7 +293,7 @@ def _fill(
         _replace(parameter, _uninitialised(value), module)
     start = 0
     for part in parts:
-        piece = _piece(checkpoint, part, value.dtype)
+        piece = _piece(checkpoint, rule, part, value.dtype)
         dimension = rule.dimension if part.expert is None else 0
         target = parameter.value if part.expert is None else parameter.value[part.expert]
         _copy(piece, target.narrow(dimension, start, piece.shape[dimension]))
@@ -280,6 +301,43 @@ def _fill(
             start += piece.shape[dimension]
 
 
-def _piece(checkpoint: Checkpoint, part: Part, dtype: torch.dtype) -> Tensor:
+def _piece(checkpoint: Checkpoint, rule: Rule, part: Part, dtype: torch.dtype) -> Tensor:
     tensor = checkpoint.read(part.name, dtype)
-    return tensor if part.transform is None else part.transform.load(tensor)
+    if part.transform is None:
+        return tensor
+    if rule.experts and part.expert is None:
+        return torch.stack([part.transform.load(matrix) for matrix in tensor])
+    return part.transform.load(tensor)
+
+
+class _ExpertCodes(Sequence[Sequence[Codes]]):
+    """Reads the matrices of each expert when they are asked for, so that only one expert's are held."""
+
+    def __init__(self, packing: Packing, checkpoint: Checkpoint, rule: Rule, parts: Sequence[Part]) -> None:
+        # The matrices of all experts have one format.
+        formats = {packing.format_of(checkpoint.tensors[part.name]) for part in parts}
+        self._packing = packing if len(formats) == 1 else replace(packing, quantization="float32")
+        self._checkpoint = checkpoint
+        self._experts = rule.experts
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return self._experts
+
+    def __getitem__(self, expert: Any) -> Any:
+        return [
+            self._packing.codes(
+                self._checkpoint, part.name, part.transform, expert if part.expert is None else None
+            )
+            for part in self._parts
+            if part.expert in (None, expert)
+        ]
+
+
+def _codes(
+    packing: Packing, checkpoint: Checkpoint, rule: Rule, parts: Sequence[Part]
+) -> Sequence[Codes] | Sequence[Sequence[Codes]]:
+    """Returns a matrix as codes, one for each source; of a stack, those of each expert."""
+    if rule.experts:
+        return _ExpertCodes(packing, checkpoint, rule, parts)
+    return [packing.codes(checkpoint, part.name, part.transform) for part in parts]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.native.native_kernels import NativeKernels
-from decodery.kernels.packed_weights import Codes, PackedWeight
+from decodery.kernels.packed_weights import Codes, PackedExperts, PackedWeight
 from decodery.kernels.relative_bias import RelativeBias
 from decodery.kernels.vocabulary import native
 
@@ -94,12 +94,12 @@ def _on_borders(function: Callable[..., Any], *arguments: Any, **named: Any) -> 
 
 
 def _moved(argument: Any) -> Any:
-    if isinstance(argument, list):
-        return [_moved(part) for part in argument]
+    if type(argument) in (list, tuple):
+        return type(argument)(map(_moved, argument))
     if isinstance(argument, Codes):
         parts = {"codes": argument.codes, "scales": argument.scales, "minima": argument.minima}
         return replace(argument, **{name: _moved(part) for name, part in parts.items()})
-    if isinstance(argument, PackedWeight):
+    if isinstance(argument, (PackedWeight, PackedExperts)):
         return replace(argument, data=at_the_end(argument.data, BEYOND_A_WEIGHT))
     if isinstance(argument, RelativeBias):
         return RelativeBias(at_the_end(argument.table), argument.zero)

@@ -15,6 +15,7 @@ from decodery.kernels import packed_weights
 from decodery.kernels.native import library
 from decodery.kernels.quantise import quantise
 from tests.kernels.cases import ROWS, Case, all_cases
+from tests.kernels.experts_cases import experts_cases
 from tests.kernels.native.borders import AllNative, Bordered, at_the_end, killed_by
 from tests.kernels.native.fixtures import SETTINGS, built, running
 from tests.kernels.rows import rows
@@ -22,7 +23,7 @@ from tests.kernels.vocabulary.cases import vocabulary_cases
 
 pytestmark = built
 
-CASES = [*all_cases(), *vocabulary_cases()] if library.available() else []
+CASES = [*all_cases(), *experts_cases(), *vocabulary_cases()] if library.available() else []
 KINDS = sorted({case.name.split()[0] for case in CASES})
 
 

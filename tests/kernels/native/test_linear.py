@@ -32,7 +32,9 @@ def blocks(kind: str, count: int, length: int) -> Tensor:
     generator = np.random.default_rng(0)
     raw = generator.integers(0, 256, (count, length, size), dtype=np.uint8)
     scales = (generator.standard_normal((count, length, 2)) * 0.1).astype(np.float16).view(np.uint8)
-    if kind == "Q6_K":
+    if kind == "MXFP4":
+        raw[..., 0] = 116 + raw[..., 0] % 12
+    elif kind == "Q6_K":
         raw[..., -2:] = scales[..., :2]
     else:
         several = kind in ("Q4_1", "Q5_1", "Q4_K", "Q5_K")
@@ -52,6 +54,14 @@ def test_a_packed_block_is_what_the_gguf_package_decodes(kind: str) -> None:
     for setting in SETTINGS:
         with running(setting):
             assert torch.equal(plain(weight), torch.from_numpy(expected))
+
+
+def test_every_exponent_of_a_block_of_four_bit_floats_is_what_the_gguf_package_decodes() -> None:
+    raw = blocks("MXFP4", 256, 1)
+    raw[:, 0] = torch.arange(256)
+    with np.errstate(over="ignore"):
+        expected = gguf.dequantize(raw.numpy(), gguf.GGMLQuantizationType.MXFP4)
+    assert torch.equal(plain(pack(codes_from_blocks(raw, "MXFP4"))), torch.from_numpy(expected))
 
 
 def formula(x: Tensor, weight: Tensor) -> Tensor:

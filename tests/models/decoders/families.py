@@ -20,7 +20,7 @@ class Tiny:
 
     `traits` are what the family adds to Llama, each with the config that lacks it: its logits must differ.
     `gguf` is False if a GGUF file cannot express the settings. `slow` keeps the model out of the default
-    tests.
+    tests. `routed`: a small change of a token's states may change its experts, and so its logits by much.
     """
 
     architecture: str
@@ -28,6 +28,7 @@ class Tiny:
     traits: Mapping[str, Without] = field(default_factory=dict)
     gguf: bool = True
     slow: bool = True
+    routed: bool = False
 
 
 SIZES: dict[str, Any] = {
@@ -96,6 +97,69 @@ FAMILIES: dict[str, Tiny] = {
         {**SIZES, "num_hidden_layers": 5, "rope_theta": 2e6},
         {"layer that does not rotate": without(rotated=())},
         slow=False,
+    ),
+}
+
+EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 36}
+MIXTRAL = {"num_local_experts": 5, "num_experts_per_tok": 3, "rope_theta": 1e6}
+ONE_EXPERT = without(experts_per_token=1)
+
+FAMILIES |= {
+    "mixtral": Tiny(
+        "MixtralForCausalLM",
+        {**SIZES, **MIXTRAL},
+        {"second expert": ONE_EXPERT, "weights that sum to 1": without(renormalised=False)},
+        slow=False,
+        routed=True,
+    ),
+    "mixtral with windows, one expert": Tiny(
+        "MixtralForCausalLM",
+        {**SIZES, **MIXTRAL, "num_experts_per_tok": 1, "sliding_window": 9, "head_dim": 20},
+        {"window": NO_WINDOW, "weights that sum to 1": without(renormalised=False)},
+        gguf=False,
+        routed=True,
+    ),
+    "qwen2 moe": Tiny(
+        "Qwen2MoeForCausalLM",
+        {**SIZES, **EXPERTS, "shared_expert_intermediate_size": 50},
+        {
+            "biases": without(attention_bias=False),
+            "second expert": ONE_EXPERT,
+            "weights that do not sum to 1": without(renormalised=True),
+            "shared expert": without(shared_width=0),
+        },
+        slow=False,
+        routed=True,
+    ),
+    "qwen2 moe with windows, some layers without experts": Tiny(
+        "Qwen2MoeForCausalLM",
+        {
+            **SIZES,
+            **EXPERTS,
+            **WINDOWED,
+            "shared_expert_intermediate_size": 33,
+            "num_hidden_layers": 5,
+            "decoder_sparse_step": 2,
+            "mlp_only_layers": [3],
+            "norm_topk_prob": True,
+        },
+        {"window": NO_WINDOW, "weights that sum to 1": without(renormalised=False)},
+        gguf=False,
+        routed=True,
+    ),
+    "qwen3 moe": Tiny(
+        "Qwen3MoeForCausalLM",
+        {**SIZES, **EXPERTS, "norm_topk_prob": True, "head_dim": 36},
+        {"head norms": NO_HEAD_NORMS, "weights that sum to 1": without(renormalised=False)},
+        slow=False,
+        routed=True,
+    ),
+    "qwen3 moe with windows, one layer without experts": Tiny(
+        "Qwen3MoeForCausalLM",
+        {**SIZES, **EXPERTS, **WINDOWED, "mlp_only_layers": [0], "tie_word_embeddings": True},
+        {"window": NO_WINDOW, "weights that do not sum to 1": without(renormalised=True)},
+        gguf=False,
+        routed=True,
     ),
 }
 

@@ -297,4 +297,27 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         },
         gguf=False,
     ),
+    "cohere": Tiny(
+        "CohereForCausalLM",
+        {**SIZES, "num_key_value_heads": 2, "logit_scale": 0.5},
+        {"scale": without(logit_scale=0.3)},
+        slow=False,
+    ),
+    "cohere with head norms and biases": Tiny(
+        "CohereForCausalLM",
+        {
+            **SIZES,
+            "hidden_size": 80,
+            "num_key_value_heads": 1,
+            "use_qk_norm": True,
+            "attention_bias": True,
+            "logit_scale": 1.0,
+        },
+        {"head norms": without(head_norms=False), "biases": without(attention_bias=False)},
+    ),
+    "cohere with its own head": Tiny(
+        "CohereForCausalLM",
+        {**SIZES, "hidden_size": 80, "logit_scale": 0.5, "tie_word_embeddings": False, "rope_theta": 3e3},
+        gguf=False,
+    ),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from decodery.models.families import find_family, names_of
 from decodery.models.layers.attention import PagedAttend, plan_layers
 from decodery.models.load import load_for_inference, load_model
 from decodery.weights.formats.opening import open_checkpoint
+from decodery.weights.names import Rule
 from decodery.weights.parameters import export_parameters, load_parameters
 from tests.engine.runs import make_engine, run
 from tests.kernels.native.fixtures import built
@@ -64,7 +65,15 @@ def served(folder: Path, quantization: str | None = None) -> Any:
 def oracle(name: str, folder: Path) -> Any:
     import transformers
 
-    return getattr(transformers, FAMILIES[name].architecture).from_pretrained(folder).eval()
+    architecture = getattr(transformers, FAMILIES[name].architecture)
+    # The grouped products of its other implementation are for some types and sizes only.
+    eager = {"experts_implementation": "eager"} if FAMILIES[name].routed else {}
+    return architecture.from_pretrained(folder, **eager).eval()
+
+
+def typical(errors: Tensor, name: str) -> Tensor:
+    """Returns the mean; that of the median token where a token may have other experts."""
+    return errors.mean(-1).median() if FAMILIES[name].routed else errors.mean()
 
 
 class InPages:
@@ -115,7 +124,7 @@ def test_in_bfloat16_the_error_is_small_or_that_of_transformers(name: str, folde
     exact = opened(folder, torch.bfloat16).double()(tokens)
 
     def error(logits: Tensor) -> float:
-        return ((logits - exact).square().mean().sqrt() / exact.std()).item()
+        return (typical((logits - exact).square(), name).sqrt() / exact.std()).item()
 
     with torch.no_grad():
         theirs = error(oracle(name, folder).bfloat16()(tokens).logits)
@@ -165,7 +174,7 @@ def test_with_packed_weights_logits_are_near_the_exact_ones(name: str, folders: 
     expected = opened(folders(name))(tokens[None])[0]
     for quantization, bound in (("int8", 0.1), ("int4", 0.7)):
         found = InPages(served(folders(name), quantization)).logits(tokens)
-        error = (found - expected).square().mean().sqrt() / expected.std()
+        error = typical((found - expected).square(), name).sqrt() / expected.std()
         assert error < bound, quantization
 
 
@@ -201,6 +210,11 @@ def test_replayed_speculated_and_together_a_text_is_what_it_is_alone(name: str, 
     library.set_threads(2)
 
 
+def held(rule: Rule, tensors: Mapping[str, Tensor], layers: int) -> bool:
+    """True if the tensors have those of the rule in some layer."""
+    return any(all(part.name in tensors for part in rule.parts(layer)) for layer in range(layers))
+
+
 @every_family
 def test_gradients_are_those_of_transformers(name: str, folders: Any) -> None:
     model, expected = opened(folders(name)).requires_grad_(), oracle(name, folders(name))
@@ -211,14 +225,16 @@ def test_gradients_are_those_of_transformers(name: str, folders: Any) -> None:
         found = find_family(checkpoint)
         names = found.family.hub_names(found.family.config.read(checkpoint))
     layers = model.config.layers
+    wanted = dict(expected.named_parameters())
+    # In memory transformers has stacks of experts, whatever it saves.
+    rules = sorted(names.rules, key=lambda rule: not held(rule, wanted, layers))
     with torch.no_grad():
         for parameter in model.parameters():
             assert parameter.grad is not None
             parameter.copy_(parameter.grad)
-    wanted = dict(expected.named_parameters())
     # transformers stores the head of GPT-NeoX under another name than its own.
     wanted |= {name.replace("lm_head", "embed_out"): tensor for name, tensor in wanted.items()}
-    for stored, gradient in export_parameters(model, names.rules, layers):
+    for stored, gradient in export_parameters(model, rules, layers):
         torch.testing.assert_close(gradient, wanted[stored].grad, atol=1e-4, rtol=1e-4)
 
 

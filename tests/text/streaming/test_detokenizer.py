@@ -62,6 +62,7 @@ def _tokenizer() -> Tokenizer:
             prefix=(),
             suffix=(),
             chat_template=None,
+            named_ids={},
         )
     )
 

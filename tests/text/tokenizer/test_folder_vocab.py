@@ -250,10 +250,7 @@ def test_a_tokenizer_that_cannot_encode_is_one_error(tmp_path: Path) -> None:
 def test_a_missing_or_damaged_file_is_one_clear_error(
     tmp_path: Path, byte_level: tokenizers.Tokenizer
 ) -> None:
-    with pytest.raises(CheckpointError, match=r"has no tokenizer\.json;"):
-        Tokenizer.from_folder(tmp_path)
-    (tmp_path / "tokenizer.model").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"no tokenizer\.json \(it has tokenizer\.model"):
+    with pytest.raises(CheckpointError, match=r"has no tokenizer: .* tokenizer\.json"):
         Tokenizer.from_folder(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json cannot be read"):

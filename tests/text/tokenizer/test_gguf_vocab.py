@@ -6,7 +6,7 @@ import pytest
 import tokenizers
 
 from decodery.errors import CheckpointError
-from decodery.text.tokenizer.gguf_vocab import merges_from_scores
+from decodery.text.tokenizer.pieces import merges_from_scores
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from tests.text.vocabularies import (
     CORPUS,
@@ -157,9 +157,9 @@ def _tiny(tokens: list[str], merges: list[str]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model": "rwkv"}, "'rwkv'.*gpt2 and llama"),
+        ({"model": "rwkv"}, "'rwkv'.*llama, gpt2, bert, t5, gemma4"),
         ({"model": None}, "None"),
-        ({"pre": "klingon"}, "'klingon'.*llama-bpe.*smollm"),
+        ({"pre": "qwen3"}, "'qwen3'.*qwen35, qwen2"),
         ({"tokens": []}, "no vocabulary"),
         ({"tokens": [1, 2]}, "tokens is not an array of the right type"),
         ({"merges": None}, "merges"),

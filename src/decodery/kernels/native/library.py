@@ -16,7 +16,7 @@ from pathlib import Path
 
 from decodery.errors import ParameterError
 
-VERSION = 11
+VERSION = 12
 WORDS = 24
 PATH = Path(__file__).with_name("_native.so")
 SETS = ("portable", "avx2", "avx512")
@@ -52,6 +52,8 @@ class Kernel(IntEnum):
     FREQUENCY = 23
     LAYER_NORM = 24
     CHOOSE = 25
+    ROUTE = 26
+    EXPERTS = 27
 
 
 def call_layout(words: str) -> struct.Struct:

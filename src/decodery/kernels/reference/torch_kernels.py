@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from functools import partial
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,10 @@ from torch import Tensor
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.buffer_pool import BufferPool
-from decodery.kernels.contract import Activation, PositionGrowth
+from decodery.kernels.contract import Activation, GatedActivation, PositionGrowth
 from decodery.kernels.kv_formats import restored, stored
 from decodery.kernels.reference.attention_plan import AttentionGroup, AttentionPlan, plan_attention
+from decodery.kernels.reference.experts import mixed, route
 from decodery.kernels.reference.onednn import Readable, pack, pack_readable
 from decodery.kernels.threads import threads_set
 
@@ -31,17 +33,20 @@ __all__ = [
     "captures",
     "embedding",
     "exclusive_threads",
+    "experts",
     "gated",
     "gated_linear",
     "layer_norm",
     "linear",
     "pack",
     "pack_embedding",
+    "pack_experts",
     "pack_gated",
     "paged_attention",
     "plan_attention",
     "rms_norm",
     "rotary",
+    "route",
     "takes_codes",
     "takes_page_strides",
     "write_kv",
@@ -210,13 +215,16 @@ def activation(x: Tensor, name: Activation) -> Tensor:
     return _ACTIVATIONS[name](wide).to(x.dtype)
 
 
-def gated(gate_up: Tensor, activation: Activation = "silu") -> Tensor:
+def gated(gate_up: Tensor, activation: GatedActivation = "silu") -> Tensor:
     """Computes `activation(gate) * up` from [..., 2 * width], the gate first: [..., width], in float32.
 
     Shazeer, GLU Variants Improve Transformer (2020), equation 6.
     """
     gate, up = gate_up.chunk(2, -1)
     gate = gate.float() if gate.dtype == torch.bfloat16 else gate
+    if activation == "clamped_swiglu":
+        gate, up = gate.clamp(max=7.0), up.clamp(-7.0, 7.0)
+        return ((up + 1) * (gate * torch.sigmoid(1.702 * gate))).to(gate_up.dtype)
     return (_ACTIVATIONS[activation](gate) * up).to(gate_up.dtype)
 
 
@@ -244,6 +252,28 @@ def pack_gated(weight: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     """
     gate, up = (pack(part) for part in weight.detach().chunk(2))
     return (gate, up) if gate.is_mkldnn else weight
+
+
+def experts(
+    x: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    ids: Tensor,
+    weights: Tensor,
+    activation: GatedActivation = "silu",
+    *,
+    biases: tuple[Tensor, Tensor] | None = None,
+    weigh: Literal["output", "input"] = "output",
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Computes the sum of the outputs of each row's experts, times their weights, plus `residual`."""
+    between = partial(gated, activation=activation)
+    return mixed(x, (gate_up, down), ids, weights, between, biases=biases, weigh=weigh, residual=residual)
+
+
+def pack_experts(weight: Tensor, *, gated: bool) -> Tensor:
+    """Returns the matrices [experts, out, in] unchanged."""
+    return weight
 
 
 def attention(

@@ -12,6 +12,7 @@ from tokenizers import AddedToken
 
 from decodery.errors import CheckpointError
 from decodery.text.tokenizer import spelling
+from decodery.text.tokenizer.slow_files import Built, build_from_files
 from decodery.text.tokenizer.vocabulary import Vocabulary
 
 _ROLES = (
@@ -23,16 +24,18 @@ _ROLES = (
     "pad_token",
     "sep_token",
     "cls_token",
+    "mask_token",
 )
+_MOST_EXTRA = 10_000
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """Returns the vocabulary of a folder with a tokenizer.json.
+    """Returns the vocabulary of a folder: of its tokenizer.json, else of the slow tokenizer's files.
 
-    Also reads those of tokenizer_config.json, special_tokens_map.json, chat_template.jinja (or .json),
-    config.json and generation_config.json that exist. Raises `CheckpointError` when tokenizer.json is
-    missing, or when a file is damaged or cannot be read.
+    Also reads those of tokenizer_config.json, special_tokens_map.json, added_tokens.json, chat_template.jinja
+    (or .json), config.json and generation_config.json that exist. Raises `CheckpointError` when no vocabulary
+    is found, or when a file is damaged or cannot be read.
     """
     try:
         return _read(path)
@@ -43,9 +46,10 @@ def read_vocabulary(path: Path) -> Vocabulary:
 
 
 def _read(path: Path) -> Vocabulary:
-    backend = _read_backend(path)
     config = _read_json(path / "special_tokens_map.json") | _read_json(path / "tokenizer_config.json")
     model = _read_json(path / "config.json")
+    built = _read_backend(path) or _build_backend(path, config, str(model.get("model_type", "")))
+    backend, config = built.backend, {**built.implied, **config}
     generation = _read_json(path / "generation_config.json")
     _add_declared(backend, config)
     ids: dict[int, str] = {token: text for text, token in backend.get_vocab().items()}
@@ -69,9 +73,11 @@ def _read(path: Path) -> Vocabulary:
     prefix, suffix = _surroundings(backend, config, bos, eos)
     return Vocabulary(
         backend=backend,
+        literal_model=built.literal_model,
         spell=_speller(ids, frozenset(added), _decoder_steps(backend)),
         size=size,
         special_ids=frozenset(special),
+        named_ids={role.removesuffix("_token"): token for role, token in roles.items()},
         bos_token_id=bos,
         eos_token_ids=eos_ids,
         pad_token_id=pad,
@@ -83,21 +89,59 @@ def _read(path: Path) -> Vocabulary:
     )
 
 
-def _read_backend(path: Path) -> tokenizers.Tokenizer:
+def _read_backend(path: Path) -> Built | None:
     file = path / "tokenizer.json"
     if not file.is_file():
-        others = [name for name in ("tokenizer.model", "vocab.json", "vocab.txt") if (path / name).is_file()]
-        hint = f" (it has {', '.join(others)}: save it as tokenizer.json first)" if others else ""
-        raise CheckpointError(
-            f"{path} has no tokenizer.json{hint}; a model folder needs one to read and write text"
-        )
+        return None
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # The library raises bare exceptions.
         raise CheckpointError(f"{file} cannot be read: {error}") from error
+    _check_ids(file, backend.get_vocab(with_added_tokens=False))
     backend.no_truncation()
     backend.no_padding()
-    return backend
+    return Built(backend)
+
+
+def _check_ids(file: Path, vocabulary: Mapping[str, int]) -> None:
+    if len(set(vocabulary.values())) == len(vocabulary):
+        return
+    texts: dict[int, str] = {}
+    for text, token in vocabulary.items():
+        if texts.setdefault(token, text) != text:
+            raise CheckpointError(
+                f"{file}: the tokens {texts[token]!r} and {text!r} both have the id {token}"
+            )
+
+
+def _build_backend(path: Path, config: Mapping[str, Any], model_type: str) -> Built:
+    built = build_from_files(path, config, model_type)
+    if built is None:
+        raise CheckpointError(
+            f"{path} has no tokenizer: a model folder needs a tokenizer.json, a SentencePiece model"
+            " (tokenizer.model or spiece.model), a tiktoken file, a tekken.json, a vocab.json or a vocab.txt"
+        )
+    _add_listed(built.backend, path / "added_tokens.json", config)
+    return built
+
+
+def _add_listed(backend: tokenizers.Tokenizer, file: Path, config: Mapping[str, Any]) -> None:
+    """Adds to `backend` the tokens that older folders declare: added_tokens.json and `extra_ids`."""
+    extra = config.get("extra_ids")
+    if isinstance(extra, int) and 0 < extra <= _MOST_EXTRA:
+        names = [f"<extra_id_{place}>" for place in reversed(range(extra))]
+        backend.add_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    others = config.get("additional_special_tokens")
+    special = {_content(entry) for entry in others} if isinstance(others, list) else set()
+    listed = _read_json(file)
+    if not all(isinstance(token, int) for token in listed.values()):
+        raise CheckpointError(f"{file} must map tokens to ids")
+    for text, token in sorted(listed.items(), key=lambda entry: int(entry[1])):
+        backend.add_tokens([AddedToken(_content(text), special=text in special, normalized=False)])
+        if backend.token_to_id(text) != token:
+            raise CheckpointError(
+                f"{file} gives {text!r} the id {token}, the vocabulary {backend.token_to_id(text)}"
+            )
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -114,21 +158,23 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _add_declared(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
     """Adds to `backend` the tokens that only tokenizer_config.json declares, with the ids it gives them."""
-    known = backend.get_added_tokens_decoder()
+    known = {token: added.content for token, added in backend.get_added_tokens_decoder().items()}
     for token, fields in _declared_tokens(config):
         content = _content(fields)
+        if known.get(token) == content.replace(spelling.SPACE_MARK, " "):
+            continue
         if token not in known:
             flags = {flag: bool(fields[flag]) for flag in _FLAGS if flag in fields}
             backend.add_tokens([AddedToken(content, **flags)])
         if backend.token_to_id(content) != token:
             raise CheckpointError(
                 f"tokenizer_config.json gives {content!r} the id {token}, "
-                f"tokenizer.json {backend.token_to_id(content)}"
+                f"the vocabulary {backend.token_to_id(content)}"
             )
-    known = backend.get_added_tokens_decoder()
+    added = backend.get_added_tokens_decoder()
     for role in _ROLES:
         named = _role(backend, config, role)
-        if named is not None and named not in known:
+        if named is not None and named not in added:
             backend.add_special_tokens([_content(config[role])])
 
 

@@ -18,6 +18,7 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 BYTE_OF_CHARACTER = _byte_alphabet()
+_CHARACTER_OF_BYTE = {byte: character for character, byte in BYTE_OF_CHARACTER.items()}
 
 
 def plain(token: str) -> bytes:
@@ -31,6 +32,11 @@ def byte_level(token: str) -> bytes:
         return bytes([BYTE_OF_CHARACTER[character] for character in token])
     except KeyError:
         return plain(token)
+
+
+def to_byte_alphabet(data: bytes) -> str:
+    """Returns the bytes as a byte-level BPE token, the inverse of `byte_level`."""
+    return "".join(map(_CHARACTER_OF_BYTE.__getitem__, data))
 
 
 def spaced(token: str) -> bytes:

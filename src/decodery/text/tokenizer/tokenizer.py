@@ -9,7 +9,7 @@ from typing import Any
 
 import tokenizers
 
-from decodery.errors import ParameterError
+from decodery.errors import ParameterError, RequestError
 from decodery.text.tokenizer import folder_vocab, gguf_vocab, spelling
 from decodery.text.tokenizer.vocabulary import Vocabulary
 
@@ -18,9 +18,10 @@ class Tokenizer:
     """Converts text to ids and ids to text in a model's vocabulary, and returns the bytes of every token.
 
     `vocab_size` counts all ids, also those without a token (the model's rows, if its files give their
-    number). `eos_token_ids` are all tokens that end a text or a turn. `bos_token` and `eos_token` are the
-    strings that chat templates use ("" when the model has none). Nothing changes once a model is open, so
-    threads may share it.
+    number). `eos_token_ids` are all tokens that end a text or a turn. `named_ids` are the ids of all roles
+    that the files declare, by GGUF's names (`bos`, `mask`, `fim_pre` ...). `bos_token` and `eos_token` are
+    the strings that chat templates use ("" when the model has none). Nothing changes once a model is open,
+    so threads may share it.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -29,6 +30,7 @@ class Tokenizer:
         self.eos_token_ids = vocabulary.eos_token_ids
         self.pad_token_id = vocabulary.pad_token_id
         self.special_ids = vocabulary.special_ids
+        self.named_ids = vocabulary.named_ids
         self.bos_token = vocabulary.bos_token
         self.eos_token = vocabulary.eos_token
         self.chat_template = vocabulary.chat_template
@@ -38,11 +40,11 @@ class Tokenizer:
         self._spelled = vocabulary.size
         self._bytes: dict[int, bytes] = {}
         self._parsing = vocabulary.backend
-        self._literal = _without_special(vocabulary.backend)
+        self._literal = _without_special(vocabulary)
 
     @classmethod
     def from_folder(cls, path: Path) -> Tokenizer:
-        """Returns a folder's tokenizer. Raises `CheckpointError` if tokenizer.json is missing or damaged."""
+        """Returns a folder's tokenizer. Raises `CheckpointError` if it has none, or if a file is damaged."""
         return cls(folder_vocab.read_vocabulary(path))
 
     @classmethod
@@ -62,12 +64,16 @@ class Tokenizer:
 
         `add_special_tokens` adds the tokens that the model expects around a prompt. With
         `parse_special=False`, the text of a special token, such as `<|im_end|>`, is encoded as plain
-        characters. A pair of surrogates becomes its character; a lone one becomes U+FFFD.
+        characters. A pair of surrogates becomes its character; a lone one becomes U+FFFD. Raises
+        `RequestError` when the vocabulary cannot express the text and has no unknown token.
         """
         if not isinstance(text, str):
             raise ParameterError(f"text must be a str, not {type(text).__name__}")
         backend = self._parsing if parse_special else self._literal
-        ids: list[int] = backend.encode(_without_surrogates(text), add_special_tokens=False).ids
+        try:
+            ids: list[int] = backend.encode(_without_surrogates(text), add_special_tokens=False).ids
+        except Exception as error:  # The library raises bare exceptions.
+            raise RequestError(f"the model's vocabulary cannot express this text: {error}") from None
         return [*self._prefix, *ids, *self._suffix] if add_special_tokens else ids
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
@@ -82,6 +88,11 @@ class Tokenizer:
             if not (skip_special_tokens and token in self.special_ids)
         ]
         return b"".join(pieces).decode("utf-8", "replace")
+
+    def token_id(self, text: str) -> int | None:
+        """Returns the id of the token that the vocabulary writes as `text`, such as `<|fim_prefix|>`."""
+        found: int | None = self._parsing.token_to_id(text)
+        return found
 
     def token_bytes(self, token: int) -> bytes:
         """Returns the bytes of a token: its own text for a special token, none for an id without a token.
@@ -111,12 +122,17 @@ class Tokenizer:
         return place
 
 
-def _without_special(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """Returns a tokenizer with the same model that encodes the text of special tokens as plain text."""
-    literal = tokenizers.Tokenizer(backend.model)
+def _without_special(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
+    """Returns a tokenizer with the same ids that encodes the text of special tokens as plain text."""
+    backend = vocabulary.backend
+    literal = tokenizers.Tokenizer(
+        backend.model if vocabulary.literal_model is None else vocabulary.literal_model
+    )
     literal.normalizer = backend.normalizer
     literal.pre_tokenizer = backend.pre_tokenizer
-    literal.add_tokens([token for _, token in sorted(backend.get_added_tokens_decoder().items())])
+    size = backend.get_vocab_size(with_added_tokens=False)
+    added = sorted(backend.get_added_tokens_decoder().items())
+    literal.add_tokens([token for place, token in added if place >= size or not token.special])
     literal.encode_special_tokens = True
     return literal
 

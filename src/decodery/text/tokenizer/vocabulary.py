@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import tokenizers
 
@@ -13,7 +14,9 @@ class Vocabulary:
     """Holds a vocabulary: the encoder, the bytes of every token, and the tokens with a role.
 
     `spell` returns the bytes of an id below `size` (none for an id without a token). `prefix` and `suffix`
-    are the tokens that the model expects around a whole prompt; `backend` does not add them.
+    are the tokens that the model expects around a whole prompt; `backend` does not add them. `named_ids` are
+    the ids of all roles that the files declare, by GGUF's names: `bos`, `mask`, `fim_pre` ... `literal_model`
+    is the library's model that never finds a special token, where that of `backend` can (None: it cannot).
     """
 
     backend: tokenizers.Tokenizer
@@ -28,3 +31,5 @@ class Vocabulary:
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
     chat_template: str | None
+    named_ids: Mapping[str, int]
+    literal_model: Any = None

@@ -65,8 +65,15 @@ class Checkpoint(ABC):
     def _read(self, info: TensorInfo, dtype: torch.dtype) -> torch.Tensor:
         """Reads a tensor whose name and kind of type `read` has checked."""
 
-    def blocks(self, name: str) -> torch.Tensor:
-        """Returns a block-quantised tensor as stored: uint8 [rows, bytes per row], a view of the file."""
+    def read_part(self, name: str, index: int, dtype: torch.dtype) -> torch.Tensor:
+        """Returns `read(name, dtype)[index]`, without reading the other parts where that takes longer."""
+        return self.read(name, dtype)[index]
+
+    def blocks(self, name: str, index: int | None = None) -> torch.Tensor:
+        """Returns a block-quantised tensor as stored: uint8 [rows, bytes per row], a view of the file.
+
+        `index` selects one matrix of a stack.
+        """
         raise CheckpointError(f"{self.path}: {name} is not stored in blocks")
 
     def forget(self, name: str) -> None:  # noqa: B027  (a format may have nothing to free)

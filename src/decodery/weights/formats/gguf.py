@@ -71,9 +71,15 @@ class GgufCheckpoint(Checkpoint):
         self._map = None
 
     def _read(self, info: TensorInfo, dtype: torch.dtype) -> torch.Tensor:
+        return self._read_at(info, self._offsets[info.name], dtype)
+
+    def read_part(self, name: str, index: int, dtype: torch.dtype) -> torch.Tensor:
+        part = _part(self.tensors[name])
+        return self._read_at(part, self._offsets[name] + index * part.nbytes, dtype)
+
+    def _read_at(self, info: TensorInfo, offset: int, dtype: torch.dtype) -> torch.Tensor:
         if self._map is None:
             raise CheckpointError(f"{self.path}: the checkpoint is closed")
-        offset = self._offsets[info.name]
         plain = getattr(torch, info.dtype, None)
         if isinstance(plain, torch.dtype):
             count = math.prod(info.shape)
@@ -82,12 +88,13 @@ class GgufCheckpoint(Checkpoint):
         raw = torch.frombuffer(self._map, dtype=torch.uint8, count=info.nbytes, offset=offset)
         return self._dequantise(info, raw, dtype)
 
-    def blocks(self, name: str) -> torch.Tensor:
-        info = self.tensors[name]
+    def blocks(self, name: str, index: int | None = None) -> torch.Tensor:
         if self._map is None:
             raise CheckpointError(f"{self.path}: the checkpoint is closed")
-        raw = torch.frombuffer(self._map, dtype=torch.uint8, count=info.nbytes, offset=self._offsets[name])
-        return raw.view(info.shape[0], -1)
+        info = self.tensors[name] if index is None else _part(self.tensors[name])
+        offset = self._offsets[name] + (index or 0) * info.nbytes
+        raw = torch.frombuffer(self._map, dtype=torch.uint8, count=info.nbytes, offset=offset)
+        return raw.view(math.prod(info.shape[:-1]), -1)
 
     def forget(self, name: str) -> None:
         if self._map is None or not hasattr(mmap, "MADV_DONTNEED"):
@@ -113,6 +120,11 @@ class GgufCheckpoint(Checkpoint):
         if not finite:
             raise CheckpointError(f"{self.path}: {info.name} is damaged: it holds values that are not finite")
         return out
+
+
+def _part(info: TensorInfo) -> TensorInfo:
+    """Returns the description of one matrix of a stack."""
+    return TensorInfo(info.name, info.shape[1:], info.dtype, info.nbytes // info.shape[0])
 
 
 class _DamagedError(Exception):

@@ -132,10 +132,6 @@ def _last_half(blocks: Blocks) -> NDArray[Any]:
     return _halves(blocks, slice(-2, None))
 
 
-def _mxfp4(blocks: Blocks) -> NDArray[Any]:
-    return np.ldexp(np.float32(1), blocks[:, :1].astype(np.int32) - 128)
-
-
 def _nvfp4(blocks: Blocks) -> NDArray[Any]:
     parts = blocks[:, :4].astype(np.int32)
     exponent, mantissa = parts >> 3 & 15, parts & 7
@@ -158,7 +154,6 @@ CODED_TYPES = {
     "IQ4_XS": CodedType(Format.INT8_HALVES, _iq4_xs),
     "TQ1_0": CodedType(Format.INT4, _last_half),
     "TQ2_0": CodedType(Format.INT4, _last_half),
-    "MXFP4": CodedType(Format.INT8_HALVES, _mxfp4),
     "NVFP4": CodedType(Format.INT8_HALVES, _nvfp4),
 }
 """The types that the native formats hold without a change of values, besides those that the kernels read."""

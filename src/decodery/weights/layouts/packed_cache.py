@@ -22,12 +22,19 @@ import torch
 from torch import Tensor, nn
 
 from decodery.kernels.native.library import VERSION
-from decodery.kernels.packed_weights import Format, PackedWeight, Stacked, packed_bytes
+from decodery.kernels.packed_weights import (
+    Format,
+    PackedExperts,
+    PackedWeight,
+    Stacked,
+    expert_bytes,
+    packed_bytes,
+)
 from decodery.version import __version__
 from decodery.weights.sources.model_cache import packed_folder
 
-Weights = Mapping[str, Tensor | PackedWeight | Stacked]
-Piece = Tensor | PackedWeight
+Weights = Mapping[str, Tensor | PackedWeight | PackedExperts | Stacked]
+Piece = Tensor | PackedWeight | PackedExperts
 
 MAGIC = b"DECODPK2"
 ALIGNMENT = 64
@@ -126,7 +133,7 @@ def weights_of(module: nn.Module) -> Weights:
         f"{name}.{attribute}": value
         for name, owner in module.named_modules()
         for attribute, value in vars(owner).items()
-        if isinstance(value, (PackedWeight, Stacked))
+        if isinstance(value, (PackedWeight, PackedExperts, Stacked))
     }
     return {**packed, **{name: parameter.detach() for name, parameter in module.named_parameters()}}
 
@@ -168,7 +175,7 @@ def _write(file: IO[bytes], identity: Mapping[str, Any], weights: Weights) -> No
     start = _aligned(file.write(MAGIC + len(header).to_bytes(8, "little") + digest + header))
     for name, weight in pieces.items():
         file.seek(start + entries[name]["offset"])
-        data = weight.data if isinstance(weight, PackedWeight) else weight.contiguous().flatten()
+        data = weight.contiguous().flatten() if isinstance(weight, Tensor) else weight.data
         file.write(data.view(torch.uint8).numpy().data)
     file.truncate(start + end)
 
@@ -186,7 +193,7 @@ def _pieces(weights: Weights) -> dict[str, Piece]:
 
 def _joined(pieces: Mapping[str, Piece]) -> Weights:
     """Joins the parts that `_pieces` separated."""
-    weights: dict[str, Tensor | PackedWeight | Stacked] = {}
+    weights: dict[str, Piece | Stacked] = {}
     for name, piece in pieces.items():
         stacked, _, number = name.partition("#")
         if not number:
@@ -214,12 +221,14 @@ def _aligned(position: int) -> int:
 
 
 def _described(weight: Piece) -> dict[str, Any]:
-    if isinstance(weight, PackedWeight):
+    if isinstance(weight, (PackedWeight, PackedExperts)):
+        experts = {"experts": weight.experts} if isinstance(weight, PackedExperts) else {}
         return {
             "format": weight.format.name,
             "rows": weight.rows,
             "columns": weight.columns,
             "gated": weight.gated,
+            **experts,
         }
     return {"dtype": str(weight.dtype).removeprefix("torch."), "shape": list(weight.shape)}
 
@@ -233,7 +242,12 @@ def _weight(data: mmap.mmap, start: int, entry: Mapping[str, Any]) -> Piece:
         dtype, shape = getattr(torch, entry["dtype"]), entry["shape"]
         return torch.frombuffer(data, dtype=dtype, count=math.prod(shape), offset=offset).view(shape)
     form, rows, columns = Format[entry["format"]], entry["rows"], entry["columns"]
-    size = packed_bytes(form, rows, columns, gated=entry["gated"])
+    gated, experts = entry["gated"], entry.get("experts")
+    size = packed_bytes(form, rows, columns, gated=gated)
+    if experts is not None:
+        size = experts * expert_bytes(form, rows, columns, gated=gated)
     # With the slack, so that a file that ends within the kernels' reach is an error.
     memory = torch.frombuffer(data, dtype=torch.uint8, count=size + SLACK, offset=offset)
-    return PackedWeight(memory[:size], rows, columns, form, entry["gated"])
+    if experts is not None:
+        return PackedExperts(memory[:size], experts, rows, columns, form, gated)
+    return PackedWeight(memory[:size], rows, columns, form, gated)
