@@ -10,7 +10,8 @@ from typing import Any
 from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
-from decodery.models.decoders import (
+from decodery.models.decoders import llama, mistral, mixtral, qwen, qwen_moe, smollm
+from decodery.models.decoders.layer_norm import (
     bloom,
     cohere,
     falcon,
@@ -19,15 +20,9 @@ from decodery.models.decoders import (
     gpt_neo,
     gpt_neox,
     gptj,
-    llama,
-    mistral,
-    mixtral,
     mpt,
     opt,
     phi,
-    qwen,
-    qwen_moe,
-    smollm,
     stablelm,
     starcoder,
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decodery.errors import ModelError
 from decodery.kernels.reference import torch_kernels
-from decodery.models.decoders.falcon import FALCON
+from decodery.models.decoders.layer_norm.falcon import FALCON
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
 from tests.models.decoders.families import Tiny, write_folder

@@ -14,16 +14,16 @@ from safetensors.torch import load_file, save_file
 from decodery.errors import ModelError
 from decodery.kernels.reference import torch_kernels
 from decodery.models.contract import Family
-from decodery.models.decoders.cohere import COHERE
-from decodery.models.decoders.gpt1 import GPT1_FAMILY
-from decodery.models.decoders.gpt2 import GPT2_FAMILY
-from decodery.models.decoders.gpt_neo import GPT_NEO
-from decodery.models.decoders.gpt_neox import GPT_NEOX
-from decodery.models.decoders.gptj import GPTJ_FAMILY
-from decodery.models.decoders.opt import OPT_FAMILY
-from decodery.models.decoders.phi import PHI, Phi
-from decodery.models.decoders.stablelm import STABLELM
-from decodery.models.decoders.starcoder import BIGCODE, STARCODER2
+from decodery.models.decoders.layer_norm.cohere import COHERE
+from decodery.models.decoders.layer_norm.gpt1 import GPT1_FAMILY
+from decodery.models.decoders.layer_norm.gpt2 import GPT2_FAMILY
+from decodery.models.decoders.layer_norm.gpt_neo import GPT_NEO
+from decodery.models.decoders.layer_norm.gpt_neox import GPT_NEOX
+from decodery.models.decoders.layer_norm.gptj import GPTJ_FAMILY
+from decodery.models.decoders.layer_norm.opt import OPT_FAMILY
+from decodery.models.decoders.layer_norm.phi import PHI, Phi
+from decodery.models.decoders.layer_norm.stablelm import STABLELM
+from decodery.models.decoders.layer_norm.starcoder import BIGCODE, STARCODER2
 from decodery.models.layers.rope import LinearRope, Rope
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint

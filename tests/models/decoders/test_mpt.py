@@ -15,7 +15,7 @@ from transformers import MptForCausalLM
 
 from decodery.errors import ModelError
 from decodery.kernels.reference import torch_kernels
-from decodery.models.decoders.mpt import MPT_FAMILY
+from decodery.models.decoders.layer_norm.mpt import MPT_FAMILY
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
 from tests.models.decoders.families import write_folder

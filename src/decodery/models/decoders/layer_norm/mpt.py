@@ -23,7 +23,7 @@ from decodery.models.decoders.decoder_config import (
     context_length,
     layer_norm_eps,
 )
-from decodery.models.decoders.gpt2 import GPT2_FIELDS
+from decodery.models.decoders.layer_norm.gpt2 import GPT2_FIELDS
 from decodery.models.decoders.names import GGUF_FUSED, Spelling, decoder_names
 from decodery.models.layers.alibi import alibi
 from decodery.models.layers.attention import Attention
