@@ -36,6 +36,17 @@ BLOOM_SIZES: dict[str, Any] = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
+MPT_SIZES: dict[str, Any] = {
+    "vocab_size": 97,
+    "d_model": 48,
+    "n_layers": 3,
+    "n_heads": 4,
+    "max_seq_len": 64,
+}
+FALCON_SIZES: dict[str, Any] = {
+    **{key: value for key, value in SIZES.items() if key != "intermediate_size"},
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+}
 
 LAYER_NORM_FAMILIES: dict[str, Tiny] = {
     "gpt2": Tiny(
@@ -234,6 +245,79 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
             "tie_word_embeddings": False,
         },
         {"place of the residual": without(normed_residual=False)},
+        gguf=False,
+    ),
+    "mpt": Tiny("MptForCausalLM", MPT_SIZES, {"slopes": without(alibi=2.0)}, slow=False),
+    "mpt with six heads and a scale": Tiny(
+        "MptForCausalLM",
+        {**MPT_SIZES, "n_heads": 6, "attn_config": {"softmax_scale": 0.5}, "tie_word_embeddings": False},
+        {"scale": without(scale=None)},
+        gguf=False,
+    ),
+    "falcon 7b": Tiny(
+        "FalconForCausalLM",
+        {**FALCON_SIZES, "hidden_size": 80},
+        {"gelu": without(activation="relu")},
+        slow=False,
+    ),
+    "falcon 40b": Tiny(
+        "FalconForCausalLM",
+        {
+            **FALCON_SIZES,
+            "new_decoder_architecture": True,
+            "num_kv_heads": 2,
+            "ffn_hidden_size": 80,
+            "tie_word_embeddings": False,
+        },
+        {"second norm": without(norms=1)},
+    ),
+    "falcon 11b": Tiny(
+        "FalconForCausalLM",
+        {
+            **FALCON_SIZES,
+            "new_decoder_architecture": True,
+            "num_kv_heads": 2,
+            "num_ln_in_parallel_attn": 1,
+        },
+    ),
+    "falcon rw": Tiny(
+        "FalconForCausalLM",
+        {
+            **FALCON_SIZES,
+            "num_attention_heads": 6,
+            "alibi": True,
+            "multi_query": False,
+            "parallel_attn": False,
+            "bias": True,
+        },
+        {
+            "alibi": without(alibi=False),
+            "biases": without(bias=False),
+            "sequential": without(parallel=True),
+        },
+        gguf=False,
+    ),
+    "cohere": Tiny(
+        "CohereForCausalLM",
+        {**SIZES, "num_key_value_heads": 2, "logit_scale": 0.5},
+        {"scale": without(logit_scale=0.3)},
+        slow=False,
+    ),
+    "cohere with head norms and biases": Tiny(
+        "CohereForCausalLM",
+        {
+            **SIZES,
+            "hidden_size": 80,
+            "num_key_value_heads": 1,
+            "use_qk_norm": True,
+            "attention_bias": True,
+            "logit_scale": 1.0,
+        },
+        {"head norms": without(head_norms=False), "biases": without(attention_bias=False)},
+    ),
+    "cohere with its own head": Tiny(
+        "CohereForCausalLM",
+        {**SIZES, "hidden_size": 80, "logit_scale": 0.5, "tie_word_embeddings": False, "rope_theta": 3e3},
         gguf=False,
     ),
 }

@@ -14,15 +14,16 @@ from safetensors.torch import load_file, save_file
 from decodery.errors import ModelError
 from decodery.kernels.reference import torch_kernels
 from decodery.models.contract import Family
-from decodery.models.decoders.gpt1 import GPT1_FAMILY
-from decodery.models.decoders.gpt2 import GPT2_FAMILY
-from decodery.models.decoders.gpt_neo import GPT_NEO
-from decodery.models.decoders.gpt_neox import GPT_NEOX
-from decodery.models.decoders.gptj import GPTJ_FAMILY
-from decodery.models.decoders.opt import OPT_FAMILY
-from decodery.models.decoders.phi import PHI, Phi
-from decodery.models.decoders.stablelm import STABLELM
-from decodery.models.decoders.starcoder import BIGCODE, STARCODER2
+from decodery.models.decoders.layer_norm.cohere import COHERE
+from decodery.models.decoders.layer_norm.gpt1 import GPT1_FAMILY
+from decodery.models.decoders.layer_norm.gpt2 import GPT2_FAMILY
+from decodery.models.decoders.layer_norm.gpt_neo import GPT_NEO
+from decodery.models.decoders.layer_norm.gpt_neox import GPT_NEOX
+from decodery.models.decoders.layer_norm.gptj import GPTJ_FAMILY
+from decodery.models.decoders.layer_norm.opt import OPT_FAMILY
+from decodery.models.decoders.layer_norm.phi import PHI, Phi
+from decodery.models.decoders.layer_norm.stablelm import STABLELM
+from decodery.models.decoders.layer_norm.starcoder import BIGCODE, STARCODER2
 from decodery.models.layers.rope import LinearRope, Rope
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
@@ -185,6 +186,25 @@ READ: list[tuple[Family[Any], Mapping[str, Any], Mapping[str, Any]]] = [
         {**LONG, "ffn_dim": 80, "word_embed_proj_dim": 32},
         {"mlp_width": 80, "embedding_width": 32},
     ),
+    (
+        COHERE,
+        LONG,
+        {
+            "rope": Rope(500000.0),
+            "context_length": 8192,
+            "logit_scale": 0.0625,
+            "tied_head": True,
+            "head_norms": False,
+            "attention_bias": False,
+            "rotated": 24,
+        },
+    ),
+    (
+        COHERE,
+        {**LONG, "model_max_length": 131072, "max_position_embeddings": 8192},
+        {"context_length": 131072},
+    ),
+    (COHERE, {**LONG, "attention_bias": True}, {"attention_bias": True, "out_bias": True}),
 ]
 
 
@@ -227,6 +247,8 @@ REFUSED: list[tuple[Family[Any], Mapping[str, Any], str]] = [
     (BIGCODE, {**SMALL, "multi_query": 1}, "multi_query is 1"),
     (STARCODER2, {**LONG, "sliding_window": -4}, "sliding_window is -4"),
     (OPT_FAMILY, {**LONG, "layer_norm_elementwise_affine": False}, "layer_norm_elementwise_affine is False"),
+    (COHERE, {**LONG, "logit_scale": -1.0}, "logit_scale is -1.0"),
+    (COHERE, {**LONG, "hidden_act": "relu"}, "hidden_act is 'relu'"),
     (OPT_FAMILY, {**LONG, "activation_function": "gelu_10"}, "activation_function is 'gelu_10'"),
     (STARCODER2, {**LONG, "num_attention_heads": 3, "num_key_value_heads": None}, "a divisor of"),
 ]
@@ -247,6 +269,7 @@ INEXPRESSIBLE: list[tuple[Family[Any], Mapping[str, Any], str]] = [
     (GPT_NEOX, {**LONG, "hidden_act": "gelu_new"}, "hidden_act 'gelu_tanh'"),
     (GPT_NEOX, {**LONG, "attention_bias": False}, "attention_bias False"),
     (PHI, {**LONG, "qk_layernorm": True}, "qk_layernorm True"),
+    (COHERE, {**LONG, "tie_word_embeddings": False}, "tie_word_embeddings False"),
     (STARCODER2, {**LONG, "sliding_window": 9}, "the window of these layers"),
 ]
 
