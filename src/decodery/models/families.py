@@ -12,16 +12,20 @@ from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
 from decodery.models.decoders import (
     bloom,
+    gemma,
+    glm_moe,
     gpt1,
     gpt2,
     gpt_neo,
     gpt_neox,
+    gpt_oss,
     gptj,
     llama,
     mistral,
     mixtral,
     opt,
     phi,
+    phi3,
     qwen,
     qwen_moe,
     smollm,
@@ -29,6 +33,7 @@ from decodery.models.decoders import (
     starcoder,
 )
 from decodery.weights.formats.checkpoint import Checkpoint
+from decodery.weights.formats.mxfp4 import is_mxfp4
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
@@ -39,6 +44,11 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "GPTJForCausalLM": (gptj.GPTJ_FAMILY, "causal"),
     "GPTNeoForCausalLM": (gpt_neo.GPT_NEO, "causal"),
     "GPTNeoXForCausalLM": (gpt_neox.GPT_NEOX, "causal"),
+    "Gemma2ForCausalLM": (gemma.GEMMA2, "causal"),
+    "Gemma3ForCausalLM": (gemma.GEMMA3, "causal"),
+    "GemmaForCausalLM": (gemma.GEMMA, "causal"),
+    "Glm4MoeForCausalLM": (glm_moe.GLM_MOE, "causal"),
+    "GptOssForCausalLM": (gpt_oss.GPT_OSS, "causal"),
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
@@ -46,6 +56,7 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "MixtralForCausalLM": (mixtral.MIXTRAL, "causal"),
     "OpenAIGPTLMHeadModel": (gpt1.GPT1_FAMILY, "causal"),
     "PhiForCausalLM": (phi.PHI, "causal"),
+    "Phi3ForCausalLM": (phi3.PHI3, "causal"),
     "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
     "Qwen2MoeForCausalLM": (qwen_moe.QWEN2_MOE, "causal"),
     "Qwen3ForCausalLM": (qwen.QWEN3, "causal"),
@@ -59,9 +70,15 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
     "bloom": (bloom.BLOOM, "causal"),
     "gpt2": (gpt2.GPT2_FAMILY, "causal"),
+    "glm4moe": (glm_moe.GLM_MOE, "causal"),
+    "gpt-oss": (gpt_oss.GPT_OSS, "causal"),
     "gptneox": (gpt_neox.GPT_NEOX, "causal"),
     "llama": (llama.FAMILY, "causal"),
     "phi2": (phi.PHI, "causal"),
+    "gemma": (gemma.GEMMA, "causal"),
+    "gemma2": (gemma.GEMMA2, "causal"),
+    "gemma3": (gemma.GEMMA3, "causal"),
+    "phi3": (phi3.PHI3, "causal"),
     "qwen2": (qwen.QWEN2, "causal"),
     "qwen2moe": (qwen_moe.QWEN2_MOE, "causal"),
     "qwen3": (qwen.QWEN3, "causal"),
@@ -119,7 +136,7 @@ def _hub_name(checkpoint: Checkpoint) -> str:
     names = checkpoint.config.get("architectures")
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise ModelError(f"{checkpoint.path}: config.json must name one architecture under architectures")
-    if checkpoint.config.get("quantization_config"):
+    if checkpoint.config.get("quantization_config") and not is_mxfp4(checkpoint.config):
         raise ModelError(
             f"{checkpoint.path}: config.json has a quantization_config, which is not supported; "
             "use the unquantised checkpoint or a GGUF file"

@@ -206,7 +206,7 @@ REFUSED: list[tuple[Family[Any], Mapping[str, Any], str]] = [
     (GPT_NEOX, {**LONG, "rotary_pct": 0.9}, "rotary_pct is 0.9; it must be such that an even part"),
     (GPT_NEOX, {**LONG, "rotary_pct": 1.5}, "rotary_pct is 1.5"),
     (GPT_NEOX, {**LONG, "rotary_pct": 0.01}, "rotary_pct is 0.01"),
-    (GPT_NEOX, {**LONG, "rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "longrope"),
+    (GPT_NEOX, {**LONG, "rope_parameters": {"rope_type": "proportional", "factor": 2.0}}, "proportional"),
     (GPT_NEOX, {**LONG, "use_parallel_residual": "yes"}, "use_parallel_residual is 'yes'"),
     (GPT_NEOX, {**LONG, "num_attention_heads": 7}, "num_attention_heads is 7; it must be a divisor"),
     (GPTJ_FAMILY, {**SMALL, "rotary_dim": None}, "rotary_dim is missing; it must be a number"),
