@@ -19,10 +19,13 @@ from decodery.models.layers.linear import Linear
 class Angles(NamedTuple):
     """Holds the angles for `Kernels.rotary`, [..., head_dim] in float32, at the positions of one forward
     pass.
+
+    `query` are those of queries, None if keys have the same.
     """
 
     cos: Tensor
     sin: Tensor
+    query: tuple[Tensor, Tensor] | None = None
 
 
 class Attend(Protocol):
@@ -246,9 +249,14 @@ class Attention(nn.Module):
 
     def _queries_and_keys(self, qk: Tensor, angles: Angles | None) -> Sequence[Tensor]:
         sizes = self.layer.heads, self.layer.kv_heads
-        if self.q_norm is None or self.k_norm is None:
-            rotated = qk if angles is None else self.kernels.rotary(qk, *angles)
+        normed = self.q_norm is not None and self.k_norm is not None
+        if not normed and (angles is None or angles.query is None):
+            rotated = qk if angles is None else self.kernels.rotary(qk, angles.cos, angles.sin)
             return rotated.split_with_sizes(sizes, -2)
         q, k = qk.split_with_sizes(sizes, -2)
-        normed = self.q_norm(q), self.k_norm(k)
-        return normed if angles is None else [self.kernels.rotary(part, *angles) for part in normed]
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if angles is None:
+            return q, k
+        keys = angles.cos, angles.sin
+        return self.kernels.rotary(q, *(angles.query or keys)), self.kernels.rotary(k, *keys)
