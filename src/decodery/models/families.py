@@ -11,6 +11,7 @@ from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
 from decodery.models.decoders import (
+    deepseek,
     glm_moe,
     gpt1,
     gpt2,
@@ -34,6 +35,8 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "GPTJForCausalLM": (gptj.GPTJ_FAMILY, "causal"),
     "GPTNeoForCausalLM": (gpt_neo.GPT_NEO, "causal"),
     "GPTNeoXForCausalLM": (gpt_neox.GPT_NEOX, "causal"),
+    "DeepseekV2ForCausalLM": (deepseek.DEEPSEEK2, "causal"),
+    "DeepseekV3ForCausalLM": (deepseek.DEEPSEEK3, "causal"),
     "Glm4MoeForCausalLM": (glm_moe.GLM_MOE, "causal"),
     "GptOssForCausalLM": (gpt_oss.GPT_OSS, "causal"),
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
@@ -50,6 +53,7 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
     "gpt2": (gpt2.GPT2_FAMILY, "causal"),
+    "deepseek2": (deepseek.DEEPSEEK3, "causal"),
     "glm4moe": (glm_moe.GLM_MOE, "causal"),
     "gpt-oss": (gpt_oss.GPT_OSS, "causal"),
     "gptneox": (gpt_neox.GPT_NEOX, "causal"),
