@@ -17,6 +17,7 @@ from decodery.engine.pages import encode_salt
 from decodery.errors import ParameterError, RequestError
 from decodery.loading.open_model import SecondModels
 from decodery.models.contract import CausalModel
+from decodery.text.infill import infill_tokens
 from decodery.text.streaming.detokenizer import TextState, start
 from decodery.text.tokenizer.grammar_vocab import grammar_vocabulary
 from decodery.text.tokenizer.tokenizer import Tokenizer
@@ -131,6 +132,25 @@ class Intake:
             **template,
         )
         return self._tokenizer.encode(text, add_special_tokens=False)
+
+    def infill_prompt(self, prefix: str, suffix: str) -> tuple[list[int], tuple[int, ...]]:
+        """Returns the token ids of a prompt that asks for the text between `prefix` and `suffix`, and the
+        tokens that end it.
+
+        The texts of special tokens in them are plain text. Raises `RequestError` if neither is a text with
+        characters, and `ModelError` if the model cannot fill in.
+        """
+        for name, text in (("prefix", prefix), ("suffix", suffix)):
+            if not isinstance(text, str):
+                raise RequestError(f"{name} must be a text, not {type(text).__name__}")
+        if not prefix and not suffix:
+            raise RequestError("prefix and suffix are both empty: give some text")
+        tokens = infill_tokens(self._tokenizer)
+        before, after = (
+            self._tokenizer.encode(text, add_special_tokens=False, parse_special=False)
+            for text in (prefix, suffix)
+        )
+        return [*self._tokenizer.encode(""), *tokens.prompt(before, after)], tokens.ends
 
     def _token_ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):

@@ -222,6 +222,30 @@ class LLM:
         prompts = [self.chat_prompt(c, **template) for c in conversations]
         return self.generate(prompts, params, cache_salt=cache_salt)
 
+    def infill(
+        self,
+        prefix: str,
+        suffix: str,
+        params: GenerationParams | None = None,
+        *,
+        cache_salt: str | None = None,
+    ) -> RequestOutput:
+        """Returns completions of the text between `prefix` and `suffix`: `generate` on its `infill_prompt`.
+
+        The tokens that end a middle are added to the stop tokens. Raises `ModelError` that says what is
+        missing if the model was not trained to fill in.
+        """
+        ids, ends = self.infill_prompt(prefix, suffix)
+        (param,) = self._one_each(params, 1)
+        param = param.replace(stop_token_ids=(*param.stop_token_ids, *ends))
+        return self.generate(ids, param, cache_salt=cache_salt)[0]
+
+    def infill_prompt(self, prefix: str, suffix: str) -> tuple[list[int], tuple[int, ...]]:
+        """Returns the token ids that ask for the text between `prefix` and `suffix`, and the tokens that end
+        it.
+        """
+        return self._intake.infill_prompt(prefix, suffix)
+
     def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
         """Returns the token ids of a conversation in the model's chat template, ready for the reply."""
         return self._intake.chat_prompt(messages, **template)

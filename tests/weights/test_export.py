@@ -17,7 +17,7 @@ from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.layouts.native_layout import Packing
 from decodery.weights.names import Rule, merge, rename, stack
 from decodery.weights.parameters import export_parameters, load_parameters
-from decodery.weights.transforms import TRANSPOSED, Transform, by_part, offset, permuted
+from decodery.weights.transforms import TRANSPOSED, Transform, grouped, offset, permuted
 from tests.weights.files import random_blocks
 from tests.weights.test_parameters import RULES, InMemory, meta, stored
 
@@ -58,17 +58,8 @@ def test_export_gives_back_the_stored_tensors_bit_for_bit(tied: bool) -> None:
 
 @pytest.mark.parametrize(
     "transform",
-    [
-        TRANSPOSED,
-        permuted(2),
-        permuted(3),
-        permuted(6),
-        permuted(2, 4),
-        permuted(1, 10),
-        by_part(2),
-        by_part(4),
-    ],
-    ids=["transposed", "2", "3", "6", "4 of 6", "10 of 12", "parts of 2", "parts of 4"],
+    [TRANSPOSED, *map(permuted, (2, 3, 6)), permuted(2, 4), permuted(1, 10), grouped(2, 2), grouped(4, 1)],
+    ids=["transposed", "2", "3", "6", "4 of 6", "10 of 12", "2 heads", "4 heads, 1 of keys"],
 )
 def test_storing_is_the_inverse_of_loading_both_ways(transform: Transform) -> None:
     tensor = some(12, 5)

@@ -15,7 +15,7 @@ from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
 from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.names import merge, rename
 from decodery.weights.parameters import load_parameters
-from decodery.weights.transforms import TRANSPOSED, by_part, permuted
+from decodery.weights.transforms import TRANSPOSED, grouped, permuted, without_first
 from tests.weights.files import write_gguf
 
 
@@ -117,10 +117,32 @@ def test_a_part_of_each_head_is_permuted_and_the_rest_stays() -> None:
     assert permuted(2, 4).load(stored).tolist() == [0, 2, 1, 3, 4, 5, 10, 12, 11, 13, 14, 15]
 
 
-def test_rows_of_each_head_are_collected_by_part() -> None:
-    stored = torch.tensor([[h, p, i] for h in range(2) for p in range(3) for i in range(4)])
-    expected = [[h, p, i] for p in range(3) for h in range(2) for i in range(4)]
-    assert by_part(2).load(stored).tolist() == expected
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (4, 1)])
+def test_rows_that_are_stored_by_the_heads_of_keys_become_all_queries_all_keys_all_values(
+    heads: int, kv_heads: int
+) -> None:
+    def rows(kind: int, head: int) -> list[list[int]]:
+        return [[kind, head, element] for element in range(3)]
+
+    each = heads // kv_heads
+    stored: list[list[int]] = []
+    for head in range(kv_heads):
+        for query in range(head * each, (head + 1) * each):
+            stored += rows(0, query)
+        stored += rows(1, head) + rows(2, head)
+    expected = [
+        row
+        for kind, count in enumerate((heads, kv_heads, kv_heads))
+        for h in range(count)
+        for row in rows(kind, h)
+    ]
+    assert grouped(heads, kv_heads).load(torch.tensor(stored)).tolist() == expected
+
+
+def test_a_table_may_be_stored_with_unused_rows() -> None:
+    stored = torch.arange(12.0).view(6, 2)
+    assert torch.equal(without_first(2).load(stored), stored[2:])
+    assert torch.equal(without_first(2).store(stored[2:]), torch.cat((torch.zeros(2, 2), stored[2:])))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

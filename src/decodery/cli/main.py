@@ -165,6 +165,29 @@ def _chat(
     chat(generation, model, system)
 
 
+@_command("infill")
+def _infill(
+    text: Text = None,
+    file: File = None,
+    mark: Annotated[
+        str, typer.Option("--mark", metavar="TEXT", help="The text that marks the place.")
+    ] = "<FILL_ME>",
+    json: Json = False,
+    generation: GenerationFlags = ANY,
+    model: ModelOptions = MODEL,
+    debug: Debug = False,
+) -> None:
+    """Fills in the text at a mark, with a model that was trained for it.
+
+    The mark is <FILL_ME>, which the text holds once. Writes only the middle to stdout.
+    """
+    _refuse_logprobs_without_json(generation, json)
+    given = given_text(text, file, "TEXT")
+    from decodery.cli.commands.infill import infill
+
+    infill(given, mark, generation, model, as_json=json)
+
+
 @_command("score")
 def _score(
     text: Text = None,

@@ -11,7 +11,9 @@ from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
 from decodery.models.decoders import (
+    bloom,
     deepseek,
+    gemma,
     glm_moe,
     gpt1,
     gpt2,
@@ -22,47 +24,73 @@ from decodery.models.decoders import (
     llama,
     mistral,
     mixtral,
+    opt,
+    phi,
+    phi3,
     qwen,
     qwen_moe,
     smollm,
+    stablelm,
+    starcoder,
 )
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.mxfp4 import is_mxfp4
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
+    "BloomForCausalLM": (bloom.BLOOM, "causal"),
+    "DeepseekV2ForCausalLM": (deepseek.DEEPSEEK2, "causal"),
+    "DeepseekV3ForCausalLM": (deepseek.DEEPSEEK3, "causal"),
     "GPT2LMHeadModel": (gpt2.GPT2_FAMILY, "causal"),
+    "GPTBigCodeForCausalLM": (starcoder.BIGCODE, "causal"),
+    "GPTBigCodeLMHeadModel": (starcoder.BIGCODE, "causal"),
     "GPTJForCausalLM": (gptj.GPTJ_FAMILY, "causal"),
     "GPTNeoForCausalLM": (gpt_neo.GPT_NEO, "causal"),
     "GPTNeoXForCausalLM": (gpt_neox.GPT_NEOX, "causal"),
-    "DeepseekV2ForCausalLM": (deepseek.DEEPSEEK2, "causal"),
-    "DeepseekV3ForCausalLM": (deepseek.DEEPSEEK3, "causal"),
+    "Gemma2ForCausalLM": (gemma.GEMMA2, "causal"),
+    "Gemma3ForCausalLM": (gemma.GEMMA3, "causal"),
+    "GemmaForCausalLM": (gemma.GEMMA, "causal"),
     "Glm4MoeForCausalLM": (glm_moe.GLM_MOE, "causal"),
     "GptOssForCausalLM": (gpt_oss.GPT_OSS, "causal"),
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MixtralForCausalLM": (mixtral.MIXTRAL, "causal"),
+    "OPTForCausalLM": (opt.OPT_FAMILY, "causal"),
     "OpenAIGPTLMHeadModel": (gpt1.GPT1_FAMILY, "causal"),
+    "Phi3ForCausalLM": (phi3.PHI3, "causal"),
+    "PhiForCausalLM": (phi.PHI, "causal"),
     "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
     "Qwen2MoeForCausalLM": (qwen_moe.QWEN2_MOE, "causal"),
     "Qwen3ForCausalLM": (qwen.QWEN3, "causal"),
     "Qwen3MoeForCausalLM": (qwen_moe.QWEN3_MOE, "causal"),
     "SmolLM3ForCausalLM": (smollm.SMOLLM3, "causal"),
+    "StableLMEpochForCausalLM": (stablelm.STABLELM, "causal"),
+    "StableLmForCausalLM": (stablelm.STABLELM, "causal"),
+    "Starcoder2ForCausalLM": (starcoder.STARCODER2, "causal"),
 }
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
-    "gpt2": (gpt2.GPT2_FAMILY, "causal"),
+    "bloom": (bloom.BLOOM, "causal"),
     "deepseek2": (deepseek.DEEPSEEK3, "causal"),
+    "gemma": (gemma.GEMMA, "causal"),
+    "gemma2": (gemma.GEMMA2, "causal"),
+    "gemma3": (gemma.GEMMA3, "causal"),
     "glm4moe": (glm_moe.GLM_MOE, "causal"),
     "gpt-oss": (gpt_oss.GPT_OSS, "causal"),
+    "gpt2": (gpt2.GPT2_FAMILY, "causal"),
     "gptneox": (gpt_neox.GPT_NEOX, "causal"),
     "llama": (llama.FAMILY, "causal"),
+    "phi2": (phi.PHI, "causal"),
+    "phi3": (phi3.PHI3, "causal"),
     "qwen2": (qwen.QWEN2, "causal"),
     "qwen2moe": (qwen_moe.QWEN2_MOE, "causal"),
     "qwen3": (qwen.QWEN3, "causal"),
     "qwen3moe": (qwen_moe.QWEN3_MOE, "causal"),
     "smollm3": (smollm.SMOLLM3, "causal"),
+    "stablelm": (stablelm.STABLELM, "causal"),
+    "starcoder": (starcoder.BIGCODE, "causal"),
+    "starcoder2": (starcoder.STARCODER2, "causal"),
 }
 # Those of files with experts, where the format has one name for two families.
 GGUF_WITH_EXPERTS: Mapping[str, tuple[Family[Any], Head]] = {"llama": (mixtral.MIXTRAL, "causal")}

@@ -71,23 +71,33 @@ def permuted(heads: int, rotated: int | None = None) -> Transform:
     return Transform(load, store, moves_rows=True)
 
 
-def by_part(heads: int, parts: int = 3) -> Transform:
-    """Returns the transform of rows that are stored as [heads, parts, size]; ours are [parts, heads, size].
+def grouped(heads: int, kv_heads: int) -> Transform:
+    """Returns the transform of queries, keys and values that are stored by the heads of keys.
 
-    So GPT-NeoX and BLOOM store queries, keys and values: those of each head together.
+    Each head of keys is stored with the queries that see it before it, and its values behind it; ours are all
+    queries, all keys, all values. So Falcon stores them, and GPT-NeoX and BLOOM with as many heads of keys as
+    of queries. It works for weights [rows, columns] and biases [rows].
     """
+    sizes = heads // kv_heads, 1, 1
 
     def load(stored: Tensor) -> Tensor:
-        by_head = stored.reshape(heads, parts, -1, *stored.shape[1:])
+        by_group = stored.reshape(kv_heads, sum(sizes), -1, *stored.shape[1:])
         ours = torch.empty(stored.shape, dtype=stored.dtype, device=stored.device)
-        for source, target in zip(
-            by_head, ours.view(parts, heads, *by_head.shape[2:]).unbind(1), strict=True
-        ):
-            target.copy_(source)
+        start = 0
+        for source in by_group.split_with_sizes(sizes, 1):
+            rows = source.shape[0] * source.shape[1] * source.shape[2]
+            target = ours[start : start + rows].view(source.shape)
+            # One group at a time, because large copies are slow; see STEP.
+            for part, place in zip(source, target, strict=True):
+                place.copy_(part)
+            start += rows
         return ours
 
     def store(ours: Tensor) -> Tensor:
-        return ours.reshape(parts, heads, -1, *ours.shape[1:]).transpose(0, 1).reshape(ours.shape)
+        by_head = ours.reshape(heads + 2 * kv_heads, -1, *ours.shape[1:])
+        parts = by_head.split_with_sizes((heads, kv_heads, kv_heads))
+        by_group = [part.reshape(kv_heads, -1, *by_head.shape[1:]) for part in parts]
+        return torch.cat(by_group, 1).reshape(ours.shape)
 
     return Transform(load, store, moves_rows=True)
 
@@ -107,3 +117,15 @@ def reordered(places: Sequence[int]) -> Transform:
         return stored
 
     return Transform(load, store, moves_rows=True)
+
+
+def without_first(rows: int) -> Transform:
+    """Returns the transform of tables that are stored with unused rows before those of ours.
+
+    Stored ones that are written have zeros there.
+    """
+
+    def store(ours: Tensor) -> Tensor:
+        return torch.cat((ours.new_zeros(rows, *ours.shape[1:]), ours))
+
+    return Transform(lambda stored: stored[rows:], store)

@@ -26,6 +26,16 @@ GPT2_SIZES: dict[str, Any] = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
+OPT_SIZES: dict[str, Any] = {**SIZES, "ffn_dim": 80, "max_position_embeddings": 64}
+BLOOM_SIZES: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "n_layer": 3,
+    "n_head": 4,
+    "seq_length": 64,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
 
 LAYER_NORM_FAMILIES: dict[str, Tiny] = {
     "gpt2": Tiny(
@@ -122,6 +132,108 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         "OpenAIGPTLMHeadModel",
         {**GPT2_SIZES, "n_embd": 40, "n_head": 2, "afn": "relu", "tie_word_embeddings": False},
         {"relu": without(activation="silu")},
+        gguf=False,
+    ),
+    "stablelm": Tiny(
+        "StableLmForCausalLM",
+        {**SIZES, "hidden_size": 96, "num_key_value_heads": 1, "use_qkv_bias": True},
+        {"biases": without(qkv_bias=False), "part of a head": without(rotated=24)},
+        slow=False,
+    ),
+    "stablelm 12b": Tiny(
+        "StableLmForCausalLM",
+        {
+            **SIZES,
+            "hidden_size": 80,
+            "num_key_value_heads": 2,
+            "use_parallel_residual": True,
+            "qk_layernorm": True,
+            "partial_rotary_factor": 0.4,
+            "tie_word_embeddings": True,
+        },
+        {"head norms": without(head_norms=False)},
+    ),
+    "phi": Tiny(
+        "PhiForCausalLM",
+        {**SIZES, "hidden_size": 80},
+        {"part of a head": without(rotated=20)},
+        slow=False,
+    ),
+    "phi with head norms, tied": Tiny(
+        "PhiForCausalLM",
+        {
+            **SIZES,
+            "num_key_value_heads": 2,
+            "qk_layernorm": True,
+            "tie_word_embeddings": True,
+            "hidden_act": "relu",
+            "partial_rotary_factor": 1.0,
+        },
+        {"head norms": without(head_norms=False)},
+        gguf=False,
+    ),
+    "gpt_bigcode": Tiny(
+        "GPTBigCodeForCausalLM", {**GPT2_SIZES, "n_embd": 60, "n_head": 3}, {"scale": without(scaled=False)}
+    ),
+    "gpt_bigcode with as many key heads as heads": Tiny(
+        "GPTBigCodeForCausalLM", {**GPT2_SIZES, "multi_query": False, "tie_word_embeddings": False}
+    ),
+    "starcoder2": Tiny(
+        "Starcoder2ForCausalLM",
+        {**SIZES, "num_key_value_heads": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+        {"biases": without(bias=False)},
+    ),
+    "starcoder2 with a window and without biases": Tiny(
+        "Starcoder2ForCausalLM",
+        {
+            **SIZES,
+            "num_key_value_heads": 1,
+            "sliding_window": 7,
+            "use_bias": False,
+            "tie_word_embeddings": False,
+        },
+        {"window": without(windows=())},
+        gguf=False,
+    ),
+    "opt": Tiny(
+        "OPTForCausalLM",
+        OPT_SIZES,
+        {"relu": without(activation="gelu"), "biases": without(attention_bias=False)},
+        gguf=False,
+        slow=False,
+    ),
+    "opt 350m": Tiny(
+        "OPTForCausalLM",
+        {**OPT_SIZES, "hidden_size": 80, "word_embed_proj_dim": 40, "do_layer_norm_before": False},
+        {"post-norm": without(pre_norm=True, norm_removed=True)},
+        gguf=False,
+    ),
+    "opt without biases and last norm": Tiny(
+        "OPTForCausalLM",
+        {
+            **OPT_SIZES,
+            "word_embed_proj_dim": 64,
+            "_remove_final_layer_norm": True,
+            "enable_bias": False,
+            "tie_word_embeddings": False,
+        },
+        gguf=False,
+    ),
+    "bloom": Tiny(
+        "BloomForCausalLM",
+        {**BLOOM_SIZES, "n_head": 6},
+        {"place of the residual": without(normed_residual=True)},
+        slow=False,
+    ),
+    "bloom with a normed residual and its own head": Tiny(
+        "BloomForCausalLM",
+        {
+            **BLOOM_SIZES,
+            "hidden_size": 80,
+            "apply_residual_connection_post_layernorm": True,
+            "tie_word_embeddings": False,
+        },
+        {"place of the residual": without(normed_residual=False)},
         gguf=False,
     ),
 }

@@ -138,7 +138,7 @@ def test_missing_keys_have_the_defaults_of_the_family() -> None:
     # The family does not read the key.
     assert DEEPSEEK2.config.from_hub({**V2, "norm_topk_prob": True}).renormalised is False
     glm = GLM_MOE.config.from_hub(without(GLM, "rope_parameters", "use_qk_norm", "first_k_dense_replace"))
-    assert (glm.rotary_size, glm.head_norms, glm.sparse) == (10, False, (False, True, True))
+    assert (glm.rotated_size, glm.head_norms, glm.sparse) == (10, False, (False, True, True))
 
 
 def test_null_means_whole_queries() -> None:

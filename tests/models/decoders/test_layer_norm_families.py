@@ -19,11 +19,18 @@ from decodery.models.decoders.gpt2 import GPT2_FAMILY
 from decodery.models.decoders.gpt_neo import GPT_NEO
 from decodery.models.decoders.gpt_neox import GPT_NEOX
 from decodery.models.decoders.gptj import GPTJ_FAMILY
+from decodery.models.decoders.opt import OPT_FAMILY
+from decodery.models.decoders.phi import PHI, Phi
+from decodery.models.decoders.stablelm import STABLELM
+from decodery.models.decoders.starcoder import BIGCODE, STARCODER2
 from decodery.models.layers.rope import LinearRope, Rope
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
+from decodery.weights.parameters import export_parameters, load_parameters
 from tests.models.decoders.families import write_folder
 from tests.models.decoders.layer_norm_families import LAYER_NORM_FAMILIES
+from tests.models.test_config_reader import Metadata
+from tests.weights.test_parameters import InMemory
 
 SMALL = {"n_embd": 48, "n_layer": 3, "n_head": 4, "vocab_size": 97}
 LONG = {
@@ -122,6 +129,62 @@ READ: list[tuple[Family[Any], Mapping[str, Any], Mapping[str, Any]]] = [
         {"context_length": 512, "mlp_width": 192, "activation": "gelu_tanh", "tied_head": True},
     ),
     (GPT1_FAMILY, SMALL, {"positions": 512, "activation": "gelu_tanh", "scaled": True}),
+    (
+        STABLELM,
+        LONG,
+        {
+            "kv_heads": 4,
+            "rotated": 6,
+            "rope": Rope(10000.0),
+            "qkv_bias": False,
+            "head_norms": False,
+            "parallel": False,
+            "tied_head": False,
+        },
+    ),
+    (STABLELM, {**LONG, "rope_pct": 0.5, "norm_eps": 1e-3}, {"rotated": 12, "norm_eps": 1e-3}),
+    (
+        PHI,
+        {**LONG, "num_key_value_heads": None},
+        {"kv_heads": 4, "rotated": 12, "activation": "gelu_tanh", "head_norms": False, "tied_head": False},
+    ),
+    (PHI, {**LONG, "head_dim": 20}, {"rotated": 10, "head_dim": 20}),
+    (BIGCODE, SMALL, {"kv_heads": 1, "tied_head": True, "context_length": 1024, "activation": "gelu_tanh"}),
+    (BIGCODE, {**SMALL, "multi_query": False}, {"kv_heads": 4}),
+    (
+        STARCODER2,
+        LONG,
+        {
+            "kv_heads": 2,
+            "context_length": 4096,
+            "rotated": 24,
+            "bias": True,
+            "windows": (),
+            "tied_head": True,
+            "activation": "gelu_tanh",
+        },
+    ),
+    (STARCODER2, {**LONG, "sliding_window": 9}, {"windows": (9, 9, 9)}),
+    (STARCODER2, {**LONG, "sliding_window": None}, {"windows": ()}),
+    (
+        OPT_FAMILY,
+        LONG,
+        {
+            "mlp_width": 3072,
+            "context_length": 2048,
+            "positions": 2048,
+            "activation": "relu",
+            "embedding_width": 96,
+            "pre_norm": True,
+            "attention_bias": True,
+            "tied_head": True,
+        },
+    ),
+    (
+        OPT_FAMILY,
+        {**LONG, "ffn_dim": 80, "word_embed_proj_dim": 32},
+        {"mlp_width": 80, "embedding_width": 32},
+    ),
 ]
 
 
@@ -143,7 +206,7 @@ REFUSED: list[tuple[Family[Any], Mapping[str, Any], str]] = [
     (GPT_NEOX, {**LONG, "rotary_pct": 0.9}, "rotary_pct is 0.9; it must be such that an even part"),
     (GPT_NEOX, {**LONG, "rotary_pct": 1.5}, "rotary_pct is 1.5"),
     (GPT_NEOX, {**LONG, "rotary_pct": 0.01}, "rotary_pct is 0.01"),
-    (GPT_NEOX, {**LONG, "rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "longrope"),
+    (GPT_NEOX, {**LONG, "rope_parameters": {"rope_type": "proportional", "factor": 2.0}}, "proportional"),
     (GPT_NEOX, {**LONG, "use_parallel_residual": "yes"}, "use_parallel_residual is 'yes'"),
     (GPT_NEOX, {**LONG, "num_attention_heads": 7}, "num_attention_heads is 7; it must be a divisor"),
     (GPTJ_FAMILY, {**SMALL, "rotary_dim": None}, "rotary_dim is missing; it must be a number"),
@@ -157,6 +220,15 @@ REFUSED: list[tuple[Family[Any], Mapping[str, Any], str]] = [
     (GPT_NEO, {**NEO, "num_layers": 2}, "attention_types is missing"),
     (GPT_NEO, {**NEO, "window_size": -1}, "window_size is -1"),
     (GPT1_FAMILY, {**SMALL, "afn": "gelu_new"}, "afn is 'gelu_new'"),
+    (STABLELM, {**LONG, "hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+    (STABLELM, {**LONG, "num_key_value_heads": 3}, "num_key_value_heads is 3"),
+    (PHI, {**LONG, "hidden_act": "mish"}, "hidden_act is 'mish'"),
+    (PHI, {**LONG, "partial_rotary_factor": 0.3}, "partial_rotary_factor is 0.3"),
+    (BIGCODE, {**SMALL, "multi_query": 1}, "multi_query is 1"),
+    (STARCODER2, {**LONG, "sliding_window": -4}, "sliding_window is -4"),
+    (OPT_FAMILY, {**LONG, "layer_norm_elementwise_affine": False}, "layer_norm_elementwise_affine is False"),
+    (OPT_FAMILY, {**LONG, "activation_function": "gelu_10"}, "activation_function is 'gelu_10'"),
+    (STARCODER2, {**LONG, "num_attention_heads": 3, "num_key_value_heads": None}, "a divisor of"),
 ]
 
 
@@ -174,6 +246,8 @@ INEXPRESSIBLE: list[tuple[Family[Any], Mapping[str, Any], str]] = [
     (GPT2_FAMILY, {**SMALL, "activation_function": "relu"}, "activation_function 'relu'"),
     (GPT_NEOX, {**LONG, "hidden_act": "gelu_new"}, "hidden_act 'gelu_tanh'"),
     (GPT_NEOX, {**LONG, "attention_bias": False}, "attention_bias False"),
+    (PHI, {**LONG, "qk_layernorm": True}, "qk_layernorm True"),
+    (STARCODER2, {**LONG, "sliding_window": 9}, "the window of these layers"),
 ]
 
 
@@ -191,6 +265,33 @@ def loaded(folder: Path, context_length: int | None = None) -> Any:
         return load_model(
             checkpoint, dtype=torch.float32, kernels=torch_kernels, context_length=context_length
         )
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_a_stablelm_gguf_file_is_parallel_if_it_has_no_second_norm_whatever_its_key_says(
+    parallel: bool,
+) -> None:
+    config = STABLELM.config.from_hub({**LONG, "use_parallel_residual": parallel})
+    metadata, tensors = STABLELM.config.to_gguf(config, "stablelm")
+    metadata["stablelm.use_parallel_residual"] = True
+    tensors |= {} if parallel else {"blk.0.ffn_norm.weight": torch.ones(96)}
+    assert STABLELM.config.from_gguf(Metadata(metadata, tensors)).parallel == parallel
+
+
+def test_queries_keys_and_values_of_a_phi_gguf_file_are_one_tensor_or_three(tmp_path: Path) -> None:
+    model = loaded(write_folder(LAYER_NORM_FAMILIES["phi"], tmp_path))
+    assert PHI.gguf_names is not None
+    names = PHI.gguf_names(model.config)
+    tensors = dict(export_parameters(model, names.rules, model.config.layers))
+    assert "blk.0.attn_q.weight" in tensors
+    for layer in range(3):
+        for kind in ("weight", "bias"):
+            parts = [tensors.pop(f"blk.{layer}.attn_{part}.{kind}") for part in "qkv"]
+            tensors[f"blk.{layer}.attn_qkv.{kind}"] = torch.cat(parts)
+    with torch.device("meta"):
+        again = Phi(model.config, torch_kernels)
+    load_parameters(again, InMemory(tensors), names.rules, 3)
+    assert torch.equal(again(TOKENS), model(TOKENS))
 
 
 TOKENS = torch.arange(20)[None]
@@ -218,6 +319,7 @@ RENAMED: list[tuple[str, Mapping[str, str], tuple[str, ...]]] = [
         ),
     ),
     ("gpt1", {"transformer.": ""}, ("h.0.attn.bias", "lm_head.weight")),
+    ("opt", {"model.": ""}, ("lm_head.weight",)),
     ("gpt1", {}, ("transformer.h.2.attn.bias", "transformer.position_ids")),
 ]
 
@@ -236,7 +338,7 @@ def test_files_with_other_prefixes_and_with_buffers_of_older_versions_are_the_sa
     assert torch.equal(loaded(folder)(TOKENS), expected)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gpt_neo", "gpt1"])
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neo", "gpt1", "opt"])
 def test_a_model_with_learned_positions_opens_for_a_shorter_context_and_for_no_longer_one(
     name: str, tmp_path: Path
 ) -> None:

@@ -153,6 +153,21 @@ def test_a_call_of_a_tool_needs_no_content() -> None:
     assert render_chat("{{ messages[0].tool_calls[0].function.name }}", [message]) == "f"
 
 
+def test_a_key_without_a_value_counts_as_missing() -> None:
+    message = {"role": "assistant", "content": None, "name": None, "tool_calls": [{"function": {"x": None}}]}
+    template = "{% for key in messages[0] %}{{ key }} {% endfor %}{{ messages[0].tool_calls[0].function }}"
+    assert render_chat(template, [message]) == "role tool_calls {'x': None}"
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "thinking", "reasoning"])
+def test_reasoning_reaches_a_template_under_both_names_that_templates_read(name: str) -> None:
+    message = {"role": "assistant", "content": "4", name: "2 and 2"}
+    template = "{{ messages[0].reasoning_content }}, {{ messages[0].thinking }}"
+    assert render_chat(template, [message]) == "2 and 2, 2 and 2"
+    both = {**message, "reasoning_content": "first", "thinking": "own"}
+    assert render_chat(template, [both]) == "first, own"
+
+
 def test_the_callers_messages_are_out_of_a_templates_reach() -> None:
     messages = [{"role": "user", "content": "a", "list": [1]}]
     for attempt in ("messages[0].update(a=1)", "messages.append(1)", "dict.update(messages[0], {'a': 1})"):

@@ -82,9 +82,27 @@ def head_size(default: Any) -> Setting:
     )
 
 
+def kv_heads(default: Any) -> Setting:
+    """Returns the setting of the number of heads of keys and values, with the default of a config.json."""
+    return Setting(
+        COUNT,
+        "num_key_value_heads",
+        "attention.head_count_kv",
+        default=default,
+        gguf_default=value_of("heads"),
+        checks=(divides("heads"),),
+    )
+
+
 def tied_head(default: bool) -> Setting:
     """Returns the setting that the head is the embedding, with the default of a config.json."""
     return Setting(FLAG, "tie_word_embeddings", default=default, gguf_default=is_missing("output.weight"))
+
+
+def context_length(default: int, *hub: str) -> Setting:
+    """Returns the setting of the context's length, with the default of a config.json and its other keys."""
+    keys = hub or ("max_position_embeddings",)
+    return Setting(COUNT, keys, "context_length", default=default, gguf_default=REQUIRED)
 
 
 FIELDS: Mapping[str, Field] = {
@@ -92,18 +110,10 @@ FIELDS: Mapping[str, Field] = {
     "width": Setting(COUNT, "hidden_size", "embedding_length"),
     "layers": Setting(COUNT, "num_hidden_layers", "block_count"),
     "heads": Setting(COUNT, "num_attention_heads", "attention.head_count"),
-    "kv_heads": Setting(
-        COUNT,
-        "num_key_value_heads",
-        "attention.head_count_kv",
-        default=value_of("heads"),
-        checks=(divides("heads"),),
-    ),
+    "kv_heads": kv_heads(value_of("heads")),
     "head_dim": head_size(quotient("width", "heads")),
     "mlp_width": Setting(COUNT, "intermediate_size", "feed_forward_length"),
-    "context_length": Setting(
-        COUNT, "max_position_embeddings", "context_length", default=2048, gguf_default=REQUIRED
-    ),
+    "context_length": context_length(2048),
     "tied_head": tied_head(False),
 }
 """The keys and defaults of most families; a family replaces those that differ."""
@@ -131,7 +141,7 @@ ONE_KV_HEAD_EACH = Setting(COUNT, default=value_of("heads"))
 """The setting of families in which each head has its own keys and values."""
 
 
-def layer_norm_eps(hub: str) -> Setting:
+def layer_norm_eps(*hub: str) -> Setting:
     """Returns the setting of what a LayerNorm adds to the variance."""
     return Setting(POSITIVE, hub, "attention.layer_norm_epsilon", default=1e-5, gguf_default=REQUIRED)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from torch import Tensor, nn
+from torch import nn
 
 from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.contract import Kernels
@@ -37,11 +37,10 @@ from decodery.models.decoders.moe import (
 )
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
 from decodery.models.decoders.shared_routing import SharedWidth, routed_fields
-from decodery.models.layers.attention import Angles
 from decodery.models.layers.blocks import PreNormBlock
 from decodery.models.layers.latent_attention import LatentAttention
 from decodery.models.layers.norm import RMSNorm
-from decodery.models.layers.rope import Rotary, YarnRope, yarn_magnitude
+from decodery.models.layers.rope import YarnRope, yarn_magnitude
 from decodery.weights.names import Rule, merge, rename
 from decodery.weights.transforms import Transform, reordered
 
@@ -50,16 +49,21 @@ from decodery.weights.transforms import Transform, reordered
 class DeepseekConfig(MoEConfig):
     """Holds the sizes and values of one DeepSeek.
 
-    The first `rotary_size` of a head's `head_dim` elements are rotated. `interleaved`: a checkpoint stores
+    The first `rotated_size` of a head's `head_dim` elements are rotated. `interleaved`: a checkpoint stores
     them in neighbouring pairs. `all_dimensions` is the part of yarn's magnitude that is in the scale.
     """
 
-    rotary_size: int
     v_size: int
     kv_rank: int
     q_rank: int | None
     interleaved: bool
     all_dimensions: float
+
+    @property
+    def rotary(self) -> int:
+        """Returns how many elements of a head are rotated."""
+        assert self.rotated_size is not None
+        return self.rotated_size
 
     def attention(self, layer: int) -> AttentionLayer:
         scale = self.head_dim**-0.5
@@ -73,16 +77,12 @@ class Deepseek(MoELlama):
 
     config: DeepseekConfig
 
-    def __init__(self, config: DeepseekConfig, kernels: Kernels) -> None:
-        super().__init__(config, kernels)
-        self.turns = Rotary(config.rope, config.rotary_size, config.context_length, kernels)
-
     def block(self, config: LlamaConfig, layer: int, kernels: Kernels) -> nn.Module:
         assert isinstance(config, DeepseekConfig)
         attention = LatentAttention(
             config.attention(layer),
             config.width,
-            config.rotary_size,
+            config.rotary,
             config.kv_rank,
             config.q_rank,
             kernels,
@@ -91,19 +91,16 @@ class Deepseek(MoELlama):
         norms = [RMSNorm(config.width, config.norm_eps, kernels) for _ in range(2)]
         return PreNormBlock(norms[0], attention, norms[1], self.mlp(config, layer, kernels))
 
-    def angles(self, positions: Tensor, length: int | None) -> list[Angles | None]:
-        return [self.turns(positions, length)] * self.depth
-
 
 def _rotated_rows(config: DeepseekConfig) -> list[int]:
     """Returns the stored places of the rotated rows."""
-    rows = range(config.rotary_size)
+    rows = range(config.rotary)
     return [*rows[::2], *rows[1::2]] if config.interleaved else [*rows]
 
 
 def _queries(config: DeepseekConfig) -> Transform:
     """Returns the transform of heads whose rotated rows are stored last; ours are first."""
-    size, plain = config.head_dim, config.head_dim - config.rotary_size
+    size, plain = config.head_dim, config.head_dim - config.rotary
     one = [*(plain + row for row in _rotated_rows(config)), *range(plain)]
     return reordered([head * size + row for head in range(config.heads) for row in one])
 
@@ -115,7 +112,7 @@ def _low_keys(config: DeepseekConfig) -> Transform:
 
 def _keys_and_values(config: DeepseekConfig) -> Transform:
     """Returns the transform of heads with a key and a value each; ours are all keys, then all values."""
-    plain = config.head_dim - config.rotary_size
+    plain = config.head_dim - config.rotary
     heads = range(0, config.heads * (plain + config.v_size), plain + config.v_size)
     keys = [head + row for head in heads for row in range(plain)]
     return reordered([*keys, *(head + plain + row for head in heads for row in range(config.v_size))])
@@ -182,7 +179,7 @@ def _gguf_names(config: DeepseekConfig) -> Names:
         "q": "attn_q" if config.q_rank is None else "attn_q_b",
         "kv_low": "attn_kv_a_mqa",
     }
-    rows = heads * (config.head_dim - config.rotary_size), heads * config.v_size
+    rows = heads * (config.head_dim - config.rotary), heads * config.v_size
     keys = Transform(
         lambda stored: stored.transpose(1, 2).reshape(-1, rank),
         lambda ours: ours.reshape(heads, -1, rank).transpose(1, 2),
@@ -210,7 +207,7 @@ def _gguf_names(config: DeepseekConfig) -> Names:
 LATENT_FIELDS: Mapping[str, Field] = {
     **{name: field for name, field in LLAMA_FIELDS.items() if name not in ("rope", "head_dim")},
     "kv_heads": Setting(COUNT, default=value_of("heads")),
-    "rotary_size": Setting(
+    "rotated_size": Setting(
         COUNT,
         "qk_rope_head_dim",
         "rope.dimension_count",
@@ -231,7 +228,7 @@ LATENT_FIELDS: Mapping[str, Field] = {
     ),
     "head_dim": HeadSizes(128),
     "attention_bias": Setting(FLAG, "attention_bias", default=False, gguf_default=False),
-    "rope": LatentRope(rotated="rotary_size"),
+    "rope": LatentRope(rotated="rotated_size"),
     "all_dimensions": AllDimensions(),
 }
 FIXED = (

@@ -54,19 +54,19 @@ class HeadSizes(Field):
 
     def read(self, source: Source, name: str) -> int:
         if not source.is_gguf:
-            return int(source.keys.count("qk_nope_head_dim", self.default) + source["rotary_size"])
+            return int(source.keys.count("qk_nope_head_dim", self.default) + source["rotated_size"])
         stored = source.stored(name) or self.keys(True)[0]
         size = source.keys.count(source.key(stored))
-        if size <= source["rotary_size"]:
+        if size <= source["rotated_size"]:
             raise source.error(name, f"more than what is rotated ({source['rotary_size']})")
         return int(size)
 
     def write(self, value: int, config: Any, *, gguf: bool) -> Mapping[str, Any]:
         if not gguf:
-            return {"qk_nope_head_dim": value - config.rotary_size}
+            return {"qk_nope_head_dim": value - config.rotated_size}
         return {
             "attention.head_count_kv": 1,
-            "attention.key_length": config.kv_rank + config.rotary_size,
+            "attention.key_length": config.kv_rank + config.rotated_size,
             "attention.value_length": config.kv_rank,
             "attention.key_length_mla": value,
         }

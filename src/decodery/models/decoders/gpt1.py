@@ -12,7 +12,7 @@ from torch import nn
 from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import COUNT, ConfigTable, Setting, choice
 from decodery.models.contract import Family, Names
-from decodery.models.decoders.decoder_config import MATRICES, times_width
+from decodery.models.decoders.decoder_config import MATRICES, context_length, times_width
 from decodery.models.decoders.gpt2 import CONTEXT, CONV1D, GPT2, GPT2_FIELDS, GPT2Config
 from decodery.models.decoders.names import decoder_names, either, without_prefix
 from decodery.models.layers.attention import Attention
@@ -52,7 +52,7 @@ def _hub_names(config: GPT2Config) -> Names:
 
 # Here "gelu" is the approximation with tanh.
 ACTIVATIONS = choice({"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "silu"})
-POSITIONS = Setting(COUNT, CONTEXT, default=512)
+POSITIONS = context_length(512, *CONTEXT)
 GPT1_FAMILY = Family(
     name="openai-gpt",
     config=ConfigTable(

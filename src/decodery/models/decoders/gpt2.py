@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.contract import Activation, Kernels
-from decodery.models.config_reader import COUNT, FLAG, REQUIRED, ConfigTable, Field, Fixed, Setting, quotient
+from decodery.models.config_reader import COUNT, FLAG, ConfigTable, Field, Fixed, Setting, quotient
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder import Decoder
 from decodery.models.decoders.decoder_config import (
@@ -21,6 +21,7 @@ from decodery.models.decoders.decoder_config import (
     MATRICES,
     ONE_KV_HEAD_EACH,
     DecoderConfig,
+    context_length,
     layer_norm_eps,
     tied_head,
     times_width,
@@ -89,6 +90,7 @@ class GPT2(Decoder):
 
 
 CONTEXT = ("n_positions", "max_position_embeddings")
+POSITIONS = context_length(1024, *CONTEXT)
 GPT2_FIELDS: Mapping[str, Field] = {
     **FIELDS,
     "width": Setting(COUNT, ("n_embd", "hidden_size"), "embedding_length"),
@@ -97,9 +99,9 @@ GPT2_FIELDS: Mapping[str, Field] = {
     "kv_heads": ONE_KV_HEAD_EACH,
     "head_dim": Setting(COUNT, default=quotient("width", "heads")),
     "mlp_width": Setting(COUNT, "n_inner", "feed_forward_length", default=times_width(4)),
-    "context_length": Setting(COUNT, CONTEXT, "context_length", default=1024, gguf_default=REQUIRED),
+    "context_length": POSITIONS,
     # The same keys: after a model was opened for a shorter context, the table of positions is still whole.
-    "positions": Setting(COUNT, CONTEXT, "context_length", default=1024, gguf_default=REQUIRED),
+    "positions": POSITIONS,
     "norm_eps": layer_norm_eps("layer_norm_epsilon"),
     "activation": Setting(ACTIVATIONS, "activation_function", default="gelu_tanh"),
     "tied_head": tied_head(True),

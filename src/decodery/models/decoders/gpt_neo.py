@@ -12,7 +12,7 @@ from typing import Any
 
 from decodery.models.config_reader import COUNT, FLAG, ConfigTable, Field, Setting, Source
 from decodery.models.contract import Family
-from decodery.models.decoders.decoder_config import MATRICES, times_width
+from decodery.models.decoders.decoder_config import MATRICES, context_length, times_width
 from decodery.models.decoders.gpt2 import CONV1D, GPT2, GPT2_FIELDS, GPT2Config
 from decodery.models.decoders.names import decoder_names
 from decodery.models.window_config import Windows
@@ -61,7 +61,7 @@ HUB = replace(
     out="attn.attention.out_proj",
     derived=("transformer.h.*.attn.attention.bias", "transformer.h.*.attn.attention.masked_bias"),
 )
-CONTEXT = Setting(COUNT, "max_position_embeddings", default=2048)
+CONTEXT = context_length(2048)
 GPT_NEO = Family(
     name="gpt_neo",
     config=ConfigTable(

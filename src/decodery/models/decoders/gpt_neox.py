@@ -27,7 +27,7 @@ from decodery.models.layers.blocks import ParallelBlock, PreNormBlock
 from decodery.models.layers.mlp import PlainMLP
 from decodery.models.layers.norm import LayerNorm
 from decodery.models.rope_config import RopeField, RotatedSize
-from decodery.weights.transforms import by_part
+from decodery.weights.transforms import grouped
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ HUB = Spelling(
 
 def _hub_names(config: GPTNeoXConfig) -> Names:
     spellings = HUB, replace(HUB, head="lm_head")
-    return either(*(decoder_names(each, config, qkv=[by_part(config.heads)]) for each in spellings))
+    return either(
+        *(decoder_names(each, config, qkv=[grouped(config.heads, config.heads)]) for each in spellings)
+    )
 
 
 GPT_NEOX = Family(
@@ -92,7 +94,7 @@ GPT_NEOX = Family(
             "kv_heads": ONE_KV_HEAD_EACH,
             "head_dim": Setting(COUNT, default=quotient("width", "heads")),
             "norm_eps": layer_norm_eps("layer_norm_eps"),
-            "rotated": RotatedSize(0.25, "rotary_pct"),
+            "rotated": RotatedSize(0.25, ("rotary_pct",)),
             "rope": RopeField(rotated="rotated", theta="rotary_emb_base"),
             # llama.cpp has the approximation with tanh in all GGUF files, which is not what was trained.
             "activation": Setting(ACTIVATIONS, "hidden_act", default="gelu"),

@@ -12,7 +12,7 @@ from decodery.kernels.contract import Activation, Kernels
 from decodery.models.config_reader import COUNT, ConfigTable, Setting, Source
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder import Decoder
-from decodery.models.decoders.decoder_config import MATRICES, PartialRotaryConfig, tied_head
+from decodery.models.decoders.decoder_config import MATRICES, PartialRotaryConfig, context_length, tied_head
 from decodery.models.decoders.gpt2 import CONTEXT, GPT2_FIELDS
 from decodery.models.decoders.names import Spelling, decoder_names
 from decodery.models.layers.attention import Attention
@@ -87,7 +87,7 @@ GPTJ_FAMILY = Family(
         GPTJConfig,
         fields={
             **_SHARED,
-            "context_length": Setting(COUNT, CONTEXT, default=2048),
+            "context_length": context_length(2048, *CONTEXT),
             "rotated": Setting(COUNT, "rotary_dim", default=_rotated, checks=(_fits_a_head,)),
             "rope": RopeField(rotated="rotated"),
             "tied_head": tied_head(False),

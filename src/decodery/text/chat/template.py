@@ -15,6 +15,9 @@ from decodery.text.chat.sandbox import BoundedEnvironment, RefusedError
 
 MAX_TEMPLATE = 64_000
 MAX_DEPTH = 64
+# The keys under which a message's reasoning is given, and those that templates read.
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+_READ_REASONING = ("reasoning_content", "thinking")
 
 
 def render_chat(
@@ -30,8 +33,10 @@ def render_chat(
     """Returns the prompt that a Jinja chat template renders from messages.
 
     A message has a `role` and a `content`, which is a string or a list of parts `{"type": "text", "text":
-    ...}`; the parts are joined to one string. The other keys of a message, `tools` (JSON schemas) and
-    `variables` are passed to the template unchanged, and must consist of strings, numbers, lists and dicts.
+    ...}`; the parts are joined to one string. A message's reasoning may be called `reasoning_content`,
+    `thinking` or `reasoning`, and a key with the value None counts as missing. The other keys, `tools` (JSON
+    schemas) and `variables` are passed to the template unchanged, and must consist of strings, numbers, lists
+    and dicts.
     The prompt contains the special tokens that the model expects, so encode it with
     `add_special_tokens=False`.
 
@@ -99,7 +104,11 @@ def _conversation(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 def _message(message: Any, name: str) -> dict[str, Any]:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise RequestError(f"{name} must be a dict with a role (a string) and a content")
-    plain: dict[str, Any] = _plain(message, name)
+    plain: dict[str, Any] = {key: value for key, value in _plain(message, name).items() if value is not None}
+    reasoning = next((plain[key] for key in _REASONING if key in plain), None)
+    if reasoning is not None:
+        plain = {**dict.fromkeys(_READ_REASONING, reasoning), **plain}
+        plain["reasoning_content"] = reasoning
     content = plain.get("content")
     if isinstance(content, list):
         plain["content"] = "".join(_part(part, name) for part in content)

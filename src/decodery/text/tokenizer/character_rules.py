@@ -5,9 +5,15 @@ from __future__ import annotations
 import sys
 from array import array
 
+from tokenizers import NormalizedString, Regex
+
 from decodery.errors import CheckpointError
 
 _UNIT_BYTES = 4
+# The parts of a unit: a value or a node's label, and for a node whether a value is below it.
+_IS_VALUE = 1 << 31
+_VALUE = _IS_VALUE - 1
+_HAS_VALUE = 1 << 8
 
 
 class CharacterRules:
@@ -27,9 +33,12 @@ class CharacterRules:
             self._units.byteswap()
         self._replacements = data[_UNIT_BYTES + size :]
         self._known: dict[str, bool] = {}
+        starts = [unit & _VALUE for unit in self._units if unit & _IS_VALUE]
+        if not self._replacements.endswith(b"\0") or max(starts, default=0) >= len(self._replacements):
+            raise CheckpointError("the vocabulary's character map is damaged: a replacement has no end")
 
     def __call__(self, text: str) -> str:
-        """Returns the rewritten text. Raises `CheckpointError` when the trie points outside the map."""
+        """Returns the rewritten text."""
         if not any(map(self._begins_a_rule, text)):
             return text
         parts: list[str] = []
@@ -41,6 +50,15 @@ class CharacterRules:
             parts.append(replacement if count else text[place])
             place += count or 1
         return "".join(parts)
+
+    def normalize(self, text: NormalizedString) -> None:
+        """Rewrites a text of the tokenizers library, for `Normalizer.custom`."""
+        before = text.normalized
+        after = self(before)
+        if not after:
+            text.clear()
+        elif after != before:
+            text.replace(Regex("(?m:.+)"), after)
 
     def _begins_a_rule(self, character: str) -> bool:
         known = self._known.get(character)
@@ -57,8 +75,8 @@ class CharacterRules:
             if node is None:
                 break
             base = node ^ self._offset(node)
-            if self._unit(node) >> 8 & 1:
-                found = (end + 1 - place, self._replacement(self._unit(base) & 0x7FFFFFFF))
+            if self._units[node] & _HAS_VALUE and base < len(self._units):
+                found = (end + 1 - place, self._replacement(self._units[base] & _VALUE))
         return found
 
     def _descend(self, base: int, label: bytes) -> int | None:
@@ -68,24 +86,13 @@ class CharacterRules:
             if place:
                 node ^= self._offset(node)
             node ^= byte
-            if byte == 0 or self._unit(node) & 0x800000FF != byte:
+            if byte == 0 or node >= len(self._units) or self._units[node] & (_IS_VALUE | 0xFF) != byte:
                 return None
         return node
 
     def _offset(self, node: int) -> int:
-        unit = self._unit(node)
+        unit = self._units[node]
         return unit >> 10 << ((unit & 0x200) >> 6)
 
-    def _unit(self, node: int) -> int:
-        try:
-            return self._units[node]
-        except IndexError:
-            raise CheckpointError(
-                "the vocabulary's character map is damaged: its trie has no such node"
-            ) from None
-
     def _replacement(self, start: int) -> str:
-        end = self._replacements.find(b"\0", start)
-        if end < 0:
-            raise CheckpointError("the vocabulary's character map is damaged: a replacement has no end")
-        return self._replacements[start:end].decode("utf-8", "replace")
+        return self._replacements[start : self._replacements.find(b"\0", start)].decode("utf-8", "replace")

@@ -93,7 +93,8 @@ def merges_from_scores(texts: Sequence[str], scores: Sequence[float], kinds: Seq
     """Returns the merges that scores imply: pairs whose text is a normal piece, best score first.
 
     Of the pairs with the same text the one with the longer left half comes first, so that repetitions of one
-    character merge from the left.
+    character merge from the left. A character that is no piece itself never merges; trained vocabularies
+    have none that only a longer piece contains.
     """
     normal = {text for text, kind in zip(texts, kinds, strict=True) if kind == NORMAL}
     found: list[tuple[float, int, str, str]] = []
