@@ -1,6 +1,7 @@
 // Kernels that process single rows: norms, rotary positions, activations.
 #pragma once
 #include <cmath>
+#include <cstring>
 
 #include "abi.hpp"
 #include "functions.hpp"
@@ -110,6 +111,12 @@ struct Rows {
         }
     }
 
+    static void join(const JoinArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++)
+            for (int64_t h = 0; h < a.heads; h++)
+                std::memcpy(a.out + m * a.ldo + h * a.head_o, a.x + m * a.ldx + h * a.head_x, static_cast<size_t>(a.width) * 4);
+    }
+
     static DECODERY_INLINE F turn(F x, const float* cos, F partner, const float* sin, int64_t left) {
         return S::fma(x, load(cos, left), S::mul(partner, load(sin, left)));
     }
@@ -162,6 +169,12 @@ template <class S>
 void plan_rotary(const int64_t* args, Plan& plan) {
     const auto& a = *reinterpret_cast<const RotaryArgs*>(args);
     if (a.rows > 0) plan.add<Rows<S>::rotary>(a, chunks_of_rows(a.rows, plan.threads));
+}
+
+template <class S>
+void plan_join(const int64_t* args, Plan& plan) {
+    const auto& a = *reinterpret_cast<const JoinArgs*>(args);
+    if (a.rows > 0) plan.add<Rows<S>::join>(a, chunks_of_rows(a.rows, plan.threads));
 }
 
 template <class S>

@@ -165,6 +165,12 @@ class Kernels(Protocol):
         cos and sin are [..., r], the first half of sin negated.
         """
 
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Returns parts [..., heads or 1, width] side by side: [..., heads, sum of the widths].
+
+        A part with one head is repeated for all.
+        """
+
     def activation(self, x: Tensor, name: Activation) -> Tensor:
         """Applies the activation to each element of x [...]."""
 

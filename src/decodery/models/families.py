@@ -11,6 +11,7 @@ from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
 from decodery.models.decoders import (
+    deepseek,
     ernie,
     gemma,
     glm_moe,
@@ -47,6 +48,8 @@ from decodery.weights.formats.mxfp4 import is_mxfp4
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "BloomForCausalLM": (bloom.BLOOM, "causal"),
     "CohereForCausalLM": (cohere.COHERE, "causal"),
+    "DeepseekV2ForCausalLM": (deepseek.DEEPSEEK2, "causal"),
+    "DeepseekV3ForCausalLM": (deepseek.DEEPSEEK3, "causal"),
     "Ernie4_5_ForCausalLM": (ernie.ERNIE, "causal"),
     "Ernie4_5ForCausalLM": (ernie.ERNIE, "causal"),
     "FalconForCausalLM": (falcon.FALCON, "causal"),
@@ -88,6 +91,7 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
     "bloom": (bloom.BLOOM, "causal"),
     "command-r": (cohere.COHERE, "causal"),
+    "deepseek2": (deepseek.DEEPSEEK3, "causal"),
     "ernie4_5": (ernie.ERNIE, "causal"),
     "falcon": (falcon.FALCON, "causal"),
     "gemma": (gemma.GEMMA, "causal"),

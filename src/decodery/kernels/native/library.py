@@ -54,6 +54,7 @@ class Kernel(IntEnum):
     CHOOSE = 25
     ROUTE = 26
     EXPERTS = 27
+    JOIN = 28
 
 
 def call_layout(words: str) -> struct.Struct:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ _EMBEDDING = call_layout("q" * 6 + "dqqq")
 _NORM = call_layout("q" * 8 + "dqqqq")
 _LAYER_NORM = call_layout("q" * 9 + "dqqqq")
 _ROTARY = call_layout("q" * 10)
+_JOIN = call_layout("q" * 9)
 _ACTIVATE = call_layout("q" * 7)
 _ANGLES = call_layout("qqqqddqdqqqq")
 
@@ -289,6 +291,27 @@ class NativeKernels(NativeAttention, NativeExperts):
             out.data_ptr(),
             heads * dim,
         )
+        return out
+
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Returns parts [..., heads or 1, width] side by side; a part with one head is repeated for all."""
+        heads, widths = max(part.shape[-2] for part in parts), [part.shape[-1] for part in parts]
+        out = self._empty(*parts[0].shape[:-2], heads, sum(widths))
+        for part, first in zip(parts, accumulate(widths, initial=0), strict=False):
+            flat, row, head, count, each = self._rows_of_heads(part.flatten(0, -3))
+            self._run(
+                _JOIN,
+                Kernel.JOIN,
+                flat.data_ptr(),
+                row,
+                head if each == heads else 0,
+                count,
+                heads,
+                part.shape[-1],
+                out.data_ptr() + 4 * first,
+                heads * sum(widths),
+                sum(widths),
+            )
         return out
 
     def activation(self, x: Tensor, name: Activation) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Literal, TypeVar
@@ -36,6 +36,7 @@ __all__ = [
     "experts",
     "gated",
     "gated_linear",
+    "joined",
     "layer_norm",
     "linear",
     "pack",
@@ -191,6 +192,12 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     wide = x.float() if x.dtype == torch.bfloat16 else x
     partner = wide.roll(turned // 2, -1)
     return (wide * cos.unsqueeze(-2) + partner * sin.unsqueeze(-2)).to(x.dtype)
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Returns parts [..., heads or 1, width] side by side; a part with one head is repeated for all."""
+    heads = max(part.shape[-2] for part in parts)
+    return torch.cat([part.expand(*part.shape[:-2], heads, -1) for part in parts], -1)
 
 
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
