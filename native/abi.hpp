@@ -104,8 +104,9 @@ struct ExpertsArgs {
     float* out;
 };
 
-// out is the activation of rows; if gated, that of the first half of rows of 2 * width, times their second half.
-struct ActivateArgs { const float* x; int64_t ldx, rows, width, activation, gated; float* out; };
+// out is the activation of rows; if gated, that of the first half of rows of 2 * width, times their second half. The
+// activation that clips has the largest magnitude `limit`.
+struct ActivateArgs { const float* x; int64_t ldx, rows, width, activation, gated; float* out; double limit; };
 
 // The data that all layers of one kind share in one step. It is separate from the calls, so that a program can run again
 // for another step. slots: where each token's key and value are written. tables: all page tables, concatenated. work and

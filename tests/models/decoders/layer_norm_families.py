@@ -248,6 +248,11 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         gguf=False,
     ),
     "mpt": Tiny("MptForCausalLM", MPT_SIZES, {"slopes": without(alibi=2.0)}, slow=False),
+    "mpt that clips": Tiny(
+        "MptForCausalLM",
+        {**MPT_SIZES, "d_model": 80, "attn_config": {"clip_qkv": 1.5}},
+        {"clip": without(clip=None)},
+    ),
     "mpt with six heads and a scale": Tiny(
         "MptForCausalLM",
         {**MPT_SIZES, "n_heads": 6, "attn_config": {"softmax_scale": 0.5}, "tie_word_embeddings": False},
