@@ -61,3 +61,13 @@ def test_the_written_order_within_a_package_is_the_true_one() -> None:
 def test_the_written_order_of_the_processors_is_the_true_one() -> None:
     page = (ROOT / "docs" / "processors.md").read_text(encoding="utf-8")
     assert tuple(re.findall(r"^\| (\w+) \| `", page, re.MULTILINE)) == DEFAULT_ORDER
+
+
+def test_the_family_in_contributing_is_the_one_in_the_code() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    path, code = re.findall(r"`(src/\S+\.py)`:\n\n```python\n(.*?)```", text, re.DOTALL)[0]
+    assert code == (ROOT / path).read_text(encoding="utf-8")
+    rows = re.findall(r"^\+    (\"\S+: \(.*)$", text, re.MULTILINE)
+    table = (ROOT / "src/decodery/models/families.py").read_text(encoding="utf-8")
+    assert len(rows) == 2
+    assert all(row in table for row in rows)

@@ -152,7 +152,7 @@ def test_the_watch_over_pages_notices_keys_without_a_salt(
     model: CausalModel, small_model: CausalModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        request_module, "extend_page_keys", lambda keys, tokens, salt, vectors: extend_page_keys(keys, tokens)
+        request_module, "extend_page_keys", lambda keys, tokens, *rest: extend_page_keys(keys, tokens)
     )
     with watching(), pytest.raises(AssertionError, match="across salts"):
         run_mixed(make_engine(model), small_model, SALTS)

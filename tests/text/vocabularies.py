@@ -223,6 +223,18 @@ def sentence_piece_metadata(reference: tokenizers.Tokenizer) -> dict[str, Any]:
     }
 
 
+def plain_text_metadata(**more: Any) -> dict[str, Any]:
+    """Returns a Gemma-4 vocabulary: plain text with marked spaces, all pairs as merges, and byte tokens."""
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokens += ["▁", "t", "h", "e", "\n", "▁t", "th", "he", "▁the", "the", "\n\n", "<turn|>"]
+    merges = ["▁t he", "▁ the", "th e", "t he", "▁ t", "t h", "h e", "\n \n"]
+    keys = {
+        **{"model": "gemma4", "tokens": tokens, "merges": merges, "bos_token_id": 2, "eos_token_id": 1},
+        **{"token_type": [3, 3, 3, 2] + [6] * 256 + [1] * 11 + [3], "unknown_token_id": 3},
+    }
+    return {f"{METADATA}{name}": value for name, value in {**keys, **more}.items()}
+
+
 def _tokens(reference: tokenizers.Tokenizer) -> list[str]:
     ids = reference.get_vocab()
     return sorted(ids, key=lambda token: ids[token])

@@ -34,12 +34,25 @@ class CapturedStep:
     states: States
     replay: Callable[[], None] | None
 
-    def __init__(self, tokens: Tensor, positions: Tensor, plans: Mapping[AttentionKind, Any]) -> None:
+    def __init__(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        plans: Mapping[AttentionKind, Any],
+        sets: Tensor | None = None,
+    ) -> None:
         self.tokens = tokens
         self.positions = positions
         self.plans = plans
+        self.sets = sets
 
-    def again(self, tokens: list[int], positions: list[int], plans: Mapping[AttentionKind, Any]) -> States:
+    def again(
+        self,
+        tokens: list[int],
+        positions: list[int],
+        plans: Mapping[AttentionKind, Any],
+        sets: list[int] | None = None,
+    ) -> States:
         """Replays the step on another input, of its size or smaller, and returns the states.
 
         Behind a smaller input the previous input remains, and the states of these rows are meaningless.
@@ -47,6 +60,8 @@ class CapturedStep:
         assert self.replay is not None
         self.tokens.numpy()[: len(tokens)] = tokens
         self.positions.numpy()[: len(tokens)] = positions
+        if self.sets is not None:
+            self.sets.numpy()[: len(tokens)] = sets
         for kind, plan in self.plans.items():
             plan.become(plans[kind])
         self.replay()

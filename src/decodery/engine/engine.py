@@ -19,7 +19,14 @@ from decodery.decoding.rows import Extension, GrammarState, Method, Row, Survivo
 from decodery.engine.batch import Batch, Chunk
 from decodery.engine.captured_steps import States
 from decodery.engine.embedded_prompt import EmbeddedPrompt
-from decodery.engine.limits import Limits, check_contrast_model, check_request, megabytes, page_bytes
+from decodery.engine.limits import (
+    Limits,
+    check_contrast_model,
+    check_request,
+    computed_at_most,
+    megabytes,
+    page_bytes,
+)
 from decodery.engine.pages import Pages
 from decodery.engine.request import Event, Request
 from decodery.engine.request import Sequence as Live
@@ -119,7 +126,8 @@ class Engine:
             salt=salt,
         )
         row = replace(row, stages=possible_stages(row))
-        live = Live(row, companion=_companion(row, embedded), embedded=embedded)
+        live = Live(row, embedded=embedded, companion=_companion(row, embedded))
+        self._set_rope(live)
         request = Request(
             number,
             tokens,
@@ -137,6 +145,14 @@ class Engine:
             self._start_over()
             raise
         return number
+
+    def _set_rope(self, sequence: Live) -> None:
+        """Decides which set of rotary frequencies a new sequence and its companion have."""
+        for member in (sequence, sequence.companion):
+            if member is not None:
+                prompt, params = member.row.prompt_length, member.row.params
+                length = computed_at_most(prompt, params, self.model.context_length)
+                member.rope_set = self.model.rope_set(length)
 
     def _second_model(self, model: CausalModel | None) -> SecondModel | None:
         return None if model is None else self._second_models[id(model)]

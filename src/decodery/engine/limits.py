@@ -96,6 +96,19 @@ class Limits:
         return shared + params.width * (total - shared)
 
 
+def computed_at_most(prompt: int, params: GenerationParams, context_length: int) -> int:
+    """Returns how many tokens of a text are computed at most, however much memory there is.
+
+    The last token drawn need not be computed. `context_length` is the model's.
+    """
+    bounds = [context_length]
+    if params.max_length is not None:
+        bounds.append(max(params.max_length - 1, prompt))
+    if params.max_tokens is not None:
+        bounds.append(prompt + params.max_tokens - 1)
+    return min(bounds)
+
+
 def _runs_last(params: GenerationParams) -> bool:
     """True if even the last token may be computed."""
     return params.strategy.runs_last or params.speculate is not None

@@ -121,18 +121,23 @@ def encode_salt(parts: Iterable[bytes]) -> bytes:
 
 
 def extend_page_keys(
-    keys: list[bytes], tokens: array[int], salt: bytes = b"", vectors: Mapping[int, bytes] | None = None
+    keys: list[bytes],
+    tokens: array[int],
+    salt: bytes = b"",
+    vectors: Mapping[int, bytes] | None = None,
+    rope_set: int = 0,
 ) -> None:
     """Appends to `keys` the hashes of the full pages of `tokens` that it lacks.
 
     Each key covers the salt and all tokens up to the end of its page, since it includes the key before it.
-    `vectors` are the digests, by page, of the vectors that run in place of the embeddings of tokens. The hash
-    is cryptographic: a collision would give one request the keys and values of another request's text.
+    `vectors` are the digests, by page, of the vectors that run in place of the embeddings of tokens, and
+    `rope_set` is the set of rotary frequencies. The hash is cryptographic: a collision would give one request
+    the keys and values of another request's text.
     """
     for index in range(len(keys), len(tokens) // PAGE_SIZE):
         page = tokens[index * PAGE_SIZE : (index + 1) * PAGE_SIZE].tobytes()
         # The salt is hashed by itself, so that no salt can act as the key of a page.
-        previous = keys[-1] if keys else _hashed(salt, b"salt")
+        previous = keys[-1] if keys else _hashed(salt, b"salt %d" % rope_set)
         keys.append(_hashed(previous + page + (vectors or {}).get(index, b""), b"page"))
 
 

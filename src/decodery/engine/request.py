@@ -23,7 +23,8 @@ class Sequence:
 
     The first `offered` pages have been entered into the prefix cache. `companion` is a sequence with another
     prompt: it is given the same generated tokens and is scored at the same positions. `embedded` is the
-    prompt if it has vectors in place of embeddings.
+    prompt if it has vectors in place of embeddings. `rope_set` is the set of rotary frequencies of its tokens
+    (`CausalModel.rope_set`); it never changes.
     """
 
     row: Row
@@ -33,6 +34,7 @@ class Sequence:
     offered: int = 0
     companion: Sequence | None = None
     embedded: EmbeddedPrompt | None = None
+    rope_set: int = 0
 
     @property
     def known(self) -> int:
@@ -42,7 +44,7 @@ class Sequence:
     def extend_page_keys(self) -> None:
         """Appends to `page_keys` the keys of full pages of known tokens that it lacks."""
         vectors = None if self.embedded is None else self.embedded.page_digests
-        extend_page_keys(self.page_keys, self.row.tokens, self.row.salt, vectors)
+        extend_page_keys(self.page_keys, self.row.tokens, self.row.salt, vectors, self.rope_set)
 
 
 @dataclass(slots=True, eq=False)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from decodery.engine.batch import Batch
 from decodery.engine.captured_steps import CapturedStep, CapturedSteps, States
-from decodery.kernels.attention_layer import AttentionKind
 from decodery.kernels.buffer_pool import BufferPool
 from decodery.models.contract import CausalModel
 from decodery.models.layers.attention import PagedAttend, plan_layers
@@ -26,6 +24,7 @@ class Runner:
         self.model = model
         self._buffers = BufferPool()
         self._kinds = [layer.kind for layer in model.attention_layers]
+        self._two_sets = model.rope_set(model.context_length) > 0
         self._kv_dtype = kv_dtype or model.kernels.cache_dtype(model.dtype)
         self.resize(pages)
 
@@ -54,21 +53,27 @@ class Runner:
         )
         tokens = [token for chunk in batch.chunks for token in chunk.tokens]
         positions = [p for s, n in zip(starts, lengths, strict=True) for p in range(s, s + n)]
+        sets = None
+        if self._two_sets:
+            sets = [chunk.sequence.rope_set for chunk in batch.chunks for _ in range(chunk.length)]
         wanted = tuple(sorted(layers))
         embedded = batch.embedded()
-        if embedded is not None:
-            return self._run_embedded(tokens, positions, plans, wanted, embedded)
-        known, worth_keeping = self._steps.find(len(tokens), wanted)
+        known, worth_keeping = self._steps.find(len(tokens), wanted) if embedded is None else (None, False)
         if known is not None:
-            return known.again(tokens, positions, plans)
+            return known.again(tokens, positions, plans, sets)
         step = CapturedStep(
-            torch.tensor(tokens, device=model.device), torch.tensor(positions, device=model.device), plans
+            self._tensor(tokens),
+            self._tensor(positions),
+            plans,
+            None if sets is None else self._tensor(sets),
         )
+        if embedded is not None:
+            return self._run_embedded(step, wanted, embedded)
         taps: dict[int, Tensor | None] = dict.fromkeys(wanted)
 
         def run() -> States:
             attend = PagedAttend(model.kernels, self._cache, plans)
-            final = model.hidden(step.tokens, step.positions, attend, taps=taps)
+            final = model.hidden(step.tokens, step.positions, attend, taps=taps, sets=step.sets)
             return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
 
         # Recorded also where it is not kept, so that its results use the same buffers; only what is replayed
@@ -79,25 +84,24 @@ class Runner:
         return step.states
 
     def _run_embedded(
-        self,
-        tokens: list[int],
-        positions: list[int],
-        plans: Mapping[AttentionKind, Any],
-        layers: Sequence[int],
-        embedded: tuple[Tensor, Tensor],
+        self, step: CapturedStep, layers: Sequence[int], embedded: tuple[Tensor, Tensor]
     ) -> States:
         """Runs a step with vectors in place of embeddings. It is not captured: torch writes the vectors, and
         a captured step repeats kernels only."""
         device = self.model.device
         taps: dict[int, Tensor | None] = dict.fromkeys(layers)
         final = self.model.hidden(
-            torch.tensor(tokens, device=device),
-            torch.tensor(positions, device=device),
-            PagedAttend(self.model.kernels, self._cache, plans),
+            step.tokens,
+            step.positions,
+            PagedAttend(self.model.kernels, self._cache, step.plans),
             taps=taps,
             embedded=(embedded[0].to(device), embedded[1].to(device)),
+            sets=step.sets,
         )
         return States(final, {layer: tap for layer, tap in taps.items() if tap is not None})
+
+    def _tensor(self, numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers, device=self.model.device)
 
     def logits(self, hidden: Tensor, indices: Sequence[int]) -> Tensor:
         """Returns the float32 logits `[len(indices), vocab]` of these rows."""

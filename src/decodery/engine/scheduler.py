@@ -237,6 +237,7 @@ class Scheduler:
             parent.offered,
             None if companion is None else self.fork(companion, companion.row),
             parent.embedded,
+            parent.rope_set,
         )
 
     def settle(self, sequence: Sequence, computed: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from decodery.decoding.rows import Draw, Row
 from decodery.decoding.stopping import finish_of
-from decodery.engine.limits import Limits
+from decodery.engine.limits import Limits, computed_at_most
 from decodery.engine.pages import Pages, pages_for
 from decodery.engine.request import Request, Sequence
 from decodery.engine.runner import Runner
@@ -129,7 +129,8 @@ class SecondModelRunner:
         # Forks are made before any sequence is rewound, since they continue it as it is now.
         for row, (source, _) in zip(rows, sources, strict=True):
             if source is None:
-                sequences.append(Sequence(row))
+                length = computed_at_most(row.prompt_length, row.params, self.model.context_length)
+                sequences.append(Sequence(row, rope_set=self.model.rope_set(length)))
             elif any(s is source for s in sequences):
                 sequences.append(self._scheduler.fork(source, row))
             else:

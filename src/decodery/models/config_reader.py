@@ -144,7 +144,8 @@ class Setting(Field):
 
     `default` is a value, a function of the fields before, or REQUIRED; `gguf_default` replaces it in GGUF
     files. The stored values in `none` mean that the field is None, and the first of them is written for None.
-    Without None in `none`, a key that is null counts as missing. `checks` raise a ModelError.
+    Without None in `none`, a key that is null counts as missing. GGUF has no null: None is not written there,
+    and is an error where a missing key means a number. `checks` raise a ModelError.
     """
 
     kind: Kind
@@ -170,7 +171,10 @@ class Setting(Field):
         for key in self.keys(gguf)[:1]:
             if value is not None:
                 return {key: self.kind.write(value)}
-            marks = [mark for mark in self.none if not (gguf and mark is None)]  # GGUF has no null.
+            marks = [mark for mark in self.none if not (gguf and mark is None)]
+            missing = self.default if self.gguf_default is SAME else self.gguf_default
+            if gguf and not marks and missing is not None:
+                raise ModelError(f"a GGUF file cannot express that there is no {key}")
             return {key: marks[0]} if marks else {}
         default = self.gguf_default if gguf and self.gguf_default is not SAME else self.default
         if not callable(default) and default is not REQUIRED and value != default:

@@ -86,6 +86,12 @@ class CausalModel(Protocol):
     def tied_head(self) -> bool:
         """True if the head is the embedding."""
 
+    def rope_set(self, length: int) -> int:
+        """Returns the set of rotary frequencies for a text of at most `length` tokens.
+
+        It is 0, or 1 for a long text of a model that has two sets.
+        """
+
     def hidden(
         self,
         tokens: Tensor,
@@ -94,11 +100,13 @@ class CausalModel(Protocol):
         *,
         taps: MutableMapping[int, Tensor | None] | None = None,
         embedded: tuple[Tensor, Tensor] | None = None,
+        sets: Tensor | None = None,
     ) -> Tensor:
         """Returns the last layer's normalised states [..., width] of tokens [...] at positions [...].
 
         Each key of `taps` gets the states after that number of layers, before any last norm. `embedded` are
-        indices [n] of tokens and the vectors [n, width] that replace their embeddings.
+        indices [n] of tokens and the vectors [n, width] that replace their embeddings. `sets` [...] in int64
+        are the results of `rope_set` for the text of each token; None: for a text that fills the context.
         """
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -10,7 +10,18 @@ from typing import Any
 from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
-from decodery.models.decoders import llama, mistral, mixtral, qwen, qwen_moe, smollm
+from decodery.models.decoders import (
+    gemma,
+    glm_moe,
+    gpt_oss,
+    llama,
+    mistral,
+    mixtral,
+    phi3,
+    qwen,
+    qwen_moe,
+    smollm,
+)
 from decodery.models.decoders.layer_norm import (
     bloom,
     cohere,
@@ -27,18 +38,25 @@ from decodery.models.decoders.layer_norm import (
     starcoder,
 )
 from decodery.weights.formats.checkpoint import Checkpoint
+from decodery.weights.formats.mxfp4 import is_mxfp4
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "BloomForCausalLM": (bloom.BLOOM, "causal"),
+    "Cohere2ForCausalLM": (cohere.COHERE2, "causal"),
     "CohereForCausalLM": (cohere.COHERE, "causal"),
     "FalconForCausalLM": (falcon.FALCON, "causal"),
+    "Gemma2ForCausalLM": (gemma.GEMMA2, "causal"),
+    "Gemma3ForCausalLM": (gemma.GEMMA3, "causal"),
+    "GemmaForCausalLM": (gemma.GEMMA, "causal"),
+    "Glm4MoeForCausalLM": (glm_moe.GLM_MOE, "causal"),
     "GPT2LMHeadModel": (gpt2.GPT2_FAMILY, "causal"),
     "GPTBigCodeForCausalLM": (starcoder.BIGCODE, "causal"),
     "GPTBigCodeLMHeadModel": (starcoder.BIGCODE, "causal"),
     "GPTJForCausalLM": (gptj.GPTJ_FAMILY, "causal"),
     "GPTNeoForCausalLM": (gpt_neo.GPT_NEO, "causal"),
     "GPTNeoXForCausalLM": (gpt_neox.GPT_NEOX, "causal"),
+    "GptOssForCausalLM": (gpt_oss.GPT_OSS, "causal"),
     "LlamaForCausalLM": (llama.FAMILY, "causal"),
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
@@ -47,6 +65,7 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "MptForCausalLM": (mpt.MPT_FAMILY, "causal"),
     "OpenAIGPTLMHeadModel": (gpt1.GPT1_FAMILY, "causal"),
     "OPTForCausalLM": (opt.OPT_FAMILY, "causal"),
+    "Phi3ForCausalLM": (phi3.PHI3, "causal"),
     "PhiForCausalLM": (phi.PHI, "causal"),
     "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
     "Qwen2MoeForCausalLM": (qwen_moe.QWEN2_MOE, "causal"),
@@ -61,13 +80,20 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
     "bloom": (bloom.BLOOM, "causal"),
+    "cohere2": (cohere.COHERE2, "causal"),
     "command-r": (cohere.COHERE, "causal"),
     "falcon": (falcon.FALCON, "causal"),
+    "gemma": (gemma.GEMMA, "causal"),
+    "gemma2": (gemma.GEMMA2, "causal"),
+    "gemma3": (gemma.GEMMA3, "causal"),
+    "glm4moe": (glm_moe.GLM_MOE, "causal"),
+    "gpt-oss": (gpt_oss.GPT_OSS, "causal"),
     "gpt2": (gpt2.GPT2_FAMILY, "causal"),
     "gptneox": (gpt_neox.GPT_NEOX, "causal"),
     "llama": (llama.FAMILY, "causal"),
     "mpt": (mpt.MPT_FAMILY, "causal"),
     "phi2": (phi.PHI, "causal"),
+    "phi3": (phi3.PHI3, "causal"),
     "qwen2": (qwen.QWEN2, "causal"),
     "qwen2moe": (qwen_moe.QWEN2_MOE, "causal"),
     "qwen3": (qwen.QWEN3, "causal"),
@@ -125,7 +151,7 @@ def _hub_name(checkpoint: Checkpoint) -> str:
     names = checkpoint.config.get("architectures")
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise ModelError(f"{checkpoint.path}: config.json must name one architecture under architectures")
-    if checkpoint.config.get("quantization_config"):
+    if checkpoint.config.get("quantization_config") and not is_mxfp4(checkpoint.config):
         raise ModelError(
             f"{checkpoint.path}: config.json has a quantization_config, which is not supported; "
             "use the unquantised checkpoint or a GGUF file"

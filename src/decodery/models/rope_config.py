@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,12 +19,14 @@ from decodery.models.layers.rope import (
     DynamicRope,
     LinearRope,
     Llama3Rope,
+    LongRope,
     Rope,
     YarnRope,
     yarn_magnitude,
 )
 
 DIVISORS = "rope_freqs.weight"
+SHORT, LONG = "rope_factors_short.weight", "rope_factors_long.weight"
 PARTIAL = "partial_rotary_factor"
 PLAIN = Rope()
 
@@ -35,12 +38,13 @@ class RopeField(Field):
     `default` is what a config.json without any of the keys means, and its theta what one without a theta
     means. `rotated` is the field with the number of elements of a head that are rotated. A family that
     rotates a part of a head names its own field, a `RotatedSize`; otherwise `partial_rotary_factor` must be
-    1. `theta` is the older key of theta in config.json.
+    1. `theta` is the older key of theta in config.json. `renamed` are kinds of scaling that mean another.
     """
 
     default: Rope = PLAIN
     rotated: str = "head_dim"
     theta: str = "rope_theta"
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     def keys(self, gguf: bool) -> Sequence[str]:
         return ("rope.freq_base",) if gguf else ("rope_parameters", "rope_scaling", self.theta)
@@ -59,7 +63,8 @@ class RopeField(Field):
                 raise rope.error(key, "left out, since all layers have the same rotary positions")
         for keys in (rope, source.keys):
             _refuse_partial(keys, self.rotated)
-        return _rope_from_hub(rope, source.keys, self.theta, self.default.theta, size, context_length)
+        theta = self.default.theta
+        return _rope_from_hub(rope, source.keys, self.theta, theta, size, context_length, self.renamed)
 
     def write(self, value: Rope, config: Any, *, gguf: bool) -> Mapping[str, Any]:
         if not gguf:
@@ -111,13 +116,14 @@ class RotatedSize(Field):
 class KindOfLayer:
     """Holds where the rotary positions of one kind of layer are stored.
 
-    `theta` is the default. `hub` is the older key of theta in config.json, and `gguf` that of a GGUF file; a
-    GGUF file without it has the theta of the first kind.
+    `theta` is the default. `hub` is the older key of theta in config.json, and `gguf` that of a GGUF file. A
+    GGUF file without it has the theta `gguf_theta`, or if that is None the theta of the first kind.
     """
 
     theta: float
     hub: str
     gguf: str
+    gguf_theta: float | None = None
 
 
 @dataclass(frozen=True)
@@ -141,8 +147,7 @@ class RopeByKind(Field):
         found: dict[str, Rope] = {}
         for kind, stored in self.kinds.items():
             if source.is_gguf:
-                key = stored.gguf if source.keys.has(source.key(stored.gguf)) else self.keys(True)[0]
-                found[kind] = _rope_from_gguf(source, key, size, context_length, scaled=not found)
+                found[kind] = self._gguf_rope(source, stored, size, scaled=not found)
             else:
                 rope = self._section(source.keys, kind, first=not found)
                 found[kind] = _rope_from_hub(
@@ -161,6 +166,12 @@ class RopeByKind(Field):
 
     def tensors(self, value: Mapping[str, Rope], config: Any) -> Mapping[str, Tensor]:
         return _divisors(value[next(iter(self.kinds))], config.head_dim)
+
+    def _gguf_rope(self, source: Source, stored: KindOfLayer, size: int, *, scaled: bool) -> Rope:
+        if stored.gguf_theta is not None and not source.keys.has(source.key(stored.gguf)):
+            return Rope(stored.gguf_theta)
+        key = stored.gguf if source.keys.has(source.key(stored.gguf)) else self.keys(True)[0]
+        return _rope_from_gguf(source, key, size, source["context_length"], scaled=scaled)
 
     def _section(self, config: CheckpointKeys, kind: str, *, first: bool) -> CheckpointKeys:
         """Returns the settings of one kind of layer, which older files have for the first kind only."""
@@ -187,6 +198,7 @@ def _rope_from_hub(
     default_theta: float,
     size: int,
     context_length: int,
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> Rope:
     """Returns the rotary positions of one section of a config.json, whose theta may stand outside of it.
 
@@ -194,24 +206,26 @@ def _rope_from_hub(
     """
     theta = rope.positive("rope_theta", config.positive(theta_key, default_theta))
     kind_key = "rope_type" if rope.has("rope_type") else "type"
-    kind = rope.text(kind_key, "default")
+    stored = rope.text(kind_key, "default")
+    kind = renamed.get(stored, stored)
     if kind == "default":
         return Rope(theta)
     if kind not in _HUB_READERS:
         *names, last = _HUB_READERS
         raise rope.error(kind_key, f"default, {', '.join(names)} or {last}")
-    found = _HUB_READERS[kind](rope, rope.positive("factor"), size, context_length)
+    found = _HUB_READERS[kind](rope, config, size, context_length)
     if isinstance(found, YarnRope) and theta <= 1:
         keys, key = (rope, "rope_theta") if rope.has("rope_theta") else (config, theta_key)
         raise keys.error(key, "above 1 for yarn")
     return replace(found, theta=theta)
 
 
-def _hub_linear(rope: CheckpointKeys, factor: float, size: int, context_length: int) -> Rope:
-    return LinearRope(factor=factor)
+def _hub_linear(rope: CheckpointKeys, config: CheckpointKeys, size: int, context_length: int) -> Rope:
+    return LinearRope(factor=rope.positive("factor"))
 
 
-def _hub_dynamic(rope: CheckpointKeys, factor: float, size: int, context_length: int) -> Rope:
+def _hub_dynamic(rope: CheckpointKeys, config: CheckpointKeys, size: int, context_length: int) -> Rope:
+    factor = rope.positive("factor")
     if factor < 1:
         raise rope.error("factor", "at least 1")
     if size < 4:
@@ -219,8 +233,8 @@ def _hub_dynamic(rope: CheckpointKeys, factor: float, size: int, context_length:
     return DynamicRope(factor=factor, original_length=context_length)
 
 
-def _hub_yarn(rope: CheckpointKeys, factor: float, size: int, context_length: int) -> Rope:
-    magnitude = None
+def _hub_yarn(rope: CheckpointKeys, config: CheckpointKeys, size: int, context_length: int) -> Rope:
+    magnitude, factor = None, rope.positive("factor")
     if rope.has("attention_factor"):
         magnitude = rope.positive("attention_factor")
     elif rope.values.get("mscale") and rope.values.get("mscale_all_dim"):
@@ -236,21 +250,56 @@ def _hub_yarn(rope: CheckpointKeys, factor: float, size: int, context_length: in
     )
 
 
-def _hub_llama3(rope: CheckpointKeys, factor: float, size: int, context_length: int) -> Rope:
+def _hub_llama3(rope: CheckpointKeys, config: CheckpointKeys, size: int, context_length: int) -> Rope:
     original_length = rope.count("original_max_position_embeddings", context_length)
     low, high = rope.positive("low_freq_factor"), rope.positive("high_freq_factor")
     if high <= low:
         raise rope.error("high_freq_factor", f"above low_freq_factor ({low})")
     return Llama3Rope(
-        factor=factor, low_frequency_factor=low, high_frequency_factor=high, original_length=original_length
+        factor=rope.positive("factor"),
+        low_frequency_factor=low,
+        high_frequency_factor=high,
+        original_length=original_length,
     )
 
 
-_HUB_READERS: Mapping[str, Callable[[CheckpointKeys, float, int, int], Rope]] = {
+def _hub_longrope(rope: CheckpointKeys, config: CheckpointKeys, size: int, context_length: int) -> Rope:
+    key = "original_max_position_embeddings"
+    # Phi has it outside, and there it holds.
+    length = (config if config.has(key) else rope).count(key, context_length)
+    factor = rope.positive("factor", context_length / length)
+    magnitude = rope.positive("attention_factor", _longrope_magnitude(factor, length))
+    return LongRope(
+        short=_divisor_list(rope, "short_factor", size),
+        long=_divisor_list(rope, "long_factor", size),
+        original_length=length,
+        magnitudes=(magnitude, magnitude),
+    )
+
+
+def _longrope_magnitude(factor: float, original_length: int) -> float:
+    """Returns `sqrt(1 + ln(factor) / ln(original_length))`, as the code of LongRoPE has it."""
+    if factor <= 1 or original_length == 1:
+        return 1.0
+    return math.sqrt(1 + math.log(factor) / math.log(original_length))
+
+
+def _divisor_list(rope: CheckpointKeys, key: str, size: int) -> tuple[float, ...]:
+    found = rope.values.get(key)
+    wanted = f"a list of {size // 2} finite numbers above 0"
+    if not isinstance(found, list) or len(found) != size // 2:
+        raise rope.error(key, wanted)
+    if not all(type(each) in (int, float) and 0 < each < math.inf for each in found):
+        raise rope.error(key, wanted)
+    return tuple(map(float, found))
+
+
+_HUB_READERS: Mapping[str, Callable[[CheckpointKeys, CheckpointKeys, int, int], Rope]] = {
     "linear": _hub_linear,
     "dynamic": _hub_dynamic,
     "yarn": _hub_yarn,
     "llama3": _hub_llama3,
+    "longrope": _hub_longrope,
 }
 
 
@@ -281,6 +330,15 @@ def _hub_settings(rope: Rope) -> dict[str, Any]:
             "high_freq_factor": rope.high_frequency_factor,
             "original_max_position_embeddings": rope.original_length,
         }
+    if isinstance(rope, LongRope) and rope.magnitudes[0] == rope.magnitudes[1]:
+        return {
+            "rope_type": "longrope",
+            **common,
+            "short_factor": list(rope.short),
+            "long_factor": list(rope.long),
+            "original_max_position_embeddings": rope.original_length,
+            "attention_factor": rope.magnitudes[0],
+        }
     if type(rope) is Rope:
         return {"rope_type": "default", **common}
     raise ModelError(f"a config.json cannot express the rotary positions {type(rope).__name__}")
@@ -302,7 +360,15 @@ def _rope_from_gguf(source: Source, theta_key: str, size: int, context_length: i
     if not scaled:
         return Rope(theta)
     kind = metadata.text(f"{scaling}.type", "none")
-    divisors = _stored_divisors(source, size)
+    divisors, short, long = (_stored_divisors(source, size, name) for name in (DIVISORS, SHORT, LONG))
+    if short or long:
+        if not (short and long) or divisors or kind not in ("none", "longrope"):
+            raise ModelError(
+                f"{metadata.source}: the tensors {SHORT} and {LONG} belong together, without another scaling"
+            )
+        length = metadata.count(f"{scaling}.original_context_length", context_length)
+        magnitude = metadata.positive(f"{scaling}.attn_factor", 1.0)
+        return LongRope(theta, short, long, length, (magnitude, magnitude))
     if divisors and kind != "none":
         raise metadata.error(f"{scaling}.type", "none, since the file has a tensor rope_freqs")
     if divisors:
@@ -327,15 +393,15 @@ def _rope_from_gguf(source: Source, theta_key: str, size: int, context_length: i
     )
 
 
-def _stored_divisors(source: Source, size: int) -> tuple[float, ...]:
-    """Returns the numbers of the tensor rope_freqs, none without it."""
-    if source.checkpoint is None or DIVISORS not in source.checkpoint.tensors:
+def _stored_divisors(source: Source, size: int, tensor: str) -> tuple[float, ...]:
+    """Returns the numbers of a tensor, none without it."""
+    if source.checkpoint is None or tensor not in source.checkpoint.tensors:
         return ()
-    wanted = f"{source.keys.source}: the tensor rope_freqs must hold {size // 2}"
-    info = source.checkpoint.tensors[DIVISORS]
+    wanted = f"{source.keys.source}: the tensor {tensor.removesuffix('.weight')} must hold {size // 2}"
+    info = source.checkpoint.tensors[tensor]
     if info.shape != (size // 2,):
         raise ModelError(f"{wanted} numbers, not {info.shape}")
-    divisors = tuple(source.checkpoint.read(DIVISORS, torch.float32).tolist())
+    divisors = tuple(source.checkpoint.read(tensor, torch.float32).tolist())
     if not all(0 < divisor < math.inf for divisor in divisors):
         raise ModelError(f"{wanted} finite numbers above 0")
     return divisors
@@ -357,6 +423,11 @@ def _gguf_scaling(rope: Rope) -> dict[str, Any]:
         if rope.attention_factor is not None:
             keys["attn_factor"] = rope.attention_factor / yarn_magnitude(rope.factor)
         return {f"{scaling}.{key}": value for key, value in keys.items()}
+    if isinstance(rope, LongRope) and rope.magnitudes[0] == rope.magnitudes[1]:
+        return {
+            f"{scaling}.original_context_length": rope.original_length,
+            f"{scaling}.attn_factor": rope.magnitudes[0],
+        }
     if type(rope) is Rope or isinstance(rope, (DividedRope, Llama3Rope)):
         return {}
     raise ModelError(f"a GGUF file cannot express the rotary positions {rope}")
@@ -366,6 +437,8 @@ def _divisors(rope: Rope, size: int) -> Mapping[str, Tensor]:
     """Returns the tensor of a scaling for which GGUF has no keys."""
     if isinstance(rope, DividedRope):
         return {DIVISORS: torch.tensor(rope.divisors)}
+    if isinstance(rope, LongRope):
+        return {SHORT: torch.tensor(rope.short), LONG: torch.tensor(rope.long)}
     if isinstance(rope, Llama3Rope):
         plain = Rope(rope.theta).frequencies(size, 0)
         return {DIVISORS: plain / rope.frequencies(size, rope.original_length)}

@@ -12,6 +12,7 @@ from decodery.models.config_reader import Default, Field, Source
 
 LAYER_TYPES = "layer_types"
 WINDOWED, FULL = "sliding_attention", "full_attention"
+GGUF_PATTERN = "attention.sliding_window_pattern"
 
 Windows = tuple[int | None, ...]
 """The window of each layer, None for one that sees all keys. Empty: no layer has a window."""
@@ -26,13 +27,15 @@ class WindowField(Field):
     """Says how the windows of a model's layers are stored; the value is `Windows`.
 
     `windowed` decides which layers have the window where a config.json has no `layer_types`, and in GGUF
-    files. `default` is the window of a config.json without the key; null there means none. `zero_is_none`:
-    so does 0. `enabled_by` is a key of a config.json without which, or if it is false, no layer has a window.
-    `gguf` is the key of a GGUF file, "" if the format has none for this family; a file without the key has
-    the window `gguf_default`.
+    files. With `pattern` instead, one layer in so many sees all keys, the last one; both formats may store
+    another number, or GGUF a flag for each layer. `default` is the window of a config.json without the key;
+    null there means none. `zero_is_none`: so does 0. `enabled_by` is a key of a config.json without which, or
+    if it is false, no layer has a window. `gguf` is the key of a GGUF file, "" if the format has none for
+    this family; a file without the key has the window `gguf_default`.
     """
 
     windowed: Callable[[Source, int], bool] = every_layer
+    pattern: int | None = None
     default: int | None = None
     zero_is_none: bool = False
     enabled_by: str = ""
@@ -56,7 +59,7 @@ class WindowField(Field):
         written: dict[str, Any] = {"sliding_window": window}
         if self.enabled_by:
             written[self.enabled_by] = window is not None
-        if window is not None and (self.windowed is not every_layer or None in value):
+        if window is not None and (self.pattern or self.windowed is not every_layer or None in value):
             written[LAYER_TYPES] = [FULL if each is None else WINDOWED for each in value]
         return written
 
@@ -77,17 +80,41 @@ class WindowField(Field):
         return keys.count(key)
 
     def _layers_with_window(self, source: Source) -> Sequence[bool]:
-        stored = None if source.is_gguf else layer_types(source.keys, source["layers"], (WINDOWED, FULL))
+        layers = source["layers"]
+        stored = None if source.is_gguf else layer_types(source.keys, layers, (WINDOWED, FULL))
         if stored is not None:
             return [each == WINDOWED for each in stored]
-        return [self.windowed(source, layer) for layer in range(source["layers"])]
+        if self.pattern is not None:
+            return _by_pattern(source, self.pattern)
+        return [self.windowed(source, layer) for layer in range(layers)]
 
     def _gguf_keys(self, value: Windows, window: int | None, config: Any) -> Mapping[str, Any]:
         if not self.gguf or self.windowed is not every_layer:
             if window is not None:
                 raise ModelError("a GGUF file cannot express the window of these layers")
             return {}
-        return {self.gguf: window or 0} if window is not None or self.gguf_default else {}
+        written: dict[str, Any] = {self.gguf: window or 0} if window is not None or self.gguf_default else {}
+        has = [each is not None for each in value]
+        if self.pattern and value and has != _all_but_each(self.pattern, config.layers):
+            written[GGUF_PATTERN] = has
+        return written
+
+
+def _by_pattern(source: Source, default: int) -> Sequence[bool]:
+    """Returns which layers have the window, by the key of the pattern."""
+    layers = source["layers"]
+    key = source.key(GGUF_PATTERN) if source.is_gguf else "sliding_window_pattern"
+    stored = source.keys.values.get(key)
+    if source.is_gguf and isinstance(stored, list):
+        if len(stored) != layers:
+            raise source.keys.error(key, f"a number, or a list of a flag for each of the {layers} layers")
+        return list(map(bool, stored))
+    return _all_but_each(source.keys.count(key, default), layers)
+
+
+def _all_but_each(number: int, layers: int) -> list[bool]:
+    """Returns a flag for each layer that is False for the last of each `number` layers."""
+    return [(layer + 1) % number != 0 for layer in range(layers)]
 
 
 def layer_types(keys: CheckpointKeys, layers: int, known: Sequence[str]) -> Sequence[str] | None:

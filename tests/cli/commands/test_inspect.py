@@ -14,6 +14,7 @@ from decodery.loading import describe
 from decodery.weights.formats.checkpoint import Checkpoint
 from tests.cli.conftest import CONTEXT, VOCABULARY, WIDTH, Run, random_weights
 from tests.kernels.native.fixtures import built
+from tests.models.decoders.families import FAMILIES, write_folder
 
 
 def test_inspect_computes_the_figures_from_the_headers_alone(
@@ -27,7 +28,7 @@ def test_inspect_computes_the_figures_from_the_headers_alone(
     tensors = random_weights()
     parameters = sum(tensor.numel() for tensor in tensors.values())
     assert (found["architecture"], found["format"]) == ("LlamaForCausalLM", "safetensors")
-    assert found["parameters"] == parameters
+    assert found["parameters"] == found["active_parameters"] == parameters
     assert (found["layers"], found["heads"], found["kv_heads"], found["head_dim"]) == (2, 4, 2, 8)
     assert (found["context_length"], found["vocabulary"]) == (CONTEXT, VOCABULARY)
     assert found["chat_template"] is True
@@ -159,6 +160,16 @@ def test_inspect_shows_none_for_a_checkpoint_without_defaults(
         printed = decodery("inspect", folder).out
         assert "generation defaults  none\n" in printed
         assert "left out" not in printed
+
+
+def test_inspect_counts_the_parameters_that_a_token_uses(decodery: Run, tmp_path: Path) -> None:
+    folder = str(write_folder(FAMILIES["mixtral"], tmp_path))
+    found = decodery("inspect", folder, "--json", "--backend=torch").json
+    # Two of five experts are idle, in each of three layers.
+    active = found["parameters"] - 3 * 2 * 3 * 48 * 80
+    assert found["active_parameters"] == active
+    assert found["token"]["bytes"] == active * 4
+    assert f"{found['parameters']:,}, of which a token uses {active:,}" in decodery("inspect", folder).out
 
 
 def test_inspect_needs_no_weights(decodery: Run, model: str, tmp_path: Path) -> None:

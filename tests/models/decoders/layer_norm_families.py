@@ -325,4 +325,26 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         {**SIZES, "hidden_size": 80, "logit_scale": 0.5, "tie_word_embeddings": False, "rope_theta": 3e3},
         gguf=False,
     ),
+    "cohere2": Tiny(
+        "Cohere2ForCausalLM",
+        {
+            **SIZES,
+            "num_hidden_layers": 4,
+            "num_key_value_heads": 2,
+            "logit_scale": 0.5,
+            "sliding_window": 7,
+        },
+        {"window": without(windows=(512,) * 4), "full layer": without(windows=(7,) * 4)},
+    ),
+    "cohere2 with other layers and biases": Tiny(
+        "Cohere2ForCausalLM",
+        {
+            **SIZES,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "attention_bias": True,
+            "logit_scale": 1.0,
+            "sliding_window": 16,
+        },
+        {"windows": without(windows=())},
+    ),
 }

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from decodery.errors import ModelError
 from decodery.kernels.reference import torch_kernels
 from decodery.models.contract import Family
-from decodery.models.decoders.layer_norm.cohere import COHERE
+from decodery.models.decoders.layer_norm.cohere import COHERE, COHERE2
 from decodery.models.decoders.layer_norm.gpt1 import GPT1_FAMILY
 from decodery.models.decoders.layer_norm.gpt2 import GPT2_FAMILY
 from decodery.models.decoders.layer_norm.gpt_neo import GPT_NEO
@@ -204,6 +204,9 @@ READ: list[tuple[Family[Any], Mapping[str, Any], Mapping[str, Any]]] = [
         {**LONG, "model_max_length": 131072, "max_position_embeddings": 8192},
         {"context_length": 131072},
     ),
+    (COHERE2, LONG, {"rope": Rope(10000.0), "windows": (4096, 4096, 4096), "logit_scale": 0.0625}),
+    (COHERE2, {**LONG, "sliding_window": None}, {"windows": ()}),
+    (COHERE2, {**LONG, "sliding_window_pattern": 2}, {"windows": (4096, None, 4096)}),
     (COHERE, {**LONG, "attention_bias": True}, {"attention_bias": True, "out_bias": True}),
 ]
 
@@ -226,7 +229,7 @@ REFUSED: list[tuple[Family[Any], Mapping[str, Any], str]] = [
     (GPT_NEOX, {**LONG, "rotary_pct": 0.9}, "rotary_pct is 0.9; it must be such that an even part"),
     (GPT_NEOX, {**LONG, "rotary_pct": 1.5}, "rotary_pct is 1.5"),
     (GPT_NEOX, {**LONG, "rotary_pct": 0.01}, "rotary_pct is 0.01"),
-    (GPT_NEOX, {**LONG, "rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "longrope"),
+    (GPT_NEOX, {**LONG, "rope_parameters": {"rope_type": "proportional", "factor": 2.0}}, "proportional"),
     (GPT_NEOX, {**LONG, "use_parallel_residual": "yes"}, "use_parallel_residual is 'yes'"),
     (GPT_NEOX, {**LONG, "num_attention_heads": 7}, "num_attention_heads is 7; it must be a divisor"),
     (GPTJ_FAMILY, {**SMALL, "rotary_dim": None}, "rotary_dim is missing; it must be a number"),

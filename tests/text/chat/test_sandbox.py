@@ -92,7 +92,10 @@ def test_a_template_that_does_not_end_is_stopped(name: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", GIANT)
-def test_a_template_that_builds_too_much_is_stopped_before_it_does(name: str) -> None:
+def test_a_template_that_builds_too_much_is_stopped_before_it_does(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "MAX_SECONDS", 60)
     with pytest.raises(ModelError, match=r"was stopped: it (builds|computes|rounds|indents|nests)"):
         render_chat(GIANT[name], MESSAGES)
 
@@ -127,9 +130,9 @@ def test_long_conversations_stay_far_from_the_bounds() -> None:
         "{{ '<' + m.role + '>' + m.content.split('</think>')[-1] | trim + '\n' }}{% endfor %}"
     )
     messages = [{"role": "user", "content": "some words " * 100}] * 1000
-    began = time.monotonic()
+    began = time.thread_time()
     assert len(render_chat(template, messages)) > 1_000_000
-    assert time.monotonic() - began < 1
+    assert time.thread_time() - began < budget.MAX_SECONDS / 2
 
 
 def test_renders_do_not_share_a_budget() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from pathlib import Path
 
 import pytest
 import tokenizers
@@ -12,8 +13,9 @@ from decodery.errors import ParameterError
 from decodery.text.streaming.detokenizer import TextState, start
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from decodery.text.tokenizer.vocabulary import Vocabulary
+from tests.text.kinds import CHANGING, EXACT, open_kind
 from tests.text.streaming.test_stops import earliest, longest_start
-from tests.text.vocabularies import byte_level_metadata, odd_strings, repaired
+from tests.text.vocabularies import CORPUS, odd_strings, repaired
 
 # Bytes of every role in UTF-8, whole and broken characters, letters shared by stop strings, an id without a
 # token.
@@ -94,8 +96,11 @@ REGEXES = st.sampled_from(
 
 
 def regex_end(text: str, regex: str) -> int | None:
-    """Returns the length of the shortest prefix of the text in which the regular expression matches."""
-    return next((end for end in range(1, len(text) + 1) if re.search(regex, text[:end])), None)
+    """Returns the length of the shortest prefix of the text in which the regular expression matches.
+
+    In RE2's syntax, a word consists of ASCII letters, digits and underscores.
+    """
+    return next((end for end in range(1, len(text) + 1) if re.search(regex, text[:end], re.ASCII)), None)
 
 
 def run(state: TextState, tokens: list[int]) -> list[TextState]:
@@ -147,7 +152,7 @@ def test_a_regex_holds_nothing_back_and_stops_at_the_token_that_completes_a_matc
         shown += state.piece
         assert shown == text[:end]
         if end is not None:
-            found = re.search(regex, text[:end])
+            found = re.search(regex, text[:end], re.ASCII)
             assert found is not None
             assert state.stopped == found.group()
             return
@@ -262,12 +267,43 @@ def test_a_broken_character_at_the_end_may_complete_a_stop() -> None:
         assert "".join(state.piece for state in states) + states[-1].flush() == text
 
 
-def test_text_streams_as_it_was_written(byte_level: tokenizers.Tokenizer) -> None:
-    tokenizer = Tokenizer.from_gguf(byte_level_metadata(byte_level))
-    for text in odd_strings(200):
-        ids = tokenizer.encode(text, parse_special=False)
+@pytest.mark.parametrize("kind", EXACT)
+def test_text_streams_as_it_was_written(kind: str, tmp_path: Path) -> None:
+    tokenizer = open_kind(kind, tmp_path)
+    known = set("".join(CORPUS))
+    for text in [*odd_strings(200), *CORPUS[:8]]:
+        text = repaired(text)
+        if (kind.endswith("characters") and not set(text) <= known) or "▁" in text:
+            continue
+        ids = tokenizer.encode(text, add_special_tokens=False, parse_special=False)
         states = run(start(tokenizer), ids)
-        assert "".join(state.piece for state in states) == repaired(text)
+        streamed = "".join(state.piece for state in states)
+        assert streamed == tokenizer.decode(ids)
+        # SentencePiece puts a space in front of a text.
+        assert streamed in (text, f" {text}")
+        assert not states or states[-1].flush() == ""
+
+
+@pytest.mark.parametrize("kind", [*EXACT, *CHANGING])
+def test_what_streams_is_what_is_decoded_wherever_the_tokens_end(kind: str, tmp_path: Path) -> None:
+    tokenizer = open_kind(kind, tmp_path)
+
+    @given(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=12), st.booleans())
+    def check(tokens: list[int], skip: bool) -> None:
+        states = run(start(tokenizer, skip_special_tokens=skip), tokens)
+        streamed = "".join(state.piece for state in states) + (states[-1].flush() if states else "")
+        assert streamed == tokenizer.decode(tokens, skip_special_tokens=skip)
+
+    check()
+
+
+@pytest.mark.parametrize("kind", CHANGING)
+def test_kinds_that_change_a_text_give_back_what_they_read(kind: str, tmp_path: Path) -> None:
+    tokenizer = open_kind(kind, tmp_path)
+    for text in ("playing the fair", "unfair ! a") if kind == "word pieces" else (CORPUS[0], CORPUS[3]):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        assert tokenizer.decode(ids) == f" {text}"
+        assert tokenizer.encode(tokenizer.decode(ids), add_special_tokens=False) == ids
 
 
 @pytest.mark.parametrize("token", [-1, len(PIECES)])

@@ -10,6 +10,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from decodery.errors import CheckpointError
 from decodery.text.tokenizer.tokenizer import Tokenizer
+from tests.text.sentencepiece_models import character_map
 from tests.text.vocabularies import (
     byte_level_metadata,
     odd_strings,
@@ -176,6 +177,48 @@ def test_a_word_piece_model_reads_as_words(tmp_path: Path) -> None:
     )
     assert tokenizer.encode("playing fair") == [1, 3, 4, 5, 2]
     assert tokenizer.decode([1, 3, 4, 5, 2]) == " playing fair"
+
+
+def _unigram() -> tokenizers.Tokenizer:
+    texts = ["<unk>", "<s>", "<", "s", ">", "a", "▁", "</"]
+    backend = tokenizers.Tokenizer(
+        models.Unigram([(text, -float(rank)) for rank, text in enumerate(texts)], 0)
+    )
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
+    backend.decoder = decoders.Metaspace()
+    return backend
+
+
+def _words() -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "a": 2}, "<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return backend
+
+
+@pytest.mark.parametrize(("backend", "literal"), [(_unigram(), [6, 2, 3, 4, 6, 5]), (_words(), [0, 2])])
+def test_models_that_find_special_tokens_in_a_text_do_not_where_they_are_not_parsed(
+    backend: tokenizers.Tokenizer, literal: list[int], tmp_path: Path
+) -> None:
+    backend.add_special_tokens(["<unk>", "<s>"])
+    tokenizer = Tokenizer.from_folder(write_folder(tmp_path, backend))
+    assert 1 in tokenizer.encode("<s> a")
+    assert tokenizer.decode(tokenizer.encode("a a")) == " a a"
+    assert tokenizer.encode("<s> a", parse_special=False) == literal
+
+
+def test_a_character_map_composes_letters_and_the_other_steps_stay(tmp_path: Path) -> None:
+    rules = character_map({"o\u0302\u0323": "ộ", "e\u0301": "é", "\u200b": ""})
+    texts = ["<unk>", "▁", "é", "ộ", "b"]
+    backend = tokenizers.Tokenizer(models.Unigram([(text, -1.0) for text in texts], 0))
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Lowercase(), normalizers.Precompiled(rules), normalizers.Strip(left=False)]
+    )
+    tokenizer = Tokenizer.from_folder(write_folder(tmp_path, backend))
+    for parse in (True, False):
+        assert tokenizer.encode("Be\u0301o\u0302\u0323\u200bb  ", parse_special=parse) == [4, 2, 3, 4]
+        assert tokenizer.encode("\u200b", parse_special=parse) == []
+    backend.normalizer = normalizers.Precompiled(rules)
+    assert Tokenizer.from_folder(write_folder(tmp_path, backend)).encode("e\u0301") == [2]
 
 
 def test_ids_without_a_token_are_holes(tmp_path: Path) -> None:

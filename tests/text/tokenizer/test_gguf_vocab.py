@@ -13,6 +13,7 @@ from tests.text.vocabularies import (
     METADATA,
     byte_level_metadata,
     odd_strings,
+    plain_text_metadata,
     repaired,
     sentence_piece_metadata,
 )
@@ -154,6 +155,73 @@ def _tiny(tokens: list[str], merges: list[str]) -> dict[str, Any]:
     return {f"{METADATA}model": "gpt2", f"{METADATA}tokens": tokens, f"{METADATA}merges": merges}
 
 
+def test_plain_text_merges_without_an_alphabet_of_bytes() -> None:
+    metadata = plain_text_metadata()
+    tokens = metadata[f"{METADATA}tokens"]
+    ours = Tokenizer.from_gguf(metadata)
+    assert [tokens[token] for token in ours.encode("the the\n\n\n")] == ["<bos>", "the", "▁the", "\n\n", "\n"]
+    assert [tokens[token] for token in ours.encode("é<turn|>")] == ["<bos>", "<0xC3>", "<0xA9>", "<turn|>"]
+    assert ours.eos_token_ids == (1, len(tokens) - 1)
+    for text in map(repaired, odd_strings(300)):
+        if "▁" not in text:
+            assert ours.decode(ours.encode(text, parse_special=False)) == text
+
+
+def test_gemma_4_begins_with_a_token_whatever_its_file_says() -> None:
+    assert Tokenizer.from_gguf(plain_text_metadata(add_bos_token=False)).encode("the")[0] == 2
+    sarvam = plain_text_metadata(model="gpt2", pre="sarvam-moe")
+    assert Tokenizer.from_gguf(sarvam).encode("the")[0] != 2
+    assert (
+        Tokenizer.from_gguf(sarvam).encode("the the")[-2:]
+        == Tokenizer.from_gguf(plain_text_metadata()).encode("the the")[-2:]
+    )
+
+
+def test_words_without_their_spaces_are_cut_by_the_scheme_for_whitespace() -> None:
+    metadata = plain_text_metadata(model="gpt2", pre="whitespace")
+    tokens = metadata[f"{METADATA}tokens"]
+    assert [tokens[token] for token in Tokenizer.from_gguf(metadata).encode(" the \n he")] == ["the", "he"]
+
+
+def test_phi_3s_special_tokens_remove_the_whitespace_behind_them(
+    sentence_piece: tokenizers.Tokenizer,
+) -> None:
+    metadata = sentence_piece_metadata(sentence_piece)
+    tokens = [*metadata[f"{METADATA}tokens"], "<|user|>", "<|endoftext|>"]
+    metadata |= {
+        f"{METADATA}tokens": tokens,
+        f"{METADATA}token_type": [*metadata[f"{METADATA}token_type"], 3, 3],
+        f"{METADATA}scores": [*metadata[f"{METADATA}scores"], 0.0, 0.0],
+    }
+    phi = Tokenizer.from_gguf({**metadata, "general.architecture": "phi3"})
+    llama = Tokenizer.from_gguf(metadata)
+    for name, removed in (("<|user|>", True), ("</s>", True), ("<|endoftext|>", False), ("<s>", False)):
+        assert (phi.encode(f"{name} \n the") == llama.encode(f"{name}the")) == removed
+        assert phi.encode(f"the {name}") == llama.encode(f"the {name}")
+
+
+def test_every_declared_id_is_readable_by_its_name(byte_level: tokenizers.Tokenizer) -> None:
+    metadata = byte_level_metadata(byte_level) | {
+        f"{METADATA}fim_pre_token_id": 1,
+        f"{METADATA}mask_token_id": 0,
+    }
+    ours = Tokenizer.from_gguf(metadata)
+    assert ours.named_ids == {"bos": 1, "eos": 2, "padding": 0, "fim_pre": 1, "mask": 0}
+    assert (ours.token_id("<|im_end|>"), ours.token_id("<none>")) == (2, None)
+
+
+def test_an_encoders_tokens_stand_around_a_text_whatever_its_file_says() -> None:
+    tokens = ["[UNK]", "[CLS]", "[SEP]", "▁a", "b"]
+    keys = {"model": "bert", "tokens": tokens, "token_type": [2, 3, 3, 1, 1], "unknown_token_id": 0}
+    roles = {"cls_token_id": 1, "seperator_token_id": 2, "add_bos_token": False}
+    tokenizer = Tokenizer.from_gguf({f"{METADATA}{name}": value for name, value in {**keys, **roles}.items()})
+    assert tokenizer.encode("ab") == [1, 3, 4, 2]
+    assert tokenizer.encode("ab", add_special_tokens=False) == [3, 4]
+    roles = {"bos_token_id": 2, "seperator_token_id": 1}
+    tokenizer = Tokenizer.from_gguf({f"{METADATA}{name}": value for name, value in {**keys, **roles}.items()})
+    assert tokenizer.encode("ab") == [2, 3, 4, 1]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -170,6 +238,17 @@ def _tiny(tokens: list[str], merges: list[str]) -> dict[str, Any]:
         ({"eos_token_id": 3}, "eos_token_id is 3, outside the vocabulary of 3"),
         ({"bos_token_id": "x"}, "bos_token_id is 'x'"),
         ({"model": "llama"}, "scores has 0 entries for 3 tokens"),
+        ({"model": "t5"}, "scores has 0 entries for 3 tokens"),
+        ({"model": "t5", "scores": [0, 0, 0], "unknown_token_id": 3}, "unknown_token_id is 3"),
+        (
+            {"model": "t5", "scores": [0, 0, 0], "precompiled_charsmap": [1, 0, 0, 0]},
+            "character map is damaged",
+        ),
+        ({"model": "bert"}, "no unknown token"),
+        ({"model": "gemma4", "merges": None}, "merges"),
+        ({"model": "gemma4", "merges": ["a z"]}, "'a' \\+ 'z'"),
+        ({"tokens": ["a", "b", "a"], "merges": []}, "'a' twice, with the ids 0 and 2"),
+        ({"fim_pre_token_id": 9}, "fim_pre_token_id is 9, outside"),
     ],
 )
 def test_a_vocabulary_that_does_not_hold_together_is_one_clear_error(

@@ -13,6 +13,7 @@ from decodery.decoding.request.grammar_params import Choice, JsonSchema, Regex
 from decodery.text.tokenizer.grammar_vocab import grammar_vocabulary
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from tests.decoding.grammar.token_sequences import allowed_tokens
+from tests.text.kinds import open_kind
 from tests.text.vocabularies import (
     byte_level_metadata,
     odd_strings,
@@ -33,9 +34,14 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["byte_level", "sentence_piece", "folder"])
+OTHERS = ("sentencepiece unigram", "gguf gemma4", "tiktoken")
+
+
+@pytest.fixture(scope="module", params=["byte_level", "sentence_piece", "folder", *OTHERS])
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    if request.param == "folder":
+    if request.param in OTHERS:
+        made = open_kind(request.param, tmp_path_factory.mktemp("model"))
+    elif request.param == "folder":
         reference: tokenizers.Tokenizer = request.getfixturevalue("sentence_piece")
         folder: Path = write_folder(
             tmp_path_factory.mktemp("model"), reference, tokenizer_config={"eos_token": "</s>"}

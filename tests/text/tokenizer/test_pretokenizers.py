@@ -33,6 +33,23 @@ def cut(name: str, text: str) -> list[str]:
         ("deepseek-llm", "I|'|LL| pay| |1|2|3|4|5| |€|s|!|\n|\n| | it|'|s| caf|é"),
         ("deepseek-coder", "I|'|LL| pay| |1|2|3|4|5| |€|s|!|\n|\n| | it|'|s| café"),
         ("deepseek-v3", "I|'LL| pay| |123|45| €|s|!\n\n| | it|'s| café"),
+        ("spark2_5", "I|'LL| pay| |1|2|3|4|5| €|s|!|\n|\n| | it|'s| café"),
+        ("afmoe", "I|'LL| pay| |12|345| €|s|!\n\n| | it|'s| café"),
+        ("tiny_aya", "I'LL| pay| |12|345| €|s|!\n\n| | it's| café"),
+        ("kimi-k2", "I'LL| pay| |123|45| €|s|!\n\n| | it's| café"),
+        ("youtu", "I'LL| pay| |1|2|3|4|5| €|s|!\n\n| | it's| café"),
+        ("minicpm5", "I|'LL| pay| |123|45| €|s|!\n\n| | it|'s| café"),
+        ("jais-2", "I|'LL| pay| |123|45| €|s|!\n\n| | it|'s| café"),
+        ("qwen35", "I|'LL| pay| |1|2|3|4|5| €|s|!\n\n| | it|'s| café"),
+        ("ufakzeka", "I|'LL| pay| |1|2|3|4|5| €|s|!\n\n| | it|'s| café"),
+        ("seed-coder", "I|'LL| pay| |1|2|3|4|5| €|s|!|\n\n| | it|'s| café"),
+        ("bailingmoe", "I|'LL| pay| |1|2|3|4|5| €|s|!\n\n| | it|'s| café"),
+        ("exaone-moe", "I|'LL| pay| |1|2|3|4|5| €|s|!\n|\n| | it|'s| café"),
+        ("laguna", "I|'LL| pay| |1|2|3|4|5| €|s|!|\n\n| | it|'s| café"),
+        ("bloom", "I'LL| pay| 12345| €s|!\n\n | it's| café"),
+        ("viking", "I'LL| pay| |1|2|3|4|5| €s|!\n\n | it's| café"),
+        ("superbpe", "I'LL pay |12|345| €s!\n\n  it's café"),
+        ("chameleon", "I|'|LL| pay| |1|2|3|4|5| €|s|!|\n|\n|  |it|'|s| café"),
     ],
 )
 def test_text_is_cut_where_the_models_cut_it(name: str, expected: str) -> None:
@@ -42,6 +59,37 @@ def test_text_is_cut_where_the_models_cut_it(name: str, expected: str) -> None:
 def test_capitals_within_a_word_begin_a_piece_in_case_aware_schemes() -> None:
     assert cut("gpt-4o", "camelCaseWord HTMLParser") == ["camel", "Case", "Word", " HTMLParser"]
     assert cut("llama-bpe", "camelCaseWord") == ["camelCaseWord"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "pieces"),
+    [
+        ("kimi-k2", "你好abc世界", ["你好", "abc", "世界"]),
+        ("deepseek-v3", "(foo) 日本abc", ["(foo", ")", " ", "日本", "abc"]),
+        ("qwen35", "हिन्दी", ["हिन्दी"]),
+        ("exaone-moe", "two words 3", ["two words", " ", "3"]),
+        ("tiny_aya", "1234567 12x", ["1", "234", "567", " ", "12", "x"]),
+        ("superbpe", "1234567x", ["1", "234", "567", "x"]),
+        ("afmoe", "1234ภาษา", ["1", "234", "ภาษา"]),
+        ("jais-2", "a" + " " * 7 + "b", ["a", " " * 4, "  ", " b"]),
+        ("jais-2", "a" + " " * 70 + "b", ["a", " " * 64, " " * 4, " ", " b"]),
+        ("youtu", "가나ㄱ，日本x", ["가나ㄱ", "，", "日本", "x"]),
+        ("chameleon", "<sentinel:3>IMGIMGABZ", ["<", "sentinel", ":", "3", ">", "IMGIMGABZ"]),
+        ("ufakzeka", "Ankara'da", ["Ankara", "'da"]),
+        ("bailingmoe", "We'Ve 'll", ["We", "'Ve", " '", "ll"]),
+        ("llama4", "don'T HTMLParser", ["don'T", " HTMLParser"]),
+        ("gemma4", "a b\n\nc", ["a b", "\n\n", "c"]),
+        ("whitespace", " a  b\n", ["a", "b"]),
+    ],
+)
+def test_a_scheme_cuts_what_others_leave_whole(name: str, text: str, pieces: list[str]) -> None:
+    found = [piece for piece, _ in build_pre_tokenizer(scheme_named(name)).pre_tokenize_str(text)]
+    assert [byte_level(piece).decode() if SCHEMES[name].byte_level else piece for piece in found] == pieces
+
+
+def test_the_schemes_are_those_that_llama_cpp_knows() -> None:
+    assert len(SCHEMES) == 91
+    assert {"llama-bpe", "gemma4", "minicpm5", "granite-embed-multi-311m", "glm5", "f2llmv2"} < set(SCHEMES)
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMES))

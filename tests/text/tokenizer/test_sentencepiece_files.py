@@ -311,7 +311,13 @@ def test_a_model_that_does_not_hold_together_is_one_error(data: bytes, words: st
         opened(tmp_path, data)
 
 
-def test_tokenizers_that_number_the_pieces_anew_are_refused(tmp_path: Path) -> None:
+def test_tokenizers_that_number_the_tokens_anew_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "marian").mkdir()
+    (tmp_path / "marian" / "vocab.json").write_text('{"a": 0}', encoding="utf-8")
+    marian = {"tokenizer_class": "MarianTokenizer"}
+    (tmp_path / "marian" / "tokenizer_config.json").write_text(json.dumps(marian), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"vocab\.json: a MarianTokenizer gives"):
+        Tokenizer.from_folder(tmp_path / "marian")
     config = {"tokenizer_class": "XLMRobertaTokenizerFast"}
     with pytest.raises(
         CheckpointError, match=r"tokenizer\.model: a XLMRobertaTokenizerFast gives .* other ids"

@@ -12,6 +12,7 @@ import tokenizers
 from decodery.errors import ParameterError
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from tests.cli.conftest import write_model
+from tests.text.kinds import open_kind
 from tests.text.vocabularies import byte_level_metadata, odd_strings, sentence_piece_metadata
 
 
@@ -71,12 +72,14 @@ def test_every_token_has_a_label_on_one_line(tokenizer: Tokenizer) -> None:
     assert tokenizer.token_label(tokenizer.encode("\n")[0]) == "\\n"
 
 
-def test_threads_may_share_a_tokenizer(tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("kind", ["gguf gpt2", "gguf t5", "sentencepiece bpe"])
+def test_threads_may_share_a_tokenizer(kind: str, tmp_path: Path) -> None:
+    tokenizer = open_kind(kind, tmp_path)
     strings = odd_strings(300)
-    expected = [(tokenizer.encode(text), tokenizer.encode(text, parse_special=False)) for text in strings]
     with ThreadPoolExecutor(4) as pool:
-        parsed = list(pool.map(tokenizer.encode, strings))
         literal = list(pool.map(lambda text: tokenizer.encode(text, parse_special=False), strings))
+        parsed = list(pool.map(tokenizer.encode, strings))
+    expected = [(tokenizer.encode(text), tokenizer.encode(text, parse_special=False)) for text in strings]
     assert list(zip(parsed, literal, strict=True)) == expected
 
 

@@ -99,6 +99,7 @@ def test_pickles_and_second_copies_are_not_asked_for(tmp_path: Path, monkeypatch
         "model.safetensors.index.json",
         "config.json",
         "tokenizer.model",
+        "qwen.tiktoken",
         "merges.txt",
     ]
     no = [

@@ -35,6 +35,10 @@ def inspect(options: ModelOptions, *, as_json: bool) -> None:
         emit(aligned(_lines(found)))
 
 
+def _parameters(count: int, active: int) -> str:
+    return f"{count:,}" if active == count else f"{count:,}, of which a token uses {active:,}"
+
+
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     memory, token = found["memory"], found["token"]
     template = {True: "yes", False: "none", None: "unknown: no tokenizer can be read"}
@@ -43,7 +47,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     held = found["dtype"] if found["backend"] == "torch" else found["quantization"] or "as stored"
     return [
         *((name, str(found[name])) for name in ("path", "format", "architecture")),
-        ("parameters", f"{found['parameters']:,}"),
+        ("parameters", _parameters(found["parameters"], found["active_parameters"])),
         ("layers", f"{found['layers']}, {found['width']} wide"),
         ("heads", f"{found['heads']} of {found['head_dim']}, {found['kv_heads']} for keys and values"),
         ("context", f"{found['context_length']:,} tokens"),

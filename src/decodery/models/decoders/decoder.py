@@ -88,12 +88,18 @@ class Decoder(nn.Module):
     def tied_head(self) -> bool:
         return self.head is None
 
-    def angles(self, positions: Tensor, length: int | None) -> Sequence[Angles | None]:
+    def rope_set(self, length: int) -> int:
+        """Returns the set of rotary frequencies for a text of at most `length` tokens; 0 if there is one."""
+        return 0 if self.rotary is None else self.rotary.rope.rope_set(length)
+
+    def angles(
+        self, positions: Tensor, length: int | None, sets: Tensor | None = None
+    ) -> Sequence[Angles | None]:
         """Returns the rotary angles of each layer at positions [...]; None for a layer that does not rotate.
 
-        `length` is that of the whole context; None: the model's own.
+        `length` is that of the whole context; None: the model's own. `sets` are those of `hidden`.
         """
-        angles = None if self.rotary is None else self.rotary(positions, length)
+        angles = None if self.rotary is None else self.rotary(positions, length, sets)
         return [angles] * len(self.layers)
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
@@ -113,6 +119,7 @@ class Decoder(nn.Module):
         length: int | None = None,
         taps: MutableMapping[int, Tensor | None] | None = None,
         embedded: tuple[Tensor, Tensor] | None = None,
+        sets: Tensor | None = None,
     ) -> Tensor:
         """Returns the last layer's normalised states [..., width] of tokens [...] at positions [...].
 
@@ -120,9 +127,10 @@ class Decoder(nn.Module):
         [tokens]. `length` is that of the whole context where the rotary positions depend on it; None: the
         model's own. Each key of `taps` gets the states after that number of layers, before any last norm.
         `embedded` are indices [n] of tokens and the vectors [n, width] that replace the results of `embed`
-        for them.
+        for them. `sets` [...] in int64 are the results of `rope_set` for the text of each token; None: that
+        of `length`.
         """
-        angles = self.angles(positions, length)
+        angles = self.angles(positions, length, sets)
         x = self.embed(tokens, positions)
         if embedded is not None:
             x[embedded[0]] = embedded[1]

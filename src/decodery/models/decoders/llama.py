@@ -6,13 +6,13 @@ values only; their files have a table of settings and one of names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from decodery.kernels.attention_layer import AttentionLayer
-from decodery.kernels.contract import Kernels
+from decodery.kernels.contract import Activation, Kernels
 from decodery.models.config_reader import (
     FLAG,
     POSITIVE,
@@ -34,7 +34,7 @@ from decodery.models.layers.mlp import GatedMLP
 from decodery.models.layers.norm import RMSNorm
 from decodery.models.layers.rope import DynamicRope, Rope, Rotary
 from decodery.models.rope_config import RopeField
-from decodery.models.window_config import Windows
+from decodery.models.window_config import FULL, WINDOWED, Windows
 from decodery.weights.transforms import permuted
 
 
@@ -43,16 +43,26 @@ class LlamaConfig(DecoderConfig):
     """Holds the sizes and values of one Llama.
 
     `rotated` has a flag for each layer, () if all layers rotate; `windows` is described by `WindowField`.
+    `rope` is one for all layers, or one for each kind, FULL and WINDOWED. It rotates the first `rotated_size`
+    elements of a head, None: all.
     """
 
     norm_eps: float
-    rope: Rope
+    rope: Rope | Mapping[str, Rope]
     attention_bias: bool = False
     out_bias: bool = False
     mlp_bias: bool = False
     head_norms: bool = False
     windows: Windows = ()
     rotated: tuple[bool, ...] = ()
+    activation: Activation = "silu"
+    rotated_size: int | None = None
+
+    @property
+    def scale(self) -> float:
+        """Returns the factor of the scores."""
+        scale: float = self.head_dim**-0.5
+        return scale
 
     @property
     def extensible(self) -> bool:
@@ -66,7 +76,7 @@ class LlamaConfig(DecoderConfig):
             self.kv_heads,
             self.head_dim,
             self.head_dim,
-            self.head_dim**-0.5,
+            self.scale,
             window=self.windows[layer] if self.windows else None,
         )
 
@@ -109,33 +119,50 @@ class Llama(Decoder):
 
     def __init__(self, config: LlamaConfig, kernels: Kernels) -> None:
         blocks = [self.block(config, layer, kernels) for layer in range(config.layers)]
+        size = config.rotated_size or config.head_dim
+        ropes = config.rope if isinstance(config.rope, Mapping) else {FULL: config.rope}
+        rotaries = {kind: Rotary(rope, size, config.context_length, kernels) for kind, rope in ropes.items()}
         norm = RMSNorm(config.width, config.norm_eps, kernels)
         self.rotary: Rotary
-        rotary = Rotary(config.rope, config.head_dim, config.context_length, kernels)
-        super().__init__(config, kernels, blocks, norm, rotary=rotary)
+        super().__init__(config, kernels, blocks, norm, rotary=rotaries[FULL])
+        self.window_rotary = rotaries.get(WINDOWED, rotaries[FULL])
 
     def block(self, config: LlamaConfig, layer: int, kernels: Kernels) -> nn.Module:
         """Returns a layer."""
-        width, eps, dim = config.width, config.norm_eps, config.head_dim
-        head_norms = (RMSNorm(dim, eps, kernels), RMSNorm(dim, eps, kernels)) if config.head_norms else None
-        attention = Attention(
+        norms = [RMSNorm(config.width, config.norm_eps, kernels) for _ in range(2)]
+        attention, mlp = self.attention(config, layer, kernels), self.mlp(config, layer, kernels)
+        return PreNormBlock(norms[0], attention, norms[1], mlp)
+
+    def attention(self, config: LlamaConfig, layer: int, kernels: Kernels) -> Attention:
+        """Returns the attention of a layer."""
+        dim, eps = config.head_dim, config.norm_eps
+        return Attention(
             config.attention(layer),
-            width,
+            config.width,
             kernels,
             bias=config.attention_bias,
             out_bias=config.out_bias,
-            head_norms=head_norms,
+            head_norms=(RMSNorm(dim, eps, kernels), RMSNorm(dim, eps, kernels))
+            if config.head_norms
+            else None,
         )
-        mlp = self.mlp(config, layer, kernels)
-        return PreNormBlock(RMSNorm(width, eps, kernels), attention, RMSNorm(width, eps, kernels), mlp)
 
     def mlp(self, config: LlamaConfig, layer: int, kernels: Kernels) -> nn.Module:
         """Returns the MLP of a layer."""
-        return GatedMLP(config.width, config.mlp_width, kernels, bias=config.mlp_bias)
+        return GatedMLP(
+            config.width, config.mlp_width, kernels, bias=config.mlp_bias, activation=config.activation
+        )
 
-    def angles(self, positions: Tensor, length: int | None) -> list[Angles | None]:
-        angles = self.rotary(positions, length)
-        return [angles if rotates else None for rotates in self.config.rotated or [True] * self.depth]
+    def angles(
+        self, positions: Tensor, length: int | None, sets: Tensor | None = None
+    ) -> Sequence[Angles | None]:
+        full = self.rotary(positions, length, sets)
+        alike = self.window_rotary is self.rotary
+        windowed = full if alike else self.window_rotary(positions, length, sets)
+        windows = self.config.windows or [None] * self.depth
+        rotated = self.config.rotated or [True] * self.depth
+        each = zip(windows, rotated, strict=True)
+        return [(windowed if window else full) if rotates else None for window, rotates in each]
 
 
 def gguf_names(config: LlamaConfig) -> Names:

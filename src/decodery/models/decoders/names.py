@@ -69,7 +69,7 @@ GGUF = Spelling(
     norm="output_norm",
     head="output",
     up="ffn_up",
-    derived=("rope_freqs.weight",),
+    derived=("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"),
 )
 
 GGUF_FUSED = replace(GGUF, qkv=("attn_qkv",))
@@ -93,25 +93,31 @@ def decoder_names(
     *,
     qkv: Sequence[Transform | None] | None = None,
     linear: Transform | None = None,
+    norm: Transform | None = None,
     further: Sequence[Rule] = (),
 ) -> Names:
     """Returns the rules for a decoder's weights and biases; those that a family's modules lack do no harm.
 
     `linear` is the transform of a layer's linear maps, and `qkv` those of `spelling.qkv` where they differ.
+    `norm` is that of the norms' weights.
     `further` are rules for the modules that other decoders lack. What loses most quality in 4 bits for its
     size is delicate: the matrices of the vocabulary and of the values.
     """
     rows = (config.heads * config.head_dim, *[config.kv_heads * config.head_dim] * 2)
     rules = [*further, rename("head_bias", f"{spelling.head}.bias")]
     for kind in ("weight", "bias"):
+        norms = {f"layers.{{i}}.{ours}": spelling.layer + name for ours, name in spelling.norms.items()}
+        rules += [
+            rename(f"{ours}.{kind}", f"{stored}.{kind}", norm if kind == "weight" else None)
+            for ours, stored in {"norm": spelling.norm, **norms}.items()
+            if stored
+        ]
         rules += [
             rename(f"{ours}.{kind}", f"{stored}.{kind}")
             for ours, stored in (
                 ("embedding", spelling.embedding),
-                ("norm", spelling.norm),
                 ("head", spelling.head),
                 ("positions", spelling.positions),
-                *((f"layers.{{i}}.{ours}", spelling.layer + norm) for ours, norm in spelling.norms.items()),
             )
             if stored
         ]

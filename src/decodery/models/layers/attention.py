@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -201,8 +202,8 @@ class Attention(nn.Module):
 
     `head_norms`, where given, normalise each head of q and of k before they are rotated (Henry et al.,
     Query-Key Normalization for Transformers, 2020). `clip`, where given, is the largest magnitude of the
-    elements of q, k and v. `out_bias` None is `bias`. Ainslie et al., GQA: Training
-    Generalized Multi-Query Transformer Models (2023).
+    elements of q, k and v. `out_bias` None is `bias`. With `sinks` each head has one, as `AttentionLayer`
+    explains. Ainslie et al., GQA: Training Generalized Multi-Query Transformer Models (2023).
     """
 
     def __init__(
@@ -215,6 +216,7 @@ class Attention(nn.Module):
         out_bias: bool | None = None,
         head_norms: tuple[nn.Module, nn.Module] | None = None,
         clip: float | None = None,
+        sinks: bool = False,
     ) -> None:
         super().__init__()
         assert layer.k_width == layer.v_width
@@ -225,6 +227,7 @@ class Attention(nn.Module):
         self.q_norm: nn.Module | None
         self.k_norm: nn.Module | None
         self.q_norm, self.k_norm = head_norms or (None, None)
+        self.sinks = nn.Parameter(torch.empty(layer.heads)) if sinks else None
         outputs_bias = bias if out_bias is None else out_bias
         self.out = Linear(layer.heads * layer.v_width, width, kernels, bias=outputs_bias)
 
@@ -242,7 +245,8 @@ class Attention(nn.Module):
         qkv = qkv.view(*x.shape[:-1], heads + 2 * kv_heads, self.layer.k_width)
         qk, v = qkv.split_with_sizes((heads + kv_heads, kv_heads), -2)
         q, k = self._queries_and_keys(qk, angles)
-        out: Tensor = self.out(attend(self.layer, q, k, v), residual)
+        layer = self.layer if self.sinks is None else replace(self.layer, sinks=self.sinks)
+        out: Tensor = self.out(attend(layer, q, k, v), residual)
         return out
 
     def _queries_and_keys(self, qk: Tensor, angles: Angles | None) -> Sequence[Tensor]:

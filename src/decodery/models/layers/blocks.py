@@ -66,3 +66,32 @@ class PostNormBlock(nn.Module):
         x = self.attn_norm(self.attn(x, angles, attend, residual=x))
         out: Tensor = self.mlp_norm(self.mlp(x, residual=x))
         return out
+
+
+class SandwichBlock(nn.Module):
+    """Computes attention, then the MLP, each between two norms.
+
+    Gemma Team, Gemma 2 (2024), section 2. The norms after the parts are called as `norm(x, residual)`.
+    """
+
+    def __init__(
+        self,
+        attn_norm: nn.Module,
+        attn: Attention,
+        attn_post_norm: nn.Module,
+        mlp_norm: nn.Module,
+        mlp: nn.Module,
+        mlp_post_norm: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.attn_norm = attn_norm
+        self.attn = attn
+        self.attn_post_norm = attn_post_norm
+        self.mlp_norm = mlp_norm
+        self.mlp = mlp
+        self.mlp_post_norm = mlp_post_norm
+
+    def forward(self, x: Tensor, angles: Angles | None, attend: Attend) -> Tensor:
+        x = self.attn_post_norm(self.attn(self.attn_norm(x), angles, attend), x)
+        out: Tensor = self.mlp_post_norm(self.mlp(self.mlp_norm(x)), x)
+        return out

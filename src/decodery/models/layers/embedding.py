@@ -12,7 +12,7 @@ from decodery.kernels.packed_weights import Codes
 
 
 class Embedding(nn.Module):
-    """Returns the rows of weight [vocabulary, width] of tokens [...], plus `residual`.
+    """Returns the rows of weight [vocabulary, width] of tokens [...] times `scale`, plus `residual`.
 
     The weight is not initialised.
 
@@ -34,5 +34,5 @@ class Embedding(nn.Module):
             plain if codes is None else codes, multiplied=self.multiplied
         )
 
-    def forward(self, tokens: Tensor, residual: Tensor | None = None) -> Tensor:
-        return self.kernels.embedding(tokens, self.weight, residual=residual)
+    def forward(self, tokens: Tensor, residual: Tensor | None = None, scale: float = 1.0) -> Tensor:
+        return self.kernels.embedding(tokens, self.weight, scale, residual)

@@ -14,6 +14,21 @@ from decodery.kernels.routing import Routing
 from decodery.models.layers.linear import Linear
 
 
+class Router(Linear):
+    """Computes a score for each expert in float32, since rounding it can change which experts are chosen."""
+
+    def pack(self, codes: Sequence[Codes] | None = None) -> None:
+        """Replaces the weight by the backend's packed form, in float32 unless `codes` are given."""
+        if codes is None:
+            assert isinstance(self.weight, nn.Parameter), "packed already"
+            self.weight = nn.Parameter(self.weight.float(), requires_grad=False)
+        super().pack(codes)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        weight = self.weight.float() if isinstance(self.weight, Tensor) else self.weight
+        return self.kernels.linear(x.float(), weight, None if self.bias is None else self.bias.float())
+
+
 class ExpertStack(nn.Module):
     """Holds a linear map of each expert: weight [experts, outputs, inputs], bias [experts, outputs].
 
@@ -109,7 +124,7 @@ class MoE(nn.Module):
         assert routing.count == experts.count
         self.kernels = kernels
         self.routing = routing
-        self.router = Linear(width, experts.experts, kernels, bias=router_bias)
+        self.router = Router(width, experts.experts, kernels, bias=router_bias)
         self.correction = nn.Parameter(torch.empty(experts.experts)) if corrected else None
         self.experts = experts
         self.shared = shared
@@ -131,7 +146,7 @@ class GatedExpert(nn.Module):
     def __init__(self, width: int, inner: int, kernels: Kernels) -> None:
         super().__init__()
         self.kernels = kernels
-        self.gate = Linear(width, 1, kernels)
+        self.gate = Router(width, 1, kernels)
         self.expert = Experts(1, 1, width, inner, kernels)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:

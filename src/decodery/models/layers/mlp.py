@@ -13,14 +13,23 @@ from decodery.models.layers.linear import Linear
 
 
 class GatedLinear(nn.Module):
-    """Computes `silu(gate(x)) * up(x)`; gate and up are one linear map, weight [2 * outputs, inputs].
+    """Computes `activation(gate(x)) * up(x)`; gate and up are one linear map, weight [2 * outputs, inputs].
 
     The parameters are not initialised.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernels: Kernels, *, bias: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernels: Kernels,
+        *,
+        bias: bool = False,
+        activation: Activation = "silu",
+    ) -> None:
         super().__init__()
         self.kernels = kernels
+        self.activation: Activation = activation
         self.weight: Weight = nn.Parameter(torch.empty(2 * outputs, inputs))
         self.bias = nn.Parameter(torch.empty(2 * outputs)) if bias else None
 
@@ -35,18 +44,26 @@ class GatedLinear(nn.Module):
         self.weight = self.kernels.pack_gated(plain if codes is None else codes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.kernels.gated_linear(x, self.weight, self.bias)
+        return self.kernels.gated_linear(x, self.weight, self.bias, self.activation)
 
 
 class GatedMLP(nn.Module):
-    """Computes `down(silu(gate(x)) * up(x)) + residual`.
+    """Computes `down(activation(gate(x)) * up(x)) + residual`.
 
     Shazeer, GLU Variants Improve Transformer (2020).
     """
 
-    def __init__(self, width: int, inner: int, kernels: Kernels, *, bias: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        inner: int,
+        kernels: Kernels,
+        *,
+        bias: bool = False,
+        activation: Activation = "silu",
+    ) -> None:
         super().__init__()
-        self.gate_up = GatedLinear(width, inner, kernels, bias=bias)
+        self.gate_up = GatedLinear(width, inner, kernels, bias=bias, activation=activation)
         self.down = Linear(inner, width, kernels, bias=bias)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from decodery.kernels.contract import Kernels
 
 
 class RMSNorm(nn.Module):
-    """Computes `x / sqrt(mean(x^2) + eps) * weight` over the last dimension.
+    """Computes `x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension.
 
     The weight is not initialised.
     """
@@ -20,8 +20,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
         self.weight = nn.Parameter(torch.empty(width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.kernels.rms_norm(x, self.weight, self.eps)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self.kernels.rms_norm(x, self.weight, self.eps, residual)
 
 
 class LayerNorm(nn.Module):

@@ -29,9 +29,13 @@ class Rope:
         """
         return 1.0 / self.theta ** _exponents(head_dim)
 
-    def magnitude(self) -> float:
-        """Returns the factor of the cosines and sines."""
+    def magnitude(self, length: int = 0) -> float:
+        """Returns the factor of the cosines and sines in a context of `length` tokens."""
         return 1.0
+
+    def rope_set(self, length: int) -> int:
+        """Returns which set of frequencies a text of at most `length` tokens has: 0, or 1 for a long one."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class YarnRope(Rope):
         fast = super().frequencies(head_dim, length)
         return fast / self.factor * slow + fast * (1 - slow)
 
-    def magnitude(self) -> float:
+    def magnitude(self, length: int = 0) -> float:
         return yarn_magnitude(self.factor) if self.attention_factor is None else self.attention_factor
 
     def _pair(self, turns: float, head_dim: int) -> float:
@@ -136,29 +140,68 @@ class DividedRope(Rope):
         return super().frequencies(head_dim, length) / torch.tensor(self.divisors, device="cpu")
 
 
+@dataclass(frozen=True)
+class LongRope(Rope):
+    """Divides the frequency of each pair by its own divisor, of one set for short and one for long texts.
+
+    A text of more than `original_length` tokens is long. `magnitudes` are those of short and of long texts.
+    Ding et al., LongRoPE (2024).
+    """
+
+    short: tuple[float, ...] = ()
+    long: tuple[float, ...] = ()
+    original_length: int = 4096
+    magnitudes: tuple[float, float] = (1.0, 1.0)
+
+    def frequencies(self, head_dim: int, length: int) -> Tensor:
+        divisors = (self.short, self.long)[self.rope_set(length)]
+        return super().frequencies(head_dim, length) / torch.tensor(divisors, device="cpu")
+
+    def magnitude(self, length: int = 0) -> float:
+        return self.magnitudes[self.rope_set(length)]
+
+    def rope_set(self, length: int) -> int:
+        return int(length > self.original_length)
+
+
 class Rotary:
     """Computes the angles of positions, for a model that is opened for `length` tokens.
 
-    Raises ModelError when the values of `rope` lead to angles that are not finite.
+    `both` are the frequencies of short and of long texts [2, pairs], None if all texts have the same. Raises
+    ModelError when the values of `rope` lead to angles that are not finite.
     """
 
     def __init__(self, rope: Rope, head_dim: int, length: int, kernels: Kernels = torch_kernels) -> None:
         self.kernels = kernels
         self.rope = rope
         self.head_dim = head_dim
+        self.length = length
         self.frequencies = _finite_frequencies(rope, head_dim, length)
+        self.both = (
+            torch.stack((_finite_frequencies(rope, head_dim, 0), self.frequencies))
+            if rope.rope_set(length)
+            else None
+        )
 
-    def __call__(self, positions: Tensor, length: int | None = None) -> Angles:
-        """Returns the angles of positions [...]; `length` overrides the length of the context."""
+    def __call__(self, positions: Tensor, length: int | None = None, sets: Tensor | None = None) -> Angles:
+        """Returns the angles of positions [...].
+
+        `length` overrides the length of the context. `sets` [...] in int64 are the results of `rope_set` for
+        the text of each position.
+        """
+        if sets is not None and self.both is not None:
+            both = self.both.to(positions.device)
+            magnitudes = self.rope.magnitude(0), self.rope.magnitude(self.length)
+            return Angles(*self.kernels.angles(positions, both, magnitudes, sets=sets))
         frequencies = self.frequencies if length is None else self.rope.frequencies(self.head_dim, length)
-        turns = frequencies.to(positions.device)
-        return Angles(*self.kernels.angles(positions, turns, self.rope.magnitude()))
+        magnitude = self.rope.magnitude(self.length if length is None else length)
+        return Angles(*self.kernels.angles(positions, frequencies.to(positions.device), magnitude))
 
 
 def _finite_frequencies(rope: Rope, head_dim: int, length: int) -> Tensor:
     try:
         frequencies = rope.frequencies(head_dim, length)
-        if rope.magnitude() <= torch.finfo(torch.float32).max and bool(frequencies.isfinite().all()):
+        if rope.magnitude(length) <= torch.finfo(torch.float32).max and bool(frequencies.isfinite().all()):
             return frequencies
     except (ArithmeticError, ValueError):
         pass  # A logarithm, quotient or power of a number that is far too large or small.

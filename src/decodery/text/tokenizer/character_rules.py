@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from array import array
 
+from tokenizers import NormalizedString, Regex
+
 from decodery.errors import CheckpointError
 
 _UNIT_BYTES = 4
@@ -48,6 +50,15 @@ class CharacterRules:
             parts.append(replacement if count else text[place])
             place += count or 1
         return "".join(parts)
+
+    def normalize(self, text: NormalizedString) -> None:
+        """Rewrites a text of the tokenizers library, for `Normalizer.custom`."""
+        before = text.normalized
+        after = self(before)
+        if not after:
+            text.clear()
+        elif after != before:
+            text.replace(Regex("(?m:.+)"), after)
 
     def _begins_a_rule(self, character: str) -> bool:
         known = self._known.get(character)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken
+from tokenizers import AddedToken, models, normalizers
 
 from decodery.errors import CheckpointError
 from decodery.text.tokenizer import spelling
+from decodery.text.tokenizer.character_rules import CharacterRules
 from decodery.text.tokenizer.slow_files import Built, build_from_files
 from decodery.text.tokenizer.vocabulary import Vocabulary
 
@@ -73,7 +75,7 @@ def _read(path: Path) -> Vocabulary:
     prefix, suffix = _surroundings(backend, config, bos, eos)
     return Vocabulary(
         backend=backend,
-        literal_model=built.literal_model,
+        literal_model=built.literal_model or _literal_model(backend),
         spell=_speller(ids, frozenset(added), _decoder_steps(backend)),
         size=size,
         special_ids=frozenset(special),
@@ -98,9 +100,31 @@ def _read_backend(path: Path) -> Built | None:
     except Exception as error:  # The library raises bare exceptions.
         raise CheckpointError(f"{file} cannot be read: {error}") from error
     _check_ids(file, backend.get_vocab(with_added_tokens=False))
+    _apply_whole_rules(file, backend)
     backend.no_truncation()
     backend.no_padding()
     return Built(backend)
+
+
+def _apply_whole_rules(file: Path, backend: tokenizers.Tokenizer) -> None:
+    """Replaces the library's character maps, which it applies to each grapheme apart."""
+    if backend.normalizer is None or b"precompiled_charsmap" not in backend.normalizer.__getstate__():
+        return
+    state = json.loads(backend.normalizer.__getstate__())
+    steps = [_normalizer(file, step) for step in state.get("normalizers", [state])]
+    backend.normalizer = normalizers.Sequence(steps)
+
+
+def _normalizer(file: Path, state: Mapping[str, Any]) -> normalizers.Normalizer:
+    if state["type"] != "Precompiled":
+        whole = json.loads(tokenizers.Tokenizer(models.BPE()).to_str()) | {"normalizer": state}
+        step: normalizers.Normalizer = tokenizers.Tokenizer.from_str(json.dumps(whole)).normalizer
+        return step
+    try:
+        rules = CharacterRules(base64.b64decode(state["precompiled_charsmap"]))
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from None
+    return normalizers.Normalizer.custom(rules)
 
 
 def _check_ids(file: Path, vocabulary: Mapping[str, int]) -> None:
@@ -263,10 +287,32 @@ def _chat_template(path: Path, config: Mapping[str, Any]) -> str | None:
 
 def _decoder_steps(backend: tokenizers.Tokenizer) -> list[dict[str, Any]]:
     if backend.decoder is None:
-        return []
+        # The library joins tokens with spaces then; those of the other models are parts of words.
+        words = isinstance(backend.model, models.WordLevel)
+        return [{"type": "WordPiece", "prefix": "\uffff"}] if words else []
     decoder = json.loads(backend.decoder.__getstate__())
     steps: list[dict[str, Any]] = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
     return steps
+
+
+def _literal_model(backend: tokenizers.Tokenizer) -> Callable[[], Any] | None:
+    """Returns a function that makes the model without special tokens, if that of `backend` can find them."""
+    if not isinstance(backend.model, (models.Unigram, models.WordLevel)):
+        return None
+    special = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
+
+    def hidden(text: str) -> str:
+        return f"\uffff{text}\uffff" if text in special else text
+
+    def build() -> Any:
+        state = json.loads(backend.model.__getstate__())
+        if state["type"] == "Unigram":
+            scored = [(hidden(text), score) for text, score in state["vocab"]]
+            return models.Unigram(scored, state["unk_id"], bool(state.get("byte_fallback")))
+        vocabulary = {hidden(text): token for text, token in state["vocab"].items()}
+        return models.WordLevel(vocabulary, hidden(state["unk_token"]))
+
+    return build
 
 
 def _speller(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import tokenizers
@@ -43,7 +44,7 @@ class Model:
 
     backend: tokenizers.Tokenizer
     normal: Callable[[str], bytes]
-    literal_model: Any = None
+    literal_model: Callable[[], Any] | None = None
     begin: str = "bos"
     end: str = "eos"
     add_begin: bool = False
@@ -54,13 +55,13 @@ class Model:
 def build_model(metadata: Metadata, tokens: Sequence[str], types: Sequence[int]) -> Model:
     """Returns the tokenizer of a vocabulary. Raises `CheckpointError` for an unknown or damaged one."""
     name = metadata.get(f"{PREFIX}model")
-    if name not in _BUILDERS:
+    if name not in MODELS:
         raise CheckpointError(
             f"the vocabulary is of kind {name!r} (tokenizer.ggml.model); those of kind "
-            f"{', '.join(_BUILDERS)} can be read"
+            f"{', '.join(MODELS)} can be read"
         )
     try:
-        return _BUILDERS[name](metadata, tokens, types)
+        return MODELS[name](metadata, tokens, types)
     except CheckpointError:
         raise
     except Exception as error:  # The library raises bare exceptions.
@@ -112,7 +113,7 @@ def _t5(metadata: Metadata, tokens: Sequence[str], types: Sequence[int]) -> Mode
         prefix_each=True,
     )
     _ids(tokens)
-    return Model(unigram_backend(pieces), spelling.spaced, literal_unigram(pieces), add_end=True)
+    return Model(unigram_backend(pieces), spelling.spaced, partial(literal_unigram, pieces), add_end=True)
 
 
 def _bert(metadata: Metadata, tokens: Sequence[str], types: Sequence[int]) -> Model:
@@ -139,7 +140,7 @@ def _word_piece(text: str) -> str:
     return text[1:] if text.startswith(spelling.SPACE_MARK) else f"##{text}"
 
 
-_BUILDERS: Final[dict[str, Callable[[Metadata, Sequence[str], Sequence[int]], Model]]] = {
+MODELS: Final[dict[str, Callable[[Metadata, Sequence[str], Sequence[int]], Model]]] = {
     "llama": _llama,
     "gpt2": _gpt2,
     "bert": _bert,

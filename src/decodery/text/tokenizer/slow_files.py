@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from decodery.text.tokenizer.pieces import (
 )
 from decodery.text.tokenizer.rank_files import Ranks, rank_backend
 
-# Slow tokenizers of transformers that number the pieces of their file anew.
+# Slow tokenizers of transformers that number the tokens of their files anew.
 _RENUMBERED: Final = frozenset(
     {
         *(
@@ -46,7 +47,7 @@ class Built:
 
     backend: tokenizers.Tokenizer
     implied: Mapping[str, Any] = field(default_factory=dict)
-    literal_model: Any = None
+    literal_model: Callable[[], Any] | None = None
 
 
 def build_from_files(path: Path, config: Mapping[str, Any], model_type: str) -> Built | None:
@@ -55,11 +56,19 @@ def build_from_files(path: Path, config: Mapping[str, Any], model_type: str) -> 
     `config` is the content of tokenizer_config.json, `model_type` that key of config.json. Raises
     `CheckpointError`, naming the file, when one is damaged or does not say enough.
     """
-    for name, build in _FILES.items():
+    for name, build in FILES.items():
         for file in sorted(path.glob(name)):
             if file.is_file():
+                _check_class(file, str(config.get("tokenizer_class", "")))
                 return build(file, config, model_type)
     return None
+
+
+def _check_class(file: Path, kind: str) -> None:
+    if kind.removesuffix("Fast") in _RENUMBERED:
+        raise CheckpointError(
+            f"{file}: a {kind} gives its tokens other ids than the file; save it as tokenizer.json"
+        )
 
 
 def _from_tekken(file: Path, config: Mapping[str, Any], model_type: str) -> Built:
@@ -77,11 +86,6 @@ def _from_model(file: Path, config: Mapping[str, Any], model_type: str) -> Built
 
 
 def _from_sentencepiece(file: Path, config: Mapping[str, Any]) -> Built:
-    kind = str(config.get("tokenizer_class", ""))
-    if kind.removesuffix("Fast") in _RENUMBERED:
-        raise CheckpointError(
-            f"{file}: a {kind} gives its pieces other ids than the file; save it as tokenizer.json"
-        )
     read = sentencepiece_files.read_pieces(file)
     prefix = config.get("add_prefix_space")
     pieces = replace(
@@ -97,7 +101,6 @@ def _from_sentencepiece(file: Path, config: Mapping[str, Any]) -> Built:
     }[read.algorithm]
     try:
         backend = build(pieces)
-        literal = literal_unigram(pieces) if read.algorithm == sentencepiece_files.UNIGRAM else None
     except Exception as error:  # The library raises bare exceptions.
         raise CheckpointError(f"{file} is no intact SentencePiece model: {error}") from error
     roles = {
@@ -112,7 +115,9 @@ def _from_sentencepiece(file: Path, config: Mapping[str, Any]) -> Built:
     # Llama and Gemma begin a prompt with a token, T5 and its relatives end one.
     begins = read.algorithm != sentencepiece_files.UNIGRAM
     implied["add_bos_token" if begins else "add_eos_token"] = True
-    return Built(backend, implied, literal)
+    if read.algorithm == sentencepiece_files.UNIGRAM:
+        return Built(backend, implied, partial(literal_unigram, pieces))
+    return Built(backend, implied)
 
 
 def _from_tiktoken(file: Path, config: Mapping[str, Any], model_type: str) -> Built:
@@ -235,7 +240,7 @@ def _from_vocab_txt(file: Path, config: Mapping[str, Any], model_type: str) -> B
 
 
 # The files in the order in which they are looked for.
-_FILES: Final[dict[str, Callable[[Path, Mapping[str, Any], str], Built]]] = {
+FILES: Final[dict[str, Callable[[Path, Mapping[str, Any], str], Built]]] = {
     "tekken.json": _from_tekken,
     "*.tiktoken": _from_tiktoken,
     "tiktoken.model": _from_tiktoken,

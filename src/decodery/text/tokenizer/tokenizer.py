@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,11 @@ class Tokenizer:
         self._spelled = vocabulary.size
         self._bytes: dict[int, bytes] = {}
         self._parsing = vocabulary.backend
-        self._literal = _without_special(vocabulary)
+        self._vocabulary = vocabulary
+
+    @cached_property
+    def _literal(self) -> tokenizers.Tokenizer:
+        return _without_special(self._vocabulary)
 
     @classmethod
     def from_folder(cls, path: Path) -> Tokenizer:
@@ -125,9 +130,8 @@ class Tokenizer:
 def _without_special(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
     """Returns a tokenizer with the same ids that encodes the text of special tokens as plain text."""
     backend = vocabulary.backend
-    literal = tokenizers.Tokenizer(
-        backend.model if vocabulary.literal_model is None else vocabulary.literal_model
-    )
+    model = backend.model if vocabulary.literal_model is None else vocabulary.literal_model()
+    literal = tokenizers.Tokenizer(model)
     literal.normalizer = backend.normalizer
     literal.pre_tokenizer = backend.pre_tokenizer
     size = backend.get_vocab_size(with_added_tokens=False)

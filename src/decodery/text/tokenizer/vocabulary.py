@@ -16,7 +16,8 @@ class Vocabulary:
     `spell` returns the bytes of an id below `size` (none for an id without a token). `prefix` and `suffix`
     are the tokens that the model expects around a whole prompt; `backend` does not add them. `named_ids` are
     the ids of all roles that the files declare, by GGUF's names: `bos`, `mask`, `fim_pre` ... `literal_model`
-    is the library's model that never finds a special token, where that of `backend` can (None: it cannot).
+    returns a model of the library that never finds a special token, where that of `backend` can (None: it
+    cannot).
     """
 
     backend: tokenizers.Tokenizer
@@ -32,4 +33,4 @@ class Vocabulary:
     suffix: tuple[int, ...]
     chat_template: str | None
     named_ids: Mapping[str, int]
-    literal_model: Any = None
+    literal_model: Callable[[], Any] | None = None

@@ -100,6 +100,8 @@ def merged_backend(
     kind = str(config.get("tokenizer_class", "")).removesuffix("Fast")
     by_words = any(text.endswith(_WORD_END) for text in vocabulary)
     merges = read_merges(merges_file, vocabulary)
+    if by_words and kind not in ("", "OpenAIGPTTokenizer"):
+        raise CheckpointError(f"{merges_file}: how a {kind} cuts text is unknown; save it as tokenizer.json")
     if by_words:
         return _gpt1_backend(file, vocabulary, merges)
     scheme = scheme_named(next((_SCHEME_OF[key] for key in (kind, model_type) if key in _SCHEME_OF), "gpt-2"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from decodery.errors import CheckpointError, ModelError
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.gguf import GgufCheckpoint
+from decodery.weights.formats.mxfp4 import Mxfp4Checkpoint, is_mxfp4
 from decodery.weights.formats.safetensors import ConfigCheckpoint, SafetensorsCheckpoint
 from decodery.weights.report import listed
 
@@ -49,7 +50,8 @@ def _open(path: Path) -> Checkpoint:
 def _open_folder(folder: Path) -> Checkpoint:
     names = sorted(entry.name for entry in folder.iterdir())
     if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names):
-        return SafetensorsCheckpoint(folder)
+        opened = SafetensorsCheckpoint(folder)
+        return Mxfp4Checkpoint(opened) if is_mxfp4(opened.config) else opened
     gguf = [name for name in names if name.endswith(".gguf")]
     if len(gguf) == 1:
         return _open_gguf(folder / gguf[0])

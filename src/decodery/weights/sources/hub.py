@@ -12,7 +12,7 @@ from decodery.errors import CheckpointError, ModelError
 from decodery.weights.report import Progress, listed
 
 # Only the files that a model needs: no pickles, and no second copy of the weights.
-WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 UNWANTED = ["*/*", "consolidated*"]
 # Most headers, which hold a vocabulary, are smaller.
 FIRST_HEADER_BYTES = 8 << 20
