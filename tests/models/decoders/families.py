@@ -225,7 +225,7 @@ FAMILIES |= {
             "rope_parameters": {"rope_theta": 1e4, "rope_type": "default", "partial_rotary_factor": 0.6},
         },
         {
-            "partial rotation": without(rotary_size=20),
+            "partial rotation": without(rotated_size=20),
             "head norms": NO_HEAD_NORMS,
             "biases": without(attention_bias=False),
             **V3_TRAITS,
