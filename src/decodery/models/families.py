@@ -47,6 +47,7 @@ from decodery.weights.formats.mxfp4 import is_mxfp4
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "BloomForCausalLM": (bloom.BLOOM, "causal"),
+    "Cohere2ForCausalLM": (cohere.COHERE2, "causal"),
     "CohereForCausalLM": (cohere.COHERE, "causal"),
     "DeepseekV2ForCausalLM": (deepseek.DEEPSEEK2, "causal"),
     "DeepseekV3ForCausalLM": (deepseek.DEEPSEEK3, "causal"),
@@ -90,6 +91,7 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
     "bloom": (bloom.BLOOM, "causal"),
+    "cohere2": (cohere.COHERE2, "causal"),
     "command-r": (cohere.COHERE, "causal"),
     "deepseek2": (deepseek.DEEPSEEK3, "causal"),
     "ernie4_5": (ernie.ERNIE, "causal"),

@@ -105,7 +105,6 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         {**GPT2_SIZES, "n_embd": 72, "n_head": 2, "rotary_dim": 12},
         {"part of a head": without(rotated=36)},
         gguf=False,
-        slow=False,
     ),
     "gptj, tied, all of a head rotated": Tiny(
         "GPTJForCausalLM",
@@ -122,7 +121,6 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         },
         {"window": without(windows=()), "no scale": without(scaled=True)},
         gguf=False,
-        slow=False,
     ),
     "gpt_neo, its own head, other types": Tiny(
         "GPTNeoForCausalLM",
@@ -138,7 +136,7 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         {"window": without(windows=())},
         gguf=False,
     ),
-    "gpt1": Tiny("OpenAIGPTLMHeadModel", GPT2_SIZES, gguf=False, slow=False),
+    "gpt1": Tiny("OpenAIGPTLMHeadModel", GPT2_SIZES, gguf=False),
     "gpt1 with relu, heads of 20": Tiny(
         "OpenAIGPTLMHeadModel",
         {**GPT2_SIZES, "n_embd": 40, "n_head": 2, "afn": "relu", "tie_word_embeddings": False},
@@ -149,7 +147,6 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         "StableLmForCausalLM",
         {**SIZES, "hidden_size": 96, "num_key_value_heads": 1, "use_qkv_bias": True},
         {"biases": without(qkv_bias=False), "part of a head": without(rotated=24)},
-        slow=False,
     ),
     "stablelm 12b": Tiny(
         "StableLmForCausalLM",
@@ -163,12 +160,12 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
             "tie_word_embeddings": True,
         },
         {"head norms": without(head_norms=False)},
+        slow=False,
     ),
     "phi": Tiny(
         "PhiForCausalLM",
         {**SIZES, "hidden_size": 80},
         {"part of a head": without(rotated=20)},
-        slow=False,
     ),
     "phi with head norms, tied": Tiny(
         "PhiForCausalLM",
@@ -211,7 +208,6 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         OPT_SIZES,
         {"relu": without(activation="gelu"), "biases": without(attention_bias=False)},
         gguf=False,
-        slow=False,
     ),
     "opt 350m": Tiny(
         "OPTForCausalLM",
@@ -247,7 +243,12 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         {"place of the residual": without(normed_residual=False)},
         gguf=False,
     ),
-    "mpt": Tiny("MptForCausalLM", MPT_SIZES, {"slopes": without(alibi=2.0)}, slow=False),
+    "mpt": Tiny("MptForCausalLM", MPT_SIZES, {"slopes": without(alibi=2.0)}),
+    "mpt that clips": Tiny(
+        "MptForCausalLM",
+        {**MPT_SIZES, "d_model": 80, "attn_config": {"clip_qkv": 1.5}},
+        {"clip": without(clip=None)},
+    ),
     "mpt with six heads and a scale": Tiny(
         "MptForCausalLM",
         {**MPT_SIZES, "n_heads": 6, "attn_config": {"softmax_scale": 0.5}, "tie_word_embeddings": False},
@@ -258,7 +259,6 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         "FalconForCausalLM",
         {**FALCON_SIZES, "hidden_size": 80},
         {"gelu": without(activation="relu")},
-        slow=False,
     ),
     "falcon 40b": Tiny(
         "FalconForCausalLM",
@@ -301,7 +301,6 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         "CohereForCausalLM",
         {**SIZES, "num_key_value_heads": 2, "logit_scale": 0.5},
         {"scale": without(logit_scale=0.3)},
-        slow=False,
     ),
     "cohere with head norms and biases": Tiny(
         "CohereForCausalLM",
@@ -319,5 +318,27 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         "CohereForCausalLM",
         {**SIZES, "hidden_size": 80, "logit_scale": 0.5, "tie_word_embeddings": False, "rope_theta": 3e3},
         gguf=False,
+    ),
+    "cohere2": Tiny(
+        "Cohere2ForCausalLM",
+        {
+            **SIZES,
+            "num_hidden_layers": 4,
+            "num_key_value_heads": 2,
+            "logit_scale": 0.5,
+            "sliding_window": 7,
+        },
+        {"window": without(windows=(512,) * 4), "full layer": without(windows=(7,) * 4)},
+    ),
+    "cohere2 with other layers and biases": Tiny(
+        "Cohere2ForCausalLM",
+        {
+            **SIZES,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "attention_bias": True,
+            "logit_scale": 1.0,
+            "sliding_window": 16,
+        },
+        {"windows": without(windows=())},
     ),
 }

@@ -92,7 +92,7 @@ def test_without_alibi_positions_are_learned_and_logits_are_scaled(folder: Path)
         ({"attn_config": {"qk_ln": True}}, "qk_ln is True"),
         ({"attn_config": {"prefix_lm": True}}, "prefix_lm is True"),
         ({"attn_config": {"rope": True}}, "rope is True"),
-        ({"attn_config": {"clip_qkv": 6.0}}, "clip_qkv is 6.0"),
+        ({"attn_config": {"clip_qkv": -6.0}}, "clip_qkv is -6.0"),
         ({"attn_config": {"softmax_scale": -1.0}}, "softmax_scale is -1.0"),
         ({"attn_config": {"alibi": False}, "learned_pos_emb": False}, "learned_pos_emb is False"),
         ({"logit_scale": "inv_sqrt_d_model"}, "logit_scale is 'inv_sqrt_d_model'"),
@@ -106,8 +106,12 @@ def test_what_is_not_supported_is_named(settings: dict[str, Any], message: str) 
 
 
 def test_null_and_zero_do_not_clip() -> None:
-    for clip in (None, 0):
-        MPT_FAMILY.config.from_hub({**MPT_SIZES, "attn_config": {"clip_qkv": clip, "softmax_scale": None}})
+    for clip in (None, 0, 0.0):
+        settings = {**MPT_SIZES, "attn_config": {"clip_qkv": clip, "softmax_scale": None}}
+        config = MPT_FAMILY.config.from_hub(settings)
+        assert config.clip is None
+        assert config.scale is None
+        assert MPT_FAMILY.config.to_gguf(config, "mpt")[0]["mpt.attention.clamp_kqv"] == 0
 
 
 @pytest.mark.parametrize("alibi", [True, False])

@@ -37,13 +37,15 @@ from decodery.models.layers.norm import LayerNorm
 class MPTConfig(DecoderConfig):
     """Holds the sizes and values of one MPT.
 
-    `alibi` is the largest slope's exponent, None for learned positions. `scale` None is one over the root of
+    `alibi` is the largest slope's exponent, None for learned positions. `clip` is the largest magnitude of
+    queries, keys and values. `scale` None is one over the root of
     a head's size. `logit_scale` multiplies the scores of tokens.
     """
 
     positions: int
     norm_eps: float
     alibi: float | None = 8.0
+    clip: float | None = None
     scale: float | None = None
     logit_scale: float | None = None
 
@@ -69,7 +71,7 @@ class MPT(Decoder):
         blocks = [
             PreNormBlock(
                 LayerNorm(width, eps, kernels, bias=False),
-                Attention(config.attention(layer, bias), width, kernels),
+                Attention(config.attention(layer, bias), width, kernels, clip=config.clip),
                 LayerNorm(width, eps, kernels, bias=False),
                 PlainMLP(width, config.mlp_width, "gelu", kernels, bias=False),
             )
@@ -159,6 +161,14 @@ MPT_FAMILY = Family(
             "positions": POSITIONS,
             "norm_eps": layer_norm_eps("layer_norm_epsilon"),
             "alibi": AlibiField(),
+            # Files have null or 0 where nothing is clipped.
+            "clip": Setting(
+                POSITIVE,
+                "attn_config.clip_qkv",
+                "attention.clamp_kqv",
+                default=None,
+                none=(None, 0.0, 0),
+            ),
             "scale": Setting(POSITIVE, "attn_config.softmax_scale", default=None),
             "logit_scale": Setting(POSITIVE, "logit_scale", default=None),
         },
@@ -174,12 +184,6 @@ MPT_FAMILY = Family(
             Fixed(hub="attn_config.prefix_lm", value=False, wanted="false"),
             Fixed(hub="attn_config.qk_ln", value=False, wanted="false: queries and keys have no norms"),
             Fixed(hub="attn_config.rope", accepted=(False,), wanted="false: this family does not rotate"),
-            Fixed(
-                hub="attn_config.clip_qkv",
-                gguf="attention.clamp_kqv",
-                accepted=(0,),
-                wanted="null: clipped queries, keys and values are not supported",
-            ),
             Fixed(
                 gguf="attention.head_count_kv",
                 value=lambda config: config.heads,
