@@ -12,6 +12,7 @@ from decodery.kernels.packed_weights import expert_bytes, packed_bytes
 from decodery.kernels.reference import torch_kernels
 from decodery.models.contract import CausalModel
 from decodery.models.families import find_family, names_of
+from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.experts import Experts
 from decodery.models.load import build_empty, packing_of
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
@@ -24,13 +25,15 @@ class Description:
 
     `part_of` is the architecture of which it is the text model, "" if it is whole. `left_out` counts the
     tensors of other parts. `active_parameters` are those that compute one token: fewer than all for a mixture
-    of experts.
+    of experts. Of an embedding that is not also the head, a token reads one row only, so `read_parameters`
+    are fewer still.
     """
 
     family: str
     architecture: str
     parameters: int
     active_parameters: int
+    read_parameters: int
     layers: int
     width: int
     heads: int
@@ -50,11 +53,17 @@ def describe(checkpoint: Checkpoint) -> Description:
     model = build_empty(found, config, torch_kernels)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     idle = sum(module.idle_parameters() for module in model.modules() if isinstance(module, Experts))
+    looked_up = sum(
+        math.prod(module.weight.shape)
+        for module in model.modules()
+        if isinstance(module, Embedding) and not module.multiplied
+    )
     return Description(
         family=found.family.name,
         architecture=found.name,
         parameters=parameters,
         active_parameters=parameters - idle,
+        read_parameters=parameters - idle - looked_up,
         layers=config.layers,
         width=config.width,
         heads=config.heads,

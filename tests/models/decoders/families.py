@@ -113,6 +113,14 @@ ROUTED = {
     "first_k_dense_replace": 1,
     "num_nextn_predict_layers": 0,
 }
+LATENT = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 20,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 12,
+    "v_head_dim": 16,
+}
 V3_TRAITS = {
     "second expert": ONE_EXPERT,
     "shared expert": without(shared_width=0),
@@ -223,11 +231,69 @@ FAMILIES |= {
             "rope_parameters": {"rope_theta": 1e4, "rope_type": "default", "partial_rotary_factor": 0.6},
         },
         {
-            "partial rotation": without(rotated_size=20),
+            "partial rotation": without(rotated_size=None),
             "head norms": NO_HEAD_NORMS,
             "biases": without(attention_bias=False),
             **V3_TRAITS,
         },
+        routed=True,
+    ),
+    "deepseek v2": Tiny(
+        "DeepseekV2ForCausalLM",
+        {
+            **SIZES,
+            **ROUTED,
+            **LATENT,
+            "topk_method": "group_limited_greedy",
+            "topk_group": 1,
+            "n_shared_experts": 2,
+        },
+        {
+            "shared experts": without(shared_width=0),
+            "factor": without(factor=1.0),
+            "groups": without(kept_groups=3),
+            "weights that do not sum to 1": without(renormalised=True),
+        },
+        routed=True,
+    ),
+    "deepseek v2 with whole queries, one group": Tiny(
+        "DeepseekV2ForCausalLM",
+        {
+            **SIZES,
+            **ROUTED,
+            **LATENT,
+            "q_lora_rank": None,
+            "topk_method": "greedy",
+            "n_group": 1,
+            "topk_group": 1,
+        },
+        {"second expert": ONE_EXPERT},
+        routed=True,
+    ),
+    "deepseek v3": Tiny(
+        "DeepseekV3ForCausalLM",
+        {
+            **SIZES,
+            **ROUTED,
+            **LATENT,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1000.0,
+                "factor": 8.0,
+                "original_max_position_embeddings": 16,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+            },
+        },
+        {**V3_TRAITS, "scale of all dimensions": without(all_dimensions=0.0)},
+        slow=False,
+        routed=True,
+    ),
+    "deepseek v3 in halves, with biases": Tiny(
+        "DeepseekV3ForCausalLM",
+        {**SIZES, **ROUTED, **LATENT, "rope_interleave": False, "attention_bias": True, "v_head_dim": 20},
+        {"biases": without(attention_bias=False)},
+        gguf=False,
         routed=True,
     ),
 }

@@ -277,8 +277,10 @@ def assert_names_of_gguf(
     names = gguf.get_tensor_name_map(kind, layers)
     found = {names.get_name(name, try_suffixes=(".weight", ".bias")) for name in hub_names}
     # The package's converters add a suffix to the parameters that have none.
+    # They also split the linear map of latent attention.
+    whole = {name.replace("attn_kv_b.", "attn_k_b.") for name in found if name is not None}
     suffixes = ("", ".weight", ".bias")
-    assert all(any(name + end in tensors for end in suffixes) for name in found if name is not None)
+    assert all(any(name + end in tensors for end in suffixes) for name in whole)
     allowed = {
         gguf.TENSOR_NAMES[tensor].format(bid=layer)
         for tensor in gguf.MODEL_TENSORS[kind]
