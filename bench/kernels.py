@@ -24,7 +24,7 @@ from decodery.kernels.native.library import library
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import PackedWeight
 from decodery.models.decoders.llama import Llama
-from decodery.models.layers.attention import PagedAttend, plan_layers
+from decodery.models.layers.attention import Attention, PagedAttend, plan_layers
 from decodery.models.layers.blocks import PreNormBlock
 from decodery.weights.sources.locate import resolve
 
@@ -44,7 +44,8 @@ def best(action: Callable[[], object], most: float = 0.3) -> float:
 def weights(model: Llama) -> dict[str, list[PackedWeight]]:
     """Returns the matrices of all layers in the order of a step, and the head's."""
     blocks = [cast(PreNormBlock, layer) for layer in model.layers]
-    linears = [m for b in blocks for m in (b.attn.qkv, b.attn.out, *b.mlp.children())]
+    attentions = [cast(Attention, block.attn) for block in blocks]
+    linears = [m for a, b in zip(attentions, blocks, strict=True) for m in (a.qkv, a.out, *b.mlp.children())]
     head = model.embedding if model.head is None else model.head
     return {
         "layers": [cast(PackedWeight, linear.weight) for linear in linears],

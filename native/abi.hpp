@@ -15,7 +15,7 @@ constexpr int kWords = 24;
 enum KernelId : int64_t {
     kLinear, kPack, kEmbedding, kNorm, kRotary, kActivate, kWriteKv, kAttention, kAngles, kLargest, kLeaders,
     kLogSoftmax, kCountAbove, kCutBelow, kNucleus, kDraw, kNoise, kMask, kDivide, kCopy, kSpread, kEntropy, kRepetition,
-    kFrequency, kLayerNorm, kChoose, kRoute, kExperts, kKernelCount
+    kFrequency, kLayerNorm, kChoose, kRoute, kExperts, kJoin, kKernelCount
 };
 
 // out [rows, outs] with row stride ldo is x [rows, ins] with row stride ldx times the packed weight [outs, ins], plus
@@ -104,8 +104,13 @@ struct ExpertsArgs {
     float* out;
 };
 
-// out is the activation of rows; if gated, that of the first half of rows of 2 * width, times their second half.
-struct ActivateArgs { const float* x; int64_t ldx, rows, width, activation, gated; float* out; };
+// out is the activation of rows; if gated, that of the first half of rows of 2 * width, times their second half. The
+// activation that clips has the largest magnitude `limit`.
+struct ActivateArgs { const float* x; int64_t ldx, rows, width, activation, gated; float* out; double limit; };
+
+// Copies x [rows, heads, width] (row stride ldx, head_x between heads, 0 to repeat one head) to columns of out, which has
+// the strides ldo and head_o.
+struct JoinArgs { const float* x; int64_t ldx, head_x, rows, heads, width; float* out; int64_t ldo, head_o; };
 
 // The data that all layers of one kind share in one step. It is separate from the calls, so that a program can run again
 // for another step. slots: where each token's key and value are written. tables: all page tables, concatenated. work and

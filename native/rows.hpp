@@ -1,6 +1,7 @@
 // Kernels that process single rows: norms, rotary positions, activations.
 #pragma once
 #include <cmath>
+#include <cstring>
 
 #include "abi.hpp"
 #include "functions.hpp"
@@ -110,6 +111,12 @@ struct Rows {
         }
     }
 
+    static void join(const JoinArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++)
+            for (int64_t h = 0; h < a.heads; h++)
+                std::memcpy(a.out + m * a.ldo + h * a.head_o, a.x + m * a.ldx + h * a.head_x, static_cast<size_t>(a.width) * 4);
+    }
+
     static DECODERY_INLINE F turn(F x, const float* cos, F partner, const float* sin, int64_t left) {
         return S::fma(x, load(cos, left), S::mul(partner, load(sin, left)));
     }
@@ -136,11 +143,14 @@ struct Rows {
     }
 
     static void activated(const ActivateArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        const F most = S::set1(static_cast<float>(a.limit)), least = S::sub(S::zero(), most);
         for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
             const float* x = a.x + m * a.ldx;
             for (int64_t k = 0; k < a.width; k += 16) {
                 const int64_t left = a.width - k;
-                F value = activate<S>(a.activation, load(x + k, left));
+                F value = load(x + k, left);
+                // The order of the arguments keeps NaN.
+                value = a.activation == kClip ? S::max(least, S::min(most, value)) : activate<S>(a.activation, value);
                 if (a.gated) value = S::mul(value, load(x + a.width + k, left));
                 store(a.out + m * a.width + k, value, left);
             }
@@ -162,6 +172,12 @@ template <class S>
 void plan_rotary(const int64_t* args, Plan& plan) {
     const auto& a = *reinterpret_cast<const RotaryArgs*>(args);
     if (a.rows > 0) plan.add<Rows<S>::rotary>(a, chunks_of_rows(a.rows, plan.threads));
+}
+
+template <class S>
+void plan_join(const int64_t* args, Plan& plan) {
+    const auto& a = *reinterpret_cast<const JoinArgs*>(args);
+    if (a.rows > 0) plan.add<Rows<S>::join>(a, chunks_of_rows(a.rows, plan.threads));
 }
 
 template <class S>

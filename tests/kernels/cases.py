@@ -61,6 +61,7 @@ def all_cases() -> Iterator[Case]:
         yield layer_norm(width)
         yield layer_norm_of_heads(width)
         yield gate(width)
+        yield joined(width)
     for dim in (2, 6, 32, 40, 80, 96, 128, 256):
         yield rotary(dim)
         yield rotary(dim, dim + 19)
@@ -228,6 +229,17 @@ def layer_norm_of_heads(width: int) -> Case:
 
     tensors = some_heads(0, width) + 3, some_heads(3, width), weight, bias
     return Case(f"layer_norm of heads {width}", both, partial(both, torch_kernels), tensors, rowwise=2)
+
+
+def joined(width: int) -> Case:
+    """Returns heads beside others with strides of their own, and beside one head that is repeated."""
+
+    def both(k: Any, x: Tensor, y: Tensor, one: Tensor) -> Tensor:
+        return torch.cat((k.joined([inner_heads(x), y]), k.joined((one[:, None], y))), -1)
+
+    own = rows(3 * width, torch.float32, ROWS, seed=1).view(ROWS, 3, width)
+    tensors = some_heads(0, width), own, rows(5, torch.float32, ROWS, seed=2)
+    return Case(f"joined {width}", both, partial(both, torch_kernels), tensors, rowwise=3)
 
 
 def gate(width: int) -> Case:

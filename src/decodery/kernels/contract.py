@@ -165,8 +165,17 @@ class Kernels(Protocol):
         cos and sin are [..., r], the first half of sin negated.
         """
 
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Returns parts [..., heads or 1, width] side by side: [..., heads, sum of the widths].
+
+        A part with one head is repeated for all.
+        """
+
     def activation(self, x: Tensor, name: Activation) -> Tensor:
         """Applies the activation to each element of x [...]."""
+
+    def clip(self, x: Tensor, limit: float) -> Tensor:
+        """Limits each element of x [...] to the range from -limit to limit."""
 
     def gated(self, gate_up: Tensor, activation: Activation = "silu") -> Tensor:
         """Computes `activation(gate) * up` from [..., 2 * width], the gate first: [..., width]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +71,18 @@ def permuted(heads: int, rotated: int | None = None) -> Transform:
     return Transform(load, store, moves_rows=True)
 
 
+def by_element(rows: Transform) -> Transform:
+    """Returns the transform of a table [heads, width] whose elements move as the rows of a matrix do."""
+
+    def load(stored: Tensor) -> Tensor:
+        return rows.load(stored.reshape(-1)).view(stored.shape)
+
+    def store(ours: Tensor) -> Tensor:
+        return rows.store(ours.reshape(-1)).view(ours.shape)
+
+    return Transform(load, store)
+
+
 def grouped(heads: int, kv_heads: int) -> Transform:
     """Returns the transform of queries, keys and values that are stored by the heads of keys.
 
@@ -98,6 +110,23 @@ def grouped(heads: int, kv_heads: int) -> Transform:
         parts = by_head.split_with_sizes((heads, kv_heads, kv_heads))
         by_group = [part.reshape(kv_heads, -1, *by_head.shape[1:]) for part in parts]
         return torch.cat(by_group, 1).reshape(ours.shape)
+
+    return Transform(load, store, moves_rows=True)
+
+
+def reordered(places: Sequence[int]) -> Transform:
+    """Returns the transform of rows in another order: our row i is the stored row `places[i]`."""
+    order = torch.tensor(places, device="cpu")
+
+    def load(stored: Tensor) -> Tensor:
+        if len(stored) != len(order):
+            raise ValueError(f"{len(stored)} rows in place of {len(order)}")
+        return stored if stored.is_meta else stored[order]
+
+    def store(ours: Tensor) -> Tensor:
+        stored = torch.empty_like(ours)
+        stored[order] = ours
+        return stored
 
     return Transform(load, store, moves_rows=True)
 

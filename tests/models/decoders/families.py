@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from decodery.models.layers.rope import Rope
-
 Without = Callable[[Any], Any]
 """Returns a config without a trait."""
 
@@ -114,6 +112,14 @@ ROUTED = {
     "routed_scaling_factor": 1.5,
     "first_k_dense_replace": 1,
     "num_nextn_predict_layers": 0,
+}
+LATENT = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 20,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 12,
+    "v_head_dim": 16,
 }
 V3_TRAITS = {
     "second expert": ONE_EXPERT,
@@ -225,139 +231,70 @@ FAMILIES |= {
             "rope_parameters": {"rope_theta": 1e4, "rope_type": "default", "partial_rotary_factor": 0.6},
         },
         {
-            "partial rotation": without(rotary_size=20),
+            "partial rotation": without(rotated_size=None),
             "head norms": NO_HEAD_NORMS,
             "biases": without(attention_bias=False),
             **V3_TRAITS,
         },
         routed=True,
     ),
-}
-
-GEMMA = {
-    **{key: value for key, value in SIZES.items() if key != "pad_token_id"},
-    "pad_token_id": 0,
-    "head_dim": 20,
-    "hidden_activation": "gelu_pytorch_tanh",
-}
-GEMMA_TRAITS = {"embedding scale": without(embedding_scale=1.0), "gelu": without(activation="silu")}
-GEMMA2 = {
-    **GEMMA,
-    "query_pre_attn_scalar": 20,
-    "sliding_window": 9,
-    "attn_logit_softcapping": 5.0,
-    "final_logit_softcapping": 3.0,
-}
-GEMMA2_TRAITS = {
-    **GEMMA_TRAITS,
-    "score cap": without(softcap=None),
-    "logit cap": without(logit_softcap=None),
-    "norms after": without(post_norms=False),
-    "window": NO_WINDOW,
-    "full layers": without(windows=(9, 9, 9)),
-    "query scale": without(query_scale=80.0),
-}
-GEMMA3 = {
-    **GEMMA,
-    "query_pre_attn_scalar": 20,
-    "sliding_window": 9,
-    "num_hidden_layers": 4,
-    "rope_theta": 1e6,
-}
-GEMMA3_TRAITS = {
-    **GEMMA_TRAITS,
-    "norms after": without(post_norms=False),
-    "head norms": NO_HEAD_NORMS,
-    "window": NO_WINDOW,
-    "query scale": without(query_scale=80.0),
-    "rope by kind": lambda config: replace(config, rope=config.rope["full_attention"]),
-}
-FAMILIES |= {
-    "gemma": Tiny(
-        "GemmaForCausalLM",
-        {**GEMMA, "num_key_value_heads": 1, "rms_norm_eps": 1e-5},
-        GEMMA_TRAITS,
-        slow=False,
-    ),
-    "gemma with an own head": Tiny(
-        "GemmaForCausalLM",
-        {**GEMMA, "tie_word_embeddings": False, "hidden_act": "gelu", "head_dim": 36, "num_hidden_layers": 2},
-        GEMMA_TRAITS,
-        gguf=False,
-    ),
-    "gemma 2": Tiny("Gemma2ForCausalLM", GEMMA2, GEMMA2_TRAITS, slow=False),
-    "gemma 2 without caps": Tiny(
-        "Gemma2ForCausalLM",
+    "deepseek v2": Tiny(
+        "DeepseekV2ForCausalLM",
         {
-            **GEMMA2,
-            "attn_logit_softcapping": None,
-            "final_logit_softcapping": None,
-            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
-            "query_pre_attn_scalar": 144,
-            "attention_bias": True,
+            **SIZES,
+            **ROUTED,
+            **LATENT,
+            "topk_method": "group_limited_greedy",
+            "topk_group": 1,
+            "n_shared_experts": 2,
         },
-        {"query scale": without(query_scale=20.0), "window": NO_WINDOW},
-        gguf=False,
-    ),
-    "gemma 3": Tiny("Gemma3ForCausalLM", {**GEMMA3, "num_hidden_layers": 6}, GEMMA3_TRAITS, slow=False),
-    "gemma 3 with a scaling": Tiny(
-        "Gemma3ForCausalLM",
         {
-            **GEMMA3,
-            "layer_types": ["sliding_attention", "full_attention"] * 2,
-            "head_dim": 80,
-            "query_pre_attn_scalar": 80,
-            "final_logit_softcapping": 4.0,
+            "shared experts": without(shared_width=0),
+            "factor": without(factor=1.0),
+            "groups": without(kept_groups=3),
+            "weights that do not sum to 1": without(renormalised=True),
+        },
+        routed=True,
+    ),
+    "deepseek v2 with whole queries, one group": Tiny(
+        "DeepseekV2ForCausalLM",
+        {
+            **SIZES,
+            **ROUTED,
+            **LATENT,
+            "q_lora_rank": None,
+            "topk_method": "greedy",
+            "n_group": 1,
+            "topk_group": 1,
+        },
+        {"second expert": ONE_EXPERT},
+        routed=True,
+    ),
+    "deepseek v3": Tiny(
+        "DeepseekV3ForCausalLM",
+        {
+            **SIZES,
+            **ROUTED,
+            **LATENT,
             "rope_parameters": {
-                "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 2e4},
-                "sliding_attention": {"rope_type": "default", "rope_theta": 1e3},
+                "rope_type": "yarn",
+                "rope_theta": 1000.0,
+                "factor": 8.0,
+                "original_max_position_embeddings": 16,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
             },
         },
-        {
-            **GEMMA3_TRAITS,
-            "query scale": without(query_scale=10.0),
-            "scaling": lambda config: replace(
-                config, rope={**config.rope, "full_attention": config.rope["sliding_attention"]}
-            ),
-        },
-    ),
-}
-
-PHI3 = {**SIZES, "pad_token_id": 0}
-
-
-def longrope(pairs: int, original: int, **settings: Any) -> dict[str, Any]:
-    """Returns settings with different divisors for texts up to `original` tokens and for longer ones."""
-    scaling = {
-        "type": "longrope",
-        "short_factor": [1 + 0.1 * pair for pair in range(pairs)],
-        "long_factor": [1.5 + 0.7 * pair for pair in range(pairs)],
-    }
-    return {**PHI3, "original_max_position_embeddings": original, "rope_scaling": {**scaling, **settings}}
-
-
-def swapped_sets(config: Any) -> Any:
-    rope = replace(config.rope, short=config.rope.long, long=config.rope.short)
-    return replace(config, rope=rope)
-
-
-LONGROPE_TRAITS = {
-    "set of factors": swapped_sets,
-    "magnitude": lambda config: replace(config, rope=replace(config.rope, magnitudes=(1.0, 1.0))),
-}
-FAMILIES |= {
-    "phi 3": Tiny(
-        "Phi3ForCausalLM",
-        {**PHI3, "sliding_window": 9, "hidden_size": 80, "num_attention_heads": 4},
-        {"window": NO_WINDOW},
+        {**V3_TRAITS, "scale of all dimensions": without(all_dimensions=0.0)},
         slow=False,
+        routed=True,
     ),
-    "phi 3, short texts": Tiny("Phi3ForCausalLM", longrope(6, 64), LONGROPE_TRAITS),
-    "phi 3, long texts": Tiny(
-        "Phi3ForCausalLM",
-        {**longrope(3, 8), "partial_rotary_factor": 0.5, "tie_word_embeddings": True},
-        {**LONGROPE_TRAITS, "partial rotation": lambda config: replace(config, rope=Rope(), rotated_size=12)},
-        slow=False,
+    "deepseek v3 in halves, with biases": Tiny(
+        "DeepseekV3ForCausalLM",
+        {**SIZES, **ROUTED, **LATENT, "rope_interleave": False, "attention_bias": True, "v_head_dim": 20},
+        {"biases": without(attention_bias=False)},
+        gguf=False,
+        routed=True,
     ),
 }
 

@@ -30,9 +30,10 @@ from tests.kernels.native.fixtures import built
 from tests.models.decoders.families import FAMILIES as LLAMA_FAMILIES
 from tests.models.decoders.families import Tiny, write_folder
 from tests.models.decoders.layer_norm_families import LAYER_NORM_FAMILIES
+from tests.models.decoders.rms_norm_families import RMS_NORM_FAMILIES
 from tests.weights.test_parameters import InMemory
 
-FAMILIES = {**LLAMA_FAMILIES, **LAYER_NORM_FAMILIES}
+FAMILIES = {**LLAMA_FAMILIES, **RMS_NORM_FAMILIES, **LAYER_NORM_FAMILIES}
 every_family = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow if t.slow else ()) for n, t in FAMILIES.items()]
 )
@@ -276,8 +277,10 @@ def assert_names_of_gguf(
     names = gguf.get_tensor_name_map(kind, layers)
     found = {names.get_name(name, try_suffixes=(".weight", ".bias")) for name in hub_names}
     # The package's converters add a suffix to the parameters that have none.
+    # They also split the linear map of latent attention.
+    whole = {name.replace("attn_kv_b.", "attn_k_b.") for name in found if name is not None}
     suffixes = ("", ".weight", ".bias")
-    assert all(any(name + end in tensors for end in suffixes) for name in found if name is not None)
+    assert all(any(name + end in tensors for end in suffixes) for name in whole)
     allowed = {
         gguf.TENSOR_NAMES[tensor].format(bid=layer)
         for tensor in gguf.MODEL_TENSORS[kind]

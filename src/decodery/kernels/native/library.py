@@ -16,7 +16,7 @@ from pathlib import Path
 
 from decodery.errors import ParameterError
 
-VERSION = 12
+VERSION = 16
 WORDS = 24
 PATH = Path(__file__).with_name("_native.so")
 SETS = ("portable", "avx2", "avx512")
@@ -54,6 +54,7 @@ class Kernel(IntEnum):
     CHOOSE = 25
     ROUTE = 26
     EXPERTS = 27
+    JOIN = 28
 
 
 def call_layout(words: str) -> struct.Struct:

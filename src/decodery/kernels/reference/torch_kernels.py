@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Literal, TypeVar
@@ -31,11 +31,13 @@ __all__ = [
     "cache_dtype",
     "capture",
     "captures",
+    "clip",
     "embedding",
     "exclusive_threads",
     "experts",
     "gated",
     "gated_linear",
+    "joined",
     "layer_norm",
     "linear",
     "pack",
@@ -193,6 +195,12 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (wide * cos.unsqueeze(-2) + partner * sin.unsqueeze(-2)).to(x.dtype)
 
 
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Returns parts [..., heads or 1, width] side by side; a part with one head is repeated for all."""
+    heads = max(part.shape[-2] for part in parts)
+    return torch.cat([part.expand(*part.shape[:-2], heads, -1) for part in parts], -1)
+
+
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     # F.gelu has three times the error of this formula on some processors, and is nan at infinity there.
@@ -213,6 +221,11 @@ def activation(x: Tensor, name: Activation) -> Tensor:
     """Applies the activation to each element of x [...], in float32."""
     wide = x.float() if x.dtype == torch.bfloat16 else x
     return _ACTIVATIONS[name](wide).to(x.dtype)
+
+
+def clip(x: Tensor, limit: float) -> Tensor:
+    """Limits each element of x [...] to the range from -limit to limit."""
+    return x.clamp(-limit, limit)
 
 
 def gated(gate_up: Tensor, activation: GatedActivation = "silu") -> Tensor:
@@ -395,7 +408,8 @@ def _bias(group: AttentionGroup, layer: AttentionLayer) -> Tensor:
     assert layer.bias is not None
     keys = group.first_keys + torch.arange(group.keys, device=group.positions.device)
     columns = layer.bias.columns(group.positions[..., None], keys[:, None])
-    return layer.bias.table[_row_heads(group, layer)[..., None], columns[:, None]]
+    table = layer.bias.table.to(columns.device)
+    return table[_row_heads(group, layer)[..., None], columns[:, None]]
 
 
 def _gathered(cache: Tensor, group: AttentionGroup, dtype: torch.dtype) -> Tensor:

@@ -5,11 +5,8 @@ GLM-4.5 Team, GLM-4.5: Agentic, Reasoning, and Coding Foundation Models (2025).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from torch import Tensor
-
-from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import FLAG, ConfigTable, Fixed, Setting, exists, quotient
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, head_size
@@ -26,8 +23,6 @@ from decodery.models.decoders.moe import (
 )
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
 from decodery.models.decoders.shared_routing import SIGMOID_IN_GGUF, routed_fields
-from decodery.models.layers.attention import Angles
-from decodery.models.layers.rope import Rotary
 from decodery.models.rope_config import RopeField, RotatedSize
 
 SHARED = "mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj", "mlp.shared_experts.down_proj"
@@ -38,26 +33,6 @@ GGUF_NAMES = replace(GGUF, norms={**GGUF.norms, "mlp_norm": "post_attention_norm
 SIGMOID = Fixed(
     gguf="expert_gating_func", value=SIGMOID_IN_GGUF, wanted="{value}, the logistic function of each score"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class GlmMoEConfig(MoEConfig):
-    """Holds the sizes and values of one GLM-4.5; the first `rotary_size` elements of a head are rotated."""
-
-    rotary_size: int
-
-
-class GlmMoE(MoELlama):
-    """Defines a GLM-4.5 over the given kernels; its parameters are not initialised."""
-
-    config: GlmMoEConfig
-
-    def __init__(self, config: GlmMoEConfig, kernels: Kernels) -> None:
-        super().__init__(config, kernels)
-        self.turns = Rotary(config.rope, config.rotary_size, config.context_length, kernels)
-
-    def angles(self, positions: Tensor, length: int | None) -> list[Angles | None]:
-        return [self.turns(positions, length)] * self.depth
 
 
 def _hub_names(config: MoEConfig) -> Names:
@@ -76,7 +51,7 @@ def _gguf_names(config: MoEConfig) -> Names:
 GLM_MOE = Family(
     name="glm4moe",
     config=ConfigTable(
-        GlmMoEConfig,
+        MoEConfig,
         fields={
             **{name: field for name, field in LLAMA_FIELDS.items() if name != "rope"},
             "head_dim": head_size(quotient("width", "heads")),
@@ -88,13 +63,13 @@ GLM_MOE = Family(
             "head_norms": Setting(
                 FLAG, "use_qk_norm", default=False, gguf_default=exists("blk.0.attn_q_norm.weight")
             ),
-            "rotary_size": RotatedSize(0.5),
-            "rope": RopeField(rotated="rotary_size"),
+            "rotated_size": RotatedSize(0.5),
+            "rope": RopeField(rotated="rotated_size"),
         },
         fixed=(SAME_VALUE_SIZE, SILU, SIGMOID),
         matrices=(*MATRICES, *EXPERT_MATRICES),
     ),
-    build={"causal": GlmMoE},
+    build={"causal": MoELlama},
     hub_names=_hub_names,
     gguf_names=_gguf_names,
     gguf="glm4moe",

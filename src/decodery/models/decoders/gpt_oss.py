@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from decodery.errors import ModelError
 from decodery.kernels.contract import Kernels
@@ -30,8 +30,6 @@ from decodery.models.decoders.moe import (
 )
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
 from decodery.models.layers.attention import Attention
-from decodery.models.layers.blocks import PreNormBlock
-from decodery.models.layers.norm import RMSNorm
 from decodery.models.layers.rope import Rope, YarnRope
 from decodery.models.rope_config import RopeField
 from decodery.models.window_config import WindowField, Windows
@@ -49,9 +47,9 @@ class GptOssConfig(MoEConfig):
 class GptOss(MoELlama):
     """Defines a gpt-oss over the given kernels; its parameters are not initialised."""
 
-    def block(self, config: LlamaConfig, layer: int, kernels: Kernels) -> nn.Module:
+    def attention(self, config: LlamaConfig, layer: int, kernels: Kernels) -> Attention:
         assert isinstance(config, GptOssConfig)
-        attention = Attention(
+        return Attention(
             config.attention(layer),
             config.width,
             kernels,
@@ -59,8 +57,6 @@ class GptOss(MoELlama):
             out_bias=config.out_bias,
             sinks=config.sinks,
         )
-        norms = [RMSNorm(config.width, config.norm_eps, kernels) for _ in range(2)]
-        return PreNormBlock(norms[0], attention, norms[1], self.mlp(config, layer, kernels))
 
 
 def _is_even(source: Source, layer: int) -> bool:

@@ -14,7 +14,7 @@ class PreNormBlock(nn.Module):
     residual=...)`.
     """
 
-    def __init__(self, attn_norm: nn.Module, attn: Attention, mlp_norm: nn.Module, mlp: nn.Module) -> None:
+    def __init__(self, attn_norm: nn.Module, attn: nn.Module, mlp_norm: nn.Module, mlp: nn.Module) -> None:
         super().__init__()
         self.attn_norm = attn_norm
         self.attn = attn
