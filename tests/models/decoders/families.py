@@ -222,6 +222,49 @@ FAMILIES |= {
         slow=False,
         routed=True,
     ),
+    "olmoe": Tiny(
+        "OlmoeForCausalLM",
+        {**SIZES, "num_experts": 5, "num_experts_per_tok": 3},
+        {
+            "norms of queries and keys": NO_HEAD_NORMS,
+            "weights that do not sum to 1": without(renormalised=True),
+        },
+        routed=True,
+    ),
+    "ernie 4.5 moe": Tiny(
+        "Ernie4_5_MoeForCausalLM",
+        {
+            **SIZES,
+            "moe_num_experts": 5,
+            "moe_k": 2,
+            "moe_intermediate_size": 36,
+            "moe_num_shared_experts": 2,
+            "moe_layer_start_index": 1,
+        },
+        {
+            "correction": without(corrected=False),
+            "shared experts": without(shared_width=0),
+            "weights that sum to 1": without(renormalised=False),
+        },
+        routed=True,
+    ),
+    "ernie 4.5 moe, every second layer": Tiny(
+        "Ernie4_5_MoeForCausalLM",
+        {
+            **SIZES,
+            "num_hidden_layers": 5,
+            "tie_word_embeddings": False,
+            "moe_num_experts": 4,
+            "moe_k": 1,
+            "moe_intermediate_size": 20,
+            "moe_num_shared_experts": 0,
+            "moe_layer_interval": 2,
+            "moe_layer_end_index": 2,
+        },
+        {"weights that sum to 1": without(renormalised=False)},
+        gguf=False,
+        routed=True,
+    ),
     "glm 4.5": Tiny(
         "Glm4MoeForCausalLM",
         {

@@ -197,7 +197,8 @@ class ExpertSpelling:
 
     `router` is without ".weight". `gate_up` are two tensors, or one that has both; `{e}` in a name stands for
     the expert. `shared` are gate, up and down, without ".weight". `transforms` are those of one expert's
-    `gate_up` and `down`, and `score` that of `shared_gate`.
+    `gate_up` and `down`, `score` that of `shared_gate`, and `choice` that of
+    `correction`.
     """
 
     router: str
@@ -208,6 +209,7 @@ class ExpertSpelling:
     correction: str = ""
     transforms: tuple[Transform | None, Transform | None] = (None, None)
     score: Transform | None = None
+    choice: Transform | None = None
 
 
 # A score's weight, [1, width] in ours, may be stored as [width].
@@ -251,7 +253,7 @@ def expert_rules(layer: str, config: MoEConfig, spellings: Sequence[ExpertSpelli
             stack("layers.{i}.mlp.experts.down.weight", [layer + names.down], config.experts, transforms[1]),
         ]
         if names.correction:
-            rules.append(rename("layers.{i}.mlp.correction", layer + names.correction))
+            rules.append(rename("layers.{i}.mlp.correction", layer + names.correction, names.choice))
         if names.shared:
             rules += _shared_rules(layer, names)
     return rules
