@@ -265,6 +265,32 @@ FAMILIES |= {
         gguf=False,
         routed=True,
     ),
+    "phi 3.5 moe": Tiny(
+        "PhimoeForCausalLM",
+        {
+            **SIZES,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "router_jitter_noise": 0.2,
+            "attention_bias": True,
+            "lm_head_bias": True,
+            "sliding_window": 9,
+        },
+        {
+            "window": NO_WINDOW,
+            "weights among near scores": without(within=None),
+            "biases": without(attention_bias=False),
+            "bias of the head": without(head_bias=False),
+        },
+        gguf=False,
+        routed=True,
+    ),
+    "phi 3.5 moe with the usual distance": Tiny(
+        "PhimoeForCausalLM",
+        {**SIZES, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 12},
+        {"second expert": ONE_EXPERT},
+        routed=True,
+    ),
     "glm 4.5": Tiny(
         "Glm4MoeForCausalLM",
         {

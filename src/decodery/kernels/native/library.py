@@ -16,7 +16,7 @@ from pathlib import Path
 
 from decodery.errors import ParameterError
 
-VERSION = 12
+VERSION = 13
 WORDS = 24
 PATH = Path(__file__).with_name("_native.so")
 SETS = ("portable", "avx2", "avx512")

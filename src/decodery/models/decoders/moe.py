@@ -40,6 +40,7 @@ class MoEConfig(LlamaConfig):
     groups: int = 1
     kept_groups: int = 1
     best_of_group: int = 1
+    within: float | None = None
     corrected: bool = False
     router_bias: bool = False
     expert_bias: bool = False
@@ -58,6 +59,7 @@ class MoEConfig(LlamaConfig):
             self.groups,
             self.kept_groups,
             self.best_of_group,
+            self.within,
         )
 
 
@@ -134,20 +136,18 @@ def expert_fields(
 
 
 @dataclass(frozen=True)
-class RenormalisedField(Setting):
-    """Says whether weights are divided by their sum: `norm_topk_prob` in config.json, which GGUF has no key
-    for.
-    """
+class HubOnly(Setting):
+    """Says that a field is a key of config.json, and has the value `gguf_default` in all GGUF files."""
 
     def write(self, value: Any, config: Any, *, gguf: bool) -> Mapping[str, Any]:
         if gguf and value != self.gguf_default:
-            raise ModelError(f"a GGUF file of this family cannot express norm_topk_prob {value}")
+            raise ModelError(f"a GGUF file of this family cannot express another {self.keys(False)[0]}")
         return super().write(value, config, gguf=gguf)
 
 
 def renormalised(default: bool, *, gguf: bool) -> Setting:
     """Returns the setting with the default of a config.json, and the value in all GGUF files."""
-    return RenormalisedField(FLAG, "norm_topk_prob", default=default, gguf_default=gguf)
+    return HubOnly(FLAG, "norm_topk_prob", default=default, gguf_default=gguf)
 
 
 EXPERT_MATRICES = (("experts",), ("experts", "expert_width"))
