@@ -105,8 +105,9 @@ struct ExpertsArgs {
     float* out;
 };
 
-// out is the activation of rows; if gated, that of the first half of rows of 2 * width, times their second half.
-struct ActivateArgs { const float* x; int64_t ldx, rows, width, activation, gated; float* out; };
+// out is the activation of rows; if gated, that of the first half of rows of 2 * width, times their second half. The
+// activation that clips has the largest magnitude `limit`.
+struct ActivateArgs { const float* x; int64_t ldx, rows, width, activation, gated; float* out; double limit; };
 
 // Copies x [rows, heads, width] (row stride ldx, head_x between heads, 0 to repeat one head) to columns of out, which has
 // the strides ldo and head_o.

@@ -86,8 +86,9 @@ DECODERY_INLINE typename S::F clamped_swiglu(typename S::F gate, typename S::F u
     return S::mul(S::add(up, one), S::div(gate, S::add(one, e)));
 }
 
-// The activations by their numbers in decodery.kernels.native.native_calls; the last one is gated.
-enum ActivationId : int64_t { kSilu, kGelu, kGeluTanh, kRelu, kClampedSwiglu };
+// The activations by their numbers in decodery.kernels.native.native_calls. kClampedSwiglu is gated, and kClip has a
+// parameter, so `activate` has neither.
+enum ActivationId : int64_t { kSilu, kGelu, kGeluTanh, kRelu, kClampedSwiglu, kClip };
 
 // Both forms of gelu are max(x, 0) - |x| * q(|x|) with q from 1/2 down to 0: no digits cancel, and beyond 14 the
 // second term is 0, also where x is infinite.

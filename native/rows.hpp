@@ -143,11 +143,14 @@ struct Rows {
     }
 
     static void activated(const ActivateArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        const F most = S::set1(static_cast<float>(a.limit)), least = S::sub(S::zero(), most);
         for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
             const float* x = a.x + m * a.ldx;
             for (int64_t k = 0; k < a.width; k += 16) {
                 const int64_t left = a.width - k;
-                F value = activate<S>(a.activation, load(x + k, left));
+                F value = load(x + k, left);
+                // The order of the arguments keeps NaN.
+                value = a.activation == kClip ? S::max(least, S::min(most, value)) : activate<S>(a.activation, value);
                 if (a.gated) value = S::mul(value, load(x + a.width + k, left));
                 store(a.out + m * a.width + k, value, left);
             }

@@ -150,7 +150,9 @@ class HeadNorms(nn.Module):
         counts = (layer.heads, layer.kv_heads, layer.kv_heads)
         qkv = plain.qkv(x).view(len(x), sum(counts), layer.k_width)
         q, k, v = qkv.split_with_sizes(counts, -2)
-        q, k = (kernels.rotary(self.norm(kernels, part, self.scale), *angles) for part in (q, k))
+        q, k = (
+            kernels.rotary(self.norm(kernels, part, self.scale), angles.cos, angles.sin) for part in (q, k)
+        )
         out: Tensor = plain.out(attend(layer, q, k, v), residual)
         return out
 

@@ -59,6 +59,16 @@ def test_the_error_is_at_most_twice_that_of_the_plain_formula(
     assert (kernels.gated(halves, name)[0] - exact).abs().max() <= limit
 
 
+@pytest.mark.parametrize("kernels", BACKENDS, ids=lambda k: "native" if k is not REFERENCE else "reference")
+@pytest.mark.parametrize("width", [1, 16, 37])
+def test_clipped_elements_are_exact_and_nan_is_kept(kernels: Kernels, width: int) -> None:
+    x = rows(width, torch.float32, 9)
+    x.view(-1)[:3] = torch.tensor([math.nan, math.inf, -math.inf])
+    assert torch.equal(kernels.clip(x, 0.7).nan_to_num(5), x.clamp(-0.7, 0.7).nan_to_num(5))
+    part = torch.randn(4, 2 * width)[:, :width]
+    assert torch.equal(kernels.clip(part, 0.3), part.clamp(-0.3, 0.3))
+
+
 @pytest.mark.parametrize("name", FORMULAS)
 @pytest.mark.parametrize("kernels", BACKENDS, ids=lambda k: "native" if k is not REFERENCE else "reference")
 def test_far_out_and_beyond_numbers(kernels: Kernels, name: Activation) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 
-from decodery.text.tokenizer.pieces import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
+from decodery.text.tokenizer.piece_kinds import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 
 Piece = tuple[str, float, int]
 
@@ -61,6 +61,8 @@ WORDS: list[Piece] = [
 ]
 # Those of which every character is a piece, as in a vocabulary that was trained by merging.
 MERGED = [piece for piece in WORDS if not set(piece[0]) & set("Xß日")]
+# Some of them have the same score, as the pieces that are added to a trained vocabulary.
+TIED = [(text, -1.0 if len(text) > 1 else score, kind) for text, score, kind in MERGED]
 MARK: Piece = ("<mark>", 0.0, USER_DEFINED)
 
 

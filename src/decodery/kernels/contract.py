@@ -174,6 +174,9 @@ class Kernels(Protocol):
     def activation(self, x: Tensor, name: Activation) -> Tensor:
         """Applies the activation to each element of x [...]."""
 
+    def clip(self, x: Tensor, limit: float) -> Tensor:
+        """Limits each element of x [...] to the range from -limit to limit."""
+
     def gated(self, gate_up: Tensor, activation: Activation = "silu") -> Tensor:
         """Computes `activation(gate) * up` from [..., 2 * width], the gate first: [..., width]."""
 

@@ -77,7 +77,7 @@ def facts(
             "kv": per_token * context,
             "total": weights + per_token * context,
         },
-        "token": _cost(weights * described.active_parameters // described.parameters),
+        "token": _cost(weights * described.read_parameters // described.parameters),
     }
 
 

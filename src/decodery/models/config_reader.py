@@ -337,6 +337,11 @@ def value_of(field: str) -> Default:
     return lambda source: source[field]
 
 
+def missing_or_null(key: str, missing: Any, null: Default) -> Default:
+    """Returns the default that is `missing` of a config.json without the key, and `null` where it is null."""
+    return lambda source: null(source) if key in source.keys.values else missing
+
+
 def quotient(field: str, divisor: str) -> Default:
     """Returns the default that is a field divided by another, which must divide it."""
 

@@ -12,6 +12,7 @@ from decodery.kernels.packed_weights import expert_bytes, packed_bytes
 from decodery.kernels.reference import torch_kernels
 from decodery.models.contract import CausalModel
 from decodery.models.families import find_family, names_of
+from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.experts import Experts
 from decodery.models.load import build_empty, packing_of
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
@@ -22,13 +23,15 @@ from decodery.weights.layouts.native_layout import Packing
 class Description:
     """Holds the facts about a checkpoint that are known without reading its weights.
 
-    `active_parameters` are those that compute one token: fewer than all for a mixture of experts.
+    `active_parameters` are those that compute one token: fewer than all for a mixture of experts. Of an
+    embedding that is not also the head, a token reads one row only, so `read_parameters` are fewer still.
     """
 
     family: str
     architecture: str
     parameters: int
     active_parameters: int
+    read_parameters: int
     layers: int
     width: int
     heads: int
@@ -46,11 +49,17 @@ def describe(checkpoint: Checkpoint) -> Description:
     model = build_empty(found, config, torch_kernels)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     idle = sum(module.idle_parameters() for module in model.modules() if isinstance(module, Experts))
+    looked_up = sum(
+        math.prod(module.weight.shape)
+        for module in model.modules()
+        if isinstance(module, Embedding) and not module.multiplied
+    )
     return Description(
         family=found.family.name,
         architecture=found.name,
         parameters=parameters,
         active_parameters=parameters - idle,
+        read_parameters=parameters - idle - looked_up,
         layers=config.layers,
         width=config.width,
         heads=config.heads,

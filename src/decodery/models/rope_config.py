@@ -382,14 +382,17 @@ def _rope_from_gguf(source: Source, theta_key: str, size: int, context_length: i
         return LinearRope(theta, factor)
     if theta <= 1:
         raise metadata.error(source.key(theta_key), "above 1 for yarn")
-    sharper = f"{scaling}.attn_factor"
+    sharper, log = f"{scaling}.attn_factor", f"{scaling}.yarn_log_multiplier"
+    magnitude = metadata.positive(sharper, 1.0) * yarn_magnitude(factor)
+    if metadata.values.get(log):
+        magnitude /= yarn_magnitude(factor, metadata.positive(log))
     return YarnRope(
         theta,
         factor,
         metadata.count(f"{scaling}.original_context_length", context_length),
         metadata.positive(f"{scaling}.yarn_beta_fast", 32.0),
         metadata.positive(f"{scaling}.yarn_beta_slow", 1.0),
-        metadata.positive(sharper) * yarn_magnitude(factor) if metadata.has(sharper) else None,
+        magnitude if metadata.has(sharper) or metadata.has(log) else None,
     )
 
 

@@ -71,6 +71,18 @@ def permuted(heads: int, rotated: int | None = None) -> Transform:
     return Transform(load, store, moves_rows=True)
 
 
+def by_element(rows: Transform) -> Transform:
+    """Returns the transform of a table [heads, width] whose elements move as the rows of a matrix do."""
+
+    def load(stored: Tensor) -> Tensor:
+        return rows.load(stored.reshape(-1)).view(stored.shape)
+
+    def store(ours: Tensor) -> Tensor:
+        return rows.store(ours.reshape(-1)).view(ours.shape)
+
+    return Transform(load, store)
+
+
 def grouped(heads: int, kv_heads: int) -> Transform:
     """Returns the transform of queries, keys and values that are stored by the heads of keys.
 

@@ -168,7 +168,8 @@ def test_inspect_counts_the_parameters_that_a_token_uses(decodery: Run, tmp_path
     # Two of five experts are idle, in each of three layers.
     active = found["parameters"] - 3 * 2 * 3 * 48 * 80
     assert found["active_parameters"] == active
-    assert found["token"]["bytes"] == active * 4
+    # Its head is not the embedding, of which a token reads one row.
+    assert found["token"]["bytes"] == (active - 97 * 48) * 4
     assert f"{found['parameters']:,}, of which a token uses {active:,}" in decodery("inspect", folder).out
 
 
@@ -198,3 +199,14 @@ def test_without_weights_the_memory_is_that_of_the_form_in_which_they_would_be_h
 def test_inspect_says_of_an_unsupported_config_why(decodery: Run, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["MambaForCausalLM"]}))
     assert "MambaForCausalLM is not supported" in decodery("inspect", str(tmp_path)).err
+
+
+def test_a_token_reads_one_row_of_an_embedding_that_is_not_the_head(
+    decodery: Run, model: str, tmp_path: Path
+) -> None:
+    config = json.loads((Path(model) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    options = ["--json", "--backend=torch", "--dtype=float32"]
+    tied, own = decodery("inspect", model, *options).json, decodery("inspect", str(tmp_path), *options).json
+    assert own["parameters"] == tied["parameters"] + VOCABULARY * WIDTH
+    assert own["token"]["bytes"] == tied["token"]["bytes"]

@@ -36,6 +36,17 @@ BLOOM_SIZES: dict[str, Any] = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
+MPT_SIZES: dict[str, Any] = {
+    "vocab_size": 97,
+    "d_model": 48,
+    "n_layers": 3,
+    "n_heads": 4,
+    "max_seq_len": 64,
+}
+FALCON_SIZES: dict[str, Any] = {
+    **{key: value for key, value in SIZES.items() if key != "intermediate_size"},
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+}
 
 LAYER_NORM_FAMILIES: dict[str, Tiny] = {
     "gpt2": Tiny(
@@ -94,7 +105,6 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         {**GPT2_SIZES, "n_embd": 72, "n_head": 2, "rotary_dim": 12},
         {"part of a head": without(rotated=36)},
         gguf=False,
-        slow=False,
     ),
     "gptj, tied, all of a head rotated": Tiny(
         "GPTJForCausalLM",
@@ -111,7 +121,6 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         },
         {"window": without(windows=()), "no scale": without(scaled=True)},
         gguf=False,
-        slow=False,
     ),
     "gpt_neo, its own head, other types": Tiny(
         "GPTNeoForCausalLM",
@@ -127,7 +136,7 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         {"window": without(windows=())},
         gguf=False,
     ),
-    "gpt1": Tiny("OpenAIGPTLMHeadModel", GPT2_SIZES, gguf=False, slow=False),
+    "gpt1": Tiny("OpenAIGPTLMHeadModel", GPT2_SIZES, gguf=False),
     "gpt1 with relu, heads of 20": Tiny(
         "OpenAIGPTLMHeadModel",
         {**GPT2_SIZES, "n_embd": 40, "n_head": 2, "afn": "relu", "tie_word_embeddings": False},
@@ -138,7 +147,6 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         "StableLmForCausalLM",
         {**SIZES, "hidden_size": 96, "num_key_value_heads": 1, "use_qkv_bias": True},
         {"biases": without(qkv_bias=False), "part of a head": without(rotated=24)},
-        slow=False,
     ),
     "stablelm 12b": Tiny(
         "StableLmForCausalLM",
@@ -152,12 +160,12 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
             "tie_word_embeddings": True,
         },
         {"head norms": without(head_norms=False)},
+        slow=False,
     ),
     "phi": Tiny(
         "PhiForCausalLM",
         {**SIZES, "hidden_size": 80},
         {"part of a head": without(rotated=20)},
-        slow=False,
     ),
     "phi with head norms, tied": Tiny(
         "PhiForCausalLM",
@@ -200,7 +208,6 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         OPT_SIZES,
         {"relu": without(activation="gelu"), "biases": without(attention_bias=False)},
         gguf=False,
-        slow=False,
     ),
     "opt 350m": Tiny(
         "OPTForCausalLM",
@@ -235,5 +242,103 @@ LAYER_NORM_FAMILIES: dict[str, Tiny] = {
         },
         {"place of the residual": without(normed_residual=False)},
         gguf=False,
+    ),
+    "mpt": Tiny("MptForCausalLM", MPT_SIZES, {"slopes": without(alibi=2.0)}),
+    "mpt that clips": Tiny(
+        "MptForCausalLM",
+        {**MPT_SIZES, "d_model": 80, "attn_config": {"clip_qkv": 1.5}},
+        {"clip": without(clip=None)},
+    ),
+    "mpt with six heads and a scale": Tiny(
+        "MptForCausalLM",
+        {**MPT_SIZES, "n_heads": 6, "attn_config": {"softmax_scale": 0.5}, "tie_word_embeddings": False},
+        {"scale": without(scale=None)},
+        gguf=False,
+    ),
+    "falcon 7b": Tiny(
+        "FalconForCausalLM",
+        {**FALCON_SIZES, "hidden_size": 80},
+        {"gelu": without(activation="relu")},
+    ),
+    "falcon 40b": Tiny(
+        "FalconForCausalLM",
+        {
+            **FALCON_SIZES,
+            "new_decoder_architecture": True,
+            "num_kv_heads": 2,
+            "ffn_hidden_size": 80,
+            "tie_word_embeddings": False,
+        },
+        {"second norm": without(norms=1)},
+    ),
+    "falcon 11b": Tiny(
+        "FalconForCausalLM",
+        {
+            **FALCON_SIZES,
+            "new_decoder_architecture": True,
+            "num_kv_heads": 2,
+            "num_ln_in_parallel_attn": 1,
+        },
+    ),
+    "falcon rw": Tiny(
+        "FalconForCausalLM",
+        {
+            **FALCON_SIZES,
+            "num_attention_heads": 6,
+            "alibi": True,
+            "multi_query": False,
+            "parallel_attn": False,
+            "bias": True,
+        },
+        {
+            "alibi": without(alibi=False),
+            "biases": without(bias=False),
+            "sequential": without(parallel=True),
+        },
+        gguf=False,
+    ),
+    "cohere": Tiny(
+        "CohereForCausalLM",
+        {**SIZES, "num_key_value_heads": 2, "logit_scale": 0.5},
+        {"scale": without(logit_scale=0.3)},
+    ),
+    "cohere with head norms and biases": Tiny(
+        "CohereForCausalLM",
+        {
+            **SIZES,
+            "hidden_size": 80,
+            "num_key_value_heads": 1,
+            "use_qk_norm": True,
+            "attention_bias": True,
+            "logit_scale": 1.0,
+        },
+        {"head norms": without(head_norms=False), "biases": without(attention_bias=False)},
+    ),
+    "cohere with its own head": Tiny(
+        "CohereForCausalLM",
+        {**SIZES, "hidden_size": 80, "logit_scale": 0.5, "tie_word_embeddings": False, "rope_theta": 3e3},
+        gguf=False,
+    ),
+    "cohere2": Tiny(
+        "Cohere2ForCausalLM",
+        {
+            **SIZES,
+            "num_hidden_layers": 4,
+            "num_key_value_heads": 2,
+            "logit_scale": 0.5,
+            "sliding_window": 7,
+        },
+        {"window": without(windows=(512,) * 4), "full layer": without(windows=(7,) * 4)},
+    ),
+    "cohere2 with other layers and biases": Tiny(
+        "Cohere2ForCausalLM",
+        {
+            **SIZES,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "attention_bias": True,
+            "logit_scale": 1.0,
+            "sliding_window": 16,
+        },
+        {"windows": without(windows=())},
     ),
 }

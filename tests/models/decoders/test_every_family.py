@@ -30,9 +30,10 @@ from tests.kernels.native.fixtures import built
 from tests.models.decoders.families import FAMILIES as LLAMA_FAMILIES
 from tests.models.decoders.families import Tiny, write_folder
 from tests.models.decoders.layer_norm_families import LAYER_NORM_FAMILIES
+from tests.models.decoders.rms_norm_families import RMS_NORM_FAMILIES
 from tests.weights.test_parameters import InMemory
 
-FAMILIES = {**LLAMA_FAMILIES, **LAYER_NORM_FAMILIES}
+FAMILIES = {**LLAMA_FAMILIES, **RMS_NORM_FAMILIES, **LAYER_NORM_FAMILIES}
 every_family = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow if t.slow else ()) for n, t in FAMILIES.items()]
 )

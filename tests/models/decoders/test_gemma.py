@@ -15,7 +15,8 @@ from decodery.models.decoders.gemma import GEMMA, GEMMA2, GEMMA3, Gemma, GemmaCo
 from decodery.models.layers.rope import LinearRope, Rope
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
-from tests.models.decoders.families import FAMILIES, write_folder
+from tests.models.decoders.families import write_folder
+from tests.models.decoders.rms_norm_families import RMS_NORM_FAMILIES
 from tests.models.test_config_reader import Metadata
 from tests.models.tiny import HUB
 
@@ -163,7 +164,7 @@ def test_in_gemma_1_gelu_means_the_approximation_with_tanh() -> None:
 
 
 def test_the_scale_of_the_embedding_is_a_number_of_the_weights_dtype(tmp_path: Path) -> None:
-    folder = write_folder(FAMILIES["gemma"], tmp_path)
+    folder = write_folder(RMS_NORM_FAMILIES["gemma"], tmp_path)
     with open_checkpoint(folder) as checkpoint:
         model = load_model(checkpoint, dtype=torch.bfloat16, kernels=torch_kernels)
     assert isinstance(model, Gemma)
@@ -177,7 +178,9 @@ def test_the_scale_of_the_embedding_is_a_number_of_the_weights_dtype(tmp_path: P
 
 @pytest.mark.parametrize("name", ["gemma", "gemma 2", "gemma 3", "gemma 3 with a scaling"])
 def test_a_config_json_is_written_as_transformers_writes_it(name: str, tmp_path: Path) -> None:
-    saved = json.loads((write_folder(FAMILIES[name], tmp_path) / "config.json").read_text(encoding="utf-8"))
+    saved = json.loads(
+        (write_folder(RMS_NORM_FAMILIES[name], tmp_path) / "config.json").read_text(encoding="utf-8")
+    )
     family = {"gemma": GEMMA, "gemma 2": GEMMA2}.get(name, GEMMA3)
     config = family.config.from_hub(saved)
     written = family.config.to_hub(config)

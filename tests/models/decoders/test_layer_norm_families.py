@@ -14,21 +14,26 @@ from safetensors.torch import load_file, save_file
 from decodery.errors import ModelError
 from decodery.kernels.reference import torch_kernels
 from decodery.models.contract import Family
-from decodery.models.decoders.gpt1 import GPT1_FAMILY
-from decodery.models.decoders.gpt2 import GPT2_FAMILY
-from decodery.models.decoders.gpt_neo import GPT_NEO
-from decodery.models.decoders.gpt_neox import GPT_NEOX
-from decodery.models.decoders.gptj import GPTJ_FAMILY
-from decodery.models.decoders.opt import OPT_FAMILY
-from decodery.models.decoders.phi import PHI, Phi
-from decodery.models.decoders.stablelm import STABLELM
-from decodery.models.decoders.starcoder import BIGCODE, STARCODER2
+from decodery.models.decoders.layer_norm.bloom import BLOOM
+from decodery.models.decoders.layer_norm.cohere import COHERE, COHERE2
+from decodery.models.decoders.layer_norm.gpt1 import GPT1_FAMILY
+from decodery.models.decoders.layer_norm.gpt2 import GPT2_FAMILY
+from decodery.models.decoders.layer_norm.gpt_neo import GPT_NEO
+from decodery.models.decoders.layer_norm.gpt_neox import GPT_NEOX
+from decodery.models.decoders.layer_norm.gptj import GPTJ_FAMILY
+from decodery.models.decoders.layer_norm.mpt import MPT_FAMILY
+from decodery.models.decoders.layer_norm.opt import OPT_FAMILY
+from decodery.models.decoders.layer_norm.phi import PHI, Phi
+from decodery.models.decoders.layer_norm.stablelm import STABLELM
+from decodery.models.decoders.layer_norm.starcoder import BIGCODE, STARCODER2
+from decodery.models.families import find_family
+from decodery.models.layers.attention import DenseAttend
 from decodery.models.layers.rope import LinearRope, Rope
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.parameters import export_parameters, load_parameters
 from tests.models.decoders.families import write_folder
-from tests.models.decoders.layer_norm_families import LAYER_NORM_FAMILIES
+from tests.models.decoders.layer_norm_families import LAYER_NORM_FAMILIES, MPT_SIZES
 from tests.models.test_config_reader import Metadata
 from tests.weights.test_parameters import InMemory
 
@@ -185,6 +190,41 @@ READ: list[tuple[Family[Any], Mapping[str, Any], Mapping[str, Any]]] = [
         {**LONG, "ffn_dim": 80, "word_embed_proj_dim": 32},
         {"mlp_width": 80, "embedding_width": 32},
     ),
+    (
+        COHERE,
+        LONG,
+        {
+            "rope": Rope(500000.0),
+            "context_length": 8192,
+            "logit_scale": 0.0625,
+            "tied_head": True,
+            "head_norms": False,
+            "attention_bias": False,
+            "rotated": 24,
+        },
+    ),
+    (
+        COHERE,
+        {**LONG, "model_max_length": 131072, "max_position_embeddings": 8192},
+        {"context_length": 131072},
+    ),
+    (
+        BLOOM,
+        {"n_embed": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 97},
+        {
+            "width": 48,
+            "mlp_width": 192,
+            "context_length": 2048,
+            "tied_head": True,
+            "normed_residual": False,
+            "extensible": True,
+        },
+    ),
+    (MPT_FAMILY, MPT_SIZES, {"alibi": 8.0, "mlp_width": 192, "tied_head": True, "norm_eps": 1e-5}),
+    (COHERE2, LONG, {"rope": Rope(10000.0), "windows": (4096, 4096, 4096), "logit_scale": 0.0625}),
+    (COHERE2, {**LONG, "sliding_window": None}, {"windows": ()}),
+    (COHERE2, {**LONG, "sliding_window_pattern": 2}, {"windows": (4096, None, 4096)}),
+    (COHERE, {**LONG, "attention_bias": True}, {"attention_bias": True, "out_bias": True}),
 ]
 
 
@@ -227,6 +267,8 @@ REFUSED: list[tuple[Family[Any], Mapping[str, Any], str]] = [
     (BIGCODE, {**SMALL, "multi_query": 1}, "multi_query is 1"),
     (STARCODER2, {**LONG, "sliding_window": -4}, "sliding_window is -4"),
     (OPT_FAMILY, {**LONG, "layer_norm_elementwise_affine": False}, "layer_norm_elementwise_affine is False"),
+    (COHERE, {**LONG, "logit_scale": -1.0}, "logit_scale is -1.0"),
+    (COHERE, {**LONG, "hidden_act": "relu"}, "hidden_act is 'relu'"),
     (OPT_FAMILY, {**LONG, "activation_function": "gelu_10"}, "activation_function is 'gelu_10'"),
     (STARCODER2, {**LONG, "num_attention_heads": 3, "num_key_value_heads": None}, "a divisor of"),
 ]
@@ -247,6 +289,7 @@ INEXPRESSIBLE: list[tuple[Family[Any], Mapping[str, Any], str]] = [
     (GPT_NEOX, {**LONG, "hidden_act": "gelu_new"}, "hidden_act 'gelu_tanh'"),
     (GPT_NEOX, {**LONG, "attention_bias": False}, "attention_bias False"),
     (PHI, {**LONG, "qk_layernorm": True}, "qk_layernorm True"),
+    (COHERE, {**LONG, "tie_word_embeddings": False}, "tie_word_embeddings False"),
     (STARCODER2, {**LONG, "sliding_window": 9}, "the window of these layers"),
 ]
 
@@ -350,3 +393,41 @@ def test_a_model_with_learned_positions_opens_for_a_shorter_context_and_for_no_l
     assert torch.equal(shorter(TOKENS), loaded(folder)(TOKENS))
     with pytest.raises(ModelError, match="was trained for"):
         loaded(folder, positions + 1)
+
+
+@pytest.mark.parametrize("name", LAYER_NORM_FAMILIES)
+def test_what_was_loaded_is_stored_bit_for_bit(name: str, tmp_path: Path) -> None:
+    folder = write_folder(LAYER_NORM_FAMILIES[name], tmp_path)
+    with open_checkpoint(folder) as checkpoint:
+        family = find_family(checkpoint).family
+        config = family.config.read(checkpoint)
+    assert family.config.from_hub(family.config.to_hub(config)) == config
+    names = family.hub_names(config)
+    found = dict(export_parameters(loaded(folder), names.rules, config.layers))
+    stored = load_file(folder / "model.safetensors")
+    # OPT never reads the first two rows.
+    table = "model.decoder.embed_positions.weight"
+    stored |= {key: torch.cat((torch.zeros_like(t[:2]), t[2:])) for key, t in stored.items() if key == table}
+    assert found.keys() == stored.keys()
+    assert all(torch.equal(found[key], tensor) for key, tensor in stored.items())
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt 350m", "bloom", "falcon 7b"])
+def test_embeddings_that_are_given_are_those_of_their_tokens(name: str, tmp_path: Path) -> None:
+    model = loaded(write_folder(LAYER_NORM_FAMILIES[name], tmp_path))
+    tokens, positions = torch.arange(20), torch.arange(20)
+    given = torch.tensor([0, 3, 19])
+    vectors = model.embed(tokens[given], positions[given])
+    changed = tokens.clone()
+    changed[given] = 96
+
+    def hidden(ids: torch.Tensor, **options: Any) -> torch.Tensor:
+        attend = DenseAttend(torch_kernels)
+        found: torch.Tensor = model.hidden(ids[None], positions, attend, **options)
+        return found
+
+    with torch.no_grad():
+        expected = hidden(tokens)
+        assert not torch.equal(hidden(changed), expected)
+        found = hidden(changed, embedded=((torch.zeros_like(given), given), vectors))
+    assert torch.equal(found, expected)

@@ -24,8 +24,9 @@ from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.parameters import export_parameters
 from tests.engine.runs import make_engine, run
 from tests.kernels.native.fixtures import built
-from tests.models.decoders.families import PHI3 as SETTINGS
-from tests.models.decoders.families import Tiny, longrope, write_folder
+from tests.models.decoders.families import Tiny, write_folder
+from tests.models.decoders.rms_norm_families import PHI3 as SETTINGS
+from tests.models.decoders.rms_norm_families import longrope
 from tests.models.test_config_reader import Metadata
 from tests.weights.test_parameters import InMemory
 

@@ -78,7 +78,8 @@ def test_a_text_comes_back(name: str, models: Path) -> None:
     tokenizer = opened(models, name)
     for text in TEXTS:
         ids = tokenizer.encode(text, add_special_tokens=False, parse_special=False)
-        assert tokenizer.decode(ids) in (text, f" {text}")
+        # SentencePiece reads its space mark as a space, and puts a space in front.
+        assert tokenizer.decode(ids) in (text, f" {text}".replace("▁", " "))
 
 
 def test_a_unigram_vocabulary_with_a_character_map_composes_letters(models: Path) -> None:

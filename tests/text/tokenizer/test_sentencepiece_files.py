@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from decodery.errors import CheckpointError
 from decodery.text.tokenizer.character_rules import CharacterRules
-from decodery.text.tokenizer.pieces import NORMAL, UNUSED, Pieces
+from decodery.text.tokenizer.piece_kinds import NORMAL, UNUSED
+from decodery.text.tokenizer.pieces import Pieces
+from decodery.text.tokenizer.score_merges import order_is_by_place
 from decodery.text.tokenizer.sentencepiece_files import BPE, CHARACTERS
 from decodery.text.tokenizer.sentencepiece_files import WORDS as BY_WORDS
 from decodery.text.tokenizer.tokenizer import Tokenizer
@@ -23,6 +25,7 @@ from tests.text.sentencepiece_models import (
     MARK,
     MERGED,
     SPECIAL,
+    TIED,
     WORDS,
     Piece,
     character_map,
@@ -63,11 +66,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("algorithm", [1, BPE], ids=["unigram", "bpe"])
 @pytest.mark.parametrize("more", [[], BYTES], ids=["unknown", "bytes"])
+@pytest.mark.parametrize("words", [WORDS, MERGED, TIED], ids=["words", "merged", "tied"])
 def test_a_text_is_cut_by_the_definition_of_the_algorithm(
-    algorithm: int, more: list[Piece], folder: Path
+    algorithm: int, more: list[Piece], words: list[Piece], folder: Path
 ) -> None:
-    pieces = [*SPECIAL, *more, *(WORDS if algorithm == 1 else MERGED)]
-    tokenizer = opened(folder / f"{algorithm}{len(more)}", model_bytes(pieces, algorithm=algorithm))
+    pieces = [*SPECIAL, *more, *words]
+    tokenizer = opened(folder / f"{algorithm}{len(pieces)}", model_bytes(pieces, algorithm=algorithm))
     direct = likeliest if algorithm == 1 else merged_by_score
 
     @given(TEXTS)
@@ -76,6 +80,26 @@ def test_a_text_is_cut_by_the_definition_of_the_algorithm(
         assert tokenizer.encode(text, add_special_tokens=False, parse_special=False) == expected
 
     check()
+
+
+@pytest.mark.parametrize(("words", "by_place"), [(WORDS, True), (MERGED, False), (TIED, True)])
+def test_merges_are_ours_only_where_ranks_of_pairs_cannot_order_them(
+    words: list[Piece], by_place: bool
+) -> None:
+    pieces = of([*SPECIAL, *words])
+    assert order_is_by_place(pieces.texts, pieces.scores, pieces.kinds) == by_place
+
+
+@given(TEXTS)
+def test_a_gguf_file_with_equal_scores_merges_the_leftmost_first(text: str) -> None:
+    pieces = [*SPECIAL, *BYTES, *TIED]
+    columns = map(list, zip(*pieces, strict=True))
+    keys: dict[str, Any] = dict(zip(("tokens", "scores", "token_type"), columns, strict=True))
+    tokenizer = Tokenizer.from_gguf(
+        {f"{METADATA}{name}": value for name, value in {**keys, "model": "llama"}.items()}
+    )
+    expected = merged_by_score(f" {text}" if text else "", of(pieces))
+    assert tokenizer.encode(text, add_special_tokens=False, parse_special=False) == expected
 
 
 def test_a_file_and_the_gguf_made_of_it_agree(tmp_path: Path, sentence_piece: tokenizers.Tokenizer) -> None:

@@ -25,6 +25,8 @@ ACTIVATIONS: dict[GatedActivation, int] = {
     "relu": 3,
     "clamped_swiglu": 4,
 }
+CLIP = 5
+"""The number of the activation that `clip` is for the kernel."""
 PACK_FIRST = "pack the weight when the model is loaded, as load_for_inference does"
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from decodery.kernels.contract import Activation, PositionGrowth
 from decodery.kernels.native.library import Kernel, call_layout
 from decodery.kernels.native.native_attention import NativeAttention
-from decodery.kernels.native.native_calls import ACTIVATIONS, PACK_FIRST
+from decodery.kernels.native.native_calls import ACTIVATIONS, CLIP, PACK_FIRST
 from decodery.kernels.native.native_experts import NativeExperts
 from decodery.kernels.packed_weights import Codes, PackedWeight, Stacked, stack
 from decodery.kernels.quantise import codes_of
@@ -29,7 +29,7 @@ _NORM = call_layout("q" * 8 + "dqqqq")
 _LAYER_NORM = call_layout("q" * 9 + "dqqqq")
 _ROTARY = call_layout("q" * 10)
 _JOIN = call_layout("q" * 9)
-_ACTIVATE = call_layout("q" * 7)
+_ACTIVATE = call_layout("q" * 7 + "d")
 _ANGLES = call_layout("qqqqddqdqqqq")
 
 
@@ -318,7 +318,14 @@ class NativeKernels(NativeAttention, NativeExperts):
         """Applies the activation to each element of x [...]."""
         flat = self._rows(x if x.dim() > 1 else x.view(1, -1))
         out = self._empty(*x.shape)
-        self._activate(flat, flat.shape[1], name, False, out)
+        self._activate(flat, flat.shape[1], ACTIVATIONS[name], False, out)
+        return out
+
+    def clip(self, x: Tensor, limit: float) -> Tensor:
+        """Limits each element of x [...] to the range from -limit to limit."""
+        flat = self._rows(x)
+        out = self._empty(*x.shape)
+        self._activate(flat, flat.shape[1], CLIP, False, out, limit)
         return out
 
     def gated(self, gate_up: Tensor, activation: Activation = "silu") -> Tensor:
@@ -326,10 +333,12 @@ class NativeKernels(NativeAttention, NativeExperts):
         flat = self._rows(gate_up)
         width = flat.shape[1] // 2
         out = self._empty(*gate_up.shape[:-1], width)
-        self._activate(flat, width, activation, True, out)
+        self._activate(flat, width, ACTIVATIONS[activation], True, out)
         return out
 
-    def _activate(self, x: Tensor, width: int, name: Activation, gated: bool, out: Tensor) -> None:
+    def _activate(
+        self, x: Tensor, width: int, number: int, gated: bool, out: Tensor, limit: float = 0.0
+    ) -> None:
         self._run(
             _ACTIVATE,
             Kernel.ACTIVATE,
@@ -337,7 +346,8 @@ class NativeKernels(NativeAttention, NativeExperts):
             x.stride(0),
             len(x),
             width,
-            ACTIVATIONS[name],
+            number,
             gated,
             out.data_ptr(),
+            limit,
         )

@@ -31,6 +31,7 @@ __all__ = [
     "cache_dtype",
     "capture",
     "captures",
+    "clip",
     "embedding",
     "exclusive_threads",
     "experts",
@@ -222,6 +223,11 @@ def activation(x: Tensor, name: Activation) -> Tensor:
     return _ACTIVATIONS[name](wide).to(x.dtype)
 
 
+def clip(x: Tensor, limit: float) -> Tensor:
+    """Limits each element of x [...] to the range from -limit to limit."""
+    return x.clamp(-limit, limit)
+
+
 def gated(gate_up: Tensor, activation: GatedActivation = "silu") -> Tensor:
     """Computes `activation(gate) * up` from [..., 2 * width], the gate first: [..., width], in float32.
 
@@ -402,7 +408,8 @@ def _bias(group: AttentionGroup, layer: AttentionLayer) -> Tensor:
     assert layer.bias is not None
     keys = group.first_keys + torch.arange(group.keys, device=group.positions.device)
     columns = layer.bias.columns(group.positions[..., None], keys[:, None])
-    return layer.bias.table[_row_heads(group, layer)[..., None], columns[:, None]]
+    table = layer.bias.table.to(columns.device)
+    return table[_row_heads(group, layer)[..., None], columns[:, None]]
 
 
 def _gathered(cache: Tensor, group: AttentionGroup, dtype: torch.dtype) -> Tensor:

@@ -21,6 +21,7 @@ from decodery.models.config_reader import (
     divides,
     is_even,
     is_missing,
+    missing_or_null,
     quotient,
     rows_of,
     value_of,
@@ -80,6 +81,15 @@ def head_size(default: Any) -> Setting:
         gguf_default=quotient("width", "heads"),
         checks=(is_even("heads"),),
     )
+
+
+def or_all_heads(missing: int) -> Default:
+    """Returns the default of a number of key heads: all heads where it is null."""
+    return missing_or_null("num_key_value_heads", missing, value_of("heads"))
+
+
+NULL_IS_QUOTIENT = missing_or_null("head_dim", 128, quotient("width", "heads"))
+"""The default of a head's size that is 128 without the key, and the width by the heads where it is null."""
 
 
 def kv_heads(default: Any) -> Setting:

@@ -31,7 +31,13 @@ from decodery.models.config_reader import (
     rows_of,
 )
 from decodery.models.contract import Family, Names
-from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, head_size, tied_head
+from decodery.models.decoders.decoder_config import (
+    MATRICES,
+    SAME_VALUE_SIZE,
+    context_length,
+    head_size,
+    tied_head,
+)
 from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, Llama, LlamaConfig
 from decodery.models.decoders.names import GGUF, HUB, Spelling, decoder_names
 from decodery.models.layers.blocks import SandwichBlock
@@ -164,7 +170,7 @@ GEMMA3_FIELDS: Mapping[str, Field] = {
         POSITIVE, "final_logit_softcapping", "final_logit_softcapping", default=None, none=(None, 0.0)
     ),
     "windows": WindowField(pattern=6, default=4096, gguf="attention.sliding_window", zero_is_none=True),
-    "context_length": Setting(COUNT, "max_position_embeddings", "context_length", default=131072),
+    "context_length": context_length(131072),
     "rope": RopeByKind(
         {
             FULL: KindOfLayer(1e6, "rope_theta", "rope.freq_base"),

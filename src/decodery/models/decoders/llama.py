@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from decodery.kernels.attention_layer import AttentionLayer
-from decodery.kernels.contract import Activation, Kernels
+from decodery.kernels.contract import Activation, Kernels, PositionGrowth
 from decodery.models.config_reader import (
     FLAG,
     POSITIVE,
@@ -44,7 +44,7 @@ class LlamaConfig(DecoderConfig):
 
     `rotated` has a flag for each layer, () if all layers rotate; `windows` is described by `WindowField`.
     `rope` is one for all layers, or one for each kind, FULL and WINDOWED. It rotates the first `rotated_size`
-    elements of a head, None: all.
+    elements of a head, None: all. `growth` is that of queries with their positions.
     """
 
     norm_eps: float
@@ -57,6 +57,7 @@ class LlamaConfig(DecoderConfig):
     rotated: tuple[bool, ...] = ()
     activation: Activation = "silu"
     rotated_size: int | None = None
+    growth: PositionGrowth | None = None
 
     @property
     def scale(self) -> float:
@@ -81,11 +82,16 @@ class LlamaConfig(DecoderConfig):
         )
 
 
+def rms_norm_eps(default: float) -> Setting:
+    """Returns the setting of what an RMSNorm adds to the mean square."""
+    return Setting(
+        POSITIVE, "rms_norm_eps", "attention.layer_norm_rms_epsilon", default=default, gguf_default=REQUIRED
+    )
+
+
 LLAMA_FIELDS: Mapping[str, Field] = {
     **FIELDS,
-    "norm_eps": Setting(
-        POSITIVE, "rms_norm_eps", "attention.layer_norm_rms_epsilon", default=1e-6, gguf_default=REQUIRED
-    ),
+    "norm_eps": rms_norm_eps(1e-6),
     "rope": RopeField(),
 }
 """The fields that the families of this file's model share; a family replaces and adds."""
@@ -119,9 +125,9 @@ class Llama(Decoder):
 
     def __init__(self, config: LlamaConfig, kernels: Kernels) -> None:
         blocks = [self.block(config, layer, kernels) for layer in range(config.layers)]
-        size = config.rotated_size or config.head_dim
+        size, length = config.rotated_size or config.head_dim, config.context_length
         ropes = config.rope if isinstance(config.rope, Mapping) else {FULL: config.rope}
-        rotaries = {kind: Rotary(rope, size, config.context_length, kernels) for kind, rope in ropes.items()}
+        rotaries = {kind: Rotary(rope, size, length, kernels, config.growth) for kind, rope in ropes.items()}
         norm = RMSNorm(config.width, config.norm_eps, kernels)
         self.rotary: Rotary
         super().__init__(config, kernels, blocks, norm, rotary=rotaries[FULL])

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from decodery.models.config_reader import POSITIVE, REQUIRED, ConfigTable, Setting
+from decodery.models.config_reader import ConfigTable
 from decodery.models.contract import Family
 from decodery.models.decoders.decoder_config import FIELDS, MATRICES, SAME_VALUE_SIZE
-from decodery.models.decoders.llama import SILU, Llama, LlamaConfig
+from decodery.models.decoders.llama import SILU, Llama, LlamaConfig, rms_norm_eps
 from decodery.models.decoders.names import GGUF, GGUF_FUSED, HUB, decoder_names, either
 from decodery.models.rope_config import RopeField, RotatedSize
 from decodery.models.window_config import WindowField
@@ -23,13 +23,7 @@ PHI3 = Family(
         LlamaConfig,
         fields={
             **FIELDS,
-            "norm_eps": Setting(
-                POSITIVE,
-                "rms_norm_eps",
-                "attention.layer_norm_rms_epsilon",
-                default=1e-5,
-                gguf_default=REQUIRED,
-            ),
+            "norm_eps": rms_norm_eps(1e-5),
             "rotated_size": RotatedSize(1.0),
             # "yarn" was the name of another version of the same scaling.
             "rope": RopeField(rotated="rotated_size", renamed={"su": "longrope", "yarn": "longrope"}),

@@ -19,10 +19,13 @@ from decodery.models.layers.linear import Linear
 class Angles(NamedTuple):
     """Holds the angles for `Kernels.rotary`, [..., head_dim] in float32, at the positions of one forward
     pass.
+
+    `query` are those of queries, None if keys have the same.
     """
 
     cos: Tensor
     sin: Tensor
+    query: tuple[Tensor, Tensor] | None = None
 
 
 class Attend(Protocol):
@@ -113,7 +116,7 @@ class DenseAttend:
         hidden = self._hidden[layer.kind]
         if layer.bias is None:
             return _scores(hidden, q)
-        added = layer.bias.scores(q.shape[1])
+        added = layer.bias.scores(q.shape[1]).to(q.device)
         return added.to(torch.promote_types(added.dtype, q.dtype)).masked_fill(hidden, -math.inf)
 
 
@@ -201,9 +204,9 @@ class Attention(nn.Module):
     """Computes grouped-query self-attention; q, k and v are one linear map.
 
     `head_norms`, where given, normalise each head of q and of k before they are rotated (Henry et al.,
-    Query-Key Normalization for Transformers, 2020). `out_bias` None is `bias`. With `sinks` each head has
-    one, as `AttentionLayer` explains. Ainslie et al., GQA: Training Generalized Multi-Query Transformer
-    Models (2023).
+    Query-Key Normalization for Transformers, 2020). `clip`, where given, is the largest magnitude of the
+    elements of q, k and v. `out_bias` None is `bias`. With `sinks` each head has one, as `AttentionLayer`
+    explains. Ainslie et al., GQA: Training Generalized Multi-Query Transformer Models (2023).
     """
 
     def __init__(
@@ -215,12 +218,14 @@ class Attention(nn.Module):
         bias: bool = False,
         out_bias: bool | None = None,
         head_norms: tuple[nn.Module, nn.Module] | None = None,
+        clip: float | None = None,
         sinks: bool = False,
     ) -> None:
         super().__init__()
         assert layer.k_width == layer.v_width
         self.layer = layer
         self.kernels = kernels
+        self.clip = clip
         self.qkv = Linear(width, (layer.heads + 2 * layer.kv_heads) * layer.k_width, kernels, bias=bias)
         self.q_norm: nn.Module | None
         self.k_norm: nn.Module | None
@@ -237,7 +242,10 @@ class Attention(nn.Module):
         Without `angles`, queries and keys are not rotated.
         """
         heads, kv_heads = self.layer.heads, self.layer.kv_heads
-        qkv = self.qkv(x).view(*x.shape[:-1], heads + 2 * kv_heads, self.layer.k_width)
+        qkv: Tensor = self.qkv(x)
+        if self.clip is not None:
+            qkv = self.kernels.clip(qkv, self.clip)
+        qkv = qkv.view(*x.shape[:-1], heads + 2 * kv_heads, self.layer.k_width)
         qk, v = qkv.split_with_sizes((heads + kv_heads, kv_heads), -2)
         q, k = self._queries_and_keys(qk, angles)
         layer = self.layer if self.sinks is None else replace(self.layer, sinks=self.sinks)
@@ -246,9 +254,14 @@ class Attention(nn.Module):
 
     def _queries_and_keys(self, qk: Tensor, angles: Angles | None) -> Sequence[Tensor]:
         sizes = self.layer.heads, self.layer.kv_heads
-        if self.q_norm is None or self.k_norm is None:
-            rotated = qk if angles is None else self.kernels.rotary(qk, *angles)
+        normed = self.q_norm is not None and self.k_norm is not None
+        if not normed and (angles is None or angles.query is None):
+            rotated = qk if angles is None else self.kernels.rotary(qk, angles.cos, angles.sin)
             return rotated.split_with_sizes(sizes, -2)
         q, k = qk.split_with_sizes(sizes, -2)
-        normed = self.q_norm(q), self.k_norm(k)
-        return normed if angles is None else [self.kernels.rotary(part, *angles) for part in normed]
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if angles is None:
+            return q, k
+        keys = angles.cos, angles.sin
+        return self.kernels.rotary(q, *(angles.query or keys)), self.kernels.rotary(k, *keys)

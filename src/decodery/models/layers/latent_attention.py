@@ -55,9 +55,9 @@ class LatentAttention(nn.Module):
         assert angles is not None
         heads, plain = self.layer.heads, self.layer.k_width - self.rotated
         low = x if self.q_low is None or self.q_norm is None else self.q_norm(self.q_low(x))
-        q = self.kernels.rotary(self.q(low).unflatten(-1, (heads, -1)), *angles)
+        q = self.kernels.rotary(self.q(low).unflatten(-1, (heads, -1)), angles.cos, angles.sin)
         latent, shared = self.kv_low(x).split_with_sizes((self.kv_rank, self.rotated), -1)
-        turned = self.kernels.rotary(shared.unsqueeze(-2), *angles)
+        turned = self.kernels.rotary(shared.unsqueeze(-2), angles.cos, angles.sin)
         keys, values = self.kv(self.kv_norm(latent)).split_with_sizes(
             (heads * plain, heads * self.layer.v_width), -1
         )

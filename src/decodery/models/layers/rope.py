@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from decodery.errors import ModelError
-from decodery.kernels.contract import Kernels
+from decodery.kernels.contract import Kernels, PositionGrowth
 from decodery.kernels.reference import torch_kernels
 from decodery.models.layers.attention import Angles
 
@@ -167,12 +168,21 @@ class LongRope(Rope):
 class Rotary:
     """Computes the angles of positions, for a model that is opened for `length` tokens.
 
-    `both` are the frequencies of short and of long texts [2, pairs], None if all texts have the same. Raises
-    ModelError when the values of `rope` lead to angles that are not finite.
+    `both` are the frequencies of short and of long texts [2, pairs], None if all texts have the same.
+    `growth` is that of queries. Raises ModelError when the values of `rope` lead to angles that are not
+    finite.
     """
 
-    def __init__(self, rope: Rope, head_dim: int, length: int, kernels: Kernels = torch_kernels) -> None:
+    def __init__(
+        self,
+        rope: Rope,
+        head_dim: int,
+        length: int,
+        kernels: Kernels = torch_kernels,
+        growth: PositionGrowth | None = None,
+    ) -> None:
         self.kernels = kernels
+        self.growth = growth
         self.rope = rope
         self.head_dim = head_dim
         self.length = length
@@ -190,12 +200,23 @@ class Rotary:
         the text of each position.
         """
         if sets is not None and self.both is not None:
-            both = self.both.to(positions.device)
             magnitudes = self.rope.magnitude(0), self.rope.magnitude(self.length)
-            return Angles(*self.kernels.angles(positions, both, magnitudes, sets=sets))
+            return self._angles(positions, self.both, magnitudes, sets)
         frequencies = self.frequencies if length is None else self.rope.frequencies(self.head_dim, length)
         magnitude = self.rope.magnitude(self.length if length is None else length)
-        return Angles(*self.kernels.angles(positions, frequencies.to(positions.device), magnitude))
+        return self._angles(positions, frequencies, magnitude, None)
+
+    def _angles(
+        self,
+        positions: Tensor,
+        frequencies: Tensor,
+        magnitude: float | tuple[float, float],
+        sets: Tensor | None,
+    ) -> Angles:
+        angles = partial(
+            self.kernels.angles, positions, frequencies.to(positions.device), magnitude, sets=sets
+        )
+        return Angles(*angles(), None if self.growth is None else angles(growth=self.growth))
 
 
 def _finite_frequencies(rope: Rope, head_dim: int, length: int) -> Tensor:

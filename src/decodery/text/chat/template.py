@@ -108,7 +108,6 @@ def _message(message: Any, name: str) -> dict[str, Any]:
     reasoning = next((plain[key] for key in _REASONING if key in plain), None)
     if reasoning is not None:
         plain = {**dict.fromkeys(_READ_REASONING, reasoning), **plain}
-        plain["reasoning_content"] = reasoning
     content = plain.get("content")
     if isinstance(content, list):
         plain["content"] = "".join(_part(part, name) for part in content)

@@ -16,6 +16,7 @@ from decodery.text.tokenizer import spelling
 from decodery.text.tokenizer.character_rules import CharacterRules
 from decodery.text.tokenizer.slow_files import Built, build_from_files
 from decodery.text.tokenizer.vocabulary import Vocabulary
+from decodery.text.tokenizer.word_lists import MOST_IDS
 
 _ROLES = (
     "bos_token",
@@ -128,6 +129,10 @@ def _normalizer(file: Path, state: Mapping[str, Any]) -> normalizers.Normalizer:
 
 
 def _check_ids(file: Path, vocabulary: Mapping[str, int]) -> None:
+    large = max(vocabulary.values(), default=0)
+    if large >= MOST_IDS:
+        text = next(text for text, token in vocabulary.items() if token == large)
+        raise CheckpointError(f"{file}: the token {text!r} has the id {large}, which is out of range")
     if len(set(vocabulary.values())) == len(vocabulary):
         return
     texts: dict[int, str] = {}

@@ -11,17 +11,13 @@ from functools import partial
 from typing import Any, Final
 
 import tokenizers
-from tokenizers import AddedToken, models, normalizers
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
 from decodery.errors import CheckpointError
 from decodery.text.tokenizer import spelling
 from decodery.text.tokenizer.gguf_keys import PREFIX, array, same_length, token_id
+from decodery.text.tokenizer.piece_kinds import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 from decodery.text.tokenizer.pieces import (
-    BYTE,
-    CONTROL,
-    NORMAL,
-    UNKNOWN,
-    USER_DEFINED,
     Merges,
     Pieces,
     literal_unigram,
@@ -29,6 +25,7 @@ from decodery.text.tokenizer.pieces import (
     unigram_backend,
 )
 from decodery.text.tokenizer.pretokenizers import Scheme, build_pre_tokenizer, scheme_named
+from decodery.text.tokenizer.score_merges import ScoreMerges, order_is_by_place
 from decodery.text.tokenizer.word_lists import piece_backend
 
 Metadata = Mapping[str, Any]
@@ -88,9 +85,13 @@ def _llama(metadata: Metadata, tokens: Sequence[str], types: Sequence[int]) -> M
     scores = array(metadata, "scores", (int, float))
     same_length("scores", scores, tokens)
     merges = _declared_merges(metadata)
+    by_place = merges is None and order_is_by_place(tokens, scores, types)
     if merges is None:
         merges = merges_from_scores(tokens, scores, types)
     backend = _fallback_bpe(metadata, tokens, types, merges)
+    if by_place:
+        order = ScoreMerges(tokens, scores, types, _unknown(metadata, tokens, types))
+        backend.pre_tokenizer = pre_tokenizers.PreTokenizer.custom(order)
     steps: list[normalizers.Normalizer] = [normalizers.Replace(" ", spelling.SPACE_MARK)]
     if metadata.get(f"{PREFIX}add_space_prefix", True):
         steps.insert(0, normalizers.Prepend(spelling.SPACE_MARK))
@@ -176,9 +177,7 @@ def _fallback_bpe(
 ) -> tokenizers.Tokenizer:
     vocabulary = _ids(tokens)
     _known_merges(merges, vocabulary)
-    unknown = token_id(metadata, "unknown", len(tokens))
-    if unknown is None and UNKNOWN in types:
-        unknown = types.index(UNKNOWN)
+    unknown = _unknown(metadata, tokens, types)
     return tokenizers.Tokenizer(
         models.BPE(
             vocabulary,
@@ -188,6 +187,11 @@ def _fallback_bpe(
             byte_fallback=BYTE in types,
         )
     )
+
+
+def _unknown(metadata: Metadata, tokens: Sequence[str], types: Sequence[int]) -> int | None:
+    declared = token_id(metadata, "unknown", len(tokens))
+    return types.index(UNKNOWN) if declared is None and UNKNOWN in types else declared
 
 
 def _add_special(

@@ -12,7 +12,7 @@ from decodery.errors import CheckpointError
 from decodery.text.tokenizer import spelling
 from decodery.text.tokenizer.gguf_keys import PREFIX, array, named_ids, same_length, token_id
 from decodery.text.tokenizer.gguf_models import Model, build_model
-from decodery.text.tokenizer.pieces import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from decodery.text.tokenizer.piece_kinds import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from decodery.text.tokenizer.vocabulary import Vocabulary
 
 # Control tokens that end a turn; files older than the key `eot_token_id` declare them by name alone.

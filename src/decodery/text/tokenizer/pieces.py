@@ -13,9 +13,8 @@ from tokenizers import AddedToken, NormalizedString, PreTokenizedString, decoder
 from decodery.errors import CheckpointError
 from decodery.text.tokenizer import spelling
 from decodery.text.tokenizer.character_rules import CharacterRules
-
-# The kinds of pieces, with the numbers that both file formats give them.
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+from decodery.text.tokenizer.piece_kinds import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from decodery.text.tokenizer.score_merges import ScoreMerges, order_is_by_place
 
 Merges = list[tuple[str, str]]
 
@@ -71,7 +70,10 @@ def bpe_backend(pieces: Pieces) -> tokenizers.Tokenizer:
     """Returns a tokenizer that merges the neighbours whose piece has the best score."""
     vocabulary = {text: place for place, text in enumerate(_written(pieces))}
     merges = merges_from_scores(pieces.texts, pieces.scores, pieces.kinds)
-    return _backend(_bpe(vocabulary, merges, pieces), pieces)
+    model = _bpe(vocabulary, merges, pieces)
+    columns = (pieces.texts, pieces.scores, pieces.kinds)
+    by_place = ScoreMerges(*columns, pieces.unknown) if order_is_by_place(*columns) else None
+    return _backend(model, pieces, merges=by_place)
 
 
 def character_backend(pieces: Pieces) -> tokenizers.Tokenizer:
@@ -93,8 +95,7 @@ def merges_from_scores(texts: Sequence[str], scores: Sequence[float], kinds: Seq
     """Returns the merges that scores imply: pairs whose text is a normal piece, best score first.
 
     Of the pairs with the same text the one with the longer left half comes first, so that repetitions of one
-    character merge from the left. A character that is no piece itself never merges; trained vocabularies
-    have none that only a longer piece contains.
+    character merge from the left. This is SentencePiece's order unless `order_is_by_place`.
     """
     normal = {text for text, kind in zip(texts, kinds, strict=True) if kind == NORMAL}
     found: list[tuple[float, int, str, str]] = []
@@ -129,10 +130,12 @@ def _written(pieces: Pieces, hidden: Sequence[int] = ()) -> list[str]:
     return written
 
 
-def _backend(model: Any, pieces: Pieces, cuts: Sequence[str] = ()) -> tokenizers.Tokenizer:
-    """Returns a tokenizer that changes a text, cuts it where a regex matches, and uses the model."""
+def _backend(
+    model: Any, pieces: Pieces, cuts: Sequence[str] = (), merges: ScoreMerges | None = None
+) -> tokenizers.Tokenizer:
+    """Returns a tokenizer that changes a text, cuts it where a regex matches, and encodes it."""
     backend = tokenizers.Tokenizer(model)
-    backend.pre_tokenizer = pre_tokenizers.PreTokenizer.custom(_Change(pieces, cuts))
+    backend.pre_tokenizer = pre_tokenizers.PreTokenizer.custom(_Change(pieces, cuts, merges))
     marks = [decoders.Replace(spelling.SPACE_MARK, " ")] if pieces.mark_spaces else []
     backend.decoder = decoders.Sequence([*marks, decoders.ByteFallback(), decoders.Fuse()])
     backend.add_tokens(
@@ -148,8 +151,9 @@ def _backend(model: Any, pieces: Pieces, cuts: Sequence[str] = ()) -> tokenizers
 class _Change:
     """Changes the text between added tokens as SentencePiece's normalizer does, for `PreTokenizer.custom`."""
 
-    def __init__(self, pieces: Pieces, cuts: Sequence[str]) -> None:
+    def __init__(self, pieces: Pieces, cuts: Sequence[str], merges: ScoreMerges | None) -> None:
         self._pieces = pieces
+        self._merges = merges
         self._rules = CharacterRules(pieces.rules) if pieces.rules else None
         self._cuts = re.compile("|".join(cuts)) if cuts else None
 
@@ -166,6 +170,8 @@ class _Change:
             return [NormalizedString(piece) for piece in self._cut(changed)]
 
         text.split(change)
+        if self._merges is not None:
+            self._merges.pre_tokenize(text)
 
     def _is_user_defined(self, tokens: Sequence[tokenizers.Token]) -> bool:
         kinds = self._pieces.kinds

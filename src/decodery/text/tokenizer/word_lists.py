@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from decodery.errors import CheckpointError
 from decodery.text.tokenizer.pretokenizers import build_pre_tokenizer, scheme_named
 
-_MOST_IDS: Final = 1 << 24
+MOST_IDS: Final = 1 << 24
 _WORD_END: Final = "</w>"
 # A special token of a list that does not say which ones are special: `<s>`, `[PAD]`, `<|endoftext|>`.
 _SPECIAL: Final = re.compile(r"<[^<>\s]+>|\[[A-Z0-9_]+\]")
@@ -39,7 +39,7 @@ def read_vocab_json(file: Path) -> Vocab:
         raise CheckpointError(f"{file} must map tokens to ids")
     texts: dict[int, str] = {}
     for text, token in content.items():
-        if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < _MOST_IDS:
+        if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < MOST_IDS:
             raise CheckpointError(f"{file}: the token {text!r} has the id {token!r}, which is out of range")
         if texts.setdefault(token, text) != text:
             raise CheckpointError(

@@ -13,7 +13,7 @@ from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import COUNT, ConfigTable, Setting, choice
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, context_length, times_width
-from decodery.models.decoders.gpt2 import CONTEXT, CONV1D, GPT2, GPT2_FIELDS, GPT2Config
+from decodery.models.decoders.layer_norm.gpt2 import CONTEXT, CONV1D, GPT2, GPT2_FIELDS, GPT2Config
 from decodery.models.decoders.names import decoder_names, either, without_prefix
 from decodery.models.layers.attention import Attention
 from decodery.models.layers.blocks import PostNormBlock

@@ -13,7 +13,7 @@ from typing import Any
 from decodery.models.config_reader import COUNT, FLAG, ConfigTable, Field, Setting, Source
 from decodery.models.contract import Family
 from decodery.models.decoders.decoder_config import MATRICES, context_length, times_width
-from decodery.models.decoders.gpt2 import CONV1D, GPT2, GPT2_FIELDS, GPT2Config
+from decodery.models.decoders.layer_norm.gpt2 import CONV1D, GPT2, GPT2_FIELDS, GPT2Config
 from decodery.models.decoders.names import decoder_names
 from decodery.models.window_config import Windows
 

@@ -18,9 +18,8 @@ from decodery.models.config_reader import FLAG, ConfigTable, Kind, Setting, Sour
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder import Decoder
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE
-from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, SILU, LlamaConfig
-from decodery.models.decoders.mixtral import OWN
-from decodery.models.decoders.moe import (
+from decodery.models.decoders.experts.mixtral import OWN
+from decodery.models.decoders.experts.moe import (
     EXPERT_MATRICES,
     GGUF_EXPERTS,
     HUB_STACKS,
@@ -31,6 +30,7 @@ from decodery.models.decoders.moe import (
     expert_fields,
     expert_rules,
 )
+from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, SILU, LlamaConfig
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
 from decodery.models.layers.blocks import PreNormBlock
 from decodery.models.layers.norm import LayerNorm

@@ -5,7 +5,6 @@ Muennighoff et al., OLMoE: Open Mixture-of-Experts Language Models (2024).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -14,8 +13,7 @@ from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import FLAG, ConfigTable, Fixed, Setting
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE
-from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, SILU, LlamaConfig
-from decodery.models.decoders.moe import (
+from decodery.models.decoders.experts.moe import (
     EXPERT_MATRICES,
     GGUF_EXPERTS,
     HUB_EXPERTS,
@@ -27,34 +25,29 @@ from decodery.models.decoders.moe import (
     expert_rules,
     renormalised,
 )
+from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, SILU, LlamaConfig
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
-from decodery.models.layers.attention import Angles, Attention
+from decodery.models.layers.attention import Attention
 from decodery.models.layers.norm import RMSNorm
 
 
-class WholeNormAttention(Attention):
-    """Computes attention whose norms are those of all queries, and of all keys, of a token."""
+class WholeNorm(RMSNorm):
+    """Normalises all heads [..., heads, width] of a token as one vector."""
 
-    def _queries_and_keys(self, qk: Tensor, angles: Angles | None) -> Sequence[Tensor]:
-        assert self.q_norm is not None
-        assert self.k_norm is not None
-        q, k = qk.split_with_sizes((self.layer.heads, self.layer.kv_heads), -2)
-        normed = [
-            norm(part.flatten(-2)).view(part.shape) for norm, part in ((self.q_norm, q), (self.k_norm, k))
-        ]
-        return normed if angles is None else [self.kernels.rotary(part, *angles) for part in normed]
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        assert residual is None
+        return super().forward(x.flatten(-2)).view(x.shape)
 
 
 class Olmoe(MoELlama):
     """Defines an OLMoE over the given kernels; its parameters are not initialised."""
 
     def attention(self, config: LlamaConfig, layer: int, kernels: Kernels) -> Attention:
-        kind = WholeNormAttention if config.head_norms else Attention
         norms = [
-            RMSNorm(heads * config.head_dim, config.norm_eps, kernels)
+            WholeNorm(heads * config.head_dim, config.norm_eps, kernels)
             for heads in (config.heads, config.kv_heads)
         ]
-        return kind(
+        return Attention(
             config.attention(layer),
             config.width,
             kernels,

@@ -13,7 +13,7 @@ from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import COUNT, FLAG, POSITIVE, ConfigTable, Fixed, Setting, value_of
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import ACTIVATIONS, MATRICES, context_length
-from decodery.models.decoders.gpt2 import GPT2, GPT2_FIELDS, GPT2Config
+from decodery.models.decoders.layer_norm.gpt2 import GPT2, GPT2_FIELDS, GPT2Config
 from decodery.models.decoders.names import Spelling, decoder_names, either, without_prefix
 from decodery.models.layers.attention import Attention
 from decodery.models.layers.blocks import PostNormBlock, PreNormBlock

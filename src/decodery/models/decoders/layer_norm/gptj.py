@@ -13,7 +13,7 @@ from decodery.models.config_reader import COUNT, ConfigTable, Setting, Source
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder import Decoder
 from decodery.models.decoders.decoder_config import MATRICES, PartialRotaryConfig, context_length, tied_head
-from decodery.models.decoders.gpt2 import CONTEXT, GPT2_FIELDS
+from decodery.models.decoders.layer_norm.gpt2 import CONTEXT, GPT2_FIELDS
 from decodery.models.decoders.names import Spelling, decoder_names
 from decodery.models.layers.attention import Attention
 from decodery.models.layers.blocks import ParallelBlock

@@ -26,7 +26,7 @@ from decodery.models.decoders.decoder_config import (
     layer_norm_eps,
     tied_head,
 )
-from decodery.models.decoders.gpt2 import (
+from decodery.models.decoders.layer_norm.gpt2 import (
     CONV1D,
     GPT2,
     GPT2_FIELDS,

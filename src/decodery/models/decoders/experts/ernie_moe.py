@@ -13,8 +13,7 @@ from decodery.errors import ModelError
 from decodery.models.config_reader import COUNT, FLAG, REQUIRED, ConfigTable, Fixed, Setting, Source
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, tied_head
-from decodery.models.decoders.llama import LLAMA_FIELDS, SILU
-from decodery.models.decoders.moe import (
+from decodery.models.decoders.experts.moe import (
     EXPERT_MATRICES,
     GGUF_EXPERTS,
     HUB_EXPERTS,
@@ -27,8 +26,9 @@ from decodery.models.decoders.moe import (
     expert_fields,
     expert_rules,
 )
+from decodery.models.decoders.experts.shared_routing import SharedWidth
+from decodery.models.decoders.llama import LLAMA_FIELDS, SILU
 from decodery.models.decoders.names import GGUF, HUB, Spelling, decoder_names
-from decodery.models.decoders.shared_routing import SharedWidth
 from decodery.models.layers.rope import Rope
 from decodery.models.rope_config import RopeField
 from decodery.weights.transforms import Transform, permuted

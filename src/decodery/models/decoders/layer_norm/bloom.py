@@ -21,7 +21,7 @@ from decodery.models.decoders.decoder_config import (
     layer_norm_eps,
     times_width,
 )
-from decodery.models.decoders.gpt2 import GPT2_FIELDS
+from decodery.models.decoders.layer_norm.gpt2 import GPT2_FIELDS
 from decodery.models.decoders.names import GGUF_FUSED, Spelling, decoder_names, either, without_prefix
 from decodery.models.layers.alibi import alibi
 from decodery.models.layers.attention import Angles, Attend, Attention

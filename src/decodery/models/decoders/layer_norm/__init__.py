@@ -1,0 +1,1 @@
+"""Defines the decoder families that normalise by mean and variance."""

@@ -1,0 +1,186 @@
+"""Lists tiny models of further decoder families that have RMSNorm."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from decodery.models.layers.rope import Rope
+from tests.models.decoders.families import NO_HEAD_NORMS, NO_WINDOW, SIZES, Tiny, without
+
+GEMMA = {
+    **{key: value for key, value in SIZES.items() if key != "pad_token_id"},
+    "pad_token_id": 0,
+    "head_dim": 20,
+    "hidden_activation": "gelu_pytorch_tanh",
+}
+GEMMA_TRAITS = {"embedding scale": without(embedding_scale=1.0), "gelu": without(activation="silu")}
+GEMMA2 = {
+    **GEMMA,
+    "query_pre_attn_scalar": 20,
+    "sliding_window": 9,
+    "attn_logit_softcapping": 5.0,
+    "final_logit_softcapping": 3.0,
+}
+GEMMA2_TRAITS = {
+    **GEMMA_TRAITS,
+    "score cap": without(softcap=None),
+    "logit cap": without(logit_softcap=None),
+    "norms after": without(post_norms=False),
+    "window": NO_WINDOW,
+    "full layers": without(windows=(9, 9, 9)),
+    "query scale": without(query_scale=80.0),
+}
+GEMMA3 = {
+    **GEMMA,
+    "query_pre_attn_scalar": 20,
+    "sliding_window": 9,
+    "num_hidden_layers": 4,
+    "rope_theta": 1e6,
+}
+GEMMA3_TRAITS = {
+    **GEMMA_TRAITS,
+    "norms after": without(post_norms=False),
+    "head norms": NO_HEAD_NORMS,
+    "window": NO_WINDOW,
+    "query scale": without(query_scale=80.0),
+    "rope by kind": lambda config: replace(config, rope=config.rope["full_attention"]),
+}
+RMS_NORM_FAMILIES: dict[str, Tiny] = {
+    "gemma": Tiny(
+        "GemmaForCausalLM",
+        {**GEMMA, "num_key_value_heads": 1, "rms_norm_eps": 1e-5},
+        GEMMA_TRAITS,
+        slow=False,
+    ),
+    "gemma with an own head": Tiny(
+        "GemmaForCausalLM",
+        {**GEMMA, "tie_word_embeddings": False, "hidden_act": "gelu", "head_dim": 36, "num_hidden_layers": 2},
+        GEMMA_TRAITS,
+        gguf=False,
+    ),
+    "gemma 2": Tiny("Gemma2ForCausalLM", GEMMA2, GEMMA2_TRAITS, slow=False),
+    "gemma 2 without caps": Tiny(
+        "Gemma2ForCausalLM",
+        {
+            **GEMMA2,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "query_pre_attn_scalar": 144,
+            "attention_bias": True,
+        },
+        {"query scale": without(query_scale=20.0), "window": NO_WINDOW},
+        gguf=False,
+    ),
+    "gemma 3": Tiny("Gemma3ForCausalLM", {**GEMMA3, "num_hidden_layers": 6}, GEMMA3_TRAITS, slow=False),
+    "gemma 3 with a scaling": Tiny(
+        "Gemma3ForCausalLM",
+        {
+            **GEMMA3,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "head_dim": 80,
+            "query_pre_attn_scalar": 80,
+            "final_logit_softcapping": 4.0,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 2e4},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e3},
+            },
+        },
+        {
+            **GEMMA3_TRAITS,
+            "query scale": without(query_scale=10.0),
+            "scaling": lambda config: replace(
+                config, rope={**config.rope, "full_attention": config.rope["sliding_attention"]}
+            ),
+        },
+    ),
+}
+
+PHI3 = {**SIZES, "pad_token_id": 0}
+
+
+def longrope(pairs: int, original: int, **settings: Any) -> dict[str, Any]:
+    """Returns settings with different divisors for texts up to `original` tokens and for longer ones."""
+    scaling = {
+        "type": "longrope",
+        "short_factor": [1 + 0.1 * pair for pair in range(pairs)],
+        "long_factor": [1.5 + 0.7 * pair for pair in range(pairs)],
+    }
+    return {**PHI3, "original_max_position_embeddings": original, "rope_scaling": {**scaling, **settings}}
+
+
+def swapped_sets(config: Any) -> Any:
+    rope = replace(config.rope, short=config.rope.long, long=config.rope.short)
+    return replace(config, rope=rope)
+
+
+LONGROPE_TRAITS = {
+    "set of factors": swapped_sets,
+    "magnitude": lambda config: replace(config, rope=replace(config.rope, magnitudes=(1.0, 1.0))),
+}
+RMS_NORM_FAMILIES |= {
+    "phi 3": Tiny(
+        "Phi3ForCausalLM",
+        {**PHI3, "sliding_window": 9, "hidden_size": 80, "num_attention_heads": 4},
+        {"window": NO_WINDOW},
+        slow=False,
+    ),
+    "phi 3, short texts": Tiny("Phi3ForCausalLM", longrope(6, 64), LONGROPE_TRAITS),
+    "phi 3, long texts": Tiny(
+        "Phi3ForCausalLM",
+        {**longrope(3, 8), "partial_rotary_factor": 0.5, "tie_word_embeddings": True},
+        {**LONGROPE_TRAITS, "partial rotation": lambda config: replace(config, rope=Rope(), rotated_size=12)},
+        slow=False,
+    ),
+}
+
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 4.0,
+    "original_max_position_embeddings": 8,
+    "beta_fast": 8.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "llama_4_scaling_beta": 0.6,
+}
+MINISTRAL3 = {**SIZES, "rope_parameters": YARN, "head_dim": 20}
+RMS_NORM_FAMILIES |= {
+    "ministral 3": Tiny(
+        "Ministral3ForCausalLM",
+        MINISTRAL3,
+        {
+            "growth of queries": without(growth=None),
+            "growth of position + 1": lambda config: replace(config, growth=config.growth._replace(offset=1)),
+            "yarn": without(rope=Rope()),
+        },
+        slow=False,
+    ),
+    "ministral 3 with windows": Tiny(
+        "Ministral3ForCausalLM",
+        {**MINISTRAL3, "sliding_window": 9, "num_key_value_heads": 1, "tie_word_embeddings": True},
+        {"window": NO_WINDOW, "growth of queries": without(growth=None)},
+        gguf=False,
+    ),
+    "ernie 4.5": Tiny("Ernie4_5ForCausalLM", {**SIZES, "head_dim": 20}, slow=False),
+    "ernie 4.5 with biases": Tiny(
+        "Ernie4_5ForCausalLM",
+        {**SIZES, "use_bias": True, "tie_word_embeddings": False, "num_key_value_heads": 1, "head_dim": 36},
+        {
+            "biases of attention": without(attention_bias=False),
+            "bias of its output": without(out_bias=False),
+            "biases of the MLP": without(mlp_bias=False),
+        },
+    ),
+    "seed-oss": Tiny(
+        "SeedOssForCausalLM",
+        {**SIZES, "head_dim": 16},
+        {"biases": without(attention_bias=False)},
+    ),
+    "seed-oss with all biases": Tiny(
+        "SeedOssForCausalLM",
+        {**SIZES, "head_dim": 12, "attention_out_bias": True, "mlp_bias": True},
+        {"bias of the output": without(out_bias=False), "biases of the MLP": without(mlp_bias=False)},
+    ),
+}

@@ -1,0 +1,27 @@
+"""Checks that the page of families lists every architecture that the code supports, under its family."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from decodery.models.families import GGUF, HUB
+
+PAGE = Path(__file__).parent.parent / "docs" / "families.md"
+
+
+def listed(names: str) -> set[str]:
+    return set() if names == "-" else set(names.split(", "))
+
+
+def test_the_page_of_families_is_in_step_with_the_code() -> None:
+    rows = re.findall(
+        r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+    )[1:]
+    written = {family: (listed(hub), listed(gguf)) for family, hub, gguf in rows}
+    assert len(written) == len(rows)
+    expected: dict[str, tuple[set[str], set[str]]] = {}
+    for place, table in enumerate((HUB, GGUF)):
+        for name, (family, _) in table.items():
+            expected.setdefault(family.name, (set(), set()))[place].add(name)
+    assert written == expected
