@@ -18,7 +18,7 @@ from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import Format, PackedExperts
 from decodery.kernels.reference import torch_kernels
 from decodery.models.decoders import qwen
-from decodery.models.decoders.experts import ernie_moe, mixtral, olmoe, qwen_moe
+from decodery.models.decoders.experts import ernie_moe, mixtral, olmo_moe, qwen_moe
 from decodery.models.describe import describe, packed_size
 from decodery.models.load import load_for_inference, load_model
 from decodery.weights.formats.checkpoint import Checkpoint
@@ -233,7 +233,7 @@ def test_gguf_files_divide_weights_by_their_sum_as_the_family_does() -> None:
 
 
 def test_missing_keys_of_olmoe_and_ernie_have_their_defaults() -> None:
-    found = olmoe.OLMOE.config.from_hub(SIZES)
+    found = olmo_moe.OLMOE.config.from_hub(SIZES)
     assert (found.experts, found.experts_per_token, found.expert_width, found.norm_eps) == (64, 8, 80, 1e-5)
     assert found.renormalised is False
     sizes = {key: value for key, value in SIZES.items() if key != "rope_theta"}
@@ -244,8 +244,8 @@ def test_missing_keys_of_olmoe_and_ernie_have_their_defaults() -> None:
 
 def test_queries_that_are_clipped_are_refused() -> None:
     with pytest.raises(ModelError, match="clip_qkv"):
-        olmoe.OLMOE.config.from_hub({**SIZES, "clip_qkv": 8.0})
-    assert olmoe.OLMOE.config.from_hub({**SIZES, "clip_qkv": None}).head_norms
+        olmo_moe.OLMOE.config.from_hub({**SIZES, "clip_qkv": 8.0})
+    assert olmo_moe.OLMOE.config.from_hub({**SIZES, "clip_qkv": None}).head_norms
 
 
 @pytest.mark.parametrize(
