@@ -387,10 +387,11 @@ def test_a_family_may_have_its_own_default_and_rotate_a_part_of_a_head() -> None
         {**SIZES, "factor": part, "rotated": size, "rope": RopeField(default=default, rotated="rotated")},
     )
     assert table.from_hub(HEAD)["rope"] == default  # type: ignore[index]
-    for settings in ({"partial_rotary_factor": 0.25}, {"rope_parameters": {"partial_rotary_factor": 0.25}}):
+    quarter: dict[str, Any] = {"partial_rotary_factor": 0.25}
+    for settings, rope in ((quarter, replace(default, theta=7.0)), ({"rope_parameters": quarter}, Rope(7.0))):
         found: Any = table.from_hub({**HEAD, **settings, "rope_theta": 7.0})
-        assert (found["rotated"], found["rope"]) == (3, Rope(7.0))
-    for settings in ({"partial_rotary_factor": 0.25}, {"rope_parameters": {"partial_rotary_factor": 0.25}}):
+        assert (found["rotated"], found["rope"]) == (3, rope)
+    for settings in (quarter, {"rope_parameters": quarter}):
         with pytest.raises(ModelError, match="partial_rotary_factor"):
             CONFIG.from_hub({**HUB, **settings})
 

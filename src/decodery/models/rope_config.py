@@ -28,6 +28,7 @@ from decodery.models.layers.rope import (
 DIVISORS = "rope_freqs.weight"
 SHORT, LONG = "rope_factors_short.weight", "rope_factors_long.weight"
 PARTIAL = "partial_rotary_factor"
+ORIGINAL = "original_max_position_embeddings"
 PLAIN = Rope()
 
 
@@ -39,12 +40,14 @@ class RopeField(Field):
     means. `rotated` is the field with the number of elements of a head that are rotated. A family that
     rotates a part of a head names its own field, a `RotatedSize`; otherwise `partial_rotary_factor` must be
     1. `theta` is the older key of theta in config.json. `renamed` are kinds of scaling that mean another.
+    `original_length` is that of a config.json without one; None: the context length.
     """
 
     default: Rope = PLAIN
     rotated: str = "head_dim"
     theta: str = "rope_theta"
     renamed: Mapping[str, str] = field(default_factory=dict)
+    original_length: int | None = None
 
     def keys(self, gguf: bool) -> Sequence[str]:
         return ("rope.freq_base",) if gguf else ("rope_parameters", "rope_scaling", self.theta)
@@ -54,10 +57,10 @@ class RopeField(Field):
         if source.is_gguf:
             _check_gguf_size(source, size)
             return _rope_from_gguf(source, "rope.freq_base", size, context_length, scaled=True)
-        if not any(source.keys.has(key) for key in self.keys(False)):
+        if not any(source.keys.has(key) for key in ("rope_parameters", "rope_scaling")):
             _refuse_partial(source.keys, self.rotated)
-            return self.default
-        rope = source.keys.section("rope_scaling" if source.keys.has("rope_scaling") else "rope_parameters")
+            return _with_theta(self.default, source.keys, self.theta, self.default.theta)
+        rope = self._section(source.keys)
         for key, value in rope.values.items():
             if key.endswith("_attention") and isinstance(value, Mapping):
                 raise rope.error(key, "left out, since all layers have the same rotary positions")
@@ -68,7 +71,9 @@ class RopeField(Field):
 
     def write(self, value: Rope, config: Any, *, gguf: bool) -> Mapping[str, Any]:
         if not gguf:
-            return {"rope_parameters": _hub_settings(value)}
+            # Phi's configs have a default outside that would replace what stands inside.
+            outside = {ORIGINAL: value.original_length} if isinstance(value, LongRope) else {}
+            return {"rope_parameters": _hub_settings(value), **outside}
         return {
             "rope.dimension_count": getattr(config, self.rotated),
             "rope.freq_base": value.theta,
@@ -77,6 +82,15 @@ class RopeField(Field):
 
     def tensors(self, value: Rope, config: Any) -> Mapping[str, Tensor]:
         return _divisors(value, getattr(config, self.rotated))
+
+    def _section(self, config: CheckpointKeys) -> CheckpointKeys:
+        """Returns the settings, with the original length that stands outside of them or is the family's."""
+        rope = config.section("rope_scaling" if config.has("rope_scaling") else "rope_parameters")
+        if config.has(ORIGINAL):
+            length: int | None = config.count(ORIGINAL)
+        else:
+            length = None if rope.has(ORIGINAL) else self.original_length
+        return rope if length is None else CheckpointKeys({**rope.values, ORIGINAL: length}, rope.source)
 
 
 @dataclass(frozen=True)
@@ -204,27 +218,30 @@ def _rope_from_hub(
 
     Raises ModelError that names the key when a value is absurd or the kind of scaling is not supported.
     """
-    theta = rope.positive("rope_theta", config.positive(theta_key, default_theta))
     kind_key = "rope_type" if rope.has("rope_type") else "type"
     stored = rope.text(kind_key, "default")
     kind = renamed.get(stored, stored)
+    keys, key = (rope, "rope_theta") if rope.has("rope_theta") else (config, theta_key)
     if kind == "default":
-        return Rope(theta)
+        return _with_theta(PLAIN, keys, key, default_theta)
     if kind not in _HUB_READERS:
         *names, last = _HUB_READERS
         raise rope.error(kind_key, f"default, {', '.join(names)} or {last}")
-    found = _HUB_READERS[kind](rope, config, size, context_length)
-    if isinstance(found, YarnRope) and theta <= 1:
-        keys, key = (rope, "rope_theta") if rope.has("rope_theta") else (config, theta_key)
+    return _with_theta(_HUB_READERS[kind](rope, size, context_length), keys, key, default_theta)
+
+
+def _with_theta(rope: Rope, keys: CheckpointKeys, key: str, default: float) -> Rope:
+    theta = keys.positive(key, default)
+    if isinstance(rope, YarnRope) and theta <= 1:
         raise keys.error(key, "above 1 for yarn")
-    return replace(found, theta=theta)
+    return replace(rope, theta=theta)
 
 
-def _hub_linear(rope: CheckpointKeys, config: CheckpointKeys, size: int, context_length: int) -> Rope:
+def _hub_linear(rope: CheckpointKeys, size: int, context_length: int) -> Rope:
     return LinearRope(factor=rope.positive("factor"))
 
 
-def _hub_dynamic(rope: CheckpointKeys, config: CheckpointKeys, size: int, context_length: int) -> Rope:
+def _hub_dynamic(rope: CheckpointKeys, size: int, context_length: int) -> Rope:
     factor = rope.positive("factor")
     if factor < 1:
         raise rope.error("factor", "at least 1")
@@ -233,7 +250,7 @@ def _hub_dynamic(rope: CheckpointKeys, config: CheckpointKeys, size: int, contex
     return DynamicRope(factor=factor, original_length=context_length)
 
 
-def _hub_yarn(rope: CheckpointKeys, config: CheckpointKeys, size: int, context_length: int) -> Rope:
+def _hub_yarn(rope: CheckpointKeys, size: int, context_length: int) -> Rope:
     magnitude, factor = None, rope.positive("factor")
     if rope.has("attention_factor"):
         magnitude = rope.positive("attention_factor")
@@ -242,7 +259,7 @@ def _hub_yarn(rope: CheckpointKeys, config: CheckpointKeys, size: int, context_l
         magnitude = yarn_magnitude(factor, rope.positive("mscale")) / whole
     return YarnRope(
         factor=factor,
-        original_length=rope.count("original_max_position_embeddings", context_length),
+        original_length=rope.count(ORIGINAL, context_length),
         beta_fast=rope.positive("beta_fast", 32.0),
         beta_slow=rope.positive("beta_slow", 1.0),
         attention_factor=magnitude,
@@ -250,8 +267,8 @@ def _hub_yarn(rope: CheckpointKeys, config: CheckpointKeys, size: int, context_l
     )
 
 
-def _hub_llama3(rope: CheckpointKeys, config: CheckpointKeys, size: int, context_length: int) -> Rope:
-    original_length = rope.count("original_max_position_embeddings", context_length)
+def _hub_llama3(rope: CheckpointKeys, size: int, context_length: int) -> Rope:
+    original_length = rope.count(ORIGINAL, context_length)
     low, high = rope.positive("low_freq_factor"), rope.positive("high_freq_factor")
     if high <= low:
         raise rope.error("high_freq_factor", f"above low_freq_factor ({low})")
@@ -263,10 +280,8 @@ def _hub_llama3(rope: CheckpointKeys, config: CheckpointKeys, size: int, context
     )
 
 
-def _hub_longrope(rope: CheckpointKeys, config: CheckpointKeys, size: int, context_length: int) -> Rope:
-    key = "original_max_position_embeddings"
-    # Phi has it outside, and there it holds.
-    length = (config if config.has(key) else rope).count(key, context_length)
+def _hub_longrope(rope: CheckpointKeys, size: int, context_length: int) -> Rope:
+    length = rope.count(ORIGINAL, context_length)
     factor = rope.positive("factor", context_length / length)
     magnitude = rope.positive("attention_factor", _longrope_magnitude(factor, length))
     return LongRope(
@@ -294,7 +309,7 @@ def _divisor_list(rope: CheckpointKeys, key: str, size: int) -> tuple[float, ...
     return tuple(map(float, found))
 
 
-_HUB_READERS: Mapping[str, Callable[[CheckpointKeys, CheckpointKeys, int, int], Rope]] = {
+_HUB_READERS: Mapping[str, Callable[[CheckpointKeys, int, int], Rope]] = {
     "linear": _hub_linear,
     "dynamic": _hub_dynamic,
     "yarn": _hub_yarn,
@@ -311,7 +326,7 @@ def _hub_settings(rope: Rope) -> dict[str, Any]:
     if isinstance(rope, DynamicRope):
         return {"rope_type": "dynamic", **common, "factor": rope.factor}
     if isinstance(rope, YarnRope):
-        settings = {"factor": rope.factor, "original_max_position_embeddings": rope.original_length}
+        settings = {"factor": rope.factor, ORIGINAL: rope.original_length}
         optional = {
             "beta_fast": rope.beta_fast,
             "beta_slow": rope.beta_slow,
@@ -328,7 +343,7 @@ def _hub_settings(rope: Rope) -> dict[str, Any]:
             "factor": rope.factor,
             "low_freq_factor": rope.low_frequency_factor,
             "high_freq_factor": rope.high_frequency_factor,
-            "original_max_position_embeddings": rope.original_length,
+            ORIGINAL: rope.original_length,
         }
     if isinstance(rope, LongRope) and rope.magnitudes[0] == rope.magnitudes[1]:
         return {
@@ -336,7 +351,7 @@ def _hub_settings(rope: Rope) -> dict[str, Any]:
             **common,
             "short_factor": list(rope.short),
             "long_factor": list(rope.long),
-            "original_max_position_embeddings": rope.original_length,
+            ORIGINAL: rope.original_length,
             "attention_factor": rope.magnitudes[0],
         }
     if type(rope) is Rope:
@@ -359,7 +374,9 @@ def _rope_from_gguf(source: Source, theta_key: str, size: int, context_length: i
     theta = metadata.positive(source.key(theta_key), 10000.0)
     if not scaled:
         return Rope(theta)
-    kind = metadata.text(f"{scaling}.type", "none")
+    kind, factor = metadata.text(f"{scaling}.type", "linear"), _gguf_factor(source)
+    if factor is None and kind == "linear":
+        kind = "none"
     divisors, short, long = (_stored_divisors(source, size, name) for name in (DIVISORS, SHORT, LONG))
     if short or long:
         if not (short and long) or divisors or kind not in ("none", "longrope"):
@@ -377,7 +394,8 @@ def _rope_from_gguf(source: Source, theta_key: str, size: int, context_length: i
         return Rope(theta)
     if kind not in ("linear", "yarn"):
         raise metadata.error(f"{scaling}.type", "none, linear or yarn")
-    factor = metadata.positive(f"{scaling}.factor")
+    if factor is None:
+        raise metadata.error(f"{scaling}.factor", "a finite number above 0")
     if kind == "linear":
         return LinearRope(theta, factor)
     if theta <= 1:
@@ -394,6 +412,13 @@ def _rope_from_gguf(source: Source, theta_key: str, size: int, context_length: i
         metadata.positive(f"{scaling}.yarn_beta_slow", 1.0),
         magnitude if metadata.has(sharper) or metadata.has(log) else None,
     )
+
+
+def _gguf_factor(source: Source) -> float | None:
+    """Returns the factor of a scaling, under its key or the older one; None without them or if it is 0."""
+    keys = (source.key(key) for key in ("rope.scaling.factor", "rope.scale_linear"))
+    key = next(filter(source.keys.has, keys), None)
+    return source.keys.positive(key) if key and source.keys.values[key] != 0 else None
 
 
 def _stored_divisors(source: Source, size: int, tensor: str) -> tuple[float, ...]:

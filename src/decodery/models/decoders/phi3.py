@@ -26,7 +26,9 @@ PHI3 = Family(
             "norm_eps": rms_norm_eps(1e-5),
             "rotated_size": RotatedSize(1.0),
             # "yarn" was the name of another version of the same scaling.
-            "rope": RopeField(rotated="rotated_size", renamed={"su": "longrope", "yarn": "longrope"}),
+            "rope": RopeField(
+                rotated="rotated_size", renamed={"su": "longrope", "yarn": "longrope"}, original_length=4096
+            ),
             "windows": WindowField(gguf="attention.sliding_window", zero_is_none=True),
         },
         fixed=(SAME_VALUE_SIZE, SILU),

@@ -86,7 +86,8 @@ class TwoMagnitudes(RopeField):
         written = super().write(replace(value, magnitudes=(short, short)), config, gguf=gguf)
         if gguf:
             return written
-        return {"rope_parameters": {**written["rope_parameters"], "short_mscale": short, "long_mscale": long}}
+        both = {"short_mscale": short, "long_mscale": long}
+        return {**written, "rope_parameters": {**written["rope_parameters"], **both}}
 
 
 def _twice(keys: CheckpointKeys, key: str) -> float:
