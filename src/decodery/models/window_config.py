@@ -60,8 +60,10 @@ class WindowField(Field):
         written: dict[str, Any] = {"sliding_window": window}
         if self.enabled_by:
             written[self.enabled_by] = window is not None
-        if window is not None and (self.pattern or self.windowed is not every_layer or None in value):
-            written[LAYER_TYPES] = [FULL if each is None else WINDOWED for each in value]
+        some = window is not None and (self.windowed is not every_layer or None in value)
+        if self.pattern or some:
+            each = value or (None,) * config.layers
+            written[LAYER_TYPES] = [FULL if window is None else WINDOWED for window in each]
         return written
 
     def _window(self, source: Source) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import gguf
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from decodery.decoding.request.params import GenerationParams
@@ -211,6 +213,28 @@ def test_replayed_speculated_and_together_a_text_is_what_it_is_alone(name: str, 
     library.set_threads(1)
     assert run(make_engine(model), jobs) == alone
     library.set_threads(2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_written_folder_is_the_same_model_to_transformers(name: str, folders: Any, tmp_path: Path) -> None:
+    import transformers
+
+    model, tokens, architecture = opened(folders(name)), some_tokens(2, LENGTH), FAMILIES[name].architecture
+    with open_checkpoint(folders(name)) as checkpoint:
+        family = find_family(checkpoint).family
+    kind = getattr(transformers, architecture).config_class.model_type
+    kinds = {"architectures": [architecture], "model_type": kind, "pad_token_id": None}
+    settings = {**kinds, **family.config.to_hub(model.config)}
+    (tmp_path / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    tensors = export_parameters(model, family.hub_names(model.config).rules, model.config.layers)
+    save_file({stored: tensor.contiguous() for stored, tensor in tensors}, tmp_path / "model.safetensors")
+    again = opened(tmp_path)
+    assert again.config == model.config
+    assert torch.equal(again(tokens), model(tokens))
+    with torch.no_grad():
+        expected, found = (oracle(name, folder)(tokens).logits for folder in (folders(name), tmp_path))
+    torch.testing.assert_close(found, expected, atol=1e-5 * max(1, expected.abs().max().item()), rtol=0)
 
 
 def held(rule: Rule, tensors: Mapping[str, Tensor], layers: int) -> bool:

@@ -55,6 +55,8 @@ class Granite(Llama):
     def __init__(self, config: GraniteConfig, kernels: Kernels) -> None:
         eps = config.norm_eps / config.residual_scale**2
         super().__init__(replace(config, norm_eps=eps), kernels)
+        # What is written is the epsilon that was read.
+        self.config = config
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         scale = self.config.embedding_scale / self.config.residual_scale

@@ -113,7 +113,9 @@ class AlibiField(Field):
             return {"attention.max_alibi_bias": value or 0.0}
         if value is None:
             return {"attn_config.alibi": False}
-        return {"attn_config.alibi": True, "attn_config.alibi_bias_max": value}
+        # Others accept whole numbers only.
+        largest = int(value) if value.is_integer() else value
+        return {"attn_config.alibi": True, "attn_config.alibi_bias_max": largest}
 
 
 @dataclass(frozen=True)
