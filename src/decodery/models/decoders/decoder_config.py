@@ -83,22 +83,22 @@ def head_size(default: Any) -> Setting:
     )
 
 
-def or_all_heads(missing: int) -> Default:
-    """Returns the default of a number of key heads: all heads where it is null."""
-    return missing_or_null("num_key_value_heads", missing, value_of("heads"))
-
-
 NULL_IS_QUOTIENT = missing_or_null("head_dim", 128, quotient("width", "heads"))
 """The default of a head's size that is 128 without the key, and the width by the heads where it is null."""
 
 
-def kv_heads(default: Any) -> Setting:
-    """Returns the setting of the number of heads of keys and values, with the default of a config.json."""
+def kv_heads(default: int | None = None) -> Setting:
+    """Returns the setting of the number of heads of keys and values, with the default of a config.json.
+
+    Null in a config.json means all heads, and so does None for `default`.
+    """
+    all_heads = value_of("heads")
+    missing = all_heads if default is None else missing_or_null("num_key_value_heads", default, all_heads)
     return Setting(
         COUNT,
         "num_key_value_heads",
         "attention.head_count_kv",
-        default=default,
+        default=missing,
         gguf_default=value_of("heads"),
         checks=(divides("heads"),),
     )
@@ -120,13 +120,22 @@ FIELDS: Mapping[str, Field] = {
     "width": Setting(COUNT, "hidden_size", "embedding_length"),
     "layers": Setting(COUNT, "num_hidden_layers", "block_count"),
     "heads": Setting(COUNT, "num_attention_heads", "attention.head_count"),
-    "kv_heads": kv_heads(value_of("heads")),
+    "kv_heads": kv_heads(),
     "head_dim": head_size(quotient("width", "heads")),
     "mlp_width": Setting(COUNT, "intermediate_size", "feed_forward_length"),
     "context_length": context_length(2048),
     "tied_head": tied_head(False),
 }
 """The keys and defaults of most families; a family replaces those that differ."""
+
+
+def if_missing(*, context: int = 2048, heads: int | None = None) -> Mapping[str, Field]:
+    """Returns the settings of the context's length and of the heads of keys and values of a family.
+
+    `context` and `heads` are the numbers of a config.json without the keys; None: as many as queries have.
+    """
+    return {"context_length": context_length(context), "kv_heads": kv_heads(heads)}
+
 
 SAME_VALUE_SIZE = Fixed(
     gguf="attention.value_length", value=lambda config: config.head_dim, wanted="the size of a key ({value})"

@@ -11,10 +11,8 @@ from decodery.models.decoders.decoder_config import (
     MATRICES,
     NULL_IS_QUOTIENT,
     SAME_VALUE_SIZE,
-    context_length,
     head_size,
-    kv_heads,
-    or_all_heads,
+    if_missing,
     tied_head,
 )
 from decodery.models.decoders.llama import (
@@ -42,9 +40,8 @@ ERNIE = Family(
         LlamaConfig,
         fields={
             **LLAMA_FIELDS,
-            "kv_heads": kv_heads(or_all_heads(2)),
+            **if_missing(context=131072, heads=2),
             "head_dim": head_size(NULL_IS_QUOTIENT),
-            "context_length": context_length(131072),
             "norm_eps": rms_norm_eps(1e-5),
             "tied_head": tied_head(True),
             "attention_bias": Setting(

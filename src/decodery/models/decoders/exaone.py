@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from decodery.models.config_reader import COUNT, FLAG, TEXT, ConfigTable, Fixed, Setting, Source
 from decodery.models.contract import Family
-from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, kv_heads
+from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, if_missing
 from decodery.models.decoders.llama import LLAMA_FIELDS, SILU, Llama, LlamaConfig, rms_norm_eps
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
 from decodery.models.decoders.olmo import NORM_AFTER_GGUF, NORM_AFTER_HUB
@@ -62,7 +62,7 @@ EXAONE4 = Family(
         LlamaConfig,
         fields={
             **LLAMA_FIELDS,
-            "kv_heads": kv_heads(32),
+            **if_missing(heads=32),
             "norm_eps": rms_norm_eps(1e-5),
             "norms": Setting(TEXT, default="after"),
             "head_norms": Setting(FLAG, default=True),

@@ -15,10 +15,8 @@ from decodery.models.decoders.decoder_config import (
     MATRICES,
     NULL_IS_QUOTIENT,
     SAME_VALUE_SIZE,
-    context_length,
     head_size,
-    kv_heads,
-    or_all_heads,
+    if_missing,
 )
 from decodery.models.decoders.llama import SILU, Llama, LlamaConfig, rms_norm_eps
 from decodery.models.decoders.names import GGUF, GGUF_FUSED, HUB, Spelling, decoder_names, either
@@ -47,9 +45,8 @@ def _has_bias(source: Source) -> bool:
 
 GLM_FIELDS: Mapping[str, Field] = {
     **FIELDS,
-    "kv_heads": kv_heads(or_all_heads(2)),
+    **if_missing(context=131072, heads=2),
     "head_dim": head_size(NULL_IS_QUOTIENT),
-    "context_length": context_length(131072),
     "norm_eps": rms_norm_eps(1.5625e-7),
     "rotated_size": RotatedSize(0.5),
     "rope": RopeField(rotated="rotated_size"),

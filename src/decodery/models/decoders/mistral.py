@@ -17,10 +17,8 @@ from decodery.models.decoders.decoder_config import (
     MATRICES,
     NULL_IS_QUOTIENT,
     SAME_VALUE_SIZE,
-    context_length,
     head_size,
-    kv_heads,
-    or_all_heads,
+    if_missing,
 )
 from decodery.models.decoders.llama import (
     LLAMA_FIELDS,
@@ -39,7 +37,11 @@ MISTRAL = Family(
     name="mistral",
     config=ConfigTable(
         LlamaConfig,
-        fields={**LLAMA_FIELDS, "windows": WindowField(default=4096)},
+        fields={
+            **LLAMA_FIELDS,
+            **if_missing(context=131072, heads=8),
+            "windows": WindowField(default=4096),
+        },
         fixed=(SAME_VALUE_SIZE, SILU),
         matrices=MATRICES,
     ),
@@ -92,10 +94,9 @@ MINISTRAL3 = Family(
         LlamaConfig,
         fields={
             **LLAMA_FIELDS,
-            "kv_heads": kv_heads(or_all_heads(8)),
+            **if_missing(context=262144, heads=8),
             "head_dim": head_size(NULL_IS_QUOTIENT),
             "norm_eps": rms_norm_eps(1e-5),
-            "context_length": context_length(262144),
             "rope": RopeField(default=YarnRope(1e6, 16.0, 16384, attention_factor=1.0)),
             "growth": GrowthField(0.1),
             "windows": WindowField(),

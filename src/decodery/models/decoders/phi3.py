@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from decodery.models.config_reader import ConfigTable
 from decodery.models.contract import Family
-from decodery.models.decoders.decoder_config import FIELDS, MATRICES, SAME_VALUE_SIZE
+from decodery.models.decoders.decoder_config import FIELDS, MATRICES, SAME_VALUE_SIZE, if_missing
 from decodery.models.decoders.llama import SILU, Llama, LlamaConfig, rms_norm_eps
 from decodery.models.decoders.names import GGUF, GGUF_FUSED, HUB, decoder_names, either
 from decodery.models.rope_config import RopeField, RotatedSize
@@ -23,6 +23,7 @@ PHI3 = Family(
         LlamaConfig,
         fields={
             **FIELDS,
+            **if_missing(context=4096),
             "norm_eps": rms_norm_eps(1e-5),
             "rotated_size": RotatedSize(1.0),
             # "yarn" was the name of another version of the same scaling.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from decodery.models.config_reader import FLAG, ConfigTable, Setting, Source
 from decodery.models.contract import Family
-from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, head_size
+from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, head_size, if_missing
 from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, SILU, Llama, LlamaConfig
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
 from decodery.models.window_config import WindowField
@@ -24,7 +24,12 @@ QWEN2 = Family(
     name="qwen2",
     config=ConfigTable(
         LlamaConfig,
-        fields={**LLAMA_FIELDS, "attention_bias": Setting(FLAG, default=True), "windows": WINDOWS},
+        fields={
+            **LLAMA_FIELDS,
+            **if_missing(context=32768, heads=32),
+            "attention_bias": Setting(FLAG, default=True),
+            "windows": WINDOWS,
+        },
         fixed=(SAME_VALUE_SIZE, SILU),
         matrices=MATRICES,
     ),
@@ -40,6 +45,7 @@ QWEN3 = Family(
         LlamaConfig,
         fields={
             **LLAMA_FIELDS,
+            **if_missing(context=32768, heads=32),
             "head_dim": head_size(128),
             **ATTENTION_BIASES,
             "head_norms": Setting(FLAG, default=True),

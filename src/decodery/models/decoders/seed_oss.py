@@ -13,10 +13,8 @@ from decodery.models.decoders.decoder_config import (
     MATRICES,
     NULL_IS_QUOTIENT,
     SAME_VALUE_SIZE,
-    context_length,
     head_size,
-    kv_heads,
-    or_all_heads,
+    if_missing,
 )
 from decodery.models.decoders.llama import BIASES, LLAMA_FIELDS, SILU, Llama, LlamaConfig
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
@@ -30,9 +28,8 @@ SEED_OSS = Family(
         fields={
             **LLAMA_FIELDS,
             **BIASES,
-            "kv_heads": kv_heads(or_all_heads(8)),
+            **if_missing(context=524288, heads=8),
             "head_dim": head_size(NULL_IS_QUOTIENT),
-            "context_length": context_length(524288),
             "attention_bias": Setting(
                 FLAG, "attention_bias", default=True, gguf_default=exists("blk.0.attn_q.bias")
             ),

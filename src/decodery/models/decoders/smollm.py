@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from decodery.models.config_reader import ConfigTable, Source
 from decodery.models.contract import Family
-from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, tied_head
+from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, if_missing, tied_head
 from decodery.models.decoders.llama import BIASES, LLAMA_FIELDS, SILU, Llama, LlamaConfig, gguf_names
 from decodery.models.decoders.names import HUB, decoder_names
 from decodery.models.layers.rope import Rope
@@ -31,6 +31,7 @@ SMOLLM3 = Family(
         LlamaConfig,
         fields={
             **LLAMA_FIELDS,
+            **if_missing(context=32768, heads=4),
             **BIASES,
             "tied_head": tied_head(True),
             "rope": RopeField(default=Rope(2e6)),

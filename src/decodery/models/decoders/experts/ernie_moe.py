@@ -12,7 +12,7 @@ from typing import Any
 from decodery.errors import ModelError
 from decodery.models.config_reader import COUNT, FLAG, REQUIRED, ConfigTable, Fixed, Setting, Source
 from decodery.models.contract import Family, Names
-from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, tied_head
+from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, if_missing, tied_head
 from decodery.models.decoders.experts.moe import (
     EXPERT_MATRICES,
     GGUF_EXPERTS,
@@ -27,7 +27,7 @@ from decodery.models.decoders.experts.moe import (
     expert_rules,
 )
 from decodery.models.decoders.experts.shared_routing import SharedWidth
-from decodery.models.decoders.llama import LLAMA_FIELDS, SILU
+from decodery.models.decoders.llama import LLAMA_FIELDS, SILU, rms_norm_eps
 from decodery.models.decoders.names import GGUF, HUB, Spelling, decoder_names
 from decodery.models.layers.rope import Rope
 from decodery.models.rope_config import RopeField
@@ -103,7 +103,8 @@ ERNIE_MOE = Family(
         MoEConfig,
         fields={
             **LLAMA_FIELDS,
-            "norm_eps": replace(LLAMA_FIELDS["norm_eps"], default=1e-5),  # type: ignore[type-var]
+            **if_missing(context=131072, heads=4),
+            "norm_eps": rms_norm_eps(1e-5),
             "tied_head": tied_head(True),
             **expert_fields("moe_num_experts", 64, 6),
             "experts_per_token": Setting(

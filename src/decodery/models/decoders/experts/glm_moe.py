@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from decodery.models.config_reader import FLAG, ConfigTable, Fixed, Setting, exists, quotient
 from decodery.models.contract import Family, Names
-from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, head_size
+from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, head_size, if_missing
 from decodery.models.decoders.experts.moe import (
     EXPERT_MATRICES,
     GGUF_EXPERTS,
@@ -21,7 +21,7 @@ from decodery.models.decoders.experts.moe import (
     expert_rules,
 )
 from decodery.models.decoders.experts.shared_routing import SIGMOID_IN_GGUF, routed_fields
-from decodery.models.decoders.llama import LLAMA_FIELDS, SILU
+from decodery.models.decoders.llama import LLAMA_FIELDS, SILU, rms_norm_eps
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
 from decodery.models.rope_config import RopeField, RotatedSize
 
@@ -54,6 +54,8 @@ GLM_MOE = Family(
         MoEConfig,
         fields={
             **{name: field for name, field in LLAMA_FIELDS.items() if name != "rope"},
+            **if_missing(context=131072, heads=8),
+            "norm_eps": rms_norm_eps(1e-5),
             "head_dim": head_size(quotient("width", "heads")),
             **routed_fields(experts=128, per_token=8, groups=1, kept_groups=1, factor=1.0, dense=1),
             "attention_bias": Setting(

@@ -16,7 +16,7 @@ from decodery.errors import ModelError
 from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import COUNT, FLAG, ConfigTable, Fixed, Setting, Source, exists, is_even
 from decodery.models.contract import Family, Names
-from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE
+from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, if_missing
 from decodery.models.decoders.experts.moe import (
     EXPERT_MATRICES,
     GGUF_EXPERTS,
@@ -27,7 +27,7 @@ from decodery.models.decoders.experts.moe import (
     expert_fields,
     expert_rules,
 )
-from decodery.models.decoders.llama import LLAMA_FIELDS, SILU, LlamaConfig
+from decodery.models.decoders.llama import LLAMA_FIELDS, SILU, LlamaConfig, rms_norm_eps
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
 from decodery.models.layers.attention import Attention
 from decodery.models.layers.rope import Rope, YarnRope
@@ -158,10 +158,11 @@ GPT_OSS = Family(
         GptOssConfig,
         fields={
             **LLAMA_FIELDS,
+            **if_missing(context=131072, heads=8),
             "head_dim": Setting(
                 COUNT, "head_dim", "attention.key_length", default=64, checks=(is_even("heads"),)
             ),
-            "norm_eps": replace(LLAMA_FIELDS["norm_eps"], default=1e-5),  # type: ignore[type-var]
+            "norm_eps": rms_norm_eps(1e-5),
             **expert_fields("num_local_experts", 128, 4, width=None),
             "attention_bias": Setting(
                 FLAG, "attention_bias", default=True, gguf_default=exists("blk.0.attn_q.bias")

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from decodery.models.config_reader import ConfigTable
 from decodery.models.contract import Family, Names
-from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE
+from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, if_missing
 from decodery.models.decoders.experts.moe import (
     EXPERT_MATRICES,
     GGUF_EXPERTS,
@@ -22,7 +22,7 @@ from decodery.models.decoders.experts.moe import (
     expert_fields,
     expert_rules,
 )
-from decodery.models.decoders.llama import LLAMA_FIELDS, SILU
+from decodery.models.decoders.llama import LLAMA_FIELDS, SILU, rms_norm_eps
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
 from decodery.models.layers.rope import Rope
 from decodery.models.rope_config import RopeField
@@ -55,6 +55,8 @@ MIXTRAL = Family(
         MoEConfig,
         fields={
             **LLAMA_FIELDS,
+            **if_missing(context=131072, heads=8),
+            "norm_eps": rms_norm_eps(1e-5),
             **expert_fields("num_local_experts", 8, 2, width=None),
             "rope": RopeField(default=Rope(1e6)),
             "windows": WindowField(),

@@ -12,7 +12,7 @@ from torch import Tensor
 from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import FLAG, ConfigTable, Fixed, Setting
 from decodery.models.contract import Family, Names
-from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE
+from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, if_missing
 from decodery.models.decoders.experts.moe import (
     EXPERT_MATRICES,
     GGUF_EXPERTS,
@@ -25,7 +25,7 @@ from decodery.models.decoders.experts.moe import (
     expert_rules,
     renormalised,
 )
-from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, SILU, LlamaConfig
+from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, SILU, LlamaConfig, rms_norm_eps
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
 from decodery.models.layers.attention import Attention
 from decodery.models.layers.norm import RMSNorm
@@ -77,7 +77,8 @@ OLMOE = Family(
         MoEConfig,
         fields={
             **LLAMA_FIELDS,
-            "norm_eps": replace(LLAMA_FIELDS["norm_eps"], default=1e-5),  # type: ignore[type-var]
+            **if_missing(context=4096),
+            "norm_eps": rms_norm_eps(1e-5),
             **expert_fields(("num_experts", "num_local_experts"), 64, 8, width=None),
             "renormalised": renormalised(False, gguf=False),
             **ATTENTION_BIASES,

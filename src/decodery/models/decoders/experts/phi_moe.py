@@ -17,7 +17,7 @@ from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.config_reader import FLAG, ConfigTable, Kind, Setting, Source, exists
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder import Decoder
-from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE
+from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, if_missing
 from decodery.models.decoders.experts.mixtral import OWN
 from decodery.models.decoders.experts.moe import (
     EXPERT_MATRICES,
@@ -30,7 +30,7 @@ from decodery.models.decoders.experts.moe import (
     expert_fields,
     expert_rules,
 )
-from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, SILU, LlamaConfig
+from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, SILU, LlamaConfig, rms_norm_eps
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
 from decodery.models.layers.blocks import PreNormBlock
 from decodery.models.layers.norm import LayerNorm
@@ -120,7 +120,8 @@ PHI_MOE = Family(
         PhiMoEConfig,
         fields={
             **LLAMA_FIELDS,
-            "norm_eps": replace(LLAMA_FIELDS["norm_eps"], default=1e-5),  # type: ignore[type-var]
+            **if_missing(context=131072, heads=8),
+            "norm_eps": rms_norm_eps(1e-5),
             **expert_fields("num_local_experts", 16, 2, width=None),
             "within": HubOnly(
                 TWICE,

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from decodery.models.config_reader import COUNT, FLAG, ConfigTable, Setting, Source, quotient
 from decodery.models.contract import Family, Names
-from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, head_size
+from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, head_size, if_missing
 from decodery.models.decoders.experts.moe import (
     EXPERT_MATRICES,
     GGUF_EXPERTS,
@@ -54,6 +54,7 @@ QWEN2_MOE = Family(
         MoEConfig,
         fields={
             **LLAMA_FIELDS,
+            **if_missing(context=32768, heads=16),
             **expert_fields("num_experts", 60, 4),
             "renormalised": renormalised(False, gguf=False),
             "attention_bias": Setting(FLAG, "qkv_bias", default=True),
@@ -81,6 +82,7 @@ QWEN3_MOE = Family(
         MoEConfig,
         fields={
             **LLAMA_FIELDS,
+            **if_missing(context=32768, heads=4),
             "head_dim": head_size(quotient("width", "heads")),
             **expert_fields(("num_experts", "num_local_experts"), 128, 8),
             "renormalised": renormalised(False, gguf=True),

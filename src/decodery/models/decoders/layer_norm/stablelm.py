@@ -22,7 +22,13 @@ from decodery.models.config_reader import (
 )
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder import Decoder
-from decodery.models.decoders.decoder_config import FIELDS, MATRICES, PartialRotaryConfig, layer_norm_eps
+from decodery.models.decoders.decoder_config import (
+    FIELDS,
+    MATRICES,
+    PartialRotaryConfig,
+    if_missing,
+    layer_norm_eps,
+)
 from decodery.models.decoders.llama import SILU
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
 from decodery.models.layers.attention import Attention
@@ -95,6 +101,7 @@ STABLELM = Family(
         StableLMConfig,
         fields={
             **FIELDS,
+            **if_missing(context=4096, heads=32),
             "head_dim": Setting(COUNT, default=quotient("width", "heads")),
             "norm_eps": layer_norm_eps("layer_norm_eps", "norm_eps"),
             "rotated": RotatedSize(0.25, (PARTIAL, "rope_pct")),

@@ -21,8 +21,7 @@ from decodery.models.decoders.decoder_config import (
     MATRICES,
     SAME_VALUE_SIZE,
     PartialRotaryConfig,
-    context_length,
-    kv_heads,
+    if_missing,
     layer_norm_eps,
     tied_head,
 )
@@ -121,8 +120,7 @@ STARCODER2 = Family(
         StarCoder2Config,
         fields={
             **FIELDS,
-            "kv_heads": kv_heads(2),
-            "context_length": context_length(4096),
+            **if_missing(context=4096, heads=2),
             "norm_eps": layer_norm_eps("norm_epsilon"),
             "rotated": Setting(COUNT, default=value_of("head_dim")),
             "rope": RopeField(rotated="rotated"),
