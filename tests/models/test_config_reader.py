@@ -399,3 +399,24 @@ def test_a_family_may_have_its_own_default_and_rotate_a_part_of_a_head() -> None
 def test_a_config_is_a_value() -> None:
     assert isinstance(CONFIG.from_hub(HUB), LlamaConfig)
     assert CONFIG.from_hub(HUB) == CONFIG.from_hub(dict(HUB))
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "num_attention_heads", "head_dim"])
+def test_a_number_of_which_each_costs_memory_is_bounded_by_name(key: str) -> None:
+    for value in (10**6, 2**30, 2**31 - 2):
+        with pytest.raises(ModelError, match=f"{key} is {value}; it must be at most"):
+            CONFIG.from_hub({**HUB, key: value})
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "intermediate_size"])
+def test_a_matrix_that_no_machine_holds_is_refused_by_name(key: str) -> None:
+    size = {"hidden_size": 2**16, "num_attention_heads": 2**10, "num_key_value_heads": 2}
+    with pytest.raises(ModelError, match=f"{key} by hidden_size is a matrix of {2**46} numbers"):
+        CONFIG.from_hub({**HUB, **size, key: 2**30})
+
+
+def test_sizes_that_are_checked_alone_are_checked_together() -> None:
+    heads = {"num_attention_heads": 2**16, "num_key_value_heads": 1, "head_dim": 2**16}
+    sizes = {**heads, "hidden_size": 2**10}
+    with pytest.raises(ModelError, match="num_attention_heads times head_dim by hidden_size is a matrix of"):
+        CONFIG.from_hub({**HUB, **sizes})

@@ -130,6 +130,10 @@ REQUIRED = object()
 SAME = object()
 """The default in GGUF files that is that of the hub."""
 
+# Ten times what any model has; values and modules are made one for each of them.
+MOST: Mapping[str, int] = {"layers": 4096, "heads": 2**16, "head_dim": 2**16, "experts": 2**16}
+LARGEST_MATRIX = 2**40
+
 Default = Callable[[Source], Any]
 Check = Callable[[Source, str], None]
 
@@ -232,7 +236,7 @@ class ConfigTable(Generic[ConfigT]):
 
     Fields are read in their order. `matrices` are products of fields that are the rows of a matrix with
     `width` columns. A config is refused before any tensor is allocated if such a matrix is larger than all
-    tensors of the checkpoint together.
+    tensors of the checkpoint together, or than `LARGEST_MATRIX`, and if a field is above its bound in `MOST`.
     """
 
     config: Callable[..., ConfigT]
@@ -243,7 +247,7 @@ class ConfigTable(Generic[ConfigT]):
     def read(self, checkpoint: Checkpoint) -> ConfigT:
         """Returns the checkpoint's config; raises ModelError that names the key of an absurd setting.
 
-        The sizes of a checkpoint without tensors are not checked.
+        The sizes of a checkpoint without tensors are not compared with those of tensors.
         """
         source = self._gguf(checkpoint) if checkpoint.format == "gguf" else self._hub(checkpoint.config)
         config = self._read(source)
@@ -296,10 +300,23 @@ class ConfigTable(Generic[ConfigT]):
     def _read(self, source: Source) -> ConfigT:
         for name, field in self.fields.items():
             source.values[name] = field.read(source, name)
+            if name in MOST and source[name] > MOST[name]:
+                raise source.error(name, f"at most {MOST[name]}")
+        self._check_products(source)
         config = self.config(**source.values)
         for fixed in self.fixed:
             fixed.check(source, config)
         return config
+
+    def _check_products(self, source: Source) -> None:
+        for factors in self.matrices:
+            size = math.prod(source[factor] for factor in (*factors, "width"))
+            if size > LARGEST_MATRIX:
+                raise ModelError(
+                    f"{source.keys.source}: {' times '.join(map(source.key_of, factors))} by "
+                    f"{source.key_of('width')} is a matrix of {size} numbers; it must have at most "
+                    f"{LARGEST_MATRIX}"
+                )
 
     def _check_sizes(self, source: Source, checkpoint: Checkpoint) -> None:
         tensors = checkpoint.tensors.values()
@@ -355,11 +372,24 @@ def quotient(field: str, divisor: str) -> Default:
 
 
 def rows_of(tensor: str) -> Default:
-    """Returns the default that is the number of rows of a tensor; the key is required without the tensor."""
+    """Returns the default that is the number of rows of a tensor; the key is required without the tensor.
+
+    Those of a stack are those of one of its matrices.
+    """
 
     def default(source: Source) -> Any:
         info = None if source.checkpoint is None else source.checkpoint.tensors.get(tensor)
-        return info.shape[0] if info is not None and info.shape and info.shape[0] else REQUIRED
+        return (info.shape[-2:][0] if info is not None and info.shape else 0) or REQUIRED
+
+    return default
+
+
+def rows_in_layers(tensor: str) -> Default:
+    """Returns the default of `rows_of` for the first layer with the tensor; `{i}` is the layer's index."""
+
+    def default(source: Source) -> Any:
+        found = (rows_of(tensor.format(i=layer))(source) for layer in range(source["layers"]))
+        return next((rows for rows in found if rows is not REQUIRED), REQUIRED)
 
     return default
 

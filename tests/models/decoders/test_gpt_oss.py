@@ -26,6 +26,7 @@ from decodery.weights.parameters import export_parameters
 from tests.kernels.native.fixtures import built
 from tests.models.decoders.families import SIZES, Tiny, write_folder
 from tests.models.decoders.test_every_family import InPages
+from tests.models.test_config_reader import Metadata
 
 # Widths of whole groups of 32.
 SETTINGS = {
@@ -190,6 +191,23 @@ def test_rotary_positions_are_read_under_both_keys() -> None:
     old = {**without, "rope_scaling": yarn, "rope_theta": 150000}
     new = {**without, "rope_parameters": {**yarn, "rope_theta": 150000}}
     assert [GPT_OSS.config.from_hub(settings).rope for settings in (old, new)] == [expected] * 2
+
+
+def test_a_gguf_file_has_the_window_and_the_width_of_experts() -> None:
+    config = GPT_OSS.config.from_hub(SETTINGS)
+    metadata, _ = GPT_OSS.config.to_gguf(config, "gpt-oss")
+    names = "output.weight", "blk.0.attn_q.bias", "blk.0.attn_output.bias"
+    tensors = {name: torch.zeros(64) for name in names}
+    assert metadata["gpt-oss.expert_feed_forward_length"] == 32
+    assert GPT_OSS.config.from_gguf(Metadata(metadata, tensors)) == config
+    wider = {**metadata, "gpt-oss.feed_forward_length": 48}
+    assert GPT_OSS.config.from_gguf(Metadata(wider)).expert_width == 32
+    for key in ("feed_forward_length", "expert_feed_forward_length"):
+        fewer = {each: value for each, value in metadata.items() if each != f"gpt-oss.{key}"}
+        assert GPT_OSS.config.from_gguf(Metadata(fewer)).expert_width == 32
+    del metadata["gpt-oss.attention.sliding_window"]
+    with pytest.raises(ModelError, match=r"gpt-oss\.attention\.sliding_window is missing"):
+        GPT_OSS.config.from_gguf(Metadata(metadata))
 
 
 @pytest.mark.parametrize("key", ["swiglu_limit", "swiglu_alpha"])

@@ -256,7 +256,11 @@ REFUSED: list[tuple[Family[Any], Mapping[str, Any], str]] = [
     (GPTJ_FAMILY, {**SMALL, "rotary_dim": 0}, "rotary_dim is 0"),
     *(
         (GPT_NEO, {**NEO, "attention_types": types}, "attention_types is .*for 24 layers")
-        for types in ("local", [[["global"], 23]], [[["global", "band"], 12]], [["global", 24]], [[]], [24])
+        for types in (
+            *("local", [[["global"], 23]], [[["global", "band"], 12]], [["global", 24]], [[]], [24]),
+            *([], [[[], 24]], [[["global"], -24]], [[["global"], 24], [["local"], -1]]),
+            *([[["global", "local"], 10**9]], [[["global"], 24], [[], 10**9]]),
+        )
     ),
     (GPT_NEO, {**NEO, "num_layers": 2}, "attention_types is missing"),
     (GPT_NEO, {**NEO, "window_size": -1}, "window_size is -1"),

@@ -30,6 +30,7 @@ from tests.kernels.native.fixtures import built
 from tests.models.decoders.families import EXPERTS, SIZES, Tiny, write_folder
 from tests.models.decoders.test_every_family import InPages
 from tests.models.test_config import Declared
+from tests.models.test_config_reader import Metadata
 
 # Widths of whole blocks of 32.
 WIDE = {**SIZES, "hidden_size": 64, "intermediate_size": 96, "num_local_experts": 3, "num_experts_per_tok": 2}
@@ -262,11 +263,34 @@ def test_experts_of_ernie_are_in_a_part_of_the_layers(
     assert table.from_hub(table.to_hub(config)) == config
 
 
+def test_widths_of_experts_that_a_gguf_file_has_no_keys_for_are_those_of_the_tensors() -> None:
+    table = qwen_moe.QWEN2_MOE.config
+    settings = {**SIZES, **EXPERTS, "shared_expert_intermediate_size": 50, "mlp_only_layers": [0]}
+    config = table.from_hub(settings)
+    metadata, _ = table.to_gguf(config, "qwen2moe")
+    for key in ("expert_feed_forward_length", "expert_shared_feed_forward_length"):
+        del metadata[f"qwen2moe.{key}"]
+    shapes = {"ffn_gate_inp": (5, 48), "ffn_gate_exps": (5, 36, 48), "ffn_gate_shexp": (50, 48)}
+    tensors = {f"blk.{i}.{name}.weight": torch.zeros(shape) for i in (1, 2) for name, shape in shapes.items()}
+    tensors |= {"blk.0.attn_q.bias": torch.zeros(48), "output.weight": torch.zeros(97, 48)}
+    assert table.from_gguf(Metadata(metadata, tensors)) == config
+    del tensors["blk.1.ffn_gate_exps.weight"], tensors["blk.2.ffn_gate_exps.weight"]
+    with pytest.raises(ModelError, match="expert_feed_forward_length is missing"):
+        table.from_gguf(Metadata(metadata, tensors))
+
+
+def test_widths_of_experts_that_a_config_json_lacks_are_those_of_the_family() -> None:
+    without = {key: value for key, value in EXPERTS.items() if key != "moe_intermediate_size"}
+    found = qwen_moe.QWEN2_MOE.config.from_hub({**SIZES, **without})
+    assert (found.expert_width, found.shared_width) == (1408, 5632)
+    assert qwen_moe.QWEN3_MOE.config.from_hub({**SIZES, **without}).expert_width == 768
+
+
 WRONG: list[tuple[str, dict[str, Any]]] = [
     ("num_experts_per_tok is 6; it must be at most num_experts", {"num_experts_per_tok": 6}),
     ("num_experts_per_tok", {"num_experts_per_tok": 0}),
     ("num_experts", {"num_experts": -1}),
-    ("moe_intermediate_size", {"moe_intermediate_size": None}),
+    ("moe_intermediate_size", {"moe_intermediate_size": 0}),
     ("decoder_sparse_step", {"decoder_sparse_step": 0}),
     ("no layer has experts", {"decoder_sparse_step": 4}),
     ("mlp_only_layers", {"mlp_only_layers": [3]}),
@@ -305,7 +329,7 @@ def test_more_experts_than_the_tensors_hold_are_refused_before_memory_is_taken(
     folder: Path, tmp_path: Path
 ) -> None:
     with (
-        changed(folder, tmp_path, {"num_local_experts": 10**6}) as checkpoint,
-        pytest.raises(ModelError, match=r"num_local_experts of 1000000 .* more than all tensors"),
+        changed(folder, tmp_path, {"num_local_experts": 60000}) as checkpoint,
+        pytest.raises(ModelError, match=r"num_local_experts of 60000 .* more than all tensors"),
     ):
         load_model(checkpoint, dtype=torch.float32, kernels=torch_kernels)

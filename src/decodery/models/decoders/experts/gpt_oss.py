@@ -14,7 +14,17 @@ from torch import Tensor
 
 from decodery.errors import ModelError
 from decodery.kernels.contract import Kernels
-from decodery.models.config_reader import COUNT, FLAG, ConfigTable, Fixed, Setting, Source, exists, is_even
+from decodery.models.config_reader import (
+    COUNT,
+    FLAG,
+    ConfigTable,
+    Fixed,
+    Setting,
+    Source,
+    exists,
+    is_even,
+    value_of,
+)
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, if_missing
 from decodery.models.decoders.experts.moe import (
@@ -65,7 +75,12 @@ def _is_even(source: Source, layer: int) -> bool:
 
 @dataclass(frozen=True)
 class EvenWindows(WindowField):
-    """Says that the even layers have the window, which GGUF files have a key for."""
+    """Says that the even layers have the window, for which GGUF files must have the key."""
+
+    def read(self, source: Source, name: str) -> Windows:
+        if source.is_gguf:
+            source.keys.count(source.key(self.gguf))
+        return super().read(source, name)
 
     def write(self, value: Windows, config: Any, *, gguf: bool) -> Mapping[str, Any]:
         if not gguf:
@@ -164,6 +179,10 @@ GPT_OSS = Family(
             ),
             "norm_eps": rms_norm_eps(1e-5),
             **expert_fields("num_local_experts", 128, 4, width=None),
+            "mlp_width": Setting(
+                COUNT, "intermediate_size", ("feed_forward_length", "expert_feed_forward_length")
+            ),
+            "expert_width": Setting(COUNT, gguf="expert_feed_forward_length", default=value_of("mlp_width")),
             "attention_bias": Setting(
                 FLAG, "attention_bias", default=True, gguf_default=exists("blk.0.attn_q.bias")
             ),

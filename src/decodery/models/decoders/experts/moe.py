@@ -14,7 +14,17 @@ from torch import nn
 from decodery.errors import ModelError
 from decodery.kernels.contract import GatedActivation, Kernels
 from decodery.kernels.routing import Routing
-from decodery.models.config_reader import COUNT, FLAG, REQUIRED, Check, Field, Setting, Source, value_of
+from decodery.models.config_reader import (
+    COUNT,
+    FLAG,
+    REQUIRED,
+    Check,
+    Field,
+    Setting,
+    Source,
+    rows_in_layers,
+    value_of,
+)
 from decodery.models.decoders.llama import Llama, LlamaConfig
 from decodery.models.layers.experts import Experts, GatedExpert, MoE
 from decodery.models.layers.mlp import GatedMLP
@@ -114,13 +124,21 @@ def expert_fields(
     default: int,
     per_token: int,
     width: str | None = "moe_intermediate_size",
+    width_default: Any = REQUIRED,
 ) -> Mapping[str, Field]:
     """Returns the settings of the experts' number and sizes.
 
     `experts` and `width` are keys of a config.json; without `width`, experts have the width of MLPs.
-    `default` and `per_token` are the numbers of a config.json that lacks the keys.
+    `default`, `per_token` and `width_default` are the numbers of a config.json that lacks the keys.
     """
     same = Setting(COUNT, default=value_of("mlp_width"))
+    own = Setting(
+        COUNT,
+        width or (),
+        "expert_feed_forward_length",
+        default=width_default,
+        gguf_default=rows_in_layers("blk.{i}.ffn_gate_exps.weight"),
+    )
     return {
         "experts": Setting(COUNT, experts, "expert_count", default=default, gguf_default=REQUIRED),
         "experts_per_token": Setting(
@@ -131,7 +149,7 @@ def expert_fields(
             gguf_default=REQUIRED,
             checks=(at_most("experts"),),
         ),
-        "expert_width": Setting(COUNT, width, "expert_feed_forward_length") if width else same,
+        "expert_width": own if width else same,
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from decodery.models.config_reader import COUNT, FLAG, ConfigTable, Setting, Source, quotient
+from decodery.models.config_reader import COUNT, FLAG, ConfigTable, Setting, Source, quotient, rows_in_layers
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, head_size, if_missing
 from decodery.models.decoders.experts.moe import (
@@ -55,11 +55,15 @@ QWEN2_MOE = Family(
         fields={
             **LLAMA_FIELDS,
             **if_missing(context=32768, heads=16),
-            **expert_fields("num_experts", 60, 4),
+            **expert_fields("num_experts", 60, 4, width_default=1408),
             "renormalised": renormalised(False, gguf=False),
             "attention_bias": Setting(FLAG, "qkv_bias", default=True),
             "shared_width": Setting(
-                COUNT, "shared_expert_intermediate_size", "expert_shared_feed_forward_length"
+                COUNT,
+                "shared_expert_intermediate_size",
+                "expert_shared_feed_forward_length",
+                default=5632,
+                gguf_default=rows_in_layers("blk.{i}.ffn_gate_shexp.weight"),
             ),
             "shared_gated": Setting(FLAG, default=True),
             "sparse": SparseField(),
@@ -84,7 +88,7 @@ QWEN3_MOE = Family(
             **LLAMA_FIELDS,
             **if_missing(context=32768, heads=4),
             "head_dim": head_size(quotient("width", "heads")),
-            **expert_fields(("num_experts", "num_local_experts"), 128, 8),
+            **expert_fields(("num_experts", "num_local_experts"), 128, 8, width_default=768),
             "renormalised": renormalised(False, gguf=True),
             **ATTENTION_BIASES,
             "head_norms": Setting(FLAG, default=True),

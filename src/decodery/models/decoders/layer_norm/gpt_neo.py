@@ -29,8 +29,8 @@ class LocalWindows(Field):
 
     def read(self, source: Source, name: str) -> Windows:
         types = source.keys.values.get("attention_types")
-        kinds = _repeated([[list(KINDS), 12]] if types is None else types)
-        if kinds is None or len(kinds) != source["layers"]:
+        kinds = _repeated([[list(KINDS), 12]] if types is None else types, source["layers"])
+        if kinds is None:
             wanted = f"a list of [kinds, repetitions] for {source['layers']} layers, each global or local"
             raise source.keys.error("attention_types", wanted)
         window = source.keys.count("window_size", 256)
@@ -43,16 +43,18 @@ class LocalWindows(Field):
         return types if window is None else {**types, "window_size": window}
 
 
-def _repeated(types: object) -> list[str] | None:
-    """Returns the kind of each layer; None if the list is not one of [kinds, repetitions]."""
+def _repeated(types: object, layers: int) -> list[str] | None:
+    """Returns the kind of each layer; None if the list is not one of [kinds, repetitions] for the layers."""
     kinds: list[str] = []
     for part in types if isinstance(types, list) else [None]:
         match part:
-            case [[*each], int(times)] if all(kind in KINDS for kind in each):
+            case [[_, *_] as each, int(times)] if times > 0 and all(kind in KINDS for kind in each):
+                if len(kinds) + len(each) * times > layers:
+                    return None
                 kinds += each * times
             case _:
                 return None
-    return kinds
+    return kinds if len(kinds) == layers else None
 
 
 HUB = replace(
