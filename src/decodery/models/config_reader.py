@@ -109,6 +109,14 @@ FLAG = Kind(CheckpointKeys.flag)
 TEXT = Kind(CheckpointKeys.text)
 
 
+def _never(keys: CheckpointKeys, key: str) -> Any:
+    raise AssertionError(f"{key} is read by a setting that has no keys")
+
+
+NO_KEY = Kind(_never)
+"""The kind of a field that has no key in either format, and so always its default."""
+
+
 def choice(spellings: Mapping[str, Any]) -> Kind:
     """Returns the kind of a text that stands for one of several values; the first spelling is written."""
 

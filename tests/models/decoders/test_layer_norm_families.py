@@ -386,6 +386,32 @@ def test_files_with_other_prefixes_and_with_buffers_of_older_versions_are_the_sa
     assert torch.equal(loaded(folder)(TOKENS), expected)
 
 
+NAMES: list[tuple[str, str, Mapping[str, str]]] = [
+    (
+        "stablelm",
+        "StableLMEpochForCausalLM",
+        {"layer_norm_eps": "norm_eps", "partial_rotary_factor": "rope_pct"},
+    ),
+    ("mpt", "MPTForCausalLM", {}),
+    ("falcon rw", "RWForCausalLM", {"num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}),
+]
+
+
+@pytest.mark.parametrize(("name", "architecture", "keys"), NAMES, ids=[name for name, *_ in NAMES])
+def test_a_folder_with_an_older_name_and_its_keys_is_the_same_model(
+    name: str, architecture: str, keys: Mapping[str, str], tmp_path: Path
+) -> None:
+    folder = write_folder(LAYER_NORM_FAMILIES[name], tmp_path)
+    expected = loaded(folder)(TOKENS)
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings |= settings.pop("rope_parameters", None) or {}
+    renamed = {keys.get(key, key): value for key, value in settings.items()}
+    renamed["architectures"] = [architecture]
+    (folder / "config.json").write_text(json.dumps(renamed), encoding="utf-8")
+    assert keys.keys() <= settings.keys()
+    assert torch.equal(loaded(folder)(TOKENS), expected)
+
+
 @pytest.mark.parametrize("name", ["gpt2", "gpt_neo", "gpt1", "opt"])
 def test_a_model_with_learned_positions_opens_for_a_shorter_context_and_for_no_longer_one(
     name: str, tmp_path: Path

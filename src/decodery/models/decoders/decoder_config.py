@@ -11,6 +11,7 @@ from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import (
     COUNT,
     FLAG,
+    NO_KEY,
     POSITIVE,
     REQUIRED,
     Default,
@@ -156,7 +157,7 @@ ACTIVATIONS = choice(
 )
 """The kind of an activation of config.json; GGUF files have no key for it."""
 
-ONE_KV_HEAD_EACH = Setting(COUNT, default=value_of("heads"))
+ONE_KV_HEAD_EACH = Setting(NO_KEY, default=value_of("heads"))
 """The setting of families in which each head has its own keys and values."""
 
 

@@ -5,7 +5,7 @@ Baidu-ERNIE-Team, ERNIE 4.5 Technical Report (2025).
 
 from __future__ import annotations
 
-from decodery.models.config_reader import FLAG, ConfigTable, Setting, exists, value_of
+from decodery.models.config_reader import FLAG, NO_KEY, ConfigTable, Setting, exists, value_of
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import (
     MATRICES,
@@ -47,8 +47,8 @@ ERNIE = Family(
             "attention_bias": Setting(
                 FLAG, "use_bias", default=False, gguf_default=exists("blk.0.attn_q.bias")
             ),
-            "out_bias": Setting(FLAG, default=value_of("attention_bias")),
-            "mlp_bias": Setting(FLAG, default=value_of("attention_bias")),
+            "out_bias": Setting(NO_KEY, default=value_of("attention_bias")),
+            "mlp_bias": Setting(NO_KEY, default=value_of("attention_bias")),
             "rope": RopeField(default=Rope(5e5)),
         },
         fixed=(SAME_VALUE_SIZE, SILU, NO_EXPERTS),

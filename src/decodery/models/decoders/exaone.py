@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from decodery.models.config_reader import COUNT, FLAG, TEXT, ConfigTable, Fixed, Setting, Source
+from decodery.models.config_reader import COUNT, NO_KEY, ConfigTable, Fixed, Setting, Source
 from decodery.models.contract import Family
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, if_missing
 from decodery.models.decoders.llama import LLAMA_FIELDS, SILU, Llama, LlamaConfig, rms_norm_eps
@@ -64,10 +64,10 @@ EXAONE4 = Family(
             **LLAMA_FIELDS,
             **if_missing(heads=32),
             "norm_eps": rms_norm_eps(1e-5),
-            "norms": Setting(TEXT, default="after"),
-            "head_norms": Setting(FLAG, default=True),
+            "norms": Setting(NO_KEY, default="after"),
+            "head_norms": Setting(NO_KEY, default=True),
             "windows": WindowField(pattern=4, default=4096, gguf="attention.sliding_window"),
-            "rotated": Setting(FLAG, default=_rotated),
+            "rotated": Setting(NO_KEY, default=_rotated),
         },
         fixed=(SAME_VALUE_SIZE, SILU),
         matrices=MATRICES,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from decodery.models.config_reader import FLAG, TEXT, ConfigTable, Field, Setting, Source
+from decodery.models.config_reader import FLAG, NO_KEY, ConfigTable, Field, Setting, Source
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import (
     FIELDS,
@@ -80,5 +80,5 @@ def _family(
 
 GLM = _family("glm", "chatglm", GLM_FIELDS, HUB.norms, GGUF.norms)
 GLM4 = _family(
-    "glm4", "glm4", {**GLM_FIELDS, "norms": Setting(TEXT, default="both")}, SANDWICH_HUB, SANDWICH_GGUF
+    "glm4", "glm4", {**GLM_FIELDS, "norms": Setting(NO_KEY, default="both")}, SANDWICH_HUB, SANDWICH_GGUF
 )

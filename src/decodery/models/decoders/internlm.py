@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from decodery.models.config_reader import FLAG, ConfigTable, Setting, exists, value_of
+from decodery.models.config_reader import FLAG, NO_KEY, ConfigTable, Setting, exists, value_of
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE
 from decodery.models.decoders.llama import LLAMA_FIELDS, SILU, Llama, LlamaConfig, gguf_names
@@ -25,7 +25,7 @@ INTERNLM3 = Family(
             ),
             "out_bias": Setting(FLAG, "bias", default=False, gguf_default=exists("blk.0.attn_output.bias")),
             "mlp_bias": Setting(
-                FLAG, default=value_of("out_bias"), gguf_default=exists("blk.0.ffn_gate.bias")
+                NO_KEY, default=value_of("out_bias"), gguf_default=exists("blk.0.ffn_gate.bias")
             ),
         },
         fixed=(SAME_VALUE_SIZE, SILU),
@@ -61,7 +61,7 @@ INTERNLM2 = Family(
             **LLAMA_FIELDS,
             "attention_bias": Setting(FLAG, "bias", default=True, gguf_default=exists("blk.0.attn_q.bias")),
             "out_bias": Setting(
-                FLAG, default=value_of("attention_bias"), gguf_default=exists("blk.0.attn_output.bias")
+                NO_KEY, default=value_of("attention_bias"), gguf_default=exists("blk.0.attn_output.bias")
             ),
         },
         fixed=(SAME_VALUE_SIZE, SILU),

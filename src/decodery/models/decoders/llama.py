@@ -16,6 +16,7 @@ from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.contract import Activation, Kernels, PositionGrowth
 from decodery.models.config_reader import (
     FLAG,
+    NO_KEY,
     POSITIVE,
     REQUIRED,
     ConfigTable,
@@ -110,7 +111,7 @@ ATTENTION_BIASES: Mapping[str, Field] = {
         FLAG, "attention_bias", default=False, gguf_default=exists("blk.0.attn_q.bias")
     ),
     "out_bias": Setting(
-        FLAG, default=value_of("attention_bias"), gguf_default=exists("blk.0.attn_output.bias")
+        NO_KEY, default=value_of("attention_bias"), gguf_default=exists("blk.0.attn_output.bias")
     ),
 }
 BIASES: Mapping[str, Field] = {

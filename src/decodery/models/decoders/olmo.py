@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from decodery.models.config_reader import FLAG, TEXT, ConfigTable, Field, Setting
+from decodery.models.config_reader import NO_KEY, ConfigTable, Field, Setting
 from decodery.models.contract import Family
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE
 from decodery.models.decoders.llama import (
@@ -45,9 +45,9 @@ OLMO2_FIELDS: Mapping[str, Field] = {
     **LLAMA_FIELDS,
     **ATTENTION_BIASES,
     "norm_eps": rms_norm_eps(1e-5),
-    "norms": Setting(TEXT, default="after"),
-    "head_norms": Setting(FLAG, default=True),
-    "joint_head_norms": Setting(FLAG, default=True),
+    "norms": Setting(NO_KEY, default="after"),
+    "head_norms": Setting(NO_KEY, default=True),
+    "joint_head_norms": Setting(NO_KEY, default=True),
 }
 
 

@@ -5,7 +5,7 @@ Qwen Team, Qwen2 Technical Report (2024) and Qwen3 Technical Report (2025).
 
 from __future__ import annotations
 
-from decodery.models.config_reader import FLAG, ConfigTable, Setting, Source
+from decodery.models.config_reader import NO_KEY, ConfigTable, Setting, Source
 from decodery.models.contract import Family
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, head_size, if_missing
 from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, SILU, Llama, LlamaConfig
@@ -27,7 +27,7 @@ QWEN2 = Family(
         fields={
             **LLAMA_FIELDS,
             **if_missing(context=32768, heads=32),
-            "attention_bias": Setting(FLAG, default=True),
+            "attention_bias": Setting(NO_KEY, default=True),
             "windows": WINDOWS,
         },
         fixed=(SAME_VALUE_SIZE, SILU),
@@ -48,7 +48,7 @@ QWEN3 = Family(
             **if_missing(context=32768, heads=32),
             "head_dim": head_size(128),
             **ATTENTION_BIASES,
-            "head_norms": Setting(FLAG, default=True),
+            "head_norms": Setting(NO_KEY, default=True),
             "windows": WINDOWS,
         },
         fixed=(SAME_VALUE_SIZE, SILU),

@@ -13,7 +13,17 @@ from torch import nn
 
 from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.contract import Kernels
-from decodery.models.config_reader import COUNT, FLAG, REQUIRED, ConfigTable, Field, Fixed, Setting, value_of
+from decodery.models.config_reader import (
+    COUNT,
+    FLAG,
+    NO_KEY,
+    REQUIRED,
+    ConfigTable,
+    Field,
+    Fixed,
+    Setting,
+    value_of,
+)
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.experts.deepseek_config import (
     GATING,
@@ -206,7 +216,7 @@ def _gguf_names(config: DeepseekConfig) -> Names:
 
 LATENT_FIELDS: Mapping[str, Field] = {
     **{name: field for name, field in LLAMA_FIELDS.items() if name not in ("rope", "head_dim")},
-    "kv_heads": Setting(COUNT, default=value_of("heads")),
+    "kv_heads": Setting(NO_KEY, default=value_of("heads")),
     "rotated_size": Setting(
         COUNT,
         "qk_rope_head_dim",
@@ -253,9 +263,9 @@ DEEPSEEK3 = Family(
                 GATING, (), "expert_gating_func", default="sigmoid", gguf_default="softmax"
             ),
             "best_of_group": Setting(
-                COUNT, default=lambda source: 2 if source["probability"] == "sigmoid" else 1
+                NO_KEY, default=lambda source: 2 if source["probability"] == "sigmoid" else 1
             ),
-            "corrected": Setting(FLAG, default=True, gguf_default=has_correction),
+            "corrected": Setting(NO_KEY, default=True, gguf_default=has_correction),
             "interleaved": Setting(FLAG, "rope_interleave", default=True),
         },
         fixed=FIXED,
@@ -280,10 +290,10 @@ DEEPSEEK2 = Family(
             ),
             "probability": Setting(GATING, (), "expert_gating_func", default="softmax"),
             "renormalised": Setting(FLAG, (), "expert_weights_norm", default=False),
-            "best_of_group": Setting(COUNT, default=1),
-            "corrected": Setting(FLAG, default=False),
+            "best_of_group": Setting(NO_KEY, default=1),
+            "corrected": Setting(NO_KEY, default=False),
             "shared_width": SharedWidth(2),
-            "interleaved": Setting(FLAG, default=True),
+            "interleaved": Setting(NO_KEY, default=True),
         },
         fixed=FIXED,
         matrices=MATRICES,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from decodery.errors import ModelError
-from decodery.models.config_reader import COUNT, FLAG, REQUIRED, ConfigTable, Fixed, Setting, Source
+from decodery.models.config_reader import COUNT, NO_KEY, REQUIRED, ConfigTable, Fixed, Setting, Source
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, if_missing, tied_head
 from decodery.models.decoders.experts.moe import (
@@ -115,7 +115,7 @@ ERNIE_MOE = Family(
                 gguf_default=REQUIRED,
                 checks=(at_most("experts"),),
             ),
-            "corrected": Setting(FLAG, default=True),
+            "corrected": Setting(NO_KEY, default=True),
             "shared_width": SharedExperts(2),
             "sparse": SparsePart(),
             "rope": RopeField(default=Rope(5e5)),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from decodery.models.config_reader import FLAG, ConfigTable, Fixed, Setting, exists, quotient
+from decodery.models.config_reader import FLAG, NO_KEY, ConfigTable, Fixed, Setting, exists, quotient
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, head_size, if_missing
 from decodery.models.decoders.experts.moe import (
@@ -61,7 +61,7 @@ GLM_MOE = Family(
             "attention_bias": Setting(
                 FLAG, "attention_bias", default=False, gguf_default=exists("blk.0.attn_q.bias")
             ),
-            "out_bias": Setting(FLAG, default=False),
+            "out_bias": Setting(NO_KEY, default=False),
             "head_norms": Setting(
                 FLAG, "use_qk_norm", default=False, gguf_default=exists("blk.0.attn_q_norm.weight")
             ),

@@ -17,6 +17,7 @@ from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import (
     COUNT,
     FLAG,
+    NO_KEY,
     ConfigTable,
     Fixed,
     Setting,
@@ -191,9 +192,9 @@ GPT_OSS = Family(
                 default=lambda source: source["attention_bias"],
                 gguf_default=exists("blk.0.attn_output.bias"),
             ),
-            "router_bias": Setting(FLAG, default=True),
-            "expert_bias": Setting(FLAG, default=True),
-            "expert_activation": Setting(COUNT, default="clamped_swiglu"),
+            "router_bias": Setting(NO_KEY, default=True),
+            "expert_bias": Setting(NO_KEY, default=True),
+            "expert_activation": Setting(NO_KEY, default="clamped_swiglu"),
             "rope": UntruncatedRope(
                 default=YarnRope(theta=150000.0, factor=32.0, original_length=4096, truncate=False)
             ),

@@ -17,6 +17,7 @@ from decodery.kernels.routing import Routing
 from decodery.models.config_reader import (
     COUNT,
     FLAG,
+    NO_KEY,
     REQUIRED,
     Check,
     Field,
@@ -131,7 +132,7 @@ def expert_fields(
     `experts` and `width` are keys of a config.json; without `width`, experts have the width of MLPs.
     `default`, `per_token` and `width_default` are the numbers of a config.json that lacks the keys.
     """
-    same = Setting(COUNT, default=value_of("mlp_width"))
+    same = Setting(NO_KEY, default=value_of("mlp_width"))
     own = Setting(
         COUNT,
         width or (),

@@ -10,7 +10,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from decodery.kernels.contract import Kernels
-from decodery.models.config_reader import FLAG, ConfigTable, Fixed, Setting
+from decodery.models.config_reader import NO_KEY, ConfigTable, Fixed, Setting
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, if_missing
 from decodery.models.decoders.experts.moe import (
@@ -82,7 +82,7 @@ OLMOE = Family(
             **expert_fields(("num_experts", "num_local_experts"), 64, 8, width=None),
             "renormalised": renormalised(False, gguf=False),
             **ATTENTION_BIASES,
-            "head_norms": Setting(FLAG, default=True),
+            "head_norms": Setting(NO_KEY, default=True),
         },
         fixed=(
             SAME_VALUE_SIZE,

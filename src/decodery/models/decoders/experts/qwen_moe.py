@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from decodery.models.config_reader import COUNT, FLAG, ConfigTable, Setting, Source, quotient, rows_in_layers
+from decodery.models.config_reader import (
+    COUNT,
+    FLAG,
+    NO_KEY,
+    ConfigTable,
+    Setting,
+    Source,
+    quotient,
+    rows_in_layers,
+)
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, head_size, if_missing
 from decodery.models.decoders.experts.moe import (
@@ -65,7 +74,7 @@ QWEN2_MOE = Family(
                 default=5632,
                 gguf_default=rows_in_layers("blk.{i}.ffn_gate_shexp.weight"),
             ),
-            "shared_gated": Setting(FLAG, default=True),
+            "shared_gated": Setting(NO_KEY, default=True),
             "sparse": SparseField(),
             "windows": WindowField(
                 windowed=_even_and_early, default=4096, zero_is_none=True, enabled_by="use_sliding_window"
@@ -91,7 +100,7 @@ QWEN3_MOE = Family(
             **expert_fields(("num_experts", "num_local_experts"), 128, 8, width_default=768),
             "renormalised": renormalised(False, gguf=True),
             **ATTENTION_BIASES,
-            "head_norms": Setting(FLAG, default=True),
+            "head_norms": Setting(NO_KEY, default=True),
             "sparse": SparseField(),
             "windows": WindowField(default=4096, zero_is_none=True, enabled_by="use_sliding_window"),
         },

@@ -13,6 +13,7 @@ from decodery.errors import ModelError
 from decodery.models.config_reader import (
     COUNT,
     FLAG,
+    NO_KEY,
     POSITIVE,
     REQUIRED,
     Field,
@@ -113,7 +114,7 @@ def routed_fields(
     return {
         "layers": NextTokenLayers(),
         **expert_fields(names, experts, per_token),
-        "probability": Setting(COUNT, default="sigmoid"),
+        "probability": Setting(NO_KEY, default="sigmoid"),
         "renormalised": Setting(
             FLAG, "norm_topk_prob", "expert_weights_norm", default=True, gguf_default=False
         ),
@@ -136,8 +137,8 @@ def routed_fields(
             gguf_default=1,
             checks=(at_most("groups"), _fits_groups),
         ),
-        "best_of_group": Setting(COUNT, default=2),
-        "corrected": Setting(FLAG, default=True),
+        "best_of_group": Setting(NO_KEY, default=2),
+        "corrected": Setting(NO_KEY, default=True),
         "shared_width": SharedWidth(1),
         "sparse": DenseFirst(dense),
         "mlp_width": Setting(COUNT, "intermediate_size", "feed_forward_length", default=REQUIRED),

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import (
-    COUNT,
     FLAG,
+    NO_KEY,
     POSITIVE,
     REQUIRED,
     ConfigTable,
@@ -124,7 +124,7 @@ COHERE_FIELDS: Mapping[str, Field] = {
     # The first is the longest text that the model was trained for.
     "context_length": context_length(8192, "model_max_length", "max_position_embeddings"),
     "norm_eps": layer_norm_eps("layer_norm_eps"),
-    "rotated": Setting(COUNT, default=value_of("head_dim")),
+    "rotated": Setting(NO_KEY, default=value_of("head_dim")),
     "logit_scale": Setting(POSITIVE, "logit_scale", "logit_scale", default=0.0625, gguf_default=REQUIRED),
     **ATTENTION_BIASES,
     # GGUF files have no name for a head of its own.

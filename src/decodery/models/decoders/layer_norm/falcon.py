@@ -14,7 +14,7 @@ from torch import nn
 from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.contract import Activation, Kernels
 from decodery.kernels.relative_bias import RelativeBias
-from decodery.models.config_reader import COUNT, FLAG, ConfigTable, Field, Setting, Source, quotient
+from decodery.models.config_reader import COUNT, FLAG, NO_KEY, ConfigTable, Field, Setting, Source, quotient
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder import Decoder
 from decodery.models.decoders.decoder_config import (
@@ -176,7 +176,7 @@ FALCON = Family(
             "layers": Setting(COUNT, ("num_hidden_layers", "n_layer"), "block_count"),
             "heads": Setting(COUNT, ("num_attention_heads", "n_head"), "attention.head_count"),
             "kv_heads": KVHeads(),
-            "head_dim": Setting(COUNT, default=quotient("width", "heads")),
+            "head_dim": Setting(NO_KEY, default=quotient("width", "heads")),
             "mlp_width": Setting(COUNT, "ffn_hidden_size", "feed_forward_length", default=times_width(4)),
             "norm_eps": layer_norm_eps("layer_norm_epsilon"),
             "rope": RopeField(),

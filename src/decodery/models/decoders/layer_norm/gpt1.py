@@ -10,7 +10,7 @@ from dataclasses import replace
 from torch import nn
 
 from decodery.kernels.contract import Kernels
-from decodery.models.config_reader import COUNT, ConfigTable, Setting, choice
+from decodery.models.config_reader import NO_KEY, ConfigTable, Setting, choice
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, context_length, times_width
 from decodery.models.decoders.layer_norm.gpt2 import CONTEXT, CONV1D, GPT2, GPT2_FIELDS, GPT2Config
@@ -59,7 +59,7 @@ GPT1_FAMILY = Family(
         GPT2Config,
         fields={
             **GPT2_FIELDS,
-            "mlp_width": Setting(COUNT, default=times_width(4)),
+            "mlp_width": Setting(NO_KEY, default=times_width(4)),
             "context_length": POSITIONS,
             "positions": POSITIONS,
             "activation": Setting(ACTIVATIONS, "afn", default="gelu_tanh"),

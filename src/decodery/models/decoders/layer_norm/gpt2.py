@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.contract import Activation, Kernels
-from decodery.models.config_reader import COUNT, FLAG, ConfigTable, Field, Fixed, Setting, quotient
+from decodery.models.config_reader import COUNT, FLAG, NO_KEY, ConfigTable, Field, Fixed, Setting, quotient
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder import Decoder
 from decodery.models.decoders.decoder_config import (
@@ -97,7 +97,7 @@ GPT2_FIELDS: Mapping[str, Field] = {
     "layers": Setting(COUNT, ("n_layer", "num_hidden_layers"), "block_count"),
     "heads": Setting(COUNT, ("n_head", "num_attention_heads"), "attention.head_count"),
     "kv_heads": ONE_KV_HEAD_EACH,
-    "head_dim": Setting(COUNT, default=quotient("width", "heads")),
+    "head_dim": Setting(NO_KEY, default=quotient("width", "heads")),
     "mlp_width": Setting(COUNT, "n_inner", "feed_forward_length", default=times_width(4)),
     "context_length": POSITIONS,
     # The same keys: after a model was opened for a shorter context, the table of positions is still whole.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from decodery.models.config_reader import COUNT, FLAG, ConfigTable, Field, Setting, Source
+from decodery.models.config_reader import COUNT, NO_KEY, ConfigTable, Field, Setting, Source
 from decodery.models.contract import Family
 from decodery.models.decoders.decoder_config import MATRICES, context_length, times_width
 from decodery.models.decoders.layer_norm.gpt2 import CONV1D, GPT2, GPT2_FIELDS, GPT2Config
@@ -76,8 +76,8 @@ GPT_NEO = Family(
             "mlp_width": Setting(COUNT, "intermediate_size", default=times_width(4)),
             "context_length": CONTEXT,
             "positions": CONTEXT,
-            "attention_bias": Setting(FLAG, default=False),
-            "scaled": Setting(FLAG, default=False),
+            "attention_bias": Setting(NO_KEY, default=False),
+            "scaled": Setting(NO_KEY, default=False),
             "windows": LocalWindows(),
         },
         matrices=MATRICES,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from decodery.kernels.contract import Activation, Kernels
-from decodery.models.config_reader import COUNT, FLAG, ConfigTable, Setting, quotient
+from decodery.models.config_reader import FLAG, NO_KEY, ConfigTable, Setting, quotient
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder import Decoder
 from decodery.models.decoders.decoder_config import (
@@ -92,7 +92,7 @@ GPT_NEOX = Family(
         fields={
             **FIELDS,
             "kv_heads": ONE_KV_HEAD_EACH,
-            "head_dim": Setting(COUNT, default=quotient("width", "heads")),
+            "head_dim": Setting(NO_KEY, default=quotient("width", "heads")),
             "norm_eps": layer_norm_eps("layer_norm_eps"),
             "rotated": RotatedSize(0.25, ("rotary_pct",)),
             "rope": RopeField(rotated="rotated", theta="rotary_emb_base"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from decodery.kernels.contract import Kernels
-from decodery.models.config_reader import COUNT, FLAG, POSITIVE, ConfigTable, Fixed, Setting, value_of
+from decodery.models.config_reader import COUNT, FLAG, NO_KEY, ConfigTable, Fixed, Setting, value_of
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import ACTIVATIONS, MATRICES, context_length
 from decodery.models.decoders.layer_norm.gpt2 import GPT2, GPT2_FIELDS, GPT2Config
@@ -113,7 +113,7 @@ OPT_FAMILY = Family(
             "mlp_width": Setting(COUNT, "ffn_dim", default=3072),
             "context_length": POSITIONS,
             "positions": POSITIONS,
-            "norm_eps": Setting(POSITIVE, default=1e-5),
+            "norm_eps": Setting(NO_KEY, default=1e-5),
             "activation": Setting(ACTIVATIONS, "activation_function", default="relu"),
             "attention_bias": Setting(FLAG, "enable_bias", default=True),
             "embedding_width": Setting(COUNT, "word_embed_proj_dim", default=value_of("width")),

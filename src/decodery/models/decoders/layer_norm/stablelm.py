@@ -12,8 +12,8 @@ from torch import nn
 
 from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import (
-    COUNT,
     FLAG,
+    NO_KEY,
     ConfigTable,
     Setting,
     exists,
@@ -102,7 +102,7 @@ STABLELM = Family(
         fields={
             **FIELDS,
             **if_missing(context=4096, heads=32),
-            "head_dim": Setting(COUNT, default=quotient("width", "heads")),
+            "head_dim": Setting(NO_KEY, default=quotient("width", "heads")),
             "norm_eps": layer_norm_eps("layer_norm_eps", "norm_eps"),
             "rotated": RotatedSize(0.25, (PARTIAL, "rope_pct")),
             "rope": RopeField(rotated="rotated"),

@@ -12,7 +12,16 @@ from typing import Any
 from torch import nn
 
 from decodery.kernels.contract import Activation, Kernels
-from decodery.models.config_reader import COUNT, FLAG, ConfigTable, Field, Setting, Source, exists, value_of
+from decodery.models.config_reader import (
+    FLAG,
+    NO_KEY,
+    ConfigTable,
+    Field,
+    Setting,
+    Source,
+    exists,
+    value_of,
+)
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder import Decoder
 from decodery.models.decoders.decoder_config import (
@@ -122,7 +131,7 @@ STARCODER2 = Family(
             **FIELDS,
             **if_missing(context=4096, heads=2),
             "norm_eps": layer_norm_eps("norm_epsilon"),
-            "rotated": Setting(COUNT, default=value_of("head_dim")),
+            "rotated": Setting(NO_KEY, default=value_of("head_dim")),
             "rope": RopeField(rotated="rotated"),
             "activation": Setting(ACTIVATIONS, "hidden_act", default="gelu_tanh"),
             "bias": Setting(FLAG, "use_bias", default=True, gguf_default=exists("blk.0.attn_q.bias")),
