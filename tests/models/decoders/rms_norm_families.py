@@ -283,3 +283,12 @@ RMS_NORM_FAMILIES |= {
         {"score scale": without(score_scale=12**-0.5)},
     ),
 }
+
+RMS_NORM_FAMILIES |= {
+    "olmo": Tiny("OlmoForCausalLM", SIZES),
+    "olmo with clipped queries, keys and values": Tiny(
+        "OlmoForCausalLM",
+        {**SIZES, "clip_qkv": 0.8, "tie_word_embeddings": True},
+        {"clip": without(clip=None)},
+    ),
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, MutableMapping, Sequence
+from itertools import chain
 from typing import cast
 
 import torch
@@ -74,11 +75,15 @@ class Decoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
+        return self._plain().dtype
 
     @property
     def device(self) -> torch.device:
-        return next(self.parameters()).device
+        return self._plain().device
+
+    def _plain(self) -> Tensor:
+        """Returns a tensor that is never packed."""
+        return next(chain(self.norm.parameters(), self.norm.buffers(), self.parameters()))
 
     @property
     def depth(self) -> int:

@@ -24,6 +24,21 @@ class RMSNorm(nn.Module):
         return self.kernels.rms_norm(x, self.weight, self.eps, residual)
 
 
+class FixedLayerNorm(nn.Module):
+    """Computes `(x - mean(x)) / sqrt(variance(x) + eps) + residual` over the last dimension."""
+
+    def __init__(self, width: int, eps: float, kernels: Kernels) -> None:
+        super().__init__()
+        self.kernels = kernels
+        self.eps = eps
+        # No parameter: nothing is loaded, and nothing learned.
+        self.ones: Tensor
+        self.register_buffer("ones", torch.ones(width, device="cpu"), persistent=False)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self.kernels.layer_norm(x, self.ones, None, self.eps, residual)
+
+
 class AllHeadsNorm(RMSNorm):
     """Normalises all heads [..., heads, width] together; the weight is [heads * width]."""
 
