@@ -78,10 +78,11 @@ struct RotaryArgs {
 // explains. The probabilities are softmaxes, or logistic functions if sigmoid is not 0. With bias [experts], where given,
 // probabilities plus bias decide. If kept_groups is less than groups, only the best groups' experts may be chosen; a
 // group's value is the sum of its `best` largest. Weights are the chosen probabilities, divided by
-// their sum if renormalised, times factor.
+// their sum if renormalised, times factor. If within is not negative, a weight is instead that of the best of the scores
+// that are left, in the softmax of those whose distance from it is at most `within` times the larger of it and their size.
 struct RouteArgs {
     const float* x; int64_t ldx, rows, experts, count, sigmoid, renormalised;
-    double factor;
+    double factor, within;
     int64_t groups, kept_groups, best;
     const float* bias;
     int64_t* ids; float* weights;

@@ -57,6 +57,26 @@ struct Routing {
             if (!taken[e / size]) values[e] = -std::numeric_limits<float>::infinity();
     }
 
+    // The weight of the expert ids[j] in the softmax of the scores that are left and near to its own; see RouteArgs.
+    static float weight_among_near(const RouteArgs& a, const float* x, const int64_t* ids, int64_t j, float* values) {
+        const float best = x[ids[j]], within = static_cast<float>(a.within);
+        for (int64_t e = 0; e < a.experts; e++) {
+            const float size = x[e] < 0 ? -x[e] : x[e];
+            const bool far = (best - x[e]) / (size > best ? size : best) > within;
+            values[e] = far ? -std::numeric_limits<float>::infinity() : x[e] - best;
+        }
+        for (int64_t i = 0; i < j; i++) values[ids[i]] = -std::numeric_limits<float>::infinity();
+        F sum = S::zero();
+        for (int64_t e = 0; e < a.experts; e += 16) {
+            alignas(64) float powers[16];
+            const int64_t left = a.experts - e < 16 ? a.experts - e : 16;
+            S::store(powers, exponential<S>(S::load_some(values + e, static_cast<int>(left))));
+            for (int64_t k = left; k < 16; k++) powers[k] = 0.0f;
+            sum = S::add(sum, S::load(powers));
+        }
+        return 1.0f / S::reduce_add(sum);
+    }
+
     static void route(const RouteArgs& a, Shared&, int chunk, int chunks, Worker& worker) {
         const int64_t padded = (a.experts + 15) / 16 * 16;
         // For each expert: three floats, an index and a flag.
@@ -75,7 +95,8 @@ struct Routing {
             float sum = 1e-20f;
             for (int64_t j = 0; j < a.count; j++) sum += probability[ids[j]];
             for (int64_t j = 0; j < a.count; j++) {
-                const float weight = a.renormalised ? probability[ids[j]] / sum : probability[ids[j]];
+                float weight = a.renormalised ? probability[ids[j]] / sum : probability[ids[j]];
+                if (a.within >= 0) weight = weight_among_near(a, x, ids, j, choice);
                 a.weights[m * a.count + j] = weight * static_cast<float>(a.factor);
             }
         }

@@ -17,6 +17,7 @@ from tests.kernels.rows import rows
 
 EXPERTS = 5
 ROUTINGS = {
+    "among near scores": Routing(3, within=0.2),
     "softmax": Routing(3, renormalised=False),
     "renormalised": Routing(4, factor=1.5),
     "sigmoid": Routing(1, "sigmoid", renormalised=False),

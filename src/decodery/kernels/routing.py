@@ -18,6 +18,10 @@ class Routing:
     A weight is the probability, divided by the sum of those chosen if `renormalised`, times `factor`. For
     softmaxes, this quotient is the softmax of the chosen scores.
 
+    With `within`, a weight is instead that of the best score that is left, in the softmax of the scores that
+    are left and near it: their distance is at most `within` times the larger of it and their own size
+    (SparseMixer: Liu et al., Sparse Backpropagation for MoE Training, 2023, and Phi-3, 2024).
+
     Shazeer et al., Outrageously Large Neural Networks (2017); DeepSeek-AI, DeepSeek-V3 Technical Report
     (2024), section 2.1.2.
     """
@@ -29,3 +33,4 @@ class Routing:
     groups: int = 1
     kept_groups: int = 1
     best_of_group: int = 1
+    within: float | None = None

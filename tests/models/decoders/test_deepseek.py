@@ -13,8 +13,8 @@ from torch import Tensor
 
 from decodery.errors import ModelError
 from decodery.kernels.reference import torch_kernels
-from decodery.models.decoders.deepseek import DEEPSEEK2, DEEPSEEK3, Deepseek
-from decodery.models.decoders.glm_moe import GLM_MOE
+from decodery.models.decoders.experts.deepseek import DEEPSEEK2, DEEPSEEK3, Deepseek
+from decodery.models.decoders.experts.glm_moe import GLM_MOE
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.parameters import export_parameters

@@ -16,7 +16,7 @@ from decodery.errors import CheckpointError, ModelError
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import Format, PackedExperts
 from decodery.kernels.reference import torch_kernels
-from decodery.models.decoders.gpt_oss import GPT_OSS
+from decodery.models.decoders.experts.gpt_oss import GPT_OSS
 from decodery.models.layers.rope import YarnRope
 from decodery.models.load import load_for_inference, load_model
 from decodery.weights.formats.mxfp4 import in_ggml_order

@@ -17,7 +17,8 @@ from decodery.errors import CheckpointError, ModelError
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import Format, PackedExperts
 from decodery.kernels.reference import torch_kernels
-from decodery.models.decoders import mixtral, qwen, qwen_moe
+from decodery.models.decoders import qwen
+from decodery.models.decoders.experts import ernie_moe, mixtral, olmo_moe, qwen_moe
 from decodery.models.describe import describe, packed_size
 from decodery.models.load import load_for_inference, load_model
 from decodery.weights.formats.checkpoint import Checkpoint
@@ -229,6 +230,36 @@ def test_gguf_files_divide_weights_by_their_sum_as_the_family_does() -> None:
         assert read.renormalised is always
         with pytest.raises(ModelError, match="norm_topk_prob"):
             family.config.to_gguf(config_of(family, norm_topk_prob=not always), family.gguf or "")
+
+
+def test_missing_keys_of_olmoe_and_ernie_have_their_defaults() -> None:
+    found = olmo_moe.OLMOE.config.from_hub(SIZES)
+    assert (found.experts, found.experts_per_token, found.expert_width, found.norm_eps) == (64, 8, 80, 1e-5)
+    assert found.renormalised is False
+    sizes = {key: value for key, value in SIZES.items() if key != "rope_theta"}
+    ernie = ernie_moe.ERNIE_MOE.config.from_hub({**sizes, "moe_intermediate_size": 36})
+    assert (ernie.experts, ernie.experts_per_token, ernie.shared_width) == (64, 6, 72)
+    assert (ernie.sparse, ernie.tied_head, ernie.rope.theta) == ((False, True, True), True, 5e5)
+
+
+def test_queries_that_are_clipped_are_refused() -> None:
+    with pytest.raises(ModelError, match="clip_qkv"):
+        olmo_moe.OLMOE.config.from_hub({**SIZES, "clip_qkv": 8.0})
+    assert olmo_moe.OLMOE.config.from_hub({**SIZES, "clip_qkv": None}).head_norms
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "step", "sparse"),
+    [(0, -1, 1, ()), (1, 1, 1, (False, True, False)), (0, -1, 2, (False, True, False))],
+)
+def test_experts_of_ernie_are_in_a_part_of_the_layers(
+    first: int, last: int, step: int, sparse: tuple[bool, ...]
+) -> None:
+    table = ernie_moe.ERNIE_MOE.config
+    keys = {"moe_layer_start_index": first, "moe_layer_end_index": last, "moe_layer_interval": step}
+    config = table.from_hub({**SIZES, "moe_intermediate_size": 36, **keys})
+    assert config.sparse == sparse
+    assert table.from_hub(table.to_hub(config)) == config
 
 
 WRONG: list[tuple[str, dict[str, Any]]] = [

@@ -15,7 +15,7 @@ from decodery.kernels.packed_weights import Codes, PackedExperts, pack_experts
 from decodery.kernels.quantise import codes_of
 from decodery.kernels.routing import Routing
 
-_ROUTE = call_layout("qqqqqqqd" + "q" * 6)
+_ROUTE = call_layout("qqqqqqqdd" + "q" * 6)
 _EXPERTS = call_layout("q" * 22)
 
 
@@ -39,6 +39,7 @@ class NativeExperts(NativeCalls):
             routing.probability == "sigmoid",
             routing.renormalised,
             routing.factor,
+            -1.0 if routing.within is None else routing.within,
             routing.groups,
             routing.kept_groups,
             routing.best_of_group,

@@ -33,10 +33,23 @@ def route(scores: Tensor, routing: Routing, bias: Tensor | None = None) -> tuple
         hidden = torch.zeros_like(sums, dtype=torch.bool).scatter(-1, left_out, True)
         values = by_group.masked_fill(hidden[..., None], -torch.inf).flatten(-2)
     ids = _descending(values)[..., : routing.count]
+    if routing.within is not None:
+        return ids, _among_near(scores, ids, routing.within) * routing.factor
     weights = probabilities.gather(-1, ids)
     if routing.renormalised:
         weights = weights / (weights.sum(-1, keepdim=True) + LEAST)
     return ids, weights * routing.factor
+
+
+def _among_near(scores: Tensor, ids: Tensor, within: float) -> Tensor:
+    """Returns the weight of each of the chosen scores among those that are left and near it."""
+    left, weights = scores, []
+    for chosen in ids.split_with_sizes((1,) * ids.shape[-1], -1):
+        best = scores.gather(-1, chosen).detach()
+        far = (best - scores) / torch.maximum(scores.abs(), best) > within
+        weights.append(left.masked_fill(far, -torch.inf).softmax(-1).gather(-1, chosen))
+        left = left.scatter(-1, chosen, -torch.inf)
+    return torch.cat(weights, -1)
 
 
 def _descending(values: Tensor) -> Tensor:

@@ -10,8 +10,7 @@ from dataclasses import replace
 from decodery.models.config_reader import FLAG, ConfigTable, Fixed, Setting, exists, quotient
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, head_size
-from decodery.models.decoders.llama import LLAMA_FIELDS, SILU
-from decodery.models.decoders.moe import (
+from decodery.models.decoders.experts.moe import (
     EXPERT_MATRICES,
     GGUF_EXPERTS,
     HUB_EXPERTS,
@@ -21,8 +20,9 @@ from decodery.models.decoders.moe import (
     exact_tensors,
     expert_rules,
 )
+from decodery.models.decoders.experts.shared_routing import SIGMOID_IN_GGUF, routed_fields
+from decodery.models.decoders.llama import LLAMA_FIELDS, SILU
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
-from decodery.models.decoders.shared_routing import SIGMOID_IN_GGUF, routed_fields
 from decodery.models.rope_config import RopeField, RotatedSize
 
 SHARED = "mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj", "mlp.shared_experts.down_proj"

@@ -40,6 +40,7 @@ class MoEConfig(LlamaConfig):
     groups: int = 1
     kept_groups: int = 1
     best_of_group: int = 1
+    within: float | None = None
     corrected: bool = False
     router_bias: bool = False
     expert_bias: bool = False
@@ -58,6 +59,7 @@ class MoEConfig(LlamaConfig):
             self.groups,
             self.kept_groups,
             self.best_of_group,
+            self.within,
         )
 
 
@@ -134,20 +136,18 @@ def expert_fields(
 
 
 @dataclass(frozen=True)
-class RenormalisedField(Setting):
-    """Says whether weights are divided by their sum: `norm_topk_prob` in config.json, which GGUF has no key
-    for.
-    """
+class HubOnly(Setting):
+    """Says that a field is a key of config.json, and has the value `gguf_default` in all GGUF files."""
 
     def write(self, value: Any, config: Any, *, gguf: bool) -> Mapping[str, Any]:
         if gguf and value != self.gguf_default:
-            raise ModelError(f"a GGUF file of this family cannot express norm_topk_prob {value}")
+            raise ModelError(f"a GGUF file of this family cannot express another {self.keys(False)[0]}")
         return super().write(value, config, gguf=gguf)
 
 
 def renormalised(default: bool, *, gguf: bool) -> Setting:
     """Returns the setting with the default of a config.json, and the value in all GGUF files."""
-    return RenormalisedField(FLAG, "norm_topk_prob", default=default, gguf_default=gguf)
+    return HubOnly(FLAG, "norm_topk_prob", default=default, gguf_default=gguf)
 
 
 EXPERT_MATRICES = (("experts",), ("experts", "expert_width"))
@@ -197,7 +197,8 @@ class ExpertSpelling:
 
     `router` is without ".weight". `gate_up` are two tensors, or one that has both; `{e}` in a name stands for
     the expert. `shared` are gate, up and down, without ".weight". `transforms` are those of one expert's
-    `gate_up` and `down`, and `score` that of `shared_gate`.
+    `gate_up` and `down`, `score` that of `shared_gate`, and `choice` that of
+    `correction`.
     """
 
     router: str
@@ -208,6 +209,7 @@ class ExpertSpelling:
     correction: str = ""
     transforms: tuple[Transform | None, Transform | None] = (None, None)
     score: Transform | None = None
+    choice: Transform | None = None
 
 
 # A score's weight, [1, width] in ours, may be stored as [width].
@@ -251,7 +253,7 @@ def expert_rules(layer: str, config: MoEConfig, spellings: Sequence[ExpertSpelli
             stack("layers.{i}.mlp.experts.down.weight", [layer + names.down], config.experts, transforms[1]),
         ]
         if names.correction:
-            rules.append(rename("layers.{i}.mlp.correction", layer + names.correction))
+            rules.append(rename("layers.{i}.mlp.correction", layer + names.correction, names.choice))
         if names.shared:
             rules += _shared_rules(layer, names)
     return rules

@@ -20,7 +20,7 @@ from decodery.models.config_reader import (
     Source,
     divides,
 )
-from decodery.models.decoders.moe import at_most, expert_fields
+from decodery.models.decoders.experts.moe import at_most, expert_fields
 
 SIGMOID_IN_GGUF = 2
 """The number of the logistic function under `expert_gating_func`."""

@@ -10,8 +10,7 @@ from dataclasses import replace
 from decodery.models.config_reader import ConfigTable
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE
-from decodery.models.decoders.llama import LLAMA_FIELDS, SILU
-from decodery.models.decoders.moe import (
+from decodery.models.decoders.experts.moe import (
     EXPERT_MATRICES,
     GGUF_EXPERTS,
     GGUF_EXPERTS_APART,
@@ -23,6 +22,7 @@ from decodery.models.decoders.moe import (
     expert_fields,
     expert_rules,
 )
+from decodery.models.decoders.llama import LLAMA_FIELDS, SILU
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
 from decodery.models.layers.rope import Rope
 from decodery.models.rope_config import RopeField

@@ -11,8 +11,7 @@ from dataclasses import replace
 from decodery.models.config_reader import COUNT, FLAG, ConfigTable, Setting, Source, quotient
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, head_size
-from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, SILU
-from decodery.models.decoders.moe import (
+from decodery.models.decoders.experts.moe import (
     EXPERT_MATRICES,
     GGUF_EXPERTS,
     HUB_EXPERTS,
@@ -25,6 +24,7 @@ from decodery.models.decoders.moe import (
     expert_rules,
     renormalised,
 )
+from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, SILU
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
 from decodery.models.window_config import WindowField
 

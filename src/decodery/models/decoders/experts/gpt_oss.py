@@ -17,8 +17,7 @@ from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import COUNT, FLAG, ConfigTable, Fixed, Setting, Source, exists, is_even
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE
-from decodery.models.decoders.llama import LLAMA_FIELDS, SILU, LlamaConfig
-from decodery.models.decoders.moe import (
+from decodery.models.decoders.experts.moe import (
     EXPERT_MATRICES,
     GGUF_EXPERTS,
     ExpertSpelling,
@@ -28,6 +27,7 @@ from decodery.models.decoders.moe import (
     expert_fields,
     expert_rules,
 )
+from decodery.models.decoders.llama import LLAMA_FIELDS, SILU, LlamaConfig
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
 from decodery.models.layers.attention import Attention
 from decodery.models.layers.rope import Rope, YarnRope

@@ -15,7 +15,7 @@ from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import COUNT, FLAG, REQUIRED, ConfigTable, Field, Fixed, Setting, value_of
 from decodery.models.contract import Family, Names
-from decodery.models.decoders.deepseek_config import (
+from decodery.models.decoders.experts.deepseek_config import (
     GATING,
     AllDimensions,
     HeadSizes,
@@ -24,8 +24,7 @@ from decodery.models.decoders.deepseek_config import (
     has_correction,
     is_positive_even,
 )
-from decodery.models.decoders.llama import LLAMA_FIELDS, SILU, LlamaConfig
-from decodery.models.decoders.moe import (
+from decodery.models.decoders.experts.moe import (
     EXPERT_MATRICES,
     GGUF_EXPERTS,
     HUB_EXPERTS,
@@ -35,8 +34,9 @@ from decodery.models.decoders.moe import (
     exact_tensors,
     expert_rules,
 )
+from decodery.models.decoders.experts.shared_routing import SharedWidth, routed_fields
+from decodery.models.decoders.llama import LLAMA_FIELDS, SILU, LlamaConfig
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
-from decodery.models.decoders.shared_routing import SharedWidth, routed_fields
 from decodery.models.layers.blocks import PreNormBlock
 from decodery.models.layers.latent_attention import LatentAttention
 from decodery.models.layers.norm import RMSNorm

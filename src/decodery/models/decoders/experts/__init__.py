@@ -1,0 +1,1 @@
+"""The decoder families with mixtures of experts, one file each."""
