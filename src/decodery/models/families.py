@@ -11,6 +11,7 @@ from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
 from decodery.models.decoders import (
+    baichuan,
     ernie,
     exaone,
     gemma,
@@ -56,6 +57,8 @@ from decodery.weights.formats.mxfp4 import is_mxfp4
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
+    "BaiChuanForCausalLM": (baichuan.BAICHUAN, "causal"),
+    "BaichuanForCausalLM": (baichuan.BAICHUAN, "causal"),
     "BloomForCausalLM": (bloom.BLOOM, "causal"),
     "Cohere2ForCausalLM": (cohere.COHERE2, "causal"),
     "CohereForCausalLM": (cohere.COHERE, "causal"),
@@ -88,13 +91,13 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MixtralForCausalLM": (mixtral.MIXTRAL, "causal"),
-    "MPTForCausalLM": (mpt.MPT_FAMILY, "causal"),
     "MptForCausalLM": (mpt.MPT_FAMILY, "causal"),
+    "MPTForCausalLM": (mpt.MPT_FAMILY, "causal"),
     "Olmo2ForCausalLM": (olmo.OLMO2, "causal"),
     "Olmo3ForCausalLM": (olmo.OLMO3, "causal"),
-    "OLMoForCausalLM": (olmo.OLMO, "causal"),
-    "OlmoForCausalLM": (olmo.OLMO, "causal"),
     "OlmoeForCausalLM": (olmo_moe.OLMOE, "causal"),
+    "OlmoForCausalLM": (olmo.OLMO, "causal"),
+    "OLMoForCausalLM": (olmo.OLMO, "causal"),
     "OpenAIGPTLMHeadModel": (gpt1.GPT1_FAMILY, "causal"),
     "OPTForCausalLM": (opt.OPT_FAMILY, "causal"),
     "Phi3ForCausalLM": (phi3.PHI3, "causal"),
@@ -129,6 +132,7 @@ TEXT_PARTS: Mapping[str, str] = {
 }
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
+    "baichuan": (baichuan.BAICHUAN, "causal"),
     "bloom": (bloom.BLOOM, "causal"),
     "chatglm": (glm.GLM, "causal"),
     "cohere2": (cohere.COHERE2, "causal"),
@@ -190,7 +194,8 @@ def find_family(checkpoint: Checkpoint) -> Architecture:
     if name in table:
         return Architecture(name, *table[name])
     known = [*HUB, *GGUF]
-    near = get_close_matches(name, known)
+    lowered = {each.lower(): each for each in known}
+    near = [lowered[each] for each in get_close_matches(name.lower(), lowered)]
     nearest = f"the nearest is {' or '.join(near)}; " if near else ""
     parts = missing_parts(checkpoint, name)
     lacking = f", since it has {' and '.join(parts)}" if parts else ""
