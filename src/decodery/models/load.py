@@ -18,6 +18,7 @@ from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.experts import ExpertStack
 from decodery.models.layers.linear import Linear
 from decodery.models.layers.mlp import GatedLinear
+from decodery.models.layers.norm import RMSNorm
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.layouts.native_layout import Packing
 from decodery.weights.layouts.packed_cache import PackedCache, give_weights, weights_of
@@ -47,7 +48,7 @@ def load_model(
     """
     found = find_family(checkpoint)
     config = _opened_config(found, checkpoint, context_length)
-    model = build_empty(found, config, kernels).to(dtype)
+    model = _in_dtype(build_empty(found, config, kernels), dtype)
     names = names_of(found.family, config, checkpoint)
     # The operations are so short that threads would mostly wait for each other.
     with threads_set(torch_threads=1, kernel_threads=None):
@@ -74,7 +75,8 @@ def load_for_inference(
     kept = None if cache is None else cache.read()
     if kept is not None:
         found = find_family(checkpoint)
-        model = build_empty(found, _opened_config(found, checkpoint, context_length), kernels).to(dtype)
+        config = _opened_config(found, checkpoint, context_length)
+        model = _in_dtype(build_empty(found, config, kernels), dtype)
         if give_weights(model, kept):
             return cast(CausalModel, model.eval())
     identity = {} if cache is None else cache.identity()
@@ -106,6 +108,15 @@ def build_empty(found: Architecture, config: Any, kernels: Kernels) -> nn.Module
     """Returns the model of a config on the meta device, where it takes no memory."""
     with torch.device("meta"):
         return found.family.build[found.head](config, kernels)
+
+
+def _in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Returns the model with its parameters in `dtype`, those of exact norms in float32 at least."""
+    model = model.to(dtype)
+    for module in model.modules():
+        if isinstance(module, RMSNorm) and module.exact:
+            module.to(torch.promote_types(dtype, torch.float32))
+    return model
 
 
 def _opened_config(found: Architecture, checkpoint: Checkpoint, context_length: int | None) -> Config:

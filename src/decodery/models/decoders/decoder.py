@@ -74,7 +74,8 @@ class Decoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
+        found: torch.dtype = self.embedding.weight.dtype
+        return found
 
     @property
     def device(self) -> torch.device:
