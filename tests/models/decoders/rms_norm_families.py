@@ -279,6 +279,7 @@ RMS_NORM_FAMILIES |= {
             "mlp_bias": True,
             "tie_word_embeddings": True,
             "rms_norm_eps": 1e-2,
+            "num_hidden_layers": 1,
         },
         {"score scale": without(score_scale=12**-0.5)},
     ),

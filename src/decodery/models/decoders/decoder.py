@@ -75,7 +75,8 @@ class Decoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._plain().dtype
+        found: torch.dtype = self.embedding.weight.dtype
+        return found
 
     @property
     def device(self) -> torch.device:

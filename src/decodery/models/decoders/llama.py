@@ -74,6 +74,11 @@ class LlamaConfig(DecoderConfig):
         return scale
 
     @property
+    def exact_norms(self) -> bool:
+        """True if the weights of norms are kept in float32."""
+        return False
+
+    @property
     def extensible(self) -> bool:
         return isinstance(self.rope, DynamicRope)
 
@@ -165,7 +170,7 @@ class Llama(Decoder):
 
     def width_norm(self, config: LlamaConfig, kernels: Kernels) -> nn.Module:
         """Returns a norm of states."""
-        return RMSNorm(config.width, config.norm_eps, kernels)
+        return RMSNorm(config.width, config.norm_eps, kernels, exact=config.exact_norms)
 
     def head_norms(self, config: LlamaConfig, kernels: Kernels) -> tuple[nn.Module, nn.Module]:
         """Returns the norms of queries and keys."""
@@ -173,7 +178,8 @@ class Llama(Decoder):
         if config.joint_head_norms:
             sizes = config.heads * size, config.kv_heads * size
             return AllHeadsNorm(sizes[0], eps, kernels), AllHeadsNorm(sizes[1], eps, kernels)
-        return RMSNorm(size, eps, kernels), RMSNorm(size, eps, kernels)
+        exact = config.exact_norms
+        return RMSNorm(size, eps, kernels, exact=exact), RMSNorm(size, eps, kernels, exact=exact)
 
     def mlp(self, config: LlamaConfig, layer: int, kernels: Kernels) -> nn.Module:
         """Returns the MLP of a layer."""
