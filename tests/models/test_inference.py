@@ -85,9 +85,9 @@ def test_a_head_that_differs_from_the_embedding_it_should_be_is_refused(tmp_path
     path = folder / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "tie_word_embeddings": True}))
-    with open_checkpoint(folder) as checkpoint:
-        with pytest.raises(CheckpointError, match=r"lm_head\.weight differs .*tie_word_embeddings to false"):
-            load_model(checkpoint, dtype=torch.float32, kernels=torch_kernels)
+    differs = pytest.raises(CheckpointError, match=r"lm_head\.weight differs .*tie_word_embeddings to false")
+    with open_checkpoint(folder) as checkpoint, differs:
+        load_model(checkpoint, dtype=torch.float32, kernels=torch_kernels)
     weights = load_file(folder / "model.safetensors")
     save_file(
         {**weights, "lm_head.weight": weights["model.embed_tokens.weight"].clone()},

@@ -100,6 +100,11 @@ def packing_of(checkpoint: Checkpoint, quantization: str | None) -> Packing:
     return Packing(quantization, names.delicate, names.exact, torch.get_num_threads())
 
 
+def rows_of_vocabulary(checkpoint: Checkpoint) -> int:
+    """Returns the number of token ids of the checkpoint's model; raises ModelError as `load_model` does."""
+    return _opened_config(find_family(checkpoint), checkpoint, None).vocab_size
+
+
 def opened_context(checkpoint: Checkpoint, context_length: int | None) -> int:
     """Returns the context length of the model of `load_model`; raises ModelError as it does."""
     return _opened_config(find_family(checkpoint), checkpoint, context_length).context_length
@@ -121,8 +126,8 @@ def _check_tied(checkpoint: Checkpoint, names: Names) -> None:
         stored = (checkpoint.read(name, dtype) for name in (first, second))
         if infos[0].shape != infos[1].shape or not torch.equal(*stored):
             raise CheckpointError(
-                f"{checkpoint.path}: {second} differs from {first}, but the settings say that they are one; set "
-                "tie_word_embeddings to false if the head is a weight of its own"
+                f"{checkpoint.path}: {second} differs from {first}, but the settings say that they are one; "
+                "set tie_word_embeddings to false if the head is a weight of its own"
             )
         for name in (first, second):
             checkpoint.forget(name)
