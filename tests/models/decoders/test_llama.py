@@ -273,9 +273,10 @@ def test_gradients_are_those_of_transformers(tmp_path: Path) -> None:
 
 
 def test_left_padding_changes_no_learned_position(tmp_path: Path) -> None:
-    from tests.models.decoders.families import FAMILIES, write_folder
+    from tests.models.decoders.families import write_folder
+    from tests.models.decoders.layer_norm_families import LAYER_NORM_FAMILIES
 
-    with open_checkpoint(write_folder(FAMILIES["gpt2"], tmp_path)) as checkpoint:
+    with open_checkpoint(write_folder(LAYER_NORM_FAMILIES["gpt2"], tmp_path)) as checkpoint:
         model: Any = load_model(checkpoint, dtype=torch.float32, kernels=torch_kernels)
     tokens = some_tokens(1, 12)
     padded = torch.cat((torch.zeros(1, 5, dtype=torch.long), tokens), 1)
