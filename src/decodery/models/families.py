@@ -193,7 +193,7 @@ def find_family(checkpoint: Checkpoint) -> Architecture:
     lacking = f", since it has {' and '.join(parts)}" if parts else ""
     raise ModelError(
         f"{checkpoint.path}: the architecture {name} is not supported{lacking}; "
-        f"{nearest}supported are {', '.join(known)}"
+        f"{nearest}decodery models --supported lists all that are"
     )
 
 

@@ -73,6 +73,11 @@ class LlamaConfig(DecoderConfig):
         return scale
 
     @property
+    def exact_norms(self) -> bool:
+        """True if the weights of norms are kept in float32."""
+        return False
+
+    @property
     def extensible(self) -> bool:
         return isinstance(self.rope, DynamicRope)
 
@@ -135,14 +140,14 @@ class Llama(Decoder):
         size, length = config.rotated_size or config.head_dim, config.context_length
         ropes = config.rope if isinstance(config.rope, Mapping) else {FULL: config.rope}
         rotaries = {kind: Rotary(rope, size, length, kernels, config.growth) for kind, rope in ropes.items()}
-        norm = RMSNorm(config.width, config.norm_eps, kernels)
+        norm = RMSNorm(config.width, config.norm_eps, kernels, exact=config.exact_norms)
         self.rotary: Rotary
         super().__init__(config, kernels, blocks, norm, rotary=rotaries[FULL])
         self.window_rotary = rotaries.get(WINDOWED, rotaries[FULL])
 
     def block(self, config: LlamaConfig, layer: int, kernels: Kernels) -> nn.Module:
         """Returns a layer."""
-        norms = [RMSNorm(config.width, config.norm_eps, kernels) for _ in range(4)]
+        norms = [RMSNorm(config.width, config.norm_eps, kernels, exact=config.exact_norms) for _ in range(4)]
         attention, mlp = self.attention(config, layer, kernels), self.mlp(config, layer, kernels)
         if config.norms == "both":
             return SandwichBlock(norms[0], attention, norms[1], norms[2], mlp, norms[3])
@@ -167,7 +172,8 @@ class Llama(Decoder):
         if config.joint_head_norms:
             sizes = config.heads * size, config.kv_heads * size
             return AllHeadsNorm(sizes[0], eps, kernels), AllHeadsNorm(sizes[1], eps, kernels)
-        return RMSNorm(size, eps, kernels), RMSNorm(size, eps, kernels)
+        exact = config.exact_norms
+        return RMSNorm(size, eps, kernels, exact=exact), RMSNorm(size, eps, kernels, exact=exact)
 
     def mlp(self, config: LlamaConfig, layer: int, kernels: Kernels) -> nn.Module:
         """Returns the MLP of a layer."""
