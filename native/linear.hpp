@@ -59,10 +59,12 @@ inline void quantise_row(const float* x, int64_t ins, Quantised* to, int64_t ste
         S::store(scale, S::div(bounded, S::set1(127.0f)));
         for (int64_t j = 0; j < end; j += 32, to += step) {
             const auto factor = S::set1(inverse[j / 32]);
-            // The lower bound only changes NaN, which no integer can represent; the scale keeps it.
-            const auto lowest = S::set1(-127.0f);
-            const auto a = S::to_int(S::max(S::mul(load_up_to<S>(x + k + j, end - j), factor), lowest));
-            const auto b = S::to_int(S::max(S::mul(load_up_to<S>(x + k + j + 16, end - j - 16), factor), lowest));
+            // The bounds only change NaN, and infinity beside NaN, which no integer can represent; the scale keeps NaN.
+            const auto lowest = S::set1(-127.0f), highest = S::set1(127.0f);
+            const auto first = S::mul(load_up_to<S>(x + k + j, end - j), factor);
+            const auto second = S::mul(load_up_to<S>(x + k + j + 16, end - j - 16), factor);
+            const auto a = S::to_int(S::max(S::min(highest, first), lowest));
+            const auto b = S::to_int(S::max(S::min(highest, second), lowest));
             S::store_bytes(to->values, a);
             S::store_bytes(to->values + 16, b);
             int32_t sums[2];

@@ -146,11 +146,20 @@ class Intake:
         if not prefix and not suffix:
             raise RequestError("prefix and suffix are both empty: give some text")
         tokens = infill_tokens(self._tokenizer)
-        before, after = (
-            self._tokenizer.encode(text, add_special_tokens=False, parse_special=False)
-            for text in (prefix, suffix)
+        before = self._tokenizer.encode(prefix, add_special_tokens=False, parse_special=False)
+        return [*self._tokenizer.prefix_ids, *tokens.prompt(before, self._continuing(suffix))], tokens.ends
+
+    def _continuing(self, text: str) -> list[int]:
+        """Returns the ids of a text that follows another one.
+
+        SentencePiece adds a space in front of a text, but not after a line end.
+        """
+        ids, line, both = (
+            self._tokenizer.encode(part, add_special_tokens=False, parse_special=False)
+            for part in (text, "\n", "\n" + text)
         )
-        return [*self._tokenizer.encode(""), *tokens.prompt(before, after)], tokens.ends
+        adds_space = text != "" and self._tokenizer.decode(ids) == " " + text
+        return both[len(line) :] if adds_space and both[: len(line)] == line else ids
 
     def _token_ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from decodery.errors import CheckpointError
 from decodery.kernels.reference import torch_kernels
 from decodery.models.decoders.llama import Llama
 from decodery.models.load import load_for_inference, load_model
@@ -75,3 +78,20 @@ def test_from_a_gguf_file_it_is_the_same(tmp_path: Path) -> None:
     file = tiny_llama_gguf(tmp_path / "tiny.gguf", folder)
     found, expected = (logits(both(path, torch.float32)[1]) for path in (file, folder))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_a_head_that_differs_from_the_embedding_it_should_be_is_refused(tmp_path: Path) -> None:
+    folder = tiny_llama_folder(tmp_path, tie_word_embeddings=False)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    differs = pytest.raises(CheckpointError, match=r"lm_head\.weight differs .*tie_word_embeddings to false")
+    with open_checkpoint(folder) as checkpoint, differs:
+        load_model(checkpoint, dtype=torch.float32, kernels=torch_kernels)
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {**weights, "lm_head.weight": weights["model.embed_tokens.weight"].clone()},
+        folder / "model.safetensors",
+    )
+    with open_checkpoint(folder) as checkpoint:
+        assert load_model(checkpoint, dtype=torch.float32, kernels=torch_kernels) is not None

@@ -57,9 +57,18 @@ def test_the_prompt_has_the_order_of_the_models_training(
     assert tokens.ends == ends
 
 
-def test_known_texts_count_before_what_the_files_declare() -> None:
+def test_what_the_files_declare_counts_before_known_texts() -> None:
     vocabulary = Vocabulary(*SPELLINGS[0][:3], "<|file_sep|>", fim_pre=2, fim_suf=1, fim_mid=0, fim_sep=3)
-    assert infill_tokens(vocabulary) == InfillTokens(0, 1, 2, False, (3,))
+    assert infill_tokens(vocabulary) == InfillTokens(2, 1, 0, False, (3,))
+
+
+def test_known_texts_tell_the_order_of_declared_tokens_and_further_ends() -> None:
+    texts = ("<[fim-prefix]>", "<[fim-suffix]>", "<[fim-middle]>", "eot")
+    vocabulary = Vocabulary(*texts, fim_pre=0, fim_suf=1, fim_mid=2, eot=3)
+    assert infill_tokens(vocabulary) == InfillTokens(0, 1, 2, True, (3,))
+    roles = {"fim_pre": 0, "fim_suf": 1, "fim_mid": 2, "fim_pad": 4}
+    vocabulary = Vocabulary(*SPELLINGS[0][:3], "<|file_sep|>", "pad", **roles)
+    assert infill_tokens(vocabulary) == InfillTokens(0, 1, 2, False, (4, 3))
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from torch import nn
 from decodery.errors import CheckpointError
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
 from decodery.weights.formats.opening import open_checkpoint
-from decodery.weights.names import merge, rename
-from decodery.weights.parameters import load_parameters
-from decodery.weights.transforms import TRANSPOSED, grouped, permuted, without_first
+from decodery.weights.names import merge, only_expert, rename, stack
+from decodery.weights.parameters import export_parameters, load_parameters
+from decodery.weights.transforms import TRANSPOSED, grouped, permuted, reordered, without_first
 from tests.weights.files import write_gguf
 
 
@@ -286,6 +286,41 @@ def test_part_of_an_optional_merge_is_an_error() -> None:
     load_parameters(module, InMemory({"w": torch.zeros(4, 1)}), rules, layers=0)
     with pytest.raises(CheckpointError, match="missing: k"):
         load_parameters(module, InMemory({"w": torch.zeros(4, 1), "q": torch.zeros(2)}), rules, layers=0)
+
+
+class Stack(nn.Module):
+    def __init__(self, experts: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(experts, 4, 3))
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_a_transform_converts_the_matrix_of_each_expert(each: bool) -> None:
+    order = reordered([2, 0, 3, 1])
+    held = torch.randn(5, 4, 3)
+    name = "w.{e}" if each else "w"
+    tensors = {f"w.{e}": matrix for e, matrix in enumerate(held)} if each else {"w": held}
+    rules = [stack("weight", [name], 5, [order])]
+    for module in (Stack(5), Stack(5).to("meta")):
+        load_parameters(module, InMemory(tensors), rules, layers=0)
+        assert torch.equal(module.weight, held[:, [2, 0, 3, 1]])
+        written = dict(export_parameters(module, rules, layers=0))
+        assert written.keys() == tensors.keys()
+        assert all(torch.equal(written[key], tensors[key]) for key in tensors)
+
+
+def test_the_matrices_of_an_only_expert_are_no_stacks() -> None:
+    gate, up = torch.randn(2, 3), torch.randn(2, 3)
+    rules, module = [only_expert("weight", ["gate", "up"])], Stack(1)
+    load_parameters(module, InMemory({"gate": gate, "up": up}), rules, layers=0)
+    assert torch.equal(module.weight[0], torch.cat((gate, up)))
+    assert [name for name, _ in export_parameters(module, rules, layers=0)] == ["gate", "up"]
+
+
+def test_rows_in_another_order_are_all_there() -> None:
+    rules = [rename("weight", "w", reordered([1, 0]))]
+    with pytest.raises(CheckpointError, match="w "):
+        load_parameters(nn.Linear(3, 2, bias=False), InMemory({"w": torch.zeros(3, 3)}), rules, layers=0)
 
 
 def test_of_several_rules_for_a_target_the_first_that_the_checkpoint_can_serve_is_used() -> None:

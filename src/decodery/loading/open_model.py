@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from decodery.errors import ParameterError
+from decodery.errors import ModelError, ParameterError
 from decodery.kernels.backends import backend_named, chosen_backend
 from decodery.kernels.threads import threads_set
 from decodery.loading.open_tokenizer import open_tokenizer
 from decodery.loading.options import check_dtype, dtype_named
 from decodery.models.contract import CausalModel
-from decodery.models.load import load_for_inference
+from decodery.models.load import load_for_inference, rows_of_vocabulary
 from decodery.text.tokenizer.tokenizer import Tokenizer
+from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.layouts.packed_cache import PackedCache
 from decodery.weights.sources.locate import Progress, resolve
@@ -71,6 +72,7 @@ def open_model(
         threads_set(torch_threads=threads, kernel_threads=threads),
     ):
         tokenizer = open_tokenizer(checkpoint)
+        _check_rows(tokenizer, checkpoint)
         opened = load_for_inference(
             checkpoint,
             dtype=dtype_named(dtype, checkpoint, chosen),
@@ -136,6 +138,21 @@ class SecondModels:
         _check_vocabulary(field, self._first, model)
         second: CausalModel = model.model
         return second
+
+
+def _check_rows(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
+    """Raises `ModelError` if the model has no embedding for a token of its tokenizer.
+
+    Special tokens may have none: those of images in a text model, for example.
+    """
+    rows = rows_of_vocabulary(checkpoint)
+    for token in range(rows, tokenizer.vocab_size):
+        if token not in tokenizer.special_ids and tokenizer.token_bytes(token):
+            raise ModelError(
+                f"{checkpoint.path}: the tokenizer has {tokenizer.vocab_size} tokens, and the model embeds"
+                f" {rows}, without token {token} ({tokenizer.token_label(token)!r}): the files are not of one"
+                " model"
+            )
 
 
 def _check_vocabulary(field: str, first: HasModel, second: HasModel) -> None:

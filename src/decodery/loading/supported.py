@@ -21,6 +21,10 @@ def supported() -> list[dict[str, Any]]:
         for name, (family, _) in table.items():
             entry = names.setdefault(family.name, {"safetensors": [], "gguf": []})
             entry[format_].append(name)
+    for family, _ in HUB.values():
+        # A file of this family may declare the architecture of another one.
+        if family.gguf is not None and not names[family.name]["gguf"]:
+            names[family.name]["gguf"].append(family.gguf)
     return [
         {"family": family, **formats, "backend": chosen, "captured": captured}
         for family, formats in sorted(names.items())

@@ -118,13 +118,15 @@ class Names:
     """Holds how one format names a model's tensors.
 
     `ignored` are glob patterns of tensors that may be left unused. `delicate` are those of matrices that are
-    held in 8 bits if others have 4, and `exact` of those that are held as stored.
+    held in 8 bits if others have 4, and `exact` of those that are held as stored. `tied` are pairs of tensors
+    that are equal if a checkpoint has both, though it needs the first one only.
     """
 
     rules: tuple[Rule, ...]
     ignored: tuple[str, ...] = ()
     delicate: tuple[str, ...] = ()
     exact: tuple[str, ...] = ()
+    tied: tuple[tuple[str, str], ...] = ()
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

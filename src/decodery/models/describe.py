@@ -16,6 +16,7 @@ from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.experts import Experts
 from decodery.models.load import build_empty, packing_of
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
+from decodery.weights.formats.mxfp4 import is_mxfp4
 from decodery.weights.layouts.native_layout import Packing
 
 
@@ -90,19 +91,31 @@ def held_formats(checkpoint: Checkpoint, quantization: str | None) -> dict[str, 
 def packed_size(checkpoint: Checkpoint, quantization: str | None) -> int:
     """Returns the bytes of all the weights that `load_for_inference` packs, without reading them.
 
-    Those of a checkpoint without tensors are counted as matrices in bfloat16, or as `quantization` says.
+    Those of a checkpoint without tensors are counted as matrices in bfloat16, or as `quantization` says;
+    experts in MXFP4 in the form that holds them.
     """
     family = find_family(checkpoint).family
     packing = packing_of(checkpoint, quantization)
     if not checkpoint.tensors:
-        form = packing.format_of(TensorInfo("", (), "bfloat16", 0))
-        return describe(checkpoint).parameters * packed_bytes(form, 32, 32) // 32**2
+        return _size_without_tensors(checkpoint, packing)
     unused = names_of(family, family.config.read(checkpoint), checkpoint).ignored
     return sum(
         _packed_size(packing, info)
         for info in checkpoint.tensors.values()
         if not any(fnmatchcase(info.name, pattern) for pattern in unused)
     )
+
+
+def _size_without_tensors(checkpoint: Checkpoint, packing: Packing) -> int:
+    found = find_family(checkpoint)
+    model = build_empty(found, found.family.config.read(checkpoint), torch_kernels)
+    stacks = [module for module in model.modules() if isinstance(module, Experts)]
+    experts = sum(parameter.numel() for stack in stacks for parameter in stack.parameters())
+    rest = sum(parameter.numel() for parameter in model.parameters()) - experts
+    kind = "MXFP4" if is_mxfp4(checkpoint.config) else "bfloat16"
+    counts = ((rest, "bfloat16"), (experts, kind))
+    forms = ((count, packing.format_of(TensorInfo("", (), stored, 0))) for count, stored in counts)
+    return sum(count * packed_bytes(form, 32, 32) // 32**2 for count, form in forms)
 
 
 def _packed_size(packing: Packing, info: TensorInfo) -> int:

@@ -11,6 +11,7 @@ from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
 from decodery.models.decoders import (
+    baichuan,
     ernie,
     exaone,
     gemma,
@@ -56,6 +57,8 @@ from decodery.weights.formats.mxfp4 import is_mxfp4
 
 # Entries of `architectures` in a config.json.
 HUB: Mapping[str, tuple[Family[Any], Head]] = {
+    "BaiChuanForCausalLM": (baichuan.BAICHUAN, "causal"),
+    "BaichuanForCausalLM": (baichuan.BAICHUAN, "causal"),
     "BloomForCausalLM": (bloom.BLOOM, "causal"),
     "Cohere2ForCausalLM": (cohere.COHERE2, "causal"),
     "CohereForCausalLM": (cohere.COHERE, "causal"),
@@ -88,11 +91,13 @@ HUB: Mapping[str, tuple[Family[Any], Head]] = {
     "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MistralForCausalLM": (mistral.MISTRAL, "causal"),
     "MixtralForCausalLM": (mixtral.MIXTRAL, "causal"),
-    "MPTForCausalLM": (mpt.MPT_FAMILY, "causal"),
     "MptForCausalLM": (mpt.MPT_FAMILY, "causal"),
+    "MPTForCausalLM": (mpt.MPT_FAMILY, "causal"),
     "Olmo2ForCausalLM": (olmo.OLMO2, "causal"),
     "Olmo3ForCausalLM": (olmo.OLMO3, "causal"),
     "OlmoeForCausalLM": (olmo_moe.OLMOE, "causal"),
+    "OlmoForCausalLM": (olmo.OLMO, "causal"),
+    "OLMoForCausalLM": (olmo.OLMO, "causal"),
     "OpenAIGPTLMHeadModel": (gpt1.GPT1_FAMILY, "causal"),
     "OPTForCausalLM": (opt.OPT_FAMILY, "causal"),
     "Phi3ForCausalLM": (phi3.PHI3, "causal"),
@@ -127,6 +132,7 @@ TEXT_PARTS: Mapping[str, str] = {
 }
 # Values of `general.architecture` in a GGUF file.
 GGUF: Mapping[str, tuple[Family[Any], Head]] = {
+    "baichuan": (baichuan.BAICHUAN, "causal"),
     "bloom": (bloom.BLOOM, "causal"),
     "chatglm": (glm.GLM, "causal"),
     "cohere2": (cohere.COHERE2, "causal"),
@@ -150,6 +156,7 @@ GGUF: Mapping[str, tuple[Family[Any], Head]] = {
     "llama": (llama.FAMILY, "causal"),
     "mistral3": (mistral.MINISTRAL3, "causal"),
     "mpt": (mpt.MPT_FAMILY, "causal"),
+    "olmo": (olmo.OLMO, "causal"),
     "olmo2": (olmo.OLMO3, "causal"),
     "olmoe": (olmo_moe.OLMOE, "causal"),
     "phi2": (phi.PHI, "causal"),
@@ -187,13 +194,14 @@ def find_family(checkpoint: Checkpoint) -> Architecture:
     if name in table:
         return Architecture(name, *table[name])
     known = [*HUB, *GGUF]
-    near = get_close_matches(name, known)
+    lowered = {each.lower(): each for each in known}
+    near = [lowered[each] for each in get_close_matches(name.lower(), lowered)]
     nearest = f"the nearest is {' or '.join(near)}; " if near else ""
     parts = missing_parts(checkpoint, name)
     lacking = f", since it has {' and '.join(parts)}" if parts else ""
     raise ModelError(
         f"{checkpoint.path}: the architecture {name} is not supported{lacking}; "
-        f"{nearest}supported are {', '.join(known)}"
+        f"{nearest}decodery models --supported lists all that are"
     )
 
 

@@ -8,16 +8,17 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from decodery.errors import ModelError
+from decodery.errors import CheckpointError, ModelError
 from decodery.kernels.contract import Kernels
 from decodery.kernels.threads import threads_set
 from decodery.models.checkpoint_keys import LARGEST
-from decodery.models.contract import CausalModel, Config
+from decodery.models.contract import CausalModel, Config, Names
 from decodery.models.families import Architecture, find_family, names_of
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.experts import ExpertStack
 from decodery.models.layers.linear import Linear
 from decodery.models.layers.mlp import GatedLinear
+from decodery.models.layers.norm import RMSNorm
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.layouts.native_layout import Packing
 from decodery.weights.layouts.packed_cache import PackedCache, give_weights, weights_of
@@ -47,8 +48,9 @@ def load_model(
     """
     found = find_family(checkpoint)
     config = _opened_config(found, checkpoint, context_length)
-    model = build_empty(found, config, kernels).to(dtype)
+    model = _in_dtype(build_empty(found, config, kernels), dtype)
     names = names_of(found.family, config, checkpoint)
+    _check_tied(checkpoint, names)
     # The operations are so short that threads would mostly wait for each other.
     with threads_set(torch_threads=1, kernel_threads=None):
         load_parameters(model, checkpoint, names.rules, config.layers, names.ignored, packing)
@@ -74,7 +76,8 @@ def load_for_inference(
     kept = None if cache is None else cache.read()
     if kept is not None:
         found = find_family(checkpoint)
-        model = build_empty(found, _opened_config(found, checkpoint, context_length), kernels).to(dtype)
+        config = _opened_config(found, checkpoint, context_length)
+        model = _in_dtype(build_empty(found, config, kernels), dtype)
         if give_weights(model, kept):
             return cast(CausalModel, model.eval())
     identity = {} if cache is None else cache.identity()
@@ -97,6 +100,11 @@ def packing_of(checkpoint: Checkpoint, quantization: str | None) -> Packing:
     return Packing(quantization, names.delicate, names.exact, torch.get_num_threads())
 
 
+def rows_of_vocabulary(checkpoint: Checkpoint) -> int:
+    """Returns the number of token ids of the checkpoint's model; raises ModelError as `load_model` does."""
+    return _opened_config(find_family(checkpoint), checkpoint, None).vocab_size
+
+
 def opened_context(checkpoint: Checkpoint, context_length: int | None) -> int:
     """Returns the context length of the model of `load_model`; raises ModelError as it does."""
     return _opened_config(find_family(checkpoint), checkpoint, context_length).context_length
@@ -106,6 +114,32 @@ def build_empty(found: Architecture, config: Any, kernels: Kernels) -> nn.Module
     """Returns the model of a config on the meta device, where it takes no memory."""
     with torch.device("meta"):
         return found.family.build[found.head](config, kernels)
+
+
+def _check_tied(checkpoint: Checkpoint, names: Names) -> None:
+    """Raises CheckpointError for a head of its own in a checkpoint whose settings tie it to the embedding."""
+    for first, second in names.tied:
+        infos = [checkpoint.tensors.get(name) for name in (first, second)]
+        if infos[0] is None or infos[1] is None:
+            continue
+        dtype: torch.dtype = getattr(torch, infos[0].dtype, torch.float32)  # In which reading is no copy.
+        stored = (checkpoint.read(name, dtype) for name in (first, second))
+        if infos[0].shape != infos[1].shape or not torch.equal(*stored):
+            raise CheckpointError(
+                f"{checkpoint.path}: {second} differs from {first}, but the settings say that they are one; "
+                "set tie_word_embeddings to false if the head is a weight of its own"
+            )
+        for name in (first, second):
+            checkpoint.forget(name)
+
+
+def _in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Returns the model with its parameters in `dtype`, those of exact norms in float32 at least."""
+    model = model.to(dtype)
+    for module in model.modules():
+        if isinstance(module, RMSNorm) and module.exact:
+            module.to(torch.promote_types(dtype, torch.float32))
+    return model
 
 
 def _opened_config(found: Architecture, checkpoint: Checkpoint, context_length: int | None) -> Config:

@@ -6,7 +6,7 @@ Bavarian et al., Efficient Training of Language Models to Fill in the Middle (20
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from decodery.errors import ModelError
@@ -86,22 +86,24 @@ class InfillTokens:
 def infill_tokens(vocabulary: HasTokens) -> InfillTokens:
     """Returns a model's tokens for infilling: those that its files name, else those with a known text.
 
-    Raises ModelError that names what is missing if the model cannot fill in.
+    Known texts also tell the order and further tokens that end a middle. Raises ModelError that names what is
+    missing if the model cannot fill in.
     """
-    for spelling in SPELLINGS:
-        found = [None if text is None else vocabulary.token_id(text) for text in spelling[:3]]
-        if None in found[:2] or (spelling.middle is not None and found[2] is None):
-            continue
-        prefix, suffix, middle = found
-        assert prefix is not None
-        assert suffix is not None
-        ends = (vocabulary.token_id(text) for text in spelling.ends)
-        known = tuple(end for end in ends if end is not None)
-        return InfillTokens(prefix, suffix, middle, spelling.suffix_first, _ends(vocabulary, known))
-    return _declared(vocabulary)
+    declared, spelled = _declared(vocabulary), _spelled(vocabulary)
+    if declared is None and spelled is None:
+        known = ", ".join(dict.fromkeys(spelling.prefix for spelling in SPELLINGS))
+        raise ModelError(
+            "this model cannot fill in: its vocabulary has no tokens for the prefix, the suffix and the "
+            f"middle (its files declare none as {', '.join(ROLES[0])}, and none is written like {known})"
+        )
+    if declared is None or spelled is None:
+        return declared or spelled  # type: ignore[return-value]
+    same_order = spelled.suffix_first and spelled.prefix == declared.prefix
+    ends = tuple(dict.fromkeys((*declared.ends, *spelled.ends)))
+    return replace(declared, suffix_first=same_order, ends=ends)
 
 
-def _declared(vocabulary: HasTokens) -> InfillTokens:
+def _declared(vocabulary: HasTokens) -> InfillTokens | None:
     """Returns the tokens that the files name, if their texts are not placeholders."""
     named = vocabulary.named_ids
     for roles in ROLES:
@@ -109,14 +111,19 @@ def _declared(vocabulary: HasTokens) -> InfillTokens:
             prefix, suffix, middle = (named[role] for role in roles)
             # Every GGUF file of Gemma names the tokens of CodeGemma, which are unused in others.
             if not vocabulary.token_bytes(prefix).startswith(b"<unused"):
-                return InfillTokens(prefix, suffix, middle, False, _ends(vocabulary, ()))
-    known = ", ".join(dict.fromkeys(spelling.prefix for spelling in SPELLINGS))
-    raise ModelError(
-        "this model cannot fill in: its vocabulary has no tokens for the prefix, the suffix and the middle "
-        f"(its files declare none as {', '.join(ROLES[0])}, and none is written like {known})"
-    )
+                ends = tuple(dict.fromkeys(named[role] for role in END_ROLES if role in named))
+                return InfillTokens(prefix, suffix, middle, False, ends)
+    return None
 
 
-def _ends(vocabulary: HasTokens, known: Sequence[int]) -> tuple[int, ...]:
-    named = vocabulary.named_ids
-    return tuple(dict.fromkeys((*known, *(named[role] for role in END_ROLES if role in named))))
+def _spelled(vocabulary: HasTokens) -> InfillTokens | None:
+    """Returns the tokens of the first spelling of which the vocabulary has all."""
+    for spelling in SPELLINGS:
+        prefix, suffix = vocabulary.token_id(spelling.prefix), vocabulary.token_id(spelling.suffix)
+        middle = None if spelling.middle is None else vocabulary.token_id(spelling.middle)
+        if prefix is None or suffix is None or (middle is None) != (spelling.middle is None):
+            continue
+        ends = (vocabulary.token_id(text) for text in spelling.ends)
+        known = tuple(end for end in ends if end is not None)
+        return InfillTokens(prefix, suffix, middle, spelling.suffix_first, known)
+    return None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -28,6 +29,14 @@ def _transpose(tensor: Tensor) -> Tensor:
 
 TRANSPOSED = Transform(_transpose, _transpose)
 """The stored matrix is [inputs, outputs], as in GPT-2's Conv1D, or a stack of such; a bias is unchanged."""
+
+
+def _unit_rows(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_meta else F.normalize(tensor.float()).to(tensor.dtype)
+
+
+UNIT_ROWS = Transform(_unit_rows, lambda ours: ours)
+"""Each row is divided by its length, which nothing restores; rows that were divided stay as they are."""
 
 
 def offset(by: float) -> Transform:

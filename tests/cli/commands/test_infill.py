@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import tokenizers
 
@@ -66,3 +68,29 @@ def test_the_command_fills_in_at_the_mark(decodery: Run, coder: str, llm: LLM) -
         failed = decodery("infill", text, *options)
         assert failed.status == 1
         assert f"{times} times: write it once" in failed.err
+
+
+def test_a_suffix_gets_no_space_that_sentencepiece_adds_to_texts(tmp_path: Path) -> None:
+    write_model(tmp_path, rows=VOCABULARY + len(FIM))
+    backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    backend.add_special_tokens(list(FIM))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    llm = LLM(str(tmp_path), dtype="float32", kv_memory="16MB")
+    plain = llm.tokenizer.encode("cd", add_special_tokens=False, parse_special=False)
+    assert llm.tokenizer.decode(plain) == " cd"
+    ids, _ = llm.infill_prompt("ab", "cd")
+    assert llm.tokenizer.decode(ids) == " abcd"
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_embeds_is_refused(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    backend = tokenizers.Tokenizer.from_file(str(path))
+    backend.add_special_tokens(["<image>"])
+    backend.save(str(path))
+    LLM(str(tmp_path), dtype="float32", kv_memory="16MB")
+    backend.add_tokens(["further"])
+    backend.save(str(path))
+    with pytest.raises(ModelError, match=r"embeds \d+, without token \d+ \('further'\): the files"):
+        LLM(str(tmp_path), dtype="float32", kv_memory="16MB")

@@ -41,6 +41,7 @@ def test_supported_lists_every_architecture_with_the_states_of_its_family(decode
     found = decodery("models", "--supported", "--json").json
     assert {name for entry in found for name in entry["safetensors"]} == set(HUB)
     assert {name for entry in found for name in entry["gguf"]} == set(GGUF)
+    assert all(entry["gguf"] == ["llama"] for entry in found if entry["family"] in ("llama", "mixtral"))
     llama = next(entry for entry in found if entry["family"] == "llama")
     assert llama["captured"] == (llama["backend"] == "native")
     heading, *lines = decodery("models", "--supported").out.splitlines()

@@ -279,7 +279,17 @@ RMS_NORM_FAMILIES |= {
             "mlp_bias": True,
             "tie_word_embeddings": True,
             "rms_norm_eps": 1e-2,
+            "num_hidden_layers": 1,
         },
         {"score scale": without(score_scale=12**-0.5)},
+    ),
+}
+
+RMS_NORM_FAMILIES |= {
+    "olmo": Tiny("OlmoForCausalLM", SIZES),
+    "olmo with clipped queries, keys and values": Tiny(
+        "OlmoForCausalLM",
+        {**SIZES, "clip_qkv": 0.8, "tie_word_embeddings": True},
+        {"clip": without(clip=None)},
     ),
 }

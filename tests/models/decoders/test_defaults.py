@@ -11,20 +11,6 @@ from decodery.models.families import HUB
 from decodery.models.layers.rope import Rope
 from tests.models.decoders.families import MIXTRAL, SIZES
 
-# Names that transformers lacks, and one whose default sizes do not fit each other.
-OTHERS = {
-    "Ernie4_5_ForCausalLM",
-    "ExaoneForCausalLM",
-    "Glm4MoeForCausalLM",
-    "GPTBigCodeLMHeadModel",
-    "InternLM2ForCausalLM",
-    "InternLM3ForCausalLM",
-    "MPTForCausalLM",
-    "PhiMoEForCausalLM",
-    "RWForCausalLM",
-    "StableLMEpochForCausalLM",
-}
-
 
 def config_of(architecture: str, settings: dict[str, Any], **changed: Any) -> Any:
     return HUB[architecture][0].config.from_hub({**settings, **changed})
@@ -39,7 +25,8 @@ GEMMAS = "GemmaForCausalLM", "Gemma2ForCausalLM"
 EACH = [
     pytest.param(name, marks=pytest.mark.xfail(strict=True) if name in GEMMAS else ())
     for name in HUB
-    if name not in OTHERS
+    # The default sizes of transformers do not fit each other.
+    if name != "Glm4MoeForCausalLM"
 ]
 
 
@@ -47,6 +34,8 @@ EACH = [
 def test_a_missing_setting_is_the_default_of_transformers_or_required(architecture: str) -> None:
     import transformers
 
+    if not hasattr(transformers, architecture):
+        pytest.skip("transformers does not know the name")
     default = getattr(transformers, architecture).config_class()
     # The kinds of layers are derived from other settings.
     settings = without(default.get_text_config().to_dict(), "layer_types")

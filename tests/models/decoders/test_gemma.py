@@ -12,9 +12,11 @@ import torch
 from decodery.errors import ModelError
 from decodery.kernels.reference import torch_kernels
 from decodery.models.decoders.gemma import GEMMA, GEMMA2, GEMMA3, Gemma, GemmaConfig
+from decodery.models.families import find_family
 from decodery.models.layers.rope import LinearRope, Rope
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
+from decodery.weights.parameters import export_parameters
 from tests.models.decoders.families import write_folder
 from tests.models.decoders.rms_norm_families import RMS_NORM_FAMILIES
 from tests.models.test_config_reader import Metadata
@@ -186,3 +188,23 @@ def test_a_config_json_is_written_as_transformers_writes_it(name: str, tmp_path:
     written = family.config.to_hub(config)
     assert written == {key: saved[key] for key in written}
     assert family.config.from_hub(written) == config
+
+
+@pytest.mark.parametrize("name", ["gemma", "gemma 2", "gemma 3"])
+def test_in_bfloat16_norms_have_the_stored_weights_and_give_them_back(name: str, tmp_path: Path) -> None:
+    import transformers
+
+    folder = write_folder(RMS_NORM_FAMILIES[name], tmp_path)
+    kind = getattr(transformers, RMS_NORM_FAMILIES[name].architecture)
+    kind.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+    tokens = torch.arange(3, 33)[None]
+    with open_checkpoint(folder) as checkpoint:
+        model: Any = load_model(checkpoint, dtype=torch.bfloat16, kernels=torch_kernels)
+        found = find_family(checkpoint).family
+        names = found.hub_names(found.config.read(checkpoint))
+        stored = {key: checkpoint.read(key, torch.bfloat16) for key in checkpoint.tensors}
+    for key, tensor in export_parameters(model, names.rules, model.config.layers):
+        assert torch.equal(tensor.bfloat16(), stored[key]), key
+    with torch.no_grad():
+        expected = kind.from_pretrained(folder, dtype=torch.float32)(tokens).logits
+    torch.testing.assert_close(model.float()(tokens), expected, atol=1e-4, rtol=1e-4)

@@ -270,3 +270,16 @@ def test_gradients_are_those_of_transformers(tmp_path: Path) -> None:
         wanted = torch.cat([theirs[name].grad for name in names])
         assert wanted.abs().max() > 1e-4
         torch.testing.assert_close(model.get_parameter(ours).grad, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_left_padding_changes_no_learned_position(tmp_path: Path) -> None:
+    from tests.models.decoders.families import write_folder
+    from tests.models.decoders.layer_norm_families import LAYER_NORM_FAMILIES
+
+    with open_checkpoint(write_folder(LAYER_NORM_FAMILIES["gpt2"], tmp_path)) as checkpoint:
+        model: Any = load_model(checkpoint, dtype=torch.float32, kernels=torch_kernels)
+    tokens = some_tokens(1, 12)
+    padded = torch.cat((torch.zeros(1, 5, dtype=torch.long), tokens), 1)
+    keep = torch.ones(1, 17, dtype=torch.bool)
+    keep[0, :5] = False
+    torch.testing.assert_close(model(padded, keep)[:, 5:], model(tokens), atol=1e-4, rtol=1e-4)

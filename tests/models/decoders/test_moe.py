@@ -170,6 +170,14 @@ def test_experts_are_quantised_and_routers_are_not(quantization: str, form: Form
             assert stack.format is form
 
 
+def test_on_torch_routers_stay_in_float32(folder: Path) -> None:
+    with open_checkpoint(folder) as checkpoint:
+        model: Any = load_for_inference(checkpoint, dtype=torch.bfloat16, kernels=torch_kernels)
+    assert model.layers[0].mlp.router.weight.dtype == torch.float32
+    assert model.layers[0].mlp.experts.down.weight.dtype == torch.bfloat16
+    assert model(TOKENS[None]).isfinite().all()
+
+
 @built
 @pytest.mark.parametrize("quantization", [None, "int4"])
 def test_kept_weights_are_the_packed_ones(

@@ -20,6 +20,10 @@ class Readable:
     packed: Tensor
     blocks: Tensor
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.blocks.dtype
+
     def rows(self, ids: Tensor) -> Tensor:
         """Returns the rows with the indices ids [...]: [..., columns]. Every index must be that of a row.
 

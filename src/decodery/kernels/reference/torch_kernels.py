@@ -125,7 +125,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
     equation 4.
     """
     width = x.shape[-1]
-    if weight.dim() > 1:
+    if weight.dim() > 1 or weight.dtype != x.dtype:
         wide = x.float() if x.dtype == torch.bfloat16 else x
         normed = (F.rms_norm(wide, (width,), None, eps) * weight).to(x.dtype)
     elif x.dtype == torch.bfloat16:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, MutableMapping, Sequence
+from itertools import chain
 from typing import cast
 
 import torch
@@ -74,11 +75,16 @@ class Decoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
+        found: torch.dtype = self.embedding.weight.dtype
+        return found
 
     @property
     def device(self) -> torch.device:
-        return next(self.parameters()).device
+        return self._plain().device
+
+    def _plain(self) -> Tensor:
+        """Returns a tensor that is never packed."""
+        return next(chain(self.norm.parameters(), self.norm.buffers(), self.parameters()))
 
     @property
     def depth(self) -> int:
@@ -152,9 +158,11 @@ class Decoder(nn.Module):
     def forward(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
         """Returns scores [B, S, vocab_size] of sequences [B, S]; differentiable.
 
-        `keep` is False at padding.
+        `keep` is False at padding. Positions count from a sequence's first token that is no padding.
         """
         length = tokens.shape[1]
         positions = torch.arange(length, device=tokens.device)
+        if keep is not None:
+            positions = (positions - keep.int().argmax(1, keepdim=True)).clamp(min=0)
         attend = DenseAttend(self.kernels, keep, layers=self.attention_layers)
         return self.logits(self.hidden(tokens, positions, attend, length))

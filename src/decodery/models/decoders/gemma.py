@@ -61,6 +61,10 @@ class GemmaConfig(LlamaConfig):
     logit_softcap: float | None = None
 
     @property
+    def exact_norms(self) -> bool:
+        return True
+
+    @property
     def scale(self) -> float:
         scale: float = (self.query_scale or self.head_dim) ** -0.5
         return scale

@@ -50,7 +50,7 @@ class LlamaConfig(DecoderConfig):
     `rope` is one for all layers, or one for each kind, FULL and WINDOWED. It rotates the first `rotated_size`
     elements of a head, None: all. `growth` is that of queries with their positions. `norms` says where norms
     are: before attention and MLP, after them, or both. With `joint_head_norms`, all heads are normalised
-    together.
+    together. `clip` is the largest magnitude of the elements of queries, keys and values.
     """
 
     norm_eps: float
@@ -66,12 +66,18 @@ class LlamaConfig(DecoderConfig):
     growth: PositionGrowth | None = None
     norms: NormPlaces = "before"
     joint_head_norms: bool = False
+    clip: float | None = None
 
     @property
     def scale(self) -> float:
         """Returns the factor of the scores."""
         scale: float = self.head_dim**-0.5
         return scale
+
+    @property
+    def exact_norms(self) -> bool:
+        """True if the weights of norms are kept in float32."""
+        return False
 
     @property
     def extensible(self) -> bool:
@@ -136,14 +142,14 @@ class Llama(Decoder):
         size, length = config.rotated_size or config.head_dim, config.context_length
         ropes = config.rope if isinstance(config.rope, Mapping) else {FULL: config.rope}
         rotaries = {kind: Rotary(rope, size, length, kernels, config.growth) for kind, rope in ropes.items()}
-        norm = RMSNorm(config.width, config.norm_eps, kernels)
+        norm = self.width_norm(config, kernels)
         self.rotary: Rotary
         super().__init__(config, kernels, blocks, norm, rotary=rotaries[FULL])
         self.window_rotary = rotaries.get(WINDOWED, rotaries[FULL])
 
     def block(self, config: LlamaConfig, layer: int, kernels: Kernels) -> nn.Module:
         """Returns a layer."""
-        norms = [RMSNorm(config.width, config.norm_eps, kernels) for _ in range(4)]
+        norms = [self.width_norm(config, kernels) for _ in range(4)]
         attention, mlp = self.attention(config, layer, kernels), self.mlp(config, layer, kernels)
         if config.norms == "both":
             return SandwichBlock(norms[0], attention, norms[1], norms[2], mlp, norms[3])
@@ -160,7 +166,12 @@ class Llama(Decoder):
             bias=config.attention_bias,
             out_bias=config.out_bias,
             head_norms=self.head_norms(config, kernels) if config.head_norms else None,
+            clip=config.clip,
         )
+
+    def width_norm(self, config: LlamaConfig, kernels: Kernels) -> nn.Module:
+        """Returns a norm of states."""
+        return RMSNorm(config.width, config.norm_eps, kernels, exact=config.exact_norms)
 
     def head_norms(self, config: LlamaConfig, kernels: Kernels) -> tuple[nn.Module, nn.Module]:
         """Returns the norms of queries and keys."""
@@ -168,7 +179,8 @@ class Llama(Decoder):
         if config.joint_head_norms:
             sizes = config.heads * size, config.kv_heads * size
             return AllHeadsNorm(sizes[0], eps, kernels), AllHeadsNorm(sizes[1], eps, kernels)
-        return RMSNorm(size, eps, kernels), RMSNorm(size, eps, kernels)
+        exact = config.exact_norms
+        return RMSNorm(size, eps, kernels, exact=exact), RMSNorm(size, eps, kernels, exact=exact)
 
     def mlp(self, config: LlamaConfig, layer: int, kernels: Kernels) -> nn.Module:
         """Returns the MLP of a layer."""

@@ -139,6 +139,7 @@ def decoder_names(
         rules=tuple(rules),
         ignored=(*spelling.derived, head) if config.tied_head else spelling.derived,
         delicate=(f"{spelling.embedding}.weight", head, *filter(None, (values, positions))),
+        tied=((f"{spelling.embedding}.weight", head),) if config.tied_head else (),
     )
 
 
@@ -149,4 +150,6 @@ def either(first: Names, *others: Names) -> Names:
         rules=tuple(rule for names in spellings for rule in names.rules),
         ignored=tuple(dict.fromkeys(name for names in spellings for name in names.ignored)),
         delicate=tuple(dict.fromkeys(name for names in spellings for name in names.delicate)),
+        exact=tuple(dict.fromkeys(name for names in spellings for name in names.exact)),
+        tied=tuple(dict.fromkeys(pair for names in spellings for pair in names.tied)),
     )

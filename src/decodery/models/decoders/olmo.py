@@ -1,6 +1,7 @@
-"""Defines OLMo 2 and 3: Llama with norms after attention and MLP, and norms over all queries and all keys.
+"""Defines OLMo: Llama with a LayerNorm without parameters, and from OLMo 2 on with norms in other places.
 
-Team OLMo, 2 OLMo 2 Furious (2024) and Olmo 3 (2025).
+OLMo 2 and 3 have them after attention and MLP, and over all queries and all keys. Groeneveld et al., OLMo
+(2024); Team OLMo, 2 OLMo 2 Furious (2024) and Olmo 3 (2025).
 """
 
 from __future__ import annotations
@@ -8,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from decodery.models.config_reader import NO_KEY, ConfigTable, Field, Setting
+from torch import nn
+
+from decodery.kernels.contract import Kernels
+from decodery.models.config_reader import NO_KEY, POSITIVE, ConfigTable, Field, Setting
 from decodery.models.contract import Family
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE
 from decodery.models.decoders.llama import (
@@ -20,8 +24,10 @@ from decodery.models.decoders.llama import (
     rms_norm_eps,
 )
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
+from decodery.models.layers.norm import FixedLayerNorm
 from decodery.models.rope_config import KindOfLayer, RopeByKind
 from decodery.models.window_config import FULL, WINDOWED, WindowField
+from decodery.weights.transforms import permuted
 
 HEAD_NORMS = {"attn.q_norm": "self_attn.q_norm", "attn.k_norm": "self_attn.k_norm"}
 NORM_AFTER_HUB = replace(
@@ -41,6 +47,38 @@ NORM_AFTER_GGUF = replace(
         "attn.k_norm": "attn_k_norm",
     },
 )
+
+
+class Olmo(Llama):
+    """Defines an OLMo 1 over the given kernels; its parameters are not initialised."""
+
+    def width_norm(self, config: LlamaConfig, kernels: Kernels) -> nn.Module:
+        return FixedLayerNorm(config.width, config.norm_eps, kernels)
+
+
+OLMO = Family(
+    name="olmo",
+    config=ConfigTable(
+        LlamaConfig,
+        fields={
+            **LLAMA_FIELDS,
+            **ATTENTION_BIASES,
+            "norm_eps": Setting(POSITIVE, gguf="attention.layer_norm_epsilon", default=1e-5),
+            "clip": Setting(POSITIVE, "clip_qkv", "attention.clamp_kqv", default=None, none=(None,)),
+        },
+        fixed=(SAME_VALUE_SIZE, SILU),
+        matrices=MATRICES,
+    ),
+    build={"causal": Olmo},
+    hub_names=lambda config: decoder_names(replace(HUB, norms={}, norm=""), config),
+    gguf_names=lambda config: decoder_names(
+        replace(GGUF, norms={}, norm=""),
+        config,
+        qkv=(permuted(config.heads), permuted(config.kv_heads), None),
+    ),
+    gguf="olmo",
+)
+
 OLMO2_FIELDS: Mapping[str, Field] = {
     **LLAMA_FIELDS,
     **ATTENTION_BIASES,

@@ -11,17 +11,34 @@ from decodery.kernels.contract import Kernels
 class RMSNorm(nn.Module):
     """Computes `x / sqrt(mean(x^2) + eps) * weight + residual` over the last dimension.
 
-    The weight is not initialised.
+    The weight is not initialised. With `exact`, it is kept in float32 whatever the model's dtype is: one that
+    is stored less 1 would lose its last bits when 1 is added.
     """
+
+    def __init__(self, width: int, eps: float, kernels: Kernels, *, exact: bool = False) -> None:
+        super().__init__()
+        self.kernels = kernels
+        self.eps = eps
+        self.exact = exact
+        self.weight = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self.kernels.rms_norm(x, self.weight, self.eps, residual)
+
+
+class FixedLayerNorm(nn.Module):
+    """Computes `(x - mean(x)) / sqrt(variance(x) + eps) + residual` over the last dimension."""
 
     def __init__(self, width: int, eps: float, kernels: Kernels) -> None:
         super().__init__()
         self.kernels = kernels
         self.eps = eps
-        self.weight = nn.Parameter(torch.empty(width))
+        # No parameter: nothing is loaded, and nothing learned.
+        self.ones: Tensor
+        self.register_buffer("ones", torch.ones(width, device="cpu"), persistent=False)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        return self.kernels.rms_norm(x, self.weight, self.eps, residual)
+        return self.kernels.layer_norm(x, self.ones, None, self.eps, residual)
 
 
 class AllHeadsNorm(RMSNorm):

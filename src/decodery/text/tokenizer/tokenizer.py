@@ -21,8 +21,8 @@ class Tokenizer:
     `vocab_size` counts all ids, also those without a token (the model's rows, if its files give their
     number). `eos_token_ids` are all tokens that end a text or a turn. `named_ids` are the ids of all roles
     that the files declare, by GGUF's names (`bos`, `mask`, `fim_pre` ...). `bos_token` and `eos_token` are
-    the strings that chat templates use ("" when the model has none). Nothing changes once a model is open,
-    so threads may share it.
+    the strings that chat templates use ("" when the model has none). `prefix_ids` are the tokens that the
+    model expects before a prompt. Nothing changes once a model is open, so threads may share it.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -35,7 +35,7 @@ class Tokenizer:
         self.bos_token = vocabulary.bos_token
         self.eos_token = vocabulary.eos_token
         self.chat_template = vocabulary.chat_template
-        self._prefix = list(vocabulary.prefix)
+        self.prefix_ids = list(vocabulary.prefix)
         self._suffix = list(vocabulary.suffix)
         self._spell = vocabulary.spell
         self._spelled = vocabulary.size
@@ -79,7 +79,7 @@ class Tokenizer:
             ids: list[int] = backend.encode(_without_surrogates(text), add_special_tokens=False).ids
         except Exception as error:  # The library raises bare exceptions.
             raise RequestError(f"the model's vocabulary cannot express this text: {error}") from None
-        return [*self._prefix, *ids, *self._suffix] if add_special_tokens else ids
+        return [*self.prefix_ids, *ids, *self._suffix] if add_special_tokens else ids
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         """Returns the text of ids that continue a prompt: the bytes of all tokens, decoded as UTF-8.

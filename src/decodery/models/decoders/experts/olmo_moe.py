@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import Tensor
-
-from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import NO_KEY, ConfigTable, Fixed, Setting
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, if_missing
@@ -25,37 +22,8 @@ from decodery.models.decoders.experts.moe import (
     expert_rules,
     renormalised,
 )
-from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, SILU, LlamaConfig, rms_norm_eps
+from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, SILU, rms_norm_eps
 from decodery.models.decoders.names import GGUF, HUB, decoder_names
-from decodery.models.layers.attention import Attention
-from decodery.models.layers.norm import RMSNorm
-
-
-class WholeNorm(RMSNorm):
-    """Normalises all heads [..., heads, width] of a token as one vector."""
-
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        assert residual is None
-        return super().forward(x.flatten(-2)).view(x.shape)
-
-
-class Olmoe(MoELlama):
-    """Defines an OLMoE over the given kernels; its parameters are not initialised."""
-
-    def attention(self, config: LlamaConfig, layer: int, kernels: Kernels) -> Attention:
-        norms = [
-            WholeNorm(heads * config.head_dim, config.norm_eps, kernels)
-            for heads in (config.heads, config.kv_heads)
-        ]
-        return Attention(
-            config.attention(layer),
-            config.width,
-            kernels,
-            bias=config.attention_bias,
-            out_bias=config.out_bias,
-            head_norms=(norms[0], norms[1]) if config.head_norms else None,
-        )
-
 
 IN_HUB = HUB_EXPERTS, HUB_STACKS
 IN_GGUF = (replace(GGUF_EXPERTS, shared=None, shared_gate="", correction=""),)
@@ -83,6 +51,7 @@ OLMOE = Family(
             "renormalised": renormalised(False, gguf=False),
             **ATTENTION_BIASES,
             "head_norms": Setting(NO_KEY, default=True),
+            "joint_head_norms": Setting(NO_KEY, default=True),
         },
         fixed=(
             SAME_VALUE_SIZE,
@@ -91,7 +60,7 @@ OLMOE = Family(
         ),
         matrices=(*MATRICES, *EXPERT_MATRICES),
     ),
-    build={"causal": Olmoe},
+    build={"causal": MoELlama},
     hub_names=_hub_names,
     gguf_names=_gguf_names,
     gguf="olmoe",
