@@ -138,7 +138,7 @@ REQUIRED = object()
 SAME = object()
 """The default in GGUF files that is that of the hub."""
 
-# Ten times what any model has; values and modules are made one for each of them.
+# Several times what any published model has. Values or modules are made for each of them.
 MOST: Mapping[str, int] = {"layers": 4096, "heads": 2**16, "head_dim": 2**16, "experts": 2**16}
 LARGEST_MATRIX = 2**40
 
