@@ -38,6 +38,7 @@ from decodery.models.decoders.decoder_config import (
     SAME_VALUE_SIZE,
     context_length,
     head_size,
+    if_missing,
     tied_head,
 )
 from decodery.models.decoders.llama import ATTENTION_BIASES, LLAMA_FIELDS, Llama, LlamaConfig
@@ -136,6 +137,7 @@ FIXED = (
 GEMMA_FIELDS: Mapping[str, Field] = {
     **LLAMA_FIELDS,
     **ATTENTION_BIASES,
+    **if_missing(context=8192, heads=16),
     "head_dim": head_size(256),
     "tied_head": tied_head(True),
     "activation": Setting(GEMMA1_GELU, "hidden_act", default="gelu_tanh"),
@@ -143,6 +145,7 @@ GEMMA_FIELDS: Mapping[str, Field] = {
 }
 GEMMA2_FIELDS: Mapping[str, Field] = {
     **GEMMA_FIELDS,
+    **if_missing(context=8192, heads=4),
     "activation": Setting(GELU, "hidden_activation", default="gelu_tanh"),
     "norms": Setting(TEXT, default="both"),
     "query_scale": QueryScale(large=46),
