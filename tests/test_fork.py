@@ -16,14 +16,14 @@ BACKENDS = ("torch", "native") if available() else ("torch",)
 
 
 # A process for each is slow. The other laws differ in who forks when, not in what is restored.
-FAST = {("a_child", 2), ("a_fork_beside_threads", 2)}
+FAST = {("a_child", "torch", 2), ("a_child", "native", 2), ("a_fork_beside_threads", "native", 2)}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize(
     ("law", "backend", "threads"),
     [
-        pytest.param(law, backend, threads, marks=() if (law, threads) in FAST else pytest.mark.slow)
+        pytest.param(law, backend, threads, marks=() if (law, backend, threads) in FAST else pytest.mark.slow)
         for law in LAWS
         for backend in BACKENDS
         for threads in (2, 1)

@@ -11,11 +11,17 @@ from safetensors.torch import load_file, save_file
 
 from decodery.kernels import backends
 from decodery.kernels.native.library import first_instruction_set
-from decodery.loading import describe
+from decodery.loading import bandwidth, describe
 from decodery.weights.formats.checkpoint import Checkpoint
 from tests.cli.conftest import CONTEXT, VOCABULARY, WIDTH, Run, random_weights
 from tests.kernels.native.fixtures import built
 from tests.models.decoders.families import FAMILIES, write_folder
+
+
+@pytest.fixture(autouse=True)
+def quick_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measures the memory's bandwidth with little of it, which is fast."""
+    monkeypatch.setattr(bandwidth, "MEASURED_BYTES", 1 << 20)
 
 
 def test_inspect_computes_the_figures_from_the_headers_alone(
