@@ -92,7 +92,9 @@ struct Norms {
 
     void fill(int64_t* call, std::vector<float>& from, std::vector<float>& to) {
         call[0] = kNorm;
-        const NormArgs args{from.data(), kWidth, kRows, kWidth, scale.data(), 1e-5, to.data()};
+        const NormArgs args{.x = from.data(), .ldx = kWidth, .head_x = 0, .rows = kRows, .heads = 1, .width = kWidth,
+                            .weight = scale.data(), .head_w = 0, .eps = 1e-5, .out = to.data(),
+                            .residual = nullptr, .ldr = 0, .head_r = 0};
         std::memcpy(call + 1, &args, sizeof args);
     }
 };
