@@ -108,18 +108,10 @@ class Codes:
 
 
 @dataclass(frozen=True, eq=False)
-class PackedWeight:
-    """Holds a matrix [rows, columns] ready for the kernels; if `gated`, rows of gate and up alternate."""
+class _Packed:
+    """Holds weights in the memory layout that the kernels multiply."""
 
     data: Tensor
-    rows: int
-    columns: int
-    format: Format
-    gated: bool = False
-
-    @property
-    def shape(self) -> torch.Size:
-        return torch.Size((self.rows, self.columns))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -133,6 +125,20 @@ class PackedWeight:
     @property
     def nbytes(self) -> int:
         return self.data.numel()
+
+
+@dataclass(frozen=True, eq=False)
+class PackedWeight(_Packed):
+    """Holds a matrix [rows, columns] ready for the kernels; if `gated`, rows of gate and up alternate."""
+
+    rows: int
+    columns: int
+    format: Format
+    gated: bool = False
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((self.rows, self.columns))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,13 +174,12 @@ class Stacked:
 
 
 @dataclass(frozen=True, eq=False)
-class PackedExperts:
+class PackedExperts(_Packed):
     """Holds a matrix [rows, columns] for each expert, all in one format, one after another.
 
     If `gated`, rows of gate and up alternate.
     """
 
-    data: Tensor
     experts: int
     rows: int
     columns: int
@@ -184,19 +189,6 @@ class PackedExperts:
     @property
     def shape(self) -> torch.Size:
         return torch.Size((self.experts, self.rows, self.columns))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Returns the dtype of the activations."""
-        return torch.float32
-
-    @property
-    def device(self) -> torch.device:
-        return self.data.device
-
-    @property
-    def nbytes(self) -> int:
-        return self.data.numel()
 
     @property
     def step(self) -> int:

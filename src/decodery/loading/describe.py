@@ -38,7 +38,7 @@ def facts(
     kept = kv_dtype_named(kv_dtype, kernels, computed)
     per_token = described.kv_shape.bytes_per_token(kept)
     if chosen == "native":
-        weights = packed_size(checkpoint, quantization)
+        weights = packed_size(checkpoint, described, quantization)
     else:
         weights = described.parameters * computed.itemsize
     defaults = default_params(checkpoint.generation_config, described.vocab_size)

@@ -26,8 +26,8 @@ class Description:
 
     `part_of` is the architecture of which it is the text model, "" if it is whole. `left_out` counts the
     tensors of other parts. `active_parameters` are those that compute one token: fewer than all for a mixture
-    of experts. Of an embedding that is not also the head, a token reads one row only, so `read_parameters`
-    are fewer still.
+    of experts, of which all together have `expert_parameters`. Of an embedding that is not also the head, a
+    token reads one row only, so `read_parameters` are fewer still.
     """
 
     family: str
@@ -35,6 +35,7 @@ class Description:
     parameters: int
     active_parameters: int
     read_parameters: int
+    expert_parameters: int
     layers: int
     width: int
     heads: int
@@ -53,7 +54,8 @@ def describe(checkpoint: Checkpoint) -> Description:
     config = found.family.config.read(checkpoint)
     model = build_empty(found, config, torch_kernels)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    idle = sum(module.idle_parameters() for module in model.modules() if isinstance(module, Experts))
+    experts = [module for module in model.modules() if isinstance(module, Experts)]
+    idle = sum(module.idle_parameters() for module in experts)
     looked_up = sum(
         math.prod(module.weight.shape)
         for module in model.modules()
@@ -65,6 +67,7 @@ def describe(checkpoint: Checkpoint) -> Description:
         parameters=parameters,
         active_parameters=parameters - idle,
         read_parameters=parameters - idle - looked_up,
+        expert_parameters=sum(parameter.numel() for module in experts for parameter in module.parameters()),
         layers=config.layers,
         width=config.width,
         heads=config.heads,
@@ -88,16 +91,16 @@ def held_formats(checkpoint: Checkpoint, quantization: str | None) -> dict[str, 
     }
 
 
-def packed_size(checkpoint: Checkpoint, quantization: str | None) -> int:
+def packed_size(checkpoint: Checkpoint, described: Description, quantization: str | None) -> int:
     """Returns the bytes of all the weights that `load_for_inference` packs, without reading them.
 
-    Those of a checkpoint without tensors are counted as matrices in bfloat16, or as `quantization` says;
-    experts in MXFP4 in the form that holds them.
+    `described` is the checkpoint's description. The weights of a checkpoint without tensors are counted as
+    matrices in bfloat16, or as `quantization` says; experts in MXFP4 in the form that holds them.
     """
     family = find_family(checkpoint).family
     packing = packing_of(checkpoint, quantization)
     if not checkpoint.tensors:
-        return _size_without_tensors(checkpoint, packing)
+        return _size_without_tensors(checkpoint, described, packing)
     unused = names_of(family, family.config.read(checkpoint), checkpoint).ignored
     return sum(
         _packed_size(packing, info)
@@ -106,12 +109,9 @@ def packed_size(checkpoint: Checkpoint, quantization: str | None) -> int:
     )
 
 
-def _size_without_tensors(checkpoint: Checkpoint, packing: Packing) -> int:
-    found = find_family(checkpoint)
-    model = build_empty(found, found.family.config.read(checkpoint), torch_kernels)
-    stacks = [module for module in model.modules() if isinstance(module, Experts)]
-    experts = sum(parameter.numel() for stack in stacks for parameter in stack.parameters())
-    rest = sum(parameter.numel() for parameter in model.parameters()) - experts
+def _size_without_tensors(checkpoint: Checkpoint, described: Description, packing: Packing) -> int:
+    experts = described.expert_parameters
+    rest = described.parameters - experts
     kind = "MXFP4" if is_mxfp4(checkpoint.config) else "bfloat16"
     counts = ((rest, "bfloat16"), (experts, kind))
     forms = ((count, packing.format_of(TensorInfo("", (), stored, 0))) for count, stored in counts)

@@ -2,119 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any
 
 from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
-from decodery.models.decoders import (
-    baichuan,
-    ernie,
-    exaone,
-    gemma,
-    glm,
-    granite,
-    internlm,
-    llama,
-    mistral,
-    olmo,
-    phi3,
-    qwen,
-    seed_oss,
-    smollm,
-)
-from decodery.models.decoders.experts import (
-    deepseek,
-    ernie_moe,
-    glm_moe,
-    gpt_oss,
-    mixtral,
-    olmo_moe,
-    phi_moe,
-    qwen_moe,
-)
-from decodery.models.decoders.layer_norm import (
-    bloom,
-    cohere,
-    falcon,
-    gpt1,
-    gpt2,
-    gpt_neo,
-    gpt_neox,
-    gptj,
-    mpt,
-    opt,
-    phi,
-    stablelm,
-    starcoder,
-)
 from decodery.models.missing_parts import missing_parts
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.mxfp4 import is_mxfp4
 
+
+class Architectures(Mapping[str, tuple[Family[Any], Head]]):
+    """Maps names of architectures to families and heads.
+
+    A row has the family's place below `decodery.models.decoders`. Its module is imported when the row is
+    looked up, since importing all families takes a tenth of a second.
+    """
+
+    def __init__(self, rows: Mapping[str, tuple[str, Head]]) -> None:
+        self._rows = rows
+
+    def __getitem__(self, name: str) -> tuple[Family[Any], Head]:
+        place, head = self._rows[name]
+        module, _, family = place.rpartition(".")
+        return getattr(import_module(f"decodery.models.decoders.{module}"), family), head
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
+
+
 # Entries of `architectures` in a config.json.
-HUB: Mapping[str, tuple[Family[Any], Head]] = {
-    "BaiChuanForCausalLM": (baichuan.BAICHUAN, "causal"),
-    "BaichuanForCausalLM": (baichuan.BAICHUAN, "causal"),
-    "BloomForCausalLM": (bloom.BLOOM, "causal"),
-    "Cohere2ForCausalLM": (cohere.COHERE2, "causal"),
-    "CohereForCausalLM": (cohere.COHERE, "causal"),
-    "DeepseekV2ForCausalLM": (deepseek.DEEPSEEK2, "causal"),
-    "DeepseekV3ForCausalLM": (deepseek.DEEPSEEK3, "causal"),
-    "Ernie4_5_ForCausalLM": (ernie.ERNIE, "causal"),
-    "Ernie4_5_MoeForCausalLM": (ernie_moe.ERNIE_MOE, "causal"),
-    "Ernie4_5ForCausalLM": (ernie.ERNIE, "causal"),
-    "Exaone4ForCausalLM": (exaone.EXAONE4, "causal"),
-    "ExaoneForCausalLM": (exaone.EXAONE3, "causal"),
-    "FalconForCausalLM": (falcon.FALCON, "causal"),
-    "Gemma2ForCausalLM": (gemma.GEMMA2, "causal"),
-    "Gemma3ForCausalLM": (gemma.GEMMA3, "causal"),
-    "GemmaForCausalLM": (gemma.GEMMA, "causal"),
-    "Glm4ForCausalLM": (glm.GLM4, "causal"),
-    "Glm4MoeForCausalLM": (glm_moe.GLM_MOE, "causal"),
-    "GlmForCausalLM": (glm.GLM, "causal"),
-    "GPT2LMHeadModel": (gpt2.GPT2_FAMILY, "causal"),
-    "GPTBigCodeForCausalLM": (starcoder.BIGCODE, "causal"),
-    "GPTBigCodeLMHeadModel": (starcoder.BIGCODE, "causal"),
-    "GPTJForCausalLM": (gptj.GPTJ_FAMILY, "causal"),
-    "GPTNeoForCausalLM": (gpt_neo.GPT_NEO, "causal"),
-    "GPTNeoXForCausalLM": (gpt_neox.GPT_NEOX, "causal"),
-    "GptOssForCausalLM": (gpt_oss.GPT_OSS, "causal"),
-    "GraniteForCausalLM": (granite.GRANITE, "causal"),
-    "InternLM2ForCausalLM": (internlm.INTERNLM2, "causal"),
-    "InternLM3ForCausalLM": (internlm.INTERNLM3, "causal"),
-    "LlamaForCausalLM": (llama.FAMILY, "causal"),
-    "Ministral3ForCausalLM": (mistral.MINISTRAL3, "causal"),
-    "MinistralForCausalLM": (mistral.MISTRAL, "causal"),
-    "MistralForCausalLM": (mistral.MISTRAL, "causal"),
-    "MixtralForCausalLM": (mixtral.MIXTRAL, "causal"),
-    "MptForCausalLM": (mpt.MPT_FAMILY, "causal"),
-    "MPTForCausalLM": (mpt.MPT_FAMILY, "causal"),
-    "Olmo2ForCausalLM": (olmo.OLMO2, "causal"),
-    "Olmo3ForCausalLM": (olmo.OLMO3, "causal"),
-    "OlmoeForCausalLM": (olmo_moe.OLMOE, "causal"),
-    "OlmoForCausalLM": (olmo.OLMO, "causal"),
-    "OLMoForCausalLM": (olmo.OLMO, "causal"),
-    "OpenAIGPTLMHeadModel": (gpt1.GPT1_FAMILY, "causal"),
-    "OPTForCausalLM": (opt.OPT_FAMILY, "causal"),
-    "Phi3ForCausalLM": (phi3.PHI3, "causal"),
-    "PhiForCausalLM": (phi.PHI, "causal"),
-    "PhiMoEForCausalLM": (phi_moe.PHI_MOE, "causal"),
-    "PhimoeForCausalLM": (phi_moe.PHI_MOE, "causal"),
-    "Qwen2ForCausalLM": (qwen.QWEN2, "causal"),
-    "Qwen2MoeForCausalLM": (qwen_moe.QWEN2_MOE, "causal"),
-    "Qwen3ForCausalLM": (qwen.QWEN3, "causal"),
-    "Qwen3MoeForCausalLM": (qwen_moe.QWEN3_MOE, "causal"),
-    "RWForCausalLM": (falcon.FALCON, "causal"),
-    "SeedOssForCausalLM": (seed_oss.SEED_OSS, "causal"),
-    "SmolLM3ForCausalLM": (smollm.SMOLLM3, "causal"),
-    "StableLMEpochForCausalLM": (stablelm.STABLELM, "causal"),
-    "StableLmForCausalLM": (stablelm.STABLELM, "causal"),
-    "Starcoder2ForCausalLM": (starcoder.STARCODER2, "causal"),
-}
+HUB = Architectures(
+    {
+        "BaiChuanForCausalLM": ("baichuan.BAICHUAN", "causal"),
+        "BaichuanForCausalLM": ("baichuan.BAICHUAN", "causal"),
+        "BloomForCausalLM": ("layer_norm.bloom.BLOOM", "causal"),
+        "Cohere2ForCausalLM": ("layer_norm.cohere.COHERE2", "causal"),
+        "CohereForCausalLM": ("layer_norm.cohere.COHERE", "causal"),
+        "DeepseekV2ForCausalLM": ("experts.deepseek.DEEPSEEK2", "causal"),
+        "DeepseekV3ForCausalLM": ("experts.deepseek.DEEPSEEK3", "causal"),
+        "Ernie4_5_ForCausalLM": ("ernie.ERNIE", "causal"),
+        "Ernie4_5_MoeForCausalLM": ("experts.ernie_moe.ERNIE_MOE", "causal"),
+        "Ernie4_5ForCausalLM": ("ernie.ERNIE", "causal"),
+        "Exaone4ForCausalLM": ("exaone.EXAONE4", "causal"),
+        "ExaoneForCausalLM": ("exaone.EXAONE3", "causal"),
+        "FalconForCausalLM": ("layer_norm.falcon.FALCON", "causal"),
+        "Gemma2ForCausalLM": ("gemma.GEMMA2", "causal"),
+        "Gemma3ForCausalLM": ("gemma.GEMMA3", "causal"),
+        "GemmaForCausalLM": ("gemma.GEMMA", "causal"),
+        "Glm4ForCausalLM": ("glm.GLM4", "causal"),
+        "Glm4MoeForCausalLM": ("experts.glm_moe.GLM_MOE", "causal"),
+        "GlmForCausalLM": ("glm.GLM", "causal"),
+        "GPT2LMHeadModel": ("layer_norm.gpt2.GPT2_FAMILY", "causal"),
+        "GPTBigCodeForCausalLM": ("layer_norm.starcoder.BIGCODE", "causal"),
+        "GPTBigCodeLMHeadModel": ("layer_norm.starcoder.BIGCODE", "causal"),
+        "GPTJForCausalLM": ("layer_norm.gptj.GPTJ_FAMILY", "causal"),
+        "GPTNeoForCausalLM": ("layer_norm.gpt_neo.GPT_NEO", "causal"),
+        "GPTNeoXForCausalLM": ("layer_norm.gpt_neox.GPT_NEOX", "causal"),
+        "GptOssForCausalLM": ("experts.gpt_oss.GPT_OSS", "causal"),
+        "GraniteForCausalLM": ("granite.GRANITE", "causal"),
+        "InternLM2ForCausalLM": ("internlm.INTERNLM2", "causal"),
+        "InternLM3ForCausalLM": ("internlm.INTERNLM3", "causal"),
+        "LlamaForCausalLM": ("llama.FAMILY", "causal"),
+        "Ministral3ForCausalLM": ("mistral.MINISTRAL3", "causal"),
+        "MinistralForCausalLM": ("mistral.MISTRAL", "causal"),
+        "MistralForCausalLM": ("mistral.MISTRAL", "causal"),
+        "MixtralForCausalLM": ("experts.mixtral.MIXTRAL", "causal"),
+        "MptForCausalLM": ("layer_norm.mpt.MPT_FAMILY", "causal"),
+        "MPTForCausalLM": ("layer_norm.mpt.MPT_FAMILY", "causal"),
+        "Olmo2ForCausalLM": ("olmo.OLMO2", "causal"),
+        "Olmo3ForCausalLM": ("olmo.OLMO3", "causal"),
+        "OlmoeForCausalLM": ("experts.olmo_moe.OLMOE", "causal"),
+        "OlmoForCausalLM": ("olmo.OLMO", "causal"),
+        "OLMoForCausalLM": ("olmo.OLMO", "causal"),
+        "OpenAIGPTLMHeadModel": ("layer_norm.gpt1.GPT1_FAMILY", "causal"),
+        "OPTForCausalLM": ("layer_norm.opt.OPT_FAMILY", "causal"),
+        "Phi3ForCausalLM": ("phi3.PHI3", "causal"),
+        "PhiForCausalLM": ("layer_norm.phi.PHI", "causal"),
+        "PhiMoEForCausalLM": ("experts.phi_moe.PHI_MOE", "causal"),
+        "PhimoeForCausalLM": ("experts.phi_moe.PHI_MOE", "causal"),
+        "Qwen2ForCausalLM": ("qwen.QWEN2", "causal"),
+        "Qwen2MoeForCausalLM": ("experts.qwen_moe.QWEN2_MOE", "causal"),
+        "Qwen3ForCausalLM": ("qwen.QWEN3", "causal"),
+        "Qwen3MoeForCausalLM": ("experts.qwen_moe.QWEN3_MOE", "causal"),
+        "RWForCausalLM": ("layer_norm.falcon.FALCON", "causal"),
+        "SeedOssForCausalLM": ("seed_oss.SEED_OSS", "causal"),
+        "SmolLM3ForCausalLM": ("smollm.SMOLLM3", "causal"),
+        "StableLMEpochForCausalLM": ("layer_norm.stablelm.STABLELM", "causal"),
+        "StableLmForCausalLM": ("layer_norm.stablelm.STABLELM", "causal"),
+        "Starcoder2ForCausalLM": ("layer_norm.starcoder.STARCODER2", "causal"),
+    }
+)
 # Values of `model_type` under `text_config` of a config.json, for the architecture that the text model has.
 TEXT_PARTS: Mapping[str, str] = {
     "gemma": "GemmaForCausalLM",
@@ -131,49 +119,51 @@ TEXT_PARTS: Mapping[str, str] = {
     "smollm3": "SmolLM3ForCausalLM",
 }
 # Values of `general.architecture` in a GGUF file.
-GGUF: Mapping[str, tuple[Family[Any], Head]] = {
-    "baichuan": (baichuan.BAICHUAN, "causal"),
-    "bloom": (bloom.BLOOM, "causal"),
-    "chatglm": (glm.GLM, "causal"),
-    "cohere2": (cohere.COHERE2, "causal"),
-    "command-r": (cohere.COHERE, "causal"),
-    "deepseek2": (deepseek.DEEPSEEK3, "causal"),
-    "ernie4_5": (ernie.ERNIE, "causal"),
-    "ernie4_5-moe": (ernie_moe.ERNIE_MOE, "causal"),
-    "exaone": (exaone.EXAONE3, "causal"),
-    "exaone4": (exaone.EXAONE4, "causal"),
-    "falcon": (falcon.FALCON, "causal"),
-    "gemma": (gemma.GEMMA, "causal"),
-    "gemma2": (gemma.GEMMA2, "causal"),
-    "gemma3": (gemma.GEMMA3, "causal"),
-    "glm4": (glm.GLM4, "causal"),
-    "glm4moe": (glm_moe.GLM_MOE, "causal"),
-    "gpt-oss": (gpt_oss.GPT_OSS, "causal"),
-    "gpt2": (gpt2.GPT2_FAMILY, "causal"),
-    "gptneox": (gpt_neox.GPT_NEOX, "causal"),
-    "granite": (granite.GRANITE, "causal"),
-    "internlm2": (internlm.INTERNLM2, "causal"),
-    "llama": (llama.FAMILY, "causal"),
-    "mistral3": (mistral.MINISTRAL3, "causal"),
-    "mpt": (mpt.MPT_FAMILY, "causal"),
-    "olmo": (olmo.OLMO, "causal"),
-    "olmo2": (olmo.OLMO3, "causal"),
-    "olmoe": (olmo_moe.OLMOE, "causal"),
-    "phi2": (phi.PHI, "causal"),
-    "phi3": (phi3.PHI3, "causal"),
-    "phimoe": (phi_moe.PHI_MOE, "causal"),
-    "qwen2": (qwen.QWEN2, "causal"),
-    "qwen2moe": (qwen_moe.QWEN2_MOE, "causal"),
-    "qwen3": (qwen.QWEN3, "causal"),
-    "qwen3moe": (qwen_moe.QWEN3_MOE, "causal"),
-    "seed_oss": (seed_oss.SEED_OSS, "causal"),
-    "smollm3": (smollm.SMOLLM3, "causal"),
-    "stablelm": (stablelm.STABLELM, "causal"),
-    "starcoder": (starcoder.BIGCODE, "causal"),
-    "starcoder2": (starcoder.STARCODER2, "causal"),
-}
+GGUF = Architectures(
+    {
+        "baichuan": ("baichuan.BAICHUAN", "causal"),
+        "bloom": ("layer_norm.bloom.BLOOM", "causal"),
+        "chatglm": ("glm.GLM", "causal"),
+        "cohere2": ("layer_norm.cohere.COHERE2", "causal"),
+        "command-r": ("layer_norm.cohere.COHERE", "causal"),
+        "deepseek2": ("experts.deepseek.DEEPSEEK3", "causal"),
+        "ernie4_5": ("ernie.ERNIE", "causal"),
+        "ernie4_5-moe": ("experts.ernie_moe.ERNIE_MOE", "causal"),
+        "exaone": ("exaone.EXAONE3", "causal"),
+        "exaone4": ("exaone.EXAONE4", "causal"),
+        "falcon": ("layer_norm.falcon.FALCON", "causal"),
+        "gemma": ("gemma.GEMMA", "causal"),
+        "gemma2": ("gemma.GEMMA2", "causal"),
+        "gemma3": ("gemma.GEMMA3", "causal"),
+        "glm4": ("glm.GLM4", "causal"),
+        "glm4moe": ("experts.glm_moe.GLM_MOE", "causal"),
+        "gpt-oss": ("experts.gpt_oss.GPT_OSS", "causal"),
+        "gpt2": ("layer_norm.gpt2.GPT2_FAMILY", "causal"),
+        "gptneox": ("layer_norm.gpt_neox.GPT_NEOX", "causal"),
+        "granite": ("granite.GRANITE", "causal"),
+        "internlm2": ("internlm.INTERNLM2", "causal"),
+        "llama": ("llama.FAMILY", "causal"),
+        "mistral3": ("mistral.MINISTRAL3", "causal"),
+        "mpt": ("layer_norm.mpt.MPT_FAMILY", "causal"),
+        "olmo": ("olmo.OLMO", "causal"),
+        "olmo2": ("olmo.OLMO3", "causal"),
+        "olmoe": ("experts.olmo_moe.OLMOE", "causal"),
+        "phi2": ("layer_norm.phi.PHI", "causal"),
+        "phi3": ("phi3.PHI3", "causal"),
+        "phimoe": ("experts.phi_moe.PHI_MOE", "causal"),
+        "qwen2": ("qwen.QWEN2", "causal"),
+        "qwen2moe": ("experts.qwen_moe.QWEN2_MOE", "causal"),
+        "qwen3": ("qwen.QWEN3", "causal"),
+        "qwen3moe": ("experts.qwen_moe.QWEN3_MOE", "causal"),
+        "seed_oss": ("seed_oss.SEED_OSS", "causal"),
+        "smollm3": ("smollm.SMOLLM3", "causal"),
+        "stablelm": ("layer_norm.stablelm.STABLELM", "causal"),
+        "starcoder": ("layer_norm.starcoder.BIGCODE", "causal"),
+        "starcoder2": ("layer_norm.starcoder.STARCODER2", "causal"),
+    }
+)
 # Those of files with experts, where the format has one name for two families.
-GGUF_WITH_EXPERTS: Mapping[str, tuple[Family[Any], Head]] = {"llama": (mixtral.MIXTRAL, "causal")}
+GGUF_WITH_EXPERTS = Architectures({"llama": ("experts.mixtral.MIXTRAL", "causal")})
 
 
 @dataclass(frozen=True)

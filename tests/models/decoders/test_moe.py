@@ -196,7 +196,8 @@ def test_kept_weights_are_the_packed_ones(
 @pytest.mark.parametrize("quantization", [None, "int8"])
 def test_sizes_are_known_from_the_headers(quantization: str | None, folder: Path) -> None:
     with open_checkpoint(folder) as checkpoint:
-        described, size = describe(checkpoint), packed_size(checkpoint, quantization)
+        described = describe(checkpoint)
+        size = packed_size(checkpoint, described, quantization)
     assert size == sum(weight.nbytes for weight in weights_of(packed(folder, quantization)).values())
     model = plain(folder)
     assert described.parameters == sum(p.numel() for p in model.parameters())

@@ -18,7 +18,7 @@ from decodery.kernels.packed_weights import PackedWeight, Stacked
 from decodery.kernels.quantise import quantise
 from decodery.kernels.reference import torch_kernels
 from decodery.models.decoders.llama import Llama
-from decodery.models.describe import packed_size
+from decodery.models.describe import describe, packed_size
 from decodery.models.load import load_for_inference
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.opening import open_checkpoint
@@ -147,7 +147,7 @@ def test_without_quantization_plain_weights_are_kept_to_the_bit(stored: torch.dt
     assert found.nbytes == 112 * 48 * bytes_each  # 97 rows, in blocks of 16
     with open_checkpoint(folder) as checkpoint:
         # The size includes up to 15 rows of padding for each source of a merged matrix.
-        assert held(model) <= packed_size(checkpoint, None) < 1.1 * held(model)
+        assert held(model) <= packed_size(checkpoint, describe(checkpoint), None) < 1.1 * held(model)
 
 
 @pytest.mark.parametrize("form", ["int4", "int8", "bf16"])
@@ -175,7 +175,7 @@ def test_the_size_that_headers_promise_is_that_of_the_weights(
     for path in (wide, mixed):
         model = loaded(path, form)
         with open_checkpoint(path) as checkpoint:
-            assert packed_size(checkpoint, form) == held(model)
+            assert packed_size(checkpoint, describe(checkpoint), form) == held(model)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
