@@ -1,4 +1,4 @@
-"""Checks that the program that stresses the threads, which `make sanitize` runs, fits the kernels' arguments."""
+"""Checks that the program that stresses the threads, for `make sanitize`, fits the arguments of kernels."""
 
 from __future__ import annotations
 
