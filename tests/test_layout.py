@@ -23,7 +23,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine", "loading"),
     ("outputs",),
     ("consensus", "intake", "pictures"),
-    ("llm",),
+    ("llm", "client"),
+    ("serving",),
     ("cli",),
 )
 # Within a package, from the lowest: packages and files of it; "" is its other files.

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 
 class DecoderyError(Exception):
-    """Is the base of all errors here. The message is one line that says what to do."""
+    """Is the base of all errors here. The message is one line that says what to do.
+
+    `param` is the place of the cause in what the caller gave, such as "messages[2].content", if it is known.
+    """
+
+    def __init__(self, message: str = "", *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class ParameterError(DecoderyError, ValueError):

@@ -112,7 +112,7 @@ class LLM:
         self._second_models = SecondModels(
             opened, opens=True, dtype=dtype, backend=backend, quantization=quantization, threads=threads
         )
-        self._intake = Intake(self.tokenizer, self.model, self._second_models)
+        self.intake = Intake(self.tokenizer, self.model, self._second_models)
         self._collectors: dict[int, Collector] = {}
 
     def generate(
@@ -244,11 +244,11 @@ class LLM:
         """Returns the token ids that ask for the text between `prefix` and `suffix`, and the tokens that end
         it.
         """
-        return self._intake.infill_prompt(prefix, suffix)
+        return self.intake.infill_prompt(prefix, suffix)
 
     def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
         """Returns the token ids of a conversation in the model's chat template, ready for the reply."""
-        return self._intake.chat_prompt(messages, **template)
+        return self.intake.chat_prompt(messages, **template)
 
     def score(self, texts: Prompt | Sequence[Prompt], *, cache_salt: str | None = None) -> list[TextScore]:
         """Returns the log-probability of every token of each text under the model.
@@ -290,7 +290,7 @@ class LLM:
             raise ParameterError(f"candidates must be a whole number from 0 on, not {candidates!r}")
         if observer is not None and not callable(observer):
             raise ParameterError(f"observer must be a function of an event, not {observer!r}")
-        prepared = self._intake.prepare(prompt, params, salt=salt)
+        prepared = self.intake.prepare(prompt, params, salt=salt)
         explain = 0 if observer is None else candidates
         request, seed = prepared.add_with(partial(self._shared_engine.add, mailbox), explain)
         output = RequestOutput(prepared.text, prepared.token_ids, [], seed)
