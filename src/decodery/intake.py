@@ -121,17 +121,20 @@ class Intake:
 
         `template` and the errors are those of `render_chat`.
         """
+        return self._tokenizer.encode(self.chat_text(messages, **template), add_special_tokens=False)
+
+    def chat_text(self, messages: Sequence[Message], **template: Any) -> str:
+        """Returns a conversation in the model's chat template, as text; as `chat_prompt`."""
         # Imported here, since only conversations need jinja2.
         from decodery.text.chat.template import render_chat
 
-        text = render_chat(
+        return render_chat(
             self._tokenizer.chat_template,
             messages,
             bos_token=self._tokenizer.bos_token,
             eos_token=self._tokenizer.eos_token,
             **template,
         )
-        return self._tokenizer.encode(text, add_special_tokens=False)
 
     def infill_prompt(self, prefix: str, suffix: str) -> tuple[list[int], tuple[int, ...]]:
         """Returns the token ids of a prompt that asks for the text between `prefix` and `suffix`, and the

@@ -152,7 +152,7 @@ class LLM:
             show = progress if progress is not None else len(listed) > 1 and sys.stderr.isatty()
             with _bar(len(ids), show) as advance:
                 self._run(ids, mailbox, advance)
-            return [_finished(self._collectors[o]) if isinstance(o, int) else o for o in outputs]
+            return [finished_output(self._collectors[o]) if isinstance(o, int) else o for o in outputs]
         finally:
             for i in outputs:
                 if isinstance(i, int):
@@ -200,7 +200,7 @@ class LLM:
                 self._collect(mailbox)
             if params.best_of is not None and collector.output.error is None:
                 # The best completions are known only at the end.
-                for c in _finished(collector).completions:
+                for c in finished_output(collector).completions:
                     logprobs = tuple(c.logprobs or ())
                     yield StreamEvent(c.index, c.text, tuple(c.token_ids), logprobs, c.finish_reason)
             if collector.output.error is not None:
@@ -332,7 +332,7 @@ def _refused(prompt: Any, params: Any, error: DecoderyError) -> RequestOutput:
     return RequestOutput(text, ids, [], seed or 0, error=str(error))
 
 
-def _finished(collector: Collector) -> RequestOutput:
+def finished_output(collector: Collector) -> RequestOutput:
     """Returns the output of a request that has ended; with `best_of`, only its likeliest completions."""
     output, params = collector.finished(), collector.params
     if output.error is None:

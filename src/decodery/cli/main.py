@@ -22,6 +22,7 @@ from decodery.cli.flags.field_flags import with_flags
 from decodery.cli.flags.generation_flags import GenerationFlags
 from decodery.cli.flags.grouped_help import GroupedCommand
 from decodery.cli.flags.model_options import ModelOptions
+from decodery.cli.flags.serve_options import ServeOptions
 from decodery.cli.input_text import given_text
 from decodery.cli.terminal import (
     FAILED,
@@ -42,6 +43,7 @@ FEW_TOKENS = GenerationFlags(command_defaults={"max_tokens": 16})
 # Each line of a comparison names its own strategy.
 SHARED = GenerationFlags(command_defaults={"max_tokens": 40}, hidden_panels=("Strategy", "Output"))
 MODEL = ModelOptions()
+SERVER = ServeOptions()
 
 FROM_STDIN = "without it or with -, read from stdin. The last line end of stdin is dropped."
 
@@ -297,6 +299,14 @@ def _models(
         from decodery.cli.commands.models import models
 
         models(as_json=json)
+
+
+@_command("serve")
+def _serve(options: ServeOptions = SERVER, model: ModelOptions = MODEL, debug: Debug = False) -> None:
+    """Serves a model over HTTP, as OpenAI's API does."""
+    from decodery.cli.commands.serve import serve
+
+    serve(options, model)
 
 
 @_command("inspect")

@@ -86,7 +86,7 @@ def _field_flags(default: Any) -> Iterator[inspect.Parameter]:
             *names,
             metavar=None if switch else notation_of(hints[field.name]).metavar,
             help=field.metadata["help"],
-            rich_help_panel=MODEL_PANEL,
+            rich_help_panel=field.metadata.get("panel", MODEL_PANEL),
         )
         value = getattr(default, field.name)
         if switch:

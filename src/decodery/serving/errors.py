@@ -1,0 +1,86 @@
+"""Defines the errors that a client sees, and makes them of the package's own."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
+
+LONGEST_MESSAGE = 1000
+# The part of a message that repeats what the caller gave; a client knows it, and a log should not.
+_GIVEN = re.compile(r",? (?:not|got) (?:'|\"|\[|\{|\(|-?\d|None|True|False|nan|inf|<).*", re.DOTALL)
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+}
+
+
+class ApiError(Exception):
+    """Is an answer with an error: an HTTP status, and what OpenAI's error object holds.
+
+    `param` is the place in the request, `code` a name that programs test. `retry_after` is in seconds.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message[:LONGEST_MESSAGE]
+        self.param = None if param is None else param[:100]
+        self.code = code
+        self.retry_after = retry_after
+
+    @property
+    def kind(self) -> str:
+        """Returns the `type` of OpenAI's error object."""
+        if self.status >= 500:
+            return "server_error"
+        return _TYPES.get(self.status, "invalid_request_error")
+
+    def body(self) -> dict[str, Any]:
+        """Returns OpenAI's error object."""
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+
+def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    """Returns the error of a request that is wrong in itself."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def api_error(error: DecoderyError, param: str | None = None) -> ApiError:
+    """Returns the answer for an error of the package, without the value that the caller gave.
+
+    `param` is the place in the request, unless the error names it.
+    """
+    message = _GIVEN.sub("", str(error))
+    found = error.param or param
+    if isinstance(error, ParameterError):
+        return invalid(message, found or _leading_name(message))
+    if isinstance(error, RequestError):
+        too_long = "the context" in message or "key/value memory" in message
+        return invalid(message, found, "context_length_exceeded" if too_long else None)
+    if isinstance(error, ModelError):
+        return invalid(message, found)
+    return ApiError(500, "the server failed; its log says more")
+
+
+def _leading_name(message: str) -> str | None:
+    """Returns the parameter that a message begins with; messages about parameters begin with its name."""
+    found = re.match(
+        r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+|temperature|seed|stop|logprobs|grammar|strategy|n\b", message
+    )
+    return found[0] if found else None

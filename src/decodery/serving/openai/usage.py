@@ -1,0 +1,18 @@
+"""Counts the tokens of a request in the form of OpenAI's API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from decodery.outputs import RequestOutput
+
+
+def usage(outputs: Sequence[RequestOutput], completion_tokens: int) -> dict[str, Any]:
+    """Returns the usage of a request: each prompt counts once, completions by their sum."""
+    prompt = sum(len(output.prompt_token_ids) for output in outputs)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt + completion_tokens,
+    }

@@ -1,0 +1,147 @@
+"""Holds the parts of a server, and carries a request through them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from decodery.engine.pages import encode_salt
+from decodery.intake import Prepared
+from decodery.serving.admission import Admission, Ticket
+from decodery.serving.errors import ApiError, invalid
+from decodery.serving.generation import Addition, ClientWatch, Generation
+from decodery.serving.metrics import Metrics, Timeline
+from decodery.serving.models import Models, ServedModel
+from decodery.serving.preparing import Preparation
+from decodery.serving.settings import ServerSettings
+from decodery.serving.sse import Chunks, EventStream
+from decodery.serving.worker import Worker
+
+
+class Service:
+    """Holds the parts of one server; the event loop's thread alone uses it."""
+
+    def __init__(self, settings: ServerSettings, models: Models) -> None:
+        self.settings = settings
+        self.models = models
+        self.worker = Worker()
+        self.preparation = Preparation(settings.limits.preparing_seconds)
+        self.admission = Admission(settings.limits.queued)
+        self.metrics = Metrics()
+        self.active: set[ActiveRequest] = set()
+
+    def not_ready(self) -> str | None:
+        """Returns why the server cannot serve requests now; None if it can."""
+        if self.admission.draining:
+            return "the server is stopping"
+        if not self.models.opened:
+            return "the model is being opened"
+        return None
+
+    def salt(self, scope: Any, cache_salt: str | None) -> bytes:
+        """Returns the salt of a request's pages: of its key and what the caller adds.
+
+        So requests with different keys share no pages, and no time tells one what another has asked.
+        """
+        parts = [scope["identity"], (cache_salt or "").encode("utf-8", "surrogatepass")]
+        return encode_salt(parts) if any(parts) else encode_salt(())
+
+
+class ActiveRequest:
+    """Carries one request from its arrival to its end: admission, deadline, times, log."""
+
+    def __init__(self, service: Service, request: Request, model: ServedModel) -> None:
+        self._service = service
+        self._request = request
+        self.model = model
+        self._ticket: Ticket = service.admission.enter()
+        self._timeline = Timeline(service.metrics, model.name)
+        self._deadline = perf_counter() + service.settings.limits.seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self._generation: Generation | None = None
+        service.active.add(self)
+
+    async def prepare(self, function: Callable[[], Any], *, grammar: bool, param: str) -> Any:
+        """Returns what a function of preparation returns; see `Preparation.run`."""
+        return await self._service.preparation.run(function, grammar=grammar, param=param)
+
+    async def start(self, prepared: Sequence[Prepared], **options: Any) -> Generation:
+        """Queues the prompts. Raises `ApiError` if one of them cannot run."""
+        most = self._service.settings.limits.prompt_tokens
+        if most is not None and any(len(p.token_ids) > most for p in prepared):
+            raise invalid(f"a prompt has at most {most} tokens here", "prompt", "context_length_exceeded")
+        generation = Generation(self._service.worker, self.model, prepared, **options)
+        generation.heard = self._heard
+        self._generation = generation
+        await generation.start()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(self._deadline - perf_counter(), 0), self._expire)
+        return generation
+
+    def _expire(self) -> None:
+        seconds = self._service.settings.limits.seconds
+        self.fail(
+            ApiError(504, f"the request has run for {seconds:g} seconds, the server's limit", code="timeout")
+        )
+
+    def fail(self, error: ApiError) -> None:
+        """Ends the request with an error."""
+        if self._generation is not None:
+            self._generation.inbox.fail(error)
+
+    def _heard(self) -> None:
+        self._ticket.begin()
+        self._timeline.token()
+
+    async def run(self, generation: Generation, take: Callable[[Sequence[Addition]], object]) -> None:
+        """Hands all that is added to `take`; raises `ClientDisconnect` if the client goes away."""
+        async with ClientWatch(self._request.receive, generation.inbox):
+            while not generation.done:
+                take(await generation.additions())
+
+    def stream(self, generation: Generation, chunks: Chunks) -> EventStream:
+        """Returns an answer that streams the generation and ends this request."""
+        return EventStream(generation, chunks, self._service.settings.pings, self._ended)
+
+    def _ended(self, error: BaseException | None) -> None:
+        self.leave(error)
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """Drops what runs, and notes the end; may be called again."""
+        if self not in self._service.active:
+            return
+        self._service.active.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._generation is not None:
+            self._generation.close()
+            self._count(self._generation, error)
+        self._ticket.leave()
+
+    def _count(self, generation: Generation, error: BaseException | None) -> None:
+        metrics, name = self._service.metrics, self.model.name
+        prompt = sum(len(c.output.prompt_token_ids) for c in generation.collectors)
+        text = sum(len(s.tokens) for c in generation.collectors for s in c.streams)
+        metrics.prompt_tokens.labels(name).inc(prompt)
+        metrics.generation_tokens.labels(name).inc(text)
+        self._timeline.end()
+        for collector in generation.collectors:
+            for stream in collector.streams:
+                reason = stream.finish or ("abort" if error is None else "error")
+                metrics.finished.labels(name, reason).inc()
+        record: dict[str, Any] = self._request.scope["record"]
+        record.update({"model": name, "prompt_tokens": prompt, "completion_tokens": text})
+        if error is not None:
+            record["error"] = getattr(error, "code", None) or type(error).__name__
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """Returns an answer with a JSON body."""
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return Response(body, status, media_type="application/json")
