@@ -10,14 +10,11 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from decodery.decoding.logprobs import token_logprobs
 from decodery.decoding.processors.pipeline import possible_stages
 from decodery.decoding.request.params import GenerationParams
-from decodery.decoding.rows import Extension, GrammarState, Method, Row, Survivor, Verdict, Watch
-from decodery.engine.batch import Batch, Chunk
-from decodery.engine.captured_steps import States
+from decodery.decoding.rows import GrammarState, Row, Survivor, Verdict, Watch
+from decodery.engine.batch import Chunk
 from decodery.engine.embedded_prompt import EmbeddedPrompt
 from decodery.engine.limits import (
     Limits,
@@ -28,14 +25,17 @@ from decodery.engine.limits import (
     page_bytes,
 )
 from decodery.engine.pages import Pages
+from decodery.engine.prompt_scores import collect_prompts
+from decodery.engine.proposals import collect_proposals
 from decodery.engine.request import Event, Request
 from decodery.engine.request import Sequence as Live
-from decodery.engine.runner import SCORED_AT_ONCE, Runner
-from decodery.engine.scheduler import Branches, Scheduler
+from decodery.engine.runner import Runner
+from decodery.engine.scheduler import Scheduler
 from decodery.engine.second_model import SecondModel
 from decodery.engine.second_model_runner import SecondModelRunner
+from decodery.engine.snapshot import Snapshot
 from decodery.engine.step_scores import JudgedGroup, ScoresBuilder, groups_to_judge, judge_group
-from decodery.errors import CallbackError, ParameterError, RequestError
+from decodery.errors import ParameterError, RequestError
 from decodery.kernels.threads import threads_set
 from decodery.models.contract import CausalModel
 
@@ -72,7 +72,7 @@ class Engine:
         self._next_id = 0
         self._stepping = False
         self._dropped: list[int] = []
-        self._snapshots: list[_Snapshot] = []
+        self._snapshots: list[Snapshot] = []
 
     def add(
         self,
@@ -327,22 +327,24 @@ class Engine:
         if not self._requests:
             return []
         self._mark_expired()
-        branches, drafted, given = self._proposals()
-        batch = self._scheduler.schedule(branches)
+        for second_model in self._second_models.values():
+            second_model.retain(s.row for r in self._scheduler.running for s in r.sequences)
+        proposals = collect_proposals(self._scheduler.running, self.limits.context_length)
+        batch = self._scheduler.schedule(proposals.branches)
         if not batch.chunks:
             return []
-        self._snapshots = [_Snapshot(request) for request in self._scheduler.running]
+        self._snapshots = [Snapshot(request) for request in self._scheduler.running]
         groups = groups_to_judge(batch)
         states = self._runner.hidden(
             batch, {layer for r in self._scheduler.running for layer in r.needs.layers}
         )
-        self._collect(batch, states)
+        collect_prompts(self._runner, batch, states)
         for chunk in batch.chunks:
             if not chunk.judged and not chunk.is_companion:
                 self._scheduler.settle(chunk.sequence, chunk.start + chunk.count)
         if not groups:
             return []
-        scores = ScoresBuilder(self._runner, batch, states, drafted, given).build(groups)
+        scores = ScoresBuilder(self._runner, batch, states, proposals.drafted, proposals.given).build(groups)
         verdicts = [judge_group(g, s) for g, s in zip(groups, scores, strict=True)]
         return [e for g, v in zip(groups, verdicts, strict=True) for e in self._carry_out(g, v)]
 
@@ -357,60 +359,6 @@ class Engine:
             if now >= request.deadline:
                 for sequence in request.sequences:
                     sequence.row = replace(sequence.row, expired=True)
-
-    def _proposals(self) -> tuple[Branches, dict[Row, Tensor], dict[Row, int]]:
-        """Returns three tables by row: the branches that it runs beyond its known tokens, the processed
-        logits from which its second model drew drafts, and the number of its drafts that are given."""
-        branches: dict[Row, tuple[tuple[int, ...], ...]] = {}
-        drafted: dict[Row, Tensor] = {}
-        given: dict[Row, int] = {}
-        members: dict[Method, list[tuple[Request, Row]]] = {}
-        for request in self._scheduler.running:
-            if request.decoding:
-                rows = [(request, s.row) for s in request.sequences]
-                members.setdefault(request.method, []).extend(rows)
-        for second_model in self._second_models.values():
-            second_model.retain(s.row for r in self._scheduler.running for s in r.sequences)
-        for method, found in members.items():
-            proposal = method.propose([row for _, row in found])
-            for (_, row), branch in zip(found, proposal.branches, strict=True):
-                # A draft beyond the limit or the context has no page.
-                most = max(min(row.limit, self.limits.context_length) - len(row.tokens), 0)
-                branches[row] = tuple(draft[:most] for draft in branch)
-            given |= {row: count for (_, row), count in zip(found, proposal.given, strict=False) if count}
-            if proposal.extension is not None:
-                self._extend(found, proposal.extension, branches, drafted)
-        return branches, drafted, given
-
-    def _extend(
-        self,
-        found: Sequence[tuple[Request, Row]],
-        extension: Extension,
-        branches: dict[Row, tuple[tuple[int, ...], ...]],
-        drafted: dict[Row, Tensor],
-    ) -> None:
-        """Adds the drafts of second models to `branches`, and their processed logits to `drafted`."""
-        asked: dict[int, tuple[SecondModel, list[tuple[Row, int]]]] = {}
-        for (request, row), count in zip(found, extension.counts, strict=True):
-            most = min(row.limit, self.limits.context_length) - len(row.tokens) - len(branches[row][0])
-            if request.draft_model is not None and min(count, most) > 0:
-                entry = asked.setdefault(id(request.draft_model), (request.draft_model, []))
-                entry[1].append((row, min(count, most)))
-        for second_model, wanted in asked.values():
-            while wanted:
-                ahead = [_row_with(row, branches[row][0]) for row, _ in wanted]
-                try:
-                    results = second_model.draft(ahead, [count for _, count in wanted], extension.draw)
-                except CallbackError as error:
-                    # The callback fails again when the request is judged, and ends it then. Sequences with
-                    # incomplete drafts are freed.
-                    second_model.retain(())
-                    wanted = [(row, count) for row, count in wanted if row.request != error.request]
-                    continue
-                for (row, _), (tokens, logits) in zip(wanted, results, strict=True):
-                    branches[row] = ((*branches[row][0], *tokens),)
-                    drafted[row] = logits
-                break
 
     def _carry_out(self, group: JudgedGroup, verdict: Verdict) -> list[Event]:
         """Appends, forks and frees sequences as the verdict says, and returns the events."""
@@ -492,61 +440,6 @@ class Engine:
             streams = set(range(request.params.streams))
         self._remove(request.id)
         return [Event(request.id, stream, finish="error", error=reason) for stream in sorted(streams)]
-
-    def _collect(self, batch: Batch, states: States) -> None:
-        """Collects prompt log-probabilities and prompt states for the requests that want them."""
-        base = 0
-        for chunk in batch.chunks:
-            request = chunk.request
-            if chunk.sequence in request.sequences:
-                self._score_prompt(chunk, states.final, base)
-                if request.context is not None:
-                    seen = sum(len(part) for part in request.context)
-                    # States that were collected before a preemption are not collected again.
-                    skip = max(seen - chunk.start, 0)
-                    request.context.append(states.final[base + skip : base + chunk.count].clone())
-            base += chunk.length
-
-    def _score_prompt(self, chunk: Chunk, hidden: Tensor, base: int) -> None:
-        """Collects the log-probabilities of the prompt tokens that the chunk scores, if they are wanted."""
-        request = chunk.request
-        collected = request.prompt_logprobs
-        if collected is None or len(collected) == len(request.prompt):
-            return
-        first, count = chunk.start, request.params.prompt_logprobs or 0
-        # Positions that were scored before a preemption are not scored again.
-        begin = max(first, len(collected) - 1)
-        # The logits at a position score the token after it.
-        end = min(chunk.start + chunk.count, len(request.prompt) - 1)
-        for start in range(begin, end, SCORED_AT_ONCE):
-            positions = range(start, min(start + SCORED_AT_ONCE, end))
-            logits = self._runner.logits(hidden, [base + p - first for p in positions])
-            targets = [request.prompt[p + 1] for p in positions]
-            collected += token_logprobs(logits, targets, [count] * len(targets))
-
-
-class _Snapshot:
-    """Holds a request's state from before a step computes, to restore it after an interrupt."""
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self._sequences = list(request.sequences)
-        self._rows = [member.row for member in request.members]
-        self._context = request.context
-
-    def restore(self) -> None:
-        """Sets the request's sequences, rows and collected states back, and clears its page keys."""
-        request = self.request
-        request.sequences, request.context = self._sequences, self._context
-        for member, row in zip(request.members, self._rows, strict=True):
-            member.row = row
-            member.page_keys = []
-
-
-def _row_with(row: Row, tokens: Sequence[int]) -> Row:
-    for token in tokens:
-        row = row.after(token)
-    return row
 
 
 def _companion(row: Row, embedded: EmbeddedPrompt | None) -> Live | None:
