@@ -14,7 +14,7 @@ import torch
 from decodery.decoding.processors.pipeline import possible_stages
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import GrammarState, Row, Survivor, Verdict, Watch
-from decodery.engine.batch import Chunk
+from decodery.engine.batch import Batch, Chunk
 from decodery.engine.embedded_prompt import EmbeddedPrompt
 from decodery.engine.limits import (
     Limits,
@@ -27,13 +27,14 @@ from decodery.engine.limits import (
 from decodery.engine.pages import Pages
 from decodery.engine.prompt_scores import collect_prompts
 from decodery.engine.proposals import collect_proposals
-from decodery.engine.request import Event, Request
+from decodery.engine.request import Event, PromptProgress, Request, Times
 from decodery.engine.request import Sequence as Live
 from decodery.engine.runner import Runner
 from decodery.engine.scheduler import Scheduler
 from decodery.engine.second_model import SecondModel
 from decodery.engine.second_model_runner import SecondModelRunner
 from decodery.engine.snapshot import Snapshot
+from decodery.engine.statistics import Counters, Statistics
 from decodery.engine.step_scores import JudgedGroup, ScoresBuilder, groups_to_judge, judge_group
 from decodery.errors import ParameterError, RequestError
 from decodery.kernels.threads import threads_set
@@ -71,6 +72,8 @@ class Engine:
         self._requests: dict[int, Request] = {}
         self._next_id = 0
         self._stepping = False
+        self._step_since: float | None = None
+        self._counters = Counters()
         self._dropped: list[int] = []
         self._snapshots: list[Snapshot] = []
 
@@ -136,6 +139,7 @@ class Engine:
             [live],
             contrast_model=self._second_model(contrast_model),
             draft_model=self._second_model(draft_model),
+            times=Times(self._clock()),
         )
         try:
             self._requests[number] = request
@@ -230,6 +234,41 @@ class Engine:
         """Returns the seed that a queued or running request draws with."""
         return self._requests[request].seed
 
+    def progress(self, request: int) -> PromptProgress:
+        """Returns how much of the prompt of a queued or running request is computed.
+
+        Raises `KeyError` for a request that has ended. May be called between steps only.
+        """
+        found = self._requests[request]
+        prompt = len(found.prompt)
+        computed = min(found.sequences[0].computed, prompt)
+        running = any(r is found for r in self._scheduler.running)
+        return PromptProgress(prompt, found.cached_tokens, computed, running)
+
+    def statistics(self) -> Statistics:
+        """Returns what the engine does now and has done so far.
+
+        May be called from any thread, also during a step; then the numbers may be from different moments of
+        the step.
+        """
+        scheduler, counters = self._scheduler, self._counters
+        return Statistics(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            pages=scheduler.pages.count,
+            pages_used=scheduler.pages.count - scheduler.pages.available,
+            prefix_queries=counters.prefix_queries,
+            prefix_hits=counters.prefix_hits,
+            preemptions=scheduler.preemptions,
+            drafted=counters.drafted,
+            accepted=counters.accepted,
+            generated_tokens=counters.generated_tokens,
+            prompt_tokens=counters.prompt_tokens,
+            steps=counters.steps,
+            longest_step=counters.longest_step,
+            step_since=self._step_since,
+        )
+
     def abort(self, request: int) -> None:
         """Drops a request in any state; it has no more events. Ignores a request that has ended."""
         if self._stepping:
@@ -299,17 +338,20 @@ class Engine:
             )
         try:
             self._stepping = True
+            self._step_since = began = self._clock()
             with self._threads():
                 found = self._step()
             if self._dropped:
                 found = [event for event in found if event.request not in self._dropped]
             # One statement, between whose two assignments no interrupt comes.
             events[len(events) :], self._snapshots = found, []
+            self._counters.count_step(found, self._clock() - began)
         except BaseException:
             self._start_over()
             raise
         finally:
             self._stepping = False
+            self._step_since = None
             dropped, self._dropped = self._dropped, []
             for request in dropped:
                 self._remove(request)
@@ -333,6 +375,7 @@ class Engine:
         batch = self._scheduler.schedule(proposals.branches)
         if not batch.chunks:
             return []
+        self._count(batch)
         self._snapshots = [Snapshot(request) for request in self._scheduler.running]
         groups = groups_to_judge(batch)
         states = self._runner.hidden(
@@ -347,6 +390,15 @@ class Engine:
         scores = ScoresBuilder(self._runner, batch, states, proposals.drafted, proposals.given).build(groups)
         verdicts = [judge_group(g, s) for g, s in zip(groups, scores, strict=True)]
         return [e for g, v in zip(groups, verdicts, strict=True) for e in self._carry_out(g, v)]
+
+    def _count(self, batch: Batch) -> None:
+        """Counts what a batch computes, and marks the requests that run for the first time."""
+        self._counters.count_batch(batch)
+        for request in batch.admitted:
+            if request.times.started is None:
+                request.times = replace(request.times, started=self._clock())
+                if self._scheduler.prefix_cache and not request.collecting:
+                    self._counters.count_search(request)
 
     def _mark_expired(self) -> None:
         """Marks the rows of requests whose `max_time` is over as expired; starts the clock of new ones."""
@@ -367,7 +419,13 @@ class Engine:
         children: list[list[Survivor]] = [[] for _ in group.rows]
         for survivor in verdict.survivors:
             children[survivor.parent].append(survivor)
-        events = [Event(requests[index].id, None, beams=beams) for index, beams in verdict.beams]
+        for request in requests:
+            if request.times.prefilled is None:
+                request.times = replace(request.times, prefilled=self._clock())
+        events = [
+            Event(requests[i].id, None, beams=beams, cached_tokens=requests[i].cached_tokens)
+            for i, beams in verdict.beams
+        ]
         grown: dict[int, list[Live]] = {}
         for row, branches, survivors in zip(group.rows, group.branches, children, strict=True):
             request = branches[0].request
@@ -385,6 +443,8 @@ class Engine:
                 e.error,
                 score=e.score,
                 prompt_logprobs=requests[e.parent].prompt_logprobs,
+                cached_tokens=requests[e.parent].cached_tokens,
+                times=requests[e.parent].times,
             )
             for e in verdict.endings
         ]
@@ -439,7 +499,17 @@ class Engine:
         if not streams:
             streams = set(range(request.params.streams))
         self._remove(request.id)
-        return [Event(request.id, stream, finish="error", error=reason) for stream in sorted(streams)]
+        return [
+            Event(
+                request.id,
+                stream,
+                finish="error",
+                error=reason,
+                cached_tokens=request.cached_tokens,
+                times=request.times,
+            )
+            for stream in sorted(streams)
+        ]
 
 
 def _companion(row: Row, embedded: EmbeddedPrompt | None) -> Live | None:
@@ -480,4 +550,6 @@ def _event(request: Request, known: int, survivor: Survivor) -> Event:
         accepted=min(survivor.keep, len(survivor.drafts)),
         considered=survivor.considered,
         prompt_logprobs=request.prompt_logprobs,
+        cached_tokens=request.cached_tokens,
+        times=None if survivor.finish is None else request.times,
     )
