@@ -43,7 +43,8 @@ class RequestOutput:
     """Holds the completions of one prompt.
 
     The same request with `seed` gives the same completions. If the request failed, `error` is the reason, and
-    the other fields hold what there was until then.
+    the other fields hold what there was until then. `cached_tokens` is the number of prompt tokens that the
+    prefix cache had.
     """
 
     prompt: str | None
@@ -52,6 +53,7 @@ class RequestOutput:
     seed: int
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     error: str | None = None
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class Collector:
         stream.score = event.score
         if event.prompt_logprobs is not None:
             self.output.prompt_logprobs = list(event.prompt_logprobs)
+        self.output.cached_tokens = event.cached_tokens
         if event.error is not None:
             self.output.error = event.error
         self.pending.append(StreamEvent(event.stream, text, event.tokens, event.logprobs, event.finish))

@@ -51,11 +51,12 @@ class Batch:
     """Holds the chunks of one step; those of one request are adjacent.
 
     `copies` are the pages `(from, to)` to copy before the step, in this order. The runner removes each pair
-    from the list once it is copied.
+    from the list once it is copied. `admitted` are the requests that did not run before this step.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)
+    admitted: list[Request] = field(default_factory=list)
 
     @property
     def length(self) -> int:

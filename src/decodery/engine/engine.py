@@ -10,14 +10,11 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from decodery.decoding.logprobs import token_logprobs
 from decodery.decoding.processors.pipeline import possible_stages
 from decodery.decoding.request.params import GenerationParams
-from decodery.decoding.rows import Extension, GrammarState, Method, Row, Survivor, Verdict, Watch
+from decodery.decoding.rows import GrammarState, Row, Survivor, Verdict, Watch
 from decodery.engine.batch import Batch, Chunk
-from decodery.engine.captured_steps import States
 from decodery.engine.embedded_prompt import EmbeddedPrompt
 from decodery.engine.limits import (
     Limits,
@@ -28,14 +25,18 @@ from decodery.engine.limits import (
     page_bytes,
 )
 from decodery.engine.pages import Pages
-from decodery.engine.request import Event, Request
+from decodery.engine.prompt_scores import collect_prompts
+from decodery.engine.proposals import collect_proposals
+from decodery.engine.request import Event, PromptProgress, Request, Times
 from decodery.engine.request import Sequence as Live
-from decodery.engine.runner import SCORED_AT_ONCE, Runner
-from decodery.engine.scheduler import Branches, Scheduler
+from decodery.engine.runner import Runner
+from decodery.engine.scheduler import Scheduler
 from decodery.engine.second_model import SecondModel
 from decodery.engine.second_model_runner import SecondModelRunner
+from decodery.engine.snapshot import Snapshot
+from decodery.engine.statistics import Counters, Statistics
 from decodery.engine.step_scores import JudgedGroup, ScoresBuilder, groups_to_judge, judge_group
-from decodery.errors import CallbackError, ParameterError, RequestError
+from decodery.errors import ParameterError, RequestError
 from decodery.kernels.threads import threads_set
 from decodery.models.contract import CausalModel
 
@@ -71,8 +72,10 @@ class Engine:
         self._requests: dict[int, Request] = {}
         self._next_id = 0
         self._stepping = False
+        self._step_since: float | None = None
+        self._counters = Counters()
         self._dropped: list[int] = []
-        self._snapshots: list[_Snapshot] = []
+        self._snapshots: list[Snapshot] = []
 
     def add(
         self,
@@ -136,6 +139,7 @@ class Engine:
             [live],
             contrast_model=self._second_model(contrast_model),
             draft_model=self._second_model(draft_model),
+            times=Times(self._clock()),
         )
         try:
             self._requests[number] = request
@@ -230,6 +234,41 @@ class Engine:
         """Returns the seed that a queued or running request draws with."""
         return self._requests[request].seed
 
+    def progress(self, request: int) -> PromptProgress:
+        """Returns how much of the prompt of a queued or running request is computed.
+
+        Raises `KeyError` for a request that has ended. May be called between steps only.
+        """
+        found = self._requests[request]
+        prompt = len(found.prompt)
+        computed = min(found.sequences[0].computed, prompt)
+        running = any(r is found for r in self._scheduler.running)
+        return PromptProgress(prompt, found.cached_tokens, computed, running)
+
+    def statistics(self) -> Statistics:
+        """Returns what the engine does now and has done so far.
+
+        May be called from any thread, also during a step; then the numbers may be from different moments of
+        the step.
+        """
+        scheduler, counters = self._scheduler, self._counters
+        return Statistics(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            pages=scheduler.pages.count,
+            pages_used=scheduler.pages.count - scheduler.pages.available,
+            prefix_queries=counters.prefix_queries,
+            prefix_hits=counters.prefix_hits,
+            preemptions=scheduler.preemptions,
+            drafted=counters.drafted,
+            accepted=counters.accepted,
+            generated_tokens=counters.generated_tokens,
+            prompt_tokens=counters.prompt_tokens,
+            steps=counters.steps,
+            longest_step=counters.longest_step,
+            step_since=self._step_since,
+        )
+
     def abort(self, request: int) -> None:
         """Drops a request in any state; it has no more events. Ignores a request that has ended."""
         if self._stepping:
@@ -299,17 +338,20 @@ class Engine:
             )
         try:
             self._stepping = True
+            self._step_since = began = self._clock()
             with self._threads():
                 found = self._step()
             if self._dropped:
                 found = [event for event in found if event.request not in self._dropped]
             # One statement, between whose two assignments no interrupt comes.
             events[len(events) :], self._snapshots = found, []
+            self._counters.count_step(found, self._clock() - began)
         except BaseException:
             self._start_over()
             raise
         finally:
             self._stepping = False
+            self._step_since = None
             dropped, self._dropped = self._dropped, []
             for request in dropped:
                 self._remove(request)
@@ -327,24 +369,36 @@ class Engine:
         if not self._requests:
             return []
         self._mark_expired()
-        branches, drafted, given = self._proposals()
-        batch = self._scheduler.schedule(branches)
+        for second_model in self._second_models.values():
+            second_model.retain(s.row for r in self._scheduler.running for s in r.sequences)
+        proposals = collect_proposals(self._scheduler.running, self.limits.context_length)
+        batch = self._scheduler.schedule(proposals.branches)
         if not batch.chunks:
             return []
-        self._snapshots = [_Snapshot(request) for request in self._scheduler.running]
+        self._count(batch)
+        self._snapshots = [Snapshot(request) for request in self._scheduler.running]
         groups = groups_to_judge(batch)
         states = self._runner.hidden(
             batch, {layer for r in self._scheduler.running for layer in r.needs.layers}
         )
-        self._collect(batch, states)
+        collect_prompts(self._runner, batch, states)
         for chunk in batch.chunks:
             if not chunk.judged and not chunk.is_companion:
                 self._scheduler.settle(chunk.sequence, chunk.start + chunk.count)
         if not groups:
             return []
-        scores = ScoresBuilder(self._runner, batch, states, drafted, given).build(groups)
+        scores = ScoresBuilder(self._runner, batch, states, proposals.drafted, proposals.given).build(groups)
         verdicts = [judge_group(g, s) for g, s in zip(groups, scores, strict=True)]
         return [e for g, v in zip(groups, verdicts, strict=True) for e in self._carry_out(g, v)]
+
+    def _count(self, batch: Batch) -> None:
+        """Counts what a batch computes, and marks the requests that run for the first time."""
+        self._counters.count_batch(batch)
+        for request in batch.admitted:
+            if request.times.started is None:
+                request.times = replace(request.times, started=self._clock())
+                if self._scheduler.prefix_cache and not request.collecting:
+                    self._counters.count_search(request)
 
     def _mark_expired(self) -> None:
         """Marks the rows of requests whose `max_time` is over as expired; starts the clock of new ones."""
@@ -358,60 +412,6 @@ class Engine:
                 for sequence in request.sequences:
                     sequence.row = replace(sequence.row, expired=True)
 
-    def _proposals(self) -> tuple[Branches, dict[Row, Tensor], dict[Row, int]]:
-        """Returns three tables by row: the branches that it runs beyond its known tokens, the processed
-        logits from which its second model drew drafts, and the number of its drafts that are given."""
-        branches: dict[Row, tuple[tuple[int, ...], ...]] = {}
-        drafted: dict[Row, Tensor] = {}
-        given: dict[Row, int] = {}
-        members: dict[Method, list[tuple[Request, Row]]] = {}
-        for request in self._scheduler.running:
-            if request.decoding:
-                rows = [(request, s.row) for s in request.sequences]
-                members.setdefault(request.method, []).extend(rows)
-        for second_model in self._second_models.values():
-            second_model.retain(s.row for r in self._scheduler.running for s in r.sequences)
-        for method, found in members.items():
-            proposal = method.propose([row for _, row in found])
-            for (_, row), branch in zip(found, proposal.branches, strict=True):
-                # A draft beyond the limit or the context has no page.
-                most = max(min(row.limit, self.limits.context_length) - len(row.tokens), 0)
-                branches[row] = tuple(draft[:most] for draft in branch)
-            given |= {row: count for (_, row), count in zip(found, proposal.given, strict=False) if count}
-            if proposal.extension is not None:
-                self._extend(found, proposal.extension, branches, drafted)
-        return branches, drafted, given
-
-    def _extend(
-        self,
-        found: Sequence[tuple[Request, Row]],
-        extension: Extension,
-        branches: dict[Row, tuple[tuple[int, ...], ...]],
-        drafted: dict[Row, Tensor],
-    ) -> None:
-        """Adds the drafts of second models to `branches`, and their processed logits to `drafted`."""
-        asked: dict[int, tuple[SecondModel, list[tuple[Row, int]]]] = {}
-        for (request, row), count in zip(found, extension.counts, strict=True):
-            most = min(row.limit, self.limits.context_length) - len(row.tokens) - len(branches[row][0])
-            if request.draft_model is not None and min(count, most) > 0:
-                entry = asked.setdefault(id(request.draft_model), (request.draft_model, []))
-                entry[1].append((row, min(count, most)))
-        for second_model, wanted in asked.values():
-            while wanted:
-                ahead = [_row_with(row, branches[row][0]) for row, _ in wanted]
-                try:
-                    results = second_model.draft(ahead, [count for _, count in wanted], extension.draw)
-                except CallbackError as error:
-                    # The callback fails again when the request is judged, and ends it then. Sequences with
-                    # incomplete drafts are freed.
-                    second_model.retain(())
-                    wanted = [(row, count) for row, count in wanted if row.request != error.request]
-                    continue
-                for (row, _), (tokens, logits) in zip(wanted, results, strict=True):
-                    branches[row] = ((*branches[row][0], *tokens),)
-                    drafted[row] = logits
-                break
-
     def _carry_out(self, group: JudgedGroup, verdict: Verdict) -> list[Event]:
         """Appends, forks and frees sequences as the verdict says, and returns the events."""
         requests = [branches[0].request for branches in group.branches]
@@ -419,7 +419,13 @@ class Engine:
         children: list[list[Survivor]] = [[] for _ in group.rows]
         for survivor in verdict.survivors:
             children[survivor.parent].append(survivor)
-        events = [Event(requests[index].id, None, beams=beams) for index, beams in verdict.beams]
+        for request in requests:
+            if request.times.prefilled is None:
+                request.times = replace(request.times, prefilled=self._clock())
+        events = [
+            Event(requests[i].id, None, beams=beams, cached_tokens=requests[i].cached_tokens)
+            for i, beams in verdict.beams
+        ]
         grown: dict[int, list[Live]] = {}
         for row, branches, survivors in zip(group.rows, group.branches, children, strict=True):
             request = branches[0].request
@@ -437,6 +443,8 @@ class Engine:
                 e.error,
                 score=e.score,
                 prompt_logprobs=requests[e.parent].prompt_logprobs,
+                cached_tokens=requests[e.parent].cached_tokens,
+                times=requests[e.parent].times,
             )
             for e in verdict.endings
         ]
@@ -491,62 +499,17 @@ class Engine:
         if not streams:
             streams = set(range(request.params.streams))
         self._remove(request.id)
-        return [Event(request.id, stream, finish="error", error=reason) for stream in sorted(streams)]
-
-    def _collect(self, batch: Batch, states: States) -> None:
-        """Collects prompt log-probabilities and prompt states for the requests that want them."""
-        base = 0
-        for chunk in batch.chunks:
-            request = chunk.request
-            if chunk.sequence in request.sequences:
-                self._score_prompt(chunk, states.final, base)
-                if request.context is not None:
-                    seen = sum(len(part) for part in request.context)
-                    # States that were collected before a preemption are not collected again.
-                    skip = max(seen - chunk.start, 0)
-                    request.context.append(states.final[base + skip : base + chunk.count].clone())
-            base += chunk.length
-
-    def _score_prompt(self, chunk: Chunk, hidden: Tensor, base: int) -> None:
-        """Collects the log-probabilities of the prompt tokens that the chunk scores, if they are wanted."""
-        request = chunk.request
-        collected = request.prompt_logprobs
-        if collected is None or len(collected) == len(request.prompt):
-            return
-        first, count = chunk.start, request.params.prompt_logprobs or 0
-        # Positions that were scored before a preemption are not scored again.
-        begin = max(first, len(collected) - 1)
-        # The logits at a position score the token after it.
-        end = min(chunk.start + chunk.count, len(request.prompt) - 1)
-        for start in range(begin, end, SCORED_AT_ONCE):
-            positions = range(start, min(start + SCORED_AT_ONCE, end))
-            logits = self._runner.logits(hidden, [base + p - first for p in positions])
-            targets = [request.prompt[p + 1] for p in positions]
-            collected += token_logprobs(logits, targets, [count] * len(targets))
-
-
-class _Snapshot:
-    """Holds a request's state from before a step computes, to restore it after an interrupt."""
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self._sequences = list(request.sequences)
-        self._rows = [member.row for member in request.members]
-        self._context = request.context
-
-    def restore(self) -> None:
-        """Sets the request's sequences, rows and collected states back, and clears its page keys."""
-        request = self.request
-        request.sequences, request.context = self._sequences, self._context
-        for member, row in zip(request.members, self._rows, strict=True):
-            member.row = row
-            member.page_keys = []
-
-
-def _row_with(row: Row, tokens: Sequence[int]) -> Row:
-    for token in tokens:
-        row = row.after(token)
-    return row
+        return [
+            Event(
+                request.id,
+                stream,
+                finish="error",
+                error=reason,
+                cached_tokens=request.cached_tokens,
+                times=request.times,
+            )
+            for stream in sorted(streams)
+        ]
 
 
 def _companion(row: Row, embedded: EmbeddedPrompt | None) -> Live | None:
@@ -587,4 +550,6 @@ def _event(request: Request, known: int, survivor: Survivor) -> Event:
         accepted=min(survivor.keep, len(survivor.drafts)),
         considered=survivor.considered,
         prompt_logprobs=request.prompt_logprobs,
+        cached_tokens=request.cached_tokens,
+        times=None if survivor.finish is None else request.times,
     )

@@ -47,6 +47,16 @@ class Sequence:
         extend_page_keys(self.page_keys, self.row.tokens, self.row.salt, vectors, self.rope_set)
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Holds when a request was queued, first ran, and had its prompt computed, in seconds on the engine's
+    clock; None for what has not happened."""
+
+    queued: float = 0.0
+    started: float | None = None
+    prefilled: float | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """Holds one prompt and its live `sequences`, in the order of their streams.
@@ -54,6 +64,7 @@ class Request:
     `branches` are forks that live for one step only. `deadline` is the time on the engine's clock at which
     the request ends. `contrast_model` is the second model of contrastive decoding and `draft_model` that of
     speculation. `context` collects the hidden states of the prompt when the method needs them.
+    `cached_tokens` is the number of prompt tokens that the prefix cache had when the request first ran.
     """
 
     id: int
@@ -64,6 +75,8 @@ class Request:
     contrast_model: SecondModel | None = None
     draft_model: SecondModel | None = None
     deadline: float | None = None
+    times: Times = Times()
+    cached_tokens: int = 0
     branches: list[Sequence] = field(default_factory=list)
     method: Method = field(init=False)
     needs: Needs = field(init=False)
@@ -96,13 +109,28 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptProgress:
+    """Holds how much of a request's prompt is computed.
+
+    Of its `prompt` tokens, `computed` are in the key/value cache now, among them the `cached` ones, which the
+    prefix cache had when the request first ran. `running` is False while the request waits.
+    """
+
+    prompt: int
+    cached: int
+    computed: int
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Holds the tokens that a step added to one stream of a request, and the reason if the stream ended.
 
     `error` is the cause when `finish` is "error". `score` is the number by which the strategy ranked a
     completion. Of the `drafts` that were tried, the first `accepted` are among the tokens. `considered` and
     `beams` are filled when the request was added with `explain`. An event with `beams` has no stream, since
-    it describes all streams of the request.
+    it describes all streams of the request. `cached_tokens` is the number of prompt tokens that the prefix
+    cache had when the request first ran. An event that ends a stream has the `times` of the request.
     """
 
     request: int
@@ -117,3 +145,5 @@ class Event:
     considered: tuple[Considered, ...] = ()
     beams: tuple[BeamCandidate, ...] = ()
     prompt_logprobs: SequenceOf[TokenLogprobs | None] | None = None
+    cached_tokens: int = 0
+    times: Times | None = field(default=None, compare=False)

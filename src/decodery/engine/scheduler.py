@@ -102,6 +102,7 @@ class Scheduler:
             self.running.append(self.waiting.popleft())
             if not self._run(request, batch, branches):
                 return
+            batch.admitted.append(request)
 
     def _fits(self, request: Request) -> bool:
         """True if the known tokens of a waiting request fit into the available pages."""
@@ -199,6 +200,8 @@ class Scheduler:
         sequence.pages = found
         sequence.offered = len(found)
         sequence.computed = len(found) * PAGE_SIZE
+        if request.times.started is None and sequence is request.sequences[0]:
+            request.cached_tokens = sequence.computed
 
     def _reserve(self, chunk: Chunk, batch: Batch) -> bool:
         """Allocates the pages of a chunk, and copies the page in which it starts if that is shared.
