@@ -12,6 +12,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from decodery.engine.request import PromptProgress, Times
 from decodery.errors import DecoderyError
 from decodery.intake import Prepared
 from decodery.llm import finished_output
@@ -34,7 +35,8 @@ class Generation:
     """Runs prompts in the engine of a model: a context that drops what has not ended when it is left.
 
     `observer` returns the observer of the prompt at a place, which then gets `candidates` candidates of each
-    choice. `heard` is called after each step that adds tokens.
+    choice. `heard` is called after each step that adds tokens. With `tells_progress`, `progress` holds how
+    much of each prompt is computed. `times` has those of the prompts that have ended.
     """
 
     def __init__(
@@ -44,35 +46,41 @@ class Generation:
         prepared: Sequence[Prepared],
         *,
         priority: int = 0,
+        tells_progress: bool = False,
         candidates: int = 0,
         observer: Callable[[int], Observer] | None = None,
     ) -> None:
         self._worker = worker
         self._model = model
         self._prepared = prepared
-        self._options: dict[str, Any] = {"explain": candidates if observer else 0}
+        self._options: dict[str, Any] = {
+            "explain": 0 if observer is None else candidates,
+            "tells_progress": tells_progress,
+        }
+        if priority:
+            self._options["priority"] = priority
         self._observer = observer
         self.inbox = Inbox()
         self.collectors: list[Collector] = []
         self.heard: Callable[[], None] = lambda: None
+        self.progress: dict[int, PromptProgress] = {}
+        self.times: list[Times] = []
 
     async def start(self) -> None:
         """Queues the prompts. Raises `ApiError`, and queues none, if one of them cannot run."""
+        engine = self._model.llm.engine
         try:
-            for place, prepared in enumerate(self._prepared):
-                observer = None if self._observer is None else self._observer(place)
-                added = await self._worker.add(
-                    self._model.llm.engine, prepared, self.inbox, place, **self._options
-                )
-                output = RequestOutput(prepared.text, prepared.token_ids, [], added.seed)
-                self.collectors.append(
-                    Collector(output, prepared.params, prepared.text_state, prepared.end_ids, observer)
-                )
+            added = await self._worker.add(engine, self._prepared, self.inbox, **self._options)
         except BaseException as error:
             self.close()
             if isinstance(error, DecoderyError):
                 raise api_error(error, "prompt") from None
             raise
+        for place, (prepared, found) in enumerate(zip(self._prepared, added, strict=True)):
+            output = RequestOutput(prepared.text, prepared.token_ids, [], found.seed)
+            observer = None if self._observer is None else self._observer(place)
+            collector = Collector(output, prepared.params, prepared.text_state, prepared.end_ids, observer)
+            self.collectors.append(collector)
 
     def close(self) -> None:
         """Drops what has not ended."""
@@ -90,12 +98,17 @@ class Generation:
         """
         found: list[Addition] = []
         for place, event in await self.inbox.take(seconds):
+            if isinstance(event, PromptProgress):
+                self.progress[place] = event
+                continue
             collector = self.collectors[place]
             collector.take(event)
             if collector.observer is not None:
                 collector.observer(event)
             if collector.output.error is not None:
                 raise ApiError(500, f"generation failed: {collector.output.error}")
+            if collector.done and event.times is not None:
+                self.times.append(event.times)
             found += [Addition(place, event) for event in _released(collector)]
         if found:
             self.heard()

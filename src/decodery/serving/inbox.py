@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from decodery.engine.request import Event
+from decodery.engine.request import Event, PromptProgress
 
-# An event with the place of its prompt within the HTTP request.
-Placed = tuple[int, Event]
+# What an engine tells of a prompt, with the prompt's place within the HTTP request.
+Placed = tuple[int, Event | PromptProgress]
 
 
 class Inbox:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
-from time import perf_counter
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic, perf_counter
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from decodery.engine.pages import encode_salt
+from decodery.engine.statistics import Statistics
 from decodery.intake import Prepared
 from decodery.serving.admission import Admission, Ticket
 from decodery.serving.errors import ApiError, invalid
@@ -23,6 +24,9 @@ from decodery.serving.settings import ServerSettings
 from decodery.serving.sse import Chunks, EventStream
 from decodery.serving.worker import Worker
 
+# Seconds of a step after which the server is not ready.
+SLOWEST_STEP = 10.0
+
 
 class Service:
     """Holds the parts of one server; the event loop's thread alone uses it."""
@@ -33,8 +37,12 @@ class Service:
         self.worker = Worker()
         self.preparation = Preparation(settings.limits.preparing_seconds)
         self.admission = Admission(settings.limits.queued)
-        self.metrics = Metrics()
+        self.metrics = Metrics(self._statistics)
         self.active: set[ActiveRequest] = set()
+
+    def _statistics(self) -> Iterator[tuple[str, Statistics]]:
+        for model in self.models.opened:
+            yield model.name, model.llm.engine.statistics()
 
     def not_ready(self) -> str | None:
         """Returns why the server cannot serve requests now; None if it can."""
@@ -42,6 +50,9 @@ class Service:
             return "the server is stopping"
         if not self.models.opened:
             return "the model is being opened"
+        for _, statistics in self._statistics():
+            if statistics.step_since is not None and monotonic() - statistics.step_since > SLOWEST_STEP:
+                return "a step takes too long"
         return None
 
     def salt(self, scope: Any, cache_salt: str | None) -> bytes:
@@ -128,9 +139,7 @@ class ActiveRequest:
         metrics, name = self._service.metrics, self.model.name
         prompt = sum(len(c.output.prompt_token_ids) for c in generation.collectors)
         text = sum(len(s.tokens) for c in generation.collectors for s in c.streams)
-        metrics.prompt_tokens.labels(name).inc(prompt)
-        metrics.generation_tokens.labels(name).inc(text)
-        self._timeline.end()
+        self._timeline.end(generation.times)
         for collector in generation.collectors:
             for stream in collector.streams:
                 reason = stream.finish or ("abort" if error is None else "error")

@@ -94,7 +94,7 @@ class EventStream:
                 begun = True
                 await _send(send, self._chunks.written(additions))
             elif not begun:
-                await _send(send, self._chunks.progress() or PING)
+                await _send(send, self._chunks.progress() or (PING if self._pings else b""))
         await send({"type": "http.response.body", "body": self._chunks.closing()})
 
 

@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from decodery.engine.engine import Engine
-from decodery.engine.request import Event
+from decodery.engine.request import Event, PromptProgress
 from decodery.intake import Prepared
 from decodery.serving.errors import ApiError
 from decodery.serving.inbox import Inbox, Placed
@@ -30,12 +30,22 @@ class Added:
     seed: int
 
 
+@dataclass(slots=True)
+class _Place:
+    """Holds where the events of a request go, and the last progress that was told if it wants any."""
+
+    inbox: Inbox
+    place: int
+    tells_progress: bool
+    progress: PromptProgress | None = None
+
+
 class _Queue:
     """Holds an engine and where the events of its requests go."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.places: dict[int, tuple[Inbox, int]] = {}
+        self.places: dict[int, _Place] = {}
 
 
 class Worker:
@@ -68,21 +78,41 @@ class Worker:
         self._stopping = True
 
     async def add(
-        self, engine: Engine, prepared: Prepared, inbox: Inbox, place: int, **options: Any
-    ) -> Added:
-        """Queues a request; its events go to the inbox, with this place.
+        self,
+        engine: Engine,
+        prepared: Sequence[Prepared],
+        inbox: Inbox,
+        *,
+        tells_progress: bool = False,
+        **options: Any,
+    ) -> list[Added]:
+        """Queues requests; their events go to the inbox, with their places in `prepared`.
 
-        `options` are those of `Engine.add`. Raises what `Engine.add` raises.
+        `options` are those of `Engine.add`. Raises what `Engine.add` raises, and then queues none.
         """
-        return await self.call(partial(self._add, engine, prepared, inbox, place, options))
+        return await self.call(partial(self._add, engine, prepared, inbox, tells_progress, options))
 
     def _add(
-        self, engine: Engine, prepared: Prepared, inbox: Inbox, place: int, options: dict[str, Any]
-    ) -> Added:
+        self,
+        engine: Engine,
+        prepared: Sequence[Prepared],
+        inbox: Inbox,
+        tells_progress: bool,
+        options: dict[str, Any],
+    ) -> list[Added]:
         queue = self._queues.setdefault(id(engine), _Queue(engine))
-        request = prepared.add_with(partial(engine.add, **options))
-        queue.places[request] = (inbox, place)
-        return Added(request, engine.seed_of(request))
+        found: list[Added] = []
+        try:
+            for place, one in enumerate(prepared):
+                explain = options.get("explain", 0)
+                others = {name: value for name, value in options.items() if name != "explain"}
+                request = one.add_with(partial(engine.add, **others), explain)
+                queue.places[request] = _Place(inbox, place, tells_progress)
+                found.append(Added(request, engine.seed_of(request)))
+        except BaseException:
+            self._drop(inbox)
+            raise
+        return found
 
     def drop(self, inbox: Inbox) -> None:
         """Drops all requests of an inbox: their pages are free before the next step."""
@@ -90,7 +120,7 @@ class Worker:
 
     def _drop(self, inbox: Inbox) -> None:
         for queue in self._queues.values():
-            for request in [r for r, (owner, _) in queue.places.items() if owner is inbox]:
+            for request in [r for r, place in queue.places.items() if place.inbox is inbox]:
                 del queue.places[request]
                 queue.engine.abort(request)
 
@@ -140,18 +170,35 @@ class Worker:
             self._fail_all(queue)
         placed: list[tuple[Inbox, Placed]] = []
         for event in events:
-            owner = queue.places.get(event.request)
-            if owner is not None:
-                placed.append((owner[0], (owner[1], event)))
+            place = queue.places.get(event.request)
+            if place is not None:
+                placed.append((place.inbox, (place.place, event)))
+        for request, place in queue.places.items():
+            if place.tells_progress and (progress := _new_progress(queue.engine, request, place)):
+                placed.append((place.inbox, (place.place, progress)))
         if placed:
             self._on_loop(_deliver, placed)
 
     def _fail_all(self, queue: _Queue) -> None:
         error = ApiError(500, "the server failed while it ran this request; its log says more")
-        for request, (inbox, _) in queue.places.items():
+        for request, place in queue.places.items():
             queue.engine.abort(request)
-            self._on_loop(inbox.fail, error)
+            self._on_loop(place.inbox.fail, error)
         queue.places.clear()
+
+
+def _new_progress(engine: Engine, request: int, place: _Place) -> PromptProgress | None:
+    """Returns how much of a prompt is computed if that has changed; updates the place."""
+    try:
+        progress = engine.progress(request)
+    except KeyError:  # It has ended.
+        place.tells_progress = False
+        return None
+    place.tells_progress = progress.computed < progress.prompt
+    if progress == place.progress or not progress.running:
+        return None
+    place.progress = progress
+    return progress
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -23,7 +23,7 @@ from decodery.serving.openai.choices import Choice, Delta, Entry
 from decodery.serving.openai.fields import Fields
 from decodery.serving.openai.logprobs import completion_logprobs, prompt_entries
 from decodery.serving.openai.params import StreamOptions, generation_params, stream_options
-from decodery.serving.openai.usage import usage
+from decodery.serving.openai.usage import told_progress, usage
 from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.settings import ServerSettings
 from decodery.serving.sse import DONE, data
@@ -135,7 +135,9 @@ async def completions(service: Service, request: Request) -> ASGIApp:
             grammar=asked.params.grammar is not None,
             param="prompt",
         )
-        generation = await active.start(prepared)
+        generation = await active.start(
+            prepared, priority=asked.priority, tells_progress=asked.options.progress
+        )
         writer = CompletionWriter(asked, prepared, generation, model)
         if asked.options.stream:
             return active.stream(generation, writer)
@@ -291,8 +293,12 @@ class CompletionWriter:
         return b""
 
     def progress(self) -> bytes:
-        """Returns nothing."""
-        return b""
+        """Returns how much of the prompts is computed, if that is asked for and new."""
+        told = {} if not self._asked.options.progress else dict(self._generation.progress)
+        self._generation.progress.clear()
+        return b"".join(
+            data({**self._head, "choices": [], "prompt_progress": told_progress(p)}) for p in told.values()
+        )
 
     def written(self, additions: Sequence[Addition]) -> bytes:
         """Returns a chunk for each completion that grew, and one for each that ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from decodery.engine.request import PromptProgress
 from decodery.outputs import RequestOutput
 
 
@@ -15,4 +16,10 @@ def usage(outputs: Sequence[RequestOutput], completion_tokens: int) -> dict[str,
         "prompt_tokens": prompt,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": sum(output.cached_tokens for output in outputs)},
     }
+
+
+def told_progress(progress: PromptProgress) -> dict[str, Any]:
+    """Returns how much of a prompt is computed, in llama.cpp's form."""
+    return {"total": progress.prompt, "cache": progress.cached, "processed": progress.computed}
