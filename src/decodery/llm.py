@@ -202,7 +202,9 @@ class LLM:
                 # The best completions are known only at the end.
                 for c in finished_output(collector).completions:
                     logprobs = tuple(c.logprobs or ())
-                    yield StreamEvent(c.index, c.text, tuple(c.token_ids), logprobs, c.finish_reason)
+                    yield StreamEvent(
+                        c.index, c.text, tuple(c.token_ids), logprobs, c.finish_reason, c.stop_reason
+                    )
             if collector.output.error is not None:
                 raise RequestError(collector.output.error)
         finally:

@@ -60,7 +60,8 @@ class RequestOutput:
 class StreamEvent:
     """Holds what a step added to one completion.
 
-    `text` never ends inside a character, or inside what may become a stop string.
+    `text` never ends inside a character, or inside what may become a stop string. `stop_reason` is that of
+    `Completion`, when the completion ends.
     """
 
     index: int
@@ -68,6 +69,7 @@ class StreamEvent:
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
     finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,9 @@ class Collector:
         self.output.cached_tokens = event.cached_tokens
         if event.error is not None:
             self.output.error = event.error
-        self.pending.append(StreamEvent(event.stream, text, event.tokens, event.logprobs, event.finish))
+        self.pending.append(
+            StreamEvent(event.stream, text, event.tokens, event.logprobs, event.finish, stream.stop_reason)
+        )
 
     def _text(self, stream: _Stream, event: Event) -> str:
         """Returns the text that an event releases, and updates the state of the stream."""

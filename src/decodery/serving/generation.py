@@ -132,7 +132,9 @@ def _released(collector: Collector) -> list[StreamEvent]:
     if not collector.done:
         return []
     return [
-        StreamEvent(c.index, c.text, tuple(c.token_ids), tuple(c.logprobs or ()), c.finish_reason)
+        StreamEvent(
+            c.index, c.text, tuple(c.token_ids), tuple(c.logprobs or ()), c.finish_reason, c.stop_reason
+        )
         for c in finished_output(collector).completions
     ]
 
