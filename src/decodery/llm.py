@@ -53,6 +53,9 @@ class LLM:
     (default: those of torch and of the native kernels in this process, at first one for each core).
     `token_budget` bounds the tokens that one step runs.
 
+    Requests may name second models (amateurs, draft models) by a path or hub id, or as an `LLM`. With
+    `second_models`, a table of names and paths that are opened at once, they may name these alone.
+
     Several threads may use an `LLM` at once: their requests run in one batch, and each text is what it is
     alone. A forked process may go on with the models of its parent.
 
@@ -77,6 +80,7 @@ class LLM:
         token_budget: int = 512,
         max_sequences: int = 256,
         prefix_cache: bool = True,
+        second_models: Mapping[str, str | Path] | None = None,
         progress: Progress | None = None,
     ) -> None:
         sizes = {"context_length": context_length, "threads": threads}
@@ -109,10 +113,17 @@ class LLM:
         limits = replace(limits, threads=threads)
         self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
         self._shared_engine = SharedEngine(self.engine)
-        self._second_models = SecondModels(
-            opened, opens=True, dtype=dtype, backend=backend, quantization=quantization, threads=threads
+        offered = SecondModels(
+            opened,
+            opens=second_models is None,
+            dtype=dtype,
+            backend=backend,
+            quantization=quantization,
+            threads=threads,
         )
-        self.intake = Intake(self.tokenizer, self.model, self._second_models)
+        for name, path in (second_models or {}).items():
+            offered.add(name, path)
+        self.intake = Intake(self.tokenizer, self.model, offered)
         self._collectors: dict[int, Collector] = {}
 
     def generate(
