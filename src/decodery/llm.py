@@ -135,6 +135,7 @@ class LLM:
         candidates: int = 10,
         progress: bool | None = None,
         cache_salt: str | None = None,
+        priority: int = 0,
     ) -> list[RequestOutput]:
         """Returns one output for each prompt, in their order; all prompts run in one batch.
 
@@ -143,8 +144,10 @@ class LLM:
         called with every event of these prompts. The events contain `candidates` candidates of each choice;
         with 0, the tokens alone. `progress` draws a bar on stderr (default: on a terminal, for more than one
         prompt). Prompts share cached prefixes only with those of the same `cache_salt`, which changes no
-        text. An invalid request that is the only one raises `ParameterError`, `RequestError` or `ModelError`
-        before anything runs. Among several it fails alone, and its output contains the error.
+        text. Among the prompts of all threads, those of lower `priority` run first. It changes no text, and a
+        prompt may wait as long as others of lower priority come. An invalid request that is the only one
+        raises `ParameterError`, `RequestError` or `ModelError` before anything runs. Among several it fails
+        alone, and its output contains the error.
         """
         listed = _listed(prompts)
         each = self._one_each(params, len(listed))
@@ -154,7 +157,7 @@ class LLM:
         try:
             for prompt, param in zip(listed, each, strict=True):
                 try:
-                    outputs.append(self._add(prompt, param, observer, candidates, salt, mailbox))
+                    outputs.append(self._add(prompt, param, observer, candidates, salt, mailbox, priority))
                 except (ParameterError, RequestError, ModelError) as error:
                     if len(listed) == 1:
                         raise
@@ -177,6 +180,7 @@ class LLM:
         observer: Observer | None = None,
         candidates: int = 10,
         cache_salt: str | None = None,
+        priority: int = 0,
     ) -> Generator[StreamEvent, None, None]:
         """Returns a generator of what each step adds to the completions; closing it drops the request.
 
@@ -184,7 +188,7 @@ class LLM:
         """
         (single,) = _listed(prompt, one=True)
         (param,) = self._one_each(params, 1)
-        events = self._stream(single, param, observer, candidates, salt_of(cache_salt))
+        events = self._stream(single, param, observer, candidates, salt_of(cache_salt), priority)
         # Runs to the first yield, which is not an event: closing a generator that has not started would not
         # drop its request.
         next(events)
@@ -197,9 +201,10 @@ class LLM:
         observer: Observer | None,
         candidates: int,
         salt: bytes,
+        priority: int,
     ) -> Generator[StreamEvent, None, None]:
         mailbox = Mailbox()
-        request = self._add(prompt, params, observer, candidates, salt, mailbox)
+        request = self._add(prompt, params, observer, candidates, salt, mailbox, priority)
         collector = self._collectors[request]
         try:
             yield StreamEvent(0, "", ())
@@ -298,6 +303,7 @@ class LLM:
         candidates: int,
         salt: bytes,
         mailbox: Mailbox,
+        priority: int,
     ) -> int:
         if type(candidates) is not int or candidates < 0:
             raise ParameterError(f"candidates must be a whole number from 0 on, not {candidates!r}")
@@ -305,7 +311,9 @@ class LLM:
             raise ParameterError(f"observer must be a function of an event, not {observer!r}")
         prepared = self.intake.prepare(prompt, params, salt=salt)
         explain = 0 if observer is None else candidates
-        request, seed = prepared.add_with(partial(self._shared_engine.add, mailbox), explain)
+        request, seed = prepared.add_with(
+            partial(self._shared_engine.add, mailbox, priority=priority), explain
+        )
         output = RequestOutput(prepared.text, prepared.token_ids, [], seed)
         self._collectors[request] = Collector(output, params, prepared.text_state, prepared.end_ids, observer)
         return request
