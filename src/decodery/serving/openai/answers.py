@@ -84,12 +84,13 @@ class Answer(ABC):
         """Returns OpenAI's name of the reason for which a choice ended."""
         return None if choice.finish is None else finish_name(choice.finish)
 
-    def take(self, additions: Sequence[Addition]) -> list[tuple[Written, Delta]]:
-        """Adds what a step added to the choices, and returns it by choice."""
-        return [self.took(a) for a in additions]
+    def take(self, additions: Sequence[Addition]) -> None:
+        """Adds what a step added to the choices."""
+        for addition in additions:
+            self.added(addition)
 
-    def took(self, addition: Addition) -> tuple[Written, Delta]:
-        """Adds what a step added to its choice."""
+    def added(self, addition: Addition) -> tuple[Written, Delta]:
+        """Adds what a step added to one choice, and returns the choice with what is new of it."""
         key = (addition.prompt, addition.event.index)
         written = self.choices.get(key)
         if written is None:
@@ -158,7 +159,7 @@ class Answer(ABC):
     def written(self, additions: Sequence[Addition]) -> bytes:
         """Returns chunks for the choices that grew, and one for each that ended."""
         chunks = []
-        for choice, delta in self.take(additions):
+        for choice, delta in map(self.added, additions):
             contents = self.deltas(choice, delta)
             if self.form.token_ids and delta.token_ids:
                 contents = contents or [self.ending(choice)]
