@@ -85,9 +85,10 @@ class Answer(ABC):
         """Returns OpenAI's name of the reason for which a choice ended."""
         return None if choice.finish is None else _FINISH.get(choice.finish, choice.finish)
 
-    def take(self, additions: Sequence[Addition]) -> list[tuple[Written, Delta]]:
-        """Adds what a step added to the choices, and returns it by choice."""
-        return [self._took(a) for a in additions]
+    def take(self, additions: Sequence[Addition]) -> None:
+        """Adds what a step added to the choices."""
+        for addition in additions:
+            self._took(addition)
 
     def _took(self, addition: Addition) -> tuple[Written, Delta]:
         key = (addition.prompt, addition.event.index)
@@ -158,14 +159,16 @@ class Answer(ABC):
     def written(self, additions: Sequence[Addition]) -> bytes:
         """Returns chunks for the choices that grew, and one for each that ended."""
         chunks = []
-        for choice, delta in self.take(additions):
+        for addition in additions:
+            # One by one: what a chunk says holds at its place in the stream.
+            choice, delta = self._took(addition)
             contents = self.deltas(choice, delta)
             if self.form.token_ids and delta.token_ids:
                 contents = contents or [self.ending(choice)]
                 contents[0]["token_ids"] = list(delta.token_ids)
             chunks += [self.chunk([self._choice(choice, content, ended=False)]) for content in contents]
             choice.opened = True
-            if choice.finish is not None:
+            if delta.finish_reason is not None:
                 chunks.append(self.chunk([self._choice(choice, self.ending(choice), ended=True)]))
         return b"".join(chunks)
 
