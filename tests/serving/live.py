@@ -21,7 +21,7 @@ import httpx
 
 from decodery import LLM
 from decodery.engine.statistics import Statistics
-from decodery.serving.models import Models, ModelSource
+from decodery.serving.models import ModelSource
 from decodery.serving.run import http_server, listen
 from decodery.serving.service import Service
 from decodery.serving.settings import RequestLimits, ServerSettings
@@ -48,18 +48,16 @@ class LiveServer:
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
-        models = Models([ModelSource(NAME, lambda: self.llm)])
-        self.service = Service(self.settings, models)
+        self.service = Service(self.settings, [ModelSource(NAME, lambda: self.llm)])
         self.service.worker.start(self.loop)
-        opened = asyncio.Event()
-        models.load(lambda: self.loop.call_soon_threadsafe(opened.set))
-        await opened.wait()
+        await self.service.models.open_pinned()
         self._server = http_server(self.service)
         serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         while not self._server.started:
             await asyncio.sleep(0.001)
         self._up.set()
         await serving
+        self.service.models.close()
         self.service.preparation.close()
         await self.service.worker.stop()
 
