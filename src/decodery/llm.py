@@ -53,6 +53,9 @@ class LLM:
     (default: those of torch and of the native kernels in this process, at first one for each core).
     `token_budget` bounds the tokens that one step runs.
 
+    Requests may name second models (amateurs, draft models) by a path or hub id, or as an `LLM`. With
+    `second_models`, a table of names and paths that are opened at once, they may name these alone.
+
     Several threads may use an `LLM` at once: their requests run in one batch, and each text is what it is
     alone. A forked process may go on with the models of its parent.
 
@@ -77,6 +80,7 @@ class LLM:
         token_budget: int = 512,
         max_sequences: int = 256,
         prefix_cache: bool = True,
+        second_models: Mapping[str, str | Path] | None = None,
         progress: Progress | None = None,
     ) -> None:
         sizes = {"context_length": context_length, "threads": threads}
@@ -109,10 +113,17 @@ class LLM:
         limits = replace(limits, threads=threads)
         self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
         self._shared_engine = SharedEngine(self.engine)
-        self._second_models = SecondModels(
-            opened, opens=True, dtype=dtype, backend=backend, quantization=quantization, threads=threads
+        offered = SecondModels(
+            opened,
+            opens=second_models is None,
+            dtype=dtype,
+            backend=backend,
+            quantization=quantization,
+            threads=threads,
         )
-        self.intake = Intake(self.tokenizer, self.model, self._second_models)
+        for name, path in (second_models or {}).items():
+            offered.add(name, path)
+        self.intake = Intake(self.tokenizer, self.model, offered)
         self._collectors: dict[int, Collector] = {}
 
     def generate(
@@ -124,6 +135,7 @@ class LLM:
         candidates: int = 10,
         progress: bool | None = None,
         cache_salt: str | None = None,
+        priority: int = 0,
     ) -> list[RequestOutput]:
         """Returns one output for each prompt, in their order; all prompts run in one batch.
 
@@ -132,8 +144,10 @@ class LLM:
         called with every event of these prompts. The events contain `candidates` candidates of each choice;
         with 0, the tokens alone. `progress` draws a bar on stderr (default: on a terminal, for more than one
         prompt). Prompts share cached prefixes only with those of the same `cache_salt`, which changes no
-        text. An invalid request that is the only one raises `ParameterError`, `RequestError` or `ModelError`
-        before anything runs. Among several it fails alone, and its output contains the error.
+        text. Among the prompts of all threads, those of lower `priority` run first. It changes no text, and a
+        prompt may wait as long as others of lower priority come. An invalid request that is the only one
+        raises `ParameterError`, `RequestError` or `ModelError` before anything runs. Among several it fails
+        alone, and its output contains the error.
         """
         listed = _listed(prompts)
         each = self._one_each(params, len(listed))
@@ -143,7 +157,7 @@ class LLM:
         try:
             for prompt, param in zip(listed, each, strict=True):
                 try:
-                    outputs.append(self._add(prompt, param, observer, candidates, salt, mailbox))
+                    outputs.append(self._add(prompt, param, observer, candidates, salt, mailbox, priority))
                 except (ParameterError, RequestError, ModelError) as error:
                     if len(listed) == 1:
                         raise
@@ -166,6 +180,7 @@ class LLM:
         observer: Observer | None = None,
         candidates: int = 10,
         cache_salt: str | None = None,
+        priority: int = 0,
     ) -> Generator[StreamEvent, None, None]:
         """Returns a generator of what each step adds to the completions; closing it drops the request.
 
@@ -173,7 +188,7 @@ class LLM:
         """
         (single,) = _listed(prompt, one=True)
         (param,) = self._one_each(params, 1)
-        events = self._stream(single, param, observer, candidates, salt_of(cache_salt))
+        events = self._stream(single, param, observer, candidates, salt_of(cache_salt), priority)
         # Runs to the first yield, which is not an event: closing a generator that has not started would not
         # drop its request.
         next(events)
@@ -186,9 +201,10 @@ class LLM:
         observer: Observer | None,
         candidates: int,
         salt: bytes,
+        priority: int,
     ) -> Generator[StreamEvent, None, None]:
         mailbox = Mailbox()
-        request = self._add(prompt, params, observer, candidates, salt, mailbox)
+        request = self._add(prompt, params, observer, candidates, salt, mailbox, priority)
         collector = self._collectors[request]
         try:
             yield StreamEvent(0, "", ())
@@ -287,6 +303,7 @@ class LLM:
         candidates: int,
         salt: bytes,
         mailbox: Mailbox,
+        priority: int,
     ) -> int:
         if type(candidates) is not int or candidates < 0:
             raise ParameterError(f"candidates must be a whole number from 0 on, not {candidates!r}")
@@ -294,7 +311,9 @@ class LLM:
             raise ParameterError(f"observer must be a function of an event, not {observer!r}")
         prepared = self.intake.prepare(prompt, params, salt=salt)
         explain = 0 if observer is None else candidates
-        request, seed = prepared.add_with(partial(self._shared_engine.add, mailbox), explain)
+        request, seed = prepared.add_with(
+            partial(self._shared_engine.add, mailbox, priority=priority), explain
+        )
         output = RequestOutput(prepared.text, prepared.token_ids, [], seed)
         self._collectors[request] = Collector(output, params, prepared.text_state, prepared.end_ids, observer)
         return request

@@ -52,16 +52,23 @@ class Batch:
 
     `copies` are the pages `(from, to)` to copy before the step, in this order. The runner removes each pair
     from the list once it is copied. `admitted` are the requests that did not run before this step.
+    `length` is the number of tokens that all chunks run.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)
     admitted: list[Request] = field(default_factory=list)
+    length: int = 0
 
-    @property
-    def length(self) -> int:
-        """Returns the number of tokens that all chunks run."""
-        return sum(chunk.length for chunk in self.chunks)
+    def add(self, chunk: Chunk) -> None:
+        """Appends a chunk."""
+        self.chunks.append(chunk)
+        self.length += chunk.length
+
+    def remove(self, request: Request) -> None:
+        """Removes the chunks of a request."""
+        self.chunks = [chunk for chunk in self.chunks if chunk.request is not request]
+        self.length = sum(chunk.length for chunk in self.chunks)
 
     def embedded(self) -> tuple[Tensor, Tensor] | None:
         """Returns the indices [n] of the tokens that have vectors in place of embeddings, and the vectors [n,

@@ -88,6 +88,7 @@ class Engine:
         draft_model: CausalModel | None = None,
         explain: int = 0,
         salt: bytes = b"",
+        priority: int = 0,
     ) -> int:
         """Queues a request and returns its id.
 
@@ -95,11 +96,14 @@ class Engine:
         model that `ContrastiveDecoding` names and `draft_model` the one that `DraftModel` names; one that is
         new here takes its part of the key/value memory, as `Limits` says. With `explain`, events contain that
         many candidates of every choice. Requests share pages of a prefix cache only if their `salt` (of
-        `encode_salt`) is the same. Raises `RequestError` or `ParameterError`, and queues nothing, when the
-        request can never run here.
+        `encode_salt`) is the same. Requests of lower `priority` run first, and those that came first among
+        equals; a request may wait as long as others of lower priority come. Raises `RequestError` or
+        `ParameterError`, and queues nothing, when the request can never run here.
         """
         embedded = prompt if isinstance(prompt, EmbeddedPrompt) else None
         ids = prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt
+        if type(priority) is not int:
+            raise ParameterError(f"priority must be a whole number, not {priority!r}")
         second_models = {id(m): m for m in (contrast_model, draft_model) if m is not None}
         self._close_second_models(second_models, len(ids), params)
         limits = self._limits_with(second_models)
@@ -139,6 +143,7 @@ class Engine:
             [live],
             contrast_model=self._second_model(contrast_model),
             draft_model=self._second_model(draft_model),
+            priority=priority,
             times=Times(self._clock()),
         )
         try:

@@ -1,8 +1,8 @@
-"""Chooses what the next step runs: first come first served, within a token budget and the number of pages."""
+"""Chooses what the next step runs, by priority, within a token budget and the number of pages."""
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from collections.abc import Iterable, Mapping
 
 from decodery.decoding.rows import Row
@@ -19,9 +19,11 @@ class Scheduler:
     """Holds the queue of requests and allocates the pages of the running ones.
 
     There is one kind of step: computed tokens catch up with known tokens. The sequences of a request are
-    judged together, in a step that runs all remaining tokens of each. When pages run out, the request that
-    came last is preempted: its pages are freed, and it starts again from its known tokens (preemption by
-    recompute). Every request ends, since the first one is never preempted and each fits alone. With
+    judged together, in a step that runs all remaining tokens of each. `waiting` and `running` are in the
+    order of priorities, and of arrival where these are equal. Requests that decode come first in a step, and
+    prompts get what remains of the token budget. When pages run out, the last request is preempted: its pages
+    are freed, and it starts again from its known tokens (preemption by recompute). Every request ends unless
+    others of higher priority keep coming, since the first one is never preempted and each fits alone. With
     `drafts_may_wait`, drafts that exceed the token budget are left out of the step, unless their sequence has
     nothing else to run. Forks always run.
     """
@@ -40,14 +42,14 @@ class Scheduler:
         self.max_sequences = max_sequences
         self.prefix_cache = prefix_cache
         self.drafts_may_wait = drafts_may_wait
-        self.waiting: deque[Request] = deque()
+        self.waiting: list[Request] = []
         self.running: list[Request] = []
         self.preemptions = 0
         self._copies: list[tuple[int, int]] = []
 
     def add(self, request: Request) -> None:
-        """Appends a request to the queue."""
-        self.waiting.append(request)
+        """Queues a request."""
+        insort(self.waiting, request, key=_rank)
 
     def remove(self, request: Request) -> None:
         """Removes a request, waiting or running, and frees its pages. Empties its `sequences`."""
@@ -64,7 +66,7 @@ class Scheduler:
         Afterwards pages and sequences agree, wherever an interrupted step stopped.
         """
         self.pages.clear()
-        self.running, self.waiting, self._copies = [], deque(requests), []
+        self.running, self.waiting, self._copies = [], sorted(requests, key=_rank), []
         for request in self.waiting:
             request.branches.clear()
             for member in request.members:
@@ -82,13 +84,10 @@ class Scheduler:
         for request in self.running:
             # Forks of a batch that did not run are not used again.
             self.free_branches(request)
-        preempted = False
-        # The list shrinks from its end when requests are preempted.
-        position = 0
-        while position < len(self.running):
-            request = self.running[position]
-            preempted |= not self._run(request, batch, branches)
-            position += 1
+        preempted: list[Request] = []
+        for request in sorted(self.running, key=lambda r: not r.decoding):
+            if request not in preempted:
+                preempted += self._run(request, batch, branches)
         if not preempted:
             self._admit(batch, branches)
         return batch
@@ -99,8 +98,8 @@ class Scheduler:
             width = sum(r.params.width for r in (*self.running, request))
             if self.running and (width > self.max_sequences or not self._fits(request)):
                 return
-            self.running.append(self.waiting.popleft())
-            if not self._run(request, batch, branches):
+            insort(self.running, self.waiting.pop(0), key=_rank)
+            if self._run(request, batch, branches):
                 return
             batch.admitted.append(request)
 
@@ -111,20 +110,19 @@ class Scheduler:
         # Found pages may themselves be among the available ones until they are held.
         return needed <= self.pages.available - len(found)
 
-    def _run(self, request: Request, batch: Batch, branches: Branches) -> bool:
-        """Adds to the batch what fits of a running request. Returns False if a request was preempted."""
+    def _run(self, request: Request, batch: Batch, branches: Branches) -> list[Request]:
+        """Adds to the batch what fits of a running request. Returns the requests that it preempted."""
         budget = self.token_budget - batch.length
-        preempted_none = True
+        preempted: list[Request] = []
         for chunk in self._chunks(request, budget, branches, alone=not batch.chunks):
             while not self._reserve(chunk, batch):
-                preempted_none = False
                 last = self.running[-1]
-                self._preempt(last)
+                self._preempt(last, batch)
+                preempted.append(last)
                 if last is request:
-                    batch.chunks = [c for c in batch.chunks if c.request is not request]
-                    return False
-            batch.chunks.append(chunk)
-        return preempted_none
+                    return preempted
+            batch.add(chunk)
+        return preempted
 
     def _chunks(self, request: Request, budget: int, branches: Branches, *, alone: bool) -> list[Chunk]:
         behind = self._behind(request)
@@ -222,10 +220,11 @@ class Scheduler:
         sequence.pages.extend(self.pages.allocate() for _ in range(missing))
         return True
 
-    def _preempt(self, request: Request) -> None:
+    def _preempt(self, request: Request, batch: Batch) -> None:
+        batch.remove(request)
         self._free_all(request)
         self.running.remove(request)
-        self.waiting.appendleft(request)
+        self.add(request)
         self.preemptions += 1
 
     def fork(self, parent: Sequence, row: Row) -> Sequence:
@@ -298,3 +297,10 @@ class Scheduler:
         for sequence in sequences:
             assert sequence.computed <= sequence.known, "more is computed than known"
             assert pages_for(sequence.computed) <= len(sequence.pages), "computed tokens have no page"
+        for requests in (self.running, self.waiting):
+            assert requests == sorted(requests, key=_rank), "requests are not in order"
+
+
+def _rank(request: Request) -> tuple[int, int]:
+    """Returns the key by which requests are in order."""
+    return request.priority, request.id

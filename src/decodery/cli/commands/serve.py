@@ -48,6 +48,7 @@ def serve(options: ServeOptions, model: ModelOptions) -> None:
     )
     name = options.name or name_of(model.model)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     run(settings, [ModelSource(name, partial(load, model))], partial(_announce, name))
 
 

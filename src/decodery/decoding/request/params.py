@@ -183,6 +183,11 @@ class GenerationParams:
         return int(count or self.best_of or self.n)
 
     @property
+    def choices(self) -> int:
+        """Returns how many completions are returned."""
+        return self.n if self.best_of is not None else self.streams
+
+    @property
     def width(self) -> int:
         """Returns how many sequences the request holds at once."""
         return self.strategy.width(self.streams)

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from decodery.decoding.request.params import GenerationParams
 from decodery.intake import Prepared
 from decodery.serving.generation import Addition, Generation
 from decodery.serving.models import ServedModel
@@ -83,13 +82,15 @@ class Answer(ABC):
 
     def finish_reason(self, choice: Written) -> str | None:
         """Returns OpenAI's name of the reason for which a choice ended."""
-        return None if choice.finish is None else _FINISH.get(choice.finish, choice.finish)
+        return None if choice.finish is None else finish_name(choice.finish)
 
-    def take(self, additions: Sequence[Addition]) -> list[tuple[Written, Delta]]:
-        """Adds what a step added to the choices, and returns it by choice."""
-        return [self._took(a) for a in additions]
+    def take(self, additions: Sequence[Addition]) -> None:
+        """Adds what a step added to the choices."""
+        for addition in additions:
+            self.added(addition)
 
-    def _took(self, addition: Addition) -> tuple[Written, Delta]:
+    def added(self, addition: Addition) -> tuple[Written, Delta]:
+        """Adds what a step added to one choice, and returns the choice with what is new of it."""
         key = (addition.prompt, addition.event.index)
         written = self.choices.get(key)
         if written is None:
@@ -109,7 +110,7 @@ class Answer(ABC):
     def _new(self, prompt: int, stream: int) -> Written:
         prepared = self.prepared[prompt]
         plain = start(self.tokenizer, (), skip_special_tokens=prepared.params.skip_special_tokens)
-        place = prompt * _count(prepared.params) + stream
+        place = prompt * prepared.params.choices + stream
         return Written(prompt, place, Choice(plain, prepared.end_ids))
 
     def _choice(self, choice: Written, content: Mapping[str, Any], *, ended: bool) -> dict[str, Any]:
@@ -158,7 +159,7 @@ class Answer(ABC):
     def written(self, additions: Sequence[Addition]) -> bytes:
         """Returns chunks for the choices that grew, and one for each that ended."""
         chunks = []
-        for choice, delta in self.take(additions):
+        for choice, delta in map(self.added, additions):
             contents = self.deltas(choice, delta)
             if self.form.token_ids and delta.token_ids:
                 contents = contents or [self.ending(choice)]
@@ -174,6 +175,6 @@ class Answer(ABC):
         return (self.chunk([], with_usage=True) if self.form.options.include_usage else b"") + DONE
 
 
-def _count(params: GenerationParams) -> int:
-    """Returns how many choices each prompt has."""
-    return params.n if params.best_of is not None else params.streams
+def finish_name(reason: str) -> str:
+    """Returns OpenAI's name of a reason to finish."""
+    return _FINISH.get(reason, reason)

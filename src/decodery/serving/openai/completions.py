@@ -119,9 +119,9 @@ def _prompts(given: Any, most: int) -> list[str | list[int]]:
 async def completions(service: Service, request: Request) -> ASGIApp:
     """Answers a request of `/v1/completions`."""
     body = await read_json(request.scope, request.receive, service.settings.limits)
-    model = service.models.get(body.get("model"))
-    active = ActiveRequest(service, request, model)
+    active = ActiveRequest(service, request, body.get("model"))
     try:
+        model = await active.open()
         asked = read_request(body, model.llm.default_params, service.settings)
         salt = service.salt(request.scope, asked.cache_salt)
         prepared = await active.prepare(
