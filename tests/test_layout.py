@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("engine", "loading"),
     ("outputs",),
-    ("consensus", "intake", "pictures"),
+    ("collector", "consensus", "intake", "pictures"),
     ("llm", "client"),
     ("serving",),
     ("cli",),

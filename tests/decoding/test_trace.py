@@ -9,7 +9,7 @@ import torch
 
 from decodery.decoding.processors import pipeline
 from decodery.decoding.processors.pipeline import Processor, process
-from decodery.decoding.trace import Recorder
+from decodery.decoding.recorder import Recorder
 from tests.decoding.processors.tables import logs
 from tests.decoding.rows import make_row
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from decodery.decoding.request.params import GenerationParams
 from decodery.engine.engine import Engine
+from decodery.engine.event import Event
 from decodery.engine.limits import Limits, page_bytes
-from decodery.engine.request import Event
 from decodery.models.contract import CausalModel
 
 Job = tuple[Sequence[int], GenerationParams]

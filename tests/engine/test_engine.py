@@ -12,7 +12,7 @@ from decodery.decoding.request.params import GenerationParams
 from decodery.engine.batch import Batch
 from decodery.engine.captured_steps import States
 from decodery.engine.engine import Engine
-from decodery.engine.request import Event
+from decodery.engine.event import Event
 from decodery.errors import ParameterError, RequestError
 from decodery.models.decoders.llama import Llama
 from tests.engine.runs import Job, make_engine, run

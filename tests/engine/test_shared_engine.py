@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from decodery.engine import shared_engine
-from decodery.engine.request import Event
+from decodery.engine.event import Event
 from decodery.engine.shared_engine import Mailbox, SharedEngine
 
 

@@ -17,7 +17,7 @@ from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import DraftModel, PromptLookup
 from decodery.decoding.request.strategy_params import BeamSearch, ContrastiveSearch
 from decodery.engine.engine import Engine
-from decodery.engine.request import Event
+from decodery.engine.event import Event
 from decodery.errors import RequestError
 from decodery.kernels.contract import Kernels
 from decodery.kernels.native import library

@@ -16,6 +16,7 @@ from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import GrammarState, Row, Survivor, Verdict, Watch
 from decodery.engine.batch import Batch, Chunk
 from decodery.engine.embedded_prompt import EmbeddedPrompt
+from decodery.engine.event import Event, PromptProgress, Times
 from decodery.engine.limits import (
     Limits,
     check_contrast_model,
@@ -27,7 +28,7 @@ from decodery.engine.limits import (
 from decodery.engine.pages import Pages
 from decodery.engine.prompt_scores import collect_prompts
 from decodery.engine.proposals import collect_proposals
-from decodery.engine.request import Event, PromptProgress, Request, Times
+from decodery.engine.request import Request
 from decodery.engine.request import Sequence as Live
 from decodery.engine.runner import Runner
 from decodery.engine.scheduler import Scheduler

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from decodery.engine.batch import Batch
-from decodery.engine.request import Event, Request
+from decodery.engine.event import Event
+from decodery.engine.request import Request
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import Ending, Method, Row, Verdict
 from decodery.decoding.strategies.registry import method_of
 from decodery.engine.engine import Engine
-from decodery.engine.request import Event
+from decodery.engine.event import Event
 from decodery.kernels.reference import torch_kernels
 from decodery.models.contract import CausalModel
 from decodery.models.load import load_for_inference

@@ -18,7 +18,7 @@ from decodery.cli.load_llm import load
 from decodery.cli.output_json import output_as_json
 from decodery.cli.terminal import emit_json
 from decodery.decoding.request.params import GenerationParams
-from decodery.engine.request import Event
+from decodery.engine.event import Event
 from decodery.errors import DecoderyError, RequestError
 from decodery.llm import LLM
 from decodery.outputs import Completion, RequestOutput

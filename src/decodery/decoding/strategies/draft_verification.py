@@ -12,17 +12,19 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from decodery.decoding.chosen import FinishReason, TokenLogprobs
 from decodery.decoding.draw import choose
 from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.processors.mirostat import updated_mu
 from decodery.decoding.processors.pipeline import may_ban, plans_of, process, rules_out, why_impossible
-from decodery.decoding.rows import FinishReason, Row, Run, Scores, Survivor, TokenLogprobs, Verdict
+from decodery.decoding.recorder import Recorder
+from decodery.decoding.rows import Row, Run, Scores, Survivor, Verdict
 from decodery.decoding.stopping import finish_of
 from decodery.decoding.strategies.draft_acceptance import accept_or_replace, rejecting
 from decodery.decoding.strategies.draft_pace import paced
 from decodery.decoding.strategies.forced_tokens import forced_by_grammar
 from decodery.decoding.strategies.fused_sampling import can_fuse, sample_fused
-from decodery.decoding.trace import Considered, Recorder
+from decodery.decoding.trace import Considered
 from decodery.kernels.vocabulary.dispatch import copied
 
 # A method's logits `[positions, vocab]`, before processing, of the rows at these positions of the scores.
