@@ -6,8 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from decodery.decoding.chosen import FinishReason, TokenLogprobs
+from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
-from decodery.engine.event import Event
 from decodery.outputs import Completion, Observer, RequestOutput, StreamEvent
 from decodery.text.streaming.detokenizer import TextState
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from decodery.decoding.chosen import FinishReason, TokenLogprobs
-from decodery.engine.event import Event
+from decodery.decoding.event import Event
 
 Observer = Callable[[Event], None]
 

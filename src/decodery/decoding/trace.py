@@ -8,11 +8,17 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Holds a token's probability before and after the processors; `after` is 0 where it was cut away."""
+    """Holds a token's probability before and after the processors; `after` is 0 where it was cut away.
+
+    `logit` is the model's, unprocessed. `noise` is what a draw adds to the logarithm of `after`; None where
+    nothing is drawn.
+    """
 
     token: int
     before: float
     after: float
+    logit: float | None = None
+    noise: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,11 @@ class Considered:
     tokens that the processors left possible. `candidates` are the model's likeliest tokens, in order; the
     chosen one is appended if it is not among them. `stages` are the processors that changed something, in
     order. `allowed` counts the tokens that the grammar allowed, if there is one; `forced` says that it
-    allowed one only. `weighed` are the tokens that contrastive search compared, the likeliest first.
+    allowed one only. `allowed_tokens` are these tokens if they are no more than the candidates that were
+    asked for. `weighed` are the tokens that contrastive search compared, the likeliest first. `tail` is the
+    model's probability of all tokens that are not candidates. `draw_key` is the key of the noise with which
+    the token was drawn: of the tokens that are left, it has the largest sum of log-probability and noise.
+    None: nothing was drawn, or a draft was judged by rejection sampling.
     """
 
     token: int
@@ -83,3 +93,6 @@ class Considered:
     allowed: int | None = None
     forced: bool = False
     weighed: tuple[Weighed, ...] = ()
+    allowed_tokens: tuple[int, ...] = ()
+    tail: float = 0.0
+    draw_key: tuple[int, int] | None = None

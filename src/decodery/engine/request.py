@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from decodery.decoding.chosen import TokenLogprobs
+from decodery.decoding.event import Times
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import Method, Needs, Row
 from decodery.decoding.strategies.registry import method_of
 from decodery.engine.embedded_prompt import EmbeddedPrompt
-from decodery.engine.event import Times
 from decodery.engine.pages import extend_page_keys
 from decodery.engine.second_model import SecondModel
 
@@ -98,3 +98,21 @@ class Request:
         """True if every position of the prompt must run, since something is collected from each."""
         scoring = self.prompt_logprobs is not None and len(self.prompt_logprobs) < len(self.prompt)
         return scoring or self.context is not None
+
+
+class Snapshot:
+    """Holds a request's state from before a step computes, to restore it after an interrupt."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self._sequences = list(request.sequences)
+        self._rows = [member.row for member in request.members]
+        self._context = request.context
+
+    def restore(self) -> None:
+        """Sets the request's sequences, rows and collected states back, and clears its page keys."""
+        request = self.request
+        request.sequences, request.context = self._sequences, self._context
+        for member, row in zip(request.members, self._rows, strict=True):
+            member.row = row
+            member.page_keys = []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
 
+from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.trace import BeamCandidate, Considered
-from decodery.engine.event import Event
 from decodery.outputs import Completion, RequestOutput
 from decodery.text.streaming.detokenizer import start
 from decodery.text.streaming.token_texts import TokenTexts

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from decodery.collector import Collector
-from decodery.engine.event import PromptProgress, Times
+from decodery.decoding.event import PromptProgress, Times
 from decodery.errors import DecoderyError
 from decodery.intake import Prepared
 from decodery.llm import finished_output

@@ -16,8 +16,8 @@ from decodery.cli.output_json import output_as_json, token_as_json
 from decodery.cli.tables.beam_table import BeamTable
 from decodery.cli.tables.choice_table import ChoiceTable, shown_candidates
 from decodery.cli.terminal import emit_json, note
+from decodery.decoding.event import Event
 from decodery.decoding.trace import BeamCandidate, Considered
-from decodery.engine.event import Event
 from decodery.errors import DecoderyError, RequestError
 from decodery.llm import LLM
 from decodery.outputs import Completion

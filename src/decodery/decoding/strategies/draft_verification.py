@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from decodery.decoding.chosen import FinishReason, TokenLogprobs
-from decodery.decoding.draw import choose
+from decodery.decoding.draw import choose, draw_key_of
 from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.processors.mirostat import updated_mu
 from decodery.decoding.processors.pipeline import may_ban, plans_of, process, rules_out, why_impossible
@@ -205,13 +205,19 @@ def _choose_processed(
             failures.append((v.parent, why_impossible(raw[places[k]], v.row)))
             continue
         if recorder is not None and v.row.explain:
-            considered = recorder.considered(places[k], own[k], token)
+            key = draw_key_of(v.row) if _draws(v) else None
+            considered = recorder.considered(places[k], own[k], token, key)
             forced = considered.forced or v.token is not None
             v.considered.append(replace(considered, forced=forced))
         if possible and v.row.params.mirostat_mode:
             v.row = replace(v.row, mu=updated_mu(v.row, own[k], token))
         v.token = token
     return failures
+
+
+def _draws(v: DraftVerification) -> bool:
+    """True if the next token is drawn with the noise of its position."""
+    return v.token is None and not v.row.params.greedy and (v.draft is None or not rejecting(v.row))
 
 
 def _reads_raw_again(row: Row) -> bool:
