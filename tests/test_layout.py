@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("engine", "loading"),
     ("conversations", "outputs"),
-    ("consensus", "intake", "pictures"),
+    ("collector", "consensus", "intake", "pictures"),
     ("llm", "client"),
     ("serving",),
     ("cli",),

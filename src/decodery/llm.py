@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from decodery.collector import Collector
 from decodery.consensus import best_of
 from decodery.decoding.request.checkpoint_defaults import default_params
 from decodery.decoding.request.params import GenerationParams
@@ -25,7 +26,7 @@ from decodery.kernels.native.library import MOST_THREADS
 from decodery.loading.open_model import SecondModels, open_model
 from decodery.loading.options import available_memory, memory_size
 from decodery.models.contract import CausalModel
-from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent, TextScore
+from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore
 from decodery.weights.sources.locate import Progress
 
 

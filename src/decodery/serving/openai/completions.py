@@ -10,8 +10,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from decodery.decoding.chosen import TokenLogprobs
 from decodery.decoding.request.params import GenerationParams
-from decodery.decoding.rows import TokenLogprobs
 from decodery.intake import Intake, Prepared
 from decodery.serving.bodies import read_json
 from decodery.serving.errors import invalid

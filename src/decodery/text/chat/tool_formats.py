@@ -64,7 +64,13 @@ MISTRAL = ToolFormat(
     end="]",
 )
 MISTRAL_ARGS = ToolFormat(
-    "mistral-args", begin="[TOOL_CALLS]", opening="", heads=("",), middle="[ARGS]", tail="", separator="[TOOL_CALLS]"
+    "mistral-args",
+    begin="[TOOL_CALLS]",
+    opening="",
+    heads=("",),
+    middle="[ARGS]",
+    tail="",
+    separator="[TOOL_CALLS]",
 )
 PLAIN = ToolFormat(
     "plain",
