@@ -37,10 +37,11 @@ class RopeField(Field):
     """Says how the rotary positions of all layers are stored.
 
     `default` is what a config.json without any of the keys means, and its theta what one without a theta
-    means. If not `theta_alone`, a theta without the other keys is not read. `rotated` is the field with the number of elements of a head that are rotated. A family that
-    rotates a part of a head names its own field, a `RotatedSize`; otherwise `partial_rotary_factor` must be
-    1. `theta` is the older key of theta in config.json. `renamed` are kinds of scaling that mean another.
-    `original_length` is that of a config.json without one; None: the context length.
+    means. If not `theta_alone`, a theta without the other keys is not read. `rotated` is the field with the
+    number of elements of a head that are rotated. A family that rotates a part of a head names its own field,
+    a `RotatedSize`; otherwise `partial_rotary_factor` must be 1. `theta` is the older key of theta in
+    config.json. `renamed` are kinds of scaling that mean another. `original_length` is that of a config.json
+    without one; None: the context length.
     """
 
     default: Rope = PLAIN

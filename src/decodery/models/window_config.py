@@ -27,13 +27,13 @@ class WindowField(Field):
     """Says how the windows of a model's layers are stored; the value is `Windows`.
 
     `windowed` decides which layers have the window where a config.json has no `layer_types`, and in GGUF
-    files. With `pattern` instead, one layer in so many sees all keys, the last one. Both formats may store
-    another number under `pattern_key`, "" if config.json has no key for it, config.json letters such as
-    "LLLG", and GGUF a flag for each layer. Not `named`: `layer_types` is not read. `default` is the
-    window of a config.json without the key; null there means none. `zero_is_none`: so does 0. `enabled_by` is
-    a key of a config.json without which, or if it is false, no layer has a window. `gguf` is the key of a
-    GGUF file, "" if the format has none for this family; a file without the key has the window
-    `gguf_default`.
+    files. A family that is not `named` does not read `layer_types`. With `pattern` instead of `windowed`, one
+    layer in so many sees all keys, the last one. Both formats may store another number, config.json letters
+    such as "LLLG", and GGUF a flag for each layer. `pattern_key` is the key of config.json, "" if it has
+    none. `default` is the window of a config.json without the key; null there means none. `zero_is_none`: so
+    does 0. `enabled_by` is a key of a config.json without which, or if it is false, no layer has a window.
+    `gguf` is the key of a GGUF file, "" if the format has none for this family; a file without the key has
+    the window `gguf_default`.
     """
 
     windowed: Callable[[Source, int], bool] = every_layer

@@ -103,6 +103,22 @@ FAMILIES: dict[str, Tiny] = {
 EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 36}
 MIXTRAL = {"num_local_experts": 5, "num_experts_per_tok": 3, "rope_theta": 1e6}
 ONE_EXPERT = without(experts_per_token=1)
+GRANITE_MOE = {
+    "num_local_experts": 5,
+    "num_experts_per_tok": 2,
+    "embedding_multiplier": 6.0,
+    "attention_multiplier": 0.5,
+    "residual_multiplier": 0.4,
+    "logits_scaling": 3.0,
+}
+GRANITE_MOE_TRAITS = {
+    "embedding scale": without(embedding_scale=1.0),
+    "score scale": without(score_scale=12**-0.5),
+    "residual scale": without(residual_scale=1.0),
+    "logit divisor": without(logit_divisor=1.0),
+    "second expert": ONE_EXPERT,
+    "weights that sum to 1": without(renormalised=False),
+}
 
 ROUTED = {
     **{key: value for key, value in EXPERTS.items() if key != "num_experts"},
@@ -234,6 +250,23 @@ FAMILIES |= {
         {**SIZES, "num_experts": 4, "num_experts_per_tok": 2, "clip_qkv": 0.9},
         {"clip": without(clip=None), "clip of normalised queries": without(clip_normed=False)},
         gguf=False,
+        routed=True,
+    ),
+    "granite moe": Tiny(
+        "GraniteMoeForCausalLM",
+        {**SIZES, **GRANITE_MOE, "tie_word_embeddings": True, "num_key_value_heads": 1},
+        GRANITE_MOE_TRAITS,
+        routed=True,
+    ),
+    "granite moe with a shared expert, biases": Tiny(
+        "GraniteMoeSharedForCausalLM",
+        {**SIZES, **GRANITE_MOE, "shared_intermediate_size": 20, "attention_bias": True, "hidden_size": 80},
+        {
+            **GRANITE_MOE_TRAITS,
+            "score scale": without(score_scale=20**-0.5),
+            "shared expert": without(shared_width=0),
+            "biases": without(attention_bias=False),
+        },
         routed=True,
     ),
     "ernie 4.5 moe": Tiny(
