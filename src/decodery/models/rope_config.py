@@ -274,8 +274,8 @@ def _hub_yarn(rope: CheckpointKeys, size: int, context_length: int) -> Rope:
 def _hub_llama3(rope: CheckpointKeys, size: int, context_length: int) -> Rope:
     original_length = rope.count(ORIGINAL, context_length)
     low, high = rope.positive("low_freq_factor"), rope.positive("high_freq_factor")
-    if high <= low:
-        raise rope.error("high_freq_factor", f"above low_freq_factor ({low})")
+    if high < low:
+        raise rope.error("high_freq_factor", f"at least low_freq_factor ({low})")
     return Llama3Rope(
         factor=rope.positive("factor"),
         low_frequency_factor=low,

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from decodery.models.checkpoint_keys import CheckpointKeys
-from decodery.models.config_reader import ConfigTable, Field, Kind, Setting
+from decodery.models.config_reader import COUNT_FROM_0, ConfigTable, Field, Setting
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE
 from decodery.models.decoders.experts.moe import (
@@ -91,17 +90,13 @@ def _family(name: str, further: Mapping[str, Field]) -> Family[GraniteMoEConfig]
     )
 
 
-def _count_or_none(keys: CheckpointKeys, key: str) -> int:
-    return keys.count(key, least=0)
-
-
 GRANITE_MOE = _family("granitemoe", {})
 # GGUF files of both have one architecture.
 GRANITE_MOE_SHARED = _family(
     "granitemoeshared",
     {
         "shared_width": Setting(
-            Kind(_count_or_none), "shared_intermediate_size", "expert_shared_feed_forward_length", default=0
+            COUNT_FROM_0, "shared_intermediate_size", "expert_shared_feed_forward_length", default=0
         )
     },
 )

@@ -39,7 +39,8 @@ class MoEConfig(LlamaConfig):
 
     `sparse` has a flag for each layer, () if all have experts; the others have an MLP of `mlp_width`.
     `shared_width` is that of the MLP that all tokens share, 0 for none. With `shared_gated` it is multiplied
-    by the logistic function of a score of each token.
+    by the logistic function of a score of each token. With `weigh` "input" a weight multiplies an expert's
+    input instead of its output.
     """
 
     experts: int
@@ -56,6 +57,7 @@ class MoEConfig(LlamaConfig):
     router_bias: bool = False
     expert_bias: bool = False
     expert_activation: GatedActivation = "silu"
+    weigh: Literal["output", "input"] = "output"
     shared_width: int = 0
     shared_gated: bool = False
     sparse: tuple[bool, ...] = ()
@@ -91,6 +93,7 @@ class MoELlama(Llama):
             kernels,
             bias=config.expert_bias,
             activation=config.expert_activation,
+            weigh=config.weigh,
         )
         return MoE(
             experts,
