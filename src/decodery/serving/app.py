@@ -80,7 +80,9 @@ async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     messages = {404: "there is nothing at this path", 405: "this path does not take this method"}
     shown = ApiError(error.status_code, messages.get(error.status_code, "the request is not understood"))
-    return json_response(shown.body(), error.status_code)
+    answer = json_response(shown.body(), error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 async def health(service: Service, request: Request) -> Response:
