@@ -13,7 +13,6 @@ from decodery.decoding.request.params import REAL, GenerationParams
 from decodery.errors import ParameterError
 from decodery.serving.app import HANDLERS, create_app
 from decodery.serving.errors import ApiError
-from decodery.serving.models import Models
 from decodery.serving.openai.completions import read_request
 from decodery.serving.openai.fields import NEUTRAL, NO_EFFECT, Fields
 from decodery.serving.schemas.operations import OPERATIONS
@@ -37,7 +36,7 @@ NESTED = {
 
 def document(settings: ServerSettings = KEYS) -> dict[str, Any]:
     async def get() -> dict[str, Any]:
-        transport = httpx.ASGITransport(create_app(Service(settings, Models([]))))
+        transport = httpx.ASGITransport(create_app(Service(settings, [])))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             answer = await client.get("/openapi.json", headers={"x-api-key": "secret"})
             found: dict[str, Any] = answer.json()

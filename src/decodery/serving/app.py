@@ -20,6 +20,7 @@ from decodery.serving.logs import RequestLog
 from decodery.serving.openai.completions import completions
 from decodery.serving.openai.listing import list_models, one_model
 from decodery.serving.openai.tokens import apply_template, detokenize, tokenize, tokenizer_info
+from decodery.serving.page.page_files import page_handlers
 from decodery.serving.schemas.document import openapi
 from decodery.serving.service import Service, json_response
 
@@ -40,7 +41,7 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
 def create_app(service: Service) -> ASGIApp:
     """Returns the application of a server whose worker runs."""
     own = (("/health", health), ("/ready", ready), ("/metrics", metrics), ("/openapi.json", document))
-    handlers = (*HANDLERS, *(("GET", path, found) for path, found in own))
+    handlers = (*HANDLERS, *page_handlers(), *(("GET", path, found) for path, found in own))
     routes = [Route(path, _Endpoint(service, found), methods=[method]) for method, path, found in handlers]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
     app.router.redirect_slashes = False
@@ -78,7 +79,9 @@ async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     messages = {404: "there is nothing at this path", 405: "this path does not take this method"}
     shown = ApiError(error.status_code, messages.get(error.status_code, "the request is not understood"))
-    return json_response(shown.body(), error.status_code)
+    answer = json_response(shown.body(), error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 async def health(service: Service, request: Request) -> Response:
