@@ -144,8 +144,8 @@ def test_every_call_uses_the_cache_of_its_salt_and_gives_the_same_text(folder: s
     counts: list[int] = []
     schedule = llm.engine._scheduler.schedule
 
-    def counting(branches: Any) -> Any:
-        batch = schedule(branches)
+    def counting(*arguments: Any) -> Any:
+        batch = schedule(*arguments)
         counts.append(batch.length)
         return batch
 

@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("decoding", "weights"),
     ("models",),
     ("engine", "loading"),
-    ("outputs",),
+    ("conversations", "outputs"),
     ("consensus", "intake", "pictures"),
     ("llm", "client"),
     ("serving",),

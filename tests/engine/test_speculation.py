@@ -58,9 +58,9 @@ def decode(engine: Engine, jobs: Sequence[Job], explain: int = 0, **extra: Any) 
     forwarded = 0
     schedule = engine._scheduler.schedule
 
-    def counting(branches: Any) -> Any:
+    def counting(*arguments: Any) -> Any:
         nonlocal forwarded
-        batch = schedule(branches)
+        batch = schedule(*arguments)
         forwarded += batch.length
         return batch
 

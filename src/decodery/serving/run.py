@@ -63,6 +63,21 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
+def http_server(service: Service) -> uvicorn.Server:
+    """Returns a server of HTTP for a service whose worker runs. Signals are left to the caller."""
+    config = uvicorn.Config(
+        create_app(service),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=5,
+    )
+    return _Server(config)
+
+
 class _Server(uvicorn.Server):
     """Is uvicorn's server without its signal handlers: a signal drains first."""
 
@@ -82,17 +97,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     service = Service(settings, sources, memory)
     service.worker.start(loop)
-    config = uvicorn.Config(
-        create_app(service),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=5,
-    )
-    server = _Server(config)
+    server = http_server(service)
     stopping = _Stopping(service, server)
     _on_signals(loop, stopping.begin)
     serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -229,6 +229,13 @@ FAMILIES |= {
         },
         routed=True,
     ),
+    "olmoe with clipped queries, keys and values": Tiny(
+        "OlmoeForCausalLM",
+        {**SIZES, "num_experts": 4, "num_experts_per_tok": 2, "clip_qkv": 0.9},
+        {"clip": without(clip=None), "clip of normalised queries": without(clip_normed=False)},
+        gguf=False,
+        routed=True,
+    ),
     "ernie 4.5 moe": Tiny(
         "Ernie4_5_MoeForCausalLM",
         {
