@@ -17,6 +17,7 @@ from decodery.errors import DecoderyError
 from decodery.serving.errors import ApiError, api_error
 from decodery.serving.gate import Gate, send_error
 from decodery.serving.logs import RequestLog
+from decodery.serving.openai.chat import chat_completions
 from decodery.serving.openai.completions import completions
 from decodery.serving.openai.listing import list_models, one_model
 from decodery.serving.openai.tokens import apply_template, detokenize, tokenize, tokenizer_info
@@ -31,6 +32,7 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/models", list_models),
     ("GET", "/v1/models/{name:path}", one_model),
     ("POST", "/v1/completions", completions),
+    ("POST", "/v1/chat/completions", chat_completions),
     ("POST", "/tokenize", tokenize),
     ("POST", "/detokenize", detokenize),
     ("GET", "/tokenizer_info", tokenizer_info),
