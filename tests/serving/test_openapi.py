@@ -14,9 +14,11 @@ from decodery.decoding.request.plain import FORMS, params_from_plain
 from decodery.errors import ParameterError
 from decodery.serving.app import HANDLERS, create_app
 from decodery.serving.errors import ApiError
+from decodery.serving.openai.chat import read_conversation
 from decodery.serving.openai.completions import read_request
 from decodery.serving.openai.fields import NEUTRAL, NO_EFFECT, Fields
 from decodery.serving.schemas.operations import OPERATIONS
+from decodery.serving.schemas.request_bodies import NO_OTHERS
 from decodery.serving.schemas.values import BOUNDS, objects, parameters
 from decodery.serving.service import Service
 from decodery.serving.settings import RequestLimits, ServerSettings
@@ -24,9 +26,19 @@ from decodery.serving.settings import RequestLimits, ServerSettings
 KEYS = ServerSettings(keys=("secret",), limits=RequestLimits(n=7))
 READERS: Mapping[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "/v1/completions": (read_request, {"prompt": "x"}),
+    "/v1/chat/completions": (read_conversation, {"messages": [{"role": "user", "content": "x"}]}),
 }
 # Fields that a reader looks for only where they are given.
-GIVEN = {"length_penalty": 1.0, "early_stopping": False}
+GIVEN: Mapping[str, dict[str, Any]] = {
+    "/v1/completions": {"length_penalty": 1.0, "early_stopping": False},
+    "/v1/chat/completions": {
+        "length_penalty": 1.0,
+        "early_stopping": False,
+        "add_generation_prompt": True,
+        "continue_final_message": False,
+        "reasoning_effort": "low",
+    },
+}
 _FORMAT = {"type": "json_schema", "json_schema": {"schema": True}}
 NESTED = {
     "stream_options.": {"stream": True, "stream_options": {"include_usage": True}},
@@ -80,7 +92,7 @@ def test_the_fields_of_a_body_are_those_that_its_reader_knows(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, body = READERS[path]
-    known = known_fields(monkeypatch, reader, {**body, **GIVEN})[""]
+    known = known_fields(monkeypatch, reader, {**body, **GIVEN[path]})[""]
     properties = set(body_of(path)["properties"])
     assert properties == known | NO_EFFECT | set(NEUTRAL)
     assert properties >= NO_EFFECT | set(NEUTRAL)
@@ -97,14 +109,15 @@ def test_the_fields_of_an_inner_object_are_those_that_its_reader_knows(
         schema = schema["properties"][name]
         schema = next((s for s in schema.get("oneOf", ()) if "json_schema" in s["properties"]), schema)
     assert set(schema["properties"]) == known_fields(monkeypatch, reader, {**body, **NESTED[inner]})[inner]
-    assert schema["additionalProperties"] is False
+    assert schema["additionalProperties"] == NO_OTHERS
 
 
 @pytest.mark.parametrize("path", READERS)
 def test_other_fields_are_refused_as_the_document_says(path: str) -> None:
     reader, body = READERS[path]
     lenient = ServerSettings(lenient=True)
-    assert body_of(path)["additionalProperties"] is False
+    assert body_of(path)["additionalProperties"] == NO_OTHERS
+    reader({**body, "temprature": None}, GenerationParams(), KEYS)
     with pytest.raises(ApiError, match="temperature"):
         reader({**body, "temprature": 1}, GenerationParams(), KEYS)
     assert body_of(path, lenient)["additionalProperties"] is True

@@ -11,6 +11,7 @@ from decodery.serving.schemas.request_bodies import (
     COMPLETION,
     MESSAGES,
     MODEL,
+    NO_OTHERS,
     TEMPLATE,
     described,
     generation_body,
@@ -145,4 +146,4 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
 
 
 def _closed(fields: Mapping[str, tuple[Schema, str]], settings: ServerSettings, *required: str) -> Schema:
-    return {**described(fields, required=required), "additionalProperties": settings.lenient}
+    return {**described(fields, required=required), "additionalProperties": settings.lenient or NO_OTHERS}
