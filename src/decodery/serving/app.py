@@ -21,6 +21,7 @@ from decodery.serving.openai.chat import chat_completions
 from decodery.serving.openai.completions import completions
 from decodery.serving.openai.listing import list_models, one_model
 from decodery.serving.openai.tokens import apply_template, detokenize, tokenize, tokenizer_info
+from decodery.serving.page.page_files import page_handlers
 from decodery.serving.schemas.document import openapi
 from decodery.serving.service import Service, json_response
 
@@ -42,7 +43,7 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
 def create_app(service: Service) -> ASGIApp:
     """Returns the application of a server whose worker runs."""
     own = (("/health", health), ("/ready", ready), ("/metrics", metrics), ("/openapi.json", document))
-    handlers = (*HANDLERS, *(("GET", path, found) for path, found in own))
+    handlers = (*HANDLERS, *page_handlers(), *(("GET", path, found) for path, found in own))
     routes = [Route(path, _Endpoint(service, found), methods=[method]) for method, path, found in handlers]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
     app.router.redirect_slashes = False

@@ -44,18 +44,19 @@ def serve(options: ServeOptions, model: ModelOptions) -> None:
         queued=options.max_queued,
         seconds=options.request_seconds,
     )
+    second = {**_named("draft", options.draft), **_named("amateur", options.amateur)}
     settings = ServerSettings(
         host=options.host,
         port=options.port,
         keys=read_keys(key_file, os.environ.get("DECODERY_API_KEY")),
         origins=options.allow_origin,
+        second_models=tuple(second),
         lenient=options.lenient,
         log_prompts=options.log_prompts,
         pings=options.pings or None,
         drain_seconds=options.drain_seconds,
         limits=limits,
     )
-    second = {**_named("draft", options.draft), **_named("amateur", options.amateur)}
     first = options.name or name_of(model.model)
     models = {first: (model, True), **_others(options.serve_model, model)}
     if len(models) <= len(options.serve_model):

@@ -74,7 +74,7 @@ def read_conversation(
     plain.setdefault("max_tokens", None)
     if wants:
         plain["logprobs"] = top
-    params = generation_params(plain, fields, defaults, settings.limits)
+    params = generation_params(plain, fields, defaults, settings)
     fields.close(lenient=settings.lenient)
     form = Form("chatcmpl", "chat.completion", "chat.completion.chunk", options, token_ids)
     return Conversation(messages, params, tools, template, form, top if wants else None, cache_salt, priority)

@@ -90,7 +90,7 @@ def read_request(
     plain.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
     if echo and logprobs is not None:
         plain.setdefault("prompt_logprobs", logprobs)
-    params = generation_params(plain, fields, defaults, settings.limits)
+    params = generation_params(plain, fields, defaults, settings)
     fields.close(lenient=settings.lenient)
     if suffix is not None and echo:
         raise invalid("echo and suffix do not go together", "echo")

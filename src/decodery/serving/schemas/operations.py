@@ -11,6 +11,7 @@ from decodery.serving.schemas.request_bodies import (
     COMPLETION,
     MESSAGES,
     MODEL,
+    NO_OTHERS,
     TEMPLATE,
     described,
     generation_body,
@@ -73,6 +74,10 @@ TOKENIZE = {
     "add_special_tokens": (_FLAG, "Whether tokens such as BOS are added to a text."),
     "return_token_strs": (_FLAG, "Adds the text of each token."),
 }
+_TEXT_OR_MESSAGES = [
+    {"properties": {name: {"type": kind}}, "required": [name]}
+    for name, kind in (("prompt", "string"), ("content", "string"), ("messages", "array"))
+]
 DETOKENIZE = {
     **MODEL,
     "tokens": ({"type": "array", "items": {"type": "integer", "minimum": 0}}, "The token ids."),
@@ -113,7 +118,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Returns the token ids of a text or a conversation.",
         "Tokens",
         _BODY,
-        body=lambda settings: _closed(TOKENIZE, settings),
+        body=lambda settings: {**_closed(TOKENIZE, settings), "oneOf": _TEXT_OR_MESSAGES},
         example={"prompt": "Hi"},
     ),
     ("POST", "/detokenize"): Operation(
@@ -141,4 +146,4 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
 
 
 def _closed(fields: Mapping[str, tuple[Schema, str]], settings: ServerSettings, *required: str) -> Schema:
-    return {**described(fields, required=required), "additionalProperties": settings.lenient}
+    return {**described(fields, required=required), "additionalProperties": settings.lenient or NO_OTHERS}

@@ -24,13 +24,17 @@ _STREAM_OPTIONS = {
 }
 
 
+# A null counts as absent, also under a name that does not exist.
+NO_OTHERS: Schema = {"type": "null"}
+
+
 def described(fields: Mapping[str, tuple[Schema, str]], *, required: tuple[str, ...] = ()) -> Schema:
     """Returns the schema of an object with these fields and no others; null counts as absent."""
     properties = {
         name: {**(schema if name in required else nullable(schema)), "description": text}
         for name, (schema, text) in fields.items()
     }
-    found: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    found: Schema = {"type": "object", "properties": properties, "additionalProperties": NO_OTHERS}
     return {**found, "required": list(required)} if required else found
 
 
@@ -173,7 +177,11 @@ def generation_body(
             schema: Schema = {"enum": [*values, None]}
             properties[name] = {**schema, "description": "Not supported: other values are refused."}
     own = described(fields, required=(required,))
-    return {**own, "properties": {**properties, **own["properties"]}, "additionalProperties": lenient}
+    return {
+        **own,
+        "properties": {**properties, **own["properties"]},
+        "additionalProperties": lenient or NO_OTHERS,
+    }
 
 
 def _parameters(limits: RequestLimits) -> dict[str, Schema]:
