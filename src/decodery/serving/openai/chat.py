@@ -13,14 +13,13 @@ from starlette.types import ASGIApp
 from decodery.conversations.chat_request import ChatRequest
 from decodery.decoding.request.params import GenerationParams
 from decodery.intake import Intake, Prepared
-from decodery.serving.bodies import read_json
 from decodery.serving.errors import invalid
 from decodery.serving.generation import Addition, Generation
 from decodery.serving.models import ServedModel
 from decodery.serving.openai.answers import Answer, Form, Written, finish_name
 from decodery.serving.openai.choices import Delta, Entry
 from decodery.serving.openai.fields import Fields, check_schema
-from decodery.serving.openai.logprobs import chat_entries
+from decodery.serving.openai.logprobs import chat_entries, prompt_entries
 from decodery.serving.openai.params import generation_params, stream_options
 from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.settings import ServerSettings
@@ -43,6 +42,12 @@ class Conversation:
     top_logprobs: int | None
     cache_salt: str | None
     priority: int
+
+    def check_template(self, chat_template: str | None) -> None:
+        """Raises `ApiError` for a `reasoning_effort` that the chat template does not read."""
+        effort = self.template.get("reasoning_effort", "none")
+        if effort != "none" and "reasoning_effort" not in (chat_template or ""):
+            raise invalid("this model's chat template takes no reasoning_effort", "reasoning_effort")
 
     def prepared(self, intake: Intake, salt: bytes) -> tuple[ChatRequest, Prepared]:
         """Returns the conversation as a prompt with its reply format. Raises the errors of `Intake`."""
@@ -98,17 +103,18 @@ def template_arguments(fields: Fields) -> dict[str, Any]:
         if name in fields:
             template[name] = fields.take(name, bool, True)
     if "reasoning_effort" in fields:
-        template["reasoning_effort"] = fields.take("reasoning_effort", str, "")
+        template["reasoning_effort"] = fields.take("reasoning_effort", str, "none")
     return template
 
 
 async def chat_completions(service: Service, request: Request) -> ASGIApp:
     """Answers a request of `/v1/chat/completions`."""
-    body = await read_json(request.scope, request.receive, service.settings.limits)
+    body = await service.read(request)
     active = ActiveRequest(service, request, body.get("model"))
     try:
         model = await active.open()
         asked = read_conversation(body, model.llm.default_params, service.settings)
+        asked.check_template(model.llm.tokenizer.chat_template)
         salt = service.salt(request.scope, asked.cache_salt)
         compiles = asked.params.grammar is not None or bool(asked.tools["tools"])
         work = partial(asked.prepared, model.llm.intake, salt)
@@ -192,6 +198,14 @@ class ChatAnswer(Answer):
                 for c in reply.tool_calls
             ]
         return {"message": message, "logprobs": self._logprobs(choice.entries)}
+
+    def answer(self) -> dict[str, Any]:
+        """Returns the whole answer; with the log-probabilities of the prompt, as vLLM, if they are wanted."""
+        found = super().answer()
+        if self.prepared[0].params.prompt_logprobs is not None:
+            scored = self.generation.collectors[0].output.prompt_logprobs
+            found["prompt_logprobs"] = prompt_entries(self.tokenizer, scored or ())
+        return found
 
     def deltas(self, choice: Written, delta: Delta) -> list[dict[str, Any]]:
         """Returns a chunk for each part of a reply; the first has the log-probabilities of all."""
