@@ -157,7 +157,7 @@ class ChatAnswer(Answer):
 
     def __init__(self, started: Started) -> None:
         super().__init__(started.asked.form, [started.prepared], started.generation, started.model)
-        self._top = started.asked.top_logprobs
+        self.top = started.asked.top_logprobs
         self._reply = started.chat.reply
         self._parsers: dict[int, ReplyParser] = {}
         self._parts: dict[int, list[Part]] = {}
@@ -189,14 +189,18 @@ class ChatAnswer(Answer):
         self._parts.setdefault(choice.index, []).extend(parts)
         return choice, delta
 
+    def fresh(self, index: int) -> list[Part]:
+        """Returns the parts that the last addition to a choice completed."""
+        return self._fresh[index]
+
     def finish_reason(self, choice: Written) -> str | None:
         """Returns OpenAI's name of the reason for which a choice ended: "tool_calls" after calls."""
         return finish_name(self._parsers[choice.index].finish_reason)
 
     def _logprobs(self, entries: Sequence[Entry]) -> dict[str, Any] | None:
-        if self._top is None:
+        if self.top is None:
             return None
-        return {"content": chat_entries(self.tokenizer, entries, self._top), "refusal": None}
+        return {"content": chat_entries(self.tokenizer, entries, self.top), "refusal": None}
 
     def content(self, choice: Written) -> dict[str, Any]:
         """Returns the message of a choice."""
@@ -222,7 +226,7 @@ class ChatAnswer(Answer):
     def deltas(self, choice: Written, delta: Delta) -> list[dict[str, Any]]:
         """Returns a chunk for each part of a reply; the first has the log-probabilities of all."""
         contents = [{"delta": _delta(part), "logprobs": None} for part in self._fresh[choice.index]]
-        if delta.entries and self._top is not None:
+        if delta.entries and self.top is not None:
             contents = contents or [{"delta": {}, "logprobs": None}]
             contents[0]["logprobs"] = self._logprobs(delta.entries)
         return contents
