@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from decodery.collector import Collector
 from decodery.consensus import best_of
 from decodery.conversations.chat_request import ChatRequest
 from decodery.decoding.request.checkpoint_defaults import default_params
@@ -26,7 +27,7 @@ from decodery.kernels.native.library import MOST_THREADS
 from decodery.loading.open_model import SecondModels, open_model
 from decodery.loading.options import available_memory, memory_size
 from decodery.models.contract import CausalModel
-from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent, TextScore
+from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore
 from decodery.weights.sources.locate import Progress
 
 
@@ -52,7 +53,12 @@ class LLM:
     "float16", "bfloat16", "int8" (a scale for each token and head) or "auto" (the backend's choice).
     `threads` is the number of threads on which this model is read and runs, and second models with it
     (default: those of torch and of the native kernels in this process, at first one for each core).
-    `token_budget` bounds the tokens that one step runs.
+    `token_budget` bounds the tokens that one step runs. With `max_step_ms`, a step in which other texts grow
+    runs no more of a prompt than fits into so many milliseconds, but at least a page: texts pause for less
+    time, and prompts take longer.
+
+    Requests may name second models (amateurs, draft models) by a path or hub id, or as an `LLM`. With
+    `second_models`, a table of names and paths that are opened at once, they may name these alone.
 
     Several threads may use an `LLM` at once: their requests run in one batch, and each text is what it is
     alone. A forked process may go on with the models of its parent.
@@ -78,6 +84,8 @@ class LLM:
         token_budget: int = 512,
         max_sequences: int = 256,
         prefix_cache: bool = True,
+        second_models: Mapping[str, str | Path] | None = None,
+        max_step_ms: float | None = None,
         progress: Progress | None = None,
     ) -> None:
         sizes = {"context_length": context_length, "threads": threads}
@@ -87,6 +95,8 @@ class LLM:
         for name, value in {**sizes, "token_budget": token_budget, "max_sequences": max_sequences}.items():
             if value is not None and (type(value) is not int or value < 1):
                 raise ParameterError(f"{name} must be a whole number from 1 on, not {value!r}")
+        if max_step_ms is not None and type(max_step_ms) not in (int, float):
+            raise ParameterError(f"max_step_ms must be a number, not {max_step_ms!r}")
         check_kv_dtype(kv_dtype)
         if threads is not None and threads > MOST_THREADS:
             raise ParameterError(f"threads must be at most {MOST_THREADS}, not {threads}")
@@ -107,13 +117,20 @@ class LLM:
         self.model = opened.model
         self.default_params = default_params(opened.generation_config, self.model.vocab_size).params
         limits = _limits(self.model, kv_memory, kv_dtype, token_budget, max_sequences, prefix_cache)
-        limits = replace(limits, threads=threads)
+        limits = replace(limits, threads=threads, max_step_ms=max_step_ms)
         self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
         self._shared_engine = SharedEngine(self.engine)
-        self._second_models = SecondModels(
-            opened, opens=True, dtype=dtype, backend=backend, quantization=quantization, threads=threads
+        offered = SecondModels(
+            opened,
+            opens=second_models is None,
+            dtype=dtype,
+            backend=backend,
+            quantization=quantization,
+            threads=threads,
         )
-        self.intake = Intake(self.tokenizer, self.model, self._second_models)
+        for name, path in (second_models or {}).items():
+            offered.add(name, path)
+        self.intake = Intake(self.tokenizer, self.model, offered)
         self._collectors: dict[int, Collector] = {}
 
     def generate(
@@ -125,6 +142,7 @@ class LLM:
         candidates: int = 10,
         progress: bool | None = None,
         cache_salt: str | None = None,
+        priority: int = 0,
     ) -> list[RequestOutput]:
         """Returns one output for each prompt, in their order; all prompts run in one batch.
 
@@ -133,8 +151,10 @@ class LLM:
         called with every event of these prompts. The events contain `candidates` candidates of each choice;
         with 0, the tokens alone. `progress` draws a bar on stderr (default: on a terminal, for more than one
         prompt). Prompts share cached prefixes only with those of the same `cache_salt`, which changes no
-        text. An invalid request that is the only one raises `ParameterError`, `RequestError` or `ModelError`
-        before anything runs. Among several it fails alone, and its output contains the error.
+        text. Among the prompts of all threads, those of lower `priority` run first. It changes no text, and a
+        prompt may wait as long as others of lower priority come. An invalid request that is the only one
+        raises `ParameterError`, `RequestError` or `ModelError` before anything runs. Among several it fails
+        alone, and its output contains the error.
         """
         listed = _listed(prompts)
         each = self._one_each(params, len(listed))
@@ -144,7 +164,7 @@ class LLM:
         try:
             for prompt, param in zip(listed, each, strict=True):
                 try:
-                    outputs.append(self._add(prompt, param, observer, candidates, salt, mailbox))
+                    outputs.append(self._add(prompt, param, observer, candidates, salt, mailbox, priority))
                 except (ParameterError, RequestError, ModelError) as error:
                     if len(listed) == 1:
                         raise
@@ -167,6 +187,7 @@ class LLM:
         observer: Observer | None = None,
         candidates: int = 10,
         cache_salt: str | None = None,
+        priority: int = 0,
     ) -> Generator[StreamEvent, None, None]:
         """Returns a generator of what each step adds to the completions; closing it drops the request.
 
@@ -174,7 +195,7 @@ class LLM:
         """
         (single,) = _listed(prompt, one=True)
         (param,) = self._one_each(params, 1)
-        events = self._stream(single, param, observer, candidates, salt_of(cache_salt))
+        events = self._stream(single, param, observer, candidates, salt_of(cache_salt), priority)
         # Runs to the first yield, which is not an event: closing a generator that has not started would not
         # drop its request.
         next(events)
@@ -187,9 +208,10 @@ class LLM:
         observer: Observer | None,
         candidates: int,
         salt: bytes,
+        priority: int,
     ) -> Generator[StreamEvent, None, None]:
         mailbox = Mailbox()
-        request = self._add(prompt, params, observer, candidates, salt, mailbox)
+        request = self._add(prompt, params, observer, candidates, salt, mailbox, priority)
         collector = self._collectors[request]
         try:
             yield StreamEvent(0, "", ())
@@ -203,7 +225,9 @@ class LLM:
                 # The best completions are known only at the end.
                 for c in finished_output(collector).completions:
                     logprobs = tuple(c.logprobs or ())
-                    yield StreamEvent(c.index, c.text, tuple(c.token_ids), logprobs, c.finish_reason)
+                    yield StreamEvent(
+                        c.index, c.text, tuple(c.token_ids), logprobs, c.finish_reason, c.stop_reason
+                    )
             if collector.output.error is not None:
                 raise RequestError(collector.output.error)
         finally:
@@ -310,6 +334,7 @@ class LLM:
         candidates: int,
         salt: bytes,
         mailbox: Mailbox,
+        priority: int,
     ) -> int:
         if type(candidates) is not int or candidates < 0:
             raise ParameterError(f"candidates must be a whole number from 0 on, not {candidates!r}")
@@ -320,7 +345,9 @@ class LLM:
         else:
             prepared = self.intake.prepare(prompt, params, salt=salt)
         explain = 0 if observer is None else candidates
-        request, seed = prepared.add_with(partial(self._shared_engine.add, mailbox), explain)
+        request, seed = prepared.add_with(
+            partial(self._shared_engine.add, mailbox, priority=priority), explain
+        )
         output = RequestOutput(prepared.text, prepared.token_ids, [], seed)
         self._collectors[request] = Collector(output, params, prepared.text_state, prepared.end_ids, observer)
         return request

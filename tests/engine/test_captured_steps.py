@@ -77,7 +77,7 @@ def random_batch(count: int, vocab_size: int, seed: int) -> Batch:
         row = make_row([source.randrange(vocab_size) for _ in range(start + length)])
         sequence = Sequence(row, pages, computed=start)
         request = Request(0, row.tokens, row.params, row.seed, [sequence])
-        batch.chunks.append(Chunk(request, sequence, length))
+        batch.add(Chunk(request, sequence, length))
     return batch
 
 

@@ -1,14 +1,15 @@
-"""Chooses what the next step runs: first come first served, within a token budget and the number of pages."""
+"""Chooses what the next step runs, by priority, within a token budget and the number of pages."""
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from collections.abc import Iterable, Mapping
 
 from decodery.decoding.rows import Row
 from decodery.engine.batch import Batch, Chunk
 from decodery.engine.pages import Pages, pages_for
 from decodery.engine.request import Request, Sequence
+from decodery.engine.step_bound import StepBound
 from decodery.kernels import PAGE_SIZE
 
 Branches = Mapping[Row, tuple[tuple[int, ...], ...]]
@@ -19,9 +20,11 @@ class Scheduler:
     """Holds the queue of requests and allocates the pages of the running ones.
 
     There is one kind of step: computed tokens catch up with known tokens. The sequences of a request are
-    judged together, in a step that runs all remaining tokens of each. When pages run out, the request that
-    came last is preempted: its pages are freed, and it starts again from its known tokens (preemption by
-    recompute). Every request ends, since the first one is never preempted and each fits alone. With
+    judged together, in a step that runs all remaining tokens of each. `waiting` and `running` are in the
+    order of priorities, and of arrival where these are equal. Requests that decode come first in a step, and
+    prompts get what remains of the token budget. When pages run out, the last request is preempted: its pages
+    are freed, and it starts again from its known tokens (preemption by recompute). Every request ends unless
+    others of higher priority keep coming, since the first one is never preempted and each fits alone. With
     `drafts_may_wait`, drafts that exceed the token budget are left out of the step, unless their sequence has
     nothing else to run. Forks always run.
     """
@@ -40,14 +43,14 @@ class Scheduler:
         self.max_sequences = max_sequences
         self.prefix_cache = prefix_cache
         self.drafts_may_wait = drafts_may_wait
-        self.waiting: deque[Request] = deque()
+        self.waiting: list[Request] = []
         self.running: list[Request] = []
         self.preemptions = 0
         self._copies: list[tuple[int, int]] = []
 
     def add(self, request: Request) -> None:
-        """Appends a request to the queue."""
-        self.waiting.append(request)
+        """Queues a request."""
+        insort(self.waiting, request, key=_rank)
 
     def remove(self, request: Request) -> None:
         """Removes a request, waiting or running, and frees its pages. Empties its `sequences`."""
@@ -64,15 +67,17 @@ class Scheduler:
         Afterwards pages and sequences agree, wherever an interrupted step stopped.
         """
         self.pages.clear()
-        self.running, self.waiting, self._copies = [], deque(requests), []
+        self.running, self.waiting, self._copies = [], sorted(requests, key=_rank), []
         for request in self.waiting:
             request.branches.clear()
             for member in request.members:
                 member.pages = []
                 member.computed = member.offered = 0
 
-    def schedule(self, branches: Branches) -> Batch:
+    def schedule(self, branches: Branches, bound: StepBound | None = None) -> Batch:
         """Returns the batch of the next step, with its pages allocated.
+
+        With a `bound`, a step in which requests decode runs no more of prompts than the bound allows.
 
         Moves requests between `waiting` and `running`. The sequences' `computed` stays as it is; `settle`
         sets it once the step has run.
@@ -82,27 +87,23 @@ class Scheduler:
         for request in self.running:
             # Forks of a batch that did not run are not used again.
             self.free_branches(request)
-        preempted = False
-        # The list shrinks from its end when requests are preempted.
-        position = 0
-        while position < len(self.running):
-            request = self.running[position]
-            preempted |= not self._run(request, batch, branches)
-            position += 1
+        preempted: list[Request] = []
+        for request in sorted(self.running, key=lambda r: not r.decoding):
+            if request not in preempted:
+                preempted += self._run(request, batch, branches, bound)
         if not preempted:
-            self._admit(batch, branches)
+            self._admit(batch, branches, bound)
         return batch
 
-    def _admit(self, batch: Batch, branches: Branches) -> None:
-        while self.waiting and batch.length < self.token_budget:
+    def _admit(self, batch: Batch, branches: Branches, bound: StepBound | None) -> None:
+        while self.waiting and batch.length < self.token_budget and not (bound and bound.is_reached(batch)):
             request = self.waiting[0]
             width = sum(r.params.width for r in (*self.running, request))
             if self.running and (width > self.max_sequences or not self._fits(request)):
                 return
-            self.running.append(self.waiting.popleft())
-            if not self._run(request, batch, branches):
+            insort(self.running, self.waiting.pop(0), key=_rank)
+            if self._run(request, batch, branches, bound):
                 return
-            batch.admitted.append(request)
 
     def _fits(self, request: Request) -> bool:
         """True if the known tokens of a waiting request fit into the available pages."""
@@ -111,23 +112,28 @@ class Scheduler:
         # Found pages may themselves be among the available ones until they are held.
         return needed <= self.pages.available - len(found)
 
-    def _run(self, request: Request, batch: Batch, branches: Branches) -> bool:
-        """Adds to the batch what fits of a running request. Returns False if a request was preempted."""
-        budget = self.token_budget - batch.length
-        preempted_none = True
-        for chunk in self._chunks(request, budget, branches, alone=not batch.chunks):
+    def _run(
+        self, request: Request, batch: Batch, branches: Branches, bound: StepBound | None
+    ) -> list[Request]:
+        """Adds to the batch what fits of a running request. Returns the requests that it preempted."""
+        preempted: list[Request] = []
+        for chunk in self._chunks(request, batch, branches, bound):
             while not self._reserve(chunk, batch):
-                preempted_none = False
                 last = self.running[-1]
-                self._preempt(last)
+                self._preempt(last, batch)
+                preempted.append(last)
                 if last is request:
-                    batch.chunks = [c for c in batch.chunks if c.request is not request]
-                    return False
-            batch.chunks.append(chunk)
-        return preempted_none
+                    return preempted
+            batch.add(chunk)
+        return preempted
 
-    def _chunks(self, request: Request, budget: int, branches: Branches, *, alone: bool) -> list[Chunk]:
+    def _chunks(
+        self, request: Request, batch: Batch, branches: Branches, bound: StepBound | None
+    ) -> list[Chunk]:
+        budget, alone = self.token_budget - batch.length, not batch.chunks
         behind = self._behind(request)
+        if behind is not None and bound is not None:
+            budget = bound.tokens(batch, Chunk(request, behind, behind.known - behind.computed), budget)
         single = len(request.members) == 1
         if single or request.decoding:
             length = sum(self._judged_length(s, branches) for s in request.sequences)
@@ -141,12 +147,12 @@ class Scheduler:
                 return [
                     chunk
                     for i in range(len(request.sequences))
-                    for chunk in self._judged_chunks(request, i, branches)
+                    for chunk in self._judged_chunks(request, i, branches, prefill=behind is not None)
                 ]
         if behind is None or budget <= 0:
             return []
         # The last known token is left for the step that runs the drafts and is judged.
-        return [Chunk(request, behind, min(behind.known - behind.computed - 1, budget))]
+        return [Chunk(request, behind, min(behind.known - behind.computed - 1, budget), prefill=True)]
 
     def _judged_length(self, sequence: Sequence, branches: Branches) -> int:
         """Returns the number of tokens that run to judge a sequence and its companion."""
@@ -154,7 +160,9 @@ class Scheduler:
         drafts = branches.get(sequence.row, _NOTHING)
         return sum(m.known - m.computed + len(branch) for branch in drafts for m in members)
 
-    def _judged_chunks(self, request: Request, place: int, branches: Branches) -> list[Chunk]:
+    def _judged_chunks(
+        self, request: Request, place: int, branches: Branches, *, prefill: bool
+    ) -> list[Chunk]:
         """Returns the chunks that judge a sequence: one for each branch, each with its companion's after it.
 
         Forks the sequence for every branch but the first.
@@ -166,7 +174,8 @@ class Scheduler:
             if index:
                 runner = self.fork(sequence, sequence.row)
                 request.branches.append(runner)
-            chunk = Chunk(request, runner, runner.known - runner.computed, branch, judged=True, place=place)
+            count = runner.known - runner.computed
+            chunk = Chunk(request, runner, count, branch, judged=True, place=place, prefill=prefill)
             assert chunk.length, "a sequence is judged and runs nothing"
             chunks.append(chunk)
             if runner.companion is not None:
@@ -222,10 +231,11 @@ class Scheduler:
         sequence.pages.extend(self.pages.allocate() for _ in range(missing))
         return True
 
-    def _preempt(self, request: Request) -> None:
+    def _preempt(self, request: Request, batch: Batch) -> None:
+        batch.remove(request)
         self._free_all(request)
         self.running.remove(request)
-        self.waiting.appendleft(request)
+        self.add(request)
         self.preemptions += 1
 
     def fork(self, parent: Sequence, row: Row) -> Sequence:
@@ -298,3 +308,10 @@ class Scheduler:
         for sequence in sequences:
             assert sequence.computed <= sequence.known, "more is computed than known"
             assert pages_for(sequence.computed) <= len(sequence.pages), "computed tokens have no page"
+        for requests in (self.running, self.waiting):
+            assert requests == sorted(requests, key=_rank), "requests are not in order"
+
+
+def _rank(request: Request) -> tuple[int, int]:
+    """Returns the key by which requests are in order."""
+    return request.priority, request.id

@@ -15,7 +15,7 @@ import uvicorn
 from decodery.errors import DecoderyError, ModelError, ParameterError
 from decodery.serving.app import create_app
 from decodery.serving.errors import ApiError
-from decodery.serving.models import Models, ModelSource
+from decodery.serving.models import ModelSource
 from decodery.serving.service import Service
 from decodery.serving.settings import ServerSettings
 
@@ -23,16 +23,22 @@ from decodery.serving.settings import ServerSettings
 LAST_WORDS = 2.0
 
 
-def run(settings: ServerSettings, sources: Sequence[ModelSource], announce: Callable[[str], None]) -> None:
+def run(
+    settings: ServerSettings,
+    sources: Sequence[ModelSource],
+    announce: Callable[[str], None],
+    memory: int | None = None,
+) -> None:
     """Serves models until SIGTERM or SIGINT; then lets requests end, within the drain's deadline.
 
     Calls `announce` with the server's address once the models are open. Raises `ParameterError` if the
-    address cannot be used, and the error of a model that cannot be opened.
+    address cannot be used, and the error of a model that cannot be opened. All open models together take at
+    most `memory` bytes (None: no bound).
     """
     listener = listen(settings.host, settings.port)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(settings, sources, listener, announce))
+            runner.run(_serve(settings, sources, memory, listener, announce))
     finally:
         listener.close()
 
@@ -57,6 +63,21 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
+def http_server(service: Service) -> uvicorn.Server:
+    """Returns a server of HTTP for a service whose worker runs. Signals are left to the caller."""
+    config = uvicorn.Config(
+        create_app(service),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=5,
+    )
+    return _Server(config)
+
+
 class _Server(uvicorn.Server):
     """Is uvicorn's server without its signal handlers: a signal drains first."""
 
@@ -69,48 +90,38 @@ class _Server(uvicorn.Server):
 async def _serve(
     settings: ServerSettings,
     sources: Sequence[ModelSource],
+    memory: int | None,
     listener: socket.socket,
     announce: Callable[[str], None],
 ) -> None:
     loop = asyncio.get_running_loop()
-    models = Models(sources)
-    service = Service(settings, models)
+    service = Service(settings, sources, memory)
     service.worker.start(loop)
-    config = uvicorn.Config(
-        create_app(service),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=5,
-    )
-    server = _Server(config)
+    server = http_server(service)
     stopping = _Stopping(service, server)
     _on_signals(loop, stopping.begin)
-    opened = asyncio.Event()
-    models.load(lambda: _safely(loop, opened.set))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    opening = asyncio.create_task(opened.wait())
+    opening = asyncio.create_task(service.models.open_pinned())
     try:
         await asyncio.wait({serving, opening}, return_when=asyncio.FIRST_COMPLETED)
-        if models.failure is not None:
-            server.should_exit = True
-        elif opened.is_set():
-            # The models live as long as the process.
+        if opening.done() and opening.exception() is None:
+            # The models at the start live as long as the process.
             gc.freeze()
+            gc.enable()
             announce(_address(listener))
+        elif opening.done():
+            server.should_exit = True
         await serving
     finally:
-        opening.cancel()
+        service.models.close()
         service.preparation.close()
         await service.worker.stop()
-    if models.failure is not None:
-        raise _known(models.failure)
+    if opening.done() and (error := opening.exception()) is not None:
+        raise _known(error)
+    opening.cancel()
 
 
-def _known(error: Exception) -> Exception:
+def _known(error: BaseException) -> BaseException:
     if isinstance(error, DecoderyError):
         return error
     return ModelError(f"the model cannot be opened: {error}")

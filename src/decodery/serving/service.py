@@ -15,30 +15,40 @@ from decodery.engine.pages import encode_salt
 from decodery.engine.statistics import Statistics
 from decodery.intake import Prepared
 from decodery.serving.admission import Admission, Ticket
+from decodery.serving.bodies import read_json
 from decodery.serving.errors import ApiError, invalid
 from decodery.serving.generation import Addition, ClientWatch, Generation
 from decodery.serving.metrics import Metrics, Timeline
-from decodery.serving.models import Models, ServedModel
+from decodery.serving.models import Models, ModelSource, ServedModel, Use
 from decodery.serving.preparing import Preparation
 from decodery.serving.settings import ServerSettings
 from decodery.serving.sse import Chunks, EventStream
 from decodery.serving.worker import Worker
 
-# Seconds of a step after which the server is not ready.
+# Seconds of a step after which the server is not ready; or ten times its bound, if that is longer.
 SLOWEST_STEP = 10.0
 
 
 class Service:
     """Holds the parts of one server; the event loop's thread alone uses it."""
 
-    def __init__(self, settings: ServerSettings, models: Models) -> None:
+    def __init__(
+        self, settings: ServerSettings, sources: Sequence[ModelSource], memory: int | None = None
+    ) -> None:
         self.settings = settings
-        self.models = models
         self.worker = Worker()
+        self.models = Models(sources, memory, lambda model: self.worker.forget(model.llm.engine))
         self.preparation = Preparation(settings.limits.preparing_seconds)
         self.admission = Admission(settings.limits.queued)
         self.metrics = Metrics(self._statistics)
         self.active: set[ActiveRequest] = set()
+
+    async def read(self, request: Request) -> dict[str, Any]:
+        """Returns the body of a request. Raises the errors of `read_json`."""
+        body = await read_json(request.scope, request.receive, self.settings.limits)
+        if self.settings.log_prompts:
+            request.scope["record"]["body"] = body
+        return body
 
     def _statistics(self) -> Iterator[tuple[str, Statistics]]:
         for model in self.models.opened:
@@ -50,8 +60,10 @@ class Service:
             return "the server is stopping"
         if not self.models.opened:
             return "the model is being opened"
-        for _, statistics in self._statistics():
-            if statistics.step_since is not None and monotonic() - statistics.step_since > SLOWEST_STEP:
+        for model in self.models.opened:
+            engine = model.llm.engine
+            began, bound = engine.statistics().step_since, engine.limits.max_step_ms or 0
+            if began is not None and monotonic() - began > max(SLOWEST_STEP, bound / 100):
                 return "a step takes too long"
         return None
 
@@ -65,18 +77,28 @@ class Service:
 
 
 class ActiveRequest:
-    """Carries one request from its arrival to its end: admission, deadline, times, log."""
+    """Carries one request from its arrival to its end: admission, model, deadline, times, log."""
 
-    def __init__(self, service: Service, request: Request, model: ServedModel) -> None:
+    def __init__(self, service: Service, request: Request, name: object) -> None:
         self._service = service
         self._request = request
-        self.model = model
+        self._name = service.models.check(name)
         self._ticket: Ticket = service.admission.enter()
-        self._timeline = Timeline(service.metrics, model.name)
+        self._timeline = Timeline(service.metrics, self._name)
         self._deadline = perf_counter() + service.settings.limits.seconds
+        self._use: Use | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._generation: Generation | None = None
         service.active.add(self)
+
+    async def open(self) -> ServedModel:
+        """Returns the request's model, which stays open until the end."""
+        try:
+            async with asyncio.timeout(max(self._deadline - perf_counter(), 0)):
+                self._use = await self._service.models.use(self._name)
+        except TimeoutError:
+            raise self._too_late() from None
+        return self._use.model
 
     async def prepare(self, function: Callable[[], Any], *, grammar: bool, param: str) -> Any:
         """Returns what a function of preparation returns; see `Preparation.run`."""
@@ -87,7 +109,8 @@ class ActiveRequest:
         most = self._service.settings.limits.prompt_tokens
         if most is not None and any(len(p.token_ids) > most for p in prepared):
             raise invalid(f"a prompt has at most {most} tokens here", "prompt", "context_length_exceeded")
-        generation = Generation(self._service.worker, self.model, prepared, **options)
+        assert self._use is not None
+        generation = Generation(self._service.worker, self._use.model, prepared, **options)
         generation.heard = self._heard
         self._generation = generation
         await generation.start()
@@ -96,10 +119,11 @@ class ActiveRequest:
         return generation
 
     def _expire(self) -> None:
+        self.fail(self._too_late())
+
+    def _too_late(self) -> ApiError:
         seconds = self._service.settings.limits.seconds
-        self.fail(
-            ApiError(504, f"the request has run for {seconds:g} seconds, the server's limit", code="timeout")
-        )
+        return ApiError(504, f"a request may run for {seconds:g} seconds here", code="timeout")
 
     def fail(self, error: ApiError) -> None:
         """Ends the request with an error."""
@@ -133,10 +157,12 @@ class ActiveRequest:
         if self._generation is not None:
             self._generation.close()
             self._count(self._generation, error)
+        if self._use is not None:
+            self._use.release()
         self._ticket.leave()
 
     def _count(self, generation: Generation, error: BaseException | None) -> None:
-        metrics, name = self._service.metrics, self.model.name
+        metrics, name = self._service.metrics, self._name
         prompt = sum(len(c.output.prompt_token_ids) for c in generation.collectors)
         text = sum(len(s.tokens) for c in generation.collectors for s in c.streams)
         self._timeline.end(generation.times)

@@ -12,8 +12,8 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from decodery.decoding.event import Event, PromptProgress
 from decodery.engine.engine import Engine
-from decodery.engine.request import Event, PromptProgress
 from decodery.intake import Prepared
 from decodery.serving.errors import ApiError
 from decodery.serving.inbox import Inbox, Placed
@@ -57,7 +57,7 @@ class Worker:
     """
 
     def __init__(self) -> None:
-        self._commands: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._commands: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._queues: dict[int, _Queue] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
@@ -123,6 +123,10 @@ class Worker:
             for request in [r for r, place in queue.places.items() if place.inbox is inbox]:
                 del queue.places[request]
                 queue.engine.abort(request)
+
+    def forget(self, engine: Engine) -> None:
+        """Drops an engine, whose requests have ended."""
+        self._commands.put(lambda: self._queues.pop(id(engine), None))
 
     async def call(self, function: Callable[[], T]) -> T:
         """Returns the result of a function that the worker's thread calls between two steps."""

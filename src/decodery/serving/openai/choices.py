@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from decodery.decoding.rows import TokenLogprobs
+from decodery.decoding.chosen import TokenLogprobs
 from decodery.outputs import StreamEvent
 from decodery.text.streaming.detokenizer import TextState
 
@@ -27,6 +27,7 @@ class Delta:
     token_ids: Sequence[int] = ()
     entries: list[Entry] = field(default_factory=list)
     finish_reason: str | None = None
+    stop_reason: str | int | None = None
 
 
 class Choice:
@@ -56,7 +57,7 @@ class Choice:
                 self._spelled += len(self._plain.piece)
         self._released += len(event.text)
         ended = event.finish_reason is not None
-        return Delta(event.text, event.token_ids, self._free(ended), event.finish_reason)
+        return Delta(event.text, event.token_ids, self._free(ended), event.finish_reason, event.stop_reason)
 
     def _free(self, ended: bool) -> list[Entry]:
         cut = ended and self._spelled > self._released

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from decodery.decoding.chosen import TokenLogprobs
 from decodery.decoding.request.params import GenerationParams
-from decodery.decoding.rows import TokenLogprobs
 from decodery.intake import Intake, Prepared
-from decodery.serving.bodies import read_json
 from decodery.serving.errors import invalid
-from decodery.serving.generation import Addition, Generation
+from decodery.serving.generation import Generation
 from decodery.serving.models import ServedModel
-from decodery.serving.openai.choices import Choice, Delta, Entry
+from decodery.serving.openai.answers import Answer, Form, Written
+from decodery.serving.openai.choices import Delta, Entry
 from decodery.serving.openai.fields import Fields
 from decodery.serving.openai.logprobs import completion_logprobs, prompt_entries
-from decodery.serving.openai.params import StreamOptions, generation_params, stream_options
-from decodery.serving.openai.usage import told_progress, usage
+from decodery.serving.openai.params import generation_params, stream_options
 from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.settings import ServerSettings
-from decodery.serving.sse import DONE, data
 from decodery.text.streaming.detokenizer import start
 
 # OpenAI's default for completions.
 DEFAULT_MAX_TOKENS = 16
-FINISH = {"stop": "stop", "length": "length", "time": "length", "abort": "length"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +39,10 @@ class CompletionRequest:
     prompts: Sequence[str | list[int]]
     suffix: str | None
     params: GenerationParams
-    options: StreamOptions
+    form: Form
     echo: bool
     keeps_text: bool
     logprobs: int | None
-    token_ids: bool
     cache_salt: str | None
     priority: int
 
@@ -95,13 +89,12 @@ def read_request(
     plain.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
     if echo and logprobs is not None:
         plain.setdefault("prompt_logprobs", logprobs)
-    params = generation_params(plain, fields, defaults, settings.limits)
+    params = generation_params(plain, fields, defaults, settings)
     fields.close(lenient=settings.lenient)
     if suffix is not None and echo:
         raise invalid("echo and suffix do not go together", "echo")
-    return CompletionRequest(
-        prompts, suffix, params, options, echo, keeps_text, logprobs, token_ids, cache_salt, priority
-    )
+    form = Form("cmpl", "text_completion", "text_completion", options, token_ids)
+    return CompletionRequest(prompts, suffix, params, form, echo, keeps_text, logprobs, cache_salt, priority)
 
 
 def _prompts(given: Any, most: int) -> list[str | list[int]]:
@@ -124,10 +117,10 @@ def _prompts(given: Any, most: int) -> list[str | list[int]]:
 
 async def completions(service: Service, request: Request) -> ASGIApp:
     """Answers a request of `/v1/completions`."""
-    body = await read_json(request.scope, request.receive, service.settings.limits)
-    model = service.models.get(body.get("model"))
-    active = ActiveRequest(service, request, model)
+    body = await service.read(request)
+    active = ActiveRequest(service, request, body.get("model"))
     try:
+        model = await active.open()
         asked = read_request(body, model.llm.default_params, service.settings)
         salt = service.salt(request.scope, asked.cache_salt)
         prepared = await active.prepare(
@@ -135,14 +128,13 @@ async def completions(service: Service, request: Request) -> ASGIApp:
             grammar=asked.params.grammar is not None,
             param="prompt",
         )
-        generation = await active.start(
-            prepared, priority=asked.priority, tells_progress=asked.options.progress
-        )
-        writer = CompletionWriter(asked, prepared, generation, model)
-        if asked.options.stream:
-            return active.stream(generation, writer)
-        await active.run(generation, writer.take)
-        answer = json_response(writer.answer())
+        options = asked.form.options
+        generation = await active.start(prepared, priority=asked.priority, tells_progress=options.progress)
+        written = CompletionAnswer(asked, prepared, generation, model)
+        if options.stream:
+            return active.stream(generation, written)
+        await active.run(generation, written.take)
+        answer = json_response(written.answer())
     except BaseException as error:
         active.leave(error)
         raise
@@ -150,20 +142,8 @@ async def completions(service: Service, request: Request) -> ASGIApp:
     return answer
 
 
-@dataclass(slots=True)
-class _State:
-    """Holds what is written of one choice."""
-
-    choice: Choice
-    pieces: list[str] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
-    token_ids: list[int] = field(default_factory=list)
-    finish: str | None = None
-    opened: bool = False
-
-
-class CompletionWriter:
-    """Writes the answer of `/v1/completions`, whole or as a stream of chunks with the same content."""
+class CompletionAnswer(Answer):
+    """Writes the answer of `/v1/completions`."""
 
     def __init__(
         self,
@@ -172,49 +152,20 @@ class CompletionWriter:
         generation: Generation,
         model: ServedModel,
     ) -> None:
+        super().__init__(asked.form, prepared, generation, model)
         self._asked = asked
-        self._prepared = prepared
-        self._generation = generation
-        self._tokenizer = model.llm.tokenizer
-        self._head = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": model.name,
-        }
-        self._states: dict[tuple[int, int], _State] = {}
         self._prompts: dict[int, tuple[str, list[int]]] = {}
 
-    def _state(self, prompt: int, stream: int) -> _State:
-        state = self._states.get((prompt, stream))
-        if state is None:
-            prepared = self._prepared[prompt]
-            plain = start(self._tokenizer, (), skip_special_tokens=prepared.params.skip_special_tokens)
-            state = self._states[prompt, stream] = _State(Choice(plain, prepared.end_ids))
-        return state
-
-    def take(self, additions: Sequence[Addition]) -> list[tuple[int, int, Delta]]:
-        """Adds what a step added to the choices; returns it by prompt and completion."""
-        found = []
-        for prompt, event in ((a.prompt, a.event) for a in additions):
-            state = self._state(prompt, event.index)
-            delta = state.choice.add(event)
-            if self._asked.keeps_text:
-                state.pieces.append(delta.text)
-                state.entries += delta.entries
-                state.token_ids += delta.token_ids
-            else:
-                delta = Delta(finish_reason=delta.finish_reason)
-            state.finish = delta.finish_reason or state.finish
-            found.append((prompt, event.index, delta))
-        return found
+    def kept(self, delta: Delta) -> Delta:
+        """Returns what the answer keeps of what a step added: no text where only the prompt is scored."""
+        return delta if self._asked.keeps_text else Delta(finish_reason=delta.finish_reason)
 
     def _prompt(self, prompt: int) -> tuple[str, list[int]]:
         """Returns the text of a prompt, and where each of its tokens begins in it."""
         if prompt not in self._prompts:
-            prepared = self._prepared[prompt]
-            prefix = len(self._tokenizer.prefix_ids) if prepared.text is not None else 0
-            state, offsets, text = start(self._tokenizer, (), skip_special_tokens=False), [], ""
+            prepared = self.prepared[prompt]
+            prefix = len(self.tokenizer.prefix_ids) if prepared.text is not None else 0
+            state, offsets, text = start(self.tokenizer, (), skip_special_tokens=False), [], ""
             for place, token in enumerate(prepared.token_ids):
                 offsets.append(len(text))
                 if place >= prefix:
@@ -227,102 +178,39 @@ class CompletionWriter:
             self._prompts[prompt] = (text, offsets)
         return self._prompts[prompt]
 
-    def _logprobs(self, prompt: int, entries: Sequence[Entry], *, first: bool) -> dict[str, Any] | None:
+    def _logprobs(self, choice: Written, entries: Sequence[Entry], *, first: bool) -> dict[str, Any] | None:
         """Returns the log-probabilities of entries, with those of an echoed prompt in front of the first."""
-        asked = self._asked
+        asked, prompt = self._asked, choice.prompt
         if asked.logprobs is None:
             return None
         text, offsets = self._prompt(prompt)
         found: list[tuple[TokenLogprobs | None, int, int]] = []
         if asked.echo and first:
-            scored = self._generation.collectors[prompt].output.prompt_logprobs or ()
-            found += zip(scored, self._prepared[prompt].token_ids, offsets, strict=True)
+            scored = self.generation.collectors[prompt].output.prompt_logprobs or ()
+            found += zip(scored, self.prepared[prompt].token_ids, offsets, strict=True)
         found += [(e.logprobs, e.logprobs.token, len(text) + e.offset) for e in entries]
-        return completion_logprobs(self._tokenizer, found, asked.logprobs)
+        return completion_logprobs(self.tokenizer, found, asked.logprobs)
 
-    def _choice(
-        self, prompt: int, stream: int, content: Mapping[str, Any], finish: str | None
-    ) -> dict[str, Any]:
-        width = self._prepared[prompt].params.n if self._prepared[prompt].params.best_of else None
-        count = width or self._prepared[prompt].params.streams
-        stop_reason = None
-        if finish is not None:
-            streams = self._generation.collectors[prompt].streams
-            stop_reason = streams[stream].stop_reason if finish == "stop" else None
-        return {
-            "index": prompt * count + stream,
-            **content,
-            "finish_reason": None if finish is None else FINISH.get(finish, finish),
-            "stop_reason": stop_reason,
-        }
+    def content(self, choice: Written) -> dict[str, Any]:
+        """Returns the text of a choice, after the prompt if that is echoed."""
+        text = "".join(choice.pieces)
+        if self._asked.echo:
+            text = self._prompt(choice.prompt)[0] + text
+        content: dict[str, Any] = {"text": text}
+        content["logprobs"] = self._logprobs(choice, choice.entries, first=True)
+        if self._asked.params.prompt_logprobs is not None:
+            scored = self.generation.collectors[choice.prompt].output.prompt_logprobs
+            content["prompt_logprobs"] = prompt_entries(self.tokenizer, scored or ())
+        return content
 
-    def answer(self) -> dict[str, Any]:
-        """Returns the whole answer."""
-        choices = []
-        for (prompt, stream), state in sorted(self._states.items()):
-            text = "".join(state.pieces)
-            if self._asked.echo:
-                text = self._prompt(prompt)[0] + text
-            content: dict[str, Any] = {
-                "text": text,
-                "logprobs": self._logprobs(prompt, state.entries, first=True),
-            }
-            if self._asked.params.prompt_logprobs is not None:
-                scored = self._generation.collectors[prompt].output.prompt_logprobs
-                content["prompt_logprobs"] = prompt_entries(self._tokenizer, scored or ())
-            if self._asked.token_ids:
-                content["token_ids"] = state.token_ids
-                content["prompt_token_ids"] = self._prepared[prompt].token_ids
-            choices.append(self._choice(prompt, stream, content, state.finish))
-        return {**self._head, "choices": choices, "usage": self._usage()}
+    def deltas(self, choice: Written, delta: Delta) -> list[dict[str, Any]]:
+        """Returns one chunk with text, or none if there is nothing to tell."""
+        text = delta.text
+        if self._asked.echo and not choice.opened:
+            text = self._prompt(choice.prompt)[0] + text
+        logprobs = self._logprobs(choice, delta.entries, first=not choice.opened)
+        return [{"text": text, "logprobs": logprobs}] if text or delta.entries else []
 
-    def _usage(self) -> dict[str, Any]:
-        outputs = [c.output for c in self._generation.collectors]
-        return usage(outputs, sum(state.choice.completion_tokens for state in self._states.values()))
-
-    def _chunk(self, choices: Sequence[Mapping[str, Any]], with_usage: bool) -> bytes:
-        body: dict[str, Any] = {**self._head, "choices": choices}
-        if with_usage:
-            body["usage"] = self._usage()
-        elif self._asked.options.include_usage:
-            body["usage"] = None
-        return data(body)
-
-    def opening(self) -> bytes:
-        """Returns nothing: completions have no role."""
-        return b""
-
-    def progress(self) -> bytes:
-        """Returns how much of the prompts is computed, if that is asked for and new."""
-        told = {} if not self._asked.options.progress else dict(self._generation.progress)
-        self._generation.progress.clear()
-        return b"".join(
-            data({**self._head, "choices": [], "prompt_progress": told_progress(p)}) for p in told.values()
-        )
-
-    def written(self, additions: Sequence[Addition]) -> bytes:
-        """Returns a chunk for each completion that grew, and one for each that ended."""
-        chunks = []
-        for prompt, stream, delta in self.take(additions):
-            state = self._states[prompt, stream]
-            first, state.opened = not state.opened, True
-            text = delta.text
-            if self._asked.echo and first:
-                text = self._prompt(prompt)[0] + text
-            if text or delta.entries or (self._asked.token_ids and delta.token_ids):
-                content: dict[str, Any] = {
-                    "text": text,
-                    "logprobs": self._logprobs(prompt, delta.entries, first=first),
-                }
-                if self._asked.token_ids:
-                    content["token_ids"] = list(delta.token_ids)
-                choice = self._choice(prompt, stream, content, None)
-                chunks.append(self._chunk([choice], self._asked.options.continuous_usage))
-            if delta.finish_reason is not None:
-                ending = self._choice(prompt, stream, {"text": "", "logprobs": None}, delta.finish_reason)
-                chunks.append(self._chunk([ending], self._asked.options.continuous_usage))
-        return b"".join(chunks)
-
-    def closing(self) -> bytes:
-        """Returns the chunk with the usage, if it is asked for, and the end mark."""
-        return (self._chunk([], True) if self._asked.options.include_usage else b"") + DONE
+    def ending(self, choice: Written) -> dict[str, Any]:
+        """Returns an empty text."""
+        return {"text": "", "logprobs": None}

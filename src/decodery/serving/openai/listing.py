@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -11,21 +12,21 @@ from decodery.serving.models import ServedModel
 from decodery.serving.service import Service, json_response
 
 
-def _card(model: ServedModel) -> dict[str, Any]:
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": model.created,
-        "owned_by": "decodery",
-        "max_model_len": model.llm.model.context_length,
-    }
+def _card(name: str, opened: Sequence[ServedModel]) -> dict[str, Any]:
+    card = {"id": name, "object": "model", "created": 0, "owned_by": "decodery"}
+    for model in opened:
+        if model.name == name:
+            card |= {"created": model.created, "max_model_len": model.llm.model.context_length}
+    return card
 
 
 async def list_models(service: Service, request: Request) -> Response:
-    """Answers with the models that are open."""
-    return json_response({"object": "list", "data": [_card(model) for model in service.models.opened]})
+    """Answers with all models; those that are not open yet have no length of context."""
+    models = service.models
+    return json_response({"object": "list", "data": [_card(name, models.opened) for name in models.names]})
 
 
 async def one_model(service: Service, request: Request) -> Response:
     """Answers with one model."""
-    return json_response(_card(service.models.get(request.path_params["name"])))
+    models = service.models
+    return json_response(_card(models.check(request.path_params["name"]), models.opened))

@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from decodery.intake import Intake
-from decodery.serving.bodies import read_json
 from decodery.serving.errors import invalid
 from decodery.serving.models import ServedModel
 from decodery.serving.openai.fields import Fields
@@ -19,8 +18,8 @@ from decodery.serving.service import Service, json_response
 
 async def tokenize(service: Service, request: Request) -> Response:
     """Answers `/tokenize`: the token ids of a text, or of a conversation in the model's template."""
-    fields = Fields(await read_json(request.scope, request.receive, service.settings.limits))
-    model = service.models.get(fields.raw("model"))
+    fields = Fields(await service.read(request))
+    name = service.models.check(fields.raw("model"))
     texts = fields.take("return_token_strs", bool, False)
     special = fields.take("add_special_tokens", bool, True)
     text = fields.raw("prompt")
@@ -29,23 +28,25 @@ async def tokenize(service: Service, request: Request) -> Response:
     messages = fields.raw("messages")
     if (text is None) == (messages is None):
         raise invalid("give either a prompt or messages", "prompt")
-    tokenizer = model.llm.tokenizer
-    if messages is not None:
-        work = partial(_conversation_ids, model.llm.intake, messages, _template(fields))
-    elif isinstance(text, str):
-        work = partial(tokenizer.encode, text, add_special_tokens=special)
-    else:
+    template = {} if messages is None else _template(fields)
+    if messages is None and not isinstance(text, str):
         raise invalid("prompt must be a text", "prompt")
     fields.close(lenient=service.settings.lenient)
-    ids = await service.preparation.run(work, grammar=False, param="messages" if messages else "prompt")
-    answer: dict[str, Any] = {
-        "count": len(ids),
-        "max_model_len": model.llm.model.context_length,
-        "tokens": ids,
-    }
-    if texts:
-        answer["token_strs"] = [token_text(tokenizer, token) for token in ids]
-    return json_response(answer)
+    with await service.models.use(name) as model:
+        tokenizer = model.llm.tokenizer
+        if messages is not None:
+            work = partial(_conversation_ids, model.llm.intake, messages, template)
+        else:
+            work = partial(tokenizer.encode, text, add_special_tokens=special)
+        ids = await service.preparation.run(work, grammar=False, param="messages" if messages else "prompt")
+        answer: dict[str, Any] = {
+            "count": len(ids),
+            "max_model_len": model.llm.model.context_length,
+            "tokens": ids,
+        }
+        if texts:
+            answer["token_strs"] = [token_text(tokenizer, token) for token in ids]
+        return json_response(answer)
 
 
 def _template(fields: Fields) -> dict[str, Any]:
@@ -64,21 +65,22 @@ def _conversation_ids(intake: Intake, messages: Any, template: dict[str, Any]) -
 
 async def detokenize(service: Service, request: Request) -> Response:
     """Answers `/detokenize`: the text of token ids, with special tokens in it."""
-    fields = Fields(await read_json(request.scope, request.receive, service.settings.limits))
-    model = service.models.get(fields.raw("model"))
+    fields = Fields(await service.read(request))
+    name = service.models.check(fields.raw("model"))
     tokens = fields.take("tokens", list, [])
     fields.close(lenient=service.settings.lenient)
-    size = model.llm.tokenizer.vocab_size
-    if any(type(token) is not int or not 0 <= token < size for token in tokens):
-        raise invalid(f"tokens must be token ids from 0 to {size - 1}", "tokens")
-    text = model.llm.tokenizer.decode(tokens, skip_special_tokens=False)
-    return json_response({"prompt": text, "content": text})
+    with await service.models.use(name) as model:
+        size = model.llm.tokenizer.vocab_size
+        if any(type(token) is not int or not 0 <= token < size for token in tokens):
+            raise invalid(f"tokens must be token ids from 0 to {size - 1}", "tokens")
+        text = model.llm.tokenizer.decode(tokens, skip_special_tokens=False)
+        return json_response({"prompt": text, "content": text})
 
 
 async def tokenizer_info(service: Service, request: Request) -> Response:
     """Answers `/tokenizer_info`: what a client needs to know of the tokenizer."""
-    model = service.models.get(request.query_params.get("model"))
-    return json_response(_info(model))
+    with await service.models.use(request.query_params.get("model")) as model:
+        return json_response(_info(model))
 
 
 def _info(model: ServedModel) -> dict[str, Any]:
@@ -102,11 +104,12 @@ def _info(model: ServedModel) -> dict[str, Any]:
 
 async def apply_template(service: Service, request: Request) -> Response:
     """Answers `/apply-template`: a conversation in the model's chat template, as text."""
-    fields = Fields(await read_json(request.scope, request.receive, service.settings.limits))
-    model = service.models.get(fields.raw("model"))
+    fields = Fields(await service.read(request))
+    name = service.models.check(fields.raw("model"))
     messages = fields.raw("messages")
     template = _template(fields)
     fields.close(lenient=service.settings.lenient)
-    work = partial(model.llm.intake.chat_text, messages, **template)
-    text = await service.preparation.run(work, grammar=False, param="messages")
-    return json_response({"prompt": text})
+    with await service.models.use(name) as model:
+        work = partial(model.llm.intake.chat_text, messages, **template)
+        text = await service.preparation.run(work, grammar=False, param="messages")
+        return json_response({"prompt": text})

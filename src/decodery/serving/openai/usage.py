@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from decodery.engine.request import PromptProgress
+from decodery.decoding.event import PromptProgress
 from decodery.outputs import RequestOutput
 
 
@@ -20,6 +20,6 @@ def usage(outputs: Sequence[RequestOutput], completion_tokens: int) -> dict[str,
     }
 
 
-def told_progress(progress: PromptProgress) -> dict[str, Any]:
+def progress_body(progress: PromptProgress) -> dict[str, Any]:
     """Returns how much of a prompt is computed, in llama.cpp's form."""
     return {"total": progress.prompt, "cache": progress.cached, "processed": progress.computed}

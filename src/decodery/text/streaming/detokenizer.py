@@ -9,12 +9,12 @@ from typing import Any
 
 from decodery.text.streaming.regions import Region, Regions, ReplyMarks, begin
 from decodery.text.streaming.stops import Match, StopMatcher, compile_regex, first_match
-from decodery.text.tokenizer.tokenizer import Tokenizer
+from decodery.text.streaming.token_texts import TokenTexts
 
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    tokenizer: Tokenizer
+    tokenizer: TokenTexts
     matcher: StopMatcher
     pattern: Any
     skipped: frozenset[int]
@@ -131,7 +131,7 @@ class TextState:
 
 
 def start(
-    tokenizer: Tokenizer,
+    tokenizer: TokenTexts,
     stop: tuple[str, ...] = (),
     *,
     skip_special_tokens: bool = True,
