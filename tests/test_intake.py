@@ -18,10 +18,11 @@ from decodery import (
     Regex,
     RequestError,
 )
+from decodery.collector import Collector
 from decodery.intake import Intake, Prepared, salt_of
 from decodery.kernels.native.library import available
 from decodery.loading.open_model import Opened, SecondModels, open_model
-from decodery.outputs import Collector, RequestOutput
+from decodery.outputs import RequestOutput
 from tests.cli.conftest import CONTEXT, write_model
 from tests.engine.runs import make_engine
 
@@ -144,8 +145,8 @@ def test_every_call_uses_the_cache_of_its_salt_and_gives_the_same_text(folder: s
     counts: list[int] = []
     schedule = llm.engine._scheduler.schedule
 
-    def counting(branches: Any) -> Any:
-        batch = schedule(branches)
+    def counting(*arguments: Any) -> Any:
+        batch = schedule(*arguments)
         counts.append(batch.length)
         return batch
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from decodery.conversations.chat_request import ChatRequest
 from decodery.decoding.grammar.compiler import GrammarCompiler, HealedPrompt
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import DraftModel
@@ -17,6 +18,7 @@ from decodery.engine.pages import encode_salt
 from decodery.errors import ParameterError, RequestError
 from decodery.loading.open_model import SecondModels
 from decodery.models.contract import CausalModel
+from decodery.text.chat.replies import ReplyFormat
 from decodery.text.infill import infill_tokens
 from decodery.text.streaming.detokenizer import TextState, start
 from decodery.text.tokenizer.grammar_vocab import grammar_vocabulary
@@ -115,6 +117,23 @@ class Intake:
             end_ids=frozenset((*asked.stop_token_ids, *ends)),
             salt=salt,
         )
+
+    def chat_request(
+        self,
+        messages: Sequence[Message],
+        params: GenerationParams,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] = "auto",
+        parallel_tool_calls: bool = True,
+        **template: Any,
+    ) -> ChatRequest:
+        """Returns the request for a reply to a conversation, for `prepare_chat`."""
+        return ChatRequest(self.chat_prompt(messages, tools=tools, **template), params, ReplyFormat())
+
+    def prepare_chat(self, request: ChatRequest, *, salt: bytes = b"") -> Prepared:
+        """Returns a request for this reply, as `prepare` does."""
+        return self.prepare(request.token_ids, request.params, salt=salt)
 
     def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
         """Returns the token ids of a conversation in the model's chat template, ready for the reply.

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from decodery.collector import Collector
 from decodery.consensus import best_of
 from decodery.decoding.request.checkpoint_defaults import default_params
 from decodery.decoding.request.params import GenerationParams
@@ -25,7 +26,7 @@ from decodery.kernels.native.library import MOST_THREADS
 from decodery.loading.open_model import SecondModels, open_model
 from decodery.loading.options import available_memory, memory_size
 from decodery.models.contract import CausalModel
-from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent, TextScore
+from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore
 from decodery.weights.sources.locate import Progress
 
 
@@ -51,7 +52,9 @@ class LLM:
     "float16", "bfloat16", "int8" (a scale for each token and head) or "auto" (the backend's choice).
     `threads` is the number of threads on which this model is read and runs, and second models with it
     (default: those of torch and of the native kernels in this process, at first one for each core).
-    `token_budget` bounds the tokens that one step runs.
+    `token_budget` bounds the tokens that one step runs. With `max_step_ms`, a step in which other texts grow
+    runs no more of a prompt than fits into so many milliseconds, but at least a page: texts pause for less
+    time, and prompts take longer.
 
     Requests may name second models (amateurs, draft models) by a path or hub id, or as an `LLM`. With
     `second_models`, a table of names and paths that are opened at once, they may name these alone.
@@ -81,6 +84,7 @@ class LLM:
         max_sequences: int = 256,
         prefix_cache: bool = True,
         second_models: Mapping[str, str | Path] | None = None,
+        max_step_ms: float | None = None,
         progress: Progress | None = None,
     ) -> None:
         sizes = {"context_length": context_length, "threads": threads}
@@ -90,6 +94,8 @@ class LLM:
         for name, value in {**sizes, "token_budget": token_budget, "max_sequences": max_sequences}.items():
             if value is not None and (type(value) is not int or value < 1):
                 raise ParameterError(f"{name} must be a whole number from 1 on, not {value!r}")
+        if max_step_ms is not None and type(max_step_ms) not in (int, float):
+            raise ParameterError(f"max_step_ms must be a number, not {max_step_ms!r}")
         check_kv_dtype(kv_dtype)
         if threads is not None and threads > MOST_THREADS:
             raise ParameterError(f"threads must be at most {MOST_THREADS}, not {threads}")
@@ -110,7 +116,7 @@ class LLM:
         self.model = opened.model
         self.default_params = default_params(opened.generation_config, self.model.vocab_size).params
         limits = _limits(self.model, kv_memory, kv_dtype, token_budget, max_sequences, prefix_cache)
-        limits = replace(limits, threads=threads)
+        limits = replace(limits, threads=threads, max_step_ms=max_step_ms)
         self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
         self._shared_engine = SharedEngine(self.engine)
         offered = SecondModels(

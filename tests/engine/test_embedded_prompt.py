@@ -144,8 +144,8 @@ def computed(engine: Engine, llm: LLM, prompt: Any) -> int:
     counts: list[int] = []
     schedule = engine._scheduler.schedule
 
-    def counting(branches: Any) -> Any:
-        batch = schedule(branches)
+    def counting(*arguments: Any) -> Any:
+        batch = schedule(*arguments)
         counts.append(batch.length)
         return batch
 

@@ -87,8 +87,8 @@ def watching() -> Iterator[Watched]:
         watched.allocated(self, page)
         return page
 
-    def scheduling(self: Scheduler, branches: Any) -> Any:
-        batch = schedule(self, branches)
+    def scheduling(self: Scheduler, *arguments: Any) -> Any:
+        batch = schedule(self, *arguments)
         watched.check(self, (m for r in self.running for m in (*r.members, *r.branches)))
         return batch
 

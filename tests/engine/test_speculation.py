@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from decodery.decoding.chosen import FinishReason, TokenLogprobs
+from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import DraftModel, PromptLookup
 from decodery.decoding.request.strategy_params import ContrastiveDecoding, DoLa, Strategy
-from decodery.decoding.rows import FinishReason, TokenLogprobs
 from decodery.engine.engine import Engine
-from decodery.engine.request import Event
 from decodery.models.decoders.llama import Llama
 from tests.engine.runs import Job, make_engine
 from tests.kernels.native.fixtures import built
@@ -58,9 +58,9 @@ def decode(engine: Engine, jobs: Sequence[Job], explain: int = 0, **extra: Any) 
     forwarded = 0
     schedule = engine._scheduler.schedule
 
-    def counting(branches: Any) -> Any:
+    def counting(*arguments: Any) -> Any:
         nonlocal forwarded
-        batch = schedule(branches)
+        batch = schedule(*arguments)
         forwarded += batch.length
         return batch
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import torch
 
+from decodery.decoding.event import Event, PromptProgress, Times
 from decodery.decoding.processors.pipeline import possible_stages
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import GrammarState, Row, Survivor, Verdict, Watch
@@ -26,15 +27,16 @@ from decodery.engine.limits import (
 )
 from decodery.engine.pages import Pages
 from decodery.engine.prompt_scores import collect_prompts
-from decodery.engine.proposals import collect_proposals
-from decodery.engine.request import Event, PromptProgress, Request, Times
+from decodery.engine.proposals import Proposals, collect_proposals
+from decodery.engine.request import Request, Snapshot
 from decodery.engine.request import Sequence as Live
 from decodery.engine.runner import Runner
 from decodery.engine.scheduler import Scheduler
 from decodery.engine.second_model import SecondModel
 from decodery.engine.second_model_runner import SecondModelRunner
-from decodery.engine.snapshot import Snapshot
 from decodery.engine.statistics import Counters, Statistics
+from decodery.engine.step_bound import StepBound
+from decodery.engine.step_cost import StepCost, work_of
 from decodery.engine.step_scores import JudgedGroup, ScoresBuilder, groups_to_judge, judge_group
 from decodery.errors import ParameterError, RequestError
 from decodery.kernels.threads import threads_set
@@ -74,6 +76,7 @@ class Engine:
         self._stepping = False
         self._step_since: float | None = None
         self._counters = Counters()
+        self._cost = None if limits.max_step_ms is None else StepCost()
         self._dropped: list[int] = []
         self._snapshots: list[Snapshot] = []
 
@@ -256,23 +259,7 @@ class Engine:
         May be called from any thread, also during a step; then the numbers may be from different moments of
         the step.
         """
-        scheduler, counters = self._scheduler, self._counters
-        return Statistics(
-            running=len(scheduler.running),
-            waiting=len(scheduler.waiting),
-            pages=scheduler.pages.count,
-            pages_used=scheduler.pages.count - scheduler.pages.available,
-            prefix_queries=counters.prefix_queries,
-            prefix_hits=counters.prefix_hits,
-            preemptions=scheduler.preemptions,
-            drafted=counters.drafted,
-            accepted=counters.accepted,
-            generated_tokens=counters.generated_tokens,
-            prompt_tokens=counters.prompt_tokens,
-            steps=counters.steps,
-            longest_step=counters.longest_step,
-            step_since=self._step_since,
-        )
+        return self._counters.statistics(self._scheduler, self._step_since)
 
     def abort(self, request: int) -> None:
         """Drops a request in any state; it has no more events. Ignores a request that has ended."""
@@ -377,11 +364,27 @@ class Engine:
         for second_model in self._second_models.values():
             second_model.retain(s.row for r in self._scheduler.running for s in r.sequences)
         proposals = collect_proposals(self._scheduler.running, self.limits.context_length)
-        batch = self._scheduler.schedule(proposals.branches)
+        planned = self._clock()
+        batch = self._scheduler.schedule(proposals.branches, self._bound(planned))
         if not batch.chunks:
             return []
         self._count(batch)
         self._snapshots = [Snapshot(request) for request in self._scheduler.running]
+        if self._cost is None:
+            return self._run(batch, proposals)
+        work, with_prompt = work_of(batch.chunks), any(chunk.prefill for chunk in batch.chunks)
+        events = self._run(batch, proposals)
+        self._cost.learn(work, self._clock() - planned, with_prompt=with_prompt)
+        return events
+
+    def _bound(self, now: float) -> StepBound | None:
+        """Returns the bound of the step in progress, less the time that it has taken, if steps have one."""
+        if self._cost is None or self.limits.max_step_ms is None or self._step_since is None:
+            return None
+        return StepBound(self._cost, self.limits.max_step_ms / 1000 - (now - self._step_since))
+
+    def _run(self, batch: Batch, proposals: Proposals) -> list[Event]:
+        """Computes a batch, lets the methods judge it, and carries out their verdicts."""
         groups = groups_to_judge(batch)
         states = self._runner.hidden(
             batch, {layer for r in self._scheduler.running for layer in r.needs.layers}
@@ -399,11 +402,10 @@ class Engine:
     def _count(self, batch: Batch) -> None:
         """Counts what a batch computes, and marks the requests that run for the first time."""
         self._counters.count_batch(batch)
-        for request in batch.admitted:
-            if request.times.started is None:
-                request.times = replace(request.times, started=self._clock())
-                if self._scheduler.prefix_cache and not request.collecting:
-                    self._counters.count_search(request)
+        for request in batch.started:
+            request.times = replace(request.times, started=self._clock())
+            if self._scheduler.prefix_cache and not request.collecting:
+                self._counters.count_search(request)
 
     def _mark_expired(self) -> None:
         """Marks the rows of requests whose `max_time` is over as expired; starts the clock of new ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,7 +25,8 @@ class Limits:
     of all models together: the first model and each second model have the same number of pages. At most
     `context_length` tokens of a sequence are ever computed. A step runs about `token_budget` tokens of at
     most `max_sequences` sequences. Keys and values are stored in `kv_dtype` (None: the kernels' choice). A
-    step runs on `threads` threads (None: the process's number).
+    step runs on `threads` threads (None: the process's number). While requests decode, no step runs more of
+    prompts than keeps it within `max_step_ms` milliseconds (None: no bound).
     """
 
     pages: int
@@ -35,8 +37,11 @@ class Limits:
     prefix_cache: bool = True
     kv_dtype: torch.dtype | None = None
     threads: int | None = None
+    max_step_ms: float | None = None
 
     def __post_init__(self) -> None:
+        if self.max_step_ms is not None and not 0 < self.max_step_ms < math.inf:
+            raise ParameterError(f"max_step_ms must be a number above 0, not {self.max_step_ms}")
         for name in ("pages", "context_length", "token_budget", "max_sequences"):
             if getattr(self, name) < 1:
                 raise ParameterError(f"{name} must be 1 or more, not {getattr(self, name)}")

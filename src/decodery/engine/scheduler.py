@@ -9,6 +9,7 @@ from decodery.decoding.rows import Row
 from decodery.engine.batch import Batch, Chunk
 from decodery.engine.pages import Pages, pages_for
 from decodery.engine.request import Request, Sequence
+from decodery.engine.step_bound import StepBound
 from decodery.kernels import PAGE_SIZE
 
 Branches = Mapping[Row, tuple[tuple[int, ...], ...]]
@@ -73,8 +74,10 @@ class Scheduler:
                 member.pages = []
                 member.computed = member.offered = 0
 
-    def schedule(self, branches: Branches) -> Batch:
+    def schedule(self, branches: Branches, bound: StepBound | None = None) -> Batch:
         """Returns the batch of the next step, with its pages allocated.
+
+        With a `bound`, a step in which requests decode runs no more of prompts than the bound allows.
 
         Moves requests between `waiting` and `running`. The sequences' `computed` stays as it is; `settle`
         sets it once the step has run.
@@ -87,21 +90,20 @@ class Scheduler:
         preempted: list[Request] = []
         for request in sorted(self.running, key=lambda r: not r.decoding):
             if request not in preempted:
-                preempted += self._run(request, batch, branches)
+                preempted += self._run(request, batch, branches, bound)
         if not preempted:
-            self._admit(batch, branches)
+            self._admit(batch, branches, bound)
         return batch
 
-    def _admit(self, batch: Batch, branches: Branches) -> None:
-        while self.waiting and batch.length < self.token_budget:
+    def _admit(self, batch: Batch, branches: Branches, bound: StepBound | None) -> None:
+        while self.waiting and batch.length < self.token_budget and not (bound and bound.is_reached(batch)):
             request = self.waiting[0]
             width = sum(r.params.width for r in (*self.running, request))
             if self.running and (width > self.max_sequences or not self._fits(request)):
                 return
             insort(self.running, self.waiting.pop(0), key=_rank)
-            if self._run(request, batch, branches):
+            if self._run(request, batch, branches, bound):
                 return
-            batch.admitted.append(request)
 
     def _fits(self, request: Request) -> bool:
         """True if the known tokens of a waiting request fit into the available pages."""
@@ -110,11 +112,12 @@ class Scheduler:
         # Found pages may themselves be among the available ones until they are held.
         return needed <= self.pages.available - len(found)
 
-    def _run(self, request: Request, batch: Batch, branches: Branches) -> list[Request]:
+    def _run(
+        self, request: Request, batch: Batch, branches: Branches, bound: StepBound | None
+    ) -> list[Request]:
         """Adds to the batch what fits of a running request. Returns the requests that it preempted."""
-        budget = self.token_budget - batch.length
         preempted: list[Request] = []
-        for chunk in self._chunks(request, budget, branches, alone=not batch.chunks):
+        for chunk in self._chunks(request, batch, branches, bound):
             while not self._reserve(chunk, batch):
                 last = self.running[-1]
                 self._preempt(last, batch)
@@ -124,8 +127,13 @@ class Scheduler:
             batch.add(chunk)
         return preempted
 
-    def _chunks(self, request: Request, budget: int, branches: Branches, *, alone: bool) -> list[Chunk]:
+    def _chunks(
+        self, request: Request, batch: Batch, branches: Branches, bound: StepBound | None
+    ) -> list[Chunk]:
+        budget, alone = self.token_budget - batch.length, not batch.chunks
         behind = self._behind(request)
+        if behind is not None and bound is not None:
+            budget = bound.tokens(batch, Chunk(request, behind, behind.known - behind.computed), budget)
         single = len(request.members) == 1
         if single or request.decoding:
             length = sum(self._judged_length(s, branches) for s in request.sequences)
@@ -139,12 +147,12 @@ class Scheduler:
                 return [
                     chunk
                     for i in range(len(request.sequences))
-                    for chunk in self._judged_chunks(request, i, branches)
+                    for chunk in self._judged_chunks(request, i, branches, prefill=behind is not None)
                 ]
         if behind is None or budget <= 0:
             return []
         # The last known token is left for the step that runs the drafts and is judged.
-        return [Chunk(request, behind, min(behind.known - behind.computed - 1, budget))]
+        return [Chunk(request, behind, min(behind.known - behind.computed - 1, budget), prefill=True)]
 
     def _judged_length(self, sequence: Sequence, branches: Branches) -> int:
         """Returns the number of tokens that run to judge a sequence and its companion."""
@@ -152,7 +160,9 @@ class Scheduler:
         drafts = branches.get(sequence.row, _NOTHING)
         return sum(m.known - m.computed + len(branch) for branch in drafts for m in members)
 
-    def _judged_chunks(self, request: Request, place: int, branches: Branches) -> list[Chunk]:
+    def _judged_chunks(
+        self, request: Request, place: int, branches: Branches, *, prefill: bool
+    ) -> list[Chunk]:
         """Returns the chunks that judge a sequence: one for each branch, each with its companion's after it.
 
         Forks the sequence for every branch but the first.
@@ -164,7 +174,8 @@ class Scheduler:
             if index:
                 runner = self.fork(sequence, sequence.row)
                 request.branches.append(runner)
-            chunk = Chunk(request, runner, runner.known - runner.computed, branch, judged=True, place=place)
+            count = runner.known - runner.computed
+            chunk = Chunk(request, runner, count, branch, judged=True, place=place, prefill=prefill)
             assert chunk.length, "a sequence is judged and runs nothing"
             chunks.append(chunk)
             if runner.companion is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from decodery.decoding.event import Event
 from decodery.engine.batch import Batch
-from decodery.engine.request import Event, Request
+from decodery.engine.request import Request
+from decodery.engine.scheduler import Scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,19 @@ class Counters:
     prompt_tokens: int = 0
     steps: int = 0
     longest_step: float = 0.0
+
+    def statistics(self, scheduler: Scheduler, step_since: float | None) -> Statistics:
+        """Returns these numbers and the present ones of the scheduler."""
+        pages = scheduler.pages
+        return Statistics(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            pages=pages.count,
+            pages_used=pages.count - pages.available,
+            preemptions=scheduler.preemptions,
+            step_since=step_since,
+            **{field.name: getattr(self, field.name) for field in fields(self)},
+        )
 
     def count_search(self, request: Request) -> None:
         """Counts the search of the prefix cache for the prompt of a request that runs for the first time."""

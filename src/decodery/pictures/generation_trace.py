@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
 
+from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.trace import BeamCandidate, Considered
-from decodery.engine.request import Event
 from decodery.outputs import Completion, RequestOutput
 from decodery.text.streaming.detokenizer import start
-from decodery.text.tokenizer.tokenizer import Tokenizer
+from decodery.text.streaming.token_texts import TokenTexts
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class GenerationTrace:
     prompt: str
     model: str
     params: GenerationParams
-    tokenizer: Tokenizer
+    tokenizer: TokenTexts
     steps: dict[int, list[Step]] = field(default_factory=dict)
     beams: list[tuple[BeamCandidate, ...]] = field(default_factory=list)
     output: RequestOutput | None = None

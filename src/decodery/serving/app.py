@@ -10,16 +10,19 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from decodery.errors import DecoderyError
 from decodery.serving.errors import ApiError, api_error
 from decodery.serving.gate import Gate, send_error
 from decodery.serving.logs import RequestLog
+from decodery.serving.openai.chat import chat_completions
 from decodery.serving.openai.completions import completions
 from decodery.serving.openai.listing import list_models, one_model
 from decodery.serving.openai.tokens import apply_template, detokenize, tokenize, tokenizer_info
+from decodery.serving.page.page_files import page_handlers
+from decodery.serving.schemas.document import openapi
 from decodery.serving.service import Service, json_response
 
 log = logging.getLogger("decodery.serving")
@@ -29,6 +32,7 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/models", list_models),
     ("GET", "/v1/models/{name:path}", one_model),
     ("POST", "/v1/completions", completions),
+    ("POST", "/v1/chat/completions", chat_completions),
     ("POST", "/tokenize", tokenize),
     ("POST", "/detokenize", detokenize),
     ("GET", "/tokenizer_info", tokenizer_info),
@@ -38,7 +42,8 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
 
 def create_app(service: Service) -> ASGIApp:
     """Returns the application of a server whose worker runs."""
-    handlers = (*HANDLERS, ("GET", "/health", health), ("GET", "/ready", ready), ("GET", "/metrics", metrics))
+    own = (("/health", health), ("/ready", ready), ("/metrics", metrics), ("/openapi.json", document))
+    handlers = (*HANDLERS, *page_handlers(), *(("GET", path, found) for path, found in own))
     routes = [Route(path, _Endpoint(service, found), methods=[method]) for method, path, found in handlers]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
     app.router.redirect_slashes = False
@@ -97,3 +102,14 @@ async def ready(service: Service, request: Request) -> Response:
 async def metrics(service: Service, request: Request) -> Response:
     """Returns the metrics in Prometheus' text format."""
     return PlainTextResponse(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def document(service: Service, request: Request) -> Response:
+    """Returns the OpenAPI document of this server."""
+    routes = [(method, path) for route in request.app.routes for method, path in _methods(route)]
+    return json_response(openapi(routes, service.settings))
+
+
+def _methods(route: BaseRoute) -> list[tuple[str, str]]:
+    assert isinstance(route, Route)
+    return [(method, route.path) for method in route.methods or () if method != "HEAD"]

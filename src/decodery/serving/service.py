@@ -15,6 +15,7 @@ from decodery.engine.pages import encode_salt
 from decodery.engine.statistics import Statistics
 from decodery.intake import Prepared
 from decodery.serving.admission import Admission, Ticket
+from decodery.serving.bodies import read_json
 from decodery.serving.errors import ApiError, invalid
 from decodery.serving.generation import Addition, ClientWatch, Generation
 from decodery.serving.metrics import Metrics, Timeline
@@ -24,7 +25,7 @@ from decodery.serving.settings import ServerSettings
 from decodery.serving.sse import Chunks, EventStream
 from decodery.serving.worker import Worker
 
-# Seconds of a step after which the server is not ready.
+# Seconds of a step after which the server is not ready; or ten times its bound, if that is longer.
 SLOWEST_STEP = 10.0
 
 
@@ -42,6 +43,13 @@ class Service:
         self.metrics = Metrics(self._statistics)
         self.active: set[ActiveRequest] = set()
 
+    async def read(self, request: Request) -> dict[str, Any]:
+        """Returns the body of a request. Raises the errors of `read_json`."""
+        body = await read_json(request.scope, request.receive, self.settings.limits)
+        if self.settings.log_prompts:
+            request.scope["record"]["body"] = body
+        return body
+
     def _statistics(self) -> Iterator[tuple[str, Statistics]]:
         for model in self.models.opened:
             yield model.name, model.llm.engine.statistics()
@@ -52,8 +60,10 @@ class Service:
             return "the server is stopping"
         if not self.models.opened:
             return "the model is being opened"
-        for _, statistics in self._statistics():
-            if statistics.step_since is not None and monotonic() - statistics.step_since > SLOWEST_STEP:
+        for model in self.models.opened:
+            engine = model.llm.engine
+            began, bound = engine.statistics().step_since, engine.limits.max_step_ms or 0
+            if began is not None and monotonic() - began > max(SLOWEST_STEP, bound / 100):
                 return "a step takes too long"
         return None
 

@@ -42,6 +42,12 @@ class Chunks(Protocol):
     def progress(self) -> bytes:
         """Returns what is told while the prompt is computed; b"" for nothing."""
 
+    def ping(self) -> bytes:
+        """Returns what keeps a waiting stream alive."""
+
+    def failed(self, error: ApiError) -> bytes:
+        """Returns what ends the stream after an error."""
+
     def closing(self) -> bytes:
         """Returns what comes after the last text."""
 
@@ -75,12 +81,12 @@ class EventStream:
             error = gone
         except ApiError as failed:
             error = failed
-            await send({"type": "http.response.body", "body": data(failed.body())})
+            await send({"type": "http.response.body", "body": self._chunks.failed(failed)})
         except Exception as failed:
             error = failed
             log.exception("a stream failed")
             shown = ApiError(500, "the server failed; its log says more")
-            await send({"type": "http.response.body", "body": data(shown.body())})
+            await send({"type": "http.response.body", "body": self._chunks.failed(shown)})
         finally:
             self._generation.close()
             self._ended(error)
@@ -94,7 +100,7 @@ class EventStream:
                 begun = True
                 await _send(send, self._chunks.written(additions))
             elif not begun:
-                await _send(send, self._chunks.progress() or (PING if self._pings else b""))
+                await _send(send, self._chunks.progress() or (self._chunks.ping() if self._pings else b""))
         await send({"type": "http.response.body", "body": self._chunks.closing()})
 
 

@@ -198,7 +198,7 @@ RMS_NORM_FAMILIES |= {
     "olmo 2": Tiny(
         "Olmo2ForCausalLM",
         SIZES,
-        {"norms of heads": NO_HEAD_NORMS},
+        {"norms after": without(norms="before"), "norms of heads": NO_HEAD_NORMS},
         slow=False,
     ),
     "olmo 2, biases, one key head": Tiny(
@@ -220,6 +220,7 @@ RMS_NORM_FAMILIES |= {
         {**SIZES, "num_hidden_layers": 4, "sliding_window": 9, "layer_types": None},
         {
             "window": NO_WINDOW,
+            "norms after": without(norms="before"),
             "norms of heads": NO_HEAD_NORMS,
             "layer that does not rotate": without(rotated=()),
         },

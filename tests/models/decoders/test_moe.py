@@ -252,10 +252,15 @@ def test_missing_keys_of_olmoe_and_ernie_have_their_defaults() -> None:
     assert (ernie.sparse, ernie.tied_head, ernie.rope.theta) == ((False, True, True), True, 5e5)
 
 
-def test_queries_that_are_clipped_are_refused() -> None:
+def test_clipped_queries_of_olmoe_cannot_be_written_to_gguf_files() -> None:
+    table = olmo_moe.OLMOE.config
+    assert table.from_hub({**SIZES, "clip_qkv": None}).clip is None
     with pytest.raises(ModelError, match="clip_qkv"):
-        olmo_moe.OLMOE.config.from_hub({**SIZES, "clip_qkv": 8.0})
-    assert olmo_moe.OLMOE.config.from_hub({**SIZES, "clip_qkv": None}).head_norms
+        table.to_gguf(table.from_hub({**SIZES, "clip_qkv": 8.0}), "olmoe")
+    metadata, _ = table.to_gguf(table.from_hub(SIZES), "olmoe")
+    metadata |= {"olmoe.vocab_size": 97, "olmoe.attention.clamp_kqv": 8.0}
+    with pytest.raises(ModelError, match="clamp_kqv"):
+        table.from_gguf(Declared("gguf", metadata, []))
 
 
 @pytest.mark.parametrize(

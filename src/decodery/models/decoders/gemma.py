@@ -155,7 +155,9 @@ GEMMA2_FIELDS: Mapping[str, Field] = {
     "logit_softcap": Setting(
         POSITIVE, "final_logit_softcapping", "final_logit_softcapping", default=30.0, none=(None,)
     ),
-    "windows": WindowField(pattern=2, default=4096, gguf="attention.sliding_window", gguf_default=4096),
+    "windows": WindowField(
+        pattern=2, pattern_key="", default=4096, gguf="attention.sliding_window", gguf_default=4096
+    ),
 }
 SIZES = {"width": 2304, "layers": 26, "heads": 8, "kv_heads": 4, "mlp_width": 9216}
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from decodery.intake import Prepared
+from decodery.serving.errors import ApiError
 from decodery.serving.generation import Addition, Generation
 from decodery.serving.models import ServedModel
 from decodery.serving.openai.choices import Choice, Delta, Entry
 from decodery.serving.openai.params import StreamOptions
 from decodery.serving.openai.usage import progress_body, usage
-from decodery.serving.sse import DONE, data
+from decodery.serving.sse import DONE, PING, data
 from decodery.text.streaming.detokenizer import start
 
 # OpenAI's names of our reasons to finish.
@@ -169,6 +170,14 @@ class Answer(ABC):
             if choice.finish is not None:
                 chunks.append(self.chunk([self._choice(choice, self.ending(choice), ended=True)]))
         return b"".join(chunks)
+
+    def ping(self) -> bytes:
+        """Returns a comment."""
+        return PING
+
+    def failed(self, error: ApiError) -> bytes:
+        """Returns an event with OpenAI's error object."""
+        return data(error.body())
 
     def closing(self) -> bytes:
         """Returns the chunk with the usage, if it is asked for, and the end mark."""

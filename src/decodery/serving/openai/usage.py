@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from decodery.engine.request import PromptProgress
+from decodery.decoding.event import PromptProgress
 from decodery.outputs import RequestOutput
 
 

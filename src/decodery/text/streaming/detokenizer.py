@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from decodery.text.streaming.stops import Match, StopMatcher, compile_regex, first_match
-from decodery.text.tokenizer.tokenizer import Tokenizer
+from decodery.text.streaming.token_texts import TokenTexts
 
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    tokenizer: Tokenizer
+    tokenizer: TokenTexts
     matcher: StopMatcher
     pattern: Any
     skip_special_tokens: bool
@@ -91,7 +91,7 @@ class TextState:
 
 
 def start(
-    tokenizer: Tokenizer,
+    tokenizer: TokenTexts,
     stop: tuple[str, ...] = (),
     *,
     skip_special_tokens: bool = True,
