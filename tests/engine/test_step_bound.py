@@ -119,9 +119,7 @@ FEW = settings(
 )
 
 
-@settings(
-    max_examples=25, deadline=None, phases=PHASES, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@FEW
 @given(
     st.lists(
         st.tuples(
