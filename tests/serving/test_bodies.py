@@ -83,7 +83,8 @@ def test_json_is_declared_in_any_case_and_with_parameters(strict: LiveServer, ki
 @pytest.mark.parametrize(
     "body",
     [b"", b" ", b"{", b"[]", b"null", b"3", b'"a"', b"{'prompt': 1}", b'{"prompt": "a",}', b"\xff\xfe",
-     b"\x00", b'{"prompt": "\xff"}', b'{"a": 1} {"b": 2}', b'{"prompt": "a\nb"}', b'{"prompt": tru}', b"{" * 3, b"}"],
+     b"\x00", b'{"prompt": "\xff"}', b'{"a": 1} {"b": 2}', b'{"prompt": "a\nb"}', b'{"prompt": tru}',
+     b"{" * 3, b"}"],
 )  # fmt: skip
 def test_what_is_no_json_object_is_a_400(strict: LiveServer, body: bytes) -> None:
     error_of(send(strict, body), 400)

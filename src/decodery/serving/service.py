@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -21,6 +21,7 @@ from decodery.serving.generation import Addition, ClientWatch, Generation
 from decodery.serving.metrics import Metrics, Timeline
 from decodery.serving.models import Models, ModelSource, ServedModel, Use
 from decodery.serving.preparing import Preparation
+from decodery.serving.response_store import ResponseStore
 from decodery.serving.settings import RequestLimits, ServerSettings
 from decodery.serving.sse import Chunks, EventStream
 from decodery.serving.worker import Worker
@@ -42,6 +43,18 @@ class Service:
         self.admission = Admission(settings.limits.queued)
         self.metrics = Metrics(self._statistics)
         self.active: set[ActiveRequest] = set()
+        self.responses = ResponseStore()
+        self._background: dict[str, asyncio.Task[None]] = {}
+
+    def in_background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Runs what nobody waits for, under a name by which it can be cancelled."""
+        task = self._background[name] = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self._background.pop(name, None))
+
+    def cancel_background(self, name: str) -> bool:
+        """Cancels what runs under a name; returns False if nothing does."""
+        task = self._background.get(name)
+        return task is not None and task.cancel()
 
     async def read(self, request: Request) -> dict[str, Any]:
         """Returns the body of a request. Raises the errors of `read_json`."""
