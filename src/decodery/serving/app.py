@@ -23,6 +23,7 @@ from decodery.serving.openai.listing import list_models, one_model
 from decodery.serving.openai.tokens import apply_template, detokenize, tokenize, tokenizer_info
 from decodery.serving.schemas.document import openapi
 from decodery.serving.service import Service, json_response
+from decodery.serving.trace_route import describe_model, trace
 
 log = logging.getLogger("decodery.serving")
 Handler = Callable[[Service, Request], Awaitable[ASGIApp]]
@@ -36,6 +37,8 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/detokenize", detokenize),
     ("GET", "/tokenizer_info", tokenizer_info),
     ("POST", "/apply-template", apply_template),
+    ("GET", "/trace", describe_model),
+    ("POST", "/trace", trace),
 )
 
 
