@@ -10,23 +10,35 @@ import httpx
 import pytest
 
 from decodery.decoding.request.params import REAL, GenerationParams
+from decodery.decoding.request.plain import FORMS, params_from_plain
 from decodery.errors import ParameterError
 from decodery.serving.app import HANDLERS, create_app
 from decodery.serving.errors import ApiError
-from decodery.serving.models import Models
+from decodery.serving.openai.chat import read_conversation
 from decodery.serving.openai.completions import read_request
 from decodery.serving.openai.fields import NEUTRAL, NO_EFFECT, Fields
 from decodery.serving.schemas.operations import OPERATIONS
-from decodery.serving.schemas.values import BOUNDS, parameters
+from decodery.serving.schemas.request_bodies import NO_OTHERS
+from decodery.serving.schemas.values import BOUNDS, objects, parameters
 from decodery.serving.service import Service
 from decodery.serving.settings import RequestLimits, ServerSettings
 
 KEYS = ServerSettings(keys=("secret",), limits=RequestLimits(n=7))
 READERS: Mapping[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "/v1/completions": (read_request, {"prompt": "x"}),
+    "/v1/chat/completions": (read_conversation, {"messages": [{"role": "user", "content": "x"}]}),
 }
 # Fields that a reader looks for only where they are given.
-GIVEN = {"length_penalty": 1.0, "early_stopping": False}
+GIVEN: Mapping[str, dict[str, Any]] = {
+    "/v1/completions": {"length_penalty": 1.0, "early_stopping": False},
+    "/v1/chat/completions": {
+        "length_penalty": 1.0,
+        "early_stopping": False,
+        "add_generation_prompt": True,
+        "continue_final_message": False,
+        "reasoning_effort": "low",
+    },
+}
 _FORMAT = {"type": "json_schema", "json_schema": {"schema": True}}
 NESTED = {
     "stream_options.": {"stream": True, "stream_options": {"include_usage": True}},
@@ -37,7 +49,7 @@ NESTED = {
 
 def document(settings: ServerSettings = KEYS) -> dict[str, Any]:
     async def get() -> dict[str, Any]:
-        transport = httpx.ASGITransport(create_app(Service(settings, Models([]))))
+        transport = httpx.ASGITransport(create_app(Service(settings, [])))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             answer = await client.get("/openapi.json", headers={"x-api-key": "secret"})
             found: dict[str, Any] = answer.json()
@@ -80,10 +92,9 @@ def test_the_fields_of_a_body_are_those_that_its_reader_knows(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, body = READERS[path]
-    functions = {"stop_when", "logits_processors"}
-    known = known_fields(monkeypatch, reader, {**body, **GIVEN})[""]
+    known = known_fields(monkeypatch, reader, {**body, **GIVEN[path]})[""]
     properties = set(body_of(path)["properties"])
-    assert properties | functions == known | NO_EFFECT | set(NEUTRAL)
+    assert properties == known | NO_EFFECT | set(NEUTRAL)
     assert properties >= NO_EFFECT | set(NEUTRAL)
 
 
@@ -98,14 +109,15 @@ def test_the_fields_of_an_inner_object_are_those_that_its_reader_knows(
         schema = schema["properties"][name]
         schema = next((s for s in schema.get("oneOf", ()) if "json_schema" in s["properties"]), schema)
     assert set(schema["properties"]) == known_fields(monkeypatch, reader, {**body, **NESTED[inner]})[inner]
-    assert schema["additionalProperties"] is False
+    assert schema["additionalProperties"] == NO_OTHERS
 
 
 @pytest.mark.parametrize("path", READERS)
 def test_other_fields_are_refused_as_the_document_says(path: str) -> None:
     reader, body = READERS[path]
     lenient = ServerSettings(lenient=True)
-    assert body_of(path)["additionalProperties"] is False
+    assert body_of(path)["additionalProperties"] == NO_OTHERS
+    reader({**body, "temprature": None}, GenerationParams(), KEYS)
     with pytest.raises(ApiError, match="temperature"):
         reader({**body, "temprature": 1}, GenerationParams(), KEYS)
     assert body_of(path, lenient)["additionalProperties"] is True
@@ -137,8 +149,41 @@ def test_the_bounds_of_a_number_are_those_of_its_parameter(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(parameters()))
 def test_a_value_of_another_type_is_refused(name: str) -> None:
-    with pytest.raises(ParameterError):
-        GenerationParams(**{name: object()})
+    reader, body = READERS["/v1/completions"]
+    schema = parameters()[name]
+    wrong: Any = True if "boolean" not in str(schema) else {"no": "such"}
+    with pytest.raises(ApiError) as error:
+        reader({**body, name: wrong}, GenerationParams(), KEYS)
+    assert (error.value.param or "").split(".")[0] == name
+
+
+KINDS = [(field, name) for field, form in FORMS.items() for name in form.kinds]
+
+
+@pytest.mark.parametrize(("field", "name"), KINDS)
+def test_an_object_has_the_fields_that_the_document_lists(field: str, name: str) -> None:
+    kind = FORMS[field].kinds[name]
+    schema = objects()[kind.__name__]
+    values = {"amateur": "other", "model": "other", "options": ["a"], "schema": {}}
+    given = {name: values.get(name, "root ::= x") for name in schema.get("required", ()) if name != "type"}
+    assert schema["properties"]["type"] == {"const": name}
+    params_from_plain({field: {"type": name, **given}}, models=["other"])
+    known = {key: value["default"] for key, value in schema["properties"].items() if "default" in value}
+    params_from_plain({field: {"type": name, **given, **known}}, models=["other"])
+    for missing in given:
+        with pytest.raises(ParameterError, match=missing):
+            params_from_plain({field: {"type": name, **given} | {missing: None}}, models=["other"])
+    with pytest.raises(ParameterError, match="unknown"):
+        params_from_plain({field: {"type": name, **given, "no_such": 1}}, models=["other"])
+
+
+@pytest.mark.parametrize("field", FORMS)
+def test_the_bare_names_that_the_document_lists_are_accepted(field: str) -> None:
+    schemas = parameters()[field].get("anyOf", ())
+    bare = next((schema["enum"] for schema in schemas if "enum" in schema), ())
+    assert bool(bare) == FORMS[field].bare
+    for name in bare:
+        params_from_plain({field: name})
 
 
 def test_limits_and_keys_are_those_of_the_server() -> None:
@@ -161,7 +206,8 @@ def test_503_and_504_stand_only_where_they_can_come() -> None:
         }
         for status in ("503", "504")
     }
-    assert found["504"] <= {"/v1/completions", "/v1/chat/completions", "/v1/messages", "/v1/responses"}
+    generating = {"/v1/completions", "/v1/chat/completions", "/v1/messages", "/v1/responses", "/trace"}
+    assert found["504"] <= generating
     assert not found["503"] & {"/health", "/metrics", "/openapi.json", "/v1/models"}
 
 

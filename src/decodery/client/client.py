@@ -158,7 +158,7 @@ class Client:
         cache_salt: str | None,
         options: Mapping[str, Any],
     ) -> Generator[Line, None, None]:
-        """Yields the lines of a trace up to the last. Raises the error with which it ends, or if it is cut."""
+        """Yields the lines of a trace up to the last. Raises the error with which it ends."""
         requests = [
             {
                 "prompt": prompt if isinstance(prompt, str) else list(prompt),

@@ -21,6 +21,13 @@ from decodery.serving.openai.chat import chat_completions
 from decodery.serving.openai.completions import completions
 from decodery.serving.openai.listing import list_models, one_model
 from decodery.serving.openai.tokens import apply_template, detokenize, tokenize, tokenizer_info
+from decodery.serving.page.page_files import page_handlers
+from decodery.serving.responses.handlers import (
+    cancel_response,
+    create_response,
+    delete_response,
+    get_response,
+)
 from decodery.serving.schemas.document import openapi
 from decodery.serving.service import Service, json_response
 from decodery.serving.trace_route import describe_model, trace
@@ -33,6 +40,10 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/models/{name:path}", one_model),
     ("POST", "/v1/completions", completions),
     ("POST", "/v1/chat/completions", chat_completions),
+    ("POST", "/v1/responses", create_response),
+    ("GET", "/v1/responses/{name}", get_response),
+    ("DELETE", "/v1/responses/{name}", delete_response),
+    ("POST", "/v1/responses/{name}/cancel", cancel_response),
     ("POST", "/tokenize", tokenize),
     ("POST", "/detokenize", detokenize),
     ("GET", "/tokenizer_info", tokenizer_info),
@@ -45,7 +56,7 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
 def create_app(service: Service) -> ASGIApp:
     """Returns the application of a server whose worker runs."""
     own = (("/health", health), ("/ready", ready), ("/metrics", metrics), ("/openapi.json", document))
-    handlers = (*HANDLERS, *(("GET", path, found) for path, found in own))
+    handlers = (*HANDLERS, *page_handlers(), *(("GET", path, found) for path, found in own))
     routes = [Route(path, _Endpoint(service, found), methods=[method]) for method, path, found in handlers]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
     app.router.redirect_slashes = False
@@ -83,7 +94,9 @@ async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     messages = {404: "there is nothing at this path", 405: "this path does not take this method"}
     shown = ApiError(error.status_code, messages.get(error.status_code, "the request is not understood"))
-    return json_response(shown.body(), error.status_code)
+    answer = json_response(shown.body(), error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 async def health(service: Service, request: Request) -> Response:

@@ -17,19 +17,21 @@ from starlette.types import ASGIApp
 from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.plain import params_from_plain, params_to_plain
-from decodery.errors import DecoderyError
+from decodery.errors import DecoderyError, ParameterError
 from decodery.intake import Intake, Prepared
 from decodery.outputs import Observer, RequestOutput
 from decodery.serving.bodies import read_json
-from decodery.serving.errors import api_error, invalid
+from decodery.serving.errors import ApiError, api_error, invalid
 from decodery.serving.generation import Addition, Generation
 from decodery.serving.models import ServedModel
 from decodery.serving.openai.fields import Fields, check_limits
 from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.settings import RequestLimits, ServerSettings
+from decodery.serving.sse import PING
 from decodery.wire.trace_lines import (
     VERSION,
     EndLine,
+    ErrorLine,
     EventLine,
     Header,
     Line,
@@ -126,14 +128,15 @@ def _check_candidates(candidates: Any, asked: Sequence[Asked]) -> None:
 
 
 def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes) -> list[Prepared | str]:
-    """Returns each request as an engine takes it, or why it is refused. Raises the error of a single one."""
+    """Returns each request as an engine takes it, or why it is refused. Raises `ApiError` for a single one."""
     found: list[Prepared | str] = []
     for one in asked:
         try:
             found.append(intake.prepare(one.prompt, one.params, salt=salt))
         except DecoderyError as error:
             if len(asked) == 1:
-                raise
+                place = "params" if isinstance(error, ParameterError) else "prompt"
+                raise api_error(error, f"requests[0].{place}") from None
             found.append(api_error(error).message)
     return found
 
@@ -225,6 +228,14 @@ class TraceAnswer:
     def progress(self) -> bytes:
         """Returns the lines of events that add no tokens, such as those of beams."""
         return self._encoded(self._taken())
+
+    def ping(self) -> bytes:
+        """Returns a comment, which keeps a waiting stream alive."""
+        return PING
+
+    def failed(self, error: ApiError) -> bytes:
+        """Returns the line of an error, the last one."""
+        return self._encoded([ErrorLine(error.body()["error"])])
 
     def closing(self) -> bytes:
         """Returns the lines of the outputs, and the last line."""

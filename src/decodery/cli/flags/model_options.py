@@ -52,8 +52,8 @@ class TextModelOptions(ModelOptions):
 
     server: str | None = _option(
         None,
-        "Ask a running server, such as http://localhost:8000, in place of loading a model; --model is then one"
-        " of its names. Without the flag, DECODERY_SERVER.",
+        "Ask a running server, such as http://localhost:8000, in place of loading a model; --model is then"
+        " one of its names. Without the flag, DECODERY_SERVER.",
     )
     api_key_file: str | None = _option(
         None, "A file whose first line is the server's key; without it, DECODERY_API_KEY."

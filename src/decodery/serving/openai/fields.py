@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from decodery.decoding.request.params import GenerationParams
+from decodery.decoding.request.plain import FUNCTIONS
 from decodery.serving.errors import ApiError, invalid
 from decodery.serving.settings import RequestLimits
 
@@ -37,18 +38,16 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "cache_prompt": (True,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logits_processors": ([],),
     "mm_processor_kwargs": ({},),
     "modalities": (["text"],),
     "prediction": (),
     "spaces_between_special_tokens": (True,),
-    "stop_when": (),
     "truncate_prompt_tokens": (),
     "web_search_options": (),
 }
 # Other names of fields of GenerationParams.
 ALIASES = {"include_stop_str_in_output": "include_stop", "max_completion_tokens": "max_tokens"}
-PARAMETERS = frozenset(f.name for f in dataclasses.fields(GenerationParams))
+PARAMETERS = frozenset(f.name for f in dataclasses.fields(GenerationParams)) - set(FUNCTIONS)
 _KINDS = {bool: "true or false", str: "a text", int: "a whole number", dict: "an object", list: "a list"}
 
 

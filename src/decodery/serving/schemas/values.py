@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from decodery.decoding.request.grammar_params import GRAMMARS
 from decodery.decoding.request.params import REAL, WHOLE, GenerationParams
-from decodery.decoding.request.speculation_params import SPECULATIONS
-from decodery.decoding.request.strategy_params import STRATEGIES, DoLa
-from decodery.decoding.request.watermark_params import Watermark
+from decodery.decoding.request.plain import FORMS, FUNCTIONS
+from decodery.decoding.request.strategy_params import Phrase
 
 Schema = dict[str, Any]
 
@@ -28,7 +25,8 @@ BOUNDS: Mapping[str, Schema] = {
     "from 0 to below 1": {"minimum": 0, "exclusiveMaximum": 1},
     "a finite number": {},
 }
-_ITEMS_OR_ONE = ("bad_words", "dry_sequence_breakers", "stop")
+# A bias of logits; minus infinity, which JSON lacks, is a text.
+_BIAS: Schema = {"anyOf": [{"type": "number"}, {"const": "-inf"}]}
 
 
 def parameters() -> dict[str, Schema]:
@@ -36,10 +34,19 @@ def parameters() -> dict[str, Schema]:
     hints = get_type_hints(GenerationParams)
     found: dict[str, Schema] = {}
     for field in dataclasses.fields(GenerationParams):
-        schema = of_type(hints[field.name])
-        if schema not in (None, {"type": "null"}):
-            found[field.name] = _described(field, schema)
+        if field.name in FORMS:
+            found[field.name] = _described(field, _of_form(field.name))
+        elif field.name not in FUNCTIONS:
+            found[field.name] = _described(field, of_type(hints[field.name]))
     return found
+
+
+def _of_form(name: str) -> Schema:
+    """Returns the schema of a field that holds one of several objects, or the bare name of its type."""
+    form = FORMS[name]
+    references: list[Schema] = [_reference(kind) for kind in form.kinds.values()]
+    bare = [type_name for type_name, kind in form.kinds.items() if not _required(kind)]
+    return any_of([{"enum": bare}, *references]) if form.bare else any_of(references)
 
 
 def _described(field: dataclasses.Field[Any], schema: Schema) -> Schema:
@@ -50,8 +57,6 @@ def _described(field: dataclasses.Field[Any], schema: Schema) -> Schema:
         text += f" It is {bound}."
     if field.name in WHOLE:
         schema = {**schema, "minimum": WHOLE[field.name][0]}
-    if field.name in _ITEMS_OR_ONE and "anyOf" not in schema:
-        schema = any_of([schema["items"], schema])
     if _is_plain(field.default):
         schema = {**schema, "default": field.default}
     return {**nullable(schema), "description": text}
@@ -61,8 +66,8 @@ def _is_plain(value: Any) -> bool:
     return value is not dataclasses.MISSING and isinstance(value, (bool, int, float, str))
 
 
-def of_type(hint: Any) -> Schema | None:
-    """Returns the schema of a type's values in JSON; None for functions, which JSON cannot hold."""
+def of_type(hint: Any) -> Schema:
+    """Returns the schema of a type's values in JSON."""
     if hint in _PLAIN:
         return {"type": _PLAIN[hint]}
     if hint is type(None):
@@ -70,30 +75,34 @@ def of_type(hint: Any) -> Schema | None:
     # A second model, which a request names.
     if hint is Any:
         return {"type": "string"}
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return {"$ref": f"#/components/schemas/{hint.__name__}"}
-    return _of_generic(get_origin(hint), get_args(hint))
-
-
-def _of_generic(origin: Any, arguments: tuple[Any, ...]) -> Schema | None:
+    origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return any_of([schema for one in arguments if (schema := of_type(one)) is not None])
+        return _of_union(parts)
     if origin is Literal:
-        return {"enum": list(arguments)}
-    if origin is tuple and arguments[-1] is Ellipsis:
-        items = of_type(arguments[0])
-        return None if items is None else {"type": "array", "items": _item(items)}
+        return {"enum": list(parts)}
+    if origin is tuple and parts[-1] is Ellipsis:
+        return {"type": "array", "items": _item(of_type(parts[0]))}
     if origin is tuple:
-        return {
-            "type": "array",
-            "prefixItems": [of_type(one) for one in arguments],
-            "minItems": len(arguments),
-            "maxItems": len(arguments),
-        }
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return {"type": "object", "additionalProperties": of_type(arguments[1])}
-    assert origin is Callable or issubclass(origin, Callable), origin  # type: ignore[arg-type]
-    return None
+        of_parts = [of_type(part) for part in parts]
+        return {"type": "array", "prefixItems": of_parts, "minItems": len(parts), "maxItems": len(parts)}
+    return {"type": "object"}
+
+
+def _of_union(parts: tuple[Any, ...]) -> Schema:
+    """Returns the schema of a union; one of maps and of lists of pairs holds biases."""
+    biased = next((get_args(part)[0] for part in parts if get_origin(part) is Mapping), None)
+    if biased not in (int, Phrase):
+        return any_of([of_type(part) for part in parts])
+    keys: Schema = {"propertyNames": {"pattern": "^[0-9]{1,19}$"}} if biased is int else {}
+    pair: Schema = {
+        "type": "array",
+        "prefixItems": [_item(of_type(biased)), _BIAS],
+        "minItems": 2,
+        "maxItems": 2,
+    }
+    return any_of(
+        [{"type": "object", **keys, "additionalProperties": _BIAS}, {"type": "array", "items": pair}]
+    )
 
 
 def _item(schema: Schema) -> Schema:
@@ -135,36 +144,39 @@ def nullable(schema: Schema) -> Schema:
 
 def objects() -> dict[str, Schema]:
     """Returns the schemas of strategies, grammars, speculation and watermarks, by the names of classes."""
-    kinds = (*STRATEGIES, *GRAMMARS, *SPECULATIONS, Watermark)
-    return {kind.__name__: _object(kind) for kind in kinds}
+    return {
+        kind.__name__: _object(name, kind, optional_type=len(form.kinds) == 1)
+        for form in FORMS.values()
+        for name, kind in form.kinds.items()
+    }
 
 
-def _object(kind: type[Any]) -> Schema:
+def _object(type_name: str, kind: type[Any], *, optional_type: bool) -> Schema:
     hints = get_type_hints(kind)
-    properties: dict[str, Schema] = {"type": {"const": type_name(kind)}}
-    required = ["type"]
+    properties: dict[str, Schema] = {"type": {"const": type_name}}
     for field in dataclasses.fields(kind):
         schema = of_type(hints[field.name])
-        assert schema is not None, field.name
         if _is_plain(field.default):
             schema = {**schema, "default": field.default}
         if "help" in field.metadata:
             schema = {**schema, "description": field.metadata["help"]}
-        if field.default is dataclasses.MISSING or hints[field.name] is Any:
-            required.append(field.name)
         properties[field.name] = schema
-    described = (kind.__doc__ or "").split("\n")[0]
+    required = _required(kind) if optional_type else ["type", *_required(kind)]
     return {
         "type": "object",
-        "description": described,
+        "description": (kind.__doc__ or "").split("\n")[0],
         "properties": properties,
-        "required": required,
+        **({"required": required} if required else {}),
         "additionalProperties": False,
     }
 
 
-def type_name(kind: type[Any]) -> str:
-    """Returns the `type` of an object in JSON: its class's name in small letters with underscores."""
-    if kind is DoLa:
-        return "dola"
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+def _required(kind: type[Any]) -> list[str]:
+    """Returns the fields that an object must have; second models have no default."""
+    hints = get_type_hints(kind)
+    fields = dataclasses.fields(kind)
+    return [f.name for f in fields if f.default is dataclasses.MISSING or hints[f.name] is Any]
+
+
+def _reference(kind: type[Any]) -> Schema:
+    return {"$ref": f"#/components/schemas/{kind.__name__}"}
