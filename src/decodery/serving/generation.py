@@ -22,7 +22,7 @@ from decodery.outputs import Observer, RequestOutput, StreamEvent
 from decodery.serving.errors import ApiError, api_error
 from decodery.serving.inbox import Inbox
 from decodery.serving.models import ServedModel
-from decodery.serving.worker import Worker
+from decodery.serving.worker import Added, Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class Generation:
     `observer` returns the observer of the prompt at a place, which then gets `candidates` candidates of each
     choice. `heard` is called after each step that adds tokens. With `tells_progress`, `progress` holds how
     much of each prompt is computed. With `tells_beams`, `beams` has those of each step, with their prompt.
-    `times` has those of the prompts that have ended.
+    `times` has those of the prompts that have ended. With `apart`, a prompt that the engine refuses or fails
+    has the error in its output, and the others go on.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Generation:
         tells_beams: bool = False,
         candidates: int = 0,
         observer: Callable[[int], Observer] | None = None,
+        apart: bool = False,
     ) -> None:
         self._worker = worker
         self._model = model
@@ -60,7 +62,9 @@ class Generation:
         self._options: dict[str, Any] = {
             "explain": int(tells_beams) if observer is None else candidates,
             "tells_progress": tells_progress,
+            "apart": apart,
         }
+        self._apart = apart
         if priority:
             self._options["priority"] = priority
         self._observer = observer
@@ -83,9 +87,13 @@ class Generation:
                 raise api_error(error, "prompt") from None
             raise
         for place, (prepared, found) in enumerate(zip(self._prepared, added, strict=True)):
-            output = RequestOutput(prepared.text, prepared.token_ids, [], found.seed)
+            seed = found.seed if isinstance(found, Added) else prepared.params.seed or 0
+            output = RequestOutput(prepared.text, prepared.token_ids, [], seed)
             observer = None if self._observer is None else self._observer(place)
             collector = Collector(output, prepared.params, prepared.text_state, prepared.end_ids, observer)
+            if isinstance(found, DecoderyError):
+                output.error = api_error(found).message
+                collector.streams = []
             self.collectors.append(collector)
 
     def close(self) -> None:
@@ -117,7 +125,7 @@ class Generation:
                 collector.observer(event)
             if self._tells_beams and event.beams:
                 self.beams.append((place, event.beams))
-            if collector.output.error is not None:
+            if collector.output.error is not None and not self._apart:
                 raise ApiError(500, f"generation failed: {collector.output.error}")
             if collector.done and event.times is not None:
                 self.times.append(event.times)
