@@ -35,8 +35,7 @@ from decodery.engine.second_model import SecondModel
 from decodery.engine.second_model_runner import SecondModelRunner
 from decodery.engine.snapshot import Snapshot
 from decodery.engine.statistics import Counters, Statistics
-from decodery.engine.step_bound import StepBound
-from decodery.engine.step_cost import StepCost, work_of
+from decodery.engine.step_bound import StepBound, StepCost, work_of
 from decodery.engine.step_scores import JudgedGroup, ScoresBuilder, groups_to_judge, judge_group
 from decodery.errors import ParameterError, RequestError
 from decodery.kernels.threads import threads_set
