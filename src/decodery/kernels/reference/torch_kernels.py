@@ -228,6 +228,11 @@ def clip(x: Tensor, limit: float) -> Tensor:
     return x.clamp(-limit, limit)
 
 
+def multiply(x: Tensor, by: Tensor) -> Tensor:
+    """Computes `x * by` for x [..., width] and by [..., width], [width] or [1]."""
+    return x * by
+
+
 def gated(gate_up: Tensor, activation: GatedActivation = "silu") -> Tensor:
     """Computes `activation(gate) * up` from [..., 2 * width], the gate first: [..., width], in float32.
 
