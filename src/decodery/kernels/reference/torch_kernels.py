@@ -40,6 +40,7 @@ __all__ = [
     "joined",
     "layer_norm",
     "linear",
+    "multiply",
     "pack",
     "pack_embedding",
     "pack_experts",
