@@ -22,7 +22,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("engine", "loading"),
     ("conversations", "outputs"),
-    ("consensus", "intake", "pictures"),
+    ("wire",),
+    ("collector", "consensus", "intake", "pictures"),
     ("llm", "client"),
     ("serving",),
     ("cli",),
@@ -37,7 +38,7 @@ INNER: dict[str, tuple[str, ...]] = {
         "missing_parts",
         *("decoders", "families", "load", "describe"),
     ),
-    "serving": ("errors", "settings", "", "openai", "schemas", "page", "app", "run"),
+    "serving": ("errors", "settings", "", "openai", "responses", "schemas", "page", "app", "run"),
     "cli": ("", "tables", "flags", "load_llm", "commands", "main"),
 }
 # Imports that are forbidden even where the layers allow them.

@@ -25,9 +25,9 @@ from decodery import (
     RequestError,
     RequestOutput,
 )
+from decodery.decoding.event import Event
 from decodery.decoding.rows import Row, Scores, Verdict
 from decodery.decoding.strategies.sampling import SamplingMethod
-from decodery.engine.request import Event
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from tests.cli.conftest import write_model
 from tests.kernels.native.fixtures import built

@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from decodery.collector import Collector
 from decodery.consensus import best_of
+from decodery.conversations.chat_request import ChatRequest
 from decodery.decoding.request.checkpoint_defaults import default_params
 from decodery.decoding.request.params import GenerationParams
 from decodery.engine.embedded_prompt import EmbeddedPrompt
@@ -25,7 +27,7 @@ from decodery.kernels.native.library import MOST_THREADS
 from decodery.loading.open_model import SecondModels, open_model
 from decodery.loading.options import available_memory, memory_size
 from decodery.models.contract import CausalModel
-from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent, TextScore
+from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore
 from decodery.weights.sources.locate import Progress
 
 
@@ -236,14 +238,38 @@ class LLM:
         messages: Sequence[Message] | Sequence[Sequence[Message]],
         params: GenerationParams | Sequence[GenerationParams] | None = None,
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] = "auto",
+        parallel_tool_calls: bool = True,
+        thinking_token_budget: int | None = None,
         cache_salt: str | None = None,
         **template: Any,
     ) -> list[RequestOutput]:
-        """Returns the reply to a conversation, or to each of several: `generate` on its `chat_prompt`."""
+        """Returns the reply to a conversation, or to each of several.
+
+        The arguments are those of `Intake.chat_request`. A completion's `text` is the visible content; it has
+        `reasoning` and `tool_calls` besides.
+        """
         several = bool(messages) and not isinstance(messages[0], Mapping)
         conversations: Any = messages if several else [messages]
-        prompts = [self.chat_prompt(c, **template) for c in conversations]
-        return self.generate(prompts, params, cache_salt=cache_salt)
+        each = self._one_each(params, len(conversations))
+        requests: list[Any] = [
+            self.intake.chat_request(
+                conversation,
+                param,
+                tools=tools,
+                tool_choice=tool_choice,
+                parallel_tool_calls=parallel_tool_calls,
+                thinking_token_budget=thinking_token_budget,
+                **template,
+            )
+            for conversation, param in zip(conversations, each, strict=True)
+        ]
+        outputs = self.generate(requests, each, cache_salt=cache_salt)
+        for request, output in zip(requests, outputs, strict=True):
+            for completion in output.completions:
+                completion.read(request.reply)
+        return outputs
 
     def infill(
         self,
@@ -302,7 +328,7 @@ class LLM:
 
     def _add(
         self,
-        prompt: Prompt,
+        prompt: Prompt | ChatRequest,
         params: GenerationParams,
         observer: Observer | None,
         candidates: int,
@@ -314,7 +340,10 @@ class LLM:
             raise ParameterError(f"candidates must be a whole number from 0 on, not {candidates!r}")
         if observer is not None and not callable(observer):
             raise ParameterError(f"observer must be a function of an event, not {observer!r}")
-        prepared = self.intake.prepare(prompt, params, salt=salt)
+        if isinstance(prompt, ChatRequest):
+            prepared = self.intake.prepare_chat(prompt, salt=salt)
+        else:
+            prepared = self.intake.prepare(prompt, params, salt=salt)
         explain = 0 if observer is None else candidates
         request, seed = prepared.add_with(
             partial(self._shared_engine.add, mailbox, priority=priority), explain
@@ -352,7 +381,7 @@ class LLM:
 def _refused(prompt: Any, params: Any, error: DecoderyError) -> RequestOutput:
     """Returns the output of a request that was refused; its prompt and parameters may be of any type."""
     text = prompt if isinstance(prompt, str) else None
-    given = prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt
+    given = prompt.token_ids if isinstance(prompt, (EmbeddedPrompt, ChatRequest)) else prompt
     ids = list(given) if isinstance(given, Sequence) and text is None else []
     seed = params.seed if isinstance(params, GenerationParams) else None
     return RequestOutput(text, ids, [], seed or 0, error=str(error))

@@ -34,7 +34,7 @@ def test_a_name_of_the_other_format_is_not_supported() -> None:
     [
         ("MistraForCausalLM", "the nearest is MistralForCausalLM"),
         ("LLaMAForCausalLM", "the nearest is LlamaForCausalLM"),
-        ("Llama4ForCausalLM", "the nearest is LlamaForCausalLM"),
+        ("Llama3ForCausalLM", "the nearest is LlamaForCausalLM or Llama4ForCausalLM"),
         ("rwkv7", "not supported; decodery models --supported lists all that are$"),
     ],
 )

@@ -109,7 +109,12 @@ class LiveServer:
         s = self.statistics()
         admission = self.service.admission
         return not (
-            s.pages_used or s.running or s.waiting or self.service.active or admission.inside or admission.queued
+            s.pages_used
+            or s.running
+            or s.waiting
+            or self.service.active
+            or admission.inside
+            or admission.queued
         )
 
     def settle(self, seconds: float = 10.0) -> None:

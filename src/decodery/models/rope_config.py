@@ -37,10 +37,11 @@ class RopeField(Field):
     """Says how the rotary positions of all layers are stored.
 
     `default` is what a config.json without any of the keys means, and its theta what one without a theta
-    means. If not `theta_alone`, a theta without the other keys is not read. `rotated` is the field with the number of elements of a head that are rotated. A family that
-    rotates a part of a head names its own field, a `RotatedSize`; otherwise `partial_rotary_factor` must be
-    1. `theta` is the older key of theta in config.json. `renamed` are kinds of scaling that mean another.
-    `original_length` is that of a config.json without one; None: the context length.
+    means. If not `theta_alone`, a theta without the other keys is not read. `rotated` is the field with the
+    number of elements of a head that are rotated. A family that rotates a part of a head names its own field,
+    a `RotatedSize`; otherwise `partial_rotary_factor` must be 1. `theta` is the older key of theta in
+    config.json. `renamed` are kinds of scaling that mean another. `original_length` is that of a config.json
+    without one; None: the context length.
     """
 
     default: Rope = PLAIN
@@ -273,8 +274,8 @@ def _hub_yarn(rope: CheckpointKeys, size: int, context_length: int) -> Rope:
 def _hub_llama3(rope: CheckpointKeys, size: int, context_length: int) -> Rope:
     original_length = rope.count(ORIGINAL, context_length)
     low, high = rope.positive("low_freq_factor"), rope.positive("high_freq_factor")
-    if high <= low:
-        raise rope.error("high_freq_factor", f"above low_freq_factor ({low})")
+    if high < low:
+        raise rope.error("high_freq_factor", f"at least low_freq_factor ({low})")
     return Llama3Rope(
         factor=rope.positive("factor"),
         low_frequency_factor=low,

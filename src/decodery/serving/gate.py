@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from decodery.serving.errors import ApiError
+from decodery.serving.errors import ApiError, invalid
 from decodery.serving.settings import ServerSettings
 
 # The paths that need no key. Everything else does, also what does not exist.
@@ -22,9 +22,9 @@ _LOCAL_HOST = re.compile(rb"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?", re.I
 class Gate:
     """Is an ASGI application that lets requests through to another one.
 
-    It refuses, in this order: a foreign Host where no key is asked for (DNS rebinding), a foreign Origin, and
-    a missing or wrong key. It answers preflights. It puts the key's identity into `scope["identity"]`: a
-    digest, b"" without keys.
+    It refuses, in this order: two Hosts or Origins, a foreign Host where no key is asked for (DNS rebinding),
+    a foreign Origin, and a missing or wrong key. It answers preflights. It puts the key's identity into
+    `scope["identity"]`: a digest, b"" without keys.
     """
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
@@ -40,16 +40,18 @@ class Gate:
         found = dict(headers)
         origin = found.get(b"origin")
         try:
+            _check_once(headers)
             self._check_host(found)
-            allowed = self._check_origin(scope, found)
+            if self._check_origin(scope, found) and origin:
+                send = _with_origin(send, origin)
             if _is_preflight(scope, found):
-                await _answer_preflight(send, origin or b"")
+                await _answer_preflight(send)
                 return
             scope["identity"] = self._identity(scope["path"], headers)
         except ApiError as error:
             await send_error(send, error)
             return
-        await self._app(scope, receive, _with_origin(send, origin) if allowed and origin else send)
+        await self._app(scope, receive, send)
 
     def _check_host(self, headers: dict[bytes, bytes]) -> None:
         if not self._keys and not _LOCAL_HOST.fullmatch(headers.get(b"host", b"")):
@@ -80,6 +82,12 @@ class Gate:
         raise ApiError(401, "a valid key is needed: Authorization: Bearer KEY", code="invalid_api_key")
 
 
+def _check_once(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    names = [name for name, _ in headers]
+    if names.count(b"host") > 1 or names.count(b"origin") > 1:
+        raise invalid("a request has one Host and at most one Origin")
+
+
 def _given_keys(headers: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
     keys = []
     for name, value in headers:
@@ -96,13 +104,11 @@ def _is_preflight(scope: Scope, headers: dict[bytes, bytes]) -> bool:
     )
 
 
-async def _answer_preflight(send: Send, origin: bytes) -> None:
+async def _answer_preflight(send: Send) -> None:
     headers = [
-        (b"access-control-allow-origin", origin),
         (b"access-control-allow-methods", b"GET, POST, DELETE"),
         (b"access-control-allow-headers", b"authorization, content-type, x-api-key"),
         (b"access-control-max-age", b"600"),
-        (b"vary", b"Origin"),
     ]
     await send({"type": "http.response.start", "status": 204, "headers": headers})
     await send({"type": "http.response.body"})

@@ -12,11 +12,12 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from decodery.engine.request import PromptProgress, Times
+from decodery.collector import Collector
+from decodery.decoding.event import PromptProgress, Times
 from decodery.errors import DecoderyError
 from decodery.intake import Prepared
 from decodery.llm import finished_output
-from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent
+from decodery.outputs import Observer, RequestOutput, StreamEvent
 from decodery.serving.errors import ApiError, api_error
 from decodery.serving.inbox import Inbox
 from decodery.serving.models import ServedModel

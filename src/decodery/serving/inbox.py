@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from decodery.engine.request import Event, PromptProgress
+from decodery.decoding.event import Event, PromptProgress
 
 # What an engine tells of a prompt, with the prompt's place within the HTTP request.
 Placed = tuple[int, Event | PromptProgress]

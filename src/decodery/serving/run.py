@@ -107,6 +107,7 @@ async def _serve(
         if opening.done() and opening.exception() is None:
             # The models at the start live as long as the process.
             gc.freeze()
+            gc.enable()
             announce(_address(listener))
         elif opening.done():
             server.should_exit = True

@@ -12,8 +12,8 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from decodery.decoding.event import Event, PromptProgress
 from decodery.engine.engine import Engine
-from decodery.engine.request import Event, PromptProgress
 from decodery.intake import Prepared
 from decodery.serving.errors import ApiError
 from decodery.serving.inbox import Inbox, Placed

@@ -17,7 +17,7 @@ from decodery.loading.describe import facts
 from decodery.models.decoders.gemma import GEMMA3
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
-from tests.models.decoders.families import SIZES, randomise
+from tests.models.decoders.families import FAMILIES, SIZES, randomise
 from tests.models.decoders.rms_norm_families import GEMMA3 as GEMMA3_SETTINGS
 from tests.models.decoders.rms_norm_families import MINISTRAL3
 
@@ -64,8 +64,20 @@ def mistral3(kind: str, **settings: Any) -> Callable[[], Any]:
     return build
 
 
+def llama4() -> Any:
+    from transformers import Llama4Config, Llama4ForConditionalGeneration
+
+    own = {"projector_input_dim": 16, "projector_output_dim": 16, "vision_output_dim": 16}
+    vision = {**VISION, **own, "intermediate_size": 64, "model_type": "llama4_vision_model"}
+    text = {**FAMILIES["llama 4"].settings, "model_type": "llama4_text"}
+    return Llama4ForConditionalGeneration(
+        Llama4Config(text_config=text, vision_config=vision, image_token_index=95)
+    )
+
+
 WHOLES: dict[str, tuple[Callable[[], Any], str]] = {
     "gemma 3": (gemma3, "Gemma3ForCausalLM"),
+    "llama 4": (llama4, "Llama4ForCausalLM"),
     "mistral small 3.1": (mistral3("mistral", tie_word_embeddings=False), "MistralForCausalLM"),
     "ministral 3, tied": (mistral3("ministral3", tie_word_embeddings=True), "Ministral3ForCausalLM"),
 }

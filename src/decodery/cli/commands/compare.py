@@ -17,8 +17,8 @@ from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.load_llm import load
 from decodery.cli.output_json import output_as_json
 from decodery.cli.terminal import emit_json
+from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
-from decodery.engine.request import Event
 from decodery.errors import DecoderyError, RequestError
 from decodery.llm import LLM
 from decodery.outputs import Completion, RequestOutput

@@ -16,15 +16,15 @@ from decodery.cli.output_json import output_as_json, token_as_json
 from decodery.cli.tables.beam_table import BeamTable
 from decodery.cli.tables.choice_table import ChoiceTable, shown_candidates
 from decodery.cli.terminal import emit_json, note
+from decodery.decoding.event import Event
 from decodery.decoding.trace import BeamCandidate, Considered
-from decodery.engine.request import Event
 from decodery.errors import DecoderyError, RequestError
 from decodery.llm import LLM
 from decodery.outputs import Completion
 from decodery.pictures.generation_trace import GenerationTrace, Step
 from decodery.pictures.html_page import html_page
 from decodery.pictures.svg_picture import svg_picture
-from decodery.text.tokenizer.tokenizer import Tokenizer
+from decodery.text.streaming.token_texts import TokenTexts
 from decodery.weights.sources.wheels import DEFAULT_MODEL
 
 WIDEST = 120
@@ -153,7 +153,7 @@ def _drafts_as_json(step: Step) -> dict[str, Any]:
     return {"tokens": step.tokens, "drafts": step.drafts, "accepted": step.accepted}
 
 
-def _beam_as_json(candidate: BeamCandidate, tokenizer: Tokenizer) -> dict[str, Any]:
+def _beam_as_json(candidate: BeamCandidate, tokenizer: TokenTexts) -> dict[str, Any]:
     return {
         **token_as_json(tokenizer, candidate.token),
         "parent": candidate.parent,
@@ -164,7 +164,7 @@ def _beam_as_json(candidate: BeamCandidate, tokenizer: Tokenizer) -> dict[str, A
     }
 
 
-def _weighed_as_json(considered: Considered, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+def _weighed_as_json(considered: Considered, tokenizer: TokenTexts) -> list[dict[str, Any]]:
     return [
         {
             **token_as_json(tokenizer, w.token),
@@ -176,7 +176,7 @@ def _weighed_as_json(considered: Considered, tokenizer: Tokenizer) -> list[dict[
     ]
 
 
-def _choice_as_json(considered: Considered, tokenizer: Tokenizer, top: int) -> dict[str, Any]:
+def _choice_as_json(considered: Considered, tokenizer: TokenTexts, top: int) -> dict[str, Any]:
     return {
         **token_as_json(tokenizer, considered.token),
         "before": considered.before,

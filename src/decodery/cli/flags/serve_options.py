@@ -20,9 +20,24 @@ class ServeOptions:
     api_key_file: str | None = _option(
         None, "A file of keys, one a line; DECODERY_API_KEY holds a single one."
     )
-    allow_origin: str | None = _option(
-        None,
-        "Web pages that may call the server, such as https://example.org; commas between.",
+    allow_origin: tuple[str, ...] = _option(
+        (), "A web page that may call the server, such as https://example.org; may be repeated."
+    )
+    serve_model: tuple[str, ...] = _option(
+        (),
+        "Serve NAME=MODEL besides: opened when it is asked for, with ,pin at the start; may be repeated.",
+    )
+    models_memory: str | None = _option(
+        None, "Most memory of all open models, such as 8GB; idle ones are closed for others."
+    )
+    draft: tuple[str, ...] = _option(
+        (), "A draft model NAME=MODEL that requests may name for speculation; may be repeated."
+    )
+    amateur: tuple[str, ...] = _option(
+        (), "A weaker model NAME=MODEL that requests may name for contrastive decoding; may be repeated."
+    )
+    max_step_ms: float | None = _option(
+        None, "With texts growing, a step computes no more of prompts than fits into this time."
     )
     lenient: bool = _option(False, "Accept requests with unknown fields.")
     log_prompts: bool = _option(False, "Write the texts of requests into the log.")

@@ -205,8 +205,9 @@ class Attention(nn.Module):
 
     `head_norms`, where given, normalise each head of q and of k before they are rotated (Henry et al.,
     Query-Key Normalization for Transformers, 2020). `clip`, where given, is the largest magnitude of the
-    elements of q, k and v, with `clip_normed` of q and k after these norms. `out_bias` None is `bias`. With `sinks` each head has one, as `AttentionLayer`
-    explains. Ainslie et al., GQA: Training Generalized Multi-Query Transformer Models (2023).
+    elements of q, k and v, with `clip_normed` of q and k after these norms. `out_bias` None is `bias`. With
+    `sinks` each head has one, as `AttentionLayer` explains. Ainslie et al., GQA: Training Generalized
+    Multi-Query Transformer Models (2023).
     """
 
     def __init__(

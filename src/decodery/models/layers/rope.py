@@ -115,6 +115,8 @@ def yarn_magnitude(factor: float, slope: float = 1.0) -> float:
 class Llama3Rope(Rope):
     """Divides the frequencies of long wavelengths by `factor`, and interpolates those between two bounds.
 
+    The bounds may be equal, as in Llama 4.
+
     Llama Team, The Llama 3 Herd of Models (2024), section 3.4.2, as its reference code has it.
     """
 
@@ -127,7 +129,7 @@ class Llama3Rope(Rope):
         fast = super().frequencies(head_dim, length)
         turns = self.original_length * fast / (2 * math.pi)
         low, high = self.low_frequency_factor, self.high_frequency_factor
-        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        kept = ((turns - low) / (high - low)).clamp(0, 1) if high > low else (turns > low).float()
         return (1 - kept) * fast / self.factor + kept * fast
 
 

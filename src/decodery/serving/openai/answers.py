@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from decodery.intake import Prepared
+from decodery.serving.errors import ApiError
 from decodery.serving.generation import Addition, Generation
 from decodery.serving.models import ServedModel
 from decodery.serving.openai.choices import Choice, Delta, Entry
 from decodery.serving.openai.params import StreamOptions
-from decodery.serving.openai.usage import progress_body, usage
-from decodery.serving.sse import DONE, data
+from decodery.serving.openai.usage import counted, progress_body
+from decodery.serving.sse import DONE, PING, data
 from decodery.text.streaming.detokenizer import start
 
 # OpenAI's names of our reasons to finish.
@@ -130,17 +131,17 @@ class Answer(ABC):
                 content["token_ids"] = choice.token_ids
                 content["prompt_token_ids"] = self.prepared[choice.prompt].token_ids
             choices.append(self._choice(choice, content, ended=True))
-        return {**self._head, "object": self.form.whole, "choices": choices, "usage": self._usage()}
+        return {**self._head, "object": self.form.whole, "choices": choices, "usage": self.usage()}
 
-    def _usage(self) -> dict[str, Any]:
+    def usage(self) -> dict[str, Any]:
         outputs = [collector.output for collector in self.generation.collectors]
-        return usage(outputs, sum(c.choice.completion_tokens for c in self.choices.values()))
+        return counted(outputs, sum(c.choice.completion_tokens for c in self.choices.values()))
 
     def chunk(self, choices: Sequence[Mapping[str, Any]], *, with_usage: bool | None = None) -> bytes:
         """Returns a chunk with these choices; with the usage if each chunk has it."""
         body: dict[str, Any] = {**self._head, "object": self.form.chunk, "choices": choices}
         if self.form.options.continuous_usage if with_usage is None else with_usage:
-            body["usage"] = self._usage()
+            body["usage"] = self.usage()
         elif self.form.options.include_usage:
             body["usage"] = None
         return data(body)
@@ -169,6 +170,14 @@ class Answer(ABC):
             if choice.finish is not None:
                 chunks.append(self.chunk([self._choice(choice, self.ending(choice), ended=True)]))
         return b"".join(chunks)
+
+    def ping(self) -> bytes:
+        """Returns a comment."""
+        return PING
+
+    def failed(self, error: ApiError) -> bytes:
+        """Returns an event with OpenAI's error object."""
+        return data(error.body())
 
     def closing(self) -> bytes:
         """Returns the chunk with the usage, if it is asked for, and the end mark."""

@@ -10,10 +10,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from decodery.decoding.chosen import TokenLogprobs
 from decodery.decoding.request.params import GenerationParams
-from decodery.decoding.rows import TokenLogprobs
 from decodery.intake import Intake, Prepared
-from decodery.serving.bodies import read_json
 from decodery.serving.errors import invalid
 from decodery.serving.generation import Generation
 from decodery.serving.models import ServedModel
@@ -90,7 +89,7 @@ def read_request(
     plain.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
     if echo and logprobs is not None:
         plain.setdefault("prompt_logprobs", logprobs)
-    params = generation_params(plain, fields, defaults, settings.limits)
+    params = generation_params(plain, fields, defaults, settings)
     fields.close(lenient=settings.lenient)
     if suffix is not None and echo:
         raise invalid("echo and suffix do not go together", "echo")
@@ -118,7 +117,7 @@ def _prompts(given: Any, most: int) -> list[str | list[int]]:
 
 async def completions(service: Service, request: Request) -> ASGIApp:
     """Answers a request of `/v1/completions`."""
-    body = await read_json(request.scope, request.receive, service.settings.limits)
+    body = await service.read(request)
     active = ActiveRequest(service, request, body.get("model"))
     try:
         model = await active.open()

@@ -38,12 +38,10 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "cache_prompt": (True,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logits_processors": ([],),
     "mm_processor_kwargs": ({},),
     "modalities": (["text"],),
     "prediction": (),
     "spaces_between_special_tokens": (True,),
-    "stop_when": (),
     "truncate_prompt_tokens": (),
     "web_search_options": (),
 }

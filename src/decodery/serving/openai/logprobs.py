@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from decodery.decoding.rows import TokenLogprobs
+from decodery.decoding.chosen import TokenLogprobs
 from decodery.serving.openai.choices import Entry
 from decodery.text.tokenizer.tokenizer import Tokenizer
 

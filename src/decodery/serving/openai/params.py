@@ -11,7 +11,7 @@ from decodery.decoding.request.plain import params_from_plain
 from decodery.errors import ParameterError
 from decodery.serving.errors import api_error, invalid
 from decodery.serving.openai.fields import Fields, check_limits, check_schema
-from decodery.serving.settings import RequestLimits
+from decodery.serving.settings import RequestLimits, ServerSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,14 @@ def stream_options(fields: Fields, *, lenient: bool) -> StreamOptions:
 
 
 def generation_params(
-    plain: dict[str, Any], fields: Fields, defaults: GenerationParams, limits: RequestLimits
+    plain: dict[str, Any], fields: Fields, defaults: GenerationParams, settings: ServerSettings
 ) -> GenerationParams:
     """Returns the parameters that `plain` (by our own names) and the other fields of decoding describe.
 
     Takes those fields: beam search as vLLM writes it, `response_format` and `structured_outputs`. Raises
     `ApiError`.
     """
+    limits = settings.limits
     if plain.get("top_k") == -1:
         plain["top_k"] = 0
     _take_beam_search(plain, fields)
@@ -62,7 +63,7 @@ def generation_params(
     if limits.max_tokens is not None and plain.get("max_tokens") is None:
         plain["max_tokens"] = limits.max_tokens
     try:
-        params = params_from_plain(plain, defaults)
+        params = params_from_plain(plain, defaults, models=settings.second_models)
     except ParameterError as error:
         raise api_error(error) from None
     check_limits(params, limits)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from decodery.engine.request import PromptProgress
+from decodery.decoding.event import PromptProgress
 from decodery.outputs import RequestOutput
 
 
-def usage(outputs: Sequence[RequestOutput], completion_tokens: int) -> dict[str, Any]:
+def counted(outputs: Sequence[RequestOutput], completion_tokens: int) -> dict[str, Any]:
     """Returns the usage of a request: each prompt counts once, completions by their sum."""
     prompt = sum(len(output.prompt_token_ids) for output in outputs)
     return {
