@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import socket
 from collections.abc import Callable, Generator, Sequence
@@ -49,9 +50,9 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        raise ParameterError(
-            f"host {host} and port {port} cannot be used: {error.strerror or error}"
-        ) from None
+        # The text of an error number alone: sockets add the address once more.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise ParameterError(f"host {host} and port {port} cannot be used: {reason}") from None
     # Its connections inherit this. Otherwise the end of an answer waits for the client's acknowledgement of
     # its beginning, which takes 40 ms on Linux.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
