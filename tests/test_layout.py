@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("engine", "loading"),
     ("conversations", "outputs"),
+    ("wire",),
     ("collector", "consensus", "intake", "pictures"),
     ("llm", "client"),
     ("serving",),

@@ -12,6 +12,8 @@ from decodery.decoding.event import Event
 from decodery.text.chat.replies import ReplyFormat, ToolCall
 
 Observer = Callable[[Event], None]
+# The engine's reasons; the reply to a conversation may also end with calls.
+EndReason = FinishReason | Literal["tool_calls"]
 
 
 @dataclass(slots=True)
@@ -29,7 +31,7 @@ class Completion:
     index: int
     text: str
     token_ids: list[int]
-    finish_reason: FinishReason | Literal["tool_calls"]
+    finish_reason: EndReason
     stop_reason: str | int | None = None
     logprobs: list[TokenLogprobs] | None = None
     score: float | None = None
@@ -80,7 +82,7 @@ class StreamEvent:
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
-    finish_reason: FinishReason | None = None
+    finish_reason: EndReason | None = None
     stop_reason: str | int | None = None
 
 

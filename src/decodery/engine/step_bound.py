@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from decodery.engine.batch import Batch, Chunk
+from decodery.engine.request import Request
 from decodery.engine.step_cost import StepCost, work_of
 from decodery.kernels import PAGE_SIZE
 
@@ -13,8 +14,9 @@ from decodery.kernels import PAGE_SIZE
 class StepBound:
     """Says how much of a prompt fits into a step that may take so many `seconds`, by the `cost` of steps.
 
-    A step in which nothing decodes is not bounded. In any other step the first prompt gets at least a page of
-    tokens, so that its computation goes on, and further ones what still fits.
+    A step in which nothing decodes is not bounded. In any other step the first prompt gets at least a page
+    of tokens, so that its computation goes on. Further ones get what still fits, if that is a page or all
+    that is left of them.
     """
 
     cost: StepCost
@@ -24,26 +26,29 @@ class StepBound:
         """Returns how many tokens of `rest`, at most `most`, fit into the step beside the batch."""
         if not _decodes(batch):
             return most
-        least = 0 if any(chunk.prefill for chunk in batch.chunks) else min(PAGE_SIZE, most)
         most = min(rest.count, most)
-        if not self.cost.fit():
-            return min(least, most)
+        least = min(PAGE_SIZE, most)
+        fitting = self._fitting(batch, rest, most) if self.cost.fit() else 0
+        if fitting >= least:
+            return fitting
+        return 0 if any(chunk.prefill for chunk in batch.chunks) else least
+
+    def is_reached(self, batch: Batch, request: Request) -> bool:
+        """True if a request that is not in the batch gets no token in this step."""
+        sequence = request.sequences[0]
+        return self.tokens(batch, Chunk(request, sequence, sequence.known), PAGE_SIZE) == 0
+
+    def _fitting(self, batch: Batch, rest: Chunk, most: int) -> int:
         if self._fits(batch, rest, most):
             return most
         low, high = 0, most
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self._fits(batch, rest, middle) else (low, middle)
-        # Steps of few different sizes, since a captured step is replayed for another of its size.
-        rounded = low - (batch.length + low) % PAGE_SIZE
-        return max(rounded if rounded > 0 else low, least)
-
-    def is_reached(self, batch: Batch) -> bool:
-        """True if a prompt that is not in the batch gets no token in this step."""
-        if not _decodes(batch) or not any(chunk.prefill for chunk in batch.chunks):
-            return False
-        work = work_of(batch.chunks)
-        return not self.cost.fit() or self.cost.at_most(work._replace(tokens=work.tokens + 1)) > self.seconds
+        # Large steps have one of sixteen sizes between two powers of two, since a captured step is replayed
+        # for another of its size.
+        total = batch.length + low
+        return low - total % (1 << max(total.bit_length() - 5, 0))
 
     def _fits(self, batch: Batch, rest: Chunk, count: int) -> bool:
         chunk = replace(rest, count=count, judged=count == rest.count)

@@ -19,14 +19,14 @@ _Step = tuple["Work", float]
 # The costs are fitted to so many steps with a part of a prompt and so many without. A step weighs so much of
 # what the next one weighs.
 REMEMBERED = 32
-DECAY = 0.95
+DECAY = 0.9
 # The deviation of a step's time from what its work explains, as a share of it.
 NOISE = 0.1
 # So many of the last steps say how far a step can exceed the fit; a single one says no more than a factor.
 RECENT = 8
-MOST_EXCESS = 2.0
-# A kind of work that no step had is assumed to take at most the time of so many tokens.
-UNKNOWN = 4.0
+MOST_EXCESS = 4.0
+# Seconds of a step that are outside of these are the clock's fault.
+SHORTEST, LONGEST = 1e-6, 3600.0
 
 
 class Work(NamedTuple):
@@ -59,7 +59,7 @@ class StepCost:
 
     The costs are fitted to the last steps by least squares and are never negative. No cost can be more than
     the time of a whole step divided by that step's work of the kind. What the steps do not tell within this
-    bound makes the estimate larger.
+    bound makes the estimate larger, without end for a kind of work that none of them had.
     """
 
     def __init__(self) -> None:
@@ -70,8 +70,9 @@ class StepCost:
 
     def learn(self, work: Work, seconds: float, *, with_prompt: bool) -> None:
         """Takes note of a step that took so many seconds; `with_prompt` says that a part of a prompt ran."""
-        if not 0 < seconds < math.inf:
+        if not seconds > 0:
             return
+        seconds = min(max(seconds, SHORTEST), LONGEST)
         if self._costs is not None:
             expected = float(self._costs @ work)
             self._excess.append(min(seconds / expected, MOST_EXCESS) if expected > 0 else MOST_EXCESS)
@@ -85,9 +86,10 @@ class StepCost:
         works = np.array([work for work, _ in steps])
         seconds = np.array([seconds for _, seconds in steps])
         ages = np.concatenate([np.arange(len(s))[::-1] for s in self._steps.values()])
-        weights = DECAY**ages / (NOISE * seconds) ** 2
+        # Steps that took longer than expected weigh no less: the machine may be slower now.
+        expected = seconds if self._costs is None else np.maximum(works @ self._costs, seconds / 4)
+        weights = DECAY**ages / (NOISE * expected) ** 2
         most = np.min(seconds[:, None] / np.maximum(works, 1e-9), axis=0)
-        most = np.minimum(most, [math.inf] + [UNKNOWN * most[1]] * (len(most) - 1))
         information = (works.T * weights) @ works + np.diag(most**-2.0)
         self._costs = _not_negative(information, works.T @ (weights * seconds))
         self._covariance = np.linalg.inv(information)

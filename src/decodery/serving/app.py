@@ -22,7 +22,7 @@ from decodery.serving.openai.completions import completions
 from decodery.serving.openai.listing import list_models, one_model
 from decodery.serving.openai.tokens import apply_template, detokenize, tokenize, tokenizer_info
 from decodery.serving.page.page_files import page_handlers
-from decodery.serving.responses.routes import (
+from decodery.serving.responses.handlers import (
     cancel_response,
     create_response,
     delete_response,

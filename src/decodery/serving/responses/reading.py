@@ -139,7 +139,7 @@ def _messages(given: Any) -> list[dict[str, Any]]:
 
 
 def _add_item(messages: list[dict[str, Any]], item: Any, path: str) -> None:
-    """Adds an item to the messages; reasoning and calls become parts of one assistant's message."""
+    """Adds an item to the messages; reasoning and calls become parts of one reply."""
     if not isinstance(item, dict):
         raise invalid("an item must be an object", path)
     kind = item.get("type", "message")
@@ -156,7 +156,7 @@ def _add_item(messages: list[dict[str, Any]], item: Any, path: str) -> None:
             "type": "function",
             "function": {"name": item.get("name"), "arguments": item.get("arguments", "")},
         }
-        _assistant(messages).setdefault("tool_calls", []).append(call)
+        _last_reply(messages).setdefault("tool_calls", []).append(call)
     elif kind == "function_call_output":
         content = _text(item.get("output"), path)
         messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": content})
@@ -169,8 +169,8 @@ def _add_item(messages: list[dict[str, Any]], item: Any, path: str) -> None:
         raise invalid("items are messages, function calls, their outputs, and reasoning", f"{path}.type")
 
 
-def _assistant(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the assistant's message that is being built, a new one if need be."""
+def _last_reply(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the reply that is being built, a new one if need be."""
     if not messages or messages[-1].get("role") != "assistant":
         messages.append({"role": "assistant", "content": None})
     return messages[-1]

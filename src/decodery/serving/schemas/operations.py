@@ -12,6 +12,7 @@ from decodery.serving.schemas.request_bodies import (
     MESSAGES,
     MODEL,
     NO_OTHERS,
+    RESPONSE,
     TEMPLATE,
     described,
     generation_body,
@@ -113,6 +114,26 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         body=_completion,
         example={"prompt": "Once upon a time", "max_tokens": 8},
         streams=True,
+    ),
+    ("POST", "/v1/responses"): Operation(
+        "Answers a conversation, and keeps the response.",
+        "Response",
+        _GENERATES,
+        body=lambda settings: generation_body(RESPONSE, "input", settings.limits, lenient=settings.lenient),
+        example={"input": "Hi", "max_output_tokens": 8},
+        streams=True,
+    ),
+    ("GET", "/v1/responses/{name}"): Operation(
+        "Returns a stored response.", "Response", (*_ALWAYS, 404), parameters=(_NAME,)
+    ),
+    ("DELETE", "/v1/responses/{name}"): Operation(
+        "Forgets a stored response.", "Deleted", (*_ALWAYS, 404), parameters=(_NAME,)
+    ),
+    ("POST", "/v1/responses/{name}/cancel"): Operation(
+        "Ends a response that is generated in the background.",
+        "Response",
+        (*_ALWAYS, 400, 404),
+        parameters=(_NAME,),
     ),
     ("POST", "/tokenize"): Operation(
         "Returns the token ids of a text or a conversation.",

@@ -165,6 +165,29 @@ CHAT = {
     "top_logprobs": ({"type": "integer", "minimum": 0}, "Reports this many alternatives; needs logprobs."),
 }
 
+_ITEM: Schema = {
+    "type": "object",
+    "properties": {"type": {"enum": ["message", "function_call", "function_call_output", "reasoning"]}},
+}
+RESPONSE = {
+    **MODEL,
+    "input": (any_of([_TEXT, {"type": "array", "items": _ITEM, "minItems": 1}]), "A text, or items."),
+    "instructions": (_TEXT, "A system message for this response alone."),
+    "stream": (_FLAG, "Sends the response as server-sent events while it is generated."),
+    "store": (_FLAG, "Keeps the response in memory, for its key alone, until newer ones need the room."),
+    "background": (_FLAG, "Answers at once; the response is generated meanwhile."),
+    "previous_response_id": (_TEXT, "A stored response whose conversation goes on."),
+    "max_output_tokens": ({"type": "integer", "minimum": 1}, "Most tokens to generate."),
+    "tools": ({"type": "array", "items": _OBJECT}, "The functions that the model may call."),
+    "tool_choice": (_TOOL_CHOICE, "Whether the model must call a function."),
+    "parallel_tool_calls": (_FLAG, "False allows one call."),
+    "reasoning": (_OBJECT, "The effort of reasoning, for chat templates that take it."),
+    "text": (_OBJECT, "What the text must match, in `format`."),
+    "top_logprobs": ({"type": "integer", "minimum": 0}, "Reports this many alternatives of each token."),
+    "truncation": ({"enum": ["disabled"]}, "The input is never cut."),
+    "metadata": (_OBJECT, "Is repeated in the response."),
+}
+
 
 def generation_body(
     fields: Mapping[str, tuple[Schema, str]], required: str, limits: RequestLimits, *, lenient: bool
