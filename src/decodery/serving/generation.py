@@ -107,7 +107,7 @@ class Generation:
             if collector.observer is not None:
                 collector.observer(event)
             if collector.output.error is not None:
-                raise ApiError(500, f"generation failed: {collector.output.error}")
+                raise ApiError(400, f"no text is as asked: {collector.output.error}", code="impossible")
             if collector.done and event.times is not None:
                 self.times.append(event.times)
             found += [Addition(place, event) for event in _released(collector)]
