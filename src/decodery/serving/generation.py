@@ -126,7 +126,7 @@ class Generation:
             if self._tells_beams and event.beams:
                 self.beams.append((place, event.beams))
             if collector.output.error is not None and not self._apart:
-                raise ApiError(500, f"generation failed: {collector.output.error}")
+                raise ApiError(400, f"no text is as asked: {collector.output.error}", code="impossible")
             if collector.done and event.times is not None:
                 self.times.append(event.times)
             found += [Addition(place, event) for event in _released(collector)]
