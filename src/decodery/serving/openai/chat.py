@@ -107,24 +107,43 @@ def template_arguments(fields: Fields) -> dict[str, Any]:
     return template
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Holds a conversation whose reply is being generated."""
+
+    asked: Conversation
+    chat: ChatRequest
+    prepared: Prepared
+    generation: Generation
+    model: ServedModel
+
+
+async def start_reply(
+    service: Service, request: Request, active: ActiveRequest, body: Mapping[str, Any]
+) -> Started:
+    """Queues the reply to a conversation in the form of `/v1/chat/completions`. Raises `ApiError`."""
+    model = await active.open()
+    asked = read_conversation(body, model.llm.default_params, service.settings)
+    asked.check_template(model.llm.tokenizer.chat_template)
+    salt = service.salt(request.scope, asked.cache_salt)
+    compiles = asked.params.grammar is not None or bool(asked.tools["tools"])
+    work = partial(asked.prepared, model.llm.intake, salt)
+    chat, prepared = await active.prepare(work, grammar=compiles, param="messages")
+    wanted = asked.form.options.wanted
+    generation = await active.start([prepared], priority=asked.priority, **wanted)
+    return Started(asked, chat, prepared, generation, model)
+
+
 async def chat_completions(service: Service, request: Request) -> ASGIApp:
     """Answers a request of `/v1/chat/completions`."""
     body = await service.read(request)
     active = ActiveRequest(service, request, body.get("model"))
     try:
-        model = await active.open()
-        asked = read_conversation(body, model.llm.default_params, service.settings)
-        asked.check_template(model.llm.tokenizer.chat_template)
-        salt = service.salt(request.scope, asked.cache_salt)
-        compiles = asked.params.grammar is not None or bool(asked.tools["tools"])
-        work = partial(asked.prepared, model.llm.intake, salt)
-        chat, prepared = await active.prepare(work, grammar=compiles, param="messages")
-        options = asked.form.options
-        generation = await active.start([prepared], priority=asked.priority, tells_progress=options.progress)
-        written = ChatAnswer(asked, chat, [prepared], generation, model)
-        if options.stream:
-            return active.stream(generation, written)
-        await active.run(generation, written.take)
+        started = await start_reply(service, request, active, body)
+        written = ChatAnswer(started)
+        if started.asked.form.options.stream:
+            return active.stream(started.generation, written)
+        await active.run(started.generation, written.take)
         answer = json_response(written.answer())
     except BaseException as error:
         active.leave(error)
@@ -136,17 +155,10 @@ async def chat_completions(service: Service, request: Request) -> ASGIApp:
 class ChatAnswer(Answer):
     """Writes the answer of `/v1/chat/completions`."""
 
-    def __init__(
-        self,
-        asked: Conversation,
-        chat: ChatRequest,
-        prepared: Sequence[Prepared],
-        generation: Generation,
-        model: ServedModel,
-    ) -> None:
-        super().__init__(asked.form, prepared, generation, model)
-        self._top = asked.top_logprobs
-        self._reply = chat.reply
+    def __init__(self, started: Started) -> None:
+        super().__init__(started.asked.form, [started.prepared], started.generation, started.model)
+        self.top = started.asked.top_logprobs
+        self._reply = started.chat.reply
         self._parsers: dict[int, ReplyParser] = {}
         self._parts: dict[int, list[Part]] = {}
         self._fresh: dict[int, list[Part]] = {}
@@ -177,14 +189,18 @@ class ChatAnswer(Answer):
         self._parts.setdefault(choice.index, []).extend(parts)
         return choice, delta
 
+    def fresh(self, index: int) -> list[Part]:
+        """Returns the parts that the last addition to a choice completed."""
+        return self._fresh[index]
+
     def finish_reason(self, choice: Written) -> str | None:
         """Returns OpenAI's name of the reason for which a choice ended: "tool_calls" after calls."""
         return finish_name(self._parsers[choice.index].finish_reason)
 
     def _logprobs(self, entries: Sequence[Entry]) -> dict[str, Any] | None:
-        if self._top is None:
+        if self.top is None:
             return None
-        return {"content": chat_entries(self.tokenizer, entries, self._top), "refusal": None}
+        return {"content": chat_entries(self.tokenizer, entries, self.top), "refusal": None}
 
     def content(self, choice: Written) -> dict[str, Any]:
         """Returns the message of a choice."""
@@ -210,7 +226,7 @@ class ChatAnswer(Answer):
     def deltas(self, choice: Written, delta: Delta) -> list[dict[str, Any]]:
         """Returns a chunk for each part of a reply; the first has the log-probabilities of all."""
         contents = [{"delta": _delta(part), "logprobs": None} for part in self._fresh[choice.index]]
-        if delta.entries and self._top is not None:
+        if delta.entries and self.top is not None:
             contents = contents or [{"delta": {}, "logprobs": None}]
             contents[0]["logprobs"] = self._logprobs(delta.entries)
         return contents
