@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from decodery.decoding.chosen import FinishReason, TokenLogprobs
 from decodery.decoding.event import Event
+from decodery.errors import RequestError
+from decodery.text.chat.replies import ReplyFormat, ToolCall
 
 Observer = Callable[[Event], None]
+# The engine's reasons; the reply to a conversation may also end with calls.
+EndReason = FinishReason | Literal["tool_calls"]
 
 
 @dataclass(slots=True)
@@ -19,15 +24,28 @@ class Completion:
     `token_ids` include the end token, or the tokens of the stop string, that ended it. `stop_reason` is the
     stop string or the id of the end token when `finish_reason` is "stop". `score` is the number by which a
     strategy that ranks whole sequences ranked this one.
+
+    The reply to a conversation has `reasoning`, if there is any, and the `tool_calls` that end it; its `text`
+    is the visible content, and its finish reason may be "tool_calls".
     """
 
     index: int
     text: str
     token_ids: list[int]
-    finish_reason: FinishReason
+    finish_reason: EndReason
     stop_reason: str | int | None = None
     logprobs: list[TokenLogprobs] | None = None
     score: float | None = None
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    def read(self, form: ReplyFormat) -> None:
+        """Divides the raw text of a reply to a conversation."""
+        reply = form.reply(self.text, self.finish_reason)
+        self.text = reply.content or ""
+        self.reasoning, self.tool_calls = reply.reasoning, reply.tool_calls
+        if reply.finish_reason == "tool_calls":
+            self.finish_reason = "tool_calls"
 
     @property
     def cumulative_logprob(self) -> float | None:
@@ -65,7 +83,7 @@ class StreamEvent:
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
-    finish_reason: FinishReason | None = None
+    finish_reason: EndReason | None = None
     stop_reason: str | int | None = None
 
 
@@ -86,3 +104,17 @@ class TextScore:
         """Returns exp of the mean negative log-probability; infinity for a single token."""
         count = len(self.logprobs) - 1
         return math.exp(min(-self.total / count, 700)) if count else math.inf
+
+
+def text_scores(outputs: Sequence[RequestOutput]) -> list[TextScore]:
+    """Returns the scores of texts whose tokens' log-probabilities the outputs hold.
+
+    Raises `RequestError` if one of the texts could not be scored.
+    """
+    for number, output in enumerate(outputs, 1):
+        if output.error is not None:
+            raise RequestError(f"text {number} of {len(outputs)}: {output.error}")
+    return [
+        TextScore(o.prompt_token_ids, [None if t is None else t.logprob for t in o.prompt_logprobs or ()])
+        for o in outputs
+    ]

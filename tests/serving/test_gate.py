@@ -107,7 +107,9 @@ def test_a_key_in_the_url_is_none(guarded: LiveServer) -> None:
     assert ask(guarded, path="/v1/models?api_key=sk-alpha&key=sk-alpha").status == 401
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "localhost@x"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "localhost@x"]
+)
 def test_without_keys_a_foreign_host_is_refused(server: LiveServer, host: str) -> None:
     answer = raw_request(server.port, [b"GET /health HTTP/1.1", f"host: {host}".encode()])
     assert answer.status == 403
@@ -125,7 +127,9 @@ def test_two_hosts_of_which_one_is_foreign_are_refused(server: LiveServer) -> No
         assert raw_request(server.port, lines).status in (400, 403)
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", "file://"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", "file://"]
+)
 def test_a_foreign_origin_is_refused(server: LiveServer, origin: str) -> None:
     assert ask(server, f"origin: {origin}").status == 403
 
@@ -196,7 +200,11 @@ def test_head_is_get_without_a_body(server: LiveServer) -> None:
 
 
 def test_a_websocket_is_no_way_in(guarded: LiveServer) -> None:
-    upgrade = ("upgrade: websocket", "sec-websocket-version: 13", "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==")
+    upgrade = (
+        "upgrade: websocket",
+        "sec-websocket-version: 13",
+        "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+    )
     assert ask(guarded, *upgrade).status == 401
 
 
@@ -210,7 +218,13 @@ def test_scopes_other_than_http_reach_no_handler(guarded: LiveServer) -> None:
         sent.append(message)
 
     app = create_app(guarded.service)
-    scope = {"type": "websocket", "path": "/v1/models", "headers": [], "query_string": b"", "subprotocols": []}
+    scope = {
+        "type": "websocket",
+        "path": "/v1/models",
+        "headers": [],
+        "query_string": b"",
+        "subprotocols": [],
+    }
     asyncio.run(app(scope, receive, send))
     assert [message["type"] for message in sent] == ["websocket.close"]
 

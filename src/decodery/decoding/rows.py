@@ -29,6 +29,10 @@ class GrammarState(Protocol):
     """Holds the state of a row's text in its grammar; immutable, so that it forks with its row."""
 
     @property
+    def unrestricted(self) -> bool:
+        """True if any token may come next, an end token too."""
+
+    @property
     def accepting(self) -> bool:
         """True if the text may end here."""
 

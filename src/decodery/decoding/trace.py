@@ -94,5 +94,5 @@ class Considered:
     forced: bool = False
     weighed: tuple[Weighed, ...] = ()
     allowed_tokens: tuple[int, ...] = ()
-    tail: float = 0.0
+    tail: float | None = None
     draw_key: tuple[int, int] | None = None

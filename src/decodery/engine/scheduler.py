@@ -96,8 +96,10 @@ class Scheduler:
         return batch
 
     def _admit(self, batch: Batch, branches: Branches, bound: StepBound | None) -> None:
-        while self.waiting and batch.length < self.token_budget and not (bound and bound.is_reached(batch)):
+        while self.waiting and batch.length < self.token_budget:
             request = self.waiting[0]
+            if bound is not None and bound.is_reached(batch, request):
+                return
             width = sum(r.params.width for r in (*self.running, request))
             if self.running and (width > self.max_sequences or not self._fits(request)):
                 return
@@ -144,10 +146,11 @@ class Scheduler:
             # Sequences that are judged together may exceed the budget when alone: otherwise they could never
             # run.
             if length <= budget or (alone and request.decoding):
+                prefill = behind is not None or request.times.prefilled is None
                 return [
                     chunk
                     for i in range(len(request.sequences))
-                    for chunk in self._judged_chunks(request, i, branches, prefill=behind is not None)
+                    for chunk in self._judged_chunks(request, i, branches, prefill=prefill)
                 ]
         if behind is None or budget <= 0:
             return []

@@ -22,8 +22,15 @@ from decodery.serving.openai.completions import completions
 from decodery.serving.openai.listing import list_models, one_model
 from decodery.serving.openai.tokens import apply_template, detokenize, tokenize, tokenizer_info
 from decodery.serving.page.page_files import page_handlers
+from decodery.serving.responses.handlers import (
+    cancel_response,
+    create_response,
+    delete_response,
+    get_response,
+)
 from decodery.serving.schemas.document import openapi
 from decodery.serving.service import Service, json_response
+from decodery.serving.trace_route import describe_model, trace
 
 log = logging.getLogger("decodery.serving")
 Handler = Callable[[Service, Request], Awaitable[ASGIApp]]
@@ -33,10 +40,16 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/models/{name:path}", one_model),
     ("POST", "/v1/completions", completions),
     ("POST", "/v1/chat/completions", chat_completions),
+    ("POST", "/v1/responses", create_response),
+    ("GET", "/v1/responses/{name}", get_response),
+    ("DELETE", "/v1/responses/{name}", delete_response),
+    ("POST", "/v1/responses/{name}/cancel", cancel_response),
     ("POST", "/tokenize", tokenize),
     ("POST", "/detokenize", detokenize),
     ("GET", "/tokenizer_info", tokenizer_info),
     ("POST", "/apply-template", apply_template),
+    ("GET", "/trace", describe_model),
+    ("POST", "/trace", trace),
 )
 
 

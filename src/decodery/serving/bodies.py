@@ -14,8 +14,11 @@ from starlette.types import Message, Receive, Scope
 from decodery.serving.errors import ApiError, invalid
 from decodery.serving.settings import RequestLimits
 
-# A string, which may contain brackets, or a bracket.
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# A string, which may contain brackets, or a bracket. A string without an end matches too, up to the end of
+# the data: otherwise the search would begin again at each of its characters.
+_TOKENS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+# An empty list takes two bytes of JSON, and fifty of memory.
+MOST_CONTAINERS = 100_000
 _UNPACK = {b"gzip": 16 + zlib.MAX_WBITS, b"x-gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 # Bodies above this size are parsed off the event loop.
 LARGE = 64 << 10
@@ -106,11 +109,14 @@ def parse_object(data: bytes, depth: int) -> dict[str, Any]:
 
 
 def _check_depth(data: bytes, most: int) -> None:
-    depth = 0
+    depth = count = 0
     for token in _TOKENS.finditer(data):
         first = data[token.start()]
         if first in b"[{":
             depth += 1
+            count += 1
+            if count > MOST_CONTAINERS:
+                raise invalid(f"the body has more than {MOST_CONTAINERS} lists and objects")
             if depth > most:
                 raise invalid(f"the body is nested deeper than {most} levels")
         elif first in b"]}":

@@ -64,12 +64,12 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
 def api_error(error: DecoderyError, param: str | None = None) -> ApiError:
     """Returns the answer for an error of the package, without the value that the caller gave.
 
-    `param` is the place in the request, unless the error names it.
+    `param` is the place in the request, unless the error names it or its message begins with a parameter.
     """
     message = _GIVEN.sub("", str(error))
     found = error.param or param
     if isinstance(error, ParameterError):
-        return invalid(message, found or _leading_name(message))
+        return invalid(message, error.param or _leading_name(message) or param)
     if isinstance(error, RequestError):
         too_long = "the context" in message or "key/value memory" in message
         return invalid(message, found, "context_length_exceeded" if too_long else None)

@@ -22,9 +22,9 @@ _LOCAL_HOST = re.compile(rb"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?", re.I
 class Gate:
     """Is an ASGI application that lets requests through to another one.
 
-    It refuses, in this order: two Hosts or Origins, a foreign Host where no key is asked for (DNS rebinding), a foreign Origin, and
-    a missing or wrong key. It answers preflights. It puts the key's identity into `scope["identity"]`: a
-    digest, b"" without keys.
+    It refuses, in this order: two Hosts or Origins, a foreign Host where no key is asked for (DNS rebinding),
+    a foreign Origin, and a missing or wrong key. It answers preflights. It puts the key's identity into
+    `scope["identity"]`: a digest, b"" without keys.
     """
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -15,16 +15,18 @@ from decodery.engine.pages import encode_salt
 from decodery.engine.statistics import Statistics
 from decodery.intake import Prepared
 from decodery.serving.admission import Admission, Ticket
+from decodery.serving.bodies import read_json
 from decodery.serving.errors import ApiError, invalid
 from decodery.serving.generation import Addition, ClientWatch, Generation
 from decodery.serving.metrics import Metrics, Timeline
 from decodery.serving.models import Models, ModelSource, ServedModel, Use
 from decodery.serving.preparing import Preparation
-from decodery.serving.settings import ServerSettings
+from decodery.serving.response_store import ResponseStore
+from decodery.serving.settings import RequestLimits, ServerSettings
 from decodery.serving.sse import Chunks, EventStream
 from decodery.serving.worker import Worker
 
-# Seconds of a step after which the server is not ready.
+# Seconds of a step after which the server is not ready; or ten times its bound, if that is longer.
 SLOWEST_STEP = 10.0
 
 
@@ -41,6 +43,25 @@ class Service:
         self.admission = Admission(settings.limits.queued)
         self.metrics = Metrics(self._statistics)
         self.active: set[ActiveRequest] = set()
+        self.responses = ResponseStore()
+        self._background: dict[str, asyncio.Task[None]] = {}
+
+    def in_background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Runs what nobody waits for, under a name by which it can be cancelled."""
+        task = self._background[name] = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self._background.pop(name, None))
+
+    def cancel_background(self, name: str) -> bool:
+        """Cancels what runs under a name; returns False if nothing does."""
+        task = self._background.get(name)
+        return task is not None and task.cancel()
+
+    async def read(self, request: Request) -> dict[str, Any]:
+        """Returns the body of a request. Raises the errors of `read_json`."""
+        body = await read_json(request.scope, request.receive, self.settings.limits)
+        if self.settings.log_prompts:
+            request.scope["record"]["body"] = body
+        return body
 
     def _statistics(self) -> Iterator[tuple[str, Statistics]]:
         for model in self.models.opened:
@@ -52,8 +73,10 @@ class Service:
             return "the server is stopping"
         if not self.models.opened:
             return "the model is being opened"
-        for _, statistics in self._statistics():
-            if statistics.step_since is not None and monotonic() - statistics.step_since > SLOWEST_STEP:
+        for model in self.models.opened:
+            engine = model.llm.engine
+            began, bound = engine.statistics().step_since, engine.limits.max_step_ms or 0
+            if began is not None and monotonic() - began > max(SLOWEST_STEP, bound / 100):
                 return "a step takes too long"
         return None
 
@@ -96,10 +119,9 @@ class ActiveRequest:
 
     async def start(self, prepared: Sequence[Prepared], **options: Any) -> Generation:
         """Queues the prompts. Raises `ApiError` if one of them cannot run."""
-        most = self._service.settings.limits.prompt_tokens
-        if most is not None and any(len(p.token_ids) > most for p in prepared):
-            raise invalid(f"a prompt has at most {most} tokens here", "prompt", "context_length_exceeded")
         assert self._use is not None
+        for one in prepared:
+            _check_length(one, self._use.model, self._service.settings.limits)
         generation = Generation(self._service.worker, self._use.model, prepared, **options)
         generation.heard = self._heard
         self._generation = generation
@@ -128,7 +150,7 @@ class ActiveRequest:
         """Hands all that is added to `take`; raises `ClientDisconnect` if the client goes away."""
         async with ClientWatch(self._request.receive, generation.inbox):
             while not generation.done:
-                take(await generation.additions())
+                take(await generation.additions() or ())
 
     def stream(self, generation: Generation, chunks: Chunks) -> EventStream:
         """Returns an answer that streams the generation and ends this request."""
@@ -164,6 +186,19 @@ class ActiveRequest:
         record.update({"model": name, "prompt_tokens": prompt, "completion_tokens": text})
         if error is not None:
             record["error"] = getattr(error, "code", None) or type(error).__name__
+
+
+def _check_length(prepared: Prepared, model: ServedModel, limits: RequestLimits) -> None:
+    """Raises `ApiError` if a prompt is too long, alone or with the tokens that are asked for after it."""
+    prompt, wanted = len(prepared.token_ids), prepared.params.max_tokens
+    if limits.prompt_tokens is not None and prompt > limits.prompt_tokens:
+        message = f"a prompt has at most {limits.prompt_tokens} tokens here"
+        raise invalid(message, "prompt", "context_length_exceeded")
+    context = model.llm.engine.limits.context_length
+    # The last token need not be computed. The server's own bound is no wish of the client's.
+    if wanted not in (None, limits.max_tokens) and prompt + wanted > context + 1:
+        message = f"the prompt has {prompt} tokens and max_tokens is {wanted}: the context holds {context}"
+        raise invalid(message, "max_tokens", "context_length_exceeded")
 
 
 def json_response(value: Any, status: int = 200) -> Response:

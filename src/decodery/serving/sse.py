@@ -40,7 +40,13 @@ class Chunks(Protocol):
         """Returns the events for what a step added; b"" for none."""
 
     def progress(self) -> bytes:
-        """Returns what is told while the prompt is computed; b"" for nothing."""
+        """Returns what is new of the run besides its text; b"" for nothing."""
+
+    def ping(self) -> bytes:
+        """Returns what keeps a waiting stream alive."""
+
+    def failed(self, error: ApiError) -> bytes:
+        """Returns what ends the stream after an error."""
 
     def closing(self) -> bytes:
         """Returns what comes after the last text."""
@@ -49,8 +55,9 @@ class Chunks(Protocol):
 class EventStream:
     """Is an ASGI application that streams a generation which has been queued, and closes it.
 
-    `pings` is the number of seconds between comments until the first text; None sends none. An error becomes
-    an event, after which the answer ends. `ended` is called at the end, with the error if there was one.
+    `pings` is the number of seconds without text after which a ping is sent; None sends none. An error
+    becomes an event, after which the answer ends. `ended` is called at the end, with the error if there was
+    one.
     """
 
     def __init__(
@@ -75,26 +82,24 @@ class EventStream:
             error = gone
         except ApiError as failed:
             error = failed
-            await send({"type": "http.response.body", "body": data(failed.body())})
+            await send({"type": "http.response.body", "body": self._chunks.failed(failed)})
         except Exception as failed:
             error = failed
             log.exception("a stream failed")
             shown = ApiError(500, "the server failed; its log says more")
-            await send({"type": "http.response.body", "body": data(shown.body())})
+            await send({"type": "http.response.body", "body": self._chunks.failed(shown)})
         finally:
             self._generation.close()
             self._ended(error)
 
     async def _stream(self, send: Send) -> None:
         await _send(send, self._chunks.opening())
-        begun = False
         while not self._generation.done:
-            additions = await self._generation.additions(None if begun else self._pings)
-            if additions:
-                begun = True
-                await _send(send, self._chunks.written(additions))
-            elif not begun:
-                await _send(send, self._chunks.progress() or (PING if self._pings else b""))
+            additions = await self._generation.additions(self._pings)
+            if additions is None:
+                await _send(send, self._chunks.ping())
+            else:
+                await _send(send, self._chunks.progress() + self._chunks.written(additions))
         await send({"type": "http.response.body", "body": self._chunks.closing()})
 
 

@@ -108,12 +108,12 @@ _DEFAULTS = GenerationParams()
 
 
 def params_from_plain(
-    mapping: Mapping[str, Any], defaults: GenerationParams = _DEFAULTS, *, models: Collection[str] = ()
+    mapping: Mapping[str, Any], defaults: GenerationParams = _DEFAULTS, *, models: Collection[str] | None = ()
 ) -> GenerationParams:
     """Returns the defaults with the fields changed that the mapping has; the inverse of `params_to_plain`.
 
-    `mapping` holds what json.loads returns. `models` are the names of second models that it may use. Raises
-    `ParameterError`, whose `param` is the place of the cause, such as "strategy.num_beams".
+    `mapping` holds what json.loads returns. `models` are the names of second models that it may use; with
+    None, any text is one. Raises `ParameterError`, whose `param` is the place of the cause, such as "strategy.num_beams".
     """
     if not isinstance(mapping, Mapping):
         raise ParameterError("parameters must be an object")
@@ -129,7 +129,7 @@ def params_from_plain(
     return found
 
 
-def _object(form: _Form, place: str, value: Any, models: Collection[str]) -> Any:
+def _object(form: _Form, place: str, value: Any, models: Collection[str] | None) -> Any:
     """Returns the strategy, grammar, speculation or watermark at this place; None for null."""
     if value is None and place != "strategy":
         return None
@@ -150,7 +150,7 @@ def _object(form: _Form, place: str, value: Any, models: Collection[str]) -> Any
         required = field.default is MISSING or field.name in _MODELS
         if required and field.name not in found:
             raise ParameterError(f"{place}.{field.name} is missing", param=f"{place}.{field.name}")
-        if field.name in _MODELS and found[field.name] not in models:
+        if field.name in _MODELS and models is not None and found[field.name] not in models:
             offered = ", ".join(models) or "none"
             raise ParameterError(
                 f"{place}.{field.name} must be a second model that is offered here; offered: {offered}",

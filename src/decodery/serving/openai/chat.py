@@ -13,14 +13,13 @@ from starlette.types import ASGIApp
 from decodery.conversations.chat_request import ChatRequest
 from decodery.decoding.request.params import GenerationParams
 from decodery.intake import Intake, Prepared
-from decodery.serving.bodies import read_json
 from decodery.serving.errors import invalid
 from decodery.serving.generation import Addition, Generation
 from decodery.serving.models import ServedModel
 from decodery.serving.openai.answers import Answer, Form, Written, finish_name
 from decodery.serving.openai.choices import Delta, Entry
 from decodery.serving.openai.fields import Fields, check_schema
-from decodery.serving.openai.logprobs import chat_entries
+from decodery.serving.openai.logprobs import chat_entries, prompt_entries
 from decodery.serving.openai.params import generation_params, stream_options
 from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.settings import ServerSettings
@@ -43,6 +42,12 @@ class Conversation:
     top_logprobs: int | None
     cache_salt: str | None
     priority: int
+
+    def check_template(self, chat_template: str | None) -> None:
+        """Raises `ApiError` for a `reasoning_effort` that the chat template does not read."""
+        effort = self.template.get("reasoning_effort", "none")
+        if effort != "none" and "reasoning_effort" not in (chat_template or ""):
+            raise invalid("this model's chat template takes no reasoning_effort", "reasoning_effort")
 
     def prepared(self, intake: Intake, salt: bytes) -> tuple[ChatRequest, Prepared]:
         """Returns the conversation as a prompt with its reply format. Raises the errors of `Intake`."""
@@ -98,27 +103,47 @@ def template_arguments(fields: Fields) -> dict[str, Any]:
         if name in fields:
             template[name] = fields.take(name, bool, True)
     if "reasoning_effort" in fields:
-        template["reasoning_effort"] = fields.take("reasoning_effort", str, "")
+        template["reasoning_effort"] = fields.take("reasoning_effort", str, "none")
     return template
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Holds a conversation whose reply is being generated."""
+
+    asked: Conversation
+    chat: ChatRequest
+    prepared: Prepared
+    generation: Generation
+    model: ServedModel
+
+
+async def start_reply(
+    service: Service, request: Request, active: ActiveRequest, body: Mapping[str, Any]
+) -> Started:
+    """Queues the reply to a conversation in the form of `/v1/chat/completions`. Raises `ApiError`."""
+    model = await active.open()
+    asked = read_conversation(body, model.llm.default_params, service.settings)
+    asked.check_template(model.llm.tokenizer.chat_template)
+    salt = service.salt(request.scope, asked.cache_salt)
+    compiles = asked.params.grammar is not None or bool(asked.tools["tools"])
+    work = partial(asked.prepared, model.llm.intake, salt)
+    chat, prepared = await active.prepare(work, grammar=compiles, param="messages")
+    wanted = asked.form.options.wanted
+    generation = await active.start([prepared], priority=asked.priority, **wanted)
+    return Started(asked, chat, prepared, generation, model)
 
 
 async def chat_completions(service: Service, request: Request) -> ASGIApp:
     """Answers a request of `/v1/chat/completions`."""
-    body = await read_json(request.scope, request.receive, service.settings.limits)
+    body = await service.read(request)
     active = ActiveRequest(service, request, body.get("model"))
     try:
-        model = await active.open()
-        asked = read_conversation(body, model.llm.default_params, service.settings)
-        salt = service.salt(request.scope, asked.cache_salt)
-        compiles = asked.params.grammar is not None or bool(asked.tools["tools"])
-        work = partial(asked.prepared, model.llm.intake, salt)
-        chat, prepared = await active.prepare(work, grammar=compiles, param="messages")
-        options = asked.form.options
-        generation = await active.start([prepared], priority=asked.priority, tells_progress=options.progress)
-        written = ChatAnswer(asked, chat, [prepared], generation, model)
-        if options.stream:
-            return active.stream(generation, written)
-        await active.run(generation, written.take)
+        started = await start_reply(service, request, active, body)
+        written = ChatAnswer(started)
+        if started.asked.form.options.stream:
+            return active.stream(started.generation, written)
+        await active.run(started.generation, written.take)
         answer = json_response(written.answer())
     except BaseException as error:
         active.leave(error)
@@ -130,17 +155,10 @@ async def chat_completions(service: Service, request: Request) -> ASGIApp:
 class ChatAnswer(Answer):
     """Writes the answer of `/v1/chat/completions`."""
 
-    def __init__(
-        self,
-        asked: Conversation,
-        chat: ChatRequest,
-        prepared: Sequence[Prepared],
-        generation: Generation,
-        model: ServedModel,
-    ) -> None:
-        super().__init__(asked.form, prepared, generation, model)
-        self._top = asked.top_logprobs
-        self._reply = chat.reply
+    def __init__(self, started: Started) -> None:
+        super().__init__(started.asked.form, [started.prepared], started.generation, started.model)
+        self.top = started.asked.top_logprobs
+        self._reply = started.chat.reply
         self._parsers: dict[int, ReplyParser] = {}
         self._parts: dict[int, list[Part]] = {}
         self._fresh: dict[int, list[Part]] = {}
@@ -171,14 +189,18 @@ class ChatAnswer(Answer):
         self._parts.setdefault(choice.index, []).extend(parts)
         return choice, delta
 
+    def fresh(self, index: int) -> list[Part]:
+        """Returns the parts that the last addition to a choice completed."""
+        return self._fresh[index]
+
     def finish_reason(self, choice: Written) -> str | None:
         """Returns OpenAI's name of the reason for which a choice ended: "tool_calls" after calls."""
         return finish_name(self._parsers[choice.index].finish_reason)
 
     def _logprobs(self, entries: Sequence[Entry]) -> dict[str, Any] | None:
-        if self._top is None:
+        if self.top is None:
             return None
-        return {"content": chat_entries(self.tokenizer, entries, self._top), "refusal": None}
+        return {"content": chat_entries(self.tokenizer, entries, self.top), "refusal": None}
 
     def content(self, choice: Written) -> dict[str, Any]:
         """Returns the message of a choice."""
@@ -193,10 +215,18 @@ class ChatAnswer(Answer):
             ]
         return {"message": message, "logprobs": self._logprobs(choice.entries)}
 
+    def answer(self) -> dict[str, Any]:
+        """Returns the whole answer; with the log-probabilities of the prompt, as vLLM, if they are wanted."""
+        found = super().answer()
+        if self.prepared[0].params.prompt_logprobs is not None:
+            scored = self.generation.collectors[0].output.prompt_logprobs
+            found["prompt_logprobs"] = prompt_entries(self.tokenizer, scored or ())
+        return found
+
     def deltas(self, choice: Written, delta: Delta) -> list[dict[str, Any]]:
         """Returns a chunk for each part of a reply; the first has the log-probabilities of all."""
         contents = [{"delta": _delta(part), "logprobs": None} for part in self._fresh[choice.index]]
-        if delta.entries and self._top is not None:
+        if delta.entries and self.top is not None:
             contents = contents or [{"delta": {}, "logprobs": None}]
             contents[0]["logprobs"] = self._logprobs(delta.entries)
         return contents

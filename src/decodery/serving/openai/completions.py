@@ -13,7 +13,6 @@ from starlette.types import ASGIApp
 from decodery.decoding.chosen import TokenLogprobs
 from decodery.decoding.request.params import GenerationParams
 from decodery.intake import Intake, Prepared
-from decodery.serving.bodies import read_json
 from decodery.serving.errors import invalid
 from decodery.serving.generation import Generation
 from decodery.serving.models import ServedModel
@@ -118,7 +117,7 @@ def _prompts(given: Any, most: int) -> list[str | list[int]]:
 
 async def completions(service: Service, request: Request) -> ASGIApp:
     """Answers a request of `/v1/completions`."""
-    body = await read_json(request.scope, request.receive, service.settings.limits)
+    body = await service.read(request)
     active = ActiveRequest(service, request, body.get("model"))
     try:
         model = await active.open()
@@ -130,7 +129,7 @@ async def completions(service: Service, request: Request) -> ASGIApp:
             param="prompt",
         )
         options = asked.form.options
-        generation = await active.start(prepared, priority=asked.priority, tells_progress=options.progress)
+        generation = await active.start(prepared, priority=asked.priority, **options.wanted)
         written = CompletionAnswer(asked, prepared, generation, model)
         if options.stream:
             return active.stream(generation, written)

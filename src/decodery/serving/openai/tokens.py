@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from decodery.intake import Intake
-from decodery.serving.bodies import read_json
 from decodery.serving.errors import invalid
 from decodery.serving.models import ServedModel
 from decodery.serving.openai.fields import Fields
@@ -19,7 +18,7 @@ from decodery.serving.service import Service, json_response
 
 async def tokenize(service: Service, request: Request) -> Response:
     """Answers `/tokenize`: the token ids of a text, or of a conversation in the model's template."""
-    fields = Fields(await read_json(request.scope, request.receive, service.settings.limits))
+    fields = Fields(await service.read(request))
     name = service.models.check(fields.raw("model"))
     texts = fields.take("return_token_strs", bool, False)
     special = fields.take("add_special_tokens", bool, True)
@@ -66,7 +65,7 @@ def _conversation_ids(intake: Intake, messages: Any, template: dict[str, Any]) -
 
 async def detokenize(service: Service, request: Request) -> Response:
     """Answers `/detokenize`: the text of token ids, with special tokens in it."""
-    fields = Fields(await read_json(request.scope, request.receive, service.settings.limits))
+    fields = Fields(await service.read(request))
     name = service.models.check(fields.raw("model"))
     tokens = fields.take("tokens", list, [])
     fields.close(lenient=service.settings.lenient)
@@ -105,7 +104,7 @@ def _info(model: ServedModel) -> dict[str, Any]:
 
 async def apply_template(service: Service, request: Request) -> Response:
     """Answers `/apply-template`: a conversation in the model's chat template, as text."""
-    fields = Fields(await read_json(request.scope, request.receive, service.settings.limits))
+    fields = Fields(await service.read(request))
     name = service.models.check(fields.raw("model"))
     messages = fields.raw("messages")
     template = _template(fields)

@@ -9,7 +9,7 @@ from decodery.decoding.event import PromptProgress
 from decodery.outputs import RequestOutput
 
 
-def usage(outputs: Sequence[RequestOutput], completion_tokens: int) -> dict[str, Any]:
+def counted(outputs: Sequence[RequestOutput], completion_tokens: int) -> dict[str, Any]:
     """Returns the usage of a request: each prompt counts once, completions by their sum."""
     prompt = sum(len(output.prompt_token_ids) for output in outputs)
     return {

@@ -27,7 +27,7 @@ def _reference(name: str) -> Schema:
 ERROR = _object(
     error=_object(message=_TEXT, type=_TEXT, param=nullable(_TEXT), code=nullable(_TEXT)),
 )
-_MODEL = _object(id=_TEXT, object={"const": "model"}, created=_COUNT, owned_by=_TEXT, max_model_len=_COUNT)
+_MODEL = _object(id=_TEXT, object={"const": "model"}, created=_COUNT, owned_by=_TEXT)
 _USAGE = _object(
     prompt_tokens=_COUNT,
     completion_tokens=_COUNT,
@@ -55,6 +55,15 @@ ANSWERS: dict[str, Schema] = {
     "Model": _MODEL,
     "ModelList": _object(object={"const": "list"}, data=_list(_reference("Model"))),
     "Usage": _USAGE,
+    "TraceModel": _object(
+        version={"const": 1},
+        model=_TEXT,
+        vocab_size=_COUNT,
+        capacity=_COUNT,
+        has_chat_template={"type": "boolean"},
+        default_params=_OBJECT,
+        second_models=_list(_TEXT),
+    ),
     "Completion": _object(
         **_HEAD,
         object={"const": "text_completion"},
@@ -67,6 +76,15 @@ ANSWERS: dict[str, Schema] = {
         choices=_list(_object(**_CHOICE, message=_MESSAGE, logprobs=nullable(_OBJECT))),
         usage=_reference("Usage"),
     ),
+    "Response": _object(
+        id=_TEXT,
+        object={"const": "response"},
+        created_at=_COUNT,
+        status={"enum": ["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]},
+        output=_list(_OBJECT),
+        usage=nullable(_OBJECT),
+    ),
+    "Deleted": _object(id=_TEXT, deleted={"type": "boolean"}),
     "Tokens": _object(count=_COUNT, max_model_len=_COUNT, tokens=_IDS),
     "Text": _object(prompt=_TEXT),
     "TokenizerInfo": _object(

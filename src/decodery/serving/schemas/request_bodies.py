@@ -156,6 +156,10 @@ TEMPLATE = {
 _TOOL_CHOICE = any_of([{"enum": ["auto", "none", "required", "any"]}, _OBJECT])
 CHAT = {
     **GENERATING,
+    "max_tokens": (
+        {"type": "integer", "minimum": 1},
+        "Most tokens to generate; without it, until the context is full.",
+    ),
     **TEMPLATE,
     "messages": (MESSAGES, "The conversation."),
     "tool_choice": (_TOOL_CHOICE, "Whether the model must call a function: one of the texts, or a function."),
@@ -165,39 +169,66 @@ CHAT = {
     "top_logprobs": ({"type": "integer", "minimum": 0}, "Reports this many alternatives; needs logprobs."),
 }
 
+_ITEM: Schema = {
+    "type": "object",
+    "properties": {"type": {"enum": ["message", "function_call", "function_call_output", "reasoning"]}},
+}
+RESPONSE = {
+    **MODEL,
+    "input": (any_of([_TEXT, {"type": "array", "items": _ITEM, "minItems": 1}]), "A text, or items."),
+    "instructions": (_TEXT, "A system message for this response alone."),
+    "stream": (_FLAG, "Sends the response as server-sent events while it is generated."),
+    "store": (_FLAG, "Keeps the response in memory, for its key alone, until newer ones need the room."),
+    "background": (_FLAG, "Answers at once; the response is generated meanwhile."),
+    "previous_response_id": (_TEXT, "A stored response whose conversation goes on."),
+    "max_output_tokens": ({"type": "integer", "minimum": 1}, "Most tokens to generate."),
+    "tools": ({"type": "array", "items": _OBJECT}, "The functions that the model may call."),
+    "tool_choice": (_TOOL_CHOICE, "Whether the model must call a function."),
+    "parallel_tool_calls": (_FLAG, "False allows one call."),
+    "reasoning": (_OBJECT, "The effort of reasoning, for chat templates that take it."),
+    "text": (_OBJECT, "What the text must match, in `format`."),
+    "top_logprobs": ({"type": "integer", "minimum": 0}, "Reports this many alternatives of each token."),
+    "truncation": ({"enum": ["disabled"]}, "The input is never cut."),
+    "metadata": (_OBJECT, "Is repeated in the response."),
+}
+
 
 def generation_body(
     fields: Mapping[str, tuple[Schema, str]], required: str, limits: RequestLimits, *, lenient: bool
 ) -> Schema:
     """Returns the schema of a request that generates: its own fields, and all parameters of generation."""
-    properties = _parameters(limits)
+    properties = _parameters()
     properties |= {name: {"description": "Has no effect."} for name in sorted(NO_EFFECT)}
     for name, values in sorted(NEUTRAL.items()):
         if name not in properties:
             schema: Schema = {"enum": [*values, None]}
             properties[name] = {**schema, "description": "Not supported: other values are refused."}
     own = described(fields, required=(required,))
-    return {
-        **own,
-        "properties": {**properties, **own["properties"]},
-        "additionalProperties": lenient or NO_OTHERS,
-    }
+    properties |= own["properties"]
+    _bound(properties, limits)
+    return {**own, "properties": properties, "additionalProperties": lenient or NO_OTHERS}
 
 
-def _parameters(limits: RequestLimits) -> dict[str, Schema]:
-    """Returns the schemas of the parameters of generation and their other names, within a server's limits."""
+def _parameters() -> dict[str, Schema]:
+    """Returns the schemas of the parameters of generation, also under their other names."""
     found = parameters()
     # vLLM's value for no limit.
     found["top_k"]["minimum"] = -1
-    bounds = {
-        "n": limits.n,
-        "logprobs": limits.logprobs,
-        "prompt_logprobs": limits.logprobs,
-        "max_tokens": limits.max_tokens,
-    }
-    for name, most in bounds.items():
-        if most is not None:
-            found[name]["maximum"] = most
     for alias, name in ALIASES.items():
         found[alias] = {**found[name], "description": f"Another name of {name}."}
     return found
+
+
+def _bound(properties: Mapping[str, Schema], limits: RequestLimits) -> None:
+    """Adds the limits of a server to the schemas of counts."""
+    bounds = {
+        "n": limits.n,
+        "logprobs": limits.logprobs,
+        "top_logprobs": limits.logprobs,
+        "prompt_logprobs": limits.logprobs,
+        "max_tokens": limits.max_tokens,
+        "max_completion_tokens": limits.max_tokens,
+    }
+    for name, most in bounds.items():
+        if most is not None and "integer" in properties.get(name, {}).get("type", ()):
+            properties[name]["maximum"] = most

@@ -41,10 +41,15 @@ class ReplyFormat:
     ends with reason "stop", as in OpenAI's interface.
     """
 
-    marks: ReplyMarks = ReplyMarks()
+    marks: ReplyMarks
     tools: ToolFormat | None = None
     named: bool = False
     short_ids: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """True if replies are content alone."""
+        return self.marks.reasoning is None and not self.marks.calls
 
     def parser(self) -> ReplyParser:
         """Returns a parser for one reply."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
 class ToolFormat:
-    """Holds the texts of which calls consist: `begin` and `opening`, the calls with separators between them, and
-    `end`.
+    """Holds the texts of which calls consist: `begin` and `opening`, then the calls with separators between
+    them, then `end`.
 
     A call is one of the `heads` (models write the first), the name, the `middle`, the arguments as a JSON
     object, and the `tail`. Without a `separator` a reply has one call. If not `marked`, calls may lack
-    `begin`, and are then recognized by a head with a tool's name at the beginning of the content.
+    `begin`, and are then recognized by a head with a tool's name at the beginning of the content. `tokens`
+    are the texts which are special tokens in some vocabularies.
     """
 
     name: str
@@ -25,6 +26,7 @@ class ToolFormat:
     separator: str | None = None
     end: str = ""
     marked: bool = True
+    tokens: tuple[str, ...] = ()
 
     def triggers(self, names: Sequence[str]) -> tuple[str, ...]:
         """Returns the texts with which calls of these tools begin."""
@@ -34,8 +36,21 @@ class ToolFormat:
         heads = tuple(f"{head}{name}{boundary}" for head in self.heads for name in names)
         return (self.begin, *heads) if self.begin else heads
 
+    def written(self, name: str) -> str:
+        """Returns how a first call of this function begins, up to its arguments."""
+        begin = self.begin + self.opening if self.marked else ""
+        return f"{begin}{self.heads[0]}{name}{self.middle}"
 
-HERMES = ToolFormat(
+    def calls(self, calls: Iterable[tuple[str, str]]) -> str:
+        """Returns calls, each a name with its arguments as JSON text, as the model writes them."""
+        begin = self.begin + self.opening if self.marked else ""
+        separator = "\n" if self.separator is None else self.separator
+        written = (f"{self.heads[0]}{name}{self.middle}{arguments}{self.tail}" for name, arguments in calls)
+        return f"{begin}{separator.join(written)}{self.end}"
+
+
+ARGUMENTS_MARK = "[ARGS]"
+_HERMES = ToolFormat(
     "hermes",
     begin="<tool_call>",
     opening="",
@@ -43,8 +58,9 @@ HERMES = ToolFormat(
     middle='", "arguments": ',
     tail="}\n</tool_call>",
     separator="\n<tool_call>",
+    tokens=("<tool_call>", "</tool_call>"),
 )
-LLAMA = ToolFormat(
+_LLAMA = ToolFormat(
     "llama",
     begin="<|python_tag|>",
     opening="",
@@ -52,8 +68,9 @@ LLAMA = ToolFormat(
     middle='", "parameters": ',
     tail="}",
     marked=False,
+    tokens=("<|python_tag|>",),
 )
-MISTRAL = ToolFormat(
+_MISTRAL = ToolFormat(
     "mistral",
     begin="[TOOL_CALLS]",
     opening=" [",
@@ -62,15 +79,17 @@ MISTRAL = ToolFormat(
     tail="}",
     separator=", ",
     end="]",
+    tokens=("[TOOL_CALLS]",),
 )
-MISTRAL_ARGS = ToolFormat(
-    "mistral-args",
+_MISTRAL_ARGUMENTS = ToolFormat(
+    "mistral-arguments",
     begin="[TOOL_CALLS]",
     opening="",
     heads=("",),
-    middle="[ARGS]",
+    middle=ARGUMENTS_MARK,
     tail="",
     separator="[TOOL_CALLS]",
+    tokens=("[TOOL_CALLS]", ARGUMENTS_MARK),
 )
 PLAIN = ToolFormat(
     "plain",
@@ -81,4 +100,13 @@ PLAIN = ToolFormat(
     tail="}",
     separator="\n",
     marked=False,
+)
+# The formats that are recognized in templates. Mistral's later templates write no space before the list.
+FORMATS = (
+    _HERMES,
+    replace(_HERMES, heads=('{"name": "',), tail="}</tool_call>"),
+    _MISTRAL,
+    replace(_MISTRAL, opening="["),
+    _MISTRAL_ARGUMENTS,
+    _LLAMA,
 )
