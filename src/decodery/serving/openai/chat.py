@@ -110,6 +110,8 @@ def template_arguments(fields: Fields) -> dict[str, Any]:
             template[name] = fields.take(name, bool, True)
     if "reasoning_effort" in fields:
         template["reasoning_effort"] = fields.take("reasoning_effort", str, "none")
+    if "thinking_token_budget" in fields:
+        template["thinking_token_budget"] = fields.take("thinking_token_budget", int, 0)
     return template
 
 
@@ -199,6 +201,10 @@ class ChatAnswer(Answer):
     def fresh(self, index: int) -> list[Part]:
         """Returns the parts that the last addition to a choice completed."""
         return self._fresh[index]
+
+    def parts(self, index: int) -> list[Part]:
+        """Returns all parts of a choice so far."""
+        return self._parts[index]
 
     def finish_reason(self, choice: Written) -> str | None:
         """Returns OpenAI's name of the reason for which a choice ended: "tool_calls" after calls."""
