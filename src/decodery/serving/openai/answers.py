@@ -17,7 +17,6 @@ from decodery.serving.openai.choices import Choice, Delta, Entry
 from decodery.serving.openai.params import StreamOptions
 from decodery.serving.openai.usage import counted, progress_body
 from decodery.serving.sse import DONE, PING, data
-from decodery.text.streaming.detokenizer import start
 
 # OpenAI's names of our reasons to finish.
 _FINISH = {"time": "length", "abort": "length"}
@@ -110,7 +109,7 @@ class Answer(ABC):
 
     def _new(self, prompt: int, stream: int) -> Written:
         prepared = self.prepared[prompt]
-        plain = start(self.tokenizer, (), skip_special_tokens=prepared.params.skip_special_tokens)
+        plain = prepared.text_state.without_stops()
         place = prompt * prepared.params.choices + stream
         return Written(prompt, place, Choice(plain, prepared.end_ids))
 
