@@ -38,8 +38,11 @@ INNER: dict[str, tuple[str, ...]] = {
         "missing_parts",
         *("decoders", "families", "load", "describe"),
     ),
-    "serving": ("errors", "settings", "", "openai", "responses", "schemas", "page", "app", "run"),
-    "cli": ("", "tables", "flags", "load_llm", "commands", "main"),
+    "serving": (
+        *("errors", "settings", "", "openai", "responses"),
+        *("trace_route", "schemas", "page", "app", "run"),
+    ),
+    "cli": ("", "tables", "flags", "load_llm", "load_text_model", "commands", "main"),
 }
 # Imports that are forbidden even where the layers allow them.
 NEVER = {("encoding", "engine"), ("training", "engine"), ("models", "decoding"), ("cli", "models")}

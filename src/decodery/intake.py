@@ -79,6 +79,11 @@ class Intake:
         self._grammars: GrammarCompiler | None = None
         self.conversations = Conversations(tokenizer, self._compiler)
 
+    @property
+    def second_models(self) -> tuple[str, ...]:
+        """Returns the names of second models that requests may use."""
+        return self._second_models.names
+
     def prepare(self, prompt: Prompt, params: GenerationParams, *, salt: bytes = b"") -> Prepared:
         """Returns a request for this prompt, with a salt of `encode_salt` for its pages.
 

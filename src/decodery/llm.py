@@ -22,12 +22,13 @@ from decodery.engine.pages import pages_for
 from decodery.engine.shared_engine import Mailbox, SharedEngine
 from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
 from decodery.intake import Intake, Message, Prompt, salt_of
+from decodery.kernels import PAGE_SIZE
 from decodery.kernels.backends import check_kv_dtype, current_name, kv_dtype_named
 from decodery.kernels.native.library import MOST_THREADS
 from decodery.loading.open_model import SecondModels, open_model
 from decodery.loading.options import available_memory, memory_size
 from decodery.models.contract import CausalModel
-from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore
+from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore, text_scores
 from decodery.weights.sources.locate import Progress
 
 
@@ -306,13 +307,19 @@ class LLM:
         """
         params = GenerationParams(max_tokens=1, temperature=0, prompt_logprobs=0, ignore_eos=True)
         outputs = self.generate(texts, params, cache_salt=cache_salt)
-        for number, output in enumerate(outputs, 1):
-            if output.error is not None:
-                raise RequestError(f"text {number} of {len(outputs)}: {output.error}")
-        return [
-            TextScore(o.prompt_token_ids, [None if t is None else t.logprob for t in o.prompt_logprobs or ()])
-            for o in outputs
-        ]
+        return text_scores(outputs)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """True if the model can render conversations."""
+        return self.tokenizer.chat_template is not None
+
+    @property
+    def capacity(self) -> int:
+        """Returns how many tokens a prompt and its text may have together."""
+        # The key/value cache may hold fewer tokens than the context.
+        limits = self.engine.limits
+        return min(limits.context_length, limits.pages * PAGE_SIZE)
 
     def _one_each(
         self, params: GenerationParams | Sequence[GenerationParams] | None, count: int

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from decodery.decoding.chosen import FinishReason, TokenLogprobs
 from decodery.decoding.event import Event
+from decodery.errors import RequestError
 from decodery.text.chat.replies import ReplyFormat, ToolCall
 
 Observer = Callable[[Event], None]
@@ -103,3 +104,17 @@ class TextScore:
         """Returns exp of the mean negative log-probability; infinity for a single token."""
         count = len(self.logprobs) - 1
         return math.exp(min(-self.total / count, 700)) if count else math.inf
+
+
+def text_scores(outputs: Sequence[RequestOutput]) -> list[TextScore]:
+    """Returns the scores of texts whose tokens' log-probabilities the outputs hold.
+
+    Raises `RequestError` if one of the texts could not be scored.
+    """
+    for number, output in enumerate(outputs, 1):
+        if output.error is not None:
+            raise RequestError(f"text {number} of {len(outputs)}: {output.error}")
+    return [
+        TextScore(o.prompt_token_ids, [None if t is None else t.logprob for t in o.prompt_logprobs or ()])
+        for o in outputs
+    ]

@@ -30,6 +30,7 @@ from decodery.serving.responses.handlers import (
 )
 from decodery.serving.schemas.document import openapi
 from decodery.serving.service import Service, json_response
+from decodery.serving.trace_route import describe_model, trace
 
 log = logging.getLogger("decodery.serving")
 Handler = Callable[[Service, Request], Awaitable[ASGIApp]]
@@ -47,6 +48,8 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/detokenize", detokenize),
     ("GET", "/tokenizer_info", tokenizer_info),
     ("POST", "/apply-template", apply_template),
+    ("GET", "/trace", describe_model),
+    ("POST", "/trace", trace),
 )
 
 

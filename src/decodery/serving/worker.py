@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from decodery.decoding.event import Event, PromptProgress
 from decodery.engine.engine import Engine
+from decodery.errors import DecoderyError
 from decodery.intake import Prepared
 from decodery.serving.errors import ApiError
 from decodery.serving.inbox import Inbox, Placed
@@ -84,13 +85,15 @@ class Worker:
         inbox: Inbox,
         *,
         tells_progress: bool = False,
+        apart: bool = False,
         **options: Any,
-    ) -> list[Added]:
+    ) -> list[Added | DecoderyError]:
         """Queues requests; their events go to the inbox, with their places in `prepared`.
 
-        `options` are those of `Engine.add`. Raises what `Engine.add` raises, and then queues none.
+        `options` are those of `Engine.add`. Raises what `Engine.add` raises, and then queues none. With
+        `apart`, a request that the engine refuses has its error in the result, and the others are queued.
         """
-        return await self.call(partial(self._add, engine, prepared, inbox, tells_progress, options))
+        return await self.call(partial(self._add, engine, prepared, inbox, tells_progress, apart, options))
 
     def _add(
         self,
@@ -98,15 +101,22 @@ class Worker:
         prepared: Sequence[Prepared],
         inbox: Inbox,
         tells_progress: bool,
+        apart: bool,
         options: dict[str, Any],
-    ) -> list[Added]:
+    ) -> list[Added | DecoderyError]:
         queue = self._queues.setdefault(id(engine), _Queue(engine))
-        found: list[Added] = []
+        found: list[Added | DecoderyError] = []
         try:
             for place, one in enumerate(prepared):
                 explain = options.get("explain", 0)
                 others = {name: value for name, value in options.items() if name != "explain"}
-                request = one.add_with(partial(engine.add, **others), explain)
+                try:
+                    request = one.add_with(partial(engine.add, **others), explain)
+                except DecoderyError as error:
+                    if not apart:
+                        raise
+                    found.append(error)
+                    continue
                 queue.places[request] = _Place(inbox, place, tells_progress)
                 found.append(Added(request, engine.seed_of(request)))
         except BaseException:

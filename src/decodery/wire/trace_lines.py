@@ -159,10 +159,10 @@ def _weighed(considered: Considered) -> Iterator[int]:
 
 
 class TraceReader:
-    """Reads the lines of one trace; `tokens` are those that have been spelled so far."""
+    """Reads the lines of one trace, and adds the tokens that they spell to `tokens`."""
 
-    def __init__(self) -> None:
-        self.tokens = KnownTokens()
+    def __init__(self, tokens: KnownTokens | None = None) -> None:
+        self.tokens = KnownTokens() if tokens is None else tokens
         self.header: Header | None = None
 
     def read(self, text: str | bytes) -> Line:

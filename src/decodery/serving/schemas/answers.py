@@ -55,6 +55,15 @@ ANSWERS: dict[str, Schema] = {
     "Model": _MODEL,
     "ModelList": _object(object={"const": "list"}, data=_list(_reference("Model"))),
     "Usage": _USAGE,
+    "TraceModel": _object(
+        version={"const": 1},
+        model=_TEXT,
+        vocab_size=_COUNT,
+        capacity=_COUNT,
+        has_chat_template={"type": "boolean"},
+        default_params=_OBJECT,
+        second_models=_list(_TEXT),
+    ),
     "Completion": _object(
         **_HEAD,
         object={"const": "text_completion"},

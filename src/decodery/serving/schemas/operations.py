@@ -17,7 +17,7 @@ from decodery.serving.schemas.request_bodies import (
     described,
     generation_body,
 )
-from decodery.serving.schemas.values import Schema
+from decodery.serving.schemas.values import Schema, any_of
 from decodery.serving.settings import ServerSettings
 
 # The statuses of errors, and when they come.
@@ -84,6 +84,33 @@ DETOKENIZE = {
     "tokens": ({"type": "array", "items": {"type": "integer", "minimum": 0}}, "The token ids."),
 }
 APPLY_TEMPLATE = {**MODEL, **TEMPLATE, "messages": (MESSAGES, "The conversation.")}
+_TRACED = described(
+    {
+        "prompt": (any_of([_TEXT, {"type": "array", "items": {"type": "integer"}}]), "A text or token ids."),
+        "params": (
+            {"type": "object"},
+            "Parameters by their own names; those that are missing have the model's defaults.",
+        ),
+    },
+    required=("prompt",),
+)
+TRACE = {
+    **MODEL,
+    "requests": ({"type": "array", "items": _TRACED, "minItems": 1}, "The prompts, which run in one batch."),
+    "candidates": (
+        {"type": "integer", "minimum": 0},
+        "How many candidates each choice reports; without it, no events are sent.",
+    ),
+    "texts": (_FLAG, "Sends texts as they grow, in place of whole outputs."),
+    "cache_salt": (_TEXT, "Prompts share cached prefixes only with those of the same salt."),
+    "priority": ({"type": "integer"}, "Lower numbers run first."),
+}
+
+
+def _trace(settings: ServerSettings) -> Schema:
+    return _closed(TRACE, settings, "requests")
+
+
 _HI = {"messages": [{"role": "user", "content": "Hi"}]}
 _NAME: Schema = {
     "name": "name",
@@ -158,6 +185,16 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         _BODY,
         body=lambda settings: _closed(APPLY_TEMPLATE, settings, "messages"),
         example=_HI,
+    ),
+    ("GET", "/trace"): Operation(
+        "Describes a model as a client needs it.", "TraceModel", (*_ALWAYS, 404, 503), parameters=(_QUERY,)
+    ),
+    ("POST", "/trace"): Operation(
+        "Streams what the library returns, and each step's own numbers.",
+        "text/event-stream",
+        _GENERATES,
+        body=_trace,
+        example={"requests": [{"prompt": "Hi", "params": {"max_tokens": 4}}], "candidates": 3},
     ),
     ("GET", "/health"): Operation("Answers while the process lives.", "Status", (403,), open=True),
     ("GET", "/ready"): Operation("Answers while requests can be served.", "Status", (403, 503), open=True),
