@@ -14,6 +14,7 @@ from starlette.types import Receive
 
 from decodery.collector import Collector
 from decodery.decoding.event import PromptProgress, Times
+from decodery.decoding.trace import BeamCandidate
 from decodery.errors import DecoderyError
 from decodery.intake import Prepared
 from decodery.llm import finished_output
@@ -37,9 +38,9 @@ class Generation:
 
     `observer` returns the observer of the prompt at a place, which then gets `candidates` candidates of each
     choice. `heard` is called after each step that adds tokens. With `tells_progress`, `progress` holds how
-    much of each prompt is computed. `times` has those of the prompts that have ended. With `apart`, a prompt
-    that the engine refuses or fails has the error in its output, and the others go on; `refused` has the
-    errors of those that it refused.
+    much of each prompt is computed. With `tells_beams`, `beams` has those of each step, with their prompt.
+    `times` has those of the prompts that have ended. With `apart`, a prompt that the engine refuses or fails
+    has the error in its output, and the others go on; `refused` has the errors of those that it refused.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Generation:
         *,
         priority: int = 0,
         tells_progress: bool = False,
+        tells_beams: bool = False,
         candidates: int = 0,
         observer: Callable[[int], Observer] | None = None,
         apart: bool = False,
@@ -58,7 +60,7 @@ class Generation:
         self._model = model
         self._prepared = prepared
         self._options: dict[str, Any] = {
-            "explain": 0 if observer is None else candidates,
+            "explain": int(tells_beams) if observer is None else candidates,
             "tells_progress": tells_progress,
             "apart": apart,
         }
@@ -72,6 +74,8 @@ class Generation:
         self.progress: dict[int, PromptProgress] = {}
         self.times: list[Times] = []
         self.refused: dict[int, ApiError] = {}
+        self._tells_beams = tells_beams
+        self.beams: list[tuple[int, Sequence[BeamCandidate]]] = []
 
     async def start(self) -> None:
         """Queues the prompts. Raises `ApiError`, and queues none, if one of them cannot run."""
@@ -103,13 +107,17 @@ class Generation:
         """True if all completions have ended."""
         return all(collector.done for collector in self.collectors)
 
-    async def additions(self, seconds: float | None = None) -> list[Addition]:
-        """Returns what has been added since the last call, waiting for something; none after `seconds`.
+    async def additions(self, seconds: float | None = None) -> list[Addition] | None:
+        """Returns what has been added since the last call, after waiting for an event, which may add nothing;
+        None if `seconds` pass without an event.
 
         Raises `ApiError` when generation fails, and what `Inbox.fail` was given.
         """
+        events = await self.inbox.take(seconds)
+        if not events:
+            return None
         found: list[Addition] = []
-        for place, event in await self.inbox.take(seconds):
+        for place, event in events:
             if isinstance(event, PromptProgress):
                 self.progress[place] = event
                 continue
@@ -117,8 +125,10 @@ class Generation:
             collector.take(event)
             if collector.observer is not None:
                 collector.observer(event)
+            if self._tells_beams and event.beams:
+                self.beams.append((place, event.beams))
             if collector.output.error is not None and not self._apart:
-                raise ApiError(500, f"generation failed: {collector.output.error}")
+                raise ApiError(400, f"no text is as asked: {collector.output.error}", code="impossible")
             if collector.done and event.times is not None:
                 self.times.append(event.times)
             found += [Addition(place, event) for event in _released(collector)]

@@ -154,7 +154,7 @@ class ActiveRequest:
         """Hands all that is added to `take`; raises `ClientDisconnect` if the client goes away."""
         async with ClientWatch(self._request.receive, generation.inbox):
             while not generation.done:
-                take(await generation.additions())
+                take(await generation.additions() or ())
 
     def stream(self, generation: Generation, chunks: Chunks) -> EventStream:
         """Returns an answer that streams the generation and ends this request."""

@@ -40,7 +40,7 @@ class Chunks(Protocol):
         """Returns the events for what a step added; b"" for none."""
 
     def progress(self) -> bytes:
-        """Returns what is told while the prompt is computed; b"" for nothing."""
+        """Returns what is new of the run besides its text; b"" for nothing."""
 
     def ping(self) -> bytes:
         """Returns what keeps a waiting stream alive."""
@@ -96,10 +96,10 @@ class EventStream:
         await _send(send, self._chunks.opening())
         while not self._generation.done:
             additions = await self._generation.additions(self._pings)
-            if additions:
-                await _send(send, self._chunks.written(additions))
+            if additions is None:
+                await _send(send, self._chunks.ping())
             else:
-                await _send(send, self._chunks.progress() or self._chunks.ping())
+                await _send(send, self._chunks.progress() + self._chunks.written(additions))
         await send({"type": "http.response.body", "body": self._chunks.closing()})
 
 

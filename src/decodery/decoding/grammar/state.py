@@ -102,7 +102,7 @@ class MatcherState:
 
     @property
     def unrestricted(self) -> bool:
-        """False, since every grammar bans some token."""
+        """False if any token is banned, as by every grammar."""
         return False
 
     @property

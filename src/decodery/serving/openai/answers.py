@@ -9,15 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from decodery.decoding.trace import BeamCandidate
 from decodery.intake import Prepared
 from decodery.serving.errors import ApiError
 from decodery.serving.generation import Addition, Generation
 from decodery.serving.models import ServedModel
 from decodery.serving.openai.choices import Choice, Delta, Entry
+from decodery.serving.openai.logprobs import token_text
 from decodery.serving.openai.params import StreamOptions
 from decodery.serving.openai.usage import counted, progress_body
 from decodery.serving.sse import DONE, PING, data
 from decodery.text.streaming.detokenizer import start
+from decodery.wire.plain_forms import to_plain
 
 # OpenAI's names of our reasons to finish.
 _FINISH = {"time": "length", "abort": "length"}
@@ -151,11 +154,22 @@ class Answer(ABC):
         return b""
 
     def progress(self) -> bytes:
-        """Returns how much of the prompts is computed, if that is asked for and new."""
-        found = dict(self.generation.progress) if self.form.options.progress else {}
+        """Returns how much of the prompts is computed, and new beams, if they are asked for."""
+        progress, beams = dict(self.generation.progress), list(self.generation.beams)
         self.generation.progress.clear()
+        self.generation.beams.clear()
+        chunks: list[dict[str, Any]] = [
+            {"prompt_progress": progress_body(found)} for found in progress.values()
+        ]
+        chunks += [
+            {"object": "decodery.hypotheses", "prompt": prompt, "beams": self._beams(found)}
+            for prompt, found in beams
+        ]
         head = {**self._head, "object": self.form.chunk, "choices": []}
-        return b"".join(data({**head, "prompt_progress": progress_body(p)}) for p in found.values())
+        return b"".join(data({**head, **chunk}) for chunk in chunks)
+
+    def _beams(self, found: Sequence[BeamCandidate]) -> list[dict[str, Any]]:
+        return [{**to_plain(one), "text": token_text(self.tokenizer, one.token)} for one in found]
 
     def written(self, additions: Sequence[Addition]) -> bytes:
         """Returns chunks for the choices that grew, and one for each that ended."""

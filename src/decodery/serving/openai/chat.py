@@ -129,8 +129,8 @@ async def start_reply(
     compiles = asked.params.grammar is not None or bool(asked.tools["tools"])
     work = partial(asked.prepared, model.llm.intake, salt)
     chat, prepared = await active.prepare(work, grammar=compiles, param="messages")
-    progress = asked.form.options.progress
-    generation = await active.start([prepared], priority=asked.priority, tells_progress=progress)
+    wanted = asked.form.options.wanted
+    generation = await active.start([prepared], priority=asked.priority, **wanted)
     return Started(asked, chat, prepared, generation, model)
 
 

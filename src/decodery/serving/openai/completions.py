@@ -129,7 +129,7 @@ async def completions(service: Service, request: Request) -> ASGIApp:
             param="prompt",
         )
         options = asked.form.options
-        generation = await active.start(prepared, priority=asked.priority, tells_progress=options.progress)
+        generation = await active.start(prepared, priority=asked.priority, **options.wanted)
         written = CompletionAnswer(asked, prepared, generation, model)
         if options.stream:
             return active.stream(generation, written)

@@ -16,13 +16,18 @@ from decodery.serving.settings import RequestLimits, ServerSettings
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """Holds whether an answer is streamed, and what its stream tells besides the text."""
+    """Holds if an answer is streamed, and what its stream has besides the text."""
 
     stream: bool = False
     include_usage: bool = False
     continuous_usage: bool = False
     include_hypotheses: bool = False
     progress: bool = False
+
+    @property
+    def wanted(self) -> dict[str, bool]:
+        """Returns what `Generation` must tell for them."""
+        return {"tells_progress": self.progress, "tells_beams": self.include_hypotheses}
 
 
 def stream_options(fields: Fields, *, lenient: bool) -> StreamOptions:

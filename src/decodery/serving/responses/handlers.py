@@ -54,7 +54,7 @@ async def _run(active: ActiveRequest, written: ResponseAnswer) -> None:
     written.response["status"] = "in_progress"
     try:
         while not written.generation.done:
-            written.take(await written.generation.additions())
+            written.take(await written.generation.additions() or ())
     except ApiError as error:
         failure = error
         written.fail(error)

@@ -156,6 +156,10 @@ TEMPLATE = {
 _TOOL_CHOICE = any_of([{"enum": ["auto", "none", "required", "any"]}, _OBJECT])
 CHAT = {
     **GENERATING,
+    "max_tokens": (
+        {"type": "integer", "minimum": 1},
+        "Most tokens to generate; without it, until the context is full.",
+    ),
     **TEMPLATE,
     "messages": (MESSAGES, "The conversation."),
     "tool_choice": (_TOOL_CHOICE, "Whether the model must call a function: one of the texts, or a function."),
@@ -193,34 +197,38 @@ def generation_body(
     fields: Mapping[str, tuple[Schema, str]], required: str, limits: RequestLimits, *, lenient: bool
 ) -> Schema:
     """Returns the schema of a request that generates: its own fields, and all parameters of generation."""
-    properties = _parameters(limits)
+    properties = _parameters()
     properties |= {name: {"description": "Has no effect."} for name in sorted(NO_EFFECT)}
     for name, values in sorted(NEUTRAL.items()):
         if name not in properties:
             schema: Schema = {"enum": [*values, None]}
             properties[name] = {**schema, "description": "Not supported: other values are refused."}
     own = described(fields, required=(required,))
-    return {
-        **own,
-        "properties": {**properties, **own["properties"]},
-        "additionalProperties": lenient or NO_OTHERS,
-    }
+    properties |= own["properties"]
+    _bound(properties, limits)
+    return {**own, "properties": properties, "additionalProperties": lenient or NO_OTHERS}
 
 
-def _parameters(limits: RequestLimits) -> dict[str, Schema]:
-    """Returns the schemas of the parameters of generation and their other names, within a server's limits."""
+def _parameters() -> dict[str, Schema]:
+    """Returns the schemas of the parameters of generation, also under their other names."""
     found = parameters()
     # vLLM's value for no limit.
     found["top_k"]["minimum"] = -1
-    bounds = {
-        "n": limits.n,
-        "logprobs": limits.logprobs,
-        "prompt_logprobs": limits.logprobs,
-        "max_tokens": limits.max_tokens,
-    }
-    for name, most in bounds.items():
-        if most is not None:
-            found[name]["maximum"] = most
     for alias, name in ALIASES.items():
         found[alias] = {**found[name], "description": f"Another name of {name}."}
     return found
+
+
+def _bound(properties: Mapping[str, Schema], limits: RequestLimits) -> None:
+    """Adds the limits of a server to the schemas of counts."""
+    bounds = {
+        "n": limits.n,
+        "logprobs": limits.logprobs,
+        "top_logprobs": limits.logprobs,
+        "prompt_logprobs": limits.logprobs,
+        "max_tokens": limits.max_tokens,
+        "max_completion_tokens": limits.max_tokens,
+    }
+    for name, most in bounds.items():
+        if most is not None and "integer" in properties.get(name, {}).get("type", ()):
+            properties[name]["maximum"] = most
