@@ -36,7 +36,7 @@ def test_the_options_are_those_of_the_command() -> None:
     options = {field.name.replace("_", "-"): field.default for field in dataclasses.fields(ServeOptions)}
     assert rows.keys() == options.keys()
     for name, default in options.items():
-        shown = {None: "", False: "off"}.get(
+        shown = {None: "", (): "", False: "off"}.get(
             default, f"{default:g}" if isinstance(default, float) else default
         )
         assert rows[name] == str(shown), name

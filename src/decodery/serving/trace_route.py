@@ -20,7 +20,6 @@ from decodery.decoding.request.plain import params_from_plain, params_to_plain
 from decodery.errors import DecoderyError, ParameterError, RequestError
 from decodery.intake import Intake, Prepared
 from decodery.outputs import Observer, RequestOutput, StreamEvent
-from decodery.serving.bodies import read_json
 from decodery.serving.errors import ApiError, api_error, invalid
 from decodery.serving.generation import Addition, Generation
 from decodery.serving.models import ServedModel
@@ -146,7 +145,7 @@ def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes, most: int | N
 
 async def trace(service: Service, request: Request) -> ASGIApp:
     """Answers `POST /trace`."""
-    body = await read_json(request.scope, request.receive, service.settings.limits)
+    body = await service.read(request)
     active = ActiveRequest(service, request, body.get("model"))
     try:
         model = await active.open()
