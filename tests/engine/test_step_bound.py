@@ -18,7 +18,7 @@ from decodery.engine.batch import Batch, Chunk
 from decodery.engine.captured_steps import States
 from decodery.engine.engine import Engine
 from decodery.engine.limits import Limits, page_bytes
-from decodery.engine.step_cost import StepCost, Work, work_of
+from decodery.engine.step_bound import StepCost, Work, work_of
 from decodery.errors import ParameterError
 from decodery.kernels import PAGE_SIZE
 from decodery.models.decoders.llama import Llama

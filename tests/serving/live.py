@@ -22,7 +22,7 @@ import httpx
 from decodery import LLM
 from decodery.engine.statistics import Statistics
 from decodery.serving.models import ModelSource
-from decodery.serving.run import http_server, listen
+from decodery.serving.run import http_server, listen, loop_factory
 from decodery.serving.service import Service
 from decodery.serving.settings import RequestLimits, ServerSettings
 
@@ -42,9 +42,13 @@ class LiveServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = httpx.Client(base_url=self.url, timeout=60)
         self._up = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         assert self._up.wait(30)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()

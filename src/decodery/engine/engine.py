@@ -35,8 +35,7 @@ from decodery.engine.scheduler import Scheduler
 from decodery.engine.second_model import SecondModel
 from decodery.engine.second_model_runner import SecondModelRunner
 from decodery.engine.statistics import Counters, Statistics
-from decodery.engine.step_bound import StepBound
-from decodery.engine.step_cost import StepCost, work_of
+from decodery.engine.step_bound import StepBound, StepCost, work_of
 from decodery.engine.step_scores import JudgedGroup, ScoresBuilder, groups_to_judge, judge_group
 from decodery.errors import ParameterError, RequestError
 from decodery.kernels.threads import threads_set
@@ -92,6 +91,7 @@ class Engine:
         explain: int = 0,
         salt: bytes = b"",
         priority: int = 0,
+        timeout: float | None = None,
     ) -> int:
         """Queues a request and returns its id.
 
@@ -100,13 +100,16 @@ class Engine:
         new here takes its part of the key/value memory, as `Limits` says. With `explain`, events contain that
         many candidates of every choice. Requests share pages of a prefix cache only if their `salt` (of
         `encode_salt`) is the same. Requests of lower `priority` run first, and those that came first among
-        equals; a request may wait as long as others of lower priority come. Raises `RequestError` or
-        `ParameterError`, and queues nothing, when the request can never run here.
+        equals; a request may wait as long as others of lower priority come. The first step that begins
+        `timeout` seconds from now or later ends the request with an error, also if it still waits. Raises
+        `RequestError` or `ParameterError`, and queues nothing, when the request can never run here.
         """
         embedded = prompt if isinstance(prompt, EmbeddedPrompt) else None
         ids = prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt
         if type(priority) is not int:
             raise ParameterError(f"priority must be a whole number, not {priority!r}")
+        if timeout is not None and not (type(timeout) in (int, float) and timeout > 0):
+            raise ParameterError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         second_models = {id(m): m for m in (contrast_model, draft_model) if m is not None}
         self._close_second_models(second_models, len(ids), params)
         limits = self._limits_with(second_models)
@@ -147,6 +150,7 @@ class Engine:
             contrast_model=self._second_model(contrast_model),
             draft_model=self._second_model(draft_model),
             priority=priority,
+            timeout=timeout,
             times=Times(self._clock()),
         )
         try:
@@ -332,7 +336,7 @@ class Engine:
             self._stepping = True
             self._step_since = began = self._clock()
             with self._threads():
-                found = self._step()
+                found = self._end_late(began) + self._step()
             if self._dropped:
                 found = [event for event in found if event.request not in self._dropped]
             # One statement, between whose two assignments no interrupt comes.
@@ -356,6 +360,20 @@ class Engine:
             return kernels.exclusive_threads(threads)
         return threads_set(torch_threads=threads, kernel_threads=threads)
 
+    def _end_late(self, now: float) -> list[Event]:
+        """Removes the requests whose timeout is over, and returns their events."""
+        late = [
+            request
+            for request in self._requests.values()
+            if request.timeout is not None and now - request.times.queued >= request.timeout
+        ]
+        self._snapshots = [Snapshot(request) for request in late]
+        events = []
+        for request in late:
+            reason = f"the request took longer than its timeout of {request.timeout:g} seconds"
+            events += self._fail(request, reason)
+        return events
+
     @torch.inference_mode()
     def _step(self) -> list[Event]:
         if not self._requests:
@@ -369,7 +387,7 @@ class Engine:
         if not batch.chunks:
             return []
         self._count(batch)
-        self._snapshots = [Snapshot(request) for request in self._scheduler.running]
+        self._snapshots += [Snapshot(request) for request in self._scheduler.running]
         if self._cost is None:
             return self._run(batch, proposals)
         work, with_prompt = work_of(batch.chunks), any(chunk.prefill for chunk in batch.chunks)

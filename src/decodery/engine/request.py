@@ -53,9 +53,9 @@ class Request:
 
     `branches` are forks that live for one step only. `deadline` is the time on the engine's clock at which
     the request ends. `contrast_model` is the second model of contrastive decoding and `draft_model` that of
-    speculation. `context` collects the hidden states of the prompt when the method needs them.
-    A lower `priority` runs first. `cached_tokens` is the number of prompt tokens that the prefix cache had
-    when the request first ran.
+    speculation. `context` collects the hidden states of the prompt when the method needs them. A lower
+    `priority` runs first. The request ends with an error when it is older than `timeout` seconds.
+    `cached_tokens` is the number of prompt tokens that the prefix cache had when the request first ran.
     """
 
     id: int
@@ -67,6 +67,7 @@ class Request:
     draft_model: SecondModel | None = None
     deadline: float | None = None
     priority: int = 0
+    timeout: float | None = None
     times: Times = field(default_factory=Times)
     cached_tokens: int = 0
     branches: list[Sequence] = field(default_factory=list)

@@ -1,13 +1,120 @@
-"""Bounds the length of the steps in which requests decode."""
+"""Bounds the steps in which requests decode, by costs that are learned from the steps that have run."""
 
 from __future__ import annotations
 
+import math
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from decodery.engine.batch import Batch, Chunk
+from decodery.engine.prompt_scores import scored_positions
 from decodery.engine.request import Request
-from decodery.engine.step_cost import StepCost, work_of
 from decodery.kernels import PAGE_SIZE
+
+Floats = NDArray[np.float64]
+_Step = tuple["Work", float]
+
+# The costs are fitted to so many steps with a part of a prompt and so many without. A step weighs so much of
+# what the next one weighs.
+REMEMBERED = 32
+DECAY = 0.9
+# The deviation of a step's time from what its work explains, as a share of it.
+NOISE = 0.1
+# So many of the last steps say how far a step can exceed the fit; a single one says no more than a factor.
+RECENT = 8
+MOST_EXCESS = 4.0
+# Seconds of a step that are outside of these are the clock's fault.
+SHORTEST, LONGEST = 1e-6, 3600.0
+
+
+class Work(NamedTuple):
+    """Holds what makes a step long: a constant part, the tokens that run, thousands of pairs of a query and a
+    key, the positions at which a next token is drawn, and those at which a prompt is scored."""
+
+    constant: float
+    tokens: float
+    pairs: float
+    drawn: float
+    scored: float
+
+
+def work_of(chunks: Iterable[Chunk]) -> Work:
+    """Returns the work of a step that runs these chunks."""
+    tokens = pairs = drawn = scored = 0.0
+    for chunk in chunks:
+        length = chunk.length
+        tokens += length
+        pairs += length * (chunk.start + 0.5 * length)
+        if chunk.judged or chunk.is_companion:
+            drawn += (len(chunk.drafts) + 1) * (1 + len(chunk.request.needs.layers))
+        if chunk.request.prompt_logprobs is not None and chunk.sequence is chunk.request.sequences[0]:
+            scored += len(scored_positions(chunk))
+    return Work(1.0, tokens, pairs / 1000, drawn, scored)
+
+
+class StepCost:
+    """Estimates the seconds of a step from its work, as a sum of a cost for each kind of work.
+
+    The costs are fitted to the last steps by least squares and are never negative. No cost can be more than
+    the time of a whole step divided by that step's work of the kind. What the steps do not tell within this
+    bound makes the estimate larger, without end for a kind of work that none of them had.
+    """
+
+    def __init__(self) -> None:
+        self._steps = {with_prompt: deque[_Step](maxlen=REMEMBERED) for with_prompt in (False, True)}
+        self._excess = deque([MOST_EXCESS], maxlen=RECENT)
+        self._costs: Floats | None = None
+        self._covariance = np.zeros((0, 0))
+
+    def learn(self, work: Work, seconds: float, *, with_prompt: bool) -> None:
+        """Takes note of a step that took so many seconds; `with_prompt` says that a part of a prompt ran."""
+        if not seconds > 0:
+            return
+        seconds = min(max(seconds, SHORTEST), LONGEST)
+        if self._costs is not None:
+            expected = float(self._costs @ work)
+            self._excess.append(min(seconds / expected, MOST_EXCESS) if expected > 0 else MOST_EXCESS)
+        self._steps[with_prompt].append((work, seconds))
+
+    def fit(self) -> bool:
+        """Fits the costs to the steps; False if there are none yet."""
+        steps = [step for steps in self._steps.values() for step in steps]
+        if not steps:
+            return False
+        works = np.array([work for work, _ in steps])
+        seconds = np.array([seconds for _, seconds in steps])
+        ages = np.concatenate([np.arange(len(s))[::-1] for s in self._steps.values()])
+        # Steps that took longer than expected weigh no less: the machine may be slower now.
+        expected = seconds if self._costs is None else np.maximum(works @ self._costs, seconds / 4)
+        weights = DECAY**ages / (NOISE * expected) ** 2
+        most = np.min(seconds[:, None] / np.maximum(works, 1e-9), axis=0)
+        information = (works.T * weights) @ works + np.diag(most**-2.0)
+        self._costs = _not_negative(information, works.T @ (weights * seconds))
+        self._covariance = np.linalg.inv(information)
+        return True
+
+    def at_most(self, work: Work) -> float:
+        """Returns seconds that a step of this work hardly exceeds, by the last fit."""
+        assert self._costs is not None, "there is no fit"
+        x = np.array(work)
+        unknown = math.sqrt(max(float(x @ self._covariance @ x), 0.0))
+        return max(self._excess, default=1.0) * float(self._costs @ x) + 2 * unknown
+
+
+def _not_negative(information: Floats, products: Floats) -> Floats:
+    """Returns the least-squares solution without negative costs; those that would be negative are zero."""
+    kept = np.arange(len(products))
+    while True:
+        costs = np.zeros(len(products))
+        costs[kept] = np.linalg.solve(information[np.ix_(kept, kept)], products[kept])
+        if costs.min() >= 0:
+            return costs
+        kept = np.delete(kept, costs[kept].argmin())
 
 
 @dataclass(frozen=True, slots=True)

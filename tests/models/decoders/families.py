@@ -521,9 +521,11 @@ def randomise(model: nn.Module, seed: int) -> None:
         for name, buffer in model.named_buffers():
             if name.endswith("e_score_correction_bias"):
                 buffer.copy_(torch.randn(buffer.shape, generator=generator) / 3)
+            if name.endswith("layer_scalar"):
+                buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.dim() > 1:
                 parameter.copy_(noise * 1.5 * parameter.shape[-1] ** -0.5)
             else:
-                parameter.copy_(0.3 * noise + (name.endswith("weight")))
+                parameter.copy_(0.3 * noise + (name.endswith(("weight", "scale"))))

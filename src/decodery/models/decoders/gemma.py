@@ -80,19 +80,18 @@ class Gemma(Llama):
     config: GemmaConfig
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        scaled: Tensor = self.embedding(tokens, scale=_rounded(self.config.embedding_scale, self.dtype))
+        scaled: Tensor = self.embedding(tokens, scale=self.rounded(self.config.embedding_scale))
         return scaled
+
+    def rounded(self, number: float) -> float:
+        """Returns the nearest number of the model's dtype."""
+        mantissa, exponent = math.frexp(number)
+        step = torch.finfo(self.dtype).eps / 2
+        return math.ldexp(round(mantissa / step) * step, exponent)
 
     def logits(self, hidden: Tensor) -> Tensor:
         scores, cap = super().logits(hidden), self.config.logit_softcap
         return scores if cap is None else (scores / cap).tanh() * cap
-
-
-def _rounded(number: float, dtype: torch.dtype) -> float:
-    """Returns the nearest number of a dtype."""
-    mantissa, exponent = math.frexp(number)
-    step = torch.finfo(dtype).eps / 2
-    return math.ldexp(round(mantissa / step) * step, exponent)
 
 
 @dataclass(frozen=True)

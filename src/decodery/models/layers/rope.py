@@ -144,6 +144,27 @@ class DividedRope(Rope):
 
 
 @dataclass(frozen=True)
+class ProportionalRope(Rope):
+    """Rotates the first pairs only, a `share` of all, with the frequencies that they have among all.
+
+    Pair i are elements i and i + head_dim / 2. Frequencies are divided by `factor`. Gemma Team, Gemma 4
+    (2026).
+    """
+
+    share: float = 1.0
+    factor: float = 1.0
+
+    def frequencies(self, head_dim: int, length: int) -> Tensor:
+        every = super().frequencies(head_dim, length) / self.factor
+        rotated = self.rotated_pairs(head_dim)
+        return torch.cat((every[:rotated], torch.zeros_like(every[rotated:])))
+
+    def rotated_pairs(self, head_dim: int) -> int:
+        """Returns the number of pairs that rotate."""
+        return int(self.share * head_dim // 2)
+
+
+@dataclass(frozen=True)
 class LongRope(Rope):
     """Divides the frequency of each pair by its own divisor, of one set for short and one for long texts.
 
