@@ -26,7 +26,13 @@ class Asked:
     def body(self) -> dict[str, Any]:
         """Returns the body that asks a server for it."""
         plain = params_to_plain(self.params)
-        return {"temperature": 1.0, "max_tokens": None, **plain, "prompt": self.prompt, "return_token_ids": True}
+        return {
+            "temperature": 1.0,
+            "max_tokens": None,
+            **plain,
+            "prompt": self.prompt,
+            "return_token_ids": True,
+        }
 
 
 def plain_features(second: str) -> list[Feature]:
