@@ -43,6 +43,14 @@ def reply(llm: LLM, text: str, params: GenerationParams | None = None, **chat: A
     return llm.chat(QUESTION, scripted(llm.tokenizer, text, params), **chat)[0].completions[0]
 
 
+def nested(levels: int) -> dict[str, Any]:
+    """Returns a schema with so many properties within each other."""
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
 def calls_of(completion: Completion) -> list[tuple[str, str]]:
     return [(call.name, call.arguments) for call in completion.tool_calls]
 
@@ -254,12 +262,13 @@ def test_a_response_format_and_tools_leave_the_model_both(chat_model: ChatModel)
 
 @pytest.mark.parametrize("special", [True, False])
 @pytest.mark.parametrize("budget", [0, 1, 3])
+@pytest.mark.parametrize("drafts", [None, PromptLookup()])
 def test_reasoning_is_closed_after_its_budget_and_content_is_never_cut(
-    budget: int, special: bool, chat_model: ChatModel
+    drafts: Any, budget: int, special: bool, chat_model: ChatModel
 ) -> None:
     for ending, start in (("<think>", ""), ("", "<think>")):
         llm = chat_model(ending=ending, special=special)
-        params = GenerationParams(max_tokens=40)
+        params = GenerationParams(max_tokens=40, speculate=drafts)
         found = reply(llm, start + "abcdefgh", params, thinking_token_budget=budget)
         assert (found.reasoning or "") == "abcdefgh"[:budget]
         assert reply(llm, start + "a</think>Hello", params, thinking_token_budget=9).text == "Hello"
@@ -345,6 +354,10 @@ def test_beams_call_tools(chat_model: ChatModel) -> None:
                 ]
             },
             "tools[1].function.parameters",
+        ),
+        (
+            {"tools": [{"type": "function", "function": {"name": "x", "parameters": nested(100)}}]},
+            "tools[0]",
         ),
         ({"thinking_token_budget": -1}, "thinking_token_budget"),
         ({"parallel_tool_calls": 1}, "parallel_tool_calls"),

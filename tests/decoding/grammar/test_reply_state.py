@@ -79,7 +79,7 @@ def is_possible(own: ReplyRules, tokens: list[int]) -> bool:
 
 def likely(source: random.Random, tokens: list[int], state: GrammarState) -> int:
     """Returns a token that often brings the text nearer to a mark or an option."""
-    options = [option for option in (*MARKS, *CALLS, CLOSE, OPEN, *CONTENT)]
+    options = (*MARKS, *CALLS, CLOSE, OPEN, *CONTENT)
     wanted = source.choice(options).encode()
     text = text_of(tokens).encode("latin-1")
     for length in range(len(wanted) - 1, -1, -1):

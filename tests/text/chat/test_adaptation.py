@@ -19,7 +19,10 @@ ONE_SYSTEM = (
     "{% for m in messages %}{% if m.role == 'user' %}{{ '[U]' + m.content }}"
     "{% elif m.role == 'assistant' %}{{ '[A]' + m.content }}{% endif %}{% endfor %}"
 )
-REFUSING = "{% for m in messages %}{% if m.role not in ['user', 'assistant'] %}{{ raise_exception('no') }}{% endif %}{{ m.role + m.content }}{% endfor %}"
+REFUSING = (
+    "{% for m in messages %}{% if m.role not in ['user', 'assistant'] %}{{ raise_exception('no') }}"
+    "{% endif %}{{ m.role + m.content }}{% endfor %}"
+)
 NATIVE = (
     "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}{{ m.role + m.content }}"
     "{% for c in m.tool_calls or [] %}{% set f = c.function %}CALL{% endfor %}{% endfor %}"
@@ -33,7 +36,8 @@ PRINTING = NATIVE.replace("CALL", HERMES.replace("ARGUMENTS", "{{ f.arguments }}
 JOINING = NATIVE.replace("CALL", "{{ f.name + ' ' + f.arguments }}")
 NINE = NATIVE.replace(
     "CALL",
-    "{% if c.id | length != 9 %}{{ raise_exception('9') }}{% endif %}{{ c.id + f.name }}{{ f.arguments | tojson }}",
+    "{% if c.id | length != 9 %}{{ raise_exception('9') }}{% endif %}{{ c.id + f.name }}"
+    "{{ f.arguments | tojson }}",
 )
 CALL = {"id": "call_1", "type": "function", "function": {"name": "get", "arguments": '{"a": "ü"}'}}
 HISTORY = [

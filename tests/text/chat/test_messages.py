@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -14,6 +15,13 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "get", "arguments":
 
 def called(**more: Any) -> dict[str, Any]:
     return {"role": "assistant", "tool_calls": [CALL], **more}
+
+
+def deep(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
 
 
 def with_arguments(arguments: Any) -> list[dict[str, Any]]:
@@ -98,6 +106,8 @@ def test_the_former_name_of_calls_is_read() -> None:
         (with_arguments("NaN"), "messages[0].tool_calls[0].function.arguments"),
         (with_arguments("[" * 100_000), "messages[0].tool_calls[0].function.arguments"),
         (with_arguments([1]), "messages[0].tool_calls[0].function.arguments"),
+        (with_arguments(deep(100)), "messages[0].tool_calls[0].function.arguments"),
+        (with_arguments(json.dumps(deep(100))), "messages[0].tool_calls[0].function.arguments"),
         ([{"role": "tool", "tool_call_id": 5, "content": "a"}], "messages[0].tool_call_id"),
     ],
 )

@@ -14,6 +14,8 @@ from decodery.text.chat.tool_formats import PLAIN, ToolFormat
 from decodery.text.chat.tools import Adapted, Tool
 
 _ALPHANUMERICS = string.digits + string.ascii_lowercase
+# A place is looked for in conversations of at most so many messages: it takes a render for each.
+_MOST_TRIED = 64
 _PLAIN_HEAD = (
     "You may call functions. To call one, answer with nothing but one JSON object on one line:\n"
     '{"name": "<name of the function>", "arguments": {<its arguments>}}\n'
@@ -139,10 +141,11 @@ def _with_systems(template: str, messages: list[dict[str, Any]], tools: bool) ->
 def _refused(template: str, messages: Sequence[dict[str, Any]], tools: bool) -> int | None:
     """Returns the place of the first message with which, and after which, a template refuses.
 
-    Returns None if the template refuses even a question, so that its own message says why.
+    Returns None if the template refuses even a question, so that its own message says why, and if the search
+    would take long.
     """
     roles = _roles(messages)
-    if dropped_messages(template, (("user", False),), tools) is None:
+    if len(roles) > _MOST_TRIED or dropped_messages(template, (("user", False),), tools) is None:
         return None
     place = len(roles) - 1
     while place > 0 and dropped_messages(template, roles[:place], tools) is None:

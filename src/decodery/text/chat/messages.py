@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from decodery.errors import RequestError
+from decodery.text.chat.faults import check_depth, fault
 
 _MEDIA = ("image", "audio", "video", "file")
 # Arguments of the interfaces, which a client must not give as variables of the template.
@@ -30,7 +30,9 @@ def read_messages(messages: Any) -> list[dict[str, Any]]:
     Raises `RequestError` with the place of a fault, such as "messages[2].content".
     """
     if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence) or not messages:
-        _fail("messages must be a list of at least one message, each with a role and a content", "messages")
+        raise fault(
+            "messages must be a list of at least one message, each with a role and a content", "messages"
+        )
     found = [_message(message, f"messages[{place}]", place) for place, message in enumerate(messages)]
     _name_results(found)
     return found
@@ -41,7 +43,7 @@ def check_template_kwargs(variables: Mapping[str, Any]) -> None:
     for name in variables:
         if not isinstance(name, str) or not name.isidentifier() or name in _RESERVED:
             place = f"chat_template_kwargs.{name}" if isinstance(name, str) else "chat_template_kwargs"
-            _fail("this cannot be a variable of the template", place)
+            raise fault("this cannot be a variable of the template", place)
 
 
 def read_arguments(arguments: Any, place: str) -> dict[str, Any]:
@@ -52,14 +54,11 @@ def read_arguments(arguments: Any, place: str) -> dict[str, Any]:
         try:
             arguments = json.loads(arguments, parse_constant=_no_constant)
         except (ValueError, RecursionError):
-            _fail("the arguments of a call must be a JSON object: this is no JSON", place)
+            raise fault("the arguments of a call must be a JSON object: this is no JSON", place) from None
     if not isinstance(arguments, Mapping):
-        _fail("the arguments of a call must be a JSON object", place)
+        raise fault("the arguments of a call must be a JSON object", place)
+    check_depth(arguments, place)
     return dict(arguments)
-
-
-def _fail(message: str, place: str) -> NoReturn:
-    raise RequestError(f"{place}: {message}", param=place)
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -68,7 +67,7 @@ def _no_constant(name: str) -> NoReturn:
 
 def _message(message: Any, place: str, number: int) -> dict[str, Any]:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-        _fail("a message must be a dict with a role (a string) and a content", place)
+        raise fault("a message must be a dict with a role (a string) and a content", place)
     plain = {key: value for key, value in message.items() if value is not None}
     if plain["role"] == "developer":
         plain["role"] = "system"
@@ -76,7 +75,7 @@ def _message(message: Any, place: str, number: int) -> dict[str, Any]:
         plain.setdefault("tool_calls", [{"function": plain.pop("function_call")}])
     calls = plain.pop("tool_calls", None)
     if calls is not None and not isinstance(calls, (list, tuple)):
-        _fail("tool_calls must be a list", f"{place}.tool_calls")
+        raise fault("tool_calls must be a list", f"{place}.tool_calls")
     if calls:
         plain["tool_calls"] = [
             _call(call, f"{place}.tool_calls[{k}]", f"call_{number}_{k}") for k, call in enumerate(calls)
@@ -85,7 +84,7 @@ def _message(message: Any, place: str, number: int) -> dict[str, Any]:
     plain["content"] = _content(plain.get("content"), f"{place}.content", optional=optional)
     for name in ("tool_call_id", "name"):
         if not isinstance(plain.get(name, ""), str):
-            _fail(f"{name} must be a string", f"{place}.{name}")
+            raise fault(f"{name} must be a string", f"{place}.{name}")
     return plain
 
 
@@ -95,7 +94,7 @@ def _content(content: Any, place: str, *, optional: bool) -> str:
     if content is None and optional:
         return ""
     if not isinstance(content, (list, tuple)):
-        _fail("the content of a message must be a string or a list of text parts", place)
+        raise fault("the content of a message must be a string or a list of text parts", place)
     return "".join(_part(part, f"{place}[{k}]") for k, part in enumerate(content))
 
 
@@ -104,20 +103,20 @@ def _part(part: Any, place: str) -> str:
     if kind in _TEXTS and isinstance(part.get("text"), str):
         return str(part["text"])
     if isinstance(kind, str) and any(medium in kind for medium in _MEDIA):
-        _fail("this model reads text alone: no images, sound or files", place)
-    _fail('a part of a content must be {"type": "text", "text": "..."}', place)
+        raise fault("this model reads text alone: no images, sound or files", place)
+    raise fault('a part of a content must be {"type": "text", "text": "..."}', place)
 
 
 def _call(call: Any, place: str, default_id: str) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping):
-        _fail('a call must be {"id": "...", "type": "function", "function": {...}}', place)
+        raise fault('a call must be {"id": "...", "type": "function", "function": {...}}', place)
     name = function.get("name")
     if not isinstance(name, str) or not name:
-        _fail("the name of a called function must be a string", f"{place}.function.name")
+        raise fault("the name of a called function must be a string", f"{place}.function.name")
     id_ = call.get("id")
     if id_ is not None and not isinstance(id_, str):
-        _fail("the id of a call must be a string", f"{place}.id")
+        raise fault("the id of a call must be a string", f"{place}.id")
     arguments = read_arguments(function.get("arguments"), f"{place}.function.arguments")
     return {
         "id": id_ or default_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -82,7 +83,8 @@ def dropped_messages(
     text = _rendered(template, messages, [_TOOL] if tools else None)
     if not text:
         return None
-    return tuple(k for k, (_, calls) in enumerate(roles) if not calls and words[k] not in text)
+    written = set(re.findall(r"zqtext\d+zq", text))
+    return tuple(k for k, (_, calls) in enumerate(roles) if not calls and words[k] not in written)
 
 
 def _conversation(short: bool, as_text: bool) -> list[dict[str, Any]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
-from decodery.errors import RequestError
+from decodery.text.chat.faults import check_depth, fault
 from decodery.text.chat.tool_formats import ToolFormat
 
 MOST_TOOLS = 256
@@ -59,14 +59,14 @@ def read_tools(tools: Any) -> list[Tool]:
     if tools is None:
         return []
     if not isinstance(tools, Sequence) or isinstance(tools, (str, bytes)):
-        _fail("tools must be a list", "tools")
+        raise fault("tools must be a list", "tools")
     if len(tools) > MOST_TOOLS:
-        _fail(f"a request has at most {MOST_TOOLS} tools", "tools")
+        raise fault(f"a request has at most {MOST_TOOLS} tools", "tools")
     found = [_tool(tool, f"tools[{place}]") for place, tool in enumerate(tools)]
     names = [tool.name for tool in found]
     for place, name in enumerate(names):
         if name in names[:place]:
-            _fail("two tools have the same name", f"tools[{place}].function.name")
+            raise fault("two tools have the same name", f"tools[{place}].function.name")
     return found
 
 
@@ -78,42 +78,41 @@ def read_choice(choice: Any, tools: Sequence[Tool]) -> ToolChoice:
         function = choice.get("function", choice)
         name = function.get("name") if isinstance(function, Mapping) else None
         if choice.get("type") != "function" or not isinstance(name, str):
-            _fail('a tool_choice must be {"type": "function", "function": {"name": "..."}}', "tool_choice")
+            raise fault(
+                'a tool_choice must be {"type": "function", "function": {"name": "..."}}', "tool_choice"
+            )
         if name not in [tool.name for tool in tools]:
-            _fail("tool_choice names a function that is none of the tools", "tool_choice")
+            raise fault("tool_choice names a function that is none of the tools", "tool_choice")
         return ToolChoice("required", name)
     mode = _MODES.get(choice) if isinstance(choice, str) else None
     if mode is None:
-        _fail('tool_choice must be "auto", "none", "required" or a function', "tool_choice")
+        raise fault('tool_choice must be "auto", "none", "required" or a function', "tool_choice")
     if mode == "required" and not tools:
-        _fail("tool_choice requires a call, but there are no tools", "tool_choice")
+        raise fault("tool_choice requires a call, but there are no tools", "tool_choice")
     return ToolChoice(mode)
-
-
-def _fail(message: str, place: str) -> NoReturn:
-    raise RequestError(f"{place}: {message}", param=place)
 
 
 def _tool(tool: Any, place: str) -> Tool:
     if not isinstance(tool, Mapping) or tool.get("type", "function") != "function":
-        _fail('a tool must be {"type": "function", "function": {...}}', place)
+        raise fault('a tool must be {"type": "function", "function": {...}}', place)
     function = tool.get("function")
     if not isinstance(function, Mapping):
-        _fail("a tool needs a function: a dict with a name and parameters", f"{place}.function")
+        raise fault("a tool needs a function: a dict with a name and parameters", f"{place}.function")
     name = function.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        _fail(
+        raise fault(
             "the name of a function must be 1 to 128 letters, digits, underscores, dashes and dots",
             f"{place}.function.name",
         )
     description = function.get("description")
     if description is not None and not isinstance(description, str):
-        _fail("the description of a function must be a string", f"{place}.function.description")
+        raise fault("the description of a function must be a string", f"{place}.function.description")
     parameters = function.get("parameters")
     if parameters is None:
         parameters = {"type": "object", "properties": {}}
     if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
-        _fail('parameters must be a JSON schema of the type "object"', f"{place}.function.parameters")
+        raise fault('parameters must be a JSON schema of the type "object"', f"{place}.function.parameters")
+    check_depth(tool, place)
     declared = {key: value for key, value in function.items() if value is not None}
     declared["parameters"] = parameters
     declaration = {**tool, "type": "function", "function": declared}

@@ -29,7 +29,7 @@ from decodery.models.decoders.decoder import Decoder
 from decodery.models.decoders.decoder_config import MATRICES, context_length
 from decodery.models.decoders.experts.moe import EXPERT_MATRICES
 from decodery.models.decoders.gemma import GELU, GEMMA3_FIELDS, GEMMA_FIELDS, Gemma
-from decodery.models.decoders.gemma4_config import (
+from decodery.models.decoders.gemma4.gemma4_config import (
     EXPERT_WIDTH,
     EXPERTS_PER_TOKEN,
     SHARED_KV,
@@ -43,7 +43,7 @@ from decodery.models.decoders.gemma4_config import (
     WideShared,
     WindowedHeads,
 )
-from decodery.models.decoders.gemma4_names import gguf_names, hub_names
+from decodery.models.decoders.gemma4.gemma4_names import gguf_names, hub_names
 from decodery.models.layers.attention import Angles, Attend
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.experts import Experts, Router
@@ -274,6 +274,16 @@ GEMMA4 = Family(
         Gemma4Config,
         fields=GEMMA4_FIELDS,
         fixed=(
+            Fixed(
+                gguf="attention.value_length",
+                value=lambda config: config.full_head_dim,
+                wanted="the size of a key ({value})",
+            ),
+            Fixed(
+                gguf="attention.value_length_swa",
+                value=lambda config: config.head_dim,
+                wanted="the size of a key ({value})",
+            ),
             Fixed(
                 hub="use_bidirectional_attention",
                 accepted=("vision",),
