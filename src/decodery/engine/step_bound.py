@@ -34,18 +34,20 @@ SHORTEST, LONGEST = 1e-6, 3600.0
 
 class Work(NamedTuple):
     """Holds what makes a step long: a constant part, the tokens that run, thousands of pairs of a query and a
-    key, the positions at which a next token is drawn, and those at which a prompt is scored."""
+    key, the positions at which a next token is drawn, those at which a prompt is scored, and the tokens of
+    prompts that second models run."""
 
     constant: float
     tokens: float
     pairs: float
     drawn: float
     scored: float
+    beside: float
 
 
 def work_of(chunks: Iterable[Chunk]) -> Work:
     """Returns the work of a step that runs these chunks."""
-    tokens = pairs = drawn = scored = 0.0
+    tokens = pairs = drawn = scored = beside = 0.0
     for chunk in chunks:
         length = chunk.length
         tokens += length
@@ -54,7 +56,9 @@ def work_of(chunks: Iterable[Chunk]) -> Work:
             drawn += (len(chunk.drafts) + 1) * (1 + len(chunk.request.needs.layers))
         if chunk.request.prompt_logprobs is not None and chunk.sequence is chunk.request.sequences[0]:
             scored += len(scored_positions(chunk))
-    return Work(1.0, tokens, pairs / 1000, drawn, scored)
+        if chunk.prefill:
+            beside += length * len(chunk.request.second_models)
+    return Work(1.0, tokens, pairs / 1000, drawn, scored, beside)
 
 
 class StepCost:
