@@ -15,7 +15,7 @@ constexpr int kWords = 24;
 enum KernelId : int64_t {
     kLinear, kPack, kEmbedding, kNorm, kRotary, kActivate, kWriteKv, kAttention, kAngles, kLargest, kLeaders,
     kLogSoftmax, kCountAbove, kCutBelow, kNucleus, kDraw, kNoise, kMask, kDivide, kCopy, kSpread, kEntropy, kRepetition,
-    kFrequency, kLayerNorm, kChoose, kRoute, kExperts, kJoin, kKernelCount
+    kFrequency, kLayerNorm, kChoose, kRoute, kExperts, kJoin, kMultiply, kKernelCount
 };
 
 // out [rows, outs] with row stride ldo is x [rows, ins] with row stride ldx times the packed weight [outs, ins], plus
@@ -78,13 +78,13 @@ struct RotaryArgs {
 // explains. The probabilities are softmaxes, or logistic functions if sigmoid is not 0. With bias [experts], where given,
 // probabilities plus bias decide. If kept_groups is less than groups, only the best groups' experts may be chosen; a
 // group's value is the sum of its `best` largest. Weights are the chosen probabilities, divided by
-// their sum if renormalised, times factor. If within is not negative, a weight is instead that of the best of the scores
+// their sum if renormalised, times factor and the chosen of scales [experts], where given. If within is not negative, a weight is instead that of the best of the scores
 // that are left, in the softmax of those whose distance from it is at most `within` times the larger of it and their size.
 struct RouteArgs {
     const float* x; int64_t ldx, rows, experts, count, sigmoid, renormalised;
     double factor, within;
     int64_t groups, kept_groups, best;
-    const float* bias;
+    const float* bias; const float* scales;
     int64_t* ids; float* weights;
 };
 
@@ -112,6 +112,10 @@ struct ActivateArgs { const float* x; int64_t ldx, rows, width, activation, gate
 // Copies x [rows, heads, width] (row stride ldx, head_x between heads, 0 to repeat one head) to columns of out, which has
 // the strides ldo and head_o.
 struct JoinArgs { const float* x; int64_t ldx, head_x, rows, heads, width; float* out; int64_t ldo, head_o; };
+
+// out [rows, width] is x (row stride ldx) times by, element by element; by has the row stride ldby, 0 to repeat one row,
+// and if single a row is one number.
+struct MultiplyArgs { const float* x; int64_t ldx; const float* by; int64_t ldby, single, rows, width; float* out; };
 
 // The data that all layers of one kind share in one step. It is separate from the calls, so that a program can run again
 // for another step. slots: where each token's key and value are written. tables: all page tables, concatenated. work and

@@ -97,6 +97,7 @@ struct Routing {
             for (int64_t j = 0; j < a.count; j++) {
                 float weight = a.renormalised ? probability[ids[j]] / sum : probability[ids[j]];
                 if (a.within >= 0) weight = weight_among_near(a, x, ids, j, choice);
+                if (a.scales) weight *= a.scales[ids[j]];
                 a.weights[m * a.count + j] = weight * static_cast<float>(a.factor);
             }
         }

@@ -117,6 +117,18 @@ struct Rows {
                 std::memcpy(a.out + m * a.ldo + h * a.head_o, a.x + m * a.ldx + h * a.head_x, static_cast<size_t>(a.width) * 4);
     }
 
+    static void multiply(const MultiplyArgs& a, Shared&, int chunk, int chunks, Worker&) {
+        for (int64_t m = a.rows * chunk / chunks; m < a.rows * (chunk + 1) / chunks; m++) {
+            const float* x = a.x + m * a.ldx;
+            const float* by = a.by + m * a.ldby;
+            const F one = S::set1(*by);
+            for (int64_t k = 0; k < a.width; k += 16) {
+                const int64_t left = a.width - k;
+                store(a.out + m * a.width + k, S::mul(load(x + k, left), a.single ? one : load(by + k, left)), left);
+            }
+        }
+    }
+
     static DECODERY_INLINE F turn(F x, const float* cos, F partner, const float* sin, int64_t left) {
         return S::fma(x, load(cos, left), S::mul(partner, load(sin, left)));
     }
@@ -178,6 +190,12 @@ template <class S>
 void plan_join(const int64_t* args, Plan& plan) {
     const auto& a = *reinterpret_cast<const JoinArgs*>(args);
     if (a.rows > 0) plan.add<Rows<S>::join>(a, chunks_of_rows(a.rows, plan.threads));
+}
+
+template <class S>
+void plan_multiply(const int64_t* args, Plan& plan) {
+    const auto& a = *reinterpret_cast<const MultiplyArgs*>(args);
+    if (a.rows > 0) plan.add<Rows<S>::multiply>(a, chunks_of_rows(a.rows, plan.threads));
 }
 
 template <class S>

@@ -22,7 +22,8 @@ constexpr Table table_of() {
              plan_rows<V::mask, MaskArgs>, plan_rows<V::divide, DivideArgs>, plan_rows<V::copy, CopyArgs>,
              plan_rows<V::spread, SpreadArgs>, plan_rows<V::entropy, EntropyArgs>,
              plan_rows<penalise_repetitions, RepetitionArgs>, plan_rows<penalise_frequencies, FrequencyArgs>,
-             plan_layer_norm<S>, plan_rows<FusedSampling<S>::choose, ChooseArgs>, plan_route<S>, plan_experts<S>, plan_join<S>}};
+             plan_layer_norm<S>, plan_rows<FusedSampling<S>::choose, ChooseArgs>, plan_route<S>, plan_experts<S>, plan_join<S>,
+             plan_multiply<S>}};
 }
 
 }  // namespace decodery

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decodery.consensus import best_of, minimum_bayes_risk, overlap, self_consistency
-from decodery.decoding.rows import TokenLogprobs
+from decodery.decoding.chosen import TokenLogprobs
 from decodery.errors import ParameterError
 from decodery.outputs import Completion, RequestOutput
 

@@ -18,10 +18,11 @@ from decodery import (
     Regex,
     RequestError,
 )
+from decodery.collector import Collector
 from decodery.intake import Intake, Prepared, salt_of
 from decodery.kernels.native.library import available
 from decodery.loading.open_model import Opened, SecondModels, open_model
-from decodery.outputs import Collector, RequestOutput
+from decodery.outputs import RequestOutput
 from tests.cli.conftest import CONTEXT, write_model
 from tests.engine.runs import make_engine
 

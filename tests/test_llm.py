@@ -25,9 +25,9 @@ from decodery import (
     RequestError,
     RequestOutput,
 )
+from decodery.decoding.event import Event
 from decodery.decoding.rows import Row, Scores, Verdict
 from decodery.decoding.strategies.sampling import SamplingMethod
-from decodery.engine.request import Event
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from tests.cli.conftest import write_model
 from tests.kernels.native.fixtures import built
@@ -323,7 +323,7 @@ def test_a_packed_model_and_the_draft_model_that_it_opens_have_the_form_that_is_
     (plain,) = llm.generate("abc", greedy)
     (drafted,) = llm.generate("abc", greedy.replace(speculate=DraftModel(folder)))
     assert drafted.completions[0].token_ids == plain.completions[0].token_ids
-    for model in (llm.model, llm._second_models.named("DraftModel's model", folder)):
+    for model in (llm.model, llm.intake._second_models.named("DraftModel's model", folder)):
         assert model.layers[0].mlp.down.weight.format.name == expected  # type: ignore[attr-defined]
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from decodery import LLM, GenerationParams, PromptLookup
-from decodery.decoding.rows import TokenLogprobs
+from decodery.decoding.chosen import TokenLogprobs
 from decodery.outputs import RequestOutput
 from decodery.weights.sources.locate import resolve
 from tests.cli.conftest import write_model

@@ -28,7 +28,7 @@ _LAZY = {
     "RequestOutput": "decodery.outputs",
     "StreamEvent": "decodery.outputs",
     "TextScore": "decodery.outputs",
-    "TokenLogprobs": "decodery.decoding.rows",
+    "TokenLogprobs": "decodery.decoding.chosen",
 }
 
 __all__ = [

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from decodery.conversations.chat_request import ChatRequest, Conversations
 from decodery.decoding.grammar.compiler import GrammarCompiler, HealedPrompt
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import DraftModel
@@ -76,6 +77,12 @@ class Intake:
         self._second_models = second_models
         self._resolver = Resolver(tokenizer, model)
         self._grammars: GrammarCompiler | None = None
+        self.conversations = Conversations(tokenizer, self._compiler)
+
+    @property
+    def second_models(self) -> tuple[str, ...]:
+        """Returns the names of second models that requests may use."""
+        return self._second_models.names
 
     def prepare(self, prompt: Prompt, params: GenerationParams, *, salt: bytes = b"") -> Prepared:
         """Returns a request for this prompt, with a salt of `encode_salt` for its pages.
@@ -83,6 +90,11 @@ class Intake:
         Raises `RequestError` for a malformed prompt, `ParameterError` for parameters that this model or its
         vocabulary cannot have, and `ModelError` if a second model cannot be opened.
         """
+        return self._prepared(prompt, params, salt, None)
+
+    def _prepared(
+        self, prompt: Prompt, params: GenerationParams, salt: bytes, chat: ChatRequest | None
+    ) -> Prepared:
         prompt = _checked(prompt)
         if not isinstance(params, GenerationParams):
             raise ParameterError(f"params must be GenerationParams, not {type(params).__name__}")
@@ -91,7 +103,7 @@ class Intake:
         asked = self._resolver.resolved(params)
         embedded = prompt if isinstance(prompt, EmbeddedPrompt) else None
         contrast_model, draft_model = self._models(asked, embedded)
-        healed = self._healed(asked, ids)
+        healed = self._healed(asked, ids) if chat is None else self._chat_start(asked, ids, chat)
         stop = asked.stop if isinstance(asked.stop, tuple) else (asked.stop,)
         text_state = start(
             self._tokenizer,
@@ -101,6 +113,8 @@ class Intake:
             include_stop=asked.include_stop,
             min_tokens=asked.min_tokens,
             cut=healed.cut,
+            marks=None if chat is None or chat.reply.plain else chat.reply.marks,
+            shown=frozenset() if chat is None else self.conversations.shown(chat),
         )
         ends = () if asked.ignore_eos else self._tokenizer.eos_token_ids
         return Prepared(
@@ -116,22 +130,52 @@ class Intake:
             salt=salt,
         )
 
+    def chat_request(
+        self,
+        messages: Sequence[Message],
+        params: GenerationParams,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] = "auto",
+        parallel_tool_calls: bool = True,
+        thinking_token_budget: int | None = None,
+        **template: Any,
+    ) -> ChatRequest:
+        """Returns the request for a reply to a conversation, for `prepare_chat`.
+
+        `tools` are functions that the reply may call, in OpenAI's shape. `tool_choice` is "auto", "none",
+        "required" (or "any"), or the function that it must call. After `thinking_token_budget` tokens of
+        reasoning, its end is forced. `template` has `add_generation_prompt`, `continue_final_message` and the
+        template's variables. Raises `RequestError` with the place of a fault, and `ModelError` as
+        `render_chat`.
+        """
+        return self.conversations.request(
+            messages,
+            params,
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            thinking_token_budget=thinking_token_budget,
+            **template,
+        )
+
+    def prepare_chat(self, request: ChatRequest, *, salt: bytes = b"") -> Prepared:
+        """Returns a request for this reply, as `prepare` does. A grammar begins after reasoning.
+
+        Raises `RequestError` if the schema of a tool cannot be followed.
+        """
+        return self._prepared(request.token_ids, request.params, salt, request)
+
     def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
         """Returns the token ids of a conversation in the model's chat template, ready for the reply.
 
-        `template` and the errors are those of `render_chat`.
+        `template` and the errors are those of `Conversations.text`.
         """
-        # Imported here, since only conversations need jinja2.
-        from decodery.text.chat.template import render_chat
+        return self._tokenizer.encode(self.chat_text(messages, **template), add_special_tokens=False)
 
-        text = render_chat(
-            self._tokenizer.chat_template,
-            messages,
-            bos_token=self._tokenizer.bos_token,
-            eos_token=self._tokenizer.eos_token,
-            **template,
-        )
-        return self._tokenizer.encode(text, add_special_tokens=False)
+    def chat_text(self, messages: Sequence[Message], **template: Any) -> str:
+        """Returns a conversation in the model's chat template, as text; as `chat_prompt`."""
+        return self.conversations.text(messages, **template)
 
     def infill_prompt(self, prefix: str, suffix: str) -> tuple[list[int], tuple[int, ...]]:
         """Returns the token ids of a prompt that asks for the text between `prefix` and `suffix`, and the
@@ -188,14 +232,28 @@ class Intake:
         """Returns the tokens after which generation starts, and the state of the grammar there."""
         if params.grammar is None and not params.token_healing:
             return HealedPrompt(ids, None, 0)
-        grammars = self._grammars
-        if grammars is None:
-            # Two threads may both get here; either compiler serves.
-            grammars = self._grammars = GrammarCompiler(grammar_vocabulary(self._tokenizer))
+        grammars = self._compiler()
         if params.token_healing:
             return grammars.heal(ids, params.grammar)
         state = None if params.grammar is None else grammars.compile(params.grammar)
         return HealedPrompt(ids, state, 0)
+
+    def _chat_start(self, params: GenerationParams, ids: list[int], chat: ChatRequest) -> HealedPrompt:
+        """Returns the same for the reply to a conversation."""
+        state = self.conversations.grammar(chat)
+        if state is None:
+            return self._healed(params, ids)
+        if params.token_healing:
+            raise ParameterError(
+                "token_healing does not go together with tools, a grammar or a budget in a conversation"
+            )
+        return HealedPrompt(ids, state, 0)
+
+    def _compiler(self) -> GrammarCompiler:
+        if self._grammars is None:
+            # Two threads may both get here; either compiler serves.
+            self._grammars = GrammarCompiler(grammar_vocabulary(self._tokenizer))
+        return self._grammars
 
 
 def salt_of(cache_salt: str | None) -> bytes:

@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from decodery.collector import Collector
 from decodery.consensus import best_of
+from decodery.conversations.chat_request import ChatRequest
 from decodery.decoding.request.checkpoint_defaults import default_params
 from decodery.decoding.request.params import GenerationParams
 from decodery.engine.embedded_prompt import EmbeddedPrompt
@@ -20,12 +22,13 @@ from decodery.engine.pages import pages_for
 from decodery.engine.shared_engine import Mailbox, SharedEngine
 from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
 from decodery.intake import Intake, Message, Prompt, salt_of
+from decodery.kernels import PAGE_SIZE
 from decodery.kernels.backends import check_kv_dtype, current_name, kv_dtype_named
 from decodery.kernels.native.library import MOST_THREADS
 from decodery.loading.open_model import SecondModels, open_model
 from decodery.loading.options import available_memory, memory_size
 from decodery.models.contract import CausalModel
-from decodery.outputs import Collector, Observer, RequestOutput, StreamEvent, TextScore
+from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore, text_scores
 from decodery.weights.sources.locate import Progress
 
 
@@ -55,6 +58,9 @@ class LLM:
     runs no more of a prompt than fits into so many milliseconds, but at least a page: texts pause for less
     time, and prompts take longer.
 
+    Requests may name second models (amateurs, draft models) by a path or hub id, or as an `LLM`. With
+    `second_models`, a table of names and paths that are opened at once, they may name these alone.
+
     Several threads may use an `LLM` at once: their requests run in one batch, and each text is what it is
     alone. A forked process may go on with the models of its parent.
 
@@ -79,6 +85,7 @@ class LLM:
         token_budget: int = 512,
         max_sequences: int = 256,
         prefix_cache: bool = True,
+        second_models: Mapping[str, str | Path] | None = None,
         max_step_ms: float | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -114,10 +121,17 @@ class LLM:
         limits = replace(limits, threads=threads, max_step_ms=max_step_ms)
         self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
         self._shared_engine = SharedEngine(self.engine)
-        self._second_models = SecondModels(
-            opened, opens=True, dtype=dtype, backend=backend, quantization=quantization, threads=threads
+        offered = SecondModels(
+            opened,
+            opens=second_models is None,
+            dtype=dtype,
+            backend=backend,
+            quantization=quantization,
+            threads=threads,
         )
-        self.intake = Intake(self.tokenizer, self.model, self._second_models)
+        for name, path in (second_models or {}).items():
+            offered.add(name, path)
+        self.intake = Intake(self.tokenizer, self.model, offered)
         self._collectors: dict[int, Collector] = {}
 
     def generate(
@@ -160,7 +174,7 @@ class LLM:
             show = progress if progress is not None else len(listed) > 1 and sys.stderr.isatty()
             with _bar(len(ids), show) as advance:
                 self._run(ids, mailbox, advance)
-            return [_finished(self._collectors[o]) if isinstance(o, int) else o for o in outputs]
+            return [finished_output(self._collectors[o]) if isinstance(o, int) else o for o in outputs]
         finally:
             for i in outputs:
                 if isinstance(i, int):
@@ -210,9 +224,11 @@ class LLM:
                 self._collect(mailbox)
             if params.best_of is not None and collector.output.error is None:
                 # The best completions are known only at the end.
-                for c in _finished(collector).completions:
+                for c in finished_output(collector).completions:
                     logprobs = tuple(c.logprobs or ())
-                    yield StreamEvent(c.index, c.text, tuple(c.token_ids), logprobs, c.finish_reason)
+                    yield StreamEvent(
+                        c.index, c.text, tuple(c.token_ids), logprobs, c.finish_reason, c.stop_reason
+                    )
             if collector.output.error is not None:
                 raise RequestError(collector.output.error)
         finally:
@@ -223,14 +239,38 @@ class LLM:
         messages: Sequence[Message] | Sequence[Sequence[Message]],
         params: GenerationParams | Sequence[GenerationParams] | None = None,
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] = "auto",
+        parallel_tool_calls: bool = True,
+        thinking_token_budget: int | None = None,
         cache_salt: str | None = None,
         **template: Any,
     ) -> list[RequestOutput]:
-        """Returns the reply to a conversation, or to each of several: `generate` on its `chat_prompt`."""
+        """Returns the reply to a conversation, or to each of several.
+
+        The arguments are those of `Intake.chat_request`. A completion's `text` is the visible content; it has
+        `reasoning` and `tool_calls` besides.
+        """
         several = bool(messages) and not isinstance(messages[0], Mapping)
         conversations: Any = messages if several else [messages]
-        prompts = [self.chat_prompt(c, **template) for c in conversations]
-        return self.generate(prompts, params, cache_salt=cache_salt)
+        each = self._one_each(params, len(conversations))
+        requests: list[Any] = [
+            self.intake.chat_request(
+                conversation,
+                param,
+                tools=tools,
+                tool_choice=tool_choice,
+                parallel_tool_calls=parallel_tool_calls,
+                thinking_token_budget=thinking_token_budget,
+                **template,
+            )
+            for conversation, param in zip(conversations, each, strict=True)
+        ]
+        outputs = self.generate(requests, each, cache_salt=cache_salt)
+        for request, output in zip(requests, outputs, strict=True):
+            for completion in output.completions:
+                completion.read(request.reply)
+        return outputs
 
     def infill(
         self,
@@ -267,13 +307,19 @@ class LLM:
         """
         params = GenerationParams(max_tokens=1, temperature=0, prompt_logprobs=0, ignore_eos=True)
         outputs = self.generate(texts, params, cache_salt=cache_salt)
-        for number, output in enumerate(outputs, 1):
-            if output.error is not None:
-                raise RequestError(f"text {number} of {len(outputs)}: {output.error}")
-        return [
-            TextScore(o.prompt_token_ids, [None if t is None else t.logprob for t in o.prompt_logprobs or ()])
-            for o in outputs
-        ]
+        return text_scores(outputs)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """True if the model can render conversations."""
+        return self.tokenizer.chat_template is not None
+
+    @property
+    def capacity(self) -> int:
+        """Returns how many tokens a prompt and its text may have together."""
+        # The key/value cache may hold fewer tokens than the context.
+        limits = self.engine.limits
+        return min(limits.context_length, limits.pages * PAGE_SIZE)
 
     def _one_each(
         self, params: GenerationParams | Sequence[GenerationParams] | None, count: int
@@ -289,7 +335,7 @@ class LLM:
 
     def _add(
         self,
-        prompt: Prompt,
+        prompt: Prompt | ChatRequest,
         params: GenerationParams,
         observer: Observer | None,
         candidates: int,
@@ -301,7 +347,10 @@ class LLM:
             raise ParameterError(f"candidates must be a whole number from 0 on, not {candidates!r}")
         if observer is not None and not callable(observer):
             raise ParameterError(f"observer must be a function of an event, not {observer!r}")
-        prepared = self.intake.prepare(prompt, params, salt=salt)
+        if isinstance(prompt, ChatRequest):
+            prepared = self.intake.prepare_chat(prompt, salt=salt)
+        else:
+            prepared = self.intake.prepare(prompt, params, salt=salt)
         explain = 0 if observer is None else candidates
         request, seed = prepared.add_with(
             partial(self._shared_engine.add, mailbox, priority=priority), explain
@@ -339,13 +388,13 @@ class LLM:
 def _refused(prompt: Any, params: Any, error: DecoderyError) -> RequestOutput:
     """Returns the output of a request that was refused; its prompt and parameters may be of any type."""
     text = prompt if isinstance(prompt, str) else None
-    given = prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt
+    given = prompt.token_ids if isinstance(prompt, (EmbeddedPrompt, ChatRequest)) else prompt
     ids = list(given) if isinstance(given, Sequence) and text is None else []
     seed = params.seed if isinstance(params, GenerationParams) else None
     return RequestOutput(text, ids, [], seed or 0, error=str(error))
 
 
-def _finished(collector: Collector) -> RequestOutput:
+def finished_output(collector: Collector) -> RequestOutput:
     """Returns the output of a request that has ended; with `best_of`, only its likeliest completions."""
     output, params = collector.finished(), collector.params
     if output.error is None:

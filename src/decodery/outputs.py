@@ -1,18 +1,20 @@
-"""Holds the outputs of a request, and collects them from the engine's events."""
+"""Holds the outputs of a request. Needs no torch."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from decodery.decoding.request.params import GenerationParams
-from decodery.decoding.rows import FinishReason, TokenLogprobs
-from decodery.engine.request import Event
-from decodery.text.streaming.detokenizer import TextState
+from decodery.decoding.chosen import FinishReason, TokenLogprobs
+from decodery.decoding.event import Event
+from decodery.errors import RequestError
+from decodery.text.chat.replies import ReplyFormat, ToolCall
 
 Observer = Callable[[Event], None]
+# The engine's reasons; the reply to a conversation may also end with calls.
+EndReason = FinishReason | Literal["tool_calls"]
 
 
 @dataclass(slots=True)
@@ -22,15 +24,28 @@ class Completion:
     `token_ids` include the end token, or the tokens of the stop string, that ended it. `stop_reason` is the
     stop string or the id of the end token when `finish_reason` is "stop". `score` is the number by which a
     strategy that ranks whole sequences ranked this one.
+
+    The reply to a conversation has `reasoning`, if there is any, and the `tool_calls` that end it; its `text`
+    is the visible content, and its finish reason may be "tool_calls".
     """
 
     index: int
     text: str
     token_ids: list[int]
-    finish_reason: FinishReason
+    finish_reason: EndReason
     stop_reason: str | int | None = None
     logprobs: list[TokenLogprobs] | None = None
     score: float | None = None
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    def read(self, form: ReplyFormat) -> None:
+        """Divides the raw text of a reply to a conversation."""
+        reply = form.reply(self.text, self.finish_reason)
+        self.text = reply.content or ""
+        self.reasoning, self.tool_calls = reply.reasoning, reply.tool_calls
+        if reply.finish_reason == "tool_calls":
+            self.finish_reason = "tool_calls"
 
     @property
     def cumulative_logprob(self) -> float | None:
@@ -60,14 +75,16 @@ class RequestOutput:
 class StreamEvent:
     """Holds what a step added to one completion.
 
-    `text` never ends inside a character, or inside what may become a stop string.
+    `text` never ends inside a character, or inside what may become a stop string. `stop_reason` is that of
+    `Completion`, when the completion ends.
     """
 
     index: int
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
-    finish_reason: FinishReason | None = None
+    finish_reason: EndReason | None = None
+    stop_reason: str | int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,90 +106,15 @@ class TextScore:
         return math.exp(min(-self.total / count, 700)) if count else math.inf
 
 
-@dataclass(slots=True)
-class _Stream:
-    state: TextState
-    pieces: list[str] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
-    finish: FinishReason | None = None
-    stop_reason: str | int | None = None
-    score: float | None = None
+def text_scores(outputs: Sequence[RequestOutput]) -> list[TextScore]:
+    """Returns the scores of texts whose tokens' log-probabilities the outputs hold.
 
-
-class Collector:
-    """Collects a request's events into its output, and into `pending`, the stream events not yet yielded.
-
-    `start` is the state of the text before the first token. `end_ids` are the tokens that end the text.
+    Raises `RequestError` if one of the texts could not be scored.
     """
-
-    def __init__(
-        self,
-        output: RequestOutput,
-        params: GenerationParams,
-        start: TextState,
-        end_ids: frozenset[int],
-        observer: Observer | None,
-    ) -> None:
-        self.observer = observer
-        self.params = params
-        self.end_ids = end_ids
-        self.streams = [_Stream(start) for _ in range(params.streams)]
-        self.output = output
-        self.pending: deque[StreamEvent] = deque()
-
-    @property
-    def done(self) -> bool:
-        """True if every stream has ended."""
-        return all(s.finish is not None for s in self.streams)
-
-    def take(self, event: Event) -> None:
-        """Adds an event to its stream; ignores an event without a stream."""
-        if event.stream is None:
-            return
-        stream = self.streams[event.stream]
-        text = self._text(stream, event)
-        stream.pieces.append(text)
-        stream.tokens += event.tokens
-        stream.logprobs += event.logprobs
-        stream.finish = event.finish
-        stream.score = event.score
-        if event.prompt_logprobs is not None:
-            self.output.prompt_logprobs = list(event.prompt_logprobs)
-        self.output.cached_tokens = event.cached_tokens
-        if event.error is not None:
-            self.output.error = event.error
-        self.pending.append(StreamEvent(event.stream, text, event.tokens, event.logprobs, event.finish))
-
-    def _text(self, stream: _Stream, event: Event) -> str:
-        """Returns the text that an event releases, and updates the state of the stream."""
-        text = ""
-        for token in event.tokens:
-            # An end token is not part of the text.
-            if token not in self.end_ids:
-                stream.state = stream.state.after(token)
-                text += stream.state.piece
-        if event.finish is None:
-            return text
-        if event.finish == "stop":
-            ended_by_token = bool(event.tokens) and event.tokens[-1] in self.end_ids
-            stream.stop_reason = event.tokens[-1] if ended_by_token else stream.state.stopped
-        return text + stream.state.flush()
-
-    def finished(self) -> RequestOutput:
-        """Returns the output, with its completions as they are now."""
-        wants = self.params.logprobs is not None or self.params.best_of is not None
-        completions = [
-            Completion(
-                index=index,
-                text="".join(stream.pieces),
-                token_ids=stream.tokens,
-                finish_reason=stream.finish or "abort",
-                stop_reason=stream.stop_reason,
-                logprobs=stream.logprobs if wants else None,
-                score=stream.score,
-            )
-            for index, stream in enumerate(self.streams)
-        ]
-        self.output.completions = completions
-        return self.output
+    for number, output in enumerate(outputs, 1):
+        if output.error is not None:
+            raise RequestError(f"text {number} of {len(outputs)}: {output.error}")
+    return [
+        TextScore(o.prompt_token_ids, [None if t is None else t.logprob for t in o.prompt_logprobs or ()])
+        for o in outputs
+    ]

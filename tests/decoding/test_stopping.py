@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from decodery.decoding.chosen import FinishReason
 from decodery.decoding.request.params import GenerationParams
-from decodery.decoding.rows import FinishReason, Row
+from decodery.decoding.rows import Row
 from decodery.decoding.stopping import finish_of
 from decodery.errors import ParameterError
 from tests.decoding.rows import make_row

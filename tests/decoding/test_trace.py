@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from decodery import LLM, Choice, GenerationParams
+from decodery.decoding.draw import choose, draw_key_of
+from decodery.decoding.event import Event
 from decodery.decoding.processors import pipeline
 from decodery.decoding.processors.pipeline import Processor, process
-from decodery.decoding.trace import Recorder
+from decodery.decoding.recorder import Recorder
 from tests.decoding.processors.tables import logs
 from tests.decoding.rows import make_row
 
@@ -79,3 +82,52 @@ def test_explaining_changes_no_bit_and_explains_no_other_row() -> None:
     assert torch.equal(process(logits, explained, recorder), plain)
     assert len(recorder.considered(2, plain[2], 0).stages) == 5
     assert recorder.considered(1, plain[1], 0).stages == ()
+
+
+def test_the_drawn_token_has_the_largest_sum_of_log_probability_and_noise() -> None:
+    for seed in range(200):
+        row = replace(make_row(temperature=0.8, top_k=3, seed=seed), explain=4, seed=seed)
+        recorder = Recorder(LOGITS, [row])
+        processed = process(LOGITS, [row], recorder)
+        [token] = choose(processed, [row])
+        considered = recorder.considered(0, processed[0], token, draw_key_of(row))
+        sums = {
+            c.token: math.log(c.after) + c.noise
+            for c in considered.candidates
+            if c.after and c.noise is not None
+        }
+        assert max(sums, key=sums.__getitem__) == token
+        assert considered.draw_key == draw_key_of(row)
+
+
+def test_logits_are_the_models_and_the_tail_is_what_the_candidates_lack() -> None:
+    row = replace(make_row(temperature=0.5, top_k=1), explain=2)
+    recorder = Recorder(LOGITS, [row])
+    considered = recorder.considered(0, process(LOGITS, [row], recorder)[0], 0)
+    assert [c.logit for c in considered.candidates] == LOGITS[0, :2].tolist()
+    assert [c.noise for c in considered.candidates] == [None, None]
+    assert considered.tail == pytest.approx(2 / 8)
+    assert considered.draw_key is None
+
+
+def test_an_engines_draws_are_explained_by_their_noise_and_greedy_choices_have_none(
+    default_llm: LLM,
+) -> None:
+    for params, drawn in (
+        (GenerationParams(max_tokens=6, top_k=8, seed=3, n=2), True),
+        (GenerationParams(max_tokens=6, temperature=0), False),
+        (GenerationParams(max_tokens=6, top_k=8, seed=3, grammar=Choice(("yes", "no"))), None),
+    ):
+        events: list[Event] = []
+        default_llm.generate("Is it so?", params, observer=events.append, candidates=8)
+        seen = [c for event in events for c in event.considered]
+        assert seen
+        for considered in seen:
+            if drawn is not None:
+                assert (considered.draw_key is not None) == drawn
+            if considered.allowed is not None and considered.allowed <= 8:
+                assert len(considered.allowed_tokens) == considered.allowed
+                assert considered.token in considered.allowed_tokens
+            if considered.draw_key is not None:
+                sums = {c.token: math.log(c.after) + (c.noise or 0) for c in considered.candidates if c.after}
+                assert max(sums, key=sums.__getitem__) == considered.token

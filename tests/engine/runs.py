@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
 from decodery.engine.engine import Engine
 from decodery.engine.limits import Limits, page_bytes
-from decodery.engine.request import Event
 from decodery.models.contract import CausalModel
 
 Job = tuple[Sequence[int], GenerationParams]

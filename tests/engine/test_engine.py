@@ -8,11 +8,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
 from decodery.engine.batch import Batch
 from decodery.engine.captured_steps import States
 from decodery.engine.engine import Engine
-from decodery.engine.request import Event
 from decodery.errors import ParameterError, RequestError
 from decodery.models.decoders.llama import Llama
 from tests.engine.runs import Job, make_engine, run

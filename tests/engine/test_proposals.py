@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from decodery.decoding.chosen import FinishReason
 from decodery.decoding.request.params import GenerationParams
-from decodery.decoding.rows import FinishReason, Method, Needs, Proposal, Row, Scores, Survivor, Verdict
+from decodery.decoding.rows import Method, Needs, Proposal, Row, Scores, Survivor, Verdict
 from decodery.engine.engine import Engine
 from decodery.models.decoders.llama import Llama
 from tests.engine.runs import Job, make_engine, run

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from decodery.decoding.event import Event
 from decodery.engine import shared_engine
-from decodery.engine.request import Event
 from decodery.engine.shared_engine import Mailbox, SharedEngine
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from decodery.decoding.chosen import FinishReason, TokenLogprobs
+from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import DraftModel, PromptLookup
 from decodery.decoding.request.strategy_params import ContrastiveDecoding, DoLa, Strategy
-from decodery.decoding.rows import FinishReason, TokenLogprobs
 from decodery.engine.engine import Engine
-from decodery.engine.request import Event
 from decodery.models.decoders.llama import Llama
 from tests.engine.runs import Job, make_engine
 from tests.kernels.native.fixtures import built

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from decodery import LLM
+from decodery.decoding.event import Event, PromptProgress, Times
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import PromptLookup
 from decodery.decoding.request.strategy_params import BeamSearch
 from decodery.engine.engine import Engine
 from decodery.engine.limits import Limits, page_bytes
-from decodery.engine.request import Event, PromptProgress, Times
 from decodery.models.decoders.llama import Llama
 from tests.cli.conftest import write_model
 from tests.engine.runs import make_engine, run

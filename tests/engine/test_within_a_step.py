@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
+from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import DraftModel, PromptLookup
 from decodery.decoding.request.strategy_params import BeamSearch, ContrastiveSearch
 from decodery.engine.engine import Engine
-from decodery.engine.request import Event
 from decodery.errors import RequestError
 from decodery.kernels.contract import Kernels
 from decodery.kernels.native import library

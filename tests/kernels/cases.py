@@ -62,6 +62,7 @@ def all_cases() -> Iterator[Case]:
         yield layer_norm_of_heads(width)
         yield gate(width)
         yield joined(width)
+        yield multiplied(width)
     for dim in (2, 6, 32, 40, 80, 96, 128, 256):
         yield rotary(dim)
         yield rotary(dim, dim + 19)
@@ -240,6 +241,23 @@ def joined(width: int) -> Case:
     own = rows(3 * width, torch.float32, ROWS, seed=1).view(ROWS, 3, width)
     tensors = some_heads(0, width), own, rows(5, torch.float32, ROWS, seed=2)
     return Case(f"joined {width}", both, partial(both, torch_kernels), tensors, rowwise=3)
+
+
+def multiplied(width: int) -> Case:
+    """Returns a part of rows times another, then times one row, then times one number."""
+
+    def all_three(k: Any, x: Tensor, y: Tensor, row: Tensor, one: Tensor) -> Tensor:
+        return k.multiply(k.multiply(k.multiply(x, y), row), one)
+
+    wide = rows(2 * width + 3, torch.float32, ROWS)
+    row, one = (rows(n, torch.float32, 1, seed=5)[0] for n in (width, 1))
+    return Case(
+        f"multiplied {width}",
+        all_three,
+        lambda x, y, row, one: x * y * row * one,
+        (wide[:, :width], wide[:, width + 3 :], row, one),
+        rowwise=2,
+    )
 
 
 def gate(width: int) -> Case:

@@ -42,11 +42,15 @@ def experts_cases() -> Iterator[Case]:
 
 
 def routed(name: str, routing: Routing, experts: int) -> Case:
-    """Returns the ids and weights of one routing, without and with a bias."""
+    """Returns the ids and weights of one routing, without and with a bias, and with scales."""
     scores, bias = rows(experts, torch.float32, ROWS), rows(experts, torch.float32, 1, seed=1)[0] / 30
 
     def both(k: Any, scores: Tensor, bias: Tensor) -> Tensor:
-        found = (*k.route(scores, routing), *k.route(scores, routing, bias))
+        found = (
+            *k.route(scores, routing),
+            *k.route(scores, routing, bias),
+            *k.route(scores, routing, scales=bias),
+        )
         return torch.cat([part.to(scores.dtype) for part in found], -1)
 
     return Case(f"route {name} {experts}", both, lambda s, b: both(torch_kernels, s, b), (scores, bias))

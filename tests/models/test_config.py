@@ -91,7 +91,7 @@ WRONG_HUB: list[tuple[str, dict[str, Any]]] = [
     ("attention_factor", {"rope_parameters": yarn(attention_factor=math.nan)}),
     ("original_max_position_embeddings", {"rope_parameters": yarn(original_max_position_embeddings=0)}),
     ("low_freq_factor", {"rope_parameters": llama3(low_freq_factor=None)}),
-    ("high_freq_factor", {"rope_parameters": llama3(high_freq_factor=1.0)}),
+    ("high_freq_factor", {"rope_parameters": llama3(high_freq_factor=0.9)}),
     ("short_factor", {"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}),
     ("rope_type", {"rope_parameters": {"rope_type": "proportional"}}),
     ("partial_rotary_factor", {"partial_rotary_factor": 0.5}),

@@ -34,7 +34,7 @@ def test_a_name_of_the_other_format_is_not_supported() -> None:
     [
         ("MistraForCausalLM", "the nearest is MistralForCausalLM"),
         ("LLaMAForCausalLM", "the nearest is LlamaForCausalLM"),
-        ("Llama4ForCausalLM", "the nearest is LlamaForCausalLM"),
+        ("Llama3ForCausalLM", "the nearest is LlamaForCausalLM or Llama4ForCausalLM"),
         ("rwkv7", "not supported; decodery models --supported lists all that are$"),
     ],
 )
@@ -55,12 +55,8 @@ def test_an_unsupported_architecture_is_one_line_with_the_nearest_supported_one(
         ("safetensors", "Lfm2ForCausalLM", {"conv_L_cache": 3}, "short convolutions"),
         ("safetensors", "MambaForCausalLM", {"state_size": 16}, "Mamba layers"),
         ("safetensors", "BambaForCausalLM", {"mamba_d_state": 16}, "Mamba layers"),
-        (
-            "safetensors",
-            "Gemma3nForCausalLM",
-            {"hidden_size_per_layer_input": 256},
-            "embeddings of their own",
-        ),
+        ("safetensors", "Gemma3nForCausalLM", {"altup_num_inputs": 4}, "alternating updates"),
+        ("gguf", "gemma3n", {"gemma3n.altup.num_inputs": 4}, "alternating updates"),
         ("safetensors", "T5ForConditionalGeneration", {"is_encoder_decoder": True}, "an encoder"),
         ("safetensors", "OpenELMForCausalLM", {"num_query_heads": [12, 16]}, "numbers of heads"),
         ("gguf", "mamba2", {"mamba2.ssm.state_size": 16}, "Mamba layers"),

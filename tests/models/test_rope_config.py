@@ -60,13 +60,20 @@ def test_what_is_written_has_the_original_length_outside(architecture: str) -> N
     assert "original_max_position_embeddings" not in table(architecture).to_hub(plain)
 
 
-@pytest.mark.parametrize("architecture", ["GptOssForCausalLM", "Ministral3ForCausalLM"])
-def test_theta_alone_leaves_the_scaling_of_the_family(architecture: str) -> None:
+def test_theta_alone_leaves_the_scaling_of_the_family() -> None:
+    architecture = "GptOssForCausalLM"
     default = rope_of(architecture, WITHOUT_THETA)
     assert isinstance(default, YarnRope)
     assert rope_of(architecture, WITHOUT_THETA, rope_theta=5000.0) == replace(default, theta=5000.0)
     with pytest.raises(ModelError, match=r"rope_theta is 1\.0; it must be above 1 for yarn"):
         rope_of(architecture, WITHOUT_THETA, rope_theta=1.0)
+
+
+def test_the_bounds_of_llama_3_may_be_equal_which_is_a_step() -> None:
+    equal = {**SCALINGS["llama3"], "low_freq_factor": 2.0, "high_freq_factor": 2.0}
+    rope = rope_of("LlamaForCausalLM", SIZES, rope_parameters={"rope_type": "llama3", **equal})
+    ratios = rope.frequencies(64, 0) / Rope(rope.theta).frequencies(64, 0)
+    assert {round(ratio, 5) for ratio in ratios.tolist()} == {1.0, 0.25}
 
 
 def gguf_rope(**keys: Any) -> Any:

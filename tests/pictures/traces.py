@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.trace import BeamCandidate, Candidate, Considered, Stage
-from decodery.engine.request import Event
 from decodery.outputs import Completion, RequestOutput
 from decodery.pictures.generation_trace import GenerationTrace
 from decodery.text.tokenizer.tokenizer import Tokenizer

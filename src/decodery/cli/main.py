@@ -21,7 +21,8 @@ from decodery.cli.flags.comparison_lines import DEFAULT_SET, PRESETS, comparison
 from decodery.cli.flags.field_flags import with_flags
 from decodery.cli.flags.generation_flags import GenerationFlags
 from decodery.cli.flags.grouped_help import GroupedCommand
-from decodery.cli.flags.model_options import ModelOptions
+from decodery.cli.flags.model_options import ModelOptions, TextModelOptions
+from decodery.cli.flags.serve_options import ServeOptions
 from decodery.cli.input_text import given_text
 from decodery.cli.terminal import (
     FAILED,
@@ -42,6 +43,8 @@ FEW_TOKENS = GenerationFlags(command_defaults={"max_tokens": 16})
 # Each line of a comparison names its own strategy.
 SHARED = GenerationFlags(command_defaults={"max_tokens": 40}, hidden_panels=("Strategy", "Output"))
 MODEL = ModelOptions()
+TEXT_MODEL = TextModelOptions()
+SERVER = ServeOptions()
 
 FROM_STDIN = "without it or with -, read from stdin. The last line end of stdin is dropped."
 
@@ -131,7 +134,7 @@ def _generate(
         typer.Option("--stats", help="Print times and counts on stderr.", rich_help_panel="Output"),
     ] = False,
     generation: GenerationFlags = ANY,
-    model: ModelOptions = MODEL,
+    model: TextModelOptions = TEXT_MODEL,
     debug: Debug = False,
 ) -> None:
     """Continues a prompt.
@@ -153,7 +156,7 @@ def _generate(
 def _chat(
     system: System = None,
     generation: GenerationFlags = ANY,
-    model: ModelOptions = MODEL,
+    model: TextModelOptions = TEXT_MODEL,
     debug: Debug = False,
 ) -> None:
     """Starts a conversation with a model.
@@ -193,7 +196,7 @@ def _score(
     text: Text = None,
     file: File = None,
     json: Json = False,
-    model: ModelOptions = MODEL,
+    model: TextModelOptions = TEXT_MODEL,
     debug: Debug = False,
 ) -> None:
     """Prints how likely a text is.
@@ -217,7 +220,7 @@ def _explain(
     html: Html = None,
     svg: Svg = None,
     generation: GenerationFlags = FEW_TOKENS,
-    model: ModelOptions = MODEL,
+    model: TextModelOptions = TEXT_MODEL,
     debug: Debug = False,
 ) -> None:
     """Shows why each token was chosen.
@@ -257,7 +260,7 @@ def _compare(
     ] = None,
     json: Json = False,
     generation: GenerationFlags = SHARED,
-    model: ModelOptions = MODEL,
+    model: TextModelOptions = TEXT_MODEL,
     debug: Debug = False,
 ) -> None:
     """Compares the texts of different strategies.
@@ -297,6 +300,14 @@ def _models(
         from decodery.cli.commands.models import models
 
         models(as_json=json)
+
+
+@_command("serve")
+def _serve(options: ServeOptions = SERVER, model: ModelOptions = MODEL, debug: Debug = False) -> None:
+    """Serves a model over HTTP, as OpenAI's API does."""
+    from decodery.cli.commands.serve import serve
+
+    serve(options, model)
 
 
 @_command("inspect")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from decodery.decoding.rows import TokenLogprobs
+from decodery.decoding.chosen import TokenLogprobs
 from decodery.outputs import RequestOutput
-from decodery.text.tokenizer.tokenizer import Tokenizer
+from decodery.text.streaming.token_texts import TokenTexts
 
 
-def output_as_json(output: RequestOutput, tokenizer: Tokenizer) -> dict[str, Any]:
+def output_as_json(output: RequestOutput, tokenizer: TokenTexts) -> dict[str, Any]:
     """Returns an output: its token ids, completions, log-probabilities, seed and error, if any."""
     content: dict[str, Any] = {
         "prompt_token_ids": output.prompt_token_ids,
@@ -33,18 +33,18 @@ def output_as_json(output: RequestOutput, tokenizer: Tokenizer) -> dict[str, Any
 
 
 def _logprobs(
-    name: str, logprobs: Iterable[TokenLogprobs | None] | None, tokenizer: Tokenizer
+    name: str, logprobs: Iterable[TokenLogprobs | None] | None, tokenizer: TokenTexts
 ) -> dict[str, Any]:
     if logprobs is None:
         return {}
     return {name: [None if entry is None else _logprob(entry, tokenizer) for entry in logprobs]}
 
 
-def _logprob(entry: TokenLogprobs, tokenizer: Tokenizer) -> dict[str, Any]:
+def _logprob(entry: TokenLogprobs, tokenizer: TokenTexts) -> dict[str, Any]:
     top = [{**token_as_json(tokenizer, token), "logprob": logprob} for token, logprob in entry.top]
     return {**token_as_json(tokenizer, entry.token), "logprob": entry.logprob, "rank": entry.rank, "top": top}
 
 
-def token_as_json(tokenizer: Tokenizer, token: int) -> dict[str, Any]:
+def token_as_json(tokenizer: TokenTexts, token: int) -> dict[str, Any]:
     """Returns a token's id and its text."""
     return {"token_id": token, "token": tokenizer.decode([token], skip_special_tokens=False)}

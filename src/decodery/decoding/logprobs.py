@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from decodery.decoding.rows import TokenLogprobs
+from decodery.decoding.chosen import TokenLogprobs
 from decodery.kernels.vocabulary.dispatch import copied, count_above, leaders, log_normalizers
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
+from decodery.decoding.chosen import FinishReason, TokenLogprobs
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.trace import BeamCandidate, Considered
-
-FinishReason = Literal["stop", "length", "time", "abort", "error"]
 
 
 class Watch(Protocol):
@@ -28,6 +27,10 @@ class Watch(Protocol):
 
 class GrammarState(Protocol):
     """Holds the state of a row's text in its grammar; immutable, so that it forks with its row."""
+
+    @property
+    def unrestricted(self) -> bool:
+        """True if any token may come next, an end token too."""
 
     @property
     def accepting(self) -> bool:
@@ -208,19 +211,6 @@ class Scores:
     layers: Mapping[int, Tensor] | None = None
     amateur: Tensor | None = None
     context: Mapping[int, Tensor] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogprobs:
-    """Holds a token's log-probability under the unprocessed distribution.
-
-    `rank` counts from 1; `top` are the likeliest tokens with their log-probabilities.
-    """
-
-    token: int
-    logprob: float
-    rank: int
-    top: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from decodery.decoding.rows import FinishReason, Row
+from decodery.decoding.chosen import FinishReason
+from decodery.decoding.rows import Row
 from decodery.errors import CallbackError
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import torch
 
+from decodery.decoding.event import Event, PromptProgress, Times
 from decodery.decoding.processors.pipeline import possible_stages
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import GrammarState, Row, Survivor, Verdict, Watch
@@ -27,13 +28,12 @@ from decodery.engine.limits import (
 from decodery.engine.pages import Pages
 from decodery.engine.prompt_scores import collect_prompts
 from decodery.engine.proposals import Proposals, collect_proposals
-from decodery.engine.request import Event, PromptProgress, Request, Times
+from decodery.engine.request import Request, Snapshot
 from decodery.engine.request import Sequence as Live
 from decodery.engine.runner import Runner
 from decodery.engine.scheduler import Scheduler
 from decodery.engine.second_model import SecondModel
 from decodery.engine.second_model_runner import SecondModelRunner
-from decodery.engine.snapshot import Snapshot
 from decodery.engine.statistics import Counters, Statistics
 from decodery.engine.step_bound import StepBound, StepCost, work_of
 from decodery.engine.step_scores import JudgedGroup, ScoresBuilder, groups_to_judge, judge_group

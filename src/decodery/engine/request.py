@@ -1,17 +1,17 @@
-"""Holds the state of a request in the engine, and the events that a step yields for it."""
+"""Holds the state of a request in the engine."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from decodery.decoding.chosen import TokenLogprobs
+from decodery.decoding.event import Times
 from decodery.decoding.request.params import GenerationParams
-from decodery.decoding.rows import FinishReason, Method, Needs, Row, TokenLogprobs
+from decodery.decoding.rows import Method, Needs, Row
 from decodery.decoding.strategies.registry import method_of
-from decodery.decoding.trace import BeamCandidate, Considered
 from decodery.engine.embedded_prompt import EmbeddedPrompt
 from decodery.engine.pages import extend_page_keys
 from decodery.engine.second_model import SecondModel
@@ -47,16 +47,6 @@ class Sequence:
         extend_page_keys(self.page_keys, self.row.tokens, self.row.salt, vectors, self.rope_set)
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
-    """Holds when a request was queued, first ran, and had its prompt computed, in seconds on the engine's
-    clock; None for what has not happened."""
-
-    queued: float = 0.0
-    started: float | None = None
-    prefilled: float | None = None
-
-
 @dataclass(slots=True, eq=False)
 class Request:
     """Holds one prompt and its live `sequences`, in the order of their streams.
@@ -78,7 +68,7 @@ class Request:
     deadline: float | None = None
     priority: int = 0
     timeout: float | None = None
-    times: Times = Times()
+    times: Times = field(default_factory=Times)
     cached_tokens: int = 0
     branches: list[Sequence] = field(default_factory=list)
     method: Method = field(init=False)
@@ -116,42 +106,19 @@ class Request:
         return scoring or self.context is not None
 
 
-@dataclass(frozen=True, slots=True)
-class PromptProgress:
-    """Holds how much of a request's prompt is computed.
+class Snapshot:
+    """Holds a request's state from before a step computes, to restore it after an interrupt."""
 
-    Of its `prompt` tokens, `computed` are in the key/value cache now, among them the `cached` ones, which the
-    prefix cache had when the request first ran. `running` is False while the request waits.
-    """
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self._sequences = list(request.sequences)
+        self._rows = [member.row for member in request.members]
+        self._context = request.context
 
-    prompt: int
-    cached: int
-    computed: int
-    running: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Holds the tokens that a step added to one stream of a request, and the reason if the stream ended.
-
-    `error` is the cause when `finish` is "error". `score` is the number by which the strategy ranked a
-    completion. Of the `drafts` that were tried, the first `accepted` are among the tokens. `considered` and
-    `beams` are filled when the request was added with `explain`. An event with `beams` has no stream, since
-    it describes all streams of the request. `cached_tokens` is the number of prompt tokens that the prefix
-    cache had when the request first ran. An event that ends a stream has the `times` of the request.
-    """
-
-    request: int
-    stream: int | None
-    tokens: tuple[int, ...] = ()
-    finish: FinishReason | None = None
-    logprobs: tuple[TokenLogprobs, ...] = ()
-    error: str | None = None
-    score: float | None = None
-    drafts: tuple[int, ...] = ()
-    accepted: int = 0
-    considered: tuple[Considered, ...] = ()
-    beams: tuple[BeamCandidate, ...] = ()
-    prompt_logprobs: SequenceOf[TokenLogprobs | None] | None = None
-    cached_tokens: int = 0
-    times: Times | None = field(default=None, compare=False)
+    def restore(self) -> None:
+        """Sets the request's sequences, rows and collected states back, and clears its page keys."""
+        request = self.request
+        request.sequences, request.context = self._sequences, self._context
+        for member, row in zip(request.members, self._rows, strict=True):
+            member.row = row
+            member.page_keys = []

@@ -12,8 +12,8 @@ from queue import Empty, SimpleQueue
 from threading import get_ident
 from typing import Any
 
+from decodery.decoding.event import Event
 from decodery.engine.engine import Engine
-from decodery.engine.request import Event
 from decodery.errors import RequestError
 
 # Seconds after which a waiting thread looks again by itself: an interrupt may have come between the end of

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
+from decodery.decoding.event import Event
 from decodery.engine.batch import Batch
-from decodery.engine.request import Event, Request
+from decodery.engine.request import Request
 from decodery.engine.scheduler import Scheduler
 
 

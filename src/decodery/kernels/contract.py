@@ -177,13 +177,26 @@ class Kernels(Protocol):
     def clip(self, x: Tensor, limit: float) -> Tensor:
         """Limits each element of x [...] to the range from -limit to limit."""
 
+    def multiply(self, x: Tensor, by: Tensor) -> Tensor:
+        """Computes `x * by` for x [..., width] and by [..., width], [width] or [1].
+
+        The rows of both may have any stride.
+        """
+
     def gated(self, gate_up: Tensor, activation: Activation = "silu") -> Tensor:
         """Computes `activation(gate) * up` from [..., 2 * width], the gate first: [..., width]."""
 
-    def route(self, scores: Tensor, routing: Routing, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def route(
+        self,
+        scores: Tensor,
+        routing: Routing,
+        bias: Tensor | None = None,
+        scales: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Returns the experts that scores [..., experts] choose, in int64, and their weights in float32.
 
-        Both are [..., routing.count], the best expert first. `bias` [experts] changes the choice alone.
+        Both are [..., routing.count], the best expert first. `bias` [experts] changes the choice alone,
+        and `scales` [experts] multiply the weights of the chosen.
         """
 
     def experts(

@@ -112,6 +112,11 @@ class SecondModels:
             raise ParameterError(f"there is a second model {name!r} already: choose another name")
         self._models[name] = self._opened(f"second model {name!r}", model)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Returns the names of the models that have been added or opened."""
+        return tuple(self._models)
+
     def named(self, field: str, model: Any) -> CausalModel:
         """Returns the model that a parameter names: a name, a path, a hub id, or an LLM.
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from decodery.kernels.backends import backend_named, chosen_backend
 from decodery.models.families import GGUF, HUB
 
 
 def supported() -> list[dict[str, Any]]:
-    """Returns for each family its architectures in both formats and what runs it here, ready for JSON.
+    """Returns for each family its architectures in both formats ready for JSON.
 
-    `safetensors` are names in a config.json, `gguf` those in GGUF files. `backend` is the default one, and
-    `captured` is True if that captures and replays steps.
+    `safetensors` are names in a config.json, `gguf` those in GGUF files. Every family runs on both backends,
+    and its steps are captured on the native one.
     """
-    chosen = chosen_backend("auto", "auto", None)
-    captured = backend_named(chosen).captures()
     names: dict[str, dict[str, list[str]]] = {}
     for format_, table in (("safetensors", HUB), ("gguf", GGUF)):
         for name, (family, _) in table.items():
@@ -25,7 +22,4 @@ def supported() -> list[dict[str, Any]]:
         # A file of this family may declare the architecture of another one.
         if family.gguf is not None and not names[family.name]["gguf"]:
             names[family.name]["gguf"].append(family.gguf)
-    return [
-        {"family": family, **formats, "backend": chosen, "captured": captured}
-        for family, formats in sorted(names.items())
-    ]
+    return [{"family": family, **formats} for family, formats in sorted(names.items())]

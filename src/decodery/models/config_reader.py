@@ -104,6 +104,7 @@ class Kind:
 
 
 COUNT = Kind(CheckpointKeys.count)
+COUNT_FROM_0 = Kind(lambda keys, key: keys.count(key, least=0))
 POSITIVE = Kind(CheckpointKeys.positive)
 FLAG = Kind(CheckpointKeys.flag)
 TEXT = Kind(CheckpointKeys.text)

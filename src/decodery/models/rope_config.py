@@ -20,6 +20,7 @@ from decodery.models.layers.rope import (
     LinearRope,
     Llama3Rope,
     LongRope,
+    ProportionalRope,
     Rope,
     YarnRope,
     yarn_magnitude,
@@ -30,6 +31,8 @@ SHORT, LONG = "rope_factors_short.weight", "rope_factors_long.weight"
 PARTIAL = "partial_rotary_factor"
 ORIGINAL = "original_max_position_embeddings"
 PLAIN = Rope()
+STILL = 1e30
+"""The divisor of pairs that do not rotate, in GGUF files."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,17 @@ class RopeField(Field):
     """Says how the rotary positions of all layers are stored.
 
     `default` is what a config.json without any of the keys means, and its theta what one without a theta
-    means. `rotated` is the field with the number of elements of a head that are rotated. A family that
-    rotates a part of a head names its own field, a `RotatedSize`; otherwise `partial_rotary_factor` must be
-    1. `theta` is the older key of theta in config.json. `renamed` are kinds of scaling that mean another.
-    `original_length` is that of a config.json without one; None: the context length.
+    means. If not `theta_alone`, a theta without the other keys is not read. `rotated` is the field with the
+    number of elements of a head that are rotated. A family that rotates a part of a head names its own field,
+    a `RotatedSize`; otherwise `partial_rotary_factor` must be 1. `theta` is the older key of theta in
+    config.json. `renamed` are kinds of scaling that mean another. `original_length` is that of a config.json
+    without one; None: the context length.
     """
 
     default: Rope = PLAIN
     rotated: str = "head_dim"
     theta: str = "rope_theta"
+    theta_alone: bool = True
     renamed: Mapping[str, str] = field(default_factory=dict)
     original_length: int | None = None
 
@@ -59,6 +64,8 @@ class RopeField(Field):
             return _rope_from_gguf(source, "rope.freq_base", size, context_length, scaled=True)
         if not any(source.keys.has(key) for key in ("rope_parameters", "rope_scaling")):
             _refuse_partial(source.keys, self.rotated)
+            if not self.theta_alone:
+                return self.default
             return _with_theta(self.default, source.keys, self.theta, self.default.theta)
         rope = self._section(source.keys)
         for key, value in rope.values.items():
@@ -131,13 +138,18 @@ class KindOfLayer:
     """Holds where the rotary positions of one kind of layer are stored.
 
     `theta` is the default. `hub` is the older key of theta in config.json, and `gguf` that of a GGUF file. A
-    GGUF file without it has the theta `gguf_theta`, or if that is None the theta of the first kind.
+    GGUF file without it has the theta `gguf_theta`, or if that is None the theta of the first kind. `size` is
+    the field with the size of a head, and `gguf_size` its key. `share` is the default share of the pairs that
+    rotate, None if all do.
     """
 
     theta: float
     hub: str
     gguf: str
     gguf_theta: float | None = None
+    size: str = "head_dim"
+    gguf_size: str = "rope.dimension_count"
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -151,22 +163,18 @@ class RopeByKind(Field):
     kinds: Mapping[str, KindOfLayer]
 
     def keys(self, gguf: bool) -> Sequence[str]:
-        own = tuple(kind.gguf if gguf else kind.hub for kind in self.kinds.values())
+        own = tuple(filter(None, (kind.gguf if gguf else kind.hub for kind in self.kinds.values())))
         return own if gguf else ("rope_parameters", "rope_scaling", *own)
 
     def read(self, source: Source, name: str) -> Mapping[str, Rope]:
-        size, context_length = source["head_dim"], source["context_length"]
-        if source.is_gguf:
-            _check_gguf_size(source, size)
         found: dict[str, Rope] = {}
         for kind, stored in self.kinds.items():
             if source.is_gguf:
-                found[kind] = self._gguf_rope(source, stored, size, scaled=not found)
+                _check_gguf_size(source, source[stored.size], stored.gguf_size)
+                found[kind] = self._gguf_rope(source, stored, scaled=not found)
             else:
                 rope = self._section(source.keys, kind, first=not found)
-                found[kind] = _rope_from_hub(
-                    rope, source.keys, stored.hub, stored.theta, size, context_length
-                )
+                found[kind] = self._hub_rope(source, stored, rope)
         return found
 
     def write(self, value: Mapping[str, Rope], config: Any, *, gguf: bool) -> Mapping[str, Any]:
@@ -176,16 +184,33 @@ class RopeByKind(Field):
         if any(type(value[kind]) is not Rope for kind in others):
             raise ModelError(f"a GGUF file scales the rotary positions of {first} layers only")
         thetas = {stored.gguf: value[kind].theta for kind, stored in self.kinds.items()}
-        return {"rope.dimension_count": config.head_dim, **thetas, **_gguf_scaling(value[first])}
+        sizes = {stored.gguf_size: getattr(config, stored.size) for stored in self.kinds.values()}
+        return {**sizes, **thetas, **_gguf_scaling(value[first])}
 
     def tensors(self, value: Mapping[str, Rope], config: Any) -> Mapping[str, Tensor]:
-        return _divisors(value[next(iter(self.kinds))], config.head_dim)
+        kind, stored = next(iter(self.kinds.items()))
+        return _divisors(value[kind], getattr(config, stored.size))
 
-    def _gguf_rope(self, source: Source, stored: KindOfLayer, size: int, *, scaled: bool) -> Rope:
+    def _hub_rope(self, source: Source, stored: KindOfLayer, rope: CheckpointKeys) -> Rope:
+        if stored.share is not None and (not rope.values or rope.values.get("rope_type") == "proportional"):
+            share = rope.positive(PARTIAL, 1.0) if rope.values else stored.share
+            if share > 1:
+                raise rope.error(PARTIAL, "at most 1")
+            return ProportionalRope(
+                rope.positive("rope_theta", stored.theta), share, rope.positive("factor", 1.0)
+            )
+        for keys in (rope, source.keys):
+            _refuse_partial(keys, "head_dim")
+        size, length = source[stored.size], source["context_length"]
+        return _rope_from_hub(rope, source.keys, stored.hub, stored.theta, size, length)
+
+    def _gguf_rope(self, source: Source, stored: KindOfLayer, *, scaled: bool) -> Rope:
+        size = source[stored.size]
         if stored.gguf_theta is not None and not source.keys.has(source.key(stored.gguf)):
             return Rope(stored.gguf_theta)
         key = stored.gguf if source.keys.has(source.key(stored.gguf)) else self.keys(True)[0]
-        return _rope_from_gguf(source, key, size, source["context_length"], scaled=scaled)
+        rope = _rope_from_gguf(source, key, size, source["context_length"], scaled=scaled)
+        return rope if stored.share is None else _proportional(rope, size)
 
     def _section(self, config: CheckpointKeys, kind: str, *, first: bool) -> CheckpointKeys:
         """Returns the settings of one kind of layer, which older files have for the first kind only."""
@@ -195,14 +220,22 @@ class RopeByKind(Field):
         else:
             old = "rope_scaling" if config.has("rope_scaling") else "rope_parameters"
             rope = config.section(old) if first else CheckpointKeys({}, config.source)
-        _refuse_partial(rope, "head_dim")
-        _refuse_partial(config, "head_dim")
         return rope
 
 
 def _refuse_partial(settings: CheckpointKeys, rotated: str) -> None:
     if rotated == "head_dim" and settings.positive("partial_rotary_factor", 1.0) != 1.0:
         raise settings.error("partial_rotary_factor", "1, since all elements of a head are rotated")
+
+
+def _proportional(rope: Rope, size: int) -> Rope:
+    """Returns rotary positions whose last pairs have the divisor `STILL` as those that rotate a share."""
+    if not isinstance(rope, DividedRope):
+        return rope
+    rotated = sum(divisor < STILL / 2 for divisor in rope.divisors)
+    if rope.divisors[:rotated] != (1.0,) * rotated:
+        return rope
+    return ProportionalRope(rope.theta, 2 * rotated / size)
 
 
 def _rope_from_hub(
@@ -270,8 +303,8 @@ def _hub_yarn(rope: CheckpointKeys, size: int, context_length: int) -> Rope:
 def _hub_llama3(rope: CheckpointKeys, size: int, context_length: int) -> Rope:
     original_length = rope.count(ORIGINAL, context_length)
     low, high = rope.positive("low_freq_factor"), rope.positive("high_freq_factor")
-    if high <= low:
-        raise rope.error("high_freq_factor", f"above low_freq_factor ({low})")
+    if high < low:
+        raise rope.error("high_freq_factor", f"at least low_freq_factor ({low})")
     return Llama3Rope(
         factor=rope.positive("factor"),
         low_frequency_factor=low,
@@ -354,13 +387,16 @@ def _hub_settings(rope: Rope) -> dict[str, Any]:
             ORIGINAL: rope.original_length,
             "attention_factor": rope.magnitudes[0],
         }
+    if isinstance(rope, ProportionalRope):
+        scaled = {} if rope.factor == 1 else {"factor": rope.factor}
+        return {"rope_type": "proportional", **common, PARTIAL: rope.share, **scaled}
     if type(rope) is Rope:
         return {"rope_type": "default", **common}
     raise ModelError(f"a config.json cannot express the rotary positions {type(rope).__name__}")
 
 
-def _check_gguf_size(source: Source, size: int) -> None:
-    key = source.key("rope.dimension_count")
+def _check_gguf_size(source: Source, size: int, name: str = "rope.dimension_count") -> None:
+    key = source.key(name)
     if source.keys.count(key, size) != size:
         raise source.keys.error(key, f"the size of a head ({size})")
 
@@ -456,7 +492,7 @@ def _gguf_scaling(rope: Rope) -> dict[str, Any]:
             f"{scaling}.original_context_length": rope.original_length,
             f"{scaling}.attn_factor": rope.magnitudes[0],
         }
-    if type(rope) is Rope or isinstance(rope, (DividedRope, Llama3Rope)):
+    if type(rope) is Rope or isinstance(rope, (DividedRope, Llama3Rope, ProportionalRope)):
         return {}
     raise ModelError(f"a GGUF file cannot express the rotary positions {rope}")
 
@@ -467,6 +503,9 @@ def _divisors(rope: Rope, size: int) -> Mapping[str, Tensor]:
         return {DIVISORS: torch.tensor(rope.divisors)}
     if isinstance(rope, LongRope):
         return {SHORT: torch.tensor(rope.short), LONG: torch.tensor(rope.long)}
+    if isinstance(rope, ProportionalRope):
+        still = torch.arange(size // 2) >= rope.rotated_pairs(size)
+        return {DIVISORS: torch.where(still, STILL, rope.factor)}
     if isinstance(rope, Llama3Rope):
         plain = Rope(rope.theta).frequencies(size, 0)
         return {DIVISORS: plain / rope.frequencies(size, rope.original_length)}

@@ -27,16 +27,19 @@ class WindowField(Field):
     """Says how the windows of a model's layers are stored; the value is `Windows`.
 
     `windowed` decides which layers have the window where a config.json has no `layer_types`, and in GGUF
-    files. With `pattern` instead, one layer in so many sees all keys, the last one. Both formats may store
-    another number, config.json letters such as "LLLG", and GGUF a flag for each layer. `default` is the
-    window of a config.json without the key; null there means none. `zero_is_none`: so does 0. `enabled_by` is
-    a key of a config.json without which, or if it is false, no layer has a window. `gguf` is the key of a
-    GGUF file, "" if the format has none for this family; a file without the key has the window
-    `gguf_default`.
+    files. A family that is not `named` does not read `layer_types`. With `pattern` instead of `windowed`, one
+    layer in so many sees all keys, the last one. Both formats may store another number, config.json letters
+    such as "LLLG", and GGUF a flag for each layer. `pattern_key` is the key of config.json, "" if it has
+    none. `default` is the window of a config.json without the key; null there means none. `zero_is_none`: so
+    does 0. `enabled_by` is a key of a config.json without which, or if it is false, no layer has a window.
+    `gguf` is the key of a GGUF file, "" if the format has none for this family; a file without the key has
+    the window `gguf_default`.
     """
 
     windowed: Callable[[Source, int], bool] = every_layer
     pattern: int | None = None
+    pattern_key: str = "sliding_window_pattern"
+    named: bool = True
     default: int | None = None
     zero_is_none: bool = False
     enabled_by: str = ""
@@ -61,7 +64,9 @@ class WindowField(Field):
         if self.enabled_by:
             written[self.enabled_by] = window is not None
         some = window is not None and (self.windowed is not every_layer or None in value)
-        if self.pattern or some:
+        if some and not self.named:
+            raise ModelError("a config.json of this family cannot express that some layers have no window")
+        if self.named and (self.pattern or some):
             each = value or (None,) * config.layers
             written[LAYER_TYPES] = [FULL if window is None else WINDOWED for window in each]
         return written
@@ -84,11 +89,12 @@ class WindowField(Field):
 
     def _layers_with_window(self, source: Source) -> Sequence[bool]:
         layers = source["layers"]
-        stored = None if source.is_gguf else layer_types(source.keys, layers, (WINDOWED, FULL))
+        named = self.named and not source.is_gguf
+        stored = layer_types(source.keys, layers, (WINDOWED, FULL)) if named else None
         if stored is not None:
             return [each == WINDOWED for each in stored]
         if self.pattern is not None:
-            return _by_pattern(source, self.pattern)
+            return by_pattern(source, self.pattern, self.pattern_key)
         return [self.windowed(source, layer) for layer in range(layers)]
 
     def _gguf_keys(self, value: Windows, window: int | None, config: Any) -> Mapping[str, Any]:
@@ -98,15 +104,15 @@ class WindowField(Field):
             return {}
         written: dict[str, Any] = {self.gguf: window or 0} if window is not None or self.gguf_default else {}
         has = [each is not None for each in value]
-        if self.pattern and value and has != _all_but_each(self.pattern, config.layers):
+        if self.pattern and value and has != all_but_each(self.pattern, config.layers):
             written[GGUF_PATTERN] = has
         return written
 
 
-def _by_pattern(source: Source, default: int) -> Sequence[bool]:
-    """Returns which layers have the window, by the key of the pattern."""
+def by_pattern(source: Source, default: int, hub: str) -> Sequence[bool]:
+    """Returns which layers have the window, by the key of the pattern, in a config.json `hub`."""
     layers = source["layers"]
-    key = source.key(GGUF_PATTERN) if source.is_gguf else "sliding_window_pattern"
+    key = source.key(GGUF_PATTERN) if source.is_gguf else hub
     stored = source.keys.values.get(key)
     if source.is_gguf and isinstance(stored, list):
         if len(stored) != layers:
@@ -114,10 +120,10 @@ def _by_pattern(source: Source, default: int) -> Sequence[bool]:
         return list(map(bool, stored))
     if isinstance(stored, str) and stored and set(stored) <= {"L", "G"}:
         return [stored[layer % len(stored)] == "L" for layer in range(layers)]
-    return _all_but_each(source.keys.count(key, default), layers)
+    return all_but_each(source.keys.count(key, default), layers)
 
 
-def _all_but_each(number: int, layers: int) -> list[bool]:
+def all_but_each(number: int, layers: int) -> list[bool]:
     """Returns a flag for each layer that is False for the last of each `number` layers."""
     return [(layer + 1) % number != 0 for layer in range(layers)]
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 
+from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
+from decodery.decoding.request.plain import params_from_plain
 from decodery.decoding.trace import BeamCandidate, Considered
-from decodery.engine.request import Event
+from decodery.errors import DecoderyError
 from decodery.outputs import Completion, RequestOutput
 from decodery.text.streaming.detokenizer import start
-from decodery.text.tokenizer.tokenizer import Tokenizer
+from decodery.text.streaming.token_texts import TokenTexts
+from decodery.wire.trace_lines import EndLine, ErrorLine, EventLine, Header, OutputLine, TraceReader
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class GenerationTrace:
     prompt: str
     model: str
     params: GenerationParams
-    tokenizer: Tokenizer
+    tokenizer: TokenTexts
     steps: dict[int, list[Step]] = field(default_factory=dict)
     beams: list[tuple[BeamCandidate, ...]] = field(default_factory=list)
     output: RequestOutput | None = None
@@ -74,6 +78,44 @@ class GenerationTrace:
     def label(self, token: int) -> str:
         """Returns a token's text on one line, with control characters and spaces visible."""
         return self.tokenizer.token_label(token)
+
+
+def traces_of(lines: Iterable[str]) -> list[GenerationTrace]:
+    """Returns the traces of the requests whose run these lines report, in the form of `docs/trace.md`.
+
+    Raises `DecoderyError` if they are no lines of a trace, or if the trace failed or is cut.
+    """
+    reader = TraceReader()
+    traces: list[GenerationTrace] = []
+    ended = False
+    for text in lines:
+        line = reader.read(text)
+        if isinstance(line, Header):
+            traces = [
+                GenerationTrace(
+                    request.prompt or "",
+                    line.model,
+                    params_from_plain(request.params, models=None),
+                    reader.tokens,
+                )
+                for request in line.requests
+            ]
+        elif isinstance(line, EventLine):
+            _of(traces, line.event.request).add(line.event)
+        elif isinstance(line, OutputLine):
+            _of(traces, line.request).output = line.output
+        elif isinstance(line, ErrorLine):
+            raise DecoderyError(f"the trace failed: {line.error.get('message')}")
+        ended = isinstance(line, EndLine)
+    if not ended:
+        raise DecoderyError("the trace is cut: its last line is missing")
+    return traces
+
+
+def _of(traces: Sequence[GenerationTrace], request: int) -> GenerationTrace:
+    if not 0 <= request < len(traces):
+        raise DecoderyError("a line of the trace names a request that is not there")
+    return traces[request]
 
 
 def _value_text(value: object) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import Ending, Method, Row, Verdict
 from decodery.decoding.strategies.registry import method_of
 from decodery.engine.engine import Engine
-from decodery.engine.request import Event
 from decodery.kernels.reference import torch_kernels
 from decodery.models.contract import CausalModel
 from decodery.models.load import load_for_inference

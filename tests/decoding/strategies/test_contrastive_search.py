@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import ContrastiveSearch
 from decodery.decoding.rows import Row, Run, Scores, Survivor
 from decodery.decoding.strategies.contrastive_search import ContrastiveMethod, _grown
-from decodery.engine.request import Event
 from decodery.errors import RequestError
 from decodery.models.decoders.llama import Llama
 from decodery.models.layers.attention import DenseAttend

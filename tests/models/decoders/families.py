@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from decodery.models.layers.rope import Rope
+
 Without = Callable[[Any], Any]
 """Returns a config without a trait."""
 
@@ -103,6 +105,22 @@ FAMILIES: dict[str, Tiny] = {
 EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 36}
 MIXTRAL = {"num_local_experts": 5, "num_experts_per_tok": 3, "rope_theta": 1e6}
 ONE_EXPERT = without(experts_per_token=1)
+GRANITE_MOE = {
+    "num_local_experts": 5,
+    "num_experts_per_tok": 2,
+    "embedding_multiplier": 6.0,
+    "attention_multiplier": 0.5,
+    "residual_multiplier": 0.4,
+    "logits_scaling": 3.0,
+}
+GRANITE_MOE_TRAITS = {
+    "embedding scale": without(embedding_scale=1.0),
+    "score scale": without(score_scale=12**-0.5),
+    "residual scale": without(residual_scale=1.0),
+    "logit divisor": without(logit_divisor=1.0),
+    "second expert": ONE_EXPERT,
+    "weights that sum to 1": without(renormalised=False),
+}
 
 ROUTED = {
     **{key: value for key, value in EXPERTS.items() if key != "num_experts"},
@@ -226,6 +244,30 @@ FAMILIES |= {
         {
             "norms of queries and keys": NO_HEAD_NORMS,
             "weights that do not sum to 1": without(renormalised=True),
+        },
+        routed=True,
+    ),
+    "olmoe with clipped queries, keys and values": Tiny(
+        "OlmoeForCausalLM",
+        {**SIZES, "num_experts": 4, "num_experts_per_tok": 2, "clip_qkv": 0.9},
+        {"clip": without(clip=None), "clip of normalised queries": without(clip_normed=False)},
+        gguf=False,
+        routed=True,
+    ),
+    "granite moe": Tiny(
+        "GraniteMoeForCausalLM",
+        {**SIZES, **GRANITE_MOE, "tie_word_embeddings": True, "num_key_value_heads": 1},
+        GRANITE_MOE_TRAITS,
+        routed=True,
+    ),
+    "granite moe with a shared expert, biases": Tiny(
+        "GraniteMoeSharedForCausalLM",
+        {**SIZES, **GRANITE_MOE, "shared_intermediate_size": 20, "attention_bias": True, "hidden_size": 80},
+        {
+            **GRANITE_MOE_TRAITS,
+            "score scale": without(score_scale=20**-0.5),
+            "shared expert": without(shared_width=0),
+            "biases": without(attention_bias=False),
         },
         routed=True,
     ),
@@ -367,6 +409,99 @@ FAMILIES |= {
     ),
 }
 
+LLAMA4 = {
+    **SIZES,
+    "num_hidden_layers": 4,
+    "head_dim": 20,
+    "intermediate_size": 36,
+    "intermediate_size_mlp": 80,
+    "num_local_experts": 5,
+    "num_experts_per_tok": 2,
+}
+LLAMA4_TRAITS = {
+    "layer that does not rotate": without(rotated=()),
+    "norms of heads": NO_HEAD_NORMS,
+    "second expert": ONE_EXPERT,
+    "shared expert": without(shared_width=0),
+    "weighed inputs": without(weigh="output"),
+    "logistic function": without(probability="softmax"),
+    "weights that do not sum to 1": without(renormalised=True),
+}
+FAMILIES |= {
+    "llama 4": Tiny(
+        "Llama4ForCausalLM",
+        {
+            **{key: value for key, value in LLAMA4.items() if key != "rope_theta"},
+            "num_hidden_layers": 5,
+            "attention_chunk_size": 9,
+            "floor_scale": 5,
+            "attn_scale": 0.8,
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 1e3,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 1.0,
+                "original_max_position_embeddings": 32,
+            },
+        },
+        {
+            **LLAMA4_TRAITS,
+            "chunks": without(chunks=()),
+            "chunks that are no windows": without(chunks=(), windows=(9, 9, 9, None, 9)),
+            "full layer": without(chunks=(9,) * 5),
+            "growth of queries": without(unrotated_growth=None),
+            "growth with the position + 1": lambda config: replace(
+                config, unrotated_growth=config.unrotated_growth._replace(offset=0)
+            ),
+            "scaling": without(rope=Rope(1e3)),
+        },
+        gguf=False,
+        slow=False,
+        routed=True,
+    ),
+    "llama 4, every second layer with experts": Tiny(
+        "Llama4ForCausalLM",
+        {**LLAMA4, "interleave_moe_layer_step": 2, "num_key_value_heads": 1, "head_dim": 36},
+        LLAMA4_TRAITS,
+        routed=True,
+    ),
+    "llama 4 with biases, chunks in other layers": Tiny(
+        "Llama4ForCausalLM",
+        {
+            **LLAMA4,
+            "moe_layers": [0, 3],
+            "attention_bias": True,
+            "no_rope_layers": [1, 0, 0, 1],
+            "layer_types": ["full_attention", "chunked_attention", "full_attention", "chunked_attention"],
+            "attention_chunk_size": 7,
+            "use_qk_norm": False,
+            "attn_temperature_tuning": False,
+            "num_experts_per_tok": 1,
+        },
+        {
+            "biases": without(attention_bias=False),
+            "chunks": without(chunks=()),
+            "layers that do not rotate": without(rotated=()),
+        },
+        gguf=False,
+        routed=True,
+    ),
+    "llama 4 without experts": Tiny(
+        "Llama4ForCausalLM",
+        {
+            **LLAMA4,
+            "num_local_experts": 0,
+            "num_experts_per_tok": 0,
+            "moe_layers": [],
+            "no_rope_layers": [1] * 4,
+            "layer_types": ["full_attention"] * 4,
+            "tie_word_embeddings": True,
+        },
+        {"norms of heads": NO_HEAD_NORMS},
+    ),
+}
+
 
 def write_folder(tiny: Tiny, folder: Path, seed: int = 0) -> Path:
     """Writes the hub folder of a tiny model with random weights, as transformers saves it."""
@@ -386,9 +521,11 @@ def randomise(model: nn.Module, seed: int) -> None:
         for name, buffer in model.named_buffers():
             if name.endswith("e_score_correction_bias"):
                 buffer.copy_(torch.randn(buffer.shape, generator=generator) / 3)
+            if name.endswith("layer_scalar"):
+                buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.dim() > 1:
                 parameter.copy_(noise * 1.5 * parameter.shape[-1] ** -0.5)
             else:
-                parameter.copy_(0.3 * noise + (name.endswith("weight")))
+                parameter.copy_(0.3 * noise + (name.endswith(("weight", "scale"))))

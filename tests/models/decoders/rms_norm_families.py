@@ -97,6 +97,86 @@ RMS_NORM_FAMILIES: dict[str, Tiny] = {
     ),
 }
 
+GEMMA4 = {
+    **GEMMA,
+    "head_dim": 12,
+    "global_head_dim": 20,
+    "sliding_window": 9,
+    "vocab_size_per_layer_input": 97,
+    "hidden_size_per_layer_input": 10,
+    "final_logit_softcapping": 4.0,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "proportional", "rope_theta": 1e3, "partial_rotary_factor": 0.5},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    },
+}
+del GEMMA4["rope_theta"]
+GEMMA4_TRAITS = {
+    **GEMMA_TRAITS,
+    "logit cap": without(logit_softcap=None),
+    "window": lambda config: replace(config, windows=tuple(each and 100 for each in config.windows)),
+    "share of pairs that rotate": lambda config: with_rope_of_full(config, share=1.0),
+    "rope of full layers": lambda config: with_rope_of_full(config, theta=1e4),
+}
+
+
+def with_rope_of_full(config: Any, **changed: Any) -> Any:
+    full = replace(config.rope["full_attention"], **changed)
+    return replace(config, rope={**config.rope, "full_attention": full})
+
+
+RMS_NORM_FAMILIES |= {
+    "gemma 4": Tiny(
+        "Gemma4ForCausalLM",
+        {
+            **GEMMA4,
+            "num_hidden_layers": 5,
+            "num_kv_shared_layers": 2,
+            "use_double_wide_mlp": True,
+            "layer_types": ["sliding_attention"] + ["sliding_attention", "full_attention"] * 2,
+        },
+        {**GEMMA4_TRAITS, "embeddings of the layers": without(layer_width=0)},
+        slow=False,
+    ),
+    "gemma 4 with experts, keys as values": Tiny(
+        "Gemma4ForCausalLM",
+        {
+            **GEMMA4,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+            "hidden_size_per_layer_input": 0,
+            "enable_moe_block": True,
+            "num_experts": 5,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 20,
+        },
+        {
+            **GEMMA4_TRAITS,
+            "experts": without(experts=0),
+            "second expert": without(experts_per_token=1),
+        },
+        routed=True,
+    ),
+    "gemma 4 unified": Tiny(
+        "Gemma4UnifiedForCausalLM",
+        {
+            **{key: value for key, value in GEMMA4.items() if "per_layer_input" not in key},
+            "num_hidden_layers": 4,
+            "num_kv_shared_layers": 1,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+        },
+        GEMMA4_TRAITS,
+    ),
+    "gemma 4 with biases and its own head": Tiny(
+        "Gemma4ForCausalLM",
+        {**GEMMA4, "attention_bias": True, "tie_word_embeddings": False},
+        {**GEMMA4_TRAITS, "biases": without(attention_bias=False)},
+    ),
+}
+
 PHI3 = {**SIZES, "pad_token_id": 0}
 
 
@@ -198,7 +278,7 @@ RMS_NORM_FAMILIES |= {
     "olmo 2": Tiny(
         "Olmo2ForCausalLM",
         SIZES,
-        {"norms of heads": NO_HEAD_NORMS},
+        {"norms after": without(norms="before"), "norms of heads": NO_HEAD_NORMS},
         slow=False,
     ),
     "olmo 2, biases, one key head": Tiny(
@@ -220,6 +300,7 @@ RMS_NORM_FAMILIES |= {
         {**SIZES, "num_hidden_layers": 4, "sliding_window": 9, "layer_types": None},
         {
             "window": NO_WINDOW,
+            "norms after": without(norms="before"),
             "norms of heads": NO_HEAD_NORMS,
             "layer that does not rotate": without(rotated=()),
         },

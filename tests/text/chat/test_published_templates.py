@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 import tokenizers
 
-from decodery.errors import DecoderyError
+from decodery.errors import DecoderyError, RequestError
+from decodery.text.chat.adaptation import adapt
+from decodery.text.chat.messages import read_messages
 from decodery.text.chat.template import render_chat
+from decodery.text.chat.template_traits import template_traits
+from decodery.text.chat.tools import read_tools
 from tests.text.archives import llama_cpp_models
 
 pytestmark = pytest.mark.slow
@@ -122,3 +126,75 @@ def test_templates_render_as_in_transformers(name: str, templates: dict[str, str
         assert render_chat(template, messages, bos_token="<s>", eos_token="</s>", **values) == text, title
         rendered += 1
     assert rendered >= 50
+
+
+FORMATS = {
+    "Qwen-Qwen2.5-7B-Instruct": "hermes",
+    "Qwen-Qwen3-0.6B": "hermes",
+    "NousResearch-Hermes-3-Llama-3.1-8B-tool_use": "hermes",
+    "ibm-granite-granite-4.0": "hermes",
+    "meta-llama-Llama-3.1-8B-Instruct": "llama",
+    "meta-llama-Llama-3.2-3B-Instruct": "llama",
+    "mistralai-Mistral-Nemo-Instruct-2407": "mistral",
+    "unsloth-mistral-Devstral-Small-2507": "mistral-arguments",
+    "mistralai-Ministral-3-14B-Reasoning-2512": "mistral-arguments",
+    # Formats that are not known, although some have a mark of a known one.
+    "Qwen3-Coder": None,
+    "GLM-4.6": None,
+    "Mistral-Small-3.2-24B-Instruct-2506": None,
+    "deepseek-ai-DeepSeek-V3.1": None,
+    "microsoft-Phi-3.5-mini-instruct": None,
+}
+
+
+def test_the_formats_of_calls_are_recognized(templates: dict[str, str]) -> None:
+    found = {title: template_traits(templates[title]).form for title in FORMATS}
+    assert {title: form and form.name for title, form in found.items()} == FORMATS
+    assert template_traits(templates["mistralai-Mistral-Nemo-Instruct-2407"]).short_ids
+
+
+def history(**reply_fields: Any) -> list[dict[str, Any]]:
+    """Returns a conversation with a call, its result and a system message."""
+    call = {"id": "call_0123456789", "type": "function", "function": {"name": "get_weather"}}
+    call["function"]["arguments"] = '{"place": "Bonn", "days": 2}'  # type: ignore[index]
+    return [
+        system("zqsystem"),
+        user("zqquestion"),
+        {"role": "assistant", "tool_calls": [call], **reply_fields},
+        {"role": "tool", "tool_call_id": "call_0123456789", "content": "zqresult"},
+        reply("zqanswer"),
+        user("zqlast"),
+    ]
+
+
+def test_a_history_with_calls_is_whole_in_every_template_or_is_refused(
+    templates: dict[str, str],
+) -> None:
+    whole = 0
+    for title, template in templates.items():
+        tools = read_tools(TOOLS)
+        try:
+            adapted = adapt(template, read_messages(history(content=None)), tools)
+            text = render_chat(template, adapted.messages, tools=adapted.tools)
+        except RequestError:
+            continue
+        for word in ("zqsystem", "zqquestion", "get_weather", "Bonn", "zqresult", "zqanswer", "zqlast"):
+            assert word in text, (title, word)
+        assert '\\"place' not in text, title
+        assert "'place'" not in text, title
+        assert text.count("Does it") == 2, title
+        whole += 1
+    assert whole >= 60
+
+
+def test_no_content_beside_calls_is_one_prompt_in_every_template(templates: dict[str, str]) -> None:
+    empty: list[dict[str, Any]] = [{"content": None}, {"content": ""}, {}, {"content": []}]
+    for title, template in templates.items():
+        texts = set()
+        for fields in empty:
+            try:
+                adapted = adapt(template, read_messages(history(**fields)), read_tools(TOOLS))
+                texts.add(render_chat(template, adapted.messages, tools=adapted.tools))
+            except RequestError as error:
+                texts.add(str(error))
+        assert len(texts) == 1, title

@@ -7,19 +7,12 @@ from decodery.loading.supported import supported
 
 
 def architectures(*, as_json: bool) -> None:
-    """Prints the supported architectures by family, and how they run on this machine."""
+    """Prints the supported architectures by family."""
     found = supported()
     if as_json:
         emit_json(found)
         return
     rows = [
-        (
-            entry["family"],
-            ", ".join(entry["safetensors"]),
-            ", ".join(entry["gguf"]) or "-",
-            entry["backend"],
-            "captured" if entry["captured"] else "not captured",
-        )
-        for entry in found
+        (entry["family"], ", ".join(entry["safetensors"]), ", ".join(entry["gguf"]) or "-") for entry in found
     ]
-    emit(aligned([("family", "safetensors", "GGUF", "backend", "steps"), *rows]))
+    emit(aligned([("family", "safetensors", "GGUF"), *rows]))

@@ -10,14 +10,13 @@ from dataclasses import fields
 
 from decodery.cli.flags.assignments import assignments, with_assignments
 from decodery.cli.flags.generation_flags import DEFAULTS, GenerationFlags
-from decodery.cli.flags.model_options import ModelOptions
+from decodery.cli.flags.model_options import TextModelOptions
 from decodery.cli.input_text import decoded, piped_lines, terminal_input
-from decodery.cli.load_llm import load
+from decodery.cli.load_text_model import load
 from decodery.cli.terminal import emit, note, print_error
+from decodery.cli.text_model import TextModel
 from decodery.decoding.request.params import GenerationParams
 from decodery.errors import DecoderyError, ParameterError, RequestError
-from decodery.kernels import PAGE_SIZE
-from decodery.llm import LLM
 
 HELP = """\
 /reset               forget the conversation, but keep the system message
@@ -32,7 +31,7 @@ HELP = """\
 Ctrl-C stops a reply; the part that was written stays in the conversation."""
 
 
-def chat(flags: GenerationFlags, options: ModelOptions, system: str | None) -> None:
+def chat(flags: GenerationFlags, options: TextModelOptions, system: str | None) -> None:
     """Answers messages until the input ends.
 
     Raises `ParameterError` for parameters that a conversation cannot have, and `RequestError` when the model
@@ -40,7 +39,7 @@ def chat(flags: GenerationFlags, options: ModelOptions, system: str | None) -> N
     """
     check_params(flags.params)
     llm = load(options)
-    if llm.tokenizer.chat_template is None:
+    if not llm.has_chat_template:
         raise RequestError("this model has no chat template: use decodery generate, or another model")
     session = Session(llm, flags, system)
     if terminal_input():
@@ -117,14 +116,13 @@ class Session:
     may have together.
     """
 
-    def __init__(self, llm: LLM, flags: GenerationFlags, system: str | None) -> None:
+    def __init__(self, llm: TextModel, flags: GenerationFlags, system: str | None) -> None:
         self.llm = llm
         self.flags = flags
         self.params = flags.params_over(llm.default_params)
         self.system = system
         self.turns: list[tuple[str, str]] = []
-        # The key/value cache may hold fewer tokens than the context.
-        self.capacity = min(llm.engine.limits.context_length, llm.engine.limits.pages * PAGE_SIZE)
+        self.capacity = llm.capacity
 
     def handle_line(self, line: str) -> bool:
         """Answers a message or runs a command, and returns False after the command that leaves.

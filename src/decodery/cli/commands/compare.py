@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.text import Text
 
 from decodery.cli.flags.comparison_lines import Line
-from decodery.cli.flags.model_options import ModelOptions
-from decodery.cli.load_llm import load
+from decodery.cli.flags.model_options import TextModelOptions
+from decodery.cli.load_text_model import load
 from decodery.cli.output_json import output_as_json
 from decodery.cli.terminal import emit_json
+from decodery.cli.text_model import TextModel
+from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
-from decodery.engine.request import Event
 from decodery.errors import DecoderyError, RequestError
-from decodery.llm import LLM
 from decodery.outputs import Completion, RequestOutput
 
 # Cells of the column of names and of the other columns, and the most cells of a line.
@@ -44,7 +44,7 @@ class Outcome:
     seconds: float = 0.0
 
 
-def compare(prompt: str, lines: Sequence[Line], options: ModelOptions, *, as_json: bool) -> None:
+def compare(prompt: str, lines: Sequence[Line], options: TextModelOptions, *, as_json: bool) -> None:
     """Runs the lines in one batch and prints their texts and figures, or JSON.
 
     A line that fails has its error in the table; the others run. Raises `RequestError` when all lines fail.
@@ -61,7 +61,7 @@ def compare(prompt: str, lines: Sequence[Line], options: ModelOptions, *, as_jso
 
 
 def run_lines(
-    prompt: str, lines: Sequence[Line], llm: LLM, clock: Callable[[], float] = perf_counter
+    prompt: str, lines: Sequence[Line], llm: TextModel, clock: Callable[[], float] = perf_counter
 ) -> tuple[list[Outcome], float]:
     """Returns the outcome of each line, and the seconds that all of them took together."""
     ids = llm.tokenizer.encode(prompt)
@@ -92,7 +92,7 @@ def run_lines(
     return outcomes, seconds
 
 
-def _prepared(line: Line, llm: LLM) -> Outcome:
+def _prepared(line: Line, llm: TextModel) -> Outcome:
     """Returns an outcome with the line's parameters over the model's defaults, or with the line's error."""
     if line.error is not None:
         return Outcome(line.name, error=line.error)
@@ -175,7 +175,7 @@ def _rate(count: int, seconds: float) -> str:
     return f"{count / seconds:.1f}" if seconds > 0 else "-"
 
 
-def _as_json(prompt: str, outcomes: Sequence[Outcome], seconds: float, llm: LLM) -> dict[str, Any]:
+def _as_json(prompt: str, outcomes: Sequence[Outcome], seconds: float, llm: TextModel) -> dict[str, Any]:
     lines: list[dict[str, Any]] = []
     for outcome in outcomes:
         line: dict[str, Any] = {"name": outcome.name}

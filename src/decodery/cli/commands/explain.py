@@ -10,21 +10,22 @@ from rich.console import Console
 from rich.text import Text
 
 from decodery.cli.flags.generation_flags import GenerationFlags
-from decodery.cli.flags.model_options import ModelOptions
-from decodery.cli.load_llm import load
+from decodery.cli.flags.model_options import TextModelOptions
+from decodery.cli.load_text_model import load
 from decodery.cli.output_json import output_as_json, token_as_json
 from decodery.cli.tables.beam_table import BeamTable
 from decodery.cli.tables.choice_table import ChoiceTable, shown_candidates
 from decodery.cli.terminal import emit_json, note
+from decodery.cli.text_model import TextModel
+from decodery.client.client import Client
+from decodery.decoding.event import Event
 from decodery.decoding.trace import BeamCandidate, Considered
-from decodery.engine.request import Event
 from decodery.errors import DecoderyError, RequestError
-from decodery.llm import LLM
 from decodery.outputs import Completion
 from decodery.pictures.generation_trace import GenerationTrace, Step
 from decodery.pictures.html_page import html_page
 from decodery.pictures.svg_picture import svg_picture
-from decodery.text.tokenizer.tokenizer import Tokenizer
+from decodery.text.streaming.token_texts import TokenTexts
 from decodery.weights.sources.wheels import DEFAULT_MODEL
 
 WIDEST = 120
@@ -33,7 +34,7 @@ WIDEST = 120
 def explain(
     prompt: str,
     flags: GenerationFlags,
-    options: ModelOptions,
+    options: TextModelOptions,
     *,
     top: int,
     as_json: bool,
@@ -53,7 +54,7 @@ def explain(
         raise DecoderyError(f"--html and --svg name the same file {html}: give each its own")
     llm = load(options)
     trace = GenerationTrace(
-        prompt, _model_name(options), flags.params_over(llm.default_params), llm.tokenizer
+        prompt, _model_name(options, llm), flags.params_over(llm.default_params), llm.tokenizer
     )
     if html is None and svg is None and not as_json:
         _print_tables(trace, llm, top)
@@ -68,13 +69,15 @@ def explain(
         raise RequestError(trace.output.error)
 
 
-def _model_name(options: ModelOptions) -> str:
+def _model_name(options: TextModelOptions, llm: TextModel) -> str:
+    if isinstance(llm, Client):
+        return llm.name
     if options.model is None:
         return DEFAULT_MODEL.name
     return Path(options.model).name if Path(options.model).exists() else options.model
 
 
-def _run(trace: GenerationTrace, llm: LLM, top: int, show: Callable[[Event], None]) -> None:
+def _run(trace: GenerationTrace, llm: TextModel, top: int, show: Callable[[Event], None]) -> None:
     """Generates; adds each event to the trace, then passes it to `show`."""
 
     def observe(event: Event) -> None:
@@ -93,7 +96,7 @@ def _write(file: Path, text: str) -> None:
     note(f"decodery: wrote {file}")
 
 
-def _print_tables(trace: GenerationTrace, llm: LLM, top: int) -> None:
+def _print_tables(trace: GenerationTrace, llm: TextModel, top: int) -> None:
     console = Console(highlight=False)
     width = min(console.width, WIDEST)
     table, beams = ChoiceTable(llm.tokenizer, width, top), BeamTable(llm.tokenizer, width, top)
@@ -153,7 +156,7 @@ def _drafts_as_json(step: Step) -> dict[str, Any]:
     return {"tokens": step.tokens, "drafts": step.drafts, "accepted": step.accepted}
 
 
-def _beam_as_json(candidate: BeamCandidate, tokenizer: Tokenizer) -> dict[str, Any]:
+def _beam_as_json(candidate: BeamCandidate, tokenizer: TokenTexts) -> dict[str, Any]:
     return {
         **token_as_json(tokenizer, candidate.token),
         "parent": candidate.parent,
@@ -164,7 +167,7 @@ def _beam_as_json(candidate: BeamCandidate, tokenizer: Tokenizer) -> dict[str, A
     }
 
 
-def _weighed_as_json(considered: Considered, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+def _weighed_as_json(considered: Considered, tokenizer: TokenTexts) -> list[dict[str, Any]]:
     return [
         {
             **token_as_json(tokenizer, w.token),
@@ -176,7 +179,7 @@ def _weighed_as_json(considered: Considered, tokenizer: Tokenizer) -> list[dict[
     ]
 
 
-def _choice_as_json(considered: Considered, tokenizer: Tokenizer, top: int) -> dict[str, Any]:
+def _choice_as_json(considered: Considered, tokenizer: TokenTexts, top: int) -> dict[str, Any]:
     return {
         **token_as_json(tokenizer, considered.token),
         "before": considered.before,

@@ -9,8 +9,8 @@ from time import perf_counter
 from typing import Any
 
 from decodery.cli.flags.generation_flags import GenerationFlags
-from decodery.cli.flags.model_options import ModelOptions
-from decodery.cli.load_llm import load
+from decodery.cli.flags.model_options import TextModelOptions
+from decodery.cli.load_text_model import load
 from decodery.cli.output_json import output_as_json
 from decodery.cli.terminal import emit, emit_json, note
 from decodery.errors import RequestError
@@ -65,7 +65,7 @@ class Timing:
 def generate(
     prompt: str,
     flags: GenerationFlags,
-    options: ModelOptions,
+    options: TextModelOptions,
     *,
     chat: bool,
     system: str | None,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from decodery.cli.flags.model_options import ModelOptions
-from decodery.cli.load_llm import load
+from decodery.cli.flags.model_options import TextModelOptions
+from decodery.cli.load_text_model import load
 from decodery.cli.output_json import token_as_json
 from decodery.cli.terminal import aligned, emit, emit_json
+from decodery.cli.text_model import TextModel
 from decodery.errors import RequestError
-from decodery.llm import LLM
 from decodery.outputs import TextScore
 
 
-def score(text: str, options: ModelOptions, *, as_json: bool) -> None:
+def score(text: str, options: TextModelOptions, *, as_json: bool) -> None:
     """Prints the log-probability of each token of a text, their sum, and the perplexity.
 
     Raises `RequestError` for a text without tokens.
@@ -27,7 +27,7 @@ def score(text: str, options: ModelOptions, *, as_json: bool) -> None:
         emit(_table(scored, llm))
 
 
-def _table(scored: TextScore, llm: LLM) -> str:
+def _table(scored: TextScore, llm: TextModel) -> str:
     rows = [("logprob", "id", "token")]
     for token, logprob in zip(scored.token_ids, scored.logprobs, strict=True):
         number = "-" if logprob is None else f"{logprob:.4f}"
@@ -39,7 +39,7 @@ def _table(scored: TextScore, llm: LLM) -> str:
     )
 
 
-def _as_json(text: str, scored: TextScore, llm: LLM) -> dict[str, object]:
+def _as_json(text: str, scored: TextScore, llm: TextModel) -> dict[str, object]:
     return {
         "text": text,
         "tokens": [

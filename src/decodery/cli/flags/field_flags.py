@@ -23,8 +23,9 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Returns the command with each dataclass parameter replaced by flags.
 
     A dataclass becomes one flag for each field: the help is the field's `metadata["help"]`, the default that
-    of the parameter's default value, and `metadata["short"]`, if any, a second spelling. `GenerationFlags`
-    becomes the flags of all panels that it does not hide.
+    of the parameter's default value, and `metadata["short"]`, if any, a second spelling. A tuple of texts
+    becomes a flag that may be repeated. `GenerationFlags` becomes the flags of all panels that it does not
+    hide.
     """
     hints = get_type_hints(command, include_extras=True)
     originals = inspect.signature(command).parameters.values()
@@ -59,16 +60,18 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     return with_flag_values
 
 
-def with_fields(settings: T, texts: Mapping[str, str | bool | None]) -> T:
+def with_fields(settings: T, texts: Mapping[str, str | bool | list[str] | None]) -> T:
     """Returns the dataclass with fields set: read from a text, or to a bool; None leaves a field as it is.
 
     Raises `ParameterError` with the field's name for a text that cannot be read.
     """
     hints = get_type_hints(type(settings))
-    values = {}
+    values: dict[str, Any] = {}
     for name, text in texts.items():
         if isinstance(text, bool):
             values[name] = text
+        elif isinstance(text, list):
+            values[name] = tuple(text)
         elif text is not None:
             try:
                 values[name] = notation_of(hints[name]).read([text])
@@ -80,17 +83,19 @@ def with_fields(settings: T, texts: Mapping[str, str | bool | None]) -> T:
 def _field_flags(default: Any) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(type(default))
     for field in dataclasses.fields(default):
-        switch = hints[field.name] is bool
+        switch, repeats = hints[field.name] is bool, hints[field.name] == tuple[str, ...]
         names = [_spelled(field.name), *([field.metadata["short"]] if "short" in field.metadata else [])]
         option = typer.Option(
             *names,
-            metavar=None if switch else notation_of(hints[field.name]).metavar,
+            metavar=None if switch else "TEXT" if repeats else notation_of(hints[field.name]).metavar,
             help=field.metadata["help"],
-            rich_help_panel=MODEL_PANEL,
+            rich_help_panel=field.metadata.get("panel", MODEL_PANEL),
         )
         value = getattr(default, field.name)
         if switch:
             yield _keyword(field.name, bool, option, value)
+        elif repeats:
+            yield _keyword(field.name, list[str] | None, option, None)
         else:
             yield _keyword(field.name, str | None, option, None if value is None else str(value))
 

@@ -18,6 +18,7 @@ PANELS = (
     "Strategy",
     "Grammar",
     "Speculation",
+    "Server",
     "Model",
 )
 

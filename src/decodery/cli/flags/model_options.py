@@ -44,3 +44,17 @@ class ModelOptions:
     )
     threads: int | None = _option(None, "The number of threads; without it, one for each core.")
     revision: str | None = _option(None, "The branch, tag or commit of a hub model.")
+
+
+@dataclass(frozen=True)
+class TextModelOptions(ModelOptions):
+    """Holds the options of a model that runs here, or of a server that runs one; each field is a flag."""
+
+    server: str | None = _option(
+        None,
+        "Ask a running server, such as http://localhost:8000, in place of loading a model; --model is then"
+        " one of its names. Without the flag, DECODERY_SERVER.",
+    )
+    api_key_file: str | None = _option(
+        None, "A file whose first line is the server's key; without it, DECODERY_API_KEY."
+    )

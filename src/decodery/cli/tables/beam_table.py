@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from decodery.decoding.trace import BeamCandidate
-from decodery.text.tokenizer.tokenizer import Tokenizer
+from decodery.text.streaming.token_texts import TokenTexts
 
 
 class BeamTable:
@@ -19,7 +19,7 @@ class BeamTable:
     log-probability, the sum, and a bar: the beam's probability divided by that of the step's best.
     """
 
-    def __init__(self, tokenizer: Tokenizer, width: int, top: int) -> None:
+    def __init__(self, tokenizer: TokenTexts, width: int, top: int) -> None:
         self.tokenizer = tokenizer
         self.width = width
         self.top = top

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from decodery.decoding.trace import Candidate, Considered
 from decodery.pictures.generation_trace import Step
-from decodery.text.tokenizer.tokenizer import Tokenizer
+from decodery.text.streaming.token_texts import TokenTexts
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
@@ -18,7 +18,7 @@ class ChoiceTable:
     and the one after processing.
     """
 
-    def __init__(self, tokenizer: Tokenizer, width: int, top: int) -> None:
+    def __init__(self, tokenizer: TokenTexts, width: int, top: int) -> None:
         self.tokenizer = tokenizer
         self.top = top
         self.label = min(max(width // 5, 8), 20)

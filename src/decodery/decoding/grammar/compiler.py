@@ -42,6 +42,7 @@ class GrammarCompiler:
         self._threads = MaskThreads()
         # Servers see the same few grammars again and again.
         self._compiled = lru_cache(maxsize=64)(self._compile)
+        self._compiled_forms = lru_cache(maxsize=64)(self._compile_form)
 
     def compile(self, grammar: Grammar) -> GrammarState:
         """Returns the initial state of a text that must match the grammar.
@@ -50,6 +51,26 @@ class GrammarCompiler:
         be read, asks for what is not supported, or is one that no text of this vocabulary matches.
         """
         return self._compiled(grammar, "")
+
+    def form_of(self, grammar: Grammar) -> str:
+        """Returns a grammar in the library's form. Raises `ParameterError` for faults known at once."""
+        try:
+            return source_of(grammar)
+        except ParameterError:
+            raise
+        except ValueError as error:
+            raise refusal(type(grammar).__name__, str(error)) from None
+
+    def spelled(self, text: str) -> tuple[int, ...]:
+        """Returns the tokens of a text that continues another one."""
+        return tuple(self._tokenizer.tokenize_bytes(text.encode()))
+
+    def compile_form(self, name: str, form: str) -> MatcherState:
+        """Returns the initial state of a text that must match a grammar in the library's form.
+
+        Raises `ParameterError` that begins with `name`, as `compile`.
+        """
+        return self._compiled_forms(name, form)
 
     def heal(self, prompt: Sequence[int], grammar: Grammar | None) -> HealedPrompt:
         """Returns a prompt without its last token, and a state that makes the text begin with its characters.
@@ -80,12 +101,13 @@ class GrammarCompiler:
     def _compile(self, grammar: Grammar | None, prefix: str) -> MatcherState:
         """Returns the initial state of texts that begin with `prefix` and then match the grammar, if any."""
         name = "token_healing" if grammar is None else type(grammar).__name__
+        source = None if grammar is None else self.form_of(grammar)
+        form = source if source is not None and not prefix else after_text(prefix, source)
+        return self._compile_form(name, form)
+
+    def _compile_form(self, name: str, form: str) -> MatcherState:
         try:
-            source = None if grammar is None else source_of(grammar)
-            form = source if source is not None and not prefix else after_text(prefix, source)
             matcher = LLMatcher(self._tokenizer, form, log_level=0, limits=LIMITS)
-        except ParameterError:
-            raise
         except ValueError as error:
             raise refusal(name, str(error)) from None
         if matcher.is_error():

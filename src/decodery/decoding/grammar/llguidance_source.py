@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from llguidance import LLMatcher, LLParserLimits
 
+from decodery.decoding.grammar.errors import refusal
 from decodery.decoding.grammar.lark_writer import gbnf_to_lark
 from decodery.decoding.request.grammar_params import Choice, Grammar, JsonObject, JsonSchema, Lark, Regex
 from decodery.errors import ParameterError
@@ -60,6 +61,17 @@ def after_text(text: str, source: str | None) -> str:
 def literal(text: str) -> str:
     """Returns a regular expression for exactly this text, without characters special to any notation."""
     return "".join(c if c.isascii() and c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text)
+
+
+def schema_grammar(schema: Any) -> dict[str, Any]:
+    """Returns the part of the library's form that matches a JSON schema. Raises as `source_of`."""
+    try:
+        part: dict[str, Any] = json.loads(_schema(schema))["grammars"][0]
+    except ParameterError:
+        raise
+    except ValueError as error:
+        raise refusal("JsonSchema", str(error)) from None
+    return part
 
 
 def _regex(pattern: str) -> str:

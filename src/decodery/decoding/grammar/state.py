@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol, cast
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
@@ -100,6 +101,11 @@ class MatcherState:
         self._successor: tuple[int, MatcherState] | None = None
 
     @property
+    def unrestricted(self) -> bool:
+        """False if any token is banned, as by every grammar."""
+        return False
+
+    @property
     def complete(self) -> bool:
         """True if the text matches and no token continues it."""
         return self.accepting and (self._stopped or not self.allowed().any())
@@ -156,6 +162,17 @@ class MatcherState:
         self._successor = token, after
         return True
 
+    def after_text(self, text: bytes) -> MatcherState | None:
+        """Returns the state after these bytes, or None if they are not allowed.
+
+        The library reads bytes, so it does not matter by which tokens they are spelled.
+        """
+        tokens = self.grammar.tokenizer.tokenize_bytes(text) if text else []
+        state: MatcherState | None = self if sum(len(self.spelling(t)) for t in tokens) == len(text) else None
+        for token in tokens:
+            state = None if state is None else state._consume(token, ())
+        return state
+
     def matcher(self) -> LLMatcher:
         """Returns a matcher that has consumed exactly this state's tokens."""
         sequence = self._sequence
@@ -174,6 +191,7 @@ class ConstantState:
 
     accepting: bool
     complete: bool
+    unrestricted: bool = False
     forced: tuple[int, ...] = ()
 
     def after(self, token: int) -> GrammarState:
@@ -181,7 +199,7 @@ class ConstantState:
         return self
 
 
-ANYTHING = ConstantState(accepting=True, complete=False)
+ANYTHING = ConstantState(accepting=True, complete=False, unrestricted=True)
 ENDED = ConstantState(accepting=True, complete=True)
 DEAD = ConstantState(accepting=False, complete=False)
 
@@ -197,6 +215,7 @@ class PrefixState:
     prefix: bytes
     accepting: bool = False
     complete: bool = False
+    unrestricted: bool = False
 
     @property
     def forced(self) -> tuple[int, ...]:
@@ -212,16 +231,40 @@ class PrefixState:
         return PrefixState(state, prefix) if prefix else ANYTHING
 
 
+class MaskedState(Protocol):
+    """Declares a state that says itself which tokens may come next.
+
+    `size` is the number of the vocabulary's ids. The end of the text may come only where the state accepts,
+    also by a token that is otherwise text.
+    """
+
+    @property
+    def size(self) -> int:
+        """Returns the number of the vocabulary's ids."""
+
+    def allowed(self) -> Masks:
+        """Returns the mask `[words]` of the tokens that may come next."""
+
+    def permits(self, token: int) -> bool:
+        """True if this token may come next."""
+
+
 def permits(row: Row, token: int) -> bool:
     """True if `apply_grammar` would allow the row this token.
 
     To find this for one token is far cheaper than to find all tokens that the grammar allows.
     """
     state = row.grammar
-    if state is None or state is ANYTHING or (state.accepting and token in row.end_ids):
+    if state is None or state.unrestricted or (state.accepting and token in row.end_ids):
         return True
     inner = state.state if isinstance(state, PrefixState) else state
-    return isinstance(inner, MatcherState) and inner.permits(token)
+    if isinstance(inner, MatcherState):
+        return inner.permits(token)
+    return not isinstance(inner, ConstantState) and token not in row.end_ids and _masked(inner).permits(token)
+
+
+def _masked(state: GrammarState) -> MaskedState:
+    return cast(MaskedState, state)
 
 
 def apply_grammar(logits: Tensor, rows: Sequence[Row]) -> None:
@@ -230,7 +273,7 @@ def apply_grammar(logits: Tensor, rows: Sequence[Row]) -> None:
     Changes float32 logits `[rows, vocab]` in place. Where the text may end, all of the row's end tokens are
     allowed. The masks of all rows are computed together.
     """
-    using = [i for i, row in enumerate(rows) if row.grammar is not None and row.grammar is not ANYTHING]
+    using = [i for i, row in enumerate(rows) if row.grammar is not None and not row.grammar.unrestricted]
     if not using:
         return
     words = marks([rows[i] for i in using], logits.shape[1])
@@ -245,14 +288,17 @@ def apply_grammar(logits: Tensor, rows: Sequence[Row]) -> None:
 def marks(rows: Sequence[Row], vocab: int) -> Masks:
     """Returns the masks `[rows, words]` of the tokens that `apply_grammar` allows.
 
-    Every row must have a grammar, whose state must not be `ANYTHING`.
+    Every row must have a grammar, whose state must not be unrestricted.
     """
     states = [row.grammar for row in rows if row.grammar is not None]
     words = _masks_of(states, vocab)
     for word, state, row in zip(words, states, rows, strict=True):
         if state.accepting:
             for token in row.end_ids:
-                word[token // 32] |= _bit(token)
+                word[token // 32] |= bit(token)
+        elif not isinstance(state, (MatcherState, PrefixState)):
+            for token in row.end_ids:
+                word[token // 32] &= ~bit(token)
     return words
 
 
@@ -263,19 +309,23 @@ def _masks_of(states: Sequence[GrammarState], vocab: int = 0) -> Masks:
     """
     inner = [state.state if isinstance(state, PrefixState) else state for state in states]
     grammars = [state.grammar for state in inner if isinstance(state, MatcherState)]
-    if not grammars:
+    sizes = [grammar.size for grammar in grammars]
+    sizes += [_masked(s).size for s in inner if not isinstance(s, (MatcherState, ConstantState))]
+    if not sizes:
         return np.zeros((len(states), vocab // 32 + 1), np.int32)
-    size = grammars[0].size
+    size = sizes[0]
     words: Masks = np.zeros((len(states), size // 32 + 1), np.int32)
     missing: list[tuple[LLMatcher, int]] = []
     first: dict[int, int] = {}
     for i, state in enumerate(inner):
-        if not isinstance(state, MatcherState):
+        if isinstance(state, ConstantState):
             continue
-        if state.mask is not None:
+        if not isinstance(state, MatcherState):
+            words[i] = _masked(state).allowed()
+        elif state.mask is not None:
             words[i] = state.mask
         elif state.forced:
-            words[i, state.forced[0] // 32] = _bit(state.forced[0])
+            words[i, state.forced[0] // 32] = bit(state.forced[0])
         elif id(state) in first:
             pass
         else:
@@ -291,13 +341,13 @@ def _masks_of(states: Sequence[GrammarState], vocab: int = 0) -> Masks:
         source = first.get(id(state), i)
         if source != i:
             words[i] = words[source]
-    words[:, size // 32] &= ~_bit(size)
+    words[:, size // 32] &= ~bit(size)
     padding = vocab // 32 + 1 - words.shape[1]
     return np.pad(words, ((0, 0), (0, padding))) if padding > 0 else words
 
 
 @lru_cache(maxsize=4096)
-def _bit(token: int) -> np.int32:
+def bit(token: int) -> np.int32:
     """Returns a word in which only this token's bit is set."""
     bit: np.int32 = np.left_shift(1, token % 32, dtype=np.int32)
     return bit

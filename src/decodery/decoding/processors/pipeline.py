@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decodery.decoding.grammar.state import ANYTHING, apply_grammar
+from decodery.decoding.grammar.state import apply_grammar
 from decodery.decoding.processors import bans as banning
 from decodery.decoding.processors import penalties, truncation
 from decodery.decoding.processors.dry import dry
@@ -59,7 +59,7 @@ def _custom(logits: Tensor, rows: Sequence[Row]) -> None:
 
 PROCESSORS: dict[str, Processor] = {
     "grammar": Processor(
-        lambda r: r.grammar is not None and r.grammar is not ANYTHING,
+        lambda r: r.grammar is not None and not r.grammar.unrestricted,
         apply_grammar,
         may=lambda r: r.grammar is not None,
     ),

@@ -133,9 +133,9 @@ class GenerationParams:
     def __post_init__(self) -> None:
         for name, canonical in _CANONICAL.items():
             object.__setattr__(self, name, canonical(name, getattr(self, name)))
-        for name, (low, none) in _WHOLE.items():
+        for name, (low, none) in WHOLE.items():
             whole(name, getattr(self, name), low, none=none)
-        for name, (bound, holds) in _REAL.items():
+        for name, (bound, holds) in REAL.items():
             real(name, getattr(self, name), bound, holds)
         for name in _FLAGS:
             flag(name, getattr(self, name))
@@ -181,6 +181,11 @@ class GenerationParams:
         if count is None and not isinstance(self.strategy, Sampling):
             count = getattr(self.strategy, "num_beams", None)
         return int(count or self.best_of or self.n)
+
+    @property
+    def choices(self) -> int:
+        """Returns how many completions are returned."""
+        return self.n if self.best_of is not None else self.streams
 
     @property
     def width(self) -> int:
@@ -288,7 +293,8 @@ _CANONICAL: dict[str, Callable[[str, Any], Any]] = {
     "logits_processors": checks.callables,
     "processor_order": _order,
 }
-_WHOLE: dict[str, tuple[int, bool]] = {
+# Least value, and whether None passes.
+WHOLE: dict[str, tuple[int, bool]] = {
     "max_tokens": (1, True),
     "max_length": (1, True),
     "min_tokens": (0, False),
@@ -328,7 +334,8 @@ def _natural(x: float) -> bool:
     return x >= 0
 
 
-_REAL: dict[str, tuple[str, Callable[[float], bool]]] = {
+# The bound in words, and as a function.
+REAL: dict[str, tuple[str, Callable[[float], bool]]] = {
     "temperature": (f"0, or {COLDEST} or more", lambda x: x == 0 or x >= COLDEST),
     "dynatemp_range": ("0 or more", _natural),
     "dynatemp_exponent": ("above 0", _positive),

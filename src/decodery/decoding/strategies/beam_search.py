@@ -15,22 +15,13 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from decodery.decoding.chosen import FinishReason, TokenLogprobs
 from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.processors.guidance import guided
 from decodery.decoding.processors.pipeline import plans_of, process, rules_out, why_impossible
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import BeamSearch
-from decodery.decoding.rows import (
-    Ending,
-    FinishReason,
-    Needs,
-    Proposal,
-    Row,
-    Scores,
-    Survivor,
-    TokenLogprobs,
-    Verdict,
-)
+from decodery.decoding.rows import Ending, Needs, Proposal, Row, Scores, Survivor, Verdict
 from decodery.decoding.stopping import finish_of
 from decodery.decoding.strategies.beam_candidates import Candidate, drawn, likeliest, likeliest_after
 from decodery.decoding.strategies.constrained_beams import (

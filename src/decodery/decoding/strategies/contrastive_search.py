@@ -11,24 +11,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from decodery.decoding.chosen import FinishReason, TokenLogprobs
 from decodery.decoding.logprobs import token_logprobs
 from decodery.decoding.processors.guidance import guided
 from decodery.decoding.processors.pipeline import process, why_impossible
+from decodery.decoding.recorder import Recorder
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import ContrastiveSearch
-from decodery.decoding.rows import (
-    FinishReason,
-    Needs,
-    Proposal,
-    Row,
-    Run,
-    Scores,
-    Survivor,
-    TokenLogprobs,
-    Verdict,
-)
+from decodery.decoding.rows import Needs, Proposal, Row, Run, Scores, Survivor, Verdict
 from decodery.decoding.stopping import finish_of
-from decodery.decoding.trace import Considered, Recorder, Weighed
+from decodery.decoding.trace import Considered, Weighed
 from decodery.kernels.vocabulary.dispatch import leaders, log_softmax
 
 # Unit vectors `[tokens, width]`, one after the other; never changed in place.

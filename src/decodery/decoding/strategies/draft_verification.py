@@ -12,17 +12,19 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from decodery.decoding.draw import choose
+from decodery.decoding.chosen import FinishReason, TokenLogprobs
+from decodery.decoding.draw import choose, draw_key_of
 from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.processors.mirostat import updated_mu
 from decodery.decoding.processors.pipeline import may_ban, plans_of, process, rules_out, why_impossible
-from decodery.decoding.rows import FinishReason, Row, Run, Scores, Survivor, TokenLogprobs, Verdict
+from decodery.decoding.recorder import Recorder
+from decodery.decoding.rows import Row, Run, Scores, Survivor, Verdict
 from decodery.decoding.stopping import finish_of
 from decodery.decoding.strategies.draft_acceptance import accept_or_replace, rejecting
 from decodery.decoding.strategies.draft_pace import paced
 from decodery.decoding.strategies.forced_tokens import forced_by_grammar
 from decodery.decoding.strategies.fused_sampling import can_fuse, sample_fused
-from decodery.decoding.trace import Considered, Recorder
+from decodery.decoding.trace import Considered
 from decodery.kernels.vocabulary.dispatch import copied
 
 # A method's logits `[positions, vocab]`, before processing, of the rows at these positions of the scores.
@@ -203,13 +205,19 @@ def _choose_processed(
             failures.append((v.parent, why_impossible(raw[places[k]], v.row)))
             continue
         if recorder is not None and v.row.explain:
-            considered = recorder.considered(places[k], own[k], token)
+            key = draw_key_of(v.row) if _draws(v) else None
+            considered = recorder.considered(places[k], own[k], token, key)
             forced = considered.forced or v.token is not None
             v.considered.append(replace(considered, forced=forced))
         if possible and v.row.params.mirostat_mode:
             v.row = replace(v.row, mu=updated_mu(v.row, own[k], token))
         v.token = token
     return failures
+
+
+def _draws(v: DraftVerification) -> bool:
+    """True if the next token is drawn with the noise of its position."""
+    return v.token is None and not v.row.params.greedy and (v.draft is None or not rejecting(v.row))
 
 
 def _reads_raw_again(row: Row) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from decodery.decoding.rows import FinishReason, Row, Run
+from decodery.decoding.chosen import FinishReason
+from decodery.decoding.rows import Row, Run
 from decodery.decoding.stopping import finish_of
 
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from decodery.decoding.chosen import FinishReason, TokenLogprobs
 from decodery.decoding.request.strategy_params import BeamSearch
-from decodery.decoding.rows import Ending, FinishReason, TokenLogprobs
+from decodery.decoding.rows import Ending
 
 
 @dataclass(frozen=True, slots=True)

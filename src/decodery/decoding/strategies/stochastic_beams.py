@@ -16,23 +16,14 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from decodery.decoding.chosen import FinishReason, TokenLogprobs
 from decodery.decoding.draw import draw_key, stream_seed
 from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.processors.guidance import guided
 from decodery.decoding.processors.pipeline import process, why_impossible
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import StochasticBeamSearch
-from decodery.decoding.rows import (
-    Ending,
-    FinishReason,
-    Needs,
-    Proposal,
-    Row,
-    Scores,
-    Survivor,
-    TokenLogprobs,
-    Verdict,
-)
+from decodery.decoding.rows import Ending, Needs, Proposal, Row, Scores, Survivor, Verdict
 from decodery.decoding.stopping import finish_of
 from decodery.decoding.trace import BeamCandidate
 from decodery.kernels.vocabulary.dispatch import gumbel_noise, log_softmax

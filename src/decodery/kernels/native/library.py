@@ -16,7 +16,7 @@ from pathlib import Path
 
 from decodery.errors import ParameterError
 
-VERSION = 17
+VERSION = 18
 WORDS = 24
 PATH = Path(__file__).with_name("_native.so")
 SETS = ("portable", "avx2", "avx512")
@@ -55,6 +55,7 @@ class Kernel(IntEnum):
     ROUTE = 26
     EXPERTS = 27
     JOIN = 28
+    MULTIPLY = 29
 
 
 def call_layout(words: str) -> struct.Struct:

@@ -15,17 +15,23 @@ from decodery.kernels.packed_weights import Codes, PackedExperts, pack_experts
 from decodery.kernels.quantise import codes_of
 from decodery.kernels.routing import Routing
 
-_ROUTE = call_layout("qqqqqqqdd" + "q" * 6)
+_ROUTE = call_layout("qqqqqqqdd" + "q" * 7)
 _EXPERTS = call_layout("q" * 22)
 
 
 class NativeExperts(NativeCalls):
     """Implements the mixtures of experts of `decodery.kernels.contract.Kernels`."""
 
-    def route(self, scores: Tensor, routing: Routing, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def route(
+        self,
+        scores: Tensor,
+        routing: Routing,
+        bias: Tensor | None = None,
+        scales: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Returns the experts that scores [..., experts] choose, and their weights: [..., count] each."""
         flat = self._rows(scores)
-        added = None if bias is None else self._vector(bias)
+        added, factors = (None if each is None else self._vector(each) for each in (bias, scales))
         # Two floats have the memory of one index.
         ids = self._empty(*scores.shape[:-1], 2 * routing.count).view(torch.int64)
         weights = self._empty(*scores.shape[:-1], routing.count)
@@ -44,6 +50,7 @@ class NativeExperts(NativeCalls):
             routing.kept_groups,
             routing.best_of_group,
             0 if added is None else added.data_ptr(),
+            0 if factors is None else factors.data_ptr(),
             ids.data_ptr(),
             weights.data_ptr(),
         )

@@ -29,6 +29,7 @@ _NORM = call_layout("q" * 8 + "dqqqq")
 _LAYER_NORM = call_layout("q" * 9 + "dqqqq")
 _ROTARY = call_layout("q" * 10)
 _JOIN = call_layout("q" * 9)
+_MULTIPLY = call_layout("q" * 8)
 _ACTIVATE = call_layout("q" * 7 + "d")
 _ANGLES = call_layout("qqqqddqdqqqq")
 
@@ -326,6 +327,25 @@ class NativeKernels(NativeAttention, NativeExperts):
         flat = self._rows(x)
         out = self._empty(*x.shape)
         self._activate(flat, flat.shape[1], CLIP, False, out, limit)
+        return out
+
+    def multiply(self, x: Tensor, by: Tensor) -> Tensor:
+        """Computes `x * by` for x [..., width] and by [..., width], [width] or [1]."""
+        flat = self._rows(x)
+        factors = self._vector(by).view(1, -1) if by.dim() == 1 else self._rows(by)
+        out = self._empty(*x.shape)
+        self._run(
+            _MULTIPLY,
+            Kernel.MULTIPLY,
+            flat.data_ptr(),
+            flat.stride(0),
+            factors.data_ptr(),
+            0 if by.dim() == 1 else factors.stride(0),
+            by.shape[-1] == 1,
+            len(flat),
+            flat.shape[1],
+            out.data_ptr(),
+        )
         return out
 
     def gated(self, gate_up: Tensor, activation: Activation = "silu") -> Tensor:

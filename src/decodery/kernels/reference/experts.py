@@ -17,10 +17,12 @@ LEAST = 1e-20
 """Is added to the sum by which probabilities are divided, which is 0 where all of them underflow."""
 
 
-def route(scores: Tensor, routing: Routing, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def route(
+    scores: Tensor, routing: Routing, bias: Tensor | None = None, scales: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Returns the experts of scores [..., experts] and their weights, [..., count] each; differentiable.
 
-    The experts are int64, the best first, the weights float32. `bias` is [experts].
+    The experts are int64, the best first, the weights float32. `bias` and `scales` are [experts].
     """
     scores = scores if scores.dtype == torch.float64 else scores.float()
     sigmoid = routing.probability == "sigmoid"
@@ -34,10 +36,13 @@ def route(scores: Tensor, routing: Routing, bias: Tensor | None = None) -> tuple
         values = by_group.masked_fill(hidden[..., None], -torch.inf).flatten(-2)
     ids = _descending(values)[..., : routing.count]
     if routing.within is not None:
-        return ids, _among_near(scores, ids, routing.within) * routing.factor
-    weights = probabilities.gather(-1, ids)
-    if routing.renormalised:
-        weights = weights / (weights.sum(-1, keepdim=True) + LEAST)
+        weights = _among_near(scores, ids, routing.within)
+    else:
+        weights = probabilities.gather(-1, ids)
+        if routing.renormalised:
+            weights = weights / (weights.sum(-1, keepdim=True) + LEAST)
+    if scales is not None:
+        weights = weights * scales.to(weights.dtype)[ids]
     return ids, weights * routing.factor
 
 

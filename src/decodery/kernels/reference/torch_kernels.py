@@ -40,6 +40,7 @@ __all__ = [
     "joined",
     "layer_norm",
     "linear",
+    "multiply",
     "pack",
     "pack_embedding",
     "pack_experts",
@@ -226,6 +227,11 @@ def activation(x: Tensor, name: Activation) -> Tensor:
 def clip(x: Tensor, limit: float) -> Tensor:
     """Limits each element of x [...] to the range from -limit to limit."""
     return x.clamp(-limit, limit)
+
+
+def multiply(x: Tensor, by: Tensor) -> Tensor:
+    """Computes `x * by` for x [..., width] and by [..., width], [width] or [1]."""
+    return x * by
 
 
 def gated(gate_up: Tensor, activation: GatedActivation = "silu") -> Tensor:

@@ -22,9 +22,10 @@ from decodery.models.layers.rope import Rotary
 class Decoder(nn.Module):
     """Computes the scores of next tokens; its parameters are not initialised.
 
-    A family passes its layers, each called as `layer(x, angles, attend)`, and its last norm; with `rotary`
-    all layers rotate alike. It overrides `angles` if they differ, `embed` or `logits` if it does more than
-    look up and multiply, and `first_states` if more happens before the first layer.
+    A family passes its layers, each called as `layer(x, angles, attend, *inputs)`, and its last norm; with
+    `rotary` all layers rotate alike. It overrides `angles` if they differ, `embed` or `logits` if it does
+    more than look up and multiply, `first_states` if more happens before the first layer, and `layer_inputs`
+    if layers read more than the states.
     """
 
     def __init__(
@@ -117,6 +118,10 @@ class Decoder(nn.Module):
         """Returns the first layer's input [..., width] of embeddings x at positions [...]."""
         return x
 
+    def layer_inputs(self, tokens: Tensor, x: Tensor) -> Sequence[tuple[Tensor, ...]]:
+        """Returns what each layer reads besides the states, of tokens and the first layer's input x."""
+        return [()] * len(self.layers)
+
     def hidden(
         self,
         tokens: Tensor,
@@ -141,10 +146,11 @@ class Decoder(nn.Module):
         if embedded is not None:
             x[embedded[0]] = embedded[1]
         x = self.first_states(x, positions)
+        inputs = self.layer_inputs(tokens, x)
         for index, layer in enumerate(self.layers):
             if taps and index in taps:
                 taps[index] = x
-            x = layer(x, angles[index], attend)
+            x = layer(x, angles[index], attend, *inputs[index])
         out: Tensor = self.norm(x)
         return out
 

@@ -80,19 +80,18 @@ class Gemma(Llama):
     config: GemmaConfig
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        scaled: Tensor = self.embedding(tokens, scale=_rounded(self.config.embedding_scale, self.dtype))
+        scaled: Tensor = self.embedding(tokens, scale=self.rounded(self.config.embedding_scale))
         return scaled
+
+    def rounded(self, number: float) -> float:
+        """Returns the nearest number of the model's dtype."""
+        mantissa, exponent = math.frexp(number)
+        step = torch.finfo(self.dtype).eps / 2
+        return math.ldexp(round(mantissa / step) * step, exponent)
 
     def logits(self, hidden: Tensor) -> Tensor:
         scores, cap = super().logits(hidden), self.config.logit_softcap
         return scores if cap is None else (scores / cap).tanh() * cap
-
-
-def _rounded(number: float, dtype: torch.dtype) -> float:
-    """Returns the nearest number of a dtype."""
-    mantissa, exponent = math.frexp(number)
-    step = torch.finfo(dtype).eps / 2
-    return math.ldexp(round(mantissa / step) * step, exponent)
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,9 @@ GEMMA2_FIELDS: Mapping[str, Field] = {
     "logit_softcap": Setting(
         POSITIVE, "final_logit_softcapping", "final_logit_softcapping", default=30.0, none=(None,)
     ),
-    "windows": WindowField(pattern=2, default=4096, gguf="attention.sliding_window", gguf_default=4096),
+    "windows": WindowField(
+        pattern=2, pattern_key="", default=4096, gguf="attention.sliding_window", gguf_default=4096
+    ),
 }
 SIZES = {"width": 2304, "layers": 26, "heads": 8, "kv_heads": 4, "mlp_width": 9216}
 

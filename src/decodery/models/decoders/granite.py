@@ -5,12 +5,13 @@ Granite Team, IBM, Granite 3.0 Language Models (2024); Yang et al., Tensor Progr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from decodery.kernels.contract import Kernels
-from decodery.models.config_reader import POSITIVE, ConfigTable, Setting
+from decodery.models.config_reader import POSITIVE, ConfigTable, Field, Setting
 from decodery.models.contract import Family
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE
 from decodery.models.decoders.llama import (
@@ -67,25 +68,24 @@ class Granite(Llama):
         return super().logits(hidden) / self.config.logit_divisor
 
 
+MULTIPLIERS: Mapping[str, Field] = {
+    "embedding_scale": Setting(POSITIVE, "embedding_multiplier", "embedding_scale", default=1.0),
+    # Without the key, llama.cpp divides by the root of a head's size, and the hub's code does not.
+    "score_scale": Setting(
+        POSITIVE,
+        "attention_multiplier",
+        "attention.scale",
+        default=1.0,
+        gguf_default=lambda source: source["head_dim"] ** -0.5,
+    ),
+    "residual_scale": Setting(POSITIVE, "residual_multiplier", "residual_scale", default=1.0),
+    "logit_divisor": Setting(POSITIVE, "logits_scaling", "logit_scale", default=1.0),
+}
 GRANITE = Family(
     name="granite",
     config=ConfigTable(
         GraniteConfig,
-        fields={
-            **LLAMA_FIELDS,
-            **BIASES,
-            "embedding_scale": Setting(POSITIVE, "embedding_multiplier", "embedding_scale", default=1.0),
-            # Without the key, llama.cpp divides by the root of a head's size, and the hub's code does not.
-            "score_scale": Setting(
-                POSITIVE,
-                "attention_multiplier",
-                "attention.scale",
-                default=1.0,
-                gguf_default=lambda source: source["head_dim"] ** -0.5,
-            ),
-            "residual_scale": Setting(POSITIVE, "residual_multiplier", "residual_scale", default=1.0),
-            "logit_divisor": Setting(POSITIVE, "logits_scaling", "logit_scale", default=1.0),
-        },
+        fields={**LLAMA_FIELDS, **BIASES, **MULTIPLIERS},
         fixed=(SAME_VALUE_SIZE, SILU, NO_EXPERTS),
         matrices=MATRICES,
     ),

@@ -50,7 +50,8 @@ class LlamaConfig(DecoderConfig):
     `rope` is one for all layers, or one for each kind, FULL and WINDOWED. It rotates the first `rotated_size`
     elements of a head, None: all. `growth` is that of queries with their positions. `norms` says where norms
     are: before attention and MLP, after them, or both. With `joint_head_norms`, all heads are normalised
-    together. `clip` is the largest magnitude of the elements of queries, keys and values.
+    together. `clip` is the largest magnitude of the elements of queries, keys and values, with `clip_normed`
+    of normalised queries and keys.
     """
 
     norm_eps: float
@@ -67,6 +68,7 @@ class LlamaConfig(DecoderConfig):
     norms: NormPlaces = "before"
     joint_head_norms: bool = False
     clip: float | None = None
+    clip_normed: bool = False
 
     @property
     def scale(self) -> float:
@@ -167,6 +169,7 @@ class Llama(Decoder):
             out_bias=config.out_bias,
             head_norms=self.head_norms(config, kernels) if config.head_norms else None,
             clip=config.clip,
+            clip_normed=config.clip_normed,
         )
 
     def width_norm(self, config: LlamaConfig, kernels: Kernels) -> nn.Module:

@@ -50,7 +50,7 @@ MISTRAL = Family(
     gguf_names=gguf_names,
     gguf="llama",
 )
-"""A config.json may name the kinds of its layers, as those of Ministral do."""
+"""A config.json may name the kinds of its layers; transformers' Auto classes then open it as Ministral."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ MINISTRAL3 = Family(
             **if_missing(context=262144, heads=8),
             "head_dim": head_size(NULL_IS_QUOTIENT),
             "norm_eps": rms_norm_eps(1e-5),
-            "rope": RopeField(default=YarnRope(1e6, 16.0, 16384, attention_factor=1.0)),
+            "rope": RopeField(default=YarnRope(1e6, 16.0, 16384, attention_factor=1.0), theta_alone=False),
             "growth": GrowthField(0.1),
-            "windows": WindowField(),
+            "windows": WindowField(named=False),
         },
         fixed=(SAME_VALUE_SIZE, SILU),
         matrices=MATRICES,

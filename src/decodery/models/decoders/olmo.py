@@ -106,7 +106,9 @@ OLMO3 = _family(
     "olmo3",
     {
         **OLMO2_FIELDS,
-        "windows": WindowField(pattern=4, default=4096, gguf="attention.sliding_window", zero_is_none=True),
+        "windows": WindowField(
+            pattern=4, pattern_key="", default=4096, gguf="attention.sliding_window", zero_is_none=True
+        ),
         "rope": RopeByKind(
             {
                 FULL: KindOfLayer(5e5, "rope_theta", "rope.freq_base"),

@@ -30,7 +30,7 @@ PHI3 = Family(
             "rope": RopeField(
                 rotated="rotated_size", renamed={"su": "longrope", "yarn": "longrope"}, original_length=4096
             ),
-            "windows": WindowField(gguf="attention.sliding_window", zero_is_none=True),
+            "windows": WindowField(named=False, gguf="attention.sliding_window", zero_is_none=True),
         },
         fixed=(SAME_VALUE_SIZE, SILU),
         matrices=MATRICES,

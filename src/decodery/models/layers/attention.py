@@ -205,8 +205,9 @@ class Attention(nn.Module):
 
     `head_norms`, where given, normalise each head of q and of k before they are rotated (Henry et al.,
     Query-Key Normalization for Transformers, 2020). `clip`, where given, is the largest magnitude of the
-    elements of q, k and v. `out_bias` None is `bias`. With `sinks` each head has one, as `AttentionLayer`
-    explains. Ainslie et al., GQA: Training Generalized Multi-Query Transformer Models (2023).
+    elements of q, k and v, with `clip_normed` of q and k after these norms. `out_bias` None is `bias`. With
+    `sinks` each head has one, as `AttentionLayer` explains. Ainslie et al., GQA: Training Generalized
+    Multi-Query Transformer Models (2023).
     """
 
     def __init__(
@@ -219,6 +220,7 @@ class Attention(nn.Module):
         out_bias: bool | None = None,
         head_norms: tuple[nn.Module, nn.Module] | None = None,
         clip: float | None = None,
+        clip_normed: bool = False,
         sinks: bool = False,
     ) -> None:
         super().__init__()
@@ -226,6 +228,7 @@ class Attention(nn.Module):
         self.layer = layer
         self.kernels = kernels
         self.clip = clip
+        self.clip_normed = clip_normed
         self.qkv = Linear(width, (layer.heads + 2 * layer.kv_heads) * layer.k_width, kernels, bias=bias)
         self.q_norm: nn.Module | None
         self.k_norm: nn.Module | None
@@ -243,10 +246,10 @@ class Attention(nn.Module):
         """
         heads, kv_heads = self.layer.heads, self.layer.kv_heads
         qkv: Tensor = self.qkv(x)
-        if self.clip is not None:
-            qkv = self.kernels.clip(qkv, self.clip)
-        qkv = qkv.view(*x.shape[:-1], heads + 2 * kv_heads, self.layer.k_width)
-        qk, v = qkv.split_with_sizes((heads + kv_heads, kv_heads), -2)
+        clipped = qkv if self.clip is None else self.kernels.clip(qkv, self.clip)
+        shape, sizes = (*x.shape[:-1], -1, self.layer.k_width), (heads + kv_heads, kv_heads)
+        qk = (qkv if self.clip_normed else clipped).view(shape).split_with_sizes(sizes, -2)[0]
+        v = clipped.view(shape).split_with_sizes(sizes, -2)[1]
         q, k = self._queries_and_keys(qk, angles)
         layer = self.layer if self.sinks is None else replace(self.layer, sinks=self.sinks)
         out: Tensor = self.out(attend(layer, q, k, v), residual)
@@ -261,6 +264,8 @@ class Attention(nn.Module):
         q, k = qk.split_with_sizes(sizes, -2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
+            if self.clip is not None and self.clip_normed:
+                q, k = self.kernels.clip(q, self.clip), self.kernels.clip(k, self.clip)
         if angles is None:
             return q, k
         keys = angles.cos, angles.sin

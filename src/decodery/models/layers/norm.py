@@ -26,6 +26,21 @@ class RMSNorm(nn.Module):
         return self.kernels.rms_norm(x, self.weight, self.eps, residual)
 
 
+class FixedRMSNorm(nn.Module):
+    """Computes `x / sqrt(mean(x^2) + eps)` over the last dimension."""
+
+    def __init__(self, width: int, eps: float, kernels: Kernels) -> None:
+        super().__init__()
+        self.kernels = kernels
+        self.eps = eps
+        # No parameter: nothing is loaded, and nothing learned.
+        self.ones: Tensor
+        self.register_buffer("ones", torch.ones(width, device="cpu"), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.kernels.rms_norm(x, self.ones, self.eps)
+
+
 class FixedLayerNorm(nn.Module):
     """Computes `(x - mean(x)) / sqrt(variance(x) + eps) + residual` over the last dimension."""
 

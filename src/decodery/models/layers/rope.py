@@ -115,6 +115,8 @@ def yarn_magnitude(factor: float, slope: float = 1.0) -> float:
 class Llama3Rope(Rope):
     """Divides the frequencies of long wavelengths by `factor`, and interpolates those between two bounds.
 
+    The bounds may be equal, as in Llama 4.
+
     Llama Team, The Llama 3 Herd of Models (2024), section 3.4.2, as its reference code has it.
     """
 
@@ -127,7 +129,7 @@ class Llama3Rope(Rope):
         fast = super().frequencies(head_dim, length)
         turns = self.original_length * fast / (2 * math.pi)
         low, high = self.low_frequency_factor, self.high_frequency_factor
-        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        kept = ((turns - low) / (high - low)).clamp(0, 1) if high > low else (turns > low).float()
         return (1 - kept) * fast / self.factor + kept * fast
 
 
@@ -139,6 +141,27 @@ class DividedRope(Rope):
 
     def frequencies(self, head_dim: int, length: int) -> Tensor:
         return super().frequencies(head_dim, length) / torch.tensor(self.divisors, device="cpu")
+
+
+@dataclass(frozen=True)
+class ProportionalRope(Rope):
+    """Rotates the first pairs only, a `share` of all, with the frequencies that they have among all.
+
+    Pair i are elements i and i + head_dim / 2. Frequencies are divided by `factor`. Gemma Team, Gemma 4
+    (2026).
+    """
+
+    share: float = 1.0
+    factor: float = 1.0
+
+    def frequencies(self, head_dim: int, length: int) -> Tensor:
+        every = super().frequencies(head_dim, length) / self.factor
+        rotated = self.rotated_pairs(head_dim)
+        return torch.cat((every[:rotated], torch.zeros_like(every[rotated:])))
+
+    def rotated_pairs(self, head_dim: int) -> int:
+        """Returns the number of pairs that rotate."""
+        return int(self.share * head_dim // 2)
 
 
 @dataclass(frozen=True)

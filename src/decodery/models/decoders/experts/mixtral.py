@@ -59,7 +59,7 @@ MIXTRAL = Family(
             "norm_eps": rms_norm_eps(1e-5),
             **expert_fields("num_local_experts", 8, 2, width=None),
             "rope": RopeField(default=Rope(1e6)),
-            "windows": WindowField(),
+            "windows": WindowField(named=False),
         },
         fixed=(SAME_VALUE_SIZE, SILU),
         matrices=(*MATRICES, *EXPERT_MATRICES),

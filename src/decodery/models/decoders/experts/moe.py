@@ -39,7 +39,8 @@ class MoEConfig(LlamaConfig):
 
     `sparse` has a flag for each layer, () if all have experts; the others have an MLP of `mlp_width`.
     `shared_width` is that of the MLP that all tokens share, 0 for none. With `shared_gated` it is multiplied
-    by the logistic function of a score of each token.
+    by the logistic function of a score of each token. With `weigh` "input" a weight multiplies an expert's
+    input instead of its output.
     """
 
     experts: int
@@ -56,6 +57,7 @@ class MoEConfig(LlamaConfig):
     router_bias: bool = False
     expert_bias: bool = False
     expert_activation: GatedActivation = "silu"
+    weigh: Literal["output", "input"] = "output"
     shared_width: int = 0
     shared_gated: bool = False
     sparse: tuple[bool, ...] = ()
@@ -91,6 +93,7 @@ class MoELlama(Llama):
             kernels,
             bias=config.expert_bias,
             activation=config.expert_activation,
+            weigh=config.weigh,
         )
         return MoE(
             experts,
@@ -215,15 +218,15 @@ class ExpertSpelling:
     """Holds the stored names of a mixture of experts, after the prefix of a layer.
 
     `router` is without ".weight". `gate_up` are two tensors, or one that has both; `{e}` in a name stands for
-    the expert. `shared` are gate, up and down, without ".weight". `transforms` are those of one expert's
-    `gate_up` and `down`, `score` that of `shared_gate`, and `choice` that of
-    `correction`.
+    the expert. `shared` are gate, up and down, or one that has gate and up, and down, without ".weight".
+    `transforms` are those of one expert's `gate_up` and `down`, `score` that of `shared_gate`, and `choice`
+    that of `correction`.
     """
 
     router: str
     gate_up: tuple[str, ...]
     down: str
-    shared: tuple[str, str, str] | None = None
+    shared: tuple[str, ...] | None = None
     shared_gate: str = ""
     correction: str = ""
     transforms: tuple[Transform | None, Transform | None] = (None, None)
@@ -280,14 +283,14 @@ def expert_rules(layer: str, config: MoEConfig, spellings: Sequence[ExpertSpelli
 
 def _shared_rules(layer: str, names: ExpertSpelling) -> list[Rule]:
     assert names.shared is not None
-    gate, up, down = (f"{layer}{name}.weight" for name in names.shared)
+    *gate_up, down = (f"{layer}{name}.weight" for name in names.shared)
     if not names.shared_gate:
         return [
-            merge("layers.{i}.mlp.shared.gate_up.weight", [gate, up]),
+            merge("layers.{i}.mlp.shared.gate_up.weight", gate_up),
             rename("layers.{i}.mlp.shared.down.weight", down),
         ]
     return [
-        only_expert("layers.{i}.mlp.shared.expert.gate_up.weight", [gate, up]),
+        only_expert("layers.{i}.mlp.shared.expert.gate_up.weight", gate_up),
         only_expert("layers.{i}.mlp.shared.expert.down.weight", [down]),
         rename("layers.{i}.mlp.shared.gate.weight", f"{layer}{names.shared_gate}.weight", names.score),
     ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from decodery.models.config_reader import NO_KEY, ConfigTable, Fixed, Setting
+from decodery.models.config_reader import NO_KEY, POSITIVE, ConfigTable, Fixed, Setting
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder_config import MATRICES, SAME_VALUE_SIZE, if_missing
 from decodery.models.decoders.experts.moe import (
@@ -15,6 +15,7 @@ from decodery.models.decoders.experts.moe import (
     GGUF_EXPERTS,
     HUB_EXPERTS,
     HUB_STACKS,
+    HubOnly,
     MoEConfig,
     MoELlama,
     exact_tensors,
@@ -52,11 +53,13 @@ OLMOE = Family(
             **ATTENTION_BIASES,
             "head_norms": Setting(NO_KEY, default=True),
             "joint_head_norms": Setting(NO_KEY, default=True),
+            "clip": HubOnly(POSITIVE, "clip_qkv", default=None, gguf_default=None, none=(None,)),
+            "clip_normed": Setting(NO_KEY, default=True),
         },
         fixed=(
             SAME_VALUE_SIZE,
             SILU,
-            Fixed(hub="clip_qkv", gguf="attention.clamp_kqv", accepted=(0,), wanted="left out"),
+            Fixed(gguf="attention.clamp_kqv", accepted=(0,), wanted="left out"),
         ),
         matrices=(*MATRICES, *EXPERT_MATRICES),
     ),

@@ -132,7 +132,7 @@ PHI_MOE = Family(
             **ATTENTION_BIASES,
             "head_bias": Setting(FLAG, "lm_head_bias", default=False, gguf_default=exists("output.bias")),
             "rope": TwoMagnitudes(default=Rope(1e6), renamed={"su": "longrope"}),
-            "windows": WindowField(gguf="attention.sliding_window", zero_is_none=True),
+            "windows": WindowField(named=False, gguf="attention.sliding_window", zero_is_none=True),
         },
         fixed=(SAME_VALUE_SIZE, SILU),
         matrices=(*MATRICES, *EXPERT_MATRICES),

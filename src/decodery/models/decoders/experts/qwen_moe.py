@@ -102,7 +102,9 @@ QWEN3_MOE = Family(
             **ATTENTION_BIASES,
             "head_norms": Setting(NO_KEY, default=True),
             "sparse": SparseField(),
-            "windows": WindowField(default=4096, zero_is_none=True, enabled_by="use_sliding_window"),
+            "windows": WindowField(
+                named=False, default=4096, zero_is_none=True, enabled_by="use_sliding_window"
+            ),
         },
         fixed=(SAME_VALUE_SIZE, SILU),
         matrices=(*MATRICES, *EXPERT_MATRICES),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from decodery.kernels.contract import Activation, Kernels
-from decodery.models.config_reader import COUNT, ConfigTable, Setting, Source
+from decodery.models.config_reader import COUNT, NO_KEY, ConfigTable, Setting, Source
 from decodery.models.contract import Family, Names
 from decodery.models.decoders.decoder import Decoder
 from decodery.models.decoders.decoder_config import MATRICES, PartialRotaryConfig, context_length, tied_head
@@ -19,7 +19,7 @@ from decodery.models.layers.attention import Attention
 from decodery.models.layers.blocks import ParallelBlock
 from decodery.models.layers.mlp import PlainMLP
 from decodery.models.layers.norm import LayerNorm
-from decodery.models.rope_config import RopeField
+from decodery.models.layers.rope import Rope
 from decodery.weights.transforms import permuted
 
 
@@ -89,7 +89,8 @@ GPTJ_FAMILY = Family(
             **_SHARED,
             "context_length": context_length(2048, *CONTEXT),
             "rotated": Setting(COUNT, "rotary_dim", default=_rotated, checks=(_fits_a_head,)),
-            "rope": RopeField(rotated="rotated"),
+            # The hub's code reads no key for it.
+            "rope": Setting(NO_KEY, default=Rope()),
             "tied_head": tied_head(False),
         },
         matrices=MATRICES,

@@ -135,7 +135,7 @@ STARCODER2 = Family(
             "rope": RopeField(rotated="rotated"),
             "activation": Setting(ACTIVATIONS, "hidden_act", default="gelu_tanh"),
             "bias": Setting(FLAG, "use_bias", default=True, gguf_default=exists("blk.0.attn_q.bias")),
-            "windows": WindowField(),
+            "windows": WindowField(named=False),
             "tied_head": tied_head(True),
         },
         fixed=(SAME_VALUE_SIZE,),

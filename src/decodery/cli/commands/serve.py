@@ -1,0 +1,138 @@
+"""Implements `decodery serve`: answers OpenAI's API over HTTP."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from decodery.cli.flags.model_options import ModelOptions
+from decodery.cli.flags.serve_options import ServeOptions
+from decodery.cli.load_llm import check_options
+from decodery.cli.terminal import fetch_progress, note
+from decodery.errors import DecoderyError, ParameterError
+from decodery.llm import LLM
+from decodery.loading.describe import facts
+from decodery.loading.options import memory_size
+from decodery.weights.formats.opening import open_checkpoint
+from decodery.weights.sources.locate import resolve_headers
+
+DEFAULT_NAME = "default"
+PIN = ",pin"
+
+
+def serve(options: ServeOptions, model: ModelOptions) -> None:
+    """Serves models until it is told to stop. Raises `ParameterError` for wrong options."""
+    try:
+        from decodery.serving.models import ModelSource
+        from decodery.serving.run import run
+        from decodery.serving.settings import RequestLimits, ServerSettings, read_keys
+    except ModuleNotFoundError as error:
+        raise DecoderyError(
+            f"the server needs {error.name}, which is not installed: pip install 'decodery[serve]'"
+        ) from None
+    check_options(model)
+    key_file = None if options.api_key_file is None else Path(options.api_key_file)
+    limits = RequestLimits(
+        prompt_tokens=options.max_prompt_tokens,
+        max_tokens=options.max_tokens_limit,
+        queued=options.max_queued,
+        seconds=options.request_seconds,
+    )
+    second = {**_named("draft", options.draft), **_named("amateur", options.amateur)}
+    settings = ServerSettings(
+        host=options.host,
+        port=options.port,
+        keys=read_keys(key_file, os.environ.get("DECODERY_API_KEY")),
+        origins=options.allow_origin,
+        lenient=options.lenient,
+        log_prompts=options.log_prompts,
+        pings=options.pings or None,
+        drain_seconds=options.drain_seconds,
+        limits=limits,
+    )
+    first = options.name or name_of(model.model)
+    models = {first: (model, True), **_others(options.serve_model, model)}
+    if len(models) <= len(options.serve_model):
+        raise ParameterError(f"serve_model names {first} twice: give each model a name of its own")
+    sources = [
+        ModelSource(name, partial(_open, one, second, options.max_step_ms), partial(memory_of, one), pinned)
+        for name, (one, pinned) in models.items()
+    ]
+    memory = None if options.models_memory is None else memory_size(options.models_memory)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    run(settings, sources, partial(_announce, first), memory)
+
+
+def _open(model: ModelOptions, second_models: Mapping[str, str], max_step_ms: float | None) -> LLM:
+    with fetch_progress() as progress:
+        return LLM(
+            **dataclasses.asdict(model),
+            second_models=second_models,
+            max_step_ms=max_step_ms,
+            progress=progress,
+        )
+
+
+def memory_of(model: ModelOptions) -> int:
+    """Returns the bytes that a model takes with one full context, from the headers of its files."""
+    with TemporaryDirectory() as folder:
+        path = resolve_headers(model.model, Path(folder), revision=model.revision)
+        with open_checkpoint(path, weights=False) as checkpoint:
+            found = facts(
+                checkpoint,
+                dtype=model.dtype,
+                backend=model.backend,
+                quantization=model.quantization,
+                context_length=model.context_length,
+                kv_dtype=model.kv_dtype,
+            )
+    memory: Mapping[str, int] = found["memory"]
+    kv = memory["kv"] if model.kv_memory is None else memory_size(model.kv_memory)
+    return memory["weights"] + kv
+
+
+def _named(flag: str, given: Sequence[str]) -> dict[str, str]:
+    """Returns the models of NAME=MODEL texts by their names."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not name or not equals or not path or "/" in name:
+            raise ParameterError(f"{flag} must be NAME=MODEL, not {text!r}")
+        if name in found:
+            raise ParameterError(f"{flag} names {name} twice: give each model a name of its own")
+        found[name] = path
+    return found
+
+
+def _others(given: Sequence[str], model: ModelOptions) -> dict[str, tuple[ModelOptions, bool]]:
+    """Returns the options of the models that are served besides, by name, and if they are pinned."""
+    found = {}
+    for name, path in _named("serve_model", given).items():
+        pinned = path.endswith(PIN)
+        found[name] = (dataclasses.replace(model, model=path.removesuffix(PIN)), pinned)
+    return found
+
+
+def name_of(model: str | None) -> str:
+    """Returns the name under which a model is served: that of its file or folder, without the ending."""
+    if model is None or model == DEFAULT_NAME:
+        return DEFAULT_NAME
+    last = Path(model).name
+    found = last.removesuffix(".gguf")
+    if not found:
+        raise ParameterError("name cannot be made of the model's path: give --name")
+    return found
+
+
+def _announce(name: str, address: str) -> None:
+    note(f"Serving {name} at {address}")
+    body = f'{{"model": "{name}", "messages": [{{"role": "user", "content": "Hi"}}]}}'
+    note(f"curl {address}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'")
+    note(f"The routes and their fields: {address}/openapi.json")

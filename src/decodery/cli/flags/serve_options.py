@@ -1,0 +1,49 @@
+"""Declares the flags of `decodery serve`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help, "panel": "Server"})
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Holds the address of a server, who may come in, and its limits; each field is a flag."""
+
+    host: str = _option("127.0.0.1", "The address to listen at; others than this machine's own need keys.")
+    port: int = _option(8000, "The port; 0 takes a free one.")
+    name: str | None = _option(None, "The model's name for clients; without it, that of its file or folder.")
+    api_key_file: str | None = _option(
+        None, "A file of keys, one a line; DECODERY_API_KEY holds a single one."
+    )
+    allow_origin: tuple[str, ...] = _option(
+        (), "A web page that may call the server, such as https://example.org; may be repeated."
+    )
+    serve_model: tuple[str, ...] = _option(
+        (),
+        "Serve NAME=MODEL besides: opened when it is asked for, with ,pin at the start; may be repeated.",
+    )
+    models_memory: str | None = _option(
+        None, "Most memory of all open models, such as 8GB; idle ones are closed for others."
+    )
+    draft: tuple[str, ...] = _option(
+        (), "A draft model NAME=MODEL that requests may name for speculation; may be repeated."
+    )
+    amateur: tuple[str, ...] = _option(
+        (), "A weaker model NAME=MODEL that requests may name for contrastive decoding; may be repeated."
+    )
+    max_step_ms: float | None = _option(
+        None, "With texts growing, a step computes no more of prompts than fits into this time."
+    )
+    lenient: bool = _option(False, "Accept requests with unknown fields.")
+    log_prompts: bool = _option(False, "Write the texts of requests into the log.")
+    pings: float = _option(10.0, "Seconds between comments that keep a waiting stream alive; 0 sends none.")
+    max_queued: int = _option(256, "Most requests that wait for their first token.")
+    max_prompt_tokens: int | None = _option(None, "Most tokens of a prompt; without it, the context.")
+    max_tokens_limit: int | None = _option(None, "Most tokens of a completion; without it, the context.")
+    request_seconds: float = _option(600.0, "Longest time of a request.")
+    drain_seconds: float = _option(30.0, "How long requests may go on after SIGTERM.")

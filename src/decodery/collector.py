@@ -1,0 +1,103 @@
+"""Collects the outputs of a request from the engine's events."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from decodery.decoding.chosen import FinishReason, TokenLogprobs
+from decodery.decoding.event import Event
+from decodery.decoding.request.params import GenerationParams
+from decodery.outputs import Completion, Observer, RequestOutput, StreamEvent
+from decodery.text.streaming.detokenizer import TextState
+
+
+@dataclass(slots=True)
+class _Stream:
+    state: TextState
+    pieces: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    finish: FinishReason | None = None
+    stop_reason: str | int | None = None
+    score: float | None = None
+
+
+class Collector:
+    """Collects a request's events into its output, and into `pending`, the stream events not yet yielded.
+
+    `start` is the state of the text before the first token. `end_ids` are the tokens that end the text.
+    """
+
+    def __init__(
+        self,
+        output: RequestOutput,
+        params: GenerationParams,
+        start: TextState,
+        end_ids: frozenset[int],
+        observer: Observer | None,
+    ) -> None:
+        self.observer = observer
+        self.params = params
+        self.end_ids = end_ids
+        self.streams = [_Stream(start) for _ in range(params.streams)]
+        self.output = output
+        self.pending: deque[StreamEvent] = deque()
+
+    @property
+    def done(self) -> bool:
+        """True if every stream has ended."""
+        return all(s.finish is not None for s in self.streams)
+
+    def take(self, event: Event) -> None:
+        """Adds an event to its stream; ignores an event without a stream."""
+        if event.stream is None:
+            return
+        stream = self.streams[event.stream]
+        text = self._text(stream, event)
+        stream.pieces.append(text)
+        stream.tokens += event.tokens
+        stream.logprobs += event.logprobs
+        stream.finish = event.finish
+        stream.score = event.score
+        if event.prompt_logprobs is not None:
+            self.output.prompt_logprobs = list(event.prompt_logprobs)
+        self.output.cached_tokens = event.cached_tokens
+        if event.error is not None:
+            self.output.error = event.error
+        self.pending.append(
+            StreamEvent(event.stream, text, event.tokens, event.logprobs, event.finish, stream.stop_reason)
+        )
+
+    def _text(self, stream: _Stream, event: Event) -> str:
+        """Returns the text that an event releases, and updates the state of the stream."""
+        text = ""
+        for token in event.tokens:
+            # An end token is not part of the text.
+            if token not in self.end_ids:
+                stream.state = stream.state.after(token)
+                text += stream.state.piece
+        if event.finish is None:
+            return text
+        if event.finish == "stop":
+            ended_by_token = bool(event.tokens) and event.tokens[-1] in self.end_ids
+            stream.stop_reason = event.tokens[-1] if ended_by_token else stream.state.stopped
+        return text + stream.state.flush()
+
+    def finished(self) -> RequestOutput:
+        """Returns the output, with its completions as they are now."""
+        wants = self.params.logprobs is not None or self.params.best_of is not None
+        completions = [
+            Completion(
+                index=index,
+                text="".join(stream.pieces),
+                token_ids=stream.tokens,
+                finish_reason=stream.finish or "abort",
+                stop_reason=stream.stop_reason,
+                logprobs=stream.logprobs if wants else None,
+                score=stream.score,
+            )
+            for index, stream in enumerate(self.streams)
+        ]
+        self.output.completions = completions
+        return self.output

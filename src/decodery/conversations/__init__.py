@@ -1,0 +1,1 @@
+"""Makes requests of conversations: prompts, formats of replies, grammars of calls."""

@@ -1,0 +1,267 @@
+"""Makes the request for a reply to a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from decodery.conversations.call_grammar import CallGrammar, spaced
+from decodery.decoding.grammar.compiler import GrammarCompiler
+from decodery.decoding.grammar.reply_state import ReplyRules, TokenIndex
+from decodery.decoding.grammar.state import MatcherState
+from decodery.decoding.request.params import GenerationParams
+from decodery.decoding.rows import GrammarState
+from decodery.errors import DecoderyError, ParameterError, RequestError
+from decodery.text.chat.messages import read_messages
+from decodery.text.chat.reasoning import beginning_after, reasoning_marks
+from decodery.text.chat.replies import ReplyFormat
+from decodery.text.chat.tools import Adapted, Tool, read_choice, read_tools
+from decodery.text.streaming.regions import ReplyMarks
+from decodery.text.tokenizer.tokenizer import Tokenizer
+
+# Marks the end of a message that is continued; it occurs in no template.
+_END = "zqcontinuedzq"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """Holds what `Intake.prepare_chat` needs for the reply to a conversation, and how to read the reply.
+
+    `calls` is what calls must match, if there may be any; with `must_call` the reply is calls alone. `banned`
+    are texts with which calls would begin. `thinking_budget` is the most tokens of reasoning.
+    """
+
+    token_ids: list[int]
+    params: GenerationParams
+    reply: ReplyFormat
+    calls: CallGrammar | None = None
+    must_call: bool = False
+    banned: tuple[str, ...] = ()
+    thinking_budget: int | None = None
+
+    @property
+    def compiles(self) -> bool:
+        """True if a grammar must be compiled."""
+        return self.calls is not None or self.params.grammar is not None
+
+
+class Conversations:
+    """Makes the requests for replies to conversations, for one model.
+
+    Several threads may use it at once. `grammars` returns the compiler of the model's vocabulary.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, grammars: Callable[[], GrammarCompiler]) -> None:
+        self._tokenizer = tokenizer
+        self._grammars = grammars
+        self._index: TokenIndex | None = None
+
+    def text(
+        self,
+        messages: Any,
+        tools: Any = None,
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        **template: Any,
+    ) -> str:
+        """Returns a conversation in the model's chat template, ready for the reply.
+
+        With `continue_final_message`, the reply continues the last message. The errors are those of
+        `read_messages`, `read_tools`, `adapt` and `render_chat`.
+        """
+        adapted = self._adapted(read_messages(messages), read_tools(tools))
+        return self._rendered(adapted, add_generation_prompt, continue_final_message, template)
+
+    def request(
+        self,
+        messages: Any,
+        params: GenerationParams,
+        *,
+        tools: Any = None,
+        tool_choice: Any = "auto",
+        parallel_tool_calls: bool = True,
+        thinking_token_budget: int | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        **template: Any,
+    ) -> ChatRequest:
+        """Returns the request for a reply. The errors are those of `text` and `read_choice`."""
+        read, declared = read_messages(messages), read_tools(tools)
+        choice = read_choice(tool_choice, declared)
+        budget = _checked_budget(thinking_token_budget)
+        if not isinstance(parallel_tool_calls, bool):
+            raise ParameterError("parallel_tool_calls must be True or False", param="parallel_tool_calls")
+        adapted = self._adapted(read, declared)
+        prompt = self._rendered(adapted, add_generation_prompt, continue_final_message, template)
+        callable_tools = [t for t in declared if choice.name in (None, t.name) and choice.mode != "none"]
+        form = adapted.form
+        reasoning = reasoning_marks(self._tokenizer.chat_template or "", self._tokenizer.token_id)
+        started = read[-1]["content"] if continue_final_message else None
+        marks = ReplyMarks(
+            reasoning,
+            beginning_after(prompt, reasoning, started),
+            form.triggers([tool.name for tool in callable_tools]) if callable_tools else (),
+            anchored=not form.marked,
+        )
+        named = choice.name is not None
+        calls = None
+        if callable_tools:
+            calls = CallGrammar(
+                form, callable_tools, parallel_tool_calls and not named, self._special(form.tokens)
+            )
+        return ChatRequest(
+            self._tokenizer.encode(prompt, add_special_tokens=False),
+            params,
+            ReplyFormat(marks, form if callable_tools else None, named, adapted.short_ids),
+            calls,
+            must_call=choice.mode == "required",
+            banned=(form.begin,) if declared and choice.mode == "none" and form.marked else (),
+            thinking_budget=budget if reasoning is not None else None,
+        )
+
+    def shown(self, request: ChatRequest) -> frozenset[int]:
+        """Returns the special tokens that are marks of a reply, so that its raw text must contain them."""
+        marks = [*(request.reply.marks.reasoning or ())]
+        if request.reply.tools is not None:
+            marks += request.reply.tools.tokens
+        return frozenset(self._special(marks).values())
+
+    def grammar(self, request: ChatRequest) -> GrammarState | None:
+        """Returns the state of a reply before its first token, or None if nothing may be banned.
+
+        Raises `ParameterError` for a grammar, and `RequestError` for a schema of a tool, that cannot be
+        followed.
+        """
+        marks = request.reply.marks
+        bounded = request.must_call or request.params.grammar is not None
+        if not (bounded or request.calls or request.banned or request.thinking_budget is not None):
+            return None
+        reasons = marks.reasoning is not None and marks.beginning != "content"
+        direct = self._content(request, space=False) if bounded and marks.beginning != "reasoning" else None
+        if direct is not None and not reasons:
+            return direct
+        calls = None
+        if not bounded and request.calls is not None:
+            calls = self._compiled_calls(request.calls, space=False, content=None)
+        triggers = () if bounded else (*marks.calls, *request.banned)
+        begin = None if request.calls is None else request.calls.tokens.get(request.calls.form.begin)
+        tokenizer = self._tokenizer
+        hidden = frozenset(tokenizer.special_ids) | frozenset(tokenizer.eos_token_ids)
+        visible = {*self.shown(request), *self._special(request.banned).values()}
+        reasoning = marks.reasoning
+        rules = ReplyRules(
+            marks=ReplyMarks(
+                None if reasoning is None else (_latin(reasoning[0]), _latin(reasoning[1])),
+                marks.beginning,
+                tuple(map(_latin, triggers)),
+                marks.anchored,
+            ),
+            index=self._tokens(),
+            hidden=hidden - visible,
+            calls=calls,
+            begin_token=begin,
+            content=self._content(request, space=True) if bounded else None,
+            direct=direct,
+            budget=request.thinking_budget,
+            closing=() if reasoning is None else self._mark(reasoning[1]),
+        )
+        return rules.start()
+
+    def _content(self, request: ChatRequest, *, space: bool) -> MatcherState:
+        """Returns the grammar of a reply without its reasoning."""
+        grammar, compiler = request.params.grammar, self._grammars()
+        form = None if grammar is None or request.must_call else compiler.form_of(grammar)
+        if request.calls is not None:
+            return self._compiled_calls(request.calls, space=space, content=form)
+        assert form is not None
+        return compiler.compile_form(type(grammar).__name__, spaced(form) if space else form)
+
+    def _compiled_calls(self, calls: CallGrammar, *, space: bool, content: str | None) -> MatcherState:
+        """Returns the grammar of calls, or of calls or content. Raises `RequestError` with the tool."""
+        compiler = self._grammars()
+        try:
+            return compiler.compile_form("tools", calls.source(space=space, content=content))
+        except ParameterError:
+            for tool in calls.tools:
+                _check_schema(compiler, CallGrammar(calls.form, [tool], False, calls.tokens), tool)
+            raise
+
+    def _adapted(self, messages: list[dict[str, Any]], tools: Sequence[Tool]) -> Adapted:
+        template = self._tokenizer.chat_template
+        if not template:
+            raise RequestError(
+                "this model has no chat template: give it a plain prompt, or a template of your own"
+            )
+        # Imported here, since only conversations need jinja2.
+        from decodery.text.chat.adaptation import adapt
+
+        return adapt(template, messages, tools)
+
+    def _rendered(
+        self, adapted: Adapted, add_generation_prompt: bool, continued: bool, variables: Mapping[str, Any]
+    ) -> str:
+        messages = adapted.messages
+        if continued:
+            last = messages[-1]
+            if last["role"] != "assistant" or "tool_calls" in last:
+                raise RequestError(
+                    "continue_final_message needs a last message of the model, without calls",
+                    param="continue_final_message",
+                )
+            messages = [*messages[:-1], {**last, "content": last["content"] + _END}]
+        from decodery.text.chat.template import render_chat
+
+        text = render_chat(
+            self._tokenizer.chat_template,
+            messages,
+            bos_token=self._tokenizer.bos_token,
+            eos_token=self._tokenizer.eos_token,
+            tools=adapted.tools,
+            add_generation_prompt=add_generation_prompt and not continued,
+            **variables,
+        )
+        if not continued:
+            return text
+        before, found, _ = text.rpartition(_END)
+        if not found:
+            raise RequestError(
+                "the model's chat template cannot continue a message", param="continue_final_message"
+            )
+        return before
+
+    def _special(self, texts: Sequence[str]) -> dict[str, int]:
+        """Returns the ids of those texts that are special tokens."""
+        found = {text: self._tokenizer.token_id(text) for text in texts}
+        return {t: id_ for t, id_ in found.items() if id_ is not None and id_ in self._tokenizer.special_ids}
+
+    def _mark(self, text: str) -> tuple[int, ...]:
+        token = self._tokenizer.token_id(text)
+        return (token,) if token is not None else self._grammars().spelled(text)
+
+    def _tokens(self) -> TokenIndex:
+        if self._index is None:
+            tokenizer = self._tokenizer
+            self._index = TokenIndex([tokenizer.token_bytes(t) for t in range(tokenizer.vocab_size)])
+        return self._index
+
+
+def _checked_budget(budget: Any) -> int | None:
+    if budget is not None and (type(budget) is not int or budget < 0):
+        raise ParameterError(
+            "thinking_token_budget must be a whole number from 0 on, or None", param="thinking_token_budget"
+        )
+    return budget
+
+
+def _check_schema(compiler: GrammarCompiler, calls: CallGrammar, tool: Tool) -> None:
+    try:
+        compiler.compile_form(tool.place, calls.source())
+    except DecoderyError as error:
+        raise RequestError(str(error), param=tool.place) from None
+
+
+def _latin(text: str) -> str:
+    """Returns a character for each byte of a text."""
+    return text.encode().decode("latin-1")

@@ -1,0 +1,56 @@
+"""Writes one JSON line a request to a log, without what people write."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import time
+from time import perf_counter
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger("decodery.serving.requests")
+
+
+class RequestLog:
+    """Is an ASGI application that logs each request of another one, and gives it an id.
+
+    The id is the client's `x-request-id`, if it is short and printable; it goes into the answer too. What
+    handlers put into `scope["record"]` is logged.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = perf_counter()
+        given = dict(scope["headers"]).get(b"x-request-id", b"")
+        usable = 0 < len(given) <= 128 and given.isascii() and given.decode("ascii").isprintable()
+        request_id = given if usable else secrets.token_hex(8).encode()
+        record = scope["record"] = {"request_id": request_id.decode()}
+        status = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            line = {
+                "time": round(time.time(), 3),
+                "method": scope["method"],
+                "path": scope["path"][:200],
+                "status": status,
+                "seconds": round(perf_counter() - started, 4),
+                **record,
+            }
+            log.info(json.dumps(line, ensure_ascii=False))

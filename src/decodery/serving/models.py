@@ -1,0 +1,227 @@
+"""Holds the models of a server, opens them on demand within a bound of memory, and closes idle ones."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import monotonic, time
+from types import TracebackType
+
+from decodery.errors import DecoderyError
+from decodery.llm import LLM
+from decodery.serving.errors import ApiError
+
+log = logging.getLogger("decodery.serving")
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """Holds an open model, its name for clients, and when it was opened (seconds since 1970)."""
+
+    name: str
+    llm: LLM
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Holds a model's name for clients, and how it is opened.
+
+    `memory` returns the bytes that it takes; it is called in the loader's thread before `open`. A `pinned`
+    model is opened at the start and never closed.
+    """
+
+    name: str
+    open: Callable[[], LLM]
+    memory: Callable[[], int] = lambda: 0
+    pinned: bool = True
+
+
+@dataclass(slots=True)
+class _Entry:
+    source: ModelSource
+    model: ServedModel | None = None
+    memory: int = 0
+    users: int = 0
+    used: float = field(default_factory=monotonic)
+
+
+class Use:
+    """Keeps a model open until it is released: a context, or `release` alone."""
+
+    def __init__(self, models: Models, entry: _Entry) -> None:
+        assert entry.model is not None
+        self.model = entry.model
+        self._models = models
+        self._entry: _Entry | None = entry
+
+    def release(self) -> None:
+        """Lets the model be closed when others need its memory; may be called again."""
+        if self._entry is not None:
+            self._entry.users -= 1
+            self._entry.used = monotonic()
+            self._entry = None
+            self._models.wake()
+
+    def __enter__(self) -> ServedModel:
+        return self.model
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Models:
+    """Hands out models by name; for the event loop's thread, beside which one thread opens models.
+
+    All open models together take at most `memory` bytes (None: no bound). To open another one, those that
+    nobody uses are closed, the one that was used least recently first. Requests for models wait in one
+    queue while the first of them waits for memory: so a model that is asked for is opened after the answers
+    that run now, and each opened model gives an answer before it is closed again. `closed` is called with
+    each model that is closed.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[ModelSource],
+        memory: int | None = None,
+        closed: Callable[[ServedModel], None] = lambda model: None,
+    ) -> None:
+        self._entries = {source.name: _Entry(source) for source in sources}
+        self._memory = memory
+        self._closed = closed
+        self._waiting: deque[tuple[_Entry, asyncio.Future[Use]]] = deque()
+        self._freed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._loader = ThreadPoolExecutor(1, "decodery-loader")
+
+    async def open_pinned(self) -> None:
+        """Opens the pinned models, or the first one if none is. Raises the error of one that fails."""
+        pinned = [entry for entry in self._entries.values() if entry.source.pinned]
+        for entry in pinned or list(self._entries.values())[:1]:
+            await self._open(entry)
+
+    def close(self) -> None:
+        """Ends the loader's thread once it is idle."""
+        self._loader.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def names(self) -> list[str]:
+        """Returns the names of all models, open or not."""
+        return list(self._entries)
+
+    @property
+    def opened(self) -> list[ServedModel]:
+        """Returns the models that are open."""
+        return [entry.model for entry in self._entries.values() if entry.model is not None]
+
+    def check(self, name: object) -> str:
+        """Returns a request's name of a model, or that of the first model if it gives none.
+
+        Raises `ApiError` for an unknown one.
+        """
+        if name is None:
+            return next(iter(self._entries))
+        if not isinstance(name, str):
+            raise ApiError(400, "model must be a text", param="model")
+        if name not in self._entries:
+            known = ", ".join(self._entries)
+            raise ApiError(
+                404, f"there is no such model here; there is {known}", param="model", code="model_not_found"
+            )
+        return name
+
+    async def use(self, name: object) -> Use:
+        """Returns the use of a model, after it has been opened if need be. Raises `ApiError`."""
+        entry = self._entries[self.check(name)]
+        if entry.model is not None and not self._waiting:
+            return self._used(entry)
+        future: asyncio.Future[Use] = asyncio.get_running_loop().create_future()
+        self._waiting.append((entry, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._serve_queue())
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                future.result().release()
+            raise
+
+    def _used(self, entry: _Entry) -> Use:
+        entry.users += 1
+        return Use(self, entry)
+
+    def wake(self) -> None:
+        """Lets the queue look again: a model may have become idle."""
+        self._freed.set()
+
+    async def _serve_queue(self) -> None:
+        try:
+            while self._waiting:
+                entry, future = self._waiting[0]
+                try:
+                    if entry.model is None and not future.cancelled():
+                        await self._open(entry)
+                except Exception as error:
+                    if not future.cancelled():
+                        future.set_exception(_open_error(error))
+                else:
+                    if not future.cancelled():
+                        future.set_result(self._used(entry))
+                self._waiting.popleft()
+        finally:
+            self._task = None
+
+    async def _open(self, entry: _Entry) -> None:
+        loop = asyncio.get_running_loop()
+        source = entry.source
+        if self._memory is not None:
+            entry.memory = await loop.run_in_executor(self._loader, source.memory)
+            await self._free_memory(entry)
+        llm = await loop.run_in_executor(self._loader, source.open)
+        entry.model = ServedModel(source.name, llm, int(time()))
+        entry.used = monotonic()
+
+    async def _free_memory(self, entry: _Entry) -> None:
+        """Closes idle models until this one fits; waits for models in use."""
+        assert self._memory is not None
+        while self._taken() + entry.memory > self._memory:
+            opened = [e for e in self._entries.values() if e.model is not None and not e.source.pinned]
+            idle = [e for e in opened if not e.users]
+            if idle:
+                self._close(min(idle, key=lambda e: e.used))
+            elif opened:
+                self._freed.clear()
+                await self._freed.wait()
+            else:
+                raise ApiError(
+                    503, "the model needs more memory than the server may use", code="model_too_large"
+                )
+
+    def _taken(self) -> int:
+        return sum(entry.memory for entry in self._entries.values() if entry.model is not None)
+
+    def _close(self, entry: _Entry) -> None:
+        assert entry.model is not None
+        log.info('{"event": "close", "model": "%s"}', entry.source.name)
+        self._closed(entry.model)
+        entry.model = None
+        # A model's parts refer to each other.
+        gc.collect()
+
+
+def _open_error(error: Exception) -> ApiError:
+    """Returns what a client is told when its model cannot be opened; the reason is logged."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, DecoderyError):
+        log.error("a model cannot be opened: %s", error)
+    else:
+        log.error("a model cannot be opened", exc_info=error)
+    return ApiError(503, "the model cannot be opened", code="model_failed")

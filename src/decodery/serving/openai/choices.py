@@ -1,0 +1,71 @@
+"""Follows the completions of a request: pairs each token's log-probabilities with the text it adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from decodery.decoding.chosen import TokenLogprobs
+from decodery.outputs import StreamEvent
+from decodery.text.streaming.detokenizer import TextState
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Holds a token's log-probabilities, and where its text begins: in characters after the prompt."""
+
+    logprobs: TokenLogprobs
+    offset: int
+    is_end: bool
+
+
+@dataclass(slots=True)
+class Delta:
+    """Holds what is new of a completion: text, and the entries of the tokens that it consists of."""
+
+    text: str = ""
+    token_ids: Sequence[int] = ()
+    entries: list[Entry] = field(default_factory=list)
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+
+
+class Choice:
+    """Follows one completion.
+
+    An entry is held back until the text of its token is released, since a stop string may still cut it. The
+    tokens of a stop string have no entry; the end token has one. `plain` is a state of the text that holds
+    nothing back but partial characters, from before the first token.
+    """
+
+    def __init__(self, plain: TextState, end_ids: frozenset[int]) -> None:
+        self._plain = plain
+        self._end_ids = end_ids
+        self._spelled = 0
+        self._released = 0
+        self._held: list[Entry] = []
+        self.completion_tokens = 0
+
+    def add(self, event: StreamEvent) -> Delta:
+        """Returns what an event adds."""
+        self.completion_tokens += len(event.token_ids)
+        for logprobs in event.logprobs:
+            is_end = logprobs.token in self._end_ids
+            self._held.append(Entry(logprobs, self._spelled, is_end))
+            if not is_end:
+                self._plain = self._plain.after(logprobs.token)
+                self._spelled += len(self._plain.piece)
+        self._released += len(event.text)
+        ended = event.finish_reason is not None
+        return Delta(event.text, event.token_ids, self._free(ended), event.finish_reason, event.stop_reason)
+
+    def _free(self, ended: bool) -> list[Entry]:
+        cut = ended and self._spelled > self._released
+        count = 0
+        for entry in self._held:
+            whole = ended and not cut
+            if not (entry.offset < self._released or whole or (ended and entry.is_end)):
+                break
+            count += 1
+        freed, self._held = self._held[:count], self._held[count:]
+        return freed

@@ -1,0 +1,113 @@
+"""Answers the routes about tokens and templates, in the shapes of vLLM and llama.cpp."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from decodery.intake import Intake
+from decodery.serving.errors import invalid
+from decodery.serving.models import ServedModel
+from decodery.serving.openai.chat import template_arguments
+from decodery.serving.openai.fields import Fields
+from decodery.serving.openai.logprobs import token_text
+from decodery.serving.service import Service, json_response
+
+
+async def tokenize(service: Service, request: Request) -> Response:
+    """Answers `/tokenize`: the token ids of a text, or of a conversation in the model's template."""
+    fields = Fields(await service.read(request))
+    name = service.models.check(fields.raw("model"))
+    texts = fields.take("return_token_strs", bool, False)
+    special = fields.take("add_special_tokens", bool, True)
+    text = fields.raw("prompt")
+    if text is None:
+        text = fields.raw("content")  # llama.cpp's name
+    messages = fields.raw("messages")
+    if (text is None) == (messages is None):
+        raise invalid("give either a prompt or messages", "prompt")
+    template = {} if messages is None else _template(fields)
+    if messages is None and not isinstance(text, str):
+        raise invalid("prompt must be a text", "prompt")
+    fields.close(lenient=service.settings.lenient)
+    with await service.models.use(name) as model:
+        tokenizer = model.llm.tokenizer
+        if messages is not None:
+            work = partial(_conversation_ids, model.llm.intake, messages, template)
+        else:
+            work = partial(tokenizer.encode, text, add_special_tokens=special)
+        ids = await service.preparation.run(work, grammar=False, param="messages" if messages else "prompt")
+        answer: dict[str, Any] = {
+            "count": len(ids),
+            "max_model_len": model.llm.model.context_length,
+            "tokens": ids,
+        }
+        if texts:
+            answer["token_strs"] = [token_text(tokenizer, token) for token in ids]
+        return json_response(answer)
+
+
+def _template(fields: Fields) -> dict[str, Any]:
+    """Takes the arguments of a chat template, tools among them."""
+    template = template_arguments(fields)
+    tools = fields.take("tools", list, [])
+    return {**template, "tools": tools} if tools else template
+
+
+def _conversation_ids(intake: Intake, messages: Any, template: dict[str, Any]) -> list[int]:
+    return intake.chat_prompt(messages, **template)
+
+
+async def detokenize(service: Service, request: Request) -> Response:
+    """Answers `/detokenize`: the text of token ids, with special tokens in it."""
+    fields = Fields(await service.read(request))
+    name = service.models.check(fields.raw("model"))
+    tokens = fields.take("tokens", list, [])
+    fields.close(lenient=service.settings.lenient)
+    with await service.models.use(name) as model:
+        size = model.llm.tokenizer.vocab_size
+        if any(type(token) is not int or not 0 <= token < size for token in tokens):
+            raise invalid(f"tokens must be token ids from 0 to {size - 1}", "tokens")
+        text = model.llm.tokenizer.decode(tokens, skip_special_tokens=False)
+        return json_response({"prompt": text, "content": text})
+
+
+async def tokenizer_info(service: Service, request: Request) -> Response:
+    """Answers `/tokenizer_info`: what a client needs to know of the tokenizer."""
+    with await service.models.use(request.query_params.get("model")) as model:
+        return json_response(_info(model))
+
+
+def _info(model: ServedModel) -> dict[str, Any]:
+    tokenizer = model.llm.tokenizer
+    ends = sorted(tokenizer.eos_token_ids)
+    bos = tokenizer.bos_token_id
+    pad = tokenizer.pad_token_id
+    return {
+        "tokenizer_class": "Decodery",
+        "vocab_size": tokenizer.vocab_size,
+        "model_max_length": model.llm.model.context_length,
+        "chat_template": tokenizer.chat_template,
+        "bos_token": tokenizer.bos_token or None,
+        "bos_token_id": bos,
+        "eos_token": tokenizer.eos_token or (token_text(tokenizer, ends[0]) if ends else None),
+        "eos_token_ids": ends,
+        "pad_token": None if pad is None else token_text(tokenizer, pad),
+        "add_bos_token": bool(tokenizer.prefix_ids) and tokenizer.prefix_ids[0] == bos,
+    }
+
+
+async def apply_template(service: Service, request: Request) -> Response:
+    """Answers `/apply-template`: a conversation in the model's chat template, as text."""
+    fields = Fields(await service.read(request))
+    name = service.models.check(fields.raw("model"))
+    messages = fields.raw("messages")
+    template = _template(fields)
+    fields.close(lenient=service.settings.lenient)
+    with await service.models.use(name) as model:
+        work = partial(model.llm.intake.chat_text, messages, **template)
+        text = await service.preparation.run(work, grammar=False, param="messages")
+        return json_response({"prompt": text})

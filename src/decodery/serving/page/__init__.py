@@ -1,0 +1,1 @@
+"""Holds the chat page at `/`: its files, and what answers with them."""

@@ -1,0 +1,110 @@
+"""Describes the answers of a server."""
+
+from __future__ import annotations
+
+from decodery.serving.schemas.values import Schema, nullable
+
+_TEXT: Schema = {"type": "string"}
+_NUMBER: Schema = {"type": "number"}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_IDS: Schema = {"type": "array", "items": _COUNT}
+_OBJECT: Schema = {"type": "object"}
+
+
+def _object(**properties: Schema) -> Schema:
+    """Returns the schema of an object that has at least these properties."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _reference(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+ERROR = _object(
+    error=_object(message=_TEXT, type=_TEXT, param=nullable(_TEXT), code=nullable(_TEXT)),
+)
+_MODEL = _object(id=_TEXT, object={"const": "model"}, created=_COUNT, owned_by=_TEXT)
+_USAGE = _object(
+    prompt_tokens=_COUNT,
+    completion_tokens=_COUNT,
+    total_tokens=_COUNT,
+    prompt_tokens_details=_object(cached_tokens=_COUNT),
+)
+_HEAD = {"id": _TEXT, "created": _COUNT, "model": _TEXT}
+_FINISH: Schema = {"enum": ["stop", "length", "tool_calls"]}
+_STOP_REASON: Schema = {"type": ["string", "integer", "null"]}
+_CHOICE = {"index": _COUNT, "finish_reason": _FINISH, "stop_reason": _STOP_REASON}
+_TOOL_CALL = _object(id=_TEXT, type={"const": "function"}, function=_object(name=_TEXT, arguments=_TEXT))
+_MESSAGE: Schema = {
+    "type": "object",
+    "properties": {
+        "role": {"const": "assistant"},
+        "content": nullable(_TEXT),
+        "reasoning_content": nullable(_TEXT),
+        "tool_calls": nullable(_list(_TOOL_CALL)),
+    },
+    "required": ["role", "content"],
+}
+# The schemas of answers, by name; `components` of the document.
+ANSWERS: dict[str, Schema] = {
+    "Error": ERROR,
+    "Model": _MODEL,
+    "ModelList": _object(object={"const": "list"}, data=_list(_reference("Model"))),
+    "Usage": _USAGE,
+    "TraceModel": _object(
+        version={"const": 1},
+        model=_TEXT,
+        vocab_size=_COUNT,
+        capacity=_COUNT,
+        has_chat_template={"type": "boolean"},
+        default_params=_OBJECT,
+        second_models=_list(_TEXT),
+    ),
+    "Completion": _object(
+        **_HEAD,
+        object={"const": "text_completion"},
+        choices=_list(_object(**_CHOICE, text=_TEXT, logprobs=nullable(_OBJECT))),
+        usage=_reference("Usage"),
+    ),
+    "ChatCompletion": _object(
+        **_HEAD,
+        object={"const": "chat.completion"},
+        choices=_list(_object(**_CHOICE, message=_MESSAGE, logprobs=nullable(_OBJECT))),
+        usage=_reference("Usage"),
+    ),
+    "Response": _object(
+        id=_TEXT,
+        object={"const": "response"},
+        created_at=_COUNT,
+        status={"enum": ["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]},
+        output=_list(_OBJECT),
+        usage=nullable(_OBJECT),
+    ),
+    "Deleted": _object(id=_TEXT, deleted={"type": "boolean"}),
+    "Message": _object(
+        id=_TEXT,
+        type={"const": "message"},
+        role={"const": "assistant"},
+        model=_TEXT,
+        content=_list(_object(type={"enum": ["text", "thinking", "tool_use"]})),
+        stop_reason={"enum": ["end_turn", "max_tokens", "stop_sequence", "tool_use"]},
+        stop_sequence=nullable(_TEXT),
+        usage=_object(input_tokens=_COUNT, cache_read_input_tokens=_COUNT, output_tokens=_COUNT),
+    ),
+    "TokenCount": _object(input_tokens=_COUNT),
+    "AnthropicError": _object(type={"const": "error"}, error=_object(type=_TEXT, message=_TEXT)),
+    "Tokens": _object(count=_COUNT, max_model_len=_COUNT, tokens=_IDS),
+    "Text": _object(prompt=_TEXT),
+    "TokenizerInfo": _object(
+        tokenizer_class=_TEXT,
+        vocab_size=_COUNT,
+        model_max_length=_COUNT,
+        chat_template=nullable(_TEXT),
+        eos_token_ids=_IDS,
+    ),
+    "Status": _object(status=_TEXT),
+}

@@ -1,0 +1,223 @@
+"""Lists the operations of a server for its document: what each takes and answers, and its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from decodery.serving.schemas.anthropic_bodies import message_body
+from decodery.serving.schemas.request_bodies import (
+    CHAT,
+    COMPLETION,
+    MESSAGES,
+    MODEL,
+    NO_OTHERS,
+    RESPONSE,
+    TEMPLATE,
+    described,
+    generation_body,
+)
+from decodery.serving.schemas.values import Schema, any_of
+from decodery.serving.settings import ServerSettings
+
+# The statuses of errors, and when they come.
+ERRORS: Mapping[int, str] = {
+    400: "The request is wrong; `param` names the place.",
+    401: "A valid key is missing.",
+    403: "The Host or Origin is not allowed.",
+    404: "There is no such model or path.",
+    408: "The body came too slowly.",
+    413: "The body is too large.",
+    415: "The content type or encoding is not supported.",
+    429: "Too many requests wait; Retry-After says when to try again.",
+    503: "The model is being opened, the server is stopping, or it is too busy to read the prompt.",
+    504: "The request took longer than the server allows.",
+}
+_ALWAYS = (401, 403)
+_BODY = (*_ALWAYS, 400, 404, 408, 413, 415, 503)
+_GENERATES = (*_BODY, 429, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Describes one method of one path.
+
+    `answer` is the name of the answer's schema, or a content type. `body` returns the schema of the request's
+    body for the settings of a server; `example` is such a body.
+    """
+
+    summary: str
+    answer: str
+    errors: tuple[int, ...] = _ALWAYS
+    open: bool = False
+    body: Any = None
+    example: Mapping[str, Any] = field(default_factory=dict)
+    streams: bool = False
+    parameters: tuple[Schema, ...] = ()
+
+
+def _completion(settings: ServerSettings) -> Schema:
+    return generation_body(COMPLETION, "prompt", settings.limits, lenient=settings.lenient)
+
+
+def _chat(settings: ServerSettings) -> Schema:
+    return generation_body(CHAT, "messages", settings.limits, lenient=settings.lenient)
+
+
+_TEXT: Schema = {"type": "string"}
+_FLAG: Schema = {"type": "boolean"}
+TOKENIZE = {
+    **MODEL,
+    **TEMPLATE,
+    "prompt": (_TEXT, "A text; give this or messages."),
+    "content": (_TEXT, "Another name of prompt, as in llama.cpp."),
+    "messages": (MESSAGES, "A conversation, which the model's chat template renders."),
+    "add_special_tokens": (_FLAG, "Whether tokens such as BOS are added to a text."),
+    "return_token_strs": (_FLAG, "Adds the text of each token."),
+}
+_TEXT_OR_MESSAGES = [
+    {"properties": {name: {"type": kind}}, "required": [name]}
+    for name, kind in (("prompt", "string"), ("content", "string"), ("messages", "array"))
+]
+DETOKENIZE = {
+    **MODEL,
+    "tokens": ({"type": "array", "items": {"type": "integer", "minimum": 0}}, "The token ids."),
+}
+APPLY_TEMPLATE = {**MODEL, **TEMPLATE, "messages": (MESSAGES, "The conversation.")}
+_TRACED = described(
+    {
+        "prompt": (any_of([_TEXT, {"type": "array", "items": {"type": "integer"}}]), "A text or token ids."),
+        "params": (
+            {"type": "object"},
+            "Parameters by their own names; those that are missing have the model's defaults.",
+        ),
+    },
+    required=("prompt",),
+)
+TRACE = {
+    **MODEL,
+    "requests": ({"type": "array", "items": _TRACED, "minItems": 1}, "The prompts, which run in one batch."),
+    "candidates": (
+        {"type": "integer", "minimum": 0},
+        "How many candidates each choice reports; without it, no events are sent.",
+    ),
+    "texts": (_FLAG, "Sends texts as they grow, in place of whole outputs."),
+    "cache_salt": (_TEXT, "Prompts share cached prefixes only with those of the same salt."),
+    "priority": ({"type": "integer"}, "Lower numbers run first."),
+}
+
+
+def _trace(settings: ServerSettings) -> Schema:
+    return _closed(TRACE, settings, "requests")
+
+
+_HI = {"messages": [{"role": "user", "content": "Hi"}]}
+_NAME: Schema = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1},
+    "example": "default",
+}
+_QUERY: Schema = {"name": "model", "in": "query", "schema": {"type": "string"}}
+
+OPERATIONS: Mapping[tuple[str, str], Operation] = {
+    ("GET", "/v1/models"): Operation("Lists the models.", "ModelList"),
+    ("GET", "/v1/models/{name}"): Operation(
+        "Describes a model.", "Model", (*_ALWAYS, 404, 503), parameters=(_NAME,)
+    ),
+    ("POST", "/v1/chat/completions"): Operation(
+        "Answers a conversation.",
+        "ChatCompletion",
+        _GENERATES,
+        body=_chat,
+        example={**_HI, "max_tokens": 8},
+        streams=True,
+    ),
+    ("POST", "/v1/completions"): Operation(
+        "Continues a text.",
+        "Completion",
+        _GENERATES,
+        body=_completion,
+        example={"prompt": "Once upon a time", "max_tokens": 8},
+        streams=True,
+    ),
+    ("POST", "/v1/responses"): Operation(
+        "Answers a conversation, and keeps the response.",
+        "Response",
+        _GENERATES,
+        body=lambda settings: generation_body(RESPONSE, "input", settings.limits, lenient=settings.lenient),
+        example={"input": "Hi", "max_output_tokens": 8},
+        streams=True,
+    ),
+    ("GET", "/v1/responses/{name}"): Operation(
+        "Returns a stored response.", "Response", (*_ALWAYS, 404), parameters=(_NAME,)
+    ),
+    ("DELETE", "/v1/responses/{name}"): Operation(
+        "Forgets a stored response.", "Deleted", (*_ALWAYS, 404), parameters=(_NAME,)
+    ),
+    ("POST", "/v1/responses/{name}/cancel"): Operation(
+        "Ends a response that is generated in the background.",
+        "Response",
+        (*_ALWAYS, 400, 404),
+        parameters=(_NAME,),
+    ),
+    ("POST", "/v1/messages"): Operation(
+        "Answers a conversation, as Anthropic does.",
+        "Message",
+        _GENERATES,
+        body=lambda settings: message_body(settings, "max_tokens"),
+        example={**_HI, "max_tokens": 8},
+        streams=True,
+    ),
+    ("POST", "/v1/messages/count_tokens"): Operation(
+        "Counts the tokens of a conversation's prompt.",
+        "TokenCount",
+        _BODY,
+        body=message_body,
+        example=_HI,
+    ),
+    ("POST", "/tokenize"): Operation(
+        "Returns the token ids of a text or a conversation.",
+        "Tokens",
+        _BODY,
+        body=lambda settings: {**_closed(TOKENIZE, settings), "oneOf": _TEXT_OR_MESSAGES},
+        example={"prompt": "Hi"},
+    ),
+    ("POST", "/detokenize"): Operation(
+        "Returns the text of token ids.",
+        "Text",
+        _BODY,
+        body=lambda settings: _closed(DETOKENIZE, settings),
+        example={"tokens": [1, 2, 3]},
+    ),
+    ("GET", "/tokenizer_info"): Operation(
+        "Describes the tokenizer.", "TokenizerInfo", (*_ALWAYS, 404, 503), parameters=(_QUERY,)
+    ),
+    ("POST", "/apply-template"): Operation(
+        "Renders a conversation with the chat template.",
+        "Text",
+        _BODY,
+        body=lambda settings: _closed(APPLY_TEMPLATE, settings, "messages"),
+        example=_HI,
+    ),
+    ("GET", "/trace"): Operation(
+        "Describes a model as a client needs it.", "TraceModel", (*_ALWAYS, 404, 503), parameters=(_QUERY,)
+    ),
+    ("POST", "/trace"): Operation(
+        "Streams what the library returns, and each step's own numbers.",
+        "text/event-stream",
+        _GENERATES,
+        body=_trace,
+        example={"requests": [{"prompt": "Hi", "params": {"max_tokens": 4}}], "candidates": 3},
+    ),
+    ("GET", "/health"): Operation("Answers while the process lives.", "Status", (403,), open=True),
+    ("GET", "/ready"): Operation("Answers while requests can be served.", "Status", (403, 503), open=True),
+    ("GET", "/metrics"): Operation("Returns metrics for Prometheus.", "text/plain"),
+    ("GET", "/openapi.json"): Operation("Returns this document.", "application/json"),
+}
+
+
+def _closed(fields: Mapping[str, tuple[Schema, str]], settings: ServerSettings, *required: str) -> Schema:
+    return {**described(fields, required=required), "additionalProperties": settings.lenient or NO_OTHERS}

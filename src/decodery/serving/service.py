@@ -1,0 +1,211 @@
+"""Holds the parts of a server, and carries a request through them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from time import monotonic, perf_counter
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from decodery.engine.pages import encode_salt
+from decodery.engine.statistics import Statistics
+from decodery.intake import Prepared
+from decodery.serving.admission import Admission, Ticket
+from decodery.serving.bodies import read_json
+from decodery.serving.errors import ApiError, invalid
+from decodery.serving.generation import Addition, ClientWatch, Generation
+from decodery.serving.metrics import Metrics, Timeline
+from decodery.serving.models import Models, ModelSource, ServedModel, Use
+from decodery.serving.preparing import Preparation
+from decodery.serving.response_store import ResponseStore
+from decodery.serving.settings import RequestLimits, ServerSettings
+from decodery.serving.sse import Chunks, EventStream
+from decodery.serving.worker import Worker
+
+# Seconds of a step after which the server is not ready; or ten times its bound, if that is longer.
+SLOWEST_STEP = 10.0
+
+
+class Service:
+    """Holds the parts of one server; the event loop's thread alone uses it."""
+
+    def __init__(
+        self, settings: ServerSettings, sources: Sequence[ModelSource], memory: int | None = None
+    ) -> None:
+        self.settings = settings
+        self.worker = Worker()
+        self.models = Models(sources, memory, lambda model: self.worker.forget(model.llm.engine))
+        self.preparation = Preparation(settings.limits.preparing_seconds)
+        self.admission = Admission(settings.limits.queued)
+        self.metrics = Metrics(self._statistics)
+        self.active: set[ActiveRequest] = set()
+        self.responses = ResponseStore()
+        self._background: dict[str, asyncio.Task[None]] = {}
+
+    def in_background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Runs what nobody waits for, under a name by which it can be cancelled."""
+        task = self._background[name] = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self._background.pop(name, None))
+
+    def cancel_background(self, name: str) -> bool:
+        """Cancels what runs under a name; returns False if nothing does."""
+        task = self._background.get(name)
+        return task is not None and task.cancel()
+
+    async def read(self, request: Request) -> dict[str, Any]:
+        """Returns the body of a request. Raises the errors of `read_json`."""
+        body = await read_json(request.scope, request.receive, self.settings.limits)
+        if self.settings.log_prompts:
+            request.scope["record"]["body"] = body
+        return body
+
+    def _statistics(self) -> Iterator[tuple[str, Statistics]]:
+        for model in self.models.opened:
+            yield model.name, model.llm.engine.statistics()
+
+    def not_ready(self) -> str | None:
+        """Returns why the server cannot serve requests now; None if it can."""
+        if self.admission.draining:
+            return "the server is stopping"
+        if not self.models.opened:
+            return "the model is being opened"
+        for model in self.models.opened:
+            engine = model.llm.engine
+            began, bound = engine.statistics().step_since, engine.limits.max_step_ms or 0
+            if began is not None and monotonic() - began > max(SLOWEST_STEP, bound / 100):
+                return "a step takes too long"
+        return None
+
+    def salt(self, scope: Any, cache_salt: str | None) -> bytes:
+        """Returns the salt of a request's pages: of its key and what the caller adds.
+
+        So requests with different keys share no pages, and no time tells one what another has asked.
+        """
+        parts = [scope["identity"], (cache_salt or "").encode("utf-8", "surrogatepass")]
+        return encode_salt(parts) if any(parts) else encode_salt(())
+
+
+class ActiveRequest:
+    """Carries one request from its arrival to its end: admission, model, deadline, times, log."""
+
+    def __init__(self, service: Service, request: Request, name: object) -> None:
+        self._service = service
+        self._request = request
+        self._name = service.models.check(name)
+        self._ticket: Ticket = service.admission.enter()
+        self._timeline = Timeline(service.metrics, self._name)
+        self._deadline = perf_counter() + service.settings.limits.seconds
+        self._use: Use | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._generation: Generation | None = None
+        service.active.add(self)
+
+    async def open(self) -> ServedModel:
+        """Returns the request's model, which stays open until the end."""
+        try:
+            async with asyncio.timeout(max(self._deadline - perf_counter(), 0)):
+                self._use = await self._service.models.use(self._name)
+        except TimeoutError:
+            raise self._too_late() from None
+        return self._use.model
+
+    async def prepare(self, function: Callable[[], Any], *, grammar: bool, param: str) -> Any:
+        """Returns what a function of preparation returns; see `Preparation.run`."""
+        return await self._service.preparation.run(function, grammar=grammar, param=param)
+
+    async def start(self, prepared: Sequence[Prepared], *, fits: bool = True, **options: Any) -> Generation:
+        """Queues the prompts. Raises `ApiError` if one of them cannot run.
+
+        With `fits`, it also raises if the context cannot hold `max_tokens` after a prompt; else such a text
+        ends where the context is full, as in the library.
+        """
+        assert self._use is not None
+        for one in prepared if fits else ():
+            _check_length(one, self._use.model, self._service.settings.limits)
+        generation = Generation(self._service.worker, self._use.model, prepared, **options)
+        generation.heard = self._heard
+        self._generation = generation
+        await generation.start()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(self._deadline - perf_counter(), 0), self._expire)
+        return generation
+
+    def _expire(self) -> None:
+        self.fail(self._too_late())
+
+    def _too_late(self) -> ApiError:
+        seconds = self._service.settings.limits.seconds
+        return ApiError(504, f"a request may run for {seconds:g} seconds here", code="timeout")
+
+    def fail(self, error: ApiError) -> None:
+        """Ends the request with an error."""
+        if self._generation is not None:
+            self._generation.inbox.fail(error)
+
+    def _heard(self) -> None:
+        self._ticket.begin()
+        self._timeline.token()
+
+    async def run(self, generation: Generation, take: Callable[[Sequence[Addition]], object]) -> None:
+        """Hands all that is added to `take`; raises `ClientDisconnect` if the client goes away."""
+        async with ClientWatch(self._request.receive, generation.inbox):
+            while not generation.done:
+                take(await generation.additions() or ())
+
+    def stream(self, generation: Generation, chunks: Chunks) -> EventStream:
+        """Returns an answer that streams the generation and ends this request."""
+        return EventStream(generation, chunks, self._service.settings.pings, self._ended)
+
+    def _ended(self, error: BaseException | None) -> None:
+        self.leave(error)
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """Drops what runs, and notes the end; may be called again."""
+        if self not in self._service.active:
+            return
+        self._service.active.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._generation is not None:
+            self._generation.close()
+            self._count(self._generation, error)
+        if self._use is not None:
+            self._use.release()
+        self._ticket.leave()
+
+    def _count(self, generation: Generation, error: BaseException | None) -> None:
+        metrics, name = self._service.metrics, self._name
+        prompt = sum(len(c.output.prompt_token_ids) for c in generation.collectors)
+        text = sum(len(s.tokens) for c in generation.collectors for s in c.streams)
+        self._timeline.end(generation.times)
+        for collector in generation.collectors:
+            for stream in collector.streams:
+                reason = stream.finish or ("abort" if error is None else "error")
+                metrics.finished.labels(name, reason).inc()
+        record: dict[str, Any] = self._request.scope["record"]
+        record.update({"model": name, "prompt_tokens": prompt, "completion_tokens": text})
+        if error is not None:
+            record["error"] = getattr(error, "code", None) or type(error).__name__
+
+
+def _check_length(prepared: Prepared, model: ServedModel, limits: RequestLimits) -> None:
+    """Raises `ApiError` if a prompt is too long, alone or with the tokens that are asked for after it."""
+    prompt, wanted = len(prepared.token_ids), prepared.params.max_tokens
+    if limits.prompt_tokens is not None and prompt > limits.prompt_tokens:
+        message = f"a prompt has at most {limits.prompt_tokens} tokens here"
+        raise invalid(message, "prompt", "context_length_exceeded")
+    context = model.llm.engine.limits.context_length
+    # The last token need not be computed. The server's own bound is no wish of the client's.
+    if wanted not in (None, limits.max_tokens) and prompt + wanted > context + 1:
+        message = f"the prompt has {prompt} tokens and max_tokens is {wanted}: the context holds {context}"
+        raise invalid(message, "max_tokens", "context_length_exceeded")
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """Returns an answer with a JSON body."""
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return Response(body, status, media_type="application/json")

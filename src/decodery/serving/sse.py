@@ -1,0 +1,108 @@
+"""Streams an answer as server-sent events."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from decodery.serving.errors import ApiError
+from decodery.serving.generation import Addition, ClientWatch, Generation
+
+log = logging.getLogger("decodery.serving")
+# One line end: a blank line would be an empty event to some clients.
+PING = b": ping\n"
+DONE = b"data: [DONE]\n\n"
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+def data(value: Any) -> bytes:
+    """Returns a value as one event."""
+    return f"data: {_dumps(value)}\n\n".encode()
+
+
+class Chunks(Protocol):
+    """Writes the events of one answer."""
+
+    def opening(self) -> bytes:
+        """Returns what comes before any text."""
+
+    def written(self, additions: Sequence[Addition]) -> bytes:
+        """Returns the events for what a step added; b"" for none."""
+
+    def progress(self) -> bytes:
+        """Returns what is new of the run besides its text; b"" for nothing."""
+
+    def ping(self) -> bytes:
+        """Returns what keeps a waiting stream alive."""
+
+    def failed(self, error: ApiError) -> bytes:
+        """Returns what ends the stream after an error."""
+
+    def closing(self) -> bytes:
+        """Returns what comes after the last text."""
+
+
+class EventStream:
+    """Is an ASGI application that streams a generation which has been queued, and closes it.
+
+    `pings` is the number of seconds without text after which a ping is sent; None sends none. An error
+    becomes an event, after which the answer ends. `ended` is called at the end, with the error if there was
+    one.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        chunks: Chunks,
+        pings: float | None,
+        ended: Callable[[BaseException | None], None],
+    ) -> None:
+        self._generation = generation
+        self._chunks = chunks
+        self._pings = pings
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error: BaseException | None = None
+        try:
+            async with ClientWatch(receive, self._generation.inbox):
+                await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+                await self._stream(send)
+        except ClientDisconnect as gone:
+            error = gone
+        except ApiError as failed:
+            error = failed
+            await send({"type": "http.response.body", "body": self._chunks.failed(failed)})
+        except Exception as failed:
+            error = failed
+            log.exception("a stream failed")
+            shown = ApiError(500, "the server failed; its log says more")
+            await send({"type": "http.response.body", "body": self._chunks.failed(shown)})
+        finally:
+            self._generation.close()
+            self._ended(error)
+
+    async def _stream(self, send: Send) -> None:
+        await _send(send, self._chunks.opening())
+        while not self._generation.done:
+            additions = await self._generation.additions(self._pings)
+            if additions is None:
+                await _send(send, self._chunks.ping())
+            else:
+                await _send(send, self._chunks.progress() + self._chunks.written(additions))
+        await send({"type": "http.response.body", "body": self._chunks.closing()})
+
+
+async def _send(send: Send, body: bytes) -> None:
+    if body:
+        await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -1,0 +1,293 @@
+"""Answers `/trace`: what the library returns, and each step's own numbers, as a stream of lines.
+
+`docs/trace.md` describes the requests and the lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from decodery.decoding.event import Event
+from decodery.decoding.request.params import GenerationParams
+from decodery.decoding.request.plain import params_from_plain, params_to_plain
+from decodery.errors import DecoderyError, ParameterError, RequestError
+from decodery.intake import Intake, Prepared
+from decodery.outputs import Observer, RequestOutput, StreamEvent
+from decodery.serving.errors import ApiError, api_error, invalid
+from decodery.serving.generation import Addition, Generation
+from decodery.serving.models import ServedModel
+from decodery.serving.openai.fields import Fields, check_limits
+from decodery.serving.service import ActiveRequest, Service, json_response
+from decodery.serving.settings import RequestLimits, ServerSettings
+from decodery.serving.sse import PING
+from decodery.wire.trace_lines import (
+    VERSION,
+    EndLine,
+    ErrorLine,
+    EventLine,
+    Header,
+    Line,
+    OutputLine,
+    TextLine,
+    TracedRequest,
+    TraceWriter,
+)
+
+# Candidates of each choice. A request for one token may ask for the whole vocabulary.
+MOST_CANDIDATES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Holds a prompt and its parameters, as they were asked for."""
+
+    prompt: str | list[int]
+    params: GenerationParams
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRequest:
+    """Holds what a client asks of `/trace`.
+
+    `candidates` is None where no events are told, and `texts` says that texts are told as they grow.
+    """
+
+    requests: Sequence[Asked]
+    candidates: int | None
+    texts: bool
+    cache_salt: str | None
+    priority: int
+
+
+def read_trace_request(
+    body: Mapping[str, Any], defaults: GenerationParams, settings: ServerSettings, models: Sequence[str]
+) -> TraceRequest:
+    """Returns the request that a body describes. Raises `ApiError`, and `ParameterError` for parameters."""
+    fields = Fields(body)
+    fields.raw("model")
+    listed = fields.take("requests", list, [])
+    candidates = fields.raw("candidates")
+    texts = fields.take("texts", bool, False)
+    cache_salt = fields.take("cache_salt", str, "") or None
+    priority = fields.take("priority", int, 0)
+    fields.close(lenient=settings.lenient)
+    if not 0 < len(listed) <= settings.limits.prompts:
+        raise invalid(f"requests must be a list of 1 to {settings.limits.prompts} requests", "requests")
+    asked = [
+        _asked(one, f"requests[{place}]", defaults, settings, models) for place, one in enumerate(listed)
+    ]
+    if candidates is not None:
+        _check_candidates(candidates, asked)
+    return TraceRequest(asked, candidates, texts, cache_salt, priority)
+
+
+def _asked(
+    given: Any, place: str, defaults: GenerationParams, settings: ServerSettings, models: Sequence[str]
+) -> Asked:
+    if not isinstance(given, dict):
+        raise invalid(f"{place} must be an object", place)
+    fields = Fields(given, f"{place}.")
+    prompt = fields.raw("prompt")
+    # Not by `take`, for which null is absent: a null among the parameters is a value.
+    plain = fields.take("params", dict, {})
+    fields.close(lenient=settings.lenient)
+    ids = isinstance(prompt, list) and all(type(token) is int for token in prompt)
+    if not prompt or not (isinstance(prompt, str) or ids):
+        raise invalid("a prompt must be a text or token ids, and not empty", f"{place}.prompt")
+    try:
+        params = params_from_plain(plain, defaults, models=models)
+    except DecoderyError as error:
+        raise api_error(error, f"{place}.params") from None
+    check_limits(_within(params, settings.limits), settings.limits)
+    return Asked(prompt, _within(params, settings.limits))
+
+
+def _within(params: GenerationParams, limits: RequestLimits) -> GenerationParams:
+    """Returns the parameters with the server's limit of tokens where they have none."""
+    unbounded = limits.max_tokens is not None and params.max_tokens is None
+    return params.replace(max_tokens=limits.max_tokens) if unbounded else params
+
+
+def _check_candidates(candidates: Any, asked: Sequence[Asked]) -> None:
+    if type(candidates) is not int or candidates < 0:
+        raise invalid("candidates must be a whole number from 0 on", "candidates")
+    single = len(asked) == 1 and asked[0].params.max_tokens == 1 and asked[0].params.width == 1
+    if candidates > MOST_CANDIDATES and not single:
+        raise invalid(
+            f"candidates is at most {MOST_CANDIDATES}; a single request for one token may have all",
+            "candidates",
+        )
+
+
+def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes, most: int | None) -> list[Prepared | str]:
+    """Returns each request as an engine takes it, or why it is refused; raises that for a single one."""
+    found: list[Prepared | str] = []
+    for one in asked:
+        try:
+            prepared = intake.prepare(one.prompt, one.params, salt=salt)
+            if most is not None and len(prepared.token_ids) > most:
+                raise RequestError(f"a prompt has at most {most} tokens here")
+            found.append(prepared)
+        except DecoderyError as error:
+            if len(asked) == 1:
+                place = "params" if isinstance(error, ParameterError) else "prompt"
+                raise api_error(error, f"requests[0].{place}") from None
+            found.append(api_error(error).message)
+    return found
+
+
+async def trace(service: Service, request: Request) -> ASGIApp:
+    """Answers `POST /trace`."""
+    body = await service.read(request)
+    active = ActiveRequest(service, request, body.get("model"))
+    try:
+        model = await active.open()
+        asked = read_trace_request(
+            body, model.llm.default_params, service.settings, model.llm.intake.second_models
+        )
+        salt = service.salt(request.scope, asked.cache_salt)
+        found = await active.prepare(
+            partial(_prepared, asked.requests, model.llm.intake, salt, service.settings.limits.prompt_tokens),
+            grammar=any(one.params.grammar is not None for one in asked.requests),
+            param="prompt",
+        )
+        answer = TraceAnswer(asked, found, model)
+        generation = await active.start(
+            answer.runnable,
+            priority=asked.priority,
+            candidates=asked.candidates or 0,
+            observer=answer.observer if asked.candidates is not None else None,
+            fits=False,
+            apart=True,
+        )
+        if len(asked.requests) == 1 and generation.refused:
+            raise generation.refused[0]
+        answer.generation = generation
+        return active.stream(generation, answer)
+    except BaseException as error:
+        active.leave(error)
+        raise
+
+
+class TraceAnswer:
+    """Writes the lines of a trace. `generation` must be set before they are asked for."""
+
+    generation: Generation
+
+    def __init__(self, asked: TraceRequest, found: Sequence[Prepared | str], model: ServedModel) -> None:
+        self._asked = asked
+        self._found = found
+        self._model = model
+        self._writer = TraceWriter(model.llm.tokenizer)
+        self._places = [place for place, one in enumerate(found) if isinstance(one, Prepared)]
+        self._events: list[Line] = []
+
+    @property
+    def runnable(self) -> list[Prepared]:
+        """Returns the requests that an engine can take."""
+        return [one for one in self._found if isinstance(one, Prepared)]
+
+    def observer(self, prompt: int) -> Observer:
+        """Returns the observer of a runnable request: its events wait for the next call."""
+        place = self._places[prompt]
+
+        def observe(event: Event) -> None:
+            self._events.append(EventLine(replace(event, request=place)))
+
+        return observe
+
+    def opening(self) -> bytes:
+        """Returns the header."""
+        outputs = self._outputs()
+        requests = tuple(
+            TracedRequest(
+                output.prompt, tuple(output.prompt_token_ids), output.seed, params_to_plain(one.params)
+            )
+            for output, one in zip(outputs, self._asked.requests, strict=True)
+        )
+        header = Header(VERSION, self._model.name, self._model.llm.tokenizer.vocab_size, requests)
+        return self._encoded([header])
+
+    def _outputs(self) -> list[RequestOutput]:
+        """Returns the outputs as they are now, in the order of the requests."""
+        ran = iter(self.generation.finished())
+        outputs = [
+            next(ran) if isinstance(one, Prepared) else _refused(asked, one)
+            for one, asked in zip(self._found, self._asked.requests, strict=True)
+        ]
+        for output, asked in zip(outputs, self._asked.requests, strict=True):
+            if asked.params.logprobs is None:
+                # `best_of` has them computed.
+                for completion in output.completions:
+                    completion.logprobs = None
+        return outputs
+
+    def written(self, additions: Sequence[Addition]) -> bytes:
+        """Returns the lines for what a step added."""
+        lines = self._taken()
+        if self._asked.texts:
+            lines += [self._text(self._places[a.prompt], a.event) for a in additions]
+        return self._encoded(lines)
+
+    def _text(self, place: int, event: StreamEvent) -> TextLine:
+        wants = self._asked.requests[place].params.logprobs is not None
+        return TextLine(place, event if wants else replace(event, logprobs=()))
+
+    def progress(self) -> bytes:
+        """Returns the lines of events that add no tokens, such as those of beams."""
+        return self._encoded(self._taken())
+
+    def ping(self) -> bytes:
+        """Returns a comment, which keeps a waiting stream alive."""
+        return PING
+
+    def failed(self, error: ApiError) -> bytes:
+        """Returns the line of an error, the last one."""
+        return self._encoded([ErrorLine(error.body()["error"])])
+
+    def closing(self) -> bytes:
+        """Returns the lines of the outputs, and the last line."""
+        lines = self._taken()
+        for place, output in enumerate(self._outputs()):
+            if self._asked.texts:
+                # The lines before have told them.
+                output = replace(output, completions=[], prompt_logprobs=None)
+            lines.append(OutputLine(place, output))
+        return self._encoded([*lines, EndLine()])
+
+    def _taken(self) -> list[Line]:
+        events, self._events = self._events, []
+        return events
+
+    def _encoded(self, lines: Sequence[Line]) -> bytes:
+        texts = [text for line in lines for text in self._writer.lines(line)]
+        return "".join(f"data: {text}\n\n" for text in texts).encode()
+
+
+def _refused(asked: Asked, error: str) -> RequestOutput:
+    text = asked.prompt if isinstance(asked.prompt, str) else None
+    ids = [] if isinstance(asked.prompt, str) else asked.prompt
+    return RequestOutput(text, ids, [], asked.params.seed or 0, error=error)
+
+
+async def describe_model(service: Service, request: Request) -> Response:
+    """Answers `GET /trace`: what a client needs to know of a model before it asks."""
+    with await service.models.use(request.query_params.get("model")) as model:
+        llm = model.llm
+        answer = {
+            "version": VERSION,
+            "model": model.name,
+            "vocab_size": llm.tokenizer.vocab_size,
+            "capacity": llm.capacity,
+            "has_chat_template": llm.tokenizer.chat_template is not None,
+            "default_params": params_to_plain(llm.default_params),
+            "second_models": list(llm.intake.second_models),
+        }
+    return json_response(answer)

@@ -1,0 +1,128 @@
+"""Finds by trial renders what a chat template can express."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from decodery.errors import DecoderyError
+from decodery.text.chat.template import render_chat
+from decodery.text.chat.tool_formats import FORMATS, ToolFormat
+
+# Words that occur in no template.
+_NAME, _KEY, _VALUE, _RESULT = "zqname", "zqkey", "zqvalue", "zqresult"
+_ARGUMENTS = {_KEY: _VALUE}
+_LONG_ID, _SHORT_ID = "call_0a1b2c3d4e5f", "a1b2c3d4e"
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": _NAME,
+        "description": "zqdescription",
+        "parameters": {"type": "object", "properties": {_KEY: {"type": "string", "description": "zqtext"}}},
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateTraits:
+    """Says what a template does with tools.
+
+    `declares_tools`: it writes the tools' declarations. `renders_calls`: it writes calls and their results.
+    `arguments_as_text`: it expects a call's arguments as JSON text, not as a dict. `short_ids`: it refuses
+    the ids of calls that are not 9 letters and digits. `form` is the format of calls that it writes, if it is
+    a known one.
+    """
+
+    declares_tools: bool
+    renders_calls: bool
+    arguments_as_text: bool
+    short_ids: bool
+    form: ToolFormat | None
+
+
+@lru_cache(maxsize=8)
+def template_traits(template: str) -> TemplateTraits:
+    """Returns what a template can express."""
+    question = [{"role": "user", "content": "zqquestion"}]
+    declared = _rendered(template, question, [_TOOL])
+    declares_tools = _NAME in declared
+    tools = [_TOOL] if declares_tools else None
+    for short in (False, True):
+        for as_text in (False, True):
+            text = _rendered(template, _conversation(short, as_text), tools)
+            if all(word in text for word in (_NAME, _RESULT)) and _well_written(text, as_text):
+                form = _form_of(text.replace(declared, "")) or _form_of(text)
+                return TemplateTraits(declares_tools, True, as_text, short, form)
+    return TemplateTraits(declares_tools, False, False, False, None)
+
+
+@lru_cache(maxsize=256)
+def dropped_messages(
+    template: str, roles: tuple[tuple[str, bool], ...], tools: bool = False
+) -> tuple[int, ...] | None:
+    """Returns the places of the messages whose text a template drops; None if it refuses the conversation.
+
+    `roles` has the role of each message, and whether it has calls. The text beside calls does not count, for
+    many templates drop it. With `tools`, the template gets a declaration too.
+    """
+    traits = template_traits(template)
+    messages: list[dict[str, Any]] = []
+    words = [f"zqtext{place}zq" for place in range(len(roles))]
+    id_ = _SHORT_ID if traits.short_ids else _LONG_ID
+    for (role, calls), word in zip(roles, words, strict=True):
+        message: dict[str, Any] = {"role": role, "content": "" if calls else word}
+        if calls:
+            message["tool_calls"] = [_call(id_, traits.arguments_as_text)]
+        if role == "tool":
+            message |= {"tool_call_id": id_, "name": _NAME}
+        messages.append(message)
+    text = _rendered(template, messages, [_TOOL] if tools else None)
+    if not text:
+        return None
+    written = set(re.findall(r"zqtext\d+zq", text))
+    return tuple(k for k, (_, calls) in enumerate(roles) if not calls and words[k] not in written)
+
+
+def _conversation(short: bool, as_text: bool) -> list[dict[str, Any]]:
+    id_ = _SHORT_ID if short else _LONG_ID
+    return [
+        {"role": "user", "content": "zqquestion"},
+        {"role": "assistant", "content": "", "tool_calls": [_call(id_, as_text)]},
+        {"role": "tool", "tool_call_id": id_, "name": _NAME, "content": _RESULT},
+    ]
+
+
+def _call(id_: str, as_text: bool) -> dict[str, Any]:
+    arguments: Any = json.dumps(_ARGUMENTS) if as_text else _ARGUMENTS
+    return {"id": id_, "type": "function", "function": {"name": _NAME, "arguments": arguments}}
+
+
+def _well_written(text: str, as_text: bool) -> bool:
+    """True if the arguments are written as JSON, or in a notation of the template's own."""
+    if as_text:
+        return f'"{_KEY}"' in text and f'\\"{_KEY}' not in text
+    return _KEY in text and _VALUE in text and f"'{_KEY}'" not in text
+
+
+def _form_of(text: str) -> ToolFormat | None:
+    """Returns the format in which a rendered text contains the call; white space counts only at first."""
+    for ignored in ("", " \n"):
+        removed = str.maketrans("", "", ignored)
+        for form in FORMATS:
+            if form.written(_NAME).translate(removed) in text.translate(removed):
+                return form
+    return None
+
+
+def _rendered(
+    template: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
+) -> str:
+    """Returns what a template renders; "" if it refuses."""
+    try:
+        return render_chat(template, messages, bos_token="", eos_token="", tools=tools)
+    except DecoderyError:
+        return ""
