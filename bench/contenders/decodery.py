@@ -33,11 +33,17 @@ class Decodery:
     serving = "continuous batching"
 
     def __init__(
-        self, model: Path, threads: int | None = None, *, dtype: str = "auto", backend: str = "native"
+        self,
+        model: Path,
+        threads: int | None = None,
+        *,
+        dtype: str = "auto",
+        backend: str = "native",
+        max_step_ms: float | None = None,
     ) -> None:
         from decodery import LLM
 
-        self.llm = LLM(model, dtype=dtype, backend=backend, threads=threads)
+        self.llm = LLM(model, dtype=dtype, backend=backend, threads=threads, max_step_ms=max_step_ms)
 
     def run(self, prompts: Sequence[Prompt], tokens: int) -> Timing:
         return self._timed(prompts, tokens, {"temperature": 0})

@@ -20,9 +20,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_model(tmp_path_factory.mktemp("served"), context=CONTEXT)
 
 
-def open_tiny(folder: str | Path) -> LLM:
+def open_tiny(folder: str | Path, *, prefix_cache: bool = True) -> LLM:
     """Returns the model of the folder on the default backend."""
-    return LLM(folder, dtype="float32", kv_memory="16MB", token_budget=64)
+    return LLM(folder, dtype="float32", kv_memory="16MB", token_budget=64, prefix_cache=prefix_cache)
 
 
 @pytest.fixture(scope="session")

@@ -130,7 +130,7 @@ class Connection:
 
 
 def api_error(error: Mapping[str, Any], status: int = 500) -> DecoderyError:
-    """Returns the library's error for one of the server's: `RequestError` if the prompt or the server fails."""
+    """Returns the library's error for one of the server's, of a parameter if that is the cause."""
     message = str(error.get("message"))[:LONGEST_MESSAGE]
     param = error.get("param")
     place = param if isinstance(param, str) else None
@@ -151,4 +151,5 @@ def _reason(error: Exception) -> str:
     """Returns the reason of a failed connection, on one line."""
     if isinstance(error, TimeoutError):
         return "it was silent for too long"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())[:200]

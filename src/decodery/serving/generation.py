@@ -40,7 +40,7 @@ class Generation:
     choice. `heard` is called after each step that adds tokens. With `tells_progress`, `progress` holds how
     much of each prompt is computed. With `tells_beams`, `beams` has those of each step, with their prompt.
     `times` has those of the prompts that have ended. With `apart`, a prompt that the engine refuses or fails
-    has the error in its output, and the others go on.
+    has the error in its output, and the others go on; `refused` has the errors of those that it refused.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Generation:
         self.times: list[Times] = []
         self._tells_beams = tells_beams
         self.beams: list[tuple[int, Sequence[BeamCandidate]]] = []
+        self.refused: dict[int, ApiError] = {}
 
     async def start(self) -> None:
         """Queues the prompts. Raises `ApiError`, and queues none, if one of them cannot run."""
@@ -92,7 +93,8 @@ class Generation:
             observer = None if self._observer is None else self._observer(place)
             collector = Collector(output, prepared.params, prepared.text_state, prepared.end_ids, observer)
             if isinstance(found, DecoderyError):
-                output.error = api_error(found).message
+                self.refused[place] = api_error(found, "prompt")
+                output.error = self.refused[place].message
                 collector.streams = []
             self.collectors.append(collector)
 

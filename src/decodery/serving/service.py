@@ -117,10 +117,14 @@ class ActiveRequest:
         """Returns what a function of preparation returns; see `Preparation.run`."""
         return await self._service.preparation.run(function, grammar=grammar, param=param)
 
-    async def start(self, prepared: Sequence[Prepared], **options: Any) -> Generation:
-        """Queues the prompts. Raises `ApiError` if one of them cannot run."""
+    async def start(self, prepared: Sequence[Prepared], *, fits: bool = True, **options: Any) -> Generation:
+        """Queues the prompts. Raises `ApiError` if one of them cannot run.
+
+        With `fits`, it also raises if the context cannot hold `max_tokens` after a prompt; else such a text
+        ends where the context is full, as in the library.
+        """
         assert self._use is not None
-        for one in prepared:
+        for one in prepared if fits else ():
             _check_length(one, self._use.model, self._service.settings.limits)
         generation = Generation(self._service.worker, self._use.model, prepared, **options)
         generation.heard = self._heard

@@ -48,7 +48,6 @@ class ServerSettings:
 
     `keys` are the keys of which each request must have one; without keys only this machine may come in, and
     `host` must be a loopback address. `origins` are the web pages that may call the server from a browser.
-    `second_models` are the names of draft models and amateurs that requests may use.
     `lenient` accepts unknown fields of requests. `pings` is the number of seconds between comments that keep
     a waiting stream alive; None sends none. `drain_seconds` is how long requests may go on after SIGTERM.
     """
@@ -57,7 +56,6 @@ class ServerSettings:
     port: int = 8000
     keys: tuple[str, ...] = field(default=(), repr=False)
     origins: tuple[str, ...] = ()
-    second_models: tuple[str, ...] = ()
     lenient: bool = False
     log_prompts: bool = False
     pings: float | None = 10.0

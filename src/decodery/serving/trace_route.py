@@ -17,10 +17,9 @@ from starlette.types import ASGIApp
 from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.plain import params_from_plain, params_to_plain
-from decodery.errors import DecoderyError, ParameterError
+from decodery.errors import DecoderyError, ParameterError, RequestError
 from decodery.intake import Intake, Prepared
-from decodery.outputs import Observer, RequestOutput
-from decodery.serving.bodies import read_json
+from decodery.outputs import Observer, RequestOutput, StreamEvent
 from decodery.serving.errors import ApiError, api_error, invalid
 from decodery.serving.generation import Addition, Generation
 from decodery.serving.models import ServedModel
@@ -127,12 +126,15 @@ def _check_candidates(candidates: Any, asked: Sequence[Asked]) -> None:
         )
 
 
-def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes) -> list[Prepared | str]:
-    """Returns each request as an engine takes it, or why it is refused. Raises `ApiError` for a single one."""
+def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes, most: int | None) -> list[Prepared | str]:
+    """Returns each request as an engine takes it, or why it is refused; raises that for a single one."""
     found: list[Prepared | str] = []
     for one in asked:
         try:
-            found.append(intake.prepare(one.prompt, one.params, salt=salt))
+            prepared = intake.prepare(one.prompt, one.params, salt=salt)
+            if most is not None and len(prepared.token_ids) > most:
+                raise RequestError(f"a prompt has at most {most} tokens here")
+            found.append(prepared)
         except DecoderyError as error:
             if len(asked) == 1:
                 place = "params" if isinstance(error, ParameterError) else "prompt"
@@ -143,7 +145,7 @@ def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes) -> list[Prepa
 
 async def trace(service: Service, request: Request) -> ASGIApp:
     """Answers `POST /trace`."""
-    body = await read_json(request.scope, request.receive, service.settings.limits)
+    body = await service.read(request)
     active = ActiveRequest(service, request, body.get("model"))
     try:
         model = await active.open()
@@ -152,7 +154,7 @@ async def trace(service: Service, request: Request) -> ASGIApp:
         )
         salt = service.salt(request.scope, asked.cache_salt)
         found = await active.prepare(
-            partial(_prepared, asked.requests, model.llm.intake, salt),
+            partial(_prepared, asked.requests, model.llm.intake, salt, service.settings.limits.prompt_tokens),
             grammar=any(one.params.grammar is not None for one in asked.requests),
             param="prompt",
         )
@@ -162,8 +164,11 @@ async def trace(service: Service, request: Request) -> ASGIApp:
             priority=asked.priority,
             candidates=asked.candidates or 0,
             observer=answer.observer if asked.candidates is not None else None,
-            apart=len(asked.requests) > 1,
+            fits=False,
+            apart=True,
         )
+        if len(asked.requests) == 1 and generation.refused:
+            raise generation.refused[0]
         answer.generation = generation
         return active.stream(generation, answer)
     except BaseException as error:
@@ -213,17 +218,27 @@ class TraceAnswer:
     def _outputs(self) -> list[RequestOutput]:
         """Returns the outputs as they are now, in the order of the requests."""
         ran = iter(self.generation.finished())
-        return [
+        outputs = [
             next(ran) if isinstance(one, Prepared) else _refused(asked, one)
             for one, asked in zip(self._found, self._asked.requests, strict=True)
         ]
+        for output, asked in zip(outputs, self._asked.requests, strict=True):
+            if asked.params.logprobs is None:
+                # `best_of` has them computed.
+                for completion in output.completions:
+                    completion.logprobs = None
+        return outputs
 
     def written(self, additions: Sequence[Addition]) -> bytes:
         """Returns the lines for what a step added."""
         lines = self._taken()
         if self._asked.texts:
-            lines += [TextLine(self._places[addition.prompt], addition.event) for addition in additions]
+            lines += [self._text(self._places[a.prompt], a.event) for a in additions]
         return self._encoded(lines)
+
+    def _text(self, place: int, event: StreamEvent) -> TextLine:
+        wants = self._asked.requests[place].params.logprobs is not None
+        return TextLine(place, event if wants else replace(event, logprobs=()))
 
     def progress(self) -> bytes:
         """Returns the lines of events that add no tokens, such as those of beams."""

@@ -50,7 +50,6 @@ def serve(options: ServeOptions, model: ModelOptions) -> None:
         port=options.port,
         keys=read_keys(key_file, os.environ.get("DECODERY_API_KEY")),
         origins=options.allow_origin,
-        second_models=tuple(second),
         lenient=options.lenient,
         log_prompts=options.log_prompts,
         pings=options.pings or None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from decodery.serving.openai.params import generation_params, stream_options
 from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.settings import ServerSettings
 from decodery.text.chat.call_reader import CallArguments, CallStart, Content, Part, Reasoning
+from decodery.text.chat.messages import check_template_kwargs
 from decodery.text.chat.replies import ReplyParser, join
 
 
@@ -56,9 +57,15 @@ class Conversation:
 
 
 def read_conversation(
-    body: Mapping[str, Any], defaults: GenerationParams, settings: ServerSettings
+    body: Mapping[str, Any],
+    defaults: GenerationParams,
+    settings: ServerSettings,
+    models: Collection[str] = (),
 ) -> Conversation:
-    """Returns the conversation that a body describes. Raises `ApiError`."""
+    """Returns the conversation that a body describes; it may name these second models.
+
+    Raises `ApiError`.
+    """
     fields = Fields(body)
     fields.raw("model")
     messages = fields.take("messages", list, [])
@@ -79,7 +86,7 @@ def read_conversation(
     plain.setdefault("max_tokens", None)
     if wants:
         plain["logprobs"] = top
-    params = generation_params(plain, fields, defaults, settings)
+    params = generation_params(plain, fields, defaults, settings, models)
     fields.close(lenient=settings.lenient)
     form = Form("chatcmpl", "chat.completion", "chat.completion.chunk", options, token_ids)
     return Conversation(messages, params, tools, template, form, top if wants else None, cache_salt, priority)
@@ -97,13 +104,16 @@ def _tools(fields: Fields, settings: ServerSettings) -> dict[str, Any]:
 
 
 def template_arguments(fields: Fields) -> dict[str, Any]:
-    """Takes the arguments of a chat template."""
+    """Takes the arguments of a chat template. Raises `RequestError` for names that are not the client's."""
     template = dict(fields.take("chat_template_kwargs", dict, {}))
+    check_template_kwargs(template)
     for name in ("add_generation_prompt", "continue_final_message"):
         if name in fields:
             template[name] = fields.take(name, bool, True)
     if "reasoning_effort" in fields:
         template["reasoning_effort"] = fields.take("reasoning_effort", str, "none")
+    if "thinking_token_budget" in fields:
+        template["thinking_token_budget"] = fields.take("thinking_token_budget", int, 0)
     return template
 
 
@@ -123,8 +133,9 @@ async def start_reply(
 ) -> Started:
     """Queues the reply to a conversation in the form of `/v1/chat/completions`. Raises `ApiError`."""
     model = await active.open()
-    asked = read_conversation(body, model.llm.default_params, service.settings)
-    asked.check_template(model.llm.tokenizer.chat_template)
+    llm = model.llm
+    asked = read_conversation(body, llm.default_params, service.settings, llm.intake.second_models)
+    asked.check_template(llm.tokenizer.chat_template)
     salt = service.salt(request.scope, asked.cache_salt)
     compiles = asked.params.grammar is not None or bool(asked.tools["tools"])
     work = partial(asked.prepared, model.llm.intake, salt)
@@ -192,6 +203,10 @@ class ChatAnswer(Answer):
     def fresh(self, index: int) -> list[Part]:
         """Returns the parts that the last addition to a choice completed."""
         return self._fresh[index]
+
+    def parts(self, index: int) -> list[Part]:
+        """Returns all parts of a choice so far."""
+        return self._parts[index]
 
     def finish_reason(self, choice: Written) -> str | None:
         """Returns OpenAI's name of the reason for which a choice ended: "tool_calls" after calls."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -65,9 +65,12 @@ def _text(prompt: str | list[int]) -> str:
 
 
 def read_request(
-    body: Mapping[str, Any], defaults: GenerationParams, settings: ServerSettings
+    body: Mapping[str, Any],
+    defaults: GenerationParams,
+    settings: ServerSettings,
+    models: Collection[str] = (),
 ) -> CompletionRequest:
-    """Returns the request that a body describes. Raises `ApiError`."""
+    """Returns the request that a body describes; it may name these second models. Raises `ApiError`."""
     fields = Fields(body)
     fields.raw("model")
     prompts = _prompts(fields.raw("prompt"), settings.limits.prompts)
@@ -89,7 +92,7 @@ def read_request(
     plain.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
     if echo and logprobs is not None:
         plain.setdefault("prompt_logprobs", logprobs)
-    params = generation_params(plain, fields, defaults, settings)
+    params = generation_params(plain, fields, defaults, settings, models)
     fields.close(lenient=settings.lenient)
     if suffix is not None and echo:
         raise invalid("echo and suffix do not go together", "echo")
@@ -121,7 +124,8 @@ async def completions(service: Service, request: Request) -> ASGIApp:
     active = ActiveRequest(service, request, body.get("model"))
     try:
         model = await active.open()
-        asked = read_request(body, model.llm.default_params, service.settings)
+        llm = model.llm
+        asked = read_request(body, llm.default_params, service.settings, llm.intake.second_models)
         salt = service.salt(request.scope, asked.cache_salt)
         prepared = await active.prepare(
             partial(asked.prepared, model.llm.intake, salt),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,11 +51,15 @@ def stream_options(fields: Fields, *, lenient: bool) -> StreamOptions:
 
 
 def generation_params(
-    plain: dict[str, Any], fields: Fields, defaults: GenerationParams, settings: ServerSettings
+    plain: dict[str, Any],
+    fields: Fields,
+    defaults: GenerationParams,
+    settings: ServerSettings,
+    models: Collection[str],
 ) -> GenerationParams:
     """Returns the parameters that `plain` (by our own names) and the other fields of decoding describe.
 
-    Takes those fields: beam search as vLLM writes it, `response_format` and `structured_outputs`. Raises
+    `models` are the second models that they may name. Takes the fields: beam search as vLLM writes it, `response_format` and `structured_outputs`. Raises
     `ApiError`.
     """
     limits = settings.limits
@@ -68,7 +72,7 @@ def generation_params(
     if limits.max_tokens is not None and plain.get("max_tokens") is None:
         plain["max_tokens"] = limits.max_tokens
     try:
-        params = params_from_plain(plain, defaults, models=settings.second_models)
+        params = params_from_plain(plain, defaults, models=models)
     except ParameterError as error:
         raise api_error(error) from None
     check_limits(params, limits)
