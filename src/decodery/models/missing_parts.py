@@ -44,9 +44,7 @@ SIGNS: Mapping[str, Sign] = {
     "RWKV layers": Sign(gguf=("wkv.head_size",), tensors=("rwkv.*", "*.time_mix_*")),
     "gated linear recurrences": Sign(hub=("lru_width",), tensors=("*.rg_lru.*",)),
     "xLSTM layers": Sign(hub=("mlstm_round_up_to_multiple_of",), tensors=("*.mlstm_layer.*",)),
-    "embeddings of their own in each layer": Sign(
-        hub=("hidden_size_per_layer_input",), gguf=("embedding_length_per_layer_input",)
-    ),
+    "alternating updates (AltUp)": Sign(hub=("altup_num_inputs",), gguf=("altup.num_inputs",)),
     "layers that read images": Sign(hub=("cross_attention_layers",), tensors=("*.cross_attn.*",)),
     "numbers of heads that differ by layer": Sign(hub=("num_query_heads", "block_configs")),
 }

@@ -14,7 +14,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from decodery.errors import DecoderyError
-from decodery.serving.errors import ApiError, api_error
+from decodery.serving.anthropic.handlers import count_tokens, messages
+from decodery.serving.errors import ApiError, api_error, body_for
 from decodery.serving.gate import Gate, send_error
 from decodery.serving.logs import RequestLog
 from decodery.serving.openai.chat import chat_completions
@@ -44,6 +45,8 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/responses/{name}", get_response),
     ("DELETE", "/v1/responses/{name}", delete_response),
     ("POST", "/v1/responses/{name}/cancel", cancel_response),
+    ("POST", "/v1/messages", messages),
+    ("POST", "/v1/messages/count_tokens", count_tokens),
     ("POST", "/tokenize", tokenize),
     ("POST", "/detokenize", detokenize),
     ("GET", "/tokenizer_info", tokenizer_info),
@@ -77,14 +80,14 @@ class _Endpoint:
             scope["record"]["error"] = "ClientDisconnect"
             return
         except ApiError as error:
-            await send_error(send, error)
+            await send_error(scope, send, error)
             return
         except DecoderyError as error:
-            await send_error(send, api_error(error))
+            await send_error(scope, send, api_error(error))
             return
         except Exception:
             log.exception("a request failed")
-            await send_error(send, ApiError(500, "the server failed; its log says more"))
+            await send_error(scope, send, ApiError(500, "the server failed; its log says more"))
             return
         with suppress(ClientDisconnect):
             await answer(scope, receive, send)
@@ -94,7 +97,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     messages = {404: "there is nothing at this path", 405: "this path does not take this method"}
     shown = ApiError(error.status_code, messages.get(error.status_code, "the request is not understood"))
-    answer = json_response(shown.body(), error.status_code)
+    answer = json_response(body_for(request.url.path, shown), error.status_code)
     answer.headers.update(error.headers or {})
     return answer
 

@@ -56,6 +56,36 @@ class ApiError(Exception):
         return {"error": error}
 
 
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+ANTHROPIC_PATH = "/v1/messages"
+
+
+def anthropic_body(error: ApiError) -> dict[str, Any]:
+    """Returns Anthropic's error object, which has the place in the request in its message."""
+    kind = _ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+    known = error.param is None or error.message.startswith(error.param)
+    message = error.message if known else f"{error.param}: {error.message}"
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def is_anthropic(path: str) -> bool:
+    """True if a path belongs to Anthropic's interface."""
+    return path == ANTHROPIC_PATH or path.startswith(f"{ANTHROPIC_PATH}/")
+
+
+def body_for(path: str, error: ApiError) -> dict[str, Any]:
+    """Returns an error in the form of the interface that a path belongs to."""
+    return anthropic_body(error) if is_anthropic(path) else error.body()
+
+
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     """Returns the error of a request that is wrong in itself."""
     return ApiError(400, message, param=param, code=code)

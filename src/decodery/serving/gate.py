@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from decodery.serving.errors import ApiError, invalid
+from decodery.serving.errors import ApiError, body_for, invalid
 from decodery.serving.settings import ServerSettings
 
 # The paths that need no key. Everything else does, also what does not exist.
@@ -49,7 +49,7 @@ class Gate:
                 return
             scope["identity"] = self._identity(scope["path"], headers)
         except ApiError as error:
-            await send_error(send, error)
+            await send_error(scope, send, error)
             return
         await self._app(scope, receive, send)
 
@@ -124,9 +124,9 @@ def _with_origin(send: Send, origin: bytes) -> Send:
     return sending
 
 
-async def send_error(send: Send, error: ApiError) -> None:
-    """Sends an error as a whole answer."""
-    body = json.dumps(error.body(), ensure_ascii=False).encode()
+async def send_error(scope: Scope, send: Send, error: ApiError) -> None:
+    """Sends an error as a whole answer, in the form of the interface that the path belongs to."""
+    body = json.dumps(body_for(scope["path"], error), ensure_ascii=False).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if error.retry_after is not None:
         headers.append((b"retry-after", str(error.retry_after).encode()))

@@ -73,9 +73,9 @@ class Generation:
         self.heard: Callable[[], None] = lambda: None
         self.progress: dict[int, PromptProgress] = {}
         self.times: list[Times] = []
-        self.refused: dict[int, ApiError] = {}
         self._tells_beams = tells_beams
         self.beams: list[tuple[int, Sequence[BeamCandidate]]] = []
+        self.refused: dict[int, ApiError] = {}
 
     async def start(self) -> None:
         """Queues the prompts. Raises `ApiError`, and queues none, if one of them cannot run."""

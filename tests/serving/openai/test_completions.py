@@ -294,8 +294,8 @@ def test_a_stream_has_one_id_one_finish_a_choice_and_text_in_every_other_chunk(
 
 
 def test_no_chunk_has_half_a_character(server: LiveServer, library: LLM) -> None:
-    for seed in range(6):
-        body: dict[str, Any] = {"prompt": "😀é", "max_tokens": 60, "seed": seed, "temperature": 1.5}
+    for seed in range(4):
+        body: dict[str, Any] = {"prompt": "😀é", "max_tokens": 40, "seed": seed, "temperature": 1.5}
         (plain,) = server.complete(**body, logprobs=1)["choices"]
         stream = server.stream(**body, logprobs=1)
         assert stream.text() == plain["text"]

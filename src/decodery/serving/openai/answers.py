@@ -19,7 +19,6 @@ from decodery.serving.openai.logprobs import token_text
 from decodery.serving.openai.params import StreamOptions
 from decodery.serving.openai.usage import counted, progress_body
 from decodery.serving.sse import DONE, PING, data
-from decodery.text.streaming.detokenizer import start
 from decodery.wire.plain_forms import to_plain
 
 # OpenAI's names of our reasons to finish.
@@ -113,7 +112,7 @@ class Answer(ABC):
 
     def _new(self, prompt: int, stream: int) -> Written:
         prepared = self.prepared[prompt]
-        plain = start(self.tokenizer, (), skip_special_tokens=prepared.params.skip_special_tokens)
+        plain = prepared.text_state.without_stops()
         place = prompt * prepared.params.choices + stream
         return Written(prompt, place, Choice(plain, prepared.end_ids))
 

@@ -24,6 +24,7 @@ from decodery.serving.openai.params import generation_params, stream_options
 from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.settings import ServerSettings
 from decodery.text.chat.call_reader import CallArguments, CallStart, Content, Part, Reasoning
+from decodery.text.chat.messages import check_template_kwargs
 from decodery.text.chat.replies import ReplyParser, join
 
 
@@ -103,13 +104,16 @@ def _tools(fields: Fields, settings: ServerSettings) -> dict[str, Any]:
 
 
 def template_arguments(fields: Fields) -> dict[str, Any]:
-    """Takes the arguments of a chat template."""
+    """Takes the arguments of a chat template. Raises `RequestError` for names that are not the client's."""
     template = dict(fields.take("chat_template_kwargs", dict, {}))
+    check_template_kwargs(template)
     for name in ("add_generation_prompt", "continue_final_message"):
         if name in fields:
             template[name] = fields.take(name, bool, True)
     if "reasoning_effort" in fields:
         template["reasoning_effort"] = fields.take("reasoning_effort", str, "none")
+    if "thinking_token_budget" in fields:
+        template["thinking_token_budget"] = fields.take("thinking_token_budget", int, 0)
     return template
 
 
@@ -199,6 +203,10 @@ class ChatAnswer(Answer):
     def fresh(self, index: int) -> list[Part]:
         """Returns the parts that the last addition to a choice completed."""
         return self._fresh[index]
+
+    def parts(self, index: int) -> list[Part]:
+        """Returns all parts of a choice so far."""
+        return self._parts[index]
 
     def finish_reason(self, choice: Written) -> str | None:
         """Returns OpenAI's name of the reason for which a choice ended: "tool_calls" after calls."""

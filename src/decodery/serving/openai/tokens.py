@@ -11,6 +11,7 @@ from starlette.responses import Response
 from decodery.intake import Intake
 from decodery.serving.errors import invalid
 from decodery.serving.models import ServedModel
+from decodery.serving.openai.chat import template_arguments
 from decodery.serving.openai.fields import Fields
 from decodery.serving.openai.logprobs import token_text
 from decodery.serving.service import Service, json_response
@@ -50,11 +51,8 @@ async def tokenize(service: Service, request: Request) -> Response:
 
 
 def _template(fields: Fields) -> dict[str, Any]:
-    """Takes the arguments of a chat template."""
-    template = fields.take("chat_template_kwargs", dict, {})
-    for name in ("add_generation_prompt", "continue_final_message"):
-        if name in fields:
-            template = {**template, name: fields.take(name, bool, True)}
+    """Takes the arguments of a chat template, tools among them."""
+    template = template_arguments(fields)
     tools = fields.take("tools", list, [])
     return {**template, "tools": tools} if tools else template
 

@@ -85,6 +85,18 @@ ANSWERS: dict[str, Schema] = {
         usage=nullable(_OBJECT),
     ),
     "Deleted": _object(id=_TEXT, deleted={"type": "boolean"}),
+    "Message": _object(
+        id=_TEXT,
+        type={"const": "message"},
+        role={"const": "assistant"},
+        model=_TEXT,
+        content=_list(_object(type={"enum": ["text", "thinking", "tool_use"]})),
+        stop_reason={"enum": ["end_turn", "max_tokens", "stop_sequence", "tool_use"]},
+        stop_sequence=nullable(_TEXT),
+        usage=_object(input_tokens=_COUNT, cache_read_input_tokens=_COUNT, output_tokens=_COUNT),
+    ),
+    "TokenCount": _object(input_tokens=_COUNT),
+    "AnthropicError": _object(type={"const": "error"}, error=_object(type=_TEXT, message=_TEXT)),
     "Tokens": _object(count=_COUNT, max_model_len=_COUNT, tokens=_IDS),
     "Text": _object(prompt=_TEXT),
     "TokenizerInfo": _object(

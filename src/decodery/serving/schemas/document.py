@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from decodery.serving.errors import is_anthropic
 from decodery.serving.schemas.answers import ANSWERS
 from decodery.serving.schemas.operations import ERRORS, OPERATIONS, Operation
 from decodery.serving.schemas.values import Schema, objects
@@ -52,7 +53,11 @@ def _operation(operation: Operation, method: str, path: str, settings: ServerSet
         .rstrip("}_"),
         "responses": {
             "200": {"description": "The answer.", "content": _content(operation)},
-            **{str(status): _error(status) for status in sorted(operation.errors) if _may(status, settings)},
+            **{
+                str(status): _error(status, path)
+                for status in sorted(operation.errors)
+                if _may(status, settings)
+            },
         },
     }
     if operation.open:
@@ -82,10 +87,11 @@ def _content(operation: Operation) -> Mapping[str, Any]:
     return content
 
 
-def _error(status: int) -> dict[str, Any]:
+def _error(status: int, path: str) -> dict[str, Any]:
+    name = "AnthropicError" if is_anthropic(path) else "Error"
     error: dict[str, Any] = {
         "description": ERRORS[status],
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}},
     }
     if status in (429, 503):
         error["headers"] = {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds to wait."}}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from decodery.serving.schemas.anthropic_bodies import message_body
 from decodery.serving.schemas.request_bodies import (
     CHAT,
     COMPLETION,
@@ -161,6 +162,21 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Response",
         (*_ALWAYS, 400, 404),
         parameters=(_NAME,),
+    ),
+    ("POST", "/v1/messages"): Operation(
+        "Answers a conversation, as Anthropic does.",
+        "Message",
+        _GENERATES,
+        body=lambda settings: message_body(settings, "max_tokens"),
+        example={**_HI, "max_tokens": 8},
+        streams=True,
+    ),
+    ("POST", "/v1/messages/count_tokens"): Operation(
+        "Counts the tokens of a conversation's prompt.",
+        "TokenCount",
+        _BODY,
+        body=message_body,
+        example=_HI,
     ),
     ("POST", "/tokenize"): Operation(
         "Returns the token ids of a text or a conversation.",

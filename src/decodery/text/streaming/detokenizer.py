@@ -66,6 +66,11 @@ class TextState:
         read = self._read(text, data[used:])
         return replace(read, _cut=cut) if cut else read
 
+    def without_stops(self) -> TextState:
+        """Returns this state of a text without stops, which holds partial characters alone."""
+        rules = replace(self._rules, matcher=StopMatcher(()), pattern=None)
+        return replace(self, _rules=rules, _waiting=0, _regions=None)
+
     def flush(self) -> str:
         """Returns the text that is held back, for a sequence that ends here; "" after a stop."""
         if self.stopped is not None:

@@ -162,11 +162,7 @@ class FullHeadSize(OfFullLayers):
 
     def write(self, value: int, config: Any, *, gguf: bool) -> Mapping[str, Any]:
         if gguf:
-            return {
-                "attention.key_length": value,
-                "attention.value_length": value,
-                "attention.value_length_swa": config.head_dim,
-            }
+            return {"attention.key_length": value}
         return super().write(value, config, gguf=gguf)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from decodery.models.contract import Names
 from decodery.models.decoders.gemma import SANDWICH_GGUF, SANDWICH_HUB
-from decodery.models.decoders.gemma4_config import Gemma4Config
+from decodery.models.decoders.gemma4.gemma4_config import Gemma4Config
 from decodery.models.decoders.names import GGUF, HUB, Spelling, decoder_names
 from decodery.weights.names import Rule, merge, rename, stack
 

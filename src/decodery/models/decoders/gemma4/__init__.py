@@ -1,0 +1,1 @@
+"""Defines Gemma 4."""

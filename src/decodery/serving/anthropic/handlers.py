@@ -1,0 +1,53 @@
+"""Answers `/v1/messages`, and counts what its prompts take."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from decodery.intake import Intake
+from decodery.serving.anthropic.reading import check_single, read_message_request
+from decodery.serving.anthropic.writing import MessageAnswer
+from decodery.serving.openai.chat import Conversation, read_conversation, start_reply
+from decodery.serving.service import ActiveRequest, Service, json_response
+
+
+async def messages(service: Service, request: Request) -> ASGIApp:
+    """Answers a conversation."""
+    body = await service.read(request)
+    chat = read_message_request(body, lenient=service.settings.lenient)
+    active = ActiveRequest(service, request, chat.get("model"))
+    try:
+        started = await start_reply(service, request, active, chat)
+        check_single(started.prepared.params.choices)
+        written = MessageAnswer(started)
+        if chat["stream"]:
+            return active.stream(started.generation, written)
+        await active.run(started.generation, written.take)
+        answer = json_response(written.message())
+    except BaseException as error:
+        active.leave(error)
+        raise
+    active.leave()
+    return answer
+
+
+async def count_tokens(service: Service, request: Request) -> Response:
+    """Answers with the number of tokens that a conversation's prompt has."""
+    body = await service.read(request)
+    chat = read_message_request(body, lenient=service.settings.lenient, counts=True)
+    name = service.models.check(chat.get("model"))
+    with await service.models.use(name) as model:
+        asked = read_conversation(chat, model.llm.default_params, service.settings)
+        asked.check_template(model.llm.tokenizer.chat_template)
+        work = partial(_prompt, model.llm.intake, asked)
+        ids: list[Any] = await service.preparation.run(work, grammar=False, param="messages")
+        return json_response({"input_tokens": len(ids)})
+
+
+def _prompt(intake: Intake, asked: Conversation) -> list[int]:
+    return intake.chat_request(asked.messages, asked.params, **asked.tools, **asked.template).token_ids

@@ -1,0 +1,92 @@
+"""Checks the routes about tokens and templates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from decodery import LLM
+from tests.serving.live import LiveServer
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+
+
+def test_tokens_of_a_text_are_the_librarys_and_come_back_as_the_text(
+    server: LiveServer, library: LLM
+) -> None:
+    for text in ("Hello", "naïve 😀", " a\n", "<|end|>", "x" * 1000):
+        found = server.post("/tokenize", {"prompt": text, "return_token_strs": True}).json()
+        assert found["tokens"] == library.tokenizer.encode(text)
+        assert found["count"] == len(found["tokens"]) == len(found["token_strs"])
+        assert found["max_model_len"] == library.model.context_length
+        assert server.post("/detokenize", {"tokens": found["tokens"]}).json()["prompt"] == text
+
+
+def test_a_conversation_has_the_same_tokens_on_every_route(server: LiveServer, library: LLM) -> None:
+    expected = library.chat_prompt(MESSAGES)
+    assert server.post("/tokenize", {"messages": MESSAGES}).json()["tokens"] == expected
+    text = server.post("/apply-template", {"messages": MESSAGES}).json()["prompt"]
+    assert (
+        server.post("/tokenize", {"prompt": text, "add_special_tokens": False}).json()["tokens"] == expected
+    )
+    chat = server.post("/v1/chat/completions", {"messages": MESSAGES, "max_tokens": 1}).json()
+    assert chat["usage"]["prompt_tokens"] == len(expected)
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/apply-template", "/v1/chat/completions"])
+@pytest.mark.parametrize(
+    "name",
+    ["messages", "chat_template", "tools", "self", "params", "bos_token", "add_generation_prompt", "a b"],
+)
+def test_variables_of_a_template_cannot_have_names_of_arguments(
+    server: LiveServer, path: str, name: str
+) -> None:
+    body = {"messages": MESSAGES, "chat_template_kwargs": {name: "{{ 1 }}"}}
+    answer = server.post(path, body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == f"chat_template_kwargs.{name}"
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/apply-template"])
+def test_other_variables_go_to_the_template(server: LiveServer, path: str) -> None:
+    body = {"messages": MESSAGES, "chat_template_kwargs": {"enable_thinking": True}}
+    assert server.post(path, body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tokenize", {}),
+        ("/tokenize", {"prompt": "a", "messages": MESSAGES}),
+        ("/tokenize", {"prompt": ["a"]}),
+        ("/tokenize", {"prompt": 3}),
+        ("/tokenize", {"prompt": "a", "wrong": 1}),
+        ("/tokenize", {"messages": []}),
+        ("/tokenize", {"messages": "a"}),
+        ("/tokenize", {"messages": [{"content": "a"}]}),
+        ("/apply-template", {}),
+        ("/apply-template", {"messages": [3]}),
+        ("/apply-template", {"messages": [{"role": "user"}]}),
+        ("/detokenize", {"tokens": [1, -1]}),
+        ("/detokenize", {"tokens": [259]}),
+        ("/detokenize", {"tokens": [1.0]}),
+        ("/detokenize", {"tokens": [True]}),
+        ("/detokenize", {"tokens": "a"}),
+    ],
+)
+def test_wrong_requests_are_a_400(server: LiveServer, path: str, body: Any) -> None:
+    assert server.post(path, body).status_code == 400
+
+
+def test_no_tokens_are_no_text(server: LiveServer) -> None:
+    assert server.post("/detokenize", {"tokens": []}).json()["prompt"] == ""
+    assert server.post("/tokenize", {"prompt": ""}).json()["tokens"] == []
+
+
+def test_what_lm_eval_asks_of_a_tokenizer_is_there(server: LiveServer) -> None:
+    found = server.client.get("/tokenizer_info").json()
+    assert found["eos_token"] == "<|end|>"
+    assert "bos_token" in found
+    assert found["chat_template"]
+    assert server.client.get("/tokenizer_info", params={"model": "other"}).status_code == 404
