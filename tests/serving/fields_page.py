@@ -1,4 +1,7 @@
-"""Writes docs/serving-fields.md, the table of the fields of requests: `python -m tests.serving.fields_page`."""
+"""Writes docs/serving-fields.md, the tables of the fields of requests.
+
+Command: `python -m tests.serving.fields_page`.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "serving-fields.md"
 _HEAD = """\
 # The fields of requests
 
-`python -m tests.serving.fields_page` writes this page from the tables that read the requests. [serving.md](serving.md) describes the server.
-A field whose value is null counts as absent. The types are those of JSON; `/openapi.json` has the full schemas.
+`python -m tests.serving.fields_page` writes this page from the tables that read the requests.
+[serving.md](serving.md) describes the server. A field whose value is null counts as absent. The types are
+those of JSON; `/openapi.json` has the full schemas.
 """
 
 
@@ -91,7 +95,7 @@ def _no_effect() -> str:
 
 
 def _neutral() -> str:
-    head = "These fields are not supported. The values here ask for nothing and are accepted; others are an error."
+    head = "Of these fields the values here ask for nothing and are accepted; others are an error."
     rows = [
         f"| `{name}` | {', '.join(f'`{json.dumps(value)}`' for value in (None, *values))} |"
         for name, values in sorted(NEUTRAL.items())
