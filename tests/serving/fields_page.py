@@ -13,7 +13,7 @@ from typing import Any
 from decodery.serving.openai.fields import ALIASES, NEUTRAL, NO_EFFECT
 from decodery.serving.schemas.anthropic_bodies import MESSAGE
 from decodery.serving.schemas.operations import APPLY_TEMPLATE, DETOKENIZE, TOKENIZE
-from decodery.serving.schemas.request_bodies import CHAT, COMPLETION, GENERATING
+from decodery.serving.schemas.request_bodies import CHAT, COMPLETION, GENERATING, RESPONSE
 from decodery.serving.schemas.values import Schema, parameters
 
 PAGE = Path(__file__).parents[2] / "docs" / "serving-fields.md"
@@ -32,6 +32,7 @@ def page() -> str:
         ("`/v1/chat/completions` and `/v1/completions`", GENERATING),
         ("`/v1/chat/completions` alone", _others(CHAT)),
         ("`/v1/completions` alone", _others(COMPLETION)),
+        ("`/v1/responses`", RESPONSE),
         ("`/v1/messages` and `/v1/messages/count_tokens`", MESSAGE),
         ("`/tokenize`", TOKENIZE),
         ("`/detokenize`", DETOKENIZE),
