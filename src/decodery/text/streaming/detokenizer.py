@@ -67,7 +67,7 @@ class TextState:
         return replace(read, _cut=cut) if cut else read
 
     def without_stops(self) -> TextState:
-        """Returns this state of a text in which nothing is looked for and only partial characters are held."""
+        """Returns this state of a text without stops, which holds partial characters alone."""
         rules = replace(self._rules, matcher=StopMatcher(()), pattern=None)
         return replace(self, _rules=rules, _waiting=0, _regions=None)
 
