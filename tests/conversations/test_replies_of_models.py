@@ -368,3 +368,25 @@ def test_faults_of_tools_are_named(chat: dict[str, Any], param: str, chat_model:
         chat_model("hermes").chat(QUESTION, GenerationParams(max_tokens=1), **chat)
     assert caught.value.param == param
     assert reply(chat_model("hermes"), "Hi", tools=TOOLS).text == "Hi"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_way_to_a_prompt_gives_the_same_tokens(form: str | None, chat_model: ChatModel) -> None:
+    llm = chat_model(form)
+    messages = [{"role": "developer", "content": "Be kind."}, *QUESTION]
+    ids = llm.chat_prompt(messages, tools=TOOLS)
+    for choice in ("auto", "none", "required", NAMED):
+        request = llm.intake.chat_request(messages, GenerationParams(), tools=TOOLS, tool_choice=choice)
+        assert request.token_ids == ids
+        assert llm.intake.prepare_chat(request).token_ids == ids
+    text = llm.intake.chat_text(messages, tools=TOOLS)
+    assert llm.tokenizer.encode(text, add_special_tokens=False) == ids
+    assert llm.chat_prompt(messages, tools=[]) == llm.chat_prompt(messages)
+
+
+def test_several_conversations_are_answered_in_order(chat_model: ChatModel) -> None:
+    llm = chat_model("hermes")
+    both = [QUESTION, [*QUESTION, {"role": "assistant", "content": "a"}, *QUESTION]]
+    each = [scripted(llm.tokenizer, written(llm, GET)), scripted(llm.tokenizer, "<think>a</think>b")]
+    first, second = (output.completions[0] for output in llm.chat(both, each, tools=TOOLS))
+    assert (calls_of(first), second.reasoning, second.text) == ([GET], "a", "b")

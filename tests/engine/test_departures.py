@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from decodery.engine.event import Event
 
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import BeamSearch, ContrastiveSearch
@@ -14,7 +15,6 @@ from decodery.engine.batch import Batch
 from decodery.engine.captured_steps import States
 from decodery.engine.engine import Engine
 from decodery.engine.limits import Limits, page_bytes
-from decodery.engine.request import Event
 from decodery.errors import ParameterError
 from decodery.models.decoders.llama import Llama
 from tests.engine.runs import outcomes, run

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from decodery.serving.openai.fields import ALIASES, NEUTRAL, NO_EFFECT
+from decodery.serving.schemas.anthropic_bodies import MESSAGE
 from decodery.serving.schemas.operations import APPLY_TEMPLATE, DETOKENIZE, TOKENIZE
 from decodery.serving.schemas.request_bodies import CHAT, COMPLETION, GENERATING
 from decodery.serving.schemas.values import Schema, parameters
@@ -27,6 +28,7 @@ def page() -> str:
         ("`/v1/chat/completions` and `/v1/completions`", GENERATING),
         ("`/v1/chat/completions` alone", _others(CHAT)),
         ("`/v1/completions` alone", _others(COMPLETION)),
+        ("`/v1/messages` and `/v1/messages/count_tokens`", MESSAGE),
         ("`/tokenize`", TOKENIZE),
         ("`/detokenize`", DETOKENIZE),
         ("`/apply-template`", APPLY_TEMPLATE),
@@ -38,7 +40,7 @@ def page() -> str:
     )
 
 
-_PARAMETERS = "Parameters of generation, for both routes"
+_PARAMETERS = "Parameters of generation, for all routes that generate"
 
 
 def _others(fields: Mapping[str, tuple[Schema, str]]) -> dict[str, tuple[Schema, str]]:

@@ -158,6 +158,18 @@ RMS_NORM_FAMILIES |= {
         },
         routed=True,
     ),
+    "gemma 4 unified": Tiny(
+        "Gemma4UnifiedForCausalLM",
+        {
+            **{key: value for key, value in GEMMA4.items() if "per_layer_input" not in key},
+            "num_hidden_layers": 4,
+            "num_kv_shared_layers": 1,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+        },
+        GEMMA4_TRAITS,
+    ),
     "gemma 4 with biases and its own head": Tiny(
         "Gemma4ForCausalLM",
         {**GEMMA4, "attention_bias": True, "tie_word_embeddings": False},

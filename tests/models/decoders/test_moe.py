@@ -20,6 +20,7 @@ from decodery.kernels.reference import torch_kernels
 from decodery.models.decoders import qwen
 from decodery.models.decoders.experts import ernie_moe, mixtral, olmo_moe, qwen_moe
 from decodery.models.describe import describe, packed_size
+from decodery.models.families import GGUF, HUB
 from decodery.models.load import load_for_inference, load_model
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.gguf import GgufCheckpoint
@@ -27,7 +28,7 @@ from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.layouts.packed_cache import PackedCache, weights_of
 from decodery.weights.parameters import export_parameters
 from tests.kernels.native.fixtures import built
-from tests.models.decoders.families import EXPERTS, SIZES, Tiny, write_folder
+from tests.models.decoders.families import EXPERTS, FAMILIES, SIZES, Tiny, write_folder
 from tests.models.decoders.test_every_family import InPages
 from tests.models.test_config import Declared
 from tests.models.test_config_reader import Metadata
@@ -347,3 +348,32 @@ def test_more_experts_than_the_tensors_hold_are_refused_before_memory_is_taken(
         pytest.raises(ModelError, match=r"num_local_experts of 60000 .* more than all tensors"),
     ):
         load_model(checkpoint, dtype=torch.float32, kernels=torch_kernels)
+
+
+def test_a_granite_under_the_names_that_transformers_has_in_memory_is_the_same_model(tmp_path: Path) -> None:
+    name = "granite moe with a shared expert, biases"
+    folder = write_folder(FAMILIES[name], tmp_path / "stored")
+    renamed = {
+        "input_linear.weight": "experts.gate_up_proj",
+        "output_linear.weight": "experts.down_proj",
+        "router.layer.weight": "router.weight",
+    }
+    tensors = load_file(folder / "model.safetensors")
+    for old in [stored for stored in tensors if "block_sparse_moe" in stored]:
+        prefix, _, own = old.partition("block_sparse_moe.")
+        tensors[f"{prefix}block_sparse_moe.{renamed[own]}"] = tensors.pop(old)
+    (tmp_path / "memory").mkdir()
+    save_file(tensors, tmp_path / "memory" / "model.safetensors")
+    (tmp_path / "memory" / "config.json").write_bytes((folder / "config.json").read_bytes())
+    assert torch.equal(plain(tmp_path / "memory")(TOKENS[None]), plain(folder)(TOKENS[None]))
+
+
+def test_a_gguf_file_of_granite_without_a_shared_expert_is_one_of_the_family_that_may_have_it() -> None:
+    family = HUB["GraniteMoeForCausalLM"][0]
+    config = family.config.from_hub({**SIZES, "shared_intermediate_size": 20})
+    assert config.shared_width == 0
+    metadata, _ = family.config.to_gguf(config, "granitemoe")
+    found = GGUF["granitemoe"][0]
+    assert found.config.from_gguf(Metadata({**metadata, "granitemoe.vocab_size": 97})).shared_width == 0
+    shared = {**metadata, "granitemoe.expert_shared_feed_forward_length": 20, "granitemoe.vocab_size": 97}
+    assert found.config.from_gguf(Metadata(shared)).shared_width == 20

@@ -91,9 +91,27 @@ def gemma4() -> Any:
     )
 
 
+def gemma4_unified() -> Any:
+    from transformers import Gemma4UnifiedConfig, Gemma4UnifiedForConditionalGeneration
+
+    text = {**RMS_NORM_FAMILIES["gemma 4 unified"].settings, "model_type": "gemma4_unified_text"}
+    vision = {"mm_embed_dim": 16, "mm_posemb_size": 8, "output_proj_dims": 48, "patch_size": 4}
+    return Gemma4UnifiedForConditionalGeneration(
+        Gemma4UnifiedConfig(
+            text_config=text,
+            vision_config={**vision, "model_type": "gemma4_unified_vision"},
+            audio_config=None,
+            image_token_id=95,
+            video_token_id=94,
+            audio_token_id=93,
+        )
+    )
+
+
 WHOLES: dict[str, tuple[Callable[[], Any], str]] = {
     "gemma 3": (gemma3, "Gemma3ForCausalLM"),
     "gemma 4": (gemma4, "Gemma4ForCausalLM"),
+    "gemma 4 unified": (gemma4_unified, "Gemma4UnifiedForCausalLM"),
     "llama 4": (llama4, "Llama4ForCausalLM"),
     "mistral small 3.1": (mistral3("mistral", tie_word_embeddings=False), "MistralForCausalLM"),
     "ministral 3, tied": (mistral3("ministral3", tie_word_embeddings=True), "Ministral3ForCausalLM"),

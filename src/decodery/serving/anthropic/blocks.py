@@ -7,7 +7,7 @@ from typing import Any
 
 from decodery.serving.errors import invalid
 
-# A client's line with a new number in each request. In the prompt it would keep the prefix cache from hitting.
+# A client's line with a new number in each request: in the prompt it would keep the prefix cache from hits.
 _BILLING = "x-anthropic-billing-header:"
 
 

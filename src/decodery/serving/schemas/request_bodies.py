@@ -164,6 +164,10 @@ CHAT = {
     "messages": (MESSAGES, "The conversation."),
     "tool_choice": (_TOOL_CHOICE, "Whether the model must call a function: one of the texts, or a function."),
     "parallel_tool_calls": (_FLAG, "False allows one call."),
+    "thinking_token_budget": (
+        {"type": "integer", "minimum": 0},
+        "Most tokens of reasoning; 0 leaves the reasoning empty.",
+    ),
     "reasoning_effort": (_TEXT, "An argument of chat templates that take it."),
     "logprobs": (_FLAG, "Reports the log-probability of each token."),
     "top_logprobs": ({"type": "integer", "minimum": 0}, "Reports this many alternatives; needs logprobs."),

@@ -222,11 +222,15 @@ class Gemma4(Gemma):
         return [(each,) for each in self.own(tokens, x, scale)]
 
 
+def _windows(default: int) -> LastIsFull:
+    return LastIsFull(pattern=6, pattern_key="", default=default, gguf="attention.sliding_window")
+
+
 # Fields that need the windows are read after them.
 LATER = "head_dim", "kv_heads", "mlp_width", "rope"
 GEMMA4_FIELDS: Mapping[str, Field] = {
     **{name: field for name, field in GEMMA_FIELDS.items() if name not in LATER},
-    "windows": LastIsFull(pattern=6, pattern_key="", default=512, gguf="attention.sliding_window"),
+    "windows": _windows(512),
     "head_dim": Setting(
         COUNT,
         "head_dim",
@@ -268,37 +272,64 @@ GEMMA4_FIELDS: Mapping[str, Field] = {
 }
 
 
-GEMMA4 = Family(
-    name="gemma4",
-    config=ConfigTable(
-        Gemma4Config,
-        fields=GEMMA4_FIELDS,
-        fixed=(
-            Fixed(
-                gguf="attention.value_length",
-                value=lambda config: config.full_head_dim,
-                wanted="the size of a key ({value})",
-            ),
-            Fixed(
-                gguf="attention.value_length_swa",
-                value=lambda config: config.head_dim,
-                wanted="the size of a key ({value})",
-            ),
-            Fixed(
-                hub="use_bidirectional_attention",
-                accepted=("vision",),
-                wanted="null or 'vision', since a text is generated from left to right",
-            ),
-            Fixed(
-                hub="vocab_size_per_layer_input",
-                value=lambda config: config.vocab_size,
-                wanted="vocab_size ({value})",
-            ),
-        ),
-        matrices=(*MATRICES, *EXPERT_MATRICES),
+FIXED = (
+    Fixed(
+        gguf="attention.value_length",
+        value=lambda config: config.full_head_dim,
+        wanted="the size of a key ({value})",
     ),
-    build={"causal": Gemma4},
-    hub_names=hub_names,
-    gguf_names=gguf_names,
-    gguf="gemma4",
+    Fixed(
+        gguf="attention.value_length_swa",
+        value=lambda config: config.head_dim,
+        wanted="the size of a key ({value})",
+    ),
+    Fixed(
+        hub="use_bidirectional_attention",
+        accepted=("vision",),
+        wanted="null or 'vision', since a text is generated from left to right",
+    ),
+)
+
+
+def _family(name: str, fields: Mapping[str, Field], fixed: Sequence[Fixed]) -> Family[Gemma4Config]:
+    return Family(
+        name=name,
+        config=ConfigTable(Gemma4Config, fields=fields, fixed=fixed, matrices=(*MATRICES, *EXPERT_MATRICES)),
+        build={"causal": Gemma4},
+        hub_names=hub_names,
+        gguf_names=gguf_names,
+        gguf="gemma4",
+    )
+
+
+GEMMA4 = _family(
+    "gemma4",
+    GEMMA4_FIELDS,
+    (
+        *FIXED,
+        Fixed(
+            hub="vocab_size_per_layer_input",
+            value=lambda config: config.vocab_size,
+            wanted="vocab_size ({value})",
+        ),
+    ),
+)
+# The text part of a model that reads images and sounds without encoders.
+GEMMA4_UNIFIED = _family(
+    "gemma4_unified",
+    {
+        **GEMMA4_FIELDS,
+        "windows": _windows(1024),
+        "context_length": context_length(262144),
+        "layer_width": Setting(COUNT_FROM_0, gguf="embedding_length_per_layer_input", default=0),
+        **{
+            name: Setting(COUNT_FROM_0, gguf=key, default=0)
+            for name, key in (
+                ("experts", "expert_count"),
+                ("experts_per_token", "expert_used_count"),
+                ("expert_width", "expert_feed_forward_length"),
+            )
+        },
+    },
+    FIXED,
 )
