@@ -12,7 +12,7 @@ from decodery import LLM
 from tests.cli.conftest import write_model
 from tests.serving.live import LiveServer, serving
 
-CONTEXT = 512
+CONTEXT = 1024
 
 
 @pytest.fixture(scope="session")

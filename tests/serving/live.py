@@ -230,10 +230,10 @@ class ServerProcess:
     """Runs `decodery serve` as a process, on a free port."""
 
     def __init__(self, model: str, *options: str, environment: dict[str, str] | None = None) -> None:
-        command = [sys.executable, "-m", "decodery", "serve", "-m", model, "--port", "0", *options]
+        command = [sys.executable, "-m", "decodery", "serve", "-m", model, "--port", "0", "--threads", "1"]
         paths = {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            command,
+            [*command, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

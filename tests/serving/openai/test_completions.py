@@ -376,8 +376,8 @@ def test_an_unknown_model_is_a_404_and_needs_no_prompt(server: LiveServer) -> No
 def test_what_does_not_fit_the_context_is_refused_before_any_token(server: LiveServer, stream: bool) -> None:
     for body in (
         {"prompt": "x" * (CONTEXT + 1), "max_tokens": 1},
-        {"prompt": "x" * 400, "max_tokens": 200},
-        {"prompt": ["a", "x" * 400], "max_tokens": 200},
+        {"prompt": "x" * (CONTEXT - 100), "max_tokens": 200},
+        {"prompt": ["a", "x" * (CONTEXT - 100)], "max_tokens": 200},
         {"prompt": [5] * CONTEXT, "max_tokens": 2},
     ):
         assert server.refused(**body, stream=stream)["code"] == "context_length_exceeded"
