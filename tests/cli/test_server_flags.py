@@ -175,8 +175,10 @@ def test_an_interrupt_closes_the_connection(server: LiveServer) -> None:
 def test_a_server_that_stops_in_an_answer_is_one_line(decodery: Run, folder: str) -> None:
     with serving(open_tiny(folder)) as server:
         process = subprocess.Popen(
-            [sys.executable, "-m", "decodery", "generate", "Hello", "--ignore-eos", "--max-tokens", "500"]
-            + ["--server", server.url],
+            [
+                *(sys.executable, "-m", "decodery", "generate", "Hello", "--ignore-eos"),
+                *("--max-tokens", "500", "--server", server.url),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

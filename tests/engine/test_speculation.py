@@ -234,6 +234,10 @@ class Literal:
     ahead: int
 
     @property
+    def unrestricted(self) -> bool:
+        return False
+
+    @property
     def accepting(self) -> bool:
         return not self.left
 

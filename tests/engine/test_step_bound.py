@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from decodery import LLM
 from decodery.decoding.request.params import GenerationParams
-from decodery.decoding.request.speculation_params import PromptLookup
-from decodery.decoding.request.strategy_params import BeamSearch, DoLa
+from decodery.decoding.request.speculation_params import DraftModel, PromptLookup
+from decodery.decoding.request.strategy_params import BeamSearch, ContrastiveDecoding, DoLa
 from decodery.engine.batch import Batch, Chunk
 from decodery.engine.captured_steps import States
 from decodery.engine.engine import Engine
 from decodery.engine.limits import Limits, page_bytes
+from decodery.engine.second_model_runner import SecondModelRunner
 from decodery.engine.step_bound import StepCost, Work, work_of
 from decodery.errors import ParameterError
 from decodery.kernels import PAGE_SIZE
@@ -27,8 +28,9 @@ from tests.engine.runs import Job, make_engine, run
 from tests.kernels.native.fixtures import built
 from tests.models.tiny import default_model
 
-# Seconds of a step, of a token, of a thousand pairs, of a draw and of a scored position.
-COSTS = Work(0.004, 0.0003, 0.0003, 0.0004, 0.0005)
+# Seconds of a step, of a token, of a thousand pairs, of a draw, of a scored position and of a token of a
+# second model.
+COSTS = Work(0.004, 0.0003, 0.0003, 0.0004, 0.0005, 0.0001)
 STREAM = GenerationParams(max_tokens=400, ignore_eos=True, seed=1)
 
 
@@ -112,6 +114,7 @@ KINDS: dict[str, Callable[[int], GenerationParams]] = {
 KIND_NAMES = sorted(KINDS)
 FEW = settings(
     max_examples=20,
+    derandomize=True,
     deadline=None,
     # Shrinking an example takes minutes.
     phases=[Phase.explicit, Phase.generate],
@@ -128,14 +131,22 @@ FEW = settings(
         min_size=2,
         max_size=8,
     ),
-    st.tuples(*(st.floats(0, 1) for _ in range(5))),
+    st.tuples(*(st.floats(0, 1) for _ in range(6))),
     st.floats(0.02, 0.2),
 )
-@example([(127, 1, "scored", 0), (1, 1, "beams", 0)], (0.0, 0.0, 0.0, 0.0, 1.0), 0.0625)
+@example([(127, 1, "scored", 0), (1, 1, "beams", 0)], (0.0, 0.0, 0.0, 0.0, 1.0, 0.0), 0.0625)
 @example(
     [(250, 1, "beams", 10), (112, 60, "streams", 12), (182, 6, "scored", 0)],
-    (0.0, 0.0, 0.0, 1.0, 1.0),
+    (0.0, 0.0, 0.0, 1.0, 1.0, 0.0),
     0.0625,
+)
+@example(
+    [
+        *[(211, 28, "plain", 5), (470, 16, "scored", 0), (270, 58, "drafts", 6), (211, 28, "plain", 5)],
+        *[(176, 6, "beams", 10), (509, 46, "scored", 0), (304, 47, "plain", 11), (56, 43, "guided", 5)],
+    ],
+    (0.69, 0.0, 0.1, 0.037, 0.29, 0.0),
+    0.02,
 )
 def test_no_step_in_which_requests_decode_is_longer_than_the_bound(
     model: Llama,
@@ -328,12 +339,43 @@ def test_no_text_depends_on_the_clock(
 def test_costs_are_found_from_steps_of_different_work() -> None:
     cost = StepCost()
     for tokens in (1, 40, 90, 200, 17, 300, 64, 128, 1, 50, 100, 150, 200, 250, 70, 90, 110):
-        work = Work(1.0, tokens, tokens * tokens / 2000, tokens % 7 + 1, tokens // 3 % 5)
+        work = Work(1.0, tokens, tokens * tokens / 2000, tokens % 7 + 1, tokens // 3 % 5, tokens % 3)
         cost.learn(work, sum(c * x for c, x in zip(COSTS, work, strict=True)), with_prompt=tokens > 1)
         assert cost.fit()
-    work = Work(1.0, 150, 12, 3, 2)
+    work = Work(1.0, 150, 12, 3, 2, 1)
     seconds = sum(c * x for c, x in zip(COSTS, work, strict=True))
     assert seconds < cost.at_most(work) < 1.5 * seconds
+
+
+@pytest.mark.parametrize("kind", ["drafts", "contrast"])
+def test_a_second_model_runs_no_more_of_a_prompt_in_a_step_than_the_first(model: Llama, kind: str) -> None:
+    small = default_model(seed=1, num_hidden_layers=1, max_position_embeddings=1024)
+    params = STREAM.replace(temperature=0, seed=None)
+    models: dict[str, Llama] = {}
+    if kind == "drafts":
+        params, models = params.replace(speculate=DraftModel("small")), {"draft_model": small}
+    else:
+        params, models = params.replace(strategy=ContrastiveDecoding("small")), {"contrast_model": small}
+    timed = Timed(model, 0.001)
+    timed.engine.add(words(20), params, **models)  # type: ignore[arg-type]
+    timed.run(3)
+    prompt = words(300, 1)
+    timed.engine.add(prompt, params.replace(max_tokens=6), **models)  # type: ignore[arg-type]
+    second = timed.engine._second_models[id(small)]
+    assert isinstance(second, SecondModelRunner)
+    hidden = second._runner.hidden
+    counts: list[int] = []
+
+    def counting(batch: Batch, layers: Iterable[int] = ()) -> States:
+        counts.append(batch.length)
+        return hidden(batch, layers)
+
+    second._runner.hidden = counting  # type: ignore[method-assign]
+    timed.run(40)
+    assert sum(counts) >= len(prompt)
+    # The first request's drafts, or its scored tokens, may run in the same step.
+    assert max(counts) <= PAGE_SIZE + 12
+    assert timed.engine.statistics().running == 1
 
 
 @pytest.mark.parametrize("bound", [0, -1.0, float("inf"), float("nan"), True, "40"])

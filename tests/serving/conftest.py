@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_model(tmp_path_factory.mktemp("served"), context=CONTEXT)
 
 
-def open_tiny(folder: str | Path, *, prefix_cache: bool = True) -> LLM:
+def open_tiny(folder: str | Path, *, prefix_cache: bool = True, **options: Any) -> LLM:
     """Returns the model of the folder on the default backend."""
-    return LLM(folder, dtype="float32", kv_memory="16MB", token_budget=64, prefix_cache=prefix_cache)
+    return LLM(
+        folder, dtype="float32", kv_memory="16MB", token_budget=64, prefix_cache=prefix_cache, **options
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""Writes docs/serving-fields.md, the table of the fields of requests: `python -m tests.serving.fields_page`."""
+"""Writes docs/serving-fields.md, the tables of the fields of requests.
+
+Command: `python -m tests.serving.fields_page`.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,16 @@ from typing import Any
 from decodery.serving.openai.fields import ALIASES, NEUTRAL, NO_EFFECT
 from decodery.serving.schemas.anthropic_bodies import MESSAGE
 from decodery.serving.schemas.operations import APPLY_TEMPLATE, DETOKENIZE, TOKENIZE
-from decodery.serving.schemas.request_bodies import CHAT, COMPLETION, GENERATING
+from decodery.serving.schemas.request_bodies import CHAT, COMPLETION, GENERATING, RESPONSE
 from decodery.serving.schemas.values import Schema, parameters
 
 PAGE = Path(__file__).parents[2] / "docs" / "serving-fields.md"
 _HEAD = """\
 # The fields of requests
 
-`python -m tests.serving.fields_page` writes this page from the tables that read the requests. [serving.md](serving.md) describes the server.
-A field whose value is null counts as absent. The types are those of JSON; `/openapi.json` has the full schemas.
+`python -m tests.serving.fields_page` writes this page from the tables that read the requests.
+[serving.md](serving.md) describes the server. A field whose value is null counts as absent. The types are
+those of JSON; `/openapi.json` has the full schemas.
 """
 
 
@@ -28,6 +32,7 @@ def page() -> str:
         ("`/v1/chat/completions` and `/v1/completions`", GENERATING),
         ("`/v1/chat/completions` alone", _others(CHAT)),
         ("`/v1/completions` alone", _others(COMPLETION)),
+        ("`/v1/responses`", RESPONSE),
         ("`/v1/messages` and `/v1/messages/count_tokens`", MESSAGE),
         ("`/tokenize`", TOKENIZE),
         ("`/detokenize`", DETOKENIZE),
@@ -91,7 +96,7 @@ def _no_effect() -> str:
 
 
 def _neutral() -> str:
-    head = "These fields are not supported. The values here ask for nothing and are accepted; others are an error."
+    head = "Of these fields the values here ask for nothing and are accepted; others are an error."
     rows = [
         f"| `{name}` | {', '.join(f'`{json.dumps(value)}`' for value in (None, *values))} |"
         for name, values in sorted(NEUTRAL.items())

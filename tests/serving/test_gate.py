@@ -48,7 +48,7 @@ def test_every_path_and_method_needs_a_key_whether_it_exists_or_not(guarded: Liv
         assert answer.status == 401, (method, path)
         assert answer.headers["www-authenticate"] == "Bearer"
         if method != "HEAD":
-            assert json.loads(answer.body)["error"]["code"] == "invalid_api_key"
+            assert json.loads(answer.body)["error"]["type"] == "authentication_error"
 
 
 def test_the_paths_without_a_key_are_one_list() -> None:

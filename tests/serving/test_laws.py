@@ -11,6 +11,7 @@ import pytest
 
 from decodery import LLM
 from tests.kernels.native.fixtures import built
+from tests.serving.conftest import open_tiny
 from tests.serving.live import LiveServer, begin_request, serving
 from tests.serving.test_load import leave
 from tests.serving.twins import Asked, alone, answered, plain_features, random_asked, same, streamed
@@ -25,9 +26,9 @@ def asked_at_random(folder: str, count: int, seed: int) -> list[Asked]:
 
 
 @pytest.fixture(scope="module")
-def free(served_llm: LLM, folder: str) -> Iterator[LiveServer]:
+def free(folder: str) -> Iterator[LiveServer]:
     """Returns a server that knows the second model of the random requests."""
-    with serving(served_llm, second_models=(folder,)) as found:
+    with serving(open_tiny(folder, second_models={folder: folder})) as found:
         yield found
 
 

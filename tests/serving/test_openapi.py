@@ -18,6 +18,7 @@ from decodery.serving.errors import ApiError
 from decodery.serving.openai.chat import read_conversation
 from decodery.serving.openai.completions import read_request
 from decodery.serving.openai.fields import NEUTRAL, NO_EFFECT, Fields
+from decodery.serving.responses.reading import read_response_request
 from decodery.serving.schemas.operations import OPERATIONS
 from decodery.serving.schemas.request_bodies import NO_OTHERS
 from decodery.serving.schemas.values import BOUNDS, objects, parameters
@@ -32,9 +33,14 @@ def _read_message(body: Mapping[str, Any], defaults: GenerationParams, settings:
     return read_message_request(body, lenient=settings.lenient)
 
 
+def _read_response(body: Mapping[str, Any], defaults: GenerationParams, settings: ServerSettings) -> Any:
+    return read_response_request(body, lenient=settings.lenient)
+
+
 READERS: Mapping[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "/v1/completions": (read_request, {"prompt": "x"}),
     "/v1/chat/completions": (read_conversation, {"messages": _HI}),
+    "/v1/responses": (_read_response, {"input": "x"}),
     "/v1/messages": (_read_message, {"messages": _HI, "max_tokens": 1}),
 }
 _FORMAT = {"type": "json_schema", "json_schema": {"schema": True}}
@@ -49,6 +55,7 @@ _TOOL = {"name": "x", "input_schema": {}}
 NESTED: Mapping[str, Mapping[str, dict[str, Any]]] = {
     "/v1/completions": _SHARED,
     "/v1/chat/completions": _SHARED,
+    "/v1/responses": {"stream_options.": {"stream_options": {"include_obfuscation": True}}},
     "/v1/messages": {
         "tools[0].": {"tools": [_TOOL]},
         "tool_choice.": {"tools": [_TOOL], "tool_choice": {"type": "tool", "name": "x"}},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from html.parser import HTMLParser
 
 import httpx
@@ -18,14 +19,14 @@ HTML = (FOLDER / "index.html").read_text(encoding="utf-8")
 SCRIPT = (FOLDER / "chat.js").read_text(encoding="utf-8")
 
 
-def get(path: str, method: str = "GET") -> httpx.Response:
-    """Returns the answer of a server with keys to a browser that has none."""
+def get(path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> httpx.Response:
+    """Returns the answer of a server with keys; without headers to a browser that has none."""
 
     async def ask() -> httpx.Response:
         settings = ServerSettings(keys=("secret",))
         transport = httpx.ASGITransport(create_app(Service(settings, [])))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.request(method, path)
+            return await client.request(method, path, headers=headers)
 
     return asyncio.run(ask())
 
@@ -110,7 +111,12 @@ def test_each_element_that_the_script_looks_for_is_in_the_page() -> None:
     assert set(re.findall(r'find\("([^"]+)"\)', SCRIPT)) <= ids
 
 
-def test_a_method_that_a_path_does_not_take_is_answered_with_those_that_it_takes() -> None:
-    answer = get("/health", "DELETE")
+@pytest.mark.parametrize(
+    ("path", "methods"), [("/health", {"GET", "HEAD"}), ("/v1/responses/x", {"GET", "HEAD", "DELETE"})]
+)
+def test_a_method_that_a_path_does_not_take_is_answered_with_those_that_it_takes(
+    path: str, methods: set[str]
+) -> None:
+    answer = get(path, "PATCH", {"x-api-key": "secret"})
     assert answer.status_code == 405
-    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
+    assert set(answer.headers["allow"].split(", ")) == methods

@@ -411,11 +411,20 @@ class Engine:
         for chunk in batch.chunks:
             if not chunk.judged and not chunk.is_companion:
                 self._scheduler.settle(chunk.sequence, chunk.start + chunk.count)
+                self._compute_beside(chunk)
         if not groups:
             return []
         scores = ScoresBuilder(self._runner, batch, states, proposals.drafted, proposals.given).build(groups)
         verdicts = [judge_group(g, s) for g, s in zip(groups, scores, strict=True)]
         return [e for g, v in zip(groups, verdicts, strict=True) for e in self._carry_out(g, v)]
+
+    def _compute_beside(self, chunk: Chunk) -> None:
+        """Lets second models compute what the first one has of a prompt: at its end, no step is long."""
+        sequence = chunk.sequence
+        for second_model in chunk.request.second_models:
+            if sequence in chunk.request.sequences:
+                row = replace(sequence.row, tokens=sequence.row.tokens[: sequence.computed])
+                second_model.compute(row)
 
     def _count(self, batch: Batch) -> None:
         """Counts what a batch computes, and marks the requests that run for the first time."""

@@ -90,6 +90,11 @@ class Request:
         return [m for s in self.sequences for m in (s, s.companion) if m is not None]
 
     @property
+    def second_models(self) -> list[SecondModel]:
+        """Returns its contrast model and its draft model, if it has them."""
+        return [m for m in (self.contrast_model, self.draft_model) if m is not None]
+
+    @property
     def decoding(self) -> bool:
         """True if all but the last known token of every sequence is computed."""
         return all(m.computed >= m.known - 1 for m in self.members)

@@ -25,6 +25,9 @@ class SecondModel(Protocol):
         """Returns the float32 logits `[positions, vocab]` after the last known token of each row and after
         each of its drafts."""
 
+    def compute(self, row: Row) -> None:
+        """Computes the row's tokens ahead of calls that continue it, as far as the model's context goes."""
+
     def draft(self, rows: Sequence[Row], counts: Sequence[int], draw: Draw) -> list[tuple[list[int], Tensor]]:
         """Returns drafts for each row, at most `counts[i]` for row i, and the processed logits `[tokens,
         vocab]` from which `draw` drew them."""

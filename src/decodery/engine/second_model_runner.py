@@ -54,6 +54,12 @@ class SecondModelRunner:
         return torch.cat(self._scores(sequences, [drafts for _, drafts in runs]))
 
     @torch.inference_mode()
+    def compute(self, row: Row) -> None:
+        """Computes the row's tokens ahead of calls that continue it, as far as the model's context goes."""
+        if len(row.tokens) <= self.model.context_length:
+            self._scores(self._sequences_for([row]), [()])
+
+    @torch.inference_mode()
     def draft(
         self, rows: SequenceOf[Row], counts: SequenceOf[int], draw: Draw
     ) -> list[tuple[list[int], Tensor]]:

@@ -34,18 +34,20 @@ SHORTEST, LONGEST = 1e-6, 3600.0
 
 class Work(NamedTuple):
     """Holds what makes a step long: a constant part, the tokens that run, thousands of pairs of a query and a
-    key, the positions at which a next token is drawn, and those at which a prompt is scored."""
+    key, the positions at which a next token is drawn, those at which a prompt is scored, and the tokens of
+    prompts that second models run."""
 
     constant: float
     tokens: float
     pairs: float
     drawn: float
     scored: float
+    beside: float
 
 
 def work_of(chunks: Iterable[Chunk]) -> Work:
     """Returns the work of a step that runs these chunks."""
-    tokens = pairs = drawn = scored = 0.0
+    tokens = pairs = drawn = scored = beside = 0.0
     for chunk in chunks:
         length = chunk.length
         tokens += length
@@ -54,7 +56,9 @@ def work_of(chunks: Iterable[Chunk]) -> Work:
             drawn += (len(chunk.drafts) + 1) * (1 + len(chunk.request.needs.layers))
         if chunk.request.prompt_logprobs is not None and chunk.sequence is chunk.request.sequences[0]:
             scored += len(scored_positions(chunk))
-    return Work(1.0, tokens, pairs / 1000, drawn, scored)
+        if chunk.prefill:
+            beside += length * len(chunk.request.second_models)
+    return Work(1.0, tokens, pairs / 1000, drawn, scored, beside)
 
 
 class StepCost:
@@ -69,6 +73,7 @@ class StepCost:
         self._steps = {with_prompt: deque[_Step](maxlen=REMEMBERED) for with_prompt in (False, True)}
         self._excess = deque([MOST_EXCESS], maxlen=RECENT)
         self._costs: Floats | None = None
+        self._fitted = False
         self._covariance = np.zeros((0, 0))
 
     def learn(self, work: Work, seconds: float, *, with_prompt: bool) -> None:
@@ -80,9 +85,12 @@ class StepCost:
             expected = float(self._costs @ work)
             self._excess.append(min(seconds / expected, MOST_EXCESS) if expected > 0 else MOST_EXCESS)
         self._steps[with_prompt].append((work, seconds))
+        self._fitted = False
 
     def fit(self) -> bool:
-        """Fits the costs to the steps; False if there are none yet."""
+        """Fits the costs to the steps, if there are new ones; False if there are none at all."""
+        if self._fitted:
+            return True
         steps = [step for steps in self._steps.values() for step in steps]
         if not steps:
             return False
@@ -96,6 +104,7 @@ class StepCost:
         information = (works.T * weights) @ works + np.diag(most**-2.0)
         self._costs = _not_negative(information, works.T @ (weights * seconds))
         self._covariance = np.linalg.inv(information)
+        self._fitted = True
         return True
 
     def at_most(self, work: Work) -> float:
@@ -103,7 +112,7 @@ class StepCost:
         assert self._costs is not None, "there is no fit"
         x = np.array(work)
         unknown = math.sqrt(max(float(x @ self._covariance @ x), 0.0))
-        return max(self._excess, default=1.0) * float(self._costs @ x) + 2 * unknown
+        return max(1.0, *self._excess) * float(self._costs @ x) + 2 * unknown
 
 
 def _not_negative(information: Floats, products: Floats) -> Floats:
@@ -146,20 +155,23 @@ class StepBound:
         return self.tokens(batch, Chunk(request, sequence, sequence.known), PAGE_SIZE) == 0
 
     def _fitting(self, batch: Batch, rest: Chunk, most: int) -> int:
-        if self._fits(batch, rest, most):
+        beside = work_of(batch.chunks)
+        if self._fits(beside, rest, most):
             return most
         low, high = 0, most
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self._fits(batch, rest, middle) else (low, middle)
+            low, high = (middle, high) if self._fits(beside, rest, middle) else (low, middle)
         # Large steps have one of sixteen sizes between two powers of two, since a captured step is replayed
         # for another of its size.
         total = batch.length + low
         return low - total % (1 << max(total.bit_length() - 5, 0))
 
-    def _fits(self, batch: Batch, rest: Chunk, count: int) -> bool:
-        chunk = replace(rest, count=count, judged=count == rest.count)
-        return self.cost.at_most(work_of([*batch.chunks, chunk])) <= self.seconds
+    def _fits(self, beside: Work, rest: Chunk, count: int) -> bool:
+        chunk = replace(rest, count=count, judged=count == rest.count, prefill=True)
+        added = work_of([chunk])
+        work = Work(1.0, *(a + b for a, b in zip(beside[1:], added[1:], strict=True)))
+        return self.cost.at_most(work) <= self.seconds
 
 
 def _decodes(batch: Batch) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from starlette.applications import Starlette
@@ -60,22 +60,27 @@ def create_app(service: Service) -> ASGIApp:
     """Returns the application of a server whose worker runs."""
     own = (("/health", health), ("/ready", ready), ("/metrics", metrics), ("/openapi.json", document))
     handlers = (*HANDLERS, *page_handlers(), *(("GET", path, found) for path, found in own))
-    routes = [Route(path, _Endpoint(service, found), methods=[method]) for method, path, found in handlers]
+    paths: dict[str, dict[str, Handler]] = {}
+    for method, path, handler in handlers:
+        paths.setdefault(path, {})[method] = handler
+    # One route a path, so that the answer to another method names all that there are.
+    routes = [Route(path, _Endpoint(service, found), methods=list(found)) for path, found in paths.items()]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
     app.router.redirect_slashes = False
     return RequestLog(Gate(app, service.settings))
 
 
 class _Endpoint:
-    """Is an ASGI application that answers with a handler, and turns its errors into answers."""
+    """Is an ASGI application that answers with a method's handler, and turns its errors into answers."""
 
-    def __init__(self, service: Service, handler: Handler) -> None:
+    def __init__(self, service: Service, handlers: Mapping[str, Handler]) -> None:
         self._service = service
-        self._handler = handler
+        self._handlers = handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
         try:
-            answer = await self._handler(self._service, Request(scope, receive))
+            answer = await self._handlers[method](self._service, Request(scope, receive))
         except ClientDisconnect:
             scope["record"]["error"] = "ClientDisconnect"
             return

@@ -105,14 +105,18 @@ def _asked(
         params = params_from_plain(plain, defaults, models=models)
     except DecoderyError as error:
         raise api_error(error, f"{place}.params") from None
-    check_limits(_within(params, settings.limits), settings.limits)
-    return Asked(prompt, _within(params, settings.limits))
+    if plain.get("max_tokens") is None:
+        params = _within(params, settings.limits)
+    check_limits(params, settings.limits)
+    return Asked(prompt, params)
 
 
 def _within(params: GenerationParams, limits: RequestLimits) -> GenerationParams:
-    """Returns the parameters with the server's limit of tokens where they have none."""
-    unbounded = limits.max_tokens is not None and params.max_tokens is None
-    return params.replace(max_tokens=limits.max_tokens) if unbounded else params
+    """Returns the parameters with at most the server's limit of tokens, for a client that gave no number."""
+    most, wanted = limits.max_tokens, params.max_tokens
+    if most is None or (wanted is not None and wanted <= most):
+        return params
+    return params.replace(max_tokens=most, min_tokens=min(params.min_tokens, most))
 
 
 def _check_candidates(candidates: Any, asked: Sequence[Asked]) -> None:

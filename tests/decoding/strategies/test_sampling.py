@@ -124,6 +124,10 @@ class Literal:
     left: tuple[int, ...]
 
     @property
+    def unrestricted(self) -> bool:
+        return False
+
+    @property
     def accepting(self) -> bool:
         return not self.left
 

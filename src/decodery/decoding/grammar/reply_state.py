@@ -143,8 +143,8 @@ class ReplyState:
         if rules.content is not None and before.in_reasoning and not regions.in_reasoning:
             return rules.content.after_text(_after_reasoning(rules.marks, before, regions)) or DEAD
         thought = self.thought + 1 if before.in_reasoning else 0
-        regions = replace(regions, pieces=())
-        return ReplyState(rules, regions, thought, self.forced[1:]).closed_if_due().simplified()
+        state = ReplyState(rules, regions.emptied(), thought, self.forced[1:])
+        return state.closed_if_due().simplified()
 
     def closed_if_due(self) -> ReplyState:
         """Returns this state, with the end of reasoning forced if the budget is spent."""
@@ -237,7 +237,7 @@ class OpeningState:
         if token != self.mark:
             return self._content.after(token)
         opened = begin(self.rules.marks).read(self.rules.text_of(token))
-        return ReplyState(self.rules, replace(opened, pieces=())).closed_if_due()
+        return ReplyState(self.rules, opened.emptied()).closed_if_due()
 
     def allowed(self) -> Masks:
         """Returns the mask `[words]` of the tokens that may come next."""

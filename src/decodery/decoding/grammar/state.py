@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, cast
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
@@ -231,6 +231,7 @@ class PrefixState:
         return PrefixState(state, prefix) if prefix else ANYTHING
 
 
+@runtime_checkable
 class MaskedState(Protocol):
     """Declares a state that says itself which tokens may come next.
 
@@ -260,11 +261,7 @@ def permits(row: Row, token: int) -> bool:
     inner = state.state if isinstance(state, PrefixState) else state
     if isinstance(inner, MatcherState):
         return inner.permits(token)
-    return not isinstance(inner, ConstantState) and token not in row.end_ids and _masked(inner).permits(token)
-
-
-def _masked(state: GrammarState) -> MaskedState:
-    return cast(MaskedState, state)
+    return isinstance(inner, MaskedState) and token not in row.end_ids and inner.permits(token)
 
 
 def apply_grammar(logits: Tensor, rows: Sequence[Row]) -> None:
@@ -296,7 +293,7 @@ def marks(rows: Sequence[Row], vocab: int) -> Masks:
         if state.accepting:
             for token in row.end_ids:
                 word[token // 32] |= bit(token)
-        elif not isinstance(state, (MatcherState, PrefixState)):
+        elif isinstance(state, MaskedState):
             for token in row.end_ids:
                 word[token // 32] &= ~bit(token)
     return words
@@ -310,7 +307,7 @@ def _masks_of(states: Sequence[GrammarState], vocab: int = 0) -> Masks:
     inner = [state.state if isinstance(state, PrefixState) else state for state in states]
     grammars = [state.grammar for state in inner if isinstance(state, MatcherState)]
     sizes = [grammar.size for grammar in grammars]
-    sizes += [_masked(s).size for s in inner if not isinstance(s, (MatcherState, ConstantState))]
+    sizes += [state.size for state in inner if isinstance(state, MaskedState)]
     if not sizes:
         return np.zeros((len(states), vocab // 32 + 1), np.int32)
     size = sizes[0]
@@ -318,10 +315,9 @@ def _masks_of(states: Sequence[GrammarState], vocab: int = 0) -> Masks:
     missing: list[tuple[LLMatcher, int]] = []
     first: dict[int, int] = {}
     for i, state in enumerate(inner):
-        if isinstance(state, ConstantState):
-            continue
         if not isinstance(state, MatcherState):
-            words[i] = _masked(state).allowed()
+            if isinstance(state, MaskedState):
+                words[i] = state.allowed()
         elif state.mask is not None:
             words[i] = state.mask
         elif state.forced:

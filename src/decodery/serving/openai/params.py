@@ -59,8 +59,8 @@ def generation_params(
 ) -> GenerationParams:
     """Returns the parameters that `plain` (by our own names) and the other fields of decoding describe.
 
-    `models` are the second models that they may name. Takes the fields: beam search as vLLM writes it, `response_format` and `structured_outputs`. Raises
-    `ApiError`.
+    `models` are the second models that they may name. Takes the fields: beam search as vLLM writes it,
+    `response_format` and `structured_outputs`. Raises `ApiError`.
     """
     limits = settings.limits
     if plain.get("top_k") == -1:

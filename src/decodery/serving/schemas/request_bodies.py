@@ -194,6 +194,15 @@ RESPONSE = {
     "top_logprobs": ({"type": "integer", "minimum": 0}, "Reports this many alternatives of each token."),
     "truncation": ({"enum": ["disabled"]}, "The input is never cut."),
     "metadata": (_OBJECT, "Is repeated in the response."),
+    "chat_template_kwargs": TEMPLATE["chat_template_kwargs"],
+    "cache_salt": GENERATING["cache_salt"],
+    "priority": GENERATING["priority"],
+    "stream_options": (
+        described({"include_obfuscation": (_FLAG, "Has no effect.")}),
+        "What a stream tells besides the response.",
+    ),
+    "include": ({}, "Has no effect."),
+    "max_tool_calls": ({}, "Has no effect."),
 }
 
 

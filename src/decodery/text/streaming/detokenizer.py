@@ -67,7 +67,7 @@ class TextState:
         return replace(read, _cut=cut) if cut else read
 
     def without_stops(self) -> TextState:
-        """Returns this state of a text in which nothing is looked for and only partial characters are held."""
+        """Returns this state of a text without stops, which holds partial characters alone."""
         rules = replace(self._rules, matcher=StopMatcher(()), pattern=None)
         return replace(self, _rules=rules, _waiting=0, _regions=None)
 
@@ -91,16 +91,19 @@ class TextState:
 
     def _read(self, text: str, left: bytes) -> TextState:
         if self._regions is None:
-            return self._read_visible(text, left)
+            return self._read_visible(text, left, None)
         regions = self._regions.read(text)
-        state = replace(self, _bytes=left, _regions=replace(regions, pieces=()))
-        return state._read_regions(regions.pieces)
+        pieces = regions.pieces
+        if len(pieces) == 1 and pieces[0].kind == "content":
+            return self._read_visible(pieces[0].text, left, regions.emptied())
+        state = replace(self, _bytes=left, _regions=regions.emptied())
+        return state._read_regions(pieces)
 
     def _read_regions(self, pieces: Iterable[Region]) -> TextState:
         state, shown = self, ""
         for kind, text in pieces:
             if kind == "content":
-                state = state._read_visible(text, state._bytes)
+                state = state._read_visible(text, state._bytes, state._regions)
                 shown += state.piece
                 if state.stopped is not None:
                     break
@@ -110,7 +113,7 @@ class TextState:
                 state = replace(state, _held="", _matching=0)
         return replace(state, piece=shown)
 
-    def _read_visible(self, text: str, left: bytes) -> TextState:
+    def _read_visible(self, text: str, left: bytes, regions: Regions | None) -> TextState:
         state, match = self._rules.matcher.read(self._matching, text)
         found = self._search(text if match is None else text[: match.end - 1])
         if found is not None:
@@ -123,9 +126,7 @@ class TextState:
         shown = self._held + text
         cut = len(shown) - self._rules.matcher.depth(state)
         read = self._read_so_far + text if self._rules.pattern is not None else ""
-        return TextState(
-            shown[:cut], None, self._rules, left, shown[cut:], state, 0, read, _regions=self._regions
-        )
+        return TextState(shown[:cut], None, self._rules, left, shown[cut:], state, 0, read, _regions=regions)
 
     def _search(self, text: str) -> Match | None:
         pattern = self._rules.pattern

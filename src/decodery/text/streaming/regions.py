@@ -73,6 +73,10 @@ class Regions:
                 break
         return Regions(marks, phase, data, tuple(pieces))
 
+    def emptied(self) -> Regions:
+        """Returns the state without its pieces."""
+        return Regions(self.marks, self.phase, self.held) if self.pieces else self
+
     def flush(self) -> tuple[Region, ...]:
         """Returns what is held, for a reply that ends here."""
         if not self.held:
@@ -91,12 +95,16 @@ def begin(marks: ReplyMarks) -> Regions:
 
 def partial_mark(text: str, marks: tuple[str, ...]) -> int:
     """Returns the length of the longest end of a text that a mark begins with and goes beyond."""
-    longest = max((len(mark) for mark in marks), default=0)
-    for length in range(min(longest - 1, len(text)), 0, -1):
-        end = text[len(text) - length :]
-        if any(len(mark) > length and mark.startswith(end) for mark in marks):
-            return length
-    return 0
+    longest = 0
+    for mark in marks:
+        end = text[-len(mark) + 1 :] if len(mark) > 1 else ""
+        place = end.find(mark[0])
+        while place >= 0:
+            if mark.startswith(end[place:]):
+                longest = max(longest, len(end) - place)
+                break
+            place = end.find(mark[0], place + 1)
+    return longest
 
 
 def _regions(*found: tuple[str, str]) -> tuple[Region, ...]:

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from decodery import LLM, GenerationParams
+from decodery.decoding.request.plain import params_from_plain
+from decodery.pictures.generation_trace import traces_of
+from decodery.serving.schemas.operations import TRACE
+from decodery.serving.settings import RequestLimits, ServerSettings
+from decodery.serving.trace_route import TraceRequest, read_trace_request
+from decodery.wire.trace_lines import VERSION, TracedRequest, TraceReader
+from tests.serving.live import LiveServer, begin_request, serving, until
+
+ONE = {"prompt": "Hello", "params": {"max_tokens": 3, "temperature": 0}}
+
+
+def lines_of(server: LiveServer, **body: Any) -> list[dict[str, Any]]:
+    """Returns the lines of a trace, read to the end."""
+    with server.client.stream("POST", "/trace", json=body) as answer:
+        assert answer.status_code == 200, answer.read()
+        texts = [line for line in answer.iter_lines() if line.startswith("data: ")]
+    return [json.loads(text.removeprefix("data: ")) for text in texts]
+
+
+def refused(server: LiveServer, status: int = 400, **body: Any) -> dict[str, Any]:
+    answer = server.post("/trace", body)
+    assert answer.status_code == status, answer.text
+    found: dict[str, Any] = answer.json()["error"]
+    return found
+
+
+def test_a_trace_begins_with_its_header_and_ends_with_its_end(server: LiveServer) -> None:
+    lines = lines_of(server, requests=[ONE], candidates=3)
+    assert [line["kind"] for line in lines[:1] + lines[-2:]] == ["trace", "output", "end"]
+    assert lines[0]["version"] == VERSION
+    assert {line["kind"] for line in lines} == {"trace", "tokens", "event", "output", "end"}
+    [trace] = traces_of(map(json.dumps, lines))
+    assert len(trace.steps[0]) == 3
+    assert all(len(c.candidates) >= 3 for step in trace.steps[0] for c in step.considered)
+
+
+def test_without_candidates_there_are_no_events_and_with_texts_no_whole_outputs(server: LiveServer) -> None:
+    kinds = [line["kind"] for line in lines_of(server, requests=[ONE])]
+    assert "event" not in kinds
+    assert "text" not in kinds
+    lines = lines_of(server, requests=[ONE, {"prompt": [72, 105]}], texts=True)
+    assert {line["request"] for line in lines if line["kind"] == "text"} == {0, 1}
+    outputs = [line["output"] for line in lines if line["kind"] == "output"]
+    assert [output["completions"] for output in outputs] == [[], []]
+
+
+def test_beams_come_with_each_step(server: LiveServer) -> None:
+    params = {"strategy": {"type": "beam_search", "num_beams": 3}, "max_tokens": 5}
+    lines = lines_of(server, requests=[{"prompt": "Hello", "params": params}], candidates=2)
+    assert sum(bool(line["event"].get("beams")) for line in lines if line["kind"] == "event") >= 4
+
+
+def test_a_model_is_described(server: LiveServer, library: LLM) -> None:
+    found = server.client.get("/trace").json()
+    assert found["model"] == "tiny"
+    assert found["capacity"] == library.capacity
+    assert params_from_plain(found["default_params"]) == library.default_params
+    assert server.client.get("/trace", params={"model": "other"}).status_code == 404
+
+
+def test_the_documents_fields_are_those_that_are_read() -> None:
+    body = {"requests": [ONE], "candidates": 1, "texts": True, "cache_salt": "a", "priority": 1}
+    assert set(TRACE) == {*body, "model"}
+    read_trace_request(body, GenerationParams(), ServerSettings(), [])
+    properties = TRACE["requests"][0]["items"]["properties"]
+    assert set(properties) == {"prompt", "params"}
+    assert {f.name for f in fields(TraceRequest)} == set(body)
+    assert {f.name for f in fields(TracedRequest)} >= set(properties)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no requests": ({}, "requests"),
+    "an empty list": ({"requests": []}, "requests"),
+    "no list": ({"requests": ONE}, "requests"),
+    "no object": ({"requests": ["Hello"]}, "requests[0]"),
+    "no prompt": ({"requests": [{}]}, "requests[0].prompt"),
+    "an empty prompt": ({"requests": [ONE, {"prompt": ""}]}, "requests[1].prompt"),
+    "a prompt of texts": ({"requests": [{"prompt": ["a"]}]}, "requests[0].prompt"),
+    "a prompt of true": ({"requests": [{"prompt": [True]}]}, "requests[0].prompt"),
+    "a list of parameters": ({"requests": [{"prompt": "a", "params": []}]}, "requests[0].params"),
+    "an unknown parameter": ({"requests": [{"prompt": "a", "params": {"temprature": 1}}]}, "temprature"),
+    "a nested parameter": (
+        {"requests": [{"prompt": "a", "params": {"strategy": {"type": "beam_search", "num_beems": 2}}}]},
+        "strategy.num_beems",
+    ),
+    "a function": ({"requests": [{"prompt": "a", "params": {"stop_when": "f"}}]}, "stop_when"),
+    "a second model by its path": (
+        {"requests": [{"prompt": "a", "params": {"speculate": {"type": "draft_model", "model": "/etc"}}}]},
+        "speculate.model",
+    ),
+    "a token that is not there": ({"requests": [{"prompt": [10**6]}]}, "prompt"),
+    "candidates of text": ({"requests": [ONE], "candidates": "3"}, "candidates"),
+    "candidates below 0": ({"requests": [ONE], "candidates": -1}, "candidates"),
+    "candidates of true": ({"requests": [ONE], "candidates": True}, "candidates"),
+    "too many candidates": ({"requests": [ONE], "candidates": 1001}, "candidates"),
+    "an unknown field": ({"requests": [ONE], "candidate": 3}, "candidate"),
+    "a number as salt": ({"requests": [ONE], "cache_salt": 3}, "cache_salt"),
+}
+
+
+@pytest.mark.parametrize(("body", "param"), WRONG.values(), ids=WRONG)
+def test_a_wrong_request_is_refused_with_its_place(
+    server: LiveServer, body: dict[str, Any], param: str
+) -> None:
+    error = refused(server, **body)
+    assert error["param"] == param
+    assert error["type"] == "invalid_request_error"
+
+
+def test_limits_hold_here_too(served_llm: LLM) -> None:
+    limits = RequestLimits(prompts=2, prompt_tokens=4, max_tokens=6, n=2, logprobs=3)
+    with serving(served_llm, limits) as server:
+        assert refused(server, requests=[ONE] * 3)["param"] == "requests"
+        assert "4 tokens" in refused(server, requests=[{"prompt": "Hello you"}])["message"]
+        for params in ({"max_tokens": 7}, {"n": 3}, {"logprobs": 4}):
+            [name] = params
+            assert refused(server, requests=[{"prompt": "Hi", "params": params}])["param"] == name
+        for unbounded in ({}, {"max_tokens": None}):
+            one = {"prompt": "Hi", "params": {"ignore_eos": True, **unbounded}}
+            [*_, line, _] = lines_of(server, requests=[one])
+            assert len(line["output"]["completions"][0]["token_ids"]) == 6
+
+
+def test_a_client_that_goes_away_frees_its_pages(server: LiveServer) -> None:
+    params = {"max_tokens": 400, "ignore_eos": True}
+    body = {"requests": [{"prompt": "Hello", "params": params}] * 3, "candidates": 5}
+    connection = begin_request(server.port, body, "/trace")
+    connection.recv(1)
+    until(lambda: server.statistics().running > 0)
+    connection.close()
+    server.settle()
+
+
+def test_tokens_are_spelled_before_they_are_named(server: LiveServer, library: LLM) -> None:
+    lines = lines_of(server, requests=[ONE], candidates=3)
+    reader = TraceReader()
+    for line in lines:
+        reader.read(json.dumps(line))
+        if line["kind"] == "event":
+            for token in line["event"].get("tokens", ()):
+                assert reader.tokens.token_bytes(token) == library.tokenizer.token_bytes(token)
