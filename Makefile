@@ -1,6 +1,8 @@
 # make demo: install into .venv and generate text from the default model.
 # make test: install the dev extra into .venv and run lint, types and the default tests.
 # make sanitize: the native kernels' tests with the address and undefined sanitizers, and their threads with the thread sanitizer.
+# make test-clients: the server with langchain, litellm and lm-eval, which get an environment of their own.
+# make soak-server: the long forms of the server's laws: 10,000 requests, 2,000 clients that leave, 10,000 fuzzed bodies.
 # make soak: 2,000 random requests with aborts, for some minutes, watching memory, pages, threads and files.
 # All work alone on a fresh machine and do not install again until pyproject.toml, constraints.txt or the native sources change.
 # The first Python of at least 3.11 that can make an environment with pip.
@@ -11,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test test-all lint types bench bench-peers sanitize soak clean
+.PHONY: demo test test-all test-clients soak-server lint types bench bench-peers sanitize soak clean
 
 demo: $(VENV)/.run
 	$(BIN)/decodery generate "Once upon a time" --max-tokens 60 --temperature 0.8 --top-p 0.95 --seed 7
@@ -57,6 +59,19 @@ build/stress: tests/native/stress.cpp build/thread.so
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak --requests 2000
 
+soak-server: $(VENV)/.dev
+	$(BIN)/python -m tests.serving.soak
+	$(BIN)/python -m tests.serving.fuzz
+
+CLIENTS := .venv-clients
+test-clients: $(CLIENTS)/.installed
+	$(CLIENTS)/bin/python -m pytest -W default tests/serving/clients
+
+$(CLIENTS)/.installed: pyproject.toml constraints.txt tests/serving/clients/requirements.txt $(wildcard native/*)
+	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --disable-pip-version-check -q -e ".[dev]" -r tests/serving/clients/requirements.txt
+	touch $@
+
 # The peers' environments and converted weights are made at the first run (some GB, llama.cpp is compiled: about 20 minutes).
 bench-peers: $(VENV)/.bench
 	$(BIN)/python -m bench.peers
@@ -79,4 +94,4 @@ $(VENV)/.bench: pyproject.toml constraints.txt hatch_build.py $(wildcard native/
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-peers-* .bench-models build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(CLIENTS) .venv-peers-* .bench-models build dist .mypy_cache .ruff_cache .pytest_cache
