@@ -34,9 +34,17 @@ NAME = "tiny"
 class LiveServer:
     """Serves a model at a free port, on an event loop in a thread of this process."""
 
-    def __init__(self, llm: LLM, settings: ServerSettings) -> None:
+    def __init__(
+        self,
+        llm: LLM,
+        settings: ServerSettings,
+        sources: Sequence[ModelSource] = (),
+        memory: int | None = None,
+    ) -> None:
         self.llm = llm
         self.settings = settings
+        self._sources = sources or [ModelSource(NAME, lambda: self.llm)]
+        self._memory = memory
         self._listener = listen(settings.host, 0)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -52,7 +60,7 @@ class LiveServer:
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.service = Service(self.settings, [ModelSource(NAME, lambda: self.llm)])
+        self.service = Service(self.settings, self._sources, self._memory)
         self.service.worker.start(self.loop)
         await self.service.models.open_pinned()
         self._server = http_server(self.service)
