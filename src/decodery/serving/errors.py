@@ -10,6 +10,8 @@ from decodery.errors import DecoderyError, ModelError, ParameterError, RequestEr
 LONGEST_MESSAGE = 1000
 # The part of a message that repeats what the caller gave; a client knows it, and a log should not.
 _GIVEN = re.compile(r",? (?:not|got) (?:'|\"|\[|\{|\(|-?\d|None|True|False|nan|inf|<).*", re.DOTALL)
+# Quoted texts that are no names of fields.
+_QUOTED = re.compile(r"'(?![A-Za-z_][\w.]{0,40}')[^']*'")
 
 _TYPES = {
     400: "invalid_request_error",
@@ -96,7 +98,7 @@ def api_error(error: DecoderyError, param: str | None = None) -> ApiError:
 
     `param` is the place in the request, unless the error names it or its message begins with a parameter.
     """
-    message = _GIVEN.sub("", str(error))
+    message = _QUOTED.sub("...", _GIVEN.sub("", str(error)))
     found = error.param or param
     if isinstance(error, ParameterError):
         return invalid(message, error.param or _leading_name(message) or param)
@@ -110,6 +112,8 @@ def api_error(error: DecoderyError, param: str | None = None) -> ApiError:
 
 def _leading_name(message: str) -> str | None:
     """Returns the parameter that a message begins with; messages about parameters begin with its name."""
+    if re.match(r"(?:Regex|Choice|JsonSchema|JsonObject|Lark|Gbnf)\b", message):
+        return "grammar"
     found = re.match(
         r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+|temperature|seed|stop|logprobs|grammar|strategy|n\b", message
     )

@@ -81,9 +81,9 @@ class Models:
     """Hands out models by name; for the event loop's thread, beside which one thread opens models.
 
     All open models together take at most `memory` bytes (None: no bound). To open another one, those that
-    nobody uses are closed, the one that was used least recently first. Requests for models wait in one
-    queue while the first of them waits for memory: so a model that is asked for is opened after the answers
-    that run now, and each opened model gives an answer before it is closed again. `closed` is called with
+    nobody uses are closed, the one that was used least recently first. While one waits for memory, all
+    requests wait behind it in one queue: so a model that is asked for is opened after the answers that run
+    now, and each opened model gives an answer before it is closed again. `closed` is called with
     each model that is closed.
     """
 
@@ -98,6 +98,8 @@ class Models:
         self._closed = closed
         self._waiting: deque[tuple[_Entry, asyncio.Future[Use]]] = deque()
         self._freed = asyncio.Event()
+        # True while the first of the queue waits for memory.
+        self._short = False
         self._task: asyncio.Task[None] | None = None
         self._loader = ThreadPoolExecutor(1, "decodery-loader")
 
@@ -105,7 +107,7 @@ class Models:
         """Opens the pinned models, or the first one if none is. Raises the error of one that fails."""
         pinned = [entry for entry in self._entries.values() if entry.source.pinned]
         for entry in pinned or list(self._entries.values())[:1]:
-            await self._open(entry)
+            (await self._use(entry)).release()
 
     def close(self) -> None:
         """Ends the loader's thread once it is idle."""
@@ -140,7 +142,13 @@ class Models:
     async def use(self, name: object) -> Use:
         """Returns the use of a model, after it has been opened if need be. Raises `ApiError`."""
         entry = self._entries[self.check(name)]
-        if entry.model is not None and not self._waiting:
+        try:
+            return await self._use(entry)
+        except Exception as error:
+            raise _open_error(error) from None
+
+    async def _use(self, entry: _Entry) -> Use:
+        if entry.model is not None and not self._short:
             return self._used(entry)
         future: asyncio.Future[Use] = asyncio.get_running_loop().create_future()
         self._waiting.append((entry, future))
@@ -170,7 +178,7 @@ class Models:
                         await self._open(entry)
                 except Exception as error:
                     if not future.cancelled():
-                        future.set_exception(_open_error(error))
+                        future.set_exception(error)
                 else:
                     if not future.cancelled():
                         future.set_result(self._used(entry))
@@ -198,7 +206,11 @@ class Models:
                 self._close(min(idle, key=lambda e: e.used))
             elif opened:
                 self._freed.clear()
-                await self._freed.wait()
+                self._short = True
+                try:
+                    await self._freed.wait()
+                finally:
+                    self._short = False
             else:
                 raise ApiError(
                     503, "the model needs more memory than the server may use", code="model_too_large"

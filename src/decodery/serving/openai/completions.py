@@ -20,7 +20,7 @@ from decodery.serving.openai.answers import Answer, Form, Written
 from decodery.serving.openai.choices import Delta, Entry
 from decodery.serving.openai.fields import Fields
 from decodery.serving.openai.logprobs import completion_logprobs, prompt_entries
-from decodery.serving.openai.params import generation_params, stream_options
+from decodery.serving.openai.params import generation_params, grammar_named, stream_options
 from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.settings import ServerSettings
 from decodery.text.streaming.detokenizer import start
@@ -125,13 +125,14 @@ async def completions(service: Service, request: Request) -> ASGIApp:
     try:
         model = await active.open()
         llm = model.llm
-        asked = read_request(body, llm.default_params, service.settings, llm.intake.second_models)
-        salt = service.salt(request.scope, asked.cache_salt)
-        prepared = await active.prepare(
-            partial(asked.prepared, model.llm.intake, salt),
-            grammar=asked.params.grammar is not None,
-            param="prompt",
-        )
+        with grammar_named(body):
+            asked = read_request(body, llm.default_params, service.settings, llm.intake.second_models)
+            salt = service.salt(request.scope, asked.cache_salt)
+            prepared = await active.prepare(
+                partial(asked.prepared, model.llm.intake, salt),
+                grammar=asked.params.grammar is not None,
+                param="prompt",
+            )
         options = asked.form.options
         generation = await active.start(prepared, priority=asked.priority, **options.wanted)
         written = CompletionAnswer(asked, prepared, generation, model)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.plain import params_from_plain
 from decodery.errors import ParameterError
-from decodery.serving.errors import api_error, invalid
+from decodery.serving.errors import ApiError, api_error, invalid
 from decodery.serving.openai.fields import Fields, check_limits, check_schema
 from decodery.serving.settings import RequestLimits, ServerSettings
 
@@ -77,6 +78,18 @@ def generation_params(
         raise api_error(error) from None
     check_limits(params, limits)
     return params
+
+
+@contextmanager
+def grammar_named(body: Mapping[str, Any]) -> Iterator[None]:
+    """Names, in an `ApiError` about the grammar, the field of the body that gave it."""
+    try:
+        yield
+    except ApiError as error:
+        if error.param == "grammar":
+            given = [name for name in ("response_format", "structured_outputs", "tools") if body.get(name)]
+            error.param = "grammar" if body.get("grammar") or not given else given[0]
+        raise
 
 
 def _take_beam_search(plain: dict[str, Any], fields: Fields) -> None:
