@@ -93,6 +93,7 @@ def read_request(
     if echo and logprobs is not None:
         plain.setdefault("prompt_logprobs", logprobs)
     params = generation_params(plain, fields, defaults, settings, models)
+    logprobs = None if logprobs is None else params.logprobs
     fields.close(lenient=settings.lenient)
     if suffix is not None and echo:
         raise invalid("echo and suffix do not go together", "echo")
