@@ -66,7 +66,7 @@ def serve(options: ServeOptions, model: ModelOptions) -> None:
     ]
     memory = None if options.models_memory is None else memory_size(options.models_memory)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     run(settings, sources, partial(_announce, first), memory)
 
 
