@@ -160,9 +160,7 @@ def _generate(
     if tools is not None:
         from decodery.cli.commands.call_tools import call_tools
 
-        call_tools(
-            text, generation, model, tools=tools, tool_choice=tool_choice, system=system, as_json=json
-        )
+        call_tools(text, generation, model, tools=tools, tool_choice=tool_choice, system=system, as_json=json)
         return
     from decodery.cli.commands.generate import generate
 
