@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic, time
@@ -83,15 +83,15 @@ class Models:
     All open models together take at most `memory` bytes (None: no bound). To open another one, those that
     nobody uses are closed, the one that was used least recently first. While one waits for memory, all
     requests wait behind it in one queue: so a model that is asked for is opened after the answers that run
-    now, and each opened model gives an answer before it is closed again. `closed` is called with
-    each model that is closed.
+    now, and each opened model gives an answer before it is closed again. `closed` is awaited with each model
+    that is closed, so that others drop it too.
     """
 
     def __init__(
         self,
         sources: Sequence[ModelSource],
         memory: int | None = None,
-        closed: Callable[[ServedModel], None] = lambda model: None,
+        closed: Callable[[ServedModel], Awaitable[None]] | None = None,
     ) -> None:
         self._entries = {source.name: _Entry(source) for source in sources}
         self._memory = memory
@@ -159,6 +159,7 @@ class Models:
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
                 future.result().release()
+            self.wake()
             raise
 
     def _used(self, entry: _Entry) -> Use:
@@ -175,57 +176,84 @@ class Models:
                 entry, future = self._waiting[0]
                 try:
                     if entry.model is None and not future.cancelled():
-                        await self._open(entry)
+                        await self._open(entry, future)
                 except Exception as error:
                     if not future.cancelled():
                         future.set_exception(error)
                 else:
-                    if not future.cancelled():
-                        future.set_result(self._used(entry))
+                    self._grant(entry, future)
                 self._waiting.popleft()
         finally:
             self._task = None
 
-    async def _open(self, entry: _Entry) -> None:
+    def _grant(self, entry: _Entry, future: asyncio.Future[Use]) -> None:
+        if not future.cancelled():
+            future.set_result(self._used(entry))
+
+    async def _open(self, entry: _Entry, future: asyncio.Future[Use]) -> None:
+        """Opens a model, unless its request goes away while it waits for memory."""
         loop = asyncio.get_running_loop()
         source = entry.source
         if self._memory is not None:
             entry.memory = await loop.run_in_executor(self._loader, source.memory)
-            await self._free_memory(entry)
+            await self._free_memory(entry, future)
+            self._grant_opened()
+            if future.cancelled():
+                return
         llm = await loop.run_in_executor(self._loader, source.open)
         entry.model = ServedModel(source.name, llm, int(time()))
         entry.used = monotonic()
 
-    async def _free_memory(self, entry: _Entry) -> None:
-        """Closes idle models until this one fits; waits for models in use."""
-        assert self._memory is not None
-        while self._taken() + entry.memory > self._memory:
-            opened = [e for e in self._entries.values() if e.model is not None and not e.source.pinned]
-            idle = [e for e in opened if not e.users]
-            if idle:
-                self._close(min(idle, key=lambda e: e.used))
-            elif opened:
-                self._freed.clear()
-                self._short = True
-                try:
-                    await self._freed.wait()
-                finally:
-                    self._short = False
+    def _grant_opened(self) -> None:
+        """Lets those out of the queue whose models are open: they waited for memory alone."""
+        waiting, self._waiting = self._waiting, deque()
+        for entry, future in waiting:
+            if entry.model is None:
+                self._waiting.append((entry, future))
             else:
-                raise ApiError(
-                    503, "the model needs more memory than the server may use", code="model_too_large"
-                )
+                self._grant(entry, future)
+
+    async def _free_memory(self, entry: _Entry, future: asyncio.Future[Use]) -> None:
+        """Closes idle models until this one fits; waits for those in use while the request is there."""
+        assert self._memory is not None
+        pinned = sum(e.memory for e in self._opened_entries() if e.source.pinned)
+        if pinned + entry.memory > self._memory:
+            raise ApiError(503, "the model needs more memory than the server may use", code="model_too_large")
+        while self._taken() + entry.memory > self._memory and not future.cancelled():
+            idle = [e for e in self._opened_entries() if not e.source.pinned and not e.users]
+            if idle:
+                await self._close(min(idle, key=lambda e: e.used))
+                continue
+            self._freed.clear()
+            self._short = True
+            try:
+                await self._freed.wait()
+            finally:
+                self._short = False
+
+    def _opened_entries(self) -> list[_Entry]:
+        return [entry for entry in self._entries.values() if entry.model is not None]
 
     def _taken(self) -> int:
-        return sum(entry.memory for entry in self._entries.values() if entry.model is not None)
+        return sum(entry.memory for entry in self._opened_entries())
 
-    def _close(self, entry: _Entry) -> None:
+    async def _close(self, entry: _Entry) -> None:
         assert entry.model is not None
         log.info('{"event": "close", "model": "%s"}', entry.source.name)
-        self._closed(entry.model)
-        entry.model = None
-        # A model's parts refer to each other.
-        gc.collect()
+        model, entry.model = entry.model, None
+        if self._closed is not None:
+            await self._closed(model)
+        del model
+        await asyncio.get_running_loop().run_in_executor(self._loader, _collect)
+
+
+def _collect() -> None:
+    """Frees what nothing refers to from outside: the parts of a model refer to each other."""
+    frozen = gc.get_freeze_count() > 0
+    gc.unfreeze()
+    gc.collect()
+    if frozen:
+        gc.freeze()
 
 
 def _open_error(error: Exception) -> ApiError:

@@ -40,13 +40,16 @@ class Service:
     ) -> None:
         self.settings = settings
         self.worker = Worker()
-        self.models = Models(sources, memory, lambda model: self.worker.forget(model.llm.engine))
+        self.models = Models(sources, memory, self._forget)
         self.preparation = Preparation(settings.limits.preparing_seconds)
         self.admission = Admission(settings.limits.queued)
         self.metrics = Metrics(self._statistics)
         self.active: set[ActiveRequest] = set()
         self.responses = ResponseStore()
         self._background: dict[str, asyncio.Task[None]] = {}
+
+    async def _forget(self, model: ServedModel) -> None:
+        await self.worker.forget(model.llm.engine)
 
     def in_background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs what nobody waits for, under a name by which it can be cancelled."""

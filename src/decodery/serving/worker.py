@@ -134,9 +134,12 @@ class Worker:
                 del queue.places[request]
                 queue.engine.abort(request)
 
-    def forget(self, engine: Engine) -> None:
-        """Drops an engine, whose requests have ended."""
-        self._commands.put(lambda: self._queues.pop(id(engine), None))
+    async def forget(self, engine: Engine) -> None:
+        """Drops an engine, whose requests have ended: nothing of the worker refers to it afterwards."""
+        await self.call(partial(self._forget, id(engine)))
+
+    def _forget(self, key: int) -> None:
+        self._queues.pop(key, None)
 
     async def call(self, function: Callable[[], T]) -> T:
         """Returns the result of a function that the worker's thread calls between two steps."""
@@ -161,19 +164,23 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._run_commands()
-            for queue in list(self._queues.values()):
-                if queue.engine.has_work():
-                    self._step(queue)
-                    self._run_commands()
+            self._run_commands(wait=not any(map(self._has_work, self._queues)))
+            # By their keys: a variable with an engine would keep it, after it is forgotten.
+            for key in list(self._queues):
+                if self._has_work(key):
+                    self._step(self._queues[key])
+                    self._run_commands(wait=False)
 
-    def _run_commands(self) -> None:
-        """Runs the commands that have come; waits for one if no engine has work."""
-        idle = not any(queue.engine.has_work() for queue in self._queues.values())
+    def _has_work(self, key: int) -> bool:
+        queue = self._queues.get(key)
+        return queue is not None and queue.engine.has_work()
+
+    def _run_commands(self, *, wait: bool) -> None:
+        """Runs the commands that have come; can wait for the first one."""
         with suppress(Empty):
             while not self._stopping:
-                self._commands.get(block=idle)()
-                idle = False
+                self._commands.get(block=wait)()
+                wait = False
 
     def _step(self, queue: _Queue) -> None:
         events: list[Event] = []
