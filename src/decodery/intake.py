@@ -26,6 +26,8 @@ from decodery.text.tokenizer.tokenizer import Tokenizer
 Prompt = str | Sequence[int] | EmbeddedPrompt
 Message = Mapping[str, Any]
 Added = TypeVar("Added")
+# Characters that no token has; a text with more for each token of the context need not be encoded.
+LONGEST_TOKEN = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Intake:
     def __init__(self, tokenizer: Tokenizer, model: CausalModel, second_models: SecondModels) -> None:
         self._tokenizer = tokenizer
         self._vocab_size = model.vocab_size
+        self._longest = model.context_length * LONGEST_TOKEN
         self._second_models = second_models
         self._resolver = Resolver(tokenizer, model)
         self._grammars: GrammarCompiler | None = None
@@ -207,6 +210,10 @@ class Intake:
 
     def _token_ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
+            if len(prompt) > self._longest:
+                raise RequestError(
+                    f"the prompt has {len(prompt)} characters, which do not fit into the context: shorten it"
+                )
             ids = self._tokenizer.encode(prompt)
         else:
             ids = list(prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt)

@@ -1,333 +1,184 @@
-"""Checks which models a server opens and closes, and when: with stand-ins for models, and served."""
+"""Checks that models are opened on demand within a bound of memory, and closed only when nobody uses them."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
+import gc
+import time
 import weakref
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, cast
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
-from decodery import LLM, ModelError
+from decodery.errors import ModelError
 from decodery.serving.errors import ApiError
-from decodery.serving.models import Models, ModelSource, ServedModel, Use
-from decodery.serving.settings import ServerSettings
-from tests.serving.conftest import open_tiny
-from tests.serving.live import LiveServer
+from decodery.serving.models import Models, ModelSource, ServedModel
 
 
-class Shelf:
-    """Holds sources of models that are opened when they may be, and notes what happens to them."""
-
-    def __init__(self, memory: int | None, sizes: dict[str, int], pinned: str = "") -> None:
-        self.events: list[str] = []
-        self.fails: set[str] = set()
-        # A model whose gate is cleared loads until it is set.
-        self.gates = {name: threading.Event() for name in sizes}
-        for gate in self.gates.values():
-            gate.set()
-        sources = [self._source(name, size, name in pinned) for name, size in sizes.items()]
-        self.models = Models(sources, memory, self._closed)
-
-    def _source(self, name: str, size: int, pinned: bool) -> ModelSource:
-        def opens() -> LLM:
-            assert self.gates[name].wait(10)
-            if name in self.fails:
-                raise ModelError("broken")
-            self.events.append(f"open {name}")
-            return cast(LLM, object())
-
-        return ModelSource(name, opens, lambda: size, pinned)
-
-    async def _closed(self, model: ServedModel) -> None:
-        self.events.append(f"close {model.name}")
-
-    @property
-    def opened(self) -> set[str]:
-        return {model.name for model in self.models.opened}
-
-    async def use(self, name: str) -> Use:
-        return await asyncio.wait_for(self.models.use(name), 10)
-
-    async def answer(self, name: str) -> None:
-        with await self.use(name):
-            self.events.append(f"answer {name}")
-
-    async def refusal(self, name: str) -> ApiError:
-        with pytest.raises(ApiError) as found:
-            await self.use(name)
-        return found.value
+class Fake:
+    """Stands for an open model."""
 
 
-async def rest() -> None:
-    """Lets everything run that can."""
-    for _ in range(10):
-        await asyncio.sleep(0.002)
+class Opener:
+    """Notes which models are opened and closed; opening takes `seconds`."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.log: list[str] = []
+        self.alive: weakref.WeakSet[Fake] = weakref.WeakSet()
+
+    def source(self, name: str, memory: int = 1, *, pinned: bool = False, fails: bool = False) -> ModelSource:
+        def open_() -> Any:
+            self.log.append(f"+{name}")
+            time.sleep(self.seconds)
+            if fails:
+                raise ModelError("the file is broken")
+            found = Fake()
+            self.alive.add(found)
+            return found
+
+        return ModelSource(name, open_, lambda: memory, pinned)
+
+    async def closed(self, model: ServedModel) -> None:
+        self.log.append(f"-{model.name}")
 
 
-def run(work: Awaitable[None]) -> None:
-    async def whole() -> None:
-        await work
+def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await work()
 
-    asyncio.run(whole())
-
-
-def law(memory: int | None, pinned: str = "", **sizes: int) -> Callable[[Any], Callable[[], None]]:
-    """Makes a test of a coroutine function that takes a shelf of these models."""
-
-    def decorate(function: Callable[[Shelf], Awaitable[None]]) -> Callable[[], None]:
-        def test() -> None:
-            shelf = Shelf(memory, sizes, pinned)
-            try:
-                run(function(shelf))
-            finally:
-                shelf.models.close()
-
-        test.__name__ = function.__name__
-        return test
-
-    return decorate
+    asyncio.run(bounded())
 
 
-@law(1, a=1, b=1)
-async def test_a_model_in_use_ends_before_another_takes_its_memory(shelf: Shelf) -> None:
-    streaming = await shelf.use("a")
-    waiting = asyncio.create_task(shelf.use("b"))
-    await rest()
-    late = asyncio.create_task(shelf.answer("a"))
-    await rest()
-    assert not waiting.done()
-    assert shelf.opened == {"a"}
-    streaming.release()
-    (await waiting).release()
-    await late
-    # Who came after the other model was asked for has waited behind it.
-    assert shelf.events == ["open a", "close a", "open b", "close b", "open a", "answer a"]
+def test_a_model_in_use_is_not_closed_and_the_next_one_waits_for_its_end() -> None:
+    async def work() -> None:
+        opener = Opener()
+        models = Models([opener.source("a"), opener.source("b")], 1, opener.closed)
+        first = await models.use("a")
+        second = asyncio.create_task(models.use("b"))
+        await asyncio.sleep(0.05)
+        assert opener.log == ["+a"]
+        # Whoever comes later waits behind, also for the open model: else it would never be b's turn.
+        third = asyncio.create_task(models.use("a"))
+        await asyncio.sleep(0.05)
+        assert not third.done()
+        first.release()
+        (await second).release()
+        (await third).release()
+        assert opener.log == ["+a", "-a", "+b", "-b", "+a"]
+        models.close()
+
+    run(work)
 
 
-@law(1, a=1, b=1)
-async def test_models_that_alternate_each_answer_before_they_are_closed(shelf: Shelf) -> None:
-    await asyncio.gather(*(shelf.answer("ab"[turn % 2]) for turn in range(40)))
-    swaps = [event for event in shelf.events if not event.startswith("answer")]
-    assert Counter(shelf.events)["answer a"] == Counter(shelf.events)["answer b"] == 20
-    closed = [place for place, event in enumerate(shelf.events) if event.startswith("close")]
-    assert all(shelf.events[place - 1].startswith("answer") for place in closed)
-    assert len(swaps) <= 2 * 40
+def test_models_that_alternate_each_answer_before_they_are_closed() -> None:
+    async def work() -> None:
+        opener = Opener()
+        models = Models([opener.source("a"), opener.source("b")], 1, opener.closed)
+        answered = []
+        for turn in range(20):
+            with await models.use("ab"[turn % 2]) as model:
+                answered.append(model.name)
+        assert answered == list("ab" * 10)
+        assert [entry for entry in opener.log if entry[0] == "+"] == ["+a", "+b"] * 10
+        del model
+        gc.collect()
+        assert len(opener.alive) == 1
+        models.close()
+
+    run(work)
 
 
-@law(2, a=1, b=1, c=1)
-async def test_open_models_answer_while_another_loads(shelf: Shelf) -> None:
-    await shelf.answer("a")
-    streaming = await shelf.use("b")
-    shelf.gates["c"].clear()
-    loading = asyncio.create_task(shelf.answer("c"))
-    await rest()
-    await shelf.answer("b")
-    assert not loading.done()
-    shelf.gates["c"].set()
-    await loading
-    streaming.release()
-    assert shelf.opened == {"b", "c"}
+def test_open_models_answer_while_another_one_is_opened() -> None:
+    async def work() -> None:
+        opener = Opener()
+        models = Models([opener.source("a"), opener.source("b")], 2, opener.closed)
+        (await models.use("a")).release()
+        opener.seconds = 0.3
+        loading = asyncio.create_task(models.use("b"))
+        await asyncio.sleep(0.05)
+        began = time.monotonic()
+        (await models.use("a")).release()
+        assert time.monotonic() - began < 0.2
+        assert not loading.done()
+        (await loading).release()
+        models.close()
+
+    run(work)
 
 
-@law(2, a=1, b=1, c=1)
-async def test_who_waited_behind_the_wait_for_memory_does_not_wait_for_the_loading(shelf: Shelf) -> None:
-    one, other = await shelf.use("a"), await shelf.use("b")
-    shelf.gates["c"].clear()
-    loading = asyncio.create_task(shelf.answer("c"))
-    await rest()
-    behind = asyncio.create_task(shelf.answer("b"))
-    await rest()
-    assert not behind.done()
-    one.release()
-    await asyncio.wait_for(behind, 5)
-    assert not loading.done()
-    shelf.gates["c"].set()
-    await loading
-    other.release()
+def test_a_request_at_the_start_does_not_open_a_pinned_model_again() -> None:
+    async def work() -> None:
+        opener = Opener(0.1)
+        models = Models([opener.source("a", pinned=True)], None, opener.closed)
+        opening = asyncio.create_task(models.open_pinned())
+        await asyncio.sleep(0.02)
+        uses = await asyncio.gather(*(models.use(None) for _ in range(5)))
+        await opening
+        assert opener.log == ["+a"]
+        assert len({id(use.model) for use in uses}) == 1
+        models.close()
+
+    run(work)
 
 
-@law(2, a=1, b=1, c=2)
-async def test_models_in_use_or_loading_are_never_closed(shelf: Shelf) -> None:
-    shelf.gates["b"].clear()
-    streaming = await shelf.use("a")
-    loading = asyncio.create_task(shelf.use("b"))
-    await rest()
-    large = asyncio.create_task(shelf.answer("c"))
-    await rest()
-    shelf.gates["b"].set()
-    loaded = await loading
-    await rest()
-    assert shelf.opened == {"a", "b"}
-    streaming.release()
-    await rest()
-    # The first one that became idle is closed, the other one is still there.
-    assert shelf.opened == {"b"}
-    loaded.release()
-    await large
-    assert shelf.opened == {"c"}
+def test_a_model_that_cannot_be_opened_is_a_503_and_the_others_work() -> None:
+    async def work() -> None:
+        opener = Opener()
+        sources = [opener.source("a"), opener.source("bad", fails=True), opener.source("huge", 100)]
+        models = Models(sources, 3, opener.closed)
+        for name in ("bad", "huge", "bad"):
+            with pytest.raises(ApiError) as caught:
+                await models.use(name)
+            assert caught.value.status == 503
+            assert "broken" not in caught.value.message
+        with await models.use("a") as model:
+            assert model.name == "a"
+        assert [model.name for model in models.opened] == ["a"]
+        models.close()
+
+    run(work)
 
 
-@law(2, a=1, b=1, c=1)
-async def test_the_model_that_was_used_least_recently_is_closed_first(shelf: Shelf) -> None:
-    for name in "abac":
-        await shelf.answer(name)
-    assert shelf.opened == {"a", "c"}
+def test_a_request_that_leaves_while_it_waits_leaves_nothing() -> None:
+    async def work() -> None:
+        opener = Opener()
+        models = Models([opener.source("a"), opener.source("b")], 1, opener.closed)
+        first = await models.use("a")
+        gone = asyncio.create_task(models.use("b"))
+        await asyncio.sleep(0.05)
+        behind = asyncio.create_task(models.use("a"))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        # Nobody wants b any more, so a stays open and the next one has it.
+        (await behind).release()
+        first.release()
+        assert opener.log == ["+a"]
+        models.close()
+
+    run(work)
 
 
-@law(None, pinned="ab", a=1, b=1)
-async def test_a_request_while_pinned_models_open_opens_none_twice(shelf: Shelf) -> None:
-    shelf.gates["a"].clear()
-    opening = asyncio.create_task(shelf.models.open_pinned())
-    asked = [asyncio.create_task(shelf.answer(name)) for name in "aabb"]
-    await rest()
-    shelf.gates["a"].set()
-    await asyncio.gather(opening, *asked)
-    assert Counter(shelf.events) == {"open a": 1, "open b": 1, "answer a": 2, "answer b": 2}
+def test_a_pinned_model_stays_and_the_least_recently_used_one_goes() -> None:
+    async def work() -> None:
+        opener = Opener()
+        sources = [opener.source("p", pinned=True), *(opener.source(name) for name in "abc")]
+        models = Models(sources, 3, opener.closed)
+        await models.open_pinned()
+        for name in ("a", "b", "a", "c"):
+            (await models.use(name)).release()
+        assert opener.log == ["+p", "+a", "+b", "-b", "+c"]
+        models.close()
+
+    run(work)
 
 
-@law(2, a=1, b=1)
-async def test_a_model_that_fails_to_open_is_a_503_and_the_others_work(shelf: Shelf) -> None:
-    shelf.fails.add("b")
-    streaming = await shelf.use("a")
-    error = await shelf.refusal("b")
-    assert (error.status, error.code) == (503, "model_failed")
-    await shelf.answer("a")
-    shelf.fails.clear()
-    await shelf.answer("b")
-    streaming.release()
-
-
-@law(1, a=1, b=1)
-async def test_a_wait_that_is_cancelled_leaves_nothing(shelf: Shelf) -> None:
-    streaming = await shelf.use("a")
-    waiting = asyncio.create_task(shelf.use("b"))
-    await rest()
-    waiting.cancel()
-    await rest()
-    assert waiting.cancelled()
-    # The model in use answers again at once, and nobody closes it for a client that is gone.
-    await shelf.answer("a")
-    streaming.release()
-    await rest()
-    assert shelf.events == ["open a", "answer a"]
-
-
-@law(1, a=1, b=1)
-async def test_a_request_cancelled_while_its_model_loads_lets_it_be_closed(shelf: Shelf) -> None:
-    shelf.gates["b"].clear()
-    waiting = asyncio.create_task(shelf.use("b"))
-    await rest()
-    waiting.cancel()
-    await rest()
-    shelf.gates["b"].set()
-    await shelf.answer("a")
-    assert shelf.opened == {"a"}
-
-
-@law(1, a=1, b=1)
-async def test_a_request_cancelled_as_its_model_is_handed_out_lets_it_be_closed(shelf: Shelf) -> None:
-    streaming = await shelf.use("a")
-    waiting = asyncio.create_task(shelf.models.use("b"))
-    await rest()
-    streaming.release()
-    while "open b" not in shelf.events:
-        await asyncio.sleep(0)
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-    await shelf.answer("a")
-    assert shelf.opened == {"a"}
-
-
-@law(3, pinned="a", a=1, b=2, c=3)
-async def test_a_model_larger_than_the_memory_is_a_503_at_once_and_closes_nothing(shelf: Shelf) -> None:
-    await shelf.models.open_pinned()
-    streaming = await shelf.use("b")
-    error = await asyncio.wait_for(shelf.refusal("c"), 1)
-    assert (error.status, error.code) == (503, "model_too_large")
-    streaming.release()
-    await shelf.refusal("c")
-    assert shelf.opened == {"a", "b"}
-
-
-@law(2, pinned="a", a=1, b=1, c=1)
-async def test_pinned_models_stay(shelf: Shelf) -> None:
-    await shelf.models.open_pinned()
-    for name in "bcbacb":
-        await shelf.answer(name)
-    assert "close a" not in shelf.events
-    assert shelf.opened == {"a", "b"}
-
-
-@law(None, a=1, b=1)
-async def test_without_pinned_models_the_first_is_opened_at_the_start(shelf: Shelf) -> None:
-    await shelf.models.open_pinned()
-    assert shelf.opened == {"a"}
-
-
-@law(None, a=1)
-async def test_a_use_is_released_once(shelf: Shelf) -> None:
-    first, second = await shelf.use("a"), await shelf.use("a")
-    first.release()
-    first.release()
-    assert shelf.models._entries["a"].users == 1
-    second.release()
-
-
-class Swapping(LiveServer):
-    """Serves two models of which the memory holds one; `opened` has each that was opened."""
-
-    def __init__(self, folder: str) -> None:
-        self.opened: list[weakref.ref[LLM]] = []
-        self.alive: list[int] = []
-
-        def opens() -> LLM:
-            self.alive.append(sum(one() is not None for one in self.opened))
-            llm = open_tiny(folder)
-            self.opened.append(weakref.ref(llm))
-            return llm
-
-        sources = [ModelSource(name, opens, lambda: 1, pinned=False) for name in ("a", "b")]
-        super().__init__(cast(LLM, None), ServerSettings(), sources, memory=1)
-
-
-@pytest.fixture
-def swapping(folder: str) -> Iterator[Swapping]:
-    server = Swapping(folder)
-    yield server
-    server.close()
-
-
-def test_a_closed_model_is_freed_before_the_next_one_is_opened(swapping: Swapping) -> None:
-    texts = {
-        (name, swapping.complete(model=name, prompt="Hi", max_tokens=4, seed=1)["choices"][0]["text"])
-        for name in "abab"
-    }
-    assert {text for name, text in texts if name == "a"} == {text for name, text in texts if name == "b"}
-    assert len(swapping.opened) == 4
-    assert len(swapping.awaited(_engines, swapping)) == 1
-    # An answer that is still being sent may keep its model; it is never two.
-    assert max(swapping.alive) <= 1
-
-
-async def _engines(server: LiveServer) -> Any:
-    return await server.service.worker.call(lambda: list(server.service.worker._queues))
-
-
-def test_a_stream_goes_on_while_another_model_is_asked_for(swapping: Swapping) -> None:
-    body = {"model": "a", "prompt": "Hi", "max_tokens": 200, "seed": 1, "ignore_eos": True, "stream": True}
-    alone = swapping.complete(**{**body, "stream": False})["choices"][0]["text"]
-    with swapping.client.stream("POST", "/v1/completions", json=body) as answer:
-        lines = answer.iter_lines()
-        first = next(lines)
-        asked = threading.Thread(target=swapping.complete, kwargs={"model": "b", "prompt": "Hi"})
-        asked.start()
-        rest_of_it = list(lines)
-    asked.join(30)
-    chunks = [json.loads(line[6:]) for line in [first, *rest_of_it] if line.startswith("data: {")]
-    assert "".join(choice["text"] for chunk in chunks for choice in chunk["choices"]) == alone
-    assert [model.name for model in swapping.service.models.opened] == ["b"]
+def test_an_unknown_name_is_a_404_with_the_names_that_there_are() -> None:
+    models = Models([Opener().source("a")])
+    with pytest.raises(ApiError) as caught:
+        models.check("b")
+    assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+    assert "a" in caught.value.message
+    assert models.check(None) == "a"

@@ -11,7 +11,7 @@ from tests.serving.soak import Watched, load
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_requests_that_come_and_go_leave_no_file_open(folder: str) -> None:
-    watched = load(folder, 200, seed=1)
+    watched = load(folder, 100, seed=1)
     assert watched.files[-1] <= watched.files[0]
 
 

@@ -128,6 +128,14 @@ def _generate(
     file: File = None,
     chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a user's message.")] = False,
     system: System = None,
+    tools: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --chat, functions that the model may call, as OpenAI's API."),
+    ] = None,
+    tool_choice: Annotated[
+        str,
+        typer.Option(metavar="TEXT", help="Which function is called: auto, none, required, or one by name."),
+    ] = "auto",
     json: Json = False,
     stats: Annotated[
         bool,
@@ -146,7 +154,14 @@ def _generate(
     if system is not None and not chat:
         raise ParameterError("system is only for conversations: give --chat too")
     _refuse_logprobs_without_json(generation, json)
+    if tools is not None and not chat:
+        raise ParameterError("tools are only for conversations: give --chat too")
     text = given_text(prompt, file, "PROMPT")
+    if tools is not None:
+        from decodery.cli.commands.call_tools import call_tools
+
+        call_tools(text, generation, model, tools=tools, tool_choice=tool_choice, system=system, as_json=json)
+        return
     from decodery.cli.commands.generate import generate
 
     generate(text, generation, model, chat=chat, system=system, as_json=json, stats=stats, started=started)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from decodery.decoding.chosen import TokenLogprobs
-from decodery.outputs import RequestOutput
+from decodery.outputs import Completion, RequestOutput
 from decodery.text.streaming.token_texts import TokenTexts
 
 
@@ -22,6 +22,7 @@ def output_as_json(output: RequestOutput, tokenizer: TokenTexts) -> dict[str, An
                 "finish_reason": completion.finish_reason,
                 "stop_reason": completion.stop_reason,
                 **({} if completion.score is None else {"score": completion.score}),
+                **_reply(completion),
                 **_logprobs("logprobs", completion.logprobs, tokenizer),
             }
             for completion in output.completions
@@ -30,6 +31,17 @@ def output_as_json(output: RequestOutput, tokenizer: TokenTexts) -> dict[str, An
         **_logprobs("prompt_logprobs", output.prompt_logprobs, tokenizer),
     }
     return content if output.error is None else {**content, "error": output.error}
+
+
+def _reply(completion: Completion) -> dict[str, Any]:
+    """Returns the reasoning and the calls of tools of a reply, if there are any."""
+    found: dict[str, Any] = {}
+    if completion.reasoning is not None:
+        found["reasoning"] = completion.reasoning
+    if completion.tool_calls:
+        calls = [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in completion.tool_calls]
+        found["tool_calls"] = calls
+    return found
 
 
 def _logprobs(

@@ -44,7 +44,7 @@ class CallGrammar:
         lines += [f"call: {' | '.join(names)}"]
         grammars: list[Any] = [{"name": "calls", "lark_grammar": "\n".join(lines)}]
         grammars += [
-            {**schema_grammar(dict(tool.parameters)), "name": f"arguments{k}"}
+            {**schema_grammar(_declared_alone(tool.parameters)), "name": f"arguments{k}"}
             for k, tool in enumerate(self.tools)
         ]
         if content is not None:
@@ -66,6 +66,22 @@ class CallGrammar:
         parts = re.split(f"({'|'.join(map(re.escape, self.tokens))})", text)
         written = [f"<[{self.tokens[p]}]>" if p in self.tokens else f"/{literal(p)}/" for p in parts if p]
         return " ".join(written)
+
+
+# Keywords that give an object properties besides those in `properties`.
+_OPEN = (
+    *("additionalProperties", "unevaluatedProperties", "patternProperties"),
+    *("allOf", "anyOf", "oneOf", "$ref", "if"),
+)
+
+
+def _declared_alone(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a tool's parameters without others than those declared, unless the schema speaks of others.
+
+    A function has no other arguments, and a small model that may add some adds them without end.
+    """
+    closed = "properties" in parameters and not any(word in parameters for word in _OPEN)
+    return {**parameters, "additionalProperties": False} if closed else dict(parameters)
 
 
 def spaced(source: str) -> str:

@@ -214,7 +214,7 @@ class Models:
                 self._grant(entry, future)
 
     async def _free_memory(self, entry: _Entry, future: asyncio.Future[Use]) -> None:
-        """Closes idle models until this one fits; waits for models in use while the request is there."""
+        """Closes idle models until this one fits; waits for those in use while the request is there."""
         assert self._memory is not None
         pinned = sum(e.memory for e in self._opened_entries() if e.source.pinned)
         if pinned + entry.memory > self._memory:
@@ -249,7 +249,8 @@ class Models:
 
 def _collect() -> None:
     """Frees what nothing refers to from outside: the parts of a model refer to each other."""
-    # A model that was opened at the start is frozen, and would never be freed.
+    # A model that was opened at the start is frozen. Nothing is frozen again: a model whose last answer is
+    # still being sent would then stay.
     gc.unfreeze()
     gc.collect()
 

@@ -28,6 +28,8 @@ from decodery.serving.worker import Worker
 
 # Seconds of a step after which the server is not ready; or ten times its bound, if that is longer.
 SLOWEST_STEP = 10.0
+# Seconds that a client has to read the error of its stream.
+LAST_WORDS = 1.0
 
 
 class Service:
@@ -38,13 +40,16 @@ class Service:
     ) -> None:
         self.settings = settings
         self.worker = Worker()
-        self.models = Models(sources, memory, lambda model: self.worker.forget(model.llm.engine))
+        self.models = Models(sources, memory, self._forget)
         self.preparation = Preparation(settings.limits.preparing_seconds)
         self.admission = Admission(settings.limits.queued)
         self.metrics = Metrics(self._statistics)
         self.active: set[ActiveRequest] = set()
         self.responses = ResponseStore()
         self._background: dict[str, asyncio.Task[None]] = {}
+
+    async def _forget(self, model: ServedModel) -> None:
+        await self.worker.forget(model.llm.engine)
 
     def in_background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs what nobody waits for, under a name by which it can be cancelled."""
@@ -102,6 +107,7 @@ class ActiveRequest:
         self._use: Use | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._generation: Generation | None = None
+        self._stream: EventStream | None = None
         service.active.add(self)
 
     async def open(self) -> ServedModel:
@@ -142,9 +148,12 @@ class ActiveRequest:
         return ApiError(504, f"a request may run for {seconds:g} seconds here", code="timeout")
 
     def fail(self, error: ApiError) -> None:
-        """Ends the request with an error."""
+        """Ends the request with an error; cuts an answer whose client does not read it."""
         if self._generation is not None:
             self._generation.inbox.fail(error)
+            self._generation.close()
+        if self._stream is not None:
+            asyncio.get_running_loop().call_later(LAST_WORDS, self._stream.cut)
 
     def _heard(self) -> None:
         self._ticket.begin()
@@ -158,7 +167,8 @@ class ActiveRequest:
 
     def stream(self, generation: Generation, chunks: Chunks) -> EventStream:
         """Returns an answer that streams the generation and ends this request."""
-        return EventStream(generation, chunks, self._service.settings.pings, self._ended)
+        self._stream = EventStream(generation, chunks, self._service.settings.pings, self._ended)
+        return self._stream
 
     def _ended(self, error: BaseException | None) -> None:
         self.leave(error)

@@ -14,7 +14,8 @@ from decodery.errors import ParameterError
 class RequestLimits:
     """Holds the largest request that a server takes; sizes in bytes, times in seconds.
 
-    `body` is what comes over the wire, `unpacked` what it may become. `queued` is the number of requests that
+    `body` is what comes over the wire, `unpacked` what it may become. `completions` bounds the texts of
+    all prompts together. `queued` is the number of requests that
     wait for their first token; one more is refused with 429. `seconds` bounds a request from its arrival to
     its last token, `body_seconds` the time that its body takes to arrive, and `preparing_seconds` that of its
     template, tokens and grammar.
@@ -27,6 +28,7 @@ class RequestLimits:
     prompt_tokens: int | None = None
     max_tokens: int | None = None
     n: int = 128
+    completions: int = 512
     logprobs: int = 100
     stops: int = 64
     schema: int = 256 << 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ log = logging.getLogger("decodery.serving")
 # One line end: a blank line would be an empty event to some clients.
 PING = b": ping\n"
 DONE = b"data: [DONE]\n\n"
+FAILED = "the server failed; its log says more"
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -71,26 +73,45 @@ class EventStream:
         self._chunks = chunks
         self._pings = pings
         self._ended = ended
+        self._task: asyncio.Task[Any] | None = None
+        self._is_cut = False
+        self._failure: Exception | None = None
+
+    def cut(self) -> None:
+        """Ends the answer at once, also if its client reads nothing."""
+        if self._task is not None and not self._task.done():
+            self._is_cut = True
+            self._task.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         error: BaseException | None = None
+        self._task = asyncio.current_task()
+        try:
+            await self._answer(receive, send)
+        except ClientDisconnect as gone:
+            error = gone
+        except asyncio.CancelledError as cancelled:
+            error = cancelled
+            if not self._is_cut:
+                raise
+        finally:
+            self._task = None
+            self._generation.close()
+            self._ended(error or self._failure)
+
+    async def _answer(self, receive: Receive, send: Send) -> None:
         try:
             async with ClientWatch(receive, self._generation.inbox):
                 await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
                 await self._stream(send)
-        except ClientDisconnect as gone:
-            error = gone
-        except ApiError as failed:
-            error = failed
-            await send({"type": "http.response.body", "body": self._chunks.failed(failed)})
-        except Exception as failed:
-            error = failed
-            log.exception("a stream failed")
-            shown = ApiError(500, "the server failed; its log says more")
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            self._failure = error
+            shown = error if isinstance(error, ApiError) else ApiError(500, FAILED)
+            if shown is not error:
+                log.exception("a stream failed")
             await send({"type": "http.response.body", "body": self._chunks.failed(shown)})
-        finally:
-            self._generation.close()
-            self._ended(error)
 
     async def _stream(self, send: Send) -> None:
         await _send(send, self._chunks.opening())

@@ -23,7 +23,7 @@ from decodery.outputs import Observer, RequestOutput, StreamEvent
 from decodery.serving.errors import ApiError, api_error, invalid
 from decodery.serving.generation import Addition, Generation
 from decodery.serving.models import ServedModel
-from decodery.serving.openai.fields import Fields, check_limits
+from decodery.serving.openai.fields import Fields, check_limits, check_schema
 from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.settings import RequestLimits, ServerSettings
 from decodery.serving.sse import PING
@@ -97,6 +97,8 @@ def _asked(
     prompt = fields.raw("prompt")
     # Not by `take`, for which null is absent: a null among the parameters is a value.
     plain = fields.take("params", dict, {})
+    if plain.get("grammar") is not None:
+        check_schema(plain["grammar"], f"{place}.params.grammar", settings.limits)
     fields.close(lenient=settings.lenient)
     ids = isinstance(prompt, list) and all(type(token) is int for token in prompt)
     if not prompt or not (isinstance(prompt, str) or ids):

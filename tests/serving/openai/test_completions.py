@@ -91,6 +91,15 @@ def test_scores_of_a_prompt_are_the_same_when_its_pages_are_cached(server: LiveS
         assert longer[0]["token_logprobs"][: len(prompt)] == first[0]["token_logprobs"][: len(prompt)]
 
 
+def test_a_count_may_be_written_as_a_number_with_a_point(server: LiveServer) -> None:
+    def ask(*counts: float) -> Any:
+        body = dict(zip(("max_tokens", "logprobs", "n"), counts, strict=True))
+        return server.complete(prompt=PROMPT, seed=1, echo=True, **body)["choices"]
+
+    assert ask(2.0, 1.0, 2.0) == ask(2, 1, 2)
+    assert ask(2, 0.0, 1) == ask(2, 0, 1)
+
+
 def test_prompt_logprobs_have_no_number_for_the_first_token_and_all_for_the_others(
     server: LiveServer,
 ) -> None:

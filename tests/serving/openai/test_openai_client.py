@@ -199,6 +199,16 @@ def test_streamed_pieces_of_a_call_join_to_its_arguments(client: OpenAI, choice:
     ]
 
 
+def test_a_call_has_the_arguments_that_are_declared_and_no_others(client: OpenAI) -> None:
+    function = {"name": "time", "parameters": {"type": "object", "properties": {}}}
+    tools = [{"type": "function", "function": function}]
+    for seed in range(5):
+        reply = chat(client, tools=tools, tool_choice="required", max_completion_tokens=80, seed=seed)
+        (choice,) = reply.choices
+        assert choice.finish_reason == "tool_calls"
+        assert all(json.loads(call.function.arguments) == {} for call in choice.message.tool_calls)
+
+
 def test_a_call_that_is_cut_is_a_length(client: OpenAI) -> None:
     reply = chat(client, tools=[ADD], tool_choice="required", max_completion_tokens=6)
     assert reply.choices[0].finish_reason == "length"

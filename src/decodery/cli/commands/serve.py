@@ -66,8 +66,8 @@ def serve(options: ServeOptions, model: ModelOptions) -> None:
     ]
     memory = None if options.models_memory is None else memory_size(options.models_memory)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    run(settings, sources, partial(_announce, first), memory)
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+    run(settings, sources, partial(_announce, first, bool(settings.keys)), memory)
 
 
 def _open(model: ModelOptions, second_models: Mapping[str, str], max_step_ms: float | None) -> LLM:
@@ -131,8 +131,9 @@ def name_of(model: str | None) -> str:
     return found
 
 
-def _announce(name: str, address: str) -> None:
+def _announce(name: str, keys: bool, address: str) -> None:
     note(f"Serving {name} at {address}")
     body = f'{{"model": "{name}", "messages": [{{"role": "user", "content": "Hi"}}]}}'
-    note(f"curl {address}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'")
+    key = ' -H "Authorization: Bearer $DECODERY_API_KEY"' if keys else ""
+    note(f"curl {address}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'")
     note(f"The routes and their fields: {address}/openapi.json")

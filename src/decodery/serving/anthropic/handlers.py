@@ -10,9 +10,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from decodery.intake import Intake
-from decodery.serving.anthropic.reading import check_single, read_message_request
+from decodery.serving.anthropic.reading import read_message_request
 from decodery.serving.anthropic.writing import MessageAnswer
 from decodery.serving.openai.chat import Conversation, read_conversation, start_reply
+from decodery.serving.openai.fields import check_single
 from decodery.serving.service import ActiveRequest, Service, json_response
 
 
@@ -23,7 +24,7 @@ async def messages(service: Service, request: Request) -> ASGIApp:
     active = ActiveRequest(service, request, chat.get("model"))
     try:
         started = await start_reply(service, request, active, chat)
-        check_single(started.prepared.params.choices)
+        check_single(started.prepared.params)
         written = MessageAnswer(started)
         if chat["stream"]:
             return active.stream(started.generation, written)

@@ -138,9 +138,3 @@ def _output(fields: Fields, lenient: bool) -> dict[str, Any]:
     elif kind:
         raise invalid("type must be json_schema", "output_config.format.type")
     return chat
-
-
-def check_single(choices: int) -> None:
-    """Raises `ApiError` for parameters that ask for several answers, of which this interface has one."""
-    if choices != 1:
-        raise invalid("this interface gives one answer", "n")

@@ -77,6 +77,8 @@ def read_conversation(
     priority = fields.take("priority", int, 0)
     tools = _tools(fields, settings)
     template = template_arguments(fields)
+    if fields.take("add_special_tokens", bool, False):
+        raise invalid("a chat template writes the special tokens itself", "add_special_tokens")
     wants = fields.take("logprobs", bool, False)
     top = fields.take("top_logprobs", int, 0)
     if top and not wants:

@@ -93,7 +93,11 @@ def read_request(
     if echo and logprobs is not None:
         plain.setdefault("prompt_logprobs", logprobs)
     params = generation_params(plain, fields, defaults, settings, models)
+    logprobs = None if logprobs is None else params.logprobs
     fields.close(lenient=settings.lenient)
+    most = settings.limits.completions
+    if len(prompts) > 1 and len(prompts) * max(params.streams, params.width) > most:
+        raise invalid(f"a request has at most {most} completions of all its prompts here", "prompt")
     if suffix is not None and echo:
         raise invalid("echo and suffix do not go together", "echo")
     form = Form("cmpl", "text_completion", "text_completion", options, token_ids)

@@ -120,6 +120,12 @@ def check_limits(params: GenerationParams, limits: RequestLimits) -> None:
             raise invalid(f"{name} is at most {most} here", name)
 
 
+def check_single(params: GenerationParams) -> None:
+    """Raises `ApiError` for parameters that ask for several answers, where an interface has one."""
+    if params.choices != 1:
+        raise invalid("this interface gives one answer", "n")
+
+
 def check_schema(schema: Any, param: str, limits: RequestLimits) -> None:
     """Raises `ApiError` if a schema or grammar is larger than the server compiles."""
     size = len(schema if isinstance(schema, str) else json.dumps(schema))

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from decodery.serving.errors import ApiError, invalid
 from decodery.serving.openai.chat import start_reply
+from decodery.serving.openai.fields import check_single
 from decodery.serving.responses.reading import ResponseRequest, chat_messages, read_response_request
 from decodery.serving.responses.writing import ResponseAnswer, new_response
 from decodery.serving.service import ActiveRequest, Service, json_response
@@ -27,6 +28,7 @@ async def create_response(service: Service, request: Request) -> ASGIApp:
     try:
         chat = {**asked.chat, "messages": chat_messages(messages), "stream": asked.stream}
         started = await start_reply(service, request, active, chat)
+        check_single(started.prepared.params)
         response = new_response(asked.given, started.model.name)
 
         def ended(response: dict[str, Any]) -> None:

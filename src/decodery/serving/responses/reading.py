@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -158,15 +157,28 @@ def _add_item(messages: list[dict[str, Any]], item: Any, path: str) -> None:
         }
         _last_reply(messages).setdefault("tool_calls", []).append(call)
     elif kind == "function_call_output":
-        content = _text(item.get("output"), path)
+        content = _text(item.get("output"), path, "output")
         messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": content})
     elif kind == "reasoning":
-        parts = [*(item.get("content") or []), *(item.get("summary") or [])]
-        text = "".join(part.get("text", "") for part in parts if isinstance(part, dict))
+        text = _reasoning_text(item, path)
         if text:
             messages.append({"role": "assistant", "content": None, "reasoning_content": text, "_open": True})
     else:
         raise invalid("items are messages, function calls, their outputs, and reasoning", f"{path}.type")
+
+
+def _reasoning_text(item: Mapping[str, Any], path: str) -> str:
+    texts: list[str] = []
+    for name in ("content", "summary"):
+        parts = item.get(name) or []
+        if not isinstance(parts, list):
+            raise invalid("the parts of reasoning must be a list", f"{path}.{name}")
+        for part in parts:
+            text = part.get("text", "") if isinstance(part, dict) else None
+            if not isinstance(text, str):
+                raise invalid("a part of reasoning must have a text", f"{path}.{name}")
+            texts.append(text)
+    return "".join(texts)
 
 
 def _last_reply(messages: list[dict[str, Any]]) -> dict[str, Any]:
@@ -176,18 +188,20 @@ def _last_reply(messages: list[dict[str, Any]]) -> dict[str, Any]:
     return messages[-1]
 
 
-def _text(content: Any, path: str) -> Any:
+def _text(content: Any, path: str, name: str = "content") -> Any:
     """Returns the text of parts, or the content as it is."""
+    if content is None or isinstance(content, str):
+        return content
     if not isinstance(content, list):
-        return content if isinstance(content, str) or content is None else json.dumps(content)
+        raise invalid("this must be a text or a list of parts", f"{path}.{name}")
     texts = []
     for place, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else None
         if kind not in ("input_text", "output_text", "text", "refusal"):
-            raise invalid("a part must be text", f"{path}.content[{place}].type")
+            raise invalid("a part must be text", f"{path}.{name}[{place}].type")
         texts.append(part.get("refusal" if kind == "refusal" else "text", ""))
     if not all(isinstance(text, str) for text in texts):
-        raise invalid("a part's text must be a text", f"{path}.content")
+        raise invalid("a part's text must be a text", f"{path}.{name}")
     return "".join(texts)
 
 

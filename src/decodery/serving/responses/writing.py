@@ -49,6 +49,7 @@ class ResponseAnswer(ChatAnswer):
         self._ended = ended
         self._item: dict[str, Any] | None = None
         self._number = 0
+        self._reasoning_tokens = 0
         self._texts: list[str] = []
 
     def _event(self, kind: str, **content: Any) -> Event:
@@ -66,6 +67,8 @@ class ResponseAnswer(ChatAnswer):
             choice, delta = self.added(addition)
             for part in self.fresh(choice.index):
                 events += self._part(part)
+            if self._item is not None and self._item["type"] == "reasoning":
+                self._reasoning_tokens += len(delta.token_ids)
             if self._item is not None and self._item["type"] == "message" and delta.entries:
                 self._item["content"][0]["logprobs"] += self._entries(delta.entries)
             if choice.finish is not None:
@@ -171,7 +174,7 @@ class ResponseAnswer(ChatAnswer):
             "input_tokens": usage["prompt_tokens"],
             "input_tokens_details": usage["prompt_tokens_details"],
             "output_tokens": usage["completion_tokens"],
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": self._reasoning_tokens},
             "total_tokens": usage["total_tokens"],
         }
 

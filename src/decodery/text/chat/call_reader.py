@@ -63,6 +63,8 @@ class CallReader:
         self._form = form
         self._short_ids = short_ids
         self._held = ""
+        # What was taken since the last part: text of the format, or content if no call follows.
+        self._taken = ""
         self._count = 0
         self._json = JsonScanner()
         self._step: Callable[[], list[Part] | None] = self._begin
@@ -91,6 +93,7 @@ class CallReader:
         for text in sorted(texts, key=len, reverse=True):
             if self._held.startswith(text):
                 self._held = self._held[len(text) :]
+                self._taken += text
                 return True
             if text.startswith(self._held):
                 return None
@@ -117,6 +120,7 @@ class CallReader:
         self._held = self._held[len(name) :]
         self._step = self._middle
         self._count += 1
+        self._taken = ""
         return [CallStart(self._count - 1, new_call_id(short=self._short_ids), name)]
 
     def _middle(self) -> list[Part] | None:
@@ -126,12 +130,16 @@ class CallReader:
     def _arguments(self) -> list[Part] | None:
         end = self._json.read(self._held)
         text, self._held = self._held[:end], self._held[end:]
+        self._taken = ""
         if self._json.done:
             self._step = self._tail if self._form.tail else self._next
         return [CallArguments(self._count - 1, text)]
 
     def _tail(self) -> list[Part] | None:
-        return self._goes(self._take(self._form.tail), self._next)
+        taken = self._take(self._form.tail)
+        if taken:
+            self._taken = ""
+        return self._goes(taken, self._next)
 
     def _next(self) -> list[Part] | None:
         if self._form.end and self._take(self._form.end):
@@ -141,7 +149,7 @@ class CallReader:
         return self._goes(self._take(self._form.separator), self._head)
 
     def _broken(self) -> list[Part] | None:
-        text, self._held = self._held, ""
+        text, self._held, self._taken = self._taken + self._held, "", ""
         return [Content(text)]
 
 

@@ -16,6 +16,8 @@ from decodery.text.chat.tool_formats import FORMATS, ToolFormat
 # Words that occur in no template.
 _NAME, _KEY, _VALUE, _RESULT = "zqname", "zqkey", "zqvalue", "zqresult"
 _ARGUMENTS = {_KEY: _VALUE}
+# The longest conversation whose trial is kept.
+_MOST_KEPT = 64
 _LONG_ID, _SHORT_ID = "call_0a1b2c3d4e5f", "a1b2c3d4e"
 _TOOL = {
     "type": "function",
@@ -60,7 +62,6 @@ def template_traits(template: str) -> TemplateTraits:
     return TemplateTraits(declares_tools, False, False, False, None)
 
 
-@lru_cache(maxsize=256)
 def dropped_messages(
     template: str, roles: tuple[tuple[str, bool], ...], tools: bool = False
 ) -> tuple[int, ...] | None:
@@ -69,6 +70,13 @@ def dropped_messages(
     `roles` has the role of each message, and whether it has calls. The text beside calls does not count, for
     many templates drop it. With `tools`, the template gets a declaration too.
     """
+    # Long conversations are seldom alike, and their keys are large.
+    found = _dropped if len(roles) <= _MOST_KEPT else _dropped.__wrapped__
+    return found(template, roles, tools)
+
+
+@lru_cache(maxsize=256)
+def _dropped(template: str, roles: tuple[tuple[str, bool], ...], tools: bool) -> tuple[int, ...] | None:
     traits = template_traits(template)
     messages: list[dict[str, Any]] = []
     words = [f"zqtext{place}zq" for place in range(len(roles))]

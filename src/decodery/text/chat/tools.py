@@ -82,7 +82,7 @@ def read_choice(choice: Any, tools: Sequence[Tool]) -> ToolChoice:
                 'a tool_choice must be {"type": "function", "function": {"name": "..."}}', "tool_choice"
             )
         if name not in [tool.name for tool in tools]:
-            raise fault("tool_choice names a function that is none of the tools", "tool_choice")
+            raise fault("it names a function that is none of the tools", "tool_choice")
         return ToolChoice("required", name)
     mode = _MODES.get(choice) if isinstance(choice, str) else None
     if mode is None:

@@ -14,6 +14,9 @@ from decodery.errors import ParameterError, RequestError
 from decodery.text.tokenizer import folder_vocab, gguf_vocab, spelling
 from decodery.text.tokenizer.vocabulary import Vocabulary
 
+# Characters from which on a text is encoded without holding Python's lock.
+LONG = 20_000
+
 
 class Tokenizer:
     """Converts text to ids and ids to text in a model's vocabulary, and returns the bytes of every token.
@@ -76,7 +79,12 @@ class Tokenizer:
             raise ParameterError(f"text must be a str, not {type(text).__name__}")
         backend = self._parsing if parse_special else self._literal
         try:
-            ids: list[int] = backend.encode(_without_surrogates(text), add_special_tokens=False).ids
+            text = _without_surrogates(text)
+            if len(text) < LONG:
+                ids: list[int] = backend.encode(text, add_special_tokens=False).ids
+            else:
+                # Other threads can run meanwhile, which they cannot during `encode`.
+                ids = backend.encode_batch([text], add_special_tokens=False)[0].ids
         except Exception as error:  # The library raises bare exceptions.
             raise RequestError(f"the model's vocabulary cannot express this text: {error}") from None
         return [*self.prefix_ids, *ids, *self._suffix] if add_special_tokens else ids
