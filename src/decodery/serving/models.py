@@ -249,10 +249,11 @@ class Models:
 
 def _collect() -> None:
     """Frees what nothing refers to from outside: the parts of a model refer to each other."""
-    # A model that was opened at the start is frozen. Nothing is frozen again: a model whose last answer is
-    # still being sent would then stay.
+    frozen = gc.get_freeze_count() > 0
     gc.unfreeze()
     gc.collect()
+    if frozen:
+        gc.freeze()
 
 
 def _open_error(error: Exception) -> ApiError:
