@@ -36,8 +36,8 @@ class ServeOptions:
     amateur: tuple[str, ...] = _option(
         (), "A weaker model NAME=MODEL that requests may name for contrastive decoding; may be repeated."
     )
-    max_step_ms: float | None = _option(
-        None, "With texts growing, a step computes no more of prompts than fits into this time."
+    max_step_ms: float = _option(
+        50.0, "While texts grow, a step computes no more of prompts than fits into this time; 0: no bound."
     )
     lenient: bool = _option(False, "Accept requests with unknown fields.")
     log_prompts: bool = _option(False, "Write the texts of requests into the log.")
