@@ -60,8 +60,9 @@ def serve(options: ServeOptions, model: ModelOptions) -> None:
     models = {first: (model, True), **_others(options.serve_model, model)}
     if len(models) <= len(options.serve_model):
         raise ParameterError(f"serve_model names {first} twice: give each model a name of its own")
+    bound = options.max_step_ms or None
     sources = [
-        ModelSource(name, partial(_open, one, second, options.max_step_ms or None), partial(memory_of, one), pinned)
+        ModelSource(name, partial(_open, one, second, bound), partial(memory_of, one), pinned)
         for name, (one, pinned) in models.items()
     ]
     memory = None if options.models_memory is None else memory_size(options.models_memory)
