@@ -22,7 +22,7 @@ from tests.serving.live import LiveServer
 
 @pytest.fixture(autouse=True)
 def collects_little(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares the collector but where a test looks at what is freed: it looks at all that tests have loaded."""
+    """Spares the collector, which looks at all that tests have loaded, but where freeing is tested."""
     if "freed" not in request.node.name:
         monkeypatch.setattr("decodery.serving.models._collect", lambda: None)
 
