@@ -60,6 +60,7 @@ def params_of(args: dict[str, Any]) -> GenerationParams:
     )
 
 
+@pytest.mark.slow
 def test_beams_are_the_oracles_all_in_one_batch(default_llm: Any) -> None:
     cases = [case for case in ORACLE if "num_beams" in case["args"]]
     assert len(cases) == 11

@@ -153,6 +153,7 @@ SPECULATIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speculate", SPECULATIONS, ids=repr)
 def test_speculation_leaves_the_distribution_of_whole_texts(speculate: Any) -> None:
     count = 4000
