@@ -34,7 +34,7 @@ class Addition:
 
 
 class Generation:
-    """Runs prompts in the engine of a model: a context that drops what has not ended when it is left.
+    """Runs prompts in the engine of a model; `close` drops what has not ended.
 
     `observer` returns the observer of the prompt at a place, which then gets `candidates` candidates of each
     choice. `heard` is called after each step that adds tokens. With `tells_progress`, `progress` holds how

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from time import monotonic, perf_counter
+from types import TracebackType
 from typing import Any
 
 from starlette.requests import Request
@@ -23,7 +23,7 @@ from decodery.serving.models import Models, ModelSource, ServedModel, Use
 from decodery.serving.preparing import Preparation
 from decodery.serving.response_store import ResponseStore
 from decodery.serving.settings import RequestLimits, ServerSettings
-from decodery.serving.sse import Chunks, EventStream
+from decodery.serving.sse import Chunks, EventStream, dumps
 from decodery.serving.worker import Worker
 
 # Seconds of a step after which the server is not ready; or ten times its bound, if that is longer.
@@ -90,12 +90,15 @@ class Service:
 
         So requests with different keys share no pages, and no time tells one what another has asked.
         """
-        parts = [scope["identity"], (cache_salt or "").encode("utf-8", "surrogatepass")]
-        return encode_salt(parts) if any(parts) else encode_salt(())
+        return encode_salt((scope["identity"], (cache_salt or "").encode("utf-8", "surrogatepass")))
 
 
 class ActiveRequest:
-    """Carries one request from its arrival to its end: admission, model, deadline, times, log."""
+    """Carries one request from its arrival to its end: admission, model, deadline, times, log.
+
+    A context that ends the request when it is left, unless the request was handed over: to a stream, or with
+    `hand_over` to whoever calls `leave`.
+    """
 
     def __init__(self, service: Service, request: Request, name: object) -> None:
         self._service = service
@@ -108,7 +111,21 @@ class ActiveRequest:
         self._timer: asyncio.TimerHandle | None = None
         self._generation: Generation | None = None
         self._stream: EventStream | None = None
+        self._handed_over = False
         service.active.add(self)
+
+    def __enter__(self) -> ActiveRequest:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None or not self._handed_over:
+            self.leave(error)
+
+    def hand_over(self) -> None:
+        """Leaves the end of the request to somebody else."""
+        self._handed_over = True
 
     async def open(self) -> ServedModel:
         """Returns the request's model, which stays open until the end."""
@@ -167,11 +184,9 @@ class ActiveRequest:
 
     def stream(self, generation: Generation, chunks: Chunks) -> EventStream:
         """Returns an answer that streams the generation and ends this request."""
-        self._stream = EventStream(generation, chunks, self._service.settings.pings, self._ended)
+        self._stream = EventStream(generation, chunks, self._service.settings.pings, self.leave)
+        self.hand_over()
         return self._stream
-
-    def _ended(self, error: BaseException | None) -> None:
-        self.leave(error)
 
     def leave(self, error: BaseException | None = None) -> None:
         """Drops what runs, and notes the end; may be called again."""
@@ -217,5 +232,4 @@ def _check_length(prepared: Prepared, model: ServedModel, limits: RequestLimits)
 
 def json_response(value: Any, status: int = 200) -> Response:
     """Returns an answer with a JSON body."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    return Response(body, status, media_type="application/json")
+    return Response(dumps(value).encode(), status, media_type="application/json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from starlette.requests import ClientDisconnect
@@ -24,12 +24,17 @@ _HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
-_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
 def data(value: Any) -> bytes:
     """Returns a value as one event."""
-    return f"data: {_dumps(value)}\n\n".encode()
+    return f"data: {dumps(value)}\n\n".encode()
+
+
+def named(event: Mapping[str, Any]) -> bytes:
+    """Returns an event under the name that is its `type`."""
+    return f"event: {event['type']}\n".encode() + data(event)
 
 
 class Chunks(Protocol):

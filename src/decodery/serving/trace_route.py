@@ -152,8 +152,7 @@ def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes, most: int | N
 async def trace(service: Service, request: Request) -> ASGIApp:
     """Answers `POST /trace`."""
     body = await service.read(request)
-    active = ActiveRequest(service, request, body.get("model"))
-    try:
+    with ActiveRequest(service, request, body.get("model")) as active:
         model = await active.open()
         asked = read_trace_request(
             body, model.llm.default_params, service.settings, model.llm.intake.second_models
@@ -177,9 +176,6 @@ async def trace(service: Service, request: Request) -> ASGIApp:
             raise generation.refused[0]
         answer.generation = generation
         return active.stream(generation, answer)
-    except BaseException as error:
-        active.leave(error)
-        raise
 
 
 class TraceAnswer:

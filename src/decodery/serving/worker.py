@@ -176,11 +176,15 @@ class Worker:
         return queue is not None and queue.engine.has_work()
 
     def _run_commands(self, *, wait: bool) -> None:
-        """Runs the commands that have come; can wait for the first one."""
+        """Runs the commands that have come; can wait for the first one. One that fails is logged."""
         with suppress(Empty):
             while not self._stopping:
-                self._commands.get(block=wait)()
+                command = self._commands.get(block=wait)
                 wait = False
+                try:
+                    command()
+                except Exception:
+                    log.exception("a command of the worker failed")
 
     def _step(self, queue: _Queue) -> None:
         events: list[Event] = []

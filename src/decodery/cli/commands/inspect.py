@@ -17,11 +17,20 @@ from decodery.weights.sources.locate import resolve_headers
 def inspect(options: ModelOptions, *, as_json: bool) -> None:
     """Prints a model's sizes, the backend that would run it here, and the memory that a context needs."""
     check_options(options)
+    found = facts_of(options)
+    if as_json:
+        emit_json(found)
+    else:
+        emit(aligned(_lines(found)))
+
+
+def facts_of(options: ModelOptions) -> dict[str, Any]:
+    """Returns the `facts` of a model with these options, from the headers of its files."""
     with TemporaryDirectory() as folder:
         with fetch_progress() as progress:
             path = resolve_headers(options.model, Path(folder), revision=options.revision, progress=progress)
         with open_checkpoint(path, weights=False) as checkpoint:
-            found = facts(
+            return facts(
                 checkpoint,
                 dtype=options.dtype,
                 backend=options.backend,
@@ -29,10 +38,6 @@ def inspect(options: ModelOptions, *, as_json: bool) -> None:
                 context_length=options.context_length,
                 kv_dtype=options.kv_dtype,
             )
-    if as_json:
-        emit_json(found)
-    else:
-        emit(aligned(_lines(found)))
 
 
 def _parameters(count: int, active: int) -> str:

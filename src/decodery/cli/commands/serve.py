@@ -9,18 +9,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from decodery.cli.commands.inspect import facts_of
 from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.flags.serve_options import ServeOptions
 from decodery.cli.load_llm import check_options
 from decodery.cli.terminal import fetch_progress, note
 from decodery.errors import DecoderyError, ParameterError
 from decodery.llm import LLM
-from decodery.loading.describe import facts
 from decodery.loading.options import memory_size
-from decodery.weights.formats.opening import open_checkpoint
-from decodery.weights.sources.locate import resolve_headers
 
 DEFAULT_NAME = "default"
 PIN = ",pin"
@@ -83,18 +80,7 @@ def _open(model: ModelOptions, second_models: Mapping[str, str], max_step_ms: fl
 
 def memory_of(model: ModelOptions) -> int:
     """Returns the bytes that a model takes with one full context, from the headers of its files."""
-    with TemporaryDirectory() as folder:
-        path = resolve_headers(model.model, Path(folder), revision=model.revision)
-        with open_checkpoint(path, weights=False) as checkpoint:
-            found = facts(
-                checkpoint,
-                dtype=model.dtype,
-                backend=model.backend,
-                quantization=model.quantization,
-                context_length=model.context_length,
-                kv_dtype=model.kv_dtype,
-            )
-    memory: Mapping[str, int] = found["memory"]
+    memory: Mapping[str, int] = facts_of(model)["memory"]
     kv = memory["kv"] if model.kv_memory is None else memory_size(model.kv_memory)
     return memory["weights"] + kv
 

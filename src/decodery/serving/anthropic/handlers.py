@@ -21,20 +21,14 @@ async def messages(service: Service, request: Request) -> ASGIApp:
     """Answers a conversation."""
     body = await service.read(request)
     chat = read_message_request(body, lenient=service.settings.lenient)
-    active = ActiveRequest(service, request, chat.get("model"))
-    try:
+    with ActiveRequest(service, request, chat.get("model")) as active:
         started = await start_reply(service, request, active, chat)
         check_single(started.prepared.params)
         written = MessageAnswer(started)
         if chat["stream"]:
             return active.stream(started.generation, written)
         await active.run(started.generation, written.take)
-        answer = json_response(written.message())
-    except BaseException as error:
-        active.leave(error)
-        raise
-    active.leave()
-    return answer
+        return json_response(written.message())
 
 
 async def count_tokens(service: Service, request: Request) -> Response:

@@ -11,9 +11,9 @@ from decodery.serving.errors import ApiError, anthropic_body
 from decodery.serving.generation import Addition
 from decodery.serving.openai.answers import Written
 from decodery.serving.openai.chat import ChatAnswer, Started
+from decodery.serving.sse import named
 from decodery.text.chat.call_reader import CallArguments, CallStart, Content, Part, Reasoning
 
-_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 Event = dict[str, Any]
 
 
@@ -137,11 +137,11 @@ class MessageAnswer(ChatAnswer):
             "cache_read_input_tokens": 0,
             "output_tokens": 0,
         }
-        return _sent({"type": "message_start", "message": {**self._message, "usage": usage}}) + self.ping()
+        return named({"type": "message_start", "message": {**self._message, "usage": usage}}) + self.ping()
 
     def written(self, additions: Sequence[Addition]) -> bytes:
         """Returns the events of what a step added."""
-        return b"".join(_sent(event) for event in self._events(additions))
+        return b"".join(named(event) for event in self._events(additions))
 
     def progress(self) -> bytes:
         """Returns nothing: this interface tells no progress."""
@@ -149,11 +149,11 @@ class MessageAnswer(ChatAnswer):
 
     def ping(self) -> bytes:
         """Returns the interface's own event that keeps a stream alive."""
-        return _sent({"type": "ping"})
+        return named({"type": "ping"})
 
     def failed(self, error: ApiError) -> bytes:
         """Returns the event of an error."""
-        return _sent(anthropic_body(error))
+        return named(anthropic_body(error))
 
     def closing(self) -> bytes:
         """Returns nothing: the last event has ended the message."""
@@ -167,7 +167,3 @@ def _arguments(text: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def _sent(event: Event) -> bytes:
-    return f"event: {event['type']}\ndata: {_dumps(event)}\n\n".encode()

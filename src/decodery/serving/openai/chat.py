@@ -151,19 +151,13 @@ async def start_reply(
 async def chat_completions(service: Service, request: Request) -> ASGIApp:
     """Answers a request of `/v1/chat/completions`."""
     body = await service.read(request)
-    active = ActiveRequest(service, request, body.get("model"))
-    try:
+    with ActiveRequest(service, request, body.get("model")) as active:
         started = await start_reply(service, request, active, body)
         written = ChatAnswer(started)
         if started.asked.form.options.stream:
             return active.stream(started.generation, written)
         await active.run(started.generation, written.take)
-        answer = json_response(written.answer())
-    except BaseException as error:
-        active.leave(error)
-        raise
-    active.leave()
-    return answer
+        return json_response(written.answer())
 
 
 class ChatAnswer(Answer):

@@ -125,8 +125,7 @@ def _prompts(given: Any, most: int) -> list[str | list[int]]:
 async def completions(service: Service, request: Request) -> ASGIApp:
     """Answers a request of `/v1/completions`."""
     body = await service.read(request)
-    active = ActiveRequest(service, request, body.get("model"))
-    try:
+    with ActiveRequest(service, request, body.get("model")) as active:
         model = await active.open()
         llm = model.llm
         with grammar_named(body):
@@ -143,12 +142,7 @@ async def completions(service: Service, request: Request) -> ASGIApp:
         if options.stream:
             return active.stream(generation, written)
         await active.run(generation, written.take)
-        answer = json_response(written.answer())
-    except BaseException as error:
-        active.leave(error)
-        raise
-    active.leave()
-    return answer
+        return json_response(written.answer())
 
 
 class CompletionAnswer(Answer):

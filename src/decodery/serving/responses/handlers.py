@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ from decodery.serving.openai.fields import check_single
 from decodery.serving.responses.reading import ResponseRequest, chat_messages, read_response_request
 from decodery.serving.responses.writing import ResponseAnswer, new_response
 from decodery.serving.service import ActiveRequest, Service, json_response
+from decodery.serving.sse import FAILED
+
+log = logging.getLogger("decodery.serving")
 
 
 async def create_response(service: Service, request: Request) -> ASGIApp:
@@ -24,8 +28,7 @@ async def create_response(service: Service, request: Request) -> ASGIApp:
     asked = read_response_request(body, lenient=service.settings.lenient)
     owner = request.scope["identity"]
     messages = _conversation(service, owner, asked)
-    active = ActiveRequest(service, request, asked.chat.get("model"))
-    try:
+    with ActiveRequest(service, request, asked.chat.get("model")) as active:
         chat = {**asked.chat, "messages": chat_messages(messages), "stream": asked.stream}
         started = await start_reply(service, request, active, chat)
         check_single(started.prepared.params)
@@ -38,16 +41,13 @@ async def create_response(service: Service, request: Request) -> ASGIApp:
         written = ResponseAnswer(started, response, ended)
         if asked.background:
             service.responses.put(owner, response, messages)
+            active.hand_over()
             service.in_background(response["id"], _run(active, written))
             return json_response(response)
         if asked.stream:
             return active.stream(started.generation, written)
         await active.run(started.generation, written.take)
-    except BaseException as error:
-        active.leave(error)
-        raise
-    active.leave()
-    return json_response(written.response)
+        return json_response(written.response)
 
 
 async def _run(active: ActiveRequest, written: ResponseAnswer) -> None:
@@ -57,9 +57,11 @@ async def _run(active: ActiveRequest, written: ResponseAnswer) -> None:
     try:
         while not written.generation.done:
             written.take(await written.generation.additions() or ())
-    except ApiError as error:
+    except Exception as error:
         failure = error
-        written.fail(error)
+        if not isinstance(error, ApiError):
+            log.exception("a response in the background failed")
+        written.fail(error if isinstance(error, ApiError) else ApiError(500, FAILED))
     except asyncio.CancelledError as error:
         failure = error
         raise

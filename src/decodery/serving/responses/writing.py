@@ -12,10 +12,9 @@ from decodery.serving.errors import ApiError
 from decodery.serving.generation import Addition
 from decodery.serving.openai.chat import ChatAnswer, Started
 from decodery.serving.openai.logprobs import chat_entries
-from decodery.serving.sse import PING
+from decodery.serving.sse import PING, dumps, named
 from decodery.text.chat.call_reader import CallArguments, CallStart, Content, Part, Reasoning
 
-_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 Event = dict[str, Any]
 
 
@@ -181,11 +180,11 @@ class ResponseAnswer(ChatAnswer):
     def opening(self) -> bytes:
         """Returns the events that begin a response."""
         kinds = ("response.created", "response.in_progress")
-        return b"".join(_sent(self._event(kind, response=_copy(self.response))) for kind in kinds)
+        return b"".join(named(self._event(kind, response=_copy(self.response))) for kind in kinds)
 
     def written(self, additions: Sequence[Addition]) -> bytes:
         """Returns the events of what a step added."""
-        return b"".join(_sent(event) for event in self._events(additions))
+        return b"".join(named(event) for event in self._events(additions))
 
     def progress(self) -> bytes:
         """Returns nothing: this interface tells no progress."""
@@ -204,7 +203,7 @@ class ResponseAnswer(ChatAnswer):
     def failed(self, error: ApiError) -> bytes:
         """Returns the event of a response that failed."""
         self.fail(error)
-        return _sent(self._event("response.failed", response=_copy(self.response)))
+        return named(self._event("response.failed", response=_copy(self.response)))
 
     def closing(self) -> bytes:
         """Returns nothing: the last event has ended the response."""
@@ -219,9 +218,5 @@ def _part_of(kind: str, text: str) -> dict[str, Any]:
 
 def _copy(value: dict[str, Any]) -> dict[str, Any]:
     """Returns a copy for an event, which later changes do not reach."""
-    found: dict[str, Any] = json.loads(_dumps(value))
+    found: dict[str, Any] = json.loads(dumps(value))
     return found
-
-
-def _sent(event: Event) -> bytes:
-    return f"event: {event['type']}\ndata: {_dumps(event)}\n\n".encode()
