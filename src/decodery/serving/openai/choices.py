@@ -56,15 +56,14 @@ class Choice:
                 self._plain = self._plain.after(logprobs.token)
                 self._spelled += len(self._plain.piece)
         self._released += len(event.text)
-        ended = event.finish_reason is not None
-        return Delta(event.text, event.token_ids, self._free(ended), event.finish_reason, event.stop_reason)
+        return Delta(event.text, event.token_ids, self._free(event), event.finish_reason, event.stop_reason)
 
-    def _free(self, ended: bool) -> list[Entry]:
-        cut = ended and self._spelled > self._released
+    def _free(self, event: StreamEvent) -> list[Entry]:
+        ended = event.finish_reason is not None
+        cut = isinstance(event.stop_reason, str) or self._spelled > self._released
         count = 0
         for entry in self._held:
-            whole = ended and not cut
-            if not (entry.offset < self._released or whole or (ended and entry.is_end)):
+            if not (entry.offset < self._released or (ended and (entry.is_end or not cut))):
                 break
             count += 1
         freed, self._held = self._held[:count], self._held[count:]
