@@ -291,3 +291,33 @@ def test_malformed_requests_of_several_fail_alone(llm: LLM) -> None:
     each: list[Any] = [good, good, None, good]
     outputs = llm.generate(prompts, each)
     assert [output.error is None for output in outputs] == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"n": 2, "logprobs": None},
+        {"speculate": PromptLookup()},
+        {"speculate": PromptLookup(acceptance="rejection")},
+        {"speculate": "draft model"},
+        {"speculate": "draft model", "n": 3},
+    ],
+    ids=str,
+)
+def test_where_a_ban_meets_a_grammar_the_tokens_before_are_kept(
+    llm: LLM, folder: str, changes: dict[str, Any]
+) -> None:
+    banned = llm.tokenizer.token_id("7")
+    assert banned is not None
+    speculate = changes.get("speculate")
+    changes = {**changes, "speculate": DraftModel(folder) if speculate == "draft model" else speculate}
+    patterns = {"abcdef7gh": "abcdef", "[ab]{5}7": "[ab]{5}", "(abc7|abd7)": "ab[cd]", "7a": ""}
+    for pattern, before in patterns.items():
+        params = BASE.replace(grammar=Regex(pattern), suppress_tokens=(banned,), **changes)
+        (output,) = llm.generate("abcdef7gh abcdef", params)
+        assert "banned by grammar and suppress_tokens" in (output.error or "")
+        for completion in output.completions:
+            assert completion.finish_reason == "error"
+            assert re.fullmatch(before, completion.text)
+    llm.engine.check_integrity()

@@ -57,9 +57,9 @@ class Completion:
 class RequestOutput:
     """Holds the completions of one prompt.
 
-    The same request with `seed` gives the same completions. If the request failed, `error` is the reason, and
-    the other fields hold what there was until then. `cached_tokens` is the number of prompt tokens that the
-    prefix cache had.
+    The same request with `seed` gives the same completions. If the request failed, or one of its completions,
+    `error` is the reason, and the other fields hold what there was until then. `cached_tokens` is the number
+    of prompt tokens that the prefix cache had.
     """
 
     prompt: str | None

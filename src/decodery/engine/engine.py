@@ -580,6 +580,7 @@ def _event(request: Request, known: int, survivor: Survivor) -> Event:
         tokens=tuple(survivor.row.tokens[known:]),
         finish=survivor.finish,
         logprobs=survivor.logprobs,
+        error=survivor.error,
         drafts=survivor.drafts,
         accepted=min(survivor.keep, len(survivor.drafts)),
         considered=survivor.considered,

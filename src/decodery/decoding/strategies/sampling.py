@@ -82,24 +82,26 @@ class SamplingMethod:
         if not can_fuse(scores.logits, choosing_rows, plans):
             return None
         tokens: dict[int, int] = {}
-        failures: list[tuple[int, str]] = []
+        reasons: dict[int, str] = {}
         if choosing:
             positions = [runs[i].at(after_forced[i].kept) for i in choosing]
             raw = self.logits(scores, positions, choosing_rows)
             tokens = dict(zip(choosing, sample_fused(raw, choosing_rows, plans), strict=True))
             # -1 means that no token is possible.
-            failures = [
-                (i, why_impossible(raw[k], choosing_rows[k])) for k, i in enumerate(choosing) if tokens[i] < 0
-            ]
+            reasons = {
+                i: why_impossible(raw[k], choosing_rows[k]) for k, i in enumerate(choosing) if tokens[i] < 0
+            }
         survivors = []
         for i, (row, kept, finish, is_open) in enumerate(after_forced):
-            if is_open:
-                if tokens[i] < 0:
-                    continue
+            if i in reasons:
+                finish = "error"
+            elif is_open:
                 row = row.after(tokens[i])
                 finish = finish_of(row)
-            survivors.append(Survivor(i, row, kept, finish=finish, drafts=runs[i].tokens))
-        return Verdict(survivors, failures=failures)
+            survivors.append(
+                Survivor(i, row, kept, finish=finish, error=reasons.get(i), drafts=runs[i].tokens)
+            )
+        return Verdict(survivors)
 
 
 def _needs_tokens_only(row: Row, run: Run) -> bool:
