@@ -22,6 +22,7 @@ from decodery.text.infill import infill_tokens
 from decodery.text.streaming.detokenizer import TextState, start
 from decodery.text.tokenizer.grammar_vocab import grammar_vocabulary
 from decodery.text.tokenizer.tokenizer import Tokenizer
+from decodery.token_ids import plain
 
 Prompt = str | Sequence[int] | EmbeddedPrompt
 Message = Mapping[str, Any]
@@ -279,12 +280,14 @@ def _checked(prompt: Any) -> Prompt:
     """Returns the prompt. Raises `RequestError` if it is none."""
     if isinstance(prompt, (str, EmbeddedPrompt)):
         return prompt
+    kind, prompt = type(prompt).__name__, plain(prompt)
     if not isinstance(prompt, Sequence) or isinstance(prompt, (bytes, bytearray)):
-        raise RequestError(f"a prompt must be a text or a list of token ids, not {type(prompt).__name__}")
-    for token in prompt:
+        raise RequestError(f"a prompt must be a text or a list of token ids, not {kind}")
+    ids = [token if type(token) is int else plain(token) for token in prompt]
+    for token in ids:
         if not isinstance(token, int) or isinstance(token, bool):
             raise RequestError(f"a prompt's token ids must be whole numbers, not {token!r}")
-    return prompt
+    return ids
 
 
 def _refuse_embedded(embedded: EmbeddedPrompt | None, name: str) -> None:

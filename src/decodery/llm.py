@@ -29,6 +29,7 @@ from decodery.loading.open_model import SecondModels, open_model
 from decodery.loading.options import available_memory, memory_size
 from decodery.models.contract import CausalModel
 from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore, text_scores
+from decodery.token_ids import listed_prompts, plain
 from decodery.weights.sources.locate import Progress
 
 
@@ -157,7 +158,7 @@ class LLM:
         raises `ParameterError`, `RequestError` or `ModelError` before anything runs. Among several it fails
         alone, and its output contains the error.
         """
-        listed = _listed(prompts)
+        listed = listed_prompts(prompts)
         each = self._one_each(params, len(listed))
         salt = salt_of(cache_salt)
         outputs: list[RequestOutput | int] = []
@@ -194,9 +195,8 @@ class LLM:
 
         Raises at once for an invalid request. The generator raises `RequestError` if generation fails later.
         """
-        (single,) = _listed(prompt, one=True)
         (param,) = self._one_each(params, 1)
-        events = self._stream(single, param, observer, candidates, salt_of(cache_salt), priority)
+        events = self._stream(prompt, param, observer, candidates, salt_of(cache_salt), priority)
         # Runs to the first yield, which is not an event: closing a generator that has not started would not
         # drop its request.
         next(events)
@@ -389,7 +389,8 @@ def _refused(prompt: Any, params: Any, error: DecoderyError) -> RequestOutput:
     """Returns the output of a request that was refused; its prompt and parameters may be of any type."""
     text = prompt if isinstance(prompt, str) else None
     given = prompt.token_ids if isinstance(prompt, (EmbeddedPrompt, ChatRequest)) else prompt
-    ids = list(given) if isinstance(given, Sequence) and text is None else []
+    given = plain(given)
+    ids = list(map(plain, given)) if isinstance(given, Sequence) and text is None else []
     seed = params.seed if isinstance(params, GenerationParams) else None
     return RequestOutput(text, ids, [], seed or 0, error=str(error))
 
@@ -428,14 +429,6 @@ def _limits(
     return Limits(
         max(pages, 1), nbytes, model.context_length, token_budget, max_sequences, prefix_cache, kept
     )
-
-
-def _listed(prompts: Prompt | Sequence[Prompt], *, one: bool = False) -> list[Any]:
-    """Returns the prompts of a call as a list; with `one`, the argument is a single prompt of any type."""
-    if one or not isinstance(prompts, Sequence) or isinstance(prompts, (str, bytes)):
-        return [prompts]
-    ids = bool(prompts) and isinstance(prompts[0], int)
-    return [prompts] if ids else list(prompts)
 
 
 def _bar(total: int, show: bool) -> AbstractContextManager[Callable[[], None]]:

@@ -13,6 +13,7 @@ from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.plain import params_from_plain, params_to_plain
 from decodery.errors import DecoderyError, ParameterError, RequestError
 from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore, text_scores
+from decodery.token_ids import listed_prompts, plain
 from decodery.wire.trace_lines import EndLine, ErrorLine, EventLine, Line, OutputLine, TextLine, TraceReader
 
 Prompt = str | Sequence[int]
@@ -96,7 +97,7 @@ class Client:
         The events that the `observer` gets number the requests from 0. No bar is drawn, whatever `progress`
         says.
         """
-        listed = _listed(prompts)
+        listed = listed_prompts(prompts)
         each = _one_each(params, len(listed), self.default_params)
         options = {} if observer is None else {"candidates": candidates}
         outputs: dict[int, RequestOutput] = {}
@@ -161,7 +162,7 @@ class Client:
         """Yields the lines of a trace up to the last. Raises the error with which it ends."""
         requests = [
             {
-                "prompt": prompt if isinstance(prompt, str) else list(prompt),
+                "prompt": prompt if isinstance(prompt, str) else list(map(plain, plain(prompt))),
                 "params": params_to_plain(param, self.default_params),
             }
             for prompt, param in zip(prompts, params, strict=True)
@@ -185,13 +186,6 @@ def _checked(reader: TraceReader, texts: Iterator[bytes]) -> Iterator[Line]:
             return
         yield line
     raise DecoderyError("the server ended its answer too early: is it stopping?")
-
-
-def _listed(prompts: Any) -> list[Prompt]:
-    """Returns the prompts of a call as a list."""
-    if not isinstance(prompts, Sequence) or isinstance(prompts, (str, bytes)):
-        return [prompts]
-    return [prompts] if bool(prompts) and isinstance(prompts[0], int) else list(prompts)
 
 
 def _one_each(

@@ -90,7 +90,7 @@ WRITTEN: dict[str, tuple[list[str], Any]] = {
     "token_healing": (["true"], True),
     "n": (["2"], 2),
     "best_of": (["3"], 3),
-    "seed": (["-1"], -1),
+    "seed": (["-2"], -2),
     "logprobs": (["0"], 0),
     "prompt_logprobs": (["2"], 2),
 }
