@@ -238,7 +238,7 @@ def test_a_judgement_made_again_begins_from_the_same_logits() -> None:
     assert [index for index, _ in verdict.failures] == [1]
 
 
-def test_judging_tokens_only_gives_what_draft_verification_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judging_tokens_only_gives_what_verification_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = random_logits(5)
     logits[3] = -torch.inf
     rows = [
@@ -259,7 +259,7 @@ def test_judging_tokens_only_gives_what_draft_verification_gives(monkeypatch: py
         assert list(found.failures) == list(expected.failures)
 
 
-def test_judging_forced_tokens_only_gives_what_draft_verification_gives(
+def test_judging_forced_tokens_only_gives_what_verification_gives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     logits = random_logits(12)

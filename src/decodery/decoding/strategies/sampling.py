@@ -1,7 +1,7 @@
 """Greedy decoding and sampling, with any number of streams and with drafts.
 
 Most steps are judged in one pass (`one_pass`). Those that one call of a kernel cannot choose for, or that
-explain their choices, go to `draft_verification`.
+explain their choices, go to `drafts.verification`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from decodery.decoding.processors.pipeline import may_ban
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import DraftModel, PromptLookup
 from decodery.decoding.rows import Extension, Needs, Proposal, Row, Scores, Verdict
-from decodery.decoding.strategies.draft_pace import draft_length
-from decodery.decoding.strategies.draft_verification import verify_drafts
-from decodery.decoding.strategies.drafting import draw_drafts
+from decodery.decoding.strategies.drafts.draft_model import draw_drafts
+from decodery.decoding.strategies.drafts.one_pass import judge_in_one_pass
+from decodery.decoding.strategies.drafts.pace import draft_length
+from decodery.decoding.strategies.drafts.prompt_lookup import lookup_draft
+from decodery.decoding.strategies.drafts.verification import verify_drafts
 from decodery.decoding.strategies.forced_tokens import forced_by_grammar
-from decodery.decoding.strategies.one_pass import judge_in_one_pass
-from decodery.decoding.strategies.prompt_lookup import lookup_draft
 
 
 class SamplingMethod:

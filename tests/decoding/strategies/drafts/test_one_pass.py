@@ -11,9 +11,9 @@ import torch
 
 from decodery.decoding.request.speculation_params import PromptLookup
 from decodery.decoding.rows import Row, Run, Scores
-from decodery.decoding.strategies import one_pass
-from decodery.decoding.strategies.draft_verification import verify_drafts
-from decodery.decoding.strategies.one_pass import judge_in_one_pass
+from decodery.decoding.strategies.drafts import one_pass
+from decodery.decoding.strategies.drafts.one_pass import judge_in_one_pass
+from decodery.decoding.strategies.drafts.verification import verify_drafts
 from decodery.decoding.strategies.sampling import SamplingMethod
 from tests.decoding.rows import make_row
 from tests.decoding.strategies.test_sampling import Counting, Literal

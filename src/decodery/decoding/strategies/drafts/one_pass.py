@@ -17,8 +17,8 @@ from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.processors.pipeline import may_ban, plans_of, why_impossible
 from decodery.decoding.rows import Row, Run, Scores, Survivor, Verdict
 from decodery.decoding.stopping import finish_of
-from decodery.decoding.strategies.draft_acceptance import rejecting
-from decodery.decoding.strategies.draft_pace import paced
+from decodery.decoding.strategies.drafts.acceptance import rejecting
+from decodery.decoding.strategies.drafts.pace import paced
 from decodery.decoding.strategies.forced_tokens import forced_by_grammar
 from decodery.decoding.strategies.fused_sampling import (
     can_fuse,
@@ -32,8 +32,8 @@ LogitsAt = Callable[[Scores, Sequence[int], Sequence[Row]], Tensor]
 
 
 @dataclass(slots=True)
-class _Walk:
-    """Holds a row on its way along its run.
+class _Judged:
+    """Holds a row whose run is being judged.
 
     The first `forced` drafts are the grammar's. `first` is the index, among the choices of all rows, of the
     one after these.
@@ -60,12 +60,12 @@ def judge_in_one_pass(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) 
     runs = [run for (run,) in scores.runs]
     if not all(map(_needs_choices_only, rows, runs)):
         return None
-    walks: list[_Walk] = []
+    all_judged: list[_Judged] = []
     positions: list[int] = []
     ahead: list[Row] = []
     for i, (row, run) in enumerate(zip(rows, runs, strict=True)):
         forced = len(forced_by_grammar(row))
-        walks.append(_Walk(i, row, run, forced, len(ahead)))
+        all_judged.append(_Judged(i, row, run, forced, len(ahead)))
         tried = range(forced, len(run.tokens) + 1)
         positions += map(run.at, tried)
         ahead += [row if j == 0 else _ahead(row, run.tokens[:j]) for j in tried]
@@ -74,12 +74,12 @@ def judge_in_one_pass(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) 
         return None
     raw = logits_at(scores, positions, ahead) if ahead else scores.logits
     choices = choose_from_all(raw, ahead, plans) if ahead else []
-    for walk in walks:
-        _follow(walk, choices, raw)
-    _add_logprobs(walks, scores)
+    for judged in all_judged:
+        _append_choices(judged, choices, raw)
+    _add_logprobs(all_judged, scores)
     return Verdict(
-        [_survivor(rows[walk.parent], walk) for walk in walks if walk.failure is None],
-        failures=[(walk.parent, walk.failure) for walk in walks if walk.failure is not None],
+        [_survivor(rows[judged.parent], judged) for judged in all_judged if judged.failure is None],
+        failures=[(judged.parent, judged.failure) for judged in all_judged if judged.failure is not None],
     )
 
 
@@ -101,27 +101,27 @@ def _ahead(row: Row, drafts: Sequence[int]) -> Row:
     return row.with_tokens(row.tokens + array("q", drafts))
 
 
-def _follow(walk: _Walk, choices: Sequence[int], raw: Tensor) -> None:
+def _append_choices(judged: _Judged, choices: Sequence[int], raw: Tensor) -> None:
     """Appends tokens for as long as they are the drafts, and then the one that is not.
 
     If no token is possible after some drafts, the row ends its step there: it fails in the next one, as it
     does without drafts.
     """
-    while walk.finish is None:
-        place = walk.first + walk.steps - walk.forced
-        token = _next(walk.row, choices, place, raw)
+    while judged.finish is None:
+        place = judged.first + judged.steps - judged.forced
+        token = _next(judged.row, choices, place, raw)
         if token < 0:
-            if walk.steps == 0:
-                walk.failure = why_impossible(raw[place], walk.row)
-            walk.kept = max(walk.steps - 1, 0)
+            if judged.steps == 0:
+                judged.failure = why_impossible(raw[place], judged.row)
+            judged.kept = max(judged.steps - 1, 0)
             return
-        walk.row = walk.row.after(token)
-        walk.finish = finish_of(walk.row)
-        walk.chosen.append(token)
-        if walk.steps == len(walk.run.tokens) or token != walk.run.tokens[walk.steps]:
+        judged.row = judged.row.after(token)
+        judged.finish = finish_of(judged.row)
+        judged.chosen.append(token)
+        if judged.steps == len(judged.run.tokens) or token != judged.run.tokens[judged.steps]:
             return
-        walk.steps += 1
-        walk.kept = walk.steps
+        judged.steps += 1
+        judged.kept = judged.steps
 
 
 def _next(row: Row, choices: Sequence[int], place: int, raw: Tensor) -> int:
@@ -135,9 +135,9 @@ def _next(row: Row, choices: Sequence[int], place: int, raw: Tensor) -> int:
     return choose_allowed(raw, [place], [row], plans_of([row]))[0]
 
 
-def _add_logprobs(walks: Sequence[_Walk], scores: Scores) -> None:
-    """Adds the log-probabilities of the chosen tokens to the walks whose requests ask for them."""
-    asking = [w for w in walks if w.row.params.logprobs is not None and w.failure is None]
+def _add_logprobs(all_judged: Sequence[_Judged], scores: Scores) -> None:
+    """Adds the log-probabilities of the chosen tokens to the all_judged whose requests ask for them."""
+    asking = [j for j in all_judged if j.row.params.logprobs is not None and j.failure is None]
     if not asking:
         return
     each = [
@@ -145,19 +145,19 @@ def _add_logprobs(walks: Sequence[_Walk], scores: Scores) -> None:
         for w in asking
         for j, token in enumerate(w.chosen)
     ]
-    walks_of, positions, tokens, counts = zip(*each, strict=True)
-    for walk, found in zip(walks_of, logprobs_at(scores.logits, positions, tokens, counts), strict=True):
-        walk.logprobs.append(found)
+    asked_by, positions, tokens, counts = zip(*each, strict=True)
+    for judged, found in zip(asked_by, logprobs_at(scores.logits, positions, tokens, counts), strict=True):
+        judged.logprobs.append(found)
 
 
-def _survivor(before: Row, walk: _Walk) -> Survivor:
+def _survivor(before: Row, judged: _Judged) -> Survivor:
     """Returns the survivor that a row becomes."""
-    drafted = max(len(walk.run.tokens) - walk.forced, 0)
+    drafted = max(len(judged.run.tokens) - judged.forced, 0)
     return Survivor(
-        parent=walk.parent,
-        row=paced(before, walk.row, drafted, max(walk.steps - walk.forced, 0)),
-        keep=walk.kept,
-        finish=walk.finish,
-        logprobs=tuple(walk.logprobs),
-        drafts=walk.run.tokens,
+        parent=judged.parent,
+        row=paced(before, judged.row, drafted, max(judged.steps - judged.forced, 0)),
+        keep=judged.kept,
+        finish=judged.finish,
+        logprobs=tuple(judged.logprobs),
+        drafts=judged.run.tokens,
     )
