@@ -27,6 +27,7 @@ class Collector:
     """Collects a request's events into its output, and into `pending`, the stream events not yet yielded.
 
     `start` is the state of the text before the first token. `end_ids` are the tokens that end the text.
+    `echoed` is put in front of the text of every completion.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class Collector:
         start: TextState,
         end_ids: frozenset[int],
         observer: Observer | None,
+        echoed: str = "",
     ) -> None:
         self.observer = observer
         self.params = params
         self.end_ids = end_ids
         self.streams = [_Stream(start) for _ in range(params.streams)]
+        self._echoed = echoed
         self.output = output
         self.pending: deque[StreamEvent] = deque()
 
@@ -55,6 +58,8 @@ class Collector:
             return
         stream = self.streams[event.stream]
         text = self._text(stream, event)
+        if not stream.pieces:
+            text = self._echoed + text
         stream.pieces.append(text)
         stream.tokens += event.tokens
         stream.logprobs += event.logprobs

@@ -20,6 +20,7 @@ from decodery.loading.open_model import SecondModels
 from decodery.models.contract import CausalModel
 from decodery.text.infill import infill_tokens
 from decodery.text.streaming.detokenizer import TextState, start
+from decodery.text.streaming.prompt_text import prompt_text
 from decodery.text.tokenizer.grammar_vocab import grammar_vocabulary
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from decodery.token_ids import plain
@@ -37,7 +38,8 @@ class Prepared:
 
     `text` is the prompt if it was given as text, `token_ids` are its tokens. `prompt` is what runs: a healed
     prompt lacks the last token. `text_state` and `grammar` are the states before the first generated token.
-    `end_ids` are the tokens that end the text.
+    `end_ids` are the tokens that end the text. `echoed` is the prompt's text if it is put in front of each
+    completion, else "".
     """
 
     text: str | None
@@ -50,6 +52,7 @@ class Prepared:
     draft_model: CausalModel | None
     end_ids: frozenset[int]
     salt: bytes
+    echoed: str = ""
 
     def add_with(self, add: Callable[..., Added], explain: int = 0) -> Added:
         """Returns the result of `add`, a function that takes what `Engine.add` takes, on this request."""
@@ -102,6 +105,8 @@ class Intake:
         prompt = _checked(prompt)
         if not isinstance(params, GenerationParams):
             raise ParameterError(f"params must be GenerationParams, not {type(params).__name__}")
+        if chat is not None and params.echo:
+            raise ParameterError("echo has no meaning in a conversation: its prompt is not a text to go on")
         ids = self._token_ids(prompt)
         params.check_vocabulary(self._vocab_size)
         asked = self._resolver.resolved(params)
@@ -121,8 +126,9 @@ class Intake:
             shown=frozenset() if chat is None else self.conversations.shown(chat),
         )
         ends = () if asked.ignore_eos else self._tokenizer.eos_token_ids
+        text = prompt if isinstance(prompt, str) else None
         return Prepared(
-            text=prompt if isinstance(prompt, str) else None,
+            text=text,
             token_ids=ids,
             prompt=healed.prompt if embedded is None else embedded.with_tokens(healed.prompt),
             params=asked,
@@ -132,6 +138,7 @@ class Intake:
             draft_model=draft_model,
             end_ids=frozenset((*asked.stop_token_ids, *ends)),
             salt=salt,
+            echoed=prompt_text(self._tokenizer, ids, text)[0] if asked.echo else "",
         )
 
     def chat_request(
@@ -323,6 +330,8 @@ class Resolver:
         if params.dry_multiplier and any(isinstance(b, str) for b in params.dry_sequence_breakers):
             ids = {token for b in params.dry_sequence_breakers for token in self._breaker(b)}
             changes["dry_sequence_breakers"] = sorted(ids)
+        if params.echo and params.prompt_logprobs is None and params.logprobs is not None:
+            changes["prompt_logprobs"] = params.logprobs
         if params.best_of is not None and params.logprobs is None:
             # `best_of` compares log-probabilities.
             changes["logprobs"] = 0

@@ -285,8 +285,10 @@ class LLM:
         The tokens that end a middle are added to the stop tokens. Raises `ModelError` that says what is
         missing if the model was not trained to fill in.
         """
-        ids, ends = self.infill_prompt(prefix, suffix)
         (param,) = self._one_each(params, 1)
+        if param.echo:
+            raise ParameterError("echo has no meaning in infill: the text does not follow its prompt")
+        ids, ends = self.infill_prompt(prefix, suffix)
         param = param.replace(stop_token_ids=(*param.stop_token_ids, *ends))
         return self.generate(ids, param, cache_salt=cache_salt)[0]
 
@@ -356,7 +358,9 @@ class LLM:
             partial(self._shared_engine.add, mailbox, priority=priority), explain
         )
         output = RequestOutput(prepared.text, prepared.token_ids, [], seed)
-        self._collectors[request] = Collector(output, params, prepared.text_state, prepared.end_ids, observer)
+        self._collectors[request] = Collector(
+            output, params, prepared.text_state, prepared.end_ids, observer, prepared.echoed
+        )
         return request
 
     def _drop(self, request: int) -> None:

@@ -19,7 +19,7 @@ EndReason = FinishReason | Literal["tool_calls"]
 
 @dataclass(slots=True)
 class Completion:
-    """Holds one generated text.
+    """Holds one generated text, after the prompt if that is echoed.
 
     `token_ids` include the end token, or the tokens of the stop string, that ended it. `stop_reason` is the
     stop string or the id of the end token when `finish_reason` is "stop". `score` is the number by which a

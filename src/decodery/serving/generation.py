@@ -91,7 +91,9 @@ class Generation:
             seed = found.seed if isinstance(found, Added) else prepared.params.seed or 0
             output = RequestOutput(prepared.text, prepared.token_ids, [], seed)
             observer = None if self._observer is None else self._observer(place)
-            collector = Collector(output, prepared.params, prepared.text_state, prepared.end_ids, observer)
+            collector = Collector(
+                output, prepared.params, prepared.text_state, prepared.end_ids, observer, prepared.echoed
+            )
             if isinstance(found, DecoderyError):
                 self.refused[place] = api_error(found, "prompt")
                 output.error = self.refused[place].message

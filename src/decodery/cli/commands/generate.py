@@ -82,10 +82,12 @@ def generate(
     timing = Timing(started, perf_counter(), 0)
     ids = llm.chat_prompt(conversation(system, prompt)) if chat else llm.tokenizer.encode(prompt)
     timing.prompt_tokens = len(ids)
+    # An echo is the prompt as it was given.
+    asked = prompt if params.echo and not chat else ids
     if params.seed is None:
         params = params.replace(seed=secrets.randbits(63))
     if as_json:
-        [output] = llm.generate([ids], params)
+        [output] = llm.generate([asked], params)
         timing.tokens = sum(len(completion.token_ids) for completion in output.completions)
         timing.ended = perf_counter()
         emit_json({"prompt": prompt, **output_as_json(output, llm.tokenizer), **timing.as_json()})
@@ -93,7 +95,7 @@ def generate(
             raise RequestError(output.error)
     elif params.best_of is not None:
         # The best completions are known only when all have ended.
-        [output] = llm.generate([ids], params)
+        [output] = llm.generate([asked], params)
         timing.ended = perf_counter()
         timing.tokens = sum(len(completion.token_ids) for completion in output.completions)
         for place, completion in enumerate(output.completions):
@@ -102,7 +104,7 @@ def generate(
         if output.error is not None:
             raise RequestError(output.error)
     else:
-        write_in_order(timing.counted(llm.stream(ids, params)), params.streams)
+        write_in_order(timing.counted(llm.stream(asked, params)), params.streams)
         timing.ended = perf_counter()
     if stats:
         note(f"{timing.summary()}, seed {params.seed}")

@@ -119,6 +119,9 @@ class GenerationParams:
     )
     ignore_eos: bool = _field(False, "Let the model's end tokens pass as ordinary ones.")
     skip_special_tokens: bool = _field(True, "Leave special tokens out of the text.")
+    echo: bool = _field(
+        False, "Put the prompt in front of the text, and score it where log-probabilities are asked for."
+    )
     token_healing: bool = _field(
         False, "Let the prompt's last token be chosen again as one that begins with it."
     )
@@ -373,6 +376,7 @@ _FLAGS = (
     "include_stop",
     "ignore_eos",
     "skip_special_tokens",
+    "echo",
     "token_healing",
 )
 _OBJECTS: dict[str, tuple[type, ...]] = {

@@ -35,14 +35,15 @@ class Choice:
 
     An entry is held back until the text of its token is released, since a stop string may still cut it. The
     tokens of a stop string have no entry; the end token has one. `plain` is a state of the text that holds
-    nothing back but partial characters, from before the first token.
+    nothing back but partial characters, from before the first token. The text follows `echoed` characters of
+    the prompt.
     """
 
-    def __init__(self, plain: TextState, end_ids: frozenset[int]) -> None:
+    def __init__(self, plain: TextState, end_ids: frozenset[int], echoed: int = 0) -> None:
         self._plain = plain
         self._end_ids = end_ids
         self._spelled = 0
-        self._released = 0
+        self._released = -echoed
         self._held: list[Entry] = []
         self.completion_tokens = 0
 
