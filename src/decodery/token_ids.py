@@ -20,5 +20,5 @@ def listed_prompts(prompts: Any) -> list[Any]:
     prompts = plain(prompts)
     if not isinstance(prompts, Sequence) or isinstance(prompts, (str, bytes)):
         return [prompts]
-    numbers = bool(prompts) and isinstance(plain(prompts[0]), (int, float))
-    return [prompts] if numbers else list(prompts)
+    ids = bool(prompts) and isinstance(plain(prompts[0]), int)
+    return [prompts] if ids else list(prompts)

@@ -88,6 +88,7 @@ WRITTEN: dict[str, tuple[list[str], Any]] = {
     "ignore_eos": (["True"], True),
     "skip_special_tokens": (["false"], False),
     "token_healing": (["true"], True),
+    "echo": (["true"], True),
     "n": (["2"], 2),
     "best_of": (["3"], 3),
     "seed": (["-2"], -2),

@@ -71,7 +71,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "mirostat_mode": st.integers(0, 2),
     **dict.fromkeys(("presence_penalty", "frequency_penalty"), FINITE),
     **dict.fromkeys(("penalize_prompt", "renormalize_logits", "include_stop"), st.booleans()),
-    **dict.fromkeys(("ignore_eos", "skip_special_tokens", "token_healing"), st.booleans()),
+    **dict.fromkeys(("ignore_eos", "skip_special_tokens", "echo", "token_healing"), st.booleans()),
     "dry_sequence_breakers": st.lists(TEXT | COUNT, max_size=3),
     "bad_words": st.lists(PHRASE, max_size=3),
     "logit_bias": st.dictionaries(COUNT, BIAS, max_size=3),
