@@ -77,7 +77,7 @@ using namespace decodery;
 extern "C" {
 
 // Changes with every change of a call's arguments or of a packed weight.
-EXPORT int decodery_version() { return 18; }
+EXPORT int decodery_version() { return 19; }
 
 // 0: portable, 1: AVX2, 2: AVX-512 with VNNI. Uses this set from now on and returns 1, or returns 0 if this processor
 // or build lacks it.

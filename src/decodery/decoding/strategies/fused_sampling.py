@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -12,8 +13,11 @@ from decodery.decoding.draw import draw_key_of
 from decodery.decoding.grammar.state import apply_grammar, marks, permits
 from decodery.decoding.processors.penalties import generated_from, seen_from
 from decodery.decoding.processors.shortlist import width_of
+from decodery.decoding.recorder import Choice, considered_from
 from decodery.decoding.rows import Row
-from decodery.kernels.vocabulary.dispatch import FusedSamplingArgs, choose, compiled, copied, largest
+from decodery.decoding.trace import Considered
+from decodery.kernels.vocabulary.choices import BORDERS, ChoiceArgs, FusedSamplingArgs
+from decodery.kernels.vocabulary.dispatch import choose, compiled, copied, described, largest
 
 # The stages of the kernel, in its order (native/fused_sampling.hpp); a test compares it with `DEFAULT_ORDER`.
 FUSED_STAGES = (
@@ -39,15 +43,57 @@ def can_fuse(logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) ->
     return compiled(logits) and all(map(_fits, rows, plans))
 
 
-def sample_fused(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> list[int]:
-    """Returns the next token of each row, -1 where none is possible, for rows that `can_fuse`.
+def sample_fused(
+    raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]
+) -> tuple[list[int], list[Considered | None]]:
+    """Returns the next token of each row, -1 where none is possible, and what each choice considered.
 
-    `raw` is float32 `[rows, vocab]`, the logits before any stage, and is not changed. `plans` are
-    `plans_of(rows)`. The tokens are those that `process` and `draw.choose` give.
+    The rows are such that `can_fuse`. `raw` is float32 `[rows, vocab]`, the logits before any stage, and is
+    not changed. `plans` are `plans_of(rows)`. The tokens are those that `process` and `draw.choose` give, and
+    the records those of a `Recorder`; a row that does not explain, or has no token, has none.
     """
+    borders = array("f", bytes(4 * BORDERS * len(rows)))
+    tokens = _tokens(raw, rows, plans, borders)
+    considered: list[Considered | None] = [None] * len(rows)
+    explaining = [i for i, row in enumerate(rows) if row.explain and tokens[i] >= 0]
+    if explaining:
+        for i, found in zip(
+            explaining, _considered(raw, explaining, rows, plans, tokens, borders), strict=True
+        ):
+            considered[i] = found
+    return tokens, considered
+
+
+def _considered(
+    raw: Tensor,
+    places: Sequence[int],
+    rows: Sequence[Row],
+    plans: Sequence[list[str]],
+    tokens: Sequence[int],
+    borders: array[float],
+) -> list[Considered]:
+    """Returns what the choices of the rows at these places considered; `borders` are those of all rows."""
+    vocab = raw.shape[1]
+    masked = [i for i in places if "grammar" in plans[i]]
+    words = dict(zip(masked, marks([rows[i] for i in masked], vocab), strict=True)) if masked else {}
+    choices = []
+    args = []
+    for i in places:
+        key = None if rows[i].params.greedy else draw_key_of(rows[i])
+        choices.append(Choice(i, tokens[i], key))
+        sampling = _fused_args(rows[i], vocab) if plans[i] else None
+        own = borders[BORDERS * i : BORDERS * (i + 1)]
+        count = min(rows[i].explain, vocab)
+        args.append(ChoiceArgs(i, tokens[i], count, key, (), sampling, own, words.get(i)))
+    descriptions = described(raw, args)
+    return [considered_from(d, FUSED_STAGES, c) for d, c in zip(descriptions, choices, strict=True)]
+
+
+def _tokens(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]], borders: array[float]) -> list[int]:
+    """Returns the rows' tokens, and writes to `borders` what `choose` does."""
     if not any(plans):
         return draw.choose(raw, rows)
-    tokens = _from_all(raw, rows, plans)
+    tokens = _from_all(raw, rows, plans, borders)
     # The mask of a grammar is expensive: first each row chooses from all tokens, and mostly that is allowed.
     banned = [
         i
@@ -55,23 +101,31 @@ def sample_fused(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -
         if "grammar" in plan and not unmasked_choice_is_valid(rows[i], tokens[i])
     ]
     if banned:
-        again = _from_allowed(raw, banned, [rows[i] for i in banned], [plans[i] for i in banned])
-        for i, token in zip(banned, again, strict=True):
+        own = array("f", bytes(4 * BORDERS * len(banned)))
+        again = _from_allowed(raw, banned, [rows[i] for i in banned], [plans[i] for i in banned], own)
+        for k, (i, token) in enumerate(zip(banned, again, strict=True)):
             tokens[i] = token
+            borders[BORDERS * i : BORDERS * (i + 1)] = own[BORDERS * k : BORDERS * (k + 1)]
     return tokens
 
 
-def _from_all(logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> list[int]:
-    """Returns the tokens that the rows choose by all their stages but the grammar."""
+def _from_all(
+    logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]], borders: array[float]
+) -> list[int]:
+    """Returns the tokens that the rows choose by all their stages but the grammar; writes the `borders`."""
     if all(map(_takes_the_likeliest, rows, plans)):
         return largest(logits)
-    return choose(logits, [_fused_args(row, logits.shape[-1]) for row in rows])
+    return choose(logits, [_fused_args(row, logits.shape[-1]) for row in rows], borders)
 
 
 def _from_allowed(
-    raw: Tensor, places: Sequence[int], rows: Sequence[Row], plans: Sequence[list[str]]
+    raw: Tensor,
+    places: Sequence[int],
+    rows: Sequence[Row],
+    plans: Sequence[list[str]],
+    borders: array[float],
 ) -> list[int]:
-    """Returns the tokens that rows choose from those that their grammars allow.
+    """Returns the tokens that rows choose from those that their grammars allow; writes the `borders`.
 
     `places[i]` is the index in `raw` of the logits of row i.
     """
@@ -80,7 +134,7 @@ def _from_allowed(
         return [largest(raw[i : i + 1], allowed_bits[k : k + 1])[0] for k, i in enumerate(places)]
     allowed = copied(raw, places)
     apply_grammar(allowed, rows)
-    return _from_all(allowed, rows, plans)
+    return _from_all(allowed, rows, plans, borders)
 
 
 def _takes_the_likeliest(row: Row, plan: list[str]) -> bool:

@@ -23,6 +23,7 @@ from decodery.decoding.strategies.drafting import draw_drafts
 from decodery.decoding.strategies.forced_tokens import apply_forced_tokens, forced_by_grammar
 from decodery.decoding.strategies.fused_sampling import can_fuse, sample_fused
 from decodery.decoding.strategies.prompt_lookup import lookup_draft
+from decodery.decoding.trace import Considered
 
 
 class SamplingMethod:
@@ -82,11 +83,14 @@ class SamplingMethod:
         if not can_fuse(scores.logits, choosing_rows, plans):
             return None
         tokens: dict[int, int] = {}
+        considered: dict[int, Considered | None] = {}
         failures: list[tuple[int, str]] = []
         if choosing:
             positions = [runs[i].at(after_forced[i].kept) for i in choosing]
             raw = self.logits(scores, positions, choosing_rows)
-            tokens = dict(zip(choosing, sample_fused(raw, choosing_rows, plans), strict=True))
+            found, records = sample_fused(raw, choosing_rows, plans)
+            tokens = dict(zip(choosing, found, strict=True))
+            considered = dict(zip(choosing, records, strict=True))
             # -1 means that no token is possible.
             failures = [
                 (i, why_impossible(raw[k], choosing_rows[k])) for k, i in enumerate(choosing) if tokens[i] < 0
@@ -98,21 +102,32 @@ class SamplingMethod:
                     continue
                 row = row.after(tokens[i])
                 finish = finish_of(row)
-            survivors.append(Survivor(i, row, kept, finish=finish, drafts=runs[i].tokens))
+            record = considered.get(i)
+            explained = () if record is None else (record,)
+            survivors.append(
+                Survivor(i, row, kept, finish=finish, considered=explained, drafts=runs[i].tokens)
+            )
         return Verdict(survivors, failures=failures)
 
 
 def _needs_tokens_only(row: Row, run: Run) -> bool:
-    """True if the row is one stream and its step has nothing to find but tokens.
+    """True if the row is one stream and its step finds nothing but tokens and what a choice considered.
 
     Its drafts, if any, are then the tokens that its grammar forces, and no ban can rule these out.
     """
-    if len(row.streams) > 1 or row.params.speculate is not None or _needs_likelihoods(row):
+    if len(row.streams) > 1 or row.params.speculate is not None or _reports_likelihoods(row):
         return False
     forced = forced_by_grammar(row)
+    if row.explain and (forced or run.tokens):
+        return False
     return run.tokens == forced[: len(run.tokens)] and (not forced or not may_ban(row))
 
 
 def _needs_likelihoods(row: Row) -> bool:
-    """True if its tokens' probabilities are needed: for a trace, log-probabilities or mirostat."""
-    return row.explain > 0 or row.params.logprobs is not None or bool(row.params.mirostat_mode)
+    """True if the likelihoods of all its tokens are needed, also of those that its grammar forces."""
+    return row.explain > 0 or _reports_likelihoods(row)
+
+
+def _reports_likelihoods(row: Row) -> bool:
+    """True if its tokens' probabilities are needed for log-probabilities or mirostat."""
+    return row.params.logprobs is not None or bool(row.params.mirostat_mode)
