@@ -20,6 +20,7 @@ from decodery.decoding.rows import GrammarState, Row
 from decodery.decoding.strategies.fused_sampling import FUSED_STAGES, can_fuse, sample_fused
 from decodery.decoding.trace import Considered
 from tests.decoding.grammar.token_sequences import END, GRAMMARS, SIZE
+from tests.decoding.records import assert_same_records
 from tests.decoding.rows import make_row
 from tests.kernels.native.fixtures import built
 
@@ -86,23 +87,6 @@ def recorded(raw: Tensor, some: list[Row], tokens: list[int]) -> list[Considered
     ]
     records = {c.place: r for c, r in zip(choices, recorder.considered(choices), strict=True)}
     return [records.get(i) for i in range(len(some))]
-
-
-def assert_same_records(found: list[Considered | None], expected: list[Considered | None]) -> None:
-    for mine, other in zip(found, expected, strict=True):
-        if mine is None or other is None:
-            assert mine is other
-            continue
-        assert [c.token for c in mine.candidates] == [c.token for c in other.candidates]
-        assert [(s.name, s.kept) for s in mine.stages] == [(s.name, s.kept) for s in other.stages]
-        for one, two in zip(mine.stages, other.stages, strict=True):
-            assert one.probabilities == pytest.approx(two.probabilities, rel=1e-6, abs=0)
-        for one, two in zip(mine.candidates, other.candidates, strict=True):
-            near = {name: pytest.approx(getattr(two, name), rel=1e-6, abs=0) for name in ("before", "after")}
-            assert one == replace(two, **near)
-        near = {"before": 0.0, "after": pytest.approx(other.after, rel=1e-6, abs=0)}
-        plain = {"candidates": (), "stages": (), **near}
-        assert replace(mine, candidates=(), stages=(), before=0.0) == replace(other, **plain)
 
 
 @pytest.mark.parametrize("cut", [{}, {"top_k": 3, "top_p": 0.9}, {"temperature": 0.0}])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -49,51 +49,11 @@ def sample_fused(
     """Returns the next token of each row, -1 where none is possible, and what each choice considered.
 
     The rows are such that `can_fuse`. `raw` is float32 `[rows, vocab]`, the logits before any stage, and is
-    not changed. `plans` are `plans_of(rows)`. The tokens are those that `process` and `draw.choose` give, and
-    the records those of a `Recorder`; a row that does not explain, or has no token, has none.
+    not changed. `plans` are `plans_of(rows)`. The tokens are those that `process` and `draw.choose` give. A
+    row that does not explain, or has no token, has no record.
     """
-    borders = array("f", bytes(4 * BORDERS * len(rows)))
-    tokens = _tokens(raw, rows, plans, borders)
-    considered: list[Considered | None] = [None] * len(rows)
-    explaining = [i for i, row in enumerate(rows) if row.explain and tokens[i] >= 0]
-    if explaining:
-        for i, found in zip(
-            explaining, _considered(raw, explaining, rows, plans, tokens, borders), strict=True
-        ):
-            considered[i] = found
-    return tokens, considered
-
-
-def _considered(
-    raw: Tensor,
-    places: Sequence[int],
-    rows: Sequence[Row],
-    plans: Sequence[list[str]],
-    tokens: Sequence[int],
-    borders: array[float],
-) -> list[Considered]:
-    """Returns what the choices of the rows at these places considered; `borders` are those of all rows."""
-    vocab = raw.shape[1]
-    masked = [i for i in places if "grammar" in plans[i]]
-    words = dict(zip(masked, marks([rows[i] for i in masked], vocab), strict=True)) if masked else {}
-    choices = []
-    args = []
-    for i in places:
-        key = None if rows[i].params.greedy else draw_key_of(rows[i])
-        choices.append(Choice(i, tokens[i], key))
-        sampling = _fused_args(rows[i], vocab) if plans[i] else None
-        own = borders[BORDERS * i : BORDERS * (i + 1)]
-        count = min(rows[i].explain, vocab)
-        args.append(ChoiceArgs(i, tokens[i], count, key, (), sampling, own, words.get(i)))
-    descriptions = described(raw, args)
-    return [considered_from(d, FUSED_STAGES, c) for d, c in zip(descriptions, choices, strict=True)]
-
-
-def _tokens(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]], borders: array[float]) -> list[int]:
-    """Returns the rows' tokens, and writes to `borders` what `choose` does."""
-    if not any(plans):
-        return draw.choose(raw, rows)
-    tokens = _from_all(raw, rows, plans, borders)
+    borders = no_borders(len(rows))
+    tokens = choose_from_all(raw, rows, plans, borders)
     # The mask of a grammar is expensive: first each row chooses from all tokens, and mostly that is allowed.
     banned = [
         i
@@ -101,40 +61,89 @@ def _tokens(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]], border
         if "grammar" in plan and not unmasked_choice_is_valid(rows[i], tokens[i])
     ]
     if banned:
-        own = array("f", bytes(4 * BORDERS * len(banned)))
-        again = _from_allowed(raw, banned, [rows[i] for i in banned], [plans[i] for i in banned], own)
-        for k, (i, token) in enumerate(zip(banned, again, strict=True)):
+        masked = [rows[i] for i in banned]
+        again = choose_allowed(raw, banned, masked, [plans[i] for i in banned], borders)
+        for i, token in zip(banned, again, strict=True):
             tokens[i] = token
-            borders[BORDERS * i : BORDERS * (i + 1)] = own[BORDERS * k : BORDERS * (k + 1)]
-    return tokens
+    considered: list[Considered | None] = [None] * len(rows)
+    chosen = {i: tokens[i] for i, row in enumerate(rows) if row.explain and tokens[i] >= 0}
+    for i, record in zip(chosen, considered_choices(raw, rows, plans, chosen, borders), strict=True):
+        considered[i] = record
+    return tokens, considered
 
 
-def _from_all(
-    logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]], borders: array[float]
+def no_borders(rows: int) -> array[float]:
+    """Returns memory for the borders that `choose` finds, for so many rows."""
+    return array("f", [-math.inf] * (BORDERS * rows))
+
+
+def considered_choices(
+    raw: Tensor,
+    rows: Sequence[Row],
+    plans: Sequence[list[str]],
+    chosen: Mapping[int, int],
+    borders: array[float],
+) -> list[Considered]:
+    """Returns what choices considered, as a `Recorder` of their stages does, with one call of a kernel.
+
+    `chosen` maps places among the rows, which explain, to their tokens. `borders` are those of all rows, as
+    `choose_from_all` and `choose_allowed` wrote them.
+    """
+    if not chosen:
+        return []
+    vocab = raw.shape[1]
+    masked = [i for i in chosen if "grammar" in plans[i]]
+    words = dict(zip(masked, marks([rows[i] for i in masked], vocab), strict=True)) if masked else {}
+    choices = []
+    args = []
+    for i, token in chosen.items():
+        key = None if rows[i].params.greedy else draw_key_of(rows[i])
+        sampling = _fused_args(rows[i], vocab) if plans[i] else None
+        own = borders[BORDERS * i : BORDERS * (i + 1)]
+        choices.append(Choice(i, token, key))
+        args.append(ChoiceArgs(i, token, min(rows[i].explain, vocab), key, (), sampling, own, words.get(i)))
+    return [
+        considered_from(description, FUSED_STAGES, choice)
+        for description, choice in zip(described(raw, args), choices, strict=True)
+    ]
+
+
+def choose_from_all(
+    logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]], borders: array[float] | None = None
 ) -> list[int]:
-    """Returns the tokens that the rows choose by all their stages but the grammar; writes the `borders`."""
+    """Returns the tokens that rows choose by all their stages but the grammar; else as `sample_fused`.
+
+    Writes the borders that the kernel finds.
+    """
+    if not any(plans):
+        return draw.choose(logits, rows)
     if all(map(_takes_the_likeliest, rows, plans)):
         return largest(logits)
     return choose(logits, [_fused_args(row, logits.shape[-1]) for row in rows], borders)
 
 
-def _from_allowed(
+def choose_allowed(
     raw: Tensor,
     places: Sequence[int],
     rows: Sequence[Row],
     plans: Sequence[list[str]],
-    borders: array[float],
+    borders: array[float] | None = None,
 ) -> list[int]:
-    """Returns the tokens that rows choose from those that their grammars allow; writes the `borders`.
+    """Returns the tokens that rows choose from those that their grammars allow; -1 where none is possible.
 
-    `places[i]` is the index in `raw` of the logits of row i.
+    `places[i]` is the index in `raw`, and in `borders`, of row i.
     """
     if all(map(_takes_the_likeliest, rows, plans)):
         allowed_bits = marks(rows, raw.shape[1])
         return [largest(raw[i : i + 1], allowed_bits[k : k + 1])[0] for k, i in enumerate(places)]
     allowed = copied(raw, places)
     apply_grammar(allowed, rows)
-    return _from_all(allowed, rows, plans, borders)
+    own = no_borders(len(rows))
+    tokens = choose_from_all(allowed, rows, plans, own)
+    if borders is not None:
+        for k, i in enumerate(places):
+            borders[BORDERS * i : BORDERS * (i + 1)] = own[BORDERS * k : BORDERS * (k + 1)]
+    return tokens
 
 
 def _takes_the_likeliest(row: Row, plan: list[str]) -> bool:
