@@ -199,7 +199,7 @@ def _stage_by_stage(x: Tensor, args: FusedSamplingArgs, versions: list[Tensor] |
 def description(vocab: int) -> Case:
     """Returns a case of descriptions of choices; every second one has a stage that changes nothing."""
     logits = rows(vocab, torch.float32, ROWS)
-    after = torch.where(logits > -1, logits * 1.5, -math.inf)
+    after = torch.where(logits >= logits.amax(-1, keepdim=True) - 3, logits * 1.5, -math.inf)
     after[::2] = logits[::2]
     shown = min(vocab, 5)
 
