@@ -13,13 +13,14 @@ import os
 import statistics
 from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import Any
 
 from bench.server import NAME, Prompts, Served, read_all, send
 from decodery import LLM, GenerationParams
 from decodery.decoding.event import Event
 from decodery.weights.sources.locate import resolve
 
-PARAMS = {"temperature": 0.8, "top_p": 0.95, "seed": 1, "ignore_eos": True}
+PARAMS: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95, "seed": 1, "ignore_eos": True}
 Tokens = Sequence[Sequence[int]]
 # Runs prompts with so many tokens each, with candidates or without a trace.
 Run = Callable[[Tokens, int, int | None], None]

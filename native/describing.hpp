@@ -232,43 +232,54 @@ private:
             const float found = x[token] / temperature;
             return found >= border ? found : kNever;
         };
+        int64_t first = 0;
+        while (first < kCuts && !(c_.borders[first] > kNever)) first++;
+        const bool cuts = first < kCuts;
+        int64_t held = 0;
+        // The list of what the first cut leaves is made in the same pass.
+        const auto listed = [&](int64_t k, int64_t left) {
+            const F found = scaled(k, left);
+            if (cuts) held = appended(found, left, c_.borders[first], held);
+            return found;
+        };
         if (temperature != 1) {
             uint32_t differs = 0;
             const double sum = sum_of(vocab_, largest, [&](int64_t k, int64_t left) {
-                const F found = scaled(k, left);
+                const F found = listed(k, left);
                 differs |= ~S::equal(found, V::load(x + k, left, never));
                 return found;
             });
             if (differs & 0xffff) describe_stage(kTemperatureStage, now.kept, largest, sum, value);
+        } else if (cuts) {
+            V::columns(vocab_, listed);
         }
-        int64_t held = -1;
-        for (int64_t cut = 0; cut < kCuts; cut++) {
+        int64_t kept = now.kept;
+        for (int64_t cut = first; cut < kCuts; cut++) {
             if (!(c_.borders[cut] > border)) continue;
             border = c_.borders[cut];
-            const int64_t kept = held < 0 ? now.kept : held;
-            held = held < 0 ? gathered(vocab_, border, scaled)
-                            : gathered(held, border, [&](int64_t k, int64_t left) { return V::load(list_ + k, left, never); });
+            if (cut > first) held = shortened(held, border);
             if (held == kept) continue;
+            kept = held;
             const double sum = sum_of(held, largest, [&](int64_t k, int64_t left) { return V::load(list_ + k, left, never); });
             describe_stage(kFirstCut + cut, held, largest, sum, value);
         }
     }
 
-    // Writes to the list those of `count` elements that are not below the border, and returns their number.
-    template <class Fn>
-    int64_t gathered(int64_t count, float border, Fn of) const {
+    // Appends to the list, which holds `held` elements, those that are not below the border; returns their new number.
+    DECODERY_INLINE int64_t appended(F v, int64_t left, float border, int64_t held) const {
         const F least = S::set1(border);
-        int64_t held = 0;
-        V::columns(count, [&](int64_t k, int64_t left) {
-            const F v = of(k, left);
-            uint32_t found = (S::above(v, least) & S::equal(v, v)) | S::equal(v, least);
-            if (left < 16) found &= (1u << left) - 1;
-            if (!found) return;
-            alignas(64) float some[16];
-            S::store(some, v);
-            for (; found; found &= found - 1) list_[held++] = some[__builtin_ctz(found)];
-        });
+        uint32_t found = (S::above(v, least) & S::equal(v, v)) | S::equal(v, least);
+        if (left < 16) found &= (1u << left) - 1;
+        if (!found) return held;
+        alignas(64) float some[16];
+        S::store(some, v);
+        for (; found; found &= found - 1) list_[held++] = some[__builtin_ctz(found)];
         return held;
+    }
+
+    // Removes the elements below the border from the list of this length; returns how many are left.
+    int64_t shortened(int64_t length, float border) const {
+        return std::remove_if(list_, list_ + length, [&](float v) { return !(v >= border); }) - list_;
     }
 
     void describe_version(int64_t stage, const float* x, Version now) {

@@ -42,7 +42,7 @@ def to_plain(value: Any) -> Any:
 def plain_fields(value: Any, leave_out: Collection[str] = ()) -> dict[str, Any]:
     """Returns the plain form of a dataclass without some of its fields."""
     plain = {}
-    for name, default in _fields(type(value)):
+    for name, default in _fields(type(value)):  # type: ignore[arg-type]
         if name in leave_out:
             continue
         one = getattr(value, name)

@@ -76,12 +76,14 @@ def described(
 ) -> list[ChoiceDescription]:
     logits = _read(logits)
     address, stride, _, vocab = _rows(logits)
+    assert all(stage.shape[1] == vocab for stage in stages)
     after = [_rows(stage)[:2] for stage in stages]
     found = []
     for choice in choices:
         assert 0 <= choice.place < len(logits)
         assert 0 <= choice.token < vocab
         assert 1 <= choice.shown <= vocab
+        assert choice.words is None or (choice.words.dtype == np.int32 and 32 * len(choice.words) >= vocab)
         starts = [after[k][0] + 4 * after[k][1] * row for k, row in choice.stages]
         args = b"" if choice.sampling is None else _packed(*choice.sampling)
         found.append(WrittenDescription(choice, address + 4 * stride * choice.place, starts, args))
