@@ -10,7 +10,7 @@ import torch
 
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import BeamSearch
-from decodery.decoding.strategies.constrained_beams import check_force_words
+from decodery.decoding.strategies.beams.constrained_beams import check_force_words
 from decodery.engine.pages import pages_for
 from decodery.errors import ParameterError, RequestError
 from decodery.kernels import PAGE_SIZE

@@ -202,6 +202,7 @@ def test_a_wrong_text_is_refused_in_one_line(name: str, text: str, message: str)
         ({"early_stopping": "true"}, BeamSearch(early_stopping=True)),
         ({"force_word": ["a|b", "c d"]}, BeamSearch(force_words=(("a", "b"), "c d"))),
         ({"beam_sample": True}, BeamSearch(sample=True)),
+        ({"beam_rules": "transformers-4"}, BeamSearch(rules="transformers-4")),
         ({"strategy": "stochastic-beam", "num_beams": "3"}, StochasticBeamSearch(3)),
         ({"contrastive_k": "6", "penalty_alpha": "0.5"}, ContrastiveSearch(6, 0.5)),
         ({"strategy": "dola"}, DoLa()),

@@ -102,7 +102,12 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
         force_words=st.lists(PHRASE | st.lists(PHRASE, min_size=1, max_size=2), max_size=3),
     )
     | st.builds(BeamSearch, num_beams=st.just(4), num_beam_groups=st.just(2), diversity_penalty=ABOVE)
-    | st.builds(BeamSearch, num_return_sequences=st.integers(1, 4), sample=st.booleans())
+    | st.builds(
+        BeamSearch,
+        num_return_sequences=st.integers(1, 4),
+        sample=st.booleans(),
+        rules=st.sampled_from([None, "transformers-5", "transformers-4"]),
+    )
     | st.builds(StochasticBeamSearch, POSITIVE)
     | st.builds(ContrastiveSearch, POSITIVE, SHARE)
     | st.builds(ContrastiveDecoding, MODEL, SHARE, ABOVE)
