@@ -136,6 +136,10 @@ def check_request(prompt: Sequence[int], params: GenerationParams, vocab_size: i
             raise RequestError(
                 f"the prompt holds token {token}; this vocabulary has ids 0 to {vocab_size - 1}"
             )
+    if params.prompt_logprobs_start > len(prompt):
+        raise ParameterError(
+            f"prompt_logprobs_start is {params.prompt_logprobs_start}; the prompt has {len(prompt)} tokens"
+        )
     if len(prompt) > limits.context_length:
         raise RequestError(
             f"the prompt has {len(prompt)} tokens and the context holds {limits.context_length}: shorten it,"

@@ -93,9 +93,10 @@ WRITTEN: dict[str, tuple[list[str], Any]] = {
     "seed": (["-1"], -1),
     "logprobs": (["0"], 0),
     "prompt_logprobs": (["2"], 2),
+    "prompt_logprobs_start": (["5"], 5),
 }
 # A field that needs another one beside it.
-BESIDE = {"negative_prompt": {"guidance_scale": "2"}}
+BESIDE = {"negative_prompt": {"guidance_scale": "2"}, "prompt_logprobs_start": {"prompt_logprobs": "0"}}
 # Fields that hold objects, which are built from several flags.
 OBJECT_FIELDS = {"strategy", "grammar", "speculate", "watermark"}
 FIELDS = [f.name for f in dataclasses.fields(GenerationParams)]

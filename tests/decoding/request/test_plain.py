@@ -79,6 +79,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("allowed_token_ids", "suppress_tokens", "begin_suppress_tokens", "stop_token_ids"), IDS),
     **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id"), st.none() | COUNT),
     **dict.fromkeys(("logprobs", "prompt_logprobs"), st.none() | COUNT),
+    "prompt_logprobs_start": COUNT,
     "exponential_decay_length_penalty": st.none() | st.tuples(COUNT, ABOVE),
     "negative_prompt": st.none() | PHRASE,
     "watermark": st.none() | st.builds(Watermark, SHARE, FINITE, POSITIVE, POSITIVE),
