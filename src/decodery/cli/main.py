@@ -210,6 +210,9 @@ def _infill(
 def _score(
     text: Text = None,
     file: File = None,
+    prefix: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Score the text as it follows this one.")
+    ] = None,
     json: Json = False,
     model: TextModelOptions = TEXT_MODEL,
     debug: Debug = False,
@@ -221,7 +224,7 @@ def _score(
     given = given_text(text, file, "TEXT")
     from decodery.cli.commands.score import score
 
-    score(given, model, as_json=json)
+    score(given, model, prefix=prefix, as_json=json)
 
 
 @_command("explain")

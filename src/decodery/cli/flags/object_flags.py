@@ -92,6 +92,7 @@ def _strategy_flags() -> Iterable[Flag]:
     force = 'A phrase that beams must contain; "a|b" asks for a or b.'
     yield of("force_word", "force_words", BeamSearch, help=force)
     yield of("beam_sample", "sample", BeamSearch)
+    yield of("beam_rules", "rules", BeamSearch)
     yield of(
         "contrastive_k",
         "top_k",
