@@ -33,6 +33,12 @@ X86_UNITS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c"],
 }
+ARM_UNITS = {"neon": [], "neon_dot": ["-march=armv8.2-a+dotprod"]}
+# The flags and units of an architecture, by its name in the compiler.
+ARCHITECTURES: dict[str, tuple[list[str], dict[str, list[str]]]] = {
+    **dict.fromkeys(("x86_64", "amd64"), (["-DDECODERY_X86"], X86_UNITS)),
+    **dict.fromkeys(("aarch64", "arm64"), (["-DDECODERY_ARM"], ARM_UNITS)),
+}
 
 
 class BuildError(Exception):
@@ -61,9 +67,9 @@ def wheel_tag(cxx: str) -> str:
 def build(target: Path = TARGET, extra: tuple[str, ...] = ()) -> Path:
     """Compiles and links the library; raises `BuildError` and keeps an older `target` if that fails."""
     cxx = compiler()
-    x86 = machine(cxx) in ("x86_64", "amd64")
-    flags = [*FLAGS, *extra, *(["-DDECODERY_X86"] if x86 else [])]
-    units = {**UNITS, **(X86_UNITS if x86 else {})}
+    own_flags, own_units = ARCHITECTURES.get(machine(cxx), ([], {}))
+    flags = [*FLAGS, *extra, *own_flags]
+    units = {**UNITS, **own_units}
     with tempfile.TemporaryDirectory() as folder:
 
         def compiled(unit: tuple[str, list[str]]) -> str:
