@@ -316,5 +316,8 @@ extern const Table kPortableTable;
 #if defined(DECODERY_X86)
 extern const Table kAvx2Table, kAvx512Table;
 #endif
+#if defined(DECODERY_ARM)
+extern const Table kNeonTable, kNeonDotTable;
+#endif
 
 }  // namespace decodery

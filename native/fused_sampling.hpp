@@ -93,7 +93,7 @@ struct FusedSampling {
         const float mass = static_cast<float>(args.top_p);
         if (args.top_p < 1) {
             const auto norm = V::norm(values, width);
-            const float log = static_cast<float>(std::log(norm.sum));
+            const float log = static_cast<float>(log_of(norm.sum));
             const int64_t i = V::reaching(width, mass, [&](int64_t k) { return values[k] - norm.largest - log; });
             cut_after(values, width, values[i > 0 ? i - 1 : 0], borders[kTopP - kFirstCut]);
         }

@@ -99,14 +99,14 @@ struct Vocabulary {
     };
 
     static Normalised normalised(const Norm& found) {
-        return {S::set1(found.largest), S::set1(static_cast<float>(std::log(found.sum)))};
+        return {S::set1(found.largest), S::set1(static_cast<float>(log_of(found.sum)))};
     }
 
     static void log_softmax(const LogSoftmaxArgs& a, Shared&, int chunk, int chunks, Worker&) {
         rows(a.rows, chunk, chunks, [&](int64_t m) {
             const float* x = a.x + m * a.ldx;
             const Norm found = norm(x, a.vocab);
-            if (a.norms) a.norms[m] = static_cast<double>(found.largest) + std::log(found.sum);
+            if (a.norms) a.norms[m] = static_cast<double>(found.largest) + log_of(found.sum);
             if (!a.out) return;
             write_logprobs(x, a.vocab, normalised(found), a.out + m * a.vocab);
         });

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help, "panel": "Server"})
+def _option(default: Any, help: str, **more: str) -> Any:
+    return field(default=default, metadata={"help": help, "panel": "Server", **more})
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class ServeOptions:
     port: int = _option(8000, "The port; 0 takes a free one.")
     name: str | None = _option(None, "The model's name for clients; without it, that of its file or folder.")
     api_key_file: str | None = _option(
-        None, "A file of keys, one a line; DECODERY_API_KEY holds a single one."
+        None, "A file of keys, one a line; DECODERY_API_KEY holds a single one.", metavar="FILE"
     )
     allow_origin: tuple[str, ...] = _option(
         (), "A web page that may call the server, such as https://example.org; may be repeated."
@@ -26,15 +26,20 @@ class ServeOptions:
     serve_model: tuple[str, ...] = _option(
         (),
         "Serve NAME=MODEL besides: opened when it is asked for, with ,pin at the start; may be repeated.",
+        metavar="NAME=MODEL",
     )
     models_memory: str | None = _option(
         None, "Most memory of all open models, such as 8GB; idle ones are closed for others."
     )
     draft: tuple[str, ...] = _option(
-        (), "A draft model NAME=MODEL that requests may name for speculation; may be repeated."
+        (),
+        "A draft model NAME=MODEL that requests may name for speculation; may be repeated.",
+        metavar="NAME=MODEL",
     )
     amateur: tuple[str, ...] = _option(
-        (), "A weaker model NAME=MODEL that requests may name for contrastive decoding; may be repeated."
+        (),
+        "A weaker model NAME=MODEL that requests may name for contrastive decoding; may be repeated.",
+        metavar="NAME=MODEL",
     )
     max_step_ms: float = _option(
         50.0, "While texts grow, a step computes no more of prompts than fits into this time; 0: no bound."

@@ -19,7 +19,7 @@ from decodery.errors import ParameterError
 VERSION = 19
 WORDS = 24
 PATH = Path(__file__).with_name("_native.so")
-SETS = ("portable", "avx2", "avx512")
+SETS = ("portable", "avx2", "avx512", "neon", "neon_dot")
 MOST_THREADS = 256
 
 
