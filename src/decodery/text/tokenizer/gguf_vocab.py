@@ -6,29 +6,24 @@ The keys are those in the GGUF specification's section on tokenizers. Missing ke
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from decodery.errors import CheckpointError
 from decodery.text.tokenizer import spelling
-from decodery.text.tokenizer.gguf_keys import PREFIX, array, named_ids, same_length, token_id
+from decodery.text.tokenizer.gguf_ends import declared_ends_of_code, ends_by_text
+from decodery.text.tokenizer.gguf_keys import (
+    PREFIX,
+    array,
+    named_ids,
+    same_length,
+    token_id,
+    with_known_ids,
+)
 from decodery.text.tokenizer.gguf_models import Model, build_model
 from decodery.text.tokenizer.piece_kinds import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from decodery.text.tokenizer.vocabulary import Vocabulary
 
-# Control tokens that end a turn; files older than the key `eot_token_id` declare them by name alone.
-_END_OF_TURN = (
-    *(
-        "<|im_end|>",
-        "<|eot_id|>",
-        "<|eom_id|>",
-        "<|end|>",
-        "<end_of_turn>",
-        "<turn|>",
-        "<|END_OF_TURN_TOKEN|>",
-    ),
-)
-# In a vocabulary with this token, `<|end|>` ends a message, of which a turn may have several.
-_RETURN = "<|return|>"
 # The ids of BERT's tokens around a text, for files that do not declare them.
 _CLS, _SEPARATOR = 101, 102
 
@@ -45,18 +40,30 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
         raise CheckpointError("the file has no vocabulary: tokenizer.ggml.tokens is missing or empty")
     types = array(metadata, "token_type", int) or [NORMAL] * len(tokens)
     same_length("token_type", types, tokens)
-    return _with_roles(metadata, tokens, types, build_model(metadata, tokens, types))
+    metadata, told = with_known_ids(metadata, len(tokens))
+    ends = ends_by_text(metadata, tokens, types)
+    for token in ends:
+        if types[token] != CONTROL:
+            told.append(f"the token {tokens[token]!r} ends a text, but is not marked as a control token")
+            types[token] = CONTROL
+    vocabulary = _with_roles(metadata, tokens, types, build_model(metadata, tokens, types), ends)
+    return replace(vocabulary, warnings=tuple(told))
 
 
 def _with_roles(
-    metadata: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int], model: Model
+    metadata: Mapping[str, Any],
+    tokens: Sequence[str],
+    types: Sequence[int],
+    model: Model,
+    known_ends: Sequence[int],
 ) -> Vocabulary:
     bos, eos, eot, eom, pad = (
         token_id(metadata, name, len(tokens)) for name in ("bos", "eos", "eot", "eom", "padding")
     )
     special = {token for token, kind in enumerate(types) if kind in (UNKNOWN, CONTROL)}
+    named = named_ids(metadata, len(tokens))
     declared = [token for token in (eos, eot, eom) if token is not None]
-    ends = tuple(dict.fromkeys(declared if eot is not None else declared + _ends_by_name(tokens, types)))
+    ends = tuple(dict.fromkeys([*declared, *known_ends, *declared_ends_of_code(named)]))
     special.update(ends)
     special.update(token for token in (bos, pad) if token is not None)
     defaults = {"cls": _CLS if bos is None else bos, "seperator": _SEPARATOR}
@@ -71,7 +78,7 @@ def _with_roles(
         spell=_speller(tokens, types, model.normal),
         size=max(len(tokens), rows if isinstance(rows, int) else 0),
         special_ids=frozenset(special),
-        named_ids=named_ids(metadata, len(tokens)),
+        named_ids=named,
         bos_token_id=bos,
         eos_token_ids=ends,
         pad_token_id=pad,
@@ -103,9 +110,3 @@ def _speller(
         return spelling.plain(text)
 
     return spell
-
-
-def _ends_by_name(tokens: Sequence[str], types: Sequence[int]) -> list[int]:
-    control = {token: place for place, token in enumerate(tokens) if types[place] == CONTROL}
-    names = [name for name in _END_OF_TURN if name != "<|end|>" or _RETURN not in control]
-    return [control[name] for name in names if name in control]
