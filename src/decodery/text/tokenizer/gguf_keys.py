@@ -30,7 +30,7 @@ def same_length(name: str, values: Sequence[Any], tokens: Sequence[str]) -> None
 
 
 def with_known_ids(metadata: Mapping[str, Any], size: int) -> tuple[dict[str, Any], list[str]]:
-    """Returns the key-values with ids of roles that are in the vocabulary, and what is told about the others.
+    """Returns the key-values with ids of roles that are in the vocabulary, and warnings about the others.
 
     An id beyond the vocabulary counts as missing: some converters write -1 for it. Where an id is missing, a
     SentencePiece vocabulary has the one that its library gives by default.
@@ -41,12 +41,12 @@ def with_known_ids(metadata: Mapping[str, Any], size: int) -> tuple[dict[str, An
     for role, token in _DEFAULT_IDS.get(str(metadata.get(f"{PREFIX}model")), {}).items():
         if token < size and known.get(f"{PREFIX}{role}{_ID}") is None:
             known[f"{PREFIX}{role}{_ID}"] = token
-    told = [
+    warnings = [
         f"{key} is {value}, beyond the vocabulary of {size} tokens: "
         + (f"{known[key]} is used" if key in known else "there is no such token")
         for key, value in beyond.items()
     ]
-    return known, told
+    return known, warnings
 
 
 def token_id(metadata: Mapping[str, Any], name: str, size: int, default: int | None = None) -> int | None:
