@@ -231,6 +231,17 @@ def test_beginnings_and_ends_are_added_as_the_file_says(
     assert Tokenizer.from_gguf(undeclared | {f"{METADATA}pre": "llama-bpe"}).encode("a")[0] == 1
 
 
+@pytest.mark.parametrize("scheme", ["default", "gpt-2", "smollm", "qwen2", "llama-bpe"])
+def test_a_space_prefix_is_that_of_a_whole_text(byte_level: tokenizers.Tokenizer, scheme: str) -> None:
+    metadata = byte_level_metadata(byte_level) | {f"{METADATA}pre": scheme}
+    prefixed = Tokenizer.from_gguf(metadata | {f"{METADATA}add_space_prefix": True})
+    plain = Tokenizer.from_gguf(metadata)
+    for text in ("hi there! 12", "\nhi", "12", "!"):
+        assert prefixed.encode(text) == plain.encode(f" {text}")
+    for text in ("", " hi there! 12", "  hi", " "):
+        assert prefixed.encode(text) == plain.encode(text)
+
+
 def test_without_a_space_prefix_a_text_begins_as_it_is(sentence_piece: tokenizers.Tokenizer) -> None:
     metadata = sentence_piece_metadata(sentence_piece) | {f"{METADATA}add_space_prefix": False}
     ours = Tokenizer.from_gguf(metadata)
