@@ -148,6 +148,21 @@ def test_a_scheme_gives_the_ids_of_llama_cpp(name: str) -> None:
     assert differing == {text for text in found if OWN_FORM.get(name, set()) & set(text)}
 
 
+@pytest.mark.parametrize(
+    ("like", "names"),
+    [
+        ("llama3", "falcon3 pixtral midm-2.0 lfm2"),
+        ("gpt-2", "trillion mellum exaone4 a.x-4.0 granite-docling"),
+        ("smollm", "minerva-7b"),
+        ("stablelm2", "megrez"),
+        ("deepseek-v3", "hunyuan-dense"),
+    ],
+)
+def test_names_of_one_scheme_also_share_merges_and_beginnings(like: str, names: str) -> None:
+    assert {scheme_named(name) for name in names.split()} == {scheme_named(like)}
+    assert (SCHEMES[like].ignore_merges, SCHEMES[like].add_bos) == (like == "llama3", like == "llama3")
+
+
 def test_a_vocabulary_without_a_scheme_has_the_default_one() -> None:
     ours = Tokenizer.from_gguf(_metadata_of_vectors())
     expected = VECTORS["ids"]["default"]
