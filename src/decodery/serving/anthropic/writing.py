@@ -163,7 +163,7 @@ class MessageAnswer(ChatAnswer):
 def _arguments(text: str) -> dict[str, Any] | None:
     """Returns the arguments of a call; None if it was cut."""
     try:
-        found = json.loads(text or "{}")
+        found = json.loads(text)
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
