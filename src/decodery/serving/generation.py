@@ -37,8 +37,8 @@ class Generation:
     """Runs prompts in the engine of a model; `close` drops what has not ended.
 
     `observer` returns the observer of the prompt at a place, which then gets `candidates` candidates of each
-    choice. `heard` is called after each step that adds tokens. With `tells_progress`, `progress` holds how
-    much of each prompt is computed. With `tells_beams`, `beams` has those of each step, with their prompt.
+    choice. `begun` is called when a prompt has been computed, perhaps more than once, and `heard` after each
+    step that adds to a completion. With `tells_progress`, `progress` holds how much of each prompt is computed. With `tells_beams`, `beams` has those of each step, with their prompt.
     `times` has those of the prompts that have ended. With `apart`, a prompt that the engine refuses or fails
     has the error in its output, and the others go on; `refused` has the errors of those that it refused.
     """
@@ -61,7 +61,8 @@ class Generation:
         self._prepared = prepared
         self._options: dict[str, Any] = {
             "explain": int(tells_beams) if observer is None else candidates,
-            "tells_progress": tells_progress,
+            # Beams have no event before their end.
+            "tells_progress": tells_progress or any(one.params.width > 1 for one in prepared),
             "apart": apart,
         }
         self._apart = apart
@@ -70,7 +71,9 @@ class Generation:
         self._observer = observer
         self.inbox = Inbox()
         self.collectors: list[Collector] = []
+        self.begun: Callable[[], None] = lambda: None
         self.heard: Callable[[], None] = lambda: None
+        self._tells_progress = tells_progress
         self.progress: dict[int, PromptProgress] = {}
         self.times: list[Times] = []
         self._tells_beams = tells_beams
@@ -119,8 +122,10 @@ class Generation:
         found: list[Addition] = []
         for place, event in events:
             if isinstance(event, PromptProgress):
-                self.progress[place] = event
+                self._take_progress(place, event)
                 continue
+            if event.tokens:
+                self.begun()
             collector = self.collectors[place]
             collector.take(event)
             if collector.observer is not None:
@@ -135,6 +140,12 @@ class Generation:
         if found:
             self.heard()
         return found
+
+    def _take_progress(self, place: int, progress: PromptProgress) -> None:
+        if progress.computed >= progress.prompt:
+            self.begun()
+        if self._tells_progress:
+            self.progress[place] = progress
 
     def finished(self) -> list[RequestOutput]:
         """Returns the outputs as they are now."""

@@ -150,7 +150,8 @@ class ActiveRequest:
         for one in prepared if fits else ():
             _check_length(one, self._use.model, self._service.settings.limits)
         generation = Generation(self._service.worker, self._use.model, prepared, **options)
-        generation.heard = self._heard
+        generation.begun = self._ticket.begin
+        generation.heard = self._timeline.token
         self._generation = generation
         await generation.start()
         loop = asyncio.get_running_loop()
@@ -171,10 +172,6 @@ class ActiveRequest:
             self._generation.close()
         if self._stream is not None:
             asyncio.get_running_loop().call_later(LAST_WORDS, self._stream.cut)
-
-    def _heard(self) -> None:
-        self._ticket.begin()
-        self._timeline.token()
 
     async def run(self, generation: Generation, take: Callable[[Sequence[Addition]], object]) -> None:
         """Hands all that is added to `take`; raises `ClientDisconnect` if the client goes away."""
