@@ -38,9 +38,10 @@ class Generation:
 
     `observer` returns the observer of the prompt at a place, which then gets `candidates` candidates of each
     choice. `begun` is called when a prompt has been computed, perhaps more than once, and `heard` after each
-    step that adds to a completion. With `tells_progress`, `progress` holds how much of each prompt is computed. With `tells_beams`, `beams` has those of each step, with their prompt.
-    `times` has those of the prompts that have ended. With `apart`, a prompt that the engine refuses or fails
-    has the error in its output, and the others go on; `refused` has the errors of those that it refused.
+    step that adds to a completion. With `tells_progress`, `progress` holds how much of each prompt is
+    computed. With `tells_beams`, `beams` has those of each step, with their prompt. `times` has those of the
+    prompts that have ended. With `apart`, a prompt that the engine refuses or fails has the error in its
+    output, and the others go on; `refused` has the errors of those that it refused.
     """
 
     def __init__(

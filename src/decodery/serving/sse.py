@@ -62,9 +62,8 @@ class Chunks(Protocol):
 class EventStream:
     """Is an ASGI application that streams a generation which has been queued, and closes it.
 
-    `pings` is the number of seconds in which nothing is sent after which a ping is sent; None sends none. An error
-    becomes an event, after which the answer ends. `ended` is called at the end, with the error if there was
-    one.
+    After `pings` seconds in which nothing is sent, a ping is; None sends none. An error becomes an event,
+    after which the answer ends. `ended` is called at the end, with the error if there was one.
     """
 
     def __init__(

@@ -329,6 +329,7 @@ def test_the_first_event_is_followed_by_a_ping_and_never_by_a_comment(server: Li
     assert [event["type"] for event in stream(server, "Hello.")[:2]] == ["message_start", "ping"]
 
 
+USE = {"type": "tool_use"}
 WRONG = [
     ({"max_tokens": None}, "max_tokens"),
     ({"messages": []}, "messages"),
@@ -346,7 +347,15 @@ WRONG = [
     ({"tool_choice": {"type": "sometimes"}}, "tool_choice.type"),
     ({"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "other"}}, "tool_choice"),
     ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
-    ({"output_config": {"effort": "high"}}, "reasoning_effort"),
+    ({"output_config": {"effort": "high"}}, "output_config.effort:"),
+    ({"output_config": {"format": {"type": "json_schema", "schema": {"type": 5}}}}, "output_config.format: "),
+    (
+        {"messages": [*HI, {"role": "assistant", "content": [{**USE, "name": "a", "input": {}, "id": 5}]}]},
+        "messages[1].content[0].id",
+    ),
+    ({"stop_sequences": [5]}, "stop_sequences[0]"),
+    ({"tools": [NOW, {**NOW, "name": "a b"}]}, "tools[1].name"),
+    ({"tools": [{"name": "x", "input_schema": {"type": "array"}}]}, "tools[0].input_schema:"),
     ({"temprature": 1}, "temperature"),
     ({"n": 2}, "n:"),
 ]

@@ -20,6 +20,7 @@ from decodery.serving.openai.answers import Answer, Form, Written, finish_name
 from decodery.serving.openai.choices import Delta, Entry
 from decodery.serving.openai.fields import Fields, check_schema
 from decodery.serving.openai.logprobs import chat_entries, prompt_entries
+from decodery.serving.openai.origins import renamed
 from decodery.serving.openai.params import generation_params, grammar_named, stream_options
 from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.settings import ServerSettings
@@ -136,15 +137,15 @@ async def start_reply(
     """Queues the reply to a conversation in the form of `/v1/chat/completions`. Raises `ApiError`."""
     model = await active.open()
     llm = model.llm
-    with grammar_named(body):
+    with grammar_named(body), renamed({"prompt": "messages"}):
         asked = read_conversation(body, llm.default_params, service.settings, llm.intake.second_models)
         asked.check_template(llm.tokenizer.chat_template)
         salt = service.salt(request.scope, asked.cache_salt)
         compiles = asked.params.grammar is not None or bool(asked.tools["tools"])
         work = partial(asked.prepared, model.llm.intake, salt)
         chat, prepared = await active.prepare(work, grammar=compiles, param="messages")
-    wanted = asked.form.options.wanted
-    generation = await active.start([prepared], priority=asked.priority, **wanted)
+        wanted = asked.form.options.wanted
+        generation = await active.start([prepared], priority=asked.priority, **wanted)
     return Started(asked, chat, prepared, generation, model)
 
 
