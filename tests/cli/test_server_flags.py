@@ -65,7 +65,16 @@ COMMANDS: dict[str, list[str]] = {
     "explain JSON": ["explain", "Hello", "--seed", "1", "--max-tokens", "4", "--json", "--top-k", "5"],
     "compare JSON": ["compare", "Hello", "--seed", "1", "--max-tokens", "4", "--json"],
     "compare beams": [
-        *("compare", "Hello", "--seed", "1", "--max-tokens", "9", "--strategies", "beam,diverse,stochastic-beam"),
+        *(
+            "compare",
+            "Hello",
+            "--seed",
+            "1",
+            "--max-tokens",
+            "9",
+            "--strategies",
+            "beam,diverse,stochastic-beam",
+        ),
         *("--with", "all: strategy=beam num-beams=4 num-return-sequences=4 length-penalty=2"),
     ],
 }
