@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
@@ -23,6 +23,8 @@ from decodery.serving.errors import ApiError, api_error
 from decodery.serving.inbox import Inbox
 from decodery.serving.models import ServedModel
 from decodery.serving.worker import Added, Worker
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,32 @@ def _released(collector: Collector) -> list[StreamEvent]:
     ]
 
 
+async def while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Returns what the work returns; cancels it and raises `ClientDisconnect` if the client goes away first.
+
+    The body of the request must have been read.
+    """
+    working = asyncio.ensure_future(work)
+    await asyncio.sleep(0)
+    if working.done():
+        return working.result()
+    leaving = asyncio.ensure_future(_left(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 class ClientWatch:
     """Fails an inbox when its client goes away: a context that stops watching when it is left."""
 
@@ -186,8 +214,7 @@ class ClientWatch:
         return self
 
     async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await _left(self._receive)
         self._inbox.fail(ClientDisconnect())
 
     async def __aexit__(

@@ -38,11 +38,11 @@ async def count_tokens(service: Service, request: Request) -> Response:
     body = await service.read(request)
     asked = read_message_request(body, lenient=service.settings.lenient, counts=True)
     name = service.models.check(asked.chat.get("model"))
-    with await service.models.use(name) as model, renamed(asked.places):
+    with await service.use(request, name) as model, renamed(asked.places):
         conversation = read_conversation(asked.chat, model.llm.default_params, service.settings)
         conversation.check_template(model.llm.tokenizer.chat_template)
         work = partial(_prompt, model.llm.intake, conversation)
-        ids: list[Any] = await service.preparation.run(work, grammar=False, param="messages")
+        ids: list[Any] = await service.prepare(request, work, param="messages")
         return json_response({"input_tokens": len(ids)})
 
 

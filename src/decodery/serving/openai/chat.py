@@ -18,7 +18,7 @@ from decodery.serving.generation import Addition, Generation
 from decodery.serving.models import ServedModel
 from decodery.serving.openai.answers import Answer, Form, Written, finish_name
 from decodery.serving.openai.choices import Delta, Entry
-from decodery.serving.openai.fields import Fields, check_schema
+from decodery.serving.openai.fields import Fields, check_schema, grammar_size
 from decodery.serving.openai.logprobs import chat_entries, prompt_entries
 from decodery.serving.openai.origins import renamed
 from decodery.serving.openai.params import generation_params, grammar_named, stream_options
@@ -151,9 +151,9 @@ async def start_reply(
         asked = read_conversation(body, llm.default_params, service.settings, llm.intake.second_models)
         asked.check_template(llm.tokenizer.chat_template)
         salt = service.salt(request.scope, asked.cache_salt)
-        compiles = asked.params.grammar is not None or bool(asked.tools["tools"])
+        size = grammar_size(asked.params.grammar, asked.tools["tools"])
         work = partial(asked.prepared, model.llm.intake, salt)
-        chat, prepared = await active.prepare(work, grammar=compiles, param="messages")
+        chat, prepared = await active.prepare(work, grammar=size, param="messages")
         wanted = asked.form.options.wanted
         generation = await active.start([prepared], priority=asked.priority, **wanted)
     return Started(asked, chat, prepared, generation, model)

@@ -33,14 +33,14 @@ async def tokenize(service: Service, request: Request) -> Response:
     if messages is None and not isinstance(text, str):
         raise invalid("prompt must be a text", "prompt")
     fields.close(lenient=service.settings.lenient)
-    with await service.models.use(name) as model:
+    with await service.use(request, name) as model:
         tokenizer = model.llm.tokenizer
         check_effort(template, tokenizer.chat_template)
         if messages is not None:
             work = partial(_conversation_ids, model.llm.intake, messages, template)
         else:
             work = partial(tokenizer.encode, text, add_special_tokens=special)
-        ids = await service.preparation.run(work, grammar=False, param="messages" if messages else "prompt")
+        ids = await service.prepare(request, work, param="messages" if messages else "prompt")
         answer: dict[str, Any] = {
             "count": len(ids),
             "max_model_len": model.llm.model.context_length,
@@ -70,7 +70,7 @@ async def detokenize(service: Service, request: Request) -> Response:
     name = service.models.check(fields.raw("model"))
     tokens = fields.take("tokens", list, [])
     fields.close(lenient=service.settings.lenient)
-    with await service.models.use(name) as model:
+    with await service.use(request, name) as model:
         size = model.llm.tokenizer.vocab_size
         if any(type(token) is not int or not 0 <= token < size for token in tokens):
             raise invalid(f"tokens must be token ids from 0 to {size - 1}", "tokens")
@@ -80,7 +80,7 @@ async def detokenize(service: Service, request: Request) -> Response:
 
 async def tokenizer_info(service: Service, request: Request) -> Response:
     """Answers `/tokenizer_info`: what a client needs to know of the tokenizer."""
-    with await service.models.use(request.query_params.get("model")) as model:
+    with await service.use(request, request.query_params.get("model")) as model:
         return json_response(_info(model))
 
 
@@ -110,8 +110,8 @@ async def apply_template(service: Service, request: Request) -> Response:
     messages = fields.raw("messages")
     template = _template(fields)
     fields.close(lenient=service.settings.lenient)
-    with await service.models.use(name) as model:
+    with await service.use(request, name) as model:
         check_effort(template, model.llm.tokenizer.chat_template)
         work = partial(model.llm.intake.chat_text, messages, **template)
-        text = await service.preparation.run(work, grammar=False, param="messages")
+        text = await service.prepare(request, work, param="messages")
         return json_response({"prompt": text})
