@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from decodery import LLM
 from decodery.serving.settings import RequestLimits
 from tests.conversations.models import scripted, template, write_chat_model
 from tests.serving.live import LiveServer, serving
+from tests.serving.test_load import slow
 
 HI = [{"role": "user", "content": "Hi"}]
 WEATHER = {
@@ -330,6 +333,39 @@ def test_the_first_event_is_followed_by_a_ping_and_never_by_a_comment(server: Li
 
 
 USE = {"type": "tool_use"}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_first_event_counts_what_was_cached_as_the_last_one_does(server: LiveServer, again: bool) -> None:
+    messages = [{"role": "user", "content": "once more " * 20}]
+    if again:
+        ask(server, messages=messages, cache_salt="counts")
+    found = stream(server, "Hello.", messages=messages, cache_salt="counts" if again else "other")
+    first, last = found[0]["message"]["usage"], found[-2]["usage"]
+    assert first == {**last, "output_tokens": 0}
+    assert (first["cache_read_input_tokens"] > 0) == again
+    plain = ask(server, messages=messages, cache_salt="counts")["usage"]
+    assert sum(plain[name] for name in plain if name != "output_tokens") == prompt_tokens(found[0]["message"])
+
+
+def test_a_message_that_waits_begins_with_the_first_ping(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with (
+        serving(opened(tmp_path_factory.mktemp("waits")), pings=0.05) as found,
+        slow(found) as steps,
+        ThreadPoolExecutor() as pool,
+    ):
+        steps.open.clear()
+        asked = pool.submit(stream, found, "Hello.")
+        time.sleep(0.3)
+        steps.open.set()
+        kinds = [event["type"] for event in asked.result()]
+    assert kinds[:2] == ["message_start", "ping"]
+    assert kinds.count("ping") > 2
+    assert kinds.count("message_start") == 1
+
+
 WRONG = [
     ({"max_tokens": None}, "max_tokens"),
     ({"messages": []}, "messages"),

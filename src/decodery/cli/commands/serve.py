@@ -26,6 +26,7 @@ PIN = ",pin"
 def serve(options: ServeOptions, model: ModelOptions) -> None:
     """Serves models until it is told to stop. Raises `ParameterError` for wrong options."""
     try:
+        from decodery.serving.logs import log_to
         from decodery.serving.models import ModelSource
         from decodery.serving.run import run
         from decodery.serving.settings import RequestLimits, ServerSettings, read_keys
@@ -63,7 +64,7 @@ def serve(options: ServeOptions, model: ModelOptions) -> None:
         for name, (one, pinned) in models.items()
     ]
     memory = None if options.models_memory is None else memory_size(options.models_memory)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    log_to(sys.stderr, whole=options.log_prompts)
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     run(settings, sources, partial(_announce, first, bool(settings.keys)), memory)
 

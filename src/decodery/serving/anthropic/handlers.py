@@ -24,7 +24,9 @@ async def messages(service: Service, request: Request) -> ASGIApp:
     asked = read_message_request(body, lenient=service.settings.lenient)
     with ActiveRequest(service, request, asked.chat.get("model")) as active:
         with renamed(asked.places):
-            started = await start_reply(service, request, active, asked.chat)
+            started = await start_reply(
+                service, request, active, asked.chat, tells_progress=asked.chat["stream"]
+            )
             check_single(started.prepared.params)
         written = MessageAnswer(started)
         if asked.chat["stream"]:

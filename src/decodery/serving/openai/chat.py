@@ -142,9 +142,12 @@ class Started:
 
 
 async def start_reply(
-    service: Service, request: Request, active: ActiveRequest, body: Mapping[str, Any]
+    service: Service, request: Request, active: ActiveRequest, body: Mapping[str, Any], **options: Any
 ) -> Started:
-    """Queues the reply to a conversation in the form of `/v1/chat/completions`. Raises `ApiError`."""
+    """Queues the reply to a conversation in the form of `/v1/chat/completions`.
+
+    `options` are those of `Generation`, besides those that the body asks for. Raises `ApiError`.
+    """
     model = await active.open()
     llm = model.llm
     with grammar_named(body), renamed({"prompt": "messages"}):
@@ -154,8 +157,8 @@ async def start_reply(
         size = grammar_size(asked.params.grammar, asked.tools["tools"])
         work = partial(asked.prepared, model.llm.intake, salt)
         chat, prepared = await active.prepare(work, grammar=size, param="messages")
-        wanted = asked.form.options.wanted
-        generation = await active.start([prepared], priority=asked.priority, **wanted)
+        options = {**asked.form.options.wanted, **options}
+        generation = await active.start([prepared], priority=asked.priority, **options)
     return Started(asked, chat, prepared, generation, model)
 
 
