@@ -28,6 +28,12 @@ def log_to(stream: TextIO, *, whole: bool) -> None:
 
 
 class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the lines of a record, of which another formatter may have left its own traceback."""
+        own = logging.makeLogRecord(record.__dict__)
+        own.exc_text = None
+        return super().format(own)
+
     def formatException(self, ei: Any) -> str:  # noqa: N802
         """Returns the places and types of an exception and of those that led to it, in their order."""
         parts: list[str] = []
