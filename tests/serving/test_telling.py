@@ -71,11 +71,11 @@ def test_a_logged_traceback_quotes_nothing_of_a_client_unless_asked(
     log_to(written, whole=shown)
     with slow(server) as steps:
         # A traceback shows lines of code, which quote nobody.
-        secret = "".join(["sec", "ret"])
+        given = "".join(["sec", "ret"])
         try:
-            raise KeyError(secret)
+            raise KeyError(given)
         except KeyError as cause:
-            steps.failure = ValueError(secret)
+            steps.failure = ValueError(given)
             steps.failure.__cause__ = cause
         assert server.post("/v1/completions", {"prompt": "a"}).status_code == 500
     text = written.getvalue()
