@@ -21,7 +21,7 @@ from decodery.cli.flags.comparison_lines import DEFAULT_SET, PRESETS, comparison
 from decodery.cli.flags.field_flags import with_flags
 from decodery.cli.flags.generation_flags import GenerationFlags
 from decodery.cli.flags.grouped_help import GroupedCommand
-from decodery.cli.flags.model_options import ModelOptions, TextModelOptions
+from decodery.cli.flags.model_options import ModelOptions, RunOptions, TextModelOptions
 from decodery.cli.flags.serve_options import ServeOptions
 from decodery.cli.input_text import given_text
 from decodery.cli.terminal import (
@@ -43,6 +43,7 @@ FEW_TOKENS = GenerationFlags(command_defaults={"max_tokens": 16})
 # Each line of a comparison names its own strategy.
 SHARED = GenerationFlags(command_defaults={"max_tokens": 40}, hidden_panels=("Strategy", "Output"))
 MODEL = ModelOptions()
+RUN = RunOptions()
 TEXT_MODEL = TextModelOptions()
 SERVER = ServeOptions()
 
@@ -318,11 +319,11 @@ def _models(
 
 
 @_command("serve")
-def _serve(options: ServeOptions = SERVER, model: ModelOptions = MODEL, debug: Debug = False) -> None:
-    """Serves a model over HTTP, as OpenAI's API does."""
+def _serve(options: ServeOptions = SERVER, how: RunOptions = RUN, debug: Debug = False) -> None:
+    """Serves models over HTTP, as OpenAI's API does."""
     from decodery.cli.commands.serve import serve
 
-    serve(options, model)
+    serve(options, how)
 
 
 @_command("inspect")

@@ -122,8 +122,8 @@ class EventStream:
         await _send(send, chunks.opening())
         sent = clock()
         while not self._generation.done:
-            quiet = None if self._pings is None else max(sent + self._pings - clock(), 0)
-            additions = await self._generation.additions(quiet)
+            left = None if self._pings is None else max(sent + self._pings - clock(), 0)
+            additions = await self._generation.additions(left)
             body = b"" if additions is None else chunks.progress() + chunks.written(additions)
             # Some steps add nothing that can be told yet.
             if not body and self._pings is not None and clock() >= sent + self._pings:

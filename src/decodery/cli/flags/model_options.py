@@ -11,14 +11,18 @@ def _option(default: Any, help: str, **more: str) -> Any:
 
 
 @dataclass(frozen=True)
-class ModelOptions:
-    """Holds the arguments of `LLM` as they are written on the command line; each field is a flag."""
-
+class _ModelName:
     model: str | None = _option(
         None,
         "The model: a folder, a .gguf file, a hub id or default; without it, the default model.",
         short="-m",
     )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Holds how a model is run, as it is written on the command line; each field is a flag."""
+
     dtype: str = _option(
         "auto", "The precision to compute in: auto, float32, or bfloat16 (on the torch backend)."
     )
@@ -44,6 +48,11 @@ class ModelOptions:
     )
     threads: int | None = _option(None, "The number of threads; without it, one for each core.")
     revision: str | None = _option(None, "The branch, tag or commit of a hub model.")
+
+
+@dataclass(frozen=True)
+class ModelOptions(RunOptions, _ModelName):
+    """Holds the arguments of `LLM` as they are written on the command line; each field is a flag."""
 
 
 @dataclass(frozen=True)
