@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import pytest
 
 from decodery import LLM
 from decodery.serving.settings import RequestLimits
-from tests.conversations.models import scripted, template, write_chat_model
-from tests.serving.live import LiveServer, serving
+from tests.conversations.models import template, write_chat_model
+from tests.serving.live import LiveServer, saying, serving
 from tests.serving.test_load import slow
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -44,17 +43,6 @@ def opened(folder: Path, ending: str = "") -> LLM:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with serving(opened(tmp_path_factory.mktemp("messages"))) as found:
         yield found
-
-
-@contextmanager
-def saying(server: LiveServer, text: str) -> Iterator[None]:
-    """Makes the model write this text in the next answer, where nothing bans it."""
-    before = server.llm.default_params
-    server.llm.default_params = scripted(server.llm.tokenizer, text)
-    try:
-        yield
-    finally:
-        server.llm.default_params = before
 
 
 def ask(server: LiveServer, says: str | None = None, **body: Any) -> dict[str, Any]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
 
 from decodery import LLM
-from tests.conversations.models import scripted, template, write_chat_model
-from tests.serving.live import LiveServer, Stream, read_stream, serving
+from tests.conversations.models import template, write_chat_model
+from tests.serving.live import LiveServer, Stream, read_stream, saying, serving
 
 KEY = "sk-open-webui"
 HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
@@ -59,17 +58,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     path = write_chat_model(tmp_path_factory.mktemp("webui"), template("hermes"))
     with serving(LLM(path, dtype="float32", kv_memory="16MB"), keys=(KEY,)) as found:
         yield found
-
-
-@contextmanager
-def saying(server: LiveServer, text: str) -> Iterator[None]:
-    """Makes the model write this text in the next answer."""
-    before = server.llm.default_params
-    server.llm.default_params = scripted(server.llm.tokenizer, text)
-    try:
-        yield
-    finally:
-        server.llm.default_params = before
 
 
 def sent(server: LiveServer, body: dict[str, Any], path: str = "/v1/chat/completions") -> httpx.Response:
