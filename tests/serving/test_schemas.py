@@ -12,7 +12,16 @@ import pytest
 
 from tests.serving.live import serving
 from tests.serving.partial_json import whole_part
-from tests.serving.schemas import FORMS, LIMITS, Asking, check_text, open_chat_model, schema_runs, tool_runs
+from tests.serving.schemas import (
+    FORMS,
+    LIMITS,
+    WAYS,
+    Asking,
+    check_text,
+    open_chat_model,
+    schema_runs,
+    tool_runs,
+)
 
 
 def test_a_schema_is_refused_or_followed_and_the_next_request_works(tmp_path: Path) -> None:
@@ -30,6 +39,44 @@ def test_pieces_of_arguments_join_to_what_the_parameters_accept(tmp_path: Path, 
         asking = Asking(server, 120)
         tool_runs(asking, 4, seed=len(form or ""))
     assert asking.statuses["whole"] + asking.statuses["cut"] == 4
+
+
+def _one_of(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(levels):
+        schema = {"oneOf": [schema, {"type": "null"}]}
+    return schema
+
+
+MET_ELSEWHERE: list[dict[str, Any]] = [
+    {"properties": {"foo": "bar"}},
+    {"type": "integer", "maximum": 20_000_000_000},
+    {"type": "string", "pattern": "^(|.*)$"},
+    {"type": "string", "pattern": "(["},
+    _one_of(12),
+    {"type": "string", "maxLength": 1_000_000},
+]
+
+
+def test_schemas_that_broke_other_servers_are_refused_or_followed_one_after_the_other(
+    tmp_path: Path,
+) -> None:
+    with serving(open_chat_model(tmp_path, None), LIMITS) as server:
+        asking = Asking(server, 60)
+        for place, schema in enumerate((MET_ELSEWHERE[1], *MET_ELSEWHERE, *MET_ELSEWHERE)):
+            path, body = WAYS[place % len(WAYS)]
+            for reply in asking.replies(path, body(schema)) or ():
+                check_text(schema, reply.text, cut=reply.cut)
+            asking.works()
+
+
+def test_a_number_that_never_ends_is_cut(tmp_path: Path) -> None:
+    with serving(open_chat_model(tmp_path, None)) as server:
+        digit = server.llm.tokenizer.encode("7", add_special_tokens=False)[0]
+        body = {"prompt": "a", "max_tokens": 50, "logit_bias": {str(digit): 100}, "temperature": 0}
+        for schema in ({}, {"type": "number"}, {"type": "integer"}):
+            found = server.complete(**body, structured_outputs={"json": schema})["choices"][0]
+            assert (found["text"].lstrip(), found["finish_reason"]) == ("7" * 50, "length")
 
 
 CUT: list[tuple[str, Any]] = [
