@@ -307,9 +307,8 @@ def test_a_grammar_that_is_slow_to_compile_is_a_400_and_delays_nobody(
         began = time.monotonic()
         assert server.complete(prompt="a", max_tokens=1)
         assert time.monotonic() - began < 0.5
-        for one in asked:
-            assert one.result().status_code in (400, 503)
-        assert asked[0].result().status_code == 400
+        # Those that ran are too slow, and those that never did are told that the server is busy.
+        assert {one.result().status_code for one in asked} == {400, 503}
         until(lambda: server.service.admission.inside == 0)
 
 
@@ -350,6 +349,8 @@ def test_metrics_count_what_was_done(server: LiveServer) -> None:
     before = {n: count(f"decodery_{n}") for n in ("request_success_total", "generation_tokens_total")}
     server.complete(prompt="a", max_tokens=5, n=2, ignore_eos=True)
     server.stream(prompt="a", max_tokens=5, ignore_eos=True)
+    # A stream is counted after its client has read its end.
+    until(lambda: not server.service.active)
     assert count("decodery_request_success_total") - before["request_success_total"] == 3
     assert count("decodery_generation_tokens_total") - before["generation_tokens_total"] == 15
     assert count("decodery_requests_running") == 0
