@@ -46,7 +46,7 @@ class ServeOptions:
     lenient: bool = _option(False, "Accept requests with unknown fields.")
     log_prompts: bool = _option(False, "Write the texts of requests into the log.")
     pings: float = _option(10.0, "Seconds between comments that keep a waiting stream alive; 0 sends none.")
-    max_queued: int = _option(256, "Most requests that wait for their first token.")
+    max_queued: int = _option(256, "Most requests that wait until their prompt is computed.")
     max_prompt_tokens: int | None = _option(None, "Most tokens of a prompt; without it, the context.")
     max_tokens_limit: int | None = _option(None, "Most tokens of a completion; without it, the context.")
     request_seconds: float = _option(600.0, "Longest time of a request.")
