@@ -159,7 +159,7 @@ TEMPLATE = {
     "reasoning_effort": (_TEXT, "An argument of chat templates that take it."),
     "add_special_tokens": (
         {"enum": [False, None]},
-        "Never true: a template writes the special tokens itself.",
+        "Never true: templates write special tokens themselves.",
     ),
 }
 _TOOL_CHOICE = any_of([{"enum": ["auto", "none", "required", "any"]}, _OBJECT])
