@@ -4,7 +4,7 @@
 # make wheel: a wheel with the kernels inside, and the archive of the sources, in dist; for publishing, both checked.
 # make test-arm: the kernels for ARM, in an emulator: their results have the bits of those of this machine.
 # make test-clients: the server with langchain, litellm and lm-eval, which get an environment of their own.
-# make soak-server: the long forms of the server's laws: 10,000 requests, 2,000 clients that leave, 10,000 fuzzed bodies.
+# make soak-server: the long forms of the server's laws: 10,000 requests, 2,000 clients that leave, 10,000 fuzzed bodies, 1,000 schemas, 500 tools.
 # make soak: 2,000 random requests with aborts, for some minutes, watching memory, pages, threads and files.
 # All work alone on a fresh machine and do not install again until pyproject.toml, constraints.txt or the native sources change.
 # The first Python of at least 3.11 that can make an environment with pip.
@@ -88,6 +88,7 @@ soak: $(VENV)/.dev
 soak-server: $(VENV)/.dev
 	$(BIN)/python -m tests.serving.soak
 	$(BIN)/python -m tests.serving.fuzz
+	$(BIN)/python -m tests.serving.schemas
 
 CLIENTS := .venv-clients
 test-clients: $(CLIENTS)/.installed

@@ -30,7 +30,7 @@ class Served:
     """Runs `decodery serve` on a free port."""
 
     def __init__(self, model: str) -> None:
-        command = [sys.executable, "-m", "decodery", "serve", "-m", model, "--name", NAME, "--port", "0"]
+        command = [sys.executable, "-m", "decodery", "serve", "-m", f"{NAME}={model}", "--port", "0"]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
         for line in self._process.stderr:

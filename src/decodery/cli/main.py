@@ -27,6 +27,7 @@ from decodery.cli.flags.model_options import (
     KV_DTYPES,
     QUANTIZATIONS,
     ModelOptions,
+    RunOptions,
     TextModelOptions,
 )
 from decodery.cli.flags.serve_options import ServeOptions
@@ -50,6 +51,7 @@ FEW_TOKENS = GenerationFlags(command_defaults={"max_tokens": 16})
 # Each line of a comparison names its own strategy.
 SHARED = GenerationFlags(command_defaults={"max_tokens": 40}, hidden_panels=("Strategy", "Output"))
 MODEL = ModelOptions()
+RUN = RunOptions()
 TEXT_MODEL = TextModelOptions()
 SERVER = ServeOptions()
 
@@ -347,11 +349,11 @@ def _models(
 
 
 @_command("serve")
-def _serve(options: ServeOptions = SERVER, model: ModelOptions = MODEL, debug: Debug = False) -> None:
-    """Serves a model over HTTP, as OpenAI's API does."""
+def _serve(options: ServeOptions = SERVER, how: RunOptions = RUN, debug: Debug = False) -> None:
+    """Serves models over HTTP, as OpenAI's API does."""
     from decodery.cli.commands.serve import serve
 
-    serve(options, model)
+    serve(options, how)
 
 
 @_command("inspect")

@@ -18,15 +18,19 @@ KV_DTYPES = "auto|float32|float16|bfloat16|int8"
 
 
 @dataclass(frozen=True)
-class ModelOptions:
-    """Holds the arguments of `LLM` as they are written on the command line; each field is a flag."""
-
+class _ModelName:
     model: str | None = _option(
         None,
         "The model: a folder, a .gguf file, a hub id or default; without it, the default model.",
         short="-m",
         metavar="MODEL",
     )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Holds how a model is run, as it is written on the command line; each field is a flag."""
+
     dtype: str = _option(
         "auto", "The precision to compute in; bfloat16 on the torch backend alone.", metavar=DTYPES
     )
@@ -53,6 +57,11 @@ class ModelOptions:
     )
     threads: int | None = _option(None, "The number of threads; without it, one for each core.")
     revision: str | None = _option(None, "The branch, tag or commit of a hub model.")
+
+
+@dataclass(frozen=True)
+class ModelOptions(RunOptions, _ModelName):
+    """Holds the arguments of `LLM` as they are written on the command line; each field is a flag."""
 
 
 @dataclass(frozen=True)
