@@ -126,6 +126,7 @@ class EventStream:
                 await _send(send, self._chunks.ping())
             else:
                 await _send(send, self._chunks.progress() + self._chunks.written(additions))
+        self._generation.check_valid(streamed=True)
         await send({"type": "http.response.body", "body": self._chunks.closing()})
 
 

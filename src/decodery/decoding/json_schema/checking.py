@@ -23,7 +23,8 @@ _LONGEST_POINTER = 100
 class Problem:
     """Holds the keyword that a text violates, and the JSON pointer to the place in the text.
 
-    The keyword is "json" for a text that is not JSON, and "time" where the check would take too long.
+    The keyword is "json" for a text that is not JSON, "depth" for one that nests too deep to be checked, and
+    "time" for one whose check would take too long.
     """
 
     keyword: str
@@ -31,7 +32,9 @@ class Problem:
 
     def __str__(self) -> str:
         if self.keyword == "json":
-            return "the text is not JSON, or nests too deep to be checked"
+            return "the text is not JSON"
+        if self.keyword == "depth":
+            return "the text nests too deep to be checked against the JSON schema"
         if self.keyword == "time":
             return "the text takes too long to be checked against the JSON schema"
         place = f" at {self.pointer}" if self.pointer else ""
@@ -88,8 +91,8 @@ class SchemaCheck:
         """Returns what is wrong with a text; None if the schema accepts it."""
         try:
             value = read_json(text)
-        except JsonFaultError:
-            return Problem("json")
+        except JsonFaultError as fault:
+            return Problem(str(fault))
         with self._lock:
             self._steps.left = _STEPS + _STEPS_FOR_CHARACTER * len(text)
             try:
@@ -97,7 +100,7 @@ class SchemaCheck:
             except _OutOfStepsError:
                 return Problem("time")
             except RecursionError:
-                return Problem("json")
+                return Problem("depth")
         if error is None:
             return None
         pointer = "".join(f"/{escaped(part)}" for part in error.absolute_path)

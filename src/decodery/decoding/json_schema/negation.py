@@ -53,7 +53,11 @@ class Negation:
             return self.of(target, depth + 1)
         options = []
         for keyword, value in schema.items():
-            if keyword in ANNOTATIONS or (keyword == "format" and value not in FORMATS):
+            if (
+                keyword in ANNOTATIONS
+                or keyword.startswith("x-")
+                or (keyword == "format" and value not in FORMATS)
+            ):
                 continue
             option = self._keyword(keyword, value, schema, depth)
             if option is None:

@@ -74,6 +74,7 @@ class Rewriting:
         self._waiting: list[tuple[str, Schema]] = []
         self._taken: dict[str, bool] = {}
         self._negation = Negation(self._target)
+        self._lacking_keywords = (*_LACKING, *(("oneOf",) if "oneOf" in faults else ()))
         self.loosened: list[str] = []
         self.warnings: list[str] = []
 
@@ -132,15 +133,13 @@ class Rewriting:
                 return written
         for keyword, value in schema.items():
             self._keyword(keyword, value, schema, written)
-        for keyword in _LACKING:
-            if keyword in schema and "loose" not in self._faults:
-                found = self._lacking(keyword, schema, written)
-                if found is None:
-                    self._loosen(keyword)
-                else:
-                    conditions += found
-            elif keyword in schema:
+        for keyword in (one for one in self._lacking_keywords if one in schema):
+            # What is said in other words comes last, so that properties keep their order.
+            found = None if "loose" in self._faults else self._lacking(keyword, schema, written)
+            if found is None:
                 self._loosen(keyword)
+            else:
+                conditions += found
         return _joined(written, [self._schema(one) for one in conditions])
 
     def _keyword(self, keyword: str, value: Any, schema: dict[str, Any], written: dict[str, Any]) -> None:
@@ -155,13 +154,13 @@ class Rewriting:
                 written[keyword] = value
             else:
                 self._warn(f'the format "{_shown(value)}" is not known: it does not restrict the text')
-        elif keyword in ("allOf", "anyOf", "prefixItems") or (keyword == "items" and isinstance(value, list)):
+        elif keyword in ("allOf", "anyOf", "oneOf", "prefixItems") or (
+            keyword == "items" and isinstance(value, list)
+        ):
             if "loose" in self._faults:
                 self._loosen(keyword)
-            else:
+            elif keyword != "oneOf" or "oneOf" not in self._faults:
                 written[keyword] = [self._schema(one) for one in value]
-        elif keyword == "oneOf":
-            self._one_of(value, schema, written)
         elif keyword in ("additionalItems", "additionalProperties", "items"):
             written[keyword] = self._schema(value)
         elif keyword == "properties":
@@ -210,8 +209,7 @@ class Rewriting:
 
     def _listed(self, schema: dict[str, Any]) -> Schema | None:
         """Returns the list of a schema's few values, if it has keywords that the library lacks."""
-        hard = {*_LACKING, *({"oneOf"} if "oneOf" in self._faults else ())}
-        if not hard & schema.keys():
+        if not {*self._lacking_keywords} & schema.keys():
             return None
         values = _few_values(schema)
         if values is None:
@@ -219,21 +217,14 @@ class Rewriting:
         kept = [value for value in values if self._accepts(schema, value)]
         return {"enum": kept} if kept else False
 
-    def _one_of(self, options: Sequence[Schema], schema: dict[str, Any], written: dict[str, Any]) -> None:
-        if "loose" in self._faults:
-            self._loosen("oneOf")
-        elif "oneOf" not in self._faults or self._apart(options):
+    def _one_of(self, options: Sequence[Schema], written: dict[str, Any]) -> list[Schema]:
+        if self._apart(options):
             written["oneOf"] = [self._schema(one) for one in options]
-        else:
-            exact = self._exactly_one(options)
-            if exact is None:
-                self._loosen("oneOf")
-                exact = {"anyOf": list(options)}
-            either = self._schema(exact)
-            if "anyOf" in written or "anyOf" in schema:
-                written["allOf"] = [*written.get("allOf", ()), either]
-            else:
-                written |= either if isinstance(either, dict) else {"anyOf": [either]}
+            return []
+        exact = self._exactly_one(options)
+        if exact is None:
+            self._loosen("oneOf")
+        return [{"anyOf": list(options)} if exact is None else exact]
 
     def _apart(self, options: Sequence[Schema]) -> bool:
         """True if the library sees that no two of these schemas accept one value."""
@@ -287,6 +278,8 @@ class Rewriting:
             case "not":
                 negated = self._negation.of(value)
                 return None if negated is None else [negated]
+            case "oneOf":
+                return self._one_of(value, written)
             case "if":
                 return self._conditional(schema)
             case "uniqueItems":

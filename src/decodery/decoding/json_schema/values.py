@@ -14,23 +14,23 @@ _MOST_DIGITS = 4000
 
 
 class JsonFaultError(ValueError):
-    """Reports a text that is not JSON, or nests deeper than `DEEPEST`."""
+    """Reports a text that is not JSON ("json"), or nests deeper than `DEEPEST` ("depth")."""
 
 
 def read_json(text: str) -> Any:
     """Returns the value of a JSON text.
 
-    Numbers are exact: `int`, or `Decimal` if they have a fraction or an exponent or are very long. Of a key that
-    is given twice the last value counts, as in json.loads. Raises `JsonFaultError`.
+    Numbers are exact: `int`, or `Decimal` if they have a fraction or an exponent or are very long. Of a key
+    that is given twice the last value counts, as in json.loads. Raises `JsonFaultError`.
     """
     try:
         value = json.loads(text, parse_int=_whole, parse_float=Decimal, parse_constant=_refuse)
     except RecursionError:
-        raise JsonFaultError("it is nested too deep") from None
+        raise JsonFaultError("depth") from None
     except (ValueError, ArithmeticError):
-        raise JsonFaultError("it is not JSON") from None
+        raise JsonFaultError("json") from None
     if is_deep(value):
-        raise JsonFaultError("it is nested too deep")
+        raise JsonFaultError("depth")
     return value
 
 
