@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from decodery.decoding.chosen import TokenLogprobs
 from decodery.decoding.event import Event
-from decodery.decoding.json_schema.checking import Problem
+from decodery.decoding.json_schema.schema_check import Problem
 from decodery.decoding.request.params import GenerationParams
 from decodery.outputs import Completion, EndReason, Observer, RequestOutput, StreamEvent
 from decodery.text.streaming.detokenizer import TextState
@@ -44,7 +44,7 @@ class Collector:
     ) -> None:
         self.observer = observer
         self._check = check
-        self._told = False
+        self._warned = False
         self.params = params
         self.end_ids = end_ids
         self.streams = [_Stream(start) for _ in range(params.streams)]
@@ -87,10 +87,10 @@ class Collector:
                 stream.finish,
                 stream.stop_reason,
                 stream.error,
-                () if self._told else self.output.warnings,
+                () if self._warned else self.output.warnings,
             )
         )
-        self._told = True
+        self._warned = True
 
     def _check_text(self, stream: _Stream) -> None:
         """Makes "invalid" the reason of a text that breaks its schema."""

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from decodery.conversations.chat_request import ChatRequest, Conversations
 from decodery.decoding.grammar.compiler import GrammarCompiler, HealedPrompt
-from decodery.decoding.json_schema.checking import Problem
+from decodery.decoding.json_schema.schema_check import Problem
 from decodery.decoding.request.grammar_params import JsonSchema
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import DraftModel

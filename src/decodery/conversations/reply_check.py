@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from decodery.decoding.json_schema.checking import Problem, SchemaCheck
+from decodery.decoding.json_schema.schema_check import Problem, SchemaCheck
 from decodery.text.chat.replies import ReplyFormat
 
 

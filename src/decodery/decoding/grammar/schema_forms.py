@@ -10,10 +10,10 @@ from llguidance import LLMatcher
 
 from decodery.decoding.grammar.errors import refusal
 from decodery.decoding.grammar.llguidance_source import library_form
-from decodery.decoding.json_schema.checking import SchemaCheck
 from decodery.decoding.json_schema.keywords import OLD_DRAFTS
 from decodery.decoding.json_schema.references import targets_of
 from decodery.decoding.json_schema.rewriting import Rewriting, fault_of
+from decodery.decoding.json_schema.schema_check import SchemaCheck
 from decodery.decoding.request.grammar_params import JsonSchema
 from decodery.errors import ParameterError
 

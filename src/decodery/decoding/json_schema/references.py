@@ -40,7 +40,7 @@ def targets_of(schema: Any, dialect: Any = None) -> dict[int, Any]:
                 try:
                     resolved = resolver.lookup(reference)
                 except (Unresolvable, ValueError, LookupError, TypeError):
-                    raise ParameterError(_unresolved(keyword)) from None
+                    raise ParameterError(_unresolved(keyword, reference)) from None
                 found[id(node)] = resolved.contents
                 waiting.append((resolved.contents, resolved.resolver))
         inner = [one for one in subschemas(node) if isinstance(one, dict)]
@@ -48,5 +48,6 @@ def targets_of(schema: Any, dialect: Any = None) -> dict[int, Any]:
     return found
 
 
-def _unresolved(keyword: str) -> str:
-    return f"JsonSchema has a {keyword} that leads nowhere in the schema: nothing is fetched from elsewhere"
+def _unresolved(keyword: str, reference: str) -> str:
+    shown = ascii(reference[:100])
+    return f"JsonSchema has the {keyword} {shown}, which is no place in the schema; nothing is ever fetched"

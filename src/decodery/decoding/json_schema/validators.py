@@ -84,7 +84,8 @@ def validator_class(draft: Any, patterns: Patterns, spend: Callable[[], None]) -
     functions.setdefault("dependencies", Draft7Validator.VALIDATORS["dependencies"])
     own: dict[str, Keyword] = {
         **{name: partial(_bound, *rule) for name, rule in _BOUNDS.items()},
-        **{name: partial(_equal, {}) for name in ("const", "enum")},
+        "const": partial(_equal, {}, lambda constant: [constant]),
+        "enum": partial(_equal, {}, list),
         "type": _type,
         "anyOf": partial(_count, lambda count: count > 0),
         "oneOf": partial(_count, lambda count: count == 1),
@@ -108,7 +109,7 @@ def validator_class(draft: Any, patterns: Patterns, spend: Callable[[], None]) -
 
 
 def _is_written_whole(value: Any) -> bool:
-    """True for a number that is written without a fraction, as draft 4 demands of integers."""
+    """True if this is a number written without a fraction, as draft 4 demands of integers."""
     if isinstance(value, Decimal):
         return value.as_tuple().exponent == 0
     return isinstance(value, int) and not isinstance(value, bool)
@@ -136,12 +137,16 @@ def _type(validator: Any, types: Any, instance: Any, schema: Any) -> Iterator[Va
 
 
 def _equal(
-    known: dict[int, frozenset[Hashable]], validator: Any, value: Any, instance: Any, schema: Any
+    known: dict[int, frozenset[Hashable]],
+    listed: Callable[[Any], list[Any]],
+    validator: Any,
+    value: Any,
+    instance: Any,
+    schema: Any,
 ) -> Iterator[ValidationError]:
-    """Yields an error unless the instance is the constant, or one of the listed values."""
+    """Yields an error unless the instance is one of the values that `listed` returns of the keyword's."""
     if id(schema) not in known:
-        options = schema["enum"] if value is schema.get("enum") else [value]
-        known[id(schema)] = frozenset(key_of(option) for option in options)
+        known[id(schema)] = frozenset(map(key_of, listed(value)))
     if key_of(instance) not in known[id(schema)]:
         yield ValidationError("")
 

@@ -73,12 +73,12 @@ def key_of(value: Any) -> Hashable:
 
 
 def is_number(value: Any) -> bool:
-    """True for a number, which `true` is not."""
+    """True if this is a number, which `true` is not."""
     return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
 
 
 def is_whole(value: Any) -> bool:
-    """True for a number without a fraction, such as 2.0."""
+    """True if this is a number without a fraction, such as 2.0."""
     if isinstance(value, Decimal):
         return value == value.to_integral_value()
     return is_number(value) and (isinstance(value, int) or value.is_integer())
