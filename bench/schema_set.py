@@ -72,7 +72,7 @@ _KEYWORDS: tuple[Callable[[random.Random, int], dict[str, Any]], ...] = (
     _named("dependentSchemas", _NAMES),
     *(_bounds(name, 2) for name in ("minItems", "maxItems", "minProperties", "maxProperties", "minLength")),
     *(_bounds(name, 3) for name in ("maxLength", "minimum", "maximum", "exclusiveMinimum", "minContains")),
-    lambda source, depth: {"multipleOf": source.choice((1, 2, 0.1, 0.5))},
+    lambda source, depth: {"multipleOf": source.choice((1, 2, 0.25, 0.5))},
     lambda source, depth: {"uniqueItems": True},
     lambda source, depth: {"pattern": source.choice(_PATTERNS)},
     lambda source, depth: {"format": source.choice(_FORMATS)},

@@ -38,6 +38,28 @@ def allows(schema: Any, text: str, unsupported: Literal["error", "approximate"] 
     [
         ({"oneOf": [{**OPEN, "required": ["a"]}, {**OPEN, "required": ["b"]}]}, [ONE, OTHER], [BOTH, NONE]),
         ({"oneOf": [{**PAIR, "required": ["a"]}, {**PAIR, "required": ["b"]}]}, [ONE, OTHER], [BOTH, NONE]),
+        (
+            {
+                "oneOf": [
+                    {"type": "string", "pattern": "^a", "_format": "x"},
+                    {"type": "number"},
+                    {"type": "number", "minimum": 3},
+                ]
+            },
+            ['"a"', "2", "0.5"],
+            ['"b"', "3"],
+        ),
+        (
+            {
+                "oneOf": [
+                    {**OPEN, "properties": {"a": {"const": 1}, "b": {"pattern": "x"}}, "required": ["a"]},
+                    {**OPEN, "properties": {"a": {"const": 2}, "b": {"pattern": "y"}}, "required": ["a"]},
+                    {"type": "null"},
+                ]
+            },
+            [ONE, '{"a":2}', "null"],
+            ['{"a":3}', NONE],
+        ),
         ({**NUMBER, "not": {"const": 3}}, ["2", "4"], ["3"]),
         ({"type": "integer", "not": {"enum": [3, 5]}}, ["2", "4", "6", "-3"], ["3", "5"]),
         ({"type": "string", "not": {"enum": ["a", "ab"]}}, ['""', '"b"', '"abc"'], ['"a"', '"ab"']),

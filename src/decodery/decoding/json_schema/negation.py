@@ -11,20 +11,23 @@ from decodery.decoding.json_schema.values import is_number, key_of
 
 Schema = Any
 TYPES = ("null", "boolean", "number", "string", "array", "object")
-ANNOTATIONS = frozenset(
+# The keywords that restrict values; all others are annotations, or belong to one of these.
+_RESTRICTING = frozenset(
     (
         *(
-            "$anchor",
-            "$comment",
-            "$defs",
-            "$id",
-            "$schema",
-            "contentEncoding",
-            "contentMediaType",
-            "contentSchema",
+            "$ref",
+            "$dynamicRef",
+            "$recursiveRef",
+            "additionalItems",
+            "additionalProperties",
+            "allOf",
+            "anyOf",
         ),
-        *("default", "definitions", "deprecated", "description", "example", "examples", "id", "readOnly"),
-        *("title", "writeOnly", "$dynamicAnchor", "$recursiveAnchor", "markdownDescription", "$vocabulary"),
+        *("const", "contains", "dependencies", "dependentRequired", "dependentSchemas", "enum", "format"),
+        *("exclusiveMaximum", "exclusiveMinimum", "if", "items", "maxItems", "maxLength", "maxProperties"),
+        *("maximum", "minItems", "minLength", "minProperties", "minimum", "multipleOf", "not", "oneOf"),
+        *("pattern", "patternProperties", "prefixItems", "properties", "propertyNames", "required", "type"),
+        *("unevaluatedItems", "unevaluatedProperties", "uniqueItems"),
     )
 )
 _DEEPEST = 12
@@ -53,11 +56,7 @@ class Negation:
             return self.of(target, depth + 1)
         options = []
         for keyword, value in schema.items():
-            if (
-                keyword in ANNOTATIONS
-                or keyword.startswith("x-")
-                or (keyword == "format" and value not in FORMATS)
-            ):
+            if keyword not in _RESTRICTING or (keyword == "format" and value not in FORMATS):
                 continue
             option = self._keyword(keyword, value, schema, depth)
             if option is None:
@@ -70,7 +69,26 @@ class Negation:
         first, second = self._flat(schema), self._flat(other)
         if not isinstance(first, dict) or not isinstance(second, dict):
             return self.of(first)
+        if self._apart(first, second):
+            return True
         return self.of(_without_common(first, second))
+
+    def _apart(self, first: dict[str, Any], second: dict[str, Any], depth: int = 0) -> bool:
+        """True if the types, or the values of a property that both require, show that two schemas exclude
+        each other.
+        """
+        values = [_listed(one) for one in (first, second)]
+        if None not in values and not set(map(key_of, values[0] or [])) & set(map(key_of, values[1] or [])):
+            return True
+        if not _types(first) & _types(second):
+            return True
+        if depth > 1 or not (_types(first) & _types(second)) <= {"object"}:
+            return False
+        for name in {*first.get("required", ())} & {*second.get("required", ())}:
+            ours, theirs = (self._flat(one.get("properties", {}).get(name)) for one in (first, second))
+            if isinstance(ours, dict) and isinstance(theirs, dict) and self._apart(ours, theirs, depth + 1):
+                return True
+        return False
 
     def _flat(self, schema: Schema) -> Schema:
         for _ in range(_DEEPEST):
@@ -111,6 +129,17 @@ class Negation:
             if negated is not False:
                 options.append({"type": "object", "properties": {name: negated}, "required": [name]})
         return either(options)
+
+
+def _listed(schema: Mapping[str, Any]) -> list[Any] | None:
+    return [schema["const"]] if "const" in schema else schema.get("enum")
+
+
+def _types(schema: Mapping[str, Any]) -> set[str]:
+    """Returns the types of the values that a schema may accept; whole numbers are numbers."""
+    given = schema.get("type", TYPES)
+    names = {given} if isinstance(given, str) else set(given)
+    return {"number" if name == "integer" else name for name in names}
 
 
 def either(options: Sequence[Schema]) -> Schema | None:

@@ -83,7 +83,8 @@ class Rewriting:
         if "types" in self._faults:
             self._loosen("structure")
             types = self._root.get("type") if isinstance(self._root, dict) else None
-            return {} if types is None else {"type": types}
+            known = [types] if isinstance(types, str) else types or [None]
+            return {"type": types} if all(name in (*TYPES, "integer") for name in known) else {}
         return self._with_definitions(self._schema(self._root))
 
     def _with_definitions(self, written: Schema) -> Schema:
