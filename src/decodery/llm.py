@@ -398,16 +398,15 @@ def finished_output(collector: Collector) -> RequestOutput:
     Completions that break their JSON schema are left out if others do not; else the output has their error.
     """
     output, params = collector.finished(), collector.params
-    failed = output.error is not None
-    if not failed:
-        # A grammar that allows few texts gives fewer beams than the request asked for.
-        ended = [c for c in output.completions if c.finish_reason != "error"]
-        valid = [c for c in ended if c.finish_reason != "invalid"]
-        output.completions = valid or ended
-        if ended and not valid:
-            output.error = ended[0].error
-    if params.best_of is not None and not failed:
-        output.completions = best_of(output.completions, min(params.n, len(output.completions)))
+    if output.error is not None and output.error not in [c.error for c in output.completions]:
+        return output
+    # A grammar that allows few texts gives fewer beams than the request asked for.
+    ended = [c for c in output.completions if c.finish_reason != "error"]
+    valid = [c for c in ended if c.finish_reason != "invalid"]
+    output.completions = valid or ended
+    output.error = ended[0].error if ended and not valid else None
+    if params.best_of is not None:
+        output.completions = best_of(valid, min(params.n, len(valid))) if valid else ended[: params.n]
         for index, completion in enumerate(output.completions):
             completion.index = index
             if params.logprobs is None:

@@ -328,8 +328,10 @@ def test_invalid_texts_and_warnings_are_those_of_the_library(client: Client, lib
     never = {**pairs, "items": {**item, "maximum": 1}}
     unknown = {"type": "string", "format": "mongoId", "maxLength": 3}
     for schema in (pairs, never, unknown):
-        params = GenerationParams(grammar=JsonSchema(schema, "approximate"), n=4, seed=1, max_tokens=30)
-        [expected] = library.generate("x", params)
-        [found] = client.generate("x", params)
-        assert same(found, expected)
-        assert list(client.stream("x", params)) == list(library.stream("x", params))
+        for counts in ({"n": 4}, {"n": 2, "best_of": 4}):
+            grammar = JsonSchema(schema, "approximate")
+            params = GenerationParams(grammar=grammar, seed=1, max_tokens=30, **counts)
+            [expected] = library.generate("x", params)
+            [found] = client.generate("x", params)
+            assert same(found, expected)
+            assert list(client.stream("x", params)) == list(library.stream("x", params))
