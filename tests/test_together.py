@@ -352,6 +352,7 @@ def test_arrays_of_numpy_and_torch_are_token_ids_wherever_these_are_taken(llm: L
         e.token_ids for e in llm.stream(ids, params)
     ]
     assert llm.score(of(ids)) == llm.score([ids])
+    assert llm.score([of(others)], prefix=of(ids)) == llm.score([others], prefix=ids)
     special = llm.tokenizer.encode("a<|user|>b")
     for skip in (False, True):
         text = llm.tokenizer.decode(special, skip_special_tokens=skip)

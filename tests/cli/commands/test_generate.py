@@ -192,3 +192,19 @@ def test_minus_one_means_that_top_k_and_the_seed_are_not_set(decodery: Run, mode
         == decodery(*asked, "--temperature", "0").out
     )
     assert len({decodery(*asked, "--seed", "-1").out for _ in range(3)}) > 1
+
+
+def test_a_text_that_breaks_its_schema_is_an_error_and_a_format_that_is_not_known_a_warning(
+    decodery: Run, model: str
+) -> None:
+    asked = ("generate", "x", "-m", model, "--json-approximate", "--max-tokens=40", "--json-schema")
+    item = '{"type": "number", "minimum": 1, "maximum": 1}'
+    never = f'{{"type": "array", "items": {item}, "minItems": 2, "maxItems": 2, "uniqueItems": true}}'
+    keyword = "the text does not satisfy uniqueItems of the JSON schema"
+    for more in ([], ["--json"], ["--best-of=2"], ["--n=2"]):
+        ran = decodery(*asked, never, *more)
+        assert ran.status == 1
+        assert ran.err.splitlines()[-1] == f"decodery: {keyword}"
+    ran = decodery(*asked, '{"type": "string", "format": "mongoId", "maxLength": 3}')
+    warning = 'warning: the format "mongoId" is not known: it does not restrict the text'
+    assert (ran.status, ran.err) == (0, warning + "\n")
