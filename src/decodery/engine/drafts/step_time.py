@@ -8,6 +8,8 @@ MOST = 64
 _SHARE = 0.1
 # A single step counts as no more than this multiple of the mean.
 _EXCESS = 2.0
+# The times are computed again after so many steps, or when a size is new.
+_KEPT = 8
 
 
 def _expected(tokens: int) -> float:
@@ -24,7 +26,8 @@ class StepTime:
     def __init__(self) -> None:
         self._means: dict[int, float] = {}
         self._counts: dict[int, int] = {}
-        self._times: list[float] | None = None
+        self._times: list[float] = []
+        self._learned = 0
 
     def learn(self, tokens: int, seconds: float) -> None:
         """Takes note of a step that ran so many tokens, none of them of a prompt."""
@@ -37,7 +40,9 @@ class StepTime:
             mean = min(mean, seconds)
         share = max(_SHARE, 1 / count) if count > 2 else 0.5
         self._means[tokens] = mean + share * (min(seconds, _EXCESS * mean) - mean)
-        self._times = None
+        self._learned += 1
+        if count <= 4 or self._learned % _KEPT == 0:
+            self._times = []
 
     @property
     def known(self) -> bool:
@@ -49,7 +54,7 @@ class StepTime:
 
         Those that have not been measured follow from the nearest that have.
         """
-        if self._times is None:
+        if not self._times:
             sizes = sorted(self._means)
             times = [0.0] * (MOST + 1)
             at = 0
