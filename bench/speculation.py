@@ -132,9 +132,9 @@ class Turn:
 
 def prompt_of(llm: LLM, task: Task) -> list[int]:
     """Returns the tokens of a task's prompt."""
-    if not task.chat:
-        return llm.tokenizer.encode(task.prompt)
-    return list(llm.chat_prompt([{"role": "user", "content": task.prompt}]))
+    message = {"role": "user", "content": task.prompt}
+    found = llm.chat_prompt([message]) if task.chat else llm.tokenizer.encode(task.prompt)
+    return list(map(int, found))
 
 
 def run(llm: LLM, tasks: list[Task], tokens: int, seed: int, salt: str, speculate: Any) -> Turn:

@@ -1,7 +1,7 @@
 """Greedy decoding and sampling, with any number of streams and with drafts.
 
-Most steps are judged in one pass (`one_pass`). Those that one call of a kernel cannot choose for, or that
-explain their choices, go to `drafts.verification`.
+Most rows are judged in one pass (`drafts.one_pass`). Those for which one call of a kernel cannot choose, or
+that explain their choices, go to `drafts.verification`.
 """
 
 from __future__ import annotations
@@ -62,8 +62,14 @@ class SamplingMethod:
 
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
         """Returns one survivor for each stream of each row."""
-        verdict = judge_in_one_pass(rows, scores, self.logits)
-        return verify_drafts(rows, scores, self.logits) if verdict is None else verdict
+        verdict, others = judge_in_one_pass(rows, scores, self.logits)
+        if not others:
+            return verdict
+        verified = verify_drafts([rows[i] for i in others], scores.of_rows(others), self.logits)
+        verified = verified.of_group(others)
+        # A request's rows are adjacent, and its survivors in the order of its rows.
+        survivors = sorted([*verdict.survivors, *verified.survivors], key=lambda survivor: survivor.parent)
+        return Verdict(survivors, failures=[*verdict.failures, *verified.failures])
 
 
 def _drafts_by_itself(row: Row) -> bool:

@@ -74,7 +74,7 @@ class Speculator:
 
     def learn(self, row: Row, survivors: Sequence[Survivor]) -> None:
         """Takes note of what became of a row."""
-        stream = self._streams.get(_key(row))
+        stream = self._streams.get(_key(row)) if row.streams else None
         if stream is None or len(survivors) != 1:
             return
         (survivor,) = survivors
