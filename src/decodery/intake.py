@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from decodery.conversations.chat_request import ChatRequest, Conversations
 from decodery.decoding.grammar.compiler import GrammarCompiler, HealedPrompt
+from decodery.decoding.json_schema.schema_check import Problem
+from decodery.decoding.request.grammar_params import JsonSchema
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import DraftModel
 from decodery.decoding.request.strategy_params import BeamSearch, ContrastiveDecoding, DoLa, Phrase, Strategy
@@ -36,7 +38,8 @@ class Prepared:
 
     `text` is the prompt if it was given as text, `token_ids` are its tokens. `prompt` is what runs: a healed
     prompt lacks the last token. `text_state` and `grammar` are the states before the first generated token.
-    `end_ids` are the tokens that end the text.
+    `end_ids` are the tokens that end the text. `check` returns what is wrong with a text that has ended, if
+    it must match a JSON schema. `warnings` say which part of the request has no effect.
     """
 
     text: str | None
@@ -49,6 +52,8 @@ class Prepared:
     draft_model: CausalModel | None
     end_ids: frozenset[int]
     salt: bytes
+    check: Callable[[str], Problem | None] | None = None
+    warnings: tuple[str, ...] = ()
 
     def add_with(self, add: Callable[..., Added], explain: int = 0) -> Added:
         """Returns the result of `add`, a function that takes what `Engine.add` takes, on this request."""
@@ -101,7 +106,9 @@ class Intake:
         prompt = _checked(prompt)
         if not isinstance(params, GenerationParams):
             raise ParameterError(f"params must be GenerationParams, not {type(params).__name__}")
-        ids = self._token_ids(prompt)
+        ids = self.token_ids(prompt)
+        if not ids:
+            raise RequestError("the prompt is empty: give some text")
         params.check_vocabulary(self._vocab_size)
         asked = self._resolver.resolved(params)
         embedded = prompt if isinstance(prompt, EmbeddedPrompt) else None
@@ -119,6 +126,7 @@ class Intake:
             marks=None if chat is None or chat.reply.plain else chat.reply.marks,
             shown=frozenset() if chat is None else self.conversations.shown(chat),
         )
+        check, warnings = self._check(asked, chat)
         ends = () if asked.ignore_eos else self._tokenizer.eos_token_ids
         return Prepared(
             text=prompt if isinstance(prompt, str) else None,
@@ -131,7 +139,21 @@ class Intake:
             draft_model=draft_model,
             end_ids=frozenset((*asked.stop_token_ids, *ends)),
             salt=salt,
+            check=check,
+            warnings=warnings,
         )
+
+    def _check(
+        self, params: GenerationParams, chat: ChatRequest | None
+    ) -> tuple[Callable[[str], Problem | None] | None, tuple[str, ...]]:
+        """Returns the check of texts that have ended, if there is one, and warnings for the user."""
+        if chat is not None:
+            reply, warnings = self.conversations.check(chat)
+            return None if reply is None else reply.problem, warnings
+        if not isinstance(params.grammar, JsonSchema):
+            return None, ()
+        schema = self._compiler().schema(params.grammar)
+        return schema.check.problem, schema.warnings
 
     def chat_request(
         self,
@@ -208,18 +230,20 @@ class Intake:
         adds_space = text != "" and self._tokenizer.decode(ids) == " " + text
         return both[len(line) :] if adds_space and both[: len(line)] == line else ids
 
-    def _token_ids(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            if len(prompt) > self._longest:
-                raise RequestError(
-                    f"the prompt has {len(prompt)} characters, which do not fit into the context: shorten it"
-                )
-            ids = self._tokenizer.encode(prompt)
-        else:
-            ids = list(prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt)
-        if not ids:
-            raise RequestError("the prompt is empty: give some text")
-        return ids
+    def token_ids(self, prompt: Prompt, *, add_special_tokens: bool = True) -> list[int]:
+        """Returns the token ids of a prompt: none for an empty one.
+
+        A text may get special tokens, such as that of its beginning. Raises `RequestError` for a malformed
+        prompt, and for a text so long that no context holds it.
+        """
+        prompt = _checked(prompt)
+        if not isinstance(prompt, str):
+            return list(prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt)
+        if len(prompt) > self._longest:
+            raise RequestError(
+                f"the prompt has {len(prompt)} characters, which do not fit into the context: shorten it"
+            )
+        return self._tokenizer.encode(prompt, add_special_tokens=add_special_tokens)
 
     def _models(
         self, params: GenerationParams, embedded: EmbeddedPrompt | None

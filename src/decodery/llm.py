@@ -17,7 +17,7 @@ from decodery.decoding.request.checkpoint_defaults import default_params
 from decodery.decoding.request.params import GenerationParams
 from decodery.engine.embedded_prompt import EmbeddedPrompt
 from decodery.engine.engine import Engine
-from decodery.engine.limits import Limits, page_bytes
+from decodery.engine.limits import Limits, computed_at_most, page_bytes
 from decodery.engine.pages import pages_for
 from decodery.engine.shared_engine import Mailbox, SharedEngine
 from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
@@ -28,7 +28,8 @@ from decodery.kernels.native.library import MOST_THREADS
 from decodery.loading.open_model import SecondModels, open_model
 from decodery.loading.options import available_memory, memory_size
 from decodery.models.contract import CausalModel
-from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore, text_scores
+from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore
+from decodery.shared_scores import SCORED, ScoredText, continuations, score_texts, whole_texts
 from decodery.weights.sources.locate import Progress
 
 
@@ -222,15 +223,11 @@ class LLM:
                 if collector.done:
                     break
                 self._collect(mailbox)
-            if params.best_of is not None and collector.output.error is None:
-                # The best completions are known only at the end.
-                for c in finished_output(collector).completions:
-                    logprobs = tuple(c.logprobs or ())
-                    yield StreamEvent(
-                        c.index, c.text, tuple(c.token_ids), logprobs, c.finish_reason, c.stop_reason
-                    )
             if collector.output.error is not None:
                 raise RequestError(collector.output.error)
+            if params.best_of is not None:
+                # The best completions are known only at the end.
+                yield from whole_events(finished_output(collector))
         finally:
             self._drop(request)
 
@@ -300,14 +297,36 @@ class LLM:
         """Returns the token ids of a conversation in the model's chat template, ready for the reply."""
         return self.intake.chat_prompt(messages, **template)
 
-    def score(self, texts: Prompt | Sequence[Prompt], *, cache_salt: str | None = None) -> list[TextScore]:
+    def score(
+        self,
+        texts: Prompt | Sequence[Prompt],
+        *,
+        prefix: str | Sequence[int] | None = None,
+        cache_salt: str | None = None,
+    ) -> list[TextScore]:
         """Returns the log-probability of every token of each text under the model.
 
-        Raises `RequestError` if one of the texts cannot be scored.
+        With a `prefix`, a text's tokens are scored as they follow the prefix, which is computed once. Texts
+        with the same beginning share it too. On the native backend the numbers are those of whole texts, bit
+        for bit. A prefix and a text are encoded as one: where this changes tokens at the border, the scored
+        tokens begin with the first that is not the prefix's own. After a prefix of token ids, such as that of
+        `chat_prompt`, a text is encoded without special tokens. Raises `RequestError` if one of the texts
+        cannot be scored.
         """
-        params = GenerationParams(max_tokens=1, temperature=0, prompt_logprobs=0, ignore_eos=True)
-        outputs = self.generate(texts, params, cache_salt=cache_salt)
-        return text_scores(outputs)
+        generate = partial(self.generate, cache_salt=cache_salt)
+        return score_texts(self._scored_texts(_listed(texts), prefix), generate)
+
+    def _scored_texts(self, texts: list[Any], prefix: Any) -> list[ScoredText]:
+        encode = self.intake.token_ids
+        found = whole_texts(texts, encode) if prefix is None else continuations(texts, prefix, encode)
+        return [
+            text if isinstance(text.prompt, EmbeddedPrompt) else replace(text, kind=self._kind(len(text.ids)))
+            for text in found
+        ]
+
+    def _kind(self, length: int) -> int:
+        """Returns the set of rotary frequencies of a text of this length: it changes log-probabilities."""
+        return self.model.rope_set(computed_at_most(length, SCORED, self.model.context_length))
 
     @property
     def has_chat_template(self) -> bool:
@@ -355,8 +374,10 @@ class LLM:
         request, seed = prepared.add_with(
             partial(self._shared_engine.add, mailbox, priority=priority), explain
         )
-        output = RequestOutput(prepared.text, prepared.token_ids, [], seed)
-        self._collectors[request] = Collector(output, params, prepared.text_state, prepared.end_ids, observer)
+        output = RequestOutput(prepared.text, prepared.token_ids, [], seed, warnings=prepared.warnings)
+        self._collectors[request] = Collector(
+            output, params, prepared.text_state, prepared.end_ids, observer, prepared.check
+        )
         return request
 
     def _drop(self, request: int) -> None:
@@ -395,18 +416,42 @@ def _refused(prompt: Any, params: Any, error: DecoderyError) -> RequestOutput:
 
 
 def finished_output(collector: Collector) -> RequestOutput:
-    """Returns the output of a request that has ended; with `best_of`, only its likeliest completions."""
+    """Returns the output of a request that has ended; with `best_of`, only its likeliest completions.
+
+    Completions that break their JSON schema are left out if others do not; else the output has their error.
+    """
     output, params = collector.finished(), collector.params
-    if output.error is None:
-        # A grammar that allows few texts gives fewer beams than the request asked for.
-        output.completions = [c for c in output.completions if c.finish_reason != "error"]
-    if params.best_of is not None and output.error is None:
-        output.completions = best_of(output.completions, params.n)
+    if output.error is not None and output.error not in [c.error for c in output.completions]:
+        return output
+    # A grammar that allows few texts gives fewer beams than the request asked for.
+    ended = [c for c in output.completions if c.finish_reason != "error"]
+    valid = [c for c in ended if c.finish_reason != "invalid"]
+    output.completions = valid or ended
+    output.error = ended[0].error if ended and not valid else None
+    if params.best_of is not None:
+        output.completions = best_of(valid, min(params.n, len(valid))) if valid else ended[: params.n]
         for index, completion in enumerate(output.completions):
             completion.index = index
             if params.logprobs is None:
                 completion.logprobs = None
     return output
+
+
+def whole_events(output: RequestOutput) -> list[StreamEvent]:
+    """Returns an event for each completion of an output, with all of it."""
+    return [
+        StreamEvent(
+            c.index,
+            c.text,
+            tuple(c.token_ids),
+            tuple(c.logprobs or ()),
+            c.finish_reason,
+            c.stop_reason,
+            c.error,
+            output.warnings if place == 0 else (),
+        )
+        for place, c in enumerate(output.completions)
+    ]
 
 
 def _limits(
