@@ -27,6 +27,10 @@ def _several(p: Any) -> bool:
     return bool(p.n > 1 or p.best_of is not None)
 
 
+def _scores_prompt(p: Any) -> bool:
+    return p.prompt_logprobs is not None or (p.echo and p.logprobs is not None)
+
+
 CONFLICTS = (
     Conflict(
         "n or best_of",
@@ -79,7 +83,7 @@ CONFLICTS = (
     Conflict(
         "prompt_logprobs_start",
         "prompt_logprobs=None",
-        lambda p: p.prompt_logprobs_start > 0 and p.prompt_logprobs is None,
+        lambda p: p.prompt_logprobs_start > 0 and not _scores_prompt(p),
         "no token of the prompt is scored",
     ),
     Conflict(
