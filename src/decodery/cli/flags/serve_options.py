@@ -48,6 +48,9 @@ class ServeOptions:
     max_step_ms: float = _option(
         50.0, "While texts grow, a step computes no more of prompts than fits into this time; 0: no bound."
     )
+    remember_texts: bool = _option(
+        True, "Draft tokens also from earlier texts of the same key and cache_salt; times may tell of them."
+    )
     lenient: bool = _option(False, "Accept requests with unknown fields.")
     log_prompts: bool = _option(False, "Write the texts of requests into the log.")
     pings: float = _option(10.0, "Seconds between comments that keep a waiting stream alive; 0 sends none.")
