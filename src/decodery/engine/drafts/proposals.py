@@ -48,8 +48,6 @@ def collect_proposals(
             proposals.branches[row] = tuple(draft[:most] for draft in branch)
         limits = zip(found, proposal.most_drafts, strict=False)
         most_drafts |= {row: count for (_, row), count in limits if count > 0}
-            row: most for (_, row), most in zip(found, proposal.most_drafts, strict=False) if most > 0
-        }
         given = zip(found, proposal.given, strict=False)
         proposals.given |= {row: count for (_, row), count in given if count}
         if proposal.extension is not None:
