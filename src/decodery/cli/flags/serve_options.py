@@ -21,12 +21,13 @@ class ServeOptions:
         " open; others are opened when a request names them. Without it, the default model.",
         panel="Model",
         short="-m",
+        metavar="MODEL|NAME=MODEL",
     )
 
     host: str = _option("127.0.0.1", "The address to listen at; others than this machine's own need keys.")
     port: int = _option(8000, "The port; 0 takes a free one.")
     api_key_file: str | None = _option(
-        None, "A file of keys, one a line; DECODERY_API_KEY holds a single one."
+        None, "A file of keys, one a line; DECODERY_API_KEY holds a single one.", metavar="FILE"
     )
     allow_origin: tuple[str, ...] = _option(
         (), "A web page that may call the server, such as https://example.org; may be repeated."
@@ -35,10 +36,14 @@ class ServeOptions:
         None, "Most memory of all open models, such as 8GB; idle ones are closed for others."
     )
     draft: tuple[str, ...] = _option(
-        (), "A draft model NAME=MODEL that requests may name for speculation; may be repeated."
+        (),
+        "A draft model NAME=MODEL that requests may name for speculation; may be repeated.",
+        metavar="NAME=MODEL",
     )
     amateur: tuple[str, ...] = _option(
-        (), "A weaker model NAME=MODEL that requests may name for contrastive decoding; may be repeated."
+        (),
+        "A weaker model NAME=MODEL that requests may name for contrastive decoding; may be repeated.",
+        metavar="NAME=MODEL",
     )
     max_step_ms: float = _option(
         50.0, "While texts grow, a step computes no more of prompts than fits into this time; 0: no bound."
