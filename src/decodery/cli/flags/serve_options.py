@@ -21,7 +21,7 @@ class ServeOptions:
         " open; others are opened when a request names them. Without it, the default model.",
         panel="Model",
         short="-m",
-        metavar="MODEL",
+        metavar="MODEL|NAME=MODEL",
     )
 
     host: str = _option("127.0.0.1", "The address to listen at; others than this machine's own need keys.")

@@ -55,6 +55,9 @@ def draft_of(schema: Any) -> Any:
         try:
             # Formats are no rules: patterns are not those of Python.
             draft.check_schema(schema, format_checker=None)
+            if named is None and draft is not _DRAFTS[0]:
+                # An older draft knows fewer keywords, and lets wrong values of the others pass.
+                _DRAFTS[0].check_schema(_renewed(schema), format_checker=None)
         except SchemaError as error:
             first = first or error
         except RecursionError:
@@ -66,6 +69,21 @@ def draft_of(schema: Any) -> Any:
     raise ParameterError(
         f"JsonSchema is no JSON schema: {first.validator} of its rules fails at {pointer or '/'}"
     )
+
+
+def _renewed(schema: Any) -> Any:
+    """Returns a schema without what the newest draft forbids and older ones allow."""
+    if isinstance(schema, list):
+        return [_renewed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: _renewed(value) for name, value in schema.items()}
+    if isinstance(found.get("items"), list):
+        found["items"] = {"allOf": found["items"] or [True]}
+    for name in ("exclusiveMinimum", "exclusiveMaximum"):
+        if isinstance(found.get(name), bool):
+            del found[name]
+    return found
 
 
 def keyword_of(error: ValidationError) -> str:
