@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from decodery.cli.commands.generate import conversation, heading
+from decodery.cli.commands.generate import conversation, heading, warn
 from decodery.cli.flags.generation_flags import GenerationFlags
 from decodery.cli.flags.model_options import TextModelOptions
 from decodery.cli.input_text import file_text
@@ -44,6 +44,7 @@ def call_tools(
         choice = {"type": "function", "function": {"name": tool_choice}}
     messages = conversation(system, prompt)
     [output] = llm.chat(messages, params, tools=declared, tool_choice=choice)
+    warn(output.warnings)
     if as_json:
         emit_json({"prompt": prompt, **output_as_json(output, llm.tokenizer)})
     else:
