@@ -89,6 +89,12 @@ def test_many_random_texts_are_judged_as_jsonschema_judges_them() -> None:
             '{"b":1}',
             "unevaluatedProperties",
         ),
+        ({"prefixItems": [True], "contains": {"const": 1}, "unevaluatedItems": False}, "[0, 1]", None),
+        (
+            {"prefixItems": [True], "contains": {"const": 1}, "unevaluatedItems": False},
+            "[0, 2, 1]",
+            "unevaluatedItems",
+        ),
         ({"properties": {"a": False}}, '{"a":1}', "properties"),
         ({}, "NaN", "json"),
         ({}, '{"a":1', "json"),
