@@ -18,8 +18,9 @@ from decodery.serving.generation import Addition, Generation
 from decodery.serving.models import ServedModel
 from decodery.serving.openai.answers import Answer, Form, Written, finish_name
 from decodery.serving.openai.choices import Delta, Entry
-from decodery.serving.openai.fields import Fields, check_schema
+from decodery.serving.openai.fields import Fields, check_schema, grammar_size
 from decodery.serving.openai.logprobs import chat_entries, prompt_entries
+from decodery.serving.openai.origins import renamed
 from decodery.serving.openai.params import generation_params, grammar_named, stream_options
 from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.settings import ServerSettings
@@ -46,9 +47,7 @@ class Conversation:
 
     def check_template(self, chat_template: str | None) -> None:
         """Raises `ApiError` for a `reasoning_effort` that the chat template does not read."""
-        effort = self.template.get("reasoning_effort", "none")
-        if effort != "none" and "reasoning_effort" not in (chat_template or ""):
-            raise invalid("this model's chat template takes no reasoning_effort", "reasoning_effort")
+        check_effort(self.template, chat_template)
 
     def prepared(self, intake: Intake, salt: bytes) -> tuple[ChatRequest, Prepared]:
         """Returns the conversation as a prompt with its reply format. Raises the errors of `Intake`."""
@@ -77,8 +76,6 @@ def read_conversation(
     priority = fields.take("priority", int, 0)
     tools = _tools(fields, settings)
     template = template_arguments(fields)
-    if fields.take("add_special_tokens", bool, False):
-        raise invalid("a chat template writes the special tokens itself", "add_special_tokens")
     wants = fields.take("logprobs", bool, False)
     top = fields.take("top_logprobs", int, 0)
     if top and not wants:
@@ -106,7 +103,12 @@ def _tools(fields: Fields, settings: ServerSettings) -> dict[str, Any]:
 
 
 def template_arguments(fields: Fields) -> dict[str, Any]:
-    """Takes the arguments of a chat template. Raises `RequestError` for names that are not the client's."""
+    """Takes the arguments of a chat template, and the budget of reasoning.
+
+    Raises `RequestError` for names that are not the client's, and `ApiError`.
+    """
+    if fields.take("add_special_tokens", bool, False):
+        raise invalid("a chat template writes the special tokens itself", "add_special_tokens")
     template = dict(fields.take("chat_template_kwargs", dict, {}))
     check_template_kwargs(template)
     for name in ("add_generation_prompt", "continue_final_message"):
@@ -115,8 +117,17 @@ def template_arguments(fields: Fields) -> dict[str, Any]:
     if "reasoning_effort" in fields:
         template["reasoning_effort"] = fields.take("reasoning_effort", str, "none")
     if "thinking_token_budget" in fields:
-        template["thinking_token_budget"] = fields.take("thinking_token_budget", int, 0)
+        budget = template["thinking_token_budget"] = fields.take("thinking_token_budget", int, 0)
+        if budget < 0:
+            raise invalid("thinking_token_budget must be 0 or more", "thinking_token_budget")
     return template
+
+
+def check_effort(template: Mapping[str, Any], chat_template: str | None) -> None:
+    """Raises `ApiError` for a `reasoning_effort` that the chat template does not read."""
+    effort = template.get("reasoning_effort", "none")
+    if effort != "none" and "reasoning_effort" not in (chat_template or ""):
+        raise invalid("this model's chat template takes no reasoning_effort", "reasoning_effort")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,20 +142,23 @@ class Started:
 
 
 async def start_reply(
-    service: Service, request: Request, active: ActiveRequest, body: Mapping[str, Any]
+    service: Service, request: Request, active: ActiveRequest, body: Mapping[str, Any], **options: Any
 ) -> Started:
-    """Queues the reply to a conversation in the form of `/v1/chat/completions`. Raises `ApiError`."""
+    """Queues the reply to a conversation in the form of `/v1/chat/completions`.
+
+    `options` are those of `Generation`, besides those that the body asks for. Raises `ApiError`.
+    """
     model = await active.open()
     llm = model.llm
-    with grammar_named(body):
+    with grammar_named(body), renamed({"prompt": "messages"}):
         asked = read_conversation(body, llm.default_params, service.settings, llm.intake.second_models)
         asked.check_template(llm.tokenizer.chat_template)
         salt = service.salt(request.scope, asked.cache_salt)
-        compiles = asked.params.grammar is not None or bool(asked.tools["tools"])
+        size = grammar_size(asked.params.grammar, asked.tools["tools"])
         work = partial(asked.prepared, model.llm.intake, salt)
-        chat, prepared = await active.prepare(work, grammar=compiles, param="messages")
-    wanted = asked.form.options.wanted
-    generation = await active.start([prepared], priority=asked.priority, **wanted)
+        chat, prepared = await active.prepare(work, grammar=size, param="messages")
+        options = {**asked.form.options.wanted, **options}
+        generation = await active.start([prepared], priority=asked.priority, **options)
     return Started(asked, chat, prepared, generation, model)
 
 

@@ -152,6 +152,15 @@ TEMPLATE = {
     "add_generation_prompt": (_FLAG, "Ends the prompt with the beginning of a reply."),
     "continue_final_message": (_FLAG, "Lets the model go on with the last message."),
     "chat_template_kwargs": (_OBJECT, "Arguments of the model's chat template."),
+    "thinking_token_budget": (
+        {"type": "integer", "minimum": 0},
+        "Most tokens of reasoning; 0 leaves the reasoning empty.",
+    ),
+    "reasoning_effort": (_TEXT, "An argument of chat templates that take it."),
+    "add_special_tokens": (
+        {"enum": [False, None]},
+        "Never true: templates write special tokens themselves.",
+    ),
 }
 _TOOL_CHOICE = any_of([{"enum": ["auto", "none", "required", "any"]}, _OBJECT])
 CHAT = {
@@ -164,11 +173,6 @@ CHAT = {
     "messages": (MESSAGES, "The conversation."),
     "tool_choice": (_TOOL_CHOICE, "Whether the model must call a function: one of the texts, or a function."),
     "parallel_tool_calls": (_FLAG, "False allows one call."),
-    "thinking_token_budget": (
-        {"type": "integer", "minimum": 0},
-        "Most tokens of reasoning; 0 leaves the reasoning empty.",
-    ),
-    "reasoning_effort": (_TEXT, "An argument of chat templates that take it."),
     "logprobs": (_FLAG, "Reports the log-probability of each token."),
     "top_logprobs": ({"type": "integer", "minimum": 0}, "Reports this many alternatives; needs logprobs."),
 }

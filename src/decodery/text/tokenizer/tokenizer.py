@@ -25,7 +25,8 @@ class Tokenizer:
     number). `eos_token_ids` are all tokens that end a text or a turn. `named_ids` are the ids of all roles
     that the files declare, by GGUF's names (`bos`, `mask`, `fim_pre` ...). `bos_token` and `eos_token` are
     the strings that chat templates use ("" when the model has none). `prefix_ids` are the tokens that the
-    model expects before a prompt. Nothing changes once a model is open, so threads may share it.
+    model expects before a prompt. `warnings` say which faults of the files were corrected. Nothing changes
+    once a model is open, so threads may share it.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -38,6 +39,7 @@ class Tokenizer:
         self.bos_token = vocabulary.bos_token
         self.eos_token = vocabulary.eos_token
         self.chat_template = vocabulary.chat_template
+        self.warnings = vocabulary.warnings
         self.prefix_ids = list(vocabulary.prefix)
         self._suffix = list(vocabulary.suffix)
         self._spell = vocabulary.spell
