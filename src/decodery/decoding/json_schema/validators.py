@@ -7,9 +7,14 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from jsonschema import Draft4Validator, Draft7Validator, Draft201909Validator, Draft202012Validator
+from jsonschema import (
+    Draft4Validator,
+    Draft7Validator,
+    Draft201909Validator,
+    Draft202012Validator,
+    validators,
+)
 from jsonschema.exceptions import SchemaError, ValidationError
-from jsonschema.validators import extend, validator_for
 
 from decodery.decoding.json_schema.formats import FORMATS
 from decodery.decoding.json_schema.keywords import escaped
@@ -19,8 +24,11 @@ from decodery.decoding.json_schema.values import is_multiple, is_number, is_whol
 from decodery.errors import ParameterError
 
 _LONGEST_POINTER = 100
+# The library's published types lack a part of what these take.
+_EXTEND: Any = validators.extend
+_VALIDATOR_FOR: Any = validators.validator_for
 # A schema that names no draft is one of the newest of these whose rules it keeps.
-_DRAFTS = (Draft202012Validator, Draft201909Validator, Draft7Validator, Draft4Validator)
+_DRAFTS: tuple[Any, ...] = (Draft202012Validator, Draft201909Validator, Draft7Validator, Draft4Validator)
 _OLDEST = ("draft-03", "draft-04")
 # Keywords that compare a value of one type with a bound.
 _BOUNDS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
@@ -49,7 +57,7 @@ def draft_of(schema: Any) -> Any:
     Raises `ParameterError`, with the place, for a schema that breaks the rules of the draft that it names or,
     if it names none, of all drafts.
     """
-    named = validator_for(schema, default=None)
+    named = _VALIDATOR_FOR(schema, default=None)
     first: SchemaError | None = None
     for draft in _DRAFTS if named is None else (named,):
         try:
@@ -123,7 +131,7 @@ def validator_class(draft: Any, patterns: Patterns, spend: Callable[[], None]) -
         }
     )
     counted = {name: _counted(function, spend) for name, function in functions.items()}
-    return extend(draft, counted, type_checker=types)
+    return _EXTEND(draft, counted, type_checker=types)
 
 
 def _is_written_whole(value: Any) -> bool:
