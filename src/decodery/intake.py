@@ -174,7 +174,7 @@ class Intake:
 
         `template` and the errors are those of `Conversations.text`.
         """
-        return self._tokenizer.encode(self.chat_text(messages, **template), add_special_tokens=False)
+        return self.conversations.token_ids(messages, **template)
 
     def chat_text(self, messages: Sequence[Message], **template: Any) -> str:
         """Returns a conversation in the model's chat template, as text; as `chat_prompt`."""

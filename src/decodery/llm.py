@@ -312,7 +312,7 @@ class LLM:
     @property
     def has_chat_template(self) -> bool:
         """True if the model can render conversations."""
-        return self.tokenizer.chat_template is not None
+        return bool(self.tokenizer.chat_templates)
 
     @property
     def capacity(self) -> int:

@@ -23,17 +23,20 @@ _PLAIN_HEAD = (
 )
 
 
-def adapt(template: str, messages: Sequence[dict[str, Any]], tools: Sequence[Tool]) -> Adapted:
+def adapt(
+    template: str, messages: Sequence[dict[str, Any]], tools: Sequence[Tool], *, for_tools: bool = False
+) -> Adapted:
     """Returns a conversation, read by `read_messages`, as a template takes it.
 
     If the template cannot have its system messages where they are, they are joined in front. If it takes no
-    tools, or writes their calls in an unknown format, the declarations go into the system message. Calls and
-    results that it cannot write become texts of the model and of the user.
+    tools, or writes their calls in an unknown format, the declarations go into the system message. A template
+    `for_tools` that takes none knows its tools. Calls and results that it cannot write become texts of the
+    model and of the user.
 
     Raises `RequestError` that names a message which the template would drop.
     """
     traits = template_traits(template)
-    declares = traits.declares_tools and traits.form is not None
+    declares = traits.form is not None if traits.declares_tools else for_tools
     form = traits.form if declares and traits.form is not None else PLAIN
     found = list(messages)
     if not traits.renders_calls or (tools and not declares):
@@ -44,7 +47,7 @@ def adapt(template: str, messages: Sequence[dict[str, Any]], tools: Sequence[Too
         found = _with_declarations(template, found, tools)
     native = [tool.declaration for tool in tools] if tools and declares else None
     found = _with_systems(template, found, native is not None)
-    return Adapted(found, native, form, traits.short_ids)
+    return Adapted(found, native, form, traits.short_ids, traits.part_roles)
 
 
 def _with_native_calls(message: dict[str, Any], as_text: bool, short_ids: bool) -> dict[str, Any]:

@@ -45,13 +45,15 @@ class ToolChoice:
 class Adapted:
     """Holds a conversation as a template takes it.
 
-    `tools` are the declarations for the template; `form` is how the model writes calls.
+    `tools` are the declarations for the template; `form` is how the model writes calls. The contents of the
+    `part_roles` are lists of parts for the template.
     """
 
     messages: list[dict[str, Any]]
     tools: list[Mapping[str, Any]] | None
     form: ToolFormat
     short_ids: bool
+    part_roles: frozenset[str]
 
 
 def read_tools(tools: Any) -> list[Tool]:
