@@ -151,14 +151,17 @@ def _is_mark_of_turns(text: str) -> bool:
 
 
 def _hidden(said: SaidTexts, message: Mapping[str, Any], place: str, kept: frozenset[str]) -> dict[str, Any]:
-    """Returns a message whose texts hold no control tokens, but for the model's own marks of reasoning."""
+    """Returns a message whose texts hold no control tokens.
+
+    The model's own marks of reasoning, `kept`, stay in its content, for templates look for them.
+    """
     check_depth(message, place)
-    role = message["role"]
+    role, content = message["role"], message["content"]
     if said.encoder.marks(role):
         raise fault("a role cannot hold the text of a control token", f"{place}.role")
-    others = {name: value for name, value in message.items() if name != "role"}
-    found: dict[str, Any] = said.hide(others, kept if role == "assistant" else frozenset())
-    return {"role": role, **found}
+    hidden: dict[str, Any] = said.hide(message)
+    written = said.hide(content, kept if role == "assistant" else frozenset())
+    return {**hidden, "role": role, "content": written}
 
 
 def _check_continued(message: Mapping[str, Any]) -> None:

@@ -43,21 +43,25 @@ class SaidTexts:
             )
         self._hidden = {c: chr(_FIRST_SURROGATE + k) for k, c in enumerate(characters)}
         self._shown = str.maketrans({hidden: c for c, hidden in self._hidden.items()})
-        self._starts = {text[:k] for text in texts for k in range(1, len(text))}
-        self._ends = {text[k:] for text in texts for k in range(1, len(text))}
+        self._starts = {text[:k] for text in texts for k in range(1, len(text)) if not text[:k].isalnum()}
+        self._ends = {text[k:] for text in texts for k in range(1, len(text)) if not text[k:].isalnum()}
         self._longest = max(map(len, texts), default=0)
 
     def hide(self, value: Any, kept: Set[str] = frozenset()) -> Any:
         """Returns a copy of a value of JSON's types in which all strings are Unicode text and hold no mark.
 
         Texts of control tokens in `kept` stay. The beginning of such a text at the end of a string, and the
-        end of one at its beginning, are hidden too, for a template might complete them. Values of other types
-        stay as they are.
+        end of one at its beginning, are hidden too, for a template might complete them; words are not. Keys
+        hide whole texts alone, since templates read them. Values of other types stay as they are.
         """
         if isinstance(value, str):
-            return self._hide_text(without_surrogates(str.__str__(value)), kept)
+            text = self._hide_marks(value, kept)
+            return self._replaced(text, self._edges(text))
         if isinstance(value, Mapping):
-            return {self.hide(key, kept): self.hide(item, kept) for key, item in value.items()}
+            return {
+                self._hide_marks(key, kept) if isinstance(key, str) else key: self.hide(item, kept)
+                for key, item in value.items()
+            }
         if isinstance(value, (list, tuple)):
             return [self.hide(item, kept) for item in value]
         return value
@@ -70,13 +74,14 @@ class SaidTexts:
         """True if a text contains a hidden character."""
         return _SURROGATE.search(text) is not None
 
-    def _hide_text(self, text: str, kept: Set[str]) -> str:
+    def _hide_marks(self, value: str, kept: Set[str]) -> str:
+        text = without_surrogates(str.__str__(value))
         found = [mark for mark in self.encoder.marks(text) if self.encoder.texts[mark.token] not in kept]
         while found:
             text = self._replaced(text, [self._breaking_place(text, mark) for mark in found])
             # A text that overlaps a hidden one is found only now.
             found = [m for m in self.encoder.marks(text) if self.encoder.texts[m.token] not in kept]
-        return self._replaced(text, self._edges(text))
+        return text
 
     def _edges(self, text: str) -> Sequence[int]:
         """Returns the places in a text that break what might be completed to a mark at either end."""
