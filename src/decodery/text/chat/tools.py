@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from decodery.text.chat.faults import check_depth, fault
+from decodery.text.chat.function_schemas import declaration_of
 from decodery.text.chat.tool_formats import ToolFormat
 
 MOST_TOOLS = 256
@@ -57,7 +59,10 @@ class Adapted:
 
 
 def read_tools(tools: Any) -> list[Tool]:
-    """Returns the declared tools, which have OpenAI's shape. Raises `RequestError` with the place."""
+    """Returns the declared tools, which have OpenAI's shape or are Python functions.
+
+    Raises `RequestError` with the place, and for a function that says too little of its arguments.
+    """
     if tools is None:
         return []
     if not isinstance(tools, Sequence) or isinstance(tools, (str, bytes)):
@@ -95,8 +100,10 @@ def read_choice(choice: Any, tools: Sequence[Tool]) -> ToolChoice:
 
 
 def _tool(tool: Any, place: str) -> Tool:
+    if inspect.isfunction(tool) or inspect.ismethod(tool):
+        tool = declaration_of(tool, place)
     if not isinstance(tool, Mapping) or tool.get("type", "function") != "function":
-        raise fault('a tool must be {"type": "function", "function": {...}}', place)
+        raise fault('a tool must be {"type": "function", "function": {...}} or a Python function', place)
     function = tool.get("function")
     if not isinstance(function, Mapping):
         raise fault("a tool needs a function: a dict with a name and parameters", f"{place}.function")
