@@ -11,7 +11,7 @@ from decodery.errors import ParameterError, RequestError
 from decodery.text.chat.faults import check_depth
 
 # Variables that many templates read. The others ignore them.
-_COMMON_VARIABLES = ("documents", "enable_thinking")
+COMMON_VARIABLES = ("documents", "enable_thinking")
 # What `render_chat` gives to a template in any case.
 _OTHER_ARGUMENTS = ("messages", "tools", "add_generation_prompt", "part_roles")
 _CALL_ARGUMENTS = ("tool_choice", "parallel_tool_calls", "thinking_token_budget")
@@ -79,7 +79,7 @@ def template_values(
     Raises `RequestError` for an argument that the template does not read, with the nearest name, and for a
     variable with the name of an argument.
     """
-    known = read_by_template.union(_COMMON_VARIABLES) - set(_OTHER_ARGUMENTS)
+    known = read_by_template.union(COMMON_VARIABLES) - set(_OTHER_ARGUMENTS)
     for name in variables:
         if name not in known:
             names = [*NAMES, *_OTHER_ARGUMENTS[1:3], *_CALL_ARGUMENTS, *sorted(known)]

@@ -249,7 +249,7 @@ def test_what_a_function_lacks_is_told_with_its_place(function: Any, words: str)
     assert (caught.value.param or "").startswith("tools[1]")
 
 
-def get_weather(place: str, days: Literal[1, 2], exact: bool | None = None) -> str:
+def get_weather(place: Literal["Ulm"], days: Literal[1, 2], exact: bool | None = None) -> str:
     """Tells the weather.
 
     Args:
@@ -263,7 +263,8 @@ def get_weather(place: str, days: Literal[1, 2], exact: bool | None = None) -> s
 def test_a_reply_calls_a_python_function(tmp_path: Any) -> None:
     llm = LLM(write_chat_model(tmp_path, template("hermes")), dtype="float32", kv_memory="16MB")
     messages = [{"role": "user", "content": "Hi"}]
-    params = llm.default_params.replace(max_tokens=400, seed=1)
+    thought = llm.tokenizer.token_id("<think>")
+    params = llm.default_params.replace(max_tokens=400, seed=1, suppress_tokens=(thought,))
     (output,) = llm.chat(messages, params, tools=[get_weather], tool_choice="required")
     (call, *_) = output.completions[0].tool_calls
     assert call.name == "get_weather"

@@ -38,7 +38,7 @@ async def count_tokens(service: Service, request: Request) -> Response:
     name = service.models.check(chat.get("model"))
     with await service.models.use(name) as model:
         asked = read_conversation(chat, model.llm.default_params, service.settings)
-        asked.check_template(model.llm.tokenizer.chat_template)
+        asked.check_template(model.llm.tokenizer.chat_templates)
         work = partial(_prompt, model.llm.intake, asked)
         ids: list[Any] = await service.preparation.run(work, grammar=False, param="messages")
         return json_response({"input_tokens": len(ids)})

@@ -7,6 +7,7 @@ from typing import Any
 
 from decodery.serving.anthropic.blocks import chat_messages, system_text
 from decodery.serving.errors import invalid
+from decodery.serving.openai.chat import PROMPT_FIELDS
 from decodery.serving.openai.fields import Fields
 
 # Fields of this interface that change no text here.
@@ -51,7 +52,7 @@ def read_message_request(body: Mapping[str, Any], *, lenient: bool, counts: bool
     chat |= _tools(fields, lenient)
     chat |= _thinking(fields, lenient)
     chat |= _output(fields, lenient)
-    for name in ("model", "cache_salt", "priority"):
+    for name in ("model", "cache_salt", "priority", *PROMPT_FIELDS):
         if name in fields:
             chat[name] = fields.raw(name)
     for name in NO_EFFECT:

@@ -25,7 +25,11 @@ from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.settings import ServerSettings
 from decodery.text.chat.call_reader import CallArguments, CallStart, Content, Part, Reasoning
 from decodery.text.chat.messages import check_template_kwargs
+from decodery.text.chat.named_templates import chosen_template
 from decodery.text.chat.replies import ReplyParser, join
+
+# Fields of prompts that every interface of conversations takes.
+PROMPT_FIELDS = ("chat_template", "special_in_content")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +48,11 @@ class Conversation:
     cache_salt: str | None
     priority: int
 
-    def check_template(self, chat_template: str | None) -> None:
-        """Raises `ApiError` for a `reasoning_effort` that the chat template does not read."""
-        effort = self.template.get("reasoning_effort", "none")
-        if effort != "none" and "reasoning_effort" not in (chat_template or ""):
+    def check_template(self, templates: Mapping[str, str]) -> None:
+        """Raises `ApiError` for a `reasoning_effort` that the chat template, one of these, does not read."""
+        effort = self.template["template_kwargs"].get("reasoning_effort", "none")
+        read = chosen_template(templates, self.template.get("chat_template"), tools=bool(self.tools["tools"]))
+        if effort != "none" and "reasoning_effort" not in read:
             raise invalid("this model's chat template takes no reasoning_effort", "reasoning_effort")
 
     def prepared(self, intake: Intake, salt: bytes) -> tuple[ChatRequest, Prepared]:
@@ -106,17 +111,26 @@ def _tools(fields: Fields, settings: ServerSettings) -> dict[str, Any]:
 
 
 def template_arguments(fields: Fields) -> dict[str, Any]:
-    """Takes the arguments of a chat template. Raises `RequestError` for names that are not the client's."""
-    template = dict(fields.take("chat_template_kwargs", dict, {}))
-    check_template_kwargs(template)
-    for name in ("add_generation_prompt", "continue_final_message"):
+    """Takes the arguments of a prompt. Raises `RequestError` for variables that are not the client's."""
+    variables = dict(fields.take("chat_template_kwargs", dict, {}))
+    check_template_kwargs(variables)
+    template: dict[str, Any] = {"template_kwargs": variables}
+    for name in ("add_generation_prompt", "continue_final_message", "special_in_content"):
         if name in fields:
             template[name] = fields.take(name, bool, True)
+    if "chat_template" in fields:
+        template["chat_template"] = _named_template(fields.take("chat_template", str, ""))
     if "reasoning_effort" in fields:
-        template["reasoning_effort"] = fields.take("reasoning_effort", str, "none")
+        variables["reasoning_effort"] = fields.take("reasoning_effort", str, "none")
     if "thinking_token_budget" in fields:
         template["thinking_token_budget"] = fields.take("thinking_token_budget", int, 0)
     return template
+
+
+def _named_template(name: str) -> str:
+    if "{{" in name or "{%" in name:
+        raise invalid("give the name of one of the model's templates, not a template", "chat_template")
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +152,7 @@ async def start_reply(
     llm = model.llm
     with grammar_named(body):
         asked = read_conversation(body, llm.default_params, service.settings, llm.intake.second_models)
-        asked.check_template(llm.tokenizer.chat_template)
+        asked.check_template(llm.tokenizer.chat_templates)
         salt = service.salt(request.scope, asked.cache_salt)
         compiles = asked.params.grammar is not None or bool(asked.tools["tools"])
         work = partial(asked.prepared, model.llm.intake, salt)

@@ -53,6 +53,8 @@ async def tokenize(service: Service, request: Request) -> Response:
 def _template(fields: Fields) -> dict[str, Any]:
     """Takes the arguments of a chat template, tools among them."""
     template = template_arguments(fields)
+    # It changes the reply alone.
+    template.pop("thinking_token_budget", None)
     tools = fields.take("tools", list, [])
     return {**template, "tools": tools} if tools else template
 
