@@ -116,10 +116,12 @@ def template_arguments(fields: Fields) -> dict[str, Any]:
     check_template_kwargs(variables)
     template: dict[str, Any] = {"template_kwargs": variables}
     for name in ("add_generation_prompt", "continue_final_message", "special_in_content"):
-        if name in fields:
-            template[name] = fields.take(name, bool, True)
-    if "chat_template" in fields:
-        template["chat_template"] = _named_template(fields.take("chat_template", str, ""))
+        flag = fields.take(name, bool, None)
+        if flag is not None:
+            template[name] = flag
+    named = fields.take("chat_template", str, None)
+    if named is not None:
+        template["chat_template"] = _named_template(named)
     if "reasoning_effort" in fields:
         variables["reasoning_effort"] = fields.take("reasoning_effort", str, "none")
     if "thinking_token_budget" in fields:
