@@ -83,7 +83,7 @@ def template_values(
     for name in variables:
         if name not in known:
             names = [*NAMES, *_OTHER_ARGUMENTS[1:3], *_CALL_ARGUMENTS, *sorted(known)]
-            near = difflib.get_close_matches(name, names, n=1)
+            near = difflib.get_close_matches(name, [other for other in names if other != name], n=1)
             hint = f": did you mean {near[0]}?" if near else ""
             raise RequestError(
                 f"{name} is neither an argument here nor a variable that the chat template reads{hint}",
