@@ -10,7 +10,7 @@ from typing import Any
 from decodery.conversations.prompt_options import PromptOptions, read_options, template_values
 from decodery.errors import DecoderyError, RequestError
 from decodery.text.chat.faults import check_depth, fault
-from decodery.text.chat.marked_encoder import Mark, MarkedEncoder
+from decodery.text.chat.marked_encoder import MarkedEncoder
 from decodery.text.chat.named_templates import WITH_TOOLS, chosen_template
 from decodery.text.chat.reasoning import is_reasoning_mark, reasoning_marks
 from decodery.text.chat.said_texts import END_OF_SAID, SaidTexts
@@ -26,17 +26,15 @@ _SHORTEST_MARK = 3
 class ChatPrompt:
     """Holds the prompt of a conversation as text, and how it was written.
 
-    `template` is the chat template, `adapted` the conversation as the template got it. `marks` are the
-    control tokens that the template wrote, as `encoder` found them. Without an encoder, all texts of control
-    tokens are tokens. `quotes_marks` is True if the conversation holds such texts, or parts of them.
+    `template` is the chat template, `adapted` the conversation as the template got it. `hidden` is the text
+    in which `said` hides texts of control tokens. Without `said`, all of these are tokens.
     """
 
     text: str
     template: str
     adapted: Adapted
-    encoder: MarkedEncoder | None = None
-    marks: Sequence[Mark] = ()
-    quotes_marks: bool = False
+    said: SaidTexts | None = None
+    hidden: str = ""
 
 
 class PromptWriter:
@@ -75,19 +73,18 @@ class PromptWriter:
             adapted, text = self._rendered(template, hidden, declared, options, values)
         except DecoderyError as error:
             raise type(error)(said.show(str(error)), param=error.param) from None
-        marks = said.encoder.marks(text)
-        return ChatPrompt(said.show(text), template, adapted, said.encoder, marks, said.holds_hidden(text))
+        return ChatPrompt(said.show(text), template, adapted, said, text)
 
     def token_ids(self, prompt: ChatPrompt) -> list[int]:
         """Returns the token ids of a prompt. Raises `RequestError` if the vocabulary cannot express it."""
-        encoder = prompt.encoder
-        if encoder is not None and prompt.quotes_marks:
-            return encoder.encode(prompt.text, prompt.marks)
+        said = prompt.said
+        if said is not None and said.holds_hidden(prompt.hidden):
+            return said.encoder.encode(prompt.text, said.encoder.marks(prompt.hidden))
         ids = self._tokenizer.encode(prompt.text, add_special_tokens=False)
-        # A normalizer may make the text of a control token of another one.
-        if encoder is not None and encoder.count(ids) > len(prompt.marks):
-            return encoder.encode(prompt.text, prompt.marks)
-        return ids
+        if said is None or said.encoder.finds_all:
+            return ids
+        marks = said.encoder.marks(prompt.hidden)
+        return said.encoder.encode(prompt.text, marks) if said.encoder.count(ids) > len(marks) else ids
 
     def _controls(self, template: str) -> frozenset[int]:
         """Returns the control tokens: the special ones, and those that a template writes around turns."""

@@ -104,3 +104,13 @@ def test_a_kept_mark_stays(said: SaidTexts) -> None:
 
 def test_surrogates_of_a_caller_are_replaced(said: SaidTexts) -> None:
     assert said.hide("\ud800a\ud83d\ude00") == "\ufffda😀"
+
+
+def test_a_mark_that_takes_white_space_is_hidden(tmp_path: Path) -> None:
+    reference = byte_level_reference()
+    reference.add_special_tokens([AddedToken("<a>", lstrip=True, rstrip=True, normalized=False)])
+    tokenizer = Tokenizer.from_folder(write_folder(tmp_path, reference))
+    said = SaidTexts(MarkedEncoder(tokenizer, tokenizer.special_ids))
+    hidden = said.hide("x \n <a> <a>y")
+    assert said.encoder.marks(hidden) == []
+    assert said.show(hidden) == "x \n <a> <a>y"

@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 
-import tokenizers
-from tokenizers import AddedToken, models
+from tokenizers import AddedToken
 
 from decodery.errors import RequestError
-from decodery.text.tokenizer.tokenizer import Tokenizer, changed_token, encoding, literal_backend
-
-# The only word of the vocabulary that finds added tokens. No text of a token contains the character.
-_OTHER = "\uffff"
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Holds the place of a control token in a text, with the white space that the token takes."""
-
-    start: int
-    end: int
-    token: int
+from decodery.text.chat.added_finder import AddedFinder, Mark
+from decodery.text.tokenizer.tokenizer import Tokenizer, encoding, literal_backend
 
 
 class MarkedEncoder:
     """Finds the texts of control tokens, and encodes a text in which only some of them are tokens.
 
-    `controls` are the ids of control tokens. The other added tokens are always found. Threads may share it.
+    `controls` are the ids of control tokens. The other added tokens are always found. `finds_all` is True if
+    the tokenizer finds no control token where `marks` does not: one with a normalizer may make its text of
+    another. Threads may share it.
     """
 
     def __init__(self, tokenizer: Tokenizer, controls: Set[int]) -> None:
         vocabulary = tokenizer.vocabulary
         added = vocabulary.backend.get_added_tokens_decoder()
         self.texts = {token: added[token].content for token in sorted(controls) if token in added}
-        self._ids = list(added)
-        self._finder = _finder(list(added.values()))
+        self._finder = AddedFinder(added)
+        found_after_changes = any(added[token].normalized for token in self.texts)
+        self.finds_all = not found_after_changes and vocabulary.literal_model is None
         self._unknown = {vocabulary.named_ids.get(name) for name in ("unk", "unknown")}
         # A text that nobody can guess, so that no prompt contains it.
         self._guard = f"[{secrets.token_hex(16)}]"
@@ -47,17 +35,8 @@ class MarkedEncoder:
         self._guard_id = self._literal.token_to_id(self._guard)
 
     def marks(self, text: str) -> list[Mark]:
-        """Returns the places of all texts of control tokens, from left to right.
-
-        A lone surrogate is a character that no token has.
-        """
-        found = encoding(self._finder, _SURROGATE.sub(_OTHER, text))
-        marks = [
-            Mark(*place, self._ids[found_id - 1])
-            for found_id, place in zip(found.ids, found.offsets, strict=True)
-            if found_id
-        ]
-        return [mark for mark in marks if mark.token in self.texts]
+        """Returns the places of all texts of control tokens, from left to right."""
+        return [mark for mark in self._finder.marks(text) if mark.token in self.texts]
 
     def count(self, ids: Sequence[int]) -> int:
         """Returns how many of these ids are control tokens."""
@@ -87,10 +66,3 @@ class MarkedEncoder:
                 )
         meant = iter(mark.token for mark in marks)
         return [next(meant) if token == self._guard_id else token for token in ids]
-
-
-def _finder(added: Sequence[AddedToken]) -> tokenizers.Tokenizer:
-    """Returns a tokenizer that finds added tokens as any does: its id k + 1 is the added token k."""
-    finder = tokenizers.Tokenizer(models.WordLevel({_OTHER: 0}, _OTHER))
-    finder.add_tokens([changed_token(token, special=False, normalized=False) for token in added])
-    return finder

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from decodery.errors import ModelError
-from decodery.text.chat.marked_encoder import Mark, MarkedEncoder
+from decodery.text.chat.added_finder import Mark
+from decodery.text.chat.marked_encoder import MarkedEncoder
 from decodery.text.tokenizer.tokenizer import without_surrogates
 
 _FIRST_SURROGATE = 0xD800
@@ -43,6 +44,7 @@ class SaidTexts:
             )
         self._hidden = {c: chr(_FIRST_SURROGATE + k) for k, c in enumerate(characters)}
         self._shown = str.maketrans({hidden: c for c, hidden in self._hidden.items()})
+        self._breaks = {token: _firm_character(text) for token, text in encoder.texts.items()}
         self._starts = {text[:k] for text in texts for k in range(1, len(text)) if not text[:k].isalnum()}
         self._ends = {text[k:] for text in texts for k in range(1, len(text)) if not text[k:].isalnum()}
         self._longest = max(map(len, texts), default=0)
@@ -100,7 +102,12 @@ class SaidTexts:
         return "".join([*parts, text[end:]])
 
     def _breaking_place(self, text: str, mark: Mark) -> int:
-        """Returns the place of a character of a mark that a template changes least likely."""
-        places = [k for k in range(mark.start, mark.end) if text[k] in self._hidden]
-        firm = (k for k in places if not text[k].isalnum() and not text[k].isspace())
-        return next((k for k in firm if text[k] not in _CHANGED_BY_FILTERS), places[0])
+        """Returns the place of the character that is hidden of a mark, which may begin with white space."""
+        begin = text.index(self.encoder.texts[mark.token], mark.start)
+        return begin + self._breaks[mark.token]
+
+
+def _firm_character(mark: str) -> int:
+    """Returns the index of a character that a template changes least likely."""
+    firm = (k for k, c in enumerate(mark) if not (c.isalnum() or c.isspace() or c in _CHANGED_BY_FILTERS))
+    return next(firm, 0)

@@ -153,7 +153,7 @@ def literal_backend(vocabulary: Vocabulary, hidden: Set[int]) -> tokenizers.Toke
     added: Mapping[int, AddedToken] = backend.get_added_tokens_decoder()
     literal.add_tokens(
         [
-            changed_token(token, special=place in hidden)
+            _flagged(token, special=place in hidden)
             for place, token in sorted(added.items())
             if place >= size or place not in hidden
         ]
@@ -170,14 +170,13 @@ def encoding(backend: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
     return backend.encode_batch([text], add_special_tokens=False)[0]
 
 
-def changed_token(token: AddedToken, *, special: bool, normalized: bool | None = None) -> AddedToken:
-    """Returns a token with other flags; `normalized` stays with None."""
+def _flagged(token: AddedToken, *, special: bool) -> AddedToken:
     return AddedToken(
         token.content,
         single_word=token.single_word,
         lstrip=token.lstrip,
         rstrip=token.rstrip,
-        normalized=token.normalized if normalized is None else normalized,
+        normalized=token.normalized,
         special=special,
     )
 
