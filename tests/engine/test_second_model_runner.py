@@ -15,7 +15,7 @@ from torch import Tensor
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import DraftModel
 from decodery.decoding.rows import Row
-from decodery.decoding.strategies.drafting import draw_drafts
+from decodery.decoding.strategies.drafts.draft_model import draw_drafts
 from decodery.engine.limits import Limits
 from decodery.engine.second_model import SecondModel
 from decodery.engine.second_model_runner import SecondModelRunner

@@ -93,6 +93,10 @@ class Row:
         grammar = None if self.grammar is None else self.grammar.after(token)
         return self._with(self.streams, tokens, watch, grammar, self.state)
 
+    def with_tokens(self, tokens: array[int]) -> Row:
+        """Returns the row with other tokens, which its watch and its grammar have not seen."""
+        return self._with(self.streams, tokens, self.watch, self.grammar, self.state)
+
     def silent(self, state: object) -> Row:
         """Returns the row without streams and with this strategy state."""
         return self._with((), self.tokens, self.watch, self.grammar, state)

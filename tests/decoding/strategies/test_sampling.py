@@ -10,6 +10,7 @@ from decodery.decoding.processors.mirostat import updated_mu
 from decodery.decoding.processors.pipeline import PROCESSORS, process
 from decodery.decoding.request.speculation_params import PromptLookup
 from decodery.decoding.rows import Row, Run, Scores, Verdict
+from decodery.decoding.strategies import sampling
 from decodery.decoding.strategies.sampling import SamplingMethod
 from decodery.engine.step_scores import JudgedGroup, judge_group
 from tests.decoding.rows import make_row, make_scores
@@ -237,7 +238,7 @@ def test_a_judgement_made_again_begins_from_the_same_logits() -> None:
     assert [index for index, _ in verdict.failures] == [1]
 
 
-def test_judging_tokens_only_gives_what_draft_verification_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judging_tokens_only_gives_what_verification_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = random_logits(5)
     logits[3] = -torch.inf
     rows = [
@@ -250,7 +251,7 @@ def test_judging_tokens_only_gives_what_draft_verification_gives(monkeypatch: py
     for some in (rows, rows[:4], rows[:1]):
         found = judge(some, logits[: len(some)])
         with monkeypatch.context() as patch:
-            patch.setattr(SamplingMethod, "_judge_tokens_only", lambda *arguments: None)
+            patch.setattr(sampling, "judge_in_one_pass", lambda *arguments: None)
             expected = judge(some, logits[: len(some)])
         assert [(s.parent, s.row.tokens, s.finish, s.keep) for s in found.survivors] == [
             (s.parent, s.row.tokens, s.finish, s.keep) for s in expected.survivors
@@ -258,7 +259,7 @@ def test_judging_tokens_only_gives_what_draft_verification_gives(monkeypatch: py
         assert list(found.failures) == list(expected.failures)
 
 
-def test_judging_forced_tokens_only_gives_what_draft_verification_gives(
+def test_judging_forced_tokens_only_gives_what_verification_gives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     logits = random_logits(12)
@@ -280,7 +281,7 @@ def test_judging_forced_tokens_only_gives_what_draft_verification_gives(
         scores = Scores(logits[:start], runs)
         found = SamplingMethod().judge(rows, scores)
         with monkeypatch.context() as patch:
-            patch.setattr(SamplingMethod, "_judge_tokens_only", lambda *arguments: None)
+            patch.setattr(sampling, "judge_in_one_pass", lambda *arguments: None)
             expected = SamplingMethod().judge(rows, scores)
         assert [(s.parent, s.row.tokens, s.finish, s.keep, s.drafts) for s in found.survivors] == [
             (s.parent, s.row.tokens, s.finish, s.keep, s.drafts) for s in expected.survivors

@@ -45,9 +45,7 @@ def sample_fused(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -
     `raw` is float32 `[rows, vocab]`, the logits before any stage, and is not changed. `plans` are
     `plans_of(rows)`. The tokens are those that `process` and `draw.choose` give.
     """
-    if not any(plans):
-        return draw.choose(raw, rows)
-    tokens = _from_all(raw, rows, plans)
+    tokens = choose_from_all(raw, rows, plans)
     # The mask of a grammar is expensive: first each row chooses from all tokens, and mostly that is allowed.
     banned = [
         i
@@ -55,23 +53,25 @@ def sample_fused(raw: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -
         if "grammar" in plan and not unmasked_choice_is_valid(rows[i], tokens[i])
     ]
     if banned:
-        again = _from_allowed(raw, banned, [rows[i] for i in banned], [plans[i] for i in banned])
+        again = choose_allowed(raw, banned, [rows[i] for i in banned], [plans[i] for i in banned])
         for i, token in zip(banned, again, strict=True):
             tokens[i] = token
     return tokens
 
 
-def _from_all(logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> list[int]:
-    """Returns the tokens that the rows choose by all their stages but the grammar."""
+def choose_from_all(logits: Tensor, rows: Sequence[Row], plans: Sequence[list[str]]) -> list[int]:
+    """Returns the tokens that rows choose by all their stages but the grammar; else as `sample_fused`."""
+    if not any(plans):
+        return draw.choose(logits, rows)
     if all(map(_takes_the_likeliest, rows, plans)):
         return largest(logits)
     return choose(logits, [_fused_args(row, logits.shape[-1]) for row in rows])
 
 
-def _from_allowed(
+def choose_allowed(
     raw: Tensor, places: Sequence[int], rows: Sequence[Row], plans: Sequence[list[str]]
 ) -> list[int]:
-    """Returns the tokens that rows choose from those that their grammars allow.
+    """Returns the tokens that rows choose from those that their grammars allow; -1 where none is possible.
 
     `places[i]` is the index in `raw` of the logits of row i.
     """
@@ -80,7 +80,7 @@ def _from_allowed(
         return [largest(raw[i : i + 1], allowed_bits[k : k + 1])[0] for k, i in enumerate(places)]
     allowed = copied(raw, places)
     apply_grammar(allowed, rows)
-    return _from_all(allowed, rows, plans)
+    return choose_from_all(allowed, rows, plans)
 
 
 def _takes_the_likeliest(row: Row, plan: list[str]) -> bool:

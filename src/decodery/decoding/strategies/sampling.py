@@ -1,7 +1,7 @@
 """Greedy decoding and sampling, with any number of streams and with drafts.
 
-Most steps only choose one token for each row: `_judge_tokens_only` shows that whole path, from the logits to
-the verdict. Steps with drafts to verify, or with more to report than tokens, go to `draft_verification`.
+Most steps are judged in one pass (`one_pass`). Those that one call of a kernel cannot choose for, or that
+explain their choices, go to `drafts.verification`.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from decodery.decoding.processors.guidance import guided
-from decodery.decoding.processors.pipeline import may_ban, plans_of, why_impossible
+from decodery.decoding.processors.pipeline import may_ban
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import DraftModel, PromptLookup
-from decodery.decoding.rows import Extension, Needs, Proposal, Row, Run, Scores, Survivor, Verdict
-from decodery.decoding.stopping import finish_of
-from decodery.decoding.strategies.draft_pace import draft_length
-from decodery.decoding.strategies.draft_verification import verify_drafts
-from decodery.decoding.strategies.drafting import draw_drafts
-from decodery.decoding.strategies.forced_tokens import apply_forced_tokens, forced_by_grammar
-from decodery.decoding.strategies.fused_sampling import can_fuse, sample_fused
-from decodery.decoding.strategies.prompt_lookup import lookup_draft
+from decodery.decoding.rows import Extension, Needs, Proposal, Row, Scores, Verdict
+from decodery.decoding.strategies.drafts.draft_model import draw_drafts
+from decodery.decoding.strategies.drafts.one_pass import judge_in_one_pass
+from decodery.decoding.strategies.drafts.pace import draft_length
+from decodery.decoding.strategies.drafts.prompt_lookup import lookup_draft
+from decodery.decoding.strategies.drafts.verification import verify_drafts
+from decodery.decoding.strategies.forced_tokens import forced_by_grammar
 
 
 class SamplingMethod:
@@ -60,57 +59,8 @@ class SamplingMethod:
 
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
         """Returns one survivor for each stream of each row."""
-        verdict = self._judge_tokens_only(rows, scores)
+        verdict = judge_in_one_pass(rows, scores, self.logits)
         return verify_drafts(rows, scores, self.logits) if verdict is None else verdict
-
-    def _judge_tokens_only(self, rows: Sequence[Row], scores: Scores) -> Verdict | None:
-        """Returns the verdict on the most common kind of step, or None for any other.
-
-        In such a step each row takes the tokens that its grammar forces and then chooses one from its logits.
-        No row needs more than its tokens, and the kernels can choose all of them.
-        """
-        runs = [run for (run,) in scores.runs]
-        if not all(map(_needs_tokens_only, rows, runs)):
-            return None
-        # Checked before forced tokens are applied too: on None that work would be lost.
-        if any(run.tokens for run in runs) and not can_fuse(scores.logits, rows, plans_of(rows)):
-            return None
-        after_forced = list(map(apply_forced_tokens, rows, runs))
-        choosing = [i for i, forced in enumerate(after_forced) if forced.open]
-        choosing_rows = [after_forced[i].row for i in choosing]
-        plans = plans_of(choosing_rows)
-        if not can_fuse(scores.logits, choosing_rows, plans):
-            return None
-        tokens: dict[int, int] = {}
-        failures: list[tuple[int, str]] = []
-        if choosing:
-            positions = [runs[i].at(after_forced[i].kept) for i in choosing]
-            raw = self.logits(scores, positions, choosing_rows)
-            tokens = dict(zip(choosing, sample_fused(raw, choosing_rows, plans), strict=True))
-            # -1 means that no token is possible.
-            failures = [
-                (i, why_impossible(raw[k], choosing_rows[k])) for k, i in enumerate(choosing) if tokens[i] < 0
-            ]
-        survivors = []
-        for i, (row, kept, finish, is_open) in enumerate(after_forced):
-            if is_open:
-                if tokens[i] < 0:
-                    continue
-                row = row.after(tokens[i])
-                finish = finish_of(row)
-            survivors.append(Survivor(i, row, kept, finish=finish, drafts=runs[i].tokens))
-        return Verdict(survivors, failures=failures)
-
-
-def _needs_tokens_only(row: Row, run: Run) -> bool:
-    """True if the row is one stream and its step has nothing to find but tokens.
-
-    Its drafts, if any, are then the tokens that its grammar forces, and no ban can rule these out.
-    """
-    if len(row.streams) > 1 or row.params.speculate is not None or _needs_likelihoods(row):
-        return False
-    forced = forced_by_grammar(row)
-    return run.tokens == forced[: len(run.tokens)] and (not forced or not may_ban(row))
 
 
 def _needs_likelihoods(row: Row) -> bool:

@@ -20,8 +20,8 @@ from decodery.decoding.processors.pipeline import may_ban, plans_of, process, ru
 from decodery.decoding.recorder import Recorder
 from decodery.decoding.rows import Row, Run, Scores, Survivor, Verdict
 from decodery.decoding.stopping import finish_of
-from decodery.decoding.strategies.draft_acceptance import accept_or_replace, rejecting
-from decodery.decoding.strategies.draft_pace import paced
+from decodery.decoding.strategies.drafts.acceptance import accept_or_replace, rejecting
+from decodery.decoding.strategies.drafts.pace import paced
 from decodery.decoding.strategies.forced_tokens import forced_by_grammar
 from decodery.decoding.strategies.fused_sampling import can_fuse, sample_fused
 from decodery.decoding.trace import Considered

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from decodery.decoding.request.speculation_params import PromptLookup
 from decodery.decoding.rows import Row
-from decodery.decoding.strategies.prompt_lookup import lookup_draft
+from decodery.decoding.strategies.drafts.prompt_lookup import lookup_draft
 
 _FIRST_LENGTH = 4
 _FIRST_PAUSE = 4

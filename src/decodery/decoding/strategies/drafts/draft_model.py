@@ -9,7 +9,7 @@ from torch import Tensor
 from decodery.decoding.draw import choose
 from decodery.decoding.processors.pipeline import process
 from decodery.decoding.rows import Row
-from decodery.decoding.strategies.draft_acceptance import rejecting
+from decodery.decoding.strategies.drafts.acceptance import rejecting
 from decodery.decoding.strategies.forced_tokens import forced_by_grammar
 
 # A salt: drafts that are accepted by rejection have noise of their own, independent of that of plain draws.

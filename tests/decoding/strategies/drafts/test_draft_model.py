@@ -13,10 +13,10 @@ from scipy.stats import chisquare
 
 from decodery.decoding.request.speculation_params import DraftModel, PromptLookup
 from decodery.decoding.rows import Row, Run, Scores
-from decodery.decoding.strategies.draft_acceptance import accept_or_replace
-from decodery.decoding.strategies.draft_pace import Pace, draft_length, paced
-from decodery.decoding.strategies.drafting import draft_tokens, draw_drafts
-from decodery.decoding.strategies.prompt_lookup import lookup_draft
+from decodery.decoding.strategies.drafts.acceptance import accept_or_replace
+from decodery.decoding.strategies.drafts.draft_model import draft_tokens, draw_drafts
+from decodery.decoding.strategies.drafts.pace import Pace, draft_length, paced
+from decodery.decoding.strategies.drafts.prompt_lookup import lookup_draft
 from decodery.decoding.strategies.sampling import SamplingMethod
 from tests.decoding.rows import make_row
 

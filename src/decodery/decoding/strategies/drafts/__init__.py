@@ -1,0 +1,1 @@
+"""Drafts tokens ahead of a row and judges them."""

@@ -1,0 +1,163 @@
+"""Judges rows and all of their drafts with one call of the fused kernel.
+
+At every position the kernel chooses as if the drafts before it were right. The row then takes these choices
+for as long as they are its drafts. So a step with drafts costs what a step of as many rows costs.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from decodery.decoding.chosen import FinishReason, TokenLogprobs
+from decodery.decoding.logprobs import logprobs_at
+from decodery.decoding.processors.pipeline import may_ban, plans_of, why_impossible
+from decodery.decoding.rows import Row, Run, Scores, Survivor, Verdict
+from decodery.decoding.stopping import finish_of
+from decodery.decoding.strategies.drafts.acceptance import rejecting
+from decodery.decoding.strategies.drafts.pace import paced
+from decodery.decoding.strategies.forced_tokens import forced_by_grammar
+from decodery.decoding.strategies.fused_sampling import (
+    can_fuse,
+    choose_allowed,
+    choose_from_all,
+    unmasked_choice_is_valid,
+)
+
+# A method's logits `[positions, vocab]`, before processing, of the rows at these positions of the scores.
+LogitsAt = Callable[[Scores, Sequence[int], Sequence[Row]], Tensor]
+
+
+@dataclass(slots=True)
+class _Judged:
+    """Holds a row whose run is being judged.
+
+    The first `forced` drafts are the grammar's. `first` is the index, among the choices of all rows, of the
+    one after these.
+    """
+
+    parent: int
+    row: Row
+    run: Run
+    forced: int
+    first: int
+    steps: int = 0
+    kept: int = 0
+    finish: FinishReason | None = None
+    failure: str | None = None
+    chosen: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+
+
+def judge_in_one_pass(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) -> Verdict | None:
+    """Returns one survivor for each row, or None unless one call of the fused kernel can choose all tokens.
+
+    `logits_at` gives the logits by which the rows choose. The tokens are those of `verify_drafts`.
+    """
+    runs = [run for (run,) in scores.runs]
+    if not all(map(_needs_choices_only, rows, runs)):
+        return None
+    all_judged: list[_Judged] = []
+    positions: list[int] = []
+    ahead: list[Row] = []
+    for i, (row, run) in enumerate(zip(rows, runs, strict=True)):
+        forced = len(forced_by_grammar(row))
+        all_judged.append(_Judged(i, row, run, forced, len(ahead)))
+        tried = range(forced, len(run.tokens) + 1)
+        positions += map(run.at, tried)
+        ahead += [row if j == 0 else _ahead(row, run.tokens[:j]) for j in tried]
+    plans = plans_of(ahead)
+    if not can_fuse(scores.logits, ahead, plans):
+        return None
+    raw = logits_at(scores, positions, ahead) if ahead else scores.logits
+    choices = choose_from_all(raw, ahead, plans) if ahead else []
+    for judged in all_judged:
+        _append_choices(judged, choices, raw)
+    _add_logprobs(all_judged, scores)
+    return Verdict(
+        [_survivor(rows[judged.parent], judged) for judged in all_judged if judged.failure is None],
+        failures=[(judged.parent, judged.failure) for judged in all_judged if judged.failure is not None],
+    )
+
+
+def _needs_choices_only(row: Row, run: Run) -> bool:
+    """True if the row is one stream, whose tokens follow from the choices at the positions of its run.
+
+    No ban can then rule out what its grammar forces.
+    """
+    if len(row.streams) > 1 or row.explain or row.params.mirostat_mode:
+        return False
+    forced = forced_by_grammar(row)
+    if run.tokens[: len(forced)] != forced[: len(run.tokens)] or (forced and may_ban(row)):
+        return False
+    return len(run.tokens) <= len(forced) or not rejecting(row)
+
+
+def _ahead(row: Row, drafts: Sequence[int]) -> Row:
+    """Returns the row with drafts as its last tokens; its watch and its grammar have not seen them."""
+    return row.with_tokens(row.tokens + array("q", drafts))
+
+
+def _append_choices(judged: _Judged, choices: Sequence[int], raw: Tensor) -> None:
+    """Appends tokens for as long as they are the drafts, and then the one that is not.
+
+    If no token is possible after some drafts, the row ends its step there: it fails in the next one, as it
+    does without drafts.
+    """
+    while judged.finish is None:
+        place = judged.first + judged.steps - judged.forced
+        token = _next(judged.row, choices, place, raw)
+        if token < 0:
+            if judged.steps == 0:
+                judged.failure = why_impossible(raw[place], judged.row)
+            judged.kept = max(judged.steps - 1, 0)
+            return
+        judged.row = judged.row.after(token)
+        judged.finish = finish_of(judged.row)
+        judged.chosen.append(token)
+        if judged.steps == len(judged.run.tokens) or token != judged.run.tokens[judged.steps]:
+            return
+        judged.steps += 1
+        judged.kept = judged.steps
+
+
+def _next(row: Row, choices: Sequence[int], place: int, raw: Tensor) -> int:
+    """Returns the row's next token, -1 if none is possible."""
+    forced = forced_by_grammar(row)
+    if forced:
+        return forced[0]
+    token = choices[place]
+    if row.grammar is None or row.grammar.unrestricted or unmasked_choice_is_valid(row, token):
+        return token
+    return choose_allowed(raw, [place], [row], plans_of([row]))[0]
+
+
+def _add_logprobs(all_judged: Sequence[_Judged], scores: Scores) -> None:
+    """Adds the log-probabilities of the chosen tokens to the all_judged whose requests ask for them."""
+    asking = [j for j in all_judged if j.row.params.logprobs is not None and j.failure is None]
+    if not asking:
+        return
+    each = [
+        (w, w.run.at(j), token, w.row.params.logprobs or 0)
+        for w in asking
+        for j, token in enumerate(w.chosen)
+    ]
+    asked_by, positions, tokens, counts = zip(*each, strict=True)
+    for judged, found in zip(asked_by, logprobs_at(scores.logits, positions, tokens, counts), strict=True):
+        judged.logprobs.append(found)
+
+
+def _survivor(before: Row, judged: _Judged) -> Survivor:
+    """Returns the survivor that a row becomes."""
+    drafted = max(len(judged.run.tokens) - judged.forced, 0)
+    return Survivor(
+        parent=judged.parent,
+        row=paced(before, judged.row, drafted, max(judged.steps - judged.forced, 0)),
+        keep=judged.kept,
+        finish=judged.finish,
+        logprobs=tuple(judged.logprobs),
+        drafts=judged.run.tokens,
+    )

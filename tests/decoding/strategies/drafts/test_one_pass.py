@@ -1,0 +1,141 @@
+"""Checks that one pass over rows and drafts gives what choosing one token after the other gives."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from decodery.decoding.request.speculation_params import PromptLookup
+from decodery.decoding.rows import Row, Run, Scores
+from decodery.decoding.strategies.drafts import one_pass
+from decodery.decoding.strategies.drafts.one_pass import judge_in_one_pass
+from decodery.decoding.strategies.drafts.verification import verify_drafts
+from decodery.decoding.strategies.sampling import SamplingMethod
+from tests.decoding.rows import make_row
+from tests.decoding.strategies.test_sampling import Counting, Literal
+from tests.kernels.native.fixtures import built
+
+VOCAB = 12
+logits_at = SamplingMethod().logits
+
+
+def random_params(chance: random.Random) -> dict[str, Any]:
+    options: list[dict[str, Any]] = [
+        {"temperature": 0},
+        {"temperature": 0, "repetition_penalty": 1.4},
+        {"temperature": 0.3},
+        {"temperature": 0.7, "top_p": 0.8},
+        {"temperature": 0.7, "top_k": 3, "min_p": 0.05},
+        {"temperature": 0.5, "presence_penalty": 0.4, "frequency_penalty": 0.2},
+    ]
+    asked = {
+        **chance.choice(options),
+        "seed": chance.randrange(1000),
+        "max_tokens": chance.choice([1, 3, 50]),
+    }
+    if chance.random() < 0.3:
+        asked["logprobs"] = chance.randrange(3)
+    if chance.random() < 0.3:
+        asked["speculate"] = PromptLookup()
+    return asked
+
+
+def random_row(chance: random.Random) -> tuple[Row, tuple[int, ...]]:
+    """Returns a row and its drafts, the first of which its grammar may force."""
+    row = make_row(**random_params(chance), end_ids=[chance.randrange(VOCAB)])
+    drafts = tuple(chance.randrange(4) for _ in range(chance.randrange(6)))
+    if chance.random() < 0.3:
+        spelt = tuple(chance.randrange(4) for _ in range(chance.randrange(1, 4)))
+        return replace(row, grammar=Literal(spelt)), (spelt + drafts)[: chance.randrange(6)]
+    if chance.random() < 0.3:
+        row = replace(row, watch=Counting(chance.randrange(1, 5)))
+    return row, drafts
+
+
+@built
+@pytest.mark.parametrize("trial", range(60))
+def test_one_pass_gives_what_token_after_token_gives(trial: int) -> None:
+    chance = random.Random(trial)
+    made = [random_row(chance) for _ in range(chance.randrange(1, 6))]
+    runs = []
+    start = 0
+    for _, drafts in made:
+        runs.append((Run(drafts, start),))
+        start += len(drafts) + 1
+    logits = torch.randn(start, VOCAB, generator=torch.Generator().manual_seed(trial)) * 3
+    # Most drafts are right.
+    for row_drafts, (run,) in zip((drafts for _, drafts in made), runs, strict=True):
+        for j, draft in enumerate(row_drafts):
+            if chance.random() < 0.8:
+                logits[run.at(j), draft] += 12
+    scores = Scores(logits, runs)
+    rows = [row for row, _ in made]
+    before = logits.clone()
+    found = judge_in_one_pass(rows, scores, logits_at)
+    assert found is not None
+    assert torch.equal(before, logits)
+    expected = verify_drafts(rows, scores, logits_at)
+    for one, other in zip(found.survivors, expected.survivors, strict=True):
+        assert one.row.tokens == other.row.tokens
+        assert (one.parent, one.keep, one.finish, one.drafts) == (
+            other.parent,
+            other.keep,
+            other.finish,
+            other.drafts,
+        )
+        assert (one.row.watch, one.row.grammar, one.row.state) == (
+            other.row.watch,
+            other.row.grammar,
+            other.row.state,
+        )
+        assert one.logprobs == other.logprobs
+    assert list(found.failures) == list(expected.failures)
+
+
+@built
+def test_all_positions_are_chosen_by_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    choose = one_pass.choose_from_all
+    monkeypatch.setattr(
+        one_pass, "choose_from_all", lambda *asked: (calls.append(len(asked[1])), choose(*asked))[1]
+    )
+    rows = [make_row(temperature=0.8, seed=1), make_row(temperature=0)]
+    scores = Scores(torch.randn(9, VOCAB), [(Run((1, 2, 3, 4, 5), 0),), (Run((1, 2), 6),)])
+    assert judge_in_one_pass(rows, scores, logits_at) is not None
+    assert calls == [9]
+
+
+def test_a_row_without_a_possible_token_after_its_drafts_keeps_them() -> None:
+    logits = torch.zeros(3, VOCAB)
+    logits[0, 1] = logits[1, 2] = 9
+    logits[2] = torch.nan
+    row = make_row(temperature=0)
+    verdict = judge_in_one_pass([row], Scores(logits, [(Run((1, 2), 0),)]), logits_at)
+    assert verdict is not None
+    (survivor,) = verdict.survivors
+    # The last token runs again in the next step, which fails as it does without drafts.
+    assert survivor.row.tokens[-2:].tolist() == [1, 2]
+    assert (survivor.keep, survivor.finish, list(verdict.failures)) == (1, None, [])
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"n": 2},
+        {"mirostat_mode": 2},
+        {"typical_p": 0.9},
+        {"speculate": PromptLookup(acceptance="rejection")},
+    ],
+)
+def test_rows_that_one_call_cannot_judge_are_left_to_verification(asked: dict[str, Any]) -> None:
+    scores = Scores(torch.randn(3, VOCAB), [(Run((1, 2), 0),)])
+    assert judge_in_one_pass([make_row(**asked)], scores, logits_at) is None
+
+
+def test_rows_that_explain_are_left_to_verification() -> None:
+    row = replace(make_row(), explain=3)
+    assert judge_in_one_pass([row], Scores(torch.randn(1, VOCAB), [(Run((), 0),)]), logits_at) is None
