@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from decodery.errors import RequestError
+from decodery.text.chat.template import template_variables
 from decodery.text.chat.template_traits import dropped_messages, template_traits
 from decodery.text.chat.tool_formats import PLAIN, ToolFormat
 from decodery.text.chat.tools import Adapted, Tool
@@ -36,6 +37,10 @@ def adapt(
     Raises `RequestError` that names a message which the template would drop.
     """
     traits = template_traits(template)
+    declarations = [tool.declaration for tool in tools] or None
+    if "messages" not in template_variables(template):
+        # It writes no conversation, so there is nothing that it could drop.
+        return Adapted(list(messages), declarations, PLAIN, traits.short_ids, traits.part_roles)
     declares = traits.form is not None if traits.declares_tools else for_tools
     form = traits.form if declares and traits.form is not None else PLAIN
     found = list(messages)
@@ -45,7 +50,7 @@ def adapt(
         found = [_with_native_calls(m, traits.arguments_as_text, traits.short_ids) for m in found]
     if tools and not declares:
         found = _with_declarations(template, found, tools)
-    native = [tool.declaration for tool in tools] if tools and declares else None
+    native = declarations if declares else None
     found = _with_systems(template, found, native is not None)
     return Adapted(found, native, form, traits.short_ids, traits.part_roles)
 
