@@ -114,3 +114,15 @@ def test_a_mark_that_takes_white_space_is_hidden(tmp_path: Path) -> None:
     hidden = said.hide("x \n <a> <a>y")
     assert said.encoder.marks(hidden) == []
     assert said.show(hidden) == "x \n <a> <a>y"
+
+
+@pytest.mark.parametrize("space", ["", " \n"])
+def test_a_text_and_a_template_make_no_mark_together(space: str, said: SaidTexts) -> None:
+    template = "{{ before ~ (messages[0].content | trim) ~ after }}"
+    for mark in MARKS[:5]:
+        for cut in range(1, len(mark)):
+            for content, before, after in ((mark[cut:], mark[:cut], ""), (mark[:cut], "", mark[cut:])):
+                messages = said.hide([{"role": "user", "content": f"{space}{content}{space}"}])
+                text = render_chat(template, messages, before=before, after=after)
+                assert said.show(text) == mark
+                assert said.encoder.marks(text) == []
