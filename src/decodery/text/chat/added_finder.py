@@ -51,7 +51,7 @@ class AddedFinder:
                 continue
             place = start + len(found)
             identity, token = self._tokens[found]
-            if token.single_word and not _stands_alone(text, start, place):
+            if token.single_word and not _is_separate(text, start, place):
                 continue
             while token.lstrip and start > taken and _SPACE.fullmatch(text, start - 1, start):
                 start -= 1
@@ -69,6 +69,6 @@ class AddedFinder:
         return None
 
 
-def _stands_alone(text: str, start: int, end: int) -> bool:
+def _is_separate(text: str, start: int, end: int) -> bool:
     before = start > 0 and _ENDS_WITH_WORD.search(text[start - 1 : start])
     return not before and not _BEGINS_WITH_WORD.match(text[end : end + 1])
