@@ -286,7 +286,9 @@ def _chat_templates(path: Path, config: Mapping[str, Any]) -> dict[str, str]:
     found = _read_json(path / "chat_template.json").get("chat_template") or config.get("chat_template")
     if isinstance(found, list):
         entries = [entry for entry in found if isinstance(entry, dict)]
-        found = {str(entry.get("name")): entry.get("template") for entry in entries}
+        found = {
+            entry["name"]: entry.get("template") for entry in entries if isinstance(entry.get("name"), str)
+        }
     named = found if isinstance(found, dict) else {"default": found}
     return {name: text for name, text in named.items() if isinstance(text, str)}
 
