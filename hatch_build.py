@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 sys.path.insert(0, str(Path(__file__).parent / "native"))
-from make import TARGET, BuildError, build
+from make import TARGET, BuildError, build, compiler, wheel_tag
 
 
 class NativeHook(BuildHookInterface):
@@ -36,5 +35,4 @@ class NativeHook(BuildHookInterface):
             return
         build_data["force_include"][str(built)] = f"decodery/kernels/native/{TARGET.name}"
         build_data["pure_python"] = False
-        # A plain C library: one wheel serves every Python.
-        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+        build_data["tag"] = wheel_tag(compiler())

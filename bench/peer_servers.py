@@ -217,7 +217,7 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     model = asked.model or str(resolve(None))
     asked.logs.mkdir(parents=True, exist_ok=True)
-    ours = f"{shlex.quote(sys.executable)} -m decodery serve -m {{model}} --name {OURS} --port {{port}}"
+    ours = f"{shlex.quote(sys.executable)} -m decodery serve -m {OURS}={{model}} --port {{port}}"
     peers: list[Peer] = []
     try:
         for entry in (f"{OURS}={ours}", *asked.peer):

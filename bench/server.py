@@ -30,7 +30,7 @@ class Served:
     """Runs `decodery serve` on a free port."""
 
     def __init__(self, model: str) -> None:
-        command = [sys.executable, "-m", "decodery", "serve", "-m", model, "--name", NAME, "--port", "0"]
+        command = [sys.executable, "-m", "decodery", "serve", "-m", f"{NAME}={model}", "--port", "0"]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
         for line in self._process.stderr:
@@ -85,10 +85,10 @@ def bodies(prompts: Sequence[Sequence[int]], tokens: int) -> list[bytes]:
     return [json.dumps({**asked, "stream": True, "prompt": list(prompt)}).encode() for prompt in prompts]
 
 
-def send(port: int, body: bytes) -> Stream:
+def send(port: int, body: bytes, route: str = "/v1/completions") -> Stream:
     """Sends a request on a connection of its own."""
     connection = socket.create_connection(("127.0.0.1", port))
-    head = f"POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n"
+    head = f"POST {route} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n"
     head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     sent = perf_counter()
     connection.sendall(head.encode() + body)
@@ -101,13 +101,7 @@ def over_http(served: Served, prompts: Sequence[Sequence[int]], tokens: int) -> 
     asked = bodies(prompts, tokens)
     loop, cpu, began = served.loop_time(), process_time(), perf_counter()
     streams = [send(served.port, body) for body in asked]
-    with selectors.DefaultSelector() as selector:
-        for stream in streams:
-            selector.register(stream.connection, selectors.EVENT_READ, stream)
-        left = len(streams)
-        while left:
-            for key, _ in selector.select():
-                left -= _read(selector, key.data)
+    read_all(streams)
     seconds = perf_counter() - began
     run = Run(tokens * len(prompts), seconds, process_time() - cpu, served.loop_time() - loop)
     for stream in streams:
@@ -117,6 +111,17 @@ def over_http(served: Served, prompts: Sequence[Sequence[int]], tokens: int) -> 
         assert stream.first is not None
         run.firsts.append(stream.first - stream.sent)
     return run
+
+
+def read_all(streams: Sequence[Stream]) -> None:
+    """Reads the streams to their ends."""
+    with selectors.DefaultSelector() as selector:
+        for stream in streams:
+            selector.register(stream.connection, selectors.EVENT_READ, stream)
+        left = len(streams)
+        while left:
+            for key, _ in selector.select():
+                left -= _read(selector, key.data)
 
 
 def _read(selector: selectors.BaseSelector, stream: Stream) -> bool:

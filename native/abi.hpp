@@ -15,7 +15,7 @@ constexpr int kWords = 24;
 enum KernelId : int64_t {
     kLinear, kPack, kEmbedding, kNorm, kRotary, kActivate, kWriteKv, kAttention, kAngles, kLargest, kLeaders,
     kLogSoftmax, kCountAbove, kCutBelow, kNucleus, kDraw, kNoise, kMask, kDivide, kCopy, kSpread, kEntropy, kRepetition,
-    kFrequency, kLayerNorm, kChoose, kRoute, kExperts, kJoin, kMultiply, kKernelCount
+    kFrequency, kLayerNorm, kChoose, kRoute, kExperts, kJoin, kMultiply, kDescribe, kKernelCount
 };
 
 // out [rows, outs] with row stride ldo is x [rows, ins] with row stride ldx times the packed weight [outs, ins], plus
@@ -248,8 +248,40 @@ struct FusedSamplingArgs {
     int32_t key[2];
 };
 
+// The stages of FusedSampling, in their order; the last ones cut tokens away.
+enum FusedStage : int64_t {
+    kGrammarStage, kRepetitionStage, kFrequencyStage, kTemperatureStage, kFirstCut, kTopK = kFirstCut, kTopP, kMinP,
+    kFusedStages
+};
+constexpr int64_t kCuts = kFusedStages - kFirstCut;
+
 // places [rows]: each row's token, chosen with its args, or -1 if none is possible. x is changed and restored.
-struct ChooseArgs { float* x; int64_t ldx, rows, vocab; const FusedSamplingArgs* args; int64_t* places; };
+// borders [rows, kCuts], where given: the least logit, after temperature, that each cut left; -inf if it cut nothing.
+struct ChooseArgs {
+    float* x; int64_t ldx, rows, vocab;
+    const FusedSamplingArgs* args;
+    int64_t* places;
+    float* borders;
+};
+
+// A choice by the logits x [vocab]: its token, the number of likeliest tokens to show, and, if it was drawn, the key of
+// the noise. The logits after its stages are given, or follow from x with args, the borders [kCuts] that kChoose found,
+// and the mask of the grammar's tokens, if there is one.
+// whole: the number of tokens shown, the rank of the chosen one, the number of tokens left, and of those that the grammar
+// allows (-1 without a mask); for each stage the number that it left, or -1 if it changed nothing; the shown tokens
+// [count + 1]; with args, the tokens that the grammar allows [count], if they are no more.
+// numbers: the entropy in bits and the probability of all that is not shown; the logits, the noise and the probabilities
+// of the shown tokens, and for each stage their probabilities after it: [count + 1] each.
+struct DescribedChoice {
+    const float* x;
+    int64_t token, count, drawn;
+    int32_t key[2];
+    const float* const* stages; int64_t stage_count;
+    const FusedSamplingArgs* args; const float* borders; const uint32_t* words;
+    int64_t* whole; double* numbers;
+};
+
+struct DescribeArgs { const DescribedChoice* choices; int64_t rows, vocab; };
 
 // Buffers that the stages of one call share; a call's plan may grow them.
 struct Shared {
@@ -283,6 +315,9 @@ struct Table { Planner planners[kKernelCount]; };
 extern const Table kPortableTable;
 #if defined(DECODERY_X86)
 extern const Table kAvx2Table, kAvx512Table;
+#endif
+#if defined(DECODERY_ARM)
+extern const Table kNeonTable, kNeonDotTable;
 #endif
 
 }  // namespace decodery

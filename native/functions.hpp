@@ -1,5 +1,6 @@
 // Functions of sixteen lanes, each computed by exactly rounded operations in a fixed order.
 #pragma once
+#include <cmath>
 #include <cstdint>
 
 namespace decodery {
@@ -25,6 +26,10 @@ DECODERY_INLINE typename S::F exponential(typename S::F x) {
     p = S::fma(S::mul(p, r), r, S::add(r, S::set1(1.0f)));
     return S::mul(p, S::power_of_two(n));
 }
+
+// The natural logarithm of a sum. Not `log`: code that is linked with a new glibc needs its version of 2.29, and a wheel
+// shall load with the older ones that torch runs with. `logl` never had another version.
+inline double log_of(double sum) { return static_cast<double>(std::log(static_cast<long double>(sum))); }
 
 // The natural logarithm of positive normal numbers, within two units in the last place.
 template <class S>

@@ -38,16 +38,20 @@ struct FusedSampling {
 
     static void choose(const ChooseArgs& a, Shared&, int chunk, int chunks, Worker& worker) {
         V::rows(a.rows, chunk, chunks, [&](int64_t m) {
-            a.places[m] = penalised(a.x + m * a.ldx, a.vocab, a.args[m], Buffers(a.args[m], a.vocab, worker));
+            float found[kCuts];
+            float* borders = a.borders ? a.borders + m * kCuts : found;
+            std::fill(borders, borders + kCuts, kNever);
+            a.places[m] = penalised(a.x + m * a.ldx, a.vocab, a.args[m], Buffers(a.args[m], a.vocab, worker), borders);
         });
     }
 
-    static int64_t penalised(float* x, int64_t vocab, const FusedSamplingArgs& args, const Buffers& buffers) {
+    static int64_t penalised(float* x, int64_t vocab, const FusedSamplingArgs& args, const Buffers& buffers,
+                             float* borders) {
         if (args.seen_count > 0)
             penalise_repetition(x, vocab, args.seen, args.seen_count, args.repetition, buffers.seen);
         const int64_t changed = penalise_frequency(x, vocab, args.generated, args.generated_count, args.presence,
                                                    args.frequency, buffers.sorted, buffers.generated);
-        const int64_t token = args.temperature == 0 ? likeliest(x, vocab) : sampled(x, vocab, args, buffers);
+        const int64_t token = args.temperature == 0 ? likeliest(x, vocab) : sampled(x, vocab, args, buffers, borders);
         restore(x, vocab, buffers.sorted, changed, buffers.generated);
         restore(x, vocab, args.seen, args.seen_count, buffers.seen);
         return token;
@@ -58,40 +62,42 @@ struct FusedSampling {
         return x[place] > kNever ? place : -1;
     }
 
-    static int64_t sampled(const float* x, int64_t vocab, const FusedSamplingArgs& args, const Buffers& buffers) {
+    static int64_t sampled(const float* x, int64_t vocab, const FusedSamplingArgs& args, const Buffers& buffers,
+                           float* borders) {
         if (args.width > 0) {
             Leaders<S> found(args.width, vocab, buffers.leaders);
             found.find(x, vocab);
             // At least one token more than top-k keeps: if the last found is below the last kept, no other token ties.
-            if (top_k_of(found, args, buffers.values)) return drawn(found, args, buffers.values);
+            if (top_k_of(found, args, buffers.values, borders)) return drawn(found, args, buffers.values, borders);
         }
-        return of_all(x, vocab, args, buffers);
+        return of_all(x, vocab, args, buffers, borders);
     }
 
     // Writes the values of the likeliest tokens after top-k; false if tokens that were not found may tie with the last.
-    static bool top_k_of(const Leaders<S>& found, const FusedSamplingArgs& args, float* values) {
+    static bool top_k_of(const Leaders<S>& found, const FusedSamplingArgs& args, float* values, float* borders) {
         for (int64_t i = 0; i < args.width; i++) values[i] = found[i].value / static_cast<float>(args.temperature);
         const float least = values[args.top_k - 1], last = values[args.width - 1];
         if (!(last < least || last == kNever)) return false;
-        cut_after(values, args.width, least);
+        cut_after(values, args.width, least, borders[kTopK - kFirstCut]);
         return true;
     }
 
-    // Does the same as V::cut for values in descending order.
-    static void cut_after(float* values, int64_t count, float least) {
+    // Does the same as V::cut for values in descending order; sets the border of the cut.
+    static void cut_after(float* values, int64_t count, float least, float& border) {
+        border = least;
         for (int64_t i = count - 1; i >= 0 && values[i] < least; i--) values[i] = kNever;
     }
 
-    static int64_t drawn(const Leaders<S>& found, const FusedSamplingArgs& args, float* values) {
+    static int64_t drawn(const Leaders<S>& found, const FusedSamplingArgs& args, float* values, float* borders) {
         const int64_t width = args.width;
         const float mass = static_cast<float>(args.top_p);
         if (args.top_p < 1) {
             const auto norm = V::norm(values, width);
-            const float log = static_cast<float>(std::log(norm.sum));
+            const float log = static_cast<float>(log_of(norm.sum));
             const int64_t i = V::reaching(width, mass, [&](int64_t k) { return values[k] - norm.largest - log; });
-            cut_after(values, width, values[i > 0 ? i - 1 : 0]);
+            cut_after(values, width, values[i > 0 ? i - 1 : 0], borders[kTopP - kFirstCut]);
         }
-        cut_after(values, width, values[0] + static_cast<float>(args.min_p));
+        cut_after(values, width, values[0] + static_cast<float>(args.min_p), borders[kMinP - kFirstCut]);
         const Noise<S> noise(args.key[0], args.key[1]);
         float best = kNever;
         int64_t token = -1;
@@ -112,7 +118,12 @@ struct FusedSampling {
         return token;
     }
 
-    static int64_t of_all(const float* x, int64_t vocab, const FusedSamplingArgs& args, const Buffers& buffers) {
+    static int64_t of_all(const float* x, int64_t vocab, const FusedSamplingArgs& args, const Buffers& buffers,
+                          float* borders) {
+        const auto cut = [&](FusedStage stage, float border) {
+            V::cut(buffers.values, buffers.values, vocab, border);
+            borders[stage - kFirstCut] = border;
+        };
         const F divisor = S::set1(static_cast<float>(args.temperature));
         V::columns(vocab, [&](int64_t k, int64_t left) {
             V::store(buffers.values + k, S::div(V::load(x + k, left, S::zero()), divisor), left);
@@ -121,18 +132,17 @@ struct FusedSampling {
             const int64_t kept = args.top_k < vocab ? args.top_k : vocab;
             Leaders<S> found(kept, vocab, buffers.leaders);
             found.find(buffers.values, vocab);
-            V::cut(buffers.values, buffers.values, vocab, found[kept - 1].value);
+            cut(kTopK, found[kept - 1].value);
         }
         const float mass = static_cast<float>(args.top_p);
         if (args.top_p < 1) {
             const auto norm = V::norm(buffers.values, vocab);
             V::write_logprobs(buffers.values, vocab, V::normalised(norm), buffers.logprobs);
-            const float border = V::border(buffers.values, buffers.logprobs, vocab, mass, buffers.leaders);
-            V::cut(buffers.values, buffers.values, vocab, border);
+            cut(kTopP, V::border(buffers.values, buffers.logprobs, vocab, mass, buffers.leaders));
         }
         if (args.min_p > -std::numeric_limits<double>::infinity()) {
             const float largest = buffers.values[first_largest<S>(buffers.values, vocab)];
-            V::cut(buffers.values, buffers.values, vocab, largest + static_cast<float>(args.min_p));
+            cut(kMinP, largest + static_cast<float>(args.min_p));
         }
         return V::drawn(buffers.values, vocab, Noise<S>(args.key[0], args.key[1]));
     }

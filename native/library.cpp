@@ -1,5 +1,8 @@
 // The C interface: runs programs, and sets the instruction set and the number of threads.
 #include <pthread.h>
+#if defined(DECODERY_ARM) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 #include <cstring>
 #include <mutex>
@@ -44,6 +47,10 @@ const Table* table(int set) {
         case 1: return &kAvx2Table;
         case 2: return &kAvx512Table;
 #endif
+#if defined(DECODERY_ARM)
+        case 3: return &kNeonTable;
+        case 4: return &kNeonDotTable;
+#endif
         default: return nullptr;
     }
 }
@@ -64,6 +71,13 @@ bool supported(int set) {
                __builtin_cpu_supports("avx512vnni");
     }
 #endif
+#if defined(DECODERY_ARM)
+    if (set == 3) return true;
+#if defined(__linux__)
+    constexpr unsigned long kDotProducts = 1ul << 20;  // HWCAP_ASIMDDP
+    if (set == 4) return getauxval(AT_HWCAP) & kDotProducts;
+#endif
+#endif
     return false;
 }
 
@@ -77,9 +91,9 @@ using namespace decodery;
 extern "C" {
 
 // Changes with every change of a call's arguments or of a packed weight.
-EXPORT int decodery_version() { return 18; }
+EXPORT int decodery_version() { return 19; }
 
-// 0: portable, 1: AVX2, 2: AVX-512 with VNNI. Uses this set from now on and returns 1, or returns 0 if this processor
+// 0: portable, 1: AVX2, 2: AVX-512 with VNNI, 3: NEON, 4: NEON with dot products. Uses this set from now on and returns 1, or returns 0 if this processor
 // or build lacks it.
 EXPORT int decodery_use(int set) {
     if (!table(set) || !supported(set)) return 0;

@@ -7,10 +7,10 @@ set has a translation unit with its own flags; the library selects one when it i
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +33,12 @@ X86_UNITS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c"],
 }
+ARM_UNITS = {"neon": [], "neon_dot": ["-march=armv8.2-a+dotprod"]}
+# The flags and units of an architecture, by its name in the compiler.
+ARCHITECTURES: dict[str, tuple[list[str], dict[str, list[str]]]] = {
+    **dict.fromkeys(("x86_64", "amd64"), (["-DDECODERY_X86"], X86_UNITS)),
+    **dict.fromkeys(("aarch64", "arm64"), (["-DDECODERY_ARM"], ARM_UNITS)),
+}
 
 
 class BuildError(Exception):
@@ -47,12 +53,23 @@ def compiler() -> str:
     raise BuildError("no C++ compiler was found")
 
 
+def machine(cxx: str) -> str:
+    """Returns the architecture that a compiler compiles for, such as "x86_64" or "aarch64"."""
+    return _run([cxx, "-dumpmachine"]).partition("-")[0].strip()
+
+
+def wheel_tag(cxx: str) -> str:
+    """Returns the tag of a wheel with the library inside, which serves every Python: it calls none of it."""
+    system = sysconfig.get_platform().rpartition("-")[0]
+    return "py3-none-" + f"{system}-{machine(cxx)}".replace("-", "_").replace(".", "_")
+
+
 def build(target: Path = TARGET, extra: tuple[str, ...] = ()) -> Path:
     """Compiles and links the library; raises `BuildError` and keeps an older `target` if that fails."""
     cxx = compiler()
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    flags = [*FLAGS, *extra, *(["-DDECODERY_X86"] if x86 else [])]
-    units = {**UNITS, **(X86_UNITS if x86 else {})}
+    own_flags, own_units = ARCHITECTURES.get(machine(cxx), ([], {}))
+    flags = [*FLAGS, *extra, *own_flags]
+    units = {**UNITS, **own_units}
     with tempfile.TemporaryDirectory() as folder:
 
         def compiled(unit: tuple[str, list[str]]) -> str:
@@ -75,10 +92,11 @@ def build(target: Path = TARGET, extra: tuple[str, ...] = ()) -> Path:
     return target
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(f"{' '.join(command)}\n{done.stderr[:4000]}")
+    return done.stdout
 
 
 if __name__ == "__main__":

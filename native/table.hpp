@@ -1,6 +1,7 @@
 // All kernels for one instruction set; each set has a translation unit that includes this file.
 #pragma once
 #include "attention.hpp"
+#include "describing.hpp"
 #include "experts.hpp"
 #include "fused_sampling.hpp"
 #include "linear.hpp"
@@ -23,7 +24,7 @@ constexpr Table table_of() {
              plan_rows<V::spread, SpreadArgs>, plan_rows<V::entropy, EntropyArgs>,
              plan_rows<penalise_repetitions, RepetitionArgs>, plan_rows<penalise_frequencies, FrequencyArgs>,
              plan_layer_norm<S>, plan_rows<FusedSampling<S>::choose, ChooseArgs>, plan_route<S>, plan_experts<S>, plan_join<S>,
-             plan_multiply<S>}};
+             plan_multiply<S>, plan_rows<Description<S>::describe, DescribeArgs>}};
 }
 
 }  // namespace decodery

@@ -99,14 +99,14 @@ struct Vocabulary {
     };
 
     static Normalised normalised(const Norm& found) {
-        return {S::set1(found.largest), S::set1(static_cast<float>(std::log(found.sum)))};
+        return {S::set1(found.largest), S::set1(static_cast<float>(log_of(found.sum)))};
     }
 
     static void log_softmax(const LogSoftmaxArgs& a, Shared&, int chunk, int chunks, Worker&) {
         rows(a.rows, chunk, chunks, [&](int64_t m) {
             const float* x = a.x + m * a.ldx;
             const Norm found = norm(x, a.vocab);
-            if (a.norms) a.norms[m] = static_cast<double>(found.largest) + std::log(found.sum);
+            if (a.norms) a.norms[m] = static_cast<double>(found.largest) + log_of(found.sum);
             if (!a.out) return;
             write_logprobs(x, a.vocab, normalised(found), a.out + m * a.vocab);
         });
@@ -232,14 +232,17 @@ struct Vocabulary {
     static void mask(const MaskArgs& a, Shared&, int chunk, int chunks, Worker&) {
         rows(a.rows, chunk, chunks, [&](int64_t m) {
             float* x = a.x + m * a.ldx;
-            const uint32_t* words = a.words + m * a.ldw;
-            columns(a.vocab, [&](int64_t k, int64_t left) {
-                const uint32_t allowed = words[k / 32] >> (k % 32) & 0xffff;
-                if (allowed == 0xffff) return;
-                const F v = load(x + k, left, S::zero());
-                // NaN is kept.
-                store(x + k, S::pick(allowed | ~S::equal(v, v), v, S::set1(kNever)), left);
-            });
+            masked(x, a.vocab, a.words + m * a.ldw, x);
+        });
+    }
+
+    // Writes x to `out`, which may be x, with -inf where the bit is 0. NaN is kept.
+    static void masked(const float* x, int64_t vocab, const uint32_t* words, float* out) {
+        columns(vocab, [&](int64_t k, int64_t left) {
+            const uint32_t allowed = words[k / 32] >> (k % 32) & 0xffff;
+            if (allowed == 0xffff && x == out) return;
+            const F v = load(x + k, left, S::zero());
+            store(out + k, S::pick(allowed | ~S::equal(v, v), v, S::set1(kNever)), left);
         });
     }
 

@@ -191,6 +191,7 @@ def table(listed: Sequence[Feature]) -> str:
         *(f"| {c.first} | {c.second} | {c.why} |" for c in CONFLICTS),
         "| force_words | num_beam_groups of 2 or more | forced words need one group of beams |",
         "| force_words | sample | forced words need the likeliest beams |",
+        "| force_words, or num_beam_groups of 2 or more | rules='transformers-5' | only version 4 has them |",
         "",
         "Some conflicts depend on the values. Then the request fails with an error that names the conflict:",
         "the grammar or a list of allowed tokens excludes a forced token, or the grammar does not allow a",

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine", "loading"),
     ("conversations", "outputs"),
     ("wire",),
-    ("collector", "consensus", "intake", "pictures"),
+    ("collector", "consensus", "intake", "pictures", "shared_scores"),
     ("llm", "client"),
     ("serving",),
     ("cli",),

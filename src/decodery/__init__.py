@@ -17,7 +17,14 @@ from decodery.decoding.request.strategy_params import (
     StochasticBeamSearch,
 )
 from decodery.decoding.request.watermark_params import Watermark
-from decodery.errors import CheckpointError, DecoderyError, ModelError, ParameterError, RequestError
+from decodery.errors import (
+    CheckpointError,
+    DecoderyError,
+    ModelError,
+    ModelWarning,
+    ParameterError,
+    RequestError,
+)
 from decodery.version import __version__
 
 # These need torch, so each is imported when its name is first used.
@@ -49,6 +56,7 @@ __all__ = [
     "JsonSchema",
     "Lark",
     "ModelError",
+    "ModelWarning",
     "ParameterError",
     "PromptLookup",
     "Regex",

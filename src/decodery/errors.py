@@ -40,3 +40,7 @@ class CallbackError(ParameterError):
     def __init__(self, message: str, request: int) -> None:
         super().__init__(message)
         self.request = request
+
+
+class ModelWarning(UserWarning):
+    """Tells that a fault in a model's files was corrected; the message names the file."""

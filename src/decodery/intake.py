@@ -101,7 +101,9 @@ class Intake:
         prompt = _checked(prompt)
         if not isinstance(params, GenerationParams):
             raise ParameterError(f"params must be GenerationParams, not {type(params).__name__}")
-        ids = self._token_ids(prompt)
+        ids = self.token_ids(prompt)
+        if not ids:
+            raise RequestError("the prompt is empty: give some text")
         params.check_vocabulary(self._vocab_size)
         asked = self._resolver.resolved(params)
         embedded = prompt if isinstance(prompt, EmbeddedPrompt) else None
@@ -212,18 +214,20 @@ class Intake:
         adds_space = text != "" and self._tokenizer.decode(ids) == " " + text
         return both[len(line) :] if adds_space and both[: len(line)] == line else ids
 
-    def _token_ids(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            if len(prompt) > self._longest:
-                raise RequestError(
-                    f"the prompt has {len(prompt)} characters, which do not fit into the context: shorten it"
-                )
-            ids = self._tokenizer.encode(prompt)
-        else:
-            ids = list(prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt)
-        if not ids:
-            raise RequestError("the prompt is empty: give some text")
-        return ids
+    def token_ids(self, prompt: Prompt, *, add_special_tokens: bool = True) -> list[int]:
+        """Returns the token ids of a prompt: none for an empty one.
+
+        A text may get special tokens, such as that of its beginning. Raises `RequestError` for a malformed
+        prompt, and for a text so long that no context holds it.
+        """
+        prompt = _checked(prompt)
+        if not isinstance(prompt, str):
+            return list(prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt)
+        if len(prompt) > self._longest:
+            raise RequestError(
+                f"the prompt has {len(prompt)} characters, which do not fit into the context: shorten it"
+            )
+        return self._tokenizer.encode(prompt, add_special_tokens=add_special_tokens)
 
     def _models(
         self, params: GenerationParams, embedded: EmbeddedPrompt | None

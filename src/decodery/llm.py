@@ -17,7 +17,7 @@ from decodery.decoding.request.checkpoint_defaults import default_params
 from decodery.decoding.request.params import GenerationParams
 from decodery.engine.embedded_prompt import EmbeddedPrompt
 from decodery.engine.engine import Engine
-from decodery.engine.limits import Limits, page_bytes
+from decodery.engine.limits import Limits, computed_at_most, page_bytes
 from decodery.engine.pages import pages_for
 from decodery.engine.shared_engine import Mailbox, SharedEngine
 from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
@@ -28,7 +28,8 @@ from decodery.kernels.native.library import MOST_THREADS
 from decodery.loading.open_model import SecondModels, open_model
 from decodery.loading.options import available_memory, memory_size
 from decodery.models.contract import CausalModel
-from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore, text_scores
+from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore
+from decodery.shared_scores import SCORED, ScoredText, continuations, score_texts, whole_texts
 from decodery.weights.sources.locate import Progress
 
 
@@ -304,14 +305,36 @@ class LLM:
         """
         return self.intake.chat_prompt(messages, **template)
 
-    def score(self, texts: Prompt | Sequence[Prompt], *, cache_salt: str | None = None) -> list[TextScore]:
+    def score(
+        self,
+        texts: Prompt | Sequence[Prompt],
+        *,
+        prefix: str | Sequence[int] | None = None,
+        cache_salt: str | None = None,
+    ) -> list[TextScore]:
         """Returns the log-probability of every token of each text under the model.
 
-        Raises `RequestError` if one of the texts cannot be scored.
+        With a `prefix`, a text's tokens are scored as they follow the prefix, which is computed once. Texts
+        with the same beginning share it too. On the native backend the numbers are those of whole texts, bit
+        for bit. A prefix and a text are encoded as one: where this changes tokens at the border, the scored
+        tokens begin with the first that is not the prefix's own. After a prefix of token ids, such as that of
+        `chat_prompt`, a text is encoded without special tokens. Raises `RequestError` if one of the texts
+        cannot be scored.
         """
-        params = GenerationParams(max_tokens=1, temperature=0, prompt_logprobs=0, ignore_eos=True)
-        outputs = self.generate(texts, params, cache_salt=cache_salt)
-        return text_scores(outputs)
+        generate = partial(self.generate, cache_salt=cache_salt)
+        return score_texts(self._scored_texts(_listed(texts), prefix), generate)
+
+    def _scored_texts(self, texts: list[Any], prefix: Any) -> list[ScoredText]:
+        encode = self.intake.token_ids
+        found = whole_texts(texts, encode) if prefix is None else continuations(texts, prefix, encode)
+        return [
+            text if isinstance(text.prompt, EmbeddedPrompt) else replace(text, kind=self._kind(len(text.ids)))
+            for text in found
+        ]
+
+    def _kind(self, length: int) -> int:
+        """Returns the set of rotary frequencies of a text of this length: it changes log-probabilities."""
+        return self.model.rope_set(computed_at_most(length, SCORED, self.model.context_length))
 
     @property
     def has_chat_template(self) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from decodery.decoding.chosen import FinishReason, TokenLogprobs
 from decodery.decoding.event import Event
-from decodery.errors import RequestError
 from decodery.text.chat.replies import ReplyFormat, ToolCall
 
 Observer = Callable[[Event], None]
@@ -89,32 +88,25 @@ class StreamEvent:
 
 @dataclass(frozen=True, slots=True)
 class TextScore:
-    """Holds the log-probability of each token of a text given those before it; the first has none."""
+    """Holds the log-probability of each token of a text given those before it.
+
+    The first token has none, unless the text follows a prefix.
+    """
 
     token_ids: list[int]
     logprobs: list[float | None]
 
     @property
     def total(self) -> float:
-        """Returns the log-probability of the text after its first token."""
+        """Returns the log-probability of the text, without that of a first token that has none."""
         return sum(x for x in self.logprobs if x is not None)
 
     @property
     def perplexity(self) -> float:
-        """Returns exp of the mean negative log-probability; infinity for a single token."""
-        count = len(self.logprobs) - 1
-        return math.exp(min(-self.total / count, 700)) if count else math.inf
+        """Returns exp of the mean negative log-probability; infinity if no token has one."""
+        return math.exp(min(-self.total / self.count, 700)) if self.count else math.inf
 
-
-def text_scores(outputs: Sequence[RequestOutput]) -> list[TextScore]:
-    """Returns the scores of texts whose tokens' log-probabilities the outputs hold.
-
-    Raises `RequestError` if one of the texts could not be scored.
-    """
-    for number, output in enumerate(outputs, 1):
-        if output.error is not None:
-            raise RequestError(f"text {number} of {len(outputs)}: {output.error}")
-    return [
-        TextScore(o.prompt_token_ids, [None if t is None else t.logprob for t in o.prompt_logprobs or ()])
-        for o in outputs
-    ]
+    @property
+    def count(self) -> int:
+        """Returns how many tokens have a log-probability."""
+        return sum(x is not None for x in self.logprobs)

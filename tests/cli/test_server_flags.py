@@ -64,12 +64,27 @@ COMMANDS: dict[str, list[str]] = {
     ],
     "explain JSON": ["explain", "Hello", "--seed", "1", "--max-tokens", "4", "--json", "--top-k", "5"],
     "compare JSON": ["compare", "Hello", "--seed", "1", "--max-tokens", "4", "--json"],
+    "compare beams": [
+        *(
+            "compare",
+            "Hello",
+            "--seed",
+            "1",
+            "--max-tokens",
+            "9",
+            "--strategies",
+            "beam,diverse,stochastic-beam",
+        ),
+        *("--with", "all: strategy=beam num-beams=4 num-return-sequences=4 length-penalty=2"),
+    ],
 }
 
 
 def untimed(text: str) -> str:
-    """Returns JSON without the figures of time."""
-    return re.sub(r'"(\w*seconds|tokens_per_second)": [\d.e+-]+', r'"\1": 0', text)
+    """Returns JSON or a table without the figures of time."""
+    text = re.sub(r'"(\w*seconds|tokens_per_second)": [\d.e+-]+', r'"\1": 0', text)
+    text = re.sub(r" +\d+\.\d\d(  (?: *stop| *length))$", r" 0\1", text, flags=re.MULTILINE)
+    return re.sub(r"in [\d.]+ s in one batch \([\d.]+ ", "in 0 s in one batch (0 ", text)
 
 
 @pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)

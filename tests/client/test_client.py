@@ -112,6 +112,9 @@ def test_events_are_those_of_the_library(client: Client, library: LLM) -> None:
 
 def test_scores_prompts_and_defaults_are_the_librarys(client: Client, library: LLM) -> None:
     assert client.score(["some text", [1, 2, 3]]) == library.score(["some text", [1, 2, 3]])
+    for prefix in ("a prefix of more than a page", list(range(40)), [3]):
+        texts = ["one", [1, 2, 3], " é"]
+        assert client.score(texts, prefix=prefix) == library.score(texts, prefix=prefix)
     messages = [{"role": "user", "content": "Hi"}]
     assert client.chat_prompt(messages) == library.chat_prompt(messages)
     assert client.tokenizer.encode("Hé") == library.tokenizer.encode("Hé")

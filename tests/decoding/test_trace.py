@@ -12,20 +12,29 @@ from decodery.decoding.draw import choose, draw_key_of
 from decodery.decoding.event import Event
 from decodery.decoding.processors import pipeline
 from decodery.decoding.processors.pipeline import Processor, process
+from decodery.decoding.recorder import Choice as Chosen
 from decodery.decoding.recorder import Recorder
+from decodery.decoding.rows import Row
+from decodery.decoding.trace import Considered
 from tests.decoding.processors.tables import logs
 from tests.decoding.rows import make_row
 
 LOGITS = torch.tensor([logs(4, 2, 1, 1)])
 
 
+def recorded(row: Row, token: int) -> Considered:
+    """Returns what a row considered when it took this token by `LOGITS`."""
+    recorder = Recorder(LOGITS, [row])
+    process(LOGITS, [row], recorder)
+    [considered] = recorder.considered([Chosen(0, token)])
+    return considered
+
+
 def test_stages_show_what_each_processor_did_to_the_candidates() -> None:
     row = replace(
         make_row(suppress_tokens=[2], top_k=2, min_p=0.001, top_p=0.6, renormalize_logits=True), explain=2
     )
-    recorder = Recorder(LOGITS, [row])
-    processed = process(LOGITS, [row], recorder)
-    considered = recorder.considered(0, processed[0], 0)
+    considered = recorded(row, 0)
     assert [(stage.name, stage.kept) for stage in considered.stages] == [
         ("suppress_tokens", 3),
         ("top_k", 2),
@@ -43,8 +52,7 @@ def test_stages_show_what_each_processor_did_to_the_candidates() -> None:
 
 def test_the_chosen_token_is_among_the_candidates_of_every_stage() -> None:
     row = replace(make_row(temperature=0.5), explain=1)
-    recorder = Recorder(LOGITS, [row])
-    considered = recorder.considered(0, process(LOGITS, [row], recorder)[0], 3)
+    considered = recorded(row, 3)
     assert [c.token for c in considered.candidates] == [0, 3]
     assert considered.stages[0].probabilities == pytest.approx((16 / 22, 1 / 22))
     assert considered.after == pytest.approx(1 / 22)
@@ -59,8 +67,8 @@ def test_the_tokens_that_a_grammar_allows_are_counted(monkeypatch: pytest.Monkey
     rows = [replace(make_row(top_k=1), explain=2)] * 2
     logits = LOGITS.repeat(2, 1)
     recorder = Recorder(logits, rows)
-    processed = process(logits, rows, recorder)
-    both = [recorder.considered(i, processed[i], 0) for i in range(2)]
+    process(logits, rows, recorder)
+    both = recorder.considered([Chosen(0, 0), Chosen(1, 0)])
     assert [(c.allowed, c.forced, c.kept) for c in both] == [(1, True, 1), (2, False, 1)]
     assert [[stage.name for stage in c.stages] for c in both] == [["grammar"], ["grammar", "top_k"]]
 
@@ -80,8 +88,7 @@ def test_explaining_changes_no_bit_and_explains_no_other_row() -> None:
     explained = [replace(row, explain=3 * (i == 2)) for i, row in enumerate(rows)]
     recorder = Recorder(logits, explained)
     assert torch.equal(process(logits, explained, recorder), plain)
-    assert len(recorder.considered(2, plain[2], 0).stages) == 5
-    assert recorder.considered(1, plain[1], 0).stages == ()
+    assert len(recorder.considered([Chosen(2, 0)])[0].stages) == 5
 
 
 def test_the_drawn_token_has_the_largest_sum_of_log_probability_and_noise() -> None:
@@ -90,7 +97,7 @@ def test_the_drawn_token_has_the_largest_sum_of_log_probability_and_noise() -> N
         recorder = Recorder(LOGITS, [row])
         processed = process(LOGITS, [row], recorder)
         [token] = choose(processed, [row])
-        considered = recorder.considered(0, processed[0], token, draw_key_of(row))
+        [considered] = recorder.considered([Chosen(0, token, draw_key_of(row))])
         sums = {
             c.token: math.log(c.after) + c.noise
             for c in considered.candidates
@@ -102,8 +109,7 @@ def test_the_drawn_token_has_the_largest_sum_of_log_probability_and_noise() -> N
 
 def test_logits_are_the_models_and_the_tail_is_what_the_candidates_lack() -> None:
     row = replace(make_row(temperature=0.5, top_k=1), explain=2)
-    recorder = Recorder(LOGITS, [row])
-    considered = recorder.considered(0, process(LOGITS, [row], recorder)[0], 0)
+    considered = recorded(row, 0)
     assert [c.logit for c in considered.candidates] == LOGITS[0, :2].tolist()
     assert [c.noise for c in considered.candidates] == [None, None]
     assert considered.tail == pytest.approx(2 / 8)

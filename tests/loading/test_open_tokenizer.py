@@ -39,3 +39,14 @@ def test_an_error_names_the_file(reference: tokenizers.Tokenizer, tmp_path: Path
     (tmp_path / "tokenizer.model").write_bytes(model_bytes([*SPECIAL, *WORDS])[:-3])
     with pytest.raises(CheckpointError, match=r"tokenizer\.model is no intact"):
         open_tokenizer(checkpoint(tmp_path))
+
+
+def test_warnings_of_a_vocabulary_are_those_of_its_checkpoint(
+    reference: tokenizers.Tokenizer, tmp_path: Path
+) -> None:
+    keys = byte_level_metadata(reference) | {"tokenizer.ggml.padding_token_id": 2**32 - 1}
+    opened = checkpoint(tmp_path / "m.gguf", **keys)
+    warnings: list[str] = []
+    opened.warn = warnings.append
+    assert open_tokenizer(opened).pad_token_id is None
+    assert [message.split()[0] for message in warnings] == ["tokenizer.ggml.padding_token_id"]

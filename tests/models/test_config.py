@@ -249,8 +249,8 @@ def test_older_and_newer_configs_declare_the_same_positions() -> None:
     ("checkpoint", "named"),
     [
         (Declared("safetensors", {**HUB, "architectures": ["MambaForCausalLM"]}), "MambaForCausalLM"),
-        (Declared("safetensors", {**HUB, "architectures": None}), "architectures"),
-        (Declared("safetensors", {**HUB, "architectures": []}), "architectures"),
+        (Declared("safetensors", {**HUB, "architectures": None, "model_type": None}), "architectures"),
+        (Declared("safetensors", {**HUB, "architectures": ["A", "B"]}), "architectures"),
         (Declared("safetensors", {**HUB, "quantization_config": {"bits": 4}}), "quantization_config"),
         (Declared("gguf", {**GGUF, "general.architecture": "mamba"}), "mamba"),
         (Declared("gguf", {}), "general.architecture"),

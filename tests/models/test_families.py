@@ -8,7 +8,7 @@ import pytest
 
 from decodery.errors import ModelError
 from decodery.models import families
-from decodery.models.families import GGUF, HUB, find_family
+from decodery.models.families import GGUF, HUB, MODEL_TYPES, find_family
 from tests.models.test_config import Declared
 
 
@@ -33,7 +33,7 @@ def test_a_name_of_the_other_format_is_not_supported() -> None:
     ("name", "nearest"),
     [
         ("MistraForCausalLM", "the nearest is MistralForCausalLM"),
-        ("LLaMAForCausalLM", "the nearest is LlamaForCausalLM"),
+        ("LLaMAForCausal", "the nearest is LlamaForCausalLM"),
         ("Llama3ForCausalLM", "the nearest is LlamaForCausalLM or Llama4ForCausalLM"),
         ("rwkv7", "not supported; decodery models --supported lists all that are$"),
     ],
@@ -45,6 +45,47 @@ def test_an_unsupported_architecture_is_one_line_with_the_nearest_supported_one(
         find_family(Declared("safetensors", {"architectures": [name]}))
     assert f"the architecture {name} is not supported" in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("LLaMAForCausalLM", "LlamaForCausalLM"),
+        ("Llama_ForCausalLM", "LlamaForCausalLM"),
+        ("QWen2ForCausalLM", "Qwen2ForCausalLM"),
+        ("Gpt2LMHeadModel", "GPT2LMHeadModel"),
+        ("OLMoForCausalLM", "OLMoForCausalLM"),
+    ],
+)
+def test_capitals_and_signs_of_an_architecture_do_not_matter(name: str, meant: str) -> None:
+    found = find_family(Declared("safetensors", {"architectures": [name]}))
+    assert (found.name, found.family, found.head) == (meant, *HUB[meant])
+
+
+@pytest.mark.parametrize("missing", [{}, {"architectures": None}, {"architectures": []}])
+def test_without_an_architecture_the_type_of_the_model_is_its_name(missing: dict[str, Any]) -> None:
+    for kind, name in MODEL_TYPES.items():
+        assert find_family(Declared("safetensors", {**missing, "model_type": kind})).name == name
+    with pytest.raises(ModelError, match="the architecture qwen3_5 is not supported; the nearest is qwen"):
+        find_family(Declared("safetensors", {**missing, "model_type": "qwen3_5"}))
+    with pytest.raises(ModelError, match="must name one architecture under architectures"):
+        find_family(Declared("safetensors", missing))
+
+
+def test_an_architecture_that_is_named_counts_more_than_the_type_of_the_model() -> None:
+    declared = {"architectures": ["LlamaForSequenceClassification"], "model_type": "llama"}
+    with pytest.raises(ModelError, match="LlamaForSequenceClassification is not supported"):
+        find_family(Declared("safetensors", declared))
+
+
+def test_types_of_models_are_those_of_transformers() -> None:
+    from transformers.models.auto import modeling_auto
+
+    theirs = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    ours = {kind: name for kind, name in MODEL_TYPES.items() if kind in theirs and kind != "internlm3"}
+    assert ours == {kind: theirs[kind] for kind in ours}
+    known = {kind for kind, name in theirs.items() if name in HUB} - {"llama4", "iquestcoder"}
+    assert known <= MODEL_TYPES.keys()
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from decodery.errors import CheckpointError
+from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.reference import torch_kernels
 from decodery.models.decoders.llama import Llama
 from decodery.models.load import load_for_inference, load_model
 from decodery.weights.formats.opening import open_checkpoint
+from decodery.weights.layouts.packed_cache import PackedCache
+from tests.kernels.native.fixtures import built
 from tests.models.tiny import tiny_llama_folder, tiny_llama_gguf
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -80,18 +81,34 @@ def test_from_a_gguf_file_it_is_the_same(tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_a_head_that_differs_from_the_embedding_it_should_be_is_refused(tmp_path: Path) -> None:
-    folder = tiny_llama_folder(tmp_path, tie_word_embeddings=False)
+def said_to_be_tied(folder: Path) -> Path:
     path = folder / "config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, "tie_word_embeddings": True}))
-    differs = pytest.raises(CheckpointError, match=r"lm_head\.weight differs .*tie_word_embeddings to false")
-    with open_checkpoint(folder) as checkpoint, differs:
-        load_model(checkpoint, dtype=torch.float32, kernels=torch_kernels)
-    weights = load_file(folder / "model.safetensors")
-    save_file(
-        {**weights, "lm_head.weight": weights["model.embed_tokens.weight"].clone()},
-        folder / "model.safetensors",
-    )
-    with open_checkpoint(folder) as checkpoint:
-        assert load_model(checkpoint, dtype=torch.float32, kernels=torch_kernels) is not None
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tie_word_embeddings": True}))
+    return folder
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_head_that_differs_from_the_embedding_it_should_be_is_kept(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    folder = tiny_llama_folder(tmp_path, tie_word_embeddings=False)
+    expected = [logits(model) for model in both(folder, dtype)]
+    for model, right in zip(both(said_to_be_tied(folder), dtype), expected, strict=True):
+        assert torch.equal(logits(model), right)
+
+
+@built
+def test_packed_weights_in_the_cache_have_the_head_that_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DECODERY_CACHE", str(tmp_path / "cache"))
+    folder = tiny_llama_folder(tmp_path / "m", tie_word_embeddings=False)
+    expected = logits(both(folder, torch.float32)[0])
+    cache = PackedCache(said_to_be_tied(folder))
+    for is_cached in (False, True):
+        assert (cache.read() is not None) == is_cached
+        with open_checkpoint(folder) as checkpoint:
+            kept = load_for_inference(checkpoint, dtype=torch.float32, kernels=NativeKernels(), cache=cache)
+            assert len(checkpoint.warnings) == 1
+        assert isinstance(kept, Llama)
+        torch.testing.assert_close(logits(kept), expected, atol=1e-4, rtol=0)

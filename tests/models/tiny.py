@@ -77,10 +77,14 @@ def tiny_llama_gguf(
     folder: Path,
     metadata: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
+    per_part: int = 0,
 ) -> Path:
-    """Writes the F32 GGUF file of a folder of `tiny_llama_folder`, with further metadata and tensors."""
+    """Writes the F32 GGUF file of a folder of `tiny_llama_folder`, with further metadata and tensors.
+
+    With `per_part` tensors in each, writes the parts of a split model: STEM-00001-of-00003.gguf and so on.
+    """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=per_part)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])

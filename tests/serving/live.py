@@ -25,6 +25,7 @@ from decodery.serving.models import ModelSource
 from decodery.serving.run import http_server, listen, loop_factory
 from decodery.serving.service import Service
 from decodery.serving.settings import RequestLimits, ServerSettings
+from tests.conversations.models import scripted
 
 T = TypeVar("T")
 SOURCE = Path(__file__).parents[2] / "src"
@@ -201,6 +202,17 @@ def serving(llm: LLM, limits: RequestLimits | None = None, **settings: Any) -> I
         server.settle()
     finally:
         server.close()
+
+
+@contextmanager
+def saying(server: LiveServer, text: str) -> Iterator[None]:
+    """Makes the model write this text in the next answer, where nothing bans it."""
+    before = server.llm.default_params
+    server.llm.default_params = scripted(server.llm.tokenizer, text)
+    try:
+        yield
+    finally:
+        server.llm.default_params = before
 
 
 @dataclass(frozen=True)

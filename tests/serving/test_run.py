@@ -44,7 +44,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (line,) = err.strip().splitlines()
         return line
 
-    monkeypatch.setattr("logging.basicConfig", lambda **_: None)
+    monkeypatch.setattr("decodery.serving.logs.log_to", lambda *_, **__: None)
     monkeypatch.setenv("COLUMNS", "1000")
     return ran
 
@@ -161,6 +161,7 @@ def test_wrong_key_files_and_ports_are_one_line(
     assert "key" in refused("-m", folder, "--api-key-file", str(empty))
     assert "key file" in refused("-m", folder, "--api-key-file", str(tmp_path / "none"))
     assert "port" in refused("-m", folder, "--port", "70000")
+    assert "a twice" in refused("-m", f"a={folder}", "--model", "a=other")
     assert "pings" in refused("-m", folder, "--pings", "x")
     assert "allow_origin" in refused("-m", folder, "--allow-origin", "https://a.example/path")
     monkeypatch.setenv("DECODERY_API_KEY", "ke y")

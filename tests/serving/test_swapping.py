@@ -17,7 +17,8 @@ from decodery.serving.errors import ApiError
 from decodery.serving.models import Models, ModelSource, ServedModel, Use
 from decodery.serving.settings import ServerSettings
 from tests.serving.conftest import open_tiny
-from tests.serving.live import LiveServer
+from tests.serving.live import LiveServer, begin_request, until
+from tests.serving.test_load import leave
 
 
 @pytest.fixture(autouse=True)
@@ -222,6 +223,33 @@ def test_a_closed_model_is_freed_before_the_next_one_is_opened(swapping: Swappin
     assert len(swapping.awaited(_engines, swapping)) == 1
     # An answer that is still being sent may keep its model; it is never two.
     assert max(swapping.alive) <= 1
+
+
+ROUTES: dict[str, dict[str, Any]] = {
+    "/v1/completions": {"prompt": "Hi"},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}], "stream": True},
+    "/tokenize": {"prompt": "Hi"},
+    "/apply-template": {"messages": [{"role": "user", "content": "Hi"}]},
+    "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": "Hi"}]},
+    "/trace": {"requests": [{"prompt": "Hi"}]},
+}
+
+
+def test_a_client_that_leaves_while_its_model_waits_opens_and_closes_none(swapping: Swapping) -> None:
+    body = {"model": "a", "prompt": "Hi", "max_tokens": 900, "ignore_eos": True, "stream": True}
+    models = swapping.service.models
+    with swapping.client.stream("POST", "/v1/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        for path, asked in ROUTES.items():
+            connection = begin_request(swapping.port, {**asked, "model": "b"}, path)
+            until(lambda: len(models._waiting) == 1)
+            leave(connection)
+            until(lambda: not models._waiting)
+        list(lines)
+    assert [model.name for model in models.opened] == ["a"]
+    assert len(swapping.opened) == 1
+    assert swapping.complete(model="b", prompt="Hi", max_tokens=1)["choices"]
 
 
 async def _engines(server: LiveServer) -> Any:

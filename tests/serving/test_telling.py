@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from decodery import LLM, BeamSearch, GenerationParams
+from decodery.serving.logs import log_to
 from tests.serving.live import LiveServer, serving, until
+from tests.serving.test_load import slow
 
 BEAMS: dict[str, Any] = {"prompt": "a", "max_tokens": 6, "use_beam_search": True, "n": 3, "ignore_eos": True}
 
@@ -46,6 +51,38 @@ def test_texts_are_logged_only_when_asked(
     assert {line["path"] for line in lines} == {"/v1/completions", "/v1/chat/completions"}
     assert all(line["request_id"] and line["completion_tokens"] for line in lines)
     assert ("secret" in caplog.text) == shown
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    """Returns the root logger, which has its handlers and its level again at the end."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield root
+    root.handlers = before
+    root.setLevel(level)
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_a_logged_traceback_quotes_nothing_of_a_client_unless_asked(
+    root_logger: logging.Logger, server: LiveServer, shown: bool
+) -> None:
+    written = io.StringIO()
+    log_to(written, whole=shown)
+    with slow(server) as steps:
+        # A traceback shows lines of code, which quote nobody.
+        given = "".join(["sec", "ret"])
+        try:
+            raise KeyError(given)
+        except KeyError as cause:
+            steps.failure = ValueError(given)
+            steps.failure.__cause__ = cause
+        assert server.post("/v1/completions", {"prompt": "a"}).status_code == 500
+    text = written.getvalue()
+    assert text.count("Traceback") >= 1
+    assert "worker.py" in text
+    assert text.index("KeyError") < text.index("ValueError")
+    assert ("secret" in text) == shown
 
 
 def test_a_server_whose_step_does_not_end_is_not_ready(

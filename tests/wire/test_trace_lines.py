@@ -87,6 +87,14 @@ def test_what_is_written_is_read_back_bit_for_bit(kind: type[Any]) -> None:
         assert back == value
 
 
+def test_an_events_line_is_its_plain_form() -> None:
+    for seed in range(300):
+        event = value_of(Event, random.Random(seed))
+        line = json.loads(written(EventLine(event)), parse_constant=pytest.fail)
+        expected = {"kind": "event", "event": to_plain(event)}
+        assert json.dumps(line, sort_keys=True) == json.dumps(expected, sort_keys=True)
+
+
 def test_not_a_number_is_read_back() -> None:
     event = Event(0, 0, score=math.nan)
     text = json.dumps(to_plain(event), allow_nan=False)

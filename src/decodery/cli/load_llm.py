@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 
-from decodery.cli.flags.model_options import ModelOptions
+from decodery.cli.flags.model_options import ModelOptions, RunOptions
 from decodery.cli.terminal import fetch_progress
 from decodery.errors import ParameterError
 from decodery.kernels.backends import check_kv_dtype, chosen_backend
@@ -24,7 +24,7 @@ def load(options: ModelOptions) -> LLM:
     return llm
 
 
-def check_options(options: ModelOptions) -> None:
+def check_options(options: RunOptions) -> None:
     """Raises `ParameterError` for options that are wrong for any model."""
     check_dtype(options.dtype)
     check_kv_dtype(options.kv_dtype)

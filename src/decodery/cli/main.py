@@ -21,7 +21,15 @@ from decodery.cli.flags.comparison_lines import DEFAULT_SET, PRESETS, comparison
 from decodery.cli.flags.field_flags import with_flags
 from decodery.cli.flags.generation_flags import GenerationFlags
 from decodery.cli.flags.grouped_help import GroupedCommand
-from decodery.cli.flags.model_options import ModelOptions, TextModelOptions
+from decodery.cli.flags.model_options import (
+    BACKENDS,
+    DTYPES,
+    KV_DTYPES,
+    QUANTIZATIONS,
+    ModelOptions,
+    RunOptions,
+    TextModelOptions,
+)
 from decodery.cli.flags.serve_options import ServeOptions
 from decodery.cli.input_text import given_text, prompt_arguments
 from decodery.cli.terminal import (
@@ -43,6 +51,7 @@ FEW_TOKENS = GenerationFlags(command_defaults={"max_tokens": 16})
 # Each line of a comparison names its own strategy.
 SHARED = GenerationFlags(command_defaults={"max_tokens": 40}, hidden_panels=("Strategy", "Output"))
 MODEL = ModelOptions()
+RUN = RunOptions()
 TEXT_MODEL = TextModelOptions()
 SERVER = ServeOptions()
 
@@ -93,6 +102,9 @@ Svg = Annotated[
 Revision = Annotated[
     str | None, typer.Option(metavar="TEXT", help="The branch, tag or commit of a hub model.")
 ]
+SHELLS = "bash|zsh|fish"
+# Given last, these flags mean the user's own shell.
+SHELL_FLAGS = ("--install-completion", "--show-completion")
 Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
 
 app = typer.Typer(
@@ -126,9 +138,25 @@ def _command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 def _decodery(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    install_completion: Annotated[
+        str | None,
+        typer.Option(metavar=SHELLS, help="Let a shell complete command lines; without a name, yours."),
+    ] = None,
+    show_completion: Annotated[
+        str | None, typer.Option(metavar=SHELLS, help="Print the script that does so.")
+    ] = None,
 ) -> None:
     if version:
         typer.echo(f"decodery {__version__}")
+        raise typer.Exit
+    if install_completion is not None or show_completion is not None:
+        from decodery.cli.commands.completion_script import install, show
+
+        with exit_on_error(debug=False):
+            if install_completion is not None:
+                install(install_completion)
+            if show_completion is not None:
+                show(show_completion)
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -149,7 +177,7 @@ def _generate(
     ] = None,
     tool_choice: Annotated[
         str,
-        typer.Option(metavar="TEXT", help="Which function is called: auto, none, required, or one by name."),
+        typer.Option(metavar="auto|none|required|NAME", help="Which function is called; NAME: this one."),
     ] = "auto",
     json: Json = False,
     stats: Annotated[
@@ -249,6 +277,9 @@ def _infill(
 def _score(
     text: Text = None,
     file: File = None,
+    prefix: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Score the text as it follows this one.")
+    ] = None,
     json: Json = False,
     model: TextModelOptions = TEXT_MODEL,
     debug: Debug = False,
@@ -260,7 +291,7 @@ def _score(
     given = given_text(text, file, "TEXT")
     from decodery.cli.commands.score import score
 
-    score(given, model, as_json=json)
+    score(given, model, prefix=prefix, as_json=json)
 
 
 @_command("explain")
@@ -357,27 +388,27 @@ def _models(
 
 
 @_command("serve")
-def _serve(options: ServeOptions = SERVER, model: ModelOptions = MODEL, debug: Debug = False) -> None:
-    """Serves a model over HTTP, as OpenAI's API does."""
+def _serve(options: ServeOptions = SERVER, how: RunOptions = RUN, debug: Debug = False) -> None:
+    """Serves models over HTTP, as OpenAI's API does."""
     from decodery.cli.commands.serve import serve
 
-    serve(options, model)
+    serve(options, how)
 
 
 @_command("inspect")
 def _inspect(
     model: Model = None,
-    dtype: Annotated[str, typer.Option(metavar="TEXT", help="Assume this precision.")] = "auto",
-    backend: Annotated[str, typer.Option(metavar="TEXT", help="Assume this backend.")] = "auto",
+    dtype: Annotated[str, typer.Option(metavar=DTYPES, help="Assume this precision.")] = "auto",
+    backend: Annotated[str, typer.Option(metavar=BACKENDS, help="Assume this backend.")] = "auto",
     quantization: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Assume weights that are packed in this form.")
+        str | None, typer.Option(metavar=QUANTIZATIONS, help="Assume weights that are packed in this form.")
     ] = None,
     context_length: Annotated[
         int | None,
         typer.Option(metavar="INTEGER", help="Assume this length of context; without it, the model's limit."),
     ] = None,
     kv_dtype: Annotated[
-        str, typer.Option(metavar="TEXT", help="Assume this precision of the key/value cache.")
+        str, typer.Option(metavar=KV_DTYPES, help="Assume this precision of the key/value cache.")
     ] = "auto",
     revision: Revision = None,
     json: Json = False,
@@ -402,6 +433,14 @@ def _inspect(
     inspect(options, as_json=json)
 
 
+@app.command("complete", hidden=True)
+def _complete(shell: str, texts: list[str]) -> None:
+    """Prints what may stand at the end of a command line; the script of a shell calls it."""
+    from decodery.cli.commands.complete import complete
+
+    complete(typer.main.get_command(app), shell, texts)
+
+
 def _refuse_logprobs_without_json(generation: GenerationFlags, as_json: bool) -> None:
     for name in ("logprobs", "prompt_logprobs"):
         if generation.values.get(name) is not None and not as_json:
@@ -413,6 +452,9 @@ def run(arguments: Sequence[str]) -> int:
     if sys.stderr is None:
         # Stderr is closed. Without a replacement, print and traceback would write to stdout.
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (for as long as the process lives)
+    arguments = list(arguments)
+    if len(arguments) == 1 and arguments[0] in SHELL_FLAGS:
+        arguments.append(Path(os.environ.get("SHELL", "")).name)
     if sys.stdout is None:
         print_error("there is no standard output: it is closed")
         return FAILED
@@ -422,7 +464,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
-            status = typer.main.get_command(app).main(list(arguments), "decodery", standalone_mode=False)
+            status = typer.main.get_command(app).main(arguments, "decodery", standalone_mode=False)
     except UsageError as error:
         print_error(getattr(error, "format_message", error.__str__)())
         return MISUSED

@@ -53,5 +53,5 @@ class TextModel(Protocol):
     def chat_prompt(self, messages: Sequence[Mapping[str, Any]], **template: Any) -> list[int]:
         """Returns the token ids of a conversation, ready for the reply."""
 
-    def score(self, texts: Sequence[Sequence[int]]) -> list[TextScore]:
-        """Returns the log-probability of every token of each text."""
+    def score(self, texts: Sequence[str], *, prefix: str | None = None) -> list[TextScore]:
+        """Returns the log-probability of every token of each text, as it follows the prefix."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from decodery.client.connection import Connection, api_error
@@ -13,7 +13,8 @@ from decodery.conversations.prompt_options import COMMON_VARIABLES
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.plain import params_from_plain, params_to_plain
 from decodery.errors import DecoderyError, ParameterError, RequestError
-from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore, text_scores
+from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore
+from decodery.shared_scores import continuations, score_separately, score_texts
 from decodery.text.chat.tools import read_tools
 from decodery.wire.trace_lines import EndLine, ErrorLine, EventLine, Line, OutputLine, TextLine, TraceReader
 
@@ -156,10 +157,26 @@ class Client:
                 elif isinstance(line, OutputLine) and line.output.error is not None:
                     raise RequestError(line.output.error)
 
-    def score(self, texts: Prompt | Sequence[Prompt], *, cache_salt: str | None = None) -> list[TextScore]:
-        """Returns the log-probability of every token of each text, as `LLM.score` does."""
-        params = GenerationParams(max_tokens=1, temperature=0, prompt_logprobs=0, ignore_eos=True)
-        return text_scores(self.generate(texts, params, cache_salt=cache_salt))
+    def score(
+        self,
+        texts: Prompt | Sequence[Prompt],
+        *,
+        prefix: Prompt | None = None,
+        cache_salt: str | None = None,
+    ) -> list[TextScore]:
+        """Returns the log-probability of every token of each text, as `LLM.score` does.
+
+        The server computes a `prefix` once. Without one, each text is computed for itself.
+        """
+        generate = partial(self.generate, cache_salt=cache_salt)
+        if prefix is None:
+            return score_separately(_listed(texts), generate)
+        return score_texts(continuations(_listed(texts), prefix, self._token_ids), generate)
+
+    def _token_ids(self, prompt: Any, *, add_special_tokens: bool = True) -> list[int]:
+        if isinstance(prompt, str):
+            return self.tokenizer.encode(prompt, add_special_tokens=add_special_tokens)
+        return list(prompt)
 
     def _lines(
         self,

@@ -1,16 +1,16 @@
-"""Records what a step considered, as `decodery.decoding.trace` defines it."""
+"""Records what choices considered, as `decodery.decoding.trace` defines it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from decodery.decoding.trace import Candidate, Considered, Stage
-from decodery.kernels.vocabulary.dispatch import gumbel_noise
+from decodery.kernels.vocabulary.choices import ChoiceArgs, ChoiceDescription
+from decodery.kernels.vocabulary.dispatch import copied, described
 
 
 class Explained(Protocol):
@@ -21,6 +21,18 @@ class Explained(Protocol):
         """Returns the number of candidates."""
 
 
+class Choice(NamedTuple):
+    """Holds a choice: the `token` of the row at `place`.
+
+    `draw_key` is the key of the noise if the token was drawn, and `forced` says that it was not chosen.
+    """
+
+    place: int
+    token: int
+    draw_key: tuple[int, int] | None = None
+    forced: bool = False
+
+
 class Recorder:
     """Records what the processors did to the rows that explain; it is the `record` of one call of `process`.
 
@@ -29,99 +41,65 @@ class Recorder:
 
     def __init__(self, raw: Tensor, rows: Sequence[Explained]) -> None:
         self._raw = raw
-        self._counts = [row.explain for row in rows]
-        self._last = {i: raw[i] for i, count in enumerate(self._counts) if count}
-        self._stages: dict[int, list[tuple[str, Tensor]]] = {i: [] for i in self._last}
+        self._counts = [min(row.explain, raw.shape[1]) for row in rows]
+        self._names: list[str] = []
+        self._after: list[Tensor] = []
+        self._places: list[list[tuple[int, int]]] = [[] for _ in rows]
         self._allowed: dict[int, tuple[int, tuple[int, ...]]] = {}
 
     def __call__(self, name: str, using: Sequence[int], logits: Tensor) -> None:
-        """Records how stage `name` changed the rows that it was applied to; keeps copies of `logits` only."""
-        for i in using:
-            if i not in self._last:
-                continue
-            if name == "grammar":
-                self._allowed[i] = _allowed(logits[i], self._counts[i])
-            if not torch.equal(logits[i], self._last[i]):
-                self._last[i] = logits[i].clone()
-                self._stages[i].append((name, self._last[i]))
+        """Records the logits after stage `name` of the rows that it was applied to; keeps copies only."""
+        explained = [i for i in using if self._counts[i]]
+        if not explained:
+            return
+        if name == "grammar":
+            self._allowed |= {i: _allowed(logits[i], self._counts[i]) for i in explained}
+        for place, i in enumerate(explained):
+            self._places[i].append((len(self._after), place))
+        self._names.append(name)
+        self._after.append(copied(logits, explained))
 
-    def considered(
-        self, i: int, processed: Tensor, token: int, draw_key: tuple[int, int] | None = None
-    ) -> Considered:
-        """Returns what was considered when row i, with these processed logits `[vocab]`, chose `token`.
-
-        `draw_key` is the key of the noise if the token was drawn.
-        """
-        return consider(
-            self._raw[i],
-            processed,
-            token,
-            self._counts[i],
-            stages=self._stages.get(i, ()),
-            allowed=self._allowed.get(i),
-            draw_key=draw_key,
-        )
+    def considered(self, choices: Sequence[Choice]) -> list[Considered]:
+        """Returns what each of these choices of rows that explain considered."""
+        args = [
+            ChoiceArgs(place, token, self._counts[place], key, self._places[place])
+            for place, token, key, _ in choices
+        ]
+        found = []
+        for choice, description in zip(choices, described(self._raw, args, self._after), strict=True):
+            if choice.place in self._allowed:
+                allowed, tokens = self._allowed[choice.place]
+                description = description._replace(allowed=allowed, allowed_tokens=tokens)
+            names = [self._names[stage] for stage, _ in self._places[choice.place]]
+            found.append(considered_from(description, names, choice))
+        return found
 
 
-def consider(
-    raw: Tensor,
-    processed: Tensor,
-    token: int,
-    count: int,
-    *,
-    stages: Sequence[tuple[str, Tensor]] = (),
-    allowed: tuple[int, tuple[int, ...]] | None = None,
-    draw_key: tuple[int, int] | None = None,
-) -> Considered:
-    """Returns what was considered when `token` was chosen.
-
-    The candidates are the model's `count` likeliest tokens. `raw` and `processed` are logits `[vocab]`;
-    `stages` are the logits after each processor that changed them; `allowed` is how many tokens a grammar
-    allowed, and which if they are few; `draw_key` is the key of the noise.
-    """
-    before = torch.softmax(raw.double(), -1)
-    after = torch.softmax(processed.double(), -1)
-    top = before.topk(min(count, before.numel())).indices.tolist()
-    shown = top if token in top else [*top, token]
-    share = before[shown]
+def considered_from(description: ChoiceDescription, names: Sequence[str], choice: Choice) -> Considered:
+    """Returns a description of a choice as `Considered`; `names` are those of the stages, by their index."""
+    tokens, logits, before, noise, rank, entropy, tail, kept, stages, allowed, allowed_tokens = description
+    after = stages[-1][2] if stages else before
+    at = tokens.index(choice.token)
+    each_noise: Sequence[float | None] = (None,) * len(tokens) if noise is None else noise
     return Considered(
-        token=token,
-        before=float(before[token]),
-        after=float(after[token]),
-        rank=int((raw > raw[token]).sum()) + 1,
-        entropy=float(torch.special.entr(before).sum()) / math.log(2),
-        kept=_kept(processed),
-        candidates=_candidates(shown, share, after[shown], raw[shown], draw_key),
-        stages=tuple(_stage(name, logits, shown) for name, logits in stages),
-        allowed=None if allowed is None else allowed[0],
-        forced=allowed is not None and allowed[0] == 1,
-        allowed_tokens=() if allowed is None else allowed[1],
-        tail=max(1.0 - float(share.sum()), 0.0),
-        draw_key=draw_key,
+        token=choice.token,
+        before=before[at],
+        after=after[at],
+        rank=rank,
+        entropy=entropy,
+        kept=kept,
+        candidates=tuple(map(Candidate, tokens, before, after, logits, each_noise)),
+        stages=tuple([Stage(names[index], left, shares) for index, left, shares in stages]),
+        allowed=allowed,
+        forced=choice.forced or allowed == 1,
+        allowed_tokens=allowed_tokens,
+        tail=tail,
+        draw_key=choice.draw_key,
     )
-
-
-def _candidates(
-    shown: Sequence[int], before: Tensor, after: Tensor, raw: Tensor, draw_key: tuple[int, int] | None
-) -> tuple[Candidate, ...]:
-    noise: Sequence[float | None] = [None] * len(shown)
-    if draw_key is not None:
-        keys = torch.tensor([draw_key], dtype=torch.int32, device=raw.device).expand(len(shown), 2)
-        tokens = torch.tensor(shown, dtype=torch.int32, device=raw.device)
-        noise = gumbel_noise(keys.contiguous(), tokens).tolist()
-    values = (before.tolist(), after.tolist(), raw.tolist(), noise)
-    return tuple(Candidate(*one) for one in zip(shown, *values, strict=True))
 
 
 def _allowed(logits: Tensor, most: int) -> tuple[int, tuple[int, ...]]:
     """Returns how many tokens are possible, and which they are if there are no more than `most`."""
-    count = _kept(logits)
-    return count, tuple((logits > -torch.inf).nonzero()[:, 0].tolist()) if count <= most else ()
-
-
-def _stage(name: str, logits: Tensor, shown: Sequence[int]) -> Stage:
-    return Stage(name, _kept(logits), tuple(torch.softmax(logits.double(), -1)[list(shown)].tolist()))
-
-
-def _kept(logits: Tensor) -> int:
-    return int((logits > -torch.inf).sum())
+    possible = logits > -torch.inf
+    count = int(possible.sum())
+    return count, tuple(possible.nonzero()[:, 0].tolist()) if count <= most else ()

@@ -431,7 +431,7 @@ class Engine:
         self._counters.count_batch(batch)
         for request in batch.started:
             request.times = replace(request.times, started=self._clock())
-            if self._scheduler.prefix_cache and not request.collecting:
+            if self._scheduler.prefix_cache and request.reusable(request.sequences[0]):
                 self._counters.count_search(request)
 
     def _mark_expired(self) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import BeamSearch
-from decodery.decoding.strategies.constrained_beams import check_force_words
+from decodery.decoding.strategies.beams.constrained_beams import check_force_words
 from decodery.engine.pages import pages_for
 from decodery.errors import ParameterError, RequestError
 from decodery.kernels import PAGE_SIZE
@@ -136,6 +136,10 @@ def check_request(prompt: Sequence[int], params: GenerationParams, vocab_size: i
             raise RequestError(
                 f"the prompt holds token {token}; this vocabulary has ids 0 to {vocab_size - 1}"
             )
+    if params.prompt_logprobs_start > len(prompt):
+        raise ParameterError(
+            f"prompt_logprobs_start is {params.prompt_logprobs_start}; the prompt has {len(prompt)} tokens"
+        )
     if len(prompt) > limits.context_length:
         raise RequestError(
             f"the prompt has {len(prompt)} tokens and the context holds {limits.context_length}: shorten it,"

@@ -80,7 +80,7 @@ class Request:
         self.method = method_of(self.params)
         self.needs = self.method.needs(self.params)
         if self.params.prompt_logprobs is not None:
-            self.prompt_logprobs = [None]
+            self.prompt_logprobs = [None] * max(self.params.prompt_logprobs_start, 1)
         if self.needs.context:
             self.context = []
 
@@ -99,11 +99,18 @@ class Request:
         """True if all but the last known token of every sequence is computed."""
         return all(m.computed >= m.known - 1 for m in self.members)
 
-    @property
-    def collecting(self) -> bool:
-        """True if every position of the prompt must run, since something is collected from each."""
-        scoring = self.prompt_logprobs is not None and len(self.prompt_logprobs) < len(self.prompt)
-        return scoring or self.context is not None
+    def reusable(self, sequence: Sequence) -> int:
+        """Returns how many of a sequence's first tokens need not run if the prefix cache has them.
+
+        The last known token runs, and so do all from which something is still to be collected.
+        """
+        if self.context is not None:
+            return 0
+        most, scored = sequence.known - 1, self.prompt_logprobs
+        if scored is not None and len(scored) < len(self.prompt):
+            # The position before a token scores it.
+            most = min(most, len(scored) - 1)
+        return most
 
 
 class Snapshot:

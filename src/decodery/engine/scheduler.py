@@ -201,10 +201,11 @@ class Scheduler:
         return None
 
     def _reusable(self, request: Request, sequence: Sequence) -> list[int]:
-        if not self.prefix_cache or request.collecting:
+        most = request.reusable(sequence) // PAGE_SIZE if self.prefix_cache else 0
+        if not most:
             return []
         sequence.extend_page_keys()
-        return self.pages.find(sequence.page_keys[: (sequence.known - 1) // PAGE_SIZE])
+        return self.pages.find(sequence.page_keys[:most])
 
     def _reuse(self, request: Request, sequence: Sequence) -> None:
         found = self._reusable(request, sequence)

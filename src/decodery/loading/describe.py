@@ -28,7 +28,8 @@ def facts(
 ) -> dict[str, Any]:
     """Returns the properties of a checkpoint, and the results that these options would have, ready for JSON.
 
-    Only headers are read. Bytes and tokens are integers. Raises as `open_model` does.
+    Only headers are read, and two tensors if a head is stored that should be the embedding. `warnings` tell
+    the faults of the files that are corrected. Bytes and tokens are integers. Raises as `open_model` does.
     """
     described = describe(checkpoint)
     chosen = chosen_backend(backend, dtype, quantization)
@@ -41,9 +42,11 @@ def facts(
         weights = packed_size(checkpoint, described, quantization)
     else:
         weights = described.parameters * computed.itemsize
+    template = _has_template(checkpoint)
     defaults = default_params(checkpoint.generation_config, described.vocab_size)
     return {
         "path": str(checkpoint.path),
+        "warnings": list(checkpoint.warnings),
         "format": checkpoint.format,
         "architecture": described.architecture,
         "part_of": described.part_of or None,
@@ -57,7 +60,7 @@ def facts(
         "head_dim": described.head_dim,
         "context_length": described.context_length,
         "vocabulary": described.vocab_size,
-        "chat_template": _has_template(checkpoint),
+        "chat_template": template,
         "generation_defaults": dict(defaults.given),
         "generation_left_out": dict(defaults.left_out),
         "weights": _formats(checkpoint, held_formats(checkpoint, quantization) if chosen == "native" else {}),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from decodery.errors import ModelError, ParameterError
+from decodery.errors import ModelError, ModelWarning, ParameterError
 from decodery.kernels.backends import backend_named, chosen_backend
 from decodery.kernels.threads import threads_set
 from decodery.loading.open_tokenizer import open_tokenizer
@@ -55,6 +56,7 @@ def open_model(
 ) -> Opened:
     """Finds a model and reads it, on `threads` threads (None: the process's number).
 
+    Emits a `ModelWarning` for each fault of its files that was corrected.
     Raises `ModelError` when it cannot be found or read, and `ParameterError` for settings that are absurd or
     exclude each other.
     """
@@ -82,6 +84,8 @@ def open_model(
             cache=PackedCache(checkpoint.path, quantization or "") if packed_cache else None,
         )
         config = checkpoint.generation_config
+    for message in checkpoint.warnings:
+        warnings.warn(f"{path}: {message}", ModelWarning, stacklevel=2)
     # A model may have more rows than its vocabulary has tokens; the rows beyond have no text.
     tokenizer.cover(opened.vocab_size)
     return Opened(tokenizer, opened, config)

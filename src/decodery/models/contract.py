@@ -47,6 +47,9 @@ class Config(Protocol):
     def context_length(self) -> int: ...
 
     @property
+    def tied_head(self) -> bool: ...
+
+    @property
     def extensible(self) -> bool:
         """True if the model can be opened for a longer context than `context_length`."""
 
@@ -118,8 +121,8 @@ class Names:
     """Holds how one format names a model's tensors.
 
     `ignored` are glob patterns of tensors that may be left unused. `delicate` are those of matrices that are
-    held in 8 bits if others have 4, and `exact` of those that are held as stored. `tied` are pairs of tensors
-    that are equal if a checkpoint has both, though it needs the first one only.
+    held in 8 bits if others have 4, and `exact` of those that are held as stored. `tied` are the
+    tensors of the embedding and of the head if they are one parameter, for which one of them is enough.
     """
 
     rules: tuple[Rule, ...]

@@ -14,7 +14,7 @@ from decodery.models.contract import CausalModel
 from decodery.models.families import find_family, names_of
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.experts import Experts
-from decodery.models.load import build_empty, packing_of
+from decodery.models.load import build_empty, config_of, packing_of
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
 from decodery.weights.formats.mxfp4 import is_mxfp4
 from decodery.weights.layouts.native_layout import Packing
@@ -49,9 +49,12 @@ class Description:
 
 
 def describe(checkpoint: Checkpoint) -> Description:
-    """Returns the description that the checkpoint's settings give; raises ModelError as `load_model` does."""
+    """Returns the description that the checkpoint's settings give; raises ModelError as `load_model` does.
+
+    Weights are read only to find out whether a stored head is the embedding.
+    """
     found = find_family(checkpoint)
-    config = found.family.config.read(checkpoint)
+    config = config_of(found, checkpoint)
     model = build_empty(found, config, torch_kernels)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     experts = [module for module in model.modules() if isinstance(module, Experts)]
@@ -97,11 +100,13 @@ def packed_size(checkpoint: Checkpoint, described: Description, quantization: st
     `described` is the checkpoint's description. The weights of a checkpoint without tensors are counted as
     matrices in bfloat16, or as `quantization` says; experts in MXFP4 in the form that holds them.
     """
-    family = find_family(checkpoint).family
+    found = find_family(checkpoint)
     packing = packing_of(checkpoint, quantization)
     if not checkpoint.tensors:
         return _size_without_tensors(checkpoint, described, packing)
-    unused = names_of(family, family.config.read(checkpoint), checkpoint).ignored
+    names = names_of(found.family, config_of(found, checkpoint), checkpoint)
+    second = {head for embedding, head in names.tied if embedding in checkpoint.tensors}
+    unused = (*names.ignored, *second)
     return sum(
         _packed_size(packing, info)
         for info in checkpoint.tensors.values()

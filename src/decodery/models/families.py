@@ -108,23 +108,66 @@ HUB = Architectures(
         "Starcoder2ForCausalLM": ("layer_norm.starcoder.STARCODER2", "causal"),
     }
 )
-# Values of `model_type` under `text_config` of a config.json, for the architecture that the text model has.
-TEXT_PARTS: Mapping[str, str] = {
+# Values of `model_type` in a config.json, for the architecture of a model that names none, or of a text part.
+MODEL_TYPES: Mapping[str, str] = {
+    "RefinedWeb": "RWForCausalLM",
+    "RefinedWebModel": "RWForCausalLM",
+    "baichuan": "BaichuanForCausalLM",
+    "bloom": "BloomForCausalLM",
+    "cohere": "CohereForCausalLM",
+    "cohere2": "Cohere2ForCausalLM",
+    "deepseek_v2": "DeepseekV2ForCausalLM",
+    "deepseek_v3": "DeepseekV3ForCausalLM",
+    "ernie4_5": "Ernie4_5ForCausalLM",
+    "ernie4_5_moe": "Ernie4_5_MoeForCausalLM",
+    "exaone": "ExaoneForCausalLM",
+    "exaone4": "Exaone4ForCausalLM",
+    "falcon": "FalconForCausalLM",
     "gemma": "GemmaForCausalLM",
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
     "gemma4_text": "Gemma4ForCausalLM",
     "gemma4_unified_text": "Gemma4UnifiedForCausalLM",
+    "glm": "GlmForCausalLM",
+    "glm4": "Glm4ForCausalLM",
+    "glm4_moe": "Glm4MoeForCausalLM",
+    "gpt2": "GPT2LMHeadModel",
+    "gpt-sw3": "GPT2LMHeadModel",
+    "gpt_bigcode": "GPTBigCodeForCausalLM",
+    "gpt_neo": "GPTNeoForCausalLM",
+    "gpt_neox": "GPTNeoXForCausalLM",
+    "gpt_oss": "GptOssForCausalLM",
+    "gptj": "GPTJForCausalLM",
+    "granite": "GraniteForCausalLM",
+    "granitemoe": "GraniteMoeForCausalLM",
+    "granitemoeshared": "GraniteMoeSharedForCausalLM",
+    "internlm2": "InternLM2ForCausalLM",
+    "internlm3": "InternLM3ForCausalLM",
     "llama": "LlamaForCausalLM",
     "llama4_text": "Llama4ForCausalLM",
     "ministral": "MinistralForCausalLM",
     "ministral3": "Ministral3ForCausalLM",
     "mistral": "MistralForCausalLM",
     "mixtral": "MixtralForCausalLM",
+    "mpt": "MptForCausalLM",
+    "olmo": "OlmoForCausalLM",
+    "olmo2": "Olmo2ForCausalLM",
+    "olmo3": "Olmo3ForCausalLM",
+    "olmoe": "OlmoeForCausalLM",
+    "openai-gpt": "OpenAIGPTLMHeadModel",
+    "opt": "OPTForCausalLM",
+    "phi": "PhiForCausalLM",
     "phi3": "Phi3ForCausalLM",
+    "phimoe": "PhimoeForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+    "seed_oss": "SeedOssForCausalLM",
     "smollm3": "SmolLM3ForCausalLM",
+    "stablelm": "StableLmForCausalLM",
+    "stablelm_epoch": "StableLMEpochForCausalLM",
+    "starcoder2": "Starcoder2ForCausalLM",
 }
 # Values of `general.architecture` in a GGUF file.
 GGUF = Architectures(
@@ -221,15 +264,28 @@ def _gguf(checkpoint: Checkpoint) -> tuple[Mapping[str, tuple[Family[Any], Head]
 
 
 def _hub_name(checkpoint: Checkpoint) -> str:
-    names = checkpoint.config.get("architectures")
-    if checkpoint.part is not None:
-        kind = CheckpointKeys(checkpoint.config, f"{checkpoint.path}, text_config").text("model_type")
-        names = [TEXT_PARTS.get(kind, kind)]
-    if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
-        raise ModelError(f"{checkpoint.path}: config.json must name one architecture under architectures")
+    """Returns the architecture of a folder in the spelling of `HUB` if it is one of these."""
+    name = _declared_name(checkpoint)
     if checkpoint.config.get("quantization_config") and not is_mxfp4(checkpoint.config):
         raise ModelError(
             f"{checkpoint.path}: config.json has a quantization_config, which is not supported; "
             "use the unquantised checkpoint or a GGUF file"
         )
+    spellings = {_spelled(known): known for known in HUB}
+    return name if name in HUB else spellings.get(_spelled(name), name)
+
+
+def _declared_name(checkpoint: Checkpoint) -> str:
+    names = checkpoint.config.get("architectures") or None
+    if checkpoint.part is not None or (names is None and checkpoint.config.get("model_type")):
+        place = ", text_config" if checkpoint.part is not None else ""
+        kind = CheckpointKeys(checkpoint.config, f"{checkpoint.path}{place}").text("model_type")
+        return MODEL_TYPES.get(kind, kind)
+    if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
+        raise ModelError(f"{checkpoint.path}: config.json must name one architecture under architectures")
     return names[0]
+
+
+def _spelled(name: str) -> str:
+    """Returns a name without capitals and signs, in which writers of configs differ."""
+    return "".join(filter(str.isalnum, name.lower()))

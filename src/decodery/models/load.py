@@ -8,11 +8,11 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from decodery.errors import CheckpointError, ModelError
+from decodery.errors import ModelError
 from decodery.kernels.contract import Kernels
 from decodery.kernels.threads import threads_set
 from decodery.models.checkpoint_keys import LARGEST
-from decodery.models.contract import CausalModel, Config, Names
+from decodery.models.contract import CausalModel, Config
 from decodery.models.families import Architecture, find_family, names_of
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.experts import ExpertStack
@@ -47,10 +47,9 @@ def load_model(
     the tensors are not those of the settings.
     """
     found = find_family(checkpoint)
-    config = _opened_config(found, checkpoint, context_length)
+    config = _opened_for(config_of(found, checkpoint), context_length)
     model = _in_dtype(build_empty(found, config, kernels), dtype)
     names = names_of(found.family, config, checkpoint)
-    _check_tied(checkpoint, names)
     # The operations are so short that threads would mostly wait for each other.
     with threads_set(torch_threads=1, kernel_threads=None):
         load_parameters(model, checkpoint, names.rules, config.layers, names.ignored, packing)
@@ -76,7 +75,7 @@ def load_for_inference(
     kept = None if cache is None else cache.read()
     if kept is not None:
         found = find_family(checkpoint)
-        config = _opened_config(found, checkpoint, context_length)
+        config = _opened_for(config_of(found, checkpoint), context_length)
         model = _in_dtype(build_empty(found, config, kernels), dtype)
         if give_weights(model, kept):
             return cast(CausalModel, model.eval())
@@ -95,42 +94,45 @@ def load_for_inference(
 
 def packing_of(checkpoint: Checkpoint, quantization: str | None) -> Packing:
     """Returns the packing of a checkpoint's matrices in `load_for_inference`, for kernels that take codes."""
-    family = find_family(checkpoint).family
-    names = names_of(family, family.config.read(checkpoint), checkpoint)
+    found = find_family(checkpoint)
+    names = names_of(found.family, config_of(found, checkpoint), checkpoint)
     return Packing(quantization, names.delicate, names.exact, torch.get_num_threads())
 
 
 def rows_of_vocabulary(checkpoint: Checkpoint) -> int:
     """Returns the number of token ids of the checkpoint's model; raises ModelError as `load_model` does."""
-    return _opened_config(find_family(checkpoint), checkpoint, None).vocab_size
+    config: Config = find_family(checkpoint).family.config.read(checkpoint)
+    return config.vocab_size
 
 
 def opened_context(checkpoint: Checkpoint, context_length: int | None) -> int:
     """Returns the context length of the model of `load_model`; raises ModelError as it does."""
-    return _opened_config(find_family(checkpoint), checkpoint, context_length).context_length
+    config: Config = find_family(checkpoint).family.config.read(checkpoint)
+    return _opened_for(config, context_length).context_length
+
+
+def config_of(found: Architecture, checkpoint: Checkpoint) -> Config:
+    """Returns the config of the checkpoint's model, in which a stored head that is not the embedding is its
+    own.
+
+    If the settings say that such a head is the embedding, the checkpoint's warnings tell it.
+    """
+    config: Config = found.family.config.read(checkpoint)
+    for embedding, head in names_of(found.family, config, checkpoint).tied:
+        both = embedding in checkpoint.tensors and head in checkpoint.tensors
+        if both and not checkpoint.equal(embedding, head):
+            checkpoint.warn(
+                f"{head} differs from {embedding}, but the settings say that they are one "
+                "(tie_word_embeddings): the stored head is used"
+            )
+            return replace(config, tied_head=False)
+    return config
 
 
 def build_empty(found: Architecture, config: Any, kernels: Kernels) -> nn.Module:
     """Returns the model of a config on the meta device, where it takes no memory."""
     with torch.device("meta"):
         return found.family.build[found.head](config, kernels)
-
-
-def _check_tied(checkpoint: Checkpoint, names: Names) -> None:
-    """Raises CheckpointError for a head of its own in a checkpoint whose settings tie it to the embedding."""
-    for first, second in names.tied:
-        infos = [checkpoint.tensors.get(name) for name in (first, second)]
-        if infos[0] is None or infos[1] is None:
-            continue
-        dtype: torch.dtype = getattr(torch, infos[0].dtype, torch.float32)  # In which reading is no copy.
-        stored = (checkpoint.read(name, dtype) for name in (first, second))
-        if infos[0].shape != infos[1].shape or not torch.equal(*stored):
-            raise CheckpointError(
-                f"{checkpoint.path}: {second} differs from {first}, but the settings say that they are one; "
-                "set tie_word_embeddings to false if the head is a weight of its own"
-            )
-        for name in (first, second):
-            checkpoint.forget(name)
 
 
 def _in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -142,12 +144,9 @@ def _in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return model
 
 
-def _opened_config(found: Architecture, checkpoint: Checkpoint, context_length: int | None) -> Config:
-    config: Config = found.family.config.read(checkpoint)
-    return config if context_length is None else _opened_for(config, context_length)
-
-
-def _opened_for(config: ConfigT, context_length: int) -> ConfigT:
+def _opened_for(config: ConfigT, context_length: int | None) -> ConfigT:
+    if context_length is None:
+        return config
     if not 1 <= context_length <= LARGEST:
         raise ModelError(f"context_length is {context_length}; it must be from 1 to {LARGEST}")
     if context_length > config.context_length and not config.extensible:

@@ -15,7 +15,7 @@ class Admission:
         self.draining = False
 
     def enter(self) -> Ticket:
-        """Lets a request in, which waits for its first token from now on.
+        """Lets a request in, which waits from now on until it is told to begin.
 
         Raises `ApiError`: 429 if too many wait, 503 while the server stops.
         """
@@ -41,7 +41,7 @@ class Ticket:
         admission.inside += 1
 
     def begin(self) -> None:
-        """Counts the request as running: it has its first token."""
+        """Counts the request as running: its prompt is computed. May be called again."""
         if self._waits:
             self._waits = False
             self._admission.queued -= 1

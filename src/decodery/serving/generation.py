@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
@@ -24,6 +24,8 @@ from decodery.serving.inbox import Inbox
 from decodery.serving.models import ServedModel
 from decodery.serving.worker import Added, Worker
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Addition:
@@ -37,10 +39,11 @@ class Generation:
     """Runs prompts in the engine of a model; `close` drops what has not ended.
 
     `observer` returns the observer of the prompt at a place, which then gets `candidates` candidates of each
-    choice. `heard` is called after each step that adds tokens. With `tells_progress`, `progress` holds how
-    much of each prompt is computed. With `tells_beams`, `beams` has those of each step, with their prompt.
-    `times` has those of the prompts that have ended. With `apart`, a prompt that the engine refuses or fails
-    has the error in its output, and the others go on; `refused` has the errors of those that it refused.
+    choice. `begun` is called when a prompt has been computed, perhaps more than once, and `heard` after each
+    step that adds to a completion. With `tells_progress`, `progress` holds how much of each prompt is
+    computed. With `tells_beams`, `beams` has those of each step, with their prompt. `times` has those of the
+    prompts that have ended. With `apart`, a prompt that the engine refuses or fails has the error in its
+    output, and the others go on; `refused` has the errors of those that it refused.
     """
 
     def __init__(
@@ -61,7 +64,8 @@ class Generation:
         self._prepared = prepared
         self._options: dict[str, Any] = {
             "explain": int(tells_beams) if observer is None else candidates,
-            "tells_progress": tells_progress,
+            # Beams have no event before their end.
+            "tells_progress": tells_progress or any(one.params.width > 1 for one in prepared),
             "apart": apart,
         }
         self._apart = apart
@@ -70,7 +74,9 @@ class Generation:
         self._observer = observer
         self.inbox = Inbox()
         self.collectors: list[Collector] = []
+        self.begun: Callable[[], None] = lambda: None
         self.heard: Callable[[], None] = lambda: None
+        self._tells_progress = tells_progress
         self.progress: dict[int, PromptProgress] = {}
         self.times: list[Times] = []
         self._tells_beams = tells_beams
@@ -119,8 +125,10 @@ class Generation:
         found: list[Addition] = []
         for place, event in events:
             if isinstance(event, PromptProgress):
-                self.progress[place] = event
+                self._take_progress(place, event)
                 continue
+            if event.tokens:
+                self.begun()
             collector = self.collectors[place]
             collector.take(event)
             if collector.observer is not None:
@@ -135,6 +143,12 @@ class Generation:
         if found:
             self.heard()
         return found
+
+    def _take_progress(self, place: int, progress: PromptProgress) -> None:
+        if progress.computed >= progress.prompt:
+            self.begun()
+        if self._tells_progress:
+            self.progress[place] = progress
 
     def finished(self) -> list[RequestOutput]:
         """Returns the outputs as they are now."""
@@ -161,6 +175,32 @@ def _released(collector: Collector) -> list[StreamEvent]:
     ]
 
 
+async def while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Returns what the work returns; cancels it and raises `ClientDisconnect` if the client goes away first.
+
+    The body of the request must have been read.
+    """
+    working = asyncio.ensure_future(work)
+    await asyncio.sleep(0)
+    if working.done():
+        return working.result()
+    leaving = asyncio.ensure_future(_left(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 class ClientWatch:
     """Fails an inbox when its client goes away: a context that stops watching when it is left."""
 
@@ -174,8 +214,7 @@ class ClientWatch:
         return self
 
     async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await _left(self._receive)
         self._inbox.fail(ClientDisconnect())
 
     async def __aexit__(

@@ -1,4 +1,4 @@
-"""Writes one JSON line a request to a log, without what people write."""
+"""Writes one JSON line a request to a log, and tracebacks, without what people write."""
 
 from __future__ import annotations
 
@@ -6,11 +6,43 @@ import json
 import logging
 import secrets
 import time
+import traceback
 from time import perf_counter
+from typing import Any, TextIO
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("decodery.serving.requests")
+
+
+def log_to(stream: TextIO, *, whole: bool) -> None:
+    """Makes the root logger write lines to a stream; tracebacks without messages unless they may be `whole`.
+
+    The message of an exception may quote what a client sent.
+    """
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter() if whole else _Formatter())
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the lines of a record, of which another formatter may have left its own traceback."""
+        own = logging.makeLogRecord(record.__dict__)
+        own.exc_text = None
+        return super().format(own)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """Returns the places and types of an exception and of those that led to it, in their order."""
+        parts: list[str] = []
+        error: BaseException | None = ei[1]
+        while error is not None:
+            places = "".join(traceback.format_tb(error.__traceback__))
+            parts.append(f"Traceback (most recent call last):\n{places}{type(error).__qualname__}")
+            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        return "\n\n".join(reversed(parts))
 
 
 class RequestLog:

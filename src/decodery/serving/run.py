@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ from decodery.serving.models import ModelSource
 from decodery.serving.service import Service
 from decodery.serving.settings import ServerSettings
 
+log = logging.getLogger("decodery.serving")
 # How long a request that is ended at the drain's deadline may take to tell its client.
 LAST_WORDS = 2.0
 
@@ -101,6 +103,7 @@ async def _serve(
     announce: Callable[[str], None],
 ) -> None:
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_log_lost)
     service = Service(settings, sources, memory)
     service.worker.start(loop)
     server = http_server(service)
@@ -125,6 +128,11 @@ async def _serve(
     if opening.done() and (error := opening.exception()) is not None:
         raise _known(error)
     opening.cancel()
+
+
+def _log_lost(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Logs an error that nobody awaits, without its message, which the event loop would log."""
+    log.error("an error was lost", exc_info=context.get("exception"))
 
 
 def _known(error: BaseException) -> BaseException:

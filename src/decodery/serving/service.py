@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from time import monotonic, perf_counter
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +17,7 @@ from decodery.intake import Prepared
 from decodery.serving.admission import Admission, Ticket
 from decodery.serving.bodies import read_json
 from decodery.serving.errors import ApiError, invalid
-from decodery.serving.generation import Addition, ClientWatch, Generation
+from decodery.serving.generation import Addition, ClientWatch, Generation, while_there
 from decodery.serving.metrics import Metrics, Timeline
 from decodery.serving.models import Models, ModelSource, ServedModel, Use
 from decodery.serving.preparing import Preparation
@@ -26,6 +26,7 @@ from decodery.serving.settings import RequestLimits, ServerSettings
 from decodery.serving.sse import Chunks, EventStream, dumps
 from decodery.serving.worker import Worker
 
+T = TypeVar("T")
 # Seconds of a step after which the server is not ready; or ten times its bound, if that is longer.
 SLOWEST_STEP = 10.0
 # Seconds that a client has to read the error of its stream.
@@ -67,6 +68,20 @@ class Service:
         if self.settings.log_prompts:
             request.scope["record"]["body"] = body
         return body
+
+    async def use(self, request: Request, name: object) -> Use:
+        """Returns the use of a model, as `Models.use`. Raises `ClientDisconnect` if the client leaves."""
+        return await while_there(request.receive, self.models.use(name))
+
+    async def prepare(
+        self, request: Request, function: Callable[[], T], *, param: str, grammar: int = 0
+    ) -> T:
+        """Returns what a function of preparation returns; see `Preparation.run`.
+
+        Raises `ClientDisconnect` if the client leaves meanwhile.
+        """
+        work = self.preparation.run(function, grammar=grammar, param=param)
+        return await while_there(request.receive, work)
 
     def _statistics(self) -> Iterator[tuple[str, Statistics]]:
         for model in self.models.opened:
@@ -131,14 +146,19 @@ class ActiveRequest:
         """Returns the request's model, which stays open until the end."""
         try:
             async with asyncio.timeout(max(self._deadline - perf_counter(), 0)):
-                self._use = await self._service.models.use(self._name)
+                await while_there(self._request.receive, self._hold_model())
         except TimeoutError:
             raise self._too_late() from None
+        assert self._use is not None
         return self._use.model
 
-    async def prepare(self, function: Callable[[], Any], *, grammar: bool, param: str) -> Any:
-        """Returns what a function of preparation returns; see `Preparation.run`."""
-        return await self._service.preparation.run(function, grammar=grammar, param=param)
+    async def _hold_model(self) -> None:
+        # At once, so that the model is released whenever the request ends.
+        self._use = await self._service.models.use(self._name)
+
+    async def prepare(self, function: Callable[[], T], *, param: str, grammar: int = 0) -> T:
+        """Returns what a function of preparation returns; see `Service.prepare`."""
+        return await self._service.prepare(self._request, function, param=param, grammar=grammar)
 
     async def start(self, prepared: Sequence[Prepared], *, fits: bool = True, **options: Any) -> Generation:
         """Queues the prompts. Raises `ApiError` if one of them cannot run.
@@ -150,7 +170,8 @@ class ActiveRequest:
         for one in prepared if fits else ():
             _check_length(one, self._use.model, self._service.settings.limits)
         generation = Generation(self._service.worker, self._use.model, prepared, **options)
-        generation.heard = self._heard
+        generation.begun = self._ticket.begin
+        generation.heard = self._timeline.token
         self._generation = generation
         await generation.start()
         loop = asyncio.get_running_loop()
@@ -171,10 +192,6 @@ class ActiveRequest:
             self._generation.close()
         if self._stream is not None:
             asyncio.get_running_loop().call_later(LAST_WORDS, self._stream.cut)
-
-    def _heard(self) -> None:
-        self._ticket.begin()
-        self._timeline.token()
 
     async def run(self, generation: Generation, take: Callable[[Sequence[Addition]], object]) -> None:
         """Hands all that is added to `take`; raises `ClientDisconnect` if the client goes away."""

@@ -15,10 +15,9 @@ class RequestLimits:
     """Holds the largest request that a server takes; sizes in bytes, times in seconds.
 
     `body` is what comes over the wire, `unpacked` what it may become. `completions` bounds the texts of
-    all prompts together. `queued` is the number of requests that
-    wait for their first token; one more is refused with 429. `seconds` bounds a request from its arrival to
-    its last token, `body_seconds` the time that its body takes to arrive, and `preparing_seconds` that of its
-    template, tokens and grammar.
+    all prompts together. `queued` is the number of requests that wait until their prompt is computed; one
+    more is refused with 429. `seconds` bounds a request from its arrival to its last token, `body_seconds`
+    the time that its body takes to arrive, and `preparing_seconds` that of its template, tokens and grammar.
     """
 
     body: int = 8 << 20

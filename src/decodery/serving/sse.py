@@ -62,9 +62,8 @@ class Chunks(Protocol):
 class EventStream:
     """Is an ASGI application that streams a generation which has been queued, and closes it.
 
-    `pings` is the number of seconds without text after which a ping is sent; None sends none. An error
-    becomes an event, after which the answer ends. `ended` is called at the end, with the error if there was
-    one.
+    After `pings` seconds in which nothing is sent, a ping is; None sends none. An error becomes an event,
+    after which the answer ends. `ended` is called at the end, with the error if there was one.
     """
 
     def __init__(
@@ -119,13 +118,19 @@ class EventStream:
             await send({"type": "http.response.body", "body": self._chunks.failed(shown)})
 
     async def _stream(self, send: Send) -> None:
-        await _send(send, self._chunks.opening())
+        clock, chunks = asyncio.get_running_loop().time, self._chunks
+        await _send(send, chunks.opening())
+        sent = clock()
         while not self._generation.done:
-            additions = await self._generation.additions(self._pings)
-            if additions is None:
-                await _send(send, self._chunks.ping())
-            else:
-                await _send(send, self._chunks.progress() + self._chunks.written(additions))
+            left = None if self._pings is None else max(sent + self._pings - clock(), 0)
+            additions = await self._generation.additions(left)
+            body = b"" if additions is None else chunks.progress() + chunks.written(additions)
+            # Some steps add nothing that can be told yet.
+            if not body and self._pings is not None and clock() >= sent + self._pings:
+                body = chunks.ping()
+            if body:
+                await _send(send, body)
+                sent = clock()
         await send({"type": "http.response.body", "body": self._chunks.closing()})
 
 

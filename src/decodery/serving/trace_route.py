@@ -23,7 +23,7 @@ from decodery.outputs import Observer, RequestOutput, StreamEvent
 from decodery.serving.errors import ApiError, api_error, invalid
 from decodery.serving.generation import Addition, Generation
 from decodery.serving.models import ServedModel
-from decodery.serving.openai.fields import Fields, check_limits, check_schema
+from decodery.serving.openai.fields import Fields, check_limits, check_schema, grammar_size
 from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.settings import RequestLimits, ServerSettings
 from decodery.serving.sse import PING
@@ -160,7 +160,7 @@ async def trace(service: Service, request: Request) -> ASGIApp:
         salt = service.salt(request.scope, asked.cache_salt)
         found = await active.prepare(
             partial(_prepared, asked.requests, model.llm.intake, salt, service.settings.limits.prompt_tokens),
-            grammar=any(one.params.grammar is not None for one in asked.requests),
+            grammar=sum(grammar_size(one.params.grammar) for one in asked.requests),
             param="prompt",
         )
         answer = TraceAnswer(asked, found, model)
@@ -281,7 +281,7 @@ def _refused(asked: Asked, error: str) -> RequestOutput:
 
 async def describe_model(service: Service, request: Request) -> Response:
     """Answers `GET /trace`: what a client needs to know of a model before it asks."""
-    with await service.models.use(request.query_params.get("model")) as model:
+    with await service.use(request, request.query_params.get("model")) as model:
         llm = model.llm
         answer = {
             "version": VERSION,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -36,8 +36,15 @@ def to_plain(value: Any) -> Any:
         return [to_plain(item) for item in value]
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
+    return plain_fields(value)
+
+
+def plain_fields(value: Any, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """Returns the plain form of a dataclass without some of its fields."""
     plain = {}
-    for name, default in _fields(kind):  # type: ignore[arg-type]
+    for name, default in _fields(type(value)):  # type: ignore[arg-type]
+        if name in leave_out:
+            continue
         one = getattr(value, name)
         # A float is written always: -0.0 equals a default of 0.0.
         if type(one) is float or one != default:

@@ -13,8 +13,9 @@ from decodery.decoding.trace import Considered
 from decodery.errors import DecoderyError
 from decodery.outputs import RequestOutput, StreamEvent
 from decodery.text.streaming.token_texts import TokenTexts
+from decodery.wire.choice_text import choices_text
 from decodery.wire.known_tokens import KnownTokens
-from decodery.wire.plain_forms import FormError, from_plain, to_plain
+from decodery.wire.plain_forms import FormError, from_plain, plain_fields, to_plain
 
 VERSION = 1
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
@@ -98,6 +99,9 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 def written(line: Line) -> str:
     """Returns a line as JSON, without a line end."""
+    if isinstance(line, EventLine) and line.event.considered:
+        rest = _dumps({"kind": "event", "event": plain_fields(line.event, ("considered",))})
+        return f'{rest[:-2]},"considered":{choices_text(line.event.considered)}}}}}'
     return _dumps({"kind": _NAMES[type(line)], **to_plain(line)})
 
 

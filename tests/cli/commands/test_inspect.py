@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from decodery import LLM, ModelWarning
 from decodery.kernels import backends
 from decodery.kernels.native.library import first_instruction_set
 from decodery.loading import bandwidth, describe
 from decodery.weights.formats.checkpoint import Checkpoint
-from tests.cli.conftest import CONTEXT, VOCABULARY, WIDTH, Run, random_weights
+from tests.cli.conftest import CONTEXT, VOCABULARY, WIDTH, Run, random_weights, write_model
 from tests.kernels.native.fixtures import built
 from tests.models.decoders.families import FAMILIES, write_folder
 
@@ -79,6 +80,25 @@ def test_inspect_refuses_a_context_that_the_model_cannot_have(decodery: Run, mod
     assert ran.err == (
         f"decodery: context_length is {CONTEXT + 1}, but the model was trained for {CONTEXT}; ask for less\n"
     )
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_fault_that_is_corrected_is_told_once_where_a_model_is_opened(
+    decodery: Run, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert decodery("inspect", folder, "--json").json["warnings"] == []
+    head = tensors["model.embed_tokens.weight"].flip(0)
+    save_file({**tensors, "lm_head.weight": head}, tmp_path / "model.safetensors")
+    (told,) = decodery("inspect", folder, "--json").json["warnings"]
+    assert "lm_head.weight differs from model.embed_tokens.weight" in told
+    assert f"\nwarning              {told}\n" in decodery("inspect", folder).out
+    ran = decodery("generate", "-m", folder, "a", "--max-tokens=1")
+    assert (ran.status, ran.err) == (0, f"decodery: {folder}: {told}\n")
+    with pytest.warns(ModelWarning, match="differs") as caught:
+        LLM(folder, kv_memory="1MB")
+    assert [str(warning.message) for warning in caught] == [f"{folder}: {told}"]
 
 
 def test_inspect_prints_the_same_figures_as_text(decodery: Run, plain_model: str) -> None:

@@ -30,6 +30,17 @@ def test_json_holds_the_same(decodery: Run, model: str) -> None:
     assert found["perplexity"] == pytest.approx(math.exp(-found["total"] / 2))
 
 
+def test_a_text_is_scored_as_it_follows_a_prefix(decodery: Run, model: str) -> None:
+    [scored] = LLM(model).score(["bé"], prefix="a ")
+    ran = decodery("score", "bé", "--prefix", "a ", "-m", model)
+    *table, _, summary = ran.out.splitlines()
+    assert [line.split()[2] for line in table[1:]] == ["b", "\\xc3", "\\xa9"]
+    assert [line.split()[0] for line in table[1:]] == [f"{x:.4f}" for x in scored.logprobs if x]
+    assert summary == f"total {scored.total:.4f} over 3 tokens, perplexity {scored.perplexity:.4f}"
+    found = decodery("score", "bé", "--prefix", "a ", "--json", "-m", model).json
+    assert (found["prefix"], found["text"], found["total"]) == ("a ", "bé", scored.total)
+
+
 def test_a_single_token_has_no_perplexity(decodery: Run, model: str) -> None:
     assert decodery("score", "a", "--json", "-m", model).json["perplexity"] is None
     assert "total 0.0000 over 0 tokens, perplexity inf" in decodery("score", "a", "-m", model).out

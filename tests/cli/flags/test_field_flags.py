@@ -93,9 +93,10 @@ WRITTEN: dict[str, tuple[list[str], Any]] = {
     "seed": (["-1"], -1),
     "logprobs": (["0"], 0),
     "prompt_logprobs": (["2"], 2),
+    "prompt_logprobs_start": (["5"], 5),
 }
 # A field that needs another one beside it.
-BESIDE = {"negative_prompt": {"guidance_scale": "2"}}
+BESIDE = {"negative_prompt": {"guidance_scale": "2"}, "prompt_logprobs_start": {"prompt_logprobs": "0"}}
 # Fields that hold objects, which are built from several flags.
 OBJECT_FIELDS = {"strategy", "grammar", "speculate", "watermark"}
 FIELDS = [f.name for f in dataclasses.fields(GenerationParams)]
@@ -202,6 +203,7 @@ def test_a_wrong_text_is_refused_in_one_line(name: str, text: str, message: str)
         ({"early_stopping": "true"}, BeamSearch(early_stopping=True)),
         ({"force_word": ["a|b", "c d"]}, BeamSearch(force_words=(("a", "b"), "c d"))),
         ({"beam_sample": True}, BeamSearch(sample=True)),
+        ({"beam_rules": "transformers-4"}, BeamSearch(rules="transformers-4")),
         ({"strategy": "stochastic-beam", "num_beams": "3"}, StochasticBeamSearch(3)),
         ({"contrastive_k": "6", "penalty_alpha": "0.5"}, ContrastiveSearch(6, 0.5)),
         ({"strategy": "dola"}, DoLa()),

@@ -79,6 +79,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("allowed_token_ids", "suppress_tokens", "begin_suppress_tokens", "stop_token_ids"), IDS),
     **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id"), st.none() | COUNT),
     **dict.fromkeys(("logprobs", "prompt_logprobs"), st.none() | COUNT),
+    "prompt_logprobs_start": COUNT,
     "exponential_decay_length_penalty": st.none() | st.tuples(COUNT, ABOVE),
     "negative_prompt": st.none() | PHRASE,
     "watermark": st.none() | st.builds(Watermark, SHARE, FINITE, POSITIVE, POSITIVE),
@@ -102,7 +103,12 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
         force_words=st.lists(PHRASE | st.lists(PHRASE, min_size=1, max_size=2), max_size=3),
     )
     | st.builds(BeamSearch, num_beams=st.just(4), num_beam_groups=st.just(2), diversity_penalty=ABOVE)
-    | st.builds(BeamSearch, num_return_sequences=st.integers(1, 4), sample=st.booleans())
+    | st.builds(
+        BeamSearch,
+        num_return_sequences=st.integers(1, 4),
+        sample=st.booleans(),
+        rules=st.sampled_from([None, "transformers-5", "transformers-4"]),
+    )
     | st.builds(StochasticBeamSearch, POSITIVE)
     | st.builds(ContrastiveSearch, POSITIVE, SHARE)
     | st.builds(ContrastiveDecoding, MODEL, SHARE, ABOVE)

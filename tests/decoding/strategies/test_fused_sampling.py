@@ -8,14 +8,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from decodery.decoding.draw import choose
+from decodery.decoding.draw import choose, draw_key_of
 from decodery.decoding.processors.pipeline import plans_of, process
-from decodery.decoding.request.grammar_params import Choice, Grammar, JsonObject, Regex
+from decodery.decoding.recorder import Choice, Recorder
+from decodery.decoding.request.grammar_params import Choice as ChoiceOf
+from decodery.decoding.request.grammar_params import Grammar, JsonObject, Regex
 from decodery.decoding.request.processor_order import DEFAULT_ORDER
 from decodery.decoding.rows import GrammarState, Row
 from decodery.decoding.strategies.fused_sampling import FUSED_STAGES, can_fuse, sample_fused
+from decodery.decoding.trace import Considered
 from tests.decoding.grammar.token_sequences import END, GRAMMARS, SIZE
+from tests.decoding.records import assert_same_records
 from tests.decoding.rows import make_row
 from tests.kernels.native.fixtures import built
 
@@ -52,14 +57,40 @@ def test_the_fused_kernel_gives_the_tokens_of_stage_after_stage(
     raw = (raw * fine).round() / fine  # Coarse logits tie, also where truncation cuts.
     raw[:, ::7] = -math.inf
     before = raw.clone()
-    found = sample_fused(raw, some, plans_of(some))
+    found, _ = sample_fused(raw, some, plans_of(some))
     assert torch.equal(raw, before)
     assert can_fuse(raw, some, plans_of(some))
     assert found == choose(process(raw, some), some)
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.lists(rows(), min_size=1, max_size=5), st.integers(0, 2**31), st.sampled_from([8, 1, 0.2]))
+def test_the_fused_kernel_records_what_a_recorder_of_the_stages_does(
+    some: list[Row], seed: int, fine: float
+) -> None:
+    raw = torch.randn(len(some), VOCAB, generator=torch.Generator().manual_seed(seed)) * 3
+    raw = (raw * fine).round() / fine
+    raw[:, ::7] = -math.inf
+    some = [replace(row, explain=(0, 1, 9, 2 * VOCAB)[(seed + i) % 4]) for i, row in enumerate(some)]
+    tokens, found = sample_fused(raw, some, plans_of(some))
+    assert_same_records(found, recorded(raw, some, tokens))
+
+
+def recorded(raw: Tensor, some: list[Row], tokens: list[int]) -> list[Considered | None]:
+    """Returns what the rows that explain considered, by a recorder of their stages."""
+    recorder = Recorder(raw, some)
+    process(raw, some, recorder)
+    choices = [
+        Choice(i, token, None if row.params.greedy else draw_key_of(row))
+        for i, (row, token) in enumerate(zip(some, tokens, strict=True))
+        if row.explain and token >= 0
+    ]
+    records = {c.place: r for c, r in zip(choices, recorder.considered(choices), strict=True)}
+    return [records.get(i) for i in range(len(some))]
+
+
 @pytest.mark.parametrize("cut", [{}, {"top_k": 3, "top_p": 0.9}, {"temperature": 0.0}])
-@pytest.mark.parametrize("grammar", [JsonObject(), Regex("(ab|a)*c?"), Choice(("red", "reader"))])
+@pytest.mark.parametrize("grammar", [JsonObject(), Regex("(ab|a)*c?"), ChoiceOf(("red", "reader"))])
 def test_a_choice_that_the_grammar_bans_is_made_again(grammar: Grammar, cut: dict[str, Any]) -> None:
     params = {"temperature": 1.3, "repetition_penalty": 1.1, **cut}
     state: GrammarState = GRAMMARS.compile(grammar)
@@ -70,7 +101,10 @@ def test_a_choice_that_the_grammar_bans_is_made_again(grammar: Grammar, cut: dic
         row = replace(make_row([1], tokens, end_ids=[END], seed=seed, **params), grammar=state)
         raw = torch.randn(1, SIZE, generator=source) * 5
         expected = choose(process(raw, [row]), [row])
-        assert sample_fused(raw, [row], plans_of([row])) == expected
+        explained = replace(row, explain=4)
+        tokens_and_records = sample_fused(raw, [explained], plans_of([row]))
+        assert_same_records(tokens_and_records[1], recorded(raw, [explained], expected))
+        assert sample_fused(raw, [row], plans_of([row]))[0] == expected
         again += choose(process(raw, [replace(row, grammar=None)]), [row]) != expected
         if expected[0] < 0 or expected[0] == END:
             break
@@ -100,7 +134,7 @@ def test_a_row_without_a_possible_token_gets_minus_one(top_k: int, logits: float
     row = make_row(temperature=0.5, top_k=top_k, top_p=0.9)
     raw = torch.full((1, 40), -math.inf)
     raw[0, 3] = logits
-    assert sample_fused(raw, [row], plans_of([row])) == [-1]
+    assert sample_fused(raw, [replace(row, explain=3)], plans_of([row])) == ([-1], [None])
 
 
 def test_the_stages_of_the_kernel_have_the_default_order() -> None:

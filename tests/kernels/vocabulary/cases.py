@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from decodery.kernels.vocabulary import reference as reference
-from decodery.kernels.vocabulary.dispatch import FusedSamplingArgs
+from decodery.kernels.vocabulary.choices import BORDERS, ChoiceArgs, ChoiceDescription, FusedSamplingArgs
 from tests.kernels.cases import ROWS, Case
 from tests.kernels.rows import rows
 
@@ -26,6 +26,8 @@ def vocabulary_cases() -> Iterator[Case]:
         yield from sums(vocab)
         yield from changes(vocab)
         yield choice(vocab)
+        yield description(vocab)
+        yield fused_description(vocab)
     yield noise()
 
 
@@ -163,23 +165,110 @@ def _args(number: int, tokens: array[int], vocab: int) -> FusedSamplingArgs:
     )
 
 
-def _stage_by_stage(x: Tensor, args: FusedSamplingArgs) -> int:
+def _stage_by_stage(x: Tensor, args: FusedSamplingArgs, versions: list[Tensor] | None = None) -> int:
+    """Returns the token, and adds to `versions` the logits after each stage that changes them."""
+
+    def note(x: Tensor) -> None:
+        if versions is not None and not torch.equal(x[0], versions[-1].to(x.dtype)):
+            versions.append(x[0].clone())
+
     x = x.clone()
     seen = np.array(args.tokens[args.seen :], dtype=np.int64)
     generated = np.array(args.tokens[args.generated :], dtype=np.int64)
     reference.penalise_repetition(x, [seen[seen < x.shape[1]]], [args.repetition])
+    note(x)
     often = generated[generated < x.shape[1]]
     reference.penalise_frequency(x, [often], [args.presence], [args.frequency])
+    note(x)
     if args.temperature == 0:
         return int(reference.largest(x)[0])
     reference.divide(x, [args.temperature])
+    note(x)
     if args.top_k:
         reference.cut_below(x, reference.leaders(x, min(args.top_k, x.shape[1]))[0][:, -1:])
+        note(x)
     if args.top_p < 1:
         border = reference.nucleus_border(x, reference.log_softmax(x), torch.tensor([args.top_p]))
         reference.cut_below(x, border)
+        note(x)
     reference.cut_below(x, x.amax(-1, keepdim=True) + args.min_p)
+    note(x)
     return int(reference.draw(x, [args.key])[0])
+
+
+def description(vocab: int) -> Case:
+    """Returns a case of descriptions of choices; every second one has a stage that changes nothing."""
+    logits = rows(vocab, torch.float32, ROWS)
+    after = torch.where(logits >= logits.amax(-1, keepdim=True) - 3, logits * 1.5, -math.inf)
+    after[::2] = logits[::2]
+    shown = min(vocab, 5)
+
+    def run(kernels: Any, x: Tensor, after: Tensor, numbers: Tensor) -> Tensor:
+        choices = [
+            ChoiceArgs(i, number % vocab, shown, (number, 1), ((0, i),))
+            for i, number in enumerate(numbers.tolist())
+        ]
+        found = kernels.described(x.float(), choices, [after.float()])
+        return torch.stack([_numbers(each, shown, 1) for each in found])
+
+    def formula(x: Tensor, after: Tensor, numbers: Tensor) -> Tensor:
+        found = []
+        for row, changed, number in zip(x, after, numbers.tolist(), strict=True):
+            versions = [row] if torch.equal(row, changed) else [row, changed]
+            found.append(_formula(versions, number % vocab, shown, 1))
+        return torch.stack(found)
+
+    return Case(f"describe {vocab}", run, formula, (logits, after, torch.arange(ROWS)), 3)
+
+
+def fused_description(vocab: int) -> Case:
+    """Returns a case of descriptions of choices whose stages the kernel computes itself."""
+    logits = rows(vocab, torch.float32, ROWS)
+    seen = torch.randint(0, vocab + 2, (ROWS, SEEN), generator=torch.Generator().manual_seed(1))
+    shown = min(vocab, 5)
+
+    def run(kernels: Any, x: Tensor, seen: Tensor, numbers: Tensor) -> Tensor:
+        tokens = [array("q", each) for each in seen.tolist()]
+        args = [_args(number, own, vocab) for number, own in zip(numbers.tolist(), tokens, strict=True)]
+        borders = array("f", bytes(4 * BORDERS * len(args)))
+        chosen = kernels.choose(x, args, borders)
+        choices = [
+            ChoiceArgs(i, max(token, 0), shown, None, (), args[i], borders[BORDERS * i : BORDERS * (i + 1)])
+            for i, token in enumerate(chosen)
+        ]
+        return torch.stack([_numbers(each, shown, 7) for each in kernels.described(x, choices)])
+
+    def formula(x: Tensor, seen: Tensor, numbers: Tensor) -> Tensor:
+        found = []
+        for row, own, number in zip(x, seen.tolist(), numbers.tolist(), strict=True):
+            args = _args(number, array("q", own), vocab)
+            versions: list[Tensor] = [row]
+            token = _stage_by_stage(row[None].float(), args, versions)
+            found.append(_formula([v.to(x.dtype) for v in versions], max(token, 0), shown, 7))
+        return torch.stack(found)
+
+    return Case(f"describe_fused {vocab}", run, formula, (logits, seen, torch.arange(ROWS)), 3)
+
+
+def _numbers(found: ChoiceDescription, shown: int, stages: int) -> Tensor:
+    """Returns a description as numbers, without the chosen token's beside those of the `shown` likeliest."""
+    columns = [found.before, *(shares for _, _, shares in found.stages)]
+    columns += [(0.0,) * shown] * (1 + stages - len(columns))
+    each = [value for column in columns for value in column[:shown]]
+    return torch.tensor([found.entropy, found.tail, *each], dtype=torch.float64)
+
+
+def _formula(versions: Sequence[Tensor], token: int, shown: int, stages: int) -> Tensor:
+    """Returns the same by the formula, in the precision of the logits and of their versions after stages."""
+    places = versions[0].topk(shown).indices
+    shares = versions[0].softmax(-1)
+    others = shares.clone()
+    others[places] = 0
+    others[token] = 0
+    entropy = torch.special.entr(shares).sum() / math.log(2)
+    columns = [version.softmax(-1)[places] for version in versions]
+    columns += [torch.zeros_like(columns[0])] * (1 + stages - len(columns))
+    return torch.cat([entropy[None], others.sum()[None], *columns])
 
 
 def noise() -> Case:

@@ -12,7 +12,7 @@ from typing import Any
 import gguf
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from decodery.decoding.request.params import GenerationParams
@@ -243,6 +243,54 @@ def test_a_written_folder_is_the_same_model_to_transformers(name: str, folders: 
     with torch.no_grad():
         expected, found = (oracle(name, folder)(tokens).logits for folder in (folders(name), tmp_path))
     torch.testing.assert_close(found, expected, atol=1e-5 * max(1, expected.abs().max().item()), rtol=0)
+
+
+def changed(folder: Path, target: Path, weights: Mapping[str, Tensor], *, tied: bool) -> Path:
+    """Writes the model of a folder with other weights, its head declared as tied or not."""
+    target.mkdir()
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text = json.dumps({**settings, "tie_word_embeddings": tied})
+    (target / "config.json").write_text(text, encoding="utf-8")
+    save_file({name: each.contiguous() for name, each in weights.items()}, target / "model.safetensors")
+    return target
+
+
+def told(folder: Path) -> tuple[Any, list[str]]:
+    """Returns the model of a folder and the warnings that opening it gives."""
+    with open_checkpoint(folder) as checkpoint:
+        model = load_model(checkpoint, dtype=torch.float32, kernels=torch_kernels)
+        return model, checkpoint.warnings
+
+
+@every_family
+def test_a_stored_head_counts_whatever_the_settings_say_of_it(
+    name: str, folders: Any, tmp_path: Path
+) -> None:
+    folder, tokens = folders(name), some_tokens(2, 12)
+    weights = load_file(folder / "model.safetensors")
+    tied = changed(folder, tmp_path / "tied", weights, tied=True)
+    with open_checkpoint(tied) as checkpoint:
+        family = find_family(checkpoint).family
+        names = family.hub_names(family.config.read(checkpoint))
+    embedding, head = next(pair for pair in names.tied if pair[0] in weights)
+    table = weights[embedding]
+    other = {**weights, head: table.flip(0).clone()}
+    kept, warned = told(changed(folder, tmp_path / "kept", other, tied=True))
+    assert not kept.tied_head
+    assert [head in warning and "tie_word_embeddings" in warning for warning in warned] == [True]
+    right, silent = told(changed(folder, tmp_path / "right", other, tied=False))
+    assert silent == []
+    assert kept.config == right.config
+    assert torch.equal(kept(tokens), right(tokens))
+
+    equal, silent = told(changed(folder, tmp_path / "equal", {**weights, head: table.clone()}, tied=True))
+    assert (equal.tied_head, silent) == (True, [])
+    alone = {**weights, head: table}
+    del alone[embedding]
+    one, silent = told(changed(folder, tmp_path / "one", alone, tied=True))
+    assert (one.tied_head, silent) == (True, [])
+    assert torch.equal(one(tokens), equal(tokens))
+    assert not torch.equal(one(tokens), kept(tokens))
 
 
 def held(rule: Rule, tensors: Mapping[str, Tensor], layers: int) -> bool:

@@ -15,6 +15,7 @@ from decodery.errors import CheckpointError, ModelError
 from decodery.kernels.reference import torch_kernels
 from decodery.loading.describe import facts
 from decodery.models.decoders.gemma import GEMMA3
+from decodery.models.describe import describe
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint
 from tests.models.decoders.families import FAMILIES, SIZES, randomise
@@ -209,6 +210,25 @@ def test_an_own_head_is_used_whatever_the_settings_leave_out(tmp_path: Path) -> 
 
     rewrite(tmp_path, without_key)
     assert torch.equal(logits(tmp_path), expected)
+
+
+def test_a_head_that_the_settings_tie_is_kept_with_a_warning_and_serves_alone(tmp_path: Path) -> None:
+    saved("ministral 3, tied", tmp_path)
+    tied = logits(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    (embedding,) = (name for name in stored if name.endswith("embed_tokens.weight"))
+    table = stored[embedding]
+    rewrite(tmp_path, lambda config, tensors: tensors.update({"lm_head.weight": table}))
+    rewrite(tmp_path, lambda config, tensors: tensors.pop(embedding))
+    assert torch.equal(logits(tmp_path), tied)
+    rewrite(tmp_path, lambda config, tensors: tensors.update({embedding: table.flip(0)}))
+    with open_checkpoint(tmp_path) as checkpoint:
+        describe(checkpoint)
+        (told,) = checkpoint.warnings
+    assert "lm_head.weight differs from model.embed_tokens.weight" in told
+    kept = logits(tmp_path)
+    rewrite(tmp_path, lambda config, tensors: tensors.update({"lm_head.weight": table.flip(0)}))
+    assert not torch.equal(logits(tmp_path), kept)
 
 
 def test_a_text_part_of_an_unknown_kind_is_refused_by_name(tmp_path: Path) -> None:

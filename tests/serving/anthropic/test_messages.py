@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 
 from decodery import LLM
 from decodery.serving.settings import RequestLimits
-from tests.conversations.models import scripted, template, write_chat_model
-from tests.serving.live import LiveServer, serving
+from tests.conversations.models import template, write_chat_model
+from tests.serving.live import LiveServer, saying, serving
+from tests.serving.test_load import slow
 
 HI = [{"role": "user", "content": "Hi"}]
 WEATHER = {
@@ -41,17 +43,6 @@ def opened(folder: Path, ending: str = "") -> LLM:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with serving(opened(tmp_path_factory.mktemp("messages"))) as found:
         yield found
-
-
-@contextmanager
-def saying(server: LiveServer, text: str) -> Iterator[None]:
-    """Makes the model write this text in the next answer, where nothing bans it."""
-    before = server.llm.default_params
-    server.llm.default_params = scripted(server.llm.tokenizer, text)
-    try:
-        yield
-    finally:
-        server.llm.default_params = before
 
 
 def ask(server: LiveServer, says: str | None = None, **body: Any) -> dict[str, Any]:
@@ -199,8 +190,13 @@ def test_the_reason_of_an_end_is_the_same_in_both_forms(
     assert ending["delta"] == {"stop_reason": reason, "stop_sequence": sequence}
 
 
-def test_a_call_that_was_cut_is_not_in_the_message(server: LiveServer) -> None:
-    assert ask(server, CALL, tools=[WEATHER], max_tokens=12)["content"] == []
+def test_a_call_that_was_cut_is_not_in_the_message_wherever_that_was(server: LiveServer) -> None:
+    # Each character is a token, and the mark at the beginning is one.
+    whole = CALL.index("2}") + len("2}") - len("<tool_call>") + 1
+    for tokens in range(1, whole):
+        message = ask(server, CALL, tools=[WEATHER], max_tokens=tokens)
+        assert (message["content"], message["stop_reason"]) == ([], "max_tokens"), tokens
+    assert ask(server, CALL, tools=[WEATHER], max_tokens=whole)["content"]
 
 
 def test_one_call_alone_is_generated_without_parallel_calls(server: LiveServer) -> None:
@@ -324,6 +320,40 @@ def test_the_first_event_is_followed_by_a_ping_and_never_by_a_comment(server: Li
     assert [event["type"] for event in stream(server, "Hello.")[:2]] == ["message_start", "ping"]
 
 
+USE = {"type": "tool_use"}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_first_event_counts_what_was_cached_as_the_last_one_does(server: LiveServer, again: bool) -> None:
+    messages = [{"role": "user", "content": "once more " * 20}]
+    if again:
+        ask(server, messages=messages, cache_salt="counts")
+    found = stream(server, "Hello.", messages=messages, cache_salt="counts" if again else "other")
+    first, last = found[0]["message"]["usage"], found[-2]["usage"]
+    assert first == {**last, "output_tokens": 0}
+    assert (first["cache_read_input_tokens"] > 0) == again
+    plain = ask(server, messages=messages, cache_salt="counts")["usage"]
+    assert sum(plain[name] for name in plain if name != "output_tokens") == prompt_tokens(found[0]["message"])
+
+
+def test_a_message_that_waits_begins_with_the_first_ping(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with (
+        serving(opened(tmp_path_factory.mktemp("waits")), pings=0.05) as found,
+        slow(found) as steps,
+        ThreadPoolExecutor() as pool,
+    ):
+        steps.open.clear()
+        asked = pool.submit(stream, found, "Hello.")
+        time.sleep(0.3)
+        steps.open.set()
+        kinds = [event["type"] for event in asked.result()]
+    assert kinds[:2] == ["message_start", "ping"]
+    assert kinds.count("ping") > 2
+    assert kinds.count("message_start") == 1
+
+
 WRONG = [
     ({"max_tokens": None}, "max_tokens"),
     ({"messages": []}, "messages"),
@@ -341,7 +371,15 @@ WRONG = [
     ({"tool_choice": {"type": "sometimes"}}, "tool_choice.type"),
     ({"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "other"}}, "tool_choice"),
     ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
-    ({"output_config": {"effort": "high"}}, "reasoning_effort"),
+    ({"output_config": {"effort": "high"}}, "output_config.effort:"),
+    ({"output_config": {"format": {"type": "json_schema", "schema": {"type": 5}}}}, "output_config.format: "),
+    (
+        {"messages": [*HI, {"role": "assistant", "content": [{**USE, "name": "a", "input": {}, "id": 5}]}]},
+        "messages[1].content[0].id",
+    ),
+    ({"stop_sequences": [5]}, "stop_sequences[0]"),
+    ({"tools": [NOW, {**NOW, "name": "a b"}]}, "tools[1].name"),
+    ({"tools": [{"name": "x", "input_schema": {"type": "array"}}]}, "tools[0].input_schema:"),
     ({"temprature": 1}, "temperature"),
     ({"n": 2}, "n:"),
 ]

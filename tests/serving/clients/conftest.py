@@ -23,7 +23,7 @@ def path() -> str:
 @pytest.fixture(scope="session")
 def url(path: str) -> Iterator[str]:
     """Returns the address of a server with the default model."""
-    server = ServerProcess(path, "--name", "default")
+    server = ServerProcess(f"default={path}")
     try:
         yield server.url
         assert not any("Traceback" in line for line in server.lines), "\n".join(server.lines)

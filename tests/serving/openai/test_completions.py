@@ -43,6 +43,20 @@ def test_lm_evals_request_scores_the_prompt_and_one_token_more(server: LiveServe
         assert logprob in top.values()
 
 
+def test_a_prompt_is_scored_from_the_token_that_a_request_names(server: LiveServer, library: LLM) -> None:
+    (expected,) = library.score([IDS[20:]], prefix=IDS[:20])
+    assert scored(server, IDS, prompt_logprobs_start=20)["token_logprobs"][:-1] == [
+        *[None] * 20,
+        *expected.logprobs,
+    ]
+    answer = server.complete(prompt=IDS, max_tokens=1, prompt_logprobs=0, prompt_logprobs_start=20)
+    entries = answer["choices"][0]["prompt_logprobs"]
+    assert entries[:20] == [None] * 20
+    assert [e[str(token)]["logprob"] for e, token in zip(entries[20:], IDS[20:], strict=True)] == (
+        expected.logprobs
+    )
+
+
 def test_the_answer_with_many_prompts_has_one_choice_for_each_in_order(server: LiveServer) -> None:
     answer = server.complete(prompt=[IDS, IDS[:5], [7]], max_tokens=1, logprobs=1, echo=True, temperature=0)
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]

@@ -54,6 +54,35 @@ def test_other_variables_go_to_the_template(server: LiveServer, path: str) -> No
     assert server.post(path, body).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/tokenize", "/apply-template", "/v1/chat/completions"])
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"reasoning_effort": 5}, "reasoning_effort"),
+        ({"thinking_token_budget": -1}, "thinking_token_budget"),
+        ({"thinking_token_budget": "a"}, "thinking_token_budget"),
+        ({"add_special_tokens": True}, "add_special_tokens"),
+        ({"continue_final_message": "a"}, "continue_final_message"),
+        ({"chat_template_kwargs": []}, "chat_template_kwargs"),
+        ({"tools": {}}, "tools"),
+        ({"tools": [5]}, "tools[0]"),
+    ],
+)
+def test_what_a_conversation_may_not_have_is_the_same_on_every_route(
+    server: LiveServer, path: str, body: dict[str, Any], param: str
+) -> None:
+    answer = server.post(path, {"messages": MESSAGES, **body})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/apply-template", "/v1/chat/completions"])
+def test_what_changes_no_prompt_is_accepted_on_every_route(server: LiveServer, path: str) -> None:
+    body = {"reasoning_effort": "none", "thinking_token_budget": 3, "add_special_tokens": False}
+    assert server.post(path, {"messages": MESSAGES, **body}).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [

@@ -163,9 +163,34 @@ def has(store: ResponseStore, name: str) -> bool:
     return True
 
 
+def schema_of(schema: Any) -> dict[str, Any]:
+    return {"text": {"format": {"type": "json_schema", "name": "a", "schema": schema}}}
+
+
+USER = {"role": "user", "content": "Hi"}
+CALLED = {"type": "function_call", "call_id": "c", "name": "add", "arguments": "{}"}
+RESULT = {"type": "function_call_output", "call_id": "c", "output": "5"}
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
+        ({"input": [USER, {"role": 5, "content": "x"}]}, "input[1]"),
+        ({"input": [USER, {**CALLED, "arguments": "{"}], "instructions": "x"}, "input[1].arguments"),
+        ({"input": [USER, CALLED, {**CALLED, "arguments": "{"}, RESULT]}, "input[2].arguments"),
+        ({"input": [USER, CALLED, RESULT, {**CALLED, "name": 5}]}, "input[3].name"),
+        ({"input": [USER, CALLED, RESULT, {**CALLED, "call_id": 5}]}, "input[3].call_id"),
+        ({"input": [USER, CALLED, {**RESULT, "call_id": 5}]}, "input[2].call_id"),
+        ({"input": [USER], **schema_of({"type": 5})}, "text.format"),
+        ({"input": [USER], **schema_of("a")}, "text.format.schema"),
+        ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
+        ({"tools": [TOOL, {**TOOL, "parameters": {"type": "array"}}]}, "tools[1].parameters"),
+        ({"tools": [TOOL, TOOL]}, "tools[1].name"),
+        ({"tools": [{**TOOL, "name": "a b"}]}, "tools[0].name"),
+        ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
+        ({"max_output_tokens": 5000}, "max_output_tokens"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"input": "x" * 5000, "max_output_tokens": None}, "input"),
         ({"input": None}, "input"),
         ({"input": []}, "input"),
         ({"input": [5]}, "input[0]"),

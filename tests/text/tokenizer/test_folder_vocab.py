@@ -108,6 +108,40 @@ def test_the_config_decides_about_bos_and_eos_where_it_speaks(
     assert (ids[0] == 1, ids[-1] == 2) == (True, False)
 
 
+@pytest.mark.parametrize(
+    ("template", "keys", "begins", "ends"),
+    [
+        ("<s> $A", {}, ["<s>"], []),
+        ("<s> $A", {"add_eos_token": False}, ["<s>"], []),
+        ("<s> $A", {"add_eos_token": True}, ["<s>"], ["</s>"]),
+        ("<s> $A", {"add_bos_token": None, "add_eos_token": False}, ["<s>"], []),
+        ("<s> $A", {"add_bos_token": False}, [], []),
+        ("<s> $A </s>", {"add_bos_token": False}, [], ["</s>"]),
+        ("<s> $A </s>", {"add_eos_token": False}, ["<s>"], []),
+        ("<s> $A </s>", {"add_bos_token": True}, ["<s>"], ["</s>"]),
+        ("<unk> $A", {"add_bos_token": False, "add_eos_token": False}, ["<unk>"], []),
+        ("<unk> $A", {"add_bos_token": True}, ["<s>", "<unk>"], []),
+        ("<unk> <s> $A", {"add_bos_token": True}, ["<unk>", "<s>"], []),
+        ("$A", {"add_bos_token": True, "add_eos_token": True}, ["<s>"], ["</s>"]),
+    ],
+)
+def test_each_key_of_the_config_decides_about_its_own_token_only(
+    tmp_path: Path,
+    sentence_piece: tokenizers.Tokenizer,
+    template: str,
+    keys: dict[str, Any],
+    begins: list[str],
+    ends: list[str],
+) -> None:
+    changed = tokenizers.Tokenizer.from_str(sentence_piece.to_str())
+    marks = {token: place for place, token in enumerate(("<unk>", "<s>", "</s>"))}
+    changed.post_processor = processors.TemplateProcessing(single=template, special_tokens=[*marks.items()])
+    said = {"bos_token": "<s>", "eos_token": "</s>", **keys}
+    tokenizer = Tokenizer.from_folder(write_folder(tmp_path, changed, tokenizer_config=said))
+    bare = tokenizer.encode("a", add_special_tokens=False)
+    assert tokenizer.encode("a") == [*map(marks.get, begins), *bare, *map(marks.get, ends)]
+
+
 def test_padding_and_truncation_of_the_file_are_not_applied(
     tmp_path: Path, byte_level: tokenizers.Tokenizer
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -17,6 +18,9 @@ from tests.text.vocabularies import (
     repaired,
     sentence_piece_metadata,
 )
+
+SIZE = 698
+"""The number of tokens of the trained byte-level vocabulary."""
 
 
 def test_a_byte_level_vocabulary_encodes_and_decodes_like_its_tokenizer_json(
@@ -86,7 +90,7 @@ def test_the_roles_are_those_that_the_file_declares(byte_level: tokenizers.Token
     ours = Tokenizer.from_gguf(
         metadata | {"tokenizer.chat_template": "{{ messages }}", "llama.vocab_size": 5000}
     )
-    assert (ours.bos_token_id, ours.eos_token_ids, ours.pad_token_id) == (1, (2,), 0)
+    assert (ours.bos_token_id, ours.eos_token_ids, ours.pad_token_id) == (1, (2, 0), 0)
     assert (ours.bos_token, ours.eos_token) == ("<|im_start|>", "<|im_end|>")
     assert ours.special_ids == {0, 1, 2}
     assert ours.chat_template == "{{ messages }}"
@@ -94,11 +98,119 @@ def test_the_roles_are_those_that_the_file_declares(byte_level: tokenizers.Token
     assert ours.token_bytes(4999) == b""
 
 
-def test_end_of_turn_tokens_count_as_ends_whether_declared_or_named(byte_level: tokenizers.Tokenizer) -> None:
+@pytest.mark.parametrize("role", ["bos", "eos", "eot", "eom", "padding", "mask", "fim_pre", "unknown"])
+@pytest.mark.parametrize("value", [2**32 - 1, SIZE, -1])
+def test_an_id_beyond_the_vocabulary_counts_as_missing_and_is_told(
+    byte_level: tokenizers.Tokenizer, role: str, value: int
+) -> None:
+    metadata = byte_level_metadata(byte_level)
+    assert len(metadata[f"{METADATA}tokens"]) == SIZE
+    key = f"{METADATA}{role}_token_id"
+    ours = Tokenizer.from_gguf(metadata | {key: value})
+    missing = Tokenizer.from_gguf({name: other for name, other in metadata.items() if name != key})
+    assert ours.named_ids == missing.named_ids
+    assert (ours.bos_token_id, ours.pad_token_id) == (missing.bos_token_id, missing.pad_token_id)
+    assert ours.eos_token_ids == missing.eos_token_ids
+    assert ours.warnings == (
+        f"{key} is {value}, beyond the vocabulary of {SIZE} tokens: there is no such token",
+    )
+    assert missing.warnings == ()
+
+
+@pytest.mark.parametrize("declared", [None, 2**32 - 1])
+def test_a_sentence_piece_vocabulary_without_ids_has_those_of_its_library(
+    sentence_piece: tokenizers.Tokenizer, declared: int | None
+) -> None:
+    metadata = sentence_piece_metadata(sentence_piece)
+    for role in ("bos", "eos"):
+        del metadata[f"{METADATA}{role}_token_id"]
+        if declared is not None:
+            metadata[f"{METADATA}{role}_token_id"] = declared
+    ours = Tokenizer.from_gguf(metadata)
+    assert (ours.bos_token_id, ours.eos_token_ids, ours.pad_token_id) == (1, (2,), None)
+    assert (ours.bos_token, ours.eos_token) == ("<s>", "</s>")
+    assert ours.encode("a")[0] == 1
+    assert [told[-9:] for told in ours.warnings] == ([] if declared is None else ["1 is used", "2 is used"])
+
+
+def test_a_unigram_vocabulary_without_ids_has_those_of_its_library() -> None:
+    metadata = _tiny(["<pad>", "</s>", "<unk>", "▁a"], []) | {
+        f"{METADATA}model": "t5",
+        f"{METADATA}scores": [0.0, 0.0, 0.0, -1.0],
+        f"{METADATA}token_type": [3, 3, 2, 1],
+    }
+    ours = Tokenizer.from_gguf(metadata)
+    assert (ours.pad_token_id, ours.eos_token_ids) == (0, (1,))
+    assert ours.encode(" a") == [3, 1]
+
+
+def test_tokens_of_known_texts_are_ends_beside_the_declared_one(byte_level: tokenizers.Tokenizer) -> None:
     metadata = byte_level_metadata(byte_level) | {f"{METADATA}eos_token_id": 0}
     assert Tokenizer.from_gguf(metadata).eos_token_ids == (0, 2)
     declared = metadata | {f"{METADATA}eot_token_id": 1, f"{METADATA}eom_token_id": 2}
     assert Tokenizer.from_gguf(declared).eos_token_ids == (0, 1, 2)
+    assert Tokenizer.from_gguf(declared).warnings == ()
+
+
+def _ends(texts: Sequence[str], kinds: Sequence[int], **keys: Any) -> list[str]:
+    """Returns the texts that end a text in a vocabulary of `texts`; its eos is the first of them."""
+    metadata = _tiny([*texts], []) | {f"{METADATA}token_type": [*kinds], f"{METADATA}eos_token_id": 0}
+    ours = Tokenizer.from_gguf(metadata | {f"{METADATA}{name}": value for name, value in keys.items()})
+    return [texts[token] for token in ours.eos_token_ids]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|end|>"],
+        ["<eos>", "<end_of_turn>", "<turn|>", "<|tool_response>", "<end_of_utterance>", "[e~["],
+        ["</s>", "<EOT>", "_<EOT>", "▁<EOT>", "< EOT >", "[EOT]", "[EOS]", "<|END_OF_TURN_TOKEN|>"],
+        ["<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<｜end▁of▁sentence｜>"],
+        ["<|fim_pad|>", "<|fim_repo|>", "<|repo_name|>", "<reponame>", "<|file_sep|>", "[PAD]"],
+    ],
+)
+def test_control_tokens_of_known_texts_are_ends(texts: list[str]) -> None:
+    assert set(_ends(["x", *texts, "<|im_start|>"], [1] + [3] * (len(texts) + 1))) == {"x", *texts}
+
+
+def test_an_end_of_a_message_does_not_end_a_turn_that_has_several() -> None:
+    for others in (["<|return|>", "<|call|>"], ["<|call|>", "<|flush|>"], ["<|calls|>", "<|flush|>"]):
+        assert _ends([*others, "<|end|>"], [3, 3, 3]) == others
+    assert _ends(["<|flush|>", "<|end|>"], [3, 3]) == ["<|flush|>", "<|end|>"]
+
+
+def test_a_tag_of_html_is_no_end_unless_it_is_a_control_token() -> None:
+    assert _ends(["<eos>", "</s>"], [3, 4]) == ["<eos>"]
+    assert _ends(["<eos>", "</s>"], [3, 1]) == ["<eos>"]
+    assert _ends(["<eos>", "</s>"], [3, 3]) == ["<eos>", "</s>"]
+
+
+def test_the_declared_tokens_between_files_are_ends() -> None:
+    texts = ["x", "[file]", "<|file_sep|>"]
+    assert _ends(texts, [1, 3, 3], fim_sep_token_id=1) == ["x", "[file]"]
+    assert _ends(texts, [1, 3, 3]) == ["x", "<|file_sep|>"]
+
+
+@pytest.mark.parametrize("kind", [1, 4])
+def test_an_end_that_is_not_marked_as_control_is_read_as_one_and_told(kind: int) -> None:
+    metadata = _tiny(["a", "<|im_end|>"], []) | {f"{METADATA}token_type": [1, kind]}
+    ours = Tokenizer.from_gguf(metadata)
+    assert ours.eos_token_ids == (1,)
+    assert ours.special_ids == {1}
+    assert ours.encode("a<|im_end|>a") == [0, 1, 0]
+    assert ours.decode([0, 1]) == "a"
+    (told,) = ours.warnings
+    assert "'<|im_end|>' ends a text" in told
+    assert "\n" not in told
+
+
+def test_a_normal_token_that_merges_form_is_text() -> None:
+    tokens = ["<", "E", "O", "T", ">", "<E", "OT", "OT>", "<EOT>"]
+    metadata = _tiny(tokens, ["< E", "O T", "OT >", "<E OT>"])
+    ours = Tokenizer.from_gguf(metadata | {f"{METADATA}pre": "superbpe"})
+    assert ours.eos_token_ids == ()
+    assert ours.encode("<EOT>") == [8]
+    assert ours.warnings == ()
 
 
 def test_beginnings_and_ends_are_added_as_the_file_says(
@@ -117,6 +229,17 @@ def test_beginnings_and_ends_are_added_as_the_file_says(
     undeclared = {key: value for key, value in metadata.items() if key != f"{METADATA}add_bos_token"}
     assert Tokenizer.from_gguf(undeclared).encode("a")[0] != 1
     assert Tokenizer.from_gguf(undeclared | {f"{METADATA}pre": "llama-bpe"}).encode("a")[0] == 1
+
+
+@pytest.mark.parametrize("scheme", ["default", "gpt-2", "smollm", "qwen2", "llama-bpe"])
+def test_a_space_prefix_is_that_of_a_whole_text(byte_level: tokenizers.Tokenizer, scheme: str) -> None:
+    metadata = byte_level_metadata(byte_level) | {f"{METADATA}pre": scheme}
+    prefixed = Tokenizer.from_gguf(metadata | {f"{METADATA}add_space_prefix": True})
+    plain = Tokenizer.from_gguf(metadata)
+    for text in ("hi there! 12", "\nhi", "12", "!"):
+        assert prefixed.encode(text) == plain.encode(f" {text}")
+    for text in ("", " hi there! 12", "  hi", " "):
+        assert prefixed.encode(text) == plain.encode(text)
 
 
 def test_without_a_space_prefix_a_text_begins_as_it_is(sentence_piece: tokenizers.Tokenizer) -> None:
@@ -235,11 +358,9 @@ def test_an_encoders_tokens_stand_around_a_text_whatever_its_file_says() -> None
         ({"merges": ["a z"]}, "'a' \\+ 'z'"),
         ({"merges": ["b a"]}, "'b' \\+ 'a'"),
         ({"token_type": [1]}, "token_type has 1 entries for 3 tokens"),
-        ({"eos_token_id": 3}, "eos_token_id is 3, outside the vocabulary of 3"),
         ({"bos_token_id": "x"}, "bos_token_id is 'x'"),
         ({"model": "llama"}, "scores has 0 entries for 3 tokens"),
         ({"model": "t5"}, "scores has 0 entries for 3 tokens"),
-        ({"model": "t5", "scores": [0, 0, 0], "unknown_token_id": 3}, "unknown_token_id is 3"),
         (
             {"model": "t5", "scores": [0, 0, 0], "precompiled_charsmap": [1, 0, 0, 0]},
             "character map is damaged",
@@ -248,7 +369,6 @@ def test_an_encoders_tokens_stand_around_a_text_whatever_its_file_says() -> None
         ({"model": "gemma4", "merges": None}, "merges"),
         ({"model": "gemma4", "merges": ["a z"]}, "'a' \\+ 'z'"),
         ({"tokens": ["a", "b", "a"], "merges": []}, "'a' twice, with the ids 0 and 2"),
-        ({"fim_pre_token_id": 9}, "fim_pre_token_id is 9, outside"),
     ],
 )
 def test_a_vocabulary_that_does_not_hold_together_is_one_clear_error(

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +12,10 @@ from decodery.errors import CheckpointError
 from decodery.text.tokenizer import split_patterns
 from decodery.text.tokenizer.pretokenizers import SCHEMES, build_pre_tokenizer, scheme_named
 from decodery.text.tokenizer.spelling import byte_level
-from tests.text.vocabularies import odd_strings, repaired
+from decodery.text.tokenizer.tokenizer import Tokenizer
+from tests.text.vocabularies import METADATA, odd_strings, repaired
+
+DATA = Path(__file__).parents[2] / "data"
 
 TEXT = "I'LL pay 12345 €s!\n\n  it's café"
 
@@ -22,6 +28,7 @@ def cut(name: str, text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
+        ("default", "I|'|LL| pay| |123|45| €|s|!|\n\n | it|'|s| café"),
         ("gpt-2", "I|'|LL| pay| 12345| €|s|!|\n\n | it|'s| café"),
         ("smollm", "I|'|LL| pay| |1|2|3|4|5| €|s|!|\n\n | it|'s| café"),
         ("llama-bpe", "I|'LL| pay| |123|45| €|s|!\n\n| | it|'s| café"),
@@ -123,3 +130,47 @@ def test_the_listed_cased_letters_are_letters_with_case() -> None:
     listed = re.findall(f"[{members}]", "".join(map(chr, range(0x20000))))
     assert len(listed) > 1500
     assert {unicodedata.category(character) for character in listed} <= {"Lu", "Ll", "Lt", "Cn"}
+
+
+VECTORS = json.loads((DATA / "pre-tokenizers.json").read_text(encoding="utf-8"))
+# Characters where a scheme follows the model's own file, from which llama.cpp's form of it differs: combining
+# marks, and the digits of another script.
+OWN_FORM = {"qwen2": {"\u0301"}, "superbpe": {"\u0665"}, "kimi-k2": {"\u0301", "\u0939"}}
+
+
+@pytest.mark.parametrize("name", [name for names in VECTORS["ids"] for name in names.split()])
+def test_a_scheme_gives_the_ids_of_llama_cpp(name: str) -> None:
+    """Compares with llama-cpp-python 0.3.36 on a vocabulary whose merges go across all kinds of cuts."""
+    (expected,) = (ids for names, ids in VECTORS["ids"].items() if name in names.split())
+    ours = Tokenizer.from_gguf(_metadata_of_vectors() | {f"{METADATA}pre": name})
+    found = {text: ours.encode(text, add_special_tokens=False) for text in VECTORS["texts"][: len(expected)]}
+    differing = {text for text, ids in zip(found, expected, strict=True) if found[text] != ids}
+    assert differing == {text for text in found if OWN_FORM.get(name, set()) & set(text)}
+
+
+@pytest.mark.parametrize(
+    ("like", "names"),
+    [
+        ("llama3", "falcon3 pixtral midm-2.0 lfm2"),
+        ("gpt-2", "trillion mellum exaone4 a.x-4.0 granite-docling"),
+        ("smollm", "minerva-7b"),
+        ("stablelm2", "megrez"),
+        ("deepseek-v3", "hunyuan-dense"),
+    ],
+)
+def test_names_of_one_scheme_also_share_merges_and_beginnings(like: str, names: str) -> None:
+    assert {scheme_named(name) for name in names.split()} == {scheme_named(like)}
+    assert (SCHEMES[like].ignore_merges, SCHEMES[like].add_bos) == (like == "llama3", like == "llama3")
+
+
+def test_a_vocabulary_without_a_scheme_has_the_default_one() -> None:
+    ours = Tokenizer.from_gguf(_metadata_of_vectors())
+    expected = VECTORS["ids"]["default"]
+    assert len(expected) == 200
+    assert [ours.encode(text) for text in VECTORS["texts"]] == expected
+
+
+def _metadata_of_vectors() -> dict[str, Any]:
+    merges = VECTORS["merges"]
+    tokens = [*VECTORS["alphabet"], *(merge.replace(" ", "", 1) for merge in merges)]
+    return {f"{METADATA}model": "gpt2", f"{METADATA}tokens": tokens, f"{METADATA}merges": merges}

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from decodery.errors import CheckpointError, ModelError
+from decodery.weights.formats import checkpoint as checkpoint_module
 from decodery.weights.formats.opening import open_checkpoint
 from tests.weights.files import write_folder, write_gguf
 
@@ -89,3 +90,35 @@ def test_a_link_that_leads_nowhere_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").symlink_to(tmp_path / "blob")
     with pytest.raises(CheckpointError, match="damaged safetensors file"):
         open_checkpoint(tmp_path)
+
+
+def test_tensors_are_equal_if_they_hold_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_module, "COMPARED", 12)
+    table = torch.arange(35).view(7, 5) / 4
+    last = table.clone()
+    last[-1, -1] += 1
+    tensors = {
+        **{"table": table, "same": table.clone(), "narrow": table.bfloat16(), "last": last},
+        **{"fewer": table[:6].clone(), "flat": table.flatten().clone(), "nan": torch.full((7, 5), torch.nan)},
+    }
+    with open_checkpoint(write_folder(tmp_path, {"model.safetensors": tensors})) as checkpoint:
+        equal = {name for name in tensors if checkpoint.equal("table", name)}
+        assert equal == {"table", "same", "narrow"}
+        assert not checkpoint.equal("nan", "table")
+        monkeypatch.setattr(type(checkpoint), "read", None)
+        assert checkpoint.equal("table", "same")  # It is known.
+
+
+def test_quantised_tensors_are_equal_if_their_blocks_are(tmp_path: Path) -> None:
+    with open_checkpoint(write_gguf(tmp_path / "m.gguf")) as checkpoint:
+        assert checkpoint.equal("q8_0", "q8_0")
+        assert not checkpoint.equal("q8_0", "q4_k")
+
+
+def test_a_warning_is_held_once(tmp_path: Path) -> None:
+    with open_checkpoint(write_gguf(tmp_path / "m.gguf")) as checkpoint:
+        for message in ("one", "two", "one"):
+            checkpoint.warn(message)
+        assert checkpoint.warnings == ["one", "two"]

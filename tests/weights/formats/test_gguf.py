@@ -144,6 +144,6 @@ def test_a_wider_alignment_moves_the_data(tmp_path: Path) -> None:
     assert checkpoint.read("w", torch.float32).tolist() == list(range(8))
 
 
-def test_one_part_of_a_split_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="one part of a split file"):
+def test_one_part_of_a_split_file_alone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a part of a split model"):
         opened(tmp_path, gguf_bytes((entry("split.count", U32, (3).to_bytes(4, "little")),)))

@@ -22,6 +22,7 @@ from decodery.weights.sources.hub import (
     pick_gguf,
 )
 from tests.weights.files import write_folder, write_gguf
+from tests.weights.formats.test_split_gguf import write_parts
 
 FILES = ["m-Q4_K_M.gguf", "m-Q8_0.gguf", "README.md", "BF16/m-BF16.gguf"]
 
@@ -129,7 +130,42 @@ def test_one_gguf_file_is_fetched_by_its_full_name(monkeypatch: pytest.MonkeyPat
     [("a-Q4_K_M.gguf", "a-Q4_K_M.gguf"), ("Q4_K_M", "a-Q4_K_M.gguf"), ("q8_0", "a.q8_0.gguf")],
 )
 def test_a_choice_is_a_name_or_a_whole_part_of_one(choice: str, name: str) -> None:
-    assert pick_gguf("o/n", choice, ["a-Q4_K_M.gguf", "a-Q4_K_S.gguf", "a.q8_0.gguf"]) == name
+    assert pick_gguf("o/n", choice, ["a-Q4_K_M.gguf", "a-Q4_K_S.gguf", "a.q8_0.gguf"]) == [name]
+
+
+PARTS = ["Q8_0/m-Q8_0-00001-of-00002.gguf", "Q8_0/m-Q8_0-00002-of-00002.gguf"]
+
+
+@pytest.mark.parametrize("choice", ["Q8_0", "q8_0", *PARTS])
+def test_of_a_split_model_all_parts_are_picked(choice: str) -> None:
+    assert pick_gguf("o/n", choice, ["m-Q4_K_M.gguf", *reversed(PARTS)]) == PARTS
+
+
+def test_a_split_model_that_lacks_a_part_in_the_repository_names_it() -> None:
+    for choice in ("Q8_0", PARTS[1]):
+        with pytest.raises(ModelError, match=r"o/n lacks parts of a split model: .*m-Q8_0-00001-of-00002"):
+            pick_gguf("o/n", choice, PARTS[1:])
+
+
+def test_all_parts_of_a_split_model_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+
+    def download(repository: str, name: str, *, revision: str, token: str) -> str:
+        fetched.append(name)
+        return f"/{repository}/{name}"
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: [*FILES, *PARTS])
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert fetch_gguf("org/name", PARTS[1], None, None, None) == Path("/org/name") / PARTS[0]
+    assert fetched == PARTS
+
+
+def test_a_split_model_is_found_in_the_cache_by_its_parts(snapshot: Path, tmp_path: Path) -> None:
+    (snapshot / "Q8_0").mkdir()
+    for part in PARTS:
+        write_gguf(snapshot / part)
+    assert fetch_gguf("org/name", "Q8_0", None, None, None) == snapshot / PARTS[0]
+    assert fetch_gguf_header("org/name", "Q8_0", None, None, tmp_path) == snapshot / PARTS[0]
 
 
 @pytest.mark.parametrize(
@@ -196,15 +232,15 @@ def test_a_config_is_found_offline_without_weights(snapshot: Path) -> None:
 class Remote:
     """Stands for the hub's file system, and counts the bytes that are read."""
 
-    def __init__(self, file: Path, token: str | None = None) -> None:
-        self.file, self.read_bytes = file, 0
+    def __init__(self, files: dict[str, Path]) -> None:
+        self.files, self.read_bytes = files, 0
 
     def open(self, name: str, mode: str) -> Any:
-        assert name == "org/name@main/m-Q4_K_M.gguf"
-        remote, source = self, self.file.open(mode)
+        path = self.files[name.removeprefix("org/name@main/")]
+        remote, source = self, path.open(mode)
 
         class File:
-            size = remote.file.stat().st_size
+            size = path.stat().st_size
             seek = source.seek
 
             def read(self, length: int) -> bytes:
@@ -226,7 +262,7 @@ def test_of_a_remote_gguf_file_only_the_header_is_fetched(
     whole = write_gguf(tmp_path / "whole.gguf")
     with whole.open("ab") as file:
         file.truncate(1 << 20)
-    remote = Remote(whole)
+    remote = Remote({"m-Q4_K_M.gguf": whole})
     monkeypatch.setattr(hub, "FIRST_HEADER_BYTES", 100)
     monkeypatch.setattr(hub, "_list_ggufs", lambda *names: ["m-Q4_K_M.gguf"])
     monkeypatch.setattr(huggingface_hub, "HfFileSystem", lambda token: remote)
@@ -237,3 +273,19 @@ def test_of_a_remote_gguf_file_only_the_header_is_fetched(
         assert (header.config, header.tensors) == (expected.config, expected.tensors)
     assert found.stat().st_size == 1 << 20
     assert remote.read_bytes < 1 << 16
+
+
+def test_of_a_remote_split_model_the_headers_of_all_parts_are_fetched(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("remote", "headers"):
+        (tmp_path / name).mkdir()
+    stored = write_parts(tmp_path / "remote", [["a"], ["b"]], 2)
+    names = [f"x-0000{number}-of-00002.gguf" for number in (1, 2)]
+    monkeypatch.setattr(hub, "_list_ggufs", lambda *arguments: names)
+    remote = Remote({name: stored / name for name in names})
+    monkeypatch.setattr(huggingface_hub, "HfFileSystem", lambda token: remote)
+    found = fetch_gguf_header("org/name", names[1], None, None, tmp_path / "headers")
+    assert found == tmp_path / "headers" / names[0]
+    with open_checkpoint(found) as header:
+        assert header.tensors.keys() == {"a", "b"}

@@ -96,3 +96,10 @@ def test_rubbish_is_passed_over(hub: Path, tmp_path: Path) -> None:
     broken.mkdir(parents=True)
     (broken / "x.gguf").symlink_to(hub / "nowhere")
     assert cached_models() == []
+
+
+def test_the_parts_of_a_split_model_are_listed_as_one(hub: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "own" / "models" / "Large"
+    first = put(folder / "m-00001-of-00002.gguf", 7)
+    put(folder / "m-00002-of-00002.gguf", 5)
+    assert cached_models() == [CachedModel("Large", first, 12, "gguf")]

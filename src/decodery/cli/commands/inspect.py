@@ -60,6 +60,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         *((name, str(found[name])) for name in ("path", "format", "architecture")),
         *_part(found),
+        *(("warning" if k == 0 else "", line) for k, line in enumerate(found["warnings"])),
         ("parameters", _parameters(found["parameters"], found["active_parameters"])),
         ("layers", f"{found['layers']}, {found['width']} wide"),
         ("heads", f"{found['heads']} of {found['head_dim']}, {found['kv_heads']} for keys and values"),

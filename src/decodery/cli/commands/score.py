@@ -11,18 +11,17 @@ from decodery.errors import RequestError
 from decodery.outputs import TextScore
 
 
-def score(text: str, options: TextModelOptions, *, as_json: bool) -> None:
+def score(text: str, options: TextModelOptions, *, prefix: str | None, as_json: bool) -> None:
     """Prints the log-probability of each token of a text, their sum, and the perplexity.
 
-    Raises `RequestError` for a text without tokens.
+    With a prefix, the tokens are scored as they follow it. Raises `RequestError` for a text without tokens.
     """
     llm = load(options)
-    ids = llm.tokenizer.encode(text)
-    if not ids:
+    if prefix is None and not llm.tokenizer.encode(text):
         raise RequestError("the text has no tokens: give a longer one")
-    [scored] = llm.score([ids])
+    [scored] = llm.score([text], prefix=prefix)
     if as_json:
-        emit_json(_as_json(text, scored, llm))
+        emit_json(_as_json(text, prefix, scored, llm))
     else:
         emit(_table(scored, llm))
 
@@ -32,15 +31,15 @@ def _table(scored: TextScore, llm: TextModel) -> str:
     for token, logprob in zip(scored.token_ids, scored.logprobs, strict=True):
         number = "-" if logprob is None else f"{logprob:.4f}"
         rows.append((number, str(token), llm.tokenizer.token_label(token)))
-    count = len(scored.logprobs) - 1
     return (
         aligned(rows, right=(0, 1))
-        + f"\ntotal {scored.total:.4f} over {count} tokens, perplexity {scored.perplexity:.4f}\n"
+        + f"\ntotal {scored.total:.4f} over {scored.count} tokens, perplexity {scored.perplexity:.4f}\n"
     )
 
 
-def _as_json(text: str, scored: TextScore, llm: TextModel) -> dict[str, object]:
+def _as_json(text: str, prefix: str | None, scored: TextScore, llm: TextModel) -> dict[str, object]:
     return {
+        **({} if prefix is None else {"prefix": prefix}),
         "text": text,
         "tokens": [
             {**token_as_json(llm.tokenizer, token), "logprob": logprob}

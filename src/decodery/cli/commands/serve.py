@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from decodery.cli.commands.inspect import facts_of
-from decodery.cli.flags.model_options import ModelOptions
+from decodery.cli.flags.model_options import ModelOptions, RunOptions
 from decodery.cli.flags.serve_options import ServeOptions
 from decodery.cli.load_llm import check_options
 from decodery.cli.terminal import fetch_progress, note
@@ -23,9 +23,10 @@ DEFAULT_NAME = "default"
 PIN = ",pin"
 
 
-def serve(options: ServeOptions, model: ModelOptions) -> None:
+def serve(options: ServeOptions, how: RunOptions) -> None:
     """Serves models until it is told to stop. Raises `ParameterError` for wrong options."""
     try:
+        from decodery.serving.logs import log_to
         from decodery.serving.models import ModelSource
         from decodery.serving.run import run
         from decodery.serving.settings import RequestLimits, ServerSettings, read_keys
@@ -33,7 +34,7 @@ def serve(options: ServeOptions, model: ModelOptions) -> None:
         raise DecoderyError(
             f"the server needs {error.name}, which is not installed: pip install 'decodery[serve]'"
         ) from None
-    check_options(model)
+    check_options(how)
     key_file = None if options.api_key_file is None else Path(options.api_key_file)
     limits = RequestLimits(
         prompt_tokens=options.max_prompt_tokens,
@@ -53,19 +54,16 @@ def serve(options: ServeOptions, model: ModelOptions) -> None:
         drain_seconds=options.drain_seconds,
         limits=limits,
     )
-    first = options.name or name_of(model.model)
-    models = {first: (model, True), **_others(options.serve_model, model)}
-    if len(models) <= len(options.serve_model):
-        raise ParameterError(f"serve_model names {first} twice: give each model a name of its own")
+    served = served_models(options.model, how)
     bound = options.max_step_ms or None
     sources = [
         ModelSource(name, partial(_open, one, second, bound), partial(memory_of, one), pinned)
-        for name, (one, pinned) in models.items()
+        for name, (one, pinned) in served.items()
     ]
     memory = None if options.models_memory is None else memory_size(options.models_memory)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    log_to(sys.stderr, whole=options.log_prompts)
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-    run(settings, sources, partial(_announce, first, bool(settings.keys)), memory)
+    run(settings, sources, partial(_announce, sources[0].name, bool(settings.keys)), memory)
 
 
 def _open(model: ModelOptions, second_models: Mapping[str, str], max_step_ms: float | None) -> LLM:
@@ -98,24 +96,29 @@ def _named(flag: str, given: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _others(given: Sequence[str], model: ModelOptions) -> dict[str, tuple[ModelOptions, bool]]:
-    """Returns the options of the models that are served besides, by name, and if they are pinned."""
-    found = {}
-    for name, path in _named("serve_model", given).items():
-        pinned = path.endswith(PIN)
-        found[name] = (dataclasses.replace(model, model=path.removesuffix(PIN)), pinned)
+def served_models(given: Sequence[str], how: RunOptions) -> dict[str, tuple[ModelOptions, bool]]:
+    """Returns the options of the models that are served, by name, and if they are pinned.
+
+    The first one is. Raises `ParameterError` for a name that is used twice, or is missing.
+    """
+    found: dict[str, tuple[ModelOptions, bool]] = {}
+    for text in given or (DEFAULT_NAME,):
+        written = text.removesuffix(PIN)
+        name, equals, path = written.partition("=")
+        if not equals or "/" in name:
+            name, path = name_of(written), written
+        if not name or not path:
+            raise ParameterError(f"model must be MODEL or NAME=MODEL, not {text!r}")
+        if name in found:
+            raise ParameterError(f"model names {name} twice: write NAME=MODEL with a name of its own")
+        pinned = not found or written != text
+        found[name] = (ModelOptions(model=path, **dataclasses.asdict(how)), pinned)
     return found
 
 
-def name_of(model: str | None) -> str:
+def name_of(model: str) -> str:
     """Returns the name under which a model is served: that of its file or folder, without the ending."""
-    if model is None or model == DEFAULT_NAME:
-        return DEFAULT_NAME
-    last = Path(model).name
-    found = last.removesuffix(".gguf")
-    if not found:
-        raise ParameterError("name cannot be made of the model's path: give --name")
-    return found
+    return Path(model).name.removesuffix(".gguf")
 
 
 def _announce(name: str, keys: bool, address: str) -> None:

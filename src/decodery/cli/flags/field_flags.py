@@ -24,8 +24,8 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
 
     A dataclass becomes one flag for each field: the help is the field's `metadata["help"]`, the default that
     of the parameter's default value, and `metadata["short"]`, if any, a second spelling. A tuple of texts
-    becomes a flag that may be repeated. `GenerationFlags` becomes the flags of all panels that it does not
-    hide.
+    becomes a flag that may be repeated. `metadata["metavar"]`, if any, stands for its value.
+    `GenerationFlags` becomes the flags of all panels that it does not hide.
     """
     hints = get_type_hints(command, include_extras=True)
     originals = inspect.signature(command).parameters.values()
@@ -87,7 +87,7 @@ def _field_flags(default: Any) -> Iterator[inspect.Parameter]:
         names = [_spelled(field.name), *([field.metadata["short"]] if "short" in field.metadata else [])]
         option = typer.Option(
             *names,
-            metavar=None if switch else "TEXT" if repeats else notation_of(hints[field.name]).metavar,
+            metavar=None if switch else field.metadata.get("metavar") or _metavar(hints[field.name]),
             help=field.metadata["help"],
             rich_help_panel=field.metadata.get("panel", MODEL_PANEL),
         )
@@ -98,6 +98,10 @@ def _field_flags(default: Any) -> Iterator[inspect.Parameter]:
             yield _keyword(field.name, list[str] | None, option, None)
         else:
             yield _keyword(field.name, str | None, option, None if value is None else str(value))
+
+
+def _metavar(hint: Any) -> str:
+    return "TEXT" if hint == tuple[str, ...] else notation_of(hint).metavar
 
 
 def _generation_flags(default: GenerationFlags) -> Iterator[inspect.Parameter]:

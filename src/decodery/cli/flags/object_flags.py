@@ -78,6 +78,10 @@ def _field(panel: str, name: str, field: str, help: str, *kinds: type) -> Flag:
     )
 
 
+def _naming_a_model(flag: Flag) -> Flag:
+    return dataclasses.replace(flag, notation=dataclasses.replace(flag.notation, metavar="MODEL"))
+
+
 def _strategy_flags() -> Iterable[Flag]:
     def of(name: str, field: str, *kinds: type, help: str = "") -> Flag:
         return _field("Strategy", name, field, help, *kinds)
@@ -92,6 +96,7 @@ def _strategy_flags() -> Iterable[Flag]:
     force = 'A phrase that beams must contain; "a|b" asks for a or b.'
     yield of("force_word", "force_words", BeamSearch, help=force)
     yield of("beam_sample", "sample", BeamSearch)
+    yield of("beam_rules", "rules", BeamSearch)
     yield of(
         "contrastive_k",
         "top_k",
@@ -100,7 +105,7 @@ def _strategy_flags() -> Iterable[Flag]:
     )
     yield of("penalty_alpha", "penalty_alpha", ContrastiveSearch)
     yield of("dola_layers", "layers", DoLa)
-    yield of("amateur", "amateur", ContrastiveDecoding)
+    yield _naming_a_model(of("amateur", "amateur", ContrastiveDecoding))
     yield of("amateur_alpha", "alpha", ContrastiveDecoding)
     yield of("amateur_beta", "beta", ContrastiveDecoding)
 
@@ -147,7 +152,7 @@ def _speculation_flags() -> Iterable[Flag]:
 
     lookup = "Look up the last tokens earlier in prompt and text, and draft the tokens that followed them."
     yield Flag("prompt_lookup", "Speculation", lookup, notation_of(bool), switch=True)
-    yield of("draft_model", "model", "Draft with this smaller model.", DraftModel)
+    yield _naming_a_model(of("draft_model", "model", "Draft with this smaller model.", DraftModel))
     both = (PromptLookup, DraftModel)
     most = "Draft at most this many tokens at once.  [default: 10 with prompt_lookup, 4 with draft_model]"
     yield dataclasses.replace(of("draft_tokens", "num_tokens", most, *both), default=None)

@@ -77,6 +77,12 @@ CONFLICTS = (
         "both say what the first token is",
     ),
     Conflict(
+        "prompt_logprobs_start",
+        "prompt_logprobs=None",
+        lambda p: p.prompt_logprobs_start > 0 and p.prompt_logprobs is None,
+        "no token of the prompt is scored",
+    ),
+    Conflict(
         "temperature=0",
         "BeamSearch(sample=True)",
         lambda p: p.greedy and isinstance(p.strategy, BeamSearch) and p.strategy.sample,

@@ -126,6 +126,7 @@ class GenerationParams:
     seed: int | None = _field(None, "Makes draws repeatable; None picks one and reports it.")
     logprobs: int | None = _field(None, "Report log-probabilities: of the token and this many alternatives.")
     prompt_logprobs: int | None = _field(None, "The same for the prompt's tokens.")
+    prompt_logprobs_start: int = _field(0, "The first of the prompt's tokens that prompt_logprobs reports.")
     grammar: Grammar | None = field(default=None, metadata={"help": "What the text must match."})
     strategy: Strategy = field(default=_SAMPLING, metadata={"help": "How tokens are chosen."})
     speculate: Speculation | None = field(default=None, metadata={"help": "How to draft tokens ahead."})
@@ -311,6 +312,7 @@ WHOLE: dict[str, tuple[int, bool]] = {
     "best_of": (1, True),
     "logprobs": (0, True),
     "prompt_logprobs": (0, True),
+    "prompt_logprobs_start": (0, False),
 }
 
 

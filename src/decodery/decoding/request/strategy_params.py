@@ -44,6 +44,12 @@ class BeamSearch:
     must hold; a list of phrases requires one of them. With `sample`, beams are drawn from the processed
     distribution in place of taking the likeliest. Completions are the best `num_return_sequences`, each with
     its score.
+
+    `rules` says by which version of transformers texts end and the search stops. By "transformers-5", texts
+    that are cut off at the limit compete with those that ended, and the best live sequence decides if the
+    search stops. By "transformers-4", the best candidate decides, live or ended, and a search that is
+    decided at the limit returns no text that is cut off. None is "transformers-5"; with groups or
+    `force_words`, which only version 4 has, it is "transformers-4".
     """
 
     num_beams: int = _field(4, "How many sequences to keep.")
@@ -54,6 +60,11 @@ class BeamSearch:
     diversity_penalty: float = _field(0.0, "Cost of a token for each earlier group that took it.")
     force_words: tuple[Phrase | tuple[Phrase, ...], ...] = _field((), "Phrases that the text must hold.")
     sample: bool = _field(False, "Draw beams in place of taking the likeliest.")
+    rules: Literal["transformers-5", "transformers-4"] | None = _field(
+        None,
+        "Whose rules end texts and searches: transformers-5, or transformers-4 (the default with groups and"
+        " forced phrases).",
+    )
 
     runs_last = False
 
@@ -71,6 +82,8 @@ class BeamSearch:
         whole("num_beam_groups", self.num_beam_groups, 1)
         real("diversity_penalty", self.diversity_penalty, "0 or more", lambda x: x >= 0)
         flag("sample", self.sample)
+        if self.rules not in (None, "transformers-5", "transformers-4"):
+            raise ParameterError(f"rules must be 'transformers-5' or 'transformers-4', not {self.rules!r}")
         object.__setattr__(self, "force_words", _force_words(self.force_words))
         self._check_together()
 
@@ -94,6 +107,23 @@ class BeamSearch:
             raise ParameterError(
                 "force_words and sample have no meaning together: banks need the likeliest beams"
             )
+        if self.rules == "transformers-5" and self._only_by_4:
+            raise ParameterError(
+                f"{self._only_by_4} and rules='transformers-5' have no meaning together: version 5 has no"
+                " such beams; leave rules out or give 'transformers-4'"
+            )
+
+    @property
+    def _only_by_4(self) -> str | None:
+        """Returns the name of the field, if one is set, that only transformers 4 has."""
+        if self.num_beam_groups > 1:
+            return "num_beam_groups"
+        return "force_words" if self.force_words else None
+
+    @property
+    def rules_in_force(self) -> Literal["transformers-5", "transformers-4"]:
+        """Returns `rules`, or what None stands for."""
+        return self.rules or ("transformers-4" if self._only_by_4 else "transformers-5")
 
     def width(self, streams: int) -> int:
         """Returns the number of sequences: one for each beam."""

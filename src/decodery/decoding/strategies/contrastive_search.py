@@ -15,7 +15,7 @@ from decodery.decoding.chosen import FinishReason, TokenLogprobs
 from decodery.decoding.logprobs import token_logprobs
 from decodery.decoding.processors.guidance import guided
 from decodery.decoding.processors.pipeline import process, why_impossible
-from decodery.decoding.recorder import Recorder
+from decodery.decoding.recorder import Choice, Recorder
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import ContrastiveSearch
 from decodery.decoding.rows import Needs, Proposal, Row, Run, Scores, Survivor, Verdict
@@ -38,7 +38,7 @@ class _Candidates:
     tokens: tuple[int, ...]
     probabilities: Tensor
     logprobs: tuple[TokenLogprobs, ...]
-    considered: tuple[Considered, ...]
+    considered: tuple[Considered, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -215,15 +215,17 @@ def _candidates(steps: Sequence[_Step], scores: Scores) -> list[_Candidates]:
     raw = guided(scores, [step.position for step in steps], rows)
     recorder = Recorder(raw, rows) if any(row.explain for row in rows) else None
     processed = process(raw, rows, recorder)
-    return [
-        _likeliest(i, step, processed[i], scores.logits[step.position], recorder)
-        for i, step in enumerate(steps)
-    ]
+    found = [_likeliest(step, processed[i], scores.logits[step.position]) for i, step in enumerate(steps)]
+    if recorder is None:
+        return found
+    choices = [Choice(i, token) for i, c in enumerate(found) if rows[i].explain for token in c.tokens]
+    records: dict[int, list[Considered]] = {}
+    for choice, record in zip(choices, recorder.considered(choices), strict=True):
+        records.setdefault(choice.place, []).append(record)
+    return [replace(c, considered=tuple(records.get(i, ()))) for i, c in enumerate(found)]
 
 
-def _likeliest(
-    i: int, step: _Step, processed: Tensor, logits: Tensor, recorder: Recorder | None
-) -> _Candidates:
+def _likeliest(step: _Step, processed: Tensor, logits: Tensor) -> _Candidates:
     row = step.row
     best, places = leaders(processed[None], _strategy(row).top_k)
     # A NaN would be the largest: with one there are no candidates.
@@ -233,8 +235,5 @@ def _likeliest(
     logprobs: Sequence[TokenLogprobs] = ()
     if tokens and row.params.logprobs is not None:
         logprobs = token_logprobs(logits.expand(count, -1), tokens, [row.params.logprobs] * count)
-    considered: Sequence[Considered] = ()
-    if recorder is not None and row.explain:
-        considered = [recorder.considered(i, processed, token) for token in tokens]
     probabilities = log_softmax(processed[None])[0, index].exp()
-    return _Candidates(tokens, probabilities, tuple(logprobs), tuple(considered))
+    return _Candidates(tokens, probabilities, tuple(logprobs))

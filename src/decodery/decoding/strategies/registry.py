@@ -12,12 +12,12 @@ from decodery.decoding.request.strategy_params import (
     StochasticBeamSearch,
 )
 from decodery.decoding.rows import Method
-from decodery.decoding.strategies.beam_search import BeamMethod
+from decodery.decoding.strategies.beams.beam_search import BeamMethod
+from decodery.decoding.strategies.beams.stochastic_beams import StochasticBeamMethod
 from decodery.decoding.strategies.contrastive_decoding import ContrastiveDecodingMethod
 from decodery.decoding.strategies.contrastive_search import ContrastiveMethod
 from decodery.decoding.strategies.dola import DoLaMethod
 from decodery.decoding.strategies.sampling import SamplingMethod
-from decodery.decoding.strategies.stochastic_beams import StochasticBeamMethod
 
 METHODS: dict[type, Method] = {
     Sampling: SamplingMethod(),

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from decodery.errors import ParameterError
 
-VERSION = 18
+VERSION = 19
 WORDS = 24
 PATH = Path(__file__).with_name("_native.so")
-SETS = ("portable", "avx2", "avx512")
+SETS = ("portable", "avx2", "avx512", "neon", "neon_dot")
 MOST_THREADS = 256
 
 
@@ -56,6 +56,7 @@ class Kernel(IntEnum):
     EXPERTS = 27
     JOIN = 28
     MULTIPLY = 29
+    DESCRIBE = 30
 
 
 def call_layout(words: str) -> struct.Struct:

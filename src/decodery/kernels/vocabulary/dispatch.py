@@ -9,7 +9,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,34 +17,11 @@ from torch import Tensor
 
 from decodery.kernels.native.library import available
 from decodery.kernels.vocabulary import native, reference
+from decodery.kernels.vocabulary.choices import ChoiceArgs, ChoiceDescription, FusedSamplingArgs
 
 
 def _for(tensor: Tensor) -> ModuleType:
     return native if tensor.device.type == "cpu" and available() else reference
-
-
-class FusedSamplingArgs(NamedTuple):
-    """Holds the penalties, truncations and noise key with which one row's token is chosen from its logits.
-
-    The repetition penalty applies to `tokens[seen:]`, the presence and frequency penalties to
-    `tokens[generated:]`. Temperature 0 chooses the likeliest token, and the fields after it are ignored then.
-    `top_k` 0 and `top_p` 1 remove no tokens. `min_p` is the logarithm of the least share of the largest
-    probability; -inf removes no tokens. `width` is the number of likeliest tokens that are examined first,
-    more than `top_k`; 0 examines all. `key` is the key of the noise.
-    """
-
-    tokens: array[int]
-    seen: int
-    generated: int
-    repetition: float
-    presence: float
-    frequency: float
-    temperature: float
-    top_p: float
-    min_p: float
-    top_k: int
-    width: int
-    key: tuple[int, int]
 
 
 def compiled(logits: Tensor) -> bool:
@@ -53,13 +29,30 @@ def compiled(logits: Tensor) -> bool:
     return _for(logits) is native
 
 
-def choose(logits: Tensor, args: Sequence[FusedSamplingArgs]) -> list[int]:
+def choose(
+    logits: Tensor, args: Sequence[FusedSamplingArgs], borders: array[float] | None = None
+) -> list[int]:
     """Returns the token of each row chosen with its `args`, -1 where no token is possible.
 
     One call does the work of one kernel for each stage, with the same tokens. There is no torch form:
-    `compiled` must be True. The logits are modified during the call and restored at its end.
+    `compiled` must be True. The logits are modified during the call and restored at its end. `borders`,
+    float32 of `BORDERS` for each row, is filled with the least logit, after temperature, that each truncation
+    left; -inf where there was none.
     """
-    return native.choose(logits, args)
+    return native.choose(logits, args, borders)
+
+
+def described(
+    logits: Tensor, choices: Sequence[ChoiceArgs], stages: Sequence[Tensor] = ()
+) -> list[ChoiceDescription]:
+    """Returns what each choice by these rows of logits considered, with sums in float64.
+
+    `stages` are the tensors `[any, vocab]` that the choices' own `stages` index. Each choice must have a
+    `shown` from 1 to vocab. A stage that leaves no token gives NaN as probabilities. `compiled` must be True
+    for a choice with `sampling`. Tokens of equal logits may come in any order.
+    """
+    found: list[ChoiceDescription] = _for(logits).described(logits, choices, stages)
+    return found
 
 
 def gumbel_noise(keys: Tensor, tokens: Tensor) -> Tensor:

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from decodery.kernels.native.library import Kernel, call_layout, library
+from decodery.kernels.vocabulary.choices import ChoiceArgs, ChoiceDescription, FusedSamplingArgs
+from decodery.kernels.vocabulary.written_description import WrittenDescription
 
 # Layouts of calls, by the number of words after the kernel's number.
-_FOUR, _FIVE, _SIX, _SEVEN, _EIGHT = (call_layout("q" * count) for count in range(4, 9))
+_THREE, _FOUR, _FIVE, _SIX, _SEVEN, _EIGHT = (call_layout("q" * count) for count in range(3, 9))
 # The struct FusedSamplingArgs of native/abi.hpp.
 _FUSED_SAMPLING_ARGS = struct.Struct("=qqqqddddddqqii")
 _TokenIds = NDArray[np.int64]
@@ -50,11 +52,13 @@ def gumbel_noise(keys: Tensor, tokens: Tensor) -> Tensor:
     return out
 
 
-def choose(logits: Tensor, args: Sequence[Any]) -> list[int]:
+def choose(
+    logits: Tensor, args: Sequence[FusedSamplingArgs], borders: array[float] | None = None
+) -> list[int]:
     places = array("q", bytes(8 * len(args)))
     each = array("q", b"".join([_packed(*fields) for fields in args]))
-    words = each.buffer_info()[0], places.buffer_info()[0]
-    library().decodery_run(_SIX.pack(Kernel.CHOOSE, *_rows(logits), *words), 1)
+    words = each.buffer_info()[0], places.buffer_info()[0], 0 if borders is None else borders.buffer_info()[0]
+    library().decodery_run(_SEVEN.pack(Kernel.CHOOSE, *_rows(logits), *words), 1)
     return places.tolist()
 
 
@@ -65,6 +69,27 @@ def _packed(tokens: array[int], seen: int, generated: int, *numbers: Any) -> byt
     return _FUSED_SAMPLING_ARGS.pack(
         address + 8 * seen, count - seen, address + 8 * generated, count - generated, *plain, *key
     )
+
+
+def described(
+    logits: Tensor, choices: Sequence[ChoiceArgs], stages: Sequence[Tensor] = ()
+) -> list[ChoiceDescription]:
+    logits = _read(logits)
+    address, stride, _, vocab = _rows(logits)
+    assert all(stage.shape[1] == vocab for stage in stages)
+    after = [_rows(stage)[:2] for stage in stages]
+    found = []
+    for choice in choices:
+        assert 0 <= choice.place < len(logits)
+        assert 0 <= choice.token < vocab
+        assert 1 <= choice.shown <= vocab
+        assert choice.words is None or (choice.words.dtype == np.int32 and 32 * len(choice.words) >= vocab)
+        starts = [after[k][0] + 4 * after[k][1] * row for k, row in choice.stages]
+        args = b"" if choice.sampling is None else _packed(*choice.sampling)
+        found.append(WrittenDescription(choice, address + 4 * stride * choice.place, starts, args))
+    each = array("q", b"".join([one.call for one in found]))
+    library().decodery_run(_THREE.pack(Kernel.DESCRIBE, each.buffer_info()[0], len(found), vocab), 1)
+    return [one.read() for one in found]
 
 
 def draw(logits: Tensor, keys: Sequence[tuple[int, int]]) -> list[int]:

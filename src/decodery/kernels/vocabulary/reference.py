@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from decodery.kernels.vocabulary.choices import ChoiceArgs, ChoiceDescription
 
 # Odd constants of 32-bit hash finalizers, as signed int32 (torch multiplies int32 modulo 2^32).
 _M1 = 0x7FEB352D
@@ -100,6 +103,50 @@ def _mixed(x: Tensor) -> Tensor:
 def _shifted(x: Tensor, bits: int) -> Tensor:
     # torch shifts int32 arithmetically; the mask makes it logical.
     return (x >> bits).bitwise_and_((1 << (32 - bits)) - 1)
+
+
+def described(
+    logits: Tensor, choices: Sequence[ChoiceArgs], stages: Sequence[Tensor] = ()
+) -> list[ChoiceDescription]:
+    return [_described(logits[choice.place], choice, stages) for choice in choices]
+
+
+def _described(logits: Tensor, choice: ChoiceArgs, stages: Sequence[Tensor]) -> ChoiceDescription:
+    assert choice.sampling is None, "the stages must be given"
+    probabilities = logits.double().softmax(-1)
+    top = logits.topk(choice.shown).indices.tolist()
+    shown = top if choice.token in top else [*top, choice.token]
+    before = probabilities[shown]
+    noise = None
+    if choice.key is not None:
+        keys = torch.tensor(choice.key, dtype=torch.int32, device=logits.device).expand(len(shown), 2)
+        tokens = torch.tensor(shown, dtype=torch.int32, device=logits.device)
+        noise = tuple(gumbel_noise(keys, tokens).tolist())
+    others = probabilities.clone()
+    others[shown] = 0
+    changed = []
+    last = logits
+    for index, (stage, row) in enumerate(choice.stages):
+        after = stages[stage][row]
+        if not torch.equal(after, last):
+            shares = after.double().softmax(-1)[shown].tolist()
+            changed.append((index, _possible(after), tuple(shares)))
+        last = after
+    return ChoiceDescription(
+        tokens=tuple(shown),
+        logits=tuple(logits[shown].tolist()),
+        before=tuple(before.tolist()),
+        noise=noise,
+        rank=int((logits > logits[choice.token]).sum()) + 1,
+        entropy=float(torch.special.entr(probabilities).sum()) / math.log(2),
+        tail=float(others.sum()),
+        kept=_possible(last),
+        stages=tuple(changed),
+    )
+
+
+def _possible(logits: Tensor) -> int:
+    return int((logits > -torch.inf).sum())
 
 
 # Tokens of a block in the search for the largest: only blocks with the largest maxima can hold them.

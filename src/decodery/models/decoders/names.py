@@ -133,11 +133,13 @@ def decoder_names(
                 each = transforms or [linear] * len(sources)
                 rules.append(merge(f"layers.{{i}}.{ours}.{kind}", sources, each, sizes))
     head = f"{spelling.head}.weight"
+    if config.tied_head:
+        rules.append(rename("embedding.weight", head))
     values = f"{spelling.layer.replace('{i}', '*')}{spelling.qkv[-1]}.weight" if spelling.qkv else ""
     positions = f"{spelling.positions}.weight" if spelling.positions else ""
     return Names(
         rules=tuple(rules),
-        ignored=(*spelling.derived, head) if config.tied_head else spelling.derived,
+        ignored=spelling.derived,
         delicate=(f"{spelling.embedding}.weight", head, *filter(None, (values, positions))),
         tied=((f"{spelling.embedding}.weight", head),) if config.tied_head else (),
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from decodery.serving.errors import invalid
+from decodery.serving.openai.origins import ORIGIN
 
 # A client's line with a new number in each request: in the prompt it would keep the prefix cache from hits.
 _BILLING = "x-anthropic-billing-header:"
@@ -26,7 +27,10 @@ def _without_bill(text: str) -> str:
 
 
 def chat_messages(given: Any) -> list[dict[str, Any]]:
-    """Returns messages in the form of chat completions. Raises `ApiError` naming the place of a fault."""
+    """Returns messages in the form of chat completions, each with its origin.
+
+    Raises `ApiError` with the place of a fault.
+    """
     if not isinstance(given, list) or not given:
         raise invalid("messages are needed: a list of objects with role and content", "messages")
     found: list[dict[str, Any]] = []
@@ -38,11 +42,12 @@ def chat_messages(given: Any) -> list[dict[str, Any]]:
         blocks = _blocks(content, f"{place}.content")
         match message.get("role"):
             case "user":
-                found += _of_user(blocks, f"{place}.content")
+                found += _of_user(blocks, place)
             case "assistant":
-                found.append(_of_model(blocks, f"{place}.content"))
+                found.append(_of_model(blocks, place))
             case "system":
-                found.append({"role": "system", "content": "\n".join(_texts(content, f"{place}.content"))})
+                text = "\n".join(_texts(content, f"{place}.content"))
+                found.append({"role": "system", "content": text, ORIGIN: {"": place}})
             case _:
                 raise invalid("role must be user or assistant", f"{place}.role")
     return found
@@ -80,12 +85,13 @@ def _of_user(blocks: list[Mapping[str, Any]], place: str) -> list[dict[str, Any]
     results: list[dict[str, Any]] = []
     texts: list[str] = []
     for number, block in enumerate(blocks):
-        inner = f"{place}[{number}]"
+        inner = f"{place}.content[{number}]"
         if block.get("type") == "tool_result":
             results.append(_result(block, inner))
         else:
             texts.append(_plain(block, inner))
-    return [*results, {"role": "user", "content": "\n".join(texts)}] if texts or not results else results
+    said = {"role": "user", "content": "\n".join(texts), ORIGIN: {"": place}}
+    return [*results, said] if texts or not results else results
 
 
 def _result(block: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -93,16 +99,25 @@ def _result(block: Mapping[str, Any], place: str) -> dict[str, Any]:
     text = "" if content is None else "\n".join(_texts(content, f"{place}.content"))
     if block.get("is_error") is True:
         text = f"Error: {text}" if text else "Error"
-    return {"role": "tool", "tool_call_id": _text(block, "tool_use_id", place), "content": text}
+    origin = {"": place, ".tool_call_id": f"{place}.tool_use_id"}
+    return {
+        "role": "tool",
+        "tool_call_id": _text(block, "tool_use_id", place),
+        "content": text,
+        ORIGIN: origin,
+    }
 
 
 def _of_model(blocks: list[Mapping[str, Any]], place: str) -> dict[str, Any]:
     """Returns a message of the model: text, reasoning and calls."""
-    message: dict[str, Any] = {"role": "assistant"}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        ORIGIN: {"": place, ".reasoning_content": f"{place}.content"},
+    }
     texts: list[str] = []
     calls: list[dict[str, Any]] = []
     for number, block in enumerate(blocks):
-        inner = f"{place}[{number}]"
+        inner = f"{place}.content[{number}]"
         match block.get("type"):
             case "text":
                 texts.append(_text(block, "text", inner))
@@ -113,6 +128,9 @@ def _of_model(blocks: list[Mapping[str, Any]], place: str) -> dict[str, Any]:
             case "redacted_thinking":
                 pass
             case "tool_use":
+                call = f".tool_calls[{len(calls)}]"
+                message[ORIGIN] |= {call: inner, f"{call}.function": inner, f"{call}.id": f"{inner}.id"}
+                message[ORIGIN][f"{call}.function.arguments"] = f"{inner}.input"
                 calls.append(_call(block, inner))
             case _:
                 raise invalid("a block must be text, thinking or tool_use", f"{inner}.type")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from decodery.serving.anthropic.blocks import chat_messages, system_text
 from decodery.serving.errors import invalid
 from decodery.serving.openai.chat import PROMPT_FIELDS
 from decodery.serving.openai.fields import Fields
+from decodery.serving.openai.origins import ORIGIN, separated, tool_places
 
 # Fields of this interface that change no text here.
 NO_EFFECT = (
@@ -29,20 +31,35 @@ _TOOL_NO_EFFECT = (
     "strict",
 )
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+_PLACES = {
+    "stop": "stop_sequences",
+    "response_format": "output_config.format",
+    "response_format.json_schema": "output_config.format",
+    "reasoning_effort": "output_config.effort",
+}
 
 
-def read_message_request(body: Mapping[str, Any], *, lenient: bool, counts: bool = False) -> dict[str, Any]:
-    """Returns the body of a chat completion for the reply that a body asks for. Raises `ApiError`.
+@dataclass(frozen=True, slots=True)
+class MessageRequest:
+    """Holds the body of a chat completion, and the caller's names of its places."""
+
+    chat: dict[str, Any]
+    places: Mapping[str, str]
+
+
+def read_message_request(body: Mapping[str, Any], *, lenient: bool, counts: bool = False) -> MessageRequest:
+    """Returns the chat completion for the reply that a body asks for. Raises `ApiError`.
 
     With `counts` the reply is only counted: it needs no `max_tokens`.
     """
     fields = Fields(body)
     system = system_text(fields.raw("system"))
-    messages = chat_messages(fields.raw("messages"))
-    chat: dict[str, Any] = {
-        "messages": [{"role": "system", "content": system}, *messages] if system else messages,
-        "stream": fields.take("stream", bool, False),
-    }
+    conversation = chat_messages(fields.raw("messages"))
+    if system:
+        origin = dict.fromkeys(("", ".role", ".content"), "system")
+        conversation.insert(0, {"role": "system", "content": system, ORIGIN: origin})
+    messages, places = separated(conversation)
+    chat: dict[str, Any] = {"messages": messages, "stream": fields.take("stream", bool, False)}
     # The reply goes on with what it is said to begin with.
     if messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]:
         chat |= {"continue_final_message": True, "add_generation_prompt": False}
@@ -61,7 +78,8 @@ def read_message_request(body: Mapping[str, Any], *, lenient: bool, counts: bool
     fields.close(lenient=lenient)
     if "max_tokens" not in chat and not counts:
         raise invalid("max_tokens is needed", "max_tokens")
-    return chat
+    tools = tool_places(len(chat.get("tools", ())), "input_schema")
+    return MessageRequest(chat, {**_PLACES, **tools, **places})
 
 
 def _tools(fields: Fields, lenient: bool) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class MessageAnswer(ChatAnswer):
             "stop_reason": None,
             "stop_sequence": None,
         }
-        self._prompt_tokens = len(started.prepared.token_ids)
+        self._started = False
         self._block: dict[str, Any] | None = None
         self._index = -1
         self._texts: list[str] = []
@@ -130,26 +130,37 @@ class MessageAnswer(ChatAnswer):
         return {**self._message, "usage": self._message_usage()}
 
     def opening(self) -> bytes:
-        """Returns the event that begins a message; what is cached of the prompt is known at the end."""
+        """Returns nothing: the first event tells how much of the prompt was cached, which is known later."""
+        return b""
+
+    def progress(self) -> bytes:
+        """Returns the event that begins a message, once the prompt is being computed."""
+        progress = self.generation.progress.get(0)
+        return b"" if progress is None else self._start(progress.cached)
+
+    def _start(self, cached: int) -> bytes:
+        """Returns the first event, with a ping after it, unless it has been sent."""
+        if self._started:
+            return b""
+        self._started = True
         usage = {
-            "input_tokens": self._prompt_tokens,
+            "input_tokens": len(self.prepared[0].token_ids) - cached,
             "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
+            "cache_read_input_tokens": cached,
             "output_tokens": 0,
         }
-        return named({"type": "message_start", "message": {**self._message, "usage": usage}}) + self.ping()
+        begun = {**self._message, "usage": usage}
+        return named({"type": "message_start", "message": begun}) + named({"type": "ping"})
 
     def written(self, additions: Sequence[Addition]) -> bytes:
         """Returns the events of what a step added."""
-        return b"".join(named(event) for event in self._events(additions))
-
-    def progress(self) -> bytes:
-        """Returns nothing: this interface tells no progress."""
-        return b""
+        cached = self.generation.collectors[0].output.cached_tokens
+        begun = self._start(cached) if additions else b""
+        return begun + b"".join(named(event) for event in self._events(additions))
 
     def ping(self) -> bytes:
-        """Returns the interface's own event that keeps a stream alive."""
-        return named({"type": "ping"})
+        """Returns the interface's own event that keeps a stream alive, behind the first event if need be."""
+        return self._start(0) or named({"type": "ping"})
 
     def failed(self, error: ApiError) -> bytes:
         """Returns the event of an error."""
@@ -163,7 +174,7 @@ class MessageAnswer(ChatAnswer):
 def _arguments(text: str) -> dict[str, Any] | None:
     """Returns the arguments of a call; None if it was cut."""
     try:
-        found = json.loads(text or "{}")
+        found = json.loads(text)
     except ValueError:
         return None
     return found if isinstance(found, dict) else None

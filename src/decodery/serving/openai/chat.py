@@ -18,8 +18,9 @@ from decodery.serving.generation import Addition, Generation
 from decodery.serving.models import ServedModel
 from decodery.serving.openai.answers import Answer, Form, Written, finish_name
 from decodery.serving.openai.choices import Delta, Entry
-from decodery.serving.openai.fields import Fields, check_schema
+from decodery.serving.openai.fields import Fields, check_schema, grammar_size
 from decodery.serving.openai.logprobs import chat_entries, prompt_entries
+from decodery.serving.openai.origins import renamed
 from decodery.serving.openai.params import generation_params, grammar_named, stream_options
 from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.settings import ServerSettings
@@ -50,10 +51,7 @@ class Conversation:
 
     def check_template(self, templates: Mapping[str, str]) -> None:
         """Raises `ApiError` for a `reasoning_effort` that the chat template, one of these, does not read."""
-        effort = self.template["template_kwargs"].get("reasoning_effort", "none")
-        read = chosen_template(templates, self.template.get("chat_template"), tools=bool(self.tools["tools"]))
-        if effort != "none" and "reasoning_effort" not in read:
-            raise invalid("this model's chat template takes no reasoning_effort", "reasoning_effort")
+        check_effort(self.template, templates, tools=bool(self.tools["tools"]))
 
     def prepared(self, intake: Intake, salt: bytes) -> tuple[ChatRequest, Prepared]:
         """Returns the conversation as a prompt with its reply format. Raises the errors of `Intake`."""
@@ -82,8 +80,6 @@ def read_conversation(
     priority = fields.take("priority", int, 0)
     tools = _tools(fields, settings)
     template = template_arguments(fields)
-    if fields.take("add_special_tokens", bool, False):
-        raise invalid("a chat template writes the special tokens itself", "add_special_tokens")
     wants = fields.take("logprobs", bool, False)
     top = fields.take("top_logprobs", int, 0)
     if top and not wants:
@@ -111,7 +107,12 @@ def _tools(fields: Fields, settings: ServerSettings) -> dict[str, Any]:
 
 
 def template_arguments(fields: Fields) -> dict[str, Any]:
-    """Takes the arguments of a prompt. Raises `RequestError` for variables that are not the client's."""
+    """Takes the arguments of a prompt, and the budget of reasoning.
+
+    Raises `RequestError` for variables that are not the client's, and `ApiError`.
+    """
+    if fields.take("add_special_tokens", bool, False):
+        raise invalid("a chat template writes the special tokens itself", "add_special_tokens")
     variables = dict(fields.take("chat_template_kwargs", dict, {}))
     check_template_kwargs(variables)
     template: dict[str, Any] = {"template_kwargs": variables}
@@ -125,7 +126,9 @@ def template_arguments(fields: Fields) -> dict[str, Any]:
     if "reasoning_effort" in fields:
         variables["reasoning_effort"] = fields.take("reasoning_effort", str, "none")
     if "thinking_token_budget" in fields:
-        template["thinking_token_budget"] = fields.take("thinking_token_budget", int, 0)
+        budget = template["thinking_token_budget"] = fields.take("thinking_token_budget", int, 0)
+        if budget < 0:
+            raise invalid("thinking_token_budget must be 0 or more", "thinking_token_budget")
     return template
 
 
@@ -133,6 +136,18 @@ def _named_template(name: str) -> str:
     if "{{" in name or "{%" in name:
         raise invalid("give the name of one of the model's templates, not a template", "chat_template")
     return name
+
+
+def check_effort(template: Mapping[str, Any], templates: Mapping[str, str], *, tools: bool) -> None:
+    """Raises `ApiError` for a `reasoning_effort` that the chat template, one of these, does not read.
+
+    `template` has the arguments of a prompt.
+    """
+    effort = template["template_kwargs"].get("reasoning_effort", "none")
+    if effort == "none":
+        return
+    if "reasoning_effort" not in chosen_template(templates, template.get("chat_template"), tools=tools):
+        raise invalid("this model's chat template takes no reasoning_effort", "reasoning_effort")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,20 +162,23 @@ class Started:
 
 
 async def start_reply(
-    service: Service, request: Request, active: ActiveRequest, body: Mapping[str, Any]
+    service: Service, request: Request, active: ActiveRequest, body: Mapping[str, Any], **options: Any
 ) -> Started:
-    """Queues the reply to a conversation in the form of `/v1/chat/completions`. Raises `ApiError`."""
+    """Queues the reply to a conversation in the form of `/v1/chat/completions`.
+
+    `options` are those of `Generation`, besides those that the body asks for. Raises `ApiError`.
+    """
     model = await active.open()
     llm = model.llm
-    with grammar_named(body):
+    with grammar_named(body), renamed({"prompt": "messages"}):
         asked = read_conversation(body, llm.default_params, service.settings, llm.intake.second_models)
         asked.check_template(llm.tokenizer.chat_templates)
         salt = service.salt(request.scope, asked.cache_salt)
-        compiles = asked.params.grammar is not None or bool(asked.tools["tools"])
+        size = grammar_size(asked.params.grammar, asked.tools["tools"])
         work = partial(asked.prepared, model.llm.intake, salt)
-        chat, prepared = await active.prepare(work, grammar=compiles, param="messages")
-    wanted = asked.form.options.wanted
-    generation = await active.start([prepared], priority=asked.priority, **wanted)
+        chat, prepared = await active.prepare(work, grammar=size, param="messages")
+        options = {**asked.form.options.wanted, **options}
+        generation = await active.start([prepared], priority=asked.priority, **options)
     return Started(asked, chat, prepared, generation, model)
 
 

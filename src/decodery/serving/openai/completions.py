@@ -18,7 +18,7 @@ from decodery.serving.generation import Generation
 from decodery.serving.models import ServedModel
 from decodery.serving.openai.answers import Answer, Form, Written
 from decodery.serving.openai.choices import Delta, Entry
-from decodery.serving.openai.fields import Fields
+from decodery.serving.openai.fields import Fields, grammar_size
 from decodery.serving.openai.logprobs import completion_logprobs, prompt_entries
 from decodery.serving.openai.params import generation_params, grammar_named, stream_options
 from decodery.serving.service import ActiveRequest, Service, json_response
@@ -133,7 +133,7 @@ async def completions(service: Service, request: Request) -> ASGIApp:
             salt = service.salt(request.scope, asked.cache_salt)
             prepared = await active.prepare(
                 partial(asked.prepared, model.llm.intake, salt),
-                grammar=asked.params.grammar is not None,
+                grammar=grammar_size(asked.params.grammar),
                 param="prompt",
             )
         options = asked.form.options

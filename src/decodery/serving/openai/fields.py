@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from decodery.decoding.request.grammar_params import Grammar
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.plain import FUNCTIONS
 from decodery.serving.errors import ApiError, invalid
@@ -124,6 +125,11 @@ def check_single(params: GenerationParams) -> None:
     """Raises `ApiError` for parameters that ask for several answers, where an interface has one."""
     if params.choices != 1:
         raise invalid("this interface gives one answer", "n")
+
+
+def grammar_size(grammar: Grammar | None, tools: Sequence[Any] = ()) -> int:
+    """Returns the number of characters of what is compiled for a grammar and tools; 0 for neither."""
+    return (0 if grammar is None else len(repr(grammar))) + (len(json.dumps(tools)) if tools else 0)
 
 
 def check_schema(schema: Any, param: str, limits: RequestLimits) -> None:

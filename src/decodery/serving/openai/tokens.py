@@ -11,7 +11,7 @@ from starlette.responses import Response
 from decodery.intake import Intake
 from decodery.serving.errors import invalid
 from decodery.serving.models import ServedModel
-from decodery.serving.openai.chat import template_arguments
+from decodery.serving.openai.chat import check_effort, template_arguments
 from decodery.serving.openai.fields import Fields
 from decodery.serving.openai.logprobs import token_text
 from decodery.serving.service import Service, json_response
@@ -22,7 +22,6 @@ async def tokenize(service: Service, request: Request) -> Response:
     fields = Fields(await service.read(request))
     name = service.models.check(fields.raw("model"))
     texts = fields.take("return_token_strs", bool, False)
-    special = fields.take("add_special_tokens", bool, True)
     text = fields.raw("prompt")
     if text is None:
         text = fields.raw("content")  # llama.cpp's name
@@ -30,16 +29,18 @@ async def tokenize(service: Service, request: Request) -> Response:
     if (text is None) == (messages is None):
         raise invalid("give either a prompt or messages", "prompt")
     template = {} if messages is None else _template(fields)
+    special = fields.take("add_special_tokens", bool, True)
     if messages is None and not isinstance(text, str):
         raise invalid("prompt must be a text", "prompt")
     fields.close(lenient=service.settings.lenient)
-    with await service.models.use(name) as model:
+    with await service.use(request, name) as model:
         tokenizer = model.llm.tokenizer
         if messages is not None:
+            check_effort(template, tokenizer.chat_templates, tools="tools" in template)
             work = partial(_conversation_ids, model.llm.intake, messages, template)
         else:
             work = partial(tokenizer.encode, text, add_special_tokens=special)
-        ids = await service.preparation.run(work, grammar=False, param="messages" if messages else "prompt")
+        ids = await service.prepare(request, work, param="messages" if messages else "prompt")
         answer: dict[str, Any] = {
             "count": len(ids),
             "max_model_len": model.llm.model.context_length,
@@ -53,7 +54,7 @@ async def tokenize(service: Service, request: Request) -> Response:
 def _template(fields: Fields) -> dict[str, Any]:
     """Takes the arguments of a chat template, tools among them."""
     template = template_arguments(fields)
-    # It changes the reply alone.
+    # It bounds the reply, of which there is none here.
     template.pop("thinking_token_budget", None)
     tools = fields.take("tools", list, [])
     return {**template, "tools": tools} if tools else template
@@ -69,7 +70,7 @@ async def detokenize(service: Service, request: Request) -> Response:
     name = service.models.check(fields.raw("model"))
     tokens = fields.take("tokens", list, [])
     fields.close(lenient=service.settings.lenient)
-    with await service.models.use(name) as model:
+    with await service.use(request, name) as model:
         size = model.llm.tokenizer.vocab_size
         if any(type(token) is not int or not 0 <= token < size for token in tokens):
             raise invalid(f"tokens must be token ids from 0 to {size - 1}", "tokens")
@@ -79,7 +80,7 @@ async def detokenize(service: Service, request: Request) -> Response:
 
 async def tokenizer_info(service: Service, request: Request) -> Response:
     """Answers `/tokenizer_info`: what a client needs to know of the tokenizer."""
-    with await service.models.use(request.query_params.get("model")) as model:
+    with await service.use(request, request.query_params.get("model")) as model:
         return json_response(_info(model))
 
 
@@ -109,7 +110,8 @@ async def apply_template(service: Service, request: Request) -> Response:
     messages = fields.raw("messages")
     template = _template(fields)
     fields.close(lenient=service.settings.lenient)
-    with await service.models.use(name) as model:
+    with await service.use(request, name) as model:
+        check_effort(template, model.llm.tokenizer.chat_templates, tools="tools" in template)
         work = partial(model.llm.intake.chat_text, messages, **template)
-        text = await service.preparation.run(work, grammar=False, param="messages")
+        text = await service.prepare(request, work, param="messages")
         return json_response({"prompt": text})

@@ -14,7 +14,8 @@ from starlette.types import ASGIApp
 from decodery.serving.errors import ApiError, invalid
 from decodery.serving.openai.chat import start_reply
 from decodery.serving.openai.fields import check_single
-from decodery.serving.responses.reading import ResponseRequest, chat_messages, read_response_request
+from decodery.serving.openai.origins import ORIGIN, renamed, separated
+from decodery.serving.responses.reading import ResponseRequest, read_response_request
 from decodery.serving.responses.writing import ResponseAnswer, new_response
 from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.sse import FAILED
@@ -27,11 +28,12 @@ async def create_response(service: Service, request: Request) -> ASGIApp:
     body = await service.read(request)
     asked = read_response_request(body, lenient=service.settings.lenient)
     owner = request.scope["identity"]
-    messages = _conversation(service, owner, asked)
+    messages, places = separated(_conversation(service, owner, asked))
     with ActiveRequest(service, request, asked.chat.get("model")) as active:
-        chat = {**asked.chat, "messages": chat_messages(messages), "stream": asked.stream}
-        started = await start_reply(service, request, active, chat)
-        check_single(started.prepared.params)
+        chat = {**asked.chat, "messages": messages, "stream": asked.stream}
+        with renamed({**asked.places, **places}):
+            started = await start_reply(service, request, active, chat)
+            check_single(started.prepared.params)
         response = new_response(asked.given, started.model.name)
 
         def ended(response: dict[str, Any]) -> None:
@@ -77,7 +79,10 @@ def _conversation(service: Service, owner: bytes, asked: ResponseRequest) -> lis
     if stored.response["status"] not in ("completed", "incomplete"):
         raise invalid("the previous response has not ended", "previous_response_id")
     # Instructions hold for one response.
-    earlier = stored.messages[1:] if stored.response["instructions"] else stored.messages
+    earlier = [
+        {**message, ORIGIN: {"": "previous_response_id"}}
+        for message in stored.messages[bool(stored.response["instructions"]) :]
+    ]
     system = [m for m in asked.messages[:1] if m["role"] == "system"]
     return [*system, *earlier, *asked.messages[len(system) :]]
 

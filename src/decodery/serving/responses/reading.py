@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from decodery.serving.errors import invalid
 from decodery.serving.openai.chat import PROMPT_FIELDS
 from decodery.serving.openai.fields import Fields
+from decodery.serving.openai.origins import ORIGIN, tool_places
 
 # Fields of this interface that change no text here.
 _NO_EFFECT = ("include", "max_tool_calls", "prompt_cache_key", "safety_identifier", "service_tier", "user")
+
+_PLACES = {
+    "messages": "input",
+    "response_format": "text.format",
+    "response_format.json_schema": "text.format",
+    "reasoning_effort": "reasoning.effort",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseRequest:
     """Holds a request: `chat` is the body of a chat completion for its last turn, without earlier ones.
 
-    `given` are the fields that the response repeats.
+    `given` are the fields that the response repeats. `places` has the names of the chat completion's fields
+    that have other ones here.
     """
 
     messages: list[dict[str, Any]]
@@ -28,6 +37,7 @@ class ResponseRequest:
     stored: bool
     background: bool
     previous: str | None
+    places: Mapping[str, str]
 
 
 def read_response_request(body: Mapping[str, Any], *, lenient: bool) -> ResponseRequest:
@@ -55,8 +65,12 @@ def read_response_request(body: Mapping[str, Any], *, lenient: bool) -> Response
     inner.close(lenient=lenient)
     fields.close(lenient=lenient)
     if instructions:
-        messages = [{"role": "system", "content": instructions}, *messages]
-    return ResponseRequest(messages, chat, given, stream, stored, background, previous)
+        origin = dict.fromkeys(("", ".role", ".content"), "instructions")
+        messages = [{"role": "system", "content": instructions, ORIGIN: origin}, *messages]
+    places = {**_PLACES, **tool_places(len(chat.get("tools", ())), "parameters")}
+    if "max_completion_tokens" in chat:
+        places |= {"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"}
+    return ResponseRequest(messages, chat, given, stream, stored, background, previous, places)
 
 
 def _repeated(fields: Fields, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +143,7 @@ def _tool_choice(choice: Any) -> Any:
 
 def _messages(given: Any) -> list[dict[str, Any]]:
     if isinstance(given, str):
-        return [{"role": "user", "content": given}]
+        return [{"role": "user", "content": given, ORIGIN: {"": "input", ".content": "input"}}]
     if not isinstance(given, list) or not given:
         raise invalid("input is needed: a text or a list of items", "input")
     messages: list[dict[str, Any]] = []
@@ -144,10 +158,11 @@ def _add_item(messages: list[dict[str, Any]], item: Any, path: str) -> None:
         raise invalid("an item must be an object", path)
     kind = item.get("type", "message")
     if kind == "message":
-        message = {"role": item.get("role"), "content": _text(item.get("content"), path)}
+        message = {"role": item.get("role"), "content": _text(item.get("content"), path), ORIGIN: {"": path}}
         open_turn = messages and messages[-1].get("_open") and message["role"] == "assistant"
         if open_turn and messages[-1]["content"] is None:
             messages[-1]["content"] = message["content"]
+            messages[-1][ORIGIN][".content"] = f"{path}.content"
         else:
             messages.append(message)
     elif kind == "function_call":
@@ -156,14 +171,19 @@ def _add_item(messages: list[dict[str, Any]], item: Any, path: str) -> None:
             "type": "function",
             "function": {"name": item.get("name"), "arguments": item.get("arguments", "")},
         }
-        _last_reply(messages).setdefault("tool_calls", []).append(call)
+        _add_call(messages, call, path)
     elif kind == "function_call_output":
         content = _text(item.get("output"), path, "output")
-        messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": content})
+        origin = {"": path, ".content": f"{path}.output", ".tool_call_id": f"{path}.call_id"}
+        messages.append(
+            {"role": "tool", "tool_call_id": item.get("call_id"), "content": content, ORIGIN: origin}
+        )
     elif kind == "reasoning":
         text = _reasoning_text(item, path)
         if text:
-            messages.append({"role": "assistant", "content": None, "reasoning_content": text, "_open": True})
+            origin = {"": path, ".reasoning_content": f"{path}.content"}
+            reply = {"role": "assistant", "content": None, "reasoning_content": text, ORIGIN: origin}
+            messages.append({**reply, "_open": True})
     else:
         raise invalid("items are messages, function calls, their outputs, and reasoning", f"{path}.type")
 
@@ -182,11 +202,14 @@ def _reasoning_text(item: Mapping[str, Any], path: str) -> str:
     return "".join(texts)
 
 
-def _last_reply(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the reply that is being built, a new one if need be."""
+def _add_call(messages: list[dict[str, Any]], call: dict[str, Any], path: str) -> None:
+    """Adds a call to the reply that is being built, a new one if need be."""
     if not messages or messages[-1].get("role") != "assistant":
-        messages.append({"role": "assistant", "content": None})
-    return messages[-1]
+        messages.append({"role": "assistant", "content": None, ORIGIN: {"": path}})
+    calls = messages[-1].setdefault("tool_calls", [])
+    here = f".tool_calls[{len(calls)}]"
+    calls.append(call)
+    messages[-1][ORIGIN] |= {here: path, f"{here}.function": path, f"{here}.id": f"{path}.call_id"}
 
 
 def _text(content: Any, path: str, name: str = "content") -> Any:
@@ -204,8 +227,3 @@ def _text(content: Any, path: str, name: str = "content") -> Any:
     if not all(isinstance(text, str) for text in texts):
         raise invalid("a part's text must be a text", f"{path}.{name}")
     return "".join(texts)
-
-
-def chat_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns messages as chat completions take them."""
-    return [{k: v for k, v in message.items() if k != "_open"} for message in messages]

@@ -155,6 +155,15 @@ TEMPLATE = {
     "chat_template": (_TEXT, "The name of one of the model's chat templates."),
     "chat_template_kwargs": (_OBJECT, "Variables of the model's chat template."),
     "special_in_content": (_FLAG, "Makes texts of control tokens in messages such tokens, not plain text."),
+    "thinking_token_budget": (
+        {"type": "integer", "minimum": 0},
+        "Most tokens of reasoning; 0 leaves the reasoning empty.",
+    ),
+    "reasoning_effort": (_TEXT, "An argument of chat templates that take it."),
+    "add_special_tokens": (
+        {"enum": [False, None]},
+        "Never true: templates write special tokens themselves.",
+    ),
 }
 _TOOL_CHOICE = any_of([{"enum": ["auto", "none", "required", "any"]}, _OBJECT])
 CHAT = {
@@ -167,11 +176,6 @@ CHAT = {
     "messages": (MESSAGES, "The conversation."),
     "tool_choice": (_TOOL_CHOICE, "Whether the model must call a function: one of the texts, or a function."),
     "parallel_tool_calls": (_FLAG, "False allows one call."),
-    "thinking_token_budget": (
-        {"type": "integer", "minimum": 0},
-        "Most tokens of reasoning; 0 leaves the reasoning empty.",
-    ),
-    "reasoning_effort": (_TEXT, "An argument of chat templates that take it."),
     "logprobs": (_FLAG, "Reports the log-probability of each token."),
     "top_logprobs": ({"type": "integer", "minimum": 0}, "Reports this many alternatives; needs logprobs."),
 }

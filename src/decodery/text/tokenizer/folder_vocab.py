@@ -261,10 +261,26 @@ def _row_count(model: Mapping[str, Any]) -> int:
 def _surroundings(
     backend: tokenizers.Tokenizer, config: Mapping[str, Any], bos: int | None, eos: int | None
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Returns the tokens before and after a prompt, from tokenizer_config.json or else the post-processor."""
-    if isinstance(config.get("add_bos_token"), bool) or isinstance(config.get("add_eos_token"), bool):
-        prefix = (bos,) if config.get("add_bos_token") and bos is not None else ()
-        return prefix, (eos,) if config.get("add_eos_token") and eos is not None else ()
+    """Returns the tokens before and after a prompt, as the post-processor has them.
+
+    A key of tokenizer_config.json decides about its own token only.
+    """
+    prefix, suffix = _processed(backend)
+    prefix = _decided(prefix, bos, config.get("add_bos_token"), first=True)
+    return prefix, _decided(suffix, eos, config.get("add_eos_token"), first=False)
+
+
+def _decided(tokens: tuple[int, ...], token: int | None, is_added: Any, *, first: bool) -> tuple[int, ...]:
+    """Returns the tokens with or without one of them; unless `is_added` is true or false, as they are."""
+    if token is None or not isinstance(is_added, bool) or is_added == (token in tokens):
+        return tokens
+    if not is_added:
+        return tuple(other for other in tokens if other != token)
+    return (token, *tokens) if first else (*tokens, token)
+
+
+def _processed(backend: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the tokens that the post-processor adds before and after a text."""
     try:
         bare = backend.encode("a", add_special_tokens=False).ids
         full = backend.encode("a").ids

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 import tokenizers
-from tokenizers import AddedToken, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 
 from decodery.errors import CheckpointError
 from decodery.text.tokenizer import spelling
@@ -154,10 +154,13 @@ def _byte_level(metadata: Metadata, tokens: Sequence[str], scheme: Scheme) -> to
     vocabulary = _ids(tokens)
     merges = _required_merges(metadata, vocabulary)
     backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=scheme.ignore_merges))
-    if scheme.compose:
-        backend.normalizer = normalizers.NFC()
-    prefix_space = bool(metadata.get(f"{PREFIX}add_space_prefix", False))
-    backend.pre_tokenizer = build_pre_tokenizer(scheme, add_prefix_space=prefix_space)
+    steps: list[normalizers.Normalizer] = [normalizers.NFC()] if scheme.compose else []
+    if metadata.get(f"{PREFIX}add_space_prefix", False):
+        # Unless the text begins with a space. The library's own prefix would be that of each piece.
+        steps += [normalizers.Prepend(" "), normalizers.Replace(Regex(r"\A  "), " ")]
+    if steps:
+        backend.normalizer = normalizers.Sequence(steps)
+    backend.pre_tokenizer = build_pre_tokenizer(scheme)
     return backend
 
 

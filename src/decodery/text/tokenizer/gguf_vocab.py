@@ -5,32 +5,52 @@ The keys are those in the GGUF specification's section on tokenizers. Missing ke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 from decodery.errors import CheckpointError
 from decodery.text.tokenizer import spelling
-from decodery.text.tokenizer.gguf_keys import PREFIX, array, named_ids, same_length, token_id
+from decodery.text.tokenizer.gguf_keys import (
+    PREFIX,
+    array,
+    named_ids,
+    same_length,
+    token_id,
+    with_known_ids,
+)
 from decodery.text.tokenizer.gguf_models import Model, build_model
 from decodery.text.tokenizer.piece_kinds import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from decodery.text.tokenizer.vocabulary import Vocabulary
 
-# Control tokens that end a turn; files older than the key `eot_token_id` declare them by name alone.
-_END_OF_TURN = (
+# Texts of tokens that end a text or a turn, as llama.cpp has them.
+_ENDS: Final = (
     *(
         "<|im_end|>",
         "<|eot_id|>",
         "<|eom_id|>",
         "<|end|>",
-        "<end_of_turn>",
-        "<turn|>",
-        "<|END_OF_TURN_TOKEN|>",
+        "<|return|>",
+        "<|call|>",
+        "<|calls|>",
+        "<|flush|>",
     ),
+    *("<end_of_turn>", "<turn|>", "<|tool_response>", "<|END_OF_TURN_TOKEN|>", "<end_of_utterance>", "[e~["),
+    *("<EOT>", "_<EOT>", "▁<EOT>", "< EOT >", "[EOT]", "[EOS]", "<eos>", "</s>"),
+    *("<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>"),
 )
-# In a vocabulary with this token, `<|end|>` ends a message, of which a turn may have several.
-_RETURN = "<|return|>"
+# What follows a file of code is another file, or filling. The roles are keys of the metadata.
+_ENDS_OF_CODE: Final = {
+    "fim_pad": ("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
+    "fim_rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
+    "fim_sep": ("<|file_sep|>",),
+}
+# Beside these, `<|end|>` ends a message, of which a turn may have several.
+_ENDS_OF_TURNS: Final = ({"<|return|>", "<|call|>"}, {"<|call|>", "<|flush|>"}, {"<|calls|>", "<|flush|>"})
+# A tag of HTML, unless it is a control token.
+_TAG: Final = "</s>"
 # A default chat template; those with a name have it behind a dot.
-_TEMPLATE = "tokenizer.chat_template"
+_TEMPLATE: Final = "tokenizer.chat_template"
 # The ids of BERT's tokens around a text, for files that do not declare them.
 _CLS, _SEPARATOR = 101, 102
 
@@ -47,18 +67,30 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
         raise CheckpointError("the file has no vocabulary: tokenizer.ggml.tokens is missing or empty")
     types = array(metadata, "token_type", int) or [NORMAL] * len(tokens)
     same_length("token_type", types, tokens)
-    return _with_roles(metadata, tokens, types, build_model(metadata, tokens, types))
+    metadata, warnings = with_known_ids(metadata, len(tokens))
+    ends = _ends_by_text(metadata, tokens, types)
+    for token in ends:
+        if types[token] != CONTROL:
+            warnings.append(f"the token {tokens[token]!r} ends a text, but is not marked as a control token")
+            types[token] = CONTROL
+    vocabulary = _with_roles(metadata, tokens, types, build_model(metadata, tokens, types), ends)
+    return replace(vocabulary, warnings=tuple(warnings))
 
 
 def _with_roles(
-    metadata: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int], model: Model
+    metadata: Mapping[str, Any],
+    tokens: Sequence[str],
+    types: Sequence[int],
+    model: Model,
+    known_ends: Sequence[int],
 ) -> Vocabulary:
     bos, eos, eot, eom, pad = (
         token_id(metadata, name, len(tokens)) for name in ("bos", "eos", "eot", "eom", "padding")
     )
     special = {token for token, kind in enumerate(types) if kind in (UNKNOWN, CONTROL)}
+    named = named_ids(metadata, len(tokens))
     declared = [token for token in (eos, eot, eom) if token is not None]
-    ends = tuple(dict.fromkeys(declared if eot is not None else declared + _ends_by_name(tokens, types)))
+    ends = tuple(dict.fromkeys([*declared, *known_ends, *_declared_ends_of_code(named)]))
     special.update(ends)
     special.update(token for token in (bos, pad) if token is not None)
     defaults = {"cls": _CLS if bos is None else bos, "seperator": _SEPARATOR}
@@ -72,7 +104,7 @@ def _with_roles(
         spell=_speller(tokens, types, model.normal),
         size=max(len(tokens), rows if isinstance(rows, int) else 0),
         special_ids=frozenset(special),
-        named_ids=named_ids(metadata, len(tokens)),
+        named_ids=named,
         bos_token_id=bos,
         eos_token_ids=ends,
         pad_token_id=pad,
@@ -113,7 +145,32 @@ def _speller(
     return spell
 
 
-def _ends_by_name(tokens: Sequence[str], types: Sequence[int]) -> list[int]:
-    control = {token: place for place, token in enumerate(tokens) if types[place] == CONTROL}
-    names = [name for name in _END_OF_TURN if name != "<|end|>" or _RETURN not in control]
-    return [control[name] for name in names if name in control]
+def _ends_by_text(metadata: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int]) -> list[int]:
+    """Returns the ids of the tokens whose text says that they end a text or a turn.
+
+    A normal token that the merges form is plain text, and so no end.
+    """
+    further = (names for role, names in _ENDS_OF_CODE.items() if f"{PREFIX}{role}_token_id" not in metadata)
+    names = [*_ENDS, *(name for each in further for name in each)]
+    wanted = set(names)
+    ids = {text: token for token, text in enumerate(tokens) if text in wanted}
+    words = _formed(metadata, {text for text, token in ids.items() if types[token] == NORMAL})
+    return [ids[name] for name in names if name in ids and name not in words and _ends(name, ids, types)]
+
+
+def _declared_ends_of_code(ids: Mapping[str, int]) -> list[int]:
+    """Returns those of the declared ids that end a file of code; `ids` are all, by role."""
+    return [ids[role] for role in _ENDS_OF_CODE if role in ids]
+
+
+def _ends(name: str, ids: Mapping[str, int], types: Sequence[int]) -> bool:
+    if name == "<|end|>":
+        return not any(marks <= ids.keys() for marks in _ENDS_OF_TURNS)
+    return types[ids[name]] in ((CONTROL,) if name == _TAG else (CONTROL, NORMAL, UNKNOWN, USER_DEFINED))
+
+
+def _formed(metadata: Mapping[str, Any], texts: Collection[str]) -> set[str]:
+    """Returns those of the texts that a merge gives."""
+    if not texts:
+        return set()
+    return {text for line in array(metadata, "merges", str) if (text := line.replace(" ", "", 1)) in texts}

@@ -1,7 +1,7 @@
 """Holds the pre-tokenizers of BPE vocabularies: one scheme for each name in `tokenizer.ggml.pre`.
 
 A GGUF file names its pre-tokenizer and does not describe it. The schemes repeat what the models' own
-`tokenizer.json` files declare.
+`tokenizer.json` files declare; "default" is what llama.cpp does without a name.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ _TINY_AYA = Scheme(patterns.TINY_AYA)
 _MARKED = Scheme((patterns.LINES,), byte_level=False, mark_spaces=True)
 
 SCHEMES: Final[dict[str, Scheme]] = {
+    "default": Scheme(patterns.DEFAULT),
     **dict.fromkeys(
-        ("default", "gpt-2", "phi-2", "jina-v1-en", "jina-v2-code", "jina-v2-de", "jina-v2-es", "jina-de"),
+        ("gpt-2", "phi-2", "jina-v1-en", "jina-v2-code", "jina-v2-de", "jina-v2-es", "jina-de"),
         _PLAIN_GPT2,
     ),
     **dict.fromkeys(

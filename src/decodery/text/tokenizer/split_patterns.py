@@ -14,6 +14,9 @@ _LINES = r"\s*[\r\n]+"
 _SPACES = r"\s+(?!\S)|\s+"
 _GAPS = rf"{_LINES}|{_SPACES}"
 
+# GPT-2's own, and what llama.cpp takes for vocabularies that do not say how they cut.
+GPT2 = rf"'s|'t|'re|'ve|'m|'ll|'d| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|{_SPACES}"
+DEFAULT = (r"[\p{P}$+<=>^~|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]")
 LLAMA3 = rf"{_SUFFIXES}|{_WORD}|\p{{N}}{{1,3}}|{_SIGNS}|{_GAPS}"
 QWEN2 = rf"{_SUFFIXES}|{_WORD}|\p{{N}}|{_SIGNS}|{_GAPS}"
 QWEN35 = (

@@ -26,8 +26,8 @@ class Tokenizer:
     number). `eos_token_ids` are all tokens that end a text or a turn. `named_ids` are the ids of all roles
     that the files declare, by GGUF's names (`bos`, `mask`, `fim_pre` ...). `bos_token` and `eos_token` are
     the strings that chat templates use ("" when the model has none). `chat_templates` are the model's chat
-    templates by name. `prefix_ids` are the tokens that the
-    model expects before a prompt. Nothing changes once a model is open, so threads may share it.
+    templates by name. `prefix_ids` are the tokens that the model expects before a prompt. `warnings` say
+    which faults of the files were corrected. Nothing changes once a model is open, so threads may share it.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -40,6 +40,7 @@ class Tokenizer:
         self.bos_token = vocabulary.bos_token
         self.eos_token = vocabulary.eos_token
         self.chat_templates = vocabulary.chat_templates
+        self.warnings = vocabulary.warnings
         self.prefix_ids = list(vocabulary.prefix)
         self._suffix = list(vocabulary.suffix)
         self._spell = vocabulary.spell

@@ -17,7 +17,8 @@ class Vocabulary:
     are the tokens that the model expects around a whole prompt; `backend` does not add them. The
     `chat_templates` have names; a single one is the "default". `named_ids` are the ids of all roles that the
     files declare, by GGUF's names: `bos`, `mask`, `fim_pre` ... `literal_model` returns a model of the
-    library that never finds a special token, where that of `backend` can (None: it cannot).
+    library that never finds a special token, where that of `backend` can (None: it cannot). `warnings` say
+    which faults of the files were corrected.
     """
 
     backend: tokenizers.Tokenizer
@@ -34,3 +35,4 @@ class Vocabulary:
     chat_templates: Mapping[str, str]
     named_ids: Mapping[str, int]
     literal_model: Callable[[], Any] | None = None
+    warnings: tuple[str, ...] = ()

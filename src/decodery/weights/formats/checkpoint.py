@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
@@ -12,6 +13,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from decodery.errors import CheckpointError
+
+# The numbers of a tensor that are compared at a time.
+COMPARED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,44 @@ class Checkpoint(ABC):
     def read_part(self, name: str, index: int, dtype: torch.dtype) -> torch.Tensor:
         """Returns `read(name, dtype)[index]`, without reading the other parts where that takes longer."""
         return self.read(name, dtype)[index]
+
+    def equal(self, first: str, second: str) -> bool:
+        """True if two tensors hold the same numbers; they are read once, and a few rows at a time."""
+        if (first, second) not in self._compared:
+            self._compared[first, second] = self._compare(first, second)
+        return self._compared[first, second]
+
+    def _compare(self, first: str, second: str) -> bool:
+        one, other = self.tensors[first], self.tensors[second]
+        if one.shape != other.shape:
+            return False
+        types = [dtype for info in (one, other) if (dtype := getattr(torch, info.dtype, None)) is not None]
+        if len(types) < 2:
+            return one.dtype == other.dtype and torch.equal(self.blocks(first), self.blocks(second))
+        # In its own type a tensor is a view of the file, so that only the compared rows are copied.
+        a, b = (self.read(info.name, dtype) for info, dtype in zip((one, other), types, strict=True))
+        step = max(1, COMPARED // one.shape[-1])
+        same = all(
+            torch.equal(a[row : row + step].double(), b[row : row + step].double())
+            for row in range(0, len(a), step)
+        )
+        for name in (first, second):
+            self.forget(name)
+        return same
+
+    @cached_property
+    def _compared(self) -> dict[tuple[str, str], bool]:
+        return {}
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """Holds what `warn` was told."""
+        return []
+
+    def warn(self, message: str) -> None:
+        """Adds to `warnings` that a fault of the files was corrected, once."""
+        if message not in self.warnings:
+            self.warnings.append(message)
 
     def blocks(self, name: str, index: int | None = None) -> torch.Tensor:
         """Returns a block-quantised tensor as stored: uint8 [rows, bytes per row], a view of the file.

@@ -47,7 +47,7 @@ class GgufCheckpoint(Checkpoint):
     `config` is the metadata. Its strings are decoded as UTF-8 with Python's "surrogateescape", so that a
     token which is not valid UTF-8 is preserved: `text.encode("utf-8", "surrogateescape")` gives its bytes
     back. Raises CheckpointError for a header that is damaged or contradicts the file, before memory of a
-    claimed size is allocated, and for a file that is one part of a split checkpoint.
+    claimed size is allocated. A file may be a part of a split model (`open_gguf` opens all parts).
     """
 
     format: Literal["safetensors", "gguf"] = "gguf"
@@ -58,10 +58,6 @@ class GgufCheckpoint(Checkpoint):
         self._map: mmap.mmap | None = _map_file(path)
         try:
             self.config, self.tensors, self._offsets = _read_header(self._map)
-            if self.config.get("split.count", 1) not in (0, 1):
-                raise _DamagedError(
-                    "this is one part of a split file; merge the parts with llama-gguf-split --merge"
-                )
         except _DamagedError as error:
             self.close()
             raise CheckpointError(f"{path}: {error}") from None

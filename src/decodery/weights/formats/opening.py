@@ -6,9 +6,10 @@ from pathlib import Path
 
 from decodery.errors import CheckpointError, ModelError
 from decodery.weights.formats.checkpoint import Checkpoint
-from decodery.weights.formats.gguf import GgufCheckpoint
 from decodery.weights.formats.mxfp4 import Mxfp4Checkpoint, is_mxfp4
 from decodery.weights.formats.safetensors import ConfigCheckpoint, SafetensorsCheckpoint
+from decodery.weights.formats.split_gguf import open_gguf
+from decodery.weights.formats.split_names import names_of_models
 from decodery.weights.formats.text_part import TextPart, has_text_part
 from decodery.weights.report import listed
 
@@ -22,10 +23,10 @@ NO_PICKLE = (
 def open_checkpoint(path: Path, *, weights: bool = True) -> Checkpoint:
     """Opens a folder of config.json and safetensors files, a .gguf file, or a folder with one .gguf file.
 
-    Of a folder that holds more than a text model, the text model is opened. Without `weights`, a folder with
-    config.json alone is a checkpoint without tensors. Only headers are read. Raises ModelError when nothing
-    there can be a model, and CheckpointError when the files cannot be read, are damaged or contradict each
-    other.
+    Of a model that was split into several .gguf files, any of them may be given. Of a folder that holds more
+    than a text model, the text model is opened. Without `weights`, a folder with config.json alone is a
+    checkpoint without tensors. Only headers are read. Raises ModelError when nothing there can be a model,
+    and CheckpointError when the files cannot be read, are damaged or contradict each other.
     """
     try:
         if not weights and not _has_weights(path) and (path / "config.json").is_file():
@@ -54,7 +55,7 @@ def _open_folder(folder: Path) -> Checkpoint:
     if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names):
         opened = SafetensorsCheckpoint(folder)
         return _text_of(Mxfp4Checkpoint(opened) if is_mxfp4(opened.config) else opened)
-    gguf = [name for name in names if name.endswith(".gguf")]
+    gguf = names_of_models(name for name in names if name.endswith(".gguf"))
     if len(gguf) == 1:
         return _open_gguf(folder / gguf[0])
     if gguf:
@@ -74,4 +75,4 @@ def _open_gguf(path: Path) -> Checkpoint:
         raise ModelError(f"{path}: give the folder that holds this file and its config.json")
     if path.suffix in PICKLES:
         raise ModelError(f"{path} is a pickle; {NO_PICKLE}")
-    return GgufCheckpoint(path)
+    return open_gguf(path)

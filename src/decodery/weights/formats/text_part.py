@@ -70,8 +70,8 @@ class TextPart(Checkpoint):
     def _settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
         outer = {key: config[key] for key in (TIED, "quantization_config") if key in config}
         found = {**config[TEXT], **outer}
-        if self.tensors:
-            found[TIED] = not any(name.startswith(HEAD) for name in self.tensors)
+        if self.tensors and not any(name.startswith(HEAD) for name in self.tensors):
+            found[TIED] = True
         return found
 
 

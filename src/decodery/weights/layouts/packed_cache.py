@@ -31,6 +31,7 @@ from decodery.kernels.packed_weights import (
     packed_bytes,
 )
 from decodery.version import __version__
+from decodery.weights.formats.split_names import paths_of_parts
 from decodery.weights.sources.model_cache import packed_folder
 
 Weights = Mapping[str, Tensor | PackedWeight | PackedExperts | Stacked]
@@ -49,10 +50,10 @@ HASHED = 1 << 20
 class PackedCache:
     """Reads and writes the packed weights of one checkpoint in our cache.
 
-    `source` is a .gguf file or a folder; `quantization` is the name of the packing ("": as stored). A file is
-    used only if its header matches: the same source (its path, and for each of its files the size, the time
-    of the last change and a hash of the first megabyte), the same packing, and the same versions of this
-    package and its kernels.
+    `source` is a .gguf file (of a split model the first one) or a folder; `quantization` is the name of the
+    packing ("": as stored). A file is used only if its header matches: the same source (its path, and for
+    each of its files the size, the time of the last change and a hash of the first megabyte), the same
+    packing, and the same versions of this package and its kernels.
     """
 
     source: Path
@@ -113,18 +114,20 @@ class PackedCache:
 
     def identity(self) -> dict[str, Any]:
         """Returns the sources and the packing of the weights. Raises OSError if the source cannot be read."""
-        found = [self.source] if self.source.is_file() else sorted(self.source.iterdir())
-        files = [
-            file
-            for file in found
-            if file.is_file() and (file.name == "config.json" or file.suffix in (".gguf", ".safetensors"))
-        ]
+        files = paths_of_parts(self.source) if self.source.is_file() else self._files_of_folder()
         return {
             "source": str(self.source.resolve()),
             "files": [[f.name, f.stat().st_size, f.stat().st_mtime_ns, _beginning(f)] for f in files],
             "quantization": self.quantization,
             "versions": [__version__, VERSION],
         }
+
+    def _files_of_folder(self) -> list[Path]:
+        return [
+            file
+            for file in sorted(self.source.iterdir())
+            if file.is_file() and (file.name == "config.json" or file.suffix in (".gguf", ".safetensors"))
+        ]
 
 
 def weights_of(module: nn.Module) -> Weights:

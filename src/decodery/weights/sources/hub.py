@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from decodery.errors import CheckpointError, ModelError
+from decodery.weights.formats.split_names import names_of_models, names_of_parts
 from decodery.weights.report import Progress, listed
 
 # Only the files that a model needs: no pickles, and no second copy of the weights.
@@ -70,20 +71,21 @@ def fetch_gguf_header(
 ) -> Path:
     """Returns a file in `folder` of the size and with the header of a hub repository's GGUF file.
 
-    Its tensors are zeros that take no space on the disk. `choice` and errors are those of `fetch_gguf`.
+    Its tensors are zeros that take no space on the disk. Beside the first part of a split model are the
+    others. `choice` and errors are those of `fetch_gguf`.
     """
     import huggingface_hub as hub
 
     try:
-        name = pick_gguf(repository, choice, _list_ggufs(repository, revision, token))
-        cached = hub.try_to_load_from_cache(repository, name, revision=revision)
-        if isinstance(cached, str):
-            return Path(cached)
-        target = folder / Path(name).name
-        remote = f"{repository}@{revision or 'main'}/{name}"
-        with hub.HfFileSystem(token=token).open(remote, "rb") as source:
-            _copy_header(source, source.size, target)
-        return target
+        names = pick_gguf(repository, choice, _list_ggufs(repository, revision, token))
+        cached = [hub.try_to_load_from_cache(repository, name, revision=revision) for name in names]
+        if isinstance(cached[0], str) and all(isinstance(path, str) for path in cached):
+            return Path(cached[0])
+        for name in names:
+            remote = f"{repository}@{revision or 'main'}/{name}"
+            with hub.HfFileSystem(token=token).open(remote, "rb") as source:
+                _copy_header(source, source.size, folder / Path(name).name)
+        return folder / Path(names[0]).name
     except ModelError:
         raise
     except Exception as error:
@@ -114,31 +116,39 @@ def fetch_gguf(
     """Returns one GGUF file of a hub repository; `choice` is its name, or a part of the name such as
     "Q4_K_M".
 
-    Raises ModelError when it cannot be fetched, or when the choice fits no file or several.
+    Of a split model all parts are fetched, and the first is returned. Raises ModelError when it cannot be
+    fetched, or when the choice fits no model or several.
     """
     import huggingface_hub as hub
 
     if progress is not None:
         progress(f"fetching {repository}:{choice} from the hub", 0, 0)
     try:
-        names = _list_ggufs(repository, revision, token)
-        name = pick_gguf(repository, choice, names)
-        return Path(hub.hf_hub_download(repository, name, revision=revision, token=token))
+        names = pick_gguf(repository, choice, _list_ggufs(repository, revision, token))
+        files = [hub.hf_hub_download(repository, name, revision=revision, token=token) for name in names]
+        return Path(files[0])
     except ModelError:
         raise
     except Exception as error:
         raise _explained(repository, revision, error) from error
 
 
-def pick_gguf(repository: str, choice: str, names: Sequence[str]) -> str:
+def pick_gguf(repository: str, choice: str, names: Sequence[str]) -> list[str]:
     """Returns the one of `names` that is `choice`, or that has it as a complete part of its name, in any
-    case.
+    case; of a split model, the names of all parts.
 
     "Q4_K" is not a complete part of "m-Q4_K_M.gguf". Raises ModelError, with the names, when none or several
-    fit.
+    models fit, or when parts of the one that fits are not among the names.
     """
-    if choice in names:
-        return choice
+    picked = choice if choice in names else _fitting(repository, choice, names_of_models(names))
+    parts = names_of_parts(picked)
+    missing = [part for part in parts if part not in names]
+    if missing:
+        raise ModelError(f"{repository} lacks parts of a split model: {listed(missing)}")
+    return parts
+
+
+def _fitting(repository: str, choice: str, names: Sequence[str]) -> str:
     part = re.compile(rf"(^|[-._/]){re.escape(choice)}([-./]|$)", re.IGNORECASE)
     fitting = [] if choice.endswith(".gguf") else [name for name in names if part.search(name)]
     if len(fitting) == 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from decodery.errors import ModelError
+from decodery.weights.formats.split_names import names_of_models, names_of_parts
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,16 @@ def _packed_files() -> Iterator[CachedModel]:
 
 
 def _models_in(folder: Path, name: str) -> Iterator[CachedModel]:
-    """Yields the folder itself if it holds safetensors, and each .gguf file in it."""
+    """Yields the folder itself if it holds safetensors, and each .gguf model in it."""
     sizes = _file_sizes(folder)
     shards = [size for file, size in sizes.items() if file.endswith(".safetensors")]
     if shards and "config.json" in sizes:
         yield CachedModel(name, folder, sum(shards), "safetensors")
-    ggufs = [file for file in sizes if file.endswith(".gguf")]
+    ggufs = names_of_models(file for file in sizes if file.endswith(".gguf"))
     for file in ggufs:
         alone = len(ggufs) == 1 and not shards
-        yield CachedModel(name if alone else f"{name}:{file}", folder / file, sizes[file], "gguf")
+        size = sum(sizes.get(part, 0) for part in names_of_parts(file))
+        yield CachedModel(name if alone else f"{name}:{file}", folder / file, size, "gguf")
 
 
 def _visible_folders(folder: Path) -> list[Path]:

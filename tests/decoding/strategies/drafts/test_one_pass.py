@@ -15,6 +15,7 @@ from decodery.decoding.strategies.drafts import one_pass
 from decodery.decoding.strategies.drafts.one_pass import judge_in_one_pass
 from decodery.decoding.strategies.drafts.verification import verify_drafts
 from decodery.decoding.strategies.sampling import SamplingMethod
+from tests.decoding.records import assert_same_records
 from tests.decoding.rows import make_row
 from tests.decoding.strategies.test_sampling import Counting, Literal
 from tests.kernels.native.fixtures import built
@@ -44,6 +45,11 @@ def random_params(chance: random.Random) -> dict[str, Any]:
     return asked
 
 
+def explaining(row: Row, chance: random.Random) -> Row:
+    """Returns the row, which explains in some cases, but not where a grammar may force tokens."""
+    return replace(row, explain=chance.choice([0, 0, 3, 20])) if row.grammar is None else row
+
+
 def random_row(chance: random.Random) -> tuple[Row, tuple[int, ...]]:
     """Returns a row and its drafts, the first of which its grammar may force."""
     row = make_row(**random_params(chance), end_ids=[chance.randrange(VOCAB)])
@@ -61,6 +67,7 @@ def random_row(chance: random.Random) -> tuple[Row, tuple[int, ...]]:
 def test_one_pass_gives_what_token_after_token_gives(trial: int) -> None:
     chance = random.Random(trial)
     made = [random_row(chance) for _ in range(chance.randrange(1, 6))]
+    made = [(explaining(row, chance), drafts) for row, drafts in made]
     runs = []
     start = 0
     for _, drafts in made:
@@ -93,6 +100,10 @@ def test_one_pass_gives_what_token_after_token_gives(trial: int) -> None:
             other.row.state,
         )
         assert one.logprobs == other.logprobs
+        assert_same_records(one.considered, other.considered)
+        assert len(one.considered) == (len(one.row.tokens) - len(rows[one.parent].tokens)) * bool(
+            one.row.explain
+        )
     assert list(found.failures) == list(expected.failures)
 
 
@@ -136,6 +147,6 @@ def test_rows_that_one_call_cannot_judge_are_left_to_verification(asked: dict[st
     assert judge_in_one_pass([make_row(**asked)], scores, logits_at) is None
 
 
-def test_rows_that_explain_are_left_to_verification() -> None:
-    row = replace(make_row(), explain=3)
+def test_rows_that_explain_what_a_grammar_forces_are_left_to_verification() -> None:
+    row = replace(make_row(), explain=3, grammar=Literal((1, 2)))
     assert judge_in_one_pass([row], Scores(torch.randn(1, VOCAB), [(Run((), 0),)]), logits_at) is None

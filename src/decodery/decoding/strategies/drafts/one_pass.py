@@ -24,8 +24,11 @@ from decodery.decoding.strategies.fused_sampling import (
     can_fuse,
     choose_allowed,
     choose_from_all,
+    considered_choices,
+    no_borders,
     unmasked_choice_is_valid,
 )
+from decodery.decoding.trace import Considered
 
 # A method's logits `[positions, vocab]`, before processing, of the rows at these positions of the scores.
 LogitsAt = Callable[[Scores, Sequence[int], Sequence[Row]], Tensor]
@@ -50,6 +53,7 @@ class _Judged:
     failure: str | None = None
     chosen: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    considered: list[Considered] = field(default_factory=list)
 
 
 def judge_in_one_pass(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) -> Verdict | None:
@@ -73,10 +77,12 @@ def judge_in_one_pass(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) 
     if not can_fuse(scores.logits, ahead, plans):
         return None
     raw = logits_at(scores, positions, ahead) if ahead else scores.logits
-    choices = choose_from_all(raw, ahead, plans) if ahead else []
+    borders = no_borders(len(ahead))
+    choices = choose_from_all(raw, ahead, plans, borders) if ahead else []
     for judged in all_judged:
-        _append_choices(judged, choices, raw)
+        _append_choices(judged, choices, raw, borders)
     _add_logprobs(all_judged, scores)
+    _add_considered(all_judged, raw, ahead, plans, borders)
     return Verdict(
         [_survivor(rows[judged.parent], judged) for judged in all_judged if judged.failure is None],
         failures=[(judged.parent, judged.failure) for judged in all_judged if judged.failure is not None],
@@ -86,11 +92,13 @@ def judge_in_one_pass(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) 
 def _needs_choices_only(row: Row, run: Run) -> bool:
     """True if the row is one stream, whose tokens follow from the choices at the positions of its run.
 
-    No ban can then rule out what its grammar forces.
+    No ban can then rule out what its grammar forces. Tokens that a grammar forces have no choice to explain.
     """
-    if len(row.streams) > 1 or row.explain or row.params.mirostat_mode:
+    if len(row.streams) > 1 or row.params.mirostat_mode:
         return False
     forced = forced_by_grammar(row)
+    if row.explain and row.grammar is not None and (forced or run.tokens):
+        return False
     if run.tokens[: len(forced)] != forced[: len(run.tokens)] or (forced and may_ban(row)):
         return False
     return len(run.tokens) <= len(forced) or not rejecting(row)
@@ -101,7 +109,7 @@ def _ahead(row: Row, drafts: Sequence[int]) -> Row:
     return row.with_tokens(row.tokens + array("q", drafts))
 
 
-def _append_choices(judged: _Judged, choices: Sequence[int], raw: Tensor) -> None:
+def _append_choices(judged: _Judged, choices: Sequence[int], raw: Tensor, borders: array[float]) -> None:
     """Appends tokens for as long as they are the drafts, and then the one that is not.
 
     If no token is possible after some drafts, the row ends its step there: it fails in the next one, as it
@@ -109,7 +117,7 @@ def _append_choices(judged: _Judged, choices: Sequence[int], raw: Tensor) -> Non
     """
     while judged.finish is None:
         place = judged.first + judged.steps - judged.forced
-        token = _next(judged.row, choices, place, raw)
+        token = _next(judged.row, choices, place, raw, borders)
         if token < 0:
             if judged.steps == 0:
                 judged.failure = why_impossible(raw[place], judged.row)
@@ -124,15 +132,15 @@ def _append_choices(judged: _Judged, choices: Sequence[int], raw: Tensor) -> Non
         judged.kept = judged.steps
 
 
-def _next(row: Row, choices: Sequence[int], place: int, raw: Tensor) -> int:
-    """Returns the row's next token, -1 if none is possible."""
+def _next(row: Row, choices: Sequence[int], place: int, raw: Tensor, borders: array[float]) -> int:
+    """Returns the row's next token, -1 if none is possible; updates the borders of a choice made again."""
     forced = forced_by_grammar(row)
     if forced:
         return forced[0]
     token = choices[place]
     if row.grammar is None or row.grammar.unrestricted or unmasked_choice_is_valid(row, token):
         return token
-    return choose_allowed(raw, [place], [row], plans_of([row]))[0]
+    return choose_allowed(raw, [place], [row], plans_of([row]), borders)[0]
 
 
 def _add_logprobs(all_judged: Sequence[_Judged], scores: Scores) -> None:
@@ -150,6 +158,26 @@ def _add_logprobs(all_judged: Sequence[_Judged], scores: Scores) -> None:
         judged.logprobs.append(found)
 
 
+def _add_considered(
+    all_judged: Sequence[_Judged],
+    raw: Tensor,
+    ahead: Sequence[Row],
+    plans: Sequence[list[str]],
+    borders: array[float],
+) -> None:
+    """Adds what the choices considered where a row explains; `ahead` are the rows that chose."""
+    each = {
+        judged.first + j: (judged, token)
+        for judged in all_judged
+        if judged.row.explain and judged.failure is None
+        for j, token in enumerate(judged.chosen)
+    }
+    chosen = {place: token for place, (_, token) in each.items()}
+    records = considered_choices(raw, ahead, plans, chosen, borders)
+    for (judged, _), record in zip(each.values(), records, strict=True):
+        judged.considered.append(record)
+
+
 def _survivor(before: Row, judged: _Judged) -> Survivor:
     """Returns the survivor that a row becomes."""
     drafted = max(len(judged.run.tokens) - judged.forced, 0)
@@ -159,5 +187,6 @@ def _survivor(before: Row, judged: _Judged) -> Survivor:
         keep=judged.kept,
         finish=judged.finish,
         logprobs=tuple(judged.logprobs),
+        considered=tuple(judged.considered),
         drafts=judged.run.tokens,
     )

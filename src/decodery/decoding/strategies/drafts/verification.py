@@ -17,7 +17,7 @@ from decodery.decoding.draw import choose, draw_key_of
 from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.processors.mirostat import updated_mu
 from decodery.decoding.processors.pipeline import may_ban, plans_of, process, rules_out, why_impossible
-from decodery.decoding.recorder import Recorder
+from decodery.decoding.recorder import Choice, Recorder
 from decodery.decoding.rows import Row, Run, Scores, Survivor, Verdict
 from decodery.decoding.stopping import finish_of
 from decodery.decoding.strategies.drafts.acceptance import accept_or_replace, rejecting
@@ -140,7 +140,7 @@ def _choose(verifications: Sequence[DraftVerification], scores: Scores, logits_a
     plans = plans_of(rows)
     tokens_only = len(shared) == len(verifications) and all(map(_needs_token_only, verifications))
     if tokens_only and can_fuse(raw, rows, plans):
-        return _set_tokens(verifications, sample_fused(raw, rows, plans), raw)
+        return _set_tokens(verifications, *sample_fused(raw, rows, plans), raw)
     places = {key: place for place, key in enumerate(shared)}
     return _choose_processed(
         verifications, [places[logits_key(k, v)] for k, v in enumerate(verifications)], raw, rows, plans
@@ -158,22 +158,24 @@ def logits_key(k: int, v: DraftVerification) -> int:
 
 
 def _needs_token_only(v: DraftVerification) -> bool:
-    """True if the stream's step has nothing to find but its next token, which is not decided by rejection."""
+    """True if the stream's step has only its next token to choose, and not by rejection."""
     row = v.row
-    return (
-        v.token is None
-        and not row.explain
-        and not row.params.mirostat_mode
-        and (v.draft is None or not rejecting(row))
-    )
+    return v.token is None and not row.params.mirostat_mode and (v.draft is None or not rejecting(row))
 
 
-def _set_tokens(verifications: Sequence[DraftVerification], tokens: Sequence[int], raw: Tensor) -> Failures:
-    """Sets each stream's next token; those that have none (-1) are done, and are returned."""
+def _set_tokens(
+    verifications: Sequence[DraftVerification],
+    tokens: Sequence[int],
+    considered: Sequence[Considered | None],
+    raw: Tensor,
+) -> Failures:
+    """Sets each stream's next token and adds what its choice considered; those without a token (-1) are done,
+    and are returned."""
     failures = []
-    for k, (v, token) in enumerate(zip(verifications, tokens, strict=True)):
+    for k, (v, token, record) in enumerate(zip(verifications, tokens, considered, strict=True)):
         if token >= 0:
             v.token = token
+            v.considered += [] if record is None else [record]
         else:
             v.done = True
             failures.append((v.parent, why_impossible(raw[k], v.row)))
@@ -197,6 +199,7 @@ def _choose_processed(
     processed = process(raw, rows, recorder, in_place=not keep, plans=plans)
     own = processed if places == list(range(len(rows))) else copied(processed, places)
     failures = []
+    explained: list[tuple[DraftVerification, Choice]] = []
     for k, (v, token) in enumerate(zip(verifications, _chosen(verifications, own), strict=True)):
         # A forced token may be ruled out.
         possible = token >= 0 if v.token is None else bool(own[k, token] > -math.inf)
@@ -204,14 +207,16 @@ def _choose_processed(
             v.done = True
             failures.append((v.parent, why_impossible(raw[places[k]], v.row)))
             continue
-        if recorder is not None and v.row.explain:
+        if v.row.explain:
             key = draw_key_of(v.row) if _draws(v) else None
-            considered = recorder.considered(places[k], own[k], token, key)
-            forced = considered.forced or v.token is not None
-            v.considered.append(replace(considered, forced=forced))
+            explained.append((v, Choice(places[k], token, key, forced=v.token is not None)))
         if possible and v.row.params.mirostat_mode:
             v.row = replace(v.row, mu=updated_mu(v.row, own[k], token))
         v.token = token
+    if recorder is not None:
+        records = recorder.considered([choice for _, choice in explained])
+        for (v, _), record in zip(explained, records, strict=True):
+            v.considered.append(record)
     return failures
 
 

@@ -59,7 +59,7 @@ def _best(
 def drawn(
     logprobs: Tensor, totals: Sequence[float], rows: Sequence[Row], streams: Sequence[int], count: int
 ) -> list[Candidate]:
-    """Returns `count` different candidates drawn from those of all beams together, largest sum first.
+    """Returns `count` different candidates of all beams together, in the order in which they are drawn.
 
     `logprobs` and `totals` are as for `likeliest`. The noise of beam i is that of stream `streams[i]` of
     `rows[i]`. Adding Gumbel noise and taking the largest sums draws without replacement (Kool et al. 2019,
@@ -80,8 +80,7 @@ def drawn(
     perturbed = logprobs[beams, tokens] + offsets[beams] + gumbel_noise(keys[beams], tokens.int())
     taken = perturbed.topk(min(count, len(perturbed))).indices
     values = logprobs[beams[taken], tokens[taken]].tolist()
-    found = [
+    return [
         Candidate(beam, token, value, totals[beam] + value)
         for beam, token, value in zip(beams[taken].tolist(), tokens[taken].tolist(), values, strict=True)
     ]
-    return sorted(found, key=lambda c: -c.total)

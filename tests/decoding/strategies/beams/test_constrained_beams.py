@@ -8,7 +8,7 @@ import pytest
 
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import BeamSearch
-from decodery.decoding.strategies.constrained_beams import (
+from decodery.decoding.strategies.beams.constrained_beams import (
     Progress,
     check_force_words,
     holds_all,

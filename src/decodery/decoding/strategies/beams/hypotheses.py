@@ -49,7 +49,7 @@ class Hypotheses:
         return min(h.score for h in self.found)
 
     def decided(self, strategy: BeamSearch, total: float, length: int, longest: int) -> bool:
-        """True if the group stops, given its likeliest candidate's `total` and `length`.
+        """True if the group stops, given the `total` and `length` of the likeliest text that may go on.
 
         Lengths are in generated tokens. `longest` is the greatest possible length.
         """

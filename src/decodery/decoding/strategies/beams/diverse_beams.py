@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from decodery.decoding.strategies.hypotheses import Hypotheses
+from decodery.decoding.strategies.beams.hypotheses import Hypotheses
 
 
 def tokens_of_stopped(group: Hypotheses, end_ids: frozenset[int]) -> list[int]:

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,58 +15,22 @@ from decodery.decoding.processors import pipeline
 from decodery.decoding.request.grammar_params import Choice
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import BeamSearch
-from decodery.decoding.strategies.beam_candidates import drawn
-from decodery.decoding.strategies.beam_search import Beam, BeamMethod
-from decodery.decoding.strategies.diverse_beams import penalise_taken
+from decodery.decoding.strategies.beams.beam_candidates import drawn
+from decodery.decoding.strategies.beams.beam_groups import Beam
+from decodery.decoding.strategies.beams.beam_search import BeamMethod
+from decodery.decoding.strategies.beams.diverse_beams import penalise_taken
 from decodery.errors import ParameterError
 from tests.decoding.rows import make_scores
 from tests.decoding.strategies.searching import (
     Outcome,
-    load,
     markov,
     row_of,
-    run_searches,
     search,
     search_together,
 )
 from tests.engine.runs import make_engine
 from tests.kernels.native.fixtures import built
-from tests.models.tiny import default_model, tiny_llama_folder
-
-DATA = Path(__file__).parents[2] / "data"
-ORACLE = json.loads((DATA / "decoding-smollm2.json").read_text(encoding="utf-8"))["cases"]
-TINY = json.loads((DATA / "beams-tiny.json").read_text(encoding="utf-8"))["cases"]
-STRATEGY = ("num_beams", "length_penalty", "early_stopping", "num_return_sequences")
-GROUPS = ("num_beam_groups", "diversity_penalty")
-
-
-def params_of(args: dict[str, Any]) -> GenerationParams:
-    """Returns the parameters that correspond to these arguments of transformers."""
-    strategy = {name: args[name] for name in (*STRATEGY, *GROUPS) if name in args}
-    words = tuple(
-        tuple(tuple(part) if isinstance(part, list) else part for part in word)
-        for word in args.get("force_words_ids", ())
-    )
-    return GenerationParams(
-        max_tokens=args.get("max_new_tokens", 40),
-        min_tokens=args.get("min_new_tokens", 0),
-        repetition_penalty=args.get("repetition_penalty", 1.0),
-        no_repeat_ngram_size=args.get("no_repeat_ngram_size", 0),
-        bad_words=tuple(tuple(word) for word in args.get("bad_words_ids", ())),
-        strategy=BeamSearch(**strategy, force_words=words),
-    )
-
-
-@pytest.mark.slow
-def test_beams_are_the_oracles_all_in_one_batch(default_llm: Any) -> None:
-    cases = [case for case in ORACLE if "num_beams" in case["args"]]
-    assert len(cases) == 11
-    outputs = default_llm.generate(
-        [case["prompt_ids"] for case in cases], [params_of(case["args"]) for case in cases]
-    )
-    for case, output in zip(cases, outputs, strict=True):
-        assert [c.token_ids for c in output.completions] == case["sequences"], case["name"]
-        assert [c.score for c in output.completions] == pytest.approx(case["scores"], abs=1e-3)
+from tests.models.tiny import default_model
 
 
 def test_beams_write_what_a_grammar_allows(default_llm: Any) -> None:
@@ -81,79 +42,6 @@ def test_beams_write_what_a_grammar_allows(default_llm: Any) -> None:
     assert {c.text for c in output.completions} <= set(texts)
     # Several token sequences may spell the same text.
     assert len({tuple(c.token_ids) for c in output.completions}) == 4
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama_folder(tmp_path_factory.mktemp("tiny"))
-
-
-def test_beams_groups_and_constraints_are_those_of_transformers_4_48(folder: Path) -> None:
-    model = load(folder)
-    for case in TINY:
-        engine = make_engine(model, end_ids=case["end"])
-        (events,) = run_searches(engine, [(case["prompt"], params_of(case["args"]))])
-        assert [list(e.tokens) for e in events] == case["sequences"], case
-        assert [e.score for e in events] == pytest.approx(case["scores"], abs=1e-3)
-
-
-def random_args(rng: random.Random, end_ids: Sequence[int]) -> dict[str, Any]:
-    beams = rng.randint(2, 6)
-    args: dict[str, Any] = {
-        "num_beams": beams,
-        "num_return_sequences": rng.randint(1, beams),
-        "length_penalty": rng.choice([0.0, 0.5, 1.0, 2.0, -1.0]),
-        "early_stopping": rng.choice([True, False, "never"]),
-        "max_new_tokens": rng.randint(1, 14),
-    }
-    if rng.random() < 0.4:
-        args["repetition_penalty"] = 1.3
-    if rng.random() < 0.3:
-        args["min_new_tokens"] = rng.randint(1, args["max_new_tokens"])
-    if rng.random() < 0.3:
-        args["no_repeat_ngram_size"] = 2
-    if rng.random() < 0.3:
-        # transformers allows end tokens, whatever the bad words.
-        bad = [token for token in range(97) if token not in end_ids]
-        args["bad_words_ids"] = [[rng.choice(bad)], rng.choices(bad, k=2)]
-    return args
-
-
-def test_beams_are_those_of_transformers_over_random_parameters(folder: Path) -> None:
-    from transformers import LlamaForCausalLM
-
-    theirs = LlamaForCausalLM.from_pretrained(folder).eval()
-    model = load(folder)
-    rng = random.Random(0)
-    ended, different = 0, []
-    for _ in range(60):
-        prompt = [rng.randrange(97) for _ in range(rng.randint(1, 8))]
-        with torch.no_grad():
-            likely = theirs(torch.tensor([prompt])).logits[0, -1].topk(8).indices.tolist()
-        end_ids = rng.sample(likely, rng.choice([1, 1, 2, 4]))
-        args = random_args(rng, end_ids)
-        expected = theirs.generate(
-            torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-            do_sample=False,
-            eos_token_id=end_ids,
-            pad_token_id=96,
-            output_scores=True,
-            return_dict_in_generate=True,
-            **args,
-        )
-        (events,) = run_searches(make_engine(model, end_ids=end_ids), [(prompt, params_of(args))])
-        padded = [(*e.tokens, *[96] * 20) for e in events]
-        sequences = [s[len(prompt) :] for s in expected.sequences.tolist()]
-        same = [p[: len(s)] == tuple(s) for p, s in zip(padded, sequences, strict=True)]
-        scores = expected.sequences_scores.tolist()
-        if not all(same) or [e.score for e in events] != pytest.approx(scores, abs=1e-3):
-            different.append((args, prompt, end_ids))
-        ended += sum(e.finish == "stop" for e in events)
-    assert ended > 30, "end tokens must occur"
-    # Since 4.50 transformers decides whether to stop by the best live beam, before by the best candidate.
-    # This rarely makes a difference; it does in three of the recorded cases above.
-    assert len(different) <= 1, different
 
 
 def everything(table: torch.Tensor, length: int, end: int) -> dict[tuple[int, ...], float]:
@@ -477,11 +365,13 @@ def test_beams_do_not_share_their_noise() -> None:
 
 
 def test_drawn_beams_follow_the_processed_distribution() -> None:
-    # The first of a beam's two candidates is drawn with the token's probability; the better of both is kept.
+    # By the rules of 4, the first of a beam's two candidates is drawn with the token's probability, and the
+    # better of both is kept.
     table = torch.tensor([[0.0, 1.0, -1.0, -torch.inf]])
     p = (table[0] / 0.7).softmax(-1).double().tolist()
     count = 2000
-    rows = [row_of(BeamSearch(1, sample=True), 1, seed=s, temperature=0.7) for s in range(count)]
+    strategy = BeamSearch(1, sample=True, rules="transformers-4")
+    rows = [row_of(strategy, 1, seed=s, temperature=0.7) for s in range(count)]
     seen = Counter(search(row, table).tokens[0][0] for row in rows)
     # Token 0 is kept if it is drawn together with token 2. Token 2 never is.
     share = p[0] * p[2] / (1 - p[0]) + p[2] * p[0] / (1 - p[2])

@@ -13,7 +13,7 @@ from scipy.stats import chisquare
 
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import StochasticBeamSearch
-from decodery.decoding.strategies.stochastic_beams import StochasticBeamMethod
+from decodery.decoding.strategies.beams.stochastic_beams import StochasticBeamMethod
 from tests.decoding.rows import make_scores
 from tests.decoding.strategies.searching import markov, row_of, search, search_together
 from tests.engine.runs import make_engine

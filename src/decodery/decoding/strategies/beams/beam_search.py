@@ -1,103 +1,37 @@
 """Beam search: keeps the likeliest sequences at each step, and returns the best that ended.
 
 The basic search follows Sutskever et al. 2014 (section 3.2) with the length normalisation of Wu et al. 2016.
-`diverse_beams` has the penalty between groups of beams, `constrained_beams` the phrases that a text must
-contain.
+`beam_rules` says when texts end and searches stop. `diverse_beams` has the penalty between groups of beams,
+`constrained_beams` the phrases that a text must contain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from decodery.decoding.chosen import FinishReason, TokenLogprobs
 from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.processors.guidance import guided
 from decodery.decoding.processors.pipeline import plans_of, process, rules_out, why_impossible
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import BeamSearch
 from decodery.decoding.rows import Ending, Needs, Proposal, Row, Scores, Survivor, Verdict
-from decodery.decoding.stopping import finish_of
-from decodery.decoding.strategies.beam_candidates import Candidate, drawn, likeliest, likeliest_after
-from decodery.decoding.strategies.constrained_beams import (
-    Progress,
-    holds_all,
-    initial_progress,
-    select_from_banks,
-)
-from decodery.decoding.strategies.diverse_beams import penalise_taken, tokens_of_stopped
-from decodery.decoding.strategies.hypotheses import Hypotheses, Hypothesis, endings, normalised
+from decodery.decoding.strategies.beams.beam_candidates import Candidate, drawn, likeliest, likeliest_after
+from decodery.decoding.strategies.beams.beam_groups import UNMET, Beam, Group
+from decodery.decoding.strategies.beams.beam_rules import rules_of
+from decodery.decoding.strategies.beams.constrained_beams import initial_progress, select_from_banks
+from decodery.decoding.strategies.beams.diverse_beams import penalise_taken, tokens_of_stopped
+from decodery.decoding.strategies.beams.hypotheses import Hypotheses, endings
 from decodery.decoding.trace import BeamCandidate
 from decodery.kernels.vocabulary.dispatch import log_softmax
 
-_UNMET = (
-    "force_words: no beam holds all of them at its end; raise num_beams or max_tokens, or lift what bans them"
-)
 # If so many candidates do not fill the beam, as under a rule that ends every text, it stays short.
 _MOST_CANDIDATES = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Beam:
-    """Holds a live row's state between steps.
-
-    `place` is its index among the request's beams, where those of a group are adjacent. `total` is its sum of
-    log-probabilities, `progress` how much of the forced phrases it has completed. `ended` are the ended
-    sequences of each group, shared by all rows of the request.
-    """
-
-    place: int
-    total: float
-    progress: Progress
-    ended: tuple[Hypotheses, ...]
-    logprobs: tuple[TokenLogprobs, ...] = ()
-
-
-@dataclass(slots=True)
-class _Child:
-    """Holds a candidate with the row that it makes of `rows[parent]`, and with `finish` if that row ends."""
-
-    candidate: Candidate
-    parent: int
-    row: Row
-    progress: Progress
-    finish: FinishReason | None
-    logprobs: tuple[TokenLogprobs, ...] = ()
-
-    @property
-    def complete(self) -> bool:
-        """True if its text contains all forced phrases."""
-        return self.progress.complete or holds_all(self.row)
-
-
-@dataclass(slots=True)
-class _Group:
-    """Holds one group of a request's beams during a step; its beams' places are `size` from `first` on.
-
-    `parents` are the indices of its rows among all rows that are judged. Of the `candidates`, `kept` are the
-    next beams and `ended` have ended, largest sum first.
-    """
-
-    strategy: BeamSearch
-    first: int
-    size: int
-    hypotheses: Hypotheses
-    parents: list[int] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    beams: list[Beam] = field(default_factory=list)
-    candidates: list[Candidate] = field(default_factory=list)
-    kept: list[_Child] = field(default_factory=list)
-    ended: list[_Child] = field(default_factory=list)
-
-    @property
-    def totals(self) -> list[float]:
-        """Returns the sums of its beams so far."""
-        return [beam.total for beam in self.beams]
 
 
 @dataclass(slots=True)
@@ -109,7 +43,7 @@ class _Search:
 
     row: Row
     parent: int
-    groups: list[_Group]
+    groups: list[Group]
     impossible: str = "no beam is left"
 
 
@@ -136,7 +70,7 @@ class BeamMethod:
         for search in searches:
             for group in search.groups:
                 if group.rows:
-                    _update_hypotheses(group)
+                    rules_of(group.strategy).close(group)
         return _verdict(searches)
 
 
@@ -148,7 +82,7 @@ def _searches(rows: Sequence[Row]) -> Iterator[_Search]:
         strategy = row.params.strategy
         assert isinstance(strategy, BeamSearch)
         size = strategy.num_beams // strategy.num_beam_groups
-        groups = [_Group(strategy, i * size, size, h) for i, h in enumerate(_beam(row, strategy, 0).ended)]
+        groups = [Group(strategy, i * size, size, h) for i, h in enumerate(_beam(row, strategy, 0).ended)]
         for group in groups:
             # At first every group starts from the request's only row.
             for i, r in numbered:
@@ -159,7 +93,7 @@ def _searches(rows: Sequence[Row]) -> Iterator[_Search]:
                     group.beams.append(beam)
         search = _Search(row, parent, groups)
         if strategy.force_words:
-            search.impossible = _UNMET
+            search.impossible = UNMET
         yield search
 
 
@@ -193,7 +127,7 @@ def _choose_beams(searches: Sequence[_Search], index: int, scores: Scores) -> No
             search.impossible = why_impossible(logits, group.rows[0])
 
 
-def _needs_all_logprobs(group: _Group, index: int) -> bool:
+def _needs_all_logprobs(group: Group, index: int) -> bool:
     """True if the group's candidates are not simply the tokens with the largest log-probabilities."""
     strategy = group.strategy
     penalised = index > 0 and strategy.diversity_penalty != 0
@@ -202,7 +136,7 @@ def _needs_all_logprobs(group: _Group, index: int) -> bool:
     return any(plans_of(group.rows))
 
 
-def _split(logits: Tensor, groups: Sequence[_Group]) -> Sequence[Tensor]:
+def _split(logits: Tensor, groups: Sequence[Group]) -> Sequence[Tensor]:
     """Returns the logits of each group's rows."""
     return torch.split(logits, [len(group.rows) for group in groups]) if len(groups) > 1 else (logits,)
 
@@ -237,56 +171,33 @@ def _logprobs(raw: Tensor, rows: Sequence[Row]) -> Tensor:
     return logprobs
 
 
-def _taken(group: _Group, end_ids: frozenset[int]) -> list[int]:
+def _taken(group: Group, end_ids: frozenset[int]) -> list[int]:
     """Returns the tokens that a group takes at this step, after its beams were chosen."""
     if group.hypotheses.done:
         return tokens_of_stopped(group.hypotheses, end_ids)
     return [child.candidate.token for child in group.kept]
 
 
-def _fill(group: _Group, candidates: Callable[[int], list[Candidate]]) -> None:
+def _fill(group: Group, candidates: Callable[[int], list[Candidate]]) -> None:
     """Chooses the group's next beams among the best candidates; `candidates(n)` returns the n best."""
     # Enough for a full beam if only end tokens end sequences. Otherwise more candidates are needed.
     count = max(2, 1 + len(group.rows[0].end_ids)) * group.size
-    while not _sort_out(group, candidates(count)):
+    rules = rules_of(group.strategy)
+    while not rules.sort_out(group, candidates(count)):
         if len(group.candidates) < count or count >= _MOST_CANDIDATES:
             break
         count *= 2
 
 
-def _candidates(group: _Group, logprobs: Tensor, count: int) -> list[Candidate]:
+def _candidates(group: Group, logprobs: Tensor, count: int) -> list[Candidate]:
     """Returns the `count` best candidates of the group, or a draw of as many if the strategy samples."""
     if not group.strategy.sample:
         return likeliest(logprobs, group.totals, count)
     streams = [beam.place for beam in group.beams]
-    return drawn(logprobs, group.totals, group.rows, streams, count)
+    return rules_of(group.strategy).ranked(drawn(logprobs, group.totals, group.rows, streams, count))
 
 
-def _sort_out(group: _Group, candidates: list[Candidate]) -> bool:
-    """Returns True if the candidates, best first, fill the beam; sets the group's `kept` and `ended`.
-
-    A candidate that ends its sequence counts only among the best `size`, and is dropped otherwise.
-    """
-    group.candidates, group.kept, group.ended = candidates, [], []
-    for rank, candidate in enumerate(candidates):
-        child = _child(group, candidate)
-        if child.finish != "stop":
-            group.kept.append(child)
-        elif rank < group.size and child.complete:
-            group.ended.append(child)
-        if len(group.kept) == group.size:
-            return True
-    return False
-
-
-def _child(group: _Group, candidate: Candidate) -> _Child:
-    """Returns the candidate with its row, which has the token appended."""
-    row = group.rows[candidate.beam].after(candidate.token)
-    progress = group.beams[candidate.beam].progress.after(candidate.token)
-    return _Child(candidate, group.parents[candidate.beam], row, progress, finish_of(row))
-
-
-def _share_among_banks(group: _Group, logprobs: Tensor, plain: Tensor) -> None:
+def _share_among_banks(group: Group, logprobs: Tensor, plain: Tensor) -> None:
     """Adds candidates that continue the forced phrases, and keeps the best of each bank.
 
     `logprobs` and `plain`, `[beams, vocab]`, are log-probabilities after and before the processors. A token
@@ -310,7 +221,7 @@ def _share_among_banks(group: _Group, logprobs: Tensor, plain: Tensor) -> None:
             value = float(plain[beam, token])
         candidate = Candidate(beam, token, value, group.beams[beam].total + value)
         group.candidates.append(candidate)
-        child = _child(group, candidate)
+        child = group.child(candidate)
         if child.finish != "stop":
             pool.append(child)
         elif child.complete:
@@ -366,50 +277,7 @@ def _verdict(searches: Sequence[_Search]) -> Verdict:
     return Verdict(survivors, completions, failures, beams)
 
 
-def _update_hypotheses(group: _Group) -> None:
-    """Adds the sequences that ended to the group's hypotheses, and stops the group where its search is over.
-
-    It is over when it is decided, when its beams reach the limit, and when no beam is left.
-    """
-    strategy = group.strategy
-    row = group.rows[0]
-    hypotheses = group.hypotheses
-    for child in group.ended:
-        hypotheses = hypotheses.added(_hypothesis(group, child))
-    best = max((c.total for c in group.candidates), default=-torch.inf)
-    longest = row.limit - row.prompt_length
-    if hypotheses.decided(strategy, best, row.generated + 1, longest):
-        group.kept = []
-    elif group.kept and group.kept[0].finish is not None:
-        for child in _returned_at_limit(group.kept, hypotheses):
-            hypotheses = hypotheses.added(_hypothesis(group, child))
-            group.ended.append(child)
-        group.kept = []
-    group.hypotheses = hypotheses if group.kept else replace(hypotheses, done=True)
-
-
-def _returned_at_limit(children: Sequence[_Child], hypotheses: Hypotheses) -> Sequence[_Child]:
-    """Returns the beams, cut off at the limit, that may be returned: those with all forced phrases.
-
-    If neither they nor the hypotheses have such a text, all may be, and are reported as incomplete.
-    """
-    complete = [child for child in children if child.complete]
-    return complete if complete or hypotheses.found else children
-
-
-def _hypothesis(group: _Group, child: _Child) -> Hypothesis:
-    row = child.row
-    assert child.finish is not None
-    return Hypothesis(
-        tokens=tuple(row.tokens[row.prompt_length :]),
-        finish=child.finish,
-        score=normalised(child.candidate.total, row.generated, group.strategy.length_penalty),
-        logprobs=group.beams[child.candidate.beam].logprobs + child.logprobs,
-        error=None if child.complete else _UNMET,
-    )
-
-
-def _survivors(group: _Group, ended: tuple[Hypotheses, ...]) -> Iterator[Survivor]:
+def _survivors(group: Group, ended: tuple[Hypotheses, ...]) -> Iterator[Survivor]:
     for place, child in enumerate(group.kept, group.first):
         before = group.beams[child.candidate.beam]
         beam = Beam(
@@ -422,7 +290,7 @@ def _survivors(group: _Group, ended: tuple[Hypotheses, ...]) -> Iterator[Survivo
         yield Survivor(child.parent, child.row.silent(beam))
 
 
-def _explained(group: _Group) -> Iterator[BeamCandidate]:
+def _explained(group: Group) -> Iterator[BeamCandidate]:
     """Yields, for a trace, what became of each candidate of the group."""
     places = {(c.candidate.beam, c.candidate.token): p for p, c in enumerate(group.kept, group.first)}
     ended = {(c.candidate.beam, c.candidate.token) for c in group.ended}

@@ -1,0 +1,126 @@
+"""Checks schemas and tools at random, and that the check detects a wrong text.
+
+`python -m tests.serving.schemas` is the long form.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving.live import serving
+from tests.serving.partial_json import whole_part
+from tests.serving.schemas import (
+    FORMS,
+    LIMITS,
+    WAYS,
+    Asking,
+    check_text,
+    open_chat_model,
+    schema_runs,
+    tool_runs,
+)
+
+
+def test_a_schema_is_refused_or_followed_and_the_next_request_works(tmp_path: Path) -> None:
+    with serving(open_chat_model(tmp_path, None), LIMITS) as server:
+        asking = Asking(server, 120)
+        schema_runs(asking, 40, seed=11)
+    assert asking.statuses["whole"] > 8
+    assert asking.statuses["cut"] > 3
+    assert asking.statuses["refused"] > 3
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_pieces_of_arguments_join_to_what_the_parameters_accept(tmp_path: Path, form: str | None) -> None:
+    with serving(open_chat_model(tmp_path, form), LIMITS) as server:
+        asking = Asking(server, 120)
+        tool_runs(asking, 4, seed=len(form or ""))
+    assert asking.statuses["whole"] + asking.statuses["cut"] == 4
+
+
+def _one_of(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(levels):
+        schema = {"oneOf": [schema, {"type": "null"}]}
+    return schema
+
+
+MET_ELSEWHERE: list[dict[str, Any]] = [
+    {"properties": {"foo": "bar"}},
+    {"type": "integer", "maximum": 20_000_000_000},
+    {"type": "string", "pattern": "^(|.*)$"},
+    {"type": "string", "pattern": "(["},
+    _one_of(12),
+    {"type": "string", "maxLength": 1_000_000},
+]
+
+
+def test_schemas_that_broke_other_servers_are_refused_or_followed_one_after_the_other(
+    tmp_path: Path,
+) -> None:
+    with serving(open_chat_model(tmp_path, None), LIMITS) as server:
+        asking = Asking(server, 60)
+        for place, schema in enumerate((MET_ELSEWHERE[1], *MET_ELSEWHERE, *MET_ELSEWHERE)):
+            path, body = WAYS[place % len(WAYS)]
+            for reply in asking.replies(path, body(schema)) or ():
+                check_text(schema, reply.text, cut=reply.cut)
+            asking.works()
+
+
+def test_a_number_that_never_ends_is_cut(tmp_path: Path) -> None:
+    with serving(open_chat_model(tmp_path, None)) as server:
+        digit = server.llm.tokenizer.encode("7", add_special_tokens=False)[0]
+        body = {"prompt": "a", "max_tokens": 50, "logit_bias": {str(digit): 100}, "temperature": 0}
+        for schema in ({}, {"type": "number"}, {"type": "integer"}):
+            found = server.complete(**body, structured_outputs={"json": schema})["choices"][0]
+            assert (found["text"].lstrip(), found["finish_reason"]) == ("7" * 50, "length")
+
+
+CUT: list[tuple[str, Any]] = [
+    ("{", {}),
+    ("[", []),
+    (" ", None),
+    ("12", None),
+    ('"a\\u00', None),
+    ("tr", None),
+    ('{"a": 1', {}),
+    ('{"a": 1,', {"a": 1}),
+    ('{"a": [1, 2], "b": {"c', {"a": [1, 2], "b": {}}),
+    ('{"a": "}", "b": [true, fal', {"a": "}", "b": [True]}),
+    ('[{"a": 1}, {"a": 2}', [{"a": 1}, {"a": 2}]),
+    ("[[[1", [[[]]]),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), CUT)
+def test_what_is_whole_of_a_cut_text_is_found(text: str, value: Any) -> None:
+    assert whole_part(text) == (value is not None, value)
+
+
+@pytest.mark.parametrize("text", ["x", "{a", '{"a": 1, 2', "[1 2", '{"a": nil', "[1}", '["a" "b', '"\\x'])
+def test_what_is_no_beginning_of_json_is_told(text: str) -> None:
+    with pytest.raises(AssertionError):
+        whole_part(text)
+
+
+OBJECT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"a": {"enum": [1, 2]}, "b": {"type": "array", "items": {"type": "null"}, "minItems": 2}},
+    "required": ["a", "b"],
+    "additionalProperties": False,
+}
+
+
+def test_a_text_is_checked_whole_or_as_far_as_it_goes() -> None:
+    check_text(OBJECT, '{"a": 1, "b": [null, null]}', cut=False)
+    check_text(OBJECT, '{"a": 1, "b": [null, nu', cut=True)
+    check_text({"anyOf": [OBJECT]}, '{"b": [', cut=True)
+    for wrong in ('{"a": 1}', '{"a": 3, "b": [null, null]}', '{"a": 1, "b": [null, null], "c": 1}'):
+        with pytest.raises(AssertionError):
+            check_text(OBJECT, wrong, cut=False)
+    for wrong in ('{"a": 3, "b"', '{"a": 1, "b": [1, ', '{"c": 1, "a', "[1, "):
+        with pytest.raises(AssertionError):
+            check_text(OBJECT, wrong, cut=True)
