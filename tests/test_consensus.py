@@ -27,6 +27,16 @@ def output(listed: list[Completion]) -> RequestOutput:
     return RequestOutput("", [0], listed, 0)
 
 
+def test_a_completion_that_breaks_its_schema_is_never_chosen() -> None:
+    listed = completions(["a", "a", "b"], [-1.0, -2.0, -3.0])
+    listed[0].finish_reason = listed[1].finish_reason = "invalid"
+    assert minimum_bayes_risk(listed).completion is listed[2]
+    assert self_consistency(listed, str).completion is listed[2]
+    assert best_of(listed, 1) == [listed[2]]
+    with pytest.raises(ParameterError, match="no completion satisfies its JSON schema"):
+        best_of(listed[:2], 1)
+
+
 @given(TEXTS, TEXTS)
 def test_overlap_is_the_mean_f1_of_the_character_n_grams(first: str, second: str) -> None:
     a, b = first.replace(" ", ""), second.replace(" ", "")

@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 # Within a package, from the lowest: packages and files of it; "" is its other files.
 INNER: dict[str, tuple[str, ...]] = {
-    "decoding": ("request", "", "grammar", "processors", "strategies"),
+    "decoding": ("json_schema", "request", "", "grammar", "processors", "strategies"),
     "text": ("tokenizer", "streaming", "chat"),
     "weights": ("report", "formats", "sources", "transforms", "layouts", "names", "parameters"),
     "models": (

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from decodery.decoding.chosen import FinishReason, TokenLogprobs
+from decodery.decoding.chosen import TokenLogprobs
 from decodery.decoding.event import Event
+from decodery.decoding.json_schema.schema_check import Problem
 from decodery.decoding.request.params import GenerationParams
-from decodery.outputs import Completion, Observer, RequestOutput, StreamEvent
+from decodery.outputs import Completion, EndReason, Observer, RequestOutput, StreamEvent
 from decodery.text.streaming.detokenizer import TextState
 
 
@@ -18,8 +20,9 @@ class _Stream:
     pieces: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
-    finish: FinishReason | None = None
+    finish: EndReason | None = None
     stop_reason: str | int | None = None
+    error: str | None = None
     score: float | None = None
 
 
@@ -27,6 +30,7 @@ class Collector:
     """Collects a request's events into its output, and into `pending`, the stream events not yet yielded.
 
     `start` is the state of the text before the first token. `end_ids` are the tokens that end the text.
+    `check` returns what is wrong with a text that has ended, or None.
     """
 
     def __init__(
@@ -36,8 +40,11 @@ class Collector:
         start: TextState,
         end_ids: frozenset[int],
         observer: Observer | None,
+        check: Callable[[str], Problem | None] | None = None,
     ) -> None:
         self.observer = observer
+        self._check = check
+        self._warned = False
         self.params = params
         self.end_ids = end_ids
         self.streams = [_Stream(start) for _ in range(params.streams)]
@@ -49,6 +56,10 @@ class Collector:
         """True if every stream has ended."""
         return all(s.finish is not None for s in self.streams)
 
+    def checks(self, event: Event) -> bool:
+        """True if `take` will check a whole text, which may take a while."""
+        return self._check is not None and event.stream is not None and event.finish == "stop"
+
     def take(self, event: Event) -> None:
         """Adds an event to its stream; ignores an event without a stream."""
         if event.stream is None:
@@ -59,6 +70,8 @@ class Collector:
         stream.tokens += event.tokens
         stream.logprobs += event.logprobs
         stream.finish = event.finish
+        if event.finish == "stop":
+            self._check_text(stream)
         stream.score = event.score
         if event.prompt_logprobs is not None:
             self.output.prompt_logprobs = list(event.prompt_logprobs)
@@ -66,8 +79,30 @@ class Collector:
         if event.error is not None:
             self.output.error = event.error
         self.pending.append(
-            StreamEvent(event.stream, text, event.tokens, event.logprobs, event.finish, stream.stop_reason)
+            StreamEvent(
+                event.stream,
+                text,
+                event.tokens,
+                event.logprobs,
+                stream.finish,
+                stream.stop_reason,
+                stream.error,
+                () if self._warned else self.output.warnings,
+            )
         )
+        self._warned = True
+
+    def _check_text(self, stream: _Stream) -> None:
+        """Makes "invalid" the reason of a text that breaks its schema."""
+        problem = None if self._check is None else self._check("".join(stream.pieces))
+        if problem is None or (problem.keyword == "json" and self._may_be_cut()):
+            return
+        stream.finish, stream.error = "invalid", str(problem)
+
+    def _may_be_cut(self) -> bool:
+        """True if the caller's own stops can end a text before it is whole."""
+        params = self.params
+        return bool(params.stop or params.stop_token_ids or params.stop_regex or params.stop_when)
 
     def _text(self, stream: _Stream, event: Event) -> str:
         """Returns the text that an event releases, and updates the state of the stream."""
@@ -96,6 +131,7 @@ class Collector:
                 stop_reason=stream.stop_reason,
                 logprobs=stream.logprobs if wants else None,
                 score=stream.score,
+                error=stream.error,
             )
             for index, stream in enumerate(self.streams)
         ]

@@ -1,4 +1,7 @@
-"""Chooses among the completions of a prompt once they are generated."""
+"""Chooses among the completions of a prompt once they are generated.
+
+A completion that does not satisfy its JSON schema is never chosen.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +114,10 @@ def _listed(name: str, completions: Completions) -> list[Completion]:
     listed = completions.completions if isinstance(completions, RequestOutput) else completions
     if not listed:
         raise ParameterError(f"{name}: there are no completions to choose from")
-    return list(listed)
+    valid = [completion for completion in listed if completion.finish_reason != "invalid"]
+    if not valid:
+        raise ParameterError(f"{name}: no completion satisfies its JSON schema")
+    return valid
 
 
 def _answer(extract: Callable[[str], Any], completion: Completion) -> Hashable | None:

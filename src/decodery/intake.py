@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from decodery.conversations.chat_request import ChatRequest, Conversations
 from decodery.decoding.grammar.compiler import GrammarCompiler, HealedPrompt
+from decodery.decoding.json_schema.schema_check import Problem
+from decodery.decoding.request.grammar_params import JsonSchema
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import DraftModel
 from decodery.decoding.request.strategy_params import BeamSearch, ContrastiveDecoding, DoLa, Phrase, Strategy
@@ -36,7 +38,8 @@ class Prepared:
 
     `text` is the prompt if it was given as text, `token_ids` are its tokens. `prompt` is what runs: a healed
     prompt lacks the last token. `text_state` and `grammar` are the states before the first generated token.
-    `end_ids` are the tokens that end the text.
+    `end_ids` are the tokens that end the text. `check` returns what is wrong with a text that has ended, if
+    it must match a JSON schema. `warnings` say which part of the request has no effect.
     """
 
     text: str | None
@@ -49,6 +52,8 @@ class Prepared:
     draft_model: CausalModel | None
     end_ids: frozenset[int]
     salt: bytes
+    check: Callable[[str], Problem | None] | None = None
+    warnings: tuple[str, ...] = ()
 
     def add_with(self, add: Callable[..., Added], explain: int = 0) -> Added:
         """Returns the result of `add`, a function that takes what `Engine.add` takes, on this request."""
@@ -121,6 +126,7 @@ class Intake:
             marks=None if chat is None or chat.reply.plain else chat.reply.marks,
             shown=frozenset() if chat is None else self.conversations.shown(chat),
         )
+        check, warnings = self._check(asked, chat)
         ends = () if asked.ignore_eos else self._tokenizer.eos_token_ids
         return Prepared(
             text=prompt if isinstance(prompt, str) else None,
@@ -133,7 +139,21 @@ class Intake:
             draft_model=draft_model,
             end_ids=frozenset((*asked.stop_token_ids, *ends)),
             salt=salt,
+            check=check,
+            warnings=warnings,
         )
+
+    def _check(
+        self, params: GenerationParams, chat: ChatRequest | None
+    ) -> tuple[Callable[[str], Problem | None] | None, tuple[str, ...]]:
+        """Returns the check of texts that have ended, if there is one, and warnings for the user."""
+        if chat is not None:
+            reply, warnings = self.conversations.check(chat)
+            return None if reply is None else reply.problem, warnings
+        if not isinstance(params.grammar, JsonSchema):
+            return None, ()
+        schema = self._compiler().schema(params.grammar)
+        return schema.check.problem, schema.warnings
 
     def chat_request(
         self,

@@ -223,15 +223,11 @@ class LLM:
                 if collector.done:
                     break
                 self._collect(mailbox)
-            if params.best_of is not None and collector.output.error is None:
-                # The best completions are known only at the end.
-                for c in finished_output(collector).completions:
-                    logprobs = tuple(c.logprobs or ())
-                    yield StreamEvent(
-                        c.index, c.text, tuple(c.token_ids), logprobs, c.finish_reason, c.stop_reason
-                    )
             if collector.output.error is not None:
                 raise RequestError(collector.output.error)
+            if params.best_of is not None:
+                # The best completions are known only at the end.
+                yield from whole_events(finished_output(collector))
         finally:
             self._drop(request)
 
@@ -382,8 +378,10 @@ class LLM:
         request, seed = prepared.add_with(
             partial(self._shared_engine.add, mailbox, priority=priority), explain
         )
-        output = RequestOutput(prepared.text, prepared.token_ids, [], seed)
-        self._collectors[request] = Collector(output, params, prepared.text_state, prepared.end_ids, observer)
+        output = RequestOutput(prepared.text, prepared.token_ids, [], seed, warnings=prepared.warnings)
+        self._collectors[request] = Collector(
+            output, params, prepared.text_state, prepared.end_ids, observer, prepared.check
+        )
         return request
 
     def _drop(self, request: int) -> None:
@@ -422,18 +420,42 @@ def _refused(prompt: Any, params: Any, error: DecoderyError) -> RequestOutput:
 
 
 def finished_output(collector: Collector) -> RequestOutput:
-    """Returns the output of a request that has ended; with `best_of`, only its likeliest completions."""
+    """Returns the output of a request that has ended; with `best_of`, only its likeliest completions.
+
+    Completions that break their JSON schema are left out if others do not; else the output has their error.
+    """
     output, params = collector.finished(), collector.params
-    if output.error is None:
-        # A grammar that allows few texts gives fewer beams than the request asked for.
-        output.completions = [c for c in output.completions if c.finish_reason != "error"]
-    if params.best_of is not None and output.error is None:
-        output.completions = best_of(output.completions, params.n)
+    if output.error is not None and output.error not in [c.error for c in output.completions]:
+        return output
+    # A grammar that allows few texts gives fewer beams than the request asked for.
+    ended = [c for c in output.completions if c.finish_reason != "error"]
+    valid = [c for c in ended if c.finish_reason != "invalid"]
+    output.completions = valid or ended
+    output.error = ended[0].error if ended and not valid else None
+    if params.best_of is not None:
+        output.completions = best_of(valid, min(params.n, len(valid))) if valid else ended[: params.n]
         for index, completion in enumerate(output.completions):
             completion.index = index
             if params.logprobs is None:
                 completion.logprobs = None
     return output
+
+
+def whole_events(output: RequestOutput) -> list[StreamEvent]:
+    """Returns an event for each completion of an output, with all of it."""
+    return [
+        StreamEvent(
+            c.index,
+            c.text,
+            tuple(c.token_ids),
+            tuple(c.logprobs or ()),
+            c.finish_reason,
+            c.stop_reason,
+            c.error,
+            output.warnings if place == 0 else (),
+        )
+        for place, c in enumerate(output.completions)
+    ]
 
 
 def _limits(

@@ -12,8 +12,8 @@ from decodery.decoding.event import Event
 from decodery.text.chat.replies import ReplyFormat, ToolCall
 
 Observer = Callable[[Event], None]
-# The engine's reasons; the reply to a conversation may also end with calls.
-EndReason = FinishReason | Literal["tool_calls"]
+# The engine's reasons; the reply to a conversation may also end with calls, and a text may break its schema.
+EndReason = FinishReason | Literal["tool_calls", "invalid"]
 
 
 @dataclass(slots=True)
@@ -22,7 +22,8 @@ class Completion:
 
     `token_ids` include the end token, or the tokens of the stop string, that ended it. `stop_reason` is the
     stop string or the id of the end token when `finish_reason` is "stop". `score` is the number by which a
-    strategy that ranks whole sequences ranked this one.
+    strategy that ranks whole sequences ranked this one. With the reason "invalid" the text has ended but does
+    not satisfy its JSON schema, and `error` says why.
 
     The reply to a conversation has `reasoning`, if there is any, and the `tool_calls` that end it; its `text`
     is the visible content, and its finish reason may be "tool_calls".
@@ -37,6 +38,7 @@ class Completion:
     score: float | None = None
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    error: str | None = None
 
     def read(self, form: ReplyFormat) -> None:
         """Divides the raw text of a reply to a conversation."""
@@ -57,8 +59,9 @@ class RequestOutput:
     """Holds the completions of one prompt.
 
     The same request with `seed` gives the same completions. If the request failed, `error` is the reason, and
-    the other fields hold what there was until then. `cached_tokens` is the number of prompt tokens that the
-    prefix cache had.
+    the other fields hold what there was until then. It is also set if no completion satisfies the JSON
+    schema; if some do, the others are left out. `cached_tokens` is the number of prompt tokens that the
+    prefix cache had. `warnings` say which part of the request has no effect.
     """
 
     prompt: str | None
@@ -68,14 +71,15 @@ class RequestOutput:
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     error: str | None = None
     cached_tokens: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
     """Holds what a step added to one completion.
 
-    `text` never ends inside a character, or inside what may become a stop string. `stop_reason` is that of
-    `Completion`, when the completion ends.
+    `text` never ends inside a character, or inside what may become a stop string. `stop_reason` and `error`
+    are those of `Completion`, when the completion ends. The first event of a request has its `warnings`.
     """
 
     index: int
@@ -84,6 +88,8 @@ class StreamEvent:
     logprobs: tuple[TokenLogprobs, ...] = ()
     finish_reason: EndReason | None = None
     stop_reason: str | int | None = None
+    error: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

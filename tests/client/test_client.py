@@ -19,6 +19,7 @@ from decodery import (
     Choice,
     DecoderyError,
     GenerationParams,
+    JsonSchema,
     ParameterError,
     RequestError,
     RequestOutput,
@@ -322,3 +323,18 @@ def test_an_unknown_model_is_an_error_that_names_those_there_are(server: LiveSer
     with pytest.raises(DecoderyError, match="there is tiny"):
         Client(server.url, model="other").generate("x")
     assert Client(server.url, model="tiny").generate("x", GenerationParams(max_tokens=1))
+
+
+def test_invalid_texts_and_warnings_are_those_of_the_library(client: Client, library: LLM) -> None:
+    item = {"type": "number", "minimum": 1, "maximum": 2, "multipleOf": 1}
+    pairs = {"type": "array", "items": item, "minItems": 2, "maxItems": 2, "uniqueItems": True}
+    never = {**pairs, "items": {**item, "maximum": 1}}
+    unknown = {"type": "string", "format": "mongoId", "maxLength": 3}
+    for schema in (pairs, never, unknown):
+        for counts in ({"n": 4}, {"n": 2, "best_of": 4}):
+            grammar = JsonSchema(schema, "approximate")
+            params = GenerationParams(grammar=grammar, seed=1, max_tokens=30, **counts)
+            [expected] = library.generate("x", params)
+            [found] = client.generate("x", params)
+            assert same(found, expected)
+            assert list(client.stream("x", params)) == list(library.stream("x", params))

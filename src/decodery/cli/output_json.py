@@ -11,7 +11,7 @@ from decodery.text.streaming.token_texts import TokenTexts
 
 
 def output_as_json(output: RequestOutput, tokenizer: TokenTexts) -> dict[str, Any]:
-    """Returns an output: its token ids, completions, log-probabilities, seed and error, if any."""
+    """Returns an output: its token ids, completions, log-probabilities, seed, warnings and error, if any."""
     content: dict[str, Any] = {
         "prompt_token_ids": output.prompt_token_ids,
         "completions": [
@@ -22,6 +22,7 @@ def output_as_json(output: RequestOutput, tokenizer: TokenTexts) -> dict[str, An
                 "finish_reason": completion.finish_reason,
                 "stop_reason": completion.stop_reason,
                 **({} if completion.score is None else {"score": completion.score}),
+                **({} if completion.error is None else {"error": completion.error}),
                 **_reply(completion),
                 **_logprobs("logprobs", completion.logprobs, tokenizer),
             }
@@ -30,6 +31,8 @@ def output_as_json(output: RequestOutput, tokenizer: TokenTexts) -> dict[str, An
         "seed": output.seed,
         **_logprobs("prompt_logprobs", output.prompt_logprobs, tokenizer),
     }
+    if output.warnings:
+        content["warnings"] = list(output.warnings)
     return content if output.error is None else {**content, "error": output.error}
 
 

@@ -149,12 +149,14 @@ class Client:
         with closing(lines):
             next(lines)
             yield StreamEvent(0, "", ())
+            invalid = False
             for line in lines:
                 if isinstance(line, TextLine):
+                    invalid |= line.event.finish_reason == "invalid"
                     yield line.event
                 elif isinstance(line, EventLine) and observer is not None:
                     observer(line.event)
-                elif isinstance(line, OutputLine) and line.output.error is not None:
+                elif isinstance(line, OutputLine) and line.output.error is not None and not invalid:
                     raise RequestError(line.output.error)
 
     def score(

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from decodery.decoding.grammar.llguidance_source import literal, schema_grammar
+from decodery.decoding.grammar.llguidance_source import literal
+from decodery.decoding.request.grammar_params import JsonSchema
 from decodery.text.chat.tool_formats import ToolFormat
 from decodery.text.chat.tools import Tool
 
@@ -25,10 +26,10 @@ class CallGrammar:
     parallel: bool
     tokens: Mapping[str, int]
 
-    def source(self, *, space: bool = False, content: str | None = None) -> str:
+    def source(self, arguments: Sequence[str], *, space: bool = False, content: str | None = None) -> str:
         """Returns the library's form of calls, or of calls or content, if its form is given.
 
-        With `space`, white space may come first.
+        `arguments` are the forms of the tools' `schema_of`. With `space`, white space may come first.
         """
         form = self.form
         begin = self._written(form.begin + form.opening)
@@ -44,8 +45,7 @@ class CallGrammar:
         lines += [f"call: {' | '.join(names)}"]
         grammars: list[Any] = [{"name": "calls", "lark_grammar": "\n".join(lines)}]
         grammars += [
-            {**schema_grammar(_declared_alone(tool.parameters)), "name": f"arguments{k}"}
-            for k, tool in enumerate(self.tools)
+            {**json.loads(form)["grammars"][0], "name": f"arguments{k}"} for k, form in enumerate(arguments)
         ]
         if content is not None:
             grammars.append({**json.loads(content)["grammars"][0], "name": "content"})
@@ -73,6 +73,15 @@ _OPEN = (
     *("additionalProperties", "unevaluatedProperties", "patternProperties"),
     *("allOf", "anyOf", "oneOf", "$ref", "if"),
 )
+
+
+def schema_of(tool: Tool) -> JsonSchema:
+    """Returns the schema of a tool's arguments; only one that is declared as strict must be followed exactly.
+
+    Raises `ParameterError` for one that is no schema.
+    """
+    strict = tool.declaration["function"].get("strict") is True
+    return JsonSchema(_declared_alone(tool.parameters), "error" if strict else "approximate")
 
 
 def _declared_alone(parameters: Mapping[str, Any]) -> dict[str, Any]:

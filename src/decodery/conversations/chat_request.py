@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from decodery.conversations.call_grammar import CallGrammar, spaced
+from decodery.conversations.call_grammar import CallGrammar, schema_of, spaced
 from decodery.conversations.chat_prompt import PromptWriter
+from decodery.conversations.reply_check import ReplyCheck
 from decodery.decoding.grammar.compiler import GrammarCompiler
 from decodery.decoding.grammar.reply_state import ReplyRules, TokenIndex
+from decodery.decoding.grammar.schema_forms import SchemaForm
 from decodery.decoding.grammar.state import MatcherState
+from decodery.decoding.request.grammar_params import JsonSchema
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import GrammarState
 from decodery.errors import DecoderyError, ParameterError, RequestError
@@ -172,14 +175,43 @@ class Conversations:
         assert form is not None
         return compiler.compile_form(type(grammar).__name__, spaced(form) if space else form)
 
+    def check(self, request: ChatRequest) -> tuple[ReplyCheck | None, tuple[str, ...]]:
+        """Returns the check of a reply that has ended, if it must match schemas, and warnings for the user.
+
+        The errors are those of `grammar`.
+        """
+        compiler, grammar = self._grammars, request.params.grammar
+        content = compiler().schema(grammar) if isinstance(grammar, JsonSchema) else None
+        tools = request.calls.tools if request.calls is not None else ()
+        forms = {tool.name: self._arguments(tool) for tool in tools}
+        if content is None and not forms:
+            return None, ()
+        found = [*forms.values(), *([] if content is None else [content])]
+        warnings = dict.fromkeys(warning for form in found for warning in form.warnings)
+        check = ReplyCheck(
+            request.reply,
+            None if content is None or request.must_call else content.check,
+            {name: form.check for name, form in forms.items()},
+        )
+        return check, tuple(warnings)
+
+    def _arguments(self, tool: Tool) -> SchemaForm:
+        """Returns what is made of the schema of a tool's arguments. Raises `RequestError` with its place."""
+        try:
+            return self._grammars().schema(schema_of(tool))
+        except ParameterError as error:
+            raise RequestError(str(error), param=tool.place) from None
+
     def _compiled_calls(self, calls: CallGrammar, *, space: bool, content: str | None) -> MatcherState:
         """Returns the grammar of calls, or of calls or content. Raises `RequestError` with the tool."""
         compiler = self._grammars()
+        forms = [self._arguments(tool).form for tool in calls.tools]
         try:
-            return compiler.compile_form("tools", calls.source(space=space, content=content))
+            return compiler.compile_form("tools", calls.source(forms, space=space, content=content))
         except ParameterError:
-            for tool in calls.tools:
-                _check_schema(compiler, CallGrammar(calls.form, [tool], False, calls.tokens), tool)
+            for tool, form in zip(calls.tools, forms, strict=True):
+                single = CallGrammar(calls.form, [tool], False, calls.tokens)
+                _check_schema(compiler, single.source([form]), tool)
             raise
 
     def _special(self, texts: Sequence[str]) -> dict[str, int]:
@@ -206,9 +238,9 @@ def _checked_budget(budget: Any) -> int | None:
     return budget
 
 
-def _check_schema(compiler: GrammarCompiler, calls: CallGrammar, tool: Tool) -> None:
+def _check_schema(compiler: GrammarCompiler, form: str, tool: Tool) -> None:
     try:
-        compiler.compile_form(tool.place, calls.source())
+        compiler.compile_form(tool.place, form)
     except DecoderyError as error:
         raise RequestError(str(error), param=tool.place) from None
 

@@ -38,7 +38,8 @@ class Event:
     """Holds the tokens that a step added to one stream of a request, and the reason if the stream ended.
 
     `error` is the cause when `finish` is "error". `score` is the number by which the strategy ranked a
-    completion. Of the `drafts` that were tried, the first `accepted` are among the tokens. `considered` and
+    completion. Of the `drafts` that were tried, the first `accepted` are among the tokens; `draft_sources`
+    says where each of those comes from that the engine drafted by itself. `considered` and
     `beams` are filled when the request was added with `explain`. An event with `beams` has no stream, since
     it describes all streams of the request. `cached_tokens` is the number of prompt tokens that the prefix
     cache had when the request first ran. An event that ends a stream has the `times` of the request.
@@ -53,6 +54,7 @@ class Event:
     score: float | None = None
     drafts: tuple[int, ...] = ()
     accepted: int = 0
+    draft_sources: tuple[str, ...] = ()
     considered: tuple[Considered, ...] = ()
     beams: tuple[BeamCandidate, ...] = ()
     prompt_logprobs: Sequence[TokenLogprobs | None] | None = None

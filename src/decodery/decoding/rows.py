@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -168,12 +168,14 @@ class Proposal:
     tokens; several run forks side by side. `extension` requests more drafts from draft models. Drafts may be
     cut where the row's limit or the context ends. `given[i]` counts the first drafts, in row i's only branch,
     that are right whatever the scores before them say, so that these scores need not be computed; `given` is
-    empty if there are none.
+    empty if there are none. `room[i]` is how many drafts of the engine's own may follow row i's only branch;
+    `room` is empty if there are none.
     """
 
     branches: Sequence[tuple[tuple[int, ...], ...]]
     extension: Extension | None = None
     given: Sequence[int] = ()
+    room: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,14 @@ class Scores:
     layers: Mapping[int, Tensor] | None = None
     amateur: Tensor | None = None
     context: Mapping[int, Tensor] | None = None
+
+    def of_rows(self, rows: Sequence[int]) -> Scores:
+        """Returns the scores of some of the rows; positions keep their numbers."""
+        if len(rows) == len(self.runs):
+            return self
+        known = self.context or {}
+        context = {new: known[old] for new, old in enumerate(rows) if old in known}
+        return replace(self, runs=[self.runs[i] for i in rows], context=context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +277,15 @@ class Verdict:
     endings: Sequence[Ending] = ()
     failures: Sequence[tuple[int, str]] = ()
     beams: Sequence[tuple[int, tuple[BeamCandidate, ...]]] = ()
+
+    def of_group(self, rows: Sequence[int]) -> Verdict:
+        """Returns a verdict on these rows of a group as a verdict on the whole group."""
+        return Verdict(
+            [replace(s, parent=rows[s.parent]) for s in self.survivors],
+            [replace(e, parent=rows[e.parent]) for e in self.endings],
+            [(rows[i], why) for i, why in self.failures],
+            [(rows[i], beams) for i, beams in self.beams],
+        )
 
 
 class Method(Protocol):

@@ -14,9 +14,12 @@ import torch
 from decodery.decoding.event import Event, PromptProgress, Times
 from decodery.decoding.processors.pipeline import possible_stages
 from decodery.decoding.request.params import GenerationParams
-from decodery.decoding.rows import GrammarState, Row, Survivor, Verdict, Watch
+from decodery.decoding.rows import GrammarState, Row, Scores, Survivor, Verdict, Watch
 from decodery.engine.batch import Batch, Chunk
+from decodery.engine.drafts.proposals import Proposals, collect_proposals
+from decodery.engine.drafts.speculator import Speculator
 from decodery.engine.embedded_prompt import EmbeddedPrompt
+from decodery.engine.events import beam_events, ending_events, event_of, makes_event
 from decodery.engine.limits import (
     Limits,
     check_contrast_model,
@@ -27,8 +30,7 @@ from decodery.engine.limits import (
 )
 from decodery.engine.pages import Pages
 from decodery.engine.prompt_scores import collect_prompts
-from decodery.engine.proposals import Proposals, collect_proposals
-from decodery.engine.request import Request, Snapshot
+from decodery.engine.request import Request, Snapshot, companion_of
 from decodery.engine.request import Sequence as Live
 from decodery.engine.runner import Runner
 from decodery.engine.scheduler import Scheduler
@@ -76,6 +78,10 @@ class Engine:
         self._step_since: float | None = None
         self._counters = Counters()
         self._cost = None if limits.max_step_ms is None else StepCost()
+        # Only native kernels compute the same bits with drafts as without.
+        self._speculator = (
+            Speculator(remember_texts=limits.remember_texts) if model.kernels.captures() else None
+        )
         self._dropped: list[int] = []
         self._snapshots: list[Snapshot] = []
 
@@ -139,7 +145,7 @@ class Engine:
             salt=salt,
         )
         row = replace(row, stages=possible_stages(row))
-        live = Live(row, embedded=embedded, companion=_companion(row, embedded))
+        live = Live(row, embedded=embedded, companion=companion_of(row, embedded))
         self._set_rope(live)
         request = Request(
             number,
@@ -277,6 +283,8 @@ class Engine:
     def _remove(self, request: int) -> None:
         try:
             found = self._requests.pop(request, None)
+            if self._speculator is not None:
+                self._speculator.forget(request)
             if found is not None:
                 self._scheduler.remove(found)
         except BaseException:
@@ -381,19 +389,31 @@ class Engine:
         self._mark_expired()
         for second_model in self._second_models.values():
             second_model.retain(s.row for r in self._scheduler.running for s in r.sequences)
-        proposals = collect_proposals(self._scheduler.running, self.limits.context_length)
+        proposals = collect_proposals(
+            self._scheduler.running, self.limits.context_length, self._free_speculator()
+        )
         planned = self._clock()
         batch = self._scheduler.schedule(proposals.branches, self._bound(planned))
         if not batch.chunks:
             return []
         self._count(batch)
         self._snapshots += [Snapshot(request) for request in self._scheduler.running]
-        if self._cost is None:
-            return self._run(batch, proposals)
-        work, with_prompt = work_of(batch.chunks), any(chunk.prefill for chunk in batch.chunks)
+        # Before the step runs: its work is that of tokens that are not computed yet.
+        work = None if self._cost is None else work_of(batch.chunks)
+        with_prompt = any(chunk.prefill for chunk in batch.chunks)
+        tokens = batch.length
         events = self._run(batch, proposals)
-        self._cost.learn(work, self._clock() - planned, with_prompt=with_prompt)
+        seconds = self._clock() - planned
+        if self._cost is not None and work is not None:
+            self._cost.learn(work, seconds, with_prompt=with_prompt)
+        if self._speculator is not None and not with_prompt:
+            self._speculator.learn_time(tokens, seconds)
         return events
+
+    def _free_speculator(self) -> Speculator | None:
+        """Returns the speculator unless pages are scarce: its drafts must not preempt requests."""
+        running = sum(request.params.width for request in self._scheduler.running)
+        return self._speculator if self._scheduler.pages.available >= 2 * running else None
 
     def _bound(self, now: float) -> StepBound | None:
         """Returns the bound of the step in progress, less the time that it has taken, if steps have one."""
@@ -415,8 +435,16 @@ class Engine:
         if not groups:
             return []
         scores = ScoresBuilder(self._runner, batch, states, proposals.drafted, proposals.given).build(groups)
-        verdicts = [judge_group(g, s) for g, s in zip(groups, scores, strict=True)]
-        return [e for g, v in zip(groups, verdicts, strict=True) for e in self._carry_out(g, v)]
+        verdicts = [self._judge(g, s) for g, s in zip(groups, scores, strict=True)]
+        return [
+            e for g, v in zip(groups, verdicts, strict=True) for e in self._carry_out(g, v, proposals.sources)
+        ]
+
+    def _judge(self, group: JudgedGroup, scores: Scores) -> Verdict:
+        """Returns the method's verdict on a group; the speculator learns from its scores."""
+        if self._speculator is not None:
+            self._speculator.learn_successors(group.rows, scores)
+        return judge_group(group, scores)
 
     def _compute_beside(self, chunk: Chunk) -> None:
         """Lets second models compute what the first one has of a prompt: at its end, no step is long."""
@@ -446,7 +474,9 @@ class Engine:
                 for sequence in request.sequences:
                     sequence.row = replace(sequence.row, expired=True)
 
-    def _carry_out(self, group: JudgedGroup, verdict: Verdict) -> list[Event]:
+    def _carry_out(
+        self, group: JudgedGroup, verdict: Verdict, sources: Mapping[Row, tuple[str, ...]]
+    ) -> list[Event]:
         """Appends, forks and frees sequences as the verdict says, and returns the events."""
         requests = [branches[0].request for branches in group.branches]
         failed = {requests[index].id: reason for index, reason in verdict.failures}
@@ -456,32 +486,18 @@ class Engine:
         for request in requests:
             if request.times.prefilled is None:
                 request.times = replace(request.times, prefilled=self._clock())
-        events = [
-            Event(requests[i].id, None, beams=beams, cached_tokens=requests[i].cached_tokens)
-            for i, beams in verdict.beams
-        ]
+        events = beam_events(requests, verdict)
         grown: dict[int, list[Live]] = {}
         for row, branches, survivors in zip(group.rows, group.branches, children, strict=True):
             request = branches[0].request
             if request.id in failed:
                 continue
             grown.setdefault(request.id, []).extend(self._advance(branches, survivors))
-            events += [_event(request, len(row.tokens), s) for s in survivors if _makes_event(s, row)]
-        events += [
-            Event(
-                requests[e.parent].id,
-                e.stream,
-                e.tokens,
-                e.finish,
-                e.logprobs,
-                e.error,
-                score=e.score,
-                prompt_logprobs=requests[e.parent].prompt_logprobs,
-                cached_tokens=requests[e.parent].cached_tokens,
-                times=requests[e.parent].times,
-            )
-            for e in verdict.endings
-        ]
+            found = sources.get(row, ())
+            events += [event_of(request, len(row.tokens), s, found) for s in survivors if makes_event(s, row)]
+            if self._speculator is not None:
+                self._speculator.learn(row, survivors)
+        events += ending_events(requests, verdict)
         for request in {r.id: r for r in requests}.values():
             if request.id in failed:
                 events += self._fail(request, failed[request.id])
@@ -544,46 +560,3 @@ class Engine:
             )
             for stream in sorted(streams)
         ]
-
-
-def _companion(row: Row, embedded: EmbeddedPrompt | None) -> Live | None:
-    """Returns a guided row's companion, which has the negative prompt in place of the prompt; else None.
-
-    Without a negative prompt, the companion's prompt is the last token, or the vector in its place.
-    """
-    params = row.params
-    if not params.guided:
-        return None
-    negative = params.negative_prompt
-    tokens = array("q", [row.tokens[-1]] if negative is None else _ids(negative))
-    last = embedded.last() if embedded is not None and negative is None else None
-    row = replace(row, tokens=tokens, prompt_length=len(tokens), watch=None, grammar=None)
-    return Live(row, embedded=last)
-
-
-def _ids(phrase: str | tuple[int, ...]) -> tuple[int, ...]:
-    if isinstance(phrase, str):
-        raise ParameterError("negative_prompt is a text: an engine takes token ids")
-    return phrase
-
-
-def _makes_event(survivor: Survivor, parent: Row) -> bool:
-    """True if a survivor has a stream and has new tokens or has ended."""
-    grown = len(survivor.row.tokens) > len(parent.tokens)
-    return bool(survivor.row.streams) and (grown or survivor.finish is not None)
-
-
-def _event(request: Request, known: int, survivor: Survivor) -> Event:
-    return Event(
-        request=request.id,
-        stream=survivor.row.streams[0],
-        tokens=tuple(survivor.row.tokens[known:]),
-        finish=survivor.finish,
-        logprobs=survivor.logprobs,
-        drafts=survivor.drafts,
-        accepted=min(survivor.keep, len(survivor.drafts)),
-        considered=survivor.considered,
-        prompt_logprobs=request.prompt_logprobs,
-        cached_tokens=request.cached_tokens,
-        times=None if survivor.finish is None else request.times,
-    )

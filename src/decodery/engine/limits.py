@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from decodery.decoding.request.params import GenerationParams
+from decodery.decoding.request.speculation_params import DRAFTERS
 from decodery.decoding.request.strategy_params import BeamSearch
 from decodery.decoding.strategies.beams.constrained_beams import check_force_words
 from decodery.engine.pages import pages_for
@@ -26,7 +27,8 @@ class Limits:
     `context_length` tokens of a sequence are ever computed. A step runs about `token_budget` tokens of at
     most `max_sequences` sequences. Keys and values are stored in `kv_dtype` (None: the kernels' choice). A
     step runs on `threads` threads (None: the process's number). While requests decode, no step runs more of
-    prompts than keeps it within `max_step_ms` milliseconds (None: no bound).
+    prompts than keeps it within `max_step_ms` milliseconds (None: no bound). With `remember_texts`, requests
+    are drafted from earlier texts of the same salt.
     """
 
     pages: int
@@ -38,6 +40,7 @@ class Limits:
     kv_dtype: torch.dtype | None = None
     threads: int | None = None
     max_step_ms: float | None = None
+    remember_texts: bool = True
 
     def __post_init__(self) -> None:
         if self.max_step_ms is not None and not 0 < self.max_step_ms < math.inf:
@@ -116,7 +119,7 @@ def computed_at_most(prompt: int, params: GenerationParams, context_length: int)
 
 def _runs_last(params: GenerationParams) -> bool:
     """True if even the last token may be computed."""
-    return params.strategy.runs_last or params.speculate is not None
+    return params.strategy.runs_last or isinstance(params.speculate, DRAFTERS)
 
 
 def _negative(params: GenerationParams) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from decodery.decoding.strategies.registry import method_of
 from decodery.engine.embedded_prompt import EmbeddedPrompt
 from decodery.engine.pages import extend_page_keys
 from decodery.engine.second_model import SecondModel
+from decodery.errors import ParameterError
 
 
 @dataclass(slots=True, eq=False)
@@ -129,3 +130,24 @@ class Snapshot:
         for member, row in zip(request.members, self._rows, strict=True):
             member.row = row
             member.page_keys = []
+
+
+def companion_of(row: Row, embedded: EmbeddedPrompt | None) -> Sequence | None:
+    """Returns a guided row's companion, which has the negative prompt in place of the prompt; else None.
+
+    Without a negative prompt, the companion's prompt is the last token, or the vector in its place.
+    """
+    params = row.params
+    if not params.guided:
+        return None
+    negative = params.negative_prompt
+    tokens = array("q", [row.tokens[-1]] if negative is None else _ids(negative))
+    last = embedded.last() if embedded is not None and negative is None else None
+    row = replace(row, tokens=tokens, prompt_length=len(tokens), watch=None, grammar=None)
+    return Sequence(row, embedded=last)
+
+
+def _ids(phrase: str | tuple[int, ...]) -> tuple[int, ...]:
+    if isinstance(phrase, str):
+        raise ParameterError("negative_prompt is a text: an engine takes token ids")
+    return phrase

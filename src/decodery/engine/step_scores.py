@@ -53,32 +53,16 @@ def judge_group(group: JudgedGroup, scores: Scores) -> Verdict:
     left = list(range(len(group.rows)))
     while left:
         try:
-            verdict = group.method.judge([group.rows[i] for i in left], _of_rows(scores, left))
+            verdict = group.method.judge([group.rows[i] for i in left], scores.of_rows(left))
         except CallbackError as error:
             failures += [(i, str(error)) for i in left if group.rows[i].request == error.request]
             left = [i for i in left if group.rows[i].request != error.request]
         else:
-            return _placed(verdict, left, failures) if failures else verdict
+            if not failures:
+                return verdict
+            verdict = verdict.of_group(left)
+            return replace(verdict, failures=[*verdict.failures, *failures])
     return Verdict((), failures=failures)
-
-
-def _of_rows(scores: Scores, rows: list[int]) -> Scores:
-    """Returns the scores of some of the rows; positions keep their numbers."""
-    if len(rows) == len(scores.runs):
-        return scores
-    known = scores.context or {}
-    context = {new: known[old] for new, old in enumerate(rows) if old in known}
-    return replace(scores, runs=[scores.runs[i] for i in rows], context=context)
-
-
-def _placed(verdict: Verdict, rows: list[int], failures: list[tuple[int, str]]) -> Verdict:
-    """Returns a verdict on these rows of a group as a verdict on the whole group, with more failures."""
-    return Verdict(
-        [replace(s, parent=rows[s.parent]) for s in verdict.survivors],
-        [replace(e, parent=rows[e.parent]) for e in verdict.endings],
-        [*((rows[i], why) for i, why in verdict.failures), *failures],
-        [(rows[i], beams) for i, beams in verdict.beams],
-    )
 
 
 class ScoresBuilder:

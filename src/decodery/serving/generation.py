@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from decodery.decoding.event import PromptProgress, Times
 from decodery.decoding.trace import BeamCandidate
 from decodery.errors import DecoderyError
 from decodery.intake import Prepared
-from decodery.llm import finished_output
+from decodery.llm import finished_output, whole_events
 from decodery.outputs import Observer, RequestOutput, StreamEvent
 from decodery.serving.errors import ApiError, api_error
 from decodery.serving.inbox import Inbox
@@ -44,6 +44,7 @@ class Generation:
     computed. With `tells_beams`, `beams` has those of each step, with their prompt. `times` has those of the
     prompts that have ended. With `apart`, a prompt that the engine refuses or fails has the error in its
     output, and the others go on; `refused` has the errors of those that it refused.
+    `invalid` has the errors of texts that break their JSON schema, by prompt and index.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Generation:
         self._tells_beams = tells_beams
         self.beams: list[tuple[int, Sequence[BeamCandidate]]] = []
         self.refused: dict[int, ApiError] = {}
+        self.invalid: dict[tuple[int, int], str] = {}
 
     async def start(self) -> None:
         """Queues the prompts. Raises `ApiError`, and queues none, if one of them cannot run."""
@@ -95,9 +97,11 @@ class Generation:
             raise
         for place, (prepared, found) in enumerate(zip(self._prepared, added, strict=True)):
             seed = found.seed if isinstance(found, Added) else prepared.params.seed or 0
-            output = RequestOutput(prepared.text, prepared.token_ids, [], seed)
+            output = RequestOutput(prepared.text, prepared.token_ids, [], seed, warnings=prepared.warnings)
             observer = None if self._observer is None else self._observer(place)
-            collector = Collector(output, prepared.params, prepared.text_state, prepared.end_ids, observer)
+            collector = Collector(
+                output, prepared.params, prepared.text_state, prepared.end_ids, observer, prepared.check
+            )
             if isinstance(found, DecoderyError):
                 self.refused[place] = api_error(found, "prompt")
                 output.error = self.refused[place].message
@@ -130,7 +134,10 @@ class Generation:
             if event.tokens:
                 self.begun()
             collector = self.collectors[place]
-            collector.take(event)
+            if collector.checks(event):
+                await asyncio.to_thread(collector.take, event)
+            else:
+                collector.take(event)
             if collector.observer is not None:
                 collector.observer(event)
             if self._tells_beams and event.beams:
@@ -139,7 +146,7 @@ class Generation:
                 raise ApiError(400, f"no text is as asked: {collector.output.error}", code="impossible")
             if collector.done and event.times is not None:
                 self.times.append(event.times)
-            found += [Addition(place, event) for event in _released(collector)]
+            found += [Addition(place, self._valid(place, event)) for event in _released(collector)]
         if found:
             self.heard()
         return found
@@ -149,6 +156,20 @@ class Generation:
             self.begun()
         if self._tells_progress:
             self.progress[place] = progress
+
+    def _valid(self, place: int, event: StreamEvent) -> StreamEvent:
+        """Returns an event, without its end if the text is invalid; `invalid` then has the error."""
+        if event.finish_reason != "invalid" or self._apart:
+            return event
+        self.invalid[place, event.index] = event.error or ""
+        return replace(event, finish_reason=None, error=None)
+
+    def check_valid(self, *, streamed: bool = False) -> None:
+        """Raises `ApiError` if a prompt has no valid text, or if an invalid one has been `streamed`."""
+        for place, collector in enumerate(self.collectors):
+            errors = [error for (prompt, _), error in self.invalid.items() if prompt == place]
+            if errors and (streamed or len(errors) == len(collector.streams)):
+                raise ApiError(422, errors[0], code="invalid_output")
 
     def finished(self) -> list[RequestOutput]:
         """Returns the outputs as they are now."""
@@ -167,12 +188,7 @@ def _released(collector: Collector) -> list[StreamEvent]:
         return [event for event in events if event.finish_reason != "error"]
     if not collector.done:
         return []
-    return [
-        StreamEvent(
-            c.index, c.text, tuple(c.token_ids), tuple(c.logprobs or ()), c.finish_reason, c.stop_reason
-        )
-        for c in finished_output(collector).completions
-    ]
+    return whole_events(finished_output(collector))
 
 
 async def while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

@@ -49,7 +49,8 @@ class RequestLog:
     """Is an ASGI application that logs each request of another one, and gives it an id.
 
     The id is the client's `x-request-id`, if it is short and printable; it goes into the answer too. What
-    handlers put into `scope["record"]` is logged.
+    handlers put into `scope["record"]` is logged, and each text in `scope["warnings"]` becomes a header of
+    the answer, `x-decodery-warning`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -64,6 +65,8 @@ class RequestLog:
         usable = 0 < len(given) <= 128 and given.isascii() and given.decode("ascii").isprintable()
         request_id = given if usable else secrets.token_hex(8).encode()
         record = scope["record"] = {"request_id": request_id.decode()}
+        warnings: list[str] = []
+        scope["warnings"] = warnings
         status = 0
 
         async def sending(message: Message) -> None:
@@ -71,6 +74,7 @@ class RequestLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                headers += [(b"x-decodery-warning", text.encode()) for text in warnings]
                 message = {**message, "headers": headers}
             await send(message)
 

@@ -173,6 +173,7 @@ class ActiveRequest:
         generation.begun = self._ticket.begin
         generation.heard = self._timeline.token
         self._generation = generation
+        self._request.scope["warnings"] += dict.fromkeys(w for one in prepared for w in one.warnings)
         await generation.start()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(max(self._deadline - perf_counter(), 0), self._expire)
@@ -198,6 +199,7 @@ class ActiveRequest:
         async with ClientWatch(self._request.receive, generation.inbox):
             while not generation.done:
                 take(await generation.additions() or ())
+        generation.check_valid()
 
     def stream(self, generation: Generation, chunks: Chunks) -> EventStream:
         """Returns an answer that streams the generation and ends this request."""

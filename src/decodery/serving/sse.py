@@ -131,6 +131,7 @@ class EventStream:
             if body:
                 await _send(send, body)
                 sent = clock()
+        self._generation.check_valid(streamed=True)
         await send({"type": "http.response.body", "body": self._chunks.closing()})
 
 

@@ -183,3 +183,19 @@ def test_what_the_model_recommends_holds_unless_a_flag_says_otherwise(decodery: 
     assert decodery(*flags, "--json").json["completions"][0]["token_ids"] == greedy
     free = decodery(*flags, "--top-k=0", "--temperature=3", "--json").json["completions"][0]["token_ids"]
     assert free != greedy
+
+
+def test_a_text_that_breaks_its_schema_is_an_error_and_a_format_that_is_not_known_a_warning(
+    decodery: Run, model: str
+) -> None:
+    asked = ("generate", "x", "-m", model, "--json-approximate", "--max-tokens=40", "--json-schema")
+    item = '{"type": "number", "minimum": 1, "maximum": 1}'
+    never = f'{{"type": "array", "items": {item}, "minItems": 2, "maxItems": 2, "uniqueItems": true}}'
+    keyword = "the text does not satisfy uniqueItems of the JSON schema"
+    for more in ([], ["--json"], ["--best-of=2"], ["--n=2"]):
+        ran = decodery(*asked, never, *more)
+        assert ran.status == 1
+        assert ran.err.splitlines()[-1] == f"decodery: {keyword}"
+    ran = decodery(*asked, '{"type": "string", "format": "mongoId", "maxLength": 3}')
+    warning = 'warning: the format "mongoId" is not known: it does not restrict the text'
+    assert (ran.status, ran.err) == (0, warning + "\n")

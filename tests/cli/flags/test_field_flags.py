@@ -262,6 +262,10 @@ def test_flags_build_a_grammar(tmp_path: Path) -> None:
     assert params_of(json_object=True).grammar == JsonObject()
     assert params_of(json_schema=schema).grammar == JsonSchema({"type": "object"})
     assert params_of(json_schema='{"type": "array"}').grammar == JsonSchema({"type": "array"})
+    loose = params_of(json_schema=schema, json_approximate=True).grammar
+    assert loose == JsonSchema({"type": "object"}, unsupported="approximate")
+    with pytest.raises(ParameterError, match="json_approximate needs json_schema"):
+        params_of(json_approximate=True)
     assert params_of(gbnf=rules).grammar == Gbnf('root ::= "a"')
     assert params_of(lark=rules).grammar == Lark('root ::= "a"')
 

@@ -21,6 +21,11 @@ def judge(rows: list[Row], logits: torch.Tensor, explain: int = 0) -> Verdict:
     return SamplingMethod().judge(rows, make_scores(logits))
 
 
+def judge_none(rows: list[Row], *_: Any) -> tuple[Verdict, list[int]]:
+    """Leaves all rows to `verify_drafts`."""
+    return Verdict(()), list(range(len(rows)))
+
+
 def random_logits(rows: int, vocab: int = 40) -> torch.Tensor:
     return torch.randn(rows, vocab, generator=torch.Generator().manual_seed(0)) * 2
 
@@ -251,7 +256,9 @@ def test_judging_tokens_only_gives_what_verification_gives(monkeypatch: pytest.M
     for some in (rows, rows[:4], rows[:1]):
         found = judge(some, logits[: len(some)])
         with monkeypatch.context() as patch:
-            patch.setattr(sampling, "judge_in_one_pass", lambda *arguments: None)
+            patch.setattr(
+                sampling, "judge_in_one_pass", lambda rows, *_: (Verdict(()), list(range(len(rows))))
+            )
             expected = judge(some, logits[: len(some)])
         assert [(s.parent, s.row.tokens, s.finish, s.keep) for s in found.survivors] == [
             (s.parent, s.row.tokens, s.finish, s.keep) for s in expected.survivors
@@ -281,7 +288,9 @@ def test_judging_forced_tokens_only_gives_what_verification_gives(
         scores = Scores(logits[:start], runs)
         found = SamplingMethod().judge(rows, scores)
         with monkeypatch.context() as patch:
-            patch.setattr(sampling, "judge_in_one_pass", lambda *arguments: None)
+            patch.setattr(
+                sampling, "judge_in_one_pass", lambda rows, *_: (Verdict(()), list(range(len(rows))))
+            )
             expected = SamplingMethod().judge(rows, scores)
         assert [(s.parent, s.row.tokens, s.finish, s.keep, s.drafts) for s in found.survivors] == [
             (s.parent, s.row.tokens, s.finish, s.keep, s.drafts) for s in expected.survivors

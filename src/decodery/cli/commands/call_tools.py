@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decodery.cli.commands.generate import conversation, heading
+from decodery.cli.commands.generate import conversation, heading, warn
 from decodery.cli.flags.generation_flags import GenerationFlags
 from decodery.cli.flags.model_options import TextModelOptions
 from decodery.cli.input_text import file_text
@@ -47,6 +47,7 @@ def call_tools(
         choice = {"type": "function", "function": {"name": tool_choice}}
     messages = conversation(system, prompt)
     [output] = llm.chat(messages, params, tools=declared, tool_choice=choice, **template)
+    warn(output.warnings)
     if as_json:
         emit_json({"prompt": prompt, **output_as_json(output, llm.tokenizer)})
     else:

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import fields
 from typing import Any
 
+from decodery.cli.commands.generate import warn
 from decodery.cli.flags.assignments import assignments, with_assignments
 from decodery.cli.flags.generation_flags import DEFAULTS, GenerationFlags
 from decodery.cli.flags.model_options import TextModelOptions
@@ -185,7 +186,7 @@ class Session:
         Ctrl-C ends the reply; the part that was written is kept.
         """
         max_tokens = self.params.max_tokens
-        text, finish = "", None
+        text, finish, error = "", None, None
         with interruptible() as interrupted:
             ids = self._fitting_prompt(message)
             free = self.capacity - len(ids)
@@ -198,6 +199,8 @@ class Session:
                     emit(event.text)
                     text += event.text
                     finish = event.finish_reason
+                    error = event.error
+                    warn(event.warnings)
                     if interrupted:
                         break
         emit("" if text.endswith("\n") else "\n")
@@ -208,6 +211,8 @@ class Session:
                 f"max_tokens is {max_tokens}" if params.max_tokens == max_tokens else "the context is full"
             )
             note(f"(cut short: {limit})")
+        if error is not None:
+            note(f"({error})")
 
     def _fitting_prompt(self, message: str) -> list[int]:
         """Returns the prompt's token ids; forgets the oldest turns while too few tokens are left for a reply.

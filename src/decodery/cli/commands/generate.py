@@ -91,6 +91,7 @@ def generate(
         [output] = llm.generate([ids], params)
         timing.tokens = sum(len(completion.token_ids) for completion in output.completions)
         timing.ended = perf_counter()
+        warn(output.warnings)
         emit_json({"prompt": prompt, **output_as_json(output, llm.tokenizer), **timing.as_json()})
         if output.error is not None:
             raise RequestError(output.error)
@@ -99,6 +100,7 @@ def generate(
         [output] = llm.generate([ids], params)
         timing.ended = perf_counter()
         timing.tokens = sum(len(completion.token_ids) for completion in output.completions)
+        warn(output.warnings)
         for place, completion in enumerate(output.completions):
             heading(place, params.n)
             emit(completion.text + ("" if completion.text.endswith("\n") else "\n"))
@@ -121,13 +123,17 @@ def write_in_order(events: Iterable[StreamEvent], count: int) -> None:
     """Writes the texts of `count` completions to stdout one after the other, each closed by a line end.
 
     The first completion that has not ended is written as it grows; the text of later ones waits for it.
+    Raises `RequestError` at the end if one of them breaks its JSON schema.
     """
     pending = [""] * count
     ended = [False] * count
+    error: str | None = None
     current, last = 0, "\n"
     heading(current, count)
     try:
         for event in events:
+            warn(event.warnings)
+            error = error or event.error
             pending[event.index] += event.text
             ended[event.index] |= event.finish_reason is not None
             while current < count:
@@ -144,6 +150,14 @@ def write_in_order(events: Iterable[StreamEvent], count: int) -> None:
     finally:
         if last != "\n":
             emit("\n")
+    if error is not None:
+        raise RequestError(error)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Prints on stderr what has no effect."""
+    for text in warnings:
+        note(f"warning: {text}")
 
 
 def heading(index: int, count: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decodery.cli.commands.generate import write_in_order
+from decodery.cli.commands.generate import warn, write_in_order
 from decodery.cli.flags.generation_flags import GenerationFlags
 from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.load_llm import load
@@ -27,6 +27,7 @@ def infill(text: str, mark: str, flags: GenerationFlags, options: ModelOptions, 
     params = flags.params_over(llm.default_params)
     if as_json or params.best_of is not None:
         output = llm.infill(prefix, suffix, params)
+        warn(output.warnings)
         emit_json({"prefix": prefix, "suffix": suffix, **output_as_json(output, llm.tokenizer)})
         if output.error is not None:
             raise RequestError(output.error)

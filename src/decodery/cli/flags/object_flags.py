@@ -126,6 +126,11 @@ def _grammar_flags() -> Iterable[Flag]:
     )
     schema = "The text is JSON that matches this schema: a file, or the schema itself."
     yield of("json_schema", schema, "FILE|JSON", lambda t: JsonSchema(_schema(t[-1])))
+    loose = "Where no grammar can follow the schema, follow a looser one and check the finished text."
+    yield dataclasses.replace(
+        of("json_approximate", loose, "", lambda t: t[-1] == "true"),
+        switch=True,
+    )
     yield dataclasses.replace(
         of(
             "json_object",
@@ -243,6 +248,10 @@ def _owners(name: str) -> str:
 
 
 def _grammar(given: dict[str, Any]) -> dict[str, Any]:
+    if given.pop("json_approximate", False):
+        if not isinstance(given.get("json_schema"), JsonSchema):
+            raise ParameterError("json_approximate needs json_schema")
+        given["json_schema"] = dataclasses.replace(given["json_schema"], unsupported="approximate")
     if len(given) > 1:
         first, second, *_ = given
         raise ParameterError(f"{first} and {second} are two grammars: give one")

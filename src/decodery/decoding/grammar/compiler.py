@@ -11,8 +11,9 @@ from llguidance import LLMatcher, LLTokenizer
 from decodery.decoding.grammar.errors import refusal
 from decodery.decoding.grammar.llguidance_source import LIMITS, after_text, source_of
 from decodery.decoding.grammar.mask_threads import MaskThreads
+from decodery.decoding.grammar.schema_forms import SchemaForm, schema_form
 from decodery.decoding.grammar.state import CompiledGrammar, MatchedSequence, MatcherState, PrefixState
-from decodery.decoding.request.grammar_params import Grammar
+from decodery.decoding.request.grammar_params import Grammar, JsonSchema
 from decodery.decoding.rows import GrammarState
 from decodery.errors import ParameterError
 
@@ -42,6 +43,7 @@ class GrammarCompiler:
         self._threads = MaskThreads()
         # Servers see the same few grammars again and again.
         self._compiled = lru_cache(maxsize=64)(self._compile)
+        self._schemas = lru_cache(maxsize=64)(schema_form)
         self._compiled_forms = lru_cache(maxsize=64)(self._compile_form)
 
     def compile(self, grammar: Grammar) -> GrammarState:
@@ -55,11 +57,15 @@ class GrammarCompiler:
     def form_of(self, grammar: Grammar) -> str:
         """Returns a grammar in the library's form. Raises `ParameterError` for faults known at once."""
         try:
-            return source_of(grammar)
+            return self.schema(grammar).form if isinstance(grammar, JsonSchema) else source_of(grammar)
         except ParameterError:
             raise
         except ValueError as error:
             raise refusal(type(grammar).__name__, str(error)) from None
+
+    def schema(self, grammar: JsonSchema) -> SchemaForm:
+        """Returns what is made of a JSON schema. Raises `ParameterError` as `schema_form`."""
+        return self._schemas(grammar)
 
     def spelled(self, text: str) -> tuple[int, ...]:
         """Returns the tokens of a text that continues another one."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote
 
 from llguidance import LLMatcher, LLParserLimits
 
-from decodery.decoding.grammar.errors import refusal
 from decodery.decoding.grammar.lark_writer import gbnf_to_lark
-from decodery.decoding.request.grammar_params import Choice, Grammar, JsonObject, JsonSchema, Lark, Regex
+from decodery.decoding.json_schema.rewriting import plain_text
+from decodery.decoding.request.grammar_params import Choice, Gbnf, JsonObject, Lark, Regex
 from decodery.errors import ParameterError
 
 # The library's own bounds keep a grammar from taking unlimited memory or time. The option only shortens its
@@ -22,16 +22,15 @@ LIMITS = LLParserLimits(verbose_errors=False)
 # model can write white space until its budget is spent. A schema's own "x-guidance" has precedence.
 _SPACE: Any = {"whitespace_pattern": r"(?: {1,2}|\r?\n[ \t]{0,40})"}
 
-# The library follows rules and references by recursion, and an overflow of its stack cannot be caught.
+# The library follows rules by recursion, and an overflow of its stack cannot be caught.
 _MOST_RULES = 1000
-_DEEPEST = 500
 
 _RULE = re.compile(r"^[ \t]*[?!]?[A-Za-z_][\w-]*[^\n\"/:]*:", re.MULTILINE)
 _UNSUPPORTED = re.compile(r"^[ \t]*([a-z_][\w-]*)\[[^\]\n]*\b(temperature|stop)\s*=", re.MULTILINE)
 
 
-def source_of(grammar: Grammar) -> str:
-    """Returns a grammar in the library's form.
+def source_of(grammar: Regex | Choice | JsonObject | Lark | Gbnf) -> str:
+    """Returns a grammar in the library's form; see `schema_form` for JSON schemas.
 
     Raises `ParameterError` for faults that are known without asking the library.
     """
@@ -39,10 +38,8 @@ def source_of(grammar: Grammar) -> str:
         return _regex(grammar.pattern)
     if isinstance(grammar, Choice):
         return LLMatcher.grammar_from_regex("|".join(map(literal, grammar.options)))
-    if isinstance(grammar, JsonSchema):
-        return _schema(json.loads(str(grammar.schema)))
     if isinstance(grammar, JsonObject):
-        return _schema({"type": "object"})
+        return library_form({"type": "object"}, {})
     if isinstance(grammar, Lark):
         return _lark(grammar.grammar)
     return _rules(gbnf_to_lark(grammar.grammar))
@@ -63,15 +60,16 @@ def literal(text: str) -> str:
     return "".join(c if c.isascii() and c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text)
 
 
-def schema_grammar(schema: Any) -> dict[str, Any]:
-    """Returns the part of the library's form that matches a JSON schema. Raises as `source_of`."""
-    try:
-        part: dict[str, Any] = json.loads(_schema(schema))["grammars"][0]
-    except ParameterError:
-        raise
-    except ValueError as error:
-        raise refusal("JsonSchema", str(error)) from None
-    return part
+def library_form(schema: Any, head: Mapping[str, Any]) -> str:
+    """Returns the form of a JSON schema of which the library knows all keywords.
+
+    `head` has its `$schema` and "x-guidance". Raises `ValueError` for a number beyond those of 64 bits.
+    """
+    own = head.get("x-guidance")
+    spaced = isinstance(own, dict) and ("whitespace_flexible" in own or "whitespace_pattern" in own)
+    content = {**head} if schema is True else {**head, **schema}
+    form: str = LLMatcher.grammar_from_json_schema(plain_text(content), defaults={} if spaced else _SPACE)
+    return form
 
 
 def _regex(pattern: str) -> str:
@@ -95,47 +93,3 @@ def _lark(text: str) -> str:
         instead = "set it for the whole text" if odd[2] == "temperature" else "give suffix= or lazy"
         raise ParameterError(f"Lark gives rule {odd[1]!r} {odd[2]}=, which is not supported: {instead}")
     return _rules(text)
-
-
-def _schema(schema: Any) -> str:
-    if _depth(schema) > _DEEPEST:
-        raise ParameterError(f"JsonSchema is nested more than {_DEEPEST} deep, its $refs followed")
-    if schema is False:
-        raise ParameterError("JsonSchema matches no text: the schema is false")
-    content = {} if schema is True else schema
-    own = content.get("x-guidance", {})
-    spaced = isinstance(own, dict) and ("whitespace_flexible" in own or "whitespace_pattern" in own)
-    return LLMatcher.grammar_from_json_schema(json.dumps(content), defaults={} if spaced else _SPACE)
-
-
-def _depth(schema: Any) -> int:
-    """Returns the depth of a descent into the schema that follows each local reference once."""
-    deepest = 0
-    followed: set[str] = set()
-    descent = [iter([schema])]
-    while descent and deepest <= _DEEPEST:
-        deepest = max(deepest, len(descent))
-        for node in descent[-1]:
-            inside = list(node.values()) if isinstance(node, dict) else node
-            if isinstance(inside, list):
-                descent.append(iter([*inside, *_referred(schema, node, followed)]))
-                break
-        else:
-            descent.pop()
-    return deepest
-
-
-def _referred(schema: Any, node: Any, followed: set[str]) -> list[Any]:
-    """Returns the target of a node's local reference, in a list.
-
-    The list is empty if there is no such reference or it is in `followed`, to which it is added.
-    """
-    pointer = node.get("$ref") if isinstance(node, dict) else None
-    if not isinstance(pointer, str) or not pointer.startswith("#/") or pointer in followed:
-        return []
-    followed.add(pointer)
-    target = schema
-    for part in pointer[2:].split("/"):
-        key = unquote(part).replace("~1", "/").replace("~0", "~")
-        target = target.get(key) if isinstance(target, dict) else None
-    return [target]

@@ -148,7 +148,7 @@ Record = Callable[[str, Sequence[int], Tensor], None]
 
 def may_ban(row: Row) -> bool:
     """True if the row has a stage that may rule out tokens, now or at a later step."""
-    return any(PROCESSORS[name].bans for name in _stages_of(row))
+    return any(PROCESSORS[name].bans for name in stages_of(row))
 
 
 def why_impossible(raw: Tensor, row: Row) -> str:
@@ -178,10 +178,11 @@ def plans_of(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def _plan(row: Row) -> list[str]:
-    return [n for n in _stages_of(row) if PROCESSORS[n].may is None or PROCESSORS[n].wants(row)]
+    return [n for n in stages_of(row) if PROCESSORS[n].may is None or PROCESSORS[n].wants(row)]
 
 
-def _stages_of(row: Row) -> tuple[str, ...]:
+def stages_of(row: Row) -> tuple[str, ...]:
+    """Returns `possible_stages` of a row, by its cache if it has one."""
     return possible_stages(row) if row.stages is None else row.stages
 
 

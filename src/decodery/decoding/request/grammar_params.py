@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from decodery.decoding.json_schema.keywords import REFERENCES
+from decodery.decoding.json_schema.references import targets_of
 from decodery.decoding.request.checks import strings
 from decodery.errors import ParameterError
 
@@ -43,10 +45,14 @@ class Choice:
 class JsonSchema:
     """Requires that the text is JSON that this schema accepts.
 
-    The schema is given as its text or as what json.loads makes of it; it is kept as text.
+    The schema is given as its text or as what json.loads makes of it; it is kept as text. Its references must
+    lead to places in it. Each finished text is checked against the whole schema; one that it does not accept
+    ends with the reason "invalid". Where a grammar cannot follow a keyword exactly, `unsupported` says what
+    happens: "error" refuses the schema, "approximate" follows a looser one, and leaves the rest to the check.
     """
 
     schema: str | Mapping[str, Any] | bool
+    unsupported: Literal["error", "approximate"] = "error"
 
     def __post_init__(self) -> None:
         schema = self.schema
@@ -63,6 +69,13 @@ class JsonSchema:
             text = json.dumps(schema)
         except (TypeError, ValueError) as error:
             raise ParameterError(f"JsonSchema holds what JSON cannot: {error}") from None
+        if self.unsupported not in ("error", "approximate"):
+            raise ParameterError(
+                f"JsonSchema: unsupported must be 'error' or 'approximate', not {self.unsupported!r}"
+            )
+        if any(f'"{keyword}"' in text for keyword in REFERENCES):
+            plain = json.loads(text)
+            targets_of(plain, plain.get("$schema"))
         object.__setattr__(self, "schema", text)
 
 

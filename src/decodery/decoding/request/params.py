@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from decodery.decoding.request import checks, hf_config
 from decodery.decoding.request.checks import COLDEST, flag, phrase, real, whole
 from decodery.decoding.request.combinations import check_combinations
 from decodery.decoding.request.grammar_params import GRAMMARS, Grammar
 from decodery.decoding.request.processor_order import DEFAULT_ORDER
-from decodery.decoding.request.speculation_params import SPECULATIONS, Speculation
+from decodery.decoding.request.speculation_params import SPECULATIONS, Auto, Speculation
 from decodery.decoding.request.strategy_params import STRATEGIES, Phrase, Sampling, Strategy
 from decodery.decoding.request.watermark_params import Watermark
 from decodery.errors import ParameterError
@@ -129,7 +129,9 @@ class GenerationParams:
     prompt_logprobs_start: int = _field(0, "The first of the prompt's tokens that prompt_logprobs reports.")
     grammar: Grammar | None = field(default=None, metadata={"help": "What the text must match."})
     strategy: Strategy = field(default=_SAMPLING, metadata={"help": "How tokens are chosen."})
-    speculate: Speculation | None = field(default=None, metadata={"help": "How to draft tokens ahead."})
+    speculate: Speculation | Literal["auto"] | None = field(
+        default=None, metadata={"help": "How to draft tokens ahead."}
+    )
 
     def __post_init__(self) -> None:
         for name, canonical in _CANONICAL.items():
@@ -279,6 +281,10 @@ def _order(name: str, value: Any) -> tuple[str, ...] | None:
     return names
 
 
+def _speculation(name: str, value: Any) -> Any:
+    return Auto() if value == "auto" else value
+
+
 _CANONICAL: dict[str, Callable[[str, Any], Any]] = {
     "logit_bias": checks.logit_bias,
     "sequence_bias": checks.sequence_bias,
@@ -293,6 +299,7 @@ _CANONICAL: dict[str, Callable[[str, Any], Any]] = {
     "exponential_decay_length_penalty": _decay,
     "logits_processors": checks.callables,
     "processor_order": _order,
+    "speculate": _speculation,
 }
 # Least value, and whether None passes.
 WHOLE: dict[str, tuple[int, bool]] = {

@@ -54,11 +54,21 @@ class DraftModel:
         _check(self)
 
 
-SPECULATIONS = (PromptLookup, DraftModel)
-Speculation = PromptLookup | DraftModel
+@dataclass(frozen=True)
+class Auto:
+    """Lets the engine draft by itself: as many tokens as make its steps faster.
+
+    It drafts from the text, from earlier texts with the same salt, and from the likeliest successors of the
+    last tokens. The tokens are those of plain decoding.
+    """
 
 
-def _check(speculation: Speculation) -> None:
+DRAFTERS = (PromptLookup, DraftModel)
+SPECULATIONS = (*DRAFTERS, Auto)
+Speculation = PromptLookup | DraftModel | Auto
+
+
+def _check(speculation: PromptLookup | DraftModel) -> None:
     whole("num_tokens", speculation.num_tokens, 1)
     flag("adaptive", speculation.adaptive)
     if speculation.acceptance not in ("match", "rejection"):

@@ -12,6 +12,7 @@ from decodery.decoding import draw
 from decodery.decoding.draw import draw_key_of
 from decodery.decoding.grammar.state import apply_grammar, marks, permits
 from decodery.decoding.processors.penalties import generated_from, seen_from
+from decodery.decoding.processors.pipeline import stages_of
 from decodery.decoding.processors.shortlist import width_of
 from decodery.decoding.recorder import Choice, considered_from
 from decodery.decoding.rows import Row
@@ -160,6 +161,11 @@ def unmasked_choice_is_valid(row: Row, token: int) -> bool:
     params = row.params
     cuts = not params.greedy and (params.top_k > 0 or params.top_p < 1 or params.min_p > 0)
     return not cuts and token >= 0 and permits(row, token)
+
+
+def fits_fused_sampling(row: Row) -> bool:
+    """True if the kernel does all stages that the row may want at some step."""
+    return _fits(row, list(stages_of(row)))
 
 
 def _fits(row: Row, plan: list[str]) -> bool:

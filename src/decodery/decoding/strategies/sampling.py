@@ -1,7 +1,7 @@
 """Greedy decoding and sampling, with any number of streams and with drafts.
 
-Most steps are judged in one pass (`one_pass`). Those that one call of a kernel cannot choose for, or that
-explain their choices, go to `drafts.verification`.
+Most rows are judged in one pass (`drafts.one_pass`). Those for which one call of a kernel cannot choose, or
+that explain their choices, go to `drafts.verification`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from decodery.decoding.processors.guidance import guided
 from decodery.decoding.processors.pipeline import may_ban
 from decodery.decoding.request.params import GenerationParams
-from decodery.decoding.request.speculation_params import DraftModel, PromptLookup
+from decodery.decoding.request.speculation_params import Auto, DraftModel, PromptLookup
 from decodery.decoding.rows import Extension, Needs, Proposal, Row, Scores, Verdict
 from decodery.decoding.strategies.drafts.draft_model import draw_drafts
 from decodery.decoding.strategies.drafts.one_pass import judge_in_one_pass
@@ -22,6 +22,7 @@ from decodery.decoding.strategies.drafts.pace import draft_length
 from decodery.decoding.strategies.drafts.prompt_lookup import lookup_draft
 from decodery.decoding.strategies.drafts.verification import verify_drafts
 from decodery.decoding.strategies.forced_tokens import forced_by_grammar
+from decodery.decoding.strategies.fused_sampling import fits_fused_sampling
 
 
 class SamplingMethod:
@@ -39,6 +40,7 @@ class SamplingMethod:
         branches = []
         extend = []
         given = []
+        room = []
         for row in rows:
             # The token that reaches the row's limit is not run: nothing follows it.
             most = row.limit - len(row.tokens) - 1
@@ -50,8 +52,9 @@ class SamplingMethod:
                 tokens = row.tokens + array("q", drafts)
                 drafts += lookup_draft(tokens, row.params.speculate.max_ngram, count)
             branches.append((drafts,))
+            room.append(most if not drafts and _drafts_by_itself(row) else 0)
             extend.append(count if isinstance(row.params.speculate, DraftModel) else 0)
-        return Proposal(branches, Extension(extend, draw_drafts) if any(extend) else None, given)
+        return Proposal(branches, Extension(extend, draw_drafts) if any(extend) else None, given, room)
 
     def logits(self, scores: Scores, positions: Sequence[int], rows: Sequence[Row]) -> Tensor:
         """Returns the unprocessed logits `[positions, vocab]` by which the rows at these positions choose."""
@@ -59,8 +62,24 @@ class SamplingMethod:
 
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
         """Returns one survivor for each stream of each row."""
-        verdict = judge_in_one_pass(rows, scores, self.logits)
-        return verify_drafts(rows, scores, self.logits) if verdict is None else verdict
+        verdict, others = judge_in_one_pass(rows, scores, self.logits)
+        if not others:
+            return verdict
+        verified = verify_drafts([rows[i] for i in others], scores.of_rows(others), self.logits)
+        verified = verified.of_group(others)
+        # A request's rows are adjacent, and its survivors in the order of its rows.
+        survivors = sorted([*verdict.survivors, *verified.survivors], key=lambda survivor: survivor.parent)
+        return Verdict(survivors, failures=[*verdict.failures, *verified.failures])
+
+
+def _drafts_by_itself(row: Row) -> bool:
+    """True if the engine may draft for a row: one call of a kernel judges it, and no function of the user's
+    sees its tokens."""
+    params = row.params
+    if not isinstance(params.speculate, Auto) or row.generated == 0 or len(row.streams) > 1:
+        return False
+    functions = params.logits_processors or params.stop_when is not None
+    return not (functions or params.guided or params.mirostat_mode) and fits_fused_sampling(row)
 
 
 def _needs_likelihoods(row: Row) -> bool:

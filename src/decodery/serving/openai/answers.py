@@ -127,7 +127,9 @@ class Answer(ABC):
     def answer(self) -> dict[str, Any]:
         """Returns the whole answer."""
         choices = []
-        for _, choice in sorted(self.choices.items()):
+        for key, choice in sorted(self.choices.items()):
+            if key in self.generation.invalid:
+                continue
             content = self.content(choice)
             if self.form.token_ids:
                 content["token_ids"] = choice.token_ids

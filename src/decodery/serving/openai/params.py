@@ -150,13 +150,13 @@ def _response_format(given: Mapping[str, Any], limits: RequestLimits) -> dict[st
         schema = described.raw("schema")
         for name in ("name", "description"):
             described.take(name, str, "")
-        described.take("strict", bool, False)
+        strict = described.take("strict", bool, False)
         described.close(lenient=False)
         if not isinstance(schema, (dict, bool)):
             raise invalid("a schema is needed", "response_format.json_schema.schema")
         check_schema(schema, "response_format.json_schema.schema", limits)
         inner.close(lenient=False)
-        return {"type": "json_schema", "schema": schema}
+        return {"type": "json_schema", "schema": schema, "unsupported": "error" if strict else "approximate"}
     inner.close(lenient=False)
     if kind == "json_object":
         return {"type": "json_object"}

@@ -59,6 +59,7 @@ async def _run(active: ActiveRequest, written: ResponseAnswer) -> None:
     try:
         while not written.generation.done:
             written.take(await written.generation.additions() or ())
+        written.generation.check_valid()
     except Exception as error:
         failure = error
         if not isinstance(error, ApiError):

@@ -132,7 +132,8 @@ def _tool(tool: Any, place: int) -> dict[str, Any]:
     """Returns a tool in the form of chat completions."""
     if not isinstance(tool, dict) or tool.get("type") != "function":
         raise invalid("only tools of type function can be called here", f"tools[{place}].type")
-    return {"type": "function", "function": {k: v for k, v in tool.items() if k not in ("type", "strict")}}
+    left_out = ("type",) if tool.get("strict") is True else ("type", "strict")
+    return {"type": "function", "function": {k: v for k, v in tool.items() if k not in left_out}}
 
 
 def _tool_choice(choice: Any) -> Any:

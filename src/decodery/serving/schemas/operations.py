@@ -30,6 +30,7 @@ ERRORS: Mapping[int, str] = {
     408: "The body came too slowly.",
     413: "The body is too large.",
     415: "The content type or encoding is not supported.",
+    422: "The text does not satisfy its JSON schema.",
     429: "Too many requests wait; Retry-After says when to try again.",
     503: "The model is being opened, the server is stopping, or it is too busy to read the prompt.",
     504: "The request took longer than the server allows.",
@@ -37,6 +38,7 @@ ERRORS: Mapping[int, str] = {
 _ALWAYS = (401, 403)
 _BODY = (*_ALWAYS, 400, 404, 408, 413, 415, 503)
 _GENERATES = (*_BODY, 429, 504)
+_ANSWERS = (*_GENERATES, 422)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/v1/chat/completions"): Operation(
         "Answers a conversation.",
         "ChatCompletion",
-        _GENERATES,
+        _ANSWERS,
         body=_chat,
         example={**_HI, "max_tokens": 8},
         streams=True,
@@ -138,7 +140,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/v1/completions"): Operation(
         "Continues a text.",
         "Completion",
-        _GENERATES,
+        _ANSWERS,
         body=_completion,
         example={"prompt": "Once upon a time", "max_tokens": 8},
         streams=True,
@@ -146,7 +148,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/v1/responses"): Operation(
         "Answers a conversation, and keeps the response.",
         "Response",
-        _GENERATES,
+        _ANSWERS,
         body=lambda settings: generation_body(RESPONSE, "input", settings.limits, lenient=settings.lenient),
         example={"input": "Hi", "max_output_tokens": 8},
         streams=True,
@@ -166,7 +168,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/v1/messages"): Operation(
         "Answers a conversation, as Anthropic does.",
         "Message",
-        _GENERATES,
+        _ANSWERS,
         body=lambda settings: message_body(settings, "max_tokens"),
         example={**_HI, "max_tokens": 8},
         streams=True,

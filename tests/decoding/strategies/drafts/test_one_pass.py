@@ -82,8 +82,8 @@ def test_one_pass_gives_what_token_after_token_gives(trial: int) -> None:
     scores = Scores(logits, runs)
     rows = [row for row, _ in made]
     before = logits.clone()
-    found = judge_in_one_pass(rows, scores, logits_at)
-    assert found is not None
+    found, others = judge_in_one_pass(rows, scores, logits_at)
+    assert not others
     assert torch.equal(before, logits)
     expected = verify_drafts(rows, scores, logits_at)
     for one, other in zip(found.survivors, expected.survivors, strict=True):
@@ -116,7 +116,7 @@ def test_all_positions_are_chosen_by_one_call(monkeypatch: pytest.MonkeyPatch) -
     )
     rows = [make_row(temperature=0.8, seed=1), make_row(temperature=0)]
     scores = Scores(torch.randn(9, VOCAB), [(Run((1, 2, 3, 4, 5), 0),), (Run((1, 2), 6),)])
-    assert judge_in_one_pass(rows, scores, logits_at) is not None
+    assert judge_in_one_pass(rows, scores, logits_at)[1] == []
     assert calls == [9]
 
 
@@ -125,8 +125,7 @@ def test_a_row_without_a_possible_token_after_its_drafts_keeps_them() -> None:
     logits[0, 1] = logits[1, 2] = 9
     logits[2] = torch.nan
     row = make_row(temperature=0)
-    verdict = judge_in_one_pass([row], Scores(logits, [(Run((1, 2), 0),)]), logits_at)
-    assert verdict is not None
+    verdict, _ = judge_in_one_pass([row], Scores(logits, [(Run((1, 2), 0),)]), logits_at)
     (survivor,) = verdict.survivors
     # The last token runs again in the next step, which fails as it does without drafts.
     assert survivor.row.tokens[-2:].tolist() == [1, 2]
@@ -144,9 +143,34 @@ def test_a_row_without_a_possible_token_after_its_drafts_keeps_them() -> None:
 )
 def test_rows_that_one_call_cannot_judge_are_left_to_verification(asked: dict[str, Any]) -> None:
     scores = Scores(torch.randn(3, VOCAB), [(Run((1, 2), 0),)])
-    assert judge_in_one_pass([make_row(**asked)], scores, logits_at) is None
+    verdict, others = judge_in_one_pass([make_row(**asked)], scores, logits_at)
+    assert (list(verdict.survivors), others) == ([], [0])
 
 
 def test_rows_that_explain_what_a_grammar_forces_are_left_to_verification() -> None:
     row = replace(make_row(), explain=3, grammar=Literal((1, 2)))
-    assert judge_in_one_pass([row], Scores(torch.randn(1, VOCAB), [(Run((), 0),)]), logits_at) is None
+    _, others = judge_in_one_pass([row], Scores(torch.randn(1, VOCAB), [(Run((), 0),)]), logits_at)
+    assert others == [0]
+
+
+@built
+def test_rows_of_both_kinds_in_one_step_get_what_they_get_alone() -> None:
+    kinds: list[dict[str, Any]] = [
+        {"temperature": 0},
+        {"typical_p": 0.9},
+        {"top_p": 0.8},
+        {"n": 2},
+        {"mirostat_mode": 2},
+    ]
+    rows = [make_row(**asked, seed=i) for i, asked in enumerate(kinds)]
+    logits = torch.randn(8, VOCAB, generator=torch.Generator().manual_seed(0))
+    runs = [(Run((int(logits[0].argmax()), 5), 0),), *((Run((), 3 + i),) for i in range(4))]
+    method = SamplingMethod()
+    together = method.judge(rows, Scores(logits.clone(), runs)).survivors
+    alone = [
+        s
+        for row, run in zip(rows, runs, strict=True)
+        for s in method.judge([row], Scores(logits.clone(), [run])).survivors
+    ]
+    assert [s.row.tokens for s in together] == [s.row.tokens for s in alone]
+    assert [s.parent for s in together] == [0, 1, 2, 3, 3, 4]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from decodery.decoding.draw import choose, draw_key_of
+from decodery.decoding.request.speculation_params import DRAFTERS
 from decodery.decoding.rows import Row
 
 # Salts: acceptance and the replacement of a rejected draft have noise of their own, independent of that of
@@ -20,7 +21,8 @@ def rejecting(row: Row) -> bool:
     A greedy row's never are, because only its likeliest token is right.
     """
     speculation = row.params.speculate
-    return speculation is not None and speculation.acceptance == "rejection" and not row.params.greedy
+    rejects = isinstance(speculation, DRAFTERS) and speculation.acceptance == "rejection"
+    return rejects and not row.params.greedy
 
 
 def accept_or_replace(row: Row, processed: Tensor, draft: int, drafted: Tensor | None) -> int:

@@ -56,26 +56,32 @@ class _Judged:
     considered: list[Considered] = field(default_factory=list)
 
 
-def judge_in_one_pass(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) -> Verdict | None:
-    """Returns one survivor for each row, or None unless one call of the fused kernel can choose all tokens.
+def judge_in_one_pass(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) -> tuple[Verdict, list[int]]:
+    """Returns one survivor for each row whose tokens one call of the fused kernel can choose, and the places
+    of the other rows.
 
     `logits_at` gives the logits by which the rows choose. The tokens are those of `verify_drafts`.
     """
-    runs = [run for (run,) in scores.runs]
-    if not all(map(_needs_choices_only, rows, runs)):
-        return None
     all_judged: list[_Judged] = []
+    others: list[int] = []
     positions: list[int] = []
     ahead: list[Row] = []
-    for i, (row, run) in enumerate(zip(rows, runs, strict=True)):
+    plans: list[list[str]] = []
+    for i, (row, (run,)) in enumerate(zip(rows, scores.runs, strict=True)):
+        if not _needs_choices_only(row, run):
+            others.append(i)
+            continue
         forced = len(forced_by_grammar(row))
-        all_judged.append(_Judged(i, row, run, forced, len(ahead)))
         tried = range(forced, len(run.tokens) + 1)
+        own = [row if j == 0 else _ahead(row, run.tokens[:j]) for j in tried]
+        own_plans = plans_of(own)
+        if not can_fuse(scores.logits, own, own_plans):
+            others.append(i)
+            continue
+        all_judged.append(_Judged(i, row, run, forced, len(ahead)))
         positions += map(run.at, tried)
-        ahead += [row if j == 0 else _ahead(row, run.tokens[:j]) for j in tried]
-    plans = plans_of(ahead)
-    if not can_fuse(scores.logits, ahead, plans):
-        return None
+        ahead += own
+        plans += own_plans
     raw = logits_at(scores, positions, ahead) if ahead else scores.logits
     borders = no_borders(len(ahead))
     choices = choose_from_all(raw, ahead, plans, borders) if ahead else []
@@ -83,10 +89,11 @@ def judge_in_one_pass(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) 
         _append_choices(judged, choices, raw, borders)
     _add_logprobs(all_judged, scores)
     _add_considered(all_judged, raw, ahead, plans, borders)
-    return Verdict(
+    verdict = Verdict(
         [_survivor(rows[judged.parent], judged) for judged in all_judged if judged.failure is None],
         failures=[(judged.parent, judged.failure) for judged in all_judged if judged.failure is not None],
     )
+    return verdict, others
 
 
 def _needs_choices_only(row: Row, run: Run) -> bool:
@@ -144,7 +151,7 @@ def _next(row: Row, choices: Sequence[int], place: int, raw: Tensor, borders: ar
 
 
 def _add_logprobs(all_judged: Sequence[_Judged], scores: Scores) -> None:
-    """Adds the log-probabilities of the chosen tokens to the all_judged whose requests ask for them."""
+    """Adds the log-probabilities of the chosen tokens where requests ask for them."""
     asking = [j for j in all_judged if j.row.params.logprobs is not None and j.failure is None]
     if not asking:
         return

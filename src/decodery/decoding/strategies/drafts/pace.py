@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from decodery.decoding.request.speculation_params import PromptLookup
+from decodery.decoding.request.speculation_params import DRAFTERS, PromptLookup
 from decodery.decoding.rows import Row
 from decodery.decoding.strategies.drafts.prompt_lookup import lookup_draft
 
@@ -49,7 +49,7 @@ def draft_length(row: Row, most: int) -> int:
     A row drafts from its second token on, because until then it may stand for several streams.
     """
     speculation = row.params.speculate
-    if speculation is None or row.generated == 0:
+    if not isinstance(speculation, DRAFTERS) or row.generated == 0:
         return 0
     return max(min(_pace(row).length if speculation.adaptive else speculation.num_tokens, most), 0)
 
@@ -60,7 +60,7 @@ def paced(before: Row, after: Row, drafted: int, accepted: int) -> Row:
     `drafted` tokens were tried; the first `accepted` of them were right.
     """
     speculation = before.params.speculate
-    if speculation is None or not speculation.adaptive:
+    if not isinstance(speculation, DRAFTERS) or not speculation.adaptive:
         return after
     pace = _pace(before)
     if drafted:
@@ -76,7 +76,7 @@ def paced(before: Row, after: Row, drafted: int, accepted: int) -> Row:
 
 
 def _pace(row: Row) -> Pace:
-    assert row.params.speculate is not None
+    assert isinstance(row.params.speculate, DRAFTERS)
     if isinstance(row.state, Pace):
         return row.state
     return Pace(min(_FIRST_LENGTH, row.params.speculate.num_tokens))

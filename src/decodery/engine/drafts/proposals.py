@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from decodery.decoding.rows import Extension, Method, Row
+from decodery.engine.drafts.speculator import Speculator
 from decodery.engine.request import Request
 from decodery.engine.second_model import SecondModel
 from decodery.errors import CallbackError
@@ -15,17 +16,25 @@ from decodery.errors import CallbackError
 
 @dataclass(slots=True)
 class Proposals:
-    """Holds three tables by row: the branches that it runs beyond its known tokens, the processed logits from
-    which its second model drew drafts, and the number of its drafts that are given."""
+    """Holds tables by row: the branches that it runs beyond its known tokens, the processed logits from which
+    its second model drew drafts, the number of its drafts that are given, and the sources of its drafts if
+    the engine made them."""
 
     branches: dict[Row, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     drafted: dict[Row, Tensor] = field(default_factory=dict)
     given: dict[Row, int] = field(default_factory=dict)
+    sources: dict[Row, tuple[str, ...]] = field(default_factory=dict)
 
 
-def collect_proposals(running: Iterable[Request], context_length: int) -> Proposals:
-    """Returns what the rows of the decoding requests propose. At most `context_length` tokens run of each."""
+def collect_proposals(
+    running: Iterable[Request], context_length: int, speculator: Speculator | None = None
+) -> Proposals:
+    """Returns what the rows of the decoding requests propose. At most `context_length` tokens run of each.
+
+    Rows with room for the engine's own drafts get those of the `speculator`.
+    """
     proposals = Proposals()
+    room: dict[Row, int] = {}
     members: dict[Method, list[tuple[Request, Row]]] = {}
     for request in running:
         if request.decoding:
@@ -37,11 +46,28 @@ def collect_proposals(running: Iterable[Request], context_length: int) -> Propos
             # A draft beyond the limit or the context has no page.
             most = max(min(row.limit, context_length) - len(row.tokens), 0)
             proposals.branches[row] = tuple(draft[:most] for draft in branch)
+        room |= {row: most for (_, row), most in zip(found, proposal.room, strict=False) if most > 0}
         given = zip(found, proposal.given, strict=False)
         proposals.given |= {row: count for (_, row), count in given if count}
         if proposal.extension is not None:
             _extend(proposals, found, proposal.extension, context_length)
+    if speculator is not None and room:
+        _add_drafts(proposals, room, context_length, speculator)
     return proposals
+
+
+def _add_drafts(
+    proposals: Proposals, room: dict[Row, int], context_length: int, speculator: Speculator
+) -> None:
+    """Adds the speculator's drafts."""
+    most = [min(count, context_length - len(row.tokens)) for row, count in room.items()]
+    besides = sum(
+        1 + len(draft) for row, branch in proposals.branches.items() if row not in room for draft in branch
+    )
+    for row, draft in zip(room, speculator.drafts(list(room), most, besides), strict=True):
+        if draft.tokens:
+            proposals.branches[row] = (tuple(draft.tokens),)
+            proposals.sources[row] = tuple(draft.sources)
 
 
 def _extend(

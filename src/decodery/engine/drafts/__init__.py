@@ -1,0 +1,1 @@
+"""Drafts tokens for requests that speculate automatically, as many as make steps faster."""
