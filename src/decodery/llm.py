@@ -239,7 +239,7 @@ class LLM:
         messages: Sequence[Message] | Sequence[Sequence[Message]],
         params: GenerationParams | Sequence[GenerationParams] | None = None,
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Mapping[str, Any] | Callable[..., Any]] | None = None,
         tool_choice: str | Mapping[str, Any] = "auto",
         parallel_tool_calls: bool = True,
         thinking_token_budget: int | None = None,
@@ -297,7 +297,11 @@ class LLM:
         return self.intake.infill_prompt(prefix, suffix)
 
     def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
-        """Returns the token ids of a conversation in the model's chat template, ready for the reply."""
+        """Returns the token ids of a conversation in the model's chat template, ready for the reply.
+
+        `template` has the arguments of `PromptOptions`, `tools`, and variables of the template. Raises
+        `RequestError` for an argument that nothing reads.
+        """
         return self.intake.chat_prompt(messages, **template)
 
     def score(
@@ -334,7 +338,7 @@ class LLM:
     @property
     def has_chat_template(self) -> bool:
         """True if the model can render conversations."""
-        return self.tokenizer.chat_template is not None
+        return bool(self.tokenizer.chat_templates)
 
     @property
     def capacity(self) -> int:
