@@ -119,6 +119,7 @@ def features(second: str) -> list[Feature]:
         "include_stop": True,
         "ignore_eos": True,
         "skip_special_tokens": False,
+        "echo": True,
         "token_healing": True,
         "logprobs": 2,
         "prompt_logprobs": 1,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import random
 import re
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -25,7 +27,10 @@ from decodery import (
     Regex,
     RequestError,
     StochasticBeamSearch,
+    Watermark,
 )
+from decodery.decoding.processors.watermark import detect
+from decodery.engine.embedded_prompt import EmbeddedPrompt
 from decodery.outputs import RequestOutput
 from tests.cli.conftest import write_model
 from tests.decoding.grammar.test_json_schema import random_schema, valid
@@ -291,3 +296,76 @@ def test_malformed_requests_of_several_fail_alone(llm: LLM) -> None:
     each: list[Any] = [good, good, None, good]
     outputs = llm.generate(prompts, each)
     assert [output.error is None for output in outputs] == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"n": 2, "logprobs": None},
+        {"speculate": PromptLookup()},
+        {"speculate": PromptLookup(acceptance="rejection")},
+        {"speculate": "draft model"},
+        {"speculate": "draft model", "n": 3},
+    ],
+    ids=str,
+)
+def test_where_a_ban_meets_a_grammar_the_tokens_before_are_kept(
+    llm: LLM, folder: str, changes: dict[str, Any]
+) -> None:
+    banned = llm.tokenizer.token_id("7")
+    assert banned is not None
+    speculate = changes.get("speculate")
+    changes = {**changes, "speculate": DraftModel(folder) if speculate == "draft model" else speculate}
+    patterns = {"abcdef7gh": "abcdef", "[ab]{5}7": "[ab]{5}", "(abc7|abd7)": "ab[cd]", "7a": ""}
+    for pattern, before in patterns.items():
+        params = BASE.replace(grammar=Regex(pattern), suppress_tokens=(banned,), **changes)
+        (output,) = llm.generate("abcdef7gh abcdef", params)
+        assert "banned by grammar and suppress_tokens" in (output.error or "")
+        for completion in output.completions:
+            assert completion.finish_reason == "error"
+            assert re.fullmatch(before, completion.text)
+    llm.engine.check_integrity()
+
+
+FORMS = {
+    "numpy": np.array,
+    "numpy, small": lambda ids: np.array(ids, dtype=np.int16),
+    "torch": torch.tensor,
+    "list of numpy": lambda ids: [np.int64(token) for token in ids],
+    "list of torch": lambda ids: list(torch.tensor(ids)),
+    "array": lambda ids: array("q", ids),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_arrays_of_numpy_and_torch_are_token_ids_wherever_these_are_taken(llm: LLM, form: str) -> None:
+    of, ids, others = FORMS[form], [70, 71, 72, 73], [5, 6, 7]
+    params = BASE.replace(max_tokens=4)
+    expected = result_of(llm.generate([ids], params)[0])
+    assert result_of(llm.generate(of(ids), params)[0]) == expected
+    both = [result_of(output) for output in llm.generate([ids, others], params)]
+    assert [result_of(output) for output in llm.generate([of(ids), of(others)], params)] == both
+    assert llm.generate(of(ids), params)[0].prompt_token_ids == ids
+    assert json.dumps(llm.generate(of(ids), params)[0].prompt_token_ids)
+    assert [e.token_ids for e in llm.stream(of(ids), params)] == [
+        e.token_ids for e in llm.stream(ids, params)
+    ]
+    assert llm.score(of(ids)) == llm.score([ids])
+    assert llm.score([of(others)], prefix=of(ids)) == llm.score([others], prefix=ids)
+    special = llm.tokenizer.encode("a<|user|>b")
+    for skip in (False, True):
+        text = llm.tokenizer.decode(special, skip_special_tokens=skip)
+        assert llm.tokenizer.decode(of(special), skip_special_tokens=skip) == text
+    assert EmbeddedPrompt(of(ids), of([1]), torch.zeros(1, 32)).token_ids == tuple(ids)
+    assert detect(of(ids * 9), Watermark(), 259) == detect(ids * 9, Watermark(), 259)
+
+
+def test_a_matrix_of_token_ids_is_one_prompt_in_each_row(llm: LLM) -> None:
+    params = BASE.replace(max_tokens=3)
+    expected = [result_of(output) for output in llm.generate([[70, 71], [72, 73]], params)]
+    for matrix in (np.array([[70, 71], [72, 73]]), torch.tensor([[70, 71], [72, 73]])):
+        assert [result_of(output) for output in llm.generate(matrix, params)] == expected
+    for wrong in (torch.tensor([[[1]]]), [np.True_, 3], np.array([True])):
+        with pytest.raises(RequestError, match="whole numbers"):
+            llm.generate(wrong, params)

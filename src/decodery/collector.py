@@ -30,7 +30,8 @@ class Collector:
     """Collects a request's events into its output, and into `pending`, the stream events not yet yielded.
 
     `start` is the state of the text before the first token. `end_ids` are the tokens that end the text.
-    `check` returns what is wrong with a text that has ended, or None.
+    `check` returns what is wrong with a text that has ended, or None. `echoed` is put in front of the text of
+    every completion.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Collector:
         end_ids: frozenset[int],
         observer: Observer | None,
         check: Callable[[str], Problem | None] | None = None,
+        echoed: str = "",
     ) -> None:
         self.observer = observer
         self._check = check
@@ -48,6 +50,7 @@ class Collector:
         self.params = params
         self.end_ids = end_ids
         self.streams = [_Stream(start) for _ in range(params.streams)]
+        self._echoed = echoed
         self.output = output
         self.pending: deque[StreamEvent] = deque()
 
@@ -66,6 +69,8 @@ class Collector:
             return
         stream = self.streams[event.stream]
         text = self._text(stream, event)
+        if not stream.pieces:
+            text = self._echoed + text
         stream.pieces.append(text)
         stream.tokens += event.tokens
         stream.logprobs += event.logprobs
@@ -94,7 +99,7 @@ class Collector:
 
     def _check_text(self, stream: _Stream) -> None:
         """Makes "invalid" the reason of a text that breaks its schema."""
-        problem = None if self._check is None else self._check("".join(stream.pieces))
+        problem = None if self._check is None else self._check("".join(stream.pieces)[len(self._echoed) :])
         if problem is None or (problem.keyword == "json" and self._may_be_cut()):
             return
         stream.finish, stream.error = "invalid", str(problem)

@@ -22,8 +22,10 @@ from decodery.loading.open_model import SecondModels
 from decodery.models.contract import CausalModel
 from decodery.text.infill import infill_tokens
 from decodery.text.streaming.detokenizer import TextState, start
+from decodery.text.streaming.prompt_text import prompt_text
 from decodery.text.tokenizer.grammar_vocab import grammar_vocabulary
 from decodery.text.tokenizer.tokenizer import Tokenizer
+from decodery.token_ids import plain
 
 Prompt = str | Sequence[int] | EmbeddedPrompt
 Message = Mapping[str, Any]
@@ -39,7 +41,8 @@ class Prepared:
     `text` is the prompt if it was given as text, `token_ids` are its tokens. `prompt` is what runs: a healed
     prompt lacks the last token. `text_state` and `grammar` are the states before the first generated token.
     `end_ids` are the tokens that end the text. `check` returns what is wrong with a text that has ended, if
-    it must match a JSON schema. `warnings` say which part of the request has no effect.
+    it must match a JSON schema. `warnings` say which part of the request has no effect. `echoed` is the
+    prompt's text if it is put in front of each completion, else "".
     """
 
     text: str | None
@@ -54,6 +57,7 @@ class Prepared:
     salt: bytes
     check: Callable[[str], Problem | None] | None = None
     warnings: tuple[str, ...] = ()
+    echoed: str = ""
 
     def add_with(self, add: Callable[..., Added], explain: int = 0) -> Added:
         """Returns the result of `add`, a function that takes what `Engine.add` takes, on this request."""
@@ -106,6 +110,8 @@ class Intake:
         prompt = _checked(prompt)
         if not isinstance(params, GenerationParams):
             raise ParameterError(f"params must be GenerationParams, not {type(params).__name__}")
+        if chat is not None and params.echo:
+            raise ParameterError("echo has no meaning in a conversation: its prompt is not a text to go on")
         ids = self.token_ids(prompt)
         if not ids:
             raise RequestError("the prompt is empty: give some text")
@@ -128,8 +134,9 @@ class Intake:
         )
         check, warnings = self._check(asked, chat)
         ends = () if asked.ignore_eos else self._tokenizer.eos_token_ids
+        text = prompt if isinstance(prompt, str) else None
         return Prepared(
-            text=prompt if isinstance(prompt, str) else None,
+            text=text,
             token_ids=ids,
             prompt=healed.prompt if embedded is None else embedded.with_tokens(healed.prompt),
             params=asked,
@@ -141,6 +148,7 @@ class Intake:
             salt=salt,
             check=check,
             warnings=warnings,
+            echoed=prompt_text(self._tokenizer, ids, text)[0] if asked.echo else "",
         )
 
     def _check(
@@ -307,12 +315,14 @@ def _checked(prompt: Any) -> Prompt:
     """Returns the prompt. Raises `RequestError` if it is none."""
     if isinstance(prompt, (str, EmbeddedPrompt)):
         return prompt
+    kind, prompt = type(prompt).__name__, plain(prompt)
     if not isinstance(prompt, Sequence) or isinstance(prompt, (bytes, bytearray)):
-        raise RequestError(f"a prompt must be a text or a list of token ids, not {type(prompt).__name__}")
-    for token in prompt:
+        raise RequestError(f"a prompt must be a text or a list of token ids, not {kind}")
+    ids = [token if type(token) is int else plain(token) for token in prompt]
+    for token in ids:
         if not isinstance(token, int) or isinstance(token, bool):
             raise RequestError(f"a prompt's token ids must be whole numbers, not {token!r}")
-    return prompt
+    return ids
 
 
 def _refuse_embedded(embedded: EmbeddedPrompt | None, name: str) -> None:
@@ -348,6 +358,8 @@ class Resolver:
         if params.dry_multiplier and any(isinstance(b, str) for b in params.dry_sequence_breakers):
             ids = {token for b in params.dry_sequence_breakers for token in self._breaker(b)}
             changes["dry_sequence_breakers"] = sorted(ids)
+        if params.echo and params.prompt_logprobs is None and params.logprobs is not None:
+            changes["prompt_logprobs"] = params.logprobs
         if params.best_of is not None and params.logprobs is None:
             # `best_of` compares log-probabilities.
             changes["logprobs"] = 0

@@ -30,6 +30,7 @@ from decodery.loading.options import available_memory, memory_size
 from decodery.models.contract import CausalModel
 from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore
 from decodery.shared_scores import SCORED, ScoredText, continuations, score_texts, whole_texts
+from decodery.token_ids import listed_prompts, plain
 from decodery.weights.sources.locate import Progress
 
 
@@ -161,7 +162,7 @@ class LLM:
         raises `ParameterError`, `RequestError` or `ModelError` before anything runs. Among several it fails
         alone, and its output contains the error.
         """
-        listed = _listed(prompts)
+        listed = listed_prompts(prompts)
         each = self._one_each(params, len(listed))
         salt = salt_of(cache_salt)
         outputs: list[RequestOutput | int] = []
@@ -198,9 +199,8 @@ class LLM:
 
         Raises at once for an invalid request. The generator raises `RequestError` if generation fails later.
         """
-        (single,) = _listed(prompt, one=True)
         (param,) = self._one_each(params, 1)
-        events = self._stream(single, param, observer, candidates, salt_of(cache_salt), priority)
+        events = self._stream(prompt, param, observer, candidates, salt_of(cache_salt), priority)
         # Runs to the first yield, which is not an event: closing a generator that has not started would not
         # drop its request.
         next(events)
@@ -285,8 +285,10 @@ class LLM:
         The tokens that end a middle are added to the stop tokens. Raises `ModelError` that says what is
         missing if the model was not trained to fill in.
         """
-        ids, ends = self.infill_prompt(prefix, suffix)
         (param,) = self._one_each(params, 1)
+        if param.echo:
+            raise ParameterError("echo has no meaning in infill: the text does not follow its prompt")
+        ids, ends = self.infill_prompt(prefix, suffix)
         param = param.replace(stop_token_ids=(*param.stop_token_ids, *ends))
         return self.generate(ids, param, cache_salt=cache_salt)[0]
 
@@ -321,7 +323,7 @@ class LLM:
         cannot be scored.
         """
         generate = partial(self.generate, cache_salt=cache_salt)
-        return score_texts(self._scored_texts(_listed(texts), prefix), generate)
+        return score_texts(self._scored_texts(listed_prompts(texts), prefix), generate)
 
     def _scored_texts(self, texts: list[Any], prefix: Any) -> list[ScoredText]:
         encode = self.intake.token_ids
@@ -383,7 +385,13 @@ class LLM:
         )
         output = RequestOutput(prepared.text, prepared.token_ids, [], seed, warnings=prepared.warnings)
         self._collectors[request] = Collector(
-            output, params, prepared.text_state, prepared.end_ids, observer, prepared.check
+            output,
+            params,
+            prepared.text_state,
+            prepared.end_ids,
+            observer,
+            prepared.check,
+            prepared.echoed,
         )
         return request
 
@@ -417,7 +425,8 @@ def _refused(prompt: Any, params: Any, error: DecoderyError) -> RequestOutput:
     """Returns the output of a request that was refused; its prompt and parameters may be of any type."""
     text = prompt if isinstance(prompt, str) else None
     given = prompt.token_ids if isinstance(prompt, (EmbeddedPrompt, ChatRequest)) else prompt
-    ids = list(given) if isinstance(given, Sequence) and text is None else []
+    given = plain(given)
+    ids = list(map(plain, given)) if isinstance(given, Sequence) and text is None else []
     seed = params.seed if isinstance(params, GenerationParams) else None
     return RequestOutput(text, ids, [], seed or 0, error=str(error))
 
@@ -480,14 +489,6 @@ def _limits(
     return Limits(
         max(pages, 1), nbytes, model.context_length, token_budget, max_sequences, prefix_cache, kept
     )
-
-
-def _listed(prompts: Prompt | Sequence[Prompt], *, one: bool = False) -> list[Any]:
-    """Returns the prompts of a call as a list; with `one`, the argument is a single prompt of any type."""
-    if one or not isinstance(prompts, Sequence) or isinstance(prompts, (str, bytes)):
-        return [prompts]
-    ids = bool(prompts) and isinstance(prompts[0], int)
-    return [prompts] if ids else list(prompts)
 
 
 def _bar(total: int, show: bool) -> AbstractContextManager[Callable[[], None]]:

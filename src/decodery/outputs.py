@@ -18,7 +18,7 @@ EndReason = FinishReason | Literal["tool_calls", "invalid"]
 
 @dataclass(slots=True)
 class Completion:
-    """Holds one generated text.
+    """Holds one generated text, after the prompt if that is echoed.
 
     `token_ids` include the end token, or the tokens of the stop string, that ended it. `stop_reason` is the
     stop string or the id of the end token when `finish_reason` is "stop". `score` is the number by which a
@@ -58,10 +58,10 @@ class Completion:
 class RequestOutput:
     """Holds the completions of one prompt.
 
-    The same request with `seed` gives the same completions. If the request failed, `error` is the reason, and
-    the other fields hold what there was until then. It is also set if no completion satisfies the JSON
-    schema; if some do, the others are left out. `cached_tokens` is the number of prompt tokens that the
-    prefix cache had. `warnings` say which part of the request has no effect.
+    The same request with `seed` gives the same completions. If the request failed, or one of its completions,
+    `error` is the reason, and the other fields hold what there was until then. It is also set if no
+    completion satisfies the JSON schema; if some do, the others are left out. `cached_tokens` is the number
+    of prompt tokens that the prefix cache had. `warnings` say which part of the request has no effect.
     """
 
     prompt: str | None

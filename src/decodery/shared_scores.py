@@ -13,6 +13,7 @@ from decodery.engine.pages import extend_page_keys
 from decodery.errors import ModelError, ParameterError, RequestError
 from decodery.kernels import PAGE_SIZE
 from decodery.outputs import RequestOutput, TextScore
+from decodery.token_ids import plain
 
 SCORED = GenerationParams(max_tokens=1, temperature=0, prompt_logprobs=0, ignore_eos=True)
 
@@ -57,11 +58,12 @@ def continuations(texts: Sequence[Any], prefix: Any, encode: Encode) -> list[Sco
     first token that is not the prefix's. Otherwise the tokens are joined, and those of a text have no special
     tokens added. Raises `RequestError` for malformed ones, and for a text without tokens of its own.
     """
+    kind, prefix = type(prefix).__name__, plain(prefix)
     if not isinstance(prefix, (str, Sequence)):
-        raise RequestError(f"prefix must be a text or a list of token ids, not {type(prefix).__name__}")
+        raise RequestError(f"prefix must be a text or a list of token ids, not {kind}")
     before = encode(prefix)
     found = []
-    for place, text in enumerate(texts):
+    for place, text in enumerate(map(plain, texts)):
         with _numbered(place, texts):
             if not isinstance(text, (str, Sequence)):
                 raise RequestError("after a prefix comes a text or a list of token ids")

@@ -282,6 +282,66 @@ def test_what_a_grammar_forces_is_drafted_and_never_drawn(
     assert [(t, f) for t, f, _ in cut.outcomes[0]] == [(text[:20], "length")] * 2
 
 
+SPECULATIONS = (
+    PromptLookup(max_ngram=1, num_tokens=5, adaptive=False),
+    PromptLookup(max_ngram=1, acceptance="rejection"),
+    DraftModel("small", num_tokens=5, adaptive=False),
+    DraftModel("same", num_tokens=9, adaptive=False),
+)
+# Few pairs of tokens, none of which may come twice: then every token is banned.
+DEAD_ENDS: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0, "allowed_token_ids": (70, 71)},
+    "log-probabilities": {"temperature": 0, "allowed_token_ids": (70, 71, 72), "logprobs": 2},
+    "streams that end apart": {"n": 4, "seed": 3, "allowed_token_ids": (70, 71, 72)},
+    "streams that choose apart": {
+        "n": 3,
+        "seed": 5,
+        "allowed_token_ids": (70, 71, 72, 73),
+        "xtc_probability": 0.5,
+        "xtc_threshold": 0.05,
+        "logprobs": 0,
+    },
+    "guidance": {"temperature": 0, "allowed_token_ids": (70, 71, 72), "guidance_scale": 1.5},
+}
+
+
+@built
+@pytest.mark.parametrize("name", DEAD_ENDS)
+@pytest.mark.parametrize("speculate", SPECULATIONS, ids=str)
+def test_where_every_token_is_banned_in_the_end_the_text_is_that_without_drafts(
+    model: Llama, small_model: Llama, name: str, speculate: Any
+) -> None:
+    rejects = speculate.acceptance == "rejection"
+    if rejects and "n" in DEAD_ENDS[name]:
+        pytest.skip("another text than without drafts is right")
+    params = GenerationParams(max_tokens=40, no_repeat_ngram_size=2, ignore_eos=True, **DEAD_ENDS[name])
+    prompt = [5, 70, 6, 71, 7, 72, 8, 73]
+    plain = decode(make_engine(model), [(prompt, params)])
+    drafter = model if speculate == SPECULATIONS[-1] else small_model
+    engine = make_engine(model)
+    drafted = decode(engine, [(prompt, params.replace(speculate=speculate))], draft_model=drafter)
+    assert drafted.outcomes == plain.outcomes
+    assert all(finish == "error" for _, finish, _ in plain.outcomes[0])
+    assert any(len(tokens) > 2 for tokens, *_ in plain.outcomes[0])
+    reasons = {e.error for e in drafted.events if e.finish is not None}
+    assert reasons == {e.error for e in plain.events if e.finish is not None}
+    assert not engine.has_work()
+
+
+@built
+def test_a_stream_that_cannot_go_on_leaves_the_others_their_texts(model: Llama) -> None:
+    params = GenerationParams(
+        max_tokens=12, no_repeat_ngram_size=2, n=4, seed=3, allowed_token_ids=(70, 71, 72), ignore_eos=True
+    )
+    outcomes = decode(make_engine(model), [([70, 71], params)]).outcomes[0]
+    assert len({len(tokens) for tokens, *_ in outcomes}) > 1
+    for tokens, finish, _ in outcomes:
+        pairs = list(zip((70, 71, *tokens), (71, *tokens), strict=False))
+        assert len(set(pairs)) == len(pairs)
+        stuck = {second for first, second in pairs if first == tokens[-1]} == {70, 71, 72}
+        assert finish == ("error" if stuck else "length")
+
+
 @built
 def test_rows_whose_drafts_do_not_fit_continue_without_them(model: Llama) -> None:
     params = GenerationParams(max_tokens=12, temperature=0, ignore_eos=True)

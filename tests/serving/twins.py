@@ -55,16 +55,20 @@ def alone(llm: LLM, asked: Asked) -> Answers:
         (output,) = llm.generate(asked.prompt, asked.params)
     except DecoderyError:
         return "error"
-    return "error" if output.error is not None else _of_library(output)
+    return "error" if output.error is not None else _of_library(output, echo=asked.params.echo)
 
 
-def _of_library(output: RequestOutput) -> list[Choice]:
+def _of_library(output: RequestOutput, *, echo: bool) -> list[Choice]:
+    """Returns the choices; the server has the log-probabilities of an echoed prompt before the text's."""
+    before = output.prompt_logprobs or [] if echo else []
     return [
         {
             "text": c.text,
             "token_ids": c.token_ids,
             "finish_reason": finish_name(c.finish_reason),
-            "logprobs": None if c.logprobs is None else [max(p.logprob, -9999.0) for p in c.logprobs],
+            "logprobs": None
+            if c.logprobs is None
+            else [None if p is None else max(p.logprob, -9999.0) for p in (*before, *c.logprobs)],
         }
         for c in output.completions
     ]

@@ -38,7 +38,7 @@ class TextModel(Protocol):
 
     def generate(
         self,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[str | Sequence[int]],
         params: GenerationParams | Sequence[GenerationParams],
         *,
         observer: Observer | None = None,
@@ -47,7 +47,9 @@ class TextModel(Protocol):
     ) -> list[RequestOutput]:
         """Returns one output for each prompt."""
 
-    def stream(self, prompt: Sequence[int], params: GenerationParams) -> Generator[StreamEvent, None, None]:
+    def stream(
+        self, prompt: str | Sequence[int], params: GenerationParams
+    ) -> Generator[StreamEvent, None, None]:
         """Returns a generator of what each step adds; closing it drops the request."""
 
     def chat_prompt(self, messages: Sequence[Mapping[str, Any]], **template: Any) -> list[int]:

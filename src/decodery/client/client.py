@@ -16,6 +16,7 @@ from decodery.errors import DecoderyError, ParameterError, RequestError
 from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore
 from decodery.shared_scores import continuations, score_separately, score_texts
 from decodery.text.chat.tools import read_tools
+from decodery.token_ids import listed_prompts, plain
 from decodery.wire.trace_lines import EndLine, ErrorLine, EventLine, Line, OutputLine, TextLine, TraceReader
 
 Prompt = str | Sequence[int]
@@ -107,7 +108,7 @@ class Client:
         The events that the `observer` gets number the requests from 0. No bar is drawn, whatever `progress`
         says.
         """
-        listed = _listed(prompts)
+        listed = listed_prompts(prompts)
         each = _one_each(params, len(listed), self.default_params)
         options = {} if observer is None else {"candidates": candidates}
         outputs: dict[int, RequestOutput] = {}
@@ -172,13 +173,13 @@ class Client:
         """
         generate = partial(self.generate, cache_salt=cache_salt)
         if prefix is None:
-            return score_separately(_listed(texts), generate)
-        return score_texts(continuations(_listed(texts), prefix, self._token_ids), generate)
+            return score_separately(listed_prompts(texts), generate)
+        return score_texts(continuations(listed_prompts(texts), prefix, self._token_ids), generate)
 
     def _token_ids(self, prompt: Any, *, add_special_tokens: bool = True) -> list[int]:
         if isinstance(prompt, str):
             return self.tokenizer.encode(prompt, add_special_tokens=add_special_tokens)
-        return list(prompt)
+        return list(map(plain, plain(prompt)))
 
     def _lines(
         self,
@@ -190,7 +191,7 @@ class Client:
         """Yields the lines of a trace up to the last. Raises the error with which it ends."""
         requests = [
             {
-                "prompt": prompt if isinstance(prompt, str) else list(prompt),
+                "prompt": prompt if isinstance(prompt, str) else list(map(plain, plain(prompt))),
                 "params": params_to_plain(param, self.default_params),
             }
             for prompt, param in zip(prompts, params, strict=True)
@@ -214,13 +215,6 @@ def _checked(reader: TraceReader, texts: Iterator[bytes]) -> Iterator[Line]:
             return
         yield line
     raise DecoderyError("the server ended its answer too early: is it stopping?")
-
-
-def _listed(prompts: Any) -> list[Prompt]:
-    """Returns the prompts of a call as a list."""
-    if not isinstance(prompts, Sequence) or isinstance(prompts, (str, bytes)):
-        return [prompts]
-    return [prompts] if bool(prompts) and isinstance(prompts[0], int) else list(prompts)
 
 
 def _one_each(

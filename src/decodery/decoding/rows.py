@@ -232,9 +232,9 @@ class Survivor:
     """Continues a sequence, or ends it: `row` is `rows[parent]` with tokens appended.
 
     It continues the parent's `branch`, of which the first `keep` drafts stay computed; these must be the
-    first `keep` of the new tokens. With `finish` the sequence ends after its new tokens. A row without
-    streams causes no events. `logprobs` has one entry for each new token if the request wants them, and
-    `considered` likewise if it explains. `drafts` are those that were judged.
+    first `keep` of the new tokens. With `finish` the sequence ends after its new tokens; `error` is the cause
+    if it is "error". A row without streams causes no events. `logprobs` has one entry for each new token if
+    the request wants them, and `considered` likewise if it explains. `drafts` are those that were judged.
     """
 
     parent: int
@@ -242,6 +242,7 @@ class Survivor:
     keep: int = 0
     branch: int = 0
     finish: FinishReason | None = None
+    error: str | None = None
     logprobs: tuple[TokenLogprobs, ...] = ()
     considered: tuple[Considered, ...] = ()
     drafts: tuple[int, ...] = ()
@@ -268,9 +269,8 @@ class Ending:
 class Verdict:
     """Says how the sequences go on: a parent named once appends, several times forks, not named is freed.
 
-    `failures` names rows for which no token is possible, each with the reason; their requests end with reason
-    "error". `beams` reports, for requests that explain, the fate of a step's candidates, each time with a row
-    of the request.
+    `failures` names rows whose requests end with reason "error", each with the cause. `beams` reports, for
+    requests that explain, the fate of a step's candidates, each time with a row of the request.
     """
 
     survivors: Sequence[Survivor]

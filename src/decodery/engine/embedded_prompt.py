@@ -13,6 +13,7 @@ from torch import Tensor
 
 from decodery.errors import RequestError
 from decodery.kernels import PAGE_SIZE
+from decodery.token_ids import plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +96,11 @@ class EmbeddedPrompt:
 
 
 def _whole(name: str, values: Any) -> tuple[int, ...]:
+    kind, values = type(values).__name__, plain(values)
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
-        raise RequestError(f"{name} must be a list of whole numbers, not {type(values).__name__}")
-    for value in values:
+        raise RequestError(f"{name} must be a list of whole numbers, not {kind}")
+    found: tuple[int, ...] = tuple(map(plain, values))
+    for value in found:
         if not isinstance(value, int) or isinstance(value, bool):
             raise RequestError(f"{name} must be whole numbers, not {value!r}")
-    return tuple(values)
+    return found

@@ -50,6 +50,7 @@ def event_of(request: Request, known: int, survivor: Survivor, sources: tuple[st
         tokens=tuple(survivor.row.tokens[known:]),
         finish=survivor.finish,
         logprobs=survivor.logprobs,
+        error=survivor.error,
         drafts=survivor.drafts,
         accepted=min(survivor.keep, len(survivor.drafts)),
         draft_sources=sources,

@@ -100,7 +100,13 @@ class Generation:
             output = RequestOutput(prepared.text, prepared.token_ids, [], seed, warnings=prepared.warnings)
             observer = None if self._observer is None else self._observer(place)
             collector = Collector(
-                output, prepared.params, prepared.text_state, prepared.end_ids, observer, prepared.check
+                output,
+                prepared.params,
+                prepared.text_state,
+                prepared.end_ids,
+                observer,
+                prepared.check,
+                prepared.echoed,
             )
             if isinstance(found, DecoderyError):
                 self.refused[place] = api_error(found, "prompt")

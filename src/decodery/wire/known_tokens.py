@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from decodery.errors import ParameterError
 from decodery.text.tokenizer import spelling
+from decodery.token_ids import plain
 
 
 class KnownTokens:
@@ -35,5 +36,9 @@ class KnownTokens:
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         """Returns the text of ids that continue a prompt, as `Tokenizer.decode` does."""
-        kept = [token for token in ids if not (skip_special_tokens and token in self.special_ids)]
+        kept = [
+            token
+            for token in map(plain, plain(ids))
+            if not (skip_special_tokens and token in self.special_ids)
+        ]
         return b"".join(self.token_bytes(token) for token in kept).decode("utf-8", "replace")

@@ -185,6 +185,15 @@ def test_what_the_model_recommends_holds_unless_a_flag_says_otherwise(decodery: 
     assert free != greedy
 
 
+def test_minus_one_means_that_top_k_and_the_seed_are_not_set(decodery: Run, model: str) -> None:
+    asked = ("generate", "-m", model, "Once", "--max-tokens", "12")
+    assert (
+        decodery(*asked, "--temperature", "0", "--top-k", "-1").out
+        == decodery(*asked, "--temperature", "0").out
+    )
+    assert len({decodery(*asked, "--seed", "-1").out for _ in range(3)}) > 1
+
+
 def test_a_text_that_breaks_its_schema_is_an_error_and_a_format_that_is_not_known_a_warning(
     decodery: Run, model: str
 ) -> None:

@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from decodery.decoding.draw import draw_key, stream_seed
-from decodery.decoding.processors.pipeline import process
+from decodery.decoding.draw import choose, draw_key, stream_seed
+from decodery.decoding.processors.pipeline import plans_of, process
 from decodery.decoding.processors.xtc import coin
+from decodery.decoding.strategies.fused_sampling import can_fuse, sample_fused
 from decodery.kernels.vocabulary.dispatch import draw
 from tests.decoding.processors.tables import CUT, Case, check, logs
 from tests.decoding.rows import make_row
@@ -147,6 +151,89 @@ def test_truncations_keep_what_their_definition_in_float64_keeps(
             # Rounding in float32 may move one token across the border.
             assert np.count_nonzero(found != expected) <= (1 if expected.sum() > 500 else 0)
             assert torch.equal(result[torch.from_numpy(found)], logits[0][torch.from_numpy(found)])
+
+
+# Whole numbers, of which each is the probability of a token times their sum, in any order.
+COUNTS = st.lists(st.integers(1, 20), min_size=1, max_size=25)
+
+
+def logits_of(counts: list[int], shift: float) -> torch.Tensor:
+    """Returns logits `[1, vocab]` whose probabilities are proportional to the counts, but for rounding."""
+    return torch.tensor([[math.log(count) + shift for count in counts]])
+
+
+def nucleus(counts: list[int], mass: Fraction) -> list[bool]:
+    """Returns which tokens the smallest set that reaches the mass has, and those that tie with its last."""
+    last, reached = max(counts), Fraction(0)
+    for count in sorted(counts, reverse=True):
+        if reached >= mass:
+            break
+        last, reached = count, reached + Fraction(count, sum(counts))
+    return [count >= last for count in counts]
+
+
+@pytest.mark.parametrize(
+    ("counts", "mass", "kept"),
+    [
+        ([5, 3, 1, 1], 0.8, 2),
+        ([4, 3, 2, 1], 0.7, 2),
+        ([4, 3, 2, 1], 0.9, 3),
+        ([3, 3, 3, 1], 0.3, 3),
+        ([1] * 10, 0.3, 10),
+    ],
+)
+def test_top_p_at_an_exact_sum_keeps_the_tokens_of_the_sum_and_those_that_tie(
+    counts: list[int], mass: float, kept: int
+) -> None:
+    assert (process(logits_of(counts, 0), [make_row(top_p=mass)]) > CUT).sum() == kept
+
+
+@settings(max_examples=300, deadline=None)
+@given(COUNTS, st.data(), st.sampled_from((0.0, -3.3, 8.1)), st.sampled_from((0, 5, 600)))
+def test_top_p_keeps_the_smallest_set_that_reaches_it_in_exact_fractions(
+    counts: list[int], data: st.DataObject, shift: float, top_k: int
+) -> None:
+    """The stage, the walk of the few tokens of top-k, and the kernel that draws at once keep the same."""
+    counts = [*counts, *[0] * (40 if top_k else 0)]
+    sums = [Fraction(n, 100) for n in range(1, 100)]
+    sums += [Fraction(n, sum(counts)) for n in range(1, sum(counts))]
+    mass = data.draw(st.sampled_from(sums))
+    logits = torch.tensor([[math.log(c) + shift if c else CUT for c in counts]])
+    left = [c if not top_k or c >= sorted(counts)[-min(top_k, len(counts))] else 0 for c in counts]
+    expected = nucleus(left, mass)
+    row = make_row(top_p=float(mass), top_k=top_k)
+    assert (process(logits, [row])[0] > CUT).tolist() == expected
+    several = [make_row(top_p=float(mass), top_k=top_k, seed=seed) for seed in range(20)]
+    raw = logits.repeat(20, 1)
+    if can_fuse(raw, several, plans_of(several)):
+        drawn = sample_fused(raw, several, plans_of(several))
+        assert drawn == choose(process(raw, several), several)
+        assert all(expected[token] for token in drawn)
+
+
+@settings(max_examples=200, deadline=None)
+@given(COUNTS, st.data(), st.sampled_from((0.0, -3.3, 8.1)))
+def test_a_probability_that_equals_a_bound_is_at_least_the_bound(
+    counts: list[int], data: st.DataObject, shift: float
+) -> None:
+    logits, total, largest = logits_of(counts, shift), sum(counts), max(counts)
+    chosen = data.draw(st.sampled_from(counts))
+    kept = [count >= chosen for count in counts]
+    bounds = {
+        "min_p": Fraction(chosen, largest),
+        "top_a": Fraction(chosen * total, largest**2),
+        "epsilon_cutoff": Fraction(chosen, total),
+    }
+    for name, bound in bounds.items():
+        if bound < 1 or (bound == 1 and name != "epsilon_cutoff"):
+            found = process(logits, [make_row(**{name: float(bound)})])[0] > CUT
+            assert found.tolist() == kept
+    above = [count for count in counts if count >= chosen]
+    found = (
+        process(logits, [make_row(xtc_threshold=float(Fraction(chosen, total)), xtc_probability=1.0)])[0]
+        > CUT
+    )
+    assert found.tolist() == [count <= min(above) for count in counts]
 
 
 ALONE: list[dict[str, Any]] = [

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
+from array import array
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from decodery import BeamSearch, ContrastiveSearch, DoLa, PromptLookup, StochasticBeamSearch, Watermark
 from decodery.decoding.request.params import GenerationParams
+from decodery.decoding.request.plain import FUNCTIONS, params_from_plain, params_to_plain
 from decodery.errors import ParameterError
 
 NAN, INF = math.nan, math.inf
@@ -26,7 +33,7 @@ BAD: list[tuple[str, Any]] = [
     ("top_p", 10**400),
     ("presence_penalty", -1e30),
     ("logit_bias", {1: 10**400}),
-    ("top_k", -1),
+    ("top_k", -2),
     ("top_k", 2.0),
     ("top_p", 0),
     ("top_p", 1.1),
@@ -53,10 +60,10 @@ BAD: list[tuple[str, Any]] = [
     ("stop_token_ids", [-1]),
     ("stop_token_ids", [1.0]),
     ("ignore_eos", 1),
-    ("skip_special_tokens", None),
+    ("skip_special_tokens", 0),
     ("include_stop", "yes"),
     ("n", 0),
-    ("n", None),
+    ("n", "2"),
     ("seed", 1.0),
     ("seed", 2**64),
     ("logprobs", -1),
@@ -79,6 +86,69 @@ def test_lists_and_mappings_become_one_canonical_immutable_form() -> None:
     assert params.logit_bias == ((2, -INF), (7, 1.0))
     assert params == params.replace()
     assert hash(params) == hash(params.replace())
+
+
+NONE_IS_A_VALUE = {"max_tokens"}
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(GenerationParams), ids=lambda field: field.name)
+def test_none_means_that_a_field_is_not_set(field: dataclasses.Field[Any]) -> None:
+    if field.name in NONE_IS_A_VALUE:
+        assert getattr(GenerationParams(**{field.name: None}), field.name) is None
+        return
+    assert GenerationParams(**{field.name: None}) == GenerationParams()
+    assert params_from_plain({field.name: None} if field.name not in FUNCTIONS else {}) == GenerationParams()
+
+
+def test_minus_one_means_not_set_where_clients_of_vllm_say_so() -> None:
+    assert GenerationParams(top_k=-1, seed=-1) == GenerationParams()
+    assert params_from_plain({"top_k": -1, "seed": -1}) == GenerationParams()
+    assert GenerationParams(seed=-2).seed == -2
+
+
+@pytest.mark.parametrize(
+    "kind", [BeamSearch, ContrastiveSearch, DoLa, StochasticBeamSearch, Watermark, PromptLookup]
+)
+def test_none_means_not_set_in_strategies_and_other_objects_too(kind: type) -> None:
+    assert kind(**{field.name: None for field in dataclasses.fields(kind)}) == kind()
+
+
+ARRAYS = [np.array, torch.tensor, lambda ids: array("q", ids), lambda ids: [np.int64(i) for i in ids]]
+IDS = {
+    "stop_token_ids": lambda of: of([3, 4]),
+    "allowed_token_ids": lambda of: of([3, 4]),
+    "suppress_tokens": lambda of: of([3]),
+    "begin_suppress_tokens": lambda of: of([3, 4, 5]),
+    "bad_words": lambda of: [of([3, 4]), of([5])],
+    "logit_bias": lambda of: {key: of([2])[0] for key in (np.int32(7), np.int64(8))},
+    "sequence_bias": lambda of: [(of([3, 4]), np.float32(0.5))],
+    "dry_sequence_breakers": lambda of: [*of([3]), "x"],
+    "negative_prompt": lambda of: of([1, 2]),
+    "strategy": lambda of: BeamSearch(
+        np.int64(2), force_words=[of([3, 4]), [of([5]), of([6, 7])], [*of([8, 9])]]
+    ),
+    "forced_bos_token_id": lambda of: of([5])[0],
+    "exponential_decay_length_penalty": lambda of: (of([5])[0], np.float32(1.5)),
+    "temperature": lambda of: np.float32(0.5),
+    "max_tokens": lambda of: of([5])[0],
+}
+
+
+@pytest.mark.parametrize("of", ARRAYS, ids=["numpy", "torch", "array", "list of numpy"])
+@pytest.mark.parametrize("name", IDS)
+def test_numbers_and_arrays_of_numpy_and_torch_are_those_of_python(name: str, of: Any) -> None:
+    more = {"guidance_scale": 2.0} if name == "negative_prompt" else {}
+    found = GenerationParams(**{name: IDS[name](of)}, **more)
+    expected = GenerationParams(**{name: IDS[name](list)}, **more)
+    assert found == expected
+    assert json.dumps(params_to_plain(found)) == json.dumps(params_to_plain(expected))
+    for value in (np.True_, torch.tensor(True), np.array(1.5)):
+        with pytest.raises(ParameterError, match="stop_token_ids"):
+            GenerationParams(stop_token_ids=[value])
+
+
+def test_a_matrix_of_token_ids_is_a_list_of_phrases() -> None:
+    assert GenerationParams(bad_words=np.array([[1, 2], [3, 4]])).bad_words == ((1, 2), (3, 4))
 
 
 def test_replace_validates_and_refuses_unknown_names() -> None:

@@ -121,8 +121,9 @@ def test_if_all_plausible_tokens_are_banned_plausibility_is_judged_among_the_oth
     assert (logits[1] > -math.inf).tolist() == [True, True, True, True, False]
     verdict = METHOD.judge([free, banned, none], scores)
     # Of tokens 1, 2 and 3, token 2 has the largest ratio to the amateur's probability.
-    assert [s.row.tokens[-1] for s in verdict.survivors] == [0, 2]
-    assert "ban" in dict(verdict.failures)[2]
+    assert [s.row.tokens[-1] for s in verdict.survivors[:2]] == [0, 2]
+    assert [s.finish for s in verdict.survivors] == [None, None, "error"]
+    assert "ban" in str(verdict.survivors[2].error)
 
 
 def test_damaged_weights_are_reported_as_such() -> None:
@@ -130,8 +131,8 @@ def test_damaged_weights_are_reported_as_such() -> None:
         scores = made(2)
         getattr(scores, damaged)[0] = torch.nan
         verdict = METHOD.judge([row_of(), row_of()], scores)
-        assert [s.parent for s in verdict.survivors] == [1]
-        assert "NaN" in dict(verdict.failures)[0]
+        assert [s.finish for s in verdict.survivors] == ["error", None]
+        assert "NaN" in str(verdict.survivors[0].error)
 
 
 def test_it_needs_the_amateurs_logits_and_nothing_else() -> None:

@@ -201,8 +201,8 @@ def test_damaged_weights_are_reported_as_such() -> None:
     damaged = replace(scores, logits=scores.logits.clone())
     damaged.logits[0] = torch.nan
     verdict = DoLaMethod().judge([row_of(1, 3), row_of(1, 3)], damaged)
-    assert [s.parent for s in verdict.survivors] == [1]
-    assert "NaN" in dict(verdict.failures)[0]
+    assert [s.finish for s in verdict.survivors] == ["error", None]
+    assert "NaN" in str(verdict.survivors[0].error)
 
 
 def test_a_greedy_text_is_that_of_the_contrasted_layers(model: Llama) -> None:

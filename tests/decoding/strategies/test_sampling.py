@@ -78,10 +78,9 @@ def test_a_row_without_a_possible_token_fails_alone() -> None:
     banned = {i: -float("inf") for i in range(4)}
     rows = [make_row(), make_row(), make_row(logit_bias=banned)]
     verdict = judge(rows, logits)
-    assert [s.parent for s in verdict.survivors] == [0]
-    reasons = dict(verdict.failures)
-    assert "NaN" in reasons[1]
-    assert "ban" in reasons[2]
+    assert [s.finish for s in verdict.survivors] == [None, "error", "error"]
+    assert "NaN" in str(verdict.survivors[1].error)
+    assert "ban" in str(verdict.survivors[2].error)
 
 
 @dataclass(frozen=True)

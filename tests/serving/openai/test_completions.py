@@ -12,6 +12,7 @@ import tokenizers
 from safetensors.torch import load_file, save_file
 
 from decodery import LLM, GenerationParams
+from decodery.serving.openai.fields import ALIASES, PARAMETERS
 from tests.cli.conftest import write_model
 from tests.serving.conftest import CONTEXT, open_tiny
 from tests.serving.live import LiveServer, serving
@@ -417,3 +418,14 @@ def test_scores_are_numbers_that_json_has(server: LiveServer) -> None:
     for choice in answer["choices"]:
         assert all(math.isfinite(p) for p in choice["logprobs"]["token_logprobs"])
         assert all(math.isfinite(p) for top in choice["logprobs"]["top_logprobs"] for p in top.values())
+
+
+def test_values_that_mean_not_set_are_as_if_they_were_absent(server: LiveServer) -> None:
+    asked: dict[str, Any] = {"prompt": PROMPT, "max_tokens": 5, "temperature": 0}
+    expected = server.complete(**asked)["choices"]
+    nulls = {name: None for name in PARAMETERS | ALIASES.keys() if name not in asked}
+    assert server.complete(**asked, **nulls)["choices"] == expected
+    empty = {"top_k": -1, "seed": -1, "stop": [], "logit_bias": {}, "bad_words": [], "stop_token_ids": []}
+    assert server.complete(**asked, **empty)["choices"] == expected
+    free = [server.complete(prompt=PROMPT, max_tokens=12, seed=-1)["choices"][0]["text"] for _ in range(3)]
+    assert len(set(free)) > 1

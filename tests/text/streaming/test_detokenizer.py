@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from decodery.errors import ParameterError
 from decodery.text.streaming.detokenizer import TextState, start
+from decodery.text.streaming.regions import ReplyMarks
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from decodery.text.tokenizer.vocabulary import Vocabulary
 from tests.text.kinds import CHANGING, EXACT, open_kind
@@ -111,16 +112,67 @@ def run(state: TextState, tokens: list[int]) -> list[TextState]:
     return states
 
 
-@given(TOKENS, STOPS, st.booleans(), st.booleans())
+# A hidden token, and a character that is not complete before it, in the text that `symbols` returns.
+HIDDEN, UNREAD = "\ue000", "\ue001"
+
+
+def symbols(tokens: list[int], hidden: bool) -> str:
+    """Returns the text of the tokens, with marks of its hidden tokens if they are left out."""
+    found, data = "", b""
+    for token in tokens:
+        if hidden and token == SPECIAL:
+            found += UNREAD * len(data.decode("utf-8", "replace")) + HIDDEN
+            continue
+        text, used = codecs.utf_8_decode(data + PIECES[token], "replace", False)
+        found, data = found + text, (data + PIECES[token])[used:]
+    return found + data.decode("utf-8", "replace")
+
+
+def shown(text: str) -> str:
+    return text.replace(HIDDEN, "").replace(UNREAD, "")
+
+
+def cut_at_a_stop(text: str, stops: tuple[str, ...], include: bool) -> tuple[str, str | None]:
+    """Returns what is displayed of a text of `symbols`, and the first stop string to end in it."""
+    for end in range(1, len(text) + 1):
+        plain = [
+            stop for stop in stops if text[end - 1] not in HIDDEN + UNREAD if shown(text[:end]).endswith(stop)
+        ]
+        hidden = [
+            stop for stop in stops if "</s>" in stop if text[:end].endswith(stop.replace("</s>", HIDDEN))
+        ]
+        found = [(len(stop), stop) for stop in plain]
+        found += [(len(shown(stop.replace("</s>", HIDDEN))), stop) for stop in hidden]
+        if found:
+            size, stop = max(found)
+            read = text[:end].removesuffix(HIDDEN)
+            before = shown(read) + "\ufffd" * (len(read) - len(read.rstrip(UNREAD)))
+            if read.endswith(UNREAD) and cut_at_a_stop(before, stops, include)[1]:
+                return cut_at_a_stop(before, stops, include)
+            return before[: len(before) - size] + stop * include, stop
+    return shown(text), None
+
+
+WITHOUT_BROKEN = st.lists(
+    st.integers(0, len(PIECES) - 1).filter(lambda token: PIECES[token].isascii()), max_size=30
+)
+SPECIAL_STOPS = st.lists(
+    st.lists(st.sampled_from(("a", "b", "E", "</s>", "</", "s>")), min_size=1, max_size=4).map("".join),
+    max_size=4,
+).map(tuple)
+
+
+@given(st.one_of(TOKENS, WITHOUT_BROKEN), st.one_of(STOPS, SPECIAL_STOPS), st.booleans(), st.booleans())
 def test_the_pieces_are_the_whole_text_cut_at_the_first_stop(
     tokens: list[int], stops: tuple[str, ...], skip: bool, include: bool
 ) -> None:
     first = start(TOKENIZER, stops, skip_special_tokens=skip, include_stop=include)
     states = [first, *run(first, tokens)]
-    whole = TOKENIZER.decode(tokens, skip_special_tokens=skip)
-    match = earliest(whole, stops)
-    if match is not None:
-        whole = whole[: match.end if include else match.end - len(match.stop)]
+    whole, stop = cut_at_a_stop(symbols(tokens, skip), stops, include)
+    if "\ufffd" not in "".join(stops):
+        assert states[-1].stopped == stop
+    if stop is None:
+        assert whole == TOKENIZER.decode(tokens, skip_special_tokens=skip)
     assert "".join(state.piece for state in states) + states[-1].flush() == whole
 
 
@@ -316,3 +368,44 @@ def test_an_id_outside_the_vocabulary_is_an_error_even_after_a_stop(token: int) 
 def test_states_are_immutable() -> None:
     with pytest.raises(AttributeError):
         start(TOKENIZER).piece = "x"  # type: ignore[misc]
+
+
+MARKS = ReplyMarks(reasoning=("<t>", "</t>"), beginning="open", calls=("<call>",))
+
+
+@pytest.mark.parametrize(
+    ("said", "text", "stopped"),
+    [
+        ("<t>a|b</t>c|d", "<t>ab</t>c", "</s>"),
+        ("<t>a|b</t>|d", "<t>ab</t>", "</s>"),
+        ("|a", "", "</s>"),
+        ("a<call>|b", "a<call>b", None),
+        # Held back, since it may become the mark of a call.
+        ("a<ca|ll>b", "a<ca", "</s>"),
+        ("a b|c", "a b", "</s>"),
+    ],
+)
+def test_in_a_reply_a_special_token_stops_where_the_content_is(
+    said: str, text: str, stopped: str | None
+) -> None:
+    """`|` in what is said stands for the special token."""
+    pieces = [*map(chr, range(128)), "</s>"]
+    vocabulary = Vocabulary(
+        backend=tokenizers.Tokenizer(tokenizers.models.BPE()),
+        spell=lambda token: pieces[token].encode(),
+        size=129,
+        special_ids=frozenset({128}),
+        bos_token_id=None,
+        eos_token_ids=(),
+        pad_token_id=None,
+        bos_token="",
+        eos_token="",
+        prefix=(),
+        suffix=(),
+        chat_template=None,
+        named_ids={},
+    )
+    first = start(Tokenizer(vocabulary), ("</s>",), marks=MARKS)
+    states = [first, *run(first, [128 if c == "|" else ord(c) for c in said])]
+    assert "".join(state.piece for state in states) + states[-1].flush() == text
+    assert states[-1].stopped == stopped

@@ -85,10 +85,12 @@ def generate(
     messages = conversation(system, prompt)
     ids = llm.chat_prompt(messages, **template) if chat else llm.tokenizer.encode(prompt)
     timing.prompt_tokens = len(ids)
+    # An echo is the prompt as it was given.
+    asked = prompt if params.echo and not chat else ids
     if params.seed is None:
         params = params.replace(seed=secrets.randbits(63))
     if as_json:
-        [output] = llm.generate([ids], params)
+        [output] = llm.generate([asked], params)
         timing.tokens = sum(len(completion.token_ids) for completion in output.completions)
         timing.ended = perf_counter()
         warn(output.warnings)
@@ -97,7 +99,7 @@ def generate(
             raise RequestError(output.error)
     elif params.best_of is not None:
         # The best completions are known only when all have ended.
-        [output] = llm.generate([ids], params)
+        [output] = llm.generate([asked], params)
         timing.ended = perf_counter()
         timing.tokens = sum(len(completion.token_ids) for completion in output.completions)
         warn(output.warnings)
@@ -107,7 +109,7 @@ def generate(
         if output.error is not None:
             raise RequestError(output.error)
     else:
-        write_in_order(timing.counted(llm.stream(ids, params)), params.streams)
+        write_in_order(timing.counted(llm.stream(asked, params)), params.streams)
         timing.ended = perf_counter()
     if stats:
         note(f"{timing.summary()}, seed {params.seed}")

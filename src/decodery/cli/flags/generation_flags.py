@@ -38,7 +38,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         *("dry_range", "dry_sequence_breakers", "bad_words", "logit_bias", "sequence_bias"),
         *("allowed_token_ids", "suppress_tokens", "begin_suppress_tokens"),
     ),
-    "Output": ("logprobs", "prompt_logprobs", "prompt_logprobs_start", "skip_special_tokens"),
+    "Output": ("logprobs", "prompt_logprobs", "prompt_logprobs_start", "skip_special_tokens", "echo"),
 }
 # The fields that hold functions, which cannot be written as text.
 WITHOUT_FLAG = ("logits_processors", "stop_when")

@@ -25,6 +25,22 @@ from decodery.kernels.vocabulary.dispatch import (
     nucleus_border,
 )
 
+# The relative rounding errors of a probability: of its normalisation, and of its logit, both in float32.
+_NORMALISATION, _LOGIT = 2.0**-22, 2.0**-19
+
+
+def at_least(bound: float) -> float:
+    """Returns the smallest probability, computed in float32, that counts as at least `bound`."""
+    return bound * (1 - _LOGIT)
+
+
+def reached(mass: float) -> float:
+    """Returns the smallest sum of probabilities, computed in float32, that counts as having reached `mass`.
+
+    An error of the logits changes a sum by less, the closer it is to 1.
+    """
+    return mass * (1 - _NORMALISATION - (1 - mass) * _LOGIT)
+
 
 def top_k(logits: Tensor, rows: Sequence[Row]) -> None:
     """Keeps the k likeliest tokens (Fan et al. 2018)."""
@@ -34,19 +50,19 @@ def top_k(logits: Tensor, rows: Sequence[Row]) -> None:
 
 def top_p(logits: Tensor, rows: Sequence[Row]) -> None:
     """Keeps the fewest likeliest tokens whose probabilities reach p (Holtzman et al. 2019, section 3.1)."""
-    mass = _column(logits, [row.params.top_p for row in rows])[:, 0]
+    mass = _column(logits, [reached(row.params.top_p) for row in rows])[:, 0]
     cut_below(logits, nucleus_border(logits, log_softmax(logits), mass))
 
 
 def min_p(logits: Tensor, rows: Sequence[Row]) -> None:
     """Keeps tokens whose probability is at least p times that of the likeliest (Nguyen et al. 2024)."""
-    below = _column(logits, [math.log(row.params.min_p) for row in rows])
+    below = _column(logits, [math.log(at_least(row.params.min_p)) for row in rows])
     cut_below(logits, maxima(logits) + below)
 
 
 def top_a(logits: Tensor, rows: Sequence[Row]) -> None:
     """Keeps tokens whose probability is at least a times the square of the largest."""
-    factor = _column(logits, [row.params.top_a for row in rows])
+    factor = _column(logits, [at_least(row.params.top_a) for row in rows])
     largest = maxima(log_softmax(logits))
     cut_below(logits, maxima(logits) + factor.log() + largest)
 
@@ -56,7 +72,7 @@ def typical_p(logits: Tensor, rows: Sequence[Row]) -> None:
 
     The most typical token is the one whose surprise is closest to the entropy (Meister et al. 2022).
     """
-    mass = _column(logits, [row.params.typical_p for row in rows])[:, 0]
+    mass = _column(logits, [reached(row.params.typical_p) for row in rows])[:, 0]
     logprobs = log_softmax(logits)
     closeness = (logprobs + entropy(logprobs)).abs_().neg_()
     cut_where_below(logits, closeness, nucleus_border(closeness, logprobs, mass))
@@ -64,7 +80,8 @@ def typical_p(logits: Tensor, rows: Sequence[Row]) -> None:
 
 def epsilon_cutoff(logits: Tensor, rows: Sequence[Row]) -> None:
     """Keeps tokens of at least this probability (Hewitt et al. 2022)."""
-    cut_improbable(logits, log_softmax(logits), [math.log(row.params.epsilon_cutoff) for row in rows])
+    least = [math.log(at_least(row.params.epsilon_cutoff)) for row in rows]
+    cut_improbable(logits, log_softmax(logits), least)
 
 
 def eta_cutoff(logits: Tensor, rows: Sequence[Row]) -> None:
@@ -73,7 +90,7 @@ def eta_cutoff(logits: Tensor, rows: Sequence[Row]) -> None:
     The bound is min(epsilon, sqrt(epsilon) exp(-entropy)) (Hewitt et al. 2022).
     """
     logprobs = log_softmax(logits)
-    epsilon = _column(logits, [row.params.eta_cutoff for row in rows]).log()
+    epsilon = _column(logits, [at_least(row.params.eta_cutoff) for row in rows]).log()
     _cut_improbable(logits, logprobs, torch.minimum(epsilon, epsilon / 2 - entropy(logprobs)))
 
 

@@ -18,6 +18,7 @@ from decodery.decoding.request.watermark_params import Watermark
 from decodery.decoding.rows import Row
 from decodery.errors import ParameterError
 from decodery.kernels.vocabulary.dispatch import leaders
+from decodery.token_ids import plain
 
 _TABLE = 1_000_003
 # If the list depends on the candidate token itself, only this many of the likeliest are tried.
@@ -62,6 +63,7 @@ def detect(token_ids: Sequence[int], watermark: Watermark, vocab_size: int) -> D
     """
     selfhash = watermark.seeding_scheme == "selfhash"
     size = watermark.context_width + (0 if selfhash else 1)
+    token_ids = list(map(plain, plain(token_ids)))
     if len(token_ids) < size:
         raise ParameterError(f"token_ids has {len(token_ids)} tokens; this watermark needs {size} or more")
     ngrams = {tuple(token_ids[i : i + size]) for i in range(len(token_ids) - size + 1)}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from decodery.decoding.draw import draw_key, stream_seed
+from decodery.decoding.processors.truncation import at_least
 from decodery.decoding.rows import Row
 from decodery.kernels.vocabulary.dispatch import log_softmax, maxima
 
@@ -28,7 +29,7 @@ def xtc(logits: Tensor, rows: Sequence[Row]) -> None:
     for i in chosen:
         logit = logits[i]
         # The threshold's distance from the largest is the same in logits and in log-probabilities.
-        threshold = logit.amax() + math.log(rows[i].params.xtc_threshold) - largest[i]
+        threshold = logit.amax() + math.log(at_least(rows[i].params.xtc_threshold)) - largest[i]
         least = torch.threshold(logit, _just_below(threshold), torch.inf).amin()
         if bool(least < torch.inf):
             # `threshold` replaces the smaller values; negated, those are the logits above `least`.

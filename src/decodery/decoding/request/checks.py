@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from os import PathLike
 from typing import Any
 
 from decodery.errors import ParameterError
 from decodery.text.streaming.stops import compile_regex
+from decodery.token_ids import plain
 
 # Logits are float32. A larger number, or a division by a smaller temperature, leaves its range.
 LARGEST = 1e9
 COLDEST = 1e-6
 
 
-def whole(name: str, value: Any, low: int, high: int | None = None, *, none: bool = False) -> None:
-    """Raises unless `value` is a whole number in these bounds; with `none`, None passes too."""
+def normalise(params: Any, *, none: Iterable[str] = ()) -> None:
+    """Sets the fields of a frozen dataclass that are not set, and makes those of numpy and torch Python's.
+
+    None means not set, where the default is another value, except in the fields `none`.
+    """
+    for field in fields(params):
+        value = getattr(params, field.name)
+        if value is None and field.name not in none:
+            object.__setattr__(params, field.name, field.default)
+        elif hasattr(value, "tolist"):
+            object.__setattr__(params, field.name, plain(value))
+
+
+def whole(name: str, value: Any, low: int, high: int | None = None, *, none: bool = False) -> Any:
+    """Returns a whole number in these bounds as an int; with `none`, None passes too."""
     if none and value is None:
-        return
+        return None
+    value = value if type(value) is int else plain(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise ParameterError(f"{name} must be a whole number, not {value!r}")
     if value < low or (high is not None and value > high):
         bound = f"{low} or more" if high is None else f"from {low} to {high}"
         raise ParameterError(f"{name} must be {bound}, not {value}")
+    return value
 
 
 def real(name: str, value: Any, bound: str, holds: Callable[[float], bool], *, none: bool = False) -> None:
@@ -46,13 +63,11 @@ def flag(name: str, value: Any) -> None:
 
 
 def token_ids(name: str, values: Any) -> tuple[int, ...]:
-    """Returns a list of token ids as a tuple."""
+    """Returns a list or array of token ids as a tuple."""
+    values = plain(values)
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise ParameterError(f"{name} must be a list of token ids, not {values!r}")
-    ids = tuple(values)
-    for token in ids:
-        whole(name, token, 0)
-    return ids
+    return tuple(whole(name, token, 0) for token in values)
 
 
 def strings(name: str, value: Any) -> tuple[str, ...]:
@@ -101,6 +116,7 @@ def phrase(name: str, value: Any) -> str | tuple[int, ...]:
 
 def phrases(name: str, value: Any) -> tuple[str | tuple[int, ...], ...]:
     """Returns a list of phrases as a tuple; a single text counts as one phrase."""
+    value = plain(value)
     if isinstance(value, str):
         value = (value,)
     if not isinstance(value, Iterable):
@@ -114,7 +130,7 @@ def logit_bias(name: str, value: Any) -> tuple[tuple[int, float], ...]:
     for token, bias in _pairs(name, value):
         if isinstance(token, str) and token.isascii() and token.isdigit():
             token = int(token)
-        whole(name, token, 0)
+        token, bias = whole(name, token, 0), plain(bias)
         _bias(name, token, bias)
         if token in biases:
             raise ParameterError(f"{name} names token {token} twice")
@@ -126,7 +142,7 @@ def sequence_bias(name: str, value: Any) -> tuple[tuple[str | tuple[int, ...], f
     """Returns a mapping or pairs of phrase and bias as pairs in the order given."""
     biases: dict[str | tuple[int, ...], float] = {}
     for key, bias in _pairs(name, value):
-        found = phrase(name, key)
+        found, bias = phrase(name, key), plain(bias)
         _bias(name, found, bias)
         if found in biases:
             raise ParameterError(f"{name} names {found!r} twice")

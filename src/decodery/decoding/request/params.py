@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from decodery.decoding.request import checks, hf_config
-from decodery.decoding.request.checks import COLDEST, flag, phrase, real, whole
+from decodery.decoding.request.checks import COLDEST, flag, normalise, phrase, real, whole
 from decodery.decoding.request.combinations import check_combinations
 from decodery.decoding.request.grammar_params import GRAMMARS, Grammar
 from decodery.decoding.request.processor_order import DEFAULT_ORDER
@@ -16,6 +16,7 @@ from decodery.decoding.request.speculation_params import SPECULATIONS, Auto, Spe
 from decodery.decoding.request.strategy_params import STRATEGIES, Phrase, Sampling, Strategy
 from decodery.decoding.request.watermark_params import Watermark
 from decodery.errors import ParameterError
+from decodery.token_ids import plain
 
 
 def _field(default: Any, help: str) -> Any:
@@ -47,7 +48,7 @@ class GenerationParams:
     )
     dynatemp_range: float = _field(0.0, "Let the temperature go this far down and up with the entropy.")
     dynatemp_exponent: float = _field(1.0, "Power of the normalised entropy in dynamic temperature.")
-    top_k: int = _field(0, "Keep the k most likely tokens; 0 keeps all.")
+    top_k: int = _field(0, "Keep the k most likely tokens; 0 or -1 keeps all.")
     top_p: float = _field(1.0, "Keep the fewest tokens whose probabilities sum to at least this.")
     min_p: float = _field(0.0, "Keep tokens at least this fraction as likely as the most likely one.")
     typical_p: float = _field(1.0, "Keep the most typical tokens whose probabilities sum to at least this.")
@@ -118,12 +119,15 @@ class GenerationParams:
     )
     ignore_eos: bool = _field(False, "Let the model's end tokens pass as ordinary ones.")
     skip_special_tokens: bool = _field(True, "Leave special tokens out of the text.")
+    echo: bool = _field(
+        False, "Put the prompt in front of the text, and score it where log-probabilities are asked for."
+    )
     token_healing: bool = _field(
         False, "Let the prompt's last token be chosen again as one that begins with it."
     )
     n: int = _field(1, "How many independent completions of the prompt.")
     best_of: int | None = _field(None, "Generate this many completions and return the n likeliest.")
-    seed: int | None = _field(None, "Makes draws repeatable; None picks one and reports it.")
+    seed: int | None = _field(None, "Makes draws repeatable; None or -1 picks one and reports it.")
     logprobs: int | None = _field(None, "Report log-probabilities: of the token and this many alternatives.")
     prompt_logprobs: int | None = _field(None, "The same for the prompt's tokens.")
     prompt_logprobs_start: int = _field(0, "The first of the prompt's tokens that prompt_logprobs reports.")
@@ -134,6 +138,10 @@ class GenerationParams:
     )
 
     def __post_init__(self) -> None:
+        normalise(self, none=("max_tokens",))
+        for name, unset in _UNSET.items():
+            if getattr(self, name) == unset:
+                object.__setattr__(self, name, type(self).__dataclass_fields__[name].default)
         for name, canonical in _CANONICAL.items():
             object.__setattr__(self, name, canonical(name, getattr(self, name)))
         for name, (low, none) in WHOLE.items():
@@ -250,7 +258,8 @@ def _breakers(name: str, value: Any) -> tuple[str | int, ...]:
     if not isinstance(value, Iterable):
         raise ParameterError(f"{name} must be a list of texts or token ids, not {value!r}")
     return tuple(
-        checks.token_ids(name, (v,))[0] if isinstance(v, int) else checks.strings(name, v)[0] for v in value
+        checks.whole(name, v, 0) if isinstance(v, int) else checks.strings(name, v)[0]
+        for v in map(plain, value)
     )
 
 
@@ -258,7 +267,7 @@ def _decay(name: str, value: Any) -> tuple[int, float] | None:
     if value is None:
         return None
     try:
-        start, factor = value
+        start, factor = map(plain, value)
     except (TypeError, ValueError):
         raise ParameterError(f"{name} must be a start and a factor, not {value!r}") from None
     whole(name, start, 0)
@@ -301,6 +310,8 @@ _CANONICAL: dict[str, Callable[[str, Any], Any]] = {
     "processor_order": _order,
     "speculate": _speculation,
 }
+# Values besides None with which vLLM's clients say that a field is not set.
+_UNSET = {"top_k": -1, "seed": -1}
 # Least value, and whether None passes.
 WHOLE: dict[str, tuple[int, bool]] = {
     "max_tokens": (1, True),
@@ -374,6 +385,7 @@ _FLAGS = (
     "include_stop",
     "ignore_eos",
     "skip_special_tokens",
+    "echo",
     "token_healing",
 )
 _OBJECTS: dict[str, tuple[type, ...]] = {

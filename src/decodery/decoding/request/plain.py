@@ -112,9 +112,9 @@ def params_from_plain(
 ) -> GenerationParams:
     """Returns the defaults with the fields changed that the mapping has; the inverse of `params_to_plain`.
 
-    `mapping` holds what json.loads returns. `models` are the names of second models that it may use; with
-    None, any text is one. Raises `ParameterError`, whose `param` is the place of the cause, such as
-    "strategy.num_beams".
+    `mapping` holds what json.loads returns. A null is None, which for most fields means not set. `models` are
+    the names of second models that it may use; with None, any text is one. Raises `ParameterError`, whose
+    `param` is the place of the cause, such as "strategy.num_beams".
     """
     if not isinstance(mapping, Mapping):
         raise ParameterError("parameters must be an object")
@@ -122,7 +122,9 @@ def params_from_plain(
     for name, value in mapping.items():
         if name in FUNCTIONS:
             raise ParameterError(f"{name} is a Python function: only Python code can give it", param=name)
-        if name in FORMS:
+        if value is None and (name in FORMS or name in _READERS[GenerationParams]):
+            values[name] = None
+        elif name in FORMS:
             values[name] = _object(FORMS[name], name, value, models)
         else:
             values[name] = _field(GenerationParams, name, value, "")
@@ -131,9 +133,7 @@ def params_from_plain(
 
 
 def _object(form: _Form, place: str, value: Any, models: Collection[str] | None) -> Any:
-    """Returns the strategy, grammar, speculation or watermark at this place; None for null."""
-    if value is None and place != "strategy":
-        return None
+    """Returns the strategy, grammar, speculation or watermark at this place."""
     if form.bare and isinstance(value, str):
         value = {"type": value}
     if not isinstance(value, Mapping):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from decodery.decoding.request.checks import flag, whole
+from decodery.decoding.request.checks import flag, normalise, whole
 from decodery.decoding.request.checks import model as checked_model
 from decodery.errors import ParameterError
 
@@ -28,6 +28,7 @@ class PromptLookup:
     adaptive: bool = True
 
     def __post_init__(self) -> None:
+        normalise(self)
         whole("max_ngram", self.max_ngram, 1)
         _check(self)
 
@@ -50,6 +51,7 @@ class DraftModel:
     def __post_init__(self) -> None:
         if self.model is None:
             raise ParameterError("model is missing: DraftModel needs a second, smaller model")
+        normalise(self)
         checked_model("DraftModel's model", self.model)
         _check(self)
 

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from decodery.decoding.request.checks import flag, phrase, phrases, real, whole
+from decodery.decoding.request.checks import flag, normalise, phrase, phrases, real, whole
 from decodery.decoding.request.checks import model as checked_model
 from decodery.errors import ParameterError
+from decodery.token_ids import plain
 
 Phrase = str | tuple[int, ...]
 
@@ -69,6 +70,7 @@ class BeamSearch:
     runs_last = False
 
     def __post_init__(self) -> None:
+        normalise(self)
         whole("num_beams", self.num_beams, 1)
         # Outside these bounds, powers of a length overflow.
         real("length_penalty", self.length_penalty, "from -50 to 50", lambda x: -50 <= x <= 50)
@@ -143,6 +145,7 @@ class StochasticBeamSearch:
     runs_last = False
 
     def __post_init__(self) -> None:
+        normalise(self)
         whole("num_beams", self.num_beams, 1)
 
     def width(self, streams: int) -> int:
@@ -164,6 +167,7 @@ class ContrastiveSearch:
     runs_last = True
 
     def __post_init__(self) -> None:
+        normalise(self)
         whole("top_k", self.top_k, 1)
         real("penalty_alpha", self.penalty_alpha, "from 0 to 1", lambda x: 0 <= x <= 1)
 
@@ -188,6 +192,7 @@ class ContrastiveDecoding:
     runs_last = False
 
     def __post_init__(self) -> None:
+        normalise(self)
         if self.amateur is None:
             raise ParameterError("amateur is missing: ContrastiveDecoding needs a second, weaker model")
         checked_model("amateur", self.amateur)
@@ -214,17 +219,16 @@ class DoLa:
     runs_last = False
 
     def __post_init__(self) -> None:
+        normalise(self)
         if isinstance(self.layers, str):
             if self.layers not in ("low", "high"):
                 raise ParameterError(f"layers must be 'low', 'high' or a list of layers, not {self.layers!r}")
             return
         if not isinstance(self.layers, Iterable):
             raise ParameterError(f"layers must be 'low', 'high' or a list of layers, not {self.layers!r}")
-        object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "layers", tuple(whole("layers", layer, 0) for layer in self.layers))
         if not self.layers:
             raise ParameterError("layers names no layer")
-        for layer in self.layers:
-            whole("layers", layer, 0)
 
     def width(self, streams: int) -> int:
         """Returns the number of sequences: one for each completion."""
@@ -240,7 +244,8 @@ def _force_words(value: Any) -> tuple[Phrase | tuple[Phrase, ...], ...]:
         raise ParameterError(f"force_words must be a list of phrases, not {value!r}")
     words: list[Any] = []
     for word in value:
-        word = word if isinstance(word, str) or not isinstance(word, Iterable) else tuple(word)
+        word = plain(word)
+        word = word if isinstance(word, str) or not isinstance(word, Iterable) else tuple(map(plain, word))
         if not isinstance(word, (str, tuple)):
             raise ParameterError(f"force_words must hold texts or lists of token ids, not {word!r}")
         if not isinstance(word, str) and any(not isinstance(part, int) for part in word):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from decodery.decoding.request.checks import real, whole
+from decodery.decoding.request.checks import normalise, real, whole
 from decodery.errors import ParameterError
 
 
@@ -25,6 +25,7 @@ class Watermark:
     seeding_scheme: Literal["lefthash", "selfhash"] = "lefthash"
 
     def __post_init__(self) -> None:
+        normalise(self)
         real("greenlist_ratio", self.greenlist_ratio, "above 0 and below 1", lambda x: 0 < x < 1)
         real("bias", self.bias, "a finite number", lambda x: True)
         whole("hashing_key", self.hashing_key, 1, 2**63 - 1)

@@ -14,6 +14,7 @@ from decodery.decoding.grammar.state import apply_grammar, marks, permits
 from decodery.decoding.processors.penalties import generated_from, seen_from
 from decodery.decoding.processors.pipeline import stages_of
 from decodery.decoding.processors.shortlist import width_of
+from decodery.decoding.processors.truncation import at_least, reached
 from decodery.decoding.recorder import Choice, considered_from
 from decodery.decoding.rows import Row
 from decodery.decoding.trace import Considered
@@ -187,8 +188,8 @@ def _fused_args(row: Row, vocab: int) -> FusedSamplingArgs:
         params.presence_penalty,
         params.frequency_penalty,
         params.temperature,
-        params.top_p,
-        math.log(params.min_p) if params.min_p > 0 else -math.inf,
+        reached(params.top_p) if params.top_p < 1 else 1.0,
+        math.log(at_least(params.min_p)) if params.min_p > 0 else -math.inf,
         params.top_k,
         0 if greedy else width_of(params.top_k, vocab),
         _NO_KEY if greedy else draw_key_of(row),

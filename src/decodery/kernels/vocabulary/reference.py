@@ -197,7 +197,7 @@ def nucleus_border(scores: Tensor, logprobs: Tensor, mass: Tensor, looked: int =
     """
     count = min(looked, scores.shape[-1])
     top, places = leaders(scores, count)
-    reached = logprobs.gather(-1, places).exp().cumsum(-1) >= mass[:, None]
+    reached = logprobs.gather(-1, places).exp().double().cumsum(-1) >= mass[:, None]
     enough = reached[:, -1]
     border = top.gather(-1, torch.where(enough, reached.int().argmax(-1), count - 1)[:, None])
     if count < scores.shape[-1] and not bool(enough.all()):

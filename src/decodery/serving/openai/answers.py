@@ -98,7 +98,7 @@ class Answer(ABC):
         written = self.choices.get(key)
         if written is None:
             written = self.choices[key] = self._new(*key)
-        delta = self.kept(written.choice.add(addition.event))
+        delta = self.kept(written, written.choice.add(addition.event))
         written.pieces.append(delta.text)
         written.entries += delta.entries
         written.token_ids += delta.token_ids
@@ -106,15 +106,15 @@ class Answer(ABC):
         written.stop_reason = delta.stop_reason
         return written, delta
 
-    def kept(self, delta: Delta) -> Delta:
-        """Returns what the answer keeps of what a step added."""
+    def kept(self, choice: Written, delta: Delta) -> Delta:
+        """Returns what the answer keeps of what a step added to a choice."""
         return delta
 
     def _new(self, prompt: int, stream: int) -> Written:
         prepared = self.prepared[prompt]
         plain = prepared.text_state.without_stops()
         place = prompt * prepared.params.choices + stream
-        return Written(prompt, place, Choice(plain, prepared.end_ids))
+        return Written(prompt, place, Choice(plain, prepared.end_ids, len(prepared.echoed)))
 
     def _choice(self, choice: Written, content: Mapping[str, Any], *, ended: bool) -> dict[str, Any]:
         return {

@@ -35,14 +35,15 @@ class Choice:
 
     An entry is held back until the text of its token is released, since a stop string may still cut it. The
     tokens of a stop string have no entry; the end token has one. `plain` is a state of the text that holds
-    nothing back but partial characters, from before the first token.
+    nothing back but partial characters, from before the first token. The text follows `echoed` characters of
+    the prompt.
     """
 
-    def __init__(self, plain: TextState, end_ids: frozenset[int]) -> None:
+    def __init__(self, plain: TextState, end_ids: frozenset[int], echoed: int = 0) -> None:
         self._plain = plain
         self._end_ids = end_ids
         self._spelled = 0
-        self._released = 0
+        self._released = -echoed
         self._held: list[Entry] = []
         self.completion_tokens = 0
 
@@ -56,15 +57,14 @@ class Choice:
                 self._plain = self._plain.after(logprobs.token)
                 self._spelled += len(self._plain.piece)
         self._released += len(event.text)
-        ended = event.finish_reason is not None
-        return Delta(event.text, event.token_ids, self._free(ended), event.finish_reason, event.stop_reason)
+        return Delta(event.text, event.token_ids, self._free(event), event.finish_reason, event.stop_reason)
 
-    def _free(self, ended: bool) -> list[Entry]:
-        cut = ended and self._spelled > self._released
+    def _free(self, event: StreamEvent) -> list[Entry]:
+        ended = event.finish_reason is not None
+        cut = isinstance(event.stop_reason, str) or self._spelled > self._released
         count = 0
         for entry in self._held:
-            whole = ended and not cut
-            if not (entry.offset < self._released or whole or (ended and entry.is_end)):
+            if not (entry.offset < self._released or (ended and (entry.is_end or not cut))):
                 break
             count += 1
         freed, self._held = self._held[:count], self._held[count:]

@@ -23,7 +23,7 @@ from decodery.serving.openai.logprobs import completion_logprobs, prompt_entries
 from decodery.serving.openai.params import generation_params, grammar_named, stream_options
 from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.settings import ServerSettings
-from decodery.text.streaming.detokenizer import start
+from decodery.text.streaming.prompt_text import prompt_text
 
 # OpenAI's default for completions.
 DEFAULT_MAX_TOKENS = 16
@@ -40,7 +40,6 @@ class CompletionRequest:
     suffix: str | None
     params: GenerationParams
     form: Form
-    echo: bool
     keeps_text: bool
     logprobs: int | None
     cache_salt: str | None
@@ -78,7 +77,6 @@ def read_request(
     if suffix is not None and not isinstance(suffix, str):
         raise invalid("suffix must be a text", "suffix")
     options = stream_options(fields, lenient=settings.lenient)
-    echo = fields.take("echo", bool, False)
     token_ids = fields.take("return_token_ids", bool, False)
     cache_salt = fields.take("cache_salt", str, "") or None
     priority = fields.take("priority", int, 0)
@@ -86,22 +84,20 @@ def read_request(
     logprobs = plain.get("logprobs")
     if logprobs is False:
         plain["logprobs"] = logprobs = None
-    keeps_text = not (echo and plain.get("max_tokens") == 0)
+    keeps_text = not (plain.get("echo") is True and plain.get("max_tokens") == 0)
     if not keeps_text:
         plain["max_tokens"] = 1
     plain.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
-    if echo and logprobs is not None:
-        plain.setdefault("prompt_logprobs", logprobs)
     params = generation_params(plain, fields, defaults, settings, models)
     logprobs = None if logprobs is None else params.logprobs
     fields.close(lenient=settings.lenient)
     most = settings.limits.completions
     if len(prompts) > 1 and len(prompts) * max(params.streams, params.width) > most:
         raise invalid(f"a request has at most {most} completions of all its prompts here", "prompt")
-    if suffix is not None and echo:
+    if suffix is not None and params.echo:
         raise invalid("echo and suffix do not go together", "echo")
     form = Form("cmpl", "text_completion", "text_completion", options, token_ids)
-    return CompletionRequest(prompts, suffix, params, form, echo, keeps_text, logprobs, cache_salt, priority)
+    return CompletionRequest(prompts, suffix, params, form, keeps_text, logprobs, cache_salt, priority)
 
 
 def _prompts(given: Any, most: int) -> list[str | list[int]]:
@@ -157,28 +153,19 @@ class CompletionAnswer(Answer):
     ) -> None:
         super().__init__(asked.form, prepared, generation, model)
         self._asked = asked
-        self._prompts: dict[int, tuple[str, list[int]]] = {}
+        self._prompts: dict[int, tuple[str, Sequence[int]]] = {}
 
-    def kept(self, delta: Delta) -> Delta:
-        """Returns what the answer keeps of what a step added: no text where only the prompt is scored."""
-        return delta if self._asked.keeps_text else Delta(finish_reason=delta.finish_reason)
+    def kept(self, choice: Written, delta: Delta) -> Delta:
+        """Returns what the answer keeps of what a step added: the prompt alone where only that is scored."""
+        if self._asked.keeps_text:
+            return delta
+        return Delta(self.prepared[choice.prompt].echoed, finish_reason=delta.finish_reason)
 
-    def _prompt(self, prompt: int) -> tuple[str, list[int]]:
+    def _prompt(self, prompt: int) -> tuple[str, Sequence[int]]:
         """Returns the text of a prompt, and where each of its tokens begins in it."""
         if prompt not in self._prompts:
             prepared = self.prepared[prompt]
-            prefix = len(self.tokenizer.prefix_ids) if prepared.text is not None else 0
-            state, offsets, text = start(self.tokenizer, (), skip_special_tokens=False), [], ""
-            for place, token in enumerate(prepared.token_ids):
-                offsets.append(len(text))
-                if place >= prefix:
-                    state = state.after(token)
-                    text += state.piece
-            text += state.flush()
-            if prepared.text is not None:
-                text = prepared.text
-                offsets = [min(offset, len(text)) for offset in offsets]
-            self._prompts[prompt] = (text, offsets)
+            self._prompts[prompt] = prompt_text(self.tokenizer, prepared.token_ids, prepared.text)
         return self._prompts[prompt]
 
     def _logprobs(self, choice: Written, entries: Sequence[Entry], *, first: bool) -> dict[str, Any] | None:
@@ -188,31 +175,25 @@ class CompletionAnswer(Answer):
             return None
         text, offsets = self._prompt(prompt)
         found: list[tuple[TokenLogprobs | None, int, int]] = []
-        if asked.echo and first:
+        if asked.params.echo and first:
             scored = self.generation.collectors[prompt].output.prompt_logprobs or ()
             found += zip(scored, self.prepared[prompt].token_ids, offsets, strict=True)
         found += [(e.logprobs, e.logprobs.token, len(text) + e.offset) for e in entries]
         return completion_logprobs(self.tokenizer, found, asked.logprobs)
 
     def content(self, choice: Written) -> dict[str, Any]:
-        """Returns the text of a choice, after the prompt if that is echoed."""
-        text = "".join(choice.pieces)
-        if self._asked.echo:
-            text = self._prompt(choice.prompt)[0] + text
-        content: dict[str, Any] = {"text": text}
+        """Returns the text of a choice with its log-probabilities."""
+        content: dict[str, Any] = {"text": "".join(choice.pieces)}
         content["logprobs"] = self._logprobs(choice, choice.entries, first=True)
-        if self._asked.params.prompt_logprobs is not None:
+        if self.prepared[choice.prompt].params.prompt_logprobs is not None:
             scored = self.generation.collectors[choice.prompt].output.prompt_logprobs
             content["prompt_logprobs"] = prompt_entries(self.tokenizer, scored or ())
         return content
 
     def deltas(self, choice: Written, delta: Delta) -> list[dict[str, Any]]:
         """Returns one chunk with text, or none if there is nothing to tell."""
-        text = delta.text
-        if self._asked.echo and not choice.opened:
-            text = self._prompt(choice.prompt)[0] + text
         logprobs = self._logprobs(choice, delta.entries, first=not choice.opened)
-        return [{"text": text, "logprobs": logprobs}] if text or delta.entries else []
+        return [{"text": delta.text, "logprobs": logprobs}] if delta.text or delta.entries else []
 
     def ending(self, choice: Written) -> dict[str, Any]:
         """Returns an empty text."""

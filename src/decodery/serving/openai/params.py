@@ -64,8 +64,6 @@ def generation_params(
     `response_format` and `structured_outputs`. Raises `ApiError`.
     """
     limits = settings.limits
-    if plain.get("top_k") == -1:
-        plain["top_k"] = 0
     _take_beam_search(plain, fields)
     _take_structure(plain, fields, limits)
     if isinstance(plain.get("grammar"), dict):

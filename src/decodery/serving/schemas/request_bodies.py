@@ -111,7 +111,6 @@ COMPLETION = {
     **GENERATING,
     "prompt": (_PROMPT, "A text, token ids, or a list of those."),
     "suffix": (_TEXT, "The text after the gap, for models that can fill in."),
-    "echo": (_FLAG, "Puts the prompt in front of the text."),
     "max_tokens": (
         {"type": "integer", "minimum": 0, "default": DEFAULT_MAX_TOKENS},
         "Most tokens to generate; 0 with echo scores the prompt alone.",

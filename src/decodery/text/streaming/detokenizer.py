@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from decodery.text.streaming.regions import Region, Regions, ReplyMarks, begin
-from decodery.text.streaming.stops import Match, StopMatcher, compile_regex, first_match
+from decodery.text.streaming.stops import (
+    Hidden,
+    Match,
+    StopMatcher,
+    compile_regex,
+    first_match,
+    with_hidden,
+)
 from decodery.text.streaming.token_texts import TokenTexts
 
 
@@ -16,6 +23,8 @@ from decodery.text.streaming.token_texts import TokenTexts
 class _Rules:
     tokenizer: TokenTexts
     matcher: StopMatcher
+    # Finds the stop strings that contain special tokens which are skipped.
+    hidden: StopMatcher | None
     pattern: Any
     skipped: frozenset[int]
     include_stop: bool
@@ -33,6 +42,10 @@ class TextState:
     string, and the bytes of an incomplete character. The time of a step grows with its token; with a regex it
     is a search of the whole text for each new character.
 
+    The text of a special token that is left out counts for the stop strings that contain it. All other stop
+    strings, and the regex, are looked for in the displayed text. `include_stop` leaves the whole stop string
+    in the text, with its special tokens.
+
     In the reply of a chat model, stops are looked for in the visible content alone: neither in reasoning, nor
     in calls of tools, nor in the marks around them. The pieces contain all of these.
     """
@@ -43,6 +56,7 @@ class TextState:
     _bytes: bytes
     _held: str
     _matching: int
+    _matching_hidden: int
     _waiting: int
     _read_so_far: str = ""
     _cut: int = 0
@@ -57,7 +71,7 @@ class TextState:
         if self.stopped is not None:
             return replace(self, piece="")
         if token in self._rules.skipped:
-            return replace(self, piece="", _waiting=max(self._waiting - 1, 0))
+            return self._skip(_text_of(self._rules.tokenizer, token))
         data = self._bytes + data
         text, used = codecs.utf_8_decode(data, "replace", False)
         text, cut = text[self._cut :], max(self._cut - len(text), 0)
@@ -68,18 +82,47 @@ class TextState:
 
     def without_stops(self) -> TextState:
         """Returns this state of a text without stops, which holds partial characters alone."""
-        rules = replace(self._rules, matcher=StopMatcher(()), pattern=None)
+        rules = replace(self._rules, matcher=StopMatcher(()), hidden=None, pattern=None)
         return replace(self, _rules=rules, _waiting=0, _regions=None)
 
     def flush(self) -> str:
         """Returns the text that is held back, for a sequence that ends here; "" after a stop."""
         if self.stopped is not None:
             return ""
+        return self._last().piece
+
+    def _last(self) -> TextState:
+        """Returns the state whose `piece` is all the text held back, for a sequence that ends here."""
         end = self._read(self._bytes.decode("utf-8", "replace")[self._cut :], b"")
-        if end._regions is None or end.stopped is not None:
-            return end.piece + end._held
-        last = end._read_regions(end._regions.flush())
-        return end.piece + last.piece + last._held
+        if end._regions is not None and end.stopped is None:
+            last = end._read_regions(end._regions.flush())
+            end = replace(last, piece=end.piece + last.piece)
+        return replace(end, piece=end.piece + end._held, _held="")
+
+    def _skip(self, text: str) -> TextState:
+        """Returns the state after a special token with this text, which is left out."""
+        hidden, regions = self._rules.hidden, self._regions
+        outside = regions is not None and (regions.in_reasoning or regions.in_calls)
+        if hidden is None or self._waiting > 0 or outside:
+            return replace(self, piece="", _waiting=max(self._waiting - 1, 0))
+        # Unread text comes before the token, so what was read before cannot belong to the same stop string.
+        unread = self._bytes or (regions is not None and regions.held)
+        state, match = hidden.read(0 if unread else self._matching_hidden, (Hidden(text),))
+        if match is not None:
+            end = self._last()
+            return end if end.stopped is not None else self._ended(self._met(end.piece, match), match)
+        cut = len(self._held) - self._depth(self._matching, state)
+        return replace(self, piece=self._held[:cut], _held=self._held[cut:], _matching_hidden=state)
+
+    def _depth(self, matching: int, matching_hidden: int) -> int:
+        """Returns how many characters at the end of the text may still become a stop string."""
+        depth, hidden = self._rules.matcher.depth(matching), self._rules.hidden
+        return depth if hidden is None else max(depth, hidden.depth(matching_hidden))
+
+    def _met(self, text: str, match: Match) -> str:
+        """Returns a text at whose end a stop string was met, without the stop string or with all of it."""
+        before = text[: len(text) - match.shown]
+        return before + match.text if self._rules.include_stop else before
 
     def _unread(self, text: str, left: bytes, cut: int) -> TextState:
         """Returns the state after text in which no stop is looked for yet."""
@@ -110,30 +153,48 @@ class TextState:
             else:
                 # What is held ends with the content, so it cannot become a stop string.
                 shown += state._held + text
-                state = replace(state, _held="", _matching=0)
+                state = replace(state, _held="", _matching=0, _matching_hidden=0)
         return replace(state, piece=shown)
 
     def _read_visible(self, text: str, left: bytes, regions: Regions | None) -> TextState:
-        state, match = self._rules.matcher.read(self._matching, text)
+        matching, match = self._rules.matcher.read(self._matching, text)
+        matching_hidden = 0
+        if self._rules.hidden is not None:
+            matching_hidden, other = self._rules.hidden.read(self._matching_hidden, text)
+            match = _first(match, other)
         found = self._search(text if match is None else text[: match.end - 1])
         if found is not None:
-            return self._ended(self._held + text[: found.end], found.stop)
+            return self._ended(self._held + text[: found.end], found)
         if match is not None:
-            met = self._held + text[: match.end]
-            return self._ended(
-                met if self._rules.include_stop else met[: len(met) - len(match.stop)], match.stop
-            )
+            return self._ended(self._met(self._held + text[: match.end], match), match)
         shown = self._held + text
-        cut = len(shown) - self._rules.matcher.depth(state)
+        cut = len(shown) - self._depth(matching, matching_hidden)
         read = self._read_so_far + text if self._rules.pattern is not None else ""
-        return TextState(shown[:cut], None, self._rules, left, shown[cut:], state, 0, read, _regions=regions)
+        return TextState(
+            shown[:cut],
+            None,
+            self._rules,
+            left,
+            shown[cut:],
+            matching,
+            matching_hidden,
+            0,
+            read,
+            _regions=regions,
+        )
 
     def _search(self, text: str) -> Match | None:
         pattern = self._rules.pattern
         return None if pattern is None else first_match(pattern, self._read_so_far, text)
 
-    def _ended(self, piece: str, stopped: str) -> TextState:
-        return TextState(piece, stopped, self._rules, b"", "", 0, 0)
+    def _ended(self, piece: str, match: Match) -> TextState:
+        return TextState(piece, match.text, self._rules, b"", "", 0, 0, 0)
+
+
+def _first(match: Match | None, other: Match | None) -> Match | None:
+    """Returns the match that ends first, and of those that end there the one that begins first."""
+    found = [m for m in (match, other) if m is not None]
+    return min(found, key=lambda m: (m.end, -m.shown), default=None)
 
 
 def start(
@@ -157,6 +218,14 @@ def start(
     """
     pattern = None if stop_regex is None else compile_regex("stop_regex", stop_regex)
     skipped = frozenset(tokenizer.special_ids) - shown if skip_special_tokens else frozenset()
-    rules = _Rules(tokenizer, StopMatcher(stop), pattern, skipped, include_stop)
+    matcher = StopMatcher(stop)
+    hidden = with_hidden(stop, {_text_of(tokenizer, token) for token in skipped}) if stop else []
+    rules = _Rules(
+        tokenizer, matcher, StopMatcher(hidden) if hidden else None, pattern, skipped, include_stop
+    )
     regions = None if marks is None else begin(marks)
-    return TextState("", None, rules, b"", "", 0, max(min_tokens - 1, 0), _cut=cut, _regions=regions)
+    return TextState("", None, rules, b"", "", 0, 0, max(min_tokens - 1, 0), _cut=cut, _regions=regions)
+
+
+def _text_of(tokenizer: TokenTexts, token: int) -> str:
+    return tokenizer.token_bytes(token).decode("utf-8", "replace")

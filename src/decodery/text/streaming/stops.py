@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -11,66 +13,87 @@ import re2
 from decodery.errors import ParameterError
 
 
+class Hidden(NamedTuple):
+    """Holds the text of a special token that is left out of the displayed text."""
+
+    text: str
+
+
+# What a text consists of for a stop string: displayed characters, and hidden special tokens.
+Symbol = str | Hidden
+
+
 class Match(NamedTuple):
     """Holds a stop string, or the match of a regular expression, and its `end` in the text just read."""
 
-    stop: str
+    stop: Sequence[Symbol]
     end: int
+
+    @property
+    def text(self) -> str:
+        """Returns the stop string as text."""
+        return "".join(part if isinstance(part, str) else part.text for part in self.stop)
+
+    @property
+    def shown(self) -> int:
+        """Returns how many characters of the stop string are displayed."""
+        return sum(isinstance(part, str) for part in self.stop)
 
 
 class StopMatcher:
     """Finds stop strings with an automaton (Aho and Corasick, 1975).
 
-    The time per character does not depend on the number of stop strings. A state is an integer. It represents
-    the longest suffix of the text so far that is a prefix of some stop string; `depth(state)` is its length.
-    State 0 is the start. Raises `ParameterError` for an empty stop string.
+    The time per symbol does not depend on the number of stop strings. A state is an integer. It represents
+    the longest suffix of the symbols so far that is a prefix of some stop string. State 0 is the start. A str
+    is a sequence of characters; a stop string with hidden tokens is a sequence that `with_hidden` returns.
+    Raises `ParameterError` for an empty stop string.
     """
 
-    def __init__(self, stops: tuple[str, ...]) -> None:
-        if not all(isinstance(stop, str) and stop for stop in stops):
-            raise ParameterError("a stop string must be a str of at least one character")
-        self._children: list[dict[str, int]] = [{}]
+    def __init__(self, stops: Iterable[Sequence[Symbol]]) -> None:
+        self._children: list[dict[Symbol, int]] = [{}]
         self._depth = [0]
-        self._ends: list[str | None] = [None]
+        self._ends: list[Sequence[Symbol] | None] = [None]
         self._fallback = [0]
         for stop in stops:
+            if not isinstance(stop, Sequence) or not stop:
+                raise ParameterError("a stop string must be a str of at least one character")
             self._insert(stop)
         self._link()
 
     def depth(self, state: int) -> int:
-        """Returns the number of characters at the end of the text that may still become a stop string."""
+        """Returns how many displayed characters at the end of the text may still become a stop string."""
         return self._depth[state]
 
-    def read(self, state: int, text: str) -> tuple[int, Match | None]:
+    def read(self, state: int, text: Iterable[Symbol]) -> tuple[int, Match | None]:
         """Returns the state after `text` and None, or the state and match at the first end of a stop string.
 
         If several stop strings end there, the match is the longest.
         """
-        for place, character in enumerate(text):
-            state = self._step(state, character)
+        for place, symbol in enumerate(text):
+            state = self._step(state, symbol)
             stop = self._ends[state]
             if stop is not None:
                 return state, Match(stop, place + 1)
         return state, None
 
-    def _step(self, state: int, character: str) -> int:
+    def _step(self, state: int, symbol: Symbol) -> int:
         while True:
-            following = self._children[state].get(character)
+            following = self._children[state].get(symbol)
             if following is not None:
                 return following
             if state == 0:
                 return 0
             state = self._fallback[state]
 
-    def _insert(self, stop: str) -> None:
+    def _insert(self, stop: Sequence[Symbol]) -> None:
         state = 0
-        for character in stop:
-            following = self._children[state].get(character)
+        for symbol in stop:
+            following = self._children[state].get(symbol)
             if following is None:
                 following = len(self._children)
-                self._children[state][character] = following
+                self._children[state][symbol] = following
                 self._children.append({})
-                self._depth.append(self._depth[state] + 1)
+                self._depth.append(self._depth[state] + isinstance(symbol, str))
                 self._ends.append(None)
                 self._fallback.append(0)
             state = following
@@ -81,11 +104,27 @@ class StopMatcher:
         waiting = deque(self._children[0].values())
         while waiting:
             state = waiting.popleft()
-            for character, child in self._children[state].items():
-                self._fallback[child] = self._step(self._fallback[state], character)
+            for symbol, child in self._children[state].items():
+                self._fallback[child] = self._step(self._fallback[state], symbol)
                 waiting.append(child)
             if self._ends[state] is None:
                 self._ends[state] = self._ends[self._fallback[state]]
+
+
+def with_hidden(stops: Iterable[str], hidden: Collection[str]) -> list[tuple[Symbol, ...]]:
+    """Returns the stop strings that contain a text of `hidden`, with these texts as `Hidden` symbols.
+
+    Where several of the texts begin at the same character, the longest is the token.
+    """
+    found = []
+    for stop in stops:
+        texts = sorted((text for text in hidden if text and text in stop), key=len, reverse=True)
+        if texts:
+            parts = re.split(f"({'|'.join(map(re.escape, texts))})", stop)
+            found.append(
+                tuple(s for n, part in enumerate(parts) for s in ((Hidden(part),) if n % 2 else part))
+            )
+    return found
 
 
 @cache

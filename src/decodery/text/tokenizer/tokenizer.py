@@ -14,6 +14,7 @@ from tokenizers import AddedToken
 from decodery.errors import ParameterError, RequestError
 from decodery.text.tokenizer import folder_vocab, gguf_vocab, spelling
 from decodery.text.tokenizer.vocabulary import Vocabulary
+from decodery.token_ids import plain
 
 # Characters from which on a text is encoded without holding Python's lock.
 LONG = 20_000
@@ -105,7 +106,7 @@ class Tokenizer:
         """
         pieces = [
             self.token_bytes(token)
-            for token in ids
+            for token in map(plain, plain(ids))
             if not (skip_special_tokens and token in self.special_ids)
         ]
         return b"".join(pieces).decode("utf-8", "replace")
@@ -123,7 +124,7 @@ class Tokenizer:
         known = self._bytes.get(token)
         if known is None:
             place = self._checked(token)
-            known = self._bytes[token] = self._spell(place) if place < self._spelled else b""
+            known = self._bytes[place] = self._spell(place) if place < self._spelled else b""
         return known
 
     def token_label(self, token: int) -> str:
@@ -131,6 +132,7 @@ class Tokenizer:
         return spelling.label(self.token_bytes(token))
 
     def _checked(self, token: int) -> int:
+        token = plain(token)
         try:
             place = operator.index(token)
         except TypeError:

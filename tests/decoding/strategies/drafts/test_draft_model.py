@@ -211,7 +211,7 @@ def test_an_impossible_draft_is_replaced_and_a_row_without_a_possible_token_fail
     row = replace(row.after(0), limit=10)
     for bad in (torch.full((2, 3), -torch.inf), torch.full((2, 3), torch.nan)):
         verdict = SamplingMethod().judge([row], Scores(bad, [(Run((1,), 0),)]))
-        assert [index for index, _ in verdict.failures] == [0]
+        assert [(s.row.tokens, s.finish) for s in verdict.survivors] == [(row.tokens, "error")]
 
 
 def test_matching_drafts_are_drawn_with_the_rows_own_noise() -> None:

@@ -88,10 +88,11 @@ def test_one_pass_gives_what_token_after_token_gives(trial: int) -> None:
     expected = verify_drafts(rows, scores, logits_at)
     for one, other in zip(found.survivors, expected.survivors, strict=True):
         assert one.row.tokens == other.row.tokens
-        assert (one.parent, one.keep, one.finish, one.drafts) == (
+        assert (one.parent, one.keep, one.finish, one.error, one.drafts) == (
             other.parent,
             other.keep,
             other.finish,
+            other.error,
             other.drafts,
         )
         assert (one.row.watch, one.row.grammar, one.row.state) == (
@@ -127,9 +128,10 @@ def test_a_row_without_a_possible_token_after_its_drafts_keeps_them() -> None:
     row = make_row(temperature=0)
     verdict, _ = judge_in_one_pass([row], Scores(logits, [(Run((1, 2), 0),)]), logits_at)
     (survivor,) = verdict.survivors
-    # The last token runs again in the next step, which fails as it does without drafts.
+    # It ends after them, as it does without drafts.
     assert survivor.row.tokens[-2:].tolist() == [1, 2]
-    assert (survivor.keep, survivor.finish, list(verdict.failures)) == (1, None, [])
+    assert (survivor.keep, survivor.finish, list(verdict.failures)) == (2, "error", [])
+    assert "NaN" in str(survivor.error)
 
 
 @pytest.mark.parametrize(

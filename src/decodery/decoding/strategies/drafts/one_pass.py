@@ -39,7 +39,7 @@ class _Judged:
     """Holds a row whose run is being judged.
 
     The first `forced` drafts are the grammar's. `first` is the index, among the choices of all rows, of the
-    one after these.
+    one after these. `error` says why no token is possible after those chosen.
     """
 
     parent: int
@@ -50,7 +50,7 @@ class _Judged:
     steps: int = 0
     kept: int = 0
     finish: FinishReason | None = None
-    failure: str | None = None
+    error: str | None = None
     chosen: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     considered: list[Considered] = field(default_factory=list)
@@ -89,11 +89,7 @@ def judge_in_one_pass(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) 
         _append_choices(judged, choices, raw, borders)
     _add_logprobs(all_judged, scores)
     _add_considered(all_judged, raw, ahead, plans, borders)
-    verdict = Verdict(
-        [_survivor(rows[judged.parent], judged) for judged in all_judged if judged.failure is None],
-        failures=[(judged.parent, judged.failure) for judged in all_judged if judged.failure is not None],
-    )
-    return verdict, others
+    return Verdict([_survivor(rows[judged.parent], judged) for judged in all_judged]), others
 
 
 def _needs_choices_only(row: Row, run: Run) -> bool:
@@ -119,16 +115,13 @@ def _ahead(row: Row, drafts: Sequence[int]) -> Row:
 def _append_choices(judged: _Judged, choices: Sequence[int], raw: Tensor, borders: array[float]) -> None:
     """Appends tokens for as long as they are the drafts, and then the one that is not.
 
-    If no token is possible after some drafts, the row ends its step there: it fails in the next one, as it
-    does without drafts.
+    If no token is possible after some drafts, the row ends there with an error, as it does without drafts.
     """
     while judged.finish is None:
         place = judged.first + judged.steps - judged.forced
         token = _next(judged.row, choices, place, raw, borders)
         if token < 0:
-            if judged.steps == 0:
-                judged.failure = why_impossible(raw[place], judged.row)
-            judged.kept = max(judged.steps - 1, 0)
+            judged.finish, judged.error = "error", why_impossible(raw[place], judged.row)
             return
         judged.row = judged.row.after(token)
         judged.finish = finish_of(judged.row)
@@ -152,7 +145,7 @@ def _next(row: Row, choices: Sequence[int], place: int, raw: Tensor, borders: ar
 
 def _add_logprobs(all_judged: Sequence[_Judged], scores: Scores) -> None:
     """Adds the log-probabilities of the chosen tokens where requests ask for them."""
-    asking = [j for j in all_judged if j.row.params.logprobs is not None and j.failure is None]
+    asking = [j for j in all_judged if j.row.params.logprobs is not None and j.chosen]
     if not asking:
         return
     each = [
@@ -176,7 +169,7 @@ def _add_considered(
     each = {
         judged.first + j: (judged, token)
         for judged in all_judged
-        if judged.row.explain and judged.failure is None
+        if judged.row.explain
         for j, token in enumerate(judged.chosen)
     }
     chosen = {place: token for place, (_, token) in each.items()}
@@ -187,12 +180,16 @@ def _add_considered(
 
 def _survivor(before: Row, judged: _Judged) -> Survivor:
     """Returns the survivor that a row becomes."""
-    drafted = max(len(judged.run.tokens) - judged.forced, 0)
+    row = judged.row
+    if judged.finish is None:
+        drafted = max(len(judged.run.tokens) - judged.forced, 0)
+        row = paced(before, row, drafted, max(judged.steps - judged.forced, 0))
     return Survivor(
         parent=judged.parent,
-        row=paced(before, judged.row, drafted, max(judged.steps - judged.forced, 0)),
+        row=row,
         keep=judged.kept,
         finish=judged.finish,
+        error=judged.error,
         logprobs=tuple(judged.logprobs),
         considered=tuple(judged.considered),
         drafts=judged.run.tokens,

@@ -29,8 +29,6 @@ from decodery.kernels.vocabulary.dispatch import copied
 
 # A method's logits `[positions, vocab]`, before processing, of the rows at these positions of the scores.
 LogitsAt = Callable[[Scores, Sequence[int], Sequence[Row]], Tensor]
-# Indices of rows for which no token is possible, and why.
-Failures = list[tuple[int, str]]
 
 
 @dataclass(slots=True)
@@ -38,7 +36,8 @@ class DraftVerification:
     """Holds the state of one stream of a row while the row's drafts are verified.
 
     The first `forced` drafts are the grammar's, the others the speculation's. `token` is the stream's next
-    token, once it is known. Of the `steps` tokens appended so far, `kept` were drafts.
+    token, once it is known. Of the `steps` tokens appended so far, `kept` were drafts. `error` says why no
+    token is possible after them.
     """
 
     parent: int
@@ -49,6 +48,7 @@ class DraftVerification:
     steps: int = 0
     kept: int = 0
     finish: FinishReason | None = None
+    error: str | None = None
     done: bool = False
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     considered: list[Considered] = field(default_factory=list)
@@ -77,10 +77,14 @@ class DraftVerification:
         self.steps += 1
         self.done = self.finish is not None or not agrees
 
+    def fail(self, reason: str) -> None:
+        """Ends the stream after the tokens appended so far, since no token is possible."""
+        self.finish, self.error, self.done = "error", reason, True
+
 
 def verify_drafts(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) -> Verdict:
     """Returns one survivor for each stream of each row: the row after its drafts that were right and one
-    token more.
+    token more, or without it and with an error where none is possible.
 
     `logits_at` gives the logits by which the rows choose.
     """
@@ -94,28 +98,24 @@ def verify_drafts(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) -> V
         for i, (row, (run,)) in enumerate(zip(rows, scores.runs, strict=True))
         for stream in row.streams
     ]
-    failures: Failures = []
     active = verifications
     while active:
-        failures += _advance(active, scores, logits_at)
+        _advance(active, scores, logits_at)
         active = [v for v in active if not v.done]
-    failed = {parent for parent, _ in failures}
-    return Verdict(
-        [_survivor(rows[v.parent], v) for v in verifications if v.parent not in failed], failures=failures
-    )
+    return Verdict([_survivor(rows[v.parent], v) for v in verifications])
 
 
-def _advance(verifications: Sequence[DraftVerification], scores: Scores, logits_at: LogitsAt) -> Failures:
-    """Appends the next token of each stream; returns those for which none is possible."""
+def _advance(verifications: Sequence[DraftVerification], scores: Scores, logits_at: LogitsAt) -> None:
+    """Appends the next token of each stream; ends those for which none is possible."""
     for v in verifications:
         v.token = _forced_token(v, scores, logits_at)
     choosing = [v for v in verifications if v.token is None or v.row.explain or v.row.params.mirostat_mode]
-    failures = _choose(choosing, scores, logits_at) if choosing else []
+    if choosing:
+        _choose(choosing, scores, logits_at)
     known = [(v, v.token) for v in verifications if v.token is not None]
     _add_logprobs(scores, known)
     for v, token in known:
         v.take(token)
-    return failures
 
 
 def _forced_token(v: DraftVerification, scores: Scores, logits_at: LogitsAt) -> int | None:
@@ -130,8 +130,8 @@ def _forced_token(v: DraftVerification, scores: Scores, logits_at: LogitsAt) -> 
     return None if rules_out(logits, v.row, token) else token
 
 
-def _choose(verifications: Sequence[DraftVerification], scores: Scores, logits_at: LogitsAt) -> Failures:
-    """Sets the next token of each stream where it is not forced; returns those for which none is possible."""
+def _choose(verifications: Sequence[DraftVerification], scores: Scores, logits_at: LogitsAt) -> None:
+    """Sets the next token of each stream where it is not forced; ends those for which none is possible."""
     shared: dict[int, DraftVerification] = {}
     for k, v in enumerate(verifications):
         shared.setdefault(logits_key(k, v), v)
@@ -140,9 +140,10 @@ def _choose(verifications: Sequence[DraftVerification], scores: Scores, logits_a
     plans = plans_of(rows)
     tokens_only = len(shared) == len(verifications) and all(map(_needs_token_only, verifications))
     if tokens_only and can_fuse(raw, rows, plans):
-        return _set_tokens(verifications, *sample_fused(raw, rows, plans), raw)
+        _set_tokens(verifications, *sample_fused(raw, rows, plans), raw)
+        return
     places = {key: place for place, key in enumerate(shared)}
-    return _choose_processed(
+    _choose_processed(
         verifications, [places[logits_key(k, v)] for k, v in enumerate(verifications)], raw, rows, plans
     )
 
@@ -168,18 +169,14 @@ def _set_tokens(
     tokens: Sequence[int],
     considered: Sequence[Considered | None],
     raw: Tensor,
-) -> Failures:
-    """Sets each stream's next token and adds what its choice considered; those without a token (-1) are done,
-    and are returned."""
-    failures = []
+) -> None:
+    """Sets each stream's next token and adds what its choice considered; ends those without a token (-1)."""
     for k, (v, token, record) in enumerate(zip(verifications, tokens, considered, strict=True)):
         if token >= 0:
             v.token = token
             v.considered += [] if record is None else [record]
         else:
-            v.done = True
-            failures.append((v.parent, why_impossible(raw[k], v.row)))
-    return failures
+            v.fail(why_impossible(raw[k], v.row))
 
 
 def _choose_processed(
@@ -188,7 +185,7 @@ def _choose_processed(
     raw: Tensor,
     rows: Sequence[Row],
     plans: Sequence[list[str]],
-) -> Failures:
+) -> None:
     """Does the same as `_choose` by processed logits; also records the trace and updates mirostat's mu.
 
     `raw` `[rows, vocab]` are the logits of `rows`; `places[k]` is the index there of the k-th stream's.
@@ -198,14 +195,12 @@ def _choose_processed(
     keep = any(_reads_raw_again(row) for row in rows)
     processed = process(raw, rows, recorder, in_place=not keep, plans=plans)
     own = processed if places == list(range(len(rows))) else copied(processed, places)
-    failures = []
     explained: list[tuple[DraftVerification, Choice]] = []
     for k, (v, token) in enumerate(zip(verifications, _chosen(verifications, own), strict=True)):
         # A forced token may be ruled out.
         possible = token >= 0 if v.token is None else bool(own[k, token] > -math.inf)
         if not possible and v.token is None:
-            v.done = True
-            failures.append((v.parent, why_impossible(raw[places[k]], v.row)))
+            v.fail(why_impossible(raw[places[k]], v.row))
             continue
         if v.row.explain:
             key = draw_key_of(v.row) if _draws(v) else None
@@ -217,7 +212,6 @@ def _choose_processed(
         records = recorder.considered([choice for _, choice in explained])
         for (v, _), record in zip(explained, records, strict=True):
             v.considered.append(record)
-    return failures
 
 
 def _draws(v: DraftVerification) -> bool:
@@ -268,12 +262,15 @@ def _add_logprobs(scores: Scores, known: Sequence[tuple[DraftVerification, int]]
 
 def _survivor(before: Row, v: DraftVerification) -> Survivor:
     """Returns the survivor that a verified stream of row `before` becomes."""
-    drafted = max(len(v.run.tokens) - v.forced, 0)
+    row = v.row
+    if v.finish is None:
+        row = paced(before, row, max(len(v.run.tokens) - v.forced, 0), max(v.kept - v.forced, 0))
     return Survivor(
         parent=v.parent,
-        row=paced(before, v.row, drafted, max(v.kept - v.forced, 0)),
+        row=row,
         keep=v.kept,
         finish=v.finish,
+        error=v.error,
         logprobs=tuple(v.logprobs),
         considered=tuple(v.considered),
         drafts=v.run.tokens,
