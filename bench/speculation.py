@@ -43,10 +43,10 @@ PASSAGE = (
     "the two hundred steps every evening to light it. In 1966 the lamp was replaced by an electric one, and "
     "the last keeper, Ada Harding, moved to the village, where she wrote a book about the storms of her life."
 )
-ROOM = {
+HOUSES = {
     "type": "object",
     "properties": {
-        "rooms": {
+        "houses": {
             "type": "array",
             "minItems": 4,
             "maxItems": 6,
@@ -56,14 +56,14 @@ ROOM = {
                     "name": {"type": "string", "maxLength": 20},
                     "width_in_metres": {"type": "integer"},
                     "length_in_metres": {"type": "integer"},
-                    "has_window": {"type": "boolean"},
+                    "has_garden": {"type": "boolean"},
                 },
-                "required": ["name", "width_in_metres", "length_in_metres", "has_window"],
+                "required": ["name", "width_in_metres", "length_in_metres", "has_garden"],
                 "additionalProperties": False,
             },
         }
     },
-    "required": ["rooms"],
+    "required": ["houses"],
     "additionalProperties": False,
 }
 
@@ -105,8 +105,8 @@ TASKS = (
     Task("quoting", f"Repeat this text word for word.\n\n{PASSAGE}", {"temperature": 0.7}, chat=True),
     Task(
         "JSON",
-        "Describe the rooms of a house as JSON.",
-        {"temperature": 0.7, "grammar": JsonSchema(ROOM)},
+        "Describe some houses of a street as JSON.",
+        {"temperature": 0.7, "grammar": JsonSchema(HOUSES)},
         chat=True,
     ),
     Task(

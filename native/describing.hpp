@@ -85,7 +85,7 @@ private:
         double total = rest.sum, others = rest.sum, weighted = rest.weighted;
         double* before = probabilities(0);
         for (int64_t i = 0; i < shown_; i++) {
-            const double distance = logits()[i] - static_cast<double>(largest), term = std::exp(distance);
+            const double distance = logits()[i] - static_cast<double>(largest), term = exp_of(distance);
             before[i] = term;
             total += term;
             if (i > 0) others += term;
@@ -294,7 +294,7 @@ private:
         kept_after(stage) = kept_ = kept;
         double* after = probabilities(1 + stage);
         for (int64_t i = 0; i < shown_; i++)
-            after[i] = std::exp(static_cast<double>(value(tokens()[i])) - static_cast<double>(largest)) / sum;
+            after[i] = exp_of(static_cast<double>(value(tokens()[i])) - static_cast<double>(largest)) / sum;
     }
 
     // The largest and the number of the possible elements of x, and whether any is not that of `before`.

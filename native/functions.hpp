@@ -27,9 +27,10 @@ DECODERY_INLINE typename S::F exponential(typename S::F x) {
     return S::mul(p, S::power_of_two(n));
 }
 
-// The natural logarithm of a sum. Not `log`: code that is linked with a new glibc needs its version of 2.29, and a wheel
-// shall load with the older ones that torch runs with. `logl` never had another version.
-inline double log_of(double sum) { return static_cast<double>(std::log(static_cast<long double>(sum))); }
+// Logarithm and exponential of one number. Not `log` and `exp`: code that is linked with a new glibc needs their versions
+// of 2.29, and a wheel shall load with the older ones that torch runs with. `logl` and `expl` never had other versions.
+inline double log_of(double x) { return static_cast<double>(std::log(static_cast<long double>(x))); }
+inline double exp_of(double x) { return static_cast<double>(std::exp(static_cast<long double>(x))); }
 
 // The natural logarithm of positive normal numbers, within two units in the last place.
 template <class S>

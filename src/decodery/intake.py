@@ -168,7 +168,7 @@ class Intake:
         messages: Sequence[Message],
         params: GenerationParams,
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Mapping[str, Any] | Callable[..., Any]] | None = None,
         tool_choice: str | Mapping[str, Any] = "auto",
         parallel_tool_calls: bool = True,
         thinking_token_budget: int | None = None,
@@ -176,11 +176,11 @@ class Intake:
     ) -> ChatRequest:
         """Returns the request for a reply to a conversation, for `prepare_chat`.
 
-        `tools` are functions that the reply may call, in OpenAI's shape. `tool_choice` is "auto", "none",
+        `tools` are functions that the reply may call: Python functions, whose hints and docstrings declare
+        them (`declaration_of`), or declarations in OpenAI's shape. `tool_choice` is "auto", "none",
         "required" (or "any"), or the function that it must call. After `thinking_token_budget` tokens of
-        reasoning, its end is forced. `template` has `add_generation_prompt`, `continue_final_message` and the
-        template's variables. Raises `RequestError` with the place of a fault, and `ModelError` as
-        `render_chat`.
+        reasoning, its end is forced. `template` has the arguments of `PromptOptions`, and variables of the
+        template. Raises `RequestError` with the place of a fault, and `ModelError` as `render_chat`.
         """
         return self.conversations.request(
             messages,
@@ -202,12 +202,16 @@ class Intake:
     def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
         """Returns the token ids of a conversation in the model's chat template, ready for the reply.
 
-        `template` and the errors are those of `Conversations.text`.
+        The texts of control tokens in messages are plain text. `template` and the errors are those of
+        `Conversations.text`.
         """
-        return self._tokenizer.encode(self.chat_text(messages, **template), add_special_tokens=False)
+        return self.conversations.token_ids(messages, **template)
 
     def chat_text(self, messages: Sequence[Message], **template: Any) -> str:
-        """Returns a conversation in the model's chat template, as text; as `chat_prompt`."""
+        """Returns a conversation in the model's chat template as text, for people to read.
+
+        The text does not say which texts of control tokens are such tokens; the ids of `chat_prompt` do.
+        """
         return self.conversations.text(messages, **template)
 
     def infill_prompt(self, prefix: str, suffix: str) -> tuple[list[int], tuple[int, ...]]:

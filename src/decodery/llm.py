@@ -58,7 +58,8 @@ class LLM:
     (default: those of torch and of the native kernels in this process, at first one for each core).
     `token_budget` bounds the tokens that one step runs. With `max_step_ms`, a step in which other texts grow
     runs no more of a prompt than fits into so many milliseconds, but at least a page: texts pause for less
-    time, and prompts take longer.
+    time, and prompts take longer. With `remember_texts`, requests that let the engine draft
+    (`speculate="auto"`) have drafts from earlier texts of the same `cache_salt`.
 
     Requests may name second models (amateurs, draft models) by a path or hub id, or as an `LLM`. With
     `second_models`, a table of names and paths that are opened at once, they may name these alone.
@@ -89,10 +90,12 @@ class LLM:
         prefix_cache: bool = True,
         second_models: Mapping[str, str | Path] | None = None,
         max_step_ms: float | None = None,
+        remember_texts: bool = True,
         progress: Progress | None = None,
     ) -> None:
         sizes = {"context_length": context_length, "threads": threads}
-        for name, switch in {"prefix_cache": prefix_cache, "packed_cache": packed_cache}.items():
+        switches = {"prefix_cache": prefix_cache, "packed_cache": packed_cache}
+        for name, switch in {**switches, "remember_texts": remember_texts}.items():
             if not isinstance(switch, bool):
                 raise ParameterError(f"{name} must be True or False, not {switch!r}")
         for name, value in {**sizes, "token_budget": token_budget, "max_sequences": max_sequences}.items():
@@ -120,7 +123,7 @@ class LLM:
         self.model = opened.model
         self.default_params = default_params(opened.generation_config, self.model.vocab_size).params
         limits = _limits(self.model, kv_memory, kv_dtype, token_budget, max_sequences, prefix_cache)
-        limits = replace(limits, threads=threads, max_step_ms=max_step_ms)
+        limits = replace(limits, threads=threads, max_step_ms=max_step_ms, remember_texts=remember_texts)
         self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
         self._shared_engine = SharedEngine(self.engine)
         offered = SecondModels(
@@ -236,7 +239,7 @@ class LLM:
         messages: Sequence[Message] | Sequence[Sequence[Message]],
         params: GenerationParams | Sequence[GenerationParams] | None = None,
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Mapping[str, Any] | Callable[..., Any]] | None = None,
         tool_choice: str | Mapping[str, Any] = "auto",
         parallel_tool_calls: bool = True,
         thinking_token_budget: int | None = None,
@@ -296,7 +299,11 @@ class LLM:
         return self.intake.infill_prompt(prefix, suffix)
 
     def chat_prompt(self, messages: Sequence[Message], **template: Any) -> list[int]:
-        """Returns the token ids of a conversation in the model's chat template, ready for the reply."""
+        """Returns the token ids of a conversation in the model's chat template, ready for the reply.
+
+        `template` has the arguments of `PromptOptions`, `tools`, and variables of the template. Raises
+        `RequestError` for an argument that nothing reads.
+        """
         return self.intake.chat_prompt(messages, **template)
 
     def score(
@@ -333,7 +340,7 @@ class LLM:
     @property
     def has_chat_template(self) -> bool:
         """True if the model can render conversations."""
-        return self.tokenizer.chat_template is not None
+        return bool(self.tokenizer.chat_templates)
 
     @property
     def capacity(self) -> int:

@@ -110,6 +110,7 @@ def test_models_are_those_of_the_caches_and_files_and_folders_by_path() -> None:
     assert texts("inspect", "~/my") == ["~/my models/"]
     assert texts("serve", "--draft", "small=t") == ["small=tiny"]
     assert texts("serve", "--draft", "sm") == []
+    assert texts("serve", "--model", "small=t") == ["small=tiny"]
 
 
 @pytest.mark.usefixtures("machine")

@@ -258,6 +258,22 @@ void attention() {
 
 constexpr int64_t kRows = 4, kVocab = 1003, kWordsOfRow = (kVocab + 31) / 32;
 
+// The choice of a row's first token: after one stage that gave `after`, and after the stages of args.
+void describe(const Floats32& x, const Floats32& after, const FusedSamplingArgs& args, const Floats32& borders,
+              const std::string& kind) {
+    constexpr int64_t kShown = 20;
+    const float* stages[] = {after.data()};
+    for (bool fused : {false, true}) {
+        const int64_t count = fused ? int64_t{kFusedStages} : 1;
+        std::vector<int64_t> whole(static_cast<size_t>(4 + count + 2 * kShown + 1));
+        std::vector<double> numbers(static_cast<size_t>(2 + (kShown + 1) * (3 + count)));
+        const DescribedChoice choice{x.data(), 0, kShown, 1, {5, 6}, stages, fused ? 0 : 1, fused ? &args : nullptr,
+                                     borders.data(), nullptr, whole.data(), numbers.data()};
+        call(kDescribe, DescribeArgs{&choice, 1, kVocab});
+        print("describe " + kind, whole, Floats32(numbers.begin(), numbers.end()));
+    }
+}
+
 void selections(const Floats32& x, const std::string& kind) {
     std::vector<uint32_t> words(kRows * kWordsOfRow);
     for (auto& word : words) word = random_numbers.next();
@@ -281,11 +297,13 @@ void selections(const Floats32& x, const std::string& kind) {
     std::vector<int32_t> keys = {1, 2, -3, 4, 5, -6, 7, 8};
     call(kDraw, DrawArgs{x.data(), kVocab, kRows, kVocab, keys.data(), places.data()});
     print("draw " + kind, places);
+    Floats32 borders(kRows * kCuts);
     std::vector<FusedSamplingArgs> args(kRows, FusedSamplingArgs{leaders.data(), 9, leaders.data(), 4, 1.3, 0.4, 0.2, 0.8, 0.9,
                                                                  -5.0, 30, 64, {5, 6}});
     Floats32 copy = x;
-    call(kChoose, ChooseArgs{copy.data(), kVocab, kRows, kVocab, args.data(), places.data()});
-    print("choose " + kind, places, copy);
+    call(kChoose, ChooseArgs{copy.data(), kVocab, kRows, kVocab, args.data(), places.data(), borders.data()});
+    print("choose " + kind, places, copy, borders);
+    describe(x, out, args[0], borders, kind);
 }
 
 void changes() {

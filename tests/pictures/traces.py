@@ -56,7 +56,7 @@ def tokenizer_of(words: Sequence[str | bytes]) -> Tokenizer:
             eos_token="",
             prefix=(),
             suffix=(),
-            chat_template=None,
+            chat_templates={},
             named_ids={},
         )
     )

@@ -104,7 +104,10 @@ class Asking:
         self._faults = faults
 
     def replies(self, path: str, body: Mapping[str, Any]) -> list[Reply] | None:
-        """Returns the plain reply and the streamed one; None if the server refuses the request."""
+        """Returns the plain reply and the streamed one; None if the server refuses the request.
+
+        The list is empty if the text is not as asked.
+        """
         limit = "max_output_tokens" if path == "/v1/responses" else "max_tokens"
         asked = {**body, limit: self._tokens, "seed": 7, "temperature": 1.0}
         plain = self.server.post(path, asked)
@@ -123,10 +126,10 @@ class Asking:
             return None
         assert streamed.status_code == 200, streamed.text
         if plain.status_code == 422:
-            # The grammar was looser than the schema; a stream tells it at its end.
+            # The grammar was looser than the schema, which a stream tells at its end.
             assert "error" in streamed.text
             self.statuses["invalid"] += 1
-            return None
+            return []
         read = READERS[path]
         found = [read[0](plain.json()), read[1](events(streamed.text))]
         self.statuses["cut" if found[0].cut else "whole"] += 1
@@ -174,7 +177,7 @@ def _schema_run(asking: Asking, path: str, body: Any, schema: Any, faulty: bool)
         assert found is not None, f"a schema without a fault was refused: {asking.refusal}"
     for reply in found or ():
         check_text(schema, reply.text, cut=reply.cut)
-    assert found is None or found[0] == found[1], f"plain and streamed differ: {found}"
+    assert not found or found[0] == found[1], f"plain and streamed differ: {found}"
 
 
 def _chat_tools(tools: list[Any], name: str | None) -> dict[str, Any]:
@@ -223,6 +226,8 @@ def _tool_run(asking: Asking, path: str, body: Any, parameters: Mapping[str, Any
         for place, (name, arguments) in enumerate(reply.calls):
             last = place == len(reply.calls) - 1
             check_text(parameters[name], arguments, cut=reply.cut and last)
+    if not found:
+        return
     plain, streamed = found
     if path == "/v1/messages" and plain.cut:
         # A message has no arguments that are not whole; a stream has told their beginning.

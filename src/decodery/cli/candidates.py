@@ -116,13 +116,13 @@ def _words(typed: _Typed, word: str, names: Mapping[str, Sequence[str]]) -> list
 def _values(parameter: Any, word: str, names: Mapping[str, Sequence[str]]) -> list[Candidate]:
     """Returns the values of a flag or argument that begin with a word; its metavar says which it can have."""
     metavar = (parameter.metavar or "").strip("[]")
-    if metavar == "NAME=MODEL":
-        name, equals, model = word.partition("=")
-        return [replace(one, text=f"{name}={one.text}") for one in _models(model)] if equals else []
-    if metavar == "MODEL":
+    kinds = metavar.split("|")
+    name, equals, model = word.partition("=")
+    if equals and "NAME=MODEL" in kinds:
+        return [replace(one, text=f"{name}={one.text}") for one in _models(model)]
+    if "MODEL" in kinds:
         return _models(word)
     kept = word.rfind(",") + 1 if metavar == "NAME,..." else 0
-    kinds = metavar.split("|")
     known = [*names.get(parameter.name, ()), *filter(WORD.fullmatch, kinds)]
     found = [Candidate(word[:kept] + name) for name in known if name.startswith(word[kept:])]
     return found + (list(_paths(word, lambda name: True)) if "FILE" in kinds else [])

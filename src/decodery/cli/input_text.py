@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from decodery.errors import DecoderyError, ParameterError, RequestError
 
@@ -67,6 +67,19 @@ def file_text(file: Path) -> str:
     except OSError as error:
         raise DecoderyError(f"{file} cannot be read: {error.strerror}") from None
     return _without_line_end(decoded(data, str(file)))
+
+
+def prompt_arguments(template: str | None, special_in_content: bool) -> dict[str, Any]:
+    """Returns the arguments of `chat_prompt` that the flags give; a template may be in a file.
+
+    Raises `DecoderyError` for a file that is not there.
+    """
+    arguments: dict[str, Any] = {"special_in_content": True} if special_in_content else {}
+    if template is not None:
+        file = Path(template)
+        is_file = file.is_file() or file.suffix == ".jinja" or len(file.parts) > 1
+        arguments["chat_template"] = file_text(file) if is_file else template
+    return arguments
 
 
 def _stdin() -> BinaryIO:

@@ -31,7 +31,7 @@ from decodery.cli.flags.model_options import (
     TextModelOptions,
 )
 from decodery.cli.flags.serve_options import ServeOptions
-from decodery.cli.input_text import given_text
+from decodery.cli.input_text import given_text, prompt_arguments
 from decodery.cli.terminal import (
     FAILED,
     INTERRUPTED,
@@ -74,6 +74,19 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print the whole result as one JSON object.", rich_help_panel="Output")
 ]
 System = Annotated[str | None, typer.Option(metavar="TEXT", help="The system message of the conversation.")]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE", help="The chat template: the name of one of the model's, or a file with one."
+    ),
+]
+SpecialInContent = Annotated[
+    bool,
+    typer.Option(
+        "--special-in-content",
+        help="Let texts of control tokens in messages be such tokens, not plain text.",
+    ),
+]
 Html = Annotated[
     Path | None,
     typer.Option(
@@ -156,6 +169,8 @@ def _generate(
     file: File = None,
     chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a user's message.")] = False,
     system: System = None,
+    template: Template = None,
+    special_in_content: SpecialInContent = False,
     tools: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="With --chat, functions that the model may call, as OpenAI's API."),
@@ -179,25 +194,49 @@ def _generate(
     follow each other; the heading of each is on stderr.
     """
     started = perf_counter()
-    if system is not None and not chat:
-        raise ParameterError("system is only for conversations: give --chat too")
+    chat_only = {"system": system, "template": template, "special-in-content": special_in_content or None}
+    for name, given in chat_only.items():
+        if given is not None and not chat:
+            raise ParameterError(f"{name} is only for conversations: give --chat too")
     _refuse_logprobs_without_json(generation, json)
     if tools is not None and not chat:
         raise ParameterError("tools are only for conversations: give --chat too")
+    arguments = prompt_arguments(template, special_in_content)
     text = given_text(prompt, file, "PROMPT")
     if tools is not None:
         from decodery.cli.commands.call_tools import call_tools
 
-        call_tools(text, generation, model, tools=tools, tool_choice=tool_choice, system=system, as_json=json)
+        call_tools(
+            text,
+            generation,
+            model,
+            tools=tools,
+            tool_choice=tool_choice,
+            system=system,
+            template=arguments,
+            as_json=json,
+        )
         return
     from decodery.cli.commands.generate import generate
 
-    generate(text, generation, model, chat=chat, system=system, as_json=json, stats=stats, started=started)
+    generate(
+        text,
+        generation,
+        model,
+        chat=chat,
+        system=system,
+        template=arguments,
+        as_json=json,
+        stats=stats,
+        started=started,
+    )
 
 
 @_command("chat")
 def _chat(
     system: System = None,
+    template: Template = None,
+    special_in_content: SpecialInContent = False,
     generation: GenerationFlags = ANY,
     model: TextModelOptions = TEXT_MODEL,
     debug: Debug = False,
@@ -208,7 +247,7 @@ def _chat(
     """
     from decodery.cli.commands.chat import chat
 
-    chat(generation, model, system)
+    chat(generation, model, system, prompt_arguments(template, special_in_content))
 
 
 @_command("infill")

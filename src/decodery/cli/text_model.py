@@ -52,7 +52,7 @@ class TextModel(Protocol):
     ) -> Generator[StreamEvent, None, None]:
         """Returns a generator of what each step adds; closing it drops the request."""
 
-    def chat_prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def chat_prompt(self, messages: Sequence[Mapping[str, Any]], **template: Any) -> list[int]:
         """Returns the token ids of a conversation, ready for the reply."""
 
     def score(self, texts: Sequence[str], *, prefix: str | None = None) -> list[TextScore]:

@@ -9,11 +9,13 @@ from typing import Any
 
 from decodery.client.connection import Connection, api_error
 from decodery.client.remote_tokenizer import RemoteTokenizer
+from decodery.conversations.prompt_options import COMMON_VARIABLES
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.plain import params_from_plain, params_to_plain
 from decodery.errors import DecoderyError, ParameterError, RequestError
 from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore
 from decodery.shared_scores import continuations, score_separately, score_texts
+from decodery.text.chat.tools import read_tools
 from decodery.token_ids import listed_prompts, plain
 from decodery.wire.trace_lines import EndLine, ErrorLine, EventLine, Line, OutputLine, TextLine, TraceReader
 
@@ -80,8 +82,16 @@ class Client:
         return RemoteTokenizer(self._connection, self._model, self._described("vocab_size", int))
 
     def chat_prompt(self, messages: Sequence[Mapping[str, Any]], **template: Any) -> list[int]:
-        """Returns the token ids of a conversation in the model's chat template, ready for the reply."""
-        return self.tokenizer.ids({"messages": list(messages), **template})
+        """Returns the token ids of a conversation in the model's chat template, as `LLM.chat_prompt` does.
+
+        `chat_template` is the name of one of the model's templates.
+        """
+        variables = {name: template.pop(name) for name in COMMON_VARIABLES if name in template}
+        body = {"messages": list(messages), **template}
+        body["chat_template_kwargs"] = {**body.pop("template_kwargs", {}), **variables}
+        if "tools" in body:
+            body["tools"] = [dict(tool.declaration) for tool in read_tools(body["tools"])]
+        return self.tokenizer.ids(body)
 
     def generate(
         self,

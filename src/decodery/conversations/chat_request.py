@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from decodery.conversations.call_grammar import CallGrammar, schema_of, spaced
+from decodery.conversations.chat_prompt import PromptWriter
 from decodery.conversations.reply_check import ReplyCheck
 from decodery.decoding.grammar.compiler import GrammarCompiler
 from decodery.decoding.grammar.reply_state import ReplyRules, TokenIndex
@@ -19,12 +20,9 @@ from decodery.errors import DecoderyError, ParameterError, RequestError
 from decodery.text.chat.messages import read_messages
 from decodery.text.chat.reasoning import beginning_after, reasoning_marks
 from decodery.text.chat.replies import ReplyFormat
-from decodery.text.chat.tools import Adapted, Tool, read_choice, read_tools
+from decodery.text.chat.tools import Tool, read_choice, read_tools
 from decodery.text.streaming.regions import ReplyMarks
 from decodery.text.tokenizer.tokenizer import Tokenizer
-
-# Marks the end of a message that is continued; it occurs in no template.
-_END = "zqcontinuedzq"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +56,22 @@ class Conversations:
     def __init__(self, tokenizer: Tokenizer, grammars: Callable[[], GrammarCompiler]) -> None:
         self._tokenizer = tokenizer
         self._grammars = grammars
+        self._prompts = PromptWriter(tokenizer)
         self._index: TokenIndex | None = None
 
-    def text(
-        self,
-        messages: Any,
-        tools: Any = None,
-        *,
-        add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
-        **template: Any,
-    ) -> str:
-        """Returns a conversation in the model's chat template, ready for the reply.
+    def text(self, messages: Any, tools: Any = None, **template: Any) -> str:
+        """Returns a conversation in the model's chat template, ready for the reply, as text.
 
-        With `continue_final_message`, the reply continues the last message. The errors are those of
-        `read_messages`, `read_tools`, `adapt` and `render_chat`.
+        `template` has the arguments of `PromptOptions`, and variables of the template. The text does not say
+        which control tokens come from the template: `token_ids` does. The errors are those of
+        `read_messages`, `read_tools` and `PromptWriter.write`.
         """
-        adapted = self._adapted(read_messages(messages), read_tools(tools))
-        return self._rendered(adapted, add_generation_prompt, continue_final_message, template)
+        return self._prompts.write(read_messages(messages), read_tools(tools), template).text
+
+    def token_ids(self, messages: Any, tools: Any = None, **template: Any) -> list[int]:
+        """Returns the token ids of a conversation; the arguments and errors are those of `text`."""
+        prompt = self._prompts.write(read_messages(messages), read_tools(tools), template)
+        return self._prompts.token_ids(prompt)
 
     def request(
         self,
@@ -86,8 +82,6 @@ class Conversations:
         tool_choice: Any = "auto",
         parallel_tool_calls: bool = True,
         thinking_token_budget: int | None = None,
-        add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
         **template: Any,
     ) -> ChatRequest:
         """Returns the request for a reply. The errors are those of `text` and `read_choice`."""
@@ -96,15 +90,15 @@ class Conversations:
         budget = _checked_budget(thinking_token_budget)
         if not isinstance(parallel_tool_calls, bool):
             raise ParameterError("parallel_tool_calls must be True or False", param="parallel_tool_calls")
-        adapted = self._adapted(read, declared)
-        prompt = self._rendered(adapted, add_generation_prompt, continue_final_message, template)
+        prompt = self._prompts.write(read, declared, template)
+        adapted = prompt.adapted
         callable_tools = [t for t in declared if choice.name in (None, t.name) and choice.mode != "none"]
         form = adapted.form
-        reasoning = reasoning_marks(self._tokenizer.chat_template or "", self._tokenizer.token_id)
-        started = read[-1]["content"] if continue_final_message else None
+        reasoning = reasoning_marks(prompt.template, self._tokenizer.token_id)
+        started = read[-1]["content"] if template.get("continue_final_message") else None
         marks = ReplyMarks(
             reasoning,
-            beginning_after(prompt, reasoning, started),
+            beginning_after(prompt.text, reasoning, started),
             form.triggers([tool.name for tool in callable_tools]) if callable_tools else (),
             anchored=not form.marked,
         )
@@ -115,7 +109,7 @@ class Conversations:
                 form, callable_tools, parallel_tool_calls and not named, self._special(form.tokens)
             )
         return ChatRequest(
-            self._tokenizer.encode(prompt, add_special_tokens=False),
+            self._prompts.token_ids(prompt),
             params,
             ReplyFormat(marks, form if callable_tools else None, named, adapted.short_ids),
             calls,
@@ -219,49 +213,6 @@ class Conversations:
                 single = CallGrammar(calls.form, [tool], False, calls.tokens)
                 _check_schema(compiler, single.source([form]), tool)
             raise
-
-    def _adapted(self, messages: list[dict[str, Any]], tools: Sequence[Tool]) -> Adapted:
-        template = self._tokenizer.chat_template
-        if not template:
-            raise RequestError(
-                "this model has no chat template: give it a plain prompt, or a template of your own"
-            )
-        # Imported here, since only conversations need jinja2.
-        from decodery.text.chat.adaptation import adapt
-
-        return adapt(template, messages, tools)
-
-    def _rendered(
-        self, adapted: Adapted, add_generation_prompt: bool, continued: bool, variables: Mapping[str, Any]
-    ) -> str:
-        messages = adapted.messages
-        if continued:
-            last = messages[-1]
-            if last["role"] != "assistant" or "tool_calls" in last:
-                raise RequestError(
-                    "continue_final_message needs a last message of the model, without calls",
-                    param="continue_final_message",
-                )
-            messages = [*messages[:-1], {**last, "content": last["content"] + _END}]
-        from decodery.text.chat.template import render_chat
-
-        text = render_chat(
-            self._tokenizer.chat_template,
-            messages,
-            bos_token=self._tokenizer.bos_token,
-            eos_token=self._tokenizer.eos_token,
-            tools=adapted.tools,
-            add_generation_prompt=add_generation_prompt and not continued,
-            **variables,
-        )
-        if not continued:
-            return text
-        before, found, _ = text.rpartition(_END)
-        if not found:
-            raise RequestError(
-                "the model's chat template cannot continue a message", param="continue_final_message"
-            )
-        return before
 
     def _special(self, texts: Sequence[str]) -> dict[str, int]:
         """Returns the ids of those texts that are special tokens."""

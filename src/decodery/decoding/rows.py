@@ -168,14 +168,14 @@ class Proposal:
     tokens; several run forks side by side. `extension` requests more drafts from draft models. Drafts may be
     cut where the row's limit or the context ends. `given[i]` counts the first drafts, in row i's only branch,
     that are right whatever the scores before them say, so that these scores need not be computed; `given` is
-    empty if there are none. `room[i]` is how many drafts of the engine's own may follow row i's only branch;
-    `room` is empty if there are none.
+    empty if there are none. `most_drafts[i]` is how many drafts the engine may add to row i's only branch;
+    `most_drafts` is empty if there are none.
     """
 
     branches: Sequence[tuple[tuple[int, ...], ...]]
     extension: Extension | None = None
     given: Sequence[int] = ()
-    room: Sequence[int] = ()
+    most_drafts: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

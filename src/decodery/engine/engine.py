@@ -19,7 +19,6 @@ from decodery.engine.batch import Batch, Chunk
 from decodery.engine.drafts.proposals import Proposals, collect_proposals
 from decodery.engine.drafts.speculator import Speculator
 from decodery.engine.embedded_prompt import EmbeddedPrompt
-from decodery.engine.events import beam_events, ending_events, event_of, makes_event
 from decodery.engine.limits import (
     Limits,
     check_contrast_model,
@@ -39,6 +38,7 @@ from decodery.engine.second_model_runner import SecondModelRunner
 from decodery.engine.statistics import Counters, Statistics
 from decodery.engine.step_bound import StepBound, StepCost, work_of
 from decodery.engine.step_scores import JudgedGroup, ScoresBuilder, groups_to_judge, judge_group
+from decodery.engine.verdict_events import beam_events, ending_events, event_of, makes_event
 from decodery.errors import ParameterError, RequestError
 from decodery.kernels.threads import threads_set
 from decodery.models.contract import CausalModel

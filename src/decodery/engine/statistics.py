@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 
 from decodery.decoding.event import Event
 from decodery.engine.batch import Batch
@@ -21,7 +21,8 @@ class Statistics:
     `prompt_tokens` tokens of prompts and negative prompts, those of a preempted request again, and events
     reported `generated_tokens`. Of the `drafted` tokens of speculation, `accepted` were in the text.
     `longest_step` is in seconds. `step_since` is the time on the engine's clock at which the step in progress
-    began, None between steps.
+    began, None between steps. `by_source` has, for each source of the engine's own drafts, how many it made
+    and how many of them were in the text.
     """
 
     running: int
@@ -38,6 +39,7 @@ class Statistics:
     steps: int
     longest_step: float
     step_since: float | None
+    by_source: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class Counters:
     prompt_tokens: int = 0
     steps: int = 0
     longest_step: float = 0.0
+    by_source: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def statistics(self, scheduler: Scheduler, step_since: float | None) -> Statistics:
         """Returns these numbers and the present ones of the scheduler."""
@@ -86,3 +89,6 @@ class Counters:
             self.generated_tokens += len(event.tokens)
             self.drafted += len(event.drafts)
             self.accepted += event.accepted
+            for place, source in enumerate(event.draft_sources):
+                drafted, accepted = self.by_source.get(source, (0, 0))
+                self.by_source[source] = drafted + 1, accepted + (place < event.accepted)

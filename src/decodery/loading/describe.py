@@ -109,6 +109,6 @@ def _formats(checkpoint: Checkpoint, held: Mapping[str, str]) -> list[dict[str, 
 def _has_template(checkpoint: Checkpoint) -> bool | None:
     """True if there is a chat template; None without a readable tokenizer."""
     try:
-        return open_tokenizer(checkpoint).chat_template is not None
+        return bool(open_tokenizer(checkpoint).chat_templates)
     except ModelError:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from decodery.pictures.generation_trace import GenerationTrace, Step
@@ -19,6 +20,9 @@ def drafts_section(trace: GenerationTrace, steps: Sequence[Step]) -> Markup:
         f"{accepted} of {drafts} drafts accepted ({accepted / drafts:.0%});"
         f" {tokens} tokens in {len(steps)} steps, {tokens / len(steps):.1f} a step."
     )
+    sources = Counter(source for step in steps for source in step.draft_sources[: step.accepted])
+    if sources:
+        summary += " Accepted drafts came from " + ", ".join(f"{s}: {n}" for s, n in sources.items()) + "."
     return element(
         "div",
         element("h3", "Drafts"),
@@ -44,5 +48,9 @@ def _draft(trace: GenerationTrace, step: Step, place: int) -> Markup:
         return element("small", "\u00a0")
     label = trace.label(step.drafts[place])
     if place < step.accepted:
-        return element("small", f"✓ {label}", class_="good", title="accepted")
-    return element("small", "✕ ", element("s", label), class_="bad", title="rejected")
+        return element("small", f"✓ {label}", class_="good", title=f"accepted{_source(step, place)}")
+    return element("small", "✕ ", element("s", label), class_="bad", title=f"rejected{_source(step, place)}")
+
+
+def _source(step: Step, place: int) -> str:
+    return f", from {step.draft_sources[place]}" if step.draft_sources else ""

@@ -18,12 +18,16 @@ from decodery.wire.trace_lines import EndLine, ErrorLine, EventLine, Header, Out
 
 @dataclass(frozen=True)
 class Step:
-    """Holds one step of a completion: its new tokens, of which the first `accepted` were also drafts."""
+    """Holds one step of a completion: its new tokens, of which the first `accepted` were also drafts.
+
+    `draft_sources` says where each draft comes from, if the engine drafted by itself.
+    """
 
     tokens: tuple[int, ...]
     considered: tuple[Considered, ...] = ()
     drafts: tuple[int, ...] = ()
     accepted: int = 0
+    draft_sources: tuple[str, ...] = ()
 
 
 @dataclass
@@ -47,7 +51,7 @@ class GenerationTrace:
         if event.beams:
             self.beams.append(event.beams)
         if event.stream is not None and event.tokens:
-            step = Step(event.tokens, event.considered, event.drafts, event.accepted)
+            step = Step(event.tokens, event.considered, event.drafts, event.accepted, event.draft_sources)
             self.steps.setdefault(event.stream, []).append(step)
 
     @property

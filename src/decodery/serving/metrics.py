@@ -85,11 +85,23 @@ class _Engines(Collector):
             for model, statistics in found:
                 gauge.add_metric((model,), read(statistics))
             yield gauge
+        yield from _drafts_by_source(found)
         for name, (text, read) in counters.items():
             counter = CounterMetricFamily(f"decodery_{name}", text, labels=(_MODEL,))
             for model, statistics in found:
                 counter.add_metric((model,), read(statistics))
             yield counter
+
+
+def _drafts_by_source(found: Iterable[tuple[str, Statistics]]) -> Iterator[CounterMetricFamily]:
+    """Yields the counts of the drafts that engines made by themselves, by model and source."""
+    texts = ("Drafts of the engine's own, by source.", "Those of them that were accepted.")
+    for place, name in enumerate(("draft_tokens", "accepted_tokens")):
+        counter = CounterMetricFamily(f"decodery_auto_{name}", texts[place], labels=(_MODEL, "source"))
+        for model, statistics in found:
+            for source, counts in statistics.by_source.items():
+                counter.add_metric((model, source), counts[place])
+        yield counter
 
 
 class Timeline:

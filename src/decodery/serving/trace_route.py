@@ -288,7 +288,7 @@ async def describe_model(service: Service, request: Request) -> Response:
             "model": model.name,
             "vocab_size": llm.tokenizer.vocab_size,
             "capacity": llm.capacity,
-            "has_chat_template": llm.tokenizer.chat_template is not None,
+            "has_chat_template": llm.has_chat_template,
             "default_params": params_to_plain(llm.default_params),
             "second_models": list(llm.intake.second_models),
         }

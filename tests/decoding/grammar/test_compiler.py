@@ -37,6 +37,11 @@ REFUSED = [
     (Regex("a\ud800"), r"Regex .*"),
     (Choice(("\ud800",)), r"Choice .*"),
     (JsonSchema({"type": "nope"}), r"JsonSchema is no JSON schema: .* at /type"),
+    # Older drafts do not know these keywords, or do not say what their values are.
+    (JsonSchema({"$ref": 5}), r"JsonSchema is no JSON schema: .* at /\$ref"),
+    (JsonSchema({"prefixItems": 5}), r"JsonSchema is no JSON schema: .* at /prefixItems"),
+    (JsonSchema({"items": [{"prefixItems": 5}]}), r"JsonSchema is no JSON schema: "),
+    (JsonSchema({"exclusiveMinimum": True, "if": 5}), r"JsonSchema is no JSON schema: "),
     (JsonSchema({"type": "string", "pattern": "x("}), r"JsonSchema has a pattern .*parenthesis"),
     (JsonSchema({"not": {}}), r"JsonSchema .*Unsatisfiable"),
     (JsonSchema({"type": "array", "uniqueItems": True}), r"JsonSchema .*uniqueItems"),

@@ -58,6 +58,12 @@ def test_the_library_needs_the_system_alone() -> None:
     assert [name for name in symbols if re.match("_?Py|.*(torch|c10|at6Tensor)", name)] == []
 
 
+def test_the_library_loads_with_every_glibc_that_torch_runs_with() -> None:
+    symbols = printed("readelf", "--dyn-syms", "--wide")
+    newer = re.findall(r"\S+@GLIBC_2\.(?:29|[3-9]\d)\b", symbols)
+    assert newer == []
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="needs a processor of x86")
 def test_what_every_processor_runs_has_no_instruction_of_newer_ones() -> None:
     code = {function.address: function for function in functions()}

@@ -132,3 +132,8 @@ def test_declarations_go_into_the_system_message_where_the_template_takes_none()
 def test_declarations_go_to_a_template_that_takes_them() -> None:
     assert rendered(DUMPING, [said("user", "Hi")], TOOLS).startswith('{"type": "function"')
     assert "You may call" not in rendered(DUMPING, [said("user", "Hi")], TOOLS)
+
+
+def test_a_template_that_reads_no_messages_gets_the_tools_as_they_are() -> None:
+    template = "{% for tool in tools %}{{ tool.function.name }}{% endfor %}"
+    assert rendered(template, [said("user", "a")], TOOLS) == "".join(t["function"]["name"] for t in TOOLS)

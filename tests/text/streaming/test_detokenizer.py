@@ -64,7 +64,7 @@ def _tokenizer() -> Tokenizer:
             eos_token="</s>",
             prefix=(),
             suffix=(),
-            chat_template=None,
+            chat_templates={},
             named_ids={},
         )
     )

@@ -36,7 +36,7 @@ def tokenizer() -> Tokenizer:
             eos_token="",
             prefix=(),
             suffix=(),
-            chat_template=None,
+            chat_templates={},
             named_ids={},
         )
     )

@@ -384,3 +384,14 @@ def test_a_vocabulary_that_does_not_hold_together_is_one_clear_error(
 def test_a_byte_level_vocabulary_without_merges_is_an_error() -> None:
     with pytest.raises(CheckpointError, match=r"merges is missing"):
         Tokenizer.from_gguf({f"{METADATA}model": "gpt2", f"{METADATA}tokens": ["a"]})
+
+
+def test_chat_templates_are_read_by_their_names(byte_level: tokenizers.Tokenizer) -> None:
+    templates = {"": "default", ".tool_use": "tools", ".a.b": "dotted", ".odd": 3}
+    metadata = byte_level_metadata(byte_level) | {"tokenizer.chat_templates": ["tool_use"]}
+    metadata |= {f"tokenizer.chat_template{name}": text for name, text in templates.items()}
+    found = {"default": "default", "tool_use": "tools", "a.b": "dotted"}
+    assert Tokenizer.from_gguf(metadata).chat_templates == found
+    del metadata["tokenizer.chat_template"]
+    tokenizer = Tokenizer.from_gguf(metadata)
+    assert (sorted(tokenizer.chat_templates), tokenizer.chat_template) == (["a.b", "tool_use"], None)

@@ -110,7 +110,9 @@ def test_pickles_and_second_copies_are_not_asked_for(tmp_path: Path, monkeypatch
         "original/a.safetensors",
         "consolidated.safetensors",
     ]
-    assert all(wanted(name) for name in [*yes, "chat_template.jinja"])
+    assert all(
+        wanted(name) for name in [*yes, "chat_template.jinja", "additional_chat_templates/tool_use.jinja"]
+    )
     assert not any(wanted(name) for name in [*no, "model.gguf", "code.py"])
 
 

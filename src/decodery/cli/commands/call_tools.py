@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ def call_tools(
     tools: Path,
     tool_choice: str,
     system: str | None,
+    template: Mapping[str, Any],
     as_json: bool,
 ) -> None:
     """Prints the replies to a message: their text, then each call of a function as one line of JSON.
 
     `tools` is a file with a list of declarations in OpenAI's form. `tool_choice` is one of `CHOICES` or the
-    name of a function. Raises `ParameterError` if the model is that of a server, whose routes take tools.
+    name of a function. `template` has the arguments of `chat_prompt`. Raises
+    `ParameterError` if the model is that of a server, whose routes take tools.
     """
     declared = read_tools(tools)
     llm = load(options)
@@ -43,7 +46,7 @@ def call_tools(
     if tool_choice not in CHOICES:
         choice = {"type": "function", "function": {"name": tool_choice}}
     messages = conversation(system, prompt)
-    [output] = llm.chat(messages, params, tools=declared, tool_choice=choice)
+    [output] = llm.chat(messages, params, tools=declared, tool_choice=choice, **template)
     warn(output.warnings)
     if as_json:
         emit_json({"prompt": prompt, **output_as_json(output, llm.tokenizer)})

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import fields
+from typing import Any
 
 from decodery.cli.commands.generate import warn
 from decodery.cli.flags.assignments import assignments, with_assignments
@@ -32,17 +33,19 @@ HELP = """\
 Ctrl-C stops a reply; the part that was written stays in the conversation."""
 
 
-def chat(flags: GenerationFlags, options: TextModelOptions, system: str | None) -> None:
+def chat(
+    flags: GenerationFlags, options: TextModelOptions, system: str | None, template: Mapping[str, Any]
+) -> None:
     """Answers messages until the input ends.
 
-    Raises `ParameterError` for parameters that a conversation cannot have, and `RequestError` when the model
-    has no chat template.
+    `template` has the arguments of `chat_prompt`. Raises `ParameterError` for parameters that a conversation
+    cannot have, and `RequestError` when the model has no chat template.
     """
     check_params(flags.params)
     llm = load(options)
-    if not llm.has_chat_template:
+    if not llm.has_chat_template and "chat_template" not in template:
         raise RequestError("this model has no chat template: use decodery generate, or another model")
-    session = Session(llm, flags, system)
+    session = Session(llm, flags, system, template)
     if terminal_input():
         note("/help lists the commands, Ctrl-D leaves")
         _run_in_terminal(session)
@@ -116,14 +119,21 @@ class Session:
     """Holds a conversation: the system message, the turns so far, and the parameters of the next reply.
 
     A turn is a user's message and the model's reply. `capacity` is how many tokens a prompt and its reply
-    may have together.
+    may have together. `template` has the arguments of `chat_prompt`.
     """
 
-    def __init__(self, llm: TextModel, flags: GenerationFlags, system: str | None) -> None:
+    def __init__(
+        self,
+        llm: TextModel,
+        flags: GenerationFlags,
+        system: str | None,
+        template: Mapping[str, Any] | None = None,
+    ) -> None:
         self.llm = llm
         self.flags = flags
         self.params = flags.params_over(llm.default_params)
         self.system = system
+        self.template = template or {}
         self.turns: list[tuple[str, str]] = []
         self.capacity = llm.capacity
 
@@ -234,7 +244,7 @@ class Session:
         for question, answer in turns:
             messages.append({"role": "user", "content": question})
             messages.append({"role": "assistant", "content": answer})
-        return self.llm.chat_prompt([*messages, {"role": "user", "content": message}])
+        return self.llm.chat_prompt([*messages, {"role": "user", "content": message}], **self.template)
 
 
 @contextmanager

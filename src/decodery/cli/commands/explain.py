@@ -153,7 +153,8 @@ def _trace_as_json(trace: GenerationTrace, top: int) -> dict[str, Any]:
 
 
 def _drafts_as_json(step: Step) -> dict[str, Any]:
-    return {"tokens": step.tokens, "drafts": step.drafts, "accepted": step.accepted}
+    found = {"tokens": step.tokens, "drafts": step.drafts, "accepted": step.accepted}
+    return {**found, "draft_sources": step.draft_sources} if step.draft_sources else found
 
 
 def _beam_as_json(candidate: BeamCandidate, tokenizer: TokenTexts) -> dict[str, Any]:

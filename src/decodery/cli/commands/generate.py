@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -69,18 +69,21 @@ def generate(
     *,
     chat: bool,
     system: str | None,
+    template: Mapping[str, Any],
     as_json: bool,
     stats: bool,
     started: float,
 ) -> None:
     """Prints the completions of a prompt as they grow, or as JSON at the end.
 
-    `started` is the time at which the command began. Raises `RequestError` when the request fails.
+    `template` has the arguments of `chat_prompt`. `started` is the time at which the command began. Raises
+    `RequestError` when the request fails.
     """
     llm = load(options)
     params = flags.params_over(llm.default_params)
     timing = Timing(started, perf_counter(), 0)
-    ids = llm.chat_prompt(conversation(system, prompt)) if chat else llm.tokenizer.encode(prompt)
+    messages = conversation(system, prompt)
+    ids = llm.chat_prompt(messages, **template) if chat else llm.tokenizer.encode(prompt)
     timing.prompt_tokens = len(ids)
     # An echo is the prompt as it was given.
     asked = prompt if params.echo and not chat else ids

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from decodery.cli.commands.inspect import facts_of
 from decodery.cli.flags.model_options import ModelOptions, RunOptions
@@ -55,9 +56,9 @@ def serve(options: ServeOptions, how: RunOptions) -> None:
         limits=limits,
     )
     served = served_models(options.model, how)
-    bound = options.max_step_ms or None
+    engine = {"max_step_ms": options.max_step_ms or None, "remember_texts": options.remember_texts}
     sources = [
-        ModelSource(name, partial(_open, one, second, bound), partial(memory_of, one), pinned)
+        ModelSource(name, partial(_open, one, second, engine), partial(memory_of, one), pinned)
         for name, (one, pinned) in served.items()
     ]
     memory = None if options.models_memory is None else memory_size(options.models_memory)
@@ -66,12 +67,12 @@ def serve(options: ServeOptions, how: RunOptions) -> None:
     run(settings, sources, partial(_announce, sources[0].name, bool(settings.keys)), memory)
 
 
-def _open(model: ModelOptions, second_models: Mapping[str, str], max_step_ms: float | None) -> LLM:
+def _open(model: ModelOptions, second_models: Mapping[str, str], engine: Mapping[str, Any]) -> LLM:
     with fetch_progress() as progress:
         return LLM(
             **dataclasses.asdict(model),
+            **engine,
             second_models=second_models,
-            max_step_ms=max_step_ms,
             progress=progress,
         )
 

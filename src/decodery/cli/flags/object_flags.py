@@ -156,6 +156,8 @@ def _speculation_flags() -> Iterable[Flag]:
         return _field("Speculation", name, field, help, *kinds)
 
     lookup = "Look up the last tokens earlier in prompt and text, and draft the tokens that followed them."
+    auto = "Let the engine draft by itself, as many tokens as make it faster; the text stays the same."
+    yield Flag("speculate", "Speculation", auto, notation_of(bool), switch=True)
     yield Flag("prompt_lookup", "Speculation", lookup, notation_of(bool), switch=True)
     yield _naming_a_model(of("draft_model", "model", "Draft with this smaller model.", DraftModel))
     both = (PromptLookup, DraftModel)
@@ -261,6 +263,11 @@ def _grammar(given: dict[str, Any]) -> dict[str, Any]:
 def _speculation(given: dict[str, Any]) -> dict[str, Any]:
     if not given:
         return {}
+    auto = given.pop("speculate", None)
+    if auto is not None:
+        if given:
+            raise ParameterError(f"speculate and {next(iter(given))} exclude each other: give one")
+        return {"speculate": "auto" if auto else None}
     lookup = given.pop("prompt_lookup", None)
     if lookup is False and not given:
         return {"speculate": None}

@@ -21,7 +21,7 @@ class ServeOptions:
         " open; others are opened when a request names them. Without it, the default model.",
         panel="Model",
         short="-m",
-        metavar="MODEL",
+        metavar="MODEL|NAME=MODEL",
     )
 
     host: str = _option("127.0.0.1", "The address to listen at; others than this machine's own need keys.")
@@ -47,6 +47,9 @@ class ServeOptions:
     )
     max_step_ms: float = _option(
         50.0, "While texts grow, a step computes no more of prompts than fits into this time; 0: no bound."
+    )
+    remember_texts: bool = _option(
+        True, "Draft tokens also from earlier texts of the same key and cache_salt; times may tell of them."
     )
     lenient: bool = _option(False, "Accept requests with unknown fields.")
     log_prompts: bool = _option(False, "Write the texts of requests into the log.")

@@ -49,6 +49,8 @@ class ChoiceTable:
             accepted = place < step.accepted
             text.append(f" {'✓' if accepted else '✗'} ", "green" if accepted else "red")
             text.append(self.tokenizer.token_label(token), "" if accepted else "dim strike")
+            if step.draft_sources:
+                text.append(f" ({step.draft_sources[place]})", "dim")
         text.append("\n")
         return text
 

@@ -7,9 +7,14 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from jsonschema import Draft4Validator, Draft7Validator, Draft201909Validator, Draft202012Validator
+from jsonschema import (
+    Draft4Validator,
+    Draft7Validator,
+    Draft201909Validator,
+    Draft202012Validator,
+    validators,
+)
 from jsonschema.exceptions import SchemaError, ValidationError
-from jsonschema.validators import extend, validator_for
 
 from decodery.decoding.json_schema.formats import FORMATS
 from decodery.decoding.json_schema.keywords import escaped
@@ -19,8 +24,11 @@ from decodery.decoding.json_schema.values import is_multiple, is_number, is_whol
 from decodery.errors import ParameterError
 
 _LONGEST_POINTER = 100
+# The library's published types lack a part of what these take.
+_EXTEND: Any = validators.extend
+_VALIDATOR_FOR: Any = validators.validator_for
 # A schema that names no draft is one of the newest of these whose rules it keeps.
-_DRAFTS = (Draft202012Validator, Draft201909Validator, Draft7Validator, Draft4Validator)
+_DRAFTS: tuple[Any, ...] = (Draft202012Validator, Draft201909Validator, Draft7Validator, Draft4Validator)
 _OLDEST = ("draft-03", "draft-04")
 # Keywords that compare a value of one type with a bound.
 _BOUNDS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
@@ -49,12 +57,15 @@ def draft_of(schema: Any) -> Any:
     Raises `ParameterError`, with the place, for a schema that breaks the rules of the draft that it names or,
     if it names none, of all drafts.
     """
-    named = validator_for(schema, default=None)
+    named = _VALIDATOR_FOR(schema, default=None)
     first: SchemaError | None = None
     for draft in _DRAFTS if named is None else (named,):
         try:
             # Formats are no rules: patterns are not those of Python.
             draft.check_schema(schema, format_checker=None)
+            if named is None and draft is not _DRAFTS[0]:
+                # An older draft knows fewer keywords, and lets wrong values of the others pass.
+                _DRAFTS[0].check_schema(_renewed(schema), format_checker=None)
         except SchemaError as error:
             first = first or error
         except RecursionError:
@@ -66,6 +77,21 @@ def draft_of(schema: Any) -> Any:
     raise ParameterError(
         f"JsonSchema is no JSON schema: {first.validator} of its rules fails at {pointer or '/'}"
     )
+
+
+def _renewed(schema: Any) -> Any:
+    """Returns a schema without what the newest draft forbids and older ones allow."""
+    if isinstance(schema, list):
+        return [_renewed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: _renewed(value) for name, value in schema.items()}
+    if isinstance(found.get("items"), list):
+        found["items"] = {"allOf": found["items"] or [True]}
+    for name in ("exclusiveMinimum", "exclusiveMaximum"):
+        if isinstance(found.get(name), bool):
+            del found[name]
+    return found
 
 
 def keyword_of(error: ValidationError) -> str:
@@ -105,7 +131,7 @@ def validator_class(draft: Any, patterns: Patterns, spend: Callable[[], None]) -
         }
     )
     counted = {name: _counted(function, spend) for name, function in functions.items()}
-    return extend(draft, counted, type_checker=types)
+    return _EXTEND(draft, counted, type_checker=types)
 
 
 def _is_written_whole(value: Any) -> bool:

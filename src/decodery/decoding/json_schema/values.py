@@ -11,6 +11,7 @@ from typing import Any
 DEEPEST = 100
 # Python's own limit on the conversion of digits, which bounds its quadratic time.
 _MOST_DIGITS = 4000
+_HUGE = 10**17
 
 
 class JsonFaultError(ValueError):
@@ -24,7 +25,7 @@ def read_json(text: str) -> Any:
     that is given twice the last value counts, as in json.loads. Raises `JsonFaultError`.
     """
     try:
-        value = json.loads(text, parse_int=_whole, parse_float=Decimal, parse_constant=_refuse)
+        value = json.loads(text, parse_int=_whole, parse_float=_fraction, parse_constant=_refuse)
     except RecursionError:
         raise JsonFaultError("depth") from None
     except (ValueError, ArithmeticError):
@@ -36,6 +37,18 @@ def read_json(text: str) -> Any:
 
 def _whole(digits: str) -> int | Decimal:
     return int(digits) if len(digits) <= _MOST_DIGITS else Decimal(digits)
+
+
+def _fraction(digits: str) -> Decimal:
+    """Returns a number with a fraction or an exponent; an exponent that `Decimal` lacks becomes a huge one.
+
+    No bound lies between the two, and both are multiples of the same numbers.
+    """
+    mantissa, _, exponent = digits.lower().partition("e")
+    if len(exponent) < 18:
+        return Decimal(digits)
+    size = min(int(exponent.lstrip("+-").lstrip("0")[:19] or "0"), _HUGE)
+    return Decimal(f"{mantissa}e{'-' if exponent.startswith('-') else ''}{size}")
 
 
 def _refuse(constant: str) -> Any:

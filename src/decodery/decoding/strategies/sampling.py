@@ -40,7 +40,7 @@ class SamplingMethod:
         branches = []
         extend = []
         given = []
-        room = []
+        most_drafts = []
         for row in rows:
             # The token that reaches the row's limit is not run: nothing follows it.
             most = row.limit - len(row.tokens) - 1
@@ -52,9 +52,9 @@ class SamplingMethod:
                 tokens = row.tokens + array("q", drafts)
                 drafts += lookup_draft(tokens, row.params.speculate.max_ngram, count)
             branches.append((drafts,))
-            room.append(most if not drafts and _drafts_by_itself(row) else 0)
+            most_drafts.append(most if not drafts and _drafts_by_itself(row) else 0)
             extend.append(count if isinstance(row.params.speculate, DraftModel) else 0)
-        return Proposal(branches, Extension(extend, draw_drafts) if any(extend) else None, given, room)
+        return Proposal(branches, Extension(extend, draw_drafts) if any(extend) else None, given, most_drafts)
 
     def logits(self, scores: Scores, positions: Sequence[int], rows: Sequence[Row]) -> Tensor:
         """Returns the unprocessed logits `[positions, vocab]` by which the rows at these positions choose."""

@@ -31,10 +31,10 @@ def collect_proposals(
 ) -> Proposals:
     """Returns what the rows of the decoding requests propose. At most `context_length` tokens run of each.
 
-    Rows with room for the engine's own drafts get those of the `speculator`.
+    Rows that the engine may draft for get the drafts of the `speculator`.
     """
     proposals = Proposals()
-    room: dict[Row, int] = {}
+    most_drafts: dict[Row, int] = {}
     members: dict[Method, list[tuple[Request, Row]]] = {}
     for request in running:
         if request.decoding:
@@ -46,25 +46,25 @@ def collect_proposals(
             # A draft beyond the limit or the context has no page.
             most = max(min(row.limit, context_length) - len(row.tokens), 0)
             proposals.branches[row] = tuple(draft[:most] for draft in branch)
-        room |= {row: most for (_, row), most in zip(found, proposal.room, strict=False) if most > 0}
+        limits = zip(found, proposal.most_drafts, strict=False)
+        most_drafts |= {row: count for (_, row), count in limits if count > 0}
         given = zip(found, proposal.given, strict=False)
         proposals.given |= {row: count for (_, row), count in given if count}
         if proposal.extension is not None:
             _extend(proposals, found, proposal.extension, context_length)
-    if speculator is not None and room:
-        _add_drafts(proposals, room, context_length, speculator)
+    if speculator is not None and most_drafts:
+        _add_drafts(proposals, most_drafts, context_length, speculator)
     return proposals
 
 
 def _add_drafts(
-    proposals: Proposals, room: dict[Row, int], context_length: int, speculator: Speculator
+    proposals: Proposals, most_drafts: dict[Row, int], context_length: int, speculator: Speculator
 ) -> None:
     """Adds the speculator's drafts."""
-    most = [min(count, context_length - len(row.tokens)) for row, count in room.items()]
-    besides = sum(
-        1 + len(draft) for row, branch in proposals.branches.items() if row not in room for draft in branch
-    )
-    for row, draft in zip(room, speculator.drafts(list(room), most, besides), strict=True):
+    most = [min(count, context_length - len(row.tokens)) for row, count in most_drafts.items()]
+    others = [branch for row, branch in proposals.branches.items() if row not in most_drafts]
+    besides = sum(1 + len(draft) for branch in others for draft in branch)
+    for row, draft in zip(most_drafts, speculator.drafts(list(most_drafts), most, besides), strict=True):
         if draft.tokens:
             proposals.branches[row] = (tuple(draft.tokens),)
             proposals.sources[row] = tuple(draft.sources)

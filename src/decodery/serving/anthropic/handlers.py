@@ -42,7 +42,7 @@ async def count_tokens(service: Service, request: Request) -> Response:
     name = service.models.check(asked.chat.get("model"))
     with await service.use(request, name) as model, renamed(asked.places):
         conversation = read_conversation(asked.chat, model.llm.default_params, service.settings)
-        conversation.check_template(model.llm.tokenizer.chat_template)
+        conversation.check_template(model.llm.tokenizer.chat_templates)
         work = partial(_prompt, model.llm.intake, conversation)
         ids: list[Any] = await service.prepare(request, work, param="messages")
         return json_response({"input_tokens": len(ids)})

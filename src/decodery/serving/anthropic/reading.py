@@ -8,6 +8,7 @@ from typing import Any
 
 from decodery.serving.anthropic.blocks import chat_messages, system_text
 from decodery.serving.errors import invalid
+from decodery.serving.openai.chat import PROMPT_FIELDS
 from decodery.serving.openai.fields import Fields
 from decodery.serving.openai.origins import ORIGIN, separated, tool_places
 
@@ -68,7 +69,7 @@ def read_message_request(body: Mapping[str, Any], *, lenient: bool, counts: bool
     chat |= _tools(fields, lenient)
     chat |= _thinking(fields, lenient)
     chat |= _output(fields, lenient)
-    for name in ("model", "cache_salt", "priority"):
+    for name in ("model", "cache_salt", "priority", *PROMPT_FIELDS):
         if name in fields:
             chat[name] = fields.raw(name)
     for name in NO_EFFECT:

@@ -26,7 +26,11 @@ from decodery.serving.service import ActiveRequest, Service, json_response
 from decodery.serving.settings import ServerSettings
 from decodery.text.chat.call_reader import CallArguments, CallStart, Content, Part, Reasoning
 from decodery.text.chat.messages import check_template_kwargs
+from decodery.text.chat.named_templates import chosen_template
 from decodery.text.chat.replies import ReplyParser, join
+
+# Fields of prompts that every interface of conversations takes.
+PROMPT_FIELDS = ("chat_template", "special_in_content")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,9 @@ class Conversation:
     cache_salt: str | None
     priority: int
 
-    def check_template(self, chat_template: str | None) -> None:
-        """Raises `ApiError` for a `reasoning_effort` that the chat template does not read."""
-        check_effort(self.template, chat_template)
+    def check_template(self, templates: Mapping[str, str]) -> None:
+        """Raises `ApiError` for a `reasoning_effort` that the chat template, one of these, does not read."""
+        check_effort(self.template, templates, tools=bool(self.tools["tools"]))
 
     def prepared(self, intake: Intake, salt: bytes) -> tuple[ChatRequest, Prepared]:
         """Returns the conversation as a prompt with its reply format. Raises the errors of `Intake`."""
@@ -103,19 +107,24 @@ def _tools(fields: Fields, settings: ServerSettings) -> dict[str, Any]:
 
 
 def template_arguments(fields: Fields) -> dict[str, Any]:
-    """Takes the arguments of a chat template, and the budget of reasoning.
+    """Takes the arguments of a prompt, and the budget of reasoning.
 
-    Raises `RequestError` for names that are not the client's, and `ApiError`.
+    Raises `RequestError` for variables that are not the client's, and `ApiError`.
     """
     if fields.take("add_special_tokens", bool, False):
         raise invalid("a chat template writes the special tokens itself", "add_special_tokens")
-    template = dict(fields.take("chat_template_kwargs", dict, {}))
-    check_template_kwargs(template)
-    for name in ("add_generation_prompt", "continue_final_message"):
-        if name in fields:
-            template[name] = fields.take(name, bool, True)
+    variables = dict(fields.take("chat_template_kwargs", dict, {}))
+    check_template_kwargs(variables)
+    template: dict[str, Any] = {"template_kwargs": variables}
+    for name in ("add_generation_prompt", "continue_final_message", "special_in_content"):
+        flag = fields.take(name, bool, None)
+        if flag is not None:
+            template[name] = flag
+    named = fields.take("chat_template", str, None)
+    if named is not None:
+        template["chat_template"] = _named_template(named)
     if "reasoning_effort" in fields:
-        template["reasoning_effort"] = fields.take("reasoning_effort", str, "none")
+        variables["reasoning_effort"] = fields.take("reasoning_effort", str, "none")
     if "thinking_token_budget" in fields:
         budget = template["thinking_token_budget"] = fields.take("thinking_token_budget", int, 0)
         if budget < 0:
@@ -123,10 +132,21 @@ def template_arguments(fields: Fields) -> dict[str, Any]:
     return template
 
 
-def check_effort(template: Mapping[str, Any], chat_template: str | None) -> None:
-    """Raises `ApiError` for a `reasoning_effort` that the chat template does not read."""
-    effort = template.get("reasoning_effort", "none")
-    if effort != "none" and "reasoning_effort" not in (chat_template or ""):
+def _named_template(name: str) -> str:
+    if "{{" in name or "{%" in name:
+        raise invalid("give the name of one of the model's templates, not a template", "chat_template")
+    return name
+
+
+def check_effort(template: Mapping[str, Any], templates: Mapping[str, str], *, tools: bool) -> None:
+    """Raises `ApiError` for a `reasoning_effort` that the chat template, one of these, does not read.
+
+    `template` has the arguments of a prompt.
+    """
+    effort = template["template_kwargs"].get("reasoning_effort", "none")
+    if effort == "none":
+        return
+    if "reasoning_effort" not in chosen_template(templates, template.get("chat_template"), tools=tools):
         raise invalid("this model's chat template takes no reasoning_effort", "reasoning_effort")
 
 
@@ -152,7 +172,7 @@ async def start_reply(
     llm = model.llm
     with grammar_named(body), renamed({"prompt": "messages"}):
         asked = read_conversation(body, llm.default_params, service.settings, llm.intake.second_models)
-        asked.check_template(llm.tokenizer.chat_template)
+        asked.check_template(llm.tokenizer.chat_templates)
         salt = service.salt(request.scope, asked.cache_salt)
         size = grammar_size(asked.params.grammar, asked.tools["tools"])
         work = partial(asked.prepared, model.llm.intake, salt)

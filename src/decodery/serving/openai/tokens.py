@@ -35,8 +35,8 @@ async def tokenize(service: Service, request: Request) -> Response:
     fields.close(lenient=service.settings.lenient)
     with await service.use(request, name) as model:
         tokenizer = model.llm.tokenizer
-        check_effort(template, tokenizer.chat_template)
         if messages is not None:
+            check_effort(template, tokenizer.chat_templates, tools="tools" in template)
             work = partial(_conversation_ids, model.llm.intake, messages, template)
         else:
             work = partial(tokenizer.encode, text, add_special_tokens=special)
@@ -111,7 +111,7 @@ async def apply_template(service: Service, request: Request) -> Response:
     template = _template(fields)
     fields.close(lenient=service.settings.lenient)
     with await service.use(request, name) as model:
-        check_effort(template, model.llm.tokenizer.chat_template)
+        check_effort(template, model.llm.tokenizer.chat_templates, tools="tools" in template)
         work = partial(model.llm.intake.chat_text, messages, **template)
         text = await service.prepare(request, work, param="messages")
         return json_response({"prompt": text})

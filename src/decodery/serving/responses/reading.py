@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from decodery.serving.errors import invalid
+from decodery.serving.openai.chat import PROMPT_FIELDS
 from decodery.serving.openai.fields import Fields
 from decodery.serving.openai.origins import ORIGIN, tool_places
 
@@ -56,7 +57,7 @@ def read_response_request(body: Mapping[str, Any], *, lenient: bool) -> Response
     chat = {**_chat_fields(fields), **fields.parameters()}
     for name in _NO_EFFECT:
         fields.raw(name)
-    for name in ("model", "cache_salt", "priority", "chat_template_kwargs"):
+    for name in ("model", "cache_salt", "priority", "chat_template_kwargs", *PROMPT_FIELDS):
         if name in fields:
             chat[name] = fields.raw(name)
     inner = Fields(fields.take("stream_options", dict, {}), "stream_options.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from decodery.serving.anthropic.reading import NO_EFFECT
-from decodery.serving.schemas.request_bodies import MODEL, described, generation_body
+from decodery.serving.openai.chat import PROMPT_FIELDS
+from decodery.serving.schemas.request_bodies import MODEL, TEMPLATE, described, generation_body
 from decodery.serving.schemas.values import Schema, any_of, nullable
 from decodery.serving.settings import ServerSettings
 
@@ -96,6 +97,7 @@ MESSAGE = {
     "tool_choice": (any_of([_TOOL_CHOICE]), "Whether the model must call a function."),
     "thinking": (_THINKING, "Whether the model thinks, for chat templates that can be told."),
     "output_config": (_OUTPUT, "The effort, and what the text must match."),
+    **{name: TEMPLATE[name] for name in PROMPT_FIELDS},
     "cache_salt": (_TEXT, "Requests with different salts share no cached prefixes."),
     "priority": ({"type": "integer"}, "Requests with smaller numbers run first."),
     **{name: ({}, "Has no effect.") for name in NO_EFFECT},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from decodery.serving.openai.chat import PROMPT_FIELDS
 from decodery.serving.openai.completions import DEFAULT_MAX_TOKENS
 from decodery.serving.openai.fields import ALIASES, NEUTRAL, NO_EFFECT
 from decodery.serving.schemas.values import Schema, any_of, nullable, parameters
@@ -150,7 +151,9 @@ TEMPLATE = {
     "tools": ({"type": "array", "items": _TOOL}, "The functions that the model may call."),
     "add_generation_prompt": (_FLAG, "Ends the prompt with the beginning of a reply."),
     "continue_final_message": (_FLAG, "Lets the model go on with the last message."),
-    "chat_template_kwargs": (_OBJECT, "Arguments of the model's chat template."),
+    "chat_template": (_TEXT, "The name of one of the model's chat templates."),
+    "chat_template_kwargs": (_OBJECT, "Variables of the model's chat template."),
+    "special_in_content": (_FLAG, "Makes texts of control tokens in messages such tokens, not plain text."),
     "thinking_token_budget": (
         {"type": "integer", "minimum": 0},
         "Most tokens of reasoning; 0 leaves the reasoning empty.",
@@ -198,6 +201,7 @@ RESPONSE = {
     "truncation": ({"enum": ["disabled"]}, "The input is never cut."),
     "metadata": (_OBJECT, "Is repeated in the response."),
     "chat_template_kwargs": TEMPLATE["chat_template_kwargs"],
+    **{name: TEMPLATE[name] for name in PROMPT_FIELDS},
     "cache_salt": GENERATING["cache_salt"],
     "priority": GENERATING["priority"],
     "stream_options": (

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from decodery.errors import RequestError
+from decodery.text.chat.template import template_variables
 from decodery.text.chat.template_traits import dropped_messages, template_traits
 from decodery.text.chat.tool_formats import PLAIN, ToolFormat
 from decodery.text.chat.tools import Adapted, Tool
@@ -23,17 +24,24 @@ _PLAIN_HEAD = (
 )
 
 
-def adapt(template: str, messages: Sequence[dict[str, Any]], tools: Sequence[Tool]) -> Adapted:
+def adapt(
+    template: str, messages: Sequence[dict[str, Any]], tools: Sequence[Tool], *, for_tools: bool = False
+) -> Adapted:
     """Returns a conversation, read by `read_messages`, as a template takes it.
 
     If the template cannot have its system messages where they are, they are joined in front. If it takes no
-    tools, or writes their calls in an unknown format, the declarations go into the system message. Calls and
-    results that it cannot write become texts of the model and of the user.
+    tools, or writes their calls in an unknown format, the declarations go into the system message. A template
+    `for_tools` that takes none knows its tools. Calls and results that it cannot write become texts of the
+    model and of the user.
 
     Raises `RequestError` that names a message which the template would drop.
     """
     traits = template_traits(template)
-    declares = traits.declares_tools and traits.form is not None
+    declarations = [tool.declaration for tool in tools] or None
+    if "messages" not in template_variables(template):
+        # It writes no conversation, so there is nothing that it could drop.
+        return Adapted(list(messages), declarations, PLAIN, traits.short_ids, traits.part_roles)
+    declares = traits.form is not None if traits.declares_tools else for_tools
     form = traits.form if declares and traits.form is not None else PLAIN
     found = list(messages)
     if not traits.renders_calls or (tools and not declares):
@@ -42,9 +50,9 @@ def adapt(template: str, messages: Sequence[dict[str, Any]], tools: Sequence[Too
         found = [_with_native_calls(m, traits.arguments_as_text, traits.short_ids) for m in found]
     if tools and not declares:
         found = _with_declarations(template, found, tools)
-    native = [tool.declaration for tool in tools] if tools and declares else None
+    native = declarations if declares else None
     found = _with_systems(template, found, native is not None)
-    return Adapted(found, native, form, traits.short_ids)
+    return Adapted(found, native, form, traits.short_ids, traits.part_roles)
 
 
 def _with_native_calls(message: dict[str, Any], as_text: bool, short_ids: bool) -> dict[str, Any]:

@@ -24,6 +24,11 @@ def reasoning_marks(template: str, token_id: Callable[[str], int | None]) -> tup
     return next((pair for pair in _PAIRS if all(token_id(mark) is not None for mark in pair)), None)
 
 
+def is_reasoning_mark(text: str) -> bool:
+    """True if a text is one of the marks that models write around reasoning."""
+    return any(text in pair for pair in _PAIRS)
+
+
 def beginning_after(prompt: str, marks: tuple[str, str] | None, started: str | None = None) -> Beginning:
     """Returns where a reply begins, by the end of the rendered prompt.
 

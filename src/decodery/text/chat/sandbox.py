@@ -44,6 +44,7 @@ _JINJA_ARGUMENTS = ("_loop_vars", "_block_vars")
 _PADDING_METHODS = frozenset({"center", "ljust", "rjust", "zfill"})
 _REFUSED_METHODS = frozenset({"expandtabs", "translate", "to_bytes"})
 _DIGITS = re.compile(r"\d+")
+_NOT_ASCII = re.compile("[^\\x00-\\x7e\\ud800-\\udfff]")
 
 
 class RefusedError(Exception):
@@ -283,8 +284,19 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         """Returns JSON as chat templates expect it, without escapes for HTML."""
         self.budget.reserve(self.budget.weigh(value))
         encoder = json.JSONEncoder(
-            ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+            ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys
         )
+        text = self._encoded(encoder, value, indent, separators)
+        # Surrogates hide characters of marks (`SaidTexts`), so they are no text to escape.
+        return _NOT_ASCII.sub(_escaped, text) if ensure_ascii else text
+
+    def _encoded(
+        self,
+        encoder: json.JSONEncoder,
+        value: Any,
+        indent: int | None,
+        separators: tuple[str, str] | None,
+    ) -> str:
         if indent is None and separators is None:
             return encoder.encode(value)
         if isinstance(indent, int) and indent > MAX_JSON_INDENT:
@@ -341,6 +353,10 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
 def _raise_exception(message: object) -> None:
     raise RefusedError(str(message))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found.group())[1:-1]
 
 
 def _check_integer(bits: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from types import CodeType
 from typing import Any
 
 import jinja2
+from jinja2 import meta
 
 from decodery.errors import ModelError, RequestError
 from decodery.text.chat.budget import MAX_VALUE, LimitError
@@ -23,17 +24,20 @@ _READ_REASONING = ("reasoning_content", "thinking")
 def render_chat(
     template: str | None,
     messages: Sequence[Mapping[str, Any]],
+    /,
     *,
     add_generation_prompt: bool = True,
     bos_token: str = "",
     eos_token: str = "",
     tools: Sequence[Mapping[str, Any]] | None = None,
+    part_roles: Collection[str] = (),
     **variables: Any,
 ) -> str:
     """Returns the prompt that a Jinja chat template renders from messages.
 
     A message has a `role` and a `content`, which is a string or a list of parts `{"type": "text", "text":
-    ...}`; the parts are joined to one string. A message's reasoning may be called `reasoning_content`,
+    ...}`; the parts are joined to one string, which is one part again for the `part_roles`. A message's
+    reasoning may be called `reasoning_content`,
     `thinking` or `reasoning`, and a key with the value None counts as missing. The other keys, `tools` (JSON
     schemas) and `variables` are passed to the template unchanged, and must consist of strings, numbers, lists
     and dicts.
@@ -53,7 +57,7 @@ def render_chat(
     values = {
         "documents": None,
         **{name: _plain(value, name) for name, value in variables.items()},
-        "messages": _conversation(messages),
+        "messages": _conversation(messages, part_roles),
         "tools": _plain(tools, "tools"),
         "add_generation_prompt": add_generation_prompt,
         "bos_token": bos_token,
@@ -95,13 +99,21 @@ def _compiled(template: str) -> CodeType:
         raise ModelError(f"the model's chat template cannot be compiled: {_one_line(error)}") from error
 
 
-def _conversation(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+@lru_cache(maxsize=8)
+def template_variables(template: str) -> frozenset[str]:
+    """Returns the names of the variables that a template reads. Raises `ModelError` if it is not valid."""
+    _compiled(template)
+    environment = BoundedEnvironment()
+    return frozenset(meta.find_undeclared_variables(environment.parse(template)) - environment.globals.keys())
+
+
+def _conversation(messages: Sequence[Mapping[str, Any]], part_roles: Collection[str]) -> list[dict[str, Any]]:
     if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence) or not messages:
         raise RequestError("messages must be a list of at least one message, each with a role and a content")
-    return [_message(message, f"message {place}") for place, message in enumerate(messages)]
+    return [_message(message, f"message {place}", part_roles) for place, message in enumerate(messages)]
 
 
-def _message(message: Any, name: str) -> dict[str, Any]:
+def _message(message: Any, name: str, part_roles: Collection[str]) -> dict[str, Any]:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise RequestError(f"{name} must be a dict with a role (a string) and a content")
     plain: dict[str, Any] = {key: value for key, value in _plain(message, name).items() if value is not None}
@@ -113,6 +125,8 @@ def _message(message: Any, name: str) -> dict[str, Any]:
         plain["content"] = "".join(_part(part, name) for part in content)
     elif not isinstance(content, str) and not (content is None and plain.get("tool_calls")):
         raise RequestError(f"the content of {name} must be a string or a list of text parts")
+    if plain["role"] in part_roles and "content" in plain:
+        plain["content"] = [{"type": "text", "text": plain["content"]}]
     return plain
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 from decodery.errors import DecoderyError
@@ -18,6 +19,8 @@ _NAME, _KEY, _VALUE, _RESULT = "zqname", "zqkey", "zqvalue", "zqresult"
 _ARGUMENTS = {_KEY: _VALUE}
 # The longest conversation whose trial is kept.
 _MOST_KEPT = 64
+# Whether ids of calls are short, arguments are text, and results of tools are lists of parts.
+_TRIALS = tuple(product((False, True), repeat=3))
 _LONG_ID, _SHORT_ID = "call_0a1b2c3d4e5f", "a1b2c3d4e"
 _TOOL = {
     "type": "function",
@@ -36,7 +39,8 @@ class TemplateTraits:
     `declares_tools`: it writes the tools' declarations. `renders_calls`: it writes calls and their results.
     `arguments_as_text`: it expects a call's arguments as JSON text, not as a dict. `short_ids`: it refuses
     the ids of calls that are not 9 letters and digits. `form` is the format of calls that it writes, if it is
-    a known one.
+    a known one. `part_roles` are the roles whose contents it reads only as lists of parts. `turns` is the
+    text that it renders for a conversation without tools.
     """
 
     declares_tools: bool
@@ -44,22 +48,49 @@ class TemplateTraits:
     arguments_as_text: bool
     short_ids: bool
     form: ToolFormat | None
+    part_roles: frozenset[str]
+    turns: str
 
 
 @lru_cache(maxsize=8)
 def template_traits(template: str) -> TemplateTraits:
     """Returns what a template can express."""
+    part_roles = _part_roles(template)
+    turns = _turns(template, part_roles)
     question = [{"role": "user", "content": "zqquestion"}]
-    declared = _rendered(template, question, [_TOOL])
+    declared = _rendered(template, question, [_TOOL], part_roles)
     declares_tools = _NAME in declared
     tools = [_TOOL] if declares_tools else None
-    for short in (False, True):
-        for as_text in (False, True):
-            text = _rendered(template, _conversation(short, as_text), tools)
-            if all(word in text for word in (_NAME, _RESULT)) and _well_written(text, as_text):
-                form = _form_of(text.replace(declared, "")) or _form_of(text)
-                return TemplateTraits(declares_tools, True, as_text, short, form)
-    return TemplateTraits(declares_tools, False, False, False, None)
+    for short, as_text, parts in _TRIALS:
+        roles = part_roles | {"tool"} if parts else part_roles
+        text = _rendered(template, _conversation(short, as_text), tools, roles)
+        if all(word in text for word in (_NAME, _RESULT)) and _well_written(text, as_text):
+            form = _form_of(text.replace(declared, "")) or _form_of(text)
+            return TemplateTraits(declares_tools, True, as_text, short, form, roles, turns)
+    return TemplateTraits(declares_tools, False, False, False, None, part_roles, turns)
+
+
+def _part_roles(template: str) -> frozenset[str]:
+    """Returns the roles of those messages whose words a template writes only if they are given as parts."""
+    first, other = {"role": "user", "content": "zqfirst"}, {"role": "user", "content": "zqother"}
+    found: frozenset[str] = frozenset()
+    for role in ("user", "assistant", "system"):
+        message = {"role": role, "content": _RESULT}
+        messages = {"user": [message], "assistant": [first, message, other], "system": [message, other]}[role]
+        if _RESULT not in _rendered(template, messages, None, found) and _RESULT in _rendered(
+            template, messages, None, found | {role}
+        ):
+            found |= {role}
+    return found
+
+
+def _turns(template: str, part_roles: Collection[str]) -> str:
+    """Returns what a template renders for a conversation with a system message, or for one without."""
+    roles = ("system", "user", "assistant", "user")
+    messages = [{"role": role, "content": f"zqtext{place}"} for place, role in enumerate(roles)]
+    return _rendered(template, messages, None, part_roles) or _rendered(
+        template, messages[1:], None, part_roles
+    )
 
 
 def dropped_messages(
@@ -88,7 +119,7 @@ def _dropped(template: str, roles: tuple[tuple[str, bool], ...], tools: bool) ->
         if role == "tool":
             message |= {"tool_call_id": id_, "name": _NAME}
         messages.append(message)
-    text = _rendered(template, messages, [_TOOL] if tools else None)
+    text = _rendered(template, messages, [_TOOL] if tools else None, traits.part_roles)
     if not text:
         return None
     written = set(re.findall(r"zqtext\d+zq", text))
@@ -127,10 +158,13 @@ def _form_of(text: str) -> ToolFormat | None:
 
 
 def _rendered(
-    template: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
+    template: str,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None,
+    part_roles: Collection[str],
 ) -> str:
     """Returns what a template renders; "" if it refuses."""
     try:
-        return render_chat(template, messages, bos_token="", eos_token="", tools=tools)
+        return render_chat(template, messages, tools=tools, part_roles=part_roles)
     except DecoderyError:
         return ""

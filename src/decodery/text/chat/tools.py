@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from decodery.text.chat.faults import check_depth, fault
+from decodery.text.chat.function_schemas import declaration_of
 from decodery.text.chat.tool_formats import ToolFormat
 
 MOST_TOOLS = 256
@@ -45,17 +47,22 @@ class ToolChoice:
 class Adapted:
     """Holds a conversation as a template takes it.
 
-    `tools` are the declarations for the template; `form` is how the model writes calls.
+    `tools` are the declarations for the template; `form` is how the model writes calls. The contents of the
+    `part_roles` are lists of parts for the template.
     """
 
     messages: list[dict[str, Any]]
     tools: list[Mapping[str, Any]] | None
     form: ToolFormat
     short_ids: bool
+    part_roles: frozenset[str]
 
 
 def read_tools(tools: Any) -> list[Tool]:
-    """Returns the declared tools, which have OpenAI's shape. Raises `RequestError` with the place."""
+    """Returns the declared tools, which have OpenAI's shape or are Python functions.
+
+    Raises `RequestError` with the place, and for a function that says too little of its arguments.
+    """
     if tools is None:
         return []
     if not isinstance(tools, Sequence) or isinstance(tools, (str, bytes)):
@@ -93,8 +100,10 @@ def read_choice(choice: Any, tools: Sequence[Tool]) -> ToolChoice:
 
 
 def _tool(tool: Any, place: str) -> Tool:
+    if inspect.isfunction(tool) or inspect.ismethod(tool):
+        tool = declaration_of(tool, place)
     if not isinstance(tool, Mapping) or tool.get("type", "function") != "function":
-        raise fault('a tool must be {"type": "function", "function": {...}}', place)
+        raise fault('a tool must be {"type": "function", "function": {...}} or a Python function', place)
     function = tool.get("function")
     if not isinstance(function, Mapping):
         raise fault("a tool needs a function: a dict with a name and parameters", f"{place}.function")

@@ -36,8 +36,8 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 def read_vocabulary(path: Path) -> Vocabulary:
     """Returns the vocabulary of a folder: of its tokenizer.json, else of the slow tokenizer's files.
 
-    Also reads those of tokenizer_config.json, special_tokens_map.json, added_tokens.json, chat_template.jinja
-    (or .json), config.json and generation_config.json that exist. Raises `CheckpointError` when no vocabulary
+    Also reads those of tokenizer_config.json, special_tokens_map.json, added_tokens.json, the chat
+    templates, config.json and generation_config.json that exist. Raises `CheckpointError` when no vocabulary
     is found, or when a file is damaged or cannot be read.
     """
     try:
@@ -88,7 +88,7 @@ def _read(path: Path) -> Vocabulary:
         eos_token=ids.get(eos, "") if eos is not None else "",
         prefix=prefix,
         suffix=suffix,
-        chat_template=_chat_template(path, config),
+        chat_templates=_chat_templates(path, config),
     )
 
 
@@ -292,18 +292,28 @@ def _processed(backend: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[in
     return (), ()
 
 
-def _chat_template(path: Path, config: Mapping[str, Any]) -> str | None:
-    file = path / "chat_template.jinja"
-    if file.is_file():
-        try:
-            return file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise CheckpointError(f"{file} is not UTF-8 text: {error}") from error
-    template = _read_json(path / "chat_template.json").get("chat_template") or config.get("chat_template")
-    if isinstance(template, list):
-        entries = [entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"]
-        template = entries[-1].get("template") if entries else None
-    return template if isinstance(template, str) else None
+def _chat_templates(path: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the templates that lie in files of their own, else those of the JSON files."""
+    files = {file.stem: file for file in sorted((path / "additional_chat_templates").glob("*.jinja"))}
+    if (path / "chat_template.jinja").is_file():
+        files["default"] = path / "chat_template.jinja"
+    if files:
+        return {name: _template_text(file) for name, file in files.items()}
+    found = _read_json(path / "chat_template.json").get("chat_template") or config.get("chat_template")
+    if isinstance(found, list):
+        entries = [entry for entry in found if isinstance(entry, dict)]
+        found = {
+            entry["name"]: entry.get("template") for entry in entries if isinstance(entry.get("name"), str)
+        }
+    named = found if isinstance(found, dict) else {"default": found}
+    return {name: text for name, text in named.items() if isinstance(text, str)}
+
+
+def _template_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file} is not UTF-8 text: {error}") from error
 
 
 def _decoder_steps(backend: tokenizers.Tokenizer) -> list[dict[str, Any]]:

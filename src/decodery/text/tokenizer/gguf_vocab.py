@@ -49,6 +49,8 @@ _ENDS_OF_CODE: Final = {
 _ENDS_OF_TURNS: Final = ({"<|return|>", "<|call|>"}, {"<|call|>", "<|flush|>"}, {"<|calls|>", "<|flush|>"})
 # A tag of HTML, unless it is a control token.
 _TAG: Final = "</s>"
+# A default chat template; those with a name have it behind a dot.
+_TEMPLATE: Final = "tokenizer.chat_template"
 # The ids of BERT's tokens around a text, for files that do not declare them.
 _CLS, _SEPARATOR = 101, 102
 
@@ -96,7 +98,6 @@ def _with_roles(
         token_id(metadata, role, len(tokens), defaults.get(role)) for role in (model.begin, model.end)
     )
     rows = metadata.get(f"{metadata.get('general.architecture')}.vocab_size", 0)
-    template = metadata.get("tokenizer.chat_template")
     return Vocabulary(
         backend=model.backend,
         literal_model=model.literal_model,
@@ -113,8 +114,15 @@ def _with_roles(
         if begin is not None and _is_added(metadata, "bos", model.add_begin, model.fixed)
         else (),
         suffix=(end,) if end is not None and _is_added(metadata, "eos", model.add_end, model.fixed) else (),
-        chat_template=template if isinstance(template, str) else None,
+        chat_templates=_chat_templates(metadata),
     )
+
+
+def _chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
+    named = f"{_TEMPLATE}."
+    found = {key.removeprefix(named): text for key, text in metadata.items() if key.startswith(named)}
+    found |= {"default": metadata.get(_TEMPLATE)}
+    return {name: text for name, text in found.items() if isinstance(text, str)}
 
 
 def _is_added(metadata: Mapping[str, Any], role: str, default: bool, fixed: bool) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tokenizers
+from tokenizers import AddedToken
 
 from decodery.errors import ParameterError, RequestError
 from decodery.text.tokenizer import folder_vocab, gguf_vocab, spelling
@@ -25,9 +26,9 @@ class Tokenizer:
     `vocab_size` counts all ids, also those without a token (the model's rows, if its files give their
     number). `eos_token_ids` are all tokens that end a text or a turn. `named_ids` are the ids of all roles
     that the files declare, by GGUF's names (`bos`, `mask`, `fim_pre` ...). `bos_token` and `eos_token` are
-    the strings that chat templates use ("" when the model has none). `prefix_ids` are the tokens that the
-    model expects before a prompt. `warnings` say which faults of the files were corrected. Nothing changes
-    once a model is open, so threads may share it.
+    the strings that chat templates use ("" when the model has none). `chat_templates` are the model's chat
+    templates by name. `prefix_ids` are the tokens that the model expects before a prompt. `warnings` say
+    which faults of the files were corrected. Nothing changes once a model is open, so threads may share it.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -39,7 +40,7 @@ class Tokenizer:
         self.named_ids = vocabulary.named_ids
         self.bos_token = vocabulary.bos_token
         self.eos_token = vocabulary.eos_token
-        self.chat_template = vocabulary.chat_template
+        self.chat_templates = vocabulary.chat_templates
         self.warnings = vocabulary.warnings
         self.prefix_ids = list(vocabulary.prefix)
         self._suffix = list(vocabulary.suffix)
@@ -47,11 +48,16 @@ class Tokenizer:
         self._spelled = vocabulary.size
         self._bytes: dict[int, bytes] = {}
         self._parsing = vocabulary.backend
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
 
     @cached_property
     def _literal(self) -> tokenizers.Tokenizer:
-        return _without_special(self._vocabulary)
+        return literal_backend(self.vocabulary, self.special_ids)
+
+    @cached_property
+    def added_tokens(self) -> Mapping[int, str]:
+        """Returns the texts of the tokens that are found in a text before it is split, by their ids."""
+        return {token: added.content for token, added in self._parsing.get_added_tokens_decoder().items()}
 
     @classmethod
     def from_folder(cls, path: Path) -> Tokenizer:
@@ -70,6 +76,11 @@ class Tokenizer:
         """Raises `vocab_size` to `size` if that is larger; the new ids have no bytes."""
         self.vocab_size = max(self.vocab_size, size)
 
+    @property
+    def chat_template(self) -> str | None:
+        """Returns the chat template for conversations without tools, or None."""
+        return self.chat_templates.get("default")
+
     def encode(self, text: str, *, add_special_tokens: bool = True, parse_special: bool = True) -> list[int]:
         """Returns the ids of a text.
 
@@ -82,12 +93,7 @@ class Tokenizer:
             raise ParameterError(f"text must be a str, not {type(text).__name__}")
         backend = self._parsing if parse_special else self._literal
         try:
-            text = _without_surrogates(text)
-            if len(text) < LONG:
-                ids: list[int] = backend.encode(text, add_special_tokens=False).ids
-            else:
-                # Other threads can run meanwhile, which they cannot during `encode`.
-                ids = backend.encode_batch([text], add_special_tokens=False)[0].ids
+            ids = encoding(backend, without_surrogates(text)).ids
         except Exception as error:  # The library raises bare exceptions.
             raise RequestError(f"the model's vocabulary cannot express this text: {error}") from None
         return [*self.prefix_ids, *ids, *self._suffix] if add_special_tokens else ids
@@ -139,21 +145,47 @@ class Tokenizer:
         return place
 
 
-def _without_special(vocabulary: Vocabulary) -> tokenizers.Tokenizer:
-    """Returns a tokenizer with the same ids that encodes the text of special tokens as plain text."""
+def literal_backend(vocabulary: Vocabulary, hidden: Set[int]) -> tokenizers.Tokenizer:
+    """Returns a tokenizer with the same ids that encodes the texts of the tokens `hidden` as plain text."""
     backend = vocabulary.backend
     model = backend.model if vocabulary.literal_model is None else vocabulary.literal_model()
     literal = tokenizers.Tokenizer(model)
     literal.normalizer = backend.normalizer
     literal.pre_tokenizer = backend.pre_tokenizer
     size = backend.get_vocab_size(with_added_tokens=False)
-    added = sorted(backend.get_added_tokens_decoder().items())
-    literal.add_tokens([token for place, token in added if place >= size or not token.special])
+    added: Mapping[int, AddedToken] = backend.get_added_tokens_decoder()
+    literal.add_tokens(
+        [
+            _flagged(token, special=place in hidden)
+            for place, token in sorted(added.items())
+            if place >= size or place not in hidden
+        ]
+    )
     literal.encode_special_tokens = True
     return literal
 
 
-def _without_surrogates(text: str) -> str:
+def encoding(backend: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
+    """Returns the tokens of a text, without those around it."""
+    if len(text) < LONG:
+        return backend.encode(text, add_special_tokens=False)
+    # Other threads can run meanwhile, which they cannot during `encode`.
+    return backend.encode_batch([text], add_special_tokens=False)[0]
+
+
+def _flagged(token: AddedToken, *, special: bool) -> AddedToken:
+    return AddedToken(
+        token.content,
+        single_word=token.single_word,
+        lstrip=token.lstrip,
+        rstrip=token.rstrip,
+        normalized=token.normalized,
+        special=special,
+    )
+
+
+def without_surrogates(text: str) -> str:
+    """Returns a text in which pairs of surrogates are their character, and lone ones are U+FFFD."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

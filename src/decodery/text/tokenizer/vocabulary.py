@@ -14,10 +14,11 @@ class Vocabulary:
     """Holds a vocabulary: the encoder, the bytes of every token, and the tokens with a role.
 
     `spell` returns the bytes of an id below `size` (none for an id without a token). `prefix` and `suffix`
-    are the tokens that the model expects around a whole prompt; `backend` does not add them. `named_ids` are
-    the ids of all roles that the files declare, by GGUF's names: `bos`, `mask`, `fim_pre` ... `literal_model`
-    returns a model of the library that never finds a special token, where that of `backend` can (None: it
-    cannot). `warnings` say which faults of the files were corrected.
+    are the tokens that the model expects around a whole prompt; `backend` does not add them. The
+    `chat_templates` have names; a single one is the "default". `named_ids` are the ids of all roles that the
+    files declare, by GGUF's names: `bos`, `mask`, `fim_pre` ... `literal_model` returns a model of the
+    library that never finds a special token, where that of `backend` can (None: it cannot). `warnings` say
+    which faults of the files were corrected.
     """
 
     backend: tokenizers.Tokenizer
@@ -31,7 +32,7 @@ class Vocabulary:
     eos_token: str
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
-    chat_template: str | None
+    chat_templates: Mapping[str, str]
     named_ids: Mapping[str, int]
     literal_model: Callable[[], Any] | None = None
     warnings: tuple[str, ...] = ()

@@ -14,7 +14,8 @@ from decodery.weights.report import Progress, listed
 
 # Only the files that a model needs: no pickles, and no second copy of the weights.
 WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
-UNWANTED = ["*/*", "consolidated*"]
+# Chat templates may lie in a folder.
+UNWANTED = [*(f"*/{pattern}" for pattern in WANTED if pattern != "*.jinja"), "consolidated*"]
 # Most headers, which hold a vocabulary, are smaller.
 FIRST_HEADER_BYTES = 8 << 20
 
