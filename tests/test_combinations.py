@@ -54,7 +54,8 @@ def check(params: GenerationParams, output: RequestOutput) -> None:
         if params.logprobs is not None:
             assert completion.logprobs is not None
             assert [entry.token for entry in completion.logprobs] == completion.token_ids
-    assert (output.prompt_logprobs is None) == (params.prompt_logprobs is None)
+    wanted = params.prompt_logprobs is not None or (params.echo and params.logprobs is not None)
+    assert (output.prompt_logprobs is not None) == wanted
 
 
 def tokens(output: RequestOutput) -> list[Any]:

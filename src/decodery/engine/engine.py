@@ -347,9 +347,10 @@ class Engine:
                 found = self._end_late(began) + self._step()
             if self._dropped:
                 found = [event for event in found if event.request not in self._dropped]
+            # Counted first: an interrupt while counting may count a step twice, but loses no event.
+            self._counters.count_step(found, self._clock() - began)
             # One statement, between whose two assignments no interrupt comes.
             events[len(events) :], self._snapshots = found, []
-            self._counters.count_step(found, self._clock() - began)
         except BaseException:
             self._start_over()
             raise

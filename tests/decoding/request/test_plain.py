@@ -166,7 +166,7 @@ def test_every_field_is_plain_or_a_function() -> None:
 
 def test_every_class_has_a_type_of_its_own() -> None:
     types = "sampling beam_search stochastic_beam_search contrastive_search contrastive_decoding dola"
-    types += " regex choice json_schema json_object lark gbnf prompt_lookup draft_model"
+    types += " regex choice json_schema json_object lark gbnf prompt_lookup draft_model auto"
     assert len(types.split()) == len((*STRATEGIES, *GRAMMARS, *SPECULATIONS))
     for name in types.split():
         field = next(

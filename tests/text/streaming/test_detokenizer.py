@@ -402,7 +402,7 @@ def test_in_a_reply_a_special_token_stops_where_the_content_is(
         eos_token="",
         prefix=(),
         suffix=(),
-        chat_template=None,
+        chat_templates={},
         named_ids={},
     )
     first = start(Tokenizer(vocabulary), ("</s>",), marks=MARKS)

@@ -158,7 +158,8 @@ def why_impossible(raw: Tensor, row: Row) -> str:
     """
     if bool(raw.isnan().any()):
         return "the model's scores are not numbers (NaN): its weights are damaged or overflow in this dtype"
-    names = [name for name, p in PROCESSORS.items() if p.wants(row) and (p.bans or name == "grammar")]
+    bans = [name for name in DEFAULT_ORDER if PROCESSORS[name].bans or name == "grammar"]
+    names = [name for name in bans if PROCESSORS[name].wants(row)]
     return f"no token is possible: every one is banned by {' and '.join(names) or 'the processors'}"
 
 
