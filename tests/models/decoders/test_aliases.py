@@ -313,7 +313,11 @@ def test_in_small_logits_are_those_of_transformers(name: str, tmp_path: Path) ->
 BARE = {key: SIZES[key] for key in SIZES if not key.endswith("token_id") and key != "rope_theta"}
 
 
-@pytest.mark.parametrize(("family", "kv_heads"), [(ERNIE, 2), (SEED_OSS, 8), (MINISTRAL3, 8)], ids=str)
+@pytest.mark.parametrize(
+    ("family", "kv_heads"),
+    [(ERNIE, 2), (SEED_OSS, 8), (MINISTRAL3, 8)],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
 def test_a_missing_size_is_the_familys_own_and_null_follows_from_the_width(
     family: Any, kv_heads: int
 ) -> None:

@@ -151,7 +151,7 @@ def test_none_is_no_cap_only_where_gguf_can_say_so() -> None:
         (GEMMA3, {"sliding_window_pattern": 0}),
         (GEMMA2, {"layer_types": ["chunked_attention"] * 6}),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "name", str(value)),
 )
 def test_settings_that_the_family_does_not_have_are_refused_by_name(
     family: Any, settings: dict[str, Any]
