@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.serving.live import serving
 from tests.serving.partial_json import whole_part
 from tests.serving.schemas import (
     FORMS,
+    HI,
     LIMITS,
     WAYS,
     Asking,
@@ -68,6 +70,27 @@ def test_schemas_that_broke_other_servers_are_refused_or_followed_one_after_the_
             for reply in asking.replies(path, body(schema)) or ():
                 check_text(schema, reply.text, cut=reply.cut)
             asking.works()
+
+
+# The routes by which the parameters of a tool can be given.
+TOOLS: tuple[tuple[str, Callable[[Any], dict[str, Any]]], ...] = (
+    ("/v1/chat/completions", lambda s: {
+        "messages": HI, "tools": [{"type": "function", "function": {"name": "f", "parameters": s}}]}),
+    ("/v1/messages", lambda s: {
+        "messages": HI, "max_tokens": 1, "tools": [{"name": "f", "input_schema": s}]}),
+    ("/v1/responses", lambda s: {
+        "input": "Hi", "tools": [{"type": "function", "name": "f", "parameters": s}]}),
+)  # fmt: skip
+
+
+def test_a_schema_with_a_wrong_draft_is_refused_with_its_place(tmp_path: Path) -> None:
+    with serving(open_chat_model(tmp_path, None)) as server:
+        for draft in (3, True, ["a"], {}, "http://["):
+            for path, body in (*WAYS, *TOOLS):
+                asked = {"max_tokens": 1} if path == "/v1/messages" else {}
+                answer = server.post(path, {**body({"$schema": draft, "type": "object"}), **asked})
+                assert answer.status_code == 400, answer.text
+                assert "fails at /$schema" in answer.json()["error"]["message"]
 
 
 def test_a_number_that_never_ends_is_cut(tmp_path: Path) -> None:

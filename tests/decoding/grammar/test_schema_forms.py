@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any, Literal
 
 import pytest
@@ -192,6 +193,25 @@ def test_bounds_beyond_64_bits_are_taken_and_compared_exactly(kind: str) -> None
 def test_a_reference_that_leads_nowhere_is_an_error_when_the_schema_is_given(schema: Any) -> None:
     with pytest.raises(ParameterError, match=r"JsonSchema has the .*ever fetched"):
         JsonSchema(schema)
+
+
+@pytest.mark.parametrize("name", [3, True, ["a"], {}])
+@pytest.mark.parametrize(
+    ("draft", "keyword"),
+    [
+        ("https://json-schema.org/draft/2020-12/schema", "$id"),
+        ("http://json-schema.org/draft-07/schema#", "$id"),
+        ("http://json-schema.org/draft-04/schema#", "id"),
+    ],
+)
+def test_a_part_with_a_name_that_is_no_text_is_refused(draft: str, keyword: str, name: Any) -> None:
+    part = {"definitions": {"x": {"type": "null"}}, "properties": {"a": {"$ref": "#/definitions/x"}}}
+    inner = {"definitions": {"x": {keyword: name}}, "properties": {"a": {"$ref": "#/definitions/x"}}}
+    for schema in ({keyword: name, **part}, inner):
+        with pytest.raises(
+            ParameterError, match=f"JsonSchema is no JSON schema: a {re.escape(keyword)} must"
+        ):
+            JsonSchema({"$schema": draft, **schema})
 
 
 @pytest.mark.parametrize(

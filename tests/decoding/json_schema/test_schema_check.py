@@ -144,6 +144,13 @@ def test_a_schema_that_breaks_the_rules_is_refused(schema: Any) -> None:
         SchemaCheck(json.dumps(schema))
 
 
+@pytest.mark.parametrize("draft", [3, True, None, ["a"], {}, "http://["])
+@pytest.mark.parametrize("rest", [{}, {"properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": True}}])
+def test_a_draft_that_is_no_name_is_refused_with_its_place(draft: Any, rest: dict[str, Any]) -> None:
+    with pytest.raises(ParameterError, match=r"JsonSchema is no JSON schema: .* fails at /\$schema$"):
+        SchemaCheck(json.dumps({"$schema": draft, **rest}))
+
+
 @pytest.mark.parametrize(
     ("schema", "text", "holds"),
     [

@@ -14,7 +14,8 @@ def targets_of(schema: Any, dialect: Any = None) -> dict[int, Any]:
     `dialect` is the name of its draft, if it is not one of the newest.
 
     The objects are those of the schema, which must be kept as long as the ids are used. The published
-    metaschemas are known too. Raises `ParameterError` for a reference that leads nowhere.
+    metaschemas are known too. Raises `ParameterError` for a reference that leads nowhere, and for a name of a
+    part that is no text.
     """
     if not isinstance(schema, dict):
         return {}
@@ -26,6 +27,7 @@ def targets_of(schema: Any, dialect: Any = None) -> dict[int, Any]:
 
     named = dialect if isinstance(dialect, str) else ""
     draft: Specification[Any] = specification_with(named, default=DRAFT202012)
+    _check_names(schema, "id" if any(old in named for old in ("draft-03", "draft-04")) else "$id")
     found: dict[int, Any] = {}
     seen: set[int] = set()
     waiting = [(schema, REGISTRY.resolver_with_root(draft.create_resource(schema)))]
@@ -46,6 +48,14 @@ def targets_of(schema: Any, dialect: Any = None) -> dict[int, Any]:
         inner = [one for one in subschemas(node) if isinstance(one, dict)]
         waiting += [(one, resolver.in_subresource(draft.create_resource(one))) for one in inner]
     return found
+
+
+def _check_names(schema: Any, keyword: str) -> None:
+    """Raises `ParameterError` if a part of the schema has a name, the value of `keyword`, that is no text."""
+    if isinstance(schema, dict) and not isinstance(schema.get(keyword, ""), str):
+        raise ParameterError(f"JsonSchema is no JSON schema: a {keyword} must be a text")
+    for part in subschemas(schema):
+        _check_names(part, keyword)
 
 
 def _unresolved(keyword: str, reference: str) -> str:

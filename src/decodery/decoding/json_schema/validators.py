@@ -57,7 +57,7 @@ def draft_of(schema: Any) -> Any:
     Raises `ParameterError`, with the place, for a schema that breaks the rules of the draft that it names or,
     if it names none, of all drafts.
     """
-    named = _VALIDATOR_FOR(schema, default=None)
+    named = _named_draft(schema)
     first: SchemaError | None = None
     for draft in _DRAFTS if named is None else (named,):
         try:
@@ -77,6 +77,16 @@ def draft_of(schema: Any) -> Any:
     raise ParameterError(
         f"JsonSchema is no JSON schema: {first.validator} of its rules fails at {pointer or '/'}"
     )
+
+
+def _named_draft(schema: Any) -> Any:
+    """Returns the class of the draft that a schema names; None if it names none that is known."""
+    if isinstance(schema, dict) and not isinstance(schema.get("$schema", ""), str):
+        return None
+    try:
+        return _VALIDATOR_FOR(schema, default=None)
+    except ValueError:
+        raise ParameterError("JsonSchema is no JSON schema: format of its rules fails at /$schema") from None
 
 
 def _renewed(schema: Any) -> Any:
