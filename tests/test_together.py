@@ -366,6 +366,17 @@ def test_a_matrix_of_token_ids_is_one_prompt_in_each_row(llm: LLM) -> None:
     expected = [result_of(output) for output in llm.generate([[70, 71], [72, 73]], params)]
     for matrix in (np.array([[70, 71], [72, 73]]), torch.tensor([[70, 71], [72, 73]])):
         assert [result_of(output) for output in llm.generate(matrix, params)] == expected
-    for wrong in (torch.tensor([[[1]]]), [np.True_, 3], np.array([True])):
-        with pytest.raises(RequestError, match="whole numbers"):
-            llm.generate(wrong, params)
+
+
+WRONG_PROMPTS: list[Any] = [
+    *(torch.tensor([[[1]]]), torch.tensor([[[1], [2]], [[3], [4]]]), np.zeros((2, 2, 0), int)),
+    *([np.True_, 3], np.array([True, False]), np.array([[True], [False]])),
+    *(np.array([504.0, 3575.0]), torch.tensor([1.0]), np.array([[1.0], [2.0]]), [504.0, 3575.0]),
+    *([np.float32(1), 2], np.array([1j, 2j])),
+]
+
+
+@pytest.mark.parametrize("prompts", WRONG_PROMPTS, ids=repr)
+def test_numbers_that_are_no_token_ids_are_refused_as_one_prompt(llm: LLM, prompts: Any) -> None:
+    with pytest.raises(RequestError, match="whole numbers"):
+        llm.generate(prompts, BASE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Number
 from typing import Any, TypeVar
 
 from decodery.conversations.chat_request import ChatRequest, Conversations
@@ -321,7 +322,8 @@ def _checked(prompt: Any) -> Prompt:
     ids = [token if type(token) is int else plain(token) for token in prompt]
     for token in ids:
         if not isinstance(token, int) or isinstance(token, bool):
-            raise RequestError(f"a prompt's token ids must be whole numbers, not {token!r}")
+            shown = repr(token) if isinstance(token, Number) else type(token).__name__
+            raise RequestError(f"a prompt's token ids must be whole numbers, not {shown}")
     return ids
 
 
