@@ -93,6 +93,39 @@ def test_a_schema_with_a_wrong_draft_is_refused_with_its_place(tmp_path: Path) -
                 assert "fails at /$schema" in answer.json()["error"]["message"]
 
 
+def test_a_schema_that_cannot_be_followed_is_refused_with_the_fields_own_way_out(tmp_path: Path) -> None:
+    schema = {"type": "array", "uniqueItems": True}
+    described = {"name": "a", "schema": schema, "strict": True}
+    strict = {"type": "json_schema", "json_schema": described}
+    parameters = {"type": "object", "properties": {"a": schema}}
+    tool = {"name": "f", "parameters": parameters, "strict": True}
+    grammar = '"unsupported": "approximate"'
+    asked: list[tuple[str, dict[str, Any], str]] = [
+        ("/v1/chat/completions", {"messages": HI, "response_format": strict}, '"strict": false'),
+        ("/v1/completions", {"prompt": "a", "response_format": strict}, '"strict": false'),
+        (
+            "/v1/chat/completions",
+            {"messages": HI, "tools": [{"type": "function", "function": tool}]},
+            '"strict": false',
+        ),
+        ("/v1/responses", {"input": "Hi", "tools": [{"type": "function", **tool}]}, '"strict": false'),
+        (
+            "/v1/responses",
+            {"input": "Hi", "text": {"format": {"type": "json_schema", **described}}},
+            '"strict": false',
+        ),
+        ("/v1/completions", {"prompt": "a", "grammar": {"type": "json_schema", "schema": schema}}, grammar),
+        ("/v1/completions", {"prompt": "a", "structured_outputs": {"json": schema}}, grammar),
+    ]
+    with serving(open_chat_model(tmp_path, None)) as server:
+        for path, body, advice in asked:
+            answer = server.post(path, body)
+            assert answer.status_code == 400, (path, body, answer.text)
+            message = answer.json()["error"]["message"]
+            assert f"{advice} follows a looser schema" in message
+            assert "unsupported=" not in message
+
+
 def test_a_number_that_never_ends_is_cut(tmp_path: Path) -> None:
     with serving(open_chat_model(tmp_path, None)) as server:
         digit = server.llm.tokenizer.encode("7", add_special_tokens=False)[0]

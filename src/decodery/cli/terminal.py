@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from decodery.decoding.request.grammar_params import LOOSER
 from decodery.errors import DecoderyError, ParameterError
 from decodery.progress import downloading
 
@@ -45,8 +46,9 @@ def exit_on_error(debug: bool) -> Iterator[None]:
 
 
 def print_error(message: str) -> None:
-    """Prints an error message as one line on stderr."""
-    note(f"decodery: {' '.join(message.split())}")
+    """Prints an error message as one line on stderr, with flags in place of arguments in Python."""
+    advised = message.replace(LOOSER, "--json-approximate")
+    note(f"decodery: {' '.join(advised.split())}")
 
 
 def note(message: str) -> None:

@@ -13,7 +13,7 @@ from decodery.decoding.grammar.compiler import GrammarCompiler
 from decodery.decoding.grammar.reply_state import ReplyRules, TokenIndex
 from decodery.decoding.grammar.schema_forms import SchemaForm
 from decodery.decoding.grammar.state import MatcherState
-from decodery.decoding.request.grammar_params import JsonSchema
+from decodery.decoding.request.grammar_params import LOOSER, JsonSchema
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import GrammarState
 from decodery.errors import DecoderyError, ParameterError, RequestError
@@ -200,7 +200,9 @@ class Conversations:
         try:
             return self._grammars().schema(schema_of(tool))
         except ParameterError as error:
-            raise RequestError(str(error), param=tool.place) from None
+            # A declaration has a form of its own.
+            message = str(error).replace(LOOSER, '"strict": false')
+            raise RequestError(message, param=tool.place) from None
 
     def _compiled_calls(self, calls: CallGrammar, *, space: bool, content: str | None) -> MatcherState:
         """Returns the grammar of calls, or of calls or content. Raises `RequestError` with the tool."""

@@ -194,6 +194,16 @@ def test_minus_one_means_that_top_k_and_the_seed_are_not_set(decodery: Run, mode
     assert len({decodery(*asked, "--seed", "-1").out for _ in range(3)}) > 1
 
 
+def test_a_schema_that_cannot_be_followed_is_refused_with_the_flag_that_helps(
+    decodery: Run, model: str
+) -> None:
+    schema = '{"type": "array", "uniqueItems": true}'
+    ran = decodery("generate", "x", "-m", model, "--json-schema", schema)
+    assert ran.status == 2
+    assert "--json-approximate follows a looser schema" in ran.err
+    assert "unsupported=" not in ran.err
+
+
 def test_a_text_that_breaks_its_schema_is_an_error_and_a_format_that_is_not_known_a_warning(
     decodery: Run, model: str
 ) -> None:

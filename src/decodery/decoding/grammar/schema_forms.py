@@ -14,7 +14,7 @@ from decodery.decoding.json_schema.keywords import OLD_DRAFTS
 from decodery.decoding.json_schema.references import targets_of
 from decodery.decoding.json_schema.rewriting import Rewriting, fault_of
 from decodery.decoding.json_schema.schema_check import SchemaCheck
-from decodery.decoding.request.grammar_params import JsonSchema
+from decodery.decoding.request.grammar_params import LOOSER, JsonSchema
 from decodery.errors import ParameterError
 
 # The library follows references by recursion, and an overflow of its stack cannot be caught.
@@ -88,7 +88,7 @@ def _cannot(keywords: list[str]) -> str:
     named = ", ".join(keywords)
     return (
         f"JsonSchema has {named}, which no grammar follows exactly here:"
-        ' unsupported="approximate" follows a looser schema and checks the finished text'
+        f" {LOOSER} follows a looser schema and checks the finished text"
     )
 
 

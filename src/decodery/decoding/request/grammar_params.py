@@ -41,6 +41,10 @@ class Choice:
             raise ParameterError("Choice has no options")
 
 
+# What an error advises for a schema that no grammar follows; other interfaces write their own form of it.
+LOOSER = 'unsupported="approximate"'
+
+
 @dataclass(frozen=True)
 class JsonSchema:
     """Requires that the text is JSON that this schema accepts.

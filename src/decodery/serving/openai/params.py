@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from decodery.decoding.request.grammar_params import LOOSER
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.plain import params_from_plain
 from decodery.errors import ParameterError
@@ -78,15 +79,22 @@ def generation_params(
     return params
 
 
+# The forms of `LOOSER` in a body; `structured_outputs` has none, so that `grammar` must be given for it.
+_LOOSER_FORMAT = '"strict": false'
+_LOOSER_GRAMMAR = 'a grammar of type "json_schema" with "unsupported": "approximate"'
+
+
 @contextmanager
 def grammar_named(body: Mapping[str, Any]) -> Iterator[None]:
-    """Names, in an `ApiError` about the grammar, the field of the body that gave it."""
+    """Names, in an `ApiError` about the grammar, the field of the body that gave it, and what it may say."""
     try:
         yield
     except ApiError as error:
         if error.param == "grammar":
             given = [name for name in ("response_format", "structured_outputs", "tools") if body.get(name)]
             error.param = "grammar" if body.get("grammar") or not given else given[0]
+            own = _LOOSER_FORMAT if error.param == "response_format" else _LOOSER_GRAMMAR
+            error.message = error.message.replace(LOOSER, own)
         raise
 
 
