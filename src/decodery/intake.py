@@ -111,8 +111,8 @@ class Intake:
         prompt = _checked(prompt)
         if not isinstance(params, GenerationParams):
             raise ParameterError(f"params must be GenerationParams, not {type(params).__name__}")
-        if chat is not None and params.echo:
-            raise ParameterError("echo has no meaning in a conversation: its prompt is not a text to go on")
+        if chat is not None:
+            params.check_conversation()
         ids = self.token_ids(prompt)
         if not ids:
             raise RequestError("the prompt is empty: give some text")

@@ -47,6 +47,8 @@ from decodery.version import __version__
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 ANY = GenerationFlags()
+# The text does not follow the prompt, so that the prompt cannot be put before it.
+WITHOUT_ECHO = GenerationFlags(hidden_flags=("echo",))
 FEW_TOKENS = GenerationFlags(command_defaults={"max_tokens": 16})
 # Each line of a comparison names its own strategy.
 SHARED = GenerationFlags(command_defaults={"max_tokens": 40}, hidden_panels=("Strategy", "Output"))
@@ -237,7 +239,7 @@ def _chat(
     system: System = None,
     template: Template = None,
     special_in_content: SpecialInContent = False,
-    generation: GenerationFlags = ANY,
+    generation: GenerationFlags = WITHOUT_ECHO,
     model: TextModelOptions = TEXT_MODEL,
     debug: Debug = False,
 ) -> None:
@@ -258,7 +260,7 @@ def _infill(
         str, typer.Option("--mark", metavar="TEXT", help="The text that marks the place.")
     ] = "<FILL_ME>",
     json: Json = False,
-    generation: GenerationFlags = ANY,
+    generation: GenerationFlags = WITHOUT_ECHO,
     model: ModelOptions = MODEL,
     debug: Debug = False,
 ) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -256,3 +257,23 @@ def test_what_gives_several_completions_is_refused(session: Session) -> None:
     for assignments in ("num_beams=2 num_return_sequences=2", "best_of=3", "n=2"):
         with pytest.raises(ParameterError, match="must be 1 in a conversation"):
             session.handle_line(f"/params {assignments}")
+
+
+ONE_RULE = "echo has no meaning in a conversation"
+
+
+def test_echo_is_refused_in_every_conversation_and_offered_only_where_it_can_be_used(
+    decodery: Run, model: str, session: Session, tmp_path: Path
+) -> None:
+    tools = tmp_path / "tools.json"
+    tools.write_text('[{"type": "function", "function": {"name": "f"}}]')
+    for more in ([], ["--json"], ["--tools", str(tools)]):
+        ran = decodery("generate", "hi", "-m", model, "--chat", "--echo", *more)
+        assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)
+        assert ONE_RULE in ran.err
+    with pytest.raises(ParameterError, match=ONE_RULE):
+        session.handle_line("/params echo=true")
+    assert "--echo" in decodery("generate", "--help").out
+    for command in ("chat", "infill"):
+        assert "--echo" not in decodery(command, "--help").out
+        assert decodery(command, "-m", model, "--echo", stdin=b"hi\n").status == 2

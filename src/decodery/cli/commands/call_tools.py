@@ -37,6 +37,7 @@ def call_tools(
     name of a function. `template` has the arguments of `chat_prompt`. Raises
     `ParameterError` if the model is that of a server, whose routes take tools.
     """
+    flags.params.check_conversation()
     declared = read_tools(tools)
     llm = load(options)
     if not isinstance(llm, LLM):

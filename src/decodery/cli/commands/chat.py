@@ -61,8 +61,7 @@ def check_params(params: GenerationParams) -> None:
     for name, count in counts.items():
         if count != 1:
             raise ParameterError(f"{name} must be 1 in a conversation, not {count}")
-    if params.echo:
-        raise ParameterError("echo has no meaning in a conversation")
+    params.check_conversation()
     for name in ("logprobs", "prompt_logprobs"):
         if getattr(params, name) is not None:
             raise ParameterError(f"{name} are not shown in a conversation: use decodery generate --json")

@@ -79,6 +79,8 @@ def generate(
     `template` has the arguments of `chat_prompt`. `started` is the time at which the command began. Raises
     `RequestError` when the request fails.
     """
+    if chat:
+        flags.params.check_conversation()
     llm = load(options)
     params = flags.params_over(llm.default_params)
     timing = Timing(started, perf_counter(), 0)
@@ -86,7 +88,7 @@ def generate(
     ids = llm.chat_prompt(messages, **template) if chat else llm.tokenizer.encode(prompt)
     timing.prompt_tokens = len(ids)
     # An echo is the prompt as it was given.
-    asked = prompt if params.echo and not chat else ids
+    asked = prompt if params.echo else ids
     if params.seed is None:
         params = params.replace(seed=secrets.randbits(63))
     if as_json:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from decodery.cli.flags.generation_flags import FLAGS, GenerationFlags
+from decodery.cli.flags.generation_flags import GenerationFlags
 from decodery.cli.flags.notation import notation_of
-from decodery.cli.flags.object_flags import Flag
 from decodery.errors import ParameterError
 
 T = TypeVar("T")
@@ -48,7 +47,7 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def with_flag_values(**values: Any) -> None:
         for name, default in generation.items():
-            texts = {flag.name: values.pop(flag.name) for flag in _offered(default)}
+            texts = {flag.name: values.pop(flag.name) for flag in default.offered.values()}
             values[name] = default.with_texts(texts)
         for name, default in dataclass_defaults.items():
             fields = {f.name: values.pop(f.name) for f in dataclasses.fields(default)}
@@ -105,7 +104,7 @@ def _metavar(hint: Any) -> str:
 
 
 def _generation_flags(default: GenerationFlags) -> Iterator[inspect.Parameter]:
-    for flag in _offered(default):
+    for flag in default.offered.values():
         spelled = _spelled(flag.name)
         help = flag.help + (" May be repeated." if flag.notation.repeatable else "")
         value = default.command_defaults.get(flag.name, flag.default)
@@ -121,10 +120,6 @@ def _generation_flags(default: GenerationFlags) -> Iterator[inspect.Parameter]:
         )
         # A flag that is not given stays None, so that the model's own default can take its place.
         yield _keyword(flag.name, hint | None, option, None)
-
-
-def _offered(default: GenerationFlags) -> Iterable[Flag]:
-    return [flag for flag in FLAGS.values() if flag.panel not in default.hidden_panels]
 
 
 def _spelled(name: str) -> str:

@@ -69,13 +69,23 @@ class GenerationFlags:
     """Holds the generation flags of a command line: their `texts` by name, and the parameters' `values`.
 
     `command_defaults` are the command's own defaults, which override the model's. A command does not have the
-    flags of `hidden_panels`.
+    flags of `hidden_panels` and `hidden_flags`.
     """
 
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     command_defaults: Mapping[str, Any] = field(default_factory=dict)
     hidden_panels: tuple[str, ...] = ()
+    hidden_flags: tuple[str, ...] = ()
+
+    @property
+    def offered(self) -> dict[str, Flag]:
+        """Returns the flags that the command has, by name."""
+        return {
+            name: flag
+            for name, flag in FLAGS.items()
+            if flag.panel not in self.hidden_panels and name not in self.hidden_flags
+        }
 
     def with_texts(self, texts: Mapping[str, Any]) -> GenerationFlags:
         """Returns these flags with more of them set.
@@ -84,9 +94,10 @@ class GenerationFlags:
 
         Raises `ParameterError` for an unknown flag, a text that cannot be read, and values that conflict.
         """
+        offered = self.offered
         added: dict[str, tuple[str, ...]] = {}
         for name, given in texts.items():
-            if name not in FLAGS or FLAGS[name].panel in self.hidden_panels:
+            if name not in offered:
                 raise ParameterError(f"unknown parameter: {name}")
             if isinstance(given, bool):
                 added[name] = ("true" if given else "false",)

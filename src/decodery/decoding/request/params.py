@@ -227,6 +227,11 @@ class GenerationParams:
         if self.allowed_token_ids and set(self.allowed_token_ids) <= set(self.suppress_tokens):
             raise ParameterError("suppress_tokens bans every token that allowed_token_ids allows")
 
+    def check_conversation(self) -> None:
+        """Raises `ParameterError` for parameters without meaning in a conversation."""
+        if self.echo:
+            raise ParameterError("echo has no meaning in a conversation: its prompt is not a text to go on")
+
     def _token_ids(self) -> list[tuple[str, int]]:
         ids = [("logit_bias", token) for token, _ in self.logit_bias]  # type: ignore[misc]
         for name in ("stop_token_ids", "allowed_token_ids", "suppress_tokens", "begin_suppress_tokens"):
