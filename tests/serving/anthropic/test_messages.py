@@ -422,3 +422,35 @@ def test_parameters_of_our_own_are_taken(server: LiveServer) -> None:
     grammar = {"type": "choice", "options": ["alpha", "beta"]}
     (block,) = ask(server, "beta and more", grammar=grammar)["content"]
     assert block["text"] == "beta"
+
+
+def test_variables_of_the_template_change_the_prompt_and_its_count(tmp_path: Path) -> None:
+    thinking = "{{ 'yes' if enable_thinking is true else 'no' if enable_thinking is false else '' }}"
+    path = write_chat_model(tmp_path, "{{ messages[0].content }}{{ style }}" + thinking)
+    bodies: list[tuple[dict[str, Any], str]] = [
+        ({"chat_template_kwargs": {"style": "abc"}}, "Hiabc"),
+        ({"chat_template_kwargs": {"style": "abc"}, "thinking": {"type": "disabled"}}, "Hiabcno"),
+        (
+            {
+                "chat_template_kwargs": {"enable_thinking": False},
+                "thinking": {"type": "enabled", "budget_tokens": 1024},
+            },
+            "Hino",
+        ),
+        ({"chat_template_kwargs": None, "thinking": {"type": "enabled", "budget_tokens": 9}}, "Hiyes"),
+    ]
+    with serving(LLM(path, dtype="float32", kv_memory="16MB")) as server:
+        for more, text in bodies:
+            expected = len(server.llm.tokenizer.encode(text, add_special_tokens=False))
+            body = {"messages": HI, **more}
+            counted = server.post("/v1/messages/count_tokens", body)
+            assert counted.json() == {"input_tokens": expected}
+            answer = server.post("/v1/messages", {**body, "max_tokens": 1})
+            assert answer.json()["usage"]["input_tokens"] == expected
+        for wrong, place in (([], ""), ({"messages": 1}, ".messages")):
+            for more in ({}, {"thinking": {"type": "disabled"}}):
+                answer = server.post(
+                    "/v1/messages/count_tokens", {"messages": HI, "chat_template_kwargs": wrong, **more}
+                )
+                assert answer.status_code == 400
+                assert f"chat_template_kwargs{place}" in answer.json()["error"]["message"]

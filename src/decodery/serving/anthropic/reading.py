@@ -67,11 +67,11 @@ def read_message_request(body: Mapping[str, Any], *, lenient: bool, counts: bool
     if stops:
         chat["stop"] = stops
     chat |= _tools(fields, lenient)
-    chat |= _thinking(fields, lenient)
     chat |= _output(fields, lenient)
     for name in ("model", "cache_salt", "priority", *PROMPT_FIELDS):
         if name in fields:
             chat[name] = fields.raw(name)
+    chat |= _thinking(fields, lenient, chat.get("chat_template_kwargs"))
     for name in NO_EFFECT:
         fields.raw(name)
     chat |= fields.parameters()
@@ -123,8 +123,11 @@ def _tool(tool: Any, place: str, lenient: bool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _thinking(fields: Fields, lenient: bool) -> dict[str, Any]:
-    """Takes whether the model thinks, for templates that can be told, and for how many tokens."""
+def _thinking(fields: Fields, lenient: bool, variables: Any) -> dict[str, Any]:
+    """Takes whether the model thinks, for templates that can be told, and for how many tokens.
+
+    `variables` are those of the template that the body gives, if it does. They come first.
+    """
     thinking = Fields(fields.take("thinking", dict, {}), "thinking.")
     kind = thinking.take("type", str, "")
     budget = thinking.take("budget_tokens", int, 0)
@@ -133,12 +136,19 @@ def _thinking(fields: Fields, lenient: bool) -> dict[str, Any]:
     if kind == "enabled":
         if budget < 1:
             raise invalid("budget_tokens must be 1 or more", "thinking.budget_tokens")
-        return {"chat_template_kwargs": {"enable_thinking": True}, "thinking_token_budget": budget}
+        return {**_told(variables, thinks=True), "thinking_token_budget": budget}
     if kind == "disabled":
-        return {"chat_template_kwargs": {"enable_thinking": False}}
+        return _told(variables, thinks=False)
     if kind not in ("", "adaptive", "between_tools"):
         raise invalid("type must be enabled, disabled or adaptive", "thinking.type")
     return {}
+
+
+def _told(variables: Any, *, thinks: bool) -> dict[str, Any]:
+    if variables is not None and not isinstance(variables, dict):
+        # The chat completion refuses it.
+        return {}
+    return {"chat_template_kwargs": {"enable_thinking": thinks, **(variables or {})}}
 
 
 def _output(fields: Fields, lenient: bool) -> dict[str, Any]:

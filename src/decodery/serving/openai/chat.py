@@ -30,7 +30,7 @@ from decodery.text.chat.named_templates import chosen_template
 from decodery.text.chat.replies import ReplyParser, join
 
 # Fields of prompts that every interface of conversations takes.
-PROMPT_FIELDS = ("chat_template", "special_in_content")
+PROMPT_FIELDS = ("chat_template", "chat_template_kwargs", "special_in_content")
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ def read_response_request(body: Mapping[str, Any], *, lenient: bool) -> Response
     chat = {**_chat_fields(fields), **fields.parameters()}
     for name in _NO_EFFECT:
         fields.raw(name)
-    for name in ("model", "cache_salt", "priority", "chat_template_kwargs", *PROMPT_FIELDS):
+    for name in ("model", "cache_salt", "priority", *PROMPT_FIELDS):
         if name in fields:
             chat[name] = fields.raw(name)
     inner = Fields(fields.take("stream_options", dict, {}), "stream_options.")

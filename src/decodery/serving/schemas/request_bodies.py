@@ -200,7 +200,6 @@ RESPONSE = {
     "top_logprobs": ({"type": "integer", "minimum": 0}, "Reports this many alternatives of each token."),
     "truncation": ({"enum": ["disabled"]}, "The input is never cut."),
     "metadata": (_OBJECT, "Is repeated in the response."),
-    "chat_template_kwargs": TEMPLATE["chat_template_kwargs"],
     **{name: TEMPLATE[name] for name in PROMPT_FIELDS},
     "cache_salt": GENERATING["cache_salt"],
     "priority": GENERATING["priority"],
