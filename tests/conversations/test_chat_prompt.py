@@ -286,10 +286,28 @@ def test_variables_reach_the_template_as_arguments_or_in_template_kwargs(opened:
     assert chat.text(HELLO, documents=[{"a": "b"}], enable_thinking=False) == 'hi{"a": "b"}'
 
 
+def test_options_in_template_kwargs_are_the_arguments_of_their_names(opened: Opened) -> None:
+    chat = opened(CHATML)
+    told = [*HELLO, {"role": "assistant", "content": "so"}]
+    for messages, options in (
+        (HELLO, {"add_generation_prompt": False}),
+        (told, {"continue_final_message": True}),
+    ):
+        assert chat.text(messages, template_kwargs=options) == chat.text(messages, **options)
+        assert chat.text(messages, template_kwargs=options) != chat.text(messages)
+    assert chat.text(HELLO, add_generation_prompt=None, template_kwargs={"add_generation_prompt": False})
+    with pytest.raises(RequestError, match="exclude each other"):
+        chat.text(told, add_generation_prompt=True, template_kwargs={"continue_final_message": True})
+    with pytest.raises(RequestError, match="says otherwise"):
+        chat.text(HELLO, add_generation_prompt=True, template_kwargs={"add_generation_prompt": False})
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         {"template_kwargs": {"messages": []}},
+        {"template_kwargs": {"add_generation_prompt": "no"}},
+        {"template_kwargs": {"continue_final_message": 1}},
         {"template_kwargs": "x"},
         {"template_kwargs": {1: 2}},
         {"chat_template": 3},

@@ -8,6 +8,7 @@ from typing import Any
 
 from decodery.conversations.call_grammar import CallGrammar, schema_of, spaced
 from decodery.conversations.chat_prompt import PromptWriter
+from decodery.conversations.prompt_options import read_options
 from decodery.conversations.reply_check import ReplyCheck
 from decodery.decoding.grammar.compiler import GrammarCompiler
 from decodery.decoding.grammar.reply_state import ReplyRules, TokenIndex
@@ -95,7 +96,7 @@ class Conversations:
         callable_tools = [t for t in declared if choice.name in (None, t.name) and choice.mode != "none"]
         form = adapted.form
         reasoning = reasoning_marks(prompt.template, self._tokenizer.token_id)
-        started = read[-1]["content"] if template.get("continue_final_message") else None
+        started = read[-1]["content"] if read_options(template)[0].continue_final_message else None
         marks = ReplyMarks(
             reasoning,
             beginning_after(prompt.text, reasoning, started),

@@ -12,6 +12,8 @@ from decodery.text.chat.faults import check_depth
 
 # Variables that many templates read. The others ignore them.
 COMMON_VARIABLES = ("documents", "enable_thinking")
+# Arguments that may also stand among the variables of a template, as other libraries have them.
+_ALSO_VARIABLES = ("add_generation_prompt", "continue_final_message")
 # What `render_chat` gives to a template in any case.
 _OTHER_ARGUMENTS = ("messages", "tools", "add_generation_prompt", "part_roles")
 _CALL_ARGUMENTS = ("tool_choice", "parallel_tool_calls", "thinking_token_budget")
@@ -47,7 +49,8 @@ def read_options(given: Mapping[str, Any]) -> tuple[PromptOptions, dict[str, Any
 
     Raises `ParameterError` for a value of the wrong type, and `RequestError` for options without meaning.
     """
-    options = PromptOptions(**{name: given[name] for name in NAMES if name in given})
+    lifted = with_options(given, "template_kwargs")
+    options = PromptOptions(**{name: lifted[name] for name in NAMES if name in lifted})
     for name in ("add_generation_prompt", "continue_final_message", "special_in_content"):
         value = getattr(options, name)
         if not isinstance(value, bool) and not (value is None and name == "add_generation_prompt"):
@@ -69,6 +72,25 @@ def read_options(given: Mapping[str, Any]) -> tuple[PromptOptions, dict[str, Any
             param="continue_final_message",
         )
     return options, {name: value for name, value in given.items() if name not in NAMES}
+
+
+def with_options(given: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Returns these arguments with the options among `template_kwargs` as arguments of their own.
+
+    Raises `RequestError` for such an option that is not true or false, or that an argument contradicts;
+    `place` is the caller's name of `template_kwargs`.
+    """
+    variables = given.get("template_kwargs")
+    if not isinstance(variables, Mapping):
+        return dict(given)
+    found = {name: variables[name] for name in _ALSO_VARIABLES if name in variables}
+    for name, value in found.items():
+        if not isinstance(value, bool):
+            raise RequestError(f"{place}.{name} must be true or false", param=f"{place}.{name}")
+        if given.get(name, value) not in (None, value):
+            raise RequestError(f"{place}.{name}: {name} says otherwise", param=f"{place}.{name}")
+    rest = {name: value for name, value in variables.items() if name not in found}
+    return {**given, **found, "template_kwargs": rest}
 
 
 def template_values(

@@ -37,7 +37,7 @@ def test_a_conversation_has_the_same_tokens_on_every_route(server: LiveServer, l
 @pytest.mark.parametrize("path", ["/tokenize", "/apply-template", "/v1/chat/completions"])
 @pytest.mark.parametrize(
     "name",
-    ["messages", "chat_template", "tools", "self", "params", "bos_token", "add_generation_prompt", "a b"],
+    ["messages", "chat_template", "tools", "self", "params", "bos_token", "special_in_content", "a b"],
 )
 def test_variables_of_a_template_cannot_have_names_of_arguments(
     server: LiveServer, path: str, name: str
@@ -46,6 +46,26 @@ def test_variables_of_a_template_cannot_have_names_of_arguments(
     answer = server.post(path, body)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == f"chat_template_kwargs.{name}"
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/apply-template"])
+def test_options_among_the_variables_are_the_fields_of_their_names(server: LiveServer, path: str) -> None:
+    told = [*MESSAGES, {"role": "assistant", "content": "x"}]
+    for messages, options in (
+        (MESSAGES, {"add_generation_prompt": False}),
+        (told, {"continue_final_message": True}),
+        (told, {"continue_final_message": True, "add_generation_prompt": False}),
+    ):
+        field = server.post(path, {"messages": messages, **options})
+        variable = server.post(path, {"messages": messages, "chat_template_kwargs": options})
+        assert (field.status_code, variable.json()) == (200, field.json())
+        assert variable.json() != server.post(path, {"messages": messages}).json()
+    for name in ("add_generation_prompt", "continue_final_message"):
+        for value, more in (("a", {}), (None, {}), (True, {name: False})):
+            body = {"messages": told, "chat_template_kwargs": {name: value}, **more}
+            answer = server.post(path, body)
+            assert answer.status_code == 400
+            assert answer.json()["error"]["param"] == f"chat_template_kwargs.{name}"
 
 
 @pytest.mark.parametrize("path", ["/tokenize", "/apply-template"])

@@ -119,7 +119,7 @@ def test_a_fault_is_named_by_its_place(messages: Any, param: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["chat_template", "tools", "messages", "bos_token", "add_generation_prompt", "self"]
+    "name", ["chat_template", "tools", "messages", "bos_token", "special_in_content", "self"]
 )
 def test_a_variable_of_the_template_cannot_have_the_name_of_an_argument(name: str) -> None:
     with pytest.raises(RequestError) as caught:

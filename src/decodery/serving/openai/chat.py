@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from decodery.conversations.chat_request import ChatRequest
+from decodery.conversations.prompt_options import with_options
 from decodery.decoding.request.params import GenerationParams
 from decodery.intake import Intake, Prepared
 from decodery.serving.errors import invalid
@@ -120,6 +121,8 @@ def template_arguments(fields: Fields) -> dict[str, Any]:
         flag = fields.take(name, bool, None)
         if flag is not None:
             template[name] = flag
+    template = with_options(template, "chat_template_kwargs")
+    variables = template["template_kwargs"]
     named = fields.take("chat_template", str, None)
     if named is not None:
         template["chat_template"] = _named_template(named)

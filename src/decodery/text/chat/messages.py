@@ -13,7 +13,7 @@ _MEDIA = ("image", "audio", "video", "file")
 _RESERVED = frozenset(
     {
         *("chat_template", "messages", "tools", "tool_choice", "parallel_tool_calls", "params", "self"),
-        *("add_generation_prompt", "continue_final_message", "bos_token", "eos_token", "template"),
+        *("bos_token", "eos_token", "template"),
         *("thinking_token_budget", "salt", "cache_salt", "part_roles", "special_in_content"),
     }
 )
