@@ -136,15 +136,15 @@ def _thinking(fields: Fields, lenient: bool, variables: Any) -> dict[str, Any]:
     if kind == "enabled":
         if budget < 1:
             raise invalid("budget_tokens must be 1 or more", "thinking.budget_tokens")
-        return {**_told(variables, thinks=True), "thinking_token_budget": budget}
+        return {**_with_thinking(variables, thinks=True), "thinking_token_budget": budget}
     if kind == "disabled":
-        return _told(variables, thinks=False)
+        return _with_thinking(variables, thinks=False)
     if kind not in ("", "adaptive", "between_tools"):
         raise invalid("type must be enabled, disabled or adaptive", "thinking.type")
     return {}
 
 
-def _told(variables: Any, *, thinks: bool) -> dict[str, Any]:
+def _with_thinking(variables: Any, *, thinks: bool) -> dict[str, Any]:
     if variables is not None and not isinstance(variables, dict):
         # The chat completion refuses it.
         return {}
