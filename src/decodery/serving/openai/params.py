@@ -79,9 +79,11 @@ def generation_params(
     return params
 
 
-# The forms of `LOOSER` in a body; `structured_outputs` has none, so that `grammar` must be given for it.
-_LOOSER_FORMAT = '"strict": false'
-_LOOSER_GRAMMAR = 'a grammar of type "json_schema" with "unsupported": "approximate"'
+# The forms of `LOOSER` in fields other than `grammar`; `structured_outputs` has none of its own.
+_LOOSER = {
+    "response_format": '"strict": false',
+    "structured_outputs": 'a "grammar" of type "json_schema" with "unsupported": "approximate"',
+}
 
 
 @contextmanager
@@ -93,8 +95,7 @@ def grammar_named(body: Mapping[str, Any]) -> Iterator[None]:
         if error.param == "grammar":
             given = [name for name in ("response_format", "structured_outputs", "tools") if body.get(name)]
             error.param = "grammar" if body.get("grammar") or not given else given[0]
-            own = _LOOSER_FORMAT if error.param == "response_format" else _LOOSER_GRAMMAR
-            error.message = error.message.replace(LOOSER, own)
+            error.message = error.message.replace(LOOSER, _LOOSER.get(error.param, LOOSER))
         raise
 
 
