@@ -330,8 +330,8 @@ def test_a_message_that_cannot_be_continued_is_an_error(opened: Opened) -> None:
         assert caught.value.param == "continue_final_message"
     with pytest.raises(RequestError, match="exclude each other"):
         chat.text(HELLO, continue_final_message=True, add_generation_prompt=True)
+    long = [{"role": "user", "content": "hello there"}]
     with pytest.raises(RequestError, match="cannot continue"):
-        long = [{"role": "user", "content": "hello there"}]
         chat.text(long, chat_template="{{ messages[0].content[:10] }}", continue_final_message=True)
 
 

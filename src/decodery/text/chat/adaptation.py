@@ -31,8 +31,8 @@ def adapt(
 
     If the template cannot have its system messages where they are, they are joined in front. If it takes no
     tools, or writes their calls in an unknown format, the declarations go into the system message. A template
-    `for_tools` always gets them, for one that writes none knows its tools. Calls and results that it cannot write become texts of the
-    model and of the user.
+    `for_tools` always gets them, and one that writes none knows its tools. Calls and results that it cannot
+    write become texts of the model and of the user.
 
     Raises `RequestError` that names a message which the template would drop.
     """
