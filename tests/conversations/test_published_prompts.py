@@ -153,10 +153,7 @@ def test_a_text_that_a_template_cuts_or_changes_opens_and_closes_no_turn(chats: 
 def test_a_list_in_a_call_is_written_as_it_is(title: str, text: str, chats: dict[str, Tokenizer]) -> None:
     call = {**CALL, "function": {"name": "get_weather", "arguments": {"place": [text, {"x": text}]}}}
     messages = read_messages([said("user", "Hi"), said("assistant", "", tool_calls=[call])])
-    prompt = PromptWriter(chats[title]).write(
-        messages, read_tools([{"type": "function", "function": TOOL}]), {}
-    )
-    plain = PromptWriter(chats[title]).write(
-        messages, read_tools([{"type": "function", "function": TOOL}]), {"special_in_content": True}
-    )
-    assert prompt.text == plain.text
+    writer = PromptWriter(chats[title])
+    plain = writer.write(messages, [], {"special_in_content": True})
+    assert writer.write(messages, [], {}).text == plain.text
+    assert str([text, {"x": text}]) in plain.text
