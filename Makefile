@@ -20,11 +20,14 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 demo: $(VENV)/.run
 	$(BIN)/decodery generate "Once upon a time" --max-tokens 60 --temperature 0.8 --top-p 0.95 --seed 7
 
+# A process for each core.
+PARALLEL := -n auto --dist worksteal
+
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: lint types
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

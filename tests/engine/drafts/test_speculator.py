@@ -9,6 +9,7 @@ import pytest
 
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import Auto
+from decodery.decoding.request.strategy_params import BeamSearch, ContrastiveSearch
 from decodery.engine.drafts.step_time import MOST, StepTime
 from decodery.engine.engine import Engine
 from decodery.models.contract import CausalModel
@@ -94,13 +95,21 @@ def test_a_request_of_another_salt_drafts_nothing_from_earlier_texts(model: Llam
     assert len(decode(engine, [(prompt, params)], salt=b"one").events) < len(first.events) / 2
 
 
-def test_earlier_texts_are_kept_only_if_asked(model: Llama) -> None:
+def test_without_remembered_texts_a_request_learns_nothing_of_another(model: Llama) -> None:
     engine = drafting_engine(model, remember_texts=False)
+    params = GenerationParams(max_tokens=60, temperature=0, speculate="auto")
+    other = [random.Random(2).randrange(VOCAB) for _ in range(40)]
     prompt = [random.Random(1).randrange(VOCAB) for _ in range(40)]
-    params = GenerationParams(max_tokens=60, temperature=1.5, seed=3, speculate="auto")
-    for _ in range(2):
-        found = decode(engine, [(prompt, params)])
-        assert not any("earlier texts" in e.draft_sources for e in found.events)
+    first = decode(engine, [(prompt, params)])
+    decode(engine, [(other, params)])
+    again = decode(engine, [(prompt, params)])
+    assert not any("earlier texts" in e.draft_sources for e in (*first.events, *again.events))
+    found = [
+        [source for event in events for source in event.draft_sources[: event.accepted]]
+        for events in (first.events, again.events)
+    ]
+    # Confidence is the engine's, so that another number of drafts may run, but not of other tokens.
+    assert abs(len(found[0]) - len(found[1])) < 20
 
 
 def test_greedy_text_is_drafted_from_likeliest_successors(model: Llama) -> None:
@@ -178,7 +187,12 @@ def test_an_abort_forgets_the_stream(model: Llama) -> None:
     assert not engine._speculator._streams
 
 
+def test_auto_combines_with_every_strategy() -> None:
+    for strategy in (BeamSearch(2), ContrastiveSearch(2)):
+        assert GenerationParams(speculate="auto", strategy=strategy, temperature=0).speculate == Auto()
+
+
 def test_auto_is_a_name_and_anything_else_is_refused() -> None:
     assert GenerationParams(speculate="auto").speculate == Auto()
-    with pytest.raises(Exception, match="speculate must be"):
+    with pytest.raises(Exception, match='must be one of PromptLookup, DraftModel, "auto"'):
         GenerationParams(speculate="automatic")  # type: ignore[arg-type]

@@ -84,14 +84,17 @@ def _field_flags(default: Any) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(type(default))
     for field in dataclasses.fields(default):
         switch, repeats = hints[field.name] is bool, hints[field.name] == tuple[str, ...]
-        names = [_spelled(field.name), *([field.metadata["short"]] if "short" in field.metadata else [])]
+        value = getattr(default, field.name)
+        spelled = _spelled(field.name)
+        # A switch that is on by default needs a form that turns it off.
+        first = f"{spelled}/--no-{spelled[2:]}" if switch and value else spelled
+        names = [first, *([field.metadata["short"]] if "short" in field.metadata else [])]
         option = typer.Option(
             *names,
             metavar=None if switch else field.metadata.get("metavar") or _metavar(hints[field.name]),
             help=field.metadata["help"],
             rich_help_panel=field.metadata.get("panel", MODEL_PANEL),
         )
-        value = getattr(default, field.name)
         if switch:
             yield _keyword(field.name, bool, option, value)
         elif repeats:

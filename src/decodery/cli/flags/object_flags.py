@@ -157,7 +157,7 @@ def _speculation_flags() -> Iterable[Flag]:
 
     lookup = "Look up the last tokens earlier in prompt and text, and draft the tokens that followed them."
     auto = "Let the engine draft by itself, as many tokens as make it faster; the text stays the same."
-    yield Flag("speculate", "Speculation", auto, notation_of(bool), switch=True)
+    yield Flag("speculate", "Speculation", auto, notation_of(bool), switch=True, negatable=True)
     yield Flag("prompt_lookup", "Speculation", lookup, notation_of(bool), switch=True)
     yield _naming_a_model(of("draft_model", "model", "Draft with this smaller model.", DraftModel))
     both = (PromptLookup, DraftModel)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from decodery.decoding.request.speculation_params import DRAFTERS
 from decodery.decoding.request.strategy_params import BeamSearch, ContrastiveSearch, StochasticBeamSearch
 from decodery.errors import ParameterError
 
@@ -53,13 +54,13 @@ CONFLICTS = (
     Conflict(
         "speculate",
         "BeamSearch, StochasticBeamSearch",
-        lambda p: p.speculate is not None and isinstance(p.strategy, _BEAMS),
+        lambda p: isinstance(p.speculate, DRAFTERS) and isinstance(p.strategy, _BEAMS),
         "drafts run ahead of one text, and beams are several",
     ),
     Conflict(
         "speculate",
         "ContrastiveSearch",
-        lambda p: p.speculate is not None and isinstance(p.strategy, ContrastiveSearch),
+        lambda p: isinstance(p.speculate, DRAFTERS) and isinstance(p.strategy, ContrastiveSearch),
         "it must see the hidden state of every candidate before it takes one",
     ),
     Conflict(

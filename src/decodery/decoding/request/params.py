@@ -160,7 +160,7 @@ class GenerationParams:
         for name, kinds in _OBJECTS.items():
             value = getattr(self, name)
             if not isinstance(value, kinds) and (value is not None or name == "strategy"):
-                known = ", ".join(kind.__name__ for kind in kinds)
+                known = ", ".join('"auto"' if kind is Auto else kind.__name__ for kind in kinds)
                 raise ParameterError(f"{name} must be one of {known}, not {value!r}")
         check_combinations(self)
 

@@ -34,11 +34,15 @@ class Draft:
 
 @dataclass(slots=True)
 class _Stream:
-    """Holds what is known of one stream: the index of its tokens, its confidence and its last draft."""
+    """Holds what is known of one stream: the index of its tokens, its confidence and its last draft.
+
+    `memory` is used where requests share none.
+    """
 
     index: NgramIndex
     confidence: Confidence
     draft: Draft = field(default_factory=Draft)
+    memory: Memory = field(default_factory=Memory)
 
 
 class Speculator:
@@ -88,9 +92,9 @@ class Speculator:
                 break
         stream.draft = Draft()
         if survivor.finish is not None:
-            del self._streams[_key(row)]
             if self._remember_texts:
-                self._memory(row.salt).add_text(survivor.row.tokens)
+                self._memory(row).add_text(survivor.row.tokens)
+            del self._streams[_key(row)]
 
     def learn_successors(self, rows: Sequence[Row], scores: Scores) -> None:
         """Takes note of the likeliest token after each row that it drafts for, and after each draft."""
@@ -103,7 +107,7 @@ class Speculator:
             return
         likeliest = largest(scores.logits)
         for row, run in known:
-            memory = self._memory(row.salt)
+            memory = self._memory(row)
             previous, token = row.tokens[-2], row.tokens[-1]
             for j, draft in enumerate((*run.tokens, -1)):
                 place = run.at(j)
@@ -120,10 +124,13 @@ class Speculator:
         for key in [key for key in self._streams if key[0] == request]:
             del self._streams[key]
 
-    def _memory(self, salt: bytes) -> Memory:
-        memory = self._memories.pop(salt, None) or Memory()
+    def _memory(self, row: Row) -> Memory:
+        """Returns what requests of the row's salt share, or what its stream has alone."""
+        if not self._remember_texts:
+            return self._stream(row).memory
+        memory = self._memories.pop(row.salt, None) or Memory()
         # The last used one comes last.
-        self._memories[salt] = memory
+        self._memories[row.salt] = memory
         if len(self._memories) > MOST_SALTS:
             del self._memories[next(iter(self._memories))]
         return memory
@@ -145,7 +152,7 @@ class Speculator:
         if most <= 0 or len(row.tokens) < 2:
             return draft
         most = min(most, MOST_DRAFTS)
-        memory = self._memory(row.salt)
+        memory = self._memory(row)
         known = row.tokens
         values = stream.confidence.values
         index = stream.index
