@@ -153,9 +153,8 @@ class PromptWriter:
         self, template: str, talk: _Talk, options: PromptOptions, said: SaidTexts, marks: Sequence[int]
     ) -> None:
         """Raises `RequestError` for roles which the template does not name, and of which it makes a mark."""
-        named = {f"{quote}{{}}{quote}" for quote in "'\""}
         roles = dict.fromkeys(message["role"] for message in talk.messages)
-        unknown = [r for r in roles if r not in _ROLES and not any(n.format(r) in template for n in named)]
+        unknown = [role for role in roles if role not in _ROLES and not _is_named(template, role)]
         if not unknown:
             return
         others = {role: f"{_NO_MARK}{place}{_NO_MARK}" for place, role in enumerate(unknown)}
@@ -213,6 +212,11 @@ def _is_mark_of_turns(text: str) -> bool:
     bare = text.strip()
     is_word = len(bare) < _SHORTEST_MARK or bare[0].isalnum() or bare[-1].isalnum()
     return not is_word and not is_reasoning_mark(text)
+
+
+def _is_named(template: str, role: str) -> bool:
+    """True if a template contains a role as a quoted word."""
+    return role.isidentifier() and any(f"{quote}{role}{quote}" in template for quote in "'\"")
 
 
 def _check_message(said: SaidTexts, message: Mapping[str, Any], place: str) -> None:
