@@ -3,8 +3,8 @@
 A template joins both to one text. While it runs, one character of each text of a control token in the
 conversation is replaced by a lone surrogate, which Unicode text cannot contain. So the control tokens that
 are found in the rendered text are those of the template. Lengths stay, so that their places hold for the text
-with the characters put back. A template that changes the texts may still make a mark of one: `hide_beginnings`
-finds that out.
+with the characters put back. A template that changes the texts may still make a mark of one;
+`hide_beginnings` shows whether it does.
 """
 
 from __future__ import annotations
