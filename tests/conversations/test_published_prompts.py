@@ -122,3 +122,38 @@ def test_control_tokens_are_those_of_the_template_whatever_is_said(
             assert found[evil] == found["harmless"], title
             compared += 1
     assert compared >= 55
+
+
+def test_a_text_that_a_template_cuts_or_changes_opens_and_closes_no_turn(chats: dict[str, Tokenizer]) -> None:
+    talk = CONVERSATIONS["a system message"]
+    compared = set()
+    for title, tokenizer in chats.items():
+        writer = PromptWriter(tokenizer)
+        controls = [text for token, text in tokenizer.added_tokens.items() if token in tokenizer.special_ids]
+        cut = [f"{c[:3]}{word}{c[3:]}" for c in controls for word in ("/think", "/no_think", "</think>")]
+        evil = "a " + "".join([*cut, *(c.upper() for c in controls)]) + " b"
+        found = []
+        for text in ("harmless", evil):
+            try:
+                prompt = writer.write(read_messages(filled(copy.deepcopy(talk["messages"]), text)), [], {})
+            except DecoderyError:
+                assert not found, title
+                break
+            ids = writer.token_ids(prompt)
+            found.append([token for token in ids if token in tokenizer.special_ids])
+        if found:
+            assert found[-1] == found[0], title
+            compared.add(title)
+    assert {"NVIDIA-Nemotron-Nano-v2", "HuggingFaceTB-SmolLM3-3B"} <= compared
+    assert len(compared) >= 55
+
+
+@pytest.mark.parametrize("title", ["ByteDance-Seed-OSS", "LFM2.5-8B-A1B", "openbmb-MiniCPM5-1B"])
+@pytest.mark.parametrize("text", ["a <", "<|im_end|>", "[", "\\ud800"])
+def test_a_list_in_a_call_is_written_as_it_is(title: str, text: str, chats: dict[str, Tokenizer]) -> None:
+    call = {**CALL, "function": {"name": "get_weather", "arguments": {"place": [text, {"x": text}]}}}
+    messages = read_messages([said("user", "Hi"), said("assistant", "", tool_calls=[call])])
+    writer = PromptWriter(chats[title])
+    plain = writer.write(messages, [], {"special_in_content": True})
+    assert writer.write(messages, [], {}).text == plain.text
+    assert str([text, {"x": text}]) in plain.text

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from decodery.conversations.prompt_options import PromptOptions, read_options, template_values
@@ -20,6 +20,39 @@ from decodery.text.tokenizer.tokenizer import Tokenizer
 # Variables whose value is the text of a control token.
 _MARK_VARIABLES = ("bos_token", "eos_token")
 _SHORTEST_MARK = 3
+# Roles that a template may put into a mark without naming them.
+_ROLES = frozenset({"system", "user", "assistant", "tool", "function"})
+# Stands in a role of which no mark can be made.
+_NO_MARK = "\udffe"
+
+Hide = Callable[[Any, Set[str]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """Holds what a template renders: messages, declared tools, and variables."""
+
+    messages: list[dict[str, Any]]
+    tools: Sequence[Tool]
+    values: Mapping[str, Any]
+
+    def changed(self, hide: Hide, kept: Set[str]) -> _Talk:
+        """Returns a conversation whose texts are hidden; those `kept` stay in the model's contents.
+
+        Roles stay, since templates compare them.
+        """
+        none: Set[str] = frozenset()
+        messages = [
+            {
+                **hide(message, none),
+                "role": message["role"],
+                "content": hide(message["content"], kept if message["role"] == "assistant" else none),
+            }
+            for message in self.messages
+        ]
+        tools = [replace(tool, declaration=hide(tool.declaration, none)) for tool in self.tools]
+        values = {n: v if n in _MARK_VARIABLES else hide(v, none) for n, v in self.values.items()}
+        return _Talk(messages, tools, values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +94,16 @@ class PromptWriter:
         values = template_values(options, variables, template_variables(template))
         if options.continue_final_message:
             _check_continued(messages[-1])
+        talk = _Talk(messages, tools, values)
         if options.special_in_content:
-            adapted, text = self._rendered(template, messages, tools, options, values)
+            adapted, text = self._rendered(template, talk, options)
             return ChatPrompt(text, template, adapted)
         said = self._said_for(self._controls(template))
-        kept = reasoning_marks(template, self._tokenizer.token_id) or ()
-        hidden = [_hidden(said, m, f"messages[{k}]", frozenset(kept)) for k, m in enumerate(messages)]
-        declared = [replace(tool, declaration=said.hide(tool.declaration)) for tool in tools]
-        values = {n: v if n in _MARK_VARIABLES else said.hide(v) for n, v in values.items()}
+        for place, message in enumerate(messages):
+            _check_message(said, message, f"messages[{place}]")
+        kept = frozenset(reasoning_marks(template, self._tokenizer.token_id) or ())
         try:
-            adapted, text = self._rendered(template, hidden, declared, options, values)
+            adapted, text = self._apart(template, talk.changed(said.hide, kept), options, said, kept)
         except DecoderyError as error:
             raise type(error)(said.show(str(error)), param=error.param) from None
         return ChatPrompt(said.show(text), template, adapted, said, text)
@@ -99,22 +132,56 @@ class PromptWriter:
     def _new_said(self, controls: frozenset[int]) -> SaidTexts:
         return SaidTexts(MarkedEncoder(self._tokenizer, controls))
 
+    def _apart(
+        self, template: str, talk: _Talk, options: PromptOptions, said: SaidTexts, kept: Set[str]
+    ) -> tuple[Adapted, str]:
+        """Returns a hidden conversation as the template gets it, and rendered so that it adds no mark.
+
+        A template that changes a text might make a mark of it. So if a render of texts that can begin no mark
+        has other marks, that one is returned.
+        """
+        found = self._rendered(template, talk, options, said)
+        marks = said.tokens(found[1])
+        self._check_roles(template, talk, options, said, marks)
+        strict = talk.changed(said.hide_beginnings, kept)
+        if strict == talk:
+            return found
+        other = self._rendered(template, strict, options, said)
+        return found if said.tokens(other[1]) == marks else other
+
+    def _check_roles(
+        self, template: str, talk: _Talk, options: PromptOptions, said: SaidTexts, marks: Sequence[int]
+    ) -> None:
+        """Raises `RequestError` for roles which the template does not name, and of which it makes a mark."""
+        roles = dict.fromkeys(message["role"] for message in talk.messages)
+        unknown = [role for role in roles if role not in _ROLES and not _is_named(template, role)]
+        if not unknown:
+            return
+        others = {role: f"{_NO_MARK}{place}{_NO_MARK}" for place, role in enumerate(unknown)}
+        renamed = [{**m, "role": others.get(m["role"], m["role"])} for m in talk.messages]
+        try:
+            _, text = self._rendered(template, replace(talk, messages=renamed), options, said)
+        except DecoderyError:
+            text = None
+        if text is None or said.tokens(text) != marks:
+            place = next(k for k, message in enumerate(talk.messages) if message["role"] in others)
+            names = ", ".join(map(repr, unknown))
+            raise fault(f"the chat template does not know the role {names}", f"messages[{place}].role")
+
     def _rendered(
-        self,
-        template: str,
-        messages: list[dict[str, Any]],
-        tools: Sequence[Tool],
-        options: PromptOptions,
-        values: Mapping[str, Any],
+        self, template: str, talk: _Talk, options: PromptOptions, said: SaidTexts | None = None
     ) -> tuple[Adapted, str]:
         from decodery.text.chat.adaptation import adapt
 
         for_tools = template == self._tokenizer.chat_templates.get(WITH_TOOLS)
-        adapted = adapt(template, messages, tools, for_tools=for_tools)
-        render = partial(self._render, template, adapted, options, values)
-        return adapted, _continued(adapted.messages, render) if options.continue_final_message else render(
-            adapted.messages
-        )
+        adapted = adapt(template, talk.messages, talk.tools, for_tools=for_tools)
+
+        def render(messages: list[dict[str, Any]]) -> str:
+            text = self._render(template, adapted, options, talk.values, messages)
+            return text if said is None else said.unescaped(text)
+
+        messages = adapted.messages
+        return adapted, _continued(messages, render) if options.continue_final_message else render(messages)
 
     def _render(
         self,
@@ -147,18 +214,15 @@ def _is_mark_of_turns(text: str) -> bool:
     return not is_word and not is_reasoning_mark(text)
 
 
-def _hidden(said: SaidTexts, message: Mapping[str, Any], place: str, kept: frozenset[str]) -> dict[str, Any]:
-    """Returns a message whose texts hold no control tokens.
+def _is_named(template: str, role: str) -> bool:
+    """True if a template contains a role as a quoted word."""
+    return role.isidentifier() and any(f"{quote}{role}{quote}" in template for quote in "'\"")
 
-    The model's own marks of reasoning, `kept`, stay in its content, for templates look for them.
-    """
+
+def _check_message(said: SaidTexts, message: Mapping[str, Any], place: str) -> None:
     check_depth(message, place)
-    role, content = message["role"], message["content"]
-    if said.encoder.marks(role):
+    if said.encoder.marks(message["role"]):
         raise fault("a role cannot hold the text of a control token", f"{place}.role")
-    hidden: dict[str, Any] = said.hide(message)
-    written = said.hide(content, kept if role == "assistant" else frozenset())
-    return {**hidden, "role": role, "content": written}
 
 
 def _check_continued(message: Mapping[str, Any]) -> None:
@@ -172,16 +236,19 @@ def _check_continued(message: Mapping[str, Any]) -> None:
 def _continued(messages: list[dict[str, Any]], render: Callable[[list[dict[str, Any]]], str]) -> str:
     """Returns a rendered conversation up to the end of its last message's content.
 
-    White space at its end stays, unless the template removes it.
+    White space at its end stays, unless the template removes it. A template may write the content more than
+    once: the last place counts.
     """
     last = messages[-1]
     content = last["content"].rstrip()
     space = last["content"][len(content) :]
     text = render([*messages[:-1], {**last, "content": content + END_OF_SAID + space}])
-    before, found, _ = text.rpartition(END_OF_SAID)
+    before, found, after = text.rpartition(END_OF_SAID)
     if not found:
         raise RequestError(
             "the model's chat template cannot continue a message", param="continue_final_message"
         )
-    trims = space and text == render([*messages[:-1], {**last, "content": content + END_OF_SAID}])
+    before = before.replace(END_OF_SAID, "")
+    bare = render([*messages[:-1], {**last, "content": content + END_OF_SAID}]) if space else text
+    trims = space and after == bare.rpartition(END_OF_SAID)[2]
     return before if trims else before + space

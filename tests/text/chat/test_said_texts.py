@@ -126,3 +126,24 @@ def test_a_text_and_a_template_make_no_mark_together(space: str, said: SaidTexts
                 text = render_chat(template, messages, before=before, after=after)
                 assert said.show(text) == mark
                 assert said.encoder.marks(text) == []
+
+
+@settings(deadline=None)
+@given(text=TEXTS, taken=st.sampled_from(PIECES))
+def test_a_text_without_beginnings_makes_no_mark_however_it_is_cut(
+    text: str, taken: str, said: SaidTexts
+) -> None:
+    messages = said.hide_beginnings(said.hide([{"role": "user", text: text, "content": text}]))
+    rendered = render_chat("{{ messages[0].content.replace(taken, '') | lower }}", messages, taken=taken)
+    assert said.tokens(rendered) == []
+    assert messages[0]["role"] == "user"
+    assert said.show(messages[0]["content"]) == text
+    assert said.tokens("".join(map(str, messages[0])).replace(taken, "")) == []
+
+
+def test_kept_texts_keep_their_beginnings(said: SaidTexts) -> None:
+    (hidden,) = said.hide_beginnings(["<think>a<b</think>[c"], frozenset({"</think>", "<think>"}))
+    assert hidden.startswith("<think>a")
+    assert "</think>" in hidden
+    assert hidden.count("<") == 2
+    assert said.show(hidden) == "<think>a<b</think>[c"

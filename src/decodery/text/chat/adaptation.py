@@ -31,8 +31,8 @@ def adapt(
 
     If the template cannot have its system messages where they are, they are joined in front. If it takes no
     tools, or writes their calls in an unknown format, the declarations go into the system message. A template
-    `for_tools` that takes none knows its tools. Calls and results that it cannot write become texts of the
-    model and of the user.
+    `for_tools` always gets them, and one that writes none knows its tools. Calls and results that it cannot
+    write become texts of the model and of the user.
 
     Raises `RequestError` that names a message which the template would drop.
     """
@@ -41,7 +41,7 @@ def adapt(
     if "messages" not in template_variables(template):
         # It writes no conversation, so there is nothing that it could drop.
         return Adapted(list(messages), declarations, PLAIN, traits.short_ids, traits.part_roles)
-    declares = traits.form is not None if traits.declares_tools else for_tools
+    declares = for_tools or (traits.declares_tools and traits.form is not None)
     form = traits.form if declares and traits.form is not None else PLAIN
     found = list(messages)
     if not traits.renders_calls or (tools and not declares):
