@@ -248,7 +248,7 @@ BAD: list[tuple[Any, Any, str]] = [
     ([10**6], None, "token 1000000"),
     ("a " * 9000, None, "context holds 8192"),
     (["a", "b"], [GREEDY], "2 prompts and 1 params"),
-    ([3.5], None, "not float"),
+    ([3.5], None, "not 3.5"),
     ([[1.5]], None, "whole numbers"),
     ([[1, "a"]], None, "whole numbers"),
     (b"ab", None, "not bytes"),

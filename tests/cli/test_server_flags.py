@@ -172,16 +172,20 @@ def test_what_does_not_go_with_a_server_is_one_line(
 
 def test_an_interrupt_closes_the_connection(server: LiveServer) -> None:
     command = [sys.executable, "-m", "decodery", "generate", "Hello", "--ignore-eos", "--max-tokens", "500"]
-    with subprocess.Popen(
-        [*command, "--server", server.url],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(SOURCE)},
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.read(1)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+    for _ in range(20):
+        with subprocess.Popen(
+            [*command, "--server", server.url],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.read(1)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+        # On a busy machine the text may end before the signal comes.
+        if process.returncode:
+            break
     assert process.returncode == 130
     assert b"Traceback" not in errors
     server.settle()
