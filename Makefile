@@ -20,14 +20,14 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 demo: $(VENV)/.run
 	$(BIN)/decodery generate "Once upon a time" --max-tokens 60 --temperature 0.8 --top-p 0.95 --seed 7
 
-# A process for each core.
+# A process for each core. All must find the same tests in the same order, so sets have the same order in each.
 PARALLEL := -n auto --dist worksteal
 
 test: lint types
-	$(BIN)/python -m pytest $(PARALLEL)
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest $(PARALLEL)
 
 test-all: lint types
-	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu"
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest $(PARALLEL) -m "not gpu"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

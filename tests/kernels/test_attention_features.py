@@ -197,7 +197,7 @@ CROSS = [frozenset(), frozenset({"softcap"}), frozenset({"sinks", "widths"}), fr
 
 
 @backends
-@pytest.mark.parametrize("chosen", CROSS, ids=lambda c: "+".join(c) or "plain")
+@pytest.mark.parametrize("chosen", CROSS, ids=lambda c: "+".join(sorted(c)) or "plain")
 def test_attention_across_sequences_is_the_formula_and_the_same_dense_and_paged(
     chosen: frozenset[str], backend: str
 ) -> None:
