@@ -178,6 +178,8 @@ def test_an_interrupt_closes_the_connection(server: LiveServer) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(SOURCE)},
+            # A shell ignores the signal in what it runs in the background.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process:
             assert process.stdout is not None
             process.stdout.read(1)
