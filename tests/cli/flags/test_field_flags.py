@@ -15,7 +15,7 @@ from decodery.cli.flags.object_flags import OBJECT_FLAGS, STRATEGIES
 from decodery.decoding.request.grammar_params import Choice, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.processor_order import DEFAULT_ORDER
-from decodery.decoding.request.speculation_params import SPECULATIONS, DraftModel, PromptLookup
+from decodery.decoding.request.speculation_params import SPECULATIONS, Auto, DraftModel, PromptLookup
 from decodery.decoding.request.strategy_params import STRATEGIES as KINDS
 from decodery.decoding.request.strategy_params import (
     BeamSearch,
@@ -236,6 +236,7 @@ def test_greedy_is_sampling_without_temperature() -> None:
         ({"num_beams": "2", "dola_layers": "low"}, ["num_beams", "dola_layers", "dola"]),
         ({"regex": "a", "choice": ["b"]}, ["regex", "choice", "two grammars"]),
         ({"prompt_lookup": True, "draft_model": "m"}, ["prompt_lookup", "draft_model"]),
+        ({"speculate": True, "prompt_lookup": True}, ["speculate", "prompt_lookup"]),
         ({"lookup_ngram": "2", "draft_model": "m"}, ["lookup_ngram", "draft_model"]),
         ({"draft_tokens": "3"}, ["draft_tokens", "prompt_lookup or draft_model"]),
     ],
@@ -278,6 +279,8 @@ def test_a_grammar_file_that_is_not_there_is_named(decodery: Run) -> None:
 
 
 def test_flags_build_speculation_and_a_watermark() -> None:
+    assert params_of(speculate=True).speculate == Auto()
+    assert params_of(speculate=False).speculate is None
     assert params_of(prompt_lookup=True).speculate == PromptLookup()
     assert params_of(lookup_ngram="2", draft_tokens="5").speculate == PromptLookup(2, 5)
     drafted = params_of(draft_model="m", draft_tokens="3", acceptance="rejection", draft_adaptive=False)
@@ -285,6 +288,15 @@ def test_flags_build_speculation_and_a_watermark() -> None:
     assert params_of(watermark=True).watermark == Watermark()
     marked = params_of(watermark_bias="3", watermark_ratio="0.5", watermark_scheme="selfhash").watermark
     assert marked == Watermark(0.5, 3.0, seeding_scheme="selfhash")
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"), [("generate", "--no-speculate"), ("serve", "--no-remember-texts")]
+)
+def test_a_switch_that_may_be_on_has_a_form_that_turns_it_off(decodery: Run, command: str, flag: str) -> None:
+    # A second, unknown flag stops the command before it does anything.
+    ran = decodery(command, flag, "--absurd")
+    assert "No such option: --absurd" in ran.err
 
 
 def test_a_new_strategy_or_grammar_replaces_the_one_before() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from array import array
 
-from decodery.engine.drafts.confidence import FIRST, SOURCES, Confidence, place_of
+from decodery.engine.drafts.confidence import FIRST, SOURCES, Confidence, place_of, source_of
 from decodery.engine.drafts.memory import MOST_SUCCESSORS, MOST_TOKENS, Memory
 
 
@@ -60,7 +60,7 @@ def test_every_source_and_length_has_a_place_of_its_own_order() -> None:
         assert [FIRST[place] for place in places] == sorted(FIRST[place] for place in places)
     every = {place_of(s, n) for s in (0, 1) for n in range(2, 70)} | {place_of(2, 1), place_of(2, 2)}
     assert every == set(range(len(FIRST)))
-    assert len(SOURCES) == 3
+    assert [source_of(place_of(source, 2)) for source in range(3)] == list(SOURCES)
 
 
 def test_confidence_approaches_how_often_drafts_are_right() -> None:

@@ -1,7 +1,7 @@
 """Greedy decoding and sampling, with any number of streams and with drafts.
 
-Most rows are judged in one pass (`drafts.one_pass`). Those for which one call of a kernel cannot choose, or
-that explain their choices, go to `drafts.verification`.
+Most rows are judged in one pass (`drafts.one_pass`). Those for which one call of a kernel cannot choose go to
+`drafts.verification`.
 """
 
 from __future__ import annotations

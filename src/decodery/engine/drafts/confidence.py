@@ -27,6 +27,11 @@ def place_of(source: int, length: int) -> int:
     return source * PLACES + _PLACE_OF_LENGTH[min(length, 63)]
 
 
+def source_of(place: int) -> str:
+    """Returns the source whose drafts are counted at a place."""
+    return SOURCES[place // PLACES]
+
+
 class Confidence:
     """Holds for each place how often a draft was right, as a mean over about the last `memory` drafts.
 

@@ -67,7 +67,7 @@ def _add_drafts(
     for row, draft in zip(most_drafts, speculator.drafts(list(most_drafts), most, besides), strict=True):
         if draft.tokens:
             proposals.branches[row] = (tuple(draft.tokens),)
-            proposals.sources[row] = tuple(draft.sources)
+            proposals.sources[row] = draft.sources
 
 
 def _extend(

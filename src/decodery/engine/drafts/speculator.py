@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from decodery.decoding.rows import Row, Scores, Survivor
+from decodery.decoding.strategies.forced_tokens import forced_by_grammar
 from decodery.engine.drafts.allocation import worthwhile
-from decodery.engine.drafts.confidence import SOURCES, Confidence, place_of
+from decodery.engine.drafts.confidence import Confidence, place_of, source_of
 from decodery.engine.drafts.memory import Memory
 from decodery.engine.drafts.ngram_index import NgramIndex
 from decodery.engine.drafts.step_time import StepTime
@@ -29,7 +30,11 @@ class Draft:
 
     tokens: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
-    sources: list[str] = field(default_factory=list)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Returns where each token comes from."""
+        return tuple(map(source_of, self.places))
 
 
 @dataclass(slots=True)
@@ -71,10 +76,7 @@ class Speculator:
             values = self._stream(row).confidence.values
             likely.append([values[place] for place in draft.places])
         counts = worthwhile(likely, count, self._time.times(), least=_LEAST)
-        return [
-            Draft(draft.tokens[:n], draft.places[:n], draft.sources[:n])
-            for draft, n in zip(found, counts, strict=True)
-        ]
+        return [Draft(draft.tokens[:n], draft.places[:n]) for draft, n in zip(found, counts, strict=True)]
 
     def learn(self, row: Row, survivors: Sequence[Survivor]) -> None:
         """Takes note of what became of a row."""
@@ -109,10 +111,11 @@ class Speculator:
         for row, run in known:
             memory = self._memory(row)
             previous, token = row.tokens[-2], row.tokens[-1]
+            # Positions before what a grammar forces may have no scores.
+            scored = min(len(forced_by_grammar(row)), len(run.tokens))
             for j, draft in enumerate((*run.tokens, -1)):
-                place = run.at(j)
-                if place >= 0 and likeliest[place] >= 0:
-                    memory.learn(previous, token, likeliest[place])
+                if j >= scored and likeliest[run.at(j)] >= 0:
+                    memory.learn(previous, token, likeliest[run.at(j)])
                 previous, token = token, draft
 
     def learn_time(self, tokens: int, seconds: float) -> None:
@@ -176,7 +179,6 @@ class Speculator:
                 break
             draft.tokens.append(successor)
             draft.places.append(place_of(2, by))
-            draft.sources.append(SOURCES[2])
             previous, token = token, successor
         return draft
 
@@ -196,7 +198,6 @@ def _copy(draft: Draft, index: NgramIndex, end: int, length: int, source: int, m
             break
         draft.tokens.append(token)
         draft.places.append(place_of(source, length + j))
-        draft.sources.append(SOURCES[source])
 
 
 def _key(row: Row) -> tuple[int, int]:

@@ -7,18 +7,16 @@ for as long as they are its drafts. So a step with drafts costs what a step of a
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from decodery.decoding.chosen import FinishReason, TokenLogprobs
 from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.processors.pipeline import may_ban, plans_of, why_impossible
-from decodery.decoding.rows import Row, Run, Scores, Survivor, Verdict
-from decodery.decoding.stopping import finish_of
+from decodery.decoding.rows import Row, Run, Scores, Verdict
 from decodery.decoding.strategies.drafts.acceptance import rejecting
-from decodery.decoding.strategies.drafts.pace import paced
+from decodery.decoding.strategies.drafts.verification import DraftVerification, LogitsAt, survivor_of
 from decodery.decoding.strategies.forced_tokens import forced_by_grammar
 from decodery.decoding.strategies.fused_sampling import (
     can_fuse,
@@ -28,32 +26,22 @@ from decodery.decoding.strategies.fused_sampling import (
     no_borders,
     unmasked_choice_is_valid,
 )
-from decodery.decoding.trace import Considered
-
-# A method's logits `[positions, vocab]`, before processing, of the rows at these positions of the scores.
-LogitsAt = Callable[[Scores, Sequence[int], Sequence[Row]], Tensor]
 
 
 @dataclass(slots=True)
-class _Judged:
-    """Holds a row whose run is being judged.
+class _OnePass(DraftVerification):
+    """Holds the verification of a row whose choices are known at every position of its run.
 
-    The first `forced` drafts are the grammar's. `first` is the index, among the choices of all rows, of the
-    one after these. `error` says why no token is possible after those chosen.
+    `first` is the index, among the choices of all rows, of the one after the drafts of the grammar.
     """
 
-    parent: int
-    row: Row
-    run: Run
-    forced: int
-    first: int
-    steps: int = 0
-    kept: int = 0
-    finish: FinishReason | None = None
-    error: str | None = None
+    first: int = 0
     chosen: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
-    considered: list[Considered] = field(default_factory=list)
+
+    @property
+    def place(self) -> int:
+        """Returns the index of the next token's choice."""
+        return self.first + self.steps - self.forced
 
 
 def judge_in_one_pass(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) -> tuple[Verdict, list[int]]:
@@ -62,7 +50,7 @@ def judge_in_one_pass(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) 
 
     `logits_at` gives the logits by which the rows choose. The tokens are those of `verify_drafts`.
     """
-    all_judged: list[_Judged] = []
+    verifications: list[_OnePass] = []
     others: list[int] = []
     positions: list[int] = []
     ahead: list[Row] = []
@@ -78,18 +66,18 @@ def judge_in_one_pass(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) 
         if not can_fuse(scores.logits, own, own_plans):
             others.append(i)
             continue
-        all_judged.append(_Judged(i, row, run, forced, len(ahead)))
+        verifications.append(_OnePass(i, row, run, forced, first=len(ahead)))
         positions += map(run.at, tried)
         ahead += own
         plans += own_plans
     raw = logits_at(scores, positions, ahead) if ahead else scores.logits
     borders = no_borders(len(ahead))
     choices = choose_from_all(raw, ahead, plans, borders) if ahead else []
-    for judged in all_judged:
-        _append_choices(judged, choices, raw, borders)
-    _add_logprobs(all_judged, scores)
-    _add_considered(all_judged, raw, ahead, plans, borders)
-    return Verdict([_survivor(rows[judged.parent], judged) for judged in all_judged]), others
+    for v in verifications:
+        _take_choices(v, choices, raw, borders)
+    _add_logprobs(verifications, scores)
+    _add_considered(verifications, raw, ahead, plans, borders)
+    return Verdict([survivor_of(rows[v.parent], v) for v in verifications]), others
 
 
 def _needs_choices_only(row: Row, run: Run) -> bool:
@@ -112,24 +100,18 @@ def _ahead(row: Row, drafts: Sequence[int]) -> Row:
     return row.with_tokens(row.tokens + array("q", drafts))
 
 
-def _append_choices(judged: _Judged, choices: Sequence[int], raw: Tensor, borders: array[float]) -> None:
+def _take_choices(v: _OnePass, choices: Sequence[int], raw: Tensor, borders: array[float]) -> None:
     """Appends tokens for as long as they are the drafts, and then the one that is not.
 
     If no token is possible after some drafts, the row ends there with an error, as it does without drafts.
     """
-    while judged.finish is None:
-        place = judged.first + judged.steps - judged.forced
-        token = _next(judged.row, choices, place, raw, borders)
+    while not v.done:
+        token = _next(v.row, choices, v.place, raw, borders)
         if token < 0:
-            judged.finish, judged.error = "error", why_impossible(raw[place], judged.row)
+            v.fail(why_impossible(raw[v.place], v.row))
             return
-        judged.row = judged.row.after(token)
-        judged.finish = finish_of(judged.row)
-        judged.chosen.append(token)
-        if judged.steps == len(judged.run.tokens) or token != judged.run.tokens[judged.steps]:
-            return
-        judged.steps += 1
-        judged.kept = judged.steps
+        v.chosen.append(token)
+        v.take(token)
 
 
 def _next(row: Row, choices: Sequence[int], place: int, raw: Tensor, borders: array[float]) -> int:
@@ -143,54 +125,35 @@ def _next(row: Row, choices: Sequence[int], place: int, raw: Tensor, borders: ar
     return choose_allowed(raw, [place], [row], plans_of([row]), borders)[0]
 
 
-def _add_logprobs(all_judged: Sequence[_Judged], scores: Scores) -> None:
+def _add_logprobs(verifications: Sequence[_OnePass], scores: Scores) -> None:
     """Adds the log-probabilities of the chosen tokens where requests ask for them."""
-    asking = [j for j in all_judged if j.row.params.logprobs is not None and j.chosen]
+    asking = [v for v in verifications if v.row.params.logprobs is not None and v.chosen]
     if not asking:
         return
     each = [
-        (w, w.run.at(j), token, w.row.params.logprobs or 0)
-        for w in asking
-        for j, token in enumerate(w.chosen)
+        (v, v.run.at(j), token, v.row.params.logprobs or 0)
+        for v in asking
+        for j, token in enumerate(v.chosen)
     ]
     asked_by, positions, tokens, counts = zip(*each, strict=True)
-    for judged, found in zip(asked_by, logprobs_at(scores.logits, positions, tokens, counts), strict=True):
-        judged.logprobs.append(found)
+    for v, found in zip(asked_by, logprobs_at(scores.logits, positions, tokens, counts), strict=True):
+        v.logprobs.append(found)
 
 
 def _add_considered(
-    all_judged: Sequence[_Judged],
+    verifications: Sequence[_OnePass],
     raw: Tensor,
     ahead: Sequence[Row],
     plans: Sequence[list[str]],
     borders: array[float],
 ) -> None:
     """Adds what the choices considered where a row explains; `ahead` are the rows that chose."""
-    each = {
-        judged.first + j: (judged, token)
-        for judged in all_judged
-        if judged.row.explain
-        for j, token in enumerate(judged.chosen)
-    }
-    chosen = {place: token for place, (_, token) in each.items()}
+    each = [
+        (v, v.first + j, token) for v in verifications if v.row.explain for j, token in enumerate(v.chosen)
+    ]
+    if not each:
+        return
+    chosen = {place: token for _, place, token in each}
     records = considered_choices(raw, ahead, plans, chosen, borders)
-    for (judged, _), record in zip(each.values(), records, strict=True):
-        judged.considered.append(record)
-
-
-def _survivor(before: Row, judged: _Judged) -> Survivor:
-    """Returns the survivor that a row becomes."""
-    row = judged.row
-    if judged.finish is None:
-        drafted = max(len(judged.run.tokens) - judged.forced, 0)
-        row = paced(before, row, drafted, max(judged.steps - judged.forced, 0))
-    return Survivor(
-        parent=judged.parent,
-        row=row,
-        keep=judged.kept,
-        finish=judged.finish,
-        error=judged.error,
-        logprobs=tuple(judged.logprobs),
-        considered=tuple(judged.considered),
-        drafts=judged.run.tokens,
-    )
+    for (v, _, _), record in zip(each, records, strict=True):
+        v.considered.append(record)

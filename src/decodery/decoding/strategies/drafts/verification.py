@@ -102,7 +102,7 @@ def verify_drafts(rows: Sequence[Row], scores: Scores, logits_at: LogitsAt) -> V
     while active:
         _advance(active, scores, logits_at)
         active = [v for v in active if not v.done]
-    return Verdict([_survivor(rows[v.parent], v) for v in verifications])
+    return Verdict([survivor_of(rows[v.parent], v) for v in verifications])
 
 
 def _advance(verifications: Sequence[DraftVerification], scores: Scores, logits_at: LogitsAt) -> None:
@@ -260,7 +260,7 @@ def _add_logprobs(scores: Scores, known: Sequence[tuple[DraftVerification, int]]
         v.logprobs.append(logprobs)
 
 
-def _survivor(before: Row, v: DraftVerification) -> Survivor:
+def survivor_of(before: Row, v: DraftVerification) -> Survivor:
     """Returns the survivor that a verified stream of row `before` becomes."""
     row = v.row
     if v.finish is None:
