@@ -333,7 +333,7 @@ def test_invalid_texts_and_warnings_are_those_of_the_library(client: Client, lib
     for schema in (pairs, never, unknown):
         for counts in ({"n": 4}, {"n": 2, "best_of": 4}):
             grammar = JsonSchema(schema, "approximate")
-            params = GenerationParams(grammar=grammar, seed=1, max_tokens=30, **counts)
+            params = GenerationParams(grammar=grammar, seed=1, max_tokens=30, speculate=None, **counts)
             [expected] = library.generate("x", params)
             [found] = client.generate("x", params)
             assert same(found, expected)
