@@ -1,7 +1,7 @@
 """Compares random requests for which the engine drafts with plain decoding: `python -m tests.drafted`.
 
-Each request is decoded plainly and alone, then with the engine's drafts alone, then among others on few pages,
-in small steps, as a stream that may be closed in the middle. All must give the same, bit for bit.
+Each request is decoded plainly and alone, then with the engine's drafts alone, then among others on few
+pages, in small steps, as a stream that may be closed in the middle. All must give the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ def requests(source: random.Random, listed: Sequence[Feature], count: int) -> li
     while len(found) < count:
         if found and source.random() < 0.35:
             asked = source.choice(found[-30:])
-            params = asked.params.replace(max_tokens=source.choice(ASKED["max_tokens"]))
+            most = max(source.choice(ASKED["max_tokens"]), asked.params.min_tokens)
+            params = asked.params.replace(max_tokens=most)
         elif source.random() < 0.3:
             params = random_request(source, listed)[1]
             asked = Asked(source.choice(prompts), params, 0, None, None)

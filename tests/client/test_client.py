@@ -96,9 +96,9 @@ def test_random_requests_give_what_the_library_gives(client: Client, library: LL
 
 def test_events_are_those_of_the_library(client: Client, library: LLM) -> None:
     for params in (
-        GenerationParams(max_tokens=5, seed=1, top_k=9, logprobs=2, n=2),
+        GenerationParams(max_tokens=5, seed=1, top_k=9, logprobs=2, n=2, speculate=None),
         GenerationParams(max_tokens=5, seed=1, strategy=BeamSearch(num_beams=3)),
-        GenerationParams(max_tokens=8, seed=1, grammar=Choice(("yes", "no"))),
+        GenerationParams(max_tokens=8, seed=1, grammar=Choice(("yes", "no")), speculate=None),
     ):
         seen: dict[str, list[Event]] = {"client": [], "library": []}
         client.generate("abab", params, observer=seen["client"].append, candidates=4)

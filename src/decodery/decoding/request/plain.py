@@ -122,8 +122,8 @@ def params_from_plain(
     """Returns the defaults with the fields changed that the mapping has; the inverse of `params_to_plain`.
 
     `mapping` holds what json.loads returns. A null is the default of `GenerationParams`, and None for
-    `max_tokens`. `models` are the names of second models that it may use; with None, any text is one. Raises `ParameterError`, whose
-    `param` is the place of the cause, such as "strategy.num_beams".
+    `max_tokens`. `models` are the names of second models that it may use; with None, any text is one. Raises
+    `ParameterError`, whose `param` is the place of the cause, such as "strategy.num_beams".
     """
     if not isinstance(mapping, Mapping):
         raise ParameterError("parameters must be an object")
