@@ -20,7 +20,7 @@ from typing import Any
 
 from decodery import LLM, Choice, DecoderyError, GenerationParams, JsonSchema, ParameterError, Regex
 from decodery.decoding.event import Event
-from decodery.engine.drafts.confidence import SOURCES
+from decodery.kernels.native.drafter import SOURCES
 from decodery.outputs import StreamEvent
 from tests.cli.conftest import write_model
 from tests.combinations import Feature, features
@@ -287,7 +287,7 @@ def _check_end(llm: LLM) -> None:
     """Raises `AssertionError` unless nothing of the requests is left."""
     assert not llm.engine.has_work()
     llm.engine.check_integrity()
-    assert not llm.engine._speculator._streams  # type: ignore[union-attr]
+    assert not len(llm.engine._speculator._drafter)  # type: ignore[union-attr]
 
 
 def law(folder: str, count: int, seed: int) -> Law:
