@@ -51,13 +51,14 @@ class Asked:
     """Holds a prompt and its parameters, as they were asked for.
 
     The last `generated` ids of the prompt are the beginning of the text. With `stream`, the text is that of
-    this completion of the parameters.
+    this completion of the parameters. With `suffix`, it is what stands between the prompt and the suffix.
     """
 
     prompt: str | list[int]
     params: GenerationParams
     generated: int = 0
     stream: int | None = None
+    suffix: str | None = None
 
     @property
     def runs(self) -> GenerationParams:
@@ -66,6 +67,16 @@ class Asked:
             return self.params
         assert self.params.seed is not None
         return self.params.replace(n=1, best_of=None, seed=stream_seed(self.params.seed, self.stream))
+
+    def prepared(self, intake: Intake, salt: bytes) -> Prepared:
+        """Returns the request for an engine. Raises the errors of `Intake`."""
+        params = self.runs
+        if self.suffix is None:
+            return intake.prepare(self.prompt, params, salt=salt, generated=self.generated)
+        assert isinstance(self.prompt, str)
+        ids, ends = intake.infill_prompt(self.prompt, self.suffix)
+        params = params.replace(stop_token_ids=(*params.stop_token_ids, *ends))
+        return intake.prepare(ids, params, salt=salt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +128,12 @@ def _asked(
         check_schema(plain["grammar"], f"{place}.params.grammar", settings.limits)
     generated = fields.take("generated", int, 0)
     stream = fields.raw("stream")
+    suffix = fields.raw("suffix")
     fields.close(lenient=settings.lenient)
     ids = isinstance(prompt, list) and all(type(token) is int for token in prompt)
-    if not prompt or not (isinstance(prompt, str) or ids):
+    if suffix is not None and not (isinstance(suffix, str) and isinstance(prompt, str)):
+        raise invalid("prompt and suffix must be texts, between which a text is filled in", f"{place}.suffix")
+    if not (prompt or suffix) or not (isinstance(prompt, str) or ids):
         raise invalid("a prompt must be a text or token ids, and not empty", f"{place}.prompt")
     try:
         params = params_from_plain(plain, defaults, models=models)
@@ -134,7 +148,7 @@ def _asked(
         )
     if stream is not None:
         _check_stream(stream, params, f"{place}.stream")
-    return Asked(prompt, params, generated, stream)
+    return Asked(prompt, params, generated, stream, suffix)
 
 
 def _check_stream(stream: Any, params: GenerationParams, place: str) -> None:
@@ -168,7 +182,7 @@ def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes, most: int | N
     found: list[Prepared | str] = []
     for one in asked:
         try:
-            prepared = intake.prepare(one.prompt, one.runs, salt=salt, generated=one.generated)
+            prepared = one.prepared(intake, salt)
             if most is not None and len(prepared.token_ids) > most:
                 raise RequestError(f"a prompt has at most {most} tokens here")
             found.append(prepared)
@@ -238,18 +252,7 @@ class TraceAnswer:
 
     def opening(self) -> bytes:
         """Returns the header."""
-        outputs = self._outputs()
-        requests = tuple(
-            TracedRequest(
-                output.prompt,
-                tuple(output.prompt_token_ids),
-                output.seed if one.stream is None else one.params.seed or 0,
-                params_to_plain(one.params),
-                one.generated,
-                one.stream,
-            )
-            for output, one in zip(outputs, self._asked.requests, strict=True)
-        )
+        requests = tuple(map(_traced, self._outputs(), self._asked.requests, self._found))
         header = Header(VERSION, self._model.name, self._model.llm.tokenizer.vocab_size, requests)
         return self._encoded([header])
 
@@ -309,6 +312,24 @@ class TraceAnswer:
         return "".join(f"data: {text}\n\n" for text in texts).encode()
 
 
+def _traced(output: RequestOutput, asked: Asked, found: Prepared | str) -> TracedRequest:
+    params, text = asked.params, ""
+    if isinstance(found, Prepared):
+        text = found.generated_text
+        if asked.suffix is not None:
+            # The tokens that end what is filled in are part of what must be asked to get it again.
+            params = params.replace(stop_token_ids=found.params.stop_token_ids)
+    return TracedRequest(
+        output.prompt,
+        tuple(output.prompt_token_ids),
+        output.seed if asked.stream is None else asked.params.seed or 0,
+        params_to_plain(params),
+        asked.generated,
+        asked.stream,
+        text,
+    )
+
+
 def _refused(asked: Asked, error: str) -> RequestOutput:
     text = asked.prompt if isinstance(asked.prompt, str) else None
     ids = [] if isinstance(asked.prompt, str) else asked.prompt
@@ -325,6 +346,7 @@ async def describe_model(service: Service, request: Request) -> Response:
             "vocab_size": llm.tokenizer.vocab_size,
             "capacity": llm.capacity,
             "has_chat_template": llm.has_chat_template,
+            "can_infill": llm.intake.can_infill,
             "default_params": params_to_plain(llm.default_params),
             "second_models": list(llm.intake.second_models),
         }

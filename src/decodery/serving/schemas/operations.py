@@ -102,6 +102,7 @@ _TRACED = described(
             {"type": "integer", "minimum": 0},
             "The completion of n that is continued, alone; without it, all run.",
         ),
+        "suffix": (_TEXT, "A text after the prompt: what stands between them is generated."),
     },
     required=("prompt",),
 )
