@@ -25,7 +25,7 @@ export const view = {
   title: "Write",
   mount(place, app) {
     const write = new Write(place, app);
-    return { show: (args) => write.show(args), hide: () => {} };
+    return { show: (args) => write.show(args), hide: () => write.hide() };
   },
 };
 
@@ -37,6 +37,7 @@ class Write {
   #shown = null;
   #chosen = false;
   #asking = false;
+  #visible = false;
   #pieces = { token: [], run: [] };
 
   constructor(place, app) {
@@ -102,8 +103,9 @@ class Write {
     const { settings, models } = this.#app;
     place.addEventListener("position", ({ detail }) => this.#openToken(detail));
     place.addEventListener("reveal", () => this.#side.show("parameters"));
-    place.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape") return;
+    // On the document: the focus may be on nothing, as after a button has gone.
+    document.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || !this.#visible) return;
       this.#stop();
       this.#side.close();
     });
@@ -125,6 +127,7 @@ class Write {
 
   /** Shows what `app.open("write", args)` asks for: a kept run, or a text to begin at once. */
   async show(args) {
+    this.#visible = true;
     if (args.run !== undefined) {
       this.#showRun(this.#app.runs.get(args.run));
     } else if (args.prompt !== undefined) {
@@ -137,6 +140,10 @@ class Write {
       await this.#app.runs.loaded;
       await this.#begin();
     }
+  }
+
+  hide() {
+    this.#visible = false;
   }
 
   /** Shows the newest run; where there is none, the default prompt is decoded. */
