@@ -209,13 +209,15 @@ class TraceAnswer:
         """Returns the header."""
         outputs = self._outputs()
         requests = tuple(
-            TracedRequest(
-                output.prompt, tuple(output.prompt_token_ids), output.seed, params_to_plain(one.params)
-            )
+            TracedRequest(output.prompt, tuple(output.prompt_token_ids), output.seed, self._told(one.params))
             for output, one in zip(outputs, self._asked.requests, strict=True)
         )
         header = Header(VERSION, self._model.name, self._model.llm.tokenizer.vocab_size, requests)
         return self._encoded([header])
+
+    def _told(self, params: GenerationParams) -> dict[str, Any]:
+        """Returns the parameters such that a request with them has the same ones, by whichever defaults."""
+        return params_to_plain(params) | params_to_plain(params, self._model.llm.default_params)
 
     def _outputs(self) -> list[RequestOutput]:
         """Returns the outputs as they are now, in the order of the requests."""
@@ -291,5 +293,6 @@ async def describe_model(service: Service, request: Request) -> Response:
             "has_chat_template": llm.has_chat_template,
             "default_params": params_to_plain(llm.default_params),
             "second_models": list(llm.intake.second_models),
+            "arguments": model.arguments,
         }
     return json_response(answer)

@@ -63,6 +63,7 @@ ANSWERS: dict[str, Schema] = {
         has_chat_template={"type": "boolean"},
         default_params=_OBJECT,
         second_models=_list(_TEXT),
+        arguments=_OBJECT,
     ),
     "Completion": _object(
         **_HEAD,
