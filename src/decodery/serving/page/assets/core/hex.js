@@ -1,8 +1,4 @@
-// Converts bytes to hexadecimal and back.
-
-export function toHex(bytes) {
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
+// Reads bytes that are written in hexadecimal.
 
 export function fromHex(text) {
   const bytes = new Uint8Array(text.length / 2);
