@@ -157,11 +157,13 @@ class TraceCollector:
             for index, completion in sorted(self._texts[request].items())
         ]
 
-    def cut(self, request: int, seed: int) -> None:
-        """Gives a request that has not ended the texts that it has so far, as its output."""
+    def cut(self, request: int, seed: int, error: str | None = None) -> None:
+        """Gives a request that has not ended the texts that it has so far as its output, and why it failed."""
         trace = self._of(request)
         if trace.output is None:
-            trace.output = RequestOutput(trace.prompt, [], self._told(request), seed)
+            for stream in trace.steps:
+                self._texts[request].setdefault(stream, Completion(stream, "", [], "abort"))
+            trace.output = RequestOutput(trace.prompt, [], self._told(request), seed, error=error)
 
 
 def _add_text(texts: dict[int, Completion], event: StreamEvent) -> None:

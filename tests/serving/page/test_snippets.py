@@ -20,7 +20,7 @@ from decodery import LLM
 from decodery.decoding.request.processor_order import DEFAULT_ORDER
 from decodery.serving.models import ModelSource
 from decodery.serving.settings import ServerSettings
-from tests.cli.conftest import Run, decodery  # noqa: F401  (a fixture)
+from tests.cli.conftest import Run, decodery, write_model  # noqa: F401  (a fixture)
 from tests.serving.conftest import open_tiny
 from tests.serving.live import LiveServer
 
@@ -132,6 +132,12 @@ WRITTEN = """async ([runs, place]) => {
 
 
 @pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Returns a folder with a model of a short context."""
+    return write_model(tmp_path_factory.mktemp("it's a \"model\""), context=192)
+
+
+@pytest.fixture(scope="module")
 def keyed(folder: str) -> Iterator[LiveServer]:
     """Returns a server that asks for a key, of a model with defaults of its own and a second model."""
     llm = open_tiny(folder, second_models={"small": folder})
@@ -188,7 +194,15 @@ def texts_of(completions: list[dict[str, Any]]) -> list[str]:
     return [one["text"] for one in completions]
 
 
-@pytest.fixture(params=CASES)
+# These run by default, the others with the long tests of the page.
+SHORT = (
+    *("greedy", "temperature", "several completions", "forced words", "a schema", "gbnf", "stops", "biases"),
+    *("guidance", "as long as the context", "quotes", "a prompt like an option", "line ends", "token ids"),
+    "defaults of the model",
+)
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[] if name in SHORT else pytest.mark.page) for name in CASES])
 def case(request: pytest.FixtureRequest) -> str:
     found: str = request.param
     return found
@@ -306,4 +320,4 @@ def test_a_snippet_is_short_where_little_was_asked(written: dict[str, dict[str, 
     words = shlex.split(found["cli"].replace("\\\n", ""))
     assert words[:2] == ["decodery", "generate"]
     assert words[-2:] == ["--", "Once upon a time"]
-    assert found["python"].startswith(f'from decodery import LLM, GenerationParams\n\nllm = LLM("{folder}", ')
+    assert found["python"].startswith(f'from decodery import LLM, GenerationParams\n\nllm = LLM({json.dumps(folder)}, ')
