@@ -1,24 +1,24 @@
 // Writes a run as a command of `decodery generate`, for bash and zsh.
 
-import { shellText, SnippetError } from "./snippet_texts.js";
+import { entriesOf, fieldName, known, shellText, SnippetError } from "./snippet_texts.js";
 
 /** The flags of strategies by the `type` of their plain forms: the strategy's name, and the flags of its fields. */
 const STRATEGIES = {
   sampling: ["sampling", {}],
-  beam_search: ["beam", { sample: "beam-sample", rules: "beam-rules", force_words: "force-word" }],
+  beam_search: ["beam", { sample: "beam_sample", rules: "beam_rules", force_words: "force_word" }],
   stochastic_beam_search: ["stochastic-beam", {}],
-  contrastive_search: ["contrastive", { top_k: "contrastive-k" }],
-  contrastive_decoding: ["contrastive-decoding", { alpha: "amateur-alpha", beta: "amateur-beta" }],
-  dola: ["dola", { layers: "dola-layers" }],
+  contrastive_search: ["contrastive", { top_k: "contrastive_k" }],
+  contrastive_decoding: ["contrastive-decoding", { alpha: "amateur_alpha", beta: "amateur_beta" }],
+  dola: ["dola", { layers: "dola_layers" }],
 };
-const LOOKUP = { max_ngram: "lookup-ngram", num_tokens: "draft-tokens", adaptive: "draft-adaptive" };
-const DRAFT = { model: "draft-model", num_tokens: "draft-tokens", adaptive: "draft-adaptive" };
+const LOOKUP = { max_ngram: "lookup_ngram", num_tokens: "draft_tokens", adaptive: "draft_adaptive" };
+const DRAFT = { model: "draft_model", num_tokens: "draft_tokens", adaptive: "draft_adaptive" };
 const WATERMARK = {
-  bias: "watermark-bias",
-  greenlist_ratio: "watermark-ratio",
-  hashing_key: "watermark-key",
-  context_width: "watermark-context",
-  seeding_scheme: "watermark-scheme",
+  bias: "watermark_bias",
+  greenlist_ratio: "watermark_ratio",
+  hashing_key: "watermark_key",
+  context_width: "watermark_context",
+  seeding_scheme: "watermark_scheme",
 };
 /** Fields of texts, in which "none" is a text, and fields that are repeated for each of their items. */
 const TEXTS = ["stop_regex", "negative_prompt"];
@@ -67,7 +67,7 @@ function fileOf(text) {
 }
 
 function flag(name, value) {
-  const words = name.replaceAll("_", "-");
+  const words = fieldName(name).replaceAll("_", "-");
   if (value === true) return `--${words}`;
   if (value === false) return `--no-${words}`;
   return `--${words}=${shellText(String(value))}`;
@@ -76,8 +76,8 @@ function flag(name, value) {
 function fieldWords(name, value) {
   if (value === null && !TEXTS.includes(name)) return [flag(name, "none")];
   if (value === null || (typeof value === "object" && Object.keys(value).length === 0)) throw unset(name);
-  if (name === "logit_bias") return Object.entries(value).map(([token, bias]) => flag(name, `${token}=${bias}`));
-  if (name === "sequence_bias") return value.map(([phrase, bias]) => flag(name, `${textOf(name, phrase)}=${bias}`));
+  if (name === "logit_bias") return entriesOf(value).map(([token, bias]) => flag(name, `${token}=${bias}`));
+  if (name === "sequence_bias") return entriesOf(value).map(([phrase, bias]) => flag(name, `${textOf(name, phrase)}=${bias}`));
   if (REPEATED.includes(name)) return [value].flat().map((one) => flag(name, textOf(name, one)));
   if (TEXTS.includes(name)) return [flag(name, textOf(name, value))];
   return [flag(name, Array.isArray(value) ? value.join(",") : value)];
@@ -104,7 +104,7 @@ function strategyWords(value, second) {
   const { type, force_words: phrases = [], ...fields } = withType(value);
   // Its flag takes true, false and never as words.
   if (fields.early_stopping !== undefined) fields.early_stopping = String(fields.early_stopping);
-  const [name, names] = STRATEGIES[type];
+  const [name, names] = known(STRATEGIES, type);
   if (fields.amateur !== undefined) fields.amateur = pathOf(fields.amateur, second);
   return [`--strategy=${name}`, ...objectWords(fields, names), ...phrases.map(forced)];
 }
@@ -113,25 +113,33 @@ function forced(phrase) {
   const choices = Array.isArray(phrase) ? phrase : [phrase];
   if (choices.some((one) => typeof one !== "string")) throw new SnippetError("force_words holds token ids, which no flag takes: copy it as Python.");
   if (choices.some((one) => one.includes("|"))) throw new SnippetError('The flag --force-word divides phrases at "|": copy it as Python.');
-  return flag("force-word", choices.join("|"));
+  return flag("force_word", choices.join("|"));
 }
 
 function grammarWords(value) {
   if (value === null) throw unset("grammar");
   const { type, ...fields } = value;
-  if (type === "regex") return [flag("regex", fields.pattern)];
-  if (type === "choice") return fields.options.map((option) => flag("choice", option));
-  if (type === "json_object") return ["--json-object"];
-  if (type === "lark" || type === "gbnf") return [`--${type} ${fileOf(fields.grammar)}`];
-  const schema = typeof fields.schema === "string" ? fields.schema : JSON.stringify(fields.schema);
-  return [flag("json_schema", schema), ...(fields.unsupported === "approximate" ? ["--json-approximate"] : [])];
+  return known(GRAMMARS, type)(fields);
 }
+
+const GRAMMARS = {
+  regex: ({ pattern }) => [flag("regex", textOf("grammar", pattern))],
+  choice: ({ options }) => [options].flat().map((option) => flag("choice", textOf("grammar", option))),
+  json_object: () => ["--json-object"],
+  json_schema: ({ schema, unsupported }) => [
+    flag("json_schema", typeof schema === "string" ? schema : JSON.stringify(schema)),
+    ...(unsupported === "approximate" ? ["--json-approximate"] : []),
+  ],
+  lark: ({ grammar }) => [`--lark ${fileOf(textOf("grammar", grammar))}`],
+  gbnf: ({ grammar }) => [`--gbnf ${fileOf(textOf("grammar", grammar))}`],
+};
 
 function speculationWords(value, second) {
   if (value === null) return ["--no-speculate"];
   const { type, ...fields } = withType(value);
   if (type === "auto") return ["--speculate"];
   if (type === "prompt_lookup") return ["--prompt-lookup", ...objectWords(fields, LOOKUP)];
+  if (type !== "draft_model") known({}, type);
   return objectWords({ ...fields, model: pathOf(fields.model, second) }, DRAFT);
 }
 
@@ -142,7 +150,7 @@ function watermarkWords(value) {
 }
 
 function withType(value) {
-  return typeof value === "string" ? { type: value } : value;
+  return typeof value === "string" ? { type: value } : Object.fromEntries(entriesOf(value));
 }
 
 function pathOf(name, second) {

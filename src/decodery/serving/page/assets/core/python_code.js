@@ -1,6 +1,6 @@
 // Writes a run as a program in Python.
 
-import { pythonText } from "./snippet_texts.js";
+import { entriesOf, fieldName, known, pythonText, SnippetError } from "./snippet_texts.js";
 
 /** The classes of the package by the `type` of their plain forms, and the fields that are positional. */
 const CLASSES = {
@@ -32,7 +32,7 @@ export function pythonCode(asked, params, model) {
   const fields = [];
   for (const [name, value] of Object.entries(params)) {
     const code = OBJECTS.includes(name) ? objectCode(name, value, names) : fieldCode(name, value);
-    if (code !== null) fields.push(`    ${name}=${code},\n`);
+    if (code !== null) fields.push(`    ${fieldName(name)}=${code},\n`);
   }
   const { model: path, ...options } = model;
   const opened = [...(path === undefined ? [] : [literal(path)]), ...named(options)].join(", ");
@@ -47,30 +47,32 @@ export function pythonCode(asked, params, model) {
 /** Returns the code of an object, and adds its class to `names`; null for the value that is the default. */
 function objectCode(field, value, names) {
   if (value === null) return "None";
-  const { type = typeof value === "string" ? value : field, ...fields } = typeof value === "string" ? {} : value;
+  const { type = field, ...fields } = typeof value === "string" ? { type: value } : Object.fromEntries(entriesOf(value));
   if (type === "sampling") return null;
   if (type === "auto") return '"auto"';
-  names.add(CLASSES[type]);
-  return `${CLASSES[type]}(${named(fields).join(", ")})`;
+  const name = known(CLASSES, type);
+  names.add(name);
+  return `${name}(${named(fields).join(", ")})`;
 }
 
 function fieldCode(name, value) {
   if (name === "logit_bias" && value !== null) {
-    const pairs = Object.entries(value).map(([token, bias]) => `${token}: ${number(bias)}`);
-    return `{${pairs.join(", ")}}`;
+    return `{${entriesOf(value).map(([token, bias]) => `${number(Number(token))}: ${number(bias)}`).join(", ")}}`;
   }
   if (name === "sequence_bias" && value !== null) {
-    return `[${value.map(([phrase, bias]) => `(${literal(phrase)}, ${number(bias)})`).join(", ")}]`;
+    return `[${entriesOf(value).map(([phrase, bias]) => `(${literal(phrase)}, ${number(bias)})`).join(", ")}]`;
   }
   return literal(value);
 }
 
 function named(fields) {
-  return Object.entries(fields).map(([name, value]) => `${name}=${literal(value)}`);
+  return Object.entries(fields).map(([name, value]) => `${fieldName(name)}=${literal(value)}`);
 }
 
 function number(value) {
-  return typeof value === "string" ? `float("${value === "-inf" ? value : Number(value)}")` : String(value);
+  if (value === "-inf") return 'float("-inf")';
+  if (typeof value === "number" && !Number.isNaN(value)) return String(value);
+  throw new SnippetError("The run has a parameter of a wrong kind.");
 }
 
 function literal(value) {

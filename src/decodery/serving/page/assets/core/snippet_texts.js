@@ -37,6 +37,26 @@ export function shellText(text) {
   return `$'${escaped}'`;
 }
 
+/** Returns the name of a field, as a run that somebody gave may have others. Throws `SnippetError`. */
+export function fieldName(name) {
+  if (/^[a-z][a-z0-9_]*$/.test(name)) return name;
+  throw new SnippetError("The run has a parameter that is none of Decodery's.");
+}
+
+/** Returns what a table has for the `type` of an object. Throws `SnippetError` for a type that it does not have. */
+export function known(table, type) {
+  if (typeof type === "string" && Object.hasOwn(table, type)) return table[type];
+  throw new SnippetError("The run has a parameter that is none of Decodery's.");
+}
+
+/** Returns the fields of a plain object, or the pairs of a list. Throws `SnippetError` for another value. */
+export function entriesOf(value) {
+  if (typeof value !== "object" || value === null) throw new SnippetError("The run has a parameter of a wrong kind.");
+  if (!Array.isArray(value)) return Object.entries(value);
+  if (value.every((pair) => Array.isArray(pair) && pair.length === 2)) return value;
+  throw new SnippetError("The run has a parameter of a wrong kind.");
+}
+
 function hex(value, digits) {
   return value.toString(16).padStart(digits, "0");
 }
