@@ -8,6 +8,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from decodery.decoding.trace import Considered
 from decodery.serving.page.page_files import ASSETS
 from decodery.serving.page.run_page import FORMAT, VERSION
 from decodery.wire.trace_lines import (
@@ -65,6 +66,7 @@ def run_schema() -> Schema:
     """Returns the schema of a run as the page exports it."""
     definitions: dict[str, Schema] = {}
     lines = [_object(kind, definitions, {"kind": {"const": name}}) for name, kind in LINES.items()]
+    lines.append(_given(definitions))
     branch = {name: INTEGER for name in ("stream", "position", "token")}
     run = {
         "format": {"const": FORMAT},
@@ -85,6 +87,21 @@ def run_schema() -> Schema:
         "properties": run,
         "$defs": definitions,
     }
+
+
+def _given(definitions: dict[str, Schema]) -> Schema:
+    """Returns the schema of the one line that no trace has: the positions that a branch goes on from."""
+    position = {
+        "token": TOKEN,
+        "choice": _of(Considered | None, definitions),
+        "logprob": _of(float | None, definitions),
+        "drafted": _of(int | None, definitions),
+        "source": _of(str | None, definitions),
+        "accepted": _of(bool, definitions),
+    }
+    items = {"type": "object", "required": list(position), "properties": position}
+    fields = {"kind": {"const": "given"}, "positions": {"type": "array", "items": items}}
+    return {"type": "object", "required": list(fields), "properties": fields}
 
 
 def _object(kind: type, definitions: dict[str, Schema], first: Mapping[str, Schema]) -> Schema:

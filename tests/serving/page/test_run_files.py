@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from decodery.pictures.markup import escaped
 from decodery.serving.page.run_page import page_of
 from tests.serving.live import LiveServer
 from tests.serving.page.run_schema import FILE, run_schema, written
@@ -37,8 +38,16 @@ EXPORTED = """async (all) => {
   const { Runs } = await import("/assets/core/runs.js");
   const { toJson } = await import("/assets/core/run_json.js");
   const runs = new Runs(new Api(), { save: async () => {} });
-  const found = runs.start({ requests: all.map((params) => ({ prompt: "abcabcabc", params })) });
-  while (found.some((run) => !run.ended)) await new Promise((done) => setTimeout(done, 5));
+  const { continuation } = await import("/assets/core/branches.js");
+  const ended = async (some) => {
+    while (some.some((run) => !run.ended)) await new Promise((done) => setTimeout(done, 5));
+    return some;
+  };
+  const found = await ended(runs.start({ requests: all.map((params) => ({ prompt: "abcabcabc", params })) }));
+  const [first] = found;
+  const parent = { run: first.id, stream: 1, position: 3, token: 70 };
+  const branch = continuation(first, first.streams[1], 3, [70]);
+  found.push(...(await ended(runs.start({ requests: [branch], parent }))));
   return found.map((run) => JSON.stringify(toJson(run)));
 }"""
 # Reads files as an import does; returns each one's fault, or the JSON of its run.
@@ -100,6 +109,42 @@ def test_exported_runs_match_the_schema_and_come_back_the_same(blank: Any, expor
         assert run["state"] == "done", run["error"]
         assert [error.message for error in validator.iter_errors(run)] == []
     assert [one.get("run") for one in read(blank, *exported)] == exported
+
+
+def test_a_branch_keeps_the_choices_of_the_text_that_it_goes_on_from(blank: Any, exported: list[str]) -> None:
+    run = json.loads(exported[-1])
+    header, _, given, *_ = run["lines"]
+    assert header["requests"][0]["generated"] == 4
+    assert [position["picked"] for position in given["positions"]] == [False, False, False, True]
+    code = """async (text) => {
+      const { fromJson } = await import("/assets/core/run_json.js");
+      const run = fromJson(JSON.parse(text));
+      const { positions } = run.streams[0];
+      return [positions.length, positions.map(({ token }) => run.pieces.has(token)), run.promptTokenIds.length];
+    }"""
+    assert blank.evaluate(code, exported[-1]) == [8, [True] * 8, 9]
+    assert escaped(header["requests"][0]["generated_text"]) in page_of(run)
+
+
+def test_the_command_for_curl_gives_a_branch_again(blank: Any, exported: list[str], server: LiveServer) -> None:
+    code = """async (text) => {
+      const { fromJson } = await import("/assets/core/run_json.js");
+      const snippets = await import("/assets/core/snippets.js");
+      const run = fromJson(JSON.parse(text));
+      const place = { address: location.origin, keyed: false, described: null };
+      const refused = [];
+      for (const form of ["python", "cli"]) {
+        try { snippets[form](run, place); } catch (error) { refused.push(error.message); }
+      }
+      return [snippets.curl(run, place), run.streams[0].tokens, refused];
+    }"""
+    command, tokens, refused = blank.evaluate(code, exported[-1])
+    assert len(refused) == 2
+    body = json.loads(command.split("<<'END'\n")[1].removesuffix("\nEND\n"))
+    with server.client.stream("POST", "/trace", json=body) as answer:
+        lines = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
+    [output] = [line["output"] for line in lines if line["kind"] == "output"]
+    assert output["completions"][0]["token_ids"] == tokens[4:]
 
 
 def test_a_page_of_a_run_is_imported_like_its_json(blank: Any, exported: list[str]) -> None:

@@ -18,6 +18,8 @@ from decodery.serving.service import Service
 from decodery.wire.trace_lines import ErrorLine, Header, TraceReader
 
 FORMAT, VERSION = "decodery-run", 1
+# The line that no trace has: the choices of the text that a branch goes on from.
+GIVEN = "given"
 # The answer is a file, in whatever way a browser comes by it.
 HEADERS = {
     "content-disposition": 'attachment; filename="run.html"',
@@ -47,10 +49,10 @@ def page_of(run: Mapping[str, Any]) -> str:
     if not isinstance(lines, list):
         raise RequestError("run.lines must be a list of lines of a trace")
     try:
-        trace = _trace_of(lines)
+        trace, given = _trace_of(lines)
         title = run.get("title")
         if not trace.prompt and isinstance(title, str):
-            trace.prompt = title
+            trace.prompt = title + given
         return html_page(trace, json.dumps(run))
     except DecoderyError as error:
         raise RequestError(str(error)) from None
@@ -58,12 +60,17 @@ def page_of(run: Mapping[str, Any]) -> str:
         raise RequestError("the lines of the run do not fit together") from None
 
 
-def _trace_of(lines: list[Any]) -> GenerationTrace:
-    """Returns the trace of a run of one request; of one that failed or was cut, what there was until then."""
+def _trace_of(lines: list[Any]) -> tuple[GenerationTrace, str]:
+    """Returns the trace of a run of one request, and the text that it goes on from.
+
+    Of one that failed or was cut, the trace has what there was until then.
+    """
     reader = TraceReader()
     collector = TraceCollector(reader.tokens)
     failure = None
     for line in lines:
+        if isinstance(line, dict) and line.get("kind") == GIVEN:
+            continue
         found = reader.take(line)
         if isinstance(found, ErrorLine):
             failure = str(found.error.get("message"))
@@ -73,5 +80,6 @@ def _trace_of(lines: list[Any]) -> GenerationTrace:
         collector.take(found)
     if reader.header is None:
         raise RequestError("a run begins with the header of a trace")
-    collector.cut(0, reader.header.requests[0].seed, failure)
-    return collector.traces[0]
+    asked = reader.header.requests[0]
+    collector.cut(0, asked.seed, failure)
+    return collector.traces[0], f"\n{asked.generated_text}" if asked.generated_text else ""

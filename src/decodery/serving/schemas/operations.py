@@ -94,6 +94,15 @@ _TRACED = described(
             {"type": "object"},
             "Parameters by their own names; those that are missing have the model's defaults.",
         ),
+        "generated": (
+            {"type": "integer", "minimum": 0},
+            "How many ids at the end of the prompt are text that this request generated before.",
+        ),
+        "stream": (
+            {"type": "integer", "minimum": 0},
+            "The completion of n that is continued, alone; without it, all run.",
+        ),
+        "suffix": (_TEXT, "A text after the prompt: what stands between them is generated."),
     },
     required=("prompt",),
 )
@@ -105,6 +114,7 @@ TRACE = {
         "How many candidates each choice reports; without it, no events are sent.",
     ),
     "texts": (_FLAG, "Sends texts as they grow, in place of whole outputs."),
+    "progress": (_FLAG, "Tells how much of each prompt is computed."),
     "cache_salt": (_TEXT, "Prompts share cached prefixes only with those of the same salt."),
     "priority": ({"type": "integer"}, "Lower numbers run first."),
 }

@@ -1,4 +1,8 @@
-// Reads bytes that are written in hexadecimal.
+// Converts bytes to hexadecimal and back.
+
+export function toHex(bytes) {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
 
 export function fromHex(text) {
   const bytes = new Uint8Array(text.length / 2);

@@ -73,6 +73,10 @@ function checkLines(lines) {
     must(place === lines.length - 1 || (line.kind !== "end" && line.kind !== "error"), "ends the run, and others follow");
     if (line.kind === "tokens") for (const [token] of line.tokens) spelled.add(token);
     if (line.kind === "text") must(line.event.token_ids.every((token) => spelled.has(token)), "has a token that is not spelled");
+    if (line.kind === "given") {
+      const named = line.positions.flatMap(({ token, choice }) => [token, ...(choice === null ? [] : tokensOf(choice))]);
+      must(named.every((token) => spelled.has(token)), "has a token that is not spelled");
+    }
     if (line.kind === "event") beams = checkEvent(line.event, spelled, beams, must);
   });
 }
@@ -85,8 +89,9 @@ function checkEvent(event, spelled, beams, must) {
   must(accepted >= 0 && accepted <= Math.min(drafts.length, tokens.length), "accepts drafts that are not there");
   const named = [...tokens, ...drafts, ...considered.flatMap(tokensOf), ...(event.beams ?? []).map(({ token }) => token)];
   must(named.every((token) => spelled.has(token)), "has a token that is not spelled");
-  for (const { candidates, stages = [] } of considered) {
-    must(stages.every(({ probabilities }) => probabilities.length === candidates.length), "has a stage without its candidates");
+  for (const { candidates, stages = [], combined = [] } of considered) {
+    const lists = [...stages.map((stage) => stage.probabilities), ...combined.flatMap(({ own, other }) => [own, other])];
+    must(lists.every((list) => list.length === candidates.length), "has a stage without its candidates");
   }
   if (!event.beams?.length) return beams;
   // Before the first step there is one beam.

@@ -1,6 +1,6 @@
 // Defines a run: one request's traced generation, which grows by the lines of `/trace` (docs/trace.md).
 
-import { fromHex } from "./hex.js";
+import { fromHex, toHex } from "./hex.js";
 
 export const TRACE_VERSION = 1;
 
@@ -9,16 +9,19 @@ export class Position {
   /**
    * @param {number} token
    * @param {object | null} choice
-   * @param {{logprob?: number | null, drafted?: number | null, source?: string | null, accepted?: boolean}} [more]
-   *   `drafted` is the draft that was tried here, `source` its origin, and `accepted` says that it is the token
+   * @param {{logprob?: number | null, drafted?: number | null, source?: string | null, accepted?: boolean,
+   *   picked?: boolean}} [more]
+   *   `drafted` is the draft that was tried here, `source` its origin, and `accepted` says that it is the token;
+   *   `picked` says that a person chose the token
    */
-  constructor(token, choice = null, { logprob = null, drafted = null, source = null, accepted = false } = {}) {
+  constructor(token, choice = null, { logprob = null, drafted = null, source = null, accepted = false, picked = false } = {}) {
     this.token = token;
     this.choice = choice;
     this.logprob = logprob;
     this.drafted = drafted;
     this.source = source;
     this.accepted = accepted;
+    this.picked = picked;
   }
 }
 
@@ -42,6 +45,8 @@ export class Stream {
 /** Dispatches "change" once per animation frame at most. */
 export class Run extends EventTarget {
   #pending = false;
+  #given;
+  #givenText = "";
 
   constructor({ id = crypto.randomUUID(), title = "", model = "", created = Date.now(), parent = null, ...asked } = {}) {
     super();
@@ -55,6 +60,11 @@ export class Run extends EventTarget {
     this.params = asked.params ?? {};
     this.seed = asked.seed ?? null;
     this.streams = [];
+    /** How many first tokens of each stream were given with the request: the text that it goes on from. */
+    this.generated = asked.given?.length ?? 0;
+    /** Which of several completions of the parameters the only stream is; null where it is none of several. */
+    this.drawn = asked.drawn ?? null;
+    this.#given = asked.given ?? [];
     /** The candidates of each step of beam search, as on the wire. */
     this.steps = [];
     this.state = "waiting";
@@ -65,7 +75,7 @@ export class Run extends EventTarget {
     this.cachedTokens = 0;
     this.times = null;
     /** Token id -> {bytes, special}. */
-    this.pieces = new Map();
+    this.pieces = new Map(asked.pieces ?? []);
     this.warnings = [];
     /** The lines that made the run, as those of a trace with this request alone. They are what is kept of it. */
     this.lines = [];
@@ -76,8 +86,29 @@ export class Run extends EventTarget {
   }
 
   stream(index) {
-    while (this.streams.length <= index) this.streams.push(new Stream(this.streams.length));
+    while (this.streams.length <= index) {
+      const added = new Stream(this.streams.length);
+      added.positions.push(...this.#given);
+      added.text = this.#givenText;
+      this.streams.push(added);
+    }
     return this.streams[index];
+  }
+
+  /** The positions that were given with the request. */
+  get given() {
+    return this.#given;
+  }
+
+  /** Sets the given positions, before any stream has begun. */
+  setGiven(positions) {
+    this.#given = positions;
+  }
+
+  /** Sets the text of the given tokens, before any other text has come. */
+  setGivenText(text) {
+    this.#givenText = text;
+    for (const stream of this.streams) stream.text = text;
   }
 
   setState(state, error = null) {
@@ -102,6 +133,8 @@ export class Run extends EventTarget {
 /** Takes the parsed lines of one answer of `/trace` in order, and updates the runs of its requests. */
 export class RunReader {
   #runs;
+  /** The streams whose text the server has told. */
+  #told = new Set();
 
   /** @param {Run[]} runs one for each request, in order */
   constructor(runs) {
@@ -112,6 +145,7 @@ export class RunReader {
   feed(line) {
     this.#note(line);
     if (line.kind === "trace") this.#header(line);
+    else if (line.kind === "given") this.#runs[0].setGiven(line.positions.map(positionOf));
     else if (line.kind === "tokens") this.#spelled(line);
     else if (line.kind === "progress") this.#progress(this.#runs[line.request], line.progress);
     else if (line.kind === "event") this.#event(this.#runs[line.event.request], line.event);
@@ -123,7 +157,11 @@ export class RunReader {
 
   #note(line) {
     if (line.kind === "trace") {
-      line.requests.forEach((request, place) => this.#runs[place]?.lines.push({ ...line, requests: [request] }));
+      line.requests.forEach((request, place) => {
+        const run = this.#runs[place];
+        run?.lines.push({ ...line, requests: [request] });
+        if (run?.given.length > 0) run.lines.push(spelledLine(run.pieces), { kind: "given", positions: run.given });
+      });
     } else if (line.kind === "event") {
       this.#runs[line.event.request].lines.push({ ...line, event: { ...line.event, request: 0 } });
     } else if (line.kind === "text" || line.kind === "output") {
@@ -156,7 +194,10 @@ export class RunReader {
       const run = this.#runs[place];
       run.model = line.model;
       run.prompt = request.prompt;
-      run.promptTokenIds = request.prompt_token_ids;
+      run.generated = request.generated ?? 0;
+      run.drawn = request.stream ?? null;
+      run.promptTokenIds = request.prompt_token_ids.slice(0, request.prompt_token_ids.length - run.generated);
+      run.setGivenText(request.generated_text ?? "");
       run.params = request.params;
       run.seed = request.seed;
       run.changed();
@@ -190,13 +231,22 @@ export class RunReader {
   #text(run, event) {
     if (event.warnings) run.warnings = event.warnings;
     // The best of several are numbered anew when they are known.
-    const stream = run.params.best_of == null ? run.stream(event.index) : sameTokens(run, event.token_ids);
+    const sorted = run.params.best_of != null && run.drawn === null;
+    const stream = sorted ? this.#sameTokens(run, event.token_ids) : run.stream(event.index);
     if (stream === undefined) return;
+    this.#told.add(stream);
     stream.text += event.text;
     if (event.finish_reason) stream.finishReason = event.finish_reason;
     if (event.stop_reason !== undefined) stream.stopReason = event.stop_reason;
     if (event.error) stream.error = event.error;
     run.changed();
+  }
+
+  #sameTokens(run, tokens) {
+    return run.streams.find((stream) => {
+      const own = stream.positions.slice(run.generated);
+      return !this.#told.has(stream) && own.length === tokens.length && tokens.every((token, i) => token === own[i].token);
+    });
   }
 
   #output(run, output) {
@@ -208,6 +258,18 @@ export class RunReader {
     this.ended = true;
     for (const run of this.#runs) if (!run.ended) run.setState("done");
   }
+}
+
+/** Returns the line that spells tokens: a run that goes on from another one has the spelling of that one's tokens. */
+function spelledLine(pieces) {
+  const tokens = [...pieces].map(([token, { bytes }]) => [token, toHex(bytes)]);
+  const special = [...pieces].filter(([, piece]) => piece.special).map(([token]) => token);
+  return { kind: "tokens", tokens, special };
+}
+
+/** Returns the position of a plain object. */
+function positionOf({ token, choice, logprob, ...more }) {
+  return new Position(token, choice && withNumbers(choice), { ...more, logprob: logprob === null ? null : number(logprob) });
 }
 
 function addEvent(stream, event) {
@@ -229,13 +291,6 @@ function addEvent(stream, event) {
   if (event.score !== undefined) stream.score = number(event.score);
 }
 
-function sameTokens(run, tokens) {
-  return run.streams.find(
-    ({ positions, text }) =>
-      text === "" && positions.length === tokens.length && positions.every(({ token }, i) => token === tokens[i]),
-  );
-}
-
 const NUMBERS = { inf: Infinity, "-inf": -Infinity, nan: NaN };
 
 /** Returns a number of the wire, on which infinities are texts. */
@@ -247,8 +302,8 @@ export function number(value) {
 function withNumbers(object) {
   for (const key of Object.keys(object)) {
     const value = object[key];
-    if (typeof value === "string" && value in NUMBERS) object[key] = NUMBERS[value];
-    else if (Array.isArray(value)) value.forEach((one) => typeof one === "object" && one !== null && withNumbers(one));
+    if (typeof value === "string" && Object.hasOwn(NUMBERS, value)) object[key] = NUMBERS[value];
+    else if (typeof value === "object" && value !== null) withNumbers(value);
   }
   return object;
 }

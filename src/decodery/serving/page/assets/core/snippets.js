@@ -50,10 +50,11 @@ function askedOf(run) {
   const header = run.lines[0];
   const request = header?.requests?.[0];
   if (request === undefined) throw new SnippetError("The run has not begun.");
-  const { prompt = null, prompt_token_ids: ids, seed, params, ...rest } = request;
+  const { prompt = null, prompt_token_ids: ids, seed, params, generated, stream } = request;
+  const rest = generated ? { generated, stream: stream ?? undefined } : {};
   const found = { ...params, seed };
   checkNumbers(found);
-  return { model: header.model, asked: { text: rest.generated ? null : prompt, ids }, params: found, rest };
+  return { model: header.model, asked: { text: prompt, ids }, params: found, rest };
 }
 
 function checkNumbers(value) {
@@ -83,7 +84,9 @@ function written(value, indent) {
   const isList = Array.isArray(value);
   const parts = isList
     ? value.map((one) => written(one, inner))
-    : Object.entries(value).map(([key, one]) => `${jsonText(key)}: ${written(one, inner)}`);
+    : Object.entries(value)
+        .filter(([, one]) => one !== undefined)
+        .map(([key, one]) => `${jsonText(key)}: ${written(one, inner)}`);
   const [open, close] = isList ? "[]" : "{}";
   if (parts.length === 0) return open + close;
   if (isList && value.every((one) => typeof one !== "object")) return `[${parts.join(", ")}]`;
