@@ -17,15 +17,17 @@ function start() {
   takeKey();
   const api = new Api();
   const settings = new Settings();
+  const store = new Store();
   const app = {
     api,
     settings,
     models: new Models(api, settings),
-    runs: new Runs(api, new Store()),
+    runs: new Runs(api, store),
     notify: notices(document.getElementById("notices")),
     open: (name, args) => router.open(name, args),
   };
   const router = new Router(app, document.getElementById("main"), document.getElementById("views"));
+  store.addEventListener("trouble", ({ detail }) => app.notify(detail, "error"));
   showTheme(settings);
   fitKeyboard();
   showModels(app.models);
