@@ -1,4 +1,4 @@
-"""Tests the page on a phone: nothing is wider than the screen, fields do not zoom, and the caret stays in view."""
+"""Tests the page on a phone: nothing is wider than the screen, and what one writes stays in view."""
 
 from __future__ import annotations
 

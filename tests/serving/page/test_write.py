@@ -289,6 +289,28 @@ def test_a_conversation_has_the_ids_of_the_servers_template_and_replies_token_by
         said.append({"role": "assistant", "content": output.completions[0].text})
 
 
+def test_after_a_reload_the_conversation_and_the_parameters_are_there(opened: Any) -> None:
+    opened.get_by_label("Chat").check()
+    set_parameter(opened, "max_tokens", "6")
+    set_parameter(opened, "min_p", "0.01")
+    for turn, text in enumerate(("Hi <b>", "You")):
+        opened.get_by_role("textbox", name="Message", exact=True).fill(text)
+        opened.keyboard.press("Enter")
+        opened.wait_for_function(
+            "(n) => document.querySelectorAll('.run[data-state=done]').length === n", arg=turn + 1
+        )
+    shown = "[...document.querySelectorAll('.message .body, .run .tokens')].map((e) => e.textContent)"
+    before = opened.evaluate(shown)
+    opened.wait_for_timeout(700)
+    opened.reload()
+    opened.wait_for_function("() => document.querySelectorAll('.run[data-state=done]').length === 2")
+    assert opened.evaluate(shown) == before
+    assert before[0] == "Hi <b>"
+    assert opened.get_by_label("Chat").is_checked()
+    opened.get_by_role("tab", name="Parameters").click()
+    assert opened.locator("#parameter-min_p").input_value() == "0.01"
+
+
 def test_a_conversation_that_the_server_refuses_gives_the_message_back(
     opened: Any, server: LiveServer, watch: Any
 ) -> None:
