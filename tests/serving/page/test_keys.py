@@ -52,6 +52,7 @@ def test_a_wrong_key_is_named_and_the_right_one_shows_the_default_text(asked: An
     assert asked.locator(".token").count() > 0
 
 
+@pytest.mark.page
 def test_the_key_is_kept_for_the_session_and_stands_in_no_address_and_no_lasting_store(asked: Any) -> None:
     requests: list[str] = []
     asked.on("request", lambda request: requests.append(request.url))
@@ -65,6 +66,7 @@ def test_the_key_is_kept_for_the_session_and_stands_in_no_address_and_no_lasting
     assert "right" in asked.evaluate("JSON.stringify(sessionStorage)")
 
 
+@pytest.mark.page
 def test_a_key_with_letters_that_headers_lack_is_refused_with_words(asked: Any) -> None:
     give(asked, KEY)
     asked.wait_for_function(

@@ -8,6 +8,8 @@ import pytest
 
 from tests.serving.live import LiveServer
 
+pytestmark = pytest.mark.page
+
 
 @pytest.fixture
 def phone(browser: Any, watch: Any, server: LiveServer) -> Any:
@@ -92,7 +94,6 @@ def typing_times(page: Any, field: Any) -> list[float]:
     return sorted(page.evaluate("times"))
 
 
-@pytest.mark.page
 def test_typing_is_as_quick_as_in_a_bare_field_after_300_kilobytes_were_pasted(
     phone: Any, context: Any
 ) -> None:
