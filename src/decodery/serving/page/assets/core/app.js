@@ -29,6 +29,7 @@ function start() {
   const router = new Router(app, document.getElementById("main"), document.getElementById("views"));
   store.addEventListener("trouble", ({ detail }) => app.notify(detail, "error"));
   showTheme(settings);
+  fitKeyboard();
   showModels(app.models);
   keyForm(api, () => loadModels(app));
   watchConnection(api, app.notify, () => loadModels(app));
@@ -43,6 +44,16 @@ function showTheme(settings) {
   };
   settings.addEventListener("change", show);
   show();
+}
+
+/** Shrinks the page to the part that an on-screen keyboard leaves, in browsers that do not. */
+function fitKeyboard() {
+  const fit = () => {
+    const { height, scale } = visualViewport;
+    // A reader who zooms in sees a part of the page; then it keeps its size.
+    if (scale <= 1.01) document.body.style.setProperty("max-height", `${height}px`);
+  };
+  visualViewport?.addEventListener("resize", fit);
 }
 
 function showModels(models) {
