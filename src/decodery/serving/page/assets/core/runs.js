@@ -102,6 +102,14 @@ export class Runs extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
+  /** Adds a run of a file, and returns it. One that is here already becomes another one. */
+  imported(run) {
+    if (this.#runs.has(run.id)) run.id = crypto.randomUUID();
+    if (run.parent !== null && !this.#runs.has(run.parent.run)) run.parent = null;
+    this.add(run);
+    return run;
+  }
+
   remove(run) {
     this.stop(run);
     this.#runs.delete(run.id);
