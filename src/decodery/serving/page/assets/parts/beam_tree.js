@@ -129,5 +129,5 @@ function droppedList(tree, run, nodes) {
 /** Returns a node's numbers in words. */
 export function describe(tree, run, node) {
   const token = label(node.token, run.pieces);
-  return `Step ${node.step + 1}, ${token}: log-probability ${node.logprob.toFixed(3)} (${percent(Math.exp(node.logprob))}), score ${node.score.toFixed(3)}; ${fateOf(tree, node)}.`;
+  return `Step ${node.step + 1}, ${token}: log-probability ${score(node.logprob)} (${percent(Math.exp(node.logprob))}), score ${score(node.score)}; ${fateOf(tree, node)}.`;
 }

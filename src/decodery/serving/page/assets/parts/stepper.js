@@ -19,7 +19,7 @@ const CANDIDATES = 10;
 export function mountStepper(place, app, { open }) {
   const list = element("ol", { class: "next-tokens", "aria-label": "What could come next" });
   const status = element("p", { class: "small dim", role: "status" });
-  const next = element("button", { type: "button", class: "primary", text: "Take the drawn token", on: { click: () => take(seen.token) } });
+  const next = element("button", { type: "button", class: "primary", text: "Take the drawn one", on: { click: () => take(seen.token) } });
   const undo = element("button", { type: "button", text: "Undo", on: { click: takeBack } });
   const done = element("button", { type: "button", text: "Close", on: { click: close } });
   const typed = element("input", { id: "step-text", autocomplete: "off", spellcheck: "false" });
@@ -31,6 +31,7 @@ export function mountStepper(place, app, { open }) {
     element("button", { type: "submit", text: "Add" }),
   );
   place.append(element("h2", { text: "One token at a time" }), status, list, element("div", { class: "row" }, next, undo, done), form);
+  place.classList.add("stepper");
   place.hidden = true;
   list.addEventListener("click", ({ target }) => {
     const chosen = target.closest("[data-token-id]");
@@ -166,19 +167,20 @@ export function mountStepper(place, app, { open }) {
     next.disabled = seen === null;
     undo.disabled = taken.length === 0 || stream.positions.length <= floor;
     list.replaceChildren(...(seen === null ? [] : seen.candidates.map(candidateItem)));
-    if (seen !== null) next.textContent = `Take ${label(seen.token, run.pieces)}`;
+    if (seen !== null) next.textContent = `Take the drawn one: ${label(seen.token, run.pieces)}`;
   }
 
   function candidateItem({ token, before, after }) {
     const bar = element("span", { class: "share-bar" });
     bar.style.setProperty("--share", String(before));
-    const facts = [percent(before), after === before ? null : `${percent(after)} after`, token === seen.token ? "drawn" : null];
+    const drawn = token === seen.token;
+    const facts = [`model ${percent(before)}`, after === before ? null : `final ${percent(after)}`, drawn ? "drawn" : null];
     return element(
       "li",
       {},
       element(
         "button",
-        { type: "button", class: "plain candidate", "data-token-id": token },
+        { type: "button", class: `plain candidate ${drawn ? "drawn" : ""}`, "data-token-id": token },
         element("bdi", { class: "mono", text: label(token, run.pieces) }),
         bar,
         element("span", { class: "dim small number", text: facts.filter((fact) => fact !== null).join(" · ") }),

@@ -43,7 +43,7 @@ function weighedPart(run, choice) {
   const weighed = choice?.weighed ?? [];
   if (weighed.length === 0) return null;
   const alpha = run.params.strategy?.penalty_alpha;
-  const rows = weighed.map(({ token, probability, similarity, score }) => [token, percent(probability), similarity.toFixed(3), score.toFixed(3)]);
+  const rows = weighed.map(({ token, probability, similarity, score }) => [token, percent(probability), fixed(similarity, 3), fixed(score, 3)]);
   const formula =
     alpha === undefined
       ? "The score weighs a token's probability against its likeness to the text so far."
@@ -57,7 +57,7 @@ function combinedParts(run, choice) {
 
 function combinedPart(run, choice, { name, own, other, layer, divergences }) {
   const sides = SIDES[name];
-  const rows = choice.candidates.map(({ token }, i) => [token, own[i].toFixed(2), other[i].toFixed(2), signed(own[i] - other[i])]);
+  const rows = choice.candidates.map(({ token }, i) => [token, fixed(own[i], 2), fixed(other[i], 2), signed(own[i] - other[i])]);
   const second = layer === undefined || layer === null ? sides.other : `layer ${layer}`;
   const parts = [
     table(run, choice, ["token", sides.own, second, "difference"], rows),
@@ -96,8 +96,15 @@ function table(run, choice, heads, rows) {
   return element("div", { class: "strategy-scroll", tabindex: 0, role: "group", "aria-label": heads.slice(1).join(", ") }, element("table", { class: "strategy-table" }, element("thead", {}, head), element("tbody", {}, ...body)));
 }
 
+function fixed(value, digits) {
+  if (value === -Infinity) return "−∞";
+  return value.toFixed(digits).replace("-", "−");
+}
+
 function signed(value) {
-  return Number.isNaN(value) ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
+  // Both are impossible.
+  if (Number.isNaN(value)) return "–";
+  return `${value < 0 ? "" : "+"}${fixed(value, 2)}`;
 }
 
 function number(value) {
