@@ -257,7 +257,11 @@ class TraceAnswer:
 
     def opening(self) -> bytes:
         """Returns the header."""
-        requests = tuple(map(_traced, self._outputs(), self._asked.requests, self._found))
+        defaults = self._model.llm.default_params
+        requests = tuple(
+            _traced(output, asked, found, defaults)
+            for output, asked, found in zip(self._outputs(), self._asked.requests, self._found, strict=True)
+        )
         header = Header(VERSION, self._model.name, self._model.llm.tokenizer.vocab_size, requests)
         return self._encoded([header])
 
@@ -269,6 +273,9 @@ class TraceAnswer:
             for one, asked in zip(self._found, self._asked.requests, strict=True)
         ]
         for output, asked in zip(outputs, self._asked.requests, strict=True):
+            if asked.stream is not None:
+                # What runs has the seed of the completion; with that of the request one gets it again.
+                output.seed = asked.params.seed or 0
             if asked.params.logprobs is None:
                 # `best_of` has them computed.
                 for completion in output.completions:
@@ -319,7 +326,10 @@ class TraceAnswer:
         return "".join(f"data: {text}\n\n" for text in texts).encode()
 
 
-def _traced(output: RequestOutput, asked: Asked, found: Prepared | str) -> TracedRequest:
+def _traced(
+    output: RequestOutput, asked: Asked, found: Prepared | str, defaults: GenerationParams
+) -> TracedRequest:
+    """Returns what was asked, with parameters that are the same ones whichever defaults a reader has."""
     params, text = asked.params, ""
     if isinstance(found, Prepared):
         text = found.generated_text
@@ -329,8 +339,8 @@ def _traced(output: RequestOutput, asked: Asked, found: Prepared | str) -> Trace
     return TracedRequest(
         output.prompt,
         tuple(output.prompt_token_ids),
-        output.seed if asked.stream is None else asked.params.seed or 0,
-        params_to_plain(params),
+        output.seed,
+        params_to_plain(params) | params_to_plain(params, defaults),
         asked.generated,
         asked.stream,
         text,
@@ -356,5 +366,6 @@ async def describe_model(service: Service, request: Request) -> Response:
             "can_infill": llm.intake.can_infill,
             "default_params": params_to_plain(llm.default_params),
             "second_models": list(llm.intake.second_models),
+            "arguments": model.arguments,
         }
     return json_response(answer)

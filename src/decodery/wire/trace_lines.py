@@ -199,7 +199,14 @@ class TraceReader:
         """Returns the line that a text holds. Raises `DecoderyError` if it is none, or of another version."""
         try:
             plain = json.loads(text)
-            kind = _KINDS[plain.pop("kind", "error")]
+        except (ValueError, RecursionError):
+            raise DecoderyError("a line of the trace cannot be read: it is no line of a trace") from None
+        return self.take(plain)
+
+    def take(self, plain: Any) -> Line:
+        """Returns the line that json.loads has read; raises as `read`."""
+        try:
+            kind = _KINDS[plain.get("kind", "error")]
             line = from_plain(kind, plain)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = str(error) if isinstance(error, FormError) else "it is no line of a trace"

@@ -7,6 +7,7 @@ const CANDIDATES = 10;
 
 /** Dispatches "change" when runs come or go. */
 export class Runs extends EventTarget {
+  loaded = Promise.resolve();
   #api;
   #store;
   #runs = new Map();
@@ -19,9 +20,17 @@ export class Runs extends EventTarget {
     this.#store = store;
   }
 
-  /** Takes the runs that the store has kept. */
-  async load() {
-    for (const run of await this.#store.load()) this.#runs.set(run.id, run);
+  /** Takes the runs that the store has kept. `loaded` is fulfilled then, also if they cannot be read. */
+  load() {
+    const loading = this.#load();
+    this.loaded = loading.catch(() => {});
+    return loading;
+  }
+
+  async #load() {
+    const kept = await this.#store.load();
+    // They are older than those of this page.
+    this.#runs = new Map([...kept.map((run) => [run.id, run]), ...this.#runs]);
     this.dispatchEvent(new Event("change"));
   }
 
@@ -48,7 +57,7 @@ export class Runs extends EventTarget {
       this.#runs.set(run.id, run);
     }
     this.dispatchEvent(new Event("change"));
-    const body = { model, candidates, texts: true, requests: seeded.map(asOnTheWire) };
+    const body = { model, candidates, texts: true, progress: true, requests: seeded.map(asOnTheWire) };
     this.#follow(runs, body, controller.signal);
     return runs;
   }
