@@ -1,6 +1,6 @@
 // Shows the tree of a text and of what went on from its places. A branch can be opened, named, compared and removed.
 
-import { adopted, endingOf, nameOf, rootOf, textBetween, treeOf } from "../core/branches.js";
+import { adopted, allStreams, endingOf, nameOf, rootOf, textBetween, treeOf } from "../core/branches.js";
 import { element } from "../core/dom.js";
 import { percent } from "../core/percent.js";
 import { label } from "../core/spelling.js";
@@ -14,7 +14,7 @@ const END = 50;
  * Shows the tree of the open run. Dispatches "open" {run, stream} when a branch is chosen.
  * @param {HTMLElement} place
  * @param {object} app
- * @returns {{show(run: object, stream: object): void, hide(): void}}
+ * @returns {{show(run: object): void}}
  */
 export function mountBranchTree(place, app) {
   const get = (id) => app.runs.get(id);
@@ -46,7 +46,7 @@ export function mountBranchTree(place, app) {
   app.runs.addEventListener("change", update);
 
   function openBranch({ run, stream }) {
-    place.dispatchEvent(new CustomEvent("open", { bubbles: true, detail: { run, stream: run.stream(stream) } }));
+    place.dispatchEvent(new CustomEvent("open", { bubbles: true, detail: { run, stream } }));
   }
 
   function askName() {
@@ -73,7 +73,8 @@ export function mountBranchTree(place, app) {
     compared.replaceChildren();
     const chosen = choices[Number(other.value)];
     if (other.value === "" || chosen === undefined) return;
-    compared.append(compareStreams([open, { run: chosen.run, stream: chosen.run.stream(chosen.stream) }]));
+    const sides = [open, chosen].map(({ run, stream }) => ({ run, stream: run.stream(stream) }));
+    compared.append(compareStreams(sides));
   }
 
   function update() {
@@ -83,11 +84,13 @@ export function mountBranchTree(place, app) {
       place.hidden = true;
       return;
     }
-    const tree = treeOf(app.runs.list(), rootOf(get, open.run), rootStream(get, open));
+    const root = rootOf(get, open.run);
+    const trees = allStreams(root).map((stream) => treeOf(app.runs.list(), root, stream));
     choices = [];
-    watch(tree);
-    place.hidden = tree.count === 1;
-    list.replaceChildren(outlineItem(outlineOf(tree, open, choices)));
+    trees.forEach(watch);
+    // A text without branches is no tree.
+    place.hidden = trees.every(({ count }) => count === 1);
+    list.replaceChildren(...trees.map((tree) => outlineItem(outlineOf(tree, open, choices))));
     showOthers();
   }
 
@@ -109,7 +112,7 @@ export function mountBranchTree(place, app) {
     const kept = choices[Number(other.value)];
     const options = choices
       .map(({ run, stream }, i) => [run, stream, new Option(nameOf(run, stream), String(i))])
-      .filter(([run, stream]) => run !== open.run || stream !== open.stream.index);
+      .filter(([run, stream]) => run !== open.run || stream !== open.stream);
     other.replaceChildren(new Option("Compare with …", ""), ...options.map(([, , option]) => option));
     const again = choices.findIndex(({ run, stream }) => run === kept?.run && stream === kept?.stream);
     other.value = other.value === "" || again < 0 ? "" : String(again);
@@ -117,23 +120,12 @@ export function mountBranchTree(place, app) {
   }
 
   return {
-    show(run, stream) {
-      open = { run, stream };
+    show(run) {
+      open = { run, stream: 0 };
       other.value = "";
       update();
     },
-    hide() {
-      open = null;
-      place.hidden = true;
-    },
   };
-}
-
-/** Returns which stream of the root the open stream belongs to. */
-function rootStream(get, { run, stream }) {
-  let index = stream.index;
-  for (let at = run; at.parent !== null && get(at.parent.run) !== undefined; at = get(at.parent.run)) index = at.parent.stream;
-  return index;
 }
 
 function nameDialog(name, named) {
@@ -153,7 +145,7 @@ function nameDialog(name, named) {
 function outlineOf(tree, open, choices) {
   const { run, stream } = tree;
   const number = choices.push({ run, stream }) - 1;
-  const current = run === open.run && stream === open.stream.index;
+  const current = run === open.run && stream === open.stream;
   const shown = run.streams[stream];
   return {
     className: current ? "current" : "",

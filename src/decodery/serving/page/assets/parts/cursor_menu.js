@@ -9,8 +9,8 @@ import { element } from "../core/dom.js";
  * @param {{write(asked: {prompt: string, suffix?: string}): void}} to
  */
 export function mountCursorMenu(place, field, app, { write }) {
-  const on = element("button", { type: "button", text: "Write from the cursor", on: { click: writeOn } });
-  const fill = element("button", { type: "button", text: "Fill in at the cursor", hidden: true, on: { click: fillIn } });
+  const on = element("button", { type: "button", class: "chip", text: "Write from the cursor", on: { click: writeOn } });
+  const fill = element("button", { type: "button", class: "chip", text: "Fill in at the cursor", hidden: true, on: { click: fillIn } });
   place.append(on, fill);
   for (const type of ["input", "select", "keyup", "click"]) field.addEventListener(type, update);
   app.models.addEventListener("change", ask);
