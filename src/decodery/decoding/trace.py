@@ -79,7 +79,9 @@ class Considered:
     asked for. `weighed` are the tokens that contrastive search compared, the likeliest first. `tail` is the
     model's probability of all tokens that are not candidates. `draw_key` is the key of the noise with which
     the token was drawn: of the tokens that are left, it has the largest sum of log-probability and noise.
-    None: nothing was drawn, or a draft was judged by rejection sampling.
+    None: nothing was drawn, or a draft was judged by rejection sampling. `logits` and `adjusted_logits` are
+    filled when a request asked for them: little-endian float32 `[vocab]`, the model's own, and those before
+    the first stage that shapes what is sampled; the latter are empty if they are the same.
     """
 
     token: int
@@ -96,3 +98,5 @@ class Considered:
     allowed_tokens: tuple[int, ...] = ()
     tail: float | None = None
     draw_key: tuple[int, int] | None = None
+    logits: bytes = b""
+    adjusted_logits: bytes = b""

@@ -56,12 +56,14 @@ class Asked:
 class TraceRequest:
     """Holds what a client asks of `/trace`.
 
-    `candidates` is None where no events are told, and `texts` says that texts are told as they grow.
+    `candidates` is None where no events are told, and `texts` says that texts are told as they grow. `logits`
+    says that the only choice tells all of its logits.
     """
 
     requests: Sequence[Asked]
     candidates: int | None
     texts: bool
+    logits: bool
     cache_salt: str | None
     priority: int
 
@@ -75,6 +77,7 @@ def read_trace_request(
     listed = fields.take("requests", list, [])
     candidates = fields.raw("candidates")
     texts = fields.take("texts", bool, False)
+    logits = fields.take("logits", bool, False)
     cache_salt = fields.take("cache_salt", str, "") or None
     priority = fields.take("priority", int, 0)
     fields.close(lenient=settings.lenient)
@@ -85,7 +88,9 @@ def read_trace_request(
     ]
     if candidates is not None:
         _check_candidates(candidates, asked)
-    return TraceRequest(asked, candidates, texts, cache_salt, priority)
+    if logits and not (candidates and _asks_for_one_token(asked)):
+        raise invalid("logits are told of a single request for one token, with 1 candidate or more", "logits")
+    return TraceRequest(asked, candidates, texts, logits, cache_salt, priority)
 
 
 def _asked(
@@ -124,12 +129,15 @@ def _within(params: GenerationParams, limits: RequestLimits) -> GenerationParams
 def _check_candidates(candidates: Any, asked: Sequence[Asked]) -> None:
     if type(candidates) is not int or candidates < 0:
         raise invalid("candidates must be a whole number from 0 on", "candidates")
-    single = len(asked) == 1 and asked[0].params.max_tokens == 1 and asked[0].params.width == 1
-    if candidates > MOST_CANDIDATES and not single:
+    if candidates > MOST_CANDIDATES and not _asks_for_one_token(asked):
         raise invalid(
             f"candidates is at most {MOST_CANDIDATES}; a single request for one token may have all",
             "candidates",
         )
+
+
+def _asks_for_one_token(asked: Sequence[Asked]) -> bool:
+    return len(asked) == 1 and asked[0].params.max_tokens == 1 and asked[0].params.width == 1
 
 
 def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes, most: int | None) -> list[Prepared | str]:
@@ -168,6 +176,7 @@ async def trace(service: Service, request: Request) -> ASGIApp:
             answer.runnable,
             priority=asked.priority,
             candidates=asked.candidates or 0,
+            shows_logits=asked.logits,
             observer=answer.observer if asked.candidates is not None else None,
             fits=False,
             apart=True,
