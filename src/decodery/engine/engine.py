@@ -109,7 +109,8 @@ class Engine:
         of a prefix cache only if their `salt` (of `encode_salt`) is the same. Requests of lower `priority`
         run first, and those that came first among equals; a request may wait as long as others of lower
         priority come. The first step that begins `timeout` seconds from now or later ends the request with an
-        error, also if it still waits. Raises `RequestError` or `ParameterError`, and queues nothing, when the request can never run here.
+        error, also if it still waits. Raises `RequestError` or `ParameterError`, and queues nothing, when the
+        request can never run here.
         """
         embedded = prompt if isinstance(prompt, EmbeddedPrompt) else None
         ids = prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt

@@ -39,12 +39,13 @@ class Generation:
     """Runs prompts in the engine of a model; `close` drops what has not ended.
 
     `observer` returns the observer of the prompt at a place, which then gets `candidates` candidates of each
-    choice, and with `shows_logits` all of its logits. `begun` is called when a prompt has been computed, perhaps more than once, and `heard` after each
-    step that adds to a completion. With `tells_progress`, `progress` holds how much of each prompt is
-    computed. With `tells_beams`, `beams` has those of each step, with their prompt. `times` has those of the
-    prompts that have ended. With `apart`, a prompt that the engine refuses or fails has the error in its
-    output, and the others go on; `refused` has the errors of those that it refused.
-    `invalid` has the errors of texts that break their JSON schema, by prompt and index.
+    choice, and with `shows_logits` all of its logits. `begun` is called when a prompt has been computed,
+    perhaps more than once, and `heard` after each step that adds to a completion. With `tells_progress`,
+    `progress` holds how much of each prompt is computed. With `tells_beams`, `beams` has those of each step,
+    with their prompt. `times` has those of the prompts that have ended. With `apart`, a prompt that the
+    engine refuses or fails has the error in its output, and the others go on; `refused` has the errors of
+    those that it refused. `invalid` has the errors of texts that break their JSON schema, by prompt and
+    index.
     """
 
     def __init__(
