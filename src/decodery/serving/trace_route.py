@@ -14,9 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from decodery.decoding.draw import stream_seed
 from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.plain import params_from_plain, params_to_plain
+from decodery.decoding.request.strategy_params import BeamSearch, StochasticBeamSearch
 from decodery.errors import DecoderyError, ParameterError, RequestError
 from decodery.intake import Intake, Prepared
 from decodery.outputs import Observer, RequestOutput, StreamEvent
@@ -46,10 +48,24 @@ MOST_CANDIDATES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Holds a prompt and its parameters, as they were asked for."""
+    """Holds a prompt and its parameters, as they were asked for.
+
+    The last `generated` ids of the prompt are the beginning of the text. With `stream`, the text is that of
+    this completion of the parameters.
+    """
 
     prompt: str | list[int]
     params: GenerationParams
+    generated: int = 0
+    stream: int | None = None
+
+    @property
+    def runs(self) -> GenerationParams:
+        """Returns the parameters of what runs: all completions, or the one that `stream` names."""
+        if self.stream is None:
+            return self.params
+        assert self.params.seed is not None
+        return self.params.replace(n=1, best_of=None, seed=stream_seed(self.params.seed, self.stream))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +120,8 @@ def _asked(
     plain = fields.take("params", dict, {})
     if plain.get("grammar") is not None:
         check_schema(plain["grammar"], f"{place}.params.grammar", settings.limits)
+    generated = fields.take("generated", int, 0)
+    stream = fields.raw("stream")
     fields.close(lenient=settings.lenient)
     ids = isinstance(prompt, list) and all(type(token) is int for token in prompt)
     if not prompt or not (isinstance(prompt, str) or ids):
@@ -115,7 +133,20 @@ def _asked(
     if plain.get("max_tokens") is None:
         params = _within(params, settings.limits)
     check_limits(params, settings.limits)
-    return Asked(prompt, params)
+    if generated and not (isinstance(prompt, list) and 0 < generated < len(prompt)):
+        raise invalid(
+            "generated counts ids at the end of a prompt of token ids, less than all", f"{place}.generated"
+        )
+    if stream is not None:
+        _check_stream(stream, params, f"{place}.stream")
+    return Asked(prompt, params, generated, stream)
+
+
+def _check_stream(stream: Any, params: GenerationParams, place: str) -> None:
+    if type(stream) is not int or not 0 <= stream < params.streams:
+        raise invalid(f"stream must be a completion of the parameters, 0 to {params.streams - 1}", place)
+    if params.seed is None or isinstance(params.strategy, (BeamSearch, StochasticBeamSearch)):
+        raise invalid("stream needs a seed, and completions that are no beams", place)
 
 
 def _within(params: GenerationParams, limits: RequestLimits) -> GenerationParams:
@@ -137,7 +168,11 @@ def _check_candidates(candidates: Any, asked: Sequence[Asked]) -> None:
 
 
 def _asks_for_one_token(asked: Sequence[Asked]) -> bool:
-    return len(asked) == 1 and asked[0].params.max_tokens == 1 and asked[0].params.width == 1
+    """True if there is one choice to tell: of one completion, after the tokens that it has already."""
+    if len(asked) != 1 or asked[0].params.max_tokens is None:
+        return False
+    [one] = asked
+    return one.runs.max_tokens == one.generated + 1 and one.runs.width == 1
 
 
 def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes, most: int | None) -> list[Prepared | str]:
@@ -145,7 +180,7 @@ def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes, most: int | N
     found: list[Prepared | str] = []
     for one in asked:
         try:
-            prepared = intake.prepare(one.prompt, one.params, salt=salt)
+            prepared = intake.prepare(one.prompt, one.runs, salt=salt, generated=one.generated)
             if most is not None and len(prepared.token_ids) > most:
                 raise RequestError(f"a prompt has at most {most} tokens here")
             found.append(prepared)
@@ -219,7 +254,12 @@ class TraceAnswer:
         outputs = self._outputs()
         requests = tuple(
             TracedRequest(
-                output.prompt, tuple(output.prompt_token_ids), output.seed, params_to_plain(one.params)
+                output.prompt,
+                tuple(output.prompt_token_ids),
+                output.seed if one.stream is None else one.params.seed or 0,
+                params_to_plain(one.params),
+                one.generated,
+                one.stream,
             )
             for output, one in zip(outputs, self._asked.requests, strict=True)
         )

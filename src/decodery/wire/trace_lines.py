@@ -23,12 +23,18 @@ _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=F
 
 @dataclass(frozen=True, slots=True)
 class TracedRequest:
-    """Holds what was asked: `params` have the form of `params_to_plain`."""
+    """Holds what was asked: `params` have the form of `params_to_plain`.
+
+    The last `generated` ids of the prompt are the beginning of the text. The trace has the completion
+    `stream` alone, if that is not None.
+    """
 
     prompt: str | None
     prompt_token_ids: tuple[int, ...]
     seed: int
     params: Mapping[str, Any]
+    generated: int = 0
+    stream: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
