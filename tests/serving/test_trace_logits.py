@@ -21,9 +21,12 @@ def choice_of(server: LiveServer, prompt: Any = PROMPT, **params: Any) -> dict[s
     """Returns the choice of one token, with all candidates and all logits."""
     asked = [{"prompt": prompt, "params": {"max_tokens": 1, **params}}]
     lines = lines_of(server, requests=asked, candidates=VOCAB, logits=True)
-    [choice] = [c for line in lines if line["kind"] == "event" for c in line["event"].get("considered", ())]
-    found: dict[str, Any] = choice
-    return found
+    [choice] = choices_of(lines)
+    return choice
+
+
+def choices_of(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [c for line in lines if line["kind"] == "event" for c in line["event"].get("considered", ())]
 
 
 def floats(text: str) -> NDArray[np.float32]:
@@ -80,26 +83,35 @@ def test_the_logits_are_those_that_the_candidates_and_stages_come_from(
     assert int((adjusted > -np.inf).sum()) == before[-1]["kept"]
 
 
-def test_the_logits_of_each_position_are_those_that_the_run_had(server: LiveServer) -> None:
-    params = {"max_tokens": 20, "ignore_eos": True, "seed": 5}
-    lines = lines_of(server, requests=[{"prompt": PROMPT, "params": params}], candidates=4)
-    choices = [c for line in lines if line["kind"] == "event" for c in line["event"].get("considered", ())]
-    tokens = [c["token"] for c in choices]
-    assert len(tokens) == 20
+RUNS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "penalties of the text alone": {"frequency_penalty": 0.7, "presence_penalty": 0.3, "top_k": 30},
+    "a grammar": {"grammar": {"type": "regex", "pattern": "[a-h]{3}[0-9]{40}"}, "temperature": 0.6},
+}
+
+
+@pytest.mark.parametrize("params", RUNS.values(), ids=RUNS)
+def test_the_logits_of_each_position_are_those_that_the_run_had(
+    server: LiveServer, params: dict[str, Any]
+) -> None:
+    params = {"ignore_eos": True, "seed": 5, **params}
+    asked = [{"prompt": PROMPT, "params": {"max_tokens": 12, **params}}]
+    choices = choices_of(lines_of(server, requests=asked, candidates=4))
+    tokens = [choice["token"] for choice in choices]
+    assert len(tokens) == 12
     for i, choice in enumerate(choices):
-        logits = floats(choice_of(server, [*PROMPT, *tokens[:i]])["logits"])
+        one = {"prompt": [*PROMPT, *tokens[:i]], "params": {"max_tokens": i + 1, **params}, "generated": i}
+        [found] = choices_of(lines_of(server, requests=[one], candidates=4, logits=True))
+        logits = floats(found["logits"])
         told = {c["token"]: c["logit"] for c in choice["candidates"]}
         assert {token: float(logits[token]) for token in told} == told
+        for name in ("token", "draw_key", "stages", "candidates"):
+            assert found.get(name) == choice.get(name)
 
 
 def test_logits_cost_nothing_where_they_are_not_asked_for(server: LiveServer) -> None:
     one = {"prompt": PROMPT, "params": {"max_tokens": 1}}
-    [choice] = [
-        c
-        for line in lines_of(server, requests=[one], candidates=2)
-        if line["kind"] == "event"
-        for c in line["event"].get("considered", ())
-    ]
+    [choice] = choices_of(lines_of(server, requests=[one], candidates=2))
     assert not {"logits", "adjusted_logits"} & set(choice)
 
 
