@@ -40,7 +40,7 @@ from decodery.engine.second_model_runner import SecondModelRunner
 from decodery.engine.statistics import Counters, Statistics
 from decodery.engine.step_bound import StepBound, StepCost, work_of
 from decodery.engine.step_scores import JudgedGroup, ScoresBuilder, groups_to_judge, judge_group
-from decodery.engine.verdict_events import beam_events, ending_events, event_of, makes_event
+from decodery.engine.verdict_events import beam_events, ended_at, ending_events, event_of, makes_event
 from decodery.errors import ParameterError, RequestError
 from decodery.kernels.threads import threads_set
 from decodery.models.contract import CausalModel
@@ -502,9 +502,10 @@ class Engine:
         children: list[list[Survivor]] = [[] for _ in group.rows]
         for survivor in verdict.survivors:
             children[survivor.parent].append(survivor)
+        now = self._clock()
         for request in requests:
             if request.times.prefilled is None:
-                request.times = replace(request.times, prefilled=self._clock())
+                request.times = replace(request.times, prefilled=now)
         events = beam_events(requests, verdict)
         grown: dict[int, list[Live]] = {}
         for row, branches, survivors in zip(group.rows, group.branches, children, strict=True):
@@ -513,10 +514,11 @@ class Engine:
                 continue
             grown.setdefault(request.id, []).extend(self._advance(branches, survivors))
             found = sources.get(row, ())
-            events += [event_of(request, len(row.tokens), s, found) for s in survivors if makes_event(s, row)]
+            made = [s for s in survivors if makes_event(s, row)]
+            events += [event_of(request, len(row.tokens), s, now, found) for s in made]
             if self._speculator is not None:
                 self._speculator.learn(row, survivors)
-        events += ending_events(requests, verdict)
+        events += ending_events(requests, verdict, now)
         for request in {r.id: r for r in requests}.values():
             if request.id in failed:
                 events += self._end(request, "error", failed[request.id])
@@ -575,7 +577,7 @@ class Engine:
                 finish=finish,
                 error=error,
                 cached_tokens=request.cached_tokens,
-                times=request.times,
+                times=ended_at(self._clock(), request),
             )
             for stream in sorted(streams)
         ]

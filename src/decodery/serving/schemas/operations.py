@@ -77,6 +77,10 @@ TOKENIZE = {
     "messages": (MESSAGES, "A conversation, which the model's chat template renders."),
     "add_special_tokens": (_FLAG, "Whether tokens such as BOS are added to a text."),
     "return_token_strs": (_FLAG, "Adds the text of each token."),
+    "return_pieces": (
+        _FLAG,
+        "Adds the bytes of the tokens, and for a text each one's span in the bytes of its UTF-8.",
+    ),
 }
 _TEXT_OR_MESSAGES = [
     {"properties": {name: {"type": kind}}, "required": [name]}
@@ -85,6 +89,7 @@ _TEXT_OR_MESSAGES = [
 DETOKENIZE = {
     **MODEL,
     "tokens": ({"type": "array", "items": {"type": "integer", "minimum": 0}}, "The token ids."),
+    "return_pieces": (_FLAG, "Adds the bytes of the tokens."),
 }
 APPLY_TEMPLATE = {**MODEL, **TEMPLATE, "messages": (MESSAGES, "The conversation.")}
 _TRACED = described(
