@@ -1,7 +1,7 @@
 // Reads a position's choice: which number is which, what each stage did, and how the token was taken.
 
 import { number } from "./run.js";
-import { beforeShaping } from "./stages.js";
+import { beforeShaping, canCut } from "./stages.js";
 
 /**
  * How a token was taken: "drawn" with noise, "greedy", "forced" by a grammar, "rejection" (a draft judged by
@@ -26,7 +26,7 @@ export function surprise(probability) {
  * @param {object} params  Those of its run.
  * @returns {null | {token: number, before: number, after: number, surprise: number, entropy: number,
  *   rank: number, kept: number, tail: ?number, way: Way, adjusted: boolean, allowed: ?number,
- *   stages: {name: string, kept: number, shapes: boolean}[], candidates: Candidate[], margin: ?Margin}}
+ *   stages: {name: string, kept: number, shapes: boolean, cuts: boolean}[], candidates: Candidate[], margin: ?Margin}}
  *   null where the choice was not told
  */
 export function viewOf(position, params) {
@@ -34,11 +34,14 @@ export function viewOf(position, params) {
   if (choice === null) return null;
   const early = beforeShaping(params);
   const told = choice.stages ?? [];
-  const stages = told.map(({ name, kept }) => ({ name, kept, shapes: !early.includes(name) }));
-  // Stages of one choice are in the order in which they ran.
-  const lastEarly = stages.findLastIndex(({ shapes }) => !shapes);
+  const stages = told.map(({ name, kept }, place) => ({
+    name,
+    kept,
+    shapes: !early.includes(name),
+    cuts: canCut(name) && kept < (told[place - 1]?.kept ?? Infinity),
+  }));
   const candidates = choice.candidates.map((candidate, place) =>
-    candidateOf(candidate, told, place, lastEarly, choice.token),
+    candidateOf(candidate, told, stages, place, choice.token),
   );
   const view = {
     token: choice.token,
@@ -50,7 +53,7 @@ export function viewOf(position, params) {
     kept: choice.kept,
     tail: choice.tail == null ? null : Math.max(0, number(choice.tail)),
     way: wayOf(position, params),
-    adjusted: lastEarly >= 0,
+    adjusted: stages.some(({ shapes }) => !shapes),
     allowed: choice.allowed ?? null,
     allowedTokens: choice.allowed_tokens ?? [],
     stages,
@@ -59,10 +62,11 @@ export function viewOf(position, params) {
   return { ...view, margin: marginOf(view) };
 }
 
-function candidateOf(candidate, told, place, lastEarly, token) {
+function candidateOf(candidate, told, stages, place, token) {
   const model = number(candidate.before);
   const after = number(candidate.after);
   const shares = told.map(({ probabilities }) => number(probabilities[place]));
+  const lastEarly = stages.findLastIndex(({ shapes }) => !shapes);
   const noise = candidate.noise == null ? null : number(candidate.noise);
   return {
     token: candidate.token,
@@ -70,7 +74,7 @@ function candidateOf(candidate, told, place, lastEarly, token) {
     penalised: lastEarly < 0 ? model : shares[lastEarly],
     after,
     shares,
-    cutBy: after === 0 ? cutBy(told, shares) : null,
+    cutBy: after === 0 ? cutBy(stages, shares) : null,
     noise,
     sum: noise === null ? null : Math.log(after) + noise,
     taken: candidate.token === token,
@@ -78,8 +82,8 @@ function candidateOf(candidate, told, place, lastEarly, token) {
 }
 
 /** Returns the first stage that left fewer tokens and none of this one. */
-function cutBy(told, shares) {
-  const place = told.findIndex(({ kept }, i) => shares[i] === 0 && kept < (told[i - 1]?.kept ?? Infinity));
+function cutBy(stages, shares) {
+  const place = stages.findIndex(({ cuts }, i) => cuts && shares[i] === 0);
   return place < 0 ? null : place;
 }
 

@@ -37,11 +37,11 @@ function reasonOf(name, shape, params, order) {
   if (stages[place].kept === before) return KEEPS_ALL[name](before, params);
   const without = reshape(distribution, { ...params, [name]: NEUTRAL[name] }, order);
   if (without.kept !== shape.kept) return null;
-  return `${cutter(stages.slice(place + 1))} comes later, and leaves ${left(shape.kept)} also without it`;
+  return `${cutter(stages.slice(place + 1))} comes later, and leaves the same ${candidates(shape.kept)}`;
 }
 
 const KEEPS_ALL = {
-  top_k: (count) => `only ${left(count)} before it`,
+  top_k: (count) => `only ${candidates(count)} are left before it`,
   top_p: (count, { top_p: mass }) => `it takes all of the ${left(count)} to reach ${percent(mass)}`,
   min_p: (count, { min_p: share }) => `each of the ${left(count)} has at least ${percent(share)} of the best one's probability`,
 };
@@ -53,8 +53,12 @@ function cutter(stages) {
   return found === undefined ? "a ban or a grammar" : stageLabel(found.name);
 }
 
+function candidates(count) {
+  return `${count.toLocaleString("en")} ${count === 1 ? "candidate" : "candidates"}`;
+}
+
 function left(count) {
-  return `${count.toLocaleString("en")} ${count === 1 ? "candidate" : "candidates"} left`;
+  return `${candidates(count)} left`;
 }
 
 function percent(share) {
