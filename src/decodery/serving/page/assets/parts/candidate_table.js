@@ -34,7 +34,8 @@ function stagePicker(view, show) {
     ),
   );
   const legend = element("legend", { class: "unseen", text: "Stages, in the order in which they ran" });
-  return element("fieldset", { class: "stages", on: { change: choose } }, legend, ...chips);
+  // The form keeps the group apart from those of other inspectors.
+  return element("form", {}, element("fieldset", { class: "stages", on: { change: choose } }, legend, ...chips));
 }
 
 function candidateTable(view, pieces, stage) {

@@ -37,7 +37,8 @@ export function mountSliders(changed) {
 }
 
 function sliderField({ name, label: text, min, max, step, most }, changed) {
-  const id = `slider-${name}`;
+  // There may be several inspectors.
+  const id = `slider-${name}-${crypto.getRandomValues(new Uint32Array(1))[0]}`;
   const range = element("input", { type: "range", id, min, max, step });
   const exact = element("input", { type: "number", class: "number", min, max: most, step: "any", "aria-label": `${text}, exactly`, inputmode: "decimal" });
   const note = element("p", { class: "why small", id: `${id}-why` });

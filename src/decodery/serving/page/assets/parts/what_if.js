@@ -20,7 +20,7 @@ const CANDIDATES = 10;
  */
 export function whatIf(app) {
   const note = element("p", { class: "dim small" });
-  const stages = element("p", { class: "small" });
+  const stages = element("p", { class: "cuts small" });
   const table = element("div", { class: "scroll" });
   const drawn = element("p", { class: "drawn", role: "status" });
   const sliders = mountSliders(() => update());
