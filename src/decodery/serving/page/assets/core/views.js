@@ -2,4 +2,5 @@
 
 export const VIEWS = [
   { name: "write", title: "Write", load: () => import("../views/write.js") },
+  { name: "surprise", title: "Surprise", load: () => import("../views/surprise.js") },
 ];

@@ -2,10 +2,10 @@
 
 import { viewOf } from "../core/choice_view.js";
 import { element } from "../core/dom.js";
-import { fromHex } from "../core/hex.js";
 import { askChoice, fetchLogits, positionRequest } from "../core/position_logits.js";
 import { reshapable } from "../core/reshapable.js";
 import { Position } from "../core/run.js";
+import { spellTokens } from "../core/spell_tokens.js";
 import { stageLabel } from "../core/stages.js";
 import { Reshaper, drawnText, mountSliders, shapedTable, sliderValues, stagesText } from "./sliders.js";
 
@@ -31,6 +31,7 @@ export function whatIf(app) {
   let reshaper = null;
   let asking = new AbortController();
   let timer = null;
+  let shownCount = 0;
 
   function stop() {
     asking.abort();
@@ -78,6 +79,8 @@ export function whatIf(app) {
 
   async function showShaped(shaped) {
     const { run, stream, index } = open;
+    const number = (shownCount += 1);
+    const current = () => number === shownCount && open?.run === run;
     const taken = stream.positions[index].token;
     const render = () => {
       drawn.textContent = drawnText(shaped, taken, run.pieces);
@@ -86,8 +89,8 @@ export function whatIf(app) {
     };
     sliders.why(shaped.why);
     render();
-    const unknown = shaped.rows.map(({ token }) => token).filter((token) => !run.pieces.has(token));
-    if (unknown.length > 0 && (await spell(app, run, unknown)) && open?.run === run) render();
+    const spelled = await spellTokens(app.api, run, shaped.rows.map(({ token }) => token));
+    if (spelled && current()) render();
   }
 
   async function askServer(signal) {
@@ -121,11 +124,12 @@ export function whatIf(app) {
       const { where, reason, stages: others } = reshapable(run.params);
       const known = stream.positions[index].choice !== null && where !== "nowhere";
       const sameRun = open?.run === run;
-      if (sameRun && open.stream === stream && open.index === index && reshaper !== null) return;
+      const same = sameRun && open.stream === stream && open.index === index;
+      if (same && (preview || !controls.hidden)) return;
       stop();
       open = { run, stream, index, where };
-      controls.hidden = !known;
-      note.textContent = known ? noteOf(where, others) : `There are no sliders here: ${reason || "nothing is known of this choice"}.`;
+      controls.hidden = !known || preview;
+      note.textContent = known ? noteOf(where, others, preview) : `There are no sliders here: ${reason || "nothing is known of this choice"}.`;
       // Values that the person chose stay for the other positions of the run.
       if (!sameRun) sliders.set(sliderValues(run.params));
       if (!known || preview) return;
@@ -139,19 +143,8 @@ export function whatIf(app) {
   };
 }
 
-function noteOf(where, others) {
+function noteOf(where, others, preview) {
+  if (preview) return "Open the token to re-shape its distribution.";
   if (where === "page") return "The logits of this position are fetched…";
   return `The server answers each change here, because the run also uses ${others.map(stageLabel).join(", ")}.`;
-}
-
-/** Adds the bytes of tokens to a run's pieces; false if the server does not tell them. */
-async function spell(app, run, tokens) {
-  try {
-    const { pieces, special } = await app.api.json("/detokenize", { model: run.model, tokens, return_pieces: true });
-    for (const [token, hex] of pieces) run.pieces.set(token, { bytes: fromHex(hex), special: special.includes(token) });
-    return true;
-  } catch {
-    // The ids stand in place of the texts.
-    return false;
-  }
 }
