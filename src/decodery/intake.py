@@ -19,7 +19,7 @@ from decodery.decoding.rows import GrammarState
 from decodery.decoding.strategies.dola import candidate_layers
 from decodery.engine.embedded_prompt import EmbeddedPrompt
 from decodery.engine.pages import encode_salt
-from decodery.errors import ParameterError, RequestError
+from decodery.errors import ModelError, ParameterError, RequestError
 from decodery.loading.open_model import SecondModels
 from decodery.models.contract import CausalModel
 from decodery.text.infill import infill_tokens
@@ -45,7 +45,7 @@ class Prepared:
     `end_ids` are the tokens that end the text. `check` returns what is wrong with a text that has ended, if
     it must match a JSON schema. `warnings` say which part of the request has no effect. `echoed` is the
     prompt's text if it is put in front of each completion, else "". The last `generated` tokens of the prompt
-    are the beginning of the text, which the states have seen.
+    are the beginning of the text, which the states have seen, and have released as `generated_text`.
     """
 
     text: str | None
@@ -62,6 +62,7 @@ class Prepared:
     warnings: tuple[str, ...] = ()
     echoed: str = ""
     generated: int = 0
+    generated_text: str = ""
 
     def add_with(self, add: Callable[..., Added], explain: int = 0) -> Added:
         """Returns the result of `add`, a function that takes what `Engine.add` takes, on this request."""
@@ -232,6 +233,15 @@ class Intake:
         """
         return self.conversations.text(messages, **template)
 
+    @property
+    def can_infill(self) -> bool:
+        """True if the model has the tokens that `infill_prompt` needs."""
+        try:
+            infill_tokens(self._tokenizer)
+        except ModelError:
+            return False
+        return True
+
     def infill_prompt(self, prefix: str, suffix: str) -> tuple[list[int], tuple[int, ...]]:
         """Returns the token ids of a prompt that asks for the text between `prefix` and `suffix`, and the
         tokens that end it.
@@ -339,6 +349,7 @@ def _continued(start: Prepared, tokens: Sequence[int]) -> Prepared:
         echoed=start.echoed + released if start.params.echo else "",
         check=None if start.check is None else _whole_text_check(start.check, released),
         generated=len(tokens),
+        generated_text=released,
     )
 
 

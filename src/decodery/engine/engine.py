@@ -135,7 +135,8 @@ class Engine:
             assert not second_models, "a second model cannot run the vectors of another"
         self._open_second_models(second_models, limits)
         tokens = array("q", ids)
-        seed = secrets.randbits(63) if params.seed is None else params.seed
+        # Readers of JSON whose numbers are float64 read 53 bits exactly.
+        seed = secrets.randbits(53) if params.seed is None else params.seed
         # Incremented first: after an interrupt no other request may get the same id.
         number, self._next_id = self._next_id, self._next_id + 1
         row = Row(

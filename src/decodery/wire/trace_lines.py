@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from decodery.decoding.chosen import TokenLogprobs
-from decodery.decoding.event import Event
+from decodery.decoding.event import Event, PromptProgress
 from decodery.decoding.trace import Considered
 from decodery.errors import DecoderyError
 from decodery.outputs import RequestOutput, StreamEvent
@@ -25,8 +25,8 @@ _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=F
 class TracedRequest:
     """Holds what was asked: `params` have the form of `params_to_plain`.
 
-    The last `generated` ids of the prompt are the beginning of the text. The trace has the completion
-    `stream` alone, if that is not None.
+    The last `generated` ids of the prompt are the beginning of the text; `generated_text` is as much of it as
+    the same request had shown. The trace has the completion `stream` alone, if that is not None.
     """
 
     prompt: str | None
@@ -35,6 +35,7 @@ class TracedRequest:
     params: Mapping[str, Any]
     generated: int = 0
     stream: int | None = None
+    generated_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,14 @@ class SpelledTokens:
 
     tokens: tuple[tuple[int, str], ...]
     special: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressLine:
+    """Holds how much of a request's prompt is computed."""
+
+    request: int
+    progress: PromptProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +99,11 @@ class ErrorLine:
     error: Mapping[str, Any]
 
 
-Line = Header | SpelledTokens | EventLine | TextLine | OutputLine | EndLine | ErrorLine
+Line = Header | SpelledTokens | ProgressLine | EventLine | TextLine | OutputLine | EndLine | ErrorLine
 _KINDS: Mapping[str, type[Line]] = {
     "trace": Header,
     "tokens": SpelledTokens,
+    "progress": ProgressLine,
     "event": EventLine,
     "text": TextLine,
     "output": OutputLine,
@@ -179,7 +189,14 @@ class TraceReader:
         """Returns the line that a text holds. Raises `DecoderyError` if it is none, or of another version."""
         try:
             plain = json.loads(text)
-            kind = _KINDS[plain.pop("kind", "error")]
+        except (ValueError, RecursionError):
+            raise DecoderyError("a line of the trace cannot be read: it is no line of a trace") from None
+        return self.take(plain)
+
+    def take(self, plain: Any) -> Line:
+        """Returns the line that json.loads has read; raises as `read`."""
+        try:
+            kind = _KINDS[plain.get("kind", "error")]
             line = from_plain(kind, plain)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = str(error) if isinstance(error, FormError) else "it is no line of a trace"
