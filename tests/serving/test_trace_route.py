@@ -53,6 +53,18 @@ def test_without_candidates_there_are_no_events_and_with_texts_no_whole_outputs(
     assert [output["completions"] for output in outputs] == [[], []]
 
 
+def test_the_progress_of_each_prompt_is_told_as_it_is_computed(server: LiveServer) -> None:
+    long = {"prompt": [20 + place % 90 for place in range(900)], "params": {"max_tokens": 2}}
+    lines = lines_of(server, requests=[ONE, long], progress=True, candidates=0)
+    told = [line["progress"] for line in lines if line["kind"] == "progress" and line["request"] == 1]
+    assert len(told) >= 2
+    assert {one["prompt"] for one in told} == {900}
+    computed = [one["computed"] for one in told]
+    assert computed == sorted(set(computed))
+    assert computed[0] < computed[-1] == 900
+    assert "progress" not in {line["kind"] for line in lines_of(server, requests=[long])}
+
+
 def test_beams_come_with_each_step(server: LiveServer) -> None:
     params = {"strategy": {"type": "beam_search", "num_beams": 3}, "max_tokens": 5}
     lines = lines_of(server, requests=[{"prompt": "Hello", "params": params}], candidates=2)
@@ -68,7 +80,14 @@ def test_a_model_is_described(server: LiveServer, library: LLM) -> None:
 
 
 def test_the_documents_fields_are_those_that_are_read() -> None:
-    body = {"requests": [ONE], "candidates": 1, "texts": True, "cache_salt": "a", "priority": 1}
+    body = {
+        "requests": [ONE],
+        "candidates": 1,
+        "texts": True,
+        "progress": True,
+        "cache_salt": "a",
+        "priority": 1,
+    }
     assert set(TRACE) == {*body, "model"}
     read_trace_request(body, GenerationParams(), ServerSettings(), [])
     properties = TRACE["requests"][0]["items"]["properties"]

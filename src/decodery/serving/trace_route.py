@@ -35,6 +35,7 @@ from decodery.wire.trace_lines import (
     Header,
     Line,
     OutputLine,
+    ProgressLine,
     TextLine,
     TracedRequest,
     TraceWriter,
@@ -56,12 +57,14 @@ class Asked:
 class TraceRequest:
     """Holds what a client asks of `/trace`.
 
-    `candidates` is None where no events are told, and `texts` says that texts are told as they grow.
+    `candidates` is None where no events are told, `texts` says that texts are told as they grow, and
+    `progress` that the progress of prompts is told.
     """
 
     requests: Sequence[Asked]
     candidates: int | None
     texts: bool
+    progress: bool
     cache_salt: str | None
     priority: int
 
@@ -75,6 +78,7 @@ def read_trace_request(
     listed = fields.take("requests", list, [])
     candidates = fields.raw("candidates")
     texts = fields.take("texts", bool, False)
+    progress = fields.take("progress", bool, False)
     cache_salt = fields.take("cache_salt", str, "") or None
     priority = fields.take("priority", int, 0)
     fields.close(lenient=settings.lenient)
@@ -85,7 +89,7 @@ def read_trace_request(
     ]
     if candidates is not None:
         _check_candidates(candidates, asked)
-    return TraceRequest(asked, candidates, texts, cache_salt, priority)
+    return TraceRequest(asked, candidates, texts, progress, cache_salt, priority)
 
 
 def _asked(
@@ -167,6 +171,7 @@ async def trace(service: Service, request: Request) -> ASGIApp:
         generation = await active.start(
             answer.runnable,
             priority=asked.priority,
+            tells_progress=asked.progress,
             candidates=asked.candidates or 0,
             observer=answer.observer if asked.candidates is not None else None,
             fits=False,
@@ -243,8 +248,10 @@ class TraceAnswer:
         return TextLine(place, event if wants else replace(event, logprobs=()))
 
     def progress(self) -> bytes:
-        """Returns the lines of events that add no tokens, such as those of beams."""
-        return self._encoded(self._taken())
+        """Returns the lines of prompts that have advanced and of events that add no tokens, as of beams."""
+        advanced, self.generation.progress = self.generation.progress, {}
+        lines: list[Line] = [ProgressLine(self._places[prompt], one) for prompt, one in advanced.items()]
+        return self._encoded([*lines, *self._taken()])
 
     def ping(self) -> bytes:
         """Returns a comment, which keeps a waiting stream alive."""

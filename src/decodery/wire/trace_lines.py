@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from decodery.decoding.chosen import TokenLogprobs
-from decodery.decoding.event import Event
+from decodery.decoding.event import Event, PromptProgress
 from decodery.decoding.trace import Considered
 from decodery.errors import DecoderyError
 from decodery.outputs import RequestOutput, StreamEvent
@@ -50,6 +50,14 @@ class SpelledTokens:
 
 
 @dataclass(frozen=True, slots=True)
+class ProgressLine:
+    """Holds how much of a request's prompt is computed."""
+
+    request: int
+    progress: PromptProgress
+
+
+@dataclass(frozen=True, slots=True)
 class EventLine:
     """Holds an event of the engine; its `request` is a place in the header."""
 
@@ -84,10 +92,11 @@ class ErrorLine:
     error: Mapping[str, Any]
 
 
-Line = Header | SpelledTokens | EventLine | TextLine | OutputLine | EndLine | ErrorLine
+Line = Header | SpelledTokens | ProgressLine | EventLine | TextLine | OutputLine | EndLine | ErrorLine
 _KINDS: Mapping[str, type[Line]] = {
     "trace": Header,
     "tokens": SpelledTokens,
+    "progress": ProgressLine,
     "event": EventLine,
     "text": TextLine,
     "output": OutputLine,

@@ -142,3 +142,14 @@ def test_a_method_that_a_path_does_not_take_is_answered_with_those_that_it_takes
     answer = get(path, "PATCH", {"x-api-key": "secret"})
     assert answer.status_code == 405
     assert set(answer.headers["allow"].split(", ")) == methods
+
+
+def test_the_form_groups_each_parameter_once_and_says_what_each_is_for() -> None:
+    form = get("/assets/parameters.json").json()
+    grouped = [name for names in form["panels"].values() for name in names]
+    assert sorted(grouped) == sorted(form["parameters"])
+    assert all(schema["description"] for schema in form["parameters"].values())
+    for kinds in form["objects"].values():
+        for schema in kinds.values():
+            fields = {name: field for name, field in schema["properties"].items() if name != "type"}
+            assert all(field["description"] for field in fields.values()), fields

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from decodery.serving.page.parameter_form import parameter_form
 from decodery.serving.service import Service
 
 FOLDER = Path(__file__).parent
@@ -21,6 +23,8 @@ CONTENT_TYPES: Mapping[str, str] = {
     ".svg": "image/svg+xml",
     ".png": "image/png",
 }
+# The path of what `parameter_form` returns.
+PARAMETERS = "/assets/parameters.json"
 # A page that can run its own scripts and ask its own server, and nothing else.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self';"
@@ -44,17 +48,19 @@ def files() -> dict[str, Path]:
 
 def page_handlers() -> list[tuple[str, str, Callable[[Service, Request], Awaitable[Response]]]]:
     """Returns the routes of the page: method, path and handler. The files are read here, once."""
-    return [("GET", path, _File(file)) for path, file in files().items()]
+    contents = {path: (file.read_bytes(), CONTENT_TYPES[file.suffix]) for path, file in files().items()}
+    contents[PARAMETERS] = (json.dumps(parameter_form()).encode(), CONTENT_TYPES[".json"])
+    return [("GET", path, _File(body, kind)) for path, (body, kind) in contents.items()]
 
 
 class _File:
     """Is a handler that answers with one file, or with 304 to a browser that has it."""
 
-    def __init__(self, path: Path) -> None:
-        self._body = path.read_bytes()
+    def __init__(self, body: bytes, kind: str) -> None:
+        self._body = body
         self._tag = f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
         self._headers = {**HEADERS, "etag": self._tag}
-        self._kind = CONTENT_TYPES[path.suffix]
+        self._kind = kind
 
     async def __call__(self, service: Service, request: Request) -> Response:
         if request.headers.get("if-none-match") == self._tag:

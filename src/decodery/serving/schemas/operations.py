@@ -110,6 +110,7 @@ TRACE = {
         "How many candidates each choice reports; without it, no events are sent.",
     ),
     "texts": (_FLAG, "Sends texts as they grow, in place of whole outputs."),
+    "progress": (_FLAG, "Tells how much of each prompt is computed."),
     "cache_salt": (_TEXT, "Prompts share cached prefixes only with those of the same salt."),
     "priority": ({"type": "integer"}, "Lower numbers run first."),
 }
