@@ -2,4 +2,6 @@
 
 export const VIEWS = [
   { name: "write", title: "Write", load: () => import("../views/write.js") },
+  { name: "tokens", title: "Tokens", load: () => import("../views/tokens.js") },
+  { name: "prompt", title: "Prompt", load: () => import("../views/prompt.js") },
 ];
