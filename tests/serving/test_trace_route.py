@@ -91,9 +91,41 @@ def test_the_documents_fields_are_those_that_are_read() -> None:
     assert set(TRACE) == {*body, "model"}
     read_trace_request(body, GenerationParams(), ServerSettings(), [])
     properties = TRACE["requests"][0]["items"]["properties"]
-    assert set(properties) == {"prompt", "params"}
+    assert set(properties) == {"prompt", "params", "generated", "stream", "suffix"}
     assert {f.name for f in fields(TraceRequest)} == set(body)
-    assert {f.name for f in fields(TracedRequest)} >= set(properties)
+    assert {f.name for f in fields(TracedRequest)} >= set(properties) - {"suffix"}
+
+
+def test_each_of_several_completions_goes_on_from_its_ids(server: LiveServer) -> None:
+    params = {"max_tokens": 12, "n": 3, "seed": 4, "repetition_penalty": 1.3}
+    [*_, first, _] = lines_of(server, requests=[{"prompt": "Hello", "params": params}], candidates=1)
+    prompt = first["output"]["prompt_token_ids"]
+    for completion in first["output"]["completions"]:
+        ids, stream = completion["token_ids"], completion.get("index", 0)
+        asked = {"prompt": prompt + ids[:5], "params": params, "generated": 5, "stream": stream}
+        lines = lines_of(server, requests=[asked], candidates=1)
+        [header] = lines[0]["requests"]
+        assert (header["seed"], header["generated"], header["stream"]) == (4, 5, stream)
+        [rest] = lines[-2]["output"]["completions"]
+        assert rest["token_ids"] == ids[5:]
+
+
+def test_a_text_that_goes_on_is_found_in_the_prefix_cache(server: LiveServer) -> None:
+    params = {"max_tokens": 70, "seed": 3, "ignore_eos": True}
+    prompt = list(range(40, 75))
+    [*_, output, _] = lines_of(server, requests=[{"prompt": prompt, "params": params}], candidates=1)
+    known = prompt + output["output"]["completions"][0]["token_ids"][:40]
+    known[-1] = (known[-1] + 1) % 256
+    asked = {"prompt": known, "params": params, "generated": 40}
+    lines = lines_of(server, requests=[asked], candidates=1)
+    assert {line["event"]["cached_tokens"] for line in lines if line["kind"] == "event"} == {64}
+
+
+def test_an_end_that_was_picked_is_the_only_event(server: LiveServer) -> None:
+    asked = {"prompt": [72, 105, 256], "params": {"max_tokens": 9, "seed": 1}, "generated": 2}
+    events = [line["event"] for line in lines_of(server, requests=[asked], candidates=3) if "event" in line]
+    assert [event.get("finish") for event in events] == ["stop"]
+    assert not any(event.get("tokens") for event in events)
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -122,6 +154,24 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "candidates of true": ({"requests": [ONE], "candidates": True}, "candidates"),
     "too many candidates": ({"requests": [ONE], "candidates": 1001}, "candidates"),
     "an unknown field": ({"requests": [ONE], "candidate": 3}, "candidate"),
+    "more generated ids than there are": (
+        {"requests": [{"prompt": [65, 66], "generated": 2}]},
+        "requests[0].generated",
+    ),
+    "generated ids of a text": ({"requests": [{"prompt": "abc", "generated": 1}]}, "requests[0].generated"),
+    "generated ids below 0": ({"requests": [{"prompt": [65, 66], "generated": -1}]}, "requests[0].generated"),
+    "a completion that is not there": (
+        {"requests": [{"prompt": "a", "params": {"n": 2, "seed": 1}, "stream": 2}]},
+        "requests[0].stream",
+    ),
+    "a completion without a seed": (
+        {"requests": [{"prompt": "a", "params": {"n": 2}, "stream": 1}]},
+        "requests[0].stream",
+    ),
+    "a beam as a completion": (
+        {"requests": [{"prompt": "a", "params": {"strategy": {"type": "beam_search"}}, "stream": 0}]},
+        "requests[0].stream",
+    ),
     "a number as salt": ({"requests": [ONE], "cache_salt": 3}, "cache_salt"),
 }
 

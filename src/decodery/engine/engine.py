@@ -11,10 +11,12 @@ from dataclasses import replace
 
 import torch
 
+from decodery.decoding.chosen import FinishReason
 from decodery.decoding.event import Event, PromptProgress, Times
 from decodery.decoding.processors.pipeline import possible_stages
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import GrammarState, Row, Scores, Survivor, Verdict, Watch
+from decodery.decoding.stopping import finish_of
 from decodery.engine.batch import Batch, Chunk
 from decodery.engine.drafts.proposals import Proposals, collect_proposals
 from decodery.engine.drafts.speculator import Speculator
@@ -98,6 +100,7 @@ class Engine:
         salt: bytes = b"",
         priority: int = 0,
         timeout: float | None = None,
+        generated: int = 0,
     ) -> int:
         """Queues a request and returns its id.
 
@@ -107,8 +110,10 @@ class Engine:
         many candidates of every choice. Requests share pages of a prefix cache only if their `salt` (of
         `encode_salt`) is the same. Requests of lower `priority` run first, and those that came first among
         equals; a request may wait as long as others of lower priority come. The first step that begins
-        `timeout` seconds from now or later ends the request with an error, also if it still waits. Raises
-        `RequestError` or `ParameterError`, and queues nothing, when the request can never run here.
+        `timeout` seconds from now or later ends the request with an error, also if it still waits. The last
+        `generated` tokens of the prompt are generated text: limits, penalties and draws go on from there, and
+        `watch` and `grammar` are the states after it. If the text has ended with them, the next step says so.
+        Raises `RequestError` or `ParameterError`, and queues nothing, when the request can never run here.
         """
         embedded = prompt if isinstance(prompt, EmbeddedPrompt) else None
         ids = prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt
@@ -117,11 +122,12 @@ class Engine:
         if timeout is not None and not (type(timeout) in (int, float) and timeout > 0):
             raise ParameterError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         second_models = {id(m): m for m in (contrast_model, draft_model) if m is not None}
-        self._close_second_models(second_models, len(ids), params)
+        prompt_length = len(ids) - generated
+        self._close_second_models(second_models, prompt_length, params)
         limits = self._limits_with(second_models)
-        check_request(ids, params, self.model.vocab_size, limits)
+        check_request(ids, params, self.model.vocab_size, limits, generated)
         if contrast_model is not None:
-            check_contrast_model(contrast_model.context_length, limits.token_limit(len(ids), params))
+            check_contrast_model(contrast_model.context_length, limits.token_limit(prompt_length, params))
         if embedded is not None:
             embedded.check(self.model.width, self.model.dtype)
             assert not second_models, "a second model cannot run the vectors of another"
@@ -136,8 +142,8 @@ class Engine:
             seed=seed,
             streams=tuple(range(params.streams)),
             tokens=tokens,
-            prompt_length=len(tokens),
-            limit=limits.token_limit(len(tokens), params),
+            prompt_length=prompt_length,
+            limit=limits.token_limit(prompt_length, params),
             end_ids=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.end_ids),
             watch=watch,
             grammar=grammar,
@@ -158,6 +164,8 @@ class Engine:
             priority=priority,
             timeout=timeout,
             times=Times(self._clock()),
+            generated=generated,
+            ended=finish_of(row) if generated else None,
         )
         try:
             self._requests[number] = request
@@ -189,7 +197,8 @@ class Engine:
         every = {**{key: second.model for key, second in self._second_models.items()}, **models}.values()
         limits = self._first_limits.shared_with(page_bytes(model, self.limits.kv_dtype) for model in every)
         for request in self._requests.values():
-            needed = self.limits.pages_needed(len(request.prompt), request.params)
+            prompt = len(request.prompt) - request.generated
+            needed = self.limits.pages_needed(prompt, request.params)
             if needed > limits.pages:
                 raise RequestError(
                     "a second model takes a part of the key/value memory, and a request that runs needs more"
@@ -344,7 +353,7 @@ class Engine:
             self._stepping = True
             self._step_since = began = self._clock()
             with self._threads():
-                found = self._end_late(began) + self._step()
+                found = self._end_before(began) + self._step()
             if self._dropped:
                 found = [event for event in found if event.request not in self._dropped]
             # Counted first: an interrupt while counting may count a step twice, but loses no event.
@@ -369,18 +378,24 @@ class Engine:
             return kernels.exclusive_threads(threads)
         return threads_set(torch_threads=threads, kernel_threads=threads)
 
-    def _end_late(self, now: float) -> list[Event]:
-        """Removes the requests whose timeout is over, and returns their events."""
+    def _end_before(self, now: float) -> list[Event]:
+        """Removes the requests that no step runs any more, and returns their events.
+
+        They are those whose timeout is over, and those whose given text had ended.
+        """
         late = [
             request
             for request in self._requests.values()
             if request.timeout is not None and now - request.times.queued >= request.timeout
         ]
-        self._snapshots = [Snapshot(request) for request in late]
+        ended = [request for request in self._requests.values() if request.ended and request not in late]
+        self._snapshots = [Snapshot(request) for request in (*late, *ended)]
         events = []
         for request in late:
             reason = f"the request took longer than its timeout of {request.timeout:g} seconds"
-            events += self._fail(request, reason)
+            events += self._end(request, "error", reason)
+        for request in ended:
+            events += self._end(request, request.ended)
         return events
 
     @torch.inference_mode()
@@ -503,7 +518,7 @@ class Engine:
         events += ending_events(requests, verdict, now)
         for request in {r.id: r for r in requests}.values():
             if request.id in failed:
-                events += self._fail(request, failed[request.id])
+                events += self._end(request, "error", failed[request.id])
                 continue
             self._scheduler.free_branches(request)
             request.sequences = grown[request.id]
@@ -546,8 +561,8 @@ class Engine:
         request.branches = [b for b in request.branches if not any(b is s for s in sequences)]
         return sequences
 
-    def _fail(self, request: Request, reason: str) -> list[Event]:
-        """Removes a request and returns an event with the error for each of its streams."""
+    def _end(self, request: Request, finish: FinishReason | None, error: str | None = None) -> list[Event]:
+        """Removes a request and returns an event with the end of each of its streams."""
         streams = {stream for s in request.sequences for stream in s.row.streams}
         if not streams:
             streams = set(range(request.params.streams))
@@ -556,8 +571,8 @@ class Engine:
             Event(
                 request.id,
                 stream,
-                finish="error",
-                error=reason,
+                finish=finish,
+                error=error,
                 cached_tokens=request.cached_tokens,
                 times=ended_at(self._clock(), request),
             )

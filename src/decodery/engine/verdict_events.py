@@ -27,7 +27,7 @@ def ending_events(requests: Sequence[Request], verdict: Verdict, now: float) -> 
         Event(
             requests[e.parent].id,
             e.stream,
-            e.tokens,
+            e.tokens[requests[e.parent].generated :],
             e.finish,
             e.logprobs,
             e.error,

@@ -14,9 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from decodery.decoding.draw import stream_seed
 from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.plain import params_from_plain, params_to_plain
+from decodery.decoding.request.strategy_params import BeamSearch, StochasticBeamSearch
 from decodery.errors import DecoderyError, ParameterError, RequestError
 from decodery.intake import Intake, Prepared
 from decodery.outputs import Observer, RequestOutput, StreamEvent
@@ -47,10 +49,35 @@ MOST_CANDIDATES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Holds a prompt and its parameters, as they were asked for."""
+    """Holds a prompt and its parameters, as they were asked for.
+
+    The last `generated` ids of the prompt are the beginning of the text. With `stream`, the text is that of
+    this completion of the parameters. With `suffix`, it is what stands between the prompt and the suffix.
+    """
 
     prompt: str | list[int]
     params: GenerationParams
+    generated: int = 0
+    stream: int | None = None
+    suffix: str | None = None
+
+    @property
+    def runs(self) -> GenerationParams:
+        """Returns the parameters of what runs: all completions, or the one that `stream` names."""
+        if self.stream is None:
+            return self.params
+        assert self.params.seed is not None
+        return self.params.replace(n=1, best_of=None, seed=stream_seed(self.params.seed, self.stream))
+
+    def prepared(self, intake: Intake, salt: bytes) -> Prepared:
+        """Returns the request for an engine. Raises the errors of `Intake`."""
+        params = self.runs
+        if self.suffix is None:
+            return intake.prepare(self.prompt, params, salt=salt, generated=self.generated)
+        assert isinstance(self.prompt, str)
+        ids, ends = intake.infill_prompt(self.prompt, self.suffix)
+        params = params.replace(stop_token_ids=(*params.stop_token_ids, *ends))
+        return intake.prepare(ids, params, salt=salt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +130,14 @@ def _asked(
     plain = fields.take("params", dict, {})
     if plain.get("grammar") is not None:
         check_schema(plain["grammar"], f"{place}.params.grammar", settings.limits)
+    generated = fields.take("generated", int, 0)
+    stream = fields.raw("stream")
+    suffix = fields.raw("suffix")
     fields.close(lenient=settings.lenient)
     ids = isinstance(prompt, list) and all(type(token) is int for token in prompt)
-    if not prompt or not (isinstance(prompt, str) or ids):
+    if suffix is not None and not (isinstance(suffix, str) and isinstance(prompt, str)):
+        raise invalid("prompt and suffix must be texts, between which a text is filled in", f"{place}.suffix")
+    if not (prompt or suffix) or not (isinstance(prompt, str) or ids):
         raise invalid("a prompt must be a text or token ids, and not empty", f"{place}.prompt")
     try:
         params = params_from_plain(plain, defaults, models=models)
@@ -114,7 +146,20 @@ def _asked(
     if plain.get("max_tokens") is None:
         params = _within(params, settings.limits)
     check_limits(params, settings.limits)
-    return Asked(prompt, params)
+    if generated and not (isinstance(prompt, list) and 0 < generated < len(prompt)):
+        raise invalid(
+            "generated counts ids at the end of a prompt of token ids, less than all", f"{place}.generated"
+        )
+    if stream is not None:
+        _check_stream(stream, params, f"{place}.stream")
+    return Asked(prompt, params, generated, stream, suffix)
+
+
+def _check_stream(stream: Any, params: GenerationParams, place: str) -> None:
+    if type(stream) is not int or not 0 <= stream < params.streams:
+        raise invalid(f"stream must be a completion of the parameters, 0 to {params.streams - 1}", place)
+    if params.seed is None or isinstance(params.strategy, (BeamSearch, StochasticBeamSearch)):
+        raise invalid("stream needs a seed, and completions that are no beams", place)
 
 
 def _within(params: GenerationParams, limits: RequestLimits) -> GenerationParams:
@@ -141,7 +186,7 @@ def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes, most: int | N
     found: list[Prepared | str] = []
     for one in asked:
         try:
-            prepared = intake.prepare(one.prompt, one.params, salt=salt)
+            prepared = one.prepared(intake, salt)
             if most is not None and len(prepared.token_ids) > most:
                 raise RequestError(f"a prompt has at most {most} tokens here")
             found.append(prepared)
@@ -212,13 +257,7 @@ class TraceAnswer:
 
     def opening(self) -> bytes:
         """Returns the header."""
-        outputs = self._outputs()
-        requests = tuple(
-            TracedRequest(
-                output.prompt, tuple(output.prompt_token_ids), output.seed, params_to_plain(one.params)
-            )
-            for output, one in zip(outputs, self._asked.requests, strict=True)
-        )
+        requests = tuple(map(_traced, self._outputs(), self._asked.requests, self._found))
         header = Header(VERSION, self._model.name, self._model.llm.tokenizer.vocab_size, requests)
         return self._encoded([header])
 
@@ -280,6 +319,24 @@ class TraceAnswer:
         return "".join(f"data: {text}\n\n" for text in texts).encode()
 
 
+def _traced(output: RequestOutput, asked: Asked, found: Prepared | str) -> TracedRequest:
+    params, text = asked.params, ""
+    if isinstance(found, Prepared):
+        text = found.generated_text
+        if asked.suffix is not None:
+            # The tokens that end what is filled in are part of what must be asked to get it again.
+            params = params.replace(stop_token_ids=found.params.stop_token_ids)
+    return TracedRequest(
+        output.prompt,
+        tuple(output.prompt_token_ids),
+        output.seed if asked.stream is None else asked.params.seed or 0,
+        params_to_plain(params),
+        asked.generated,
+        asked.stream,
+        text,
+    )
+
+
 def _refused(asked: Asked, error: str) -> RequestOutput:
     text = asked.prompt if isinstance(asked.prompt, str) else None
     ids = [] if isinstance(asked.prompt, str) else asked.prompt
@@ -296,6 +353,7 @@ async def describe_model(service: Service, request: Request) -> Response:
             "vocab_size": llm.tokenizer.vocab_size,
             "capacity": llm.capacity,
             "has_chat_template": llm.has_chat_template,
+            "can_infill": llm.intake.can_infill,
             "default_params": params_to_plain(llm.default_params),
             "second_models": list(llm.intake.second_models),
         }

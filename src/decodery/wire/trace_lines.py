@@ -23,12 +23,19 @@ _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=F
 
 @dataclass(frozen=True, slots=True)
 class TracedRequest:
-    """Holds what was asked: `params` have the form of `params_to_plain`."""
+    """Holds what was asked: `params` have the form of `params_to_plain`.
+
+    The last `generated` ids of the prompt are the beginning of the text; `generated_text` is as much of it as
+    the same request had shown. The trace has the completion `stream` alone, if that is not None.
+    """
 
     prompt: str | None
     prompt_token_ids: tuple[int, ...]
     seed: int
     params: Mapping[str, Any]
+    generated: int = 0
+    stream: int | None = None
+    generated_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

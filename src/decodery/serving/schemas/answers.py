@@ -71,6 +71,7 @@ ANSWERS: dict[str, Schema] = {
         vocab_size=_COUNT,
         capacity=_COUNT,
         has_chat_template={"type": "boolean"},
+        can_infill={"type": "boolean"},
         default_params=_OBJECT,
         second_models=_list(_TEXT),
     ),

@@ -99,6 +99,15 @@ _TRACED = described(
             {"type": "object"},
             "Parameters by their own names; those that are missing have the model's defaults.",
         ),
+        "generated": (
+            {"type": "integer", "minimum": 0},
+            "How many ids at the end of the prompt are text that this request generated before.",
+        ),
+        "stream": (
+            {"type": "integer", "minimum": 0},
+            "The completion of n that is continued, alone; without it, all run.",
+        ),
+        "suffix": (_TEXT, "A text after the prompt: what stands between them is generated."),
     },
     required=("prompt",),
 )

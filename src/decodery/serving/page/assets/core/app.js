@@ -1,6 +1,7 @@
 // Starts the page: joins its parts and shows the view that the address names.
 
-import { Api } from "./api.js";
+import { Api, ConnectionError } from "./api.js";
+import { watchConnection } from "./connection.js";
 import { takeKey } from "./key.js";
 import { keyForm } from "./key_form.js";
 import { Models } from "./models.js";
@@ -28,8 +29,9 @@ function start() {
   showTheme(settings);
   showModels(app.models);
   keyForm(api, () => loadModels(app));
-  loadModels(app);
+  watchConnection(api, app.notify, () => loadModels(app));
   app.runs.load().catch((error) => app.notify(error.message, "error"));
+  loadModels(app);
   router.start();
 }
 
@@ -51,17 +53,20 @@ function showModels(models) {
   });
 }
 
-/** Loads the list of models, again and again while the server opens one or cannot be reached. */
+/** Loads the list of models, again and again while the server opens the first one. */
 async function loadModels(app) {
   try {
     await app.models.load();
     if (app.models.list.length > 0) return;
-    app.notify("The model is being opened.");
   } catch (error) {
-    if (error.status === 401) return;
-    app.notify(error.message, error.status === 503 ? "info" : "error");
-    if (error.status !== undefined && error.status !== 503) return;
+    // The form asks for a key, and the watch of the connection calls again when the server answers.
+    if (error.status === 401 || error instanceof ConnectionError) return;
+    if (error.status !== 503) {
+      app.notify(error.message, "error");
+      return;
+    }
   }
+  app.notify("The model is being opened.");
   setTimeout(() => loadModels(app), RETRY_MS);
 }
 

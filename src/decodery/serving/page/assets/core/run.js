@@ -11,16 +11,19 @@ export class Position {
   /**
    * @param {number} token
    * @param {object | null} choice
-   * @param {{logprob?: number | null, drafted?: number | null, source?: string | null, accepted?: boolean}} [more]
-   *   `drafted` is the draft that was tried here, `source` its origin, and `accepted` says that it is the token
+   * @param {{logprob?: number | null, drafted?: number | null, source?: string | null, accepted?: boolean,
+   *   picked?: boolean}} [more]
+   *   `drafted` is the draft that was tried here, `source` its origin, and `accepted` says that it is the token;
+   *   `picked` says that a person chose the token
    */
-  constructor(token, choice = null, { logprob = null, drafted = null, source = null, accepted = false } = {}) {
+  constructor(token, choice = null, { logprob = null, drafted = null, source = null, accepted = false, picked = false } = {}) {
     this.token = token;
     this.choice = choice;
     this.logprob = logprob;
     this.drafted = drafted;
     this.source = source;
     this.accepted = accepted;
+    this.picked = picked;
   }
 }
 
@@ -44,6 +47,8 @@ export class Stream {
 /** Dispatches "change" once per animation frame at most. */
 export class Run extends EventTarget {
   #pending = false;
+  #given;
+  #givenText = "";
 
   constructor({ id = crypto.randomUUID(), title = "", model = "", created = Date.now(), parent = null, ...asked } = {}) {
     super();
@@ -57,6 +62,11 @@ export class Run extends EventTarget {
     this.params = asked.params ?? {};
     this.seed = asked.seed ?? null;
     this.streams = [];
+    /** How many first tokens of each stream were given with the request: the text that it goes on from. */
+    this.generated = asked.given?.length ?? 0;
+    /** Which of several completions of the parameters the only stream is; null where it is none of several. */
+    this.drawn = asked.drawn ?? null;
+    this.#given = asked.given ?? [];
     /** The candidates of each step of beam search, as on the wire. */
     this.steps = [];
     this.state = "waiting";
@@ -67,7 +77,7 @@ export class Run extends EventTarget {
     this.cachedTokens = 0;
     this.times = null;
     /** Token id -> {bytes, special}. */
-    this.pieces = new Map();
+    this.pieces = new Map(asked.pieces ?? []);
     this.warnings = [];
   }
 
@@ -76,8 +86,19 @@ export class Run extends EventTarget {
   }
 
   stream(index) {
-    while (this.streams.length <= index) this.streams.push(new Stream(this.streams.length));
+    while (this.streams.length <= index) {
+      const added = new Stream(this.streams.length);
+      added.positions.push(...this.#given);
+      added.text = this.#givenText;
+      this.streams.push(added);
+    }
     return this.streams[index];
+  }
+
+  /** Sets the text of the given tokens, before any other text has come. */
+  setGivenText(text) {
+    this.#givenText = text;
+    for (const stream of this.streams) stream.text = text;
   }
 
   setState(state, error = null) {
@@ -102,6 +123,8 @@ export class Run extends EventTarget {
 /** Takes the parsed lines of one answer of `/trace` in order, and updates the runs of its requests. */
 export class RunReader {
   #runs;
+  /** The streams whose text the server has told. */
+  #told = new Set();
 
   /** @param {Run[]} runs one for each request, in order */
   constructor(runs) {
@@ -143,7 +166,10 @@ export class RunReader {
       const run = this.#runs[place];
       run.model = line.model;
       run.prompt = request.prompt;
-      run.promptTokenIds = request.prompt_token_ids;
+      run.generated = request.generated ?? 0;
+      run.drawn = request.stream ?? null;
+      run.promptTokenIds = request.prompt_token_ids.slice(0, request.prompt_token_ids.length - run.generated);
+      run.setGivenText(request.generated_text ?? "");
       run.params = request.params;
       run.seed = request.seed;
       run.changed();
@@ -177,13 +203,22 @@ export class RunReader {
   #text(run, event) {
     if (event.warnings) run.warnings = event.warnings;
     // The best of several are numbered anew when they are known.
-    const stream = run.params.best_of == null ? run.stream(event.index) : sameTokens(run, event.token_ids);
+    const sorted = run.params.best_of != null && run.drawn === null;
+    const stream = sorted ? this.#sameTokens(run, event.token_ids) : run.stream(event.index);
     if (stream === undefined) return;
+    this.#told.add(stream);
     stream.text += event.text;
     if (event.finish_reason) stream.finishReason = event.finish_reason;
     if (event.stop_reason !== undefined) stream.stopReason = event.stop_reason;
     if (event.error) stream.error = event.error;
     run.changed();
+  }
+
+  #sameTokens(run, tokens) {
+    return run.streams.find((stream) => {
+      const own = stream.positions.slice(run.generated);
+      return !this.#told.has(stream) && own.length === tokens.length && tokens.every((token, i) => token === own[i].token);
+    });
   }
 
   #output(run, output) {
@@ -216,13 +251,6 @@ function addEvent(stream, event) {
   if (event.score !== undefined) stream.score = number(event.score);
 }
 
-function sameTokens(run, tokens) {
-  return run.streams.find(
-    ({ positions, text }) =>
-      text === "" && positions.length === tokens.length && positions.every(({ token }, i) => token === tokens[i]),
-  );
-}
-
 const NUMBERS = { inf: Infinity, "-inf": -Infinity, nan: NaN };
 
 /** Returns a number of the wire, on which infinities are texts. */
@@ -234,8 +262,8 @@ export function number(value) {
 function withNumbers(object) {
   for (const key of Object.keys(object)) {
     const value = object[key];
-    if (typeof value === "string" && value in NUMBERS) object[key] = NUMBERS[value];
-    else if (Array.isArray(value)) value.forEach((one) => typeof one === "object" && one !== null && withNumbers(one));
+    if (typeof value === "string" && Object.hasOwn(NUMBERS, value)) object[key] = NUMBERS[value];
+    else if (typeof value === "object" && value !== null) withNumbers(value);
   }
   return object;
 }
@@ -280,5 +308,5 @@ export function fromJson(plain) {
 
 const PLAIN = [
   ...["id", "title", "model", "created", "parent", "prompt", "promptTokenIds", "params", "seed", "steps", "state"],
-  ...["error", "promptLogprobs", "cachedTokens", "times", "warnings"],
+  ...["error", "promptLogprobs", "cachedTokens", "times", "warnings", "generated", "drawn"],
 ];

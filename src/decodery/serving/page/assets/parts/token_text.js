@@ -22,7 +22,8 @@ export function relative(choice) {
  *
  * Dispatches "position" from the token's element on hover, focus and click, with {run, stream, index, kind}.
  * @param {{colour?: "surprise" | "relative" | "none"}} [options]
- * @returns {{setColour(colour: string): void, open(index: number): void, close(): void}} `close` ends the updates
+ * @returns {{setColour(colour: string): void, open(index: number): void, mark(index: number): void, close(): void}}
+ *   `open` focuses a token, `mark` only outlines it, and `close` ends the updates
  */
 export function renderTokens(container, run, stream, { colour = "surprise" } = {}) {
   const speller = new Speller(run.pieces);
@@ -58,11 +59,11 @@ export function renderTokens(container, run, stream, { colour = "surprise" } = {
   }
 
   function move(event) {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     const from = event.target.closest(".token");
-    if (step === undefined || from === null) return;
+    const to = from !== null && !event.ctrlKey && !event.altKey && !event.metaKey ? targetOf(event.key, from, container) : undefined;
+    if (to === undefined) return;
     event.preventDefault();
-    (step > 0 ? from.nextElementSibling : from.previousElementSibling)?.focus();
+    to?.focus();
   }
 
   const listeners = {
@@ -78,14 +79,44 @@ export function renderTokens(container, run, stream, { colour = "surprise" } = {
     setColour(value) {
       container.dataset.colour = value;
     },
-    open(index) {
-      container.querySelector(`[data-i="${index}"]`)?.focus();
+    open: (index) => container.children[index]?.focus(),
+    mark(index) {
+      if (container.children[index] !== undefined) mark(container.children[index]);
     },
     close() {
       run.removeEventListener("change", update);
       for (const [type, listener] of Object.entries(listeners)) container.removeEventListener(type, listener);
     },
   };
+}
+
+/** Returns the token to which a key leads; null where there is none, undefined for other keys. */
+function targetOf(key, from, container) {
+  if (key === "ArrowRight") return from.nextElementSibling;
+  if (key === "ArrowLeft") return from.previousElementSibling;
+  if (key === "Home") return container.firstElementChild;
+  if (key === "End") return container.lastElementChild;
+  if (key === "ArrowDown") return inNextLine(from, (token) => token.nextElementSibling, 1);
+  if (key === "ArrowUp") return inNextLine(from, (token) => token.previousElementSibling, -1);
+  return undefined;
+}
+
+/** Returns the token of the next line in a direction that is nearest below or above this one. */
+function inNextLine(from, step, sign) {
+  const start = from.getClientRects()[0];
+  if (start === undefined) return step(from);
+  let best = null;
+  let distance = Infinity;
+  let line = null;
+  for (let token = step(from); token !== null; token = step(token)) {
+    const rect = token.getClientRects()[0];
+    if (rect === undefined || (rect.top - start.top) * sign < start.height / 2) continue;
+    line ??= rect.top;
+    if (Math.abs(rect.top - line) > start.height / 2) break;
+    const away = Math.abs(rect.left - start.left);
+    if (away < distance) [best, distance] = [token, away];
+  }
+  return best;
 }
 
 /** Returns the element of one token: one span, with further elements only where a mark stands inside its text. */

@@ -1,0 +1,32 @@
+// Keeps the messages of a conversation; replies are runs.
+
+/** @typedef {{role: "system" | "user" | "assistant", content: string, run?: string}} Message */
+
+export class Conversation {
+  /** @type {Message[]} */
+  messages = [];
+  system = "";
+
+  /** Returns the messages as the server takes them. */
+  forServer() {
+    const first = this.system.trim() === "" ? [] : [{ role: "system", content: this.system }];
+    return [...first, ...this.messages.map(({ role, content }) => ({ role, content }))];
+  }
+
+  ask(content) {
+    this.messages.push({ role: "user", content });
+  }
+
+  reply(run) {
+    this.messages.push({ role: "assistant", content: run.streams[0]?.text ?? "", run: run.id });
+  }
+
+  /** Takes the last question back, since nothing was answered. */
+  takeBack() {
+    return this.messages.pop().content;
+  }
+
+  clear() {
+    this.messages = [];
+  }
+}
