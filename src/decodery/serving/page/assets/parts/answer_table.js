@@ -44,7 +44,7 @@ export function answerTable({ variants, answers, cell }) {
 
 /** Returns an answer with its tokens divided by thin gaps. */
 function labelOfAnswer({ ids, pieces }) {
-  return element("bdi", { class: "answer" }, ...ids.map((id) => element("span", { class: "label", text: label(id, pieces) })));
+  return element("bdi", { class: "answer" }, ...ids.map((id) => element("span", { class: "token-label", text: label(id, pieces) })));
 }
 
 function changeOf({ change: { before, deleted, added, after } }) {

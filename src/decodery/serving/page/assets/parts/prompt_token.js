@@ -15,7 +15,7 @@ export function showPromptToken(place, prompt, scores, at) {
   const scored = scores.logprobs[at];
   const tell = (type, detail) => place.dispatchEvent(new CustomEvent(type, { bubbles: true, detail: { place: at, ...detail } }));
   place.replaceChildren(
-    element("h3", {}, element("bdi", { class: "label", text: label(prompt.ids[at], scores.pieces) }), ` token ${count(at + 1)} of ${count(prompt.ids.length)}`),
+    element("h3", {}, element("bdi", { class: "token-label", text: label(prompt.ids[at], scores.pieces) }), ` token ${count(at + 1)} of ${count(prompt.ids.length)}`),
     factsOf(prompt, scored, at),
     changes(prompt, at, tell),
     scored === null ? element("p", { class: "dim small", text: "The first token has no probability: nothing comes before it." }) : candidates(scored, scores.pieces, tell),
@@ -54,7 +54,7 @@ function changes(prompt, at, tell) {
   return element(
     "div",
     { class: "row changes" },
-    element("button", { type: "button", on: { click: () => tell("delete", {}) } }, "Delete ", element("bdi", { class: "label", text: labelOfText(text) })),
+    element("button", { type: "button", on: { click: () => tell("delete", {}) } }, "Delete ", element("bdi", { class: "token-label", text: labelOfText(text) })),
     form,
   );
 }
@@ -62,7 +62,7 @@ function changes(prompt, at, tell) {
 function candidates({ token, top }, pieces, tell) {
   const rows = top.map(([id, logprob], rank) => {
     const chosen = id === token;
-    const name = element("bdi", { class: "label", text: label(id, pieces) });
+    const name = element("bdi", { class: "token-label", text: label(id, pieces) });
     const button = element("button", { type: "button", class: "plain", "data-token-id": id, title: "Take this token in its place", on: { click: () => tell("token", { token: id }) } }, name);
     const bar = element("span", { class: "gauge", "aria-hidden": "true" }, element("i"));
     bar.firstChild.style.setProperty("width", `${100 * Math.exp(logprob)}%`);

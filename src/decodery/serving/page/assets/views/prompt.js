@@ -230,7 +230,7 @@ function layout() {
   const status = element("p", { class: "number small dim", role: "status" });
   const wrong = element("p", { class: "wrong", role: "alert", hidden: true });
   const heat = element("div", { class: "heat", role: "group", "aria-label": "Tokens of the prompt" });
-  const panel = element("div", { class: "sheet panel", role: "region", "aria-label": "Token" });
+  const panel = element("div", { class: "sheet token-panel", role: "region", "aria-label": "Token" });
   const answer = element("input", { id: "answer", type: "text", value: " ", autocomplete: "off", spellcheck: "false" });
   const answerForm = element("form", { class: "row" }, element("label", { for: "answer", class: "small", text: "Answer" }), answer, element("button", { type: "submit", text: "Add" }));
   const own = element("button", { type: "button", text: "Add the model's answer" });
