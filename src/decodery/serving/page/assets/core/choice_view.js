@@ -4,9 +4,9 @@ import { number } from "./run.js";
 import { beforeShaping, canCut } from "./stages.js";
 
 /**
- * How a token was taken: "drawn" with noise, "greedy", "forced" by a grammar, "rejection" (a draft judged by
+ * How a token was taken: "picked" by the reader, "drawn" with noise, "greedy", "forced" by a grammar, "rejection" (a draft judged by
  * rejection sampling), "weighed" by contrastive search, or "chosen" by a strategy that tells no more.
- * @typedef {"drawn" | "greedy" | "forced" | "rejection" | "weighed" | "chosen"} Way
+ * @typedef {"picked" | "drawn" | "greedy" | "forced" | "rejection" | "weighed" | "chosen"} Way
  *
  * A candidate. `model`, `penalised` and `after` are its probabilities under the model, after the stages before
  * temperature and truncation, and after all stages; `shares` are those after each stage. `cutBy` is the index
@@ -87,7 +87,8 @@ function cutBy(stages, shares) {
   return place < 0 ? null : place;
 }
 
-function wayOf({ choice, drafted }, params) {
+function wayOf({ choice, drafted, picked }, params) {
+  if (picked) return "picked";
   if (choice.forced) return "forced";
   if (choice.draw_key != null) return "drawn";
   if (choice.weighed?.length) return "weighed";

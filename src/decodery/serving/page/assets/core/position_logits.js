@@ -1,5 +1,6 @@
 // Fetches the logits of a position. The server computes them again over the pages that its prefix cache holds.
 
+import { completionOf } from "./branches.js";
 import { number } from "./run.js";
 
 /** Logits that differ by more than this are those of another model than the run's. */
@@ -27,7 +28,8 @@ export function positionRequest(run, stream, index, defaults, changes = {}) {
   if (run.params.max_tokens !== index + 1) params.forced_eos_token_id = null;
   const request = { prompt: [...run.promptTokenIds, ...before], params };
   if (index > 0) request.generated = index;
-  if (run.streams.length > 1) request.stream = stream.index;
+  const drawn = completionOf(run, stream);
+  if (drawn !== null) request.stream = drawn;
   return request;
 }
 

@@ -117,6 +117,7 @@ function wayText(view, pieces) {
   const { way, kept, margin } = view;
   const left = kept === 1 ? "the only token left" : `of the ${count(kept)} tokens left`;
   const runnerUp = margin === null ? "" : `“${label(margin.runnerUp, pieces)}”`;
+  if (way === "picked") return "You picked this token.";
   if (way === "forced") return "Forced: the grammar allowed no other token.";
   if (way === "drawn" && kept === 1) return `Drawn: it was ${left}.`;
   if (way === "drawn") {
