@@ -334,12 +334,12 @@ class Write {
       this.#side.open("token");
       if (kind === "click") this.#side.show("token");
     }
-    this.#showToken(run, stream, index);
+    this.#showToken(run, stream, index, { preview: kind === "hover" });
   }
 
-  #showToken(run, stream, index) {
+  #showToken(run, stream, index, options = {}) {
     this.#empty.hidden = this.#pieces.token.length > 0;
-    for (const piece of this.#pieces.token) piece.show(run, stream, index);
+    for (const piece of this.#pieces.token) piece.show(run, stream, index, options);
   }
 }
 
