@@ -9,13 +9,13 @@ from decodery import LLM, GenerationParams
 from decodery.decoding.request.plain import params_from_plain
 from decodery.learn import LearnPage
 from decodery.pictures.generation_trace import GenerationTrace
+from decodery.pictures.learn.beams import beams_picture
 from decodery.pictures.learn.choice_rows import choice_rows_picture
 from decodery.pictures.learn.draft_rows import draft_rows_picture
 from decodery.pictures.learn.pieces import pieces_picture
 from decodery.pictures.learn.temperatures import temperatures_picture
 from decodery.pictures.learn.truncation_table import truncation_picture
 from decodery.pictures.learn.weighing import weighing_picture
-from decodery.pictures.svg_picture import svg_picture
 from decodery.weights.sources.wheels import DEFAULT_MODEL
 
 CERTAIN, OPEN = "The capital of France is", "My favourite animal is the"
@@ -27,6 +27,7 @@ RULES: Mapping[str, dict[str, Any]] = {
     "epsilon 0.01": {"epsilon_cutoff": 0.01},
     "top-nσ 1": {"top_n_sigma": 1},
 }
+POSITIONS = 12
 PIECES = ("The capital of France", "tokenization", "untranslatable", "hello", "HELLO", "3.14159", "naïve 😀")
 
 
@@ -69,8 +70,8 @@ PICTURES: Mapping[str, Callable[[LLM, LearnPage], str]] = {
     "greedy": lambda llm, page: choice_rows_picture(run_of(llm, page)),
     "sampling": _sampling,
     "truncation": _truncation,
-    "beam-search": lambda llm, page: svg_picture(run_of(llm, page)),
-    "contrastive-search": lambda llm, page: weighing_picture(run_of(llm, page)),
+    "beam-search": lambda llm, page: beams_picture(run_of(llm, page)),
+    "contrastive-search": lambda llm, page: weighing_picture(run_of(llm, page), POSITIONS),
     "speculation": lambda llm, page: draft_rows_picture(run_of(llm, page)),
     "grammars": lambda llm, page: choice_rows_picture(run_of(llm, page)),
     "tokenizers": lambda llm, page: pieces_picture(llm.tokenizer, PIECES),

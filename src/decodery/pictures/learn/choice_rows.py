@@ -10,7 +10,7 @@ from decodery.pictures.svg_sheet import fitted, line
 
 ROW = 21.0
 TOKEN = 110.0
-FACTS = 190.0
+FACTS = 204.0
 _LEFT = 30.0 + TOKEN
 _BAR = WIDTH - _LEFT - FACTS
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from decodery.pictures.generation_trace import GenerationTrace
 from decodery.pictures.markup import Markup, element, joined
-from decodery.pictures.svg_sheet import CELL, MARGIN, fitted, heading, line, sheet
+from decodery.pictures.svg_sheet import CELL, LINE, MARGIN, fitted, line, sheet
 
 # The width of the drawing between the margins.
 WIDTH = 760.0
@@ -14,8 +15,12 @@ WIDTH = 760.0
 
 def document(trace: GenerationTrace, body: Markup, height: float) -> str:
     """Returns the SVG document of a drawing, under a heading with the trace's prompt and parameters."""
-    top, used = heading(trace, WIDTH + 2 * MARGIN)
-    return _document(joined([top, _moved(body, used)]), used + height, trace.prompt)
+    settings = ", ".join(f"{name}={value}" for name, value in trace.settings())
+    lines = textwrap.wrap(settings, int(WIDTH / (12 * CELL)))
+    top = [line(MARGIN, MARGIN + 10, " ".join(trace.prompt.split()), kind="title")]
+    top += [line(MARGIN, MARGIN + 10 + k * LINE, text, kind="dim") for k, text in enumerate(lines, 1)]
+    used = MARGIN + 28 + LINE * len(lines)
+    return _document(joined([*top, _moved(body, used)]), used + height, trace.prompt)
 
 
 def titled_document(title: str, body: Markup, height: float) -> str:

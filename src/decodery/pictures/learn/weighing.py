@@ -15,13 +15,14 @@ _ZERO = 430.0
 _SCALE = 250.0
 
 
-def weighing_picture(trace: GenerationTrace) -> str:
-    """Returns the picture of the tokens that were compared at each position of the first completion."""
+def weighing_picture(trace: GenerationTrace, positions: int) -> str:
+    """Returns the picture of the tokens that were compared at the first positions of a completion."""
     strategy = trace.params.strategy
     assert isinstance(strategy, ContrastiveSearch)
     parts = [_head()]
     y = 26.0
-    for number, considered in enumerate((c for step in trace.steps[0] for c in step.considered), 1):
+    choices = [c for step in trace.steps[0] for c in step.considered]
+    for number, considered in enumerate(choices[:positions], 1):
         parts.append(line(20, y + 12, str(number), kind="dim small", anchor="end"))
         for weighed in considered.weighed:
             parts.append(_row(trace, considered, weighed, strategy.penalty_alpha, y))
