@@ -1,1 +1,1 @@
-"""Holds the chat page at `/`: its files, and what answers with them."""
+"""Holds the page at `/`: its files, and what answers with them."""

@@ -1,0 +1,49 @@
+// Knows the models that the server offers, and which one is chosen.
+
+/** Dispatches "change" when the list or the choice changes. */
+export class Models extends EventTarget {
+  #api;
+  #settings;
+  #list = [];
+  #described = new Map();
+
+  constructor(api, settings) {
+    super();
+    this.#api = api;
+    this.#settings = settings;
+  }
+
+  /** Asks for the list. Throws what the server answers, such as 503 while the first model is opened. */
+  async load() {
+    const { data } = await this.#api.json("/v1/models");
+    this.#list = data.map(({ id }) => id);
+    this.#described.clear();
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** The names of the models. */
+  get list() {
+    return this.#list;
+  }
+
+  /** The name of the chosen model; null before the list is there. */
+  get current() {
+    const wanted = this.#settings.get("model");
+    return this.#list.includes(wanted) ? wanted : (this.#list[0] ?? null);
+  }
+
+  choose(name) {
+    this.#settings.set("model", name);
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** Returns what `GET /trace` tells of a model. */
+  async describe(name = this.current) {
+    if (!this.#described.has(name)) {
+      const asked = this.#api.json(`/trace?model=${encodeURIComponent(name)}`);
+      this.#described.set(name, asked);
+      asked.catch(() => this.#described.delete(name));
+    }
+    return await this.#described.get(name);
+  }
+}

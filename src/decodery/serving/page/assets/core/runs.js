@@ -1,0 +1,115 @@
+// Starts runs and keeps them.
+
+import { ServerError } from "./api.js";
+import { Run, RunReader } from "./run.js";
+
+const CANDIDATES = 10;
+
+/** Dispatches "change" when runs come or go. */
+export class Runs extends EventTarget {
+  #api;
+  #store;
+  #runs = new Map();
+  /** Run id -> the controller of its request and the ids of all runs of that request. */
+  #active = new Map();
+
+  constructor(api, store) {
+    super();
+    this.#api = api;
+    this.#store = store;
+  }
+
+  /** Takes the runs that the store has kept. */
+  async load() {
+    for (const run of await this.#store.load()) this.#runs.set(run.id, run);
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /**
+   * Starts requests in one batch, by one `POST /trace`, and returns their runs at once.
+   *
+   * A request without a seed gets one, so that what is shown can be made again.
+   * @param {{model?: string, requests: {prompt: string | number[], params?: object, title?: string}[],
+   *   candidates?: number, parent?: object | null}} asked
+   */
+  start({ model, requests, candidates = CANDIDATES, parent = null }) {
+    const seeded = requests.map(({ params, ...rest }) => ({ ...rest, params: { ...params, seed: params?.seed ?? newSeed() } }));
+    const runs = seeded.map(({ prompt, params, title }) => {
+      const text = typeof prompt === "string" ? prompt : null;
+      const promptTokenIds = text === null ? prompt : [];
+      return new Run({ title, model, parent, prompt: text, promptTokenIds, params, seed: params.seed });
+    });
+    const controller = new AbortController();
+    for (const run of runs) {
+      this.#active.set(run.id, { controller, runs });
+      this.#runs.set(run.id, run);
+    }
+    this.dispatchEvent(new Event("change"));
+    const body = { model, candidates, texts: true, requests: seeded.map(({ prompt, params }) => ({ prompt, params })) };
+    this.#follow(runs, body, controller.signal);
+    return runs;
+  }
+
+  async #follow(runs, body, signal) {
+    const reader = new RunReader(runs);
+    try {
+      for await (const line of this.#api.lines("/trace", body, signal)) {
+        reader.feed(line);
+        for (const run of runs) this.#keep(run);
+      }
+      if (!reader.ended) reader.cut("The server ended the answer early.");
+    } catch (error) {
+      if (signal.aborted) reader.cut();
+      else if (error instanceof ServerError || runs.every((run) => run.streams.length === 0)) this.#fail(reader, runs, error);
+      else reader.cut(error.message);
+    }
+    for (const run of runs) {
+      this.#active.delete(run.id);
+      this.#keep(run);
+    }
+  }
+
+  #fail(reader, runs, error) {
+    for (const run of runs) run.param = error.param ?? null;
+    reader.fail(error.message);
+  }
+
+  /** Stops a run, and the others of its request. */
+  stop(run) {
+    this.#active.get(run.id)?.controller.abort();
+  }
+
+  isActive(run) {
+    return this.#active.has(run.id);
+  }
+
+  add(run) {
+    this.#runs.set(run.id, run);
+    this.#keep(run);
+    this.dispatchEvent(new Event("change"));
+  }
+
+  remove(run) {
+    this.stop(run);
+    this.#runs.delete(run.id);
+    this.#store.remove(run.id).catch(() => {});
+    this.dispatchEvent(new Event("change"));
+  }
+
+  get(id) {
+    return this.#runs.get(id);
+  }
+
+  list() {
+    return [...this.#runs.values()];
+  }
+
+  #keep(run) {
+    if (this.#runs.has(run.id)) this.#store.save(run).catch(() => {});
+  }
+}
+
+/** Returns a seed that JavaScript's numbers hold exactly. */
+export function newSeed() {
+  return crypto.getRandomValues(new Uint32Array(1))[0];
+}
