@@ -59,7 +59,7 @@ def learn_page(name: str) -> LearnPage:
     wanted = re.sub(r"[\s_]+", "-", name.strip().lower())
     if wanted in pages:
         return pages[wanted]
-    near = difflib.get_close_matches(wanted, pages, 1)
+    near = difflib.get_close_matches(wanted, pages, 1, cutoff=0.4)
     advice = f"did you mean {near[0]}?" if near else f"the pages are {', '.join(pages)}"
     raise ParameterError(f"there is no page {name!r}: {advice}")
 

@@ -1,4 +1,4 @@
-"""Draws one row for each token: the model's likeliest candidates, the chosen one, and those that a rule cut."""
+"""Draws one row for each token: its likeliest candidates, the chosen one, and those that were cut."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def _head(constrained: bool) -> Markup:
     return joined(
         [
             line(30, 12, "token", kind="dim small"),
-            line(_LEFT, 12, f"probabilities under the model; dark: chosen{crossed}", kind="dim small"),
+            line(
+                _LEFT, 12, f"probabilities under the model; in strong blue: chosen{crossed}", kind="dim small"
+            ),
             rule(18),
         ]
     )

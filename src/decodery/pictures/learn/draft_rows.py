@@ -1,4 +1,4 @@
-"""Draws one row for each step of a run with drafts: the drafts that were right, the others, and the next token."""
+"""Draws one row for each step of a run with drafts: right drafts, the next token, and wrong drafts."""
 
 from __future__ import annotations
 

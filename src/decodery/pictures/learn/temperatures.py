@@ -34,7 +34,7 @@ def temperatures_picture(
     parts += [
         rule(y + 8),
         line(0, y + 34, f"Texts after “{second.prompt}”{seed}", kind="strong"),
-        line(0, y + 50, "the darker a token, the less probable it was under the model", kind="dim small"),
+        line(0, y + 50, "the redder a token, the less probable it was under the model", kind="dim small"),
     ]
     y += 62
     for temperature, trace in texts.items():
@@ -58,7 +58,7 @@ def _distribution(temperature: float, trace: GenerationTrace, y: float) -> Marku
 
 
 def _text(trace: GenerationTrace) -> tuple[Markup, float]:
-    """Draws the tokens of a text in lines, each on the colour of its surprise; returns them and their height."""
+    """Draws the tokens of a text in lines, each on the colour of its surprise, and returns their height."""
     choices = [c for step in trace.steps.get(0, ()) for c in step.considered]
     parts: list[Markup] = []
     x, y = 0.0, 0.0

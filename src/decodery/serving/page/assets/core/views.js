@@ -2,4 +2,5 @@
 
 export const VIEWS = [
   { name: "write", title: "Write", load: () => import("../views/write.js") },
+  { name: "learn", title: "Learn", load: () => import("../views/learn.js") },
 ];
