@@ -119,7 +119,7 @@ def sampling_claims(llm: Any, page: LearnPage) -> list[str]:
         percent(next_tokens(llm, OPEN, temperature=t).steps[0][0].considered[0].candidates[0].after)
         for t in (0.3, 1.0, 1.5)
     ]
-    return ['" cat" has {} at T = 0.3, {} at T = 1 and {} at T = 1.5'.format(*shares)]
+    return ["`␣cat` has {} at T = 0.3, {} at T = 1 and {} at T = 1.5".format(*shares)]
 
 
 def truncation_claims(llm: Any, page: LearnPage) -> list[str]:
@@ -160,7 +160,7 @@ def grammar_claims(llm: Any, page: LearnPage) -> list[str]:
     first = run_of(llm, page).steps[0][0].considered[0]
     assert llm.tokenizer.decode([first.candidates[0].token]) == " July"
     assert first.forced
-    return ['it writes "July 14, 1789"', 'the model would begin with " July"', "It forces a space"]
+    return ['it writes "July 14, 1789"', 'the model would begin with `␣July`', "It forces a space"]
 
 
 def speculation_claims(llm: Any, page: LearnPage) -> list[str]:
