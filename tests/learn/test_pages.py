@@ -160,7 +160,7 @@ def grammar_claims(llm: Any, page: LearnPage) -> list[str]:
     first = run_of(llm, page).steps[0][0].considered[0]
     assert llm.tokenizer.decode([first.candidates[0].token]) == " July"
     assert first.forced
-    return ['it writes "July 14, 1789"', 'the model would begin with `␣July`', "It forces a space"]
+    return ['it writes "July 14, 1789"', "the model would begin with `␣July`", "It forces a space"]
 
 
 def speculation_claims(llm: Any, page: LearnPage) -> list[str]:
