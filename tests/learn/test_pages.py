@@ -119,7 +119,11 @@ def sampling_claims(llm: Any, page: LearnPage) -> list[str]:
         percent(next_tokens(llm, OPEN, temperature=t).steps[0][0].considered[0].candidates[0].after)
         for t in (0.3, 1.0, 1.5)
     ]
-    return ["`␣cat` has {} at T = 0.3, {} at T = 1 and {} at T = 1.5".format(*shares)]
+    hot = next_tokens(llm, OPEN, 40, temperature=1.5).steps[0][0].considered[0].candidates[:40]
+    return [
+        "`␣cat` has {} at T = 0.3, {} at T = 1 and {} at T = 1.5".format(*shares),
+        f"the 40 most probable tokens have only {percent(sum(c.after for c in hot))} together",
+    ]
 
 
 def truncation_claims(llm: Any, page: LearnPage) -> list[str]:
