@@ -1,4 +1,5 @@
 # make demo: install into .venv and generate text from the default model.
+# make learn: write the outputs of the examples and the pictures of the learner's pages, docs/learn, anew.
 # make test: install the dev extra into .venv and run lint, types and the default tests.
 # make sanitize: the native kernels' tests with the address and undefined sanitizers, and their threads with the thread sanitizer.
 # make wheel: a wheel with the kernels inside, and the archive of the sources, in dist; for publishing, both checked.
@@ -16,10 +17,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test test-all test-page test-arm wheel test-clients soak-server lint types bench bench-peers sanitize soak clean
+.PHONY: demo learn test test-all test-page test-arm wheel test-clients soak-server lint types bench bench-peers sanitize soak clean
 
 demo: $(VENV)/.run
 	$(BIN)/decodery generate "Once upon a time" --max-tokens 60 --temperature 0.8 --top-p 0.95 --seed 7
+
+learn: $(VENV)/.dev
+	$(BIN)/python -m tests.learn.render
 
 # A process for each core. All must find the same tests in the same order, so sets have the same order in each.
 PARALLEL := -n auto --dist worksteal
