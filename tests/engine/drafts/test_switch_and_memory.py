@@ -114,17 +114,56 @@ def test_without_remembered_texts_drafts_are_of_what_the_stream_has_seen(model: 
     assert min(history.sources["text"], history.sources["successors"]) > 20
 
 
-def test_texts_of_the_salts_that_were_used_last_are_kept(model: Llama) -> None:
+def foreign_drafts(engine: Engine, job: Job, salt: bytes = b"") -> int:
+    """Returns how many drafts of a request cannot come from its own tokens."""
+    known = list(job[0])
+    followed: set[tuple[int, int]] = set()
+    foreign = 0
+    for event in decode(engine, [job], salt=salt).events:
+        before = known[-1]
+        for draft, source in zip(event.drafts, event.draft_sources, strict=True):
+            foreign += source == "earlier texts" or (
+                source == "successors" and (before, draft) not in followed
+            )
+            before = draft
+        for token in event.tokens:
+            followed.add((known[-1], token))
+            known.append(token)
+    return foreign
+
+
+def test_a_salt_that_is_new_drafts_nothing_that_ran_under_others(model: Llama) -> None:
+    engine = drafting_engine(model)
+    for number, job in enumerate(some_jobs(1)):
+        for other in (b"", b"other"):
+            decode(engine, [job, *some_jobs(1, 3)], salt=other)
+        assert foreign_drafts(engine, job, b"own %d" % number) == 0
+    # Under their salt the same requests do draft it.
+    assert sum(foreign_drafts(engine, job, b"other") for job in some_jobs(1)) > 20
+
+
+def test_without_remembered_texts_requests_draft_nothing_of_each_other(model: Llama) -> None:
+    engine = drafting_engine(model, remember_texts=False)
+    assert [foreign_drafts(engine, job) for job in some_jobs(2) * 2] == [0] * 24
+    assert engine.statistics().drafted > 100
+    params = GenerationParams(max_tokens=30, temperature=0)
+    engine.add([5, 6, 7], params)
+    engine.add([5, 6, 7], params)
+    while engine.has_work():
+        for event in engine.step():
+            assert "earlier texts" not in event.draft_sources
+
+
+def test_the_salts_that_were_used_last_are_kept(model: Llama) -> None:
     engine = drafting_engine(model)
     prompt = [random.Random(4).randrange(VOCAB) for _ in range(30)]
-    job: Job = (prompt, GenerationParams(max_tokens=30, temperature=1.5, seed=2))
-    for number in range(MOST_SALTS + 3):
+    job: Job = (prompt, GenerationParams(max_tokens=40, temperature=1.5, seed=2))
+    for number in range(MOST_SALTS):
         decode(engine, [job], salt=b"%d" % number)
-    for number, kept in ((MOST_SALTS + 2, True), (3, True), (1, False)):
-        events = decode(engine, [job], salt=b"%d" % number).events
-        assert any("earlier texts" in event.draft_sources for event in events) == kept
-    assert engine._speculator is not None
-    assert len(engine._speculator._salts) <= MOST_SALTS
+    assert foreign_drafts(engine, job, b"0") > 10
+    decode(engine, [job], salt=b"one more")
+    assert foreign_drafts(engine, job, b"1") == 0
+    assert foreign_drafts(engine, job, b"0") > 10
 
 
 @pytest.mark.parametrize("after", range(1, 12))
