@@ -47,7 +47,7 @@ class ShareMenu {
       button("Save as page", () => this.#savePage()),
     );
     this.#file = element("input", { type: "file", accept: ".json,.html", multiple: true, hidden: true, "aria-label": "Files of runs" });
-    this.#file.addEventListener("change", () => this.#try(() => this.#import()));
+    this.#file.addEventListener("change", () => this.#try(() => this.#openFiles()));
     const open = button("Open a run from a file…", () => this.#file.click());
     place.classList.add("share");
     place.append(element("h2", { text: "Share" }), this.#ofRun, this.#code, element("div", { class: "row" }, open, this.#file));
@@ -105,7 +105,7 @@ class ShareMenu {
     save(await answer.text(), "text/html", `${fileName(run)}.html`);
   }
 
-  async #import() {
+  async #openFiles() {
     const files = [...this.#file.files];
     this.#file.value = "";
     const schema = (await this.#schema) ?? (await this.#app.api.json(SCHEMA));
