@@ -23,7 +23,7 @@ def shared(opened: Any, context: Any) -> Any:
     """Returns the page with the menu of the run that it shows."""
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     opened.get_by_role("tab", name="Runs").click()
-    opened.locator(".share fieldset:enabled").wait_for()
+    opened.locator(".share-run fieldset:enabled").wait_for()
     return opened
 
 
@@ -51,7 +51,7 @@ def test_a_run_is_copied_as_code(shared: Any) -> None:
         shared.locator(".notice", has_text=f"copied as {name}").wait_for()
         code = shared.evaluate("navigator.clipboard.readText()")
         assert code.startswith(begin)
-        assert shared.locator(".share .code").inner_text().strip() == code.strip()
+        assert shared.locator(".share-run .code").inner_text().strip() == code.strip()
 
 
 def test_where_the_clipboard_is_forbidden_the_code_is_selected(opened: Any) -> None:
