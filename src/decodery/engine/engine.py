@@ -40,7 +40,7 @@ from decodery.engine.second_model_runner import SecondModelRunner
 from decodery.engine.statistics import Counters, Statistics
 from decodery.engine.step_bound import StepBound, StepCost, work_of
 from decodery.engine.step_scores import JudgedGroup, ScoresBuilder, groups_to_judge, judge_group
-from decodery.engine.verdict_events import beam_events, ending_events, event_of, makes_event
+from decodery.engine.verdict_events import beam_events, ended_at, ending_events, event_of, makes_event
 from decodery.errors import ParameterError, RequestError
 from decodery.kernels.threads import threads_set
 from decodery.models.contract import CausalModel
@@ -97,6 +97,7 @@ class Engine:
         contrast_model: CausalModel | None = None,
         draft_model: CausalModel | None = None,
         explain: int = 0,
+        shows_logits: bool = False,
         salt: bytes = b"",
         priority: int = 0,
         timeout: float | None = None,
@@ -107,13 +108,14 @@ class Engine:
         `watch` and `grammar` are the states of each stream before its first token. `contrast_model` is the
         model that `ContrastiveDecoding` names and `draft_model` the one that `DraftModel` names; one that is
         new here takes its part of the key/value memory, as `Limits` says. With `explain`, events contain that
-        many candidates of every choice. Requests share pages of a prefix cache only if their `salt` (of
-        `encode_salt`) is the same. Requests of lower `priority` run first, and those that came first among
-        equals; a request may wait as long as others of lower priority come. The first step that begins
-        `timeout` seconds from now or later ends the request with an error, also if it still waits. The last
-        `generated` tokens of the prompt are generated text: limits, penalties and draws go on from there, and
-        `watch` and `grammar` are the states after it. If the text has ended with them, the next step says so.
-        Raises `RequestError` or `ParameterError`, and queues nothing, when the request can never run here.
+        many candidates of every choice, and with `shows_logits` also all of its logits. Requests share pages
+        of a prefix cache only if their `salt` (of `encode_salt`) is the same. Requests of lower `priority`
+        run first, and those that came first among equals; a request may wait as long as others of lower
+        priority come. The first step that begins `timeout` seconds from now or later ends the request with an
+        error, also if it still waits. The last `generated` tokens of the prompt are generated text: limits,
+        penalties and draws go on from there, and `watch` and `grammar` are the states after it. If the text
+        has ended with them, the next step says so. Raises `RequestError` or `ParameterError`, and queues
+        nothing, when the request can never run here.
         """
         embedded = prompt if isinstance(prompt, EmbeddedPrompt) else None
         ids = prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt
@@ -149,6 +151,7 @@ class Engine:
             watch=watch,
             grammar=grammar,
             explain=explain,
+            shows_logits=shows_logits,
             salt=salt,
         )
         row = replace(row, stages=possible_stages(row))
@@ -500,9 +503,10 @@ class Engine:
         children: list[list[Survivor]] = [[] for _ in group.rows]
         for survivor in verdict.survivors:
             children[survivor.parent].append(survivor)
+        now = self._clock()
         for request in requests:
             if request.times.prefilled is None:
-                request.times = replace(request.times, prefilled=self._clock())
+                request.times = replace(request.times, prefilled=now)
         events = beam_events(requests, verdict)
         grown: dict[int, list[Live]] = {}
         for row, branches, survivors in zip(group.rows, group.branches, children, strict=True):
@@ -511,10 +515,11 @@ class Engine:
                 continue
             grown.setdefault(request.id, []).extend(self._advance(branches, survivors))
             found = sources.get(row, ())
-            events += [event_of(request, len(row.tokens), s, found) for s in survivors if makes_event(s, row)]
+            made = [s for s in survivors if makes_event(s, row)]
+            events += [event_of(request, len(row.tokens), s, now, found) for s in made]
             if self._speculator is not None:
                 self._speculator.learn(row, survivors)
-        events += ending_events(requests, verdict)
+        events += ending_events(requests, verdict, now)
         for request in {r.id: r for r in requests}.values():
             if request.id in failed:
                 events += self._end(request, "error", failed[request.id])
@@ -573,7 +578,7 @@ class Engine:
                 finish=finish,
                 error=error,
                 cached_tokens=request.cached_tokens,
-                times=request.times,
+                times=ended_at(self._clock(), request),
             )
             for stream in sorted(streams)
         ]

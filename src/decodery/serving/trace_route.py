@@ -84,13 +84,14 @@ class Asked:
 class TraceRequest:
     """Holds what a client asks of `/trace`.
 
-    `candidates` is None where no events are told, `texts` says that texts are told as they grow, and
-    `progress` that the progress of prompts is told.
+    `candidates` is None where no events are told, `texts` says that texts are told as they grow, `logits`
+    that the only choice tells all of its logits, and `progress` that the progress of prompts is told.
     """
 
     requests: Sequence[Asked]
     candidates: int | None
     texts: bool
+    logits: bool
     progress: bool
     cache_salt: str | None
     priority: int
@@ -105,6 +106,7 @@ def read_trace_request(
     listed = fields.take("requests", list, [])
     candidates = fields.raw("candidates")
     texts = fields.take("texts", bool, False)
+    logits = fields.take("logits", bool, False)
     progress = fields.take("progress", bool, False)
     cache_salt = fields.take("cache_salt", str, "") or None
     priority = fields.take("priority", int, 0)
@@ -116,7 +118,9 @@ def read_trace_request(
     ]
     if candidates is not None:
         _check_candidates(candidates, asked)
-    return TraceRequest(asked, candidates, texts, progress, cache_salt, priority)
+    if logits and not (candidates and _asks_for_one_token(asked)):
+        raise invalid("logits are told of a single request for one token, with 1 candidate or more", "logits")
+    return TraceRequest(asked, candidates, texts, logits, progress, cache_salt, priority)
 
 
 def _asked(
@@ -173,12 +177,19 @@ def _within(params: GenerationParams, limits: RequestLimits) -> GenerationParams
 def _check_candidates(candidates: Any, asked: Sequence[Asked]) -> None:
     if type(candidates) is not int or candidates < 0:
         raise invalid("candidates must be a whole number from 0 on", "candidates")
-    single = len(asked) == 1 and asked[0].params.max_tokens == 1 and asked[0].params.width == 1
-    if candidates > MOST_CANDIDATES and not single:
+    if candidates > MOST_CANDIDATES and not _asks_for_one_token(asked):
         raise invalid(
             f"candidates is at most {MOST_CANDIDATES}; a single request for one token may have all",
             "candidates",
         )
+
+
+def _asks_for_one_token(asked: Sequence[Asked]) -> bool:
+    """True if there is one choice to tell: of one completion, after the tokens that it has already."""
+    if len(asked) != 1 or asked[0].params.max_tokens is None:
+        return False
+    [one] = asked
+    return one.runs.max_tokens == one.generated + 1 and one.runs.width == 1
 
 
 def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes, most: int | None) -> list[Prepared | str]:
@@ -218,6 +229,7 @@ async def trace(service: Service, request: Request) -> ASGIApp:
             priority=asked.priority,
             tells_progress=asked.progress,
             candidates=asked.candidates or 0,
+            shows_logits=asked.logits,
             observer=answer.observer if asked.candidates is not None else None,
             fits=False,
             apart=True,

@@ -77,6 +77,10 @@ TOKENIZE = {
     "messages": (MESSAGES, "A conversation, which the model's chat template renders."),
     "add_special_tokens": (_FLAG, "Whether tokens such as BOS are added to a text."),
     "return_token_strs": (_FLAG, "Adds the text of each token."),
+    "return_pieces": (
+        _FLAG,
+        "Adds the bytes of the tokens, and for a text each one's span in the bytes of its UTF-8.",
+    ),
 }
 _TEXT_OR_MESSAGES = [
     {"properties": {name: {"type": kind}}, "required": [name]}
@@ -85,6 +89,7 @@ _TEXT_OR_MESSAGES = [
 DETOKENIZE = {
     **MODEL,
     "tokens": ({"type": "array", "items": {"type": "integer", "minimum": 0}}, "The token ids."),
+    "return_pieces": (_FLAG, "Adds the bytes of the tokens."),
 }
 APPLY_TEMPLATE = {**MODEL, **TEMPLATE, "messages": (MESSAGES, "The conversation.")}
 _TRACED = described(
@@ -114,6 +119,7 @@ TRACE = {
         "How many candidates each choice reports; without it, no events are sent.",
     ),
     "texts": (_FLAG, "Sends texts as they grow, in place of whole outputs."),
+    "logits": (_FLAG, "Adds all logits to the choice of a single request for one token."),
     "progress": (_FLAG, "Tells how much of each prompt is computed."),
     "cache_salt": (_TEXT, "Prompts share cached prefixes only with those of the same salt."),
     "priority": ({"type": "integer"}, "Lower numbers run first."),
