@@ -290,3 +290,13 @@ def test_each_of_several_completions_branches_with_its_own_draws(opened: Any, se
     )
     assert found[0] == found[1] == found[2]
     assert found[3] == [1, 1]
+
+
+@pytest.mark.page
+def test_a_candidate_that_is_clicked_in_the_inspector_makes_a_branch(opened: Any) -> None:
+    parent = run_of(opened)
+    opened.locator('#log .token[data-i="7"]').click()
+    token = other_candidate(parent, 7)
+    opened.locator(f'#panel-token .candidates-part [data-token-id="{token}"]').first.click()
+    opened.wait_for_selector(f'#log .run[data-state=done]:not([data-run="{parent["id"]}"])')
+    assert run_of(opened)["tokens"][:8] == [*parent["tokens"][:7], token]
