@@ -74,7 +74,7 @@ function candidates({ token, top }, pieces, tell) {
       element("td", {}, bar, percent(Math.exp(logprob))),
     );
   });
-  const head = ["", "Token", "Probability"].map((text) => element("th", { scope: "col", text }));
+  const head = ["Rank", "Token", "Probability"].map((text) => element("th", { scope: "col", text }));
   return element(
     "div",
     { class: "scroll" },

@@ -151,7 +151,7 @@ class Compare {
   #tell(columns, sequences, found) {
     const sentences = found.slice(0, TOLD).map((parting) => sentenceOf(parting, columns, sequences));
     if (found.length === 0 && columns.every(({ run }) => run.ended)) sentences.push(alike(columns));
-    this.#parts.told.replaceChildren(...sentences.map((parts) => element("li", {}, ...parts)));
+    this.#parts.told.replaceChildren(element("ul", {}, ...sentences.map((parts) => element("li", {}, ...parts))));
   }
 
   #goOn(column) {
@@ -202,7 +202,7 @@ function layout() {
     prompt,
     element("div", { class: "row bottom" }, field(length, "Longest text, in tokens"), field(seed, "Seed"), element("span", { class: "spread" }), add, stop, element("button", { type: "submit", class: "primary", text: "Run" })),
   );
-  const told = element("ul", { class: "told", role: "status", "aria-label": "Where the texts part" });
+  const told = element("div", { class: "told", role: "status", "aria-label": "Where the texts part" });
   const columns = element("div", { class: "columns" });
   return { all: [element("h2", { class: "unseen", text: "Compare" }), form, told, columns], form, prompt, length, seed, stop, add, told, columns };
 }
