@@ -80,14 +80,9 @@ def test_a_model_is_described(server: LiveServer, library: LLM) -> None:
 
 
 def test_the_documents_fields_are_those_that_are_read() -> None:
-    body = {
-        "requests": [ONE],
-        "candidates": 1,
-        "texts": True,
-        "progress": True,
-        "cache_salt": "a",
-        "priority": 1,
-    }
+    one = {**ONE, "params": {"max_tokens": 1}}
+    flags = {"texts": True, "logits": True, "progress": True}
+    body = {"requests": [one], "candidates": 1, **flags, "cache_salt": "a", "priority": 1}
     assert set(TRACE) == {*body, "model"}
     read_trace_request(body, GenerationParams(), ServerSettings(), [])
     properties = TRACE["requests"][0]["items"]["properties"]

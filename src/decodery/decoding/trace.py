@@ -97,7 +97,9 @@ class Considered:
     model's probability of all tokens that are not candidates. `draw_key` is the key of the noise with which
     the token was drawn: of the tokens that are left, it has the largest sum of log-probability and noise.
     None: nothing was drawn, or a draft was judged by rejection sampling. `combined` are the distributions
-    that the strategy and then guidance combined, where they do.
+    that the strategy and then guidance combined, where they do. `logits` and `adjusted_logits` are filled
+    when a request asked for them: little-endian float32 `[vocab]`, the model's own, and those before the
+    first stage that shapes what is sampled; the latter are empty if they are the same.
     """
 
     token: int
@@ -115,3 +117,5 @@ class Considered:
     tail: float | None = None
     draw_key: tuple[int, int] | None = None
     combined: tuple[Combined, ...] = ()
+    logits: bytes = b""
+    adjusted_logits: bytes = b""

@@ -97,6 +97,7 @@ class Engine:
         contrast_model: CausalModel | None = None,
         draft_model: CausalModel | None = None,
         explain: int = 0,
+        shows_logits: bool = False,
         salt: bytes = b"",
         priority: int = 0,
         timeout: float | None = None,
@@ -107,13 +108,14 @@ class Engine:
         `watch` and `grammar` are the states of each stream before its first token. `contrast_model` is the
         model that `ContrastiveDecoding` names and `draft_model` the one that `DraftModel` names; one that is
         new here takes its part of the key/value memory, as `Limits` says. With `explain`, events contain that
-        many candidates of every choice. Requests share pages of a prefix cache only if their `salt` (of
-        `encode_salt`) is the same. Requests of lower `priority` run first, and those that came first among
-        equals; a request may wait as long as others of lower priority come. The first step that begins
-        `timeout` seconds from now or later ends the request with an error, also if it still waits. The last
-        `generated` tokens of the prompt are generated text: limits, penalties and draws go on from there, and
-        `watch` and `grammar` are the states after it. If the text has ended with them, the next step says so.
-        Raises `RequestError` or `ParameterError`, and queues nothing, when the request can never run here.
+        many candidates of every choice, and with `shows_logits` also all of its logits. Requests share pages
+        of a prefix cache only if their `salt` (of `encode_salt`) is the same. Requests of lower `priority`
+        run first, and those that came first among equals; a request may wait as long as others of lower
+        priority come. The first step that begins `timeout` seconds from now or later ends the request with an
+        error, also if it still waits. The last `generated` tokens of the prompt are generated text: limits,
+        penalties and draws go on from there, and `watch` and `grammar` are the states after it. If the text
+        has ended with them, the next step says so. Raises `RequestError` or `ParameterError`, and queues
+        nothing, when the request can never run here.
         """
         embedded = prompt if isinstance(prompt, EmbeddedPrompt) else None
         ids = prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt
@@ -133,7 +135,8 @@ class Engine:
             assert not second_models, "a second model cannot run the vectors of another"
         self._open_second_models(second_models, limits)
         tokens = array("q", ids)
-        seed = secrets.randbits(63) if params.seed is None else params.seed
+        # Readers of JSON whose numbers are float64 read 53 bits exactly.
+        seed = secrets.randbits(53) if params.seed is None else params.seed
         # Incremented first: after an interrupt no other request may get the same id.
         number, self._next_id = self._next_id, self._next_id + 1
         row = Row(
@@ -148,6 +151,7 @@ class Engine:
             watch=watch,
             grammar=grammar,
             explain=explain,
+            shows_logits=shows_logits,
             salt=salt,
         )
         row = replace(row, stages=possible_stages(row))

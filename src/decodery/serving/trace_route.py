@@ -84,13 +84,14 @@ class Asked:
 class TraceRequest:
     """Holds what a client asks of `/trace`.
 
-    `candidates` is None where no events are told, `texts` says that texts are told as they grow, and
-    `progress` that the progress of prompts is told.
+    `candidates` is None where no events are told, `texts` says that texts are told as they grow, `logits`
+    that the only choice tells all of its logits, and `progress` that the progress of prompts is told.
     """
 
     requests: Sequence[Asked]
     candidates: int | None
     texts: bool
+    logits: bool
     progress: bool
     cache_salt: str | None
     priority: int
@@ -105,6 +106,7 @@ def read_trace_request(
     listed = fields.take("requests", list, [])
     candidates = fields.raw("candidates")
     texts = fields.take("texts", bool, False)
+    logits = fields.take("logits", bool, False)
     progress = fields.take("progress", bool, False)
     cache_salt = fields.take("cache_salt", str, "") or None
     priority = fields.take("priority", int, 0)
@@ -114,7 +116,9 @@ def read_trace_request(
     asked = [_asked_at(listed, place, defaults, settings, models) for place in range(len(listed))]
     if candidates is not None:
         _check_candidates(candidates, asked)
-    return TraceRequest(asked, candidates, texts, progress, cache_salt, priority)
+    if logits and not (candidates and _asks_for_one_token(asked)):
+        raise invalid("logits are told of a single request for one token, with 1 candidate or more", "logits")
+    return TraceRequest(asked, candidates, texts, logits, progress, cache_salt, priority)
 
 
 def _asked_at(
@@ -188,12 +192,19 @@ def _within(params: GenerationParams, limits: RequestLimits) -> GenerationParams
 def _check_candidates(candidates: Any, asked: Sequence[Asked]) -> None:
     if type(candidates) is not int or candidates < 0:
         raise invalid("candidates must be a whole number from 0 on", "candidates")
-    single = len(asked) == 1 and asked[0].params.max_tokens == 1 and asked[0].params.width == 1
-    if candidates > MOST_CANDIDATES and not single:
+    if candidates > MOST_CANDIDATES and not _asks_for_one_token(asked):
         raise invalid(
             f"candidates is at most {MOST_CANDIDATES}; a single request for one token may have all",
             "candidates",
         )
+
+
+def _asks_for_one_token(asked: Sequence[Asked]) -> bool:
+    """True if there is one choice to tell: of one completion, after the tokens that it has already."""
+    if len(asked) != 1 or asked[0].params.max_tokens is None:
+        return False
+    [one] = asked
+    return one.runs.max_tokens == one.generated + 1 and one.runs.width == 1
 
 
 def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes, most: int | None) -> list[Prepared | str]:
@@ -233,6 +244,7 @@ async def trace(service: Service, request: Request) -> ASGIApp:
             priority=asked.priority,
             tells_progress=asked.progress,
             candidates=asked.candidates or 0,
+            shows_logits=asked.logits,
             observer=answer.observer if asked.candidates is not None else None,
             fits=False,
             apart=True,
@@ -272,7 +284,11 @@ class TraceAnswer:
 
     def opening(self) -> bytes:
         """Returns the header."""
-        requests = tuple(map(_traced, self._outputs(), self._asked.requests, self._found))
+        defaults = self._model.llm.default_params
+        requests = tuple(
+            _traced(output, asked, found, defaults)
+            for output, asked, found in zip(self._outputs(), self._asked.requests, self._found, strict=True)
+        )
         header = Header(VERSION, self._model.name, self._model.llm.tokenizer.vocab_size, requests)
         return self._encoded([header])
 
@@ -284,6 +300,9 @@ class TraceAnswer:
             for one, asked in zip(self._found, self._asked.requests, strict=True)
         ]
         for output, asked in zip(outputs, self._asked.requests, strict=True):
+            if asked.stream is not None:
+                # What runs has the seed of the completion; with that of the request one gets it again.
+                output.seed = asked.params.seed or 0
             if asked.params.logprobs is None:
                 # `best_of` has them computed.
                 for completion in output.completions:
@@ -334,7 +353,10 @@ class TraceAnswer:
         return "".join(f"data: {text}\n\n" for text in texts).encode()
 
 
-def _traced(output: RequestOutput, asked: Asked, found: Prepared | str) -> TracedRequest:
+def _traced(
+    output: RequestOutput, asked: Asked, found: Prepared | str, defaults: GenerationParams
+) -> TracedRequest:
+    """Returns what was asked, with parameters that are the same ones whichever defaults a reader has."""
     params, text = asked.params, ""
     if isinstance(found, Prepared):
         text = found.generated_text
@@ -344,8 +366,8 @@ def _traced(output: RequestOutput, asked: Asked, found: Prepared | str) -> Trace
     return TracedRequest(
         output.prompt,
         tuple(output.prompt_token_ids),
-        output.seed if asked.stream is None else asked.params.seed or 0,
-        params_to_plain(params),
+        output.seed,
+        params_to_plain(params) | params_to_plain(params, defaults),
         asked.generated,
         asked.stream,
         text,
@@ -371,5 +393,6 @@ async def describe_model(service: Service, request: Request) -> Response:
             "can_infill": llm.intake.can_infill,
             "default_params": params_to_plain(llm.default_params),
             "second_models": list(llm.intake.second_models),
+            "arguments": model.arguments,
         }
     return json_response(answer)

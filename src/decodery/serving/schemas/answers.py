@@ -74,6 +74,7 @@ ANSWERS: dict[str, Schema] = {
         can_infill={"type": "boolean"},
         default_params=_OBJECT,
         second_models=_list(_TEXT),
+        arguments=_OBJECT,
     ),
     "Completion": _object(
         **_HEAD,

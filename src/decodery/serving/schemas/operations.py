@@ -119,9 +119,27 @@ TRACE = {
         "How many candidates each choice reports; without it, no events are sent.",
     ),
     "texts": (_FLAG, "Sends texts as they grow, in place of whole outputs."),
+    "logits": (_FLAG, "Adds all logits to the choice of a single request for one token."),
     "progress": (_FLAG, "Tells how much of each prompt is computed."),
     "cache_salt": (_TEXT, "Prompts share cached prefixes only with those of the same salt."),
     "priority": ({"type": "integer"}, "Lower numbers run first."),
+}
+
+RUN_PAGE = {"run": ({"type": "object"}, "A run as the page exports it; see docs/page.md.")}
+EXAMPLE_RUN: Schema = {
+    "format": "decodery-run",
+    "version": 1,
+    "title": "Hi",
+    "lines": [
+        {
+            "kind": "trace",
+            "version": 1,
+            "model": "default",
+            "vocab_size": 1,
+            "requests": [{"prompt": "Hi", "prompt_token_ids": [0], "seed": 7, "params": {}}],
+        },
+        {"kind": "end"},
+    ],
 }
 
 
@@ -228,6 +246,13 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         _GENERATES,
         body=_trace,
         example={"requests": [{"prompt": "Hi", "params": {"max_tokens": 4}}], "candidates": 3},
+    ),
+    ("POST", "/trace/page"): Operation(
+        "Draws a run as a page that opens without a server.",
+        "text/html",
+        _BODY,
+        body=lambda settings: _closed(RUN_PAGE, settings, "run"),
+        example={"run": EXAMPLE_RUN},
     ),
     ("GET", "/health"): Operation("Answers while the process lives.", "Status", (403,), open=True),
     ("GET", "/ready"): Operation("Answers while requests can be served.", "Status", (403, 503), open=True),

@@ -17,19 +17,24 @@ function start() {
   takeKey();
   const api = new Api();
   const settings = new Settings();
+  const store = new Store();
   const app = {
     api,
     settings,
     models: new Models(api, settings),
-    runs: new Runs(api, new Store()),
+    runs: new Runs(api, store),
     notify: notices(document.getElementById("notices")),
     open: (name, args) => router.open(name, args),
   };
   const router = new Router(app, document.getElementById("main"), document.getElementById("views"));
+  store.addEventListener("trouble", ({ detail }) => app.notify(detail, "error"));
   showTheme(settings);
+  fitKeyboard();
   showModels(app.models);
   keyForm(api, () => loadModels(app));
   watchConnection(api, app.notify, () => loadModels(app));
+  // A key may also come into a page that is open, from an address that is pasted.
+  addEventListener("hashchange", () => takeKey() && loadModels(app));
   app.runs.load().catch((error) => app.notify(error.message, "error"));
   loadModels(app);
   router.start();
@@ -41,6 +46,16 @@ function showTheme(settings) {
   };
   settings.addEventListener("change", show);
   show();
+}
+
+/** Shrinks the page to the part that an on-screen keyboard leaves, in browsers that do not. */
+function fitKeyboard() {
+  const fit = () => {
+    const { height, scale } = visualViewport;
+    // A reader who zooms in sees a part of the page; then it keeps its size.
+    if (scale <= 1.01) document.body.style.setProperty("max-height", `${height}px`);
+  };
+  visualViewport?.addEventListener("resize", fit);
 }
 
 function showModels(models) {

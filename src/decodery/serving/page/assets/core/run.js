@@ -3,8 +3,6 @@
 import { fromHex, toHex } from "./hex.js";
 
 export const TRACE_VERSION = 1;
-export const RUN_FORMAT = "decodery-run";
-export const RUN_VERSION = 1;
 
 /** One token of a stream. `choice` is what the step considered, as on the wire, or null. */
 export class Position {
@@ -57,6 +55,8 @@ export class Run extends EventTarget {
     this.model = model;
     this.created = created;
     this.parent = parent;
+    /** The messages that the run replies to, {role, content, run?}, where `run` is the id of a reply's; else null. */
+    this.messages = asked.messages ?? null;
     this.prompt = asked.prompt ?? null;
     this.promptTokenIds = asked.promptTokenIds ?? [];
     this.params = asked.params ?? {};
@@ -79,6 +79,8 @@ export class Run extends EventTarget {
     /** Token id -> {bytes, special}. */
     this.pieces = new Map(asked.pieces ?? []);
     this.warnings = [];
+    /** The lines that made the run, as those of a trace with this request alone. They are what is kept of it. */
+    this.lines = [];
   }
 
   get ended() {
@@ -93,6 +95,16 @@ export class Run extends EventTarget {
       this.streams.push(added);
     }
     return this.streams[index];
+  }
+
+  /** The positions that were given with the request. */
+  get given() {
+    return this.#given;
+  }
+
+  /** Sets the given positions, before any stream has begun. */
+  setGiven(positions) {
+    this.#given = positions;
   }
 
   /** Sets the text of the given tokens, before any other text has come. */
@@ -133,7 +145,9 @@ export class RunReader {
   }
 
   feed(line) {
+    this.#note(line);
     if (line.kind === "trace") this.#header(line);
+    else if (line.kind === "given") this.#runs[0].setGiven(line.positions.map(positionOf));
     else if (line.kind === "tokens") this.#spelled(line);
     else if (line.kind === "progress") this.#progress(this.#runs[line.request], line.progress);
     else if (line.kind === "event") this.#event(this.#runs[line.event.request], line.event);
@@ -141,6 +155,22 @@ export class RunReader {
     else if (line.kind === "output") this.#output(this.#runs[line.request], line.output);
     else if (line.kind === "end") this.#end();
     else if (line.kind === "error") this.fail(line.error.message);
+  }
+
+  #note(line) {
+    if (line.kind === "trace") {
+      line.requests.forEach((request, place) => {
+        const run = this.#runs[place];
+        run?.lines.push({ ...line, requests: [request] });
+        if (run?.given.length > 0) run.lines.push(spelledLine(run.pieces), { kind: "given", positions: run.given });
+      });
+    } else if (line.kind === "event") {
+      this.#runs[line.event.request].lines.push({ ...line, event: { ...line.event, request: 0 } });
+    } else if (line.kind === "text" || line.kind === "output") {
+      this.#runs[line.request].lines.push({ ...line, request: 0 });
+    } else if (line.kind !== "progress") {
+      for (const run of this.#runs) run.lines.push(line);
+    }
   }
 
   /** Marks the runs that have not ended: as failed with an error, else as cut. */
@@ -232,6 +262,18 @@ export class RunReader {
   }
 }
 
+/** Returns the line that spells tokens: a run that goes on from another one has the spelling of that one's tokens. */
+function spelledLine(pieces) {
+  const tokens = [...pieces].map(([token, { bytes }]) => [token, toHex(bytes)]);
+  const special = [...pieces].filter(([, piece]) => piece.special).map(([token]) => token);
+  return { kind: "tokens", tokens, special };
+}
+
+/** Returns the position of a plain object. */
+function positionOf({ token, choice, logprob, ...more }) {
+  return new Position(token, choice && withNumbers(choice), { ...more, logprob: logprob === null ? null : number(logprob) });
+}
+
 function addEvent(stream, event) {
   const drafts = event.drafts ?? [];
   const accepted = event.accepted ?? 0;
@@ -267,46 +309,3 @@ function withNumbers(object) {
   }
   return object;
 }
-
-/** Returns a copy of a plain value, in which infinities are the texts that they are on the wire. */
-function asPlain(value) {
-  if (typeof value === "number") {
-    if (Number.isFinite(value)) return value;
-    return Number.isNaN(value) ? "nan" : value > 0 ? "inf" : "-inf";
-  }
-  if (Array.isArray(value)) return value.map(asPlain);
-  if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, asPlain(one)]));
-}
-
-/** Returns a run as plain JSON. */
-export function toJson(run) {
-  const plain = { format: RUN_FORMAT, version: RUN_VERSION };
-  for (const name of PLAIN) plain[name] = asPlain(run[name]);
-  plain.streams = asPlain(run.streams);
-  plain.pieces = [...run.pieces].map(([token, { bytes, special }]) => [token, toHex(bytes), special]);
-  return plain;
-}
-
-/** Returns the run of a plain object that `toJson` made; one that was running is cut. */
-export function fromJson(plain) {
-  const run = new Run({ id: plain.id });
-  for (const name of PLAIN) if (plain[name] !== undefined) run[name] = plain[name];
-  run.steps = run.steps.map((step) => step.map(withNumbers));
-  run.streams = plain.streams.map(({ positions, ...fields }) => {
-    const stream = Object.assign(new Stream(fields.index), fields, { score: number(fields.score) });
-    stream.positions = positions.map(
-      ({ token, choice, logprob, ...more }) =>
-        new Position(token, choice && withNumbers(choice), { ...more, logprob: number(logprob) }),
-    );
-    return stream;
-  });
-  run.pieces = new Map(plain.pieces.map(([token, hex, special]) => [token, { bytes: fromHex(hex), special }]));
-  if (!run.ended) run.state = "cut";
-  return run;
-}
-
-const PLAIN = [
-  ...["id", "title", "model", "created", "parent", "prompt", "promptTokenIds", "params", "seed", "steps", "state"],
-  ...["error", "promptLogprobs", "cachedTokens", "times", "warnings", "generated", "drawn"],
-];

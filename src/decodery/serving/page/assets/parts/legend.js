@@ -29,6 +29,6 @@ export function mountLegend(place, settings) {
 function swatchesOf() {
   const bounds = LEVELS.map((bound) => `${Number((bound * 100).toPrecision(2))} %`);
   return [...bounds.map((text) => `> ${text}`), "less"].map((text, level) =>
-    element("span", { class: `token s${level} swatch`, text }),
+    element("span", { class: `swatch s${level}`, text }),
   );
 }

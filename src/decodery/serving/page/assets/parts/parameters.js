@@ -122,12 +122,16 @@ class Form {
   #arrange() {
     const query = this.#search.value.trim().toLowerCase();
     const names = Object.keys(this.#described.parameters);
-    const first = names.filter((name) => (query === "" ? name in this.values : this.#matches(name, query)));
+    const first = names.filter((name) => (query === "" ? this.#isChanged(name) : this.#matches(name, query)));
     this.#changed.replaceChildren(...first.map((name) => this.#row(name).element));
     if (query !== "" && first.length === 0) this.#changed.append(element("p", { class: "help", text: "No parameter is like this." }));
     this.#groups.hidden = query !== "";
     const shown = new Set(first);
     this.#groups.replaceChildren(...Object.entries(this.#described.panels).map(([panel, all]) => this.#group(panel, all.filter((name) => !shown.has(name)))));
+  }
+
+  #isChanged(name) {
+    return name in this.values || (this.#rows.get(name)?.wrong ?? null) !== null;
   }
 
   #matches(name, query) {
@@ -185,7 +189,7 @@ class Form {
   }
 
   #note(name, row) {
-    row.reset.hidden = !(name in this.values) && row.wrong === null;
+    row.reset.hidden = !this.#isChanged(name);
     const lesson = lessonOf(name, this.values[name]);
     row.lesson.hidden = lesson === null;
     if (lesson !== null) {

@@ -6,6 +6,9 @@ import { Speller } from "../core/spelling.js";
 // Upper bounds of the levels 1 to 7. Two levels are about a factor of ten.
 export const LEVELS = [0.9, 0.6, 0.35, 0.18, 0.08, 0.025, 0.005];
 
+// So many tokens are added in a frame, which takes about 5 ms.
+const A_FRAME = 150;
+
 /** Returns the level of a share from 0 (expected) to 7. */
 export function levelOf(share) {
   return LEVELS.filter((bound) => share < bound).length;
@@ -33,13 +36,21 @@ export function renderTokens(container, run, stream, { colour = "surprise" } = {
   container.dataset.colour = colour;
   container.replaceChildren();
 
-  function update() {
+  /** Adds what is missing: up to so many tokens now, the others in the next frames. */
+  function update(most = A_FRAME) {
     const { positions } = stream;
-    if (shown === positions.length) return;
+    const end = Math.min(positions.length, shown + most);
+    if (shown === end) return;
     const added = document.createDocumentFragment();
-    for (; shown < positions.length; shown += 1) added.append(tokenElement(positions[shown], shown, speller));
+    for (; shown < end; shown += 1) added.append(tokenElement(positions[shown], shown, speller));
     container.append(added);
     if (current === null && container.firstElementChild !== null) container.firstElementChild.tabIndex = 0;
+    if (shown < positions.length) run.changed();
+  }
+
+  function at(index) {
+    if (index >= shown) update(Infinity);
+    return container.children[index];
   }
 
   function mark(found) {
@@ -73,18 +84,19 @@ export function renderTokens(container, run, stream, { colour = "surprise" } = {
     keydown: move,
   };
   for (const [type, listener] of Object.entries(listeners)) container.addEventListener(type, listener);
-  run.addEventListener("change", update);
+  const changed = () => update();
+  run.addEventListener("change", changed);
   update();
   return {
     setColour(value) {
       container.dataset.colour = value;
     },
-    open: (index) => container.children[index]?.focus(),
+    open: (index) => at(index)?.focus(),
     mark(index) {
-      if (container.children[index] !== undefined) mark(container.children[index]);
+      if (at(index) !== undefined) mark(at(index));
     },
     close() {
-      run.removeEventListener("change", update);
+      run.removeEventListener("change", changed);
       for (const [type, listener] of Object.entries(listeners)) container.removeEventListener(type, listener);
     },
   };
@@ -142,7 +154,7 @@ export function tokenElement(position, index, speller) {
   return made;
 }
 
-function classesOf({ choice, accepted }, { special, isolated }) {
+function classesOf({ choice, accepted, picked }, { special, isolated }) {
   const classes = ["token"];
   if (choice !== null) {
     classes.push(`s${levelOf(choice.before)}`);
@@ -150,6 +162,7 @@ function classesOf({ choice, accepted }, { special, isolated }) {
     if (choice.forced) classes.push("forced");
   }
   if (accepted) classes.push("drafted");
+  if (picked) classes.push("picked");
   if (special) classes.push("special");
   if (isolated) classes.push("isolated");
   return classes.join(" ");

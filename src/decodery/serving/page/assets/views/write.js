@@ -25,7 +25,7 @@ export const view = {
   title: "Write",
   mount(place, app) {
     const write = new Write(place, app);
-    return { show: (args) => write.show(args), hide: () => {} };
+    return { show: (args) => write.show(args), hide: () => write.hide() };
   },
 };
 
@@ -37,7 +37,8 @@ class Write {
   #shown = null;
   #chosen = false;
   #asking = false;
-  #pieces = { token: [], run: [] };
+  #visible = false;
+  #pieces = { token: [], run: [], foot: [] };
 
   constructor(place, app) {
     this.#app = app;
@@ -61,7 +62,8 @@ class Write {
     const main = element("div", { class: "write-main" }, head, element("div", { class: "log-frame" }, this.#log, newest), foot);
     place.append(main, side);
     this.#system = this.#systemField();
-    foot.append(this.#system);
+    this.#extras = element("div", { class: "extras" });
+    foot.append(this.#extras, this.#system);
     this.#composer = mountComposer(foot, this.#app.settings, { send: (text) => this.#send(text), stop: () => this.#stop() });
     this.#side = mountSidePanel(side, TABS);
     this.#parameters = mountParameters(this.#side.panels.parameters, this.#app);
@@ -76,6 +78,7 @@ class Write {
   #modes;
   #clear;
   #system;
+  #extras;
   #composer;
   #side;
   #parameters;
@@ -102,8 +105,9 @@ class Write {
     const { settings, models } = this.#app;
     place.addEventListener("position", ({ detail }) => this.#openToken(detail));
     place.addEventListener("reveal", () => this.#side.show("parameters"));
-    place.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape") return;
+    // On the document: the focus may be on nothing, as after a button has gone.
+    document.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || !this.#visible) return;
       this.#stop();
       this.#side.close();
     });
@@ -114,17 +118,25 @@ class Write {
   }
 
   async #loadPieces() {
+    const places = { token: this.#side.panels.token, run: this.#side.panels.runs, foot: this.#extras };
+    const asking = {
+      text: this.#composer.text,
+      params: () => this.#parameters.value(),
+      start: (request) => this.#showRun(this.#start({ ...request, title: titleOf(request.prompt) })),
+    };
     for (const { slot, load } of PIECES) {
       const place = element("div", { class: `piece piece-${slot}` });
-      this.#side.panels[slot === "token" ? "token" : "runs"].append(place);
-      const piece = (await load())(place, this.#app);
+      places[slot].append(place);
+      const piece = (await load())(place, this.#app, asking);
       this.#pieces[slot].push(piece);
-      if (slot === "run" && this.#shown !== null) piece.show(this.#shown);
+      piece.setMode?.(this.#mode);
+      if (slot !== "token" && this.#shown !== null) piece.show(this.#shown);
     }
   }
 
   /** Shows what `app.open("write", args)` asks for: a kept run, or a text to begin at once. */
   async show(args) {
+    this.#visible = true;
     if (args.run !== undefined) {
       this.#showRun(this.#app.runs.get(args.run));
     } else if (args.prompt !== undefined) {
@@ -139,11 +151,16 @@ class Write {
     }
   }
 
+  hide() {
+    this.#visible = false;
+  }
+
   /** Shows the newest run; where there is none, the default prompt is decoded. */
   async #begin() {
     const newest = this.#app.runs.list().at(-1);
     if (newest !== undefined) {
       this.#composer.text.value = newest.prompt ?? "";
+      this.#parameters.set(formOf(newest));
       this.#showRun(newest);
       return;
     }
@@ -171,6 +188,7 @@ class Write {
     this.#composer.setMode(mode);
     this.#system.hidden = mode !== "chat";
     this.#clear.hidden = mode !== "chat";
+    for (const piece of Object.values(this.#pieces).flat()) piece.setMode?.(mode);
     if (mode === "chat") {
       if (this.#composer.text.value === DEFAULT_PROMPT) this.#composer.text.value = "";
       const params = this.#parameters.value();
@@ -212,7 +230,7 @@ class Write {
     this.#asking = true;
     try {
       const { tokens } = await this.#app.api.json("/tokenize", { model, messages: this.#conversation.forServer() });
-      const run = this.#start({ prompt: tokens, title: titleOf(text) });
+      const run = this.#start({ prompt: tokens, title: titleOf(text), messages: this.#conversation.kept() });
       this.#addRun(run, { prompt: false });
       run.addEventListener("change", () => this.#replied(run));
     } catch (error) {
@@ -263,7 +281,13 @@ class Write {
 
   #showRun(run) {
     if (run === undefined) return;
-    if (this.#mode === "chat" && run.prompt !== null) this.#setMode("completion");
+    if (run.messages !== null && run.ended) {
+      this.#conversation.restore(run);
+      this.#system.querySelector("textarea").value = this.#conversation.system;
+      this.#setMode("chat");
+      return;
+    }
+    this.#setMode("completion");
     this.#clearLog();
     this.#addRun(run, {});
   }
@@ -282,7 +306,7 @@ class Write {
     this.#views.push(shown);
     this.#log.append(shown.element);
     this.#follow.start();
-    for (const piece of this.#pieces.run) piece.show(run);
+    for (const piece of [...this.#pieces.run, ...this.#pieces.foot]) piece.show(run);
     this.#grown(run);
   }
 
@@ -310,13 +334,18 @@ class Write {
       this.#side.open("token");
       if (kind === "click") this.#side.show("token");
     }
-    this.#showToken(run, stream, index);
+    this.#showToken(run, stream, index, { preview: kind === "hover" });
   }
 
-  #showToken(run, stream, index) {
+  #showToken(run, stream, index, options = {}) {
     this.#empty.hidden = this.#pieces.token.length > 0;
-    for (const piece of this.#pieces.token) piece.show(run, stream, index);
+    for (const piece of this.#pieces.token) piece.show(run, stream, index, options);
   }
+}
+
+/** Returns a run's parameters as the form takes them. */
+function formOf(run) {
+  return { ...run.params, seed: run.seed };
 }
 
 function titleOf(text) {
