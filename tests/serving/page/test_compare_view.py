@@ -167,6 +167,20 @@ def test_a_column_goes_on_in_the_view_that_writes(view: Any) -> None:
 
 
 @pytest.mark.page
+def test_an_opened_token_is_explained_and_its_candidates_branch_into_the_view_that_writes(view: Any) -> None:
+    run(view)
+    before = texts(view, "B")[:3]
+    column(view, "B").locator(".token").nth(3).click()
+    token = view.get_by_role("region", name="Token", exact=True)
+    token.locator("[data-token-id]").first.click()
+    view.locator("#view-write .run[data-state=done]").wait_for()
+    kept = view.locator("#view-write .run .token").evaluate_all(
+        "(all) => all.slice(0, 3).map((t) => t.textContent)"
+    )
+    assert kept == before
+
+
+@pytest.mark.page
 def test_stopping_keeps_what_came(view: Any) -> None:
     for name in "AB":
         one = column(view, name)

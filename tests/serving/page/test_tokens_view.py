@@ -216,10 +216,13 @@ def test_a_pasted_text_of_300_kb_keeps_typing_quick_and_the_page_small(view: Any
     )
     assert took < 50
     pages = column(view, BYTES).locator(".pages")
+    last = column(view, BYTES).locator("[data-i='999']")
+    last.wait_for()
     # The page begins with a whole character, and the next one goes on where this one ends.
     seen = "".join(shown(view, BYTES))
     while len(seen) < 5000:
         pages.get_by_role("button", name="Later").click()
+        last.wait_for()
         seen += "".join(shown(view, BYTES))
     assert text.startswith(seen)
     assert pages.get_by_role("button", name="Later").is_enabled()
