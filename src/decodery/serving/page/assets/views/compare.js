@@ -221,7 +221,7 @@ function layout() {
   );
   const told = element("div", { class: "told", role: "status", "aria-label": "Where the texts part" });
   const columns = element("div", { class: "columns" });
-  const token = element("section", { class: "sheet", "aria-label": "Token", hidden: true });
+  const token = element("section", { class: "sheet opened-token", "aria-label": "Token", hidden: true });
   const title = element("h2", { class: "unseen", text: "Compare" });
   return { all: [title, form, told, columns, token], form, prompt, length, seed, stop, add, told, columns, token };
 }
