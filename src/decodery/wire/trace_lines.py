@@ -129,19 +129,29 @@ class TraceWriter:
         self._spelled: set[int] = set()
 
     def lines(self, line: Line) -> list[str]:
-        """Returns the line, after another one for the tokens that are named for the first time."""
-        new = [token for token in dict.fromkeys(_named(line)) if token not in self._spelled]
+        """Returns the line, with another one for the tokens that are named for the first time."""
+        # The header is the first line, so what it names is spelled after it.
+        named, own = self._spelling(_named(line)), [written(line)]
+        return own + named if isinstance(line, Header) else named + own
+
+    def _spelling(self, tokens: Iterable[int]) -> list[str]:
+        """Returns the line of those of the tokens that no line has spelled; none if all are spelled."""
+        new = [token for token in dict.fromkeys(tokens) if token not in self._spelled]
         if not new:
-            return [written(line)]
+            return []
         self._spelled.update(new)
         spelled = tuple((token, self._tokenizer.token_bytes(token).hex()) for token in new)
         special = tuple(token for token in new if token in self._tokenizer.special_ids)
-        return [written(SpelledTokens(spelled, special)), written(line)]
+        return [written(SpelledTokens(spelled, special))]
 
 
 def _named(line: Line) -> Iterator[int]:
-    """Yields the tokens that a line names, but not those of prompts without log-probabilities."""
-    if isinstance(line, EventLine):
+    """Yields the tokens that a line names; of prompts, only those that are generated or have scores."""
+    if isinstance(line, Header):
+        for request in line.requests:
+            if request.generated:
+                yield from request.prompt_token_ids[-request.generated :]
+    elif isinstance(line, EventLine):
         event = line.event
         yield from event.tokens
         yield from event.drafts

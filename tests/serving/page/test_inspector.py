@@ -204,25 +204,6 @@ def test_a_probability_of_one_is_100_percent_and_no_surprise(blank: Any) -> None
     assert told == [0, "100 %", "100 %", "0 %"]
 
 
-def test_drafts_say_where_they_come_from_and_whether_they_were_accepted(blank: Any) -> None:
-    params = {"max_tokens": 40, "temperature": 0, "speculate": {"type": "prompt_lookup", "num_tokens": 3}}
-    run_in(blank, "abcabcabcabc", **params)
-    fates = blank.evaluate(
-        """() => {
-          const [run] = window.runs;
-          return run.streams[0].positions.map(({ drafted, accepted }, index) => {
-            window.inspector.show(run, run.streams[0], index, { preview: true });
-            const text = document.querySelector("header").textContent;
-            return [drafted, accepted, text.includes("accepted"), text.includes("rejected")];
-          });
-        }"""
-    )
-    assert any(drafted is not None for drafted, *_ in fates)
-    for drafted, accepted, says_accepted, says_rejected in fates:
-        assert says_accepted == (drafted is not None and accepted)
-        assert says_rejected == (drafted is not None and not accepted)
-
-
 def test_a_candidate_is_picked_by_pointer_and_keyboard(blank: Any) -> None:
     run_in(blank, PROMPT, max_tokens=5, seed=1)
     blank.evaluate(SHOW, {"index": 3, "preview": True})

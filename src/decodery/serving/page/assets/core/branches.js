@@ -1,7 +1,7 @@
 // Says how a text goes on from one of its places, and how the texts that did so belong together.
 
 import { Position } from "./run.js";
-import { label } from "./spelling.js";
+import { label, labelOfText, Speller } from "./spelling.js";
 
 /**
  * Returns what `runs.start` takes to go on after the first `count` tokens of a stream and the `picked` tokens.
@@ -60,15 +60,22 @@ export function pickedChoice(choice, token) {
   return { ...choice, token, before, after, rank: place + 1, forced: false };
 }
 
-/** Returns the run and stream that the place belongs to: the one that was there first. */
+/**
+ * Returns the run and stream that the place belongs to: the one that was there first. A token that was picked to make
+ * a branch belongs to the branch's parent, so that another one in its place makes a sibling.
+ */
 export function homeOf(get, run, stream, index) {
   let home = { run, stream };
-  while (home.run.parent !== null && index < home.run.parent.position) {
+  while (isBefore(index, home.run.parent)) {
     const parent = get(home.run.parent.run);
     if (parent === undefined) break;
     home = { run: parent, stream: parent.stream(home.run.parent.stream) };
   }
   return home;
+}
+
+function isBefore(index, parent) {
+  return parent !== null && (index < parent.position || (index === parent.position && parent.token !== null));
 }
 
 /** Returns how many first tokens two streams share. */
@@ -120,4 +127,31 @@ export function adopted(child, removed) {
   if (removed.parent === null) return null;
   const position = Math.min(child.parent.position, removed.parent.position);
   return { ...removed.parent, position, token: child.streams[0]?.positions[position]?.token ?? child.parent.token };
+}
+
+/** Returns the text that the tokens from one position up to another add, after those before them. */
+export function textBetween(run, stream, from, to) {
+  const speller = new Speller(run.pieces);
+  const texts = stream.positions.slice(0, to).map(({ token }) => speller.push(token).text);
+  return texts.slice(from).join("");
+}
+
+/** Returns how a stream ended, in words; "" while it has not. */
+export function endingOf(run, stream) {
+  const last = stream.positions.at(-1);
+  if (run.state === "failed") return `failed: ${run.error}`;
+  if (stream.finishReason === "stop") {
+    if (typeof stream.stopReason === "string") return `stopped by ${labelOfText(stream.stopReason)}`;
+    const ended = last !== undefined && (run.pieces.get(last.token)?.special || stream.stopReason === last.token);
+    return ended ? `ended by ${label(last.token, run.pieces)}` : "complete";
+  }
+  if (stream.finishReason === "length") return "reached the limit of tokens";
+  if (stream.finishReason) return stream.finishReason;
+  return run.state === "cut" ? "cut off" : "";
+}
+
+/** Returns a run's name, as the tree and the menus show it. */
+export function nameOf(run, stream = 0) {
+  const name = run.title || (run.parent === null ? "First text" : "Branch");
+  return run.streams.length > 1 ? `${name} (${stream + 1})` : name;
 }

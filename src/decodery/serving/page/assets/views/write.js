@@ -38,7 +38,7 @@ class Write {
   #chosen = false;
   #asking = false;
   #visible = false;
-  #pieces = { token: [], run: [] };
+  #pieces = { token: [], run: [], foot: [] };
 
   constructor(place, app) {
     this.#app = app;
@@ -62,7 +62,8 @@ class Write {
     const main = element("div", { class: "write-main" }, head, element("div", { class: "log-frame" }, this.#log, newest), foot);
     place.append(main, side);
     this.#system = this.#systemField();
-    foot.append(this.#system);
+    this.#extras = element("div", { class: "extras" });
+    foot.append(this.#extras, this.#system);
     this.#composer = mountComposer(foot, this.#app.settings, { send: (text) => this.#send(text), stop: () => this.#stop() });
     this.#side = mountSidePanel(side, TABS);
     this.#parameters = mountParameters(this.#side.panels.parameters, this.#app);
@@ -77,6 +78,7 @@ class Write {
   #modes;
   #clear;
   #system;
+  #extras;
   #composer;
   #side;
   #parameters;
@@ -116,12 +118,19 @@ class Write {
   }
 
   async #loadPieces() {
+    const places = { token: this.#side.panels.token, run: this.#side.panels.runs, foot: this.#extras };
+    const asking = {
+      text: this.#composer.text,
+      params: () => this.#parameters.value(),
+      start: (request) => this.#showRun(this.#start({ ...request, title: titleOf(request.prompt) })),
+    };
     for (const { slot, load } of PIECES) {
       const place = element("div", { class: `piece piece-${slot}` });
-      this.#side.panels[slot === "token" ? "token" : "runs"].append(place);
-      const piece = (await load())(place, this.#app);
+      places[slot].append(place);
+      const piece = (await load())(place, this.#app, asking);
       this.#pieces[slot].push(piece);
-      if (slot === "run" && this.#shown !== null) piece.show(this.#shown);
+      piece.setMode?.(this.#mode);
+      if (slot !== "token" && this.#shown !== null) piece.show(this.#shown);
     }
   }
 
@@ -178,6 +187,7 @@ class Write {
     this.#composer.setMode(mode);
     this.#system.hidden = mode !== "chat";
     this.#clear.hidden = mode !== "chat";
+    for (const piece of Object.values(this.#pieces).flat()) piece.setMode?.(mode);
     if (mode === "chat") {
       if (this.#composer.text.value === DEFAULT_PROMPT) this.#composer.text.value = "";
       const params = this.#parameters.value();
@@ -289,7 +299,7 @@ class Write {
     this.#views.push(shown);
     this.#log.append(shown.element);
     this.#follow.start();
-    for (const piece of this.#pieces.run) piece.show(run);
+    for (const piece of [...this.#pieces.run, ...this.#pieces.foot]) piece.show(run);
     this.#grown(run);
   }
 
