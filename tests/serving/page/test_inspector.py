@@ -29,7 +29,8 @@ SHOW = """({ index, preview }) => {
   window.inspector.show(run, run.streams[0], index, { preview });
 }"""
 READ = """() => {
-  const texts = (selector, within = document) => [...within.querySelectorAll(selector)].map((e) => e.textContent);
+  const texts = (selector, within = document) =>
+    [...within.querySelectorAll(selector)].map((found) => found.textContent);
   window.read = () => ({
     heads: texts(".candidates-part thead th"),
     rows: [...document.querySelectorAll(".candidates-part tbody tr")].map((row) => ({
@@ -72,7 +73,10 @@ def considered(library: LLM, prompt: str = PROMPT, candidates: int = 10, **param
     """Returns the library's own choices for the first completion."""
     events: list[Event] = []
     library.generate(
-        prompt, params_from_plain(params, library.default_params), observer=events.append, candidates=candidates
+        prompt,
+        params_from_plain(params, library.default_params),
+        observer=events.append,
+        candidates=candidates,
     )
     return [choice for event in events if not event.stream for choice in event.considered]
 

@@ -33,7 +33,9 @@ SHAPES: dict[str, Callable[[int, torch.Generator], Tensor]] = {
     "with bans": lambda size, g: torch.randn(size, generator=g).masked_fill(
         torch.arange(size) % 7 > torch.randint(0, 6, (1,), generator=g), -torch.inf
     ),
-    "with one left": lambda size, g: torch.full((size,), -torch.inf).index_fill(0, torch.tensor([size // 2]), 1),
+    "with one left": lambda size, g: torch.full((size,), -torch.inf).index_fill(
+        0, torch.tensor([size // 2]), 1
+    ),
 }
 
 
