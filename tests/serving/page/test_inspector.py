@@ -170,7 +170,7 @@ def test_a_stage_shows_the_probabilities_before_and_after_it_and_whom_it_cut(
     choice = considered(library, **bounded)[2]
     blank.evaluate(SHOW, {"index": 2, "preview": True})
     before = [c.before for c in choice.candidates]
-    for place, stage in enumerate(choice.stages):
+    for stage in choice.stages:
         name = {"top_k": "top-k", "top_p": "top-p"}.get(stage.name, stage.name.replace("_", " "))
         blank.locator(".chip", has_text=name).click()
         assert blank.evaluate(HEADS) == ["token", f"before {name}", f"after {name}", "change"]

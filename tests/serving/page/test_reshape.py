@@ -175,7 +175,6 @@ def test_a_large_vocabulary_is_sorted_once_and_every_move_gives_a_token(script: 
 
 
 def test_scores_that_are_not_numbers_are_refused(script: Any) -> None:
+    code = "async (name) => { new (await import(name)).Distribution(Float32Array.of(1, NaN)); }"
     with pytest.raises(Exception, match="not numbers"):
-        script.evaluate(
-            "async () => { new (await import('/assets/core/reshape.js')).Distribution(Float32Array.of(1, NaN)) }"
-        )
+        script.evaluate(code, "/assets/core/reshape.js")

@@ -44,7 +44,7 @@ WHAT_IF = """() => ({
 
 @pytest.fixture(scope="module")
 def blank(browser: Any, server: LiveServer) -> Iterator[Any]:
-    """Returns an empty document with an inspector, which these tests share; it has `asked`, what was asked."""
+    """Returns an empty document with an inspector, which these tests share; `asked` is what it asked."""
     watch = Watch()
     watch.allowed.append("ERR_FAILED")
     context = browser.new_context(viewport={"width": 1000, "height": 1200})
