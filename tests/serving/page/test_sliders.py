@@ -22,7 +22,7 @@ RESHAPED = """async (each) => {
   const found = [];
   for (const run of window.runs) for (const stream of run.streams) {
     for (const [index, { choice }] of stream.positions.entries()) {
-      const logits = await fetchLogits(window.app, run, stream, index);
+      const logits = await fetchLogits(window.app.api, run, stream, index);
       const reshaper = new Reshaper(logits, run.params, choice.draw_key ?? null);
       found.push(each.map((values) => {
         const { rows, kept, choice } = reshaper.shape(values);
