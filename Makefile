@@ -1,9 +1,11 @@
 # make demo: install into .venv and generate text from the default model.
+# make learn: write the outputs of the examples and the pictures of the learner's pages, docs/learn, anew.
 # make test: install the dev extra into .venv and run lint, types and the default tests.
 # make sanitize: the native kernels' tests with the address and undefined sanitizers, and their threads with the thread sanitizer.
 # make wheel: a wheel with the kernels inside, and the archive of the sources, in dist; for publishing, both checked.
 # make test-arm: the kernels for ARM, in an emulator: their results have the bits of those of this machine.
 # make test-clients: the server with langchain, litellm and lm-eval, which get an environment of their own.
+# make test-page: the long tests of the page that the server shows, in Debian's chromium; make test runs the short ones.
 # make soak-server: the long forms of the server's laws: 10,000 requests, 2,000 clients that leave, 10,000 fuzzed bodies, 1,000 schemas, 500 tools.
 # make soak: 2,000 random requests with aborts, for some minutes, watching memory, pages, threads and files.
 # All work alone on a fresh machine and do not install again until pyproject.toml, constraints.txt or the native sources change.
@@ -15,16 +17,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test test-all test-arm wheel test-clients soak-server lint types bench bench-peers sanitize soak clean
+.PHONY: demo learn test test-all test-page test-arm wheel test-clients soak-server lint types bench bench-peers sanitize soak clean
 
 demo: $(VENV)/.run
 	$(BIN)/decodery generate "Once upon a time" --max-tokens 60 --temperature 0.8 --top-p 0.95 --seed 7
+
+learn: $(VENV)/.dev
+	$(BIN)/python -m tests.learn.render
 
 # A process for each core. All must find the same tests in the same order, so sets have the same order in each.
 PARALLEL := -n auto --dist worksteal
 
 test: lint types
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest $(PARALLEL)
+
+test-page: $(VENV)/.dev
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest -m page -rs
 
 test-all: lint types
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest $(PARALLEL) -m "not gpu"

@@ -1,6 +1,6 @@
-"""Builds the native kernels into the package where there is a C++ compiler; else it installs without them.
+"""Puts the learner's pages into the package, and the native kernels where there is a C++ compiler.
 
-`DECODERY_NATIVE=0` leaves them out, `DECODERY_NATIVE=1` makes a failure to build them an error.
+`DECODERY_NATIVE=0` leaves the kernels out, `DECODERY_NATIVE=1` makes a failure to build them an error.
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ sys.path.insert(0, str(Path(__file__).parent / "native"))
 from make import TARGET, BuildError, build, compiler, wheel_tag
 
 
-class NativeHook(BuildHookInterface):
+class PackageHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        # An editable installation reads them where they are.
+        if version != "editable":
+            build_data["force_include"][str(Path(self.root, "docs", "learn"))] = "decodery/learn_pages"
+        self._add_kernels(version, build_data)
+
+    def _add_kernels(self, version: str, build_data: dict[str, Any]) -> None:
         wanted = os.environ.get("DECODERY_NATIVE", "")
         if wanted == "0":
             return

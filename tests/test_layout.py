@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("wire",),
     ("collector", "consensus", "intake", "pictures", "shared_scores"),
     ("llm", "client"),
+    ("learn",),
     ("serving",),
     ("cli",),
 )

@@ -96,7 +96,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         for path in (source / "decodery").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {name for name in names if re.match("decodery/.*[^/]$", name)} == expected | {
+    pages = {f"decodery/learn_pages/{path.name}" for path in (ROOT / "docs" / "learn").iterdir()}
+    assert {name for name in names if re.match("decodery/.*[^/]$", name)} == expected | pages | {
         "decodery/kernels/native/_native.so"
     }
 
@@ -128,6 +129,8 @@ def test_a_fresh_environment_without_a_compiler_runs_the_wheel_natively(wheel: P
         return done.stdout
 
     assert ran("--version") == f"decodery {__version__}\n"
+    page = (ROOT / "docs" / "learn" / "sampling.md").read_text(encoding="utf-8")
+    assert ran("learn", "sampling") == page[page.index("# Sampling") :]
     described = json.loads(ran("inspect", model, "--json"))
     assert described["backend"] == "native"
     told = ran("generate", "abc", "--model", model, "--backend", "native", "--max-tokens", "4", "--json")

@@ -14,7 +14,7 @@ SOURCES = sorted(path for folder in ("src", "bench") for path in (ROOT / folder)
 PROSE = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *(path for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "log.md"),
+    *(path for path in sorted((ROOT / "docs").rglob("*.md")) if path.name != "log.md"),
 ]
 # A clause that begins with one of these names a thing; a contract says what the function does.
 QUESTIONS = ("What", "Whether", "Who", "Whom", "Whose", "How", "Where", "When", "Which", "Why")

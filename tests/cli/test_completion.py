@@ -19,7 +19,7 @@ import pytest
 import typer
 
 from decodery.cli.candidates import candidates, typed_line
-from decodery.cli.commands.complete import NAMES, complete
+from decodery.cli.commands.complete import complete, names
 from decodery.cli.flags.generation_flags import FLAGS
 from decodery.cli.flags.object_flags import STRATEGIES
 from decodery.cli.main import app
@@ -64,11 +64,11 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def texts(*words: str) -> list[str]:
-    return [found.text for found in candidates(PROGRAM, words, NAMES)]
+    return [found.text for found in candidates(PROGRAM, words, names())]
 
 
 def test_the_first_word_is_a_command_that_the_help_lists(decodery: Run) -> None:
-    found = candidates(PROGRAM, [""], NAMES)
+    found = candidates(PROGRAM, [""], names())
     listed = decodery("--help").out
     assert {"generate", "chat", "serve"} <= {one.text for one in found}
     assert all(f"  {one.text} " in listed and one.help for one in found)

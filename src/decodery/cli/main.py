@@ -371,6 +371,23 @@ def _compare(
     compare(text, lines, model, as_json=json)
 
 
+@_command("learn")
+def _learn(
+    method: Annotated[
+        str | None,
+        typer.Argument(metavar="[METHOD]", help="The page to show; without it, list the pages."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Explains the ways to choose the next token.
+
+    Each page has examples to run, what a method is for, and what it is not for.
+    """
+    from decodery.cli.commands.learn import learn
+
+    learn(method)
+
+
 @_command("pull")
 def _pull(model: Model = None, revision: Revision = None, debug: Debug = False) -> None:
     """Fetches a model and prints its path."""

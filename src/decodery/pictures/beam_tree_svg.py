@@ -19,52 +19,60 @@ OTHERS = 10
 WIDTH = LEFT + COLUMNS * COLUMN
 
 
-def tree_svg(tree: Tree, trace: GenerationTrace) -> tuple[Markup, float]:
-    """Returns the drawing, which is `WIDTH` wide, and its height."""
-    drawing = _Drawing(tree, trace)
-    return joined([drawing.band(first) for first in range(0, tree.steps, COLUMNS)]), drawing.tops[-1]
+def tree_svg(
+    tree: Tree, trace: GenerationTrace, *, columns: int = COLUMNS, others: int = OTHERS
+) -> tuple[Markup, float]:
+    """Returns the drawing, in bands of `columns` steps, and its height; with all columns it is `WIDTH` wide.
+
+    Below the beams of a step at most `others` candidates are drawn.
+    """
+    drawing = _Drawing(tree, trace, columns, others)
+    return joined([drawing.band(first) for first in range(0, tree.steps, columns)]), drawing.tops[-1]
 
 
 class _Drawing:
     """Draws the bands of a tree; `tops` has the y of each band's top, then that of the last one's bottom."""
 
-    def __init__(self, tree: Tree, trace: GenerationTrace) -> None:
+    def __init__(self, tree: Tree, trace: GenerationTrace, columns: int, others: int) -> None:
         self.tree = tree
         self.trace = trace
+        self.columns = columns
+        self.others = others
         self.tops = [0.0]
-        for first in range(0, tree.steps, COLUMNS):
-            lanes = [n.lane + 1 for n in tree.nodes if first <= n.step < first + COLUMNS]
-            others = min(max([*lanes, tree.beams]) - tree.beams, OTHERS + 1)
-            self.tops.append(self.tops[-1] + TOP + tree.beams * BEAM + others * SMALL + 18)
+        for first in range(0, tree.steps, columns):
+            lanes = [n.lane + 1 for n in tree.nodes if first <= n.step < first + columns]
+            small = min(max([*lanes, tree.beams]) - tree.beams, others + 1)
+            self.tops.append(self.tops[-1] + TOP + tree.beams * BEAM + small * SMALL + 18)
 
     def band(self, first: int) -> Markup:
         """Draws the band of steps that begins with step `first`."""
-        top = self.tops[first // COLUMNS]
-        steps = range(first, min(first + COLUMNS, self.tree.steps))
-        parts = [element("line", class_="rule", x1=0.0, x2=WIDTH, y1=top + 0.5, y2=top + 0.5)]
+        top = self.tops[first // self.columns]
+        steps = range(first, min(first + self.columns, self.tree.steps))
+        right = LEFT + self.columns * COLUMN
+        parts = [element("line", class_="rule", x1=0.0, x2=right, y1=top + 0.5, y2=top + 0.5)]
         for step in steps:
             x = self._x(step)
             parts.append(line(x + BOX / 2, top + 15, str(step + 1), kind="dim small", anchor="middle"))
         shown = [(i, n) for i, n in enumerate(self.tree.nodes) if n.step in steps]
-        visible = [(i, n) for i, n in shown if n.lane < self.tree.beams + OTHERS]
+        visible = [(i, n) for i, n in shown if n.lane < self.tree.beams + self.others]
         # The lines of chosen and of living beams are drawn last, over the others.
         for index, node in sorted(visible, key=lambda item: (item[1].chosen, item[1].pruned is None)):
             parts.append(self._edge(index, node, first))
         parts += self._roots(first, [node for _, node in visible])
         parts += [self._node(index, node) for index, node in visible]
         for step in steps:
-            hidden = sum(n.step == step and n.lane >= self.tree.beams + OTHERS for _, n in shown)
+            hidden = sum(n.step == step and n.lane >= self.tree.beams + self.others for _, n in shown)
             if hidden:
-                y = self._y(step, self.tree.beams + OTHERS) + 4
+                y = self._y(step, self.tree.beams + self.others) + 4
                 parts.append(line(self._x(step), y, f"and {hidden} more", kind="dim small"))
         return joined(parts)
 
     def _x(self, step: int) -> float:
-        return LEFT + step % COLUMNS * COLUMN
+        return LEFT + step % self.columns * COLUMN
 
     def _y(self, step: int, lane: int) -> float:
         """Returns the y of the middle of a lane."""
-        top = self.tops[step // COLUMNS] + TOP
+        top = self.tops[step // self.columns] + TOP
         if lane < self.tree.beams:
             return top + lane * BEAM + BEAM / 2
         return top + self.tree.beams * BEAM + (lane - self.tree.beams) * SMALL + SMALL / 2 + 4

@@ -68,13 +68,25 @@ def run_schema() -> Schema:
     lines = [_object(kind, definitions, {"kind": {"const": name}}) for name, kind in LINES.items()]
     lines.append(_given(definitions))
     branch = {name: INTEGER for name in ("stream", "position", "token")}
+    text: Schema = {"type": "string"}
+    message = {
+        "type": "object",
+        "required": ["role", "content"],
+        "properties": {"role": {"enum": ["system", "user", "assistant"]}, "content": text, "run": text},
+    }
     run = {
         "format": {"const": FORMAT},
         "version": {"const": VERSION},
         "id": {"type": "string", "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"},
         "title": {"type": "string", "maxLength": 10_000},
         "created": {"type": "number"},
-        "parent": {"anyOf": [{"type": "null"}, {"type": "object", "properties": {"run": {"type": "string"}, **branch}}]},
+        "parent": {
+            "anyOf": [
+                {"type": "null"},
+                {"type": "object", "properties": {"run": {"type": "string"}, **branch}},
+            ]
+        },
+        "messages": {"anyOf": [{"type": "null"}, {"type": "array", "items": message}]},
         "state": {"enum": ["waiting", "prefill", "running", "done", "cut", "failed"]},
         "error": {"anyOf": [{"type": "null"}, {"type": "string"}]},
         "lines": {"type": "array", "minItems": 1, "items": {"anyOf": lines}},

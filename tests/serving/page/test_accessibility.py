@@ -23,6 +23,7 @@ def faults(page: Any) -> list[str]:
     return [f"{one['id']}: {[node['html'][:200] for node in one['nodes']]}" for one in found]
 
 
+@pytest.mark.page
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_first_screen_has_no_fault(page: Any, server: LiveServer, scheme: str, size: str) -> None:
@@ -42,6 +43,7 @@ def test_no_view_has_a_fault(page: Any, server: LiveServer, view: str) -> None:
     assert faults(page) == []
 
 
+@pytest.mark.page
 def test_parameters_conversations_and_notices_have_no_fault(page: Any, server: LiveServer) -> None:
     page.goto(server.url)
     page.wait_for_selector(".run[data-state=done]")
@@ -58,6 +60,7 @@ def test_parameters_conversations_and_notices_have_no_fault(page: Any, server: L
     assert faults(page) == []
 
 
+@pytest.mark.page
 def test_everything_is_reached_and_seen_by_keyboard_alone(page: Any, server: LiveServer) -> None:
     page.goto(server.url)
     page.wait_for_selector(".run[data-state=done]")

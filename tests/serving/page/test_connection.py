@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.serving.live import LiveServer
 from tests.serving.page.test_write import paced, set_parameter, write
+
+pytestmark = pytest.mark.page
 
 
 def test_a_server_that_goes_away_is_told_and_what_is_here_can_be_read(

@@ -1,4 +1,4 @@
-"""Tests the page of a server with keys: it opens without one, asks for it, and keeps it in the session alone."""
+"""Tests the page of a server with keys: it opens without one, asks for it, and keeps it in the session."""
 
 from __future__ import annotations
 
@@ -43,13 +43,16 @@ def test_without_a_key_the_page_holds_no_data_and_asks_for_it(asked: Any) -> Non
 
 def test_a_wrong_key_is_named_and_the_right_one_shows_the_default_text(asked: Any) -> None:
     give(asked, "wrong")
-    asked.wait_for_function("document.querySelector('#key-reason').textContent.includes('does not accept')")
+    asked.wait_for_function(
+        "() => document.querySelector('#key-reason').textContent.includes('does not accept')"
+    )
     give(asked, "right")
     asked.wait_for_selector(".run[data-state=done]")
     assert asked.locator("#key-dialog[open]").count() == 0
     assert asked.locator(".token").count() > 0
 
 
+@pytest.mark.page
 def test_the_key_is_kept_for_the_session_and_stands_in_no_address_and_no_lasting_store(asked: Any) -> None:
     requests: list[str] = []
     asked.on("request", lambda request: requests.append(request.url))
@@ -63,6 +66,9 @@ def test_the_key_is_kept_for_the_session_and_stands_in_no_address_and_no_lasting
     assert "right" in asked.evaluate("JSON.stringify(sessionStorage)")
 
 
+@pytest.mark.page
 def test_a_key_with_letters_that_headers_lack_is_refused_with_words(asked: Any) -> None:
     give(asked, KEY)
-    asked.wait_for_function("document.querySelector('#key-reason').textContent.includes('does not accept')")
+    asked.wait_for_function(
+        "() => document.querySelector('#key-reason').textContent.includes('does not accept')"
+    )

@@ -1,4 +1,4 @@
-"""Tests the page on a phone: nothing is wider than the screen, fields do not zoom, and the caret stays in view."""
+"""Tests the page on a phone: nothing is wider than the screen, and what one writes stays in view."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from tests.serving.live import LiveServer
+
+pytestmark = pytest.mark.page
 
 
 @pytest.fixture
@@ -92,7 +94,6 @@ def typing_times(page: Any, field: Any) -> list[float]:
     return sorted(page.evaluate("times"))
 
 
-@pytest.mark.page
 def test_typing_is_as_quick_as_in_a_bare_field_after_300_kilobytes_were_pasted(
     phone: Any, context: Any
 ) -> None:

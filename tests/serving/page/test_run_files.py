@@ -126,7 +126,9 @@ def test_a_branch_keeps_the_choices_of_the_text_that_it_goes_on_from(blank: Any,
     assert escaped(header["requests"][0]["generated_text"]) in page_of(run)
 
 
-def test_the_command_for_curl_gives_a_branch_again(blank: Any, exported: list[str], server: LiveServer) -> None:
+def test_the_command_for_curl_gives_a_branch_again(
+    blank: Any, exported: list[str], server: LiveServer
+) -> None:
     code = """async (text) => {
       const { fromJson } = await import("/assets/core/run_json.js");
       const snippets = await import("/assets/core/snippets.js");
@@ -152,7 +154,9 @@ def test_a_page_of_a_run_is_imported_like_its_json(blank: Any, exported: list[st
     assert [json.loads(one["run"]) for one in read(blank, *pages)] == [json.loads(text) for text in exported]
 
 
-def test_the_page_finds_the_faults_that_a_checker_of_json_schema_finds(blank: Any, exported: list[str]) -> None:
+def test_the_page_finds_the_faults_that_a_checker_of_json_schema_finds(
+    blank: Any, exported: list[str]
+) -> None:
     validator = jsonschema.Draft202012Validator(run_schema())
     drawn = random.Random(1)
     runs = [json.loads(text) for text in exported]

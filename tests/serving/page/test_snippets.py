@@ -27,7 +27,7 @@ from tests.serving.live import LiveServer
 KEY = "secret-of-the-test"
 SETTINGS: dict[str, Any] = {"dtype": "float32", "kv_memory": "16MB"}
 SCHEMA = '{"type": "object", "properties": {"it\'s": {"enum": ["a\\"b", 1]}}, "required": ["it\'s"]}'
-HOSTILE = "it's \"$HOME\" `id` $(id) \\n \\ !! #; & | < > * ? ~ % é 😀 \t \u200b\u202e end"
+HOSTILE = 'it\'s "$HOME" `id` $(id) \\n \\ !! #; & | < > * ? ~ % é 😀 \t \u200b\u202e end'
 # The prompt and the parameters of each run.
 CASES: Mapping[str, tuple[str | list[int], dict[str, Any]]] = {
     "greedy": ("Once upon a time", {"temperature": 0}),
@@ -36,7 +36,14 @@ CASES: Mapping[str, tuple[str | list[int], dict[str, Any]]] = {
     "the best of several": ("Hello", {"n": 2, "best_of": 4, "logprobs": 2}),
     "beams": (
         "Once",
-        {"strategy": {"type": "beam_search", "num_beams": 3, "num_return_sequences": 2, "early_stopping": True}},
+        {
+            "strategy": {
+                "type": "beam_search",
+                "num_beams": 3,
+                "num_return_sequences": 2,
+                "early_stopping": True,
+            }
+        },
     ),
     "sampled beams": ("Once", {"strategy": {"type": "beam_search", "num_beams": 2, "sample": True}}),
     "forced words": (
@@ -60,7 +67,12 @@ CASES: Mapping[str, tuple[str | list[int], dict[str, Any]]] = {
     "a stopping regex": ("Once", {"stop_regex": "[0-9]'"}),
     "penalties": (
         "Once",
-        {"repetition_penalty": 1.2, "presence_penalty": -0.5, "frequency_penalty": 0.25, "dry_multiplier": 0.8},
+        {
+            "repetition_penalty": 1.2,
+            "presence_penalty": -0.5,
+            "frequency_penalty": 0.25,
+            "dry_multiplier": 0.8,
+        },
     ),
     "biases": (
         "Once",
@@ -77,7 +89,10 @@ CASES: Mapping[str, tuple[str | list[int], dict[str, Any]]] = {
     "a falling length": ("Once", {"exponential_decay_length_penalty": [2, 1.5], "ignore_eos": True}),
     "guidance": ("Once", {"guidance_scale": 1.5, "negative_prompt": "it's\nbad", "penalize_prompt": False}),
     "a watermark": ("Once", {"watermark": {"type": "watermark", "bias": 3.5, "seeding_scheme": "selfhash"}}),
-    "an order of processors": ("Once", {"processor_order": list(reversed(DEFAULT_ORDER)), "temperature": 2, "top_p": 0.5}),
+    "an order of processors": (
+        "Once",
+        {"processor_order": list(reversed(DEFAULT_ORDER)), "temperature": 2, "top_p": 0.5},
+    ),
     "lookup": ("abababab", {"speculate": {"type": "prompt_lookup", "max_ngram": 2}, "temperature": 0}),
     "drafts of the engine": ("abababab", {"speculate": "auto"}),
     "no speculation": ("Once", {"speculate": None}),
@@ -134,7 +149,7 @@ WRITTEN = """async ([runs, place]) => {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Returns a folder with a model of a short context."""
-    return write_model(tmp_path_factory.mktemp("it's a \"model\""), context=192)
+    return write_model(tmp_path_factory.mktemp('it\'s a "model"'), context=192)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +217,9 @@ SHORT = (
 )
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[] if name in SHORT else pytest.mark.page) for name in CASES])
+@pytest.fixture(
+    params=[pytest.param(name, marks=[] if name in SHORT else pytest.mark.page) for name in CASES]
+)
 def case(request: pytest.FixtureRequest) -> str:
     found: str = request.param
     return found
@@ -320,4 +337,6 @@ def test_a_snippet_is_short_where_little_was_asked(written: dict[str, dict[str, 
     words = shlex.split(found["cli"].replace("\\\n", ""))
     assert words[:2] == ["decodery", "generate"]
     assert words[-2:] == ["--", "Once upon a time"]
-    assert found["python"].startswith(f'from decodery import LLM, GenerationParams\n\nllm = LLM({json.dumps(folder)}, ')
+    assert found["python"].startswith(
+        f"from decodery import LLM, GenerationParams\n\nllm = LLM({json.dumps(folder)}, "
+    )

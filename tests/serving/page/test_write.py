@@ -76,6 +76,7 @@ def test_opened_fresh_the_default_prompt_is_decoded_and_coloured_without_a_key_p
     assert opened.locator(".token.open").count() == 1
 
 
+@pytest.mark.page
 def test_enter_sends_shift_enter_does_not_and_the_setting_makes_it_control_enter(opened: Any) -> None:
     text = opened.get_by_role("textbox", name="Prompt")
     text.fill("Hello")
@@ -105,6 +106,7 @@ def test_escape_stops_a_text_and_the_server_stops_too(opened: Any, server: LiveS
     assert "Cut" in opened.locator(".standing").inner_text()
 
 
+@pytest.mark.page
 def test_the_progress_of_a_long_prompt_is_shown(opened: Any, server: LiveServer) -> None:
     with paced(server, 0.1):
         write(opened, "abcdefghij" * 60)
@@ -114,6 +116,7 @@ def test_the_progress_of_a_long_prompt_is_shown(opened: Any, server: LiveServer)
         opened.keyboard.press("Escape")
 
 
+@pytest.mark.page
 def test_several_texts_are_shown_one_after_another_with_how_each_ended(opened: Any) -> None:
     set_parameter(opened, "n", "3")
     write(opened, "Hello")
@@ -174,6 +177,7 @@ def test_following_stops_at_once_when_the_reader_moves_and_stays_off_to_the_end(
     assert newest.is_hidden()
 
 
+@pytest.mark.page
 @pytest.mark.parametrize("key", ["PageUp", "ArrowUp"])
 def test_a_key_that_scrolls_stops_following(opened: Any, server: LiveServer, key: str) -> None:
     set_parameter(opened, "max_tokens", "500")
@@ -201,6 +205,7 @@ def test_the_error_of_the_server_stands_at_its_field(opened: Any, watch: Any) ->
     assert opened.evaluate("document.activeElement.id") == "parameter-top_p"
 
 
+@pytest.mark.page
 def test_a_value_that_is_none_is_told_before_it_is_sent(opened: Any) -> None:
     set_parameter(opened, "max_tokens", "many")
     opened.get_by_role("button", name="Write", exact=True).click()
@@ -232,6 +237,7 @@ def test_changed_parameters_come_first_and_a_search_finds_the_others(opened: Any
 PRESETS = ["Precise", "Creative", "Beam", "Contrastive", "JSON", "DoLa", "Speculation"]
 
 
+@pytest.mark.page
 @pytest.mark.parametrize("name", PRESETS)
 def test_each_preset_is_accepted(opened: Any, name: str) -> None:
     opened.get_by_role("tab", name="Parameters").click()
@@ -254,6 +260,7 @@ def test_objects_are_built_from_their_fields(opened: Any, server: LiveServer) ->
     assert opened.locator(".stream").count() == 2
 
 
+@pytest.mark.page
 def test_a_choice_of_a_grammar_forces_the_text(opened: Any) -> None:
     set_parameter(opened, "grammar", "choice")
     opened.locator("#parameter-grammar-options").fill("a\\nb\na\\nb")
@@ -289,6 +296,29 @@ def test_a_conversation_has_the_ids_of_the_servers_template_and_replies_token_by
         said.append({"role": "assistant", "content": output.completions[0].text})
 
 
+def test_after_a_reload_the_conversation_and_the_parameters_are_there(opened: Any) -> None:
+    opened.get_by_label("Chat").check()
+    set_parameter(opened, "max_tokens", "6")
+    set_parameter(opened, "min_p", "0.01")
+    for turn, text in enumerate(("Hi <b>", "You")):
+        opened.get_by_role("textbox", name="Message", exact=True).fill(text)
+        opened.keyboard.press("Enter")
+        opened.wait_for_function(
+            "(n) => document.querySelectorAll('.run[data-state=done]').length === n", arg=turn + 1
+        )
+    shown = "[...document.querySelectorAll('.message .body, .run .tokens')].map((e) => e.textContent)"
+    before = opened.evaluate(shown)
+    opened.wait_for_timeout(700)
+    opened.reload()
+    opened.wait_for_function("() => document.querySelectorAll('.run[data-state=done]').length === 2")
+    assert opened.evaluate(shown) == before
+    assert before[0] == "Hi <b>"
+    assert opened.get_by_label("Chat").is_checked()
+    opened.get_by_role("tab", name="Parameters").click()
+    assert opened.locator("#parameter-min_p").input_value() == "0.01"
+
+
+@pytest.mark.page
 def test_a_conversation_that_the_server_refuses_gives_the_message_back(
     opened: Any, server: LiveServer, watch: Any
 ) -> None:
@@ -301,6 +331,7 @@ def test_a_conversation_that_the_server_refuses_gives_the_message_back(
     assert text.input_value() == "x" * (CONTEXT + 10)
 
 
+@pytest.mark.page
 def test_kept_runs_are_listed_shown_and_removed(opened: Any) -> None:
     write(opened, "Hello")
     ended(opened)

@@ -11,9 +11,17 @@ from decodery.cli.flags.comparison_lines import PRESETS
 from decodery.cli.flags.object_flags import STRATEGIES
 from decodery.cli.terminal import emit
 from decodery.decoding.request.processor_order import DEFAULT_ORDER
+from decodery.learn import learn_pages
 
-# The values of flags that are names, by the flag.
-NAMES = {"strategy": tuple(STRATEGIES), "strategies": tuple(PRESETS), "processor_order": DEFAULT_ORDER}
+
+def names() -> dict[str, tuple[str, ...]]:
+    """Returns the values of flags and arguments that are names, by the flag."""
+    return {
+        "strategy": tuple(STRATEGIES),
+        "strategies": tuple(PRESETS),
+        "processor_order": DEFAULT_ORDER,
+        "method": tuple(page.name for page in learn_pages()),
+    }
 
 
 def complete(program: Any, shell: str, texts: Sequence[str]) -> None:
@@ -27,10 +35,10 @@ def complete(program: Any, shell: str, texts: Sequence[str]) -> None:
         words = typed_line(line)[1:]
         # bash replaces only the text after the last of its breaks.
         kept = max((words[-1].rfind(mark) for mark in breaks if mark in ":="), default=-1) + 1
-        lines = [found.text[kept:] for found in candidates(program, words, NAMES)]
+        lines = [found.text[kept:] for found in candidates(program, words, names())]
     else:
         quote = _quoted if shell == "zsh" else str
-        lines = [_described(found, quote(found.text)) for found in candidates(program, texts, NAMES)]
+        lines = [_described(found, quote(found.text)) for found in candidates(program, texts, names())]
     emit("".join(f"{line}\n" for line in lines))
 
 

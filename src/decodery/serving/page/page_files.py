@@ -13,6 +13,8 @@ from starlette.responses import Response
 from decodery.serving.page.parameter_form import parameter_form
 from decodery.serving.service import Service
 
+Handler = Callable[[Service, Request], Awaitable[Response]]
+
 FOLDER = Path(__file__).parent
 ASSETS = FOLDER / "assets"
 CONTENT_TYPES: Mapping[str, str] = {
@@ -46,21 +48,24 @@ def files() -> dict[str, Path]:
     return {"/": FOLDER / "index.html"} | {f"/{path.relative_to(FOLDER).as_posix()}": path for path in assets}
 
 
-def page_handlers() -> list[tuple[str, str, Callable[[Service, Request], Awaitable[Response]]]]:
+def page_handlers() -> list[tuple[str, str, Handler]]:
     """Returns the routes of the page: method, path and handler. The files are read here, once."""
-    contents = {path: (file.read_bytes(), CONTENT_TYPES[file.suffix]) for path, file in files().items()}
-    contents[PARAMETERS] = (json.dumps(parameter_form()).encode(), CONTENT_TYPES[".json"])
-    return [("GET", path, _File(body, kind)) for path, (body, kind) in contents.items()]
+    contents = {path: (file.read_bytes(), file.suffix) for path, file in files().items()}
+    contents[PARAMETERS] = (json.dumps(parameter_form()).encode(), ".json")
+    return [("GET", path, StaticFile(body, suffix)) for path, (body, suffix) in contents.items()]
 
 
-class _File:
-    """Is a handler that answers with one file, or with 304 to a browser that has it."""
+class StaticFile:
+    """Is a handler that answers with the bytes of a file, or with 304 to a browser that has them.
 
-    def __init__(self, body: bytes, kind: str) -> None:
+    `suffix` is that of the file's name. `policy` is its content security policy.
+    """
+
+    def __init__(self, body: bytes, suffix: str, policy: str = POLICY) -> None:
         self._body = body
-        self._tag = f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
-        self._headers = {**HEADERS, "etag": self._tag}
-        self._kind = kind
+        self._tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        self._headers = {**HEADERS, "content-security-policy": policy, "etag": self._tag}
+        self._kind = CONTENT_TYPES[suffix]
 
     async def __call__(self, service: Service, request: Request) -> Response:
         if request.headers.get("if-none-match") == self._tag:

@@ -33,6 +33,8 @@ function start() {
   showModels(app.models);
   keyForm(api, () => loadModels(app));
   watchConnection(api, app.notify, () => loadModels(app));
+  // A key may also come into a page that is open, from an address that is pasted.
+  addEventListener("hashchange", () => takeKey() && loadModels(app));
   app.runs.load().catch((error) => app.notify(error.message, "error"));
   loadModels(app);
   router.start();

@@ -9,8 +9,21 @@ export class Conversation {
 
   /** Returns the messages as the server takes them. */
   forServer() {
+    return this.kept().map(({ role, content }) => ({ role, content }));
+  }
+
+  /** Returns the conversation up to now, as a run that replies to it keeps it. */
+  kept() {
     const first = this.system.trim() === "" ? [] : [{ role: "system", content: this.system }];
-    return [...first, ...this.messages.map(({ role, content }) => ({ role, content }))];
+    return [...first, ...this.messages.map((message) => ({ ...message }))];
+  }
+
+  /** Takes the conversation of a run, with its reply. */
+  restore(run) {
+    const [first, ...others] = run.messages;
+    this.system = first?.role === "system" ? first.content : "";
+    this.messages = first?.role === "system" ? others : run.messages.slice();
+    this.reply(run);
   }
 
   ask(content) {

@@ -55,6 +55,8 @@ export class Run extends EventTarget {
     this.model = model;
     this.created = created;
     this.parent = parent;
+    /** The messages that the run replies to, {role, content, run?}, where `run` is the id of a reply's; else null. */
+    this.messages = asked.messages ?? null;
     this.prompt = asked.prompt ?? null;
     this.promptTokenIds = asked.promptTokenIds ?? [];
     this.params = asked.params ?? {};

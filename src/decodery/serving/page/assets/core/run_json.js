@@ -6,8 +6,8 @@ export const RUN_FORMAT = "decodery-run";
 export const RUN_VERSION = 1;
 
 /** Returns what tells a run apart, without its lines. */
-export function headOf({ id, title, created, parent, state, error }) {
-  return { format: RUN_FORMAT, version: RUN_VERSION, id, title, created, parent, state, error };
+export function headOf({ id, title, created, parent, messages, state, error }) {
+  return { format: RUN_FORMAT, version: RUN_VERSION, id, title, created, parent, messages, state, error };
 }
 
 /** Returns a run as plain JSON, in the form of `run_schema.json`. */
@@ -17,8 +17,8 @@ export function toJson(run) {
 
 /** Returns the run of an object that `toJson` made; one that had not ended is cut. */
 export function fromJson({ lines, ...head }) {
-  const { id, title, created, parent } = head;
-  const run = new Run({ id, title, created, parent });
+  const { id, title, created, parent, messages } = head;
+  const run = new Run({ id, title, created, parent, messages });
   const reader = new RunReader([run]);
   for (const line of lines) reader.feed(line);
   if (head.state === "failed" && !reader.ended) reader.fail(head.error);

@@ -39,17 +39,18 @@ export class Runs extends EventTarget {
    *
    * A request without a seed gets one, so that what is shown can be made again.
    * @param {{model?: string, requests: {prompt: string | number[], params?: object, title?: string,
-   *   generated?: number, stream?: number | null, given?: Position[], pieces?: Map}[],
+   *   generated?: number, stream?: number | null, given?: Position[], pieces?: Map, messages?: object[]}[],
    *   candidates?: number, parent?: object | null}} asked
-   *   the last `generated` ids of a prompt are the `given` positions: text that the run goes on from
+   *   the last `generated` ids of a prompt are the `given` positions: text that the run goes on from;
+   *   `messages` are those that a run replies to
    */
   start({ model, requests, candidates = CANDIDATES, parent = null }) {
     const seeded = requests.map(({ params, ...rest }) => ({ ...rest, params: { ...params, seed: params?.seed ?? newSeed() } }));
-    const runs = seeded.map(({ prompt, params, title, generated = 0, stream: drawn = null, given, pieces }) => {
+    const runs = seeded.map(({ prompt, params, title, generated = 0, stream: drawn = null, given, pieces, messages }) => {
       const text = typeof prompt === "string" ? prompt : null;
       const promptTokenIds = text === null ? prompt.slice(0, prompt.length - generated) : [];
       const { seed } = params;
-      return new Run({ title, model, parent, prompt: text, promptTokenIds, params, seed, drawn, given, pieces });
+      return new Run({ title, model, parent, prompt: text, promptTokenIds, params, seed, drawn, given, pieces, messages });
     });
     const controller = new AbortController();
     for (const run of runs) {
@@ -99,6 +100,14 @@ export class Runs extends EventTarget {
     this.#runs.set(run.id, run);
     this.#keep(run);
     this.dispatchEvent(new Event("change"));
+  }
+
+  /** Adds a run of a file, and returns it. One that is here already becomes another one. */
+  imported(run) {
+    if (this.#runs.has(run.id)) run.id = crypto.randomUUID();
+    if (run.parent !== null && !this.#runs.has(run.parent.run)) run.parent = null;
+    this.add(run);
+    return run;
   }
 
   remove(run) {

@@ -43,6 +43,7 @@ export function spansOf(ids, pieces) {
 
 /** Returns the first and the last token, inclusive, that share a byte with a span; null if none does. */
 export function tokensWithin(spans, [start, end]) {
+  if (start >= end) return null;
   const first = lowest(spans.length, (i) => spans[i][1] > start);
   const last = lowest(spans.length, (i) => spans[i][0] >= end) - 1;
   return first <= last ? [first, last] : null;

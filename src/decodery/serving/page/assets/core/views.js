@@ -6,4 +6,5 @@ export const VIEWS = [
   { name: "tokens", title: "Tokens", load: () => import("../views/tokens.js") },
   { name: "prompt", title: "Prompt", load: () => import("../views/prompt.js") },
   { name: "surprise", title: "Surprise", load: () => import("../views/surprise.js") },
+  { name: "learn", title: "Learn", load: () => import("../views/learn.js") },
 ];

@@ -1,17 +1,16 @@
 // Finds the word of a text around a place, and the text without it.
 
-const REACH = 200;
 const words = new Intl.Segmenter(undefined, { granularity: "word" });
 
 /** Returns the range in UTF-16 of the word at an index, or of the sign that stands there; a space belongs to the word after it. */
 export function wordAt(text, index) {
   let at = index;
   while (at < text.length - 1 && /\s/u.test(text[at])) at += 1;
-  const begin = Math.max(0, at - REACH);
-  // A window, since long texts take long to divide; it begins at a space where it can.
-  const shift = begin === 0 ? 0 : Math.max(0, text.slice(begin, at).search(/\s/u));
-  const start = begin + shift;
-  const found = words.segment(text.slice(start, at + REACH)).containing(at - start);
+  let start = at;
+  let end = at;
+  while (start > 0 && !/\s/u.test(text[start - 1])) start -= 1;
+  while (end < text.length && !/\s/u.test(text[end])) end += 1;
+  const found = words.segment(text.slice(start, end)).containing(at - start);
   if (found === undefined) return [at, text.length];
   return [start + found.index, start + found.index + found.segment.length];
 }

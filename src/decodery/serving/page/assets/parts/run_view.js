@@ -15,7 +15,7 @@ const INLINE = 2000;
  */
 export function runView(run, app, { prompt = true, colour = "surprise", grown = () => {} } = {}) {
   const texts = element("div", { class: "streams" });
-  const bar = element("progress", { class: "prefill", "aria-label": "Part of the prompt that is read", hidden: true });
+  const bar = element("progress", { class: "prefill", "aria-label": "Read so far", hidden: true });
   const state = element("p", { class: "standing small dim", role: "status" });
   const error = element("p", { class: "wrong", role: "alert", hidden: true });
   const article = element("article", { class: "run", "data-run": run.id, "aria-busy": "true" });

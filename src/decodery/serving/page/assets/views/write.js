@@ -160,6 +160,7 @@ class Write {
     const newest = this.#app.runs.list().at(-1);
     if (newest !== undefined) {
       this.#composer.text.value = newest.prompt ?? "";
+      this.#parameters.set(formOf(newest));
       this.#showRun(newest);
       return;
     }
@@ -229,7 +230,7 @@ class Write {
     this.#asking = true;
     try {
       const { tokens } = await this.#app.api.json("/tokenize", { model, messages: this.#conversation.forServer() });
-      const run = this.#start({ prompt: tokens, title: titleOf(text) });
+      const run = this.#start({ prompt: tokens, title: titleOf(text), messages: this.#conversation.kept() });
       this.#addRun(run, { prompt: false });
       run.addEventListener("change", () => this.#replied(run));
     } catch (error) {
@@ -280,7 +281,13 @@ class Write {
 
   #showRun(run) {
     if (run === undefined) return;
-    if (this.#mode === "chat" && run.prompt !== null) this.#setMode("completion");
+    if (run.messages !== null && run.ended) {
+      this.#conversation.restore(run);
+      this.#system.querySelector("textarea").value = this.#conversation.system;
+      this.#setMode("chat");
+      return;
+    }
+    this.#setMode("completion");
     this.#clearLog();
     this.#addRun(run, {});
   }
@@ -334,6 +341,11 @@ class Write {
     this.#empty.hidden = this.#pieces.token.length > 0;
     for (const piece of this.#pieces.token) piece.show(run, stream, index, options);
   }
+}
+
+/** Returns a run's parameters as the form takes them. */
+function formOf(run) {
+  return { ...run.params, seed: run.seed };
 }
 
 function titleOf(text) {
