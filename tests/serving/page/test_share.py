@@ -23,7 +23,7 @@ def shared(opened: Any, context: Any) -> Any:
     """Returns the page with the menu of the run that it shows."""
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     opened.get_by_role("tab", name="Runs").click()
-    opened.locator(".share fieldset:enabled").wait_for()
+    opened.locator(".share-run fieldset:enabled").wait_for()
     return opened
 
 
@@ -51,7 +51,7 @@ def test_a_run_is_copied_as_code(shared: Any) -> None:
         shared.locator(".notice", has_text=f"copied as {name}").wait_for()
         code = shared.evaluate("navigator.clipboard.readText()")
         assert code.startswith(begin)
-        assert shared.locator(".share .code").inner_text().strip() == code.strip()
+        assert shared.locator(".share-run .code").inner_text().strip() == code.strip()
 
 
 def test_where_the_clipboard_is_forbidden_the_code_is_selected(opened: Any) -> None:
@@ -102,6 +102,8 @@ def test_a_saved_page_opens_without_a_server(shared: Any, browser: Any, tmp_path
 
 
 def test_hostile_names_and_texts_of_a_file_are_shown_as_text(shared: Any, watch: Any, tmp_path: Path) -> None:
+    # The server has no model of that name.
+    watch.allowed += ["404 (Not Found)"]
     file = saved(shared, "Save as JSON", tmp_path)
     run = json.loads(file.read_text())
     run["title"] = MARKUP
@@ -158,3 +160,29 @@ def test_kept_runs_are_read_and_shared_without_the_server_which_comes_back_by_it
         page.locator(".notice", has_text="The server answers again.").wait_for()
         page.get_by_role("tab", name="Runs").click()
         saved(page, "Save as page", tmp_path)
+
+
+def test_the_page_opens_with_its_runs_when_the_server_is_gone_and_works_when_it_is_back(
+    page: Any, folder: str, watch: Any
+) -> None:
+    watch.allowed += ["ERR_CONNECTION_REFUSED"]
+    llm: LLM = open_tiny(folder)
+    with serving(llm) as server:
+        port, url = server.port, server.url
+        page.goto(url)
+        page.wait_for_selector("[data-state=done]")
+        page.evaluate("navigator.serviceWorker.ready.then(() => null)")
+        expected = tokens_of(page)
+        page.wait_for_timeout(800)
+    page.goto("about:blank")
+    page.goto(url)
+    page.locator(".notice.error", has_text="cannot be reached").first.wait_for()
+    page.locator(".run .token").nth(len(expected) - 1).wait_for()
+    assert tokens_of(page) == expected
+    # Views that were never opened are there too.
+    for link in page.locator("#views a").all():
+        link.click()
+        page.locator(".view:not([hidden])").wait_for()
+    with serving(llm, port=port):
+        page.locator(".notice", has_text="The server answers again.").wait_for()
+        assert page.locator("#model option").count() == 1
