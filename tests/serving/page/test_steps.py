@@ -10,7 +10,7 @@ import pytest
 from decodery import LLM, GenerationParams
 from tests.cli.conftest import write_coder
 from tests.serving.live import LiveServer, serving
-from tests.serving.page.branching import accessible, run_of
+from tests.serving.page.branching import accessible, ended, run_of, show_tree
 
 PARAMS = GenerationParams(max_tokens=40, temperature=0.8, seed=7)
 
@@ -25,7 +25,7 @@ def begin(page: Any) -> Any:
 
 def after(page: Any, count: int) -> None:
     """Waits until so many tokens are there and the next candidates are shown."""
-    page.wait_for_selector(f'#text [data-i="{count - 1}"]', state="attached")
+    page.wait_for_selector(f'#log [data-i="{count - 1}"]', state="attached")
     page.wait_for_selector(".stepper .candidate")
 
 
@@ -52,7 +52,7 @@ def test_a_picked_and_a_typed_token_change_what_comes_next(opened: Any, library:
     run = run_of(opened)
     assert run["tokens"] == [picked, *library.tokenizer.encode("né")]
     assert run["picked"] == [True] * 4
-    assert opened.locator('#text [data-i="3"]').inner_text().startswith("é")
+    assert opened.locator('#log [data-i="3"]').inner_text().startswith("é")
     ids = [*library.tokenizer.encode("Once upon a time"), *run["tokens"]]
     params = PARAMS.replace(seed=run["seed"])
     expected = next_token(library, ids, params, 4)
@@ -75,8 +75,8 @@ def next_token(llm: LLM, ids: list[int], params: GenerationParams, generated: in
 @pytest.mark.page
 def test_steps_go_on_from_a_token_of_a_text_and_the_text_stays(opened: Any) -> None:
     first = run_of(opened)
-    opened.locator('#text [data-i="6"]').click()
-    opened.get_by_role("group", name="Go on from a token").get_by_role("button", name="One token").click()
+    opened.locator('#log [data-i="6"]').click()
+    opened.get_by_role("button", name="One at a time from here").click()
     after(opened, 6)
     steps = opened.get_by_role("region", name="One token at a time")
     # The seed and the place are those of the text: so is what is drawn.
@@ -85,18 +85,19 @@ def test_steps_go_on_from_a_token_of_a_text_and_the_text_stays(opened: Any) -> N
     steps.get_by_role("button", name="Take the drawn one").click()
     after(opened, 7)
     steps.get_by_role("button", name="Close").click()
-    opened.locator(".branch-tree").get_by_role("button", name="First text").click()
+    show_tree(opened).get_by_role("button", name="Once upon a time").click()
     assert run_of(opened)["id"] == first["id"]
 
 
 @pytest.mark.page
 def test_the_text_is_written_from_the_cursor(opened: Any, library: LLM) -> None:
-    field = opened.get_by_label("Prompt")
+    field = opened.get_by_role("textbox", name="Prompt")
     field.fill("Hello there, world")
     field.evaluate("field => field.setSelectionRange(5, 5)")
     field.dispatch_event("select")
+    before = run_of(opened)
     opened.get_by_role("button", name="Write from the cursor").click()
-    opened.wait_for_selector("#text[data-state=done]")
+    opened.wait_for_selector(f'#log .run[data-state=done]:not([data-run="{before["id"]}"])')
     assert run_of(opened)["prompt"] == library.tokenizer.encode("Hello")
 
 
@@ -115,12 +116,13 @@ def filling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 @pytest.mark.page
 def test_a_text_is_filled_in_at_the_cursor(page: Any, filling: LiveServer) -> None:
     page.goto(filling.url)
-    page.wait_for_selector("#text[data-state=done]")
-    field = page.get_by_label("Prompt")
+    ended(page)
+    field = page.get_by_role("textbox", name="Prompt")
     field.fill("a = ; return a")
     field.evaluate("field => field.setSelectionRange(4, 4)")
+    before = run_of(page)
     page.get_by_role("button", name="Fill in at the cursor").click()
-    page.wait_for_selector("#text[data-state=done]")
+    page.wait_for_selector(f'#log .run[data-state=done]:not([data-run="{before["id"]}"])')
     expected, ends = filling.llm.intake.infill_prompt("a = ", "; return a")
     run = run_of(page)
     assert run["prompt"] == expected

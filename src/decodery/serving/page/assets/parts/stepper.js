@@ -2,7 +2,7 @@
 
 import { completionOf, continuation, pickedChoice } from "../core/branches.js";
 import { element } from "../core/dom.js";
-import { percent } from "../core/percent.js";
+import { percent } from "../core/figures.js";
 import { Position, Run, RunReader } from "../core/run.js";
 import { newSeed } from "../core/runs.js";
 import { label } from "../core/spelling.js";
