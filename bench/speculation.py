@@ -1,8 +1,10 @@
 """Measures the engine's own drafts on eight kinds of text (`python -m bench.speculation [MODEL]`).
 
 Plain decoding and `speculate="auto"` run in turn, task by task, with the same seeds, and must give the same
-tokens. Each round has a salt of its own, so that no draft comes from the same text of an earlier round. What
-counts are the medians of the ratios within a round.
+tokens. Each round has a salt of its own, so that no draft comes from the same text of an earlier round; under
+each salt the engine first answers eight other prompts (`EARLIER`), as one that has been running. Tasks with
+one stream count the tokens after the first one over the time since then, and tell the time to the first one
+apart; those with many count everything. What counts are the medians of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -37,6 +39,24 @@ def average(prices, taxes):
         return 0
     return total(prices, taxes) / len(prices)
 '''
+# A small model edits code where it has seen an edit.
+EDIT = f"""Before:
+```python
+def area(width, height):
+    return width * height
+```
+After, `width` is called `breadth`:
+```python
+def area(breadth, height):
+    return breadth * height
+```
+
+Before:
+```python
+{CODE}```
+After, `prices` is called `amounts`:
+```python
+"""
 PASSAGE = (
     "The lighthouse on the northern cliff was built in 1874 by a company of masons from the nearby town. "
     "Its lamp could be seen from a distance of twenty miles, and for more than ninety years a keeper climbed "
@@ -96,12 +116,7 @@ TASKS = (
         {"temperature": 0.7, "top_p": 0.9},
         chat=True,
     ),
-    Task(
-        "code edit",
-        f"Rewrite this code, with the name `price` changed to `cost`:\n\n```python\n{CODE}```",
-        {"temperature": 0},
-        chat=True,
-    ),
+    Task("code edit", EDIT, {"temperature": 0, "ignore_eos": True}),
     Task("quoting", f"Repeat this text word for word.\n\n{PASSAGE}", {"temperature": 0.7}, chat=True),
     Task(
         "JSON",
@@ -117,17 +132,26 @@ TASKS = (
 )
 
 
+# What an engine has answered before: the same kinds of text about other things.
+EARLIER = (
+    Task("story", "In the mountains there was a small school where", {"temperature": 0.8, "top_p": 0.95}),
+    Task("essay", "A short history of paper\n\nPaper was first made in", {"temperature": 0}),
+    Task("advice", "What should I pack for a week by the sea?", {"temperature": 0.7}, chat=True),
+    Task("explanation", "Why do leaves turn red in autumn?", {"temperature": 0.7}, chat=True),
+    Task("code", "Write a Python function that counts the words of a text.", {"temperature": 0}, chat=True),
+    Task("summary", "Say in two sentences what a library is for.", {"temperature": 0.7}, chat=True),
+    Task("letter", "Write a letter to a neighbour about a lost cat.", {"temperature": 0.7}, chat=True),
+    Task("list", "Name ten animals that live in forests, one on each line.", {"temperature": 0}, chat=True),
+)
+
+
 @dataclass(frozen=True)
 class Turn:
-    """Holds how one task ran: seconds, tokens and the tokens themselves."""
+    """Holds how one task ran: tokens per second, the seconds to the first token, and the tokens."""
 
-    seconds: float
+    rate: float
+    first: float
     texts: list[list[int]]
-
-    @property
-    def rate(self) -> float:
-        """Returns tokens per second."""
-        return sum(map(len, self.texts)) / self.seconds
 
 
 def prompt_of(llm: LLM, task: Task) -> list[int]:
@@ -145,24 +169,36 @@ def run(llm: LLM, tasks: list[Task], tokens: int, seed: int, salt: str, speculat
         for i, task in enumerate(tasks)
     ]
     began = perf_counter()
+    if len(prompts) == 1:
+        text: list[int] = []
+        first, last = began, began
+        for event in llm.stream(prompts[0], params[0], cache_salt=salt):
+            last = perf_counter()
+            if not text:
+                first, counted = last, len(event.token_ids)
+            text += event.token_ids
+        return Turn((len(text) - counted) / (last - first), first - began, [text])
     found = llm.generate(prompts, params, cache_salt=salt, progress=False)
     seconds = perf_counter() - began
-    return Turn(seconds, [list(one.completions[0].token_ids) for one in found])
+    texts = [list(one.completions[0].token_ids) for one in found]
+    return Turn(sum(map(len, texts)) / seconds, math.nan, texts)
 
 
 def measure(
     llm: LLM, tasks: dict[str, list[Task]], tokens: int, rounds: int
-) -> dict[str, list[tuple[float, float]]]:
-    """Returns the rates of each task in each counted round, plain and with drafts."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in tasks}
+) -> dict[str, list[tuple[Turn, Turn]]]:
+    """Returns the turns of each task in each counted round, plain and with drafts."""
+    found: dict[str, list[tuple[Turn, Turn]]] = {name: [] for name in tasks}
     for number in range(-1, rounds):
+        run(llm, list(EARLIER), tokens, 500, f"plain {number}", None)
+        run(llm, list(EARLIER), tokens, 500, f"auto {number}", "auto")
         for name, together in tasks.items():
             seed = 1000 * (number + 1)
             plain = run(llm, together, tokens, seed, f"plain {number}", None)
             drafted = run(llm, together, tokens, seed, f"auto {number}", "auto")
             assert plain.texts == drafted.texts, f"{name}: the texts differ"
             if number >= 0:
-                found[name].append((plain.rate, drafted.rate))
+                found[name].append((plain, drafted))
     return found
 
 
@@ -179,12 +215,13 @@ def main() -> None:
     tasks = {task.name: [task] for task in TASKS}
     tasks |= {f"{count} streams": [TASKS[i % len(TASKS)] for i in range(count)] for count in asked.streams}
     found = measure(llm, tasks, asked.tokens, asked.rounds)
-    print(f"{'task':>18}  plain tok/s   auto  ratio")
+    print(f"{'task':>18}  plain tok/s   auto  ratio  first token")
     medians = {}
-    for name, rates in found.items():
-        plain, auto = (statistics.median(rate[i] for rate in rates) for i in (0, 1))
-        medians[name] = statistics.median(b / a for a, b in rates)
-        print(f"{name:>18} {plain:12.0f} {auto:6.0f} {medians[name]:6.2f}")
+    for name, turns in found.items():
+        plain, auto = (statistics.median(turn[i].rate for turn in turns) for i in (0, 1))
+        medians[name] = statistics.median(b.rate / a.rate for a, b in turns)
+        first = statistics.median(b.first / a.first for a, b in turns)
+        print(f"{name:>18} {plain:12.0f} {auto:6.0f} {medians[name]:6.2f} {first:12.2f}")
     mean = math.exp(statistics.fmean(math.log(medians[task.name]) for task in TASKS))
     print(f"{'geometric mean':>18} {mean:26.2f}")
     statistics_ = llm.engine.statistics()
@@ -192,7 +229,7 @@ def main() -> None:
     written = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"processor": processor(), "threads": torch.get_num_threads()},
-        "rounds": found,
+        "rounds": {name: [(a.rate, b.rate) for a, b in turns] for name, turns in found.items()},
     }
     asked.json.parent.mkdir(parents=True, exist_ok=True)
     asked.json.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")

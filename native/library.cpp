@@ -9,6 +9,7 @@
 
 #include "abi.hpp"
 #include "attention.hpp"
+#include "drafting.hpp"
 #include "weight_formats.hpp"
 
 namespace decodery {
@@ -91,7 +92,7 @@ using namespace decodery;
 extern "C" {
 
 // Changes with every change of a call's arguments or of a packed weight.
-EXPORT int decodery_version() { return 19; }
+EXPORT int decodery_version() { return 20; }
 
 // 0: portable, 1: AVX2, 2: AVX-512 with VNNI, 3: NEON, 4: NEON with dot products. Uses this set from now on and returns 1, or returns 0 if this processor
 // or build lacks it.
@@ -132,6 +133,21 @@ EXPORT void decodery_run(const int64_t* program, int64_t count) {
     for (int64_t i = 0; i < count; i++) kernels.planners[program[i * kWords]](program + i * kWords + 1, plan);
     if (!lib.stages.empty()) lib.team.run(lib.stages.data(), static_cast<int>(lib.stages.size()));
 }
+
+// A drafter for the streams of one engine, which calls it from one thread at a time; `decodery_free_drafter` frees it.
+EXPORT void* decodery_new_drafter(int64_t remember) { return new Drafter(remember != 0); }
+
+EXPORT void decodery_free_drafter(void* drafter) { delete static_cast<Drafter*>(drafter); }
+
+EXPORT void decodery_draft(void* drafter, const DraftArgs* args) { static_cast<Drafter*>(drafter)->draft(*args); }
+
+EXPORT void decodery_end_stream(void* drafter, int64_t stream, const int64_t* tokens, int64_t count) {
+    static_cast<Drafter*>(drafter)->end(stream, tokens, count);
+}
+
+EXPORT void decodery_forget_salt(void* drafter, int64_t salt) { static_cast<Drafter*>(drafter)->forget(salt); }
+
+EXPORT int64_t decodery_streams(void* drafter) { return static_cast<Drafter*>(drafter)->streams(); }
 
 // Plans the attention of one step of sequences that run positions starts[s] .. starts[s] + lengths[s] - 1 over keys[s]
 // keys; pages[s] is the index of a sequence's page table in the tables. window, chunk and causal are those of

@@ -28,7 +28,7 @@ FLAGS = [
     "-fno-math-errno",
     "-DNDEBUG",
 ]
-UNITS: dict[str, list[str]] = {"library": [], "team": [], "portable": []}
+UNITS: dict[str, list[str]] = {"library": [], "team": [], "drafting": [], "portable": []}
 X86_UNITS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c"],

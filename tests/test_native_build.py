@@ -44,9 +44,9 @@ while [ "$1" != -o ]; do shift; done
 
 
 UNITS = {
-    "x86_64": ["library", "team", "portable", "avx2", "avx512"],
-    "aarch64": ["library", "team", "portable", "neon", "neon_dot"],
-    "riscv64": ["library", "team", "portable"],
+    "x86_64": ["library", "team", "drafting", "portable", "avx2", "avx512"],
+    "aarch64": ["library", "team", "drafting", "portable", "neon", "neon_dot"],
+    "riscv64": ["library", "team", "drafting", "portable"],
 }
 
 

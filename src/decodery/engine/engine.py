@@ -15,7 +15,7 @@ from decodery.decoding.chosen import FinishReason
 from decodery.decoding.event import Event, PromptProgress, Times
 from decodery.decoding.processors.pipeline import possible_stages
 from decodery.decoding.request.params import GenerationParams
-from decodery.decoding.rows import GrammarState, Row, Scores, Survivor, Verdict, Watch
+from decodery.decoding.rows import GrammarState, Row, Survivor, Verdict, Watch
 from decodery.decoding.stopping import finish_of
 from decodery.engine.batch import Batch, Chunk
 from decodery.engine.drafts.proposals import Proposals, collect_proposals
@@ -455,16 +455,10 @@ class Engine:
         if not groups:
             return []
         scores = ScoresBuilder(self._runner, batch, states, proposals.drafted, proposals.given).build(groups)
-        verdicts = [self._judge(g, s) for g, s in zip(groups, scores, strict=True)]
+        verdicts = [judge_group(g, s) for g, s in zip(groups, scores, strict=True)]
         return [
             e for g, v in zip(groups, verdicts, strict=True) for e in self._carry_out(g, v, proposals.sources)
         ]
-
-    def _judge(self, group: JudgedGroup, scores: Scores) -> Verdict:
-        """Returns the method's verdict on a group; the speculator learns from its scores."""
-        if self._speculator is not None:
-            self._speculator.learn_successors(group.rows, scores)
-        return judge_group(group, scores)
 
     def _compute_beside(self, chunk: Chunk) -> None:
         """Lets second models compute what the first one has of a prompt: at its end, no step is long."""

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from array import array
 from typing import Any
 
 import pytest
-import torch
 
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import Auto
 from decodery.decoding.request.strategy_params import BeamSearch, ContrastiveSearch
-from decodery.decoding.rows import Run, Scores
-from decodery.engine.drafts.speculator import Speculator
 from decodery.engine.drafts.step_time import MOST, StepTime
 from decodery.engine.engine import Engine
 from decodery.models.contract import CausalModel
 from decodery.models.decoders.llama import Llama
-from tests.decoding.rows import make_row
-from tests.decoding.strategies.test_sampling import Literal
 from tests.engine.runs import Job, make_engine, outcomes
 from tests.engine.test_speculation import VOCAB, Outcome, decode, mixed_jobs, speculating
 from tests.kernels.native.fixtures import built
@@ -33,8 +28,8 @@ class CheapRows(StepTime):
 
     known = True  # type: ignore[assignment]
 
-    def times(self) -> list[float]:
-        return [0.0, *(1.0 + 0.001 * n for n in range(MOST))]
+    def times(self) -> array[float]:
+        return array("d", [0.0, *(1.0 + 0.001 * n for n in range(MOST))])
 
 
 def drafting_engine(model: CausalModel, **limits: Any) -> Engine:
@@ -73,7 +68,7 @@ def test_drafts_of_the_engine_change_no_token_no_reason_and_no_logprob(
         drafted += results.accepted
     assert found == plain
     assert drafted > 100
-    assert not engine._speculator._streams  # type: ignore[union-attr]
+    assert not len(engine._speculator._drafter)  # type: ignore[union-attr]
 
 
 def test_the_same_text_again_is_drafted_from_the_earlier_one(model: Llama) -> None:
@@ -110,11 +105,10 @@ def test_without_remembered_texts_a_request_learns_nothing_of_another(model: Lla
         assert found.accepted > 0
         assert not any("earlier texts" in e.draft_sources for e in found.events)
         assert engine._speculator is not None
-        assert not engine._speculator._memories
-        assert not engine._speculator._streams
+        assert not len(engine._speculator._drafter)
 
 
-def test_greedy_text_is_drafted_from_likeliest_successors(model: Llama) -> None:
+def test_greedy_text_is_drafted_from_successors(model: Llama) -> None:
     engine = drafting_engine(model)
     params = GenerationParams(max_tokens=300, temperature=0, speculate="auto")
     found = decode(engine, [([3, 1, 4], params)])
@@ -184,9 +178,9 @@ def test_an_abort_forgets_the_stream(model: Llama) -> None:
     for _ in range(5):
         engine.step()
     assert engine._speculator is not None
-    assert engine._speculator._streams
+    assert len(engine._speculator._drafter) == 1
     engine.abort(number)
-    assert not engine._speculator._streams
+    assert not len(engine._speculator._drafter)
 
 
 def test_auto_combines_with_every_strategy() -> None:
@@ -198,21 +192,3 @@ def test_auto_is_a_name_and_anything_else_is_refused() -> None:
     assert GenerationParams(speculate="auto").speculate == Auto()
     with pytest.raises(Exception, match='must be one of PromptLookup, DraftModel, "auto"'):
         GenerationParams(speculate="automatic")  # type: ignore[arg-type]
-
-
-def test_scores_that_a_step_does_not_have_teach_no_successors() -> None:
-    row = replace(make_row([5, 6], [7]), grammar=Literal((3, 1)))
-    other = replace(make_row([5, 6], [8]), request=1)
-    speculator = Speculator()
-    for one in (other, row):
-        speculator._stream(one)
-    logits = torch.zeros(2, 12)
-    logits[0, 9] = logits[1, 10] = 1.0
-    # The drafts are given, so that only the position after them has scores.
-    scores = Scores(logits, [(Run((), 0),), (Run((3, 1), -1),)])
-    speculator.learn_successors([other, row], scores)
-    memory = speculator._memory(row)
-    assert memory.successor(6, 8) == (9, 2)
-    assert memory.successor(3, 1) == (10, 2)
-    assert memory.successor(6, 7) == (None, 0)
-    assert memory.successor(7, 3) == (None, 0)

@@ -153,6 +153,7 @@ def _of(hint: Any, definitions: dict[str, Schema]) -> Schema:
         int: INTEGER,
         float: {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf", "nan"]}]},
         str: {"type": "string"},
+        bytes: {"type": "string"},
         bool: {"type": "boolean"},
         types.NoneType: {"type": "null"},
     }

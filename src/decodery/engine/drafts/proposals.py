@@ -64,9 +64,10 @@ def _add_drafts(
     most = [min(count, context_length - len(row.tokens)) for row, count in most_drafts.items()]
     others = [branch for row, branch in proposals.branches.items() if row not in most_drafts]
     besides = sum(1 + len(draft) for branch in others for draft in branch)
-    for row, draft in zip(most_drafts, speculator.drafts(list(most_drafts), most, besides), strict=True):
+    drafts = speculator.drafts(list(most_drafts), most, besides)
+    for row, draft in zip(most_drafts, drafts, strict=True):
         if draft.tokens:
-            proposals.branches[row] = (tuple(draft.tokens),)
+            proposals.branches[row] = (draft.tokens,)
             proposals.sources[row] = draft.sources
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from decodery.errors import ParameterError
 
-VERSION = 19
+VERSION = 20
 WORDS = 24
 PATH = Path(__file__).with_name("_native.so")
 SETS = ("portable", "avx2", "avx512", "neon", "neon_dot")
@@ -167,6 +167,18 @@ def _load() -> ctypes.CDLL:
         *(address,) * 4, *(number,) * 4, address, number, address,
     ]  # fmt: skip
     loaded.decodery_plan_attention.restype = number
+    loaded.decodery_new_drafter.argtypes = [number]
+    loaded.decodery_new_drafter.restype = address
+    loaded.decodery_free_drafter.argtypes = [address]
+    loaded.decodery_free_drafter.restype = None
+    loaded.decodery_draft.argtypes = [address, ctypes.c_char_p]
+    loaded.decodery_draft.restype = None
+    loaded.decodery_end_stream.argtypes = [address, number, address, number]
+    loaded.decodery_end_stream.restype = None
+    loaded.decodery_forget_salt.argtypes = [address, number]
+    loaded.decodery_forget_salt.restype = None
+    loaded.decodery_streams.argtypes = [address]
+    loaded.decodery_streams.restype = number
     loaded.decodery_threads.argtypes = [ctypes.c_int]
     loaded.decodery_threads.restype = None
     loaded.decodery_set_own_threads.argtypes = [ctypes.c_int]
