@@ -60,6 +60,7 @@ export async function fetchLogits(api, run, stream, index, signal) {
   // Mirostat follows from the draws before. It comes after these logits.
   const request = positionRequest(run, stream, index, { mirostat_mode: 0 });
   const choice = await askChoice(api, run.model, request, { logits: true, signal });
+  if (choice.logits === undefined) throw new Error("The server told no logits for this position.");
   const model = floats(choice.logits);
   const { choice: recorded } = stream.positions[index];
   if (recorded !== null && !agree(recorded, model)) {
