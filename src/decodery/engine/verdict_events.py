@@ -43,7 +43,10 @@ def makes_event(survivor: Survivor, parent: Row) -> bool:
 
 
 def event_of(request: Request, known: int, survivor: Survivor, sources: tuple[str, ...] = ()) -> Event:
-    """Returns the event of a survivor; its parent had `known` tokens, and its drafts are from `sources`."""
+    """Returns the event of a survivor; its parent had `known` tokens, and its drafts are from `sources`.
+
+    The last drafts that have a source may not have run.
+    """
     return Event(
         request=request.id,
         stream=survivor.row.streams[0],
@@ -53,7 +56,7 @@ def event_of(request: Request, known: int, survivor: Survivor, sources: tuple[st
         error=survivor.error,
         drafts=survivor.drafts,
         accepted=min(survivor.keep, len(survivor.drafts)),
-        draft_sources=sources,
+        draft_sources=sources[: len(survivor.drafts)],
         considered=survivor.considered,
         prompt_logprobs=request.prompt_logprobs,
         cached_tokens=request.cached_tokens,
