@@ -5,6 +5,7 @@
 # make wheel: a wheel with the kernels inside, and the archive of the sources, in dist; for publishing, both checked.
 # make test-arm: the kernels for ARM, in an emulator: their results have the bits of those of this machine.
 # make test-clients: the server with langchain, litellm and lm-eval, which get an environment of their own.
+# make test-page: the long tests of the page that the server shows, in Debian's chromium; make test runs the short ones.
 # make soak-server: the long forms of the server's laws: 10,000 requests, 2,000 clients that leave, 10,000 fuzzed bodies, 1,000 schemas, 500 tools.
 # make soak: 2,000 random requests with aborts, for some minutes, watching memory, pages, threads and files.
 # All work alone on a fresh machine and do not install again until pyproject.toml, constraints.txt or the native sources change.
@@ -16,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo learn test test-all test-arm wheel test-clients soak-server lint types bench bench-peers sanitize soak clean
+.PHONY: demo learn test test-all test-page test-arm wheel test-clients soak-server lint types bench bench-peers sanitize soak clean
 
 demo: $(VENV)/.run
 	$(BIN)/decodery generate "Once upon a time" --max-tokens 60 --temperature 0.8 --top-p 0.95 --seed 7
@@ -29,6 +30,9 @@ PARALLEL := -n auto --dist worksteal
 
 test: lint types
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest $(PARALLEL)
+
+test-page: $(VENV)/.dev
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest -m page -rs
 
 test-all: lint types
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest $(PARALLEL) -m "not gpu"

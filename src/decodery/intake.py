@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from decodery.conversations.chat_request import ChatRequest, Conversations
 from decodery.decoding.grammar.compiler import GrammarCompiler, HealedPrompt
+from decodery.decoding.grammar.state import DEAD
 from decodery.decoding.json_schema.schema_check import Problem
 from decodery.decoding.request.grammar_params import JsonSchema
 from decodery.decoding.request.params import GenerationParams
@@ -18,7 +19,7 @@ from decodery.decoding.rows import GrammarState
 from decodery.decoding.strategies.dola import candidate_layers
 from decodery.engine.embedded_prompt import EmbeddedPrompt
 from decodery.engine.pages import encode_salt
-from decodery.errors import ParameterError, RequestError
+from decodery.errors import ModelError, ParameterError, RequestError
 from decodery.loading.open_model import SecondModels
 from decodery.models.contract import CausalModel
 from decodery.text.infill import infill_tokens
@@ -43,7 +44,8 @@ class Prepared:
     prompt lacks the last token. `text_state` and `grammar` are the states before the first generated token.
     `end_ids` are the tokens that end the text. `check` returns what is wrong with a text that has ended, if
     it must match a JSON schema. `warnings` say which part of the request has no effect. `echoed` is the
-    prompt's text if it is put in front of each completion, else "".
+    prompt's text if it is put in front of each completion, else "". The last `generated` tokens of the prompt
+    are the beginning of the text, which the states have seen, and have released as `generated_text`.
     """
 
     text: str | None
@@ -59,6 +61,8 @@ class Prepared:
     check: Callable[[str], Problem | None] | None = None
     warnings: tuple[str, ...] = ()
     echoed: str = ""
+    generated: int = 0
+    generated_text: str = ""
 
     def add_with(self, add: Callable[..., Added], explain: int = 0) -> Added:
         """Returns the result of `add`, a function that takes what `Engine.add` takes, on this request."""
@@ -73,6 +77,7 @@ class Prepared:
             draft_model=self.draft_model,
             explain=explain,
             salt=self.salt,
+            generated=self.generated,
         )
 
 
@@ -97,13 +102,26 @@ class Intake:
         """Returns the names of second models that requests may use."""
         return self._second_models.names
 
-    def prepare(self, prompt: Prompt, params: GenerationParams, *, salt: bytes = b"") -> Prepared:
+    def prepare(
+        self, prompt: Prompt, params: GenerationParams, *, salt: bytes = b"", generated: int = 0
+    ) -> Prepared:
         """Returns a request for this prompt, with a salt of `encode_salt` for its pages.
+
+        The last `generated` ids of the prompt are text that the same request generated before: what follows
+        is what followed there.
 
         Raises `RequestError` for a malformed prompt, `ParameterError` for parameters that this model or its
         vocabulary cannot have, and `ModelError` if a second model cannot be opened.
         """
-        return self._prepared(prompt, params, salt, None)
+        if not generated:
+            return self._prepared(prompt, params, salt, None)
+        prompt = _checked(prompt)
+        if isinstance(prompt, (str, EmbeddedPrompt)) or not 0 < generated < len(prompt):
+            raise RequestError(
+                f"generated is {generated!r}: it counts ids at the end of a prompt of ids, less than all"
+            )
+        split = len(prompt) - generated
+        return _continued(self._prepared(prompt[:split], params, salt, None), prompt[split:])
 
     def _prepared(
         self, prompt: Prompt, params: GenerationParams, salt: bytes, chat: ChatRequest | None
@@ -215,6 +233,15 @@ class Intake:
         """
         return self.conversations.text(messages, **template)
 
+    @property
+    def can_infill(self) -> bool:
+        """True if the model has the tokens that `infill_prompt` needs."""
+        try:
+            infill_tokens(self._tokenizer)
+        except ModelError:
+            return False
+        return True
+
     def infill_prompt(self, prefix: str, suffix: str) -> tuple[list[int], tuple[int, ...]]:
         """Returns the token ids of a prompt that asks for the text between `prefix` and `suffix`, and the
         tokens that end it.
@@ -298,6 +325,37 @@ class Intake:
             # Two threads may both get here; either compiler serves.
             self._grammars = GrammarCompiler(grammar_vocabulary(self._tokenizer))
         return self._grammars
+
+
+def _continued(start: Prepared, tokens: Sequence[int]) -> Prepared:
+    """Returns a request whose text begins with these tokens. Raises `RequestError` if its grammar does not
+    allow them."""
+    state, grammar, released = start.text_state, start.grammar, ""
+    for token in tokens:
+        if token not in start.end_ids:
+            state = state.after(token)
+            released += state.piece
+        if grammar is not None:
+            grammar = grammar.after(token)
+            if grammar == DEAD:
+                raise RequestError(f"the grammar does not allow token {token} where the prompt has it")
+    assert not isinstance(start.prompt, EmbeddedPrompt)
+    return replace(
+        start,
+        token_ids=[*start.token_ids, *tokens],
+        prompt=[*start.prompt, *tokens],
+        text_state=state,
+        grammar=grammar,
+        echoed=start.echoed + released if start.params.echo else "",
+        check=None if start.check is None else _whole_text_check(start.check, released),
+        generated=len(tokens),
+        generated_text=released,
+    )
+
+
+def _whole_text_check(check: Callable[[str], Problem | None], before: str) -> Callable[[str], Problem | None]:
+    """Returns the check of a text of which the first part was released before."""
+    return lambda text: check(before + text)
 
 
 def salt_of(cache_salt: str | None) -> bytes:

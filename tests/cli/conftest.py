@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from decodery.cli.main import run
 
 SPECIAL = ("<|end|>", "<|user|>", "<|reply|>")
+FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>")
 VOCABULARY = 256 + len(SPECIAL)
 WIDTH, LAYERS, HEADS, KV_HEADS, MLP, CONTEXT = 32, 2, 4, 2, 48, 128
 TEMPLATE = (
@@ -104,6 +105,15 @@ def write_model(
     byte_tokenizer().save(str(folder / "tokenizer.json"))
     save_file(random_weights(rows), folder / "model.safetensors")
     return str(folder)
+
+
+def write_coder(folder: Path) -> str:
+    """Writes the same model with tokens for infilling, and returns the folder's path."""
+    path = write_model(folder, rows=VOCABULARY + len(FIM))
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.add_special_tokens(list(FIM))
+    backend.save(str(folder / "tokenizer.json"))
+    return path
 
 
 def byte_tokenizer() -> tokenizers.Tokenizer:

@@ -132,7 +132,9 @@ def test_progress_grows_by_the_chunks_of_a_prompt(model: Llama) -> None:
         engine.progress(first)
 
 
-def test_a_last_event_tells_when_its_request_was_queued_first_ran_and_had_its_prompt(model: Llama) -> None:
+def test_a_last_event_tells_when_its_request_was_queued_ran_had_its_prompt_and_ended(
+    model: Llama,
+) -> None:
     clock = Clock()
     engine = clocked(model, clock)
     engine.add(PROMPT, SHORT)
@@ -141,7 +143,7 @@ def test_a_last_event_tells_when_its_request_was_queued_first_ran_and_had_its_pr
     while engine.has_work():
         clock.now += 1
         found += engine.step()
-    assert [e.times for e in found] == [None, None, None, Times(0.0, 3.0, 6.0)]
+    assert [e.times for e in found] == [None, None, None, Times(0.0, 3.0, 6.0, 9.0)]
 
 
 @pytest.mark.parametrize("strategy", [None, BeamSearch(num_beams=2)])
@@ -153,7 +155,7 @@ def test_a_text_of_one_token_tells_its_times_too(model: Llama, strategy: BeamSea
     assert times is not None
     assert times.started is not None
     assert times.prefilled is not None
-    assert times.queued < times.started < times.prefilled
+    assert times.queued < times.started < times.prefilled == times.ended
 
 
 def test_statistics_count_requests_pages_and_tokens(model: Llama) -> None:

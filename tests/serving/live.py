@@ -33,7 +33,7 @@ NAME = "tiny"
 
 
 class LiveServer:
-    """Serves a model at a free port, on an event loop in a thread of this process."""
+    """Serves a model at a port, by default a free one, on an event loop in a thread of this process."""
 
     def __init__(
         self,
@@ -41,12 +41,13 @@ class LiveServer:
         settings: ServerSettings,
         sources: Sequence[ModelSource] = (),
         memory: int | None = None,
+        port: int = 0,
     ) -> None:
         self.llm = llm
         self.settings = settings
         self._sources = sources or [ModelSource(NAME, lambda: self.llm)]
         self._memory = memory
-        self._listener = listen(settings.host, 0)
+        self._listener = listen(settings.host, port)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = httpx.Client(base_url=self.url, timeout=60)
@@ -194,9 +195,11 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 @contextmanager
-def serving(llm: LLM, limits: RequestLimits | None = None, **settings: Any) -> Iterator[LiveServer]:
+def serving(
+    llm: LLM, limits: RequestLimits | None = None, *, port: int = 0, **settings: Any
+) -> Iterator[LiveServer]:
     """Serves a model inside the context; at the end nothing may be left of any request."""
-    server = LiveServer(llm, ServerSettings(limits=limits or RequestLimits(), **settings))
+    server = LiveServer(llm, ServerSettings(limits=limits or RequestLimits(), **settings), port=port)
     try:
         yield server
         server.settle()

@@ -53,6 +53,18 @@ def test_without_candidates_there_are_no_events_and_with_texts_no_whole_outputs(
     assert [output["completions"] for output in outputs] == [[], []]
 
 
+def test_the_progress_of_each_prompt_is_told_as_it_is_computed(server: LiveServer) -> None:
+    long = {"prompt": [20 + place % 90 for place in range(900)], "params": {"max_tokens": 2}}
+    lines = lines_of(server, requests=[ONE, long], progress=True, candidates=0)
+    told = [line["progress"] for line in lines if line["kind"] == "progress" and line["request"] == 1]
+    assert len(told) >= 2
+    assert {one["prompt"] for one in told} == {900}
+    computed = [one["computed"] for one in told]
+    assert computed == sorted(set(computed))
+    assert computed[0] < computed[-1] == 900
+    assert "progress" not in {line["kind"] for line in lines_of(server, requests=[long])}
+
+
 def test_beams_come_with_each_step(server: LiveServer) -> None:
     params = {"strategy": {"type": "beam_search", "num_beams": 3}, "max_tokens": 5}
     lines = lines_of(server, requests=[{"prompt": "Hello", "params": params}], candidates=2)
@@ -68,13 +80,47 @@ def test_a_model_is_described(server: LiveServer, library: LLM) -> None:
 
 
 def test_the_documents_fields_are_those_that_are_read() -> None:
-    body = {"requests": [ONE], "candidates": 1, "texts": True, "cache_salt": "a", "priority": 1}
+    one = {**ONE, "params": {"max_tokens": 1}}
+    flags = {"texts": True, "logits": True, "progress": True}
+    body = {"requests": [one], "candidates": 1, **flags, "cache_salt": "a", "priority": 1}
     assert set(TRACE) == {*body, "model"}
     read_trace_request(body, GenerationParams(), ServerSettings(), [])
     properties = TRACE["requests"][0]["items"]["properties"]
-    assert set(properties) == {"prompt", "params"}
+    assert set(properties) == {"prompt", "params", "generated", "stream", "suffix"}
     assert {f.name for f in fields(TraceRequest)} == set(body)
-    assert {f.name for f in fields(TracedRequest)} >= set(properties)
+    assert {f.name for f in fields(TracedRequest)} >= set(properties) - {"suffix"}
+
+
+def test_each_of_several_completions_goes_on_from_its_ids(server: LiveServer) -> None:
+    params = {"max_tokens": 12, "n": 3, "seed": 4, "repetition_penalty": 1.3}
+    [*_, first, _] = lines_of(server, requests=[{"prompt": "Hello", "params": params}], candidates=1)
+    prompt = first["output"]["prompt_token_ids"]
+    for completion in first["output"]["completions"]:
+        ids, stream = completion["token_ids"], completion.get("index", 0)
+        asked = {"prompt": prompt + ids[:5], "params": params, "generated": 5, "stream": stream}
+        lines = lines_of(server, requests=[asked], candidates=1)
+        [header] = lines[0]["requests"]
+        assert (header["seed"], header["generated"], header["stream"]) == (4, 5, stream)
+        [rest] = lines[-2]["output"]["completions"]
+        assert rest["token_ids"] == ids[5:]
+
+
+def test_a_text_that_goes_on_is_found_in_the_prefix_cache(server: LiveServer) -> None:
+    params = {"max_tokens": 70, "seed": 3, "ignore_eos": True}
+    prompt = list(range(40, 75))
+    [*_, output, _] = lines_of(server, requests=[{"prompt": prompt, "params": params}], candidates=1)
+    known = prompt + output["output"]["completions"][0]["token_ids"][:40]
+    known[-1] = (known[-1] + 1) % 256
+    asked = {"prompt": known, "params": params, "generated": 40}
+    lines = lines_of(server, requests=[asked], candidates=1)
+    assert {line["event"]["cached_tokens"] for line in lines if line["kind"] == "event"} == {64}
+
+
+def test_an_end_that_was_picked_is_the_only_event(server: LiveServer) -> None:
+    asked = {"prompt": [72, 105, 256], "params": {"max_tokens": 9, "seed": 1}, "generated": 2}
+    events = [line["event"] for line in lines_of(server, requests=[asked], candidates=3) if "event" in line]
+    assert [event.get("finish") for event in events] == ["stop"]
+    assert not any(event.get("tokens") for event in events)
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -103,6 +149,24 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "candidates of true": ({"requests": [ONE], "candidates": True}, "candidates"),
     "too many candidates": ({"requests": [ONE], "candidates": 1001}, "candidates"),
     "an unknown field": ({"requests": [ONE], "candidate": 3}, "candidate"),
+    "more generated ids than there are": (
+        {"requests": [{"prompt": [65, 66], "generated": 2}]},
+        "requests[0].generated",
+    ),
+    "generated ids of a text": ({"requests": [{"prompt": "abc", "generated": 1}]}, "requests[0].generated"),
+    "generated ids below 0": ({"requests": [{"prompt": [65, 66], "generated": -1}]}, "requests[0].generated"),
+    "a completion that is not there": (
+        {"requests": [{"prompt": "a", "params": {"n": 2, "seed": 1}, "stream": 2}]},
+        "requests[0].stream",
+    ),
+    "a completion without a seed": (
+        {"requests": [{"prompt": "a", "params": {"n": 2}, "stream": 1}]},
+        "requests[0].stream",
+    ),
+    "a beam as a completion": (
+        {"requests": [{"prompt": "a", "params": {"strategy": {"type": "beam_search"}}, "stream": 0}]},
+        "requests[0].stream",
+    ),
     "a number as salt": ({"requests": [ONE], "cache_salt": 3}, "cache_salt"),
 }
 

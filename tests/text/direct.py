@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from itertools import pairwise
 
-from decodery.text.tokenizer.piece_kinds import BYTE, NORMAL
 from decodery.text.tokenizer.pieces import Pieces
+from decodery.text.tokenizer.spelling import BYTE, NORMAL
 
 
 def merged_by_score(text: str, pieces: Pieces) -> list[int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from decodery.text.tokenizer.piece_kinds import NORMAL
 from decodery.text.tokenizer.sentencepiece_files import BPE, CHARACTERS
+from decodery.text.tokenizer.spelling import NORMAL
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from tests.text.sentencepiece_models import BYTES, SPECIAL, Piece, model_bytes
 from tests.text.tokenizer.test_rank_files import tekken, tiktoken

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 
-from decodery.text.tokenizer.piece_kinds import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
+from decodery.text.tokenizer.spelling import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 
 Piece = tuple[str, float, int]
 

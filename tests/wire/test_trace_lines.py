@@ -68,6 +68,7 @@ def value_of(hint: Any, rng: random.Random) -> Any:
         float: rng.choice((*FLOATS, rng.random())),
         bool: rng.random() < 0.5,
         str: rng.choice(("", "inf", "é\n\u2028", '"<')),
+        bytes: rng.choice((b"", b"\x00\xff\n", rng.randbytes(7))),
         types.NoneType: None,
     }
     return simple[hint]

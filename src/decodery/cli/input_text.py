@@ -32,6 +32,21 @@ def given_text(argument: str | None, file: Path | None, name: str) -> str:
     return text
 
 
+def given_prompt(argument: str | None, file: Path | None, token_ids: str | None) -> str | list[int]:
+    """Returns the token ids if they are given, else the text as `given_text` does.
+
+    Raises its errors, and `ParameterError` for ids beside a text and for what is no list of ids.
+    """
+    if token_ids is None:
+        return given_text(argument, file, "PROMPT")
+    if argument is not None or file is not None:
+        raise ParameterError("give the prompt as a text or as token-ids, not both")
+    parts = [part.strip() for part in token_ids.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise ParameterError("token-ids must be whole numbers from 0 on with commas between them")
+    return [int(part) for part in parts]
+
+
 def terminal_input() -> bool:
     """True if stdin is a terminal, at which a person types."""
     return sys.stdin is not None and sys.stdin.isatty()

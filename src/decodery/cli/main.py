@@ -30,8 +30,9 @@ from decodery.cli.flags.model_options import (
     RunOptions,
     TextModelOptions,
 )
+from decodery.cli.flags.playground_options import PlaygroundOptions
 from decodery.cli.flags.serve_options import ServeOptions
-from decodery.cli.input_text import given_text, prompt_arguments
+from decodery.cli.input_text import given_prompt, given_text, prompt_arguments
 from decodery.cli.terminal import (
     FAILED,
     INTERRUPTED,
@@ -56,6 +57,7 @@ MODEL = ModelOptions()
 RUN = RunOptions()
 TEXT_MODEL = TextModelOptions()
 SERVER = ServeOptions()
+PLAYGROUND = PlaygroundOptions()
 
 FROM_STDIN = "without it or with -, read from stdin. The last line end of stdin is dropped."
 
@@ -169,6 +171,10 @@ def _decodery(
 def _generate(
     prompt: Prompt = None,
     file: File = None,
+    token_ids: Annotated[
+        str | None,
+        typer.Option(metavar="ID,...", help="The prompt as token ids, in place of a text."),
+    ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a user's message.")] = False,
     system: System = None,
     template: Template = None,
@@ -204,12 +210,15 @@ def _generate(
     if tools is not None and not chat:
         raise ParameterError("tools are only for conversations: give --chat too")
     arguments = prompt_arguments(template, special_in_content)
-    text = given_text(prompt, file, "PROMPT")
+    if token_ids is not None and chat:
+        raise ParameterError("token-ids are a whole prompt, and --chat makes one of a message: give one of them")
+    given = given_prompt(prompt, file, token_ids)
     if tools is not None:
         from decodery.cli.commands.call_tools import call_tools
 
+        assert isinstance(given, str)
         call_tools(
-            text,
+            given,
             generation,
             model,
             tools=tools,
@@ -222,7 +231,7 @@ def _generate(
     from decodery.cli.commands.generate import generate
 
     generate(
-        text,
+        given,
         generation,
         model,
         chat=chat,
@@ -412,6 +421,19 @@ def _serve(options: ServeOptions = SERVER, how: RunOptions = RUN, debug: Debug =
     from decodery.cli.commands.serve import serve
 
     serve(options, how)
+
+
+@_command("playground")
+def _playground(
+    options: PlaygroundOptions = PLAYGROUND, how: RunOptions = RUN, debug: Debug = False
+) -> None:
+    """Opens a page on which one sees how texts are decoded.
+
+    Serves it to this machine alone, with a key of its own.
+    """
+    from decodery.cli.commands.playground import playground
+
+    playground(options, how)
 
 
 @_command("inspect")

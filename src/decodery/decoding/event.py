@@ -11,12 +11,15 @@ from decodery.decoding.trace import BeamCandidate, Considered
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Holds when a request was queued, first ran, and had its prompt computed, in seconds on the engine's
-    clock; None for what has not happened."""
+    """Holds when a request was queued, first ran, had its prompt computed, and when its stream ended.
+
+    In seconds on the engine's clock; None for what has not happened.
+    """
 
     queued: float = 0.0
     started: float | None = None
     prefilled: float | None = None
+    ended: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ class Row:
     first token. `state` is what the row's strategy remembers. `explain` is how many candidates of each choice
     survivors report in `considered`; 0 reports none. `expired` says that the request's time is up. `stages`
     holds the stages of the pipeline that the row may want, if they are known already. `salt` begins the keys
-    of its pages in every prefix cache.
+    of its pages in every prefix cache. `shows_logits` says that what is explained includes all logits.
     """
 
     request: int
@@ -77,6 +77,7 @@ class Row:
     expired: bool = False
     stages: tuple[str, ...] | None = None
     salt: bytes = b""
+    shows_logits: bool = False
 
     @property
     def generated(self) -> int:
@@ -127,6 +128,7 @@ class Row:
             self.expired,
             self.stages,
             self.salt,
+            self.shows_logits,
         )
 
 

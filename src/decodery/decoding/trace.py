@@ -67,6 +67,23 @@ class Weighed:
 
 
 @dataclass(frozen=True, slots=True)
+class Combined:
+    """Holds the log-probabilities of a choice's candidates, in their order, in two distributions that were
+    combined into the one that the processors got.
+
+    DoLa combines those of the last layer (`own`) and of an earlier one (`other`), contrastive decoding those
+    of the model and of its amateur, guidance those after the prompt and after the negative one. `layer` is
+    DoLa's earlier layer, and `divergences` are those of all layers that it could take, each with its number.
+    """
+
+    name: Literal["DoLa", "contrastive decoding", "guidance"]
+    own: tuple[float, ...]
+    other: tuple[float, ...]
+    layer: int | None = None
+    divergences: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Considered:
     """Holds one choice of one row.
 
@@ -79,7 +96,10 @@ class Considered:
     asked for. `weighed` are the tokens that contrastive search compared, the likeliest first. `tail` is the
     model's probability of all tokens that are not candidates. `draw_key` is the key of the noise with which
     the token was drawn: of the tokens that are left, it has the largest sum of log-probability and noise.
-    None: nothing was drawn, or a draft was judged by rejection sampling.
+    None: nothing was drawn, or a draft was judged by rejection sampling. `combined` are the distributions
+    that the strategy and then guidance combined, where they do. `logits` and `adjusted_logits` are filled
+    when a request asked for them: little-endian float32 `[vocab]`, the model's own, and those before the
+    first stage that shapes what is sampled; the latter are empty if they are the same.
     """
 
     token: int
@@ -96,3 +116,6 @@ class Considered:
     allowed_tokens: tuple[int, ...] = ()
     tail: float | None = None
     draw_key: tuple[int, int] | None = None
+    combined: tuple[Combined, ...] = ()
+    logits: bytes = b""
+    adjusted_logits: bytes = b""

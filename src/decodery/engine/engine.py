@@ -11,10 +11,12 @@ from dataclasses import replace
 
 import torch
 
+from decodery.decoding.chosen import FinishReason
 from decodery.decoding.event import Event, PromptProgress, Times
 from decodery.decoding.processors.pipeline import possible_stages
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import GrammarState, Row, Survivor, Verdict, Watch
+from decodery.decoding.stopping import finish_of
 from decodery.engine.batch import Batch, Chunk
 from decodery.engine.drafts.proposals import Proposals, collect_proposals
 from decodery.engine.drafts.speculator import Speculator
@@ -38,7 +40,7 @@ from decodery.engine.second_model_runner import SecondModelRunner
 from decodery.engine.statistics import Counters, Statistics
 from decodery.engine.step_bound import StepBound, StepCost, work_of
 from decodery.engine.step_scores import JudgedGroup, ScoresBuilder, groups_to_judge, judge_group
-from decodery.engine.verdict_events import beam_events, ending_events, event_of, makes_event
+from decodery.engine.verdict_events import beam_events, ended_at, ending_events, event_of, makes_event
 from decodery.errors import ParameterError, RequestError
 from decodery.kernels.threads import threads_set
 from decodery.models.contract import CausalModel
@@ -95,20 +97,25 @@ class Engine:
         contrast_model: CausalModel | None = None,
         draft_model: CausalModel | None = None,
         explain: int = 0,
+        shows_logits: bool = False,
         salt: bytes = b"",
         priority: int = 0,
         timeout: float | None = None,
+        generated: int = 0,
     ) -> int:
         """Queues a request and returns its id.
 
         `watch` and `grammar` are the states of each stream before its first token. `contrast_model` is the
         model that `ContrastiveDecoding` names and `draft_model` the one that `DraftModel` names; one that is
         new here takes its part of the key/value memory, as `Limits` says. With `explain`, events contain that
-        many candidates of every choice. Requests share pages of a prefix cache only if their `salt` (of
-        `encode_salt`) is the same. Requests of lower `priority` run first, and those that came first among
-        equals; a request may wait as long as others of lower priority come. The first step that begins
-        `timeout` seconds from now or later ends the request with an error, also if it still waits. Raises
-        `RequestError` or `ParameterError`, and queues nothing, when the request can never run here.
+        many candidates of every choice, and with `shows_logits` also all of its logits. Requests share pages
+        of a prefix cache only if their `salt` (of `encode_salt`) is the same. Requests of lower `priority`
+        run first, and those that came first among equals; a request may wait as long as others of lower
+        priority come. The first step that begins `timeout` seconds from now or later ends the request with an
+        error, also if it still waits. The last `generated` tokens of the prompt are generated text: limits,
+        penalties and draws go on from there, and `watch` and `grammar` are the states after it. If the text
+        has ended with them, the next step says so. Raises `RequestError` or `ParameterError`, and queues
+        nothing, when the request can never run here.
         """
         embedded = prompt if isinstance(prompt, EmbeddedPrompt) else None
         ids = prompt.token_ids if isinstance(prompt, EmbeddedPrompt) else prompt
@@ -117,17 +124,19 @@ class Engine:
         if timeout is not None and not (type(timeout) in (int, float) and timeout > 0):
             raise ParameterError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         second_models = {id(m): m for m in (contrast_model, draft_model) if m is not None}
-        self._close_second_models(second_models, len(ids), params)
+        prompt_length = len(ids) - generated
+        self._close_second_models(second_models, prompt_length, params)
         limits = self._limits_with(second_models)
-        check_request(ids, params, self.model.vocab_size, limits)
+        check_request(ids, params, self.model.vocab_size, limits, generated)
         if contrast_model is not None:
-            check_contrast_model(contrast_model.context_length, limits.token_limit(len(ids), params))
+            check_contrast_model(contrast_model.context_length, limits.token_limit(prompt_length, params))
         if embedded is not None:
             embedded.check(self.model.width, self.model.dtype)
             assert not second_models, "a second model cannot run the vectors of another"
         self._open_second_models(second_models, limits)
         tokens = array("q", ids)
-        seed = secrets.randbits(63) if params.seed is None else params.seed
+        # Readers of JSON whose numbers are float64 read 53 bits exactly.
+        seed = secrets.randbits(53) if params.seed is None else params.seed
         # Incremented first: after an interrupt no other request may get the same id.
         number, self._next_id = self._next_id, self._next_id + 1
         row = Row(
@@ -136,12 +145,13 @@ class Engine:
             seed=seed,
             streams=tuple(range(params.streams)),
             tokens=tokens,
-            prompt_length=len(tokens),
-            limit=limits.token_limit(len(tokens), params),
+            prompt_length=prompt_length,
+            limit=limits.token_limit(prompt_length, params),
             end_ids=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.end_ids),
             watch=watch,
             grammar=grammar,
             explain=explain,
+            shows_logits=shows_logits,
             salt=salt,
         )
         row = replace(row, stages=possible_stages(row))
@@ -158,6 +168,8 @@ class Engine:
             priority=priority,
             timeout=timeout,
             times=Times(self._clock()),
+            generated=generated,
+            ended=finish_of(row) if generated else None,
         )
         try:
             self._requests[number] = request
@@ -189,7 +201,8 @@ class Engine:
         every = {**{key: second.model for key, second in self._second_models.items()}, **models}.values()
         limits = self._first_limits.shared_with(page_bytes(model, self.limits.kv_dtype) for model in every)
         for request in self._requests.values():
-            needed = self.limits.pages_needed(len(request.prompt), request.params)
+            prompt = len(request.prompt) - request.generated
+            needed = self.limits.pages_needed(prompt, request.params)
             if needed > limits.pages:
                 raise RequestError(
                     "a second model takes a part of the key/value memory, and a request that runs needs more"
@@ -344,7 +357,7 @@ class Engine:
             self._stepping = True
             self._step_since = began = self._clock()
             with self._threads():
-                found = self._end_late(began) + self._step()
+                found = self._end_before(began) + self._step()
             if self._dropped:
                 found = [event for event in found if event.request not in self._dropped]
             # Counted first: an interrupt while counting may count a step twice, but loses no event.
@@ -369,18 +382,24 @@ class Engine:
             return kernels.exclusive_threads(threads)
         return threads_set(torch_threads=threads, kernel_threads=threads)
 
-    def _end_late(self, now: float) -> list[Event]:
-        """Removes the requests whose timeout is over, and returns their events."""
+    def _end_before(self, now: float) -> list[Event]:
+        """Removes the requests that no step runs any more, and returns their events.
+
+        They are those whose timeout is over, and those whose given text had ended.
+        """
         late = [
             request
             for request in self._requests.values()
             if request.timeout is not None and now - request.times.queued >= request.timeout
         ]
-        self._snapshots = [Snapshot(request) for request in late]
+        ended = [request for request in self._requests.values() if request.ended and request not in late]
+        self._snapshots = [Snapshot(request) for request in (*late, *ended)]
         events = []
         for request in late:
             reason = f"the request took longer than its timeout of {request.timeout:g} seconds"
-            events += self._fail(request, reason)
+            events += self._end(request, "error", reason)
+        for request in ended:
+            events += self._end(request, request.ended)
         return events
 
     @torch.inference_mode()
@@ -478,9 +497,10 @@ class Engine:
         children: list[list[Survivor]] = [[] for _ in group.rows]
         for survivor in verdict.survivors:
             children[survivor.parent].append(survivor)
+        now = self._clock()
         for request in requests:
             if request.times.prefilled is None:
-                request.times = replace(request.times, prefilled=self._clock())
+                request.times = replace(request.times, prefilled=now)
         events = beam_events(requests, verdict)
         grown: dict[int, list[Live]] = {}
         for row, branches, survivors in zip(group.rows, group.branches, children, strict=True):
@@ -489,13 +509,14 @@ class Engine:
                 continue
             grown.setdefault(request.id, []).extend(self._advance(branches, survivors))
             found = sources.get(row, ())
-            events += [event_of(request, len(row.tokens), s, found) for s in survivors if makes_event(s, row)]
+            made = [s for s in survivors if makes_event(s, row)]
+            events += [event_of(request, len(row.tokens), s, now, found) for s in made]
             if self._speculator is not None:
                 self._speculator.learn(row, survivors)
-        events += ending_events(requests, verdict)
+        events += ending_events(requests, verdict, now)
         for request in {r.id: r for r in requests}.values():
             if request.id in failed:
-                events += self._fail(request, failed[request.id])
+                events += self._end(request, "error", failed[request.id])
                 continue
             self._scheduler.free_branches(request)
             request.sequences = grown[request.id]
@@ -538,8 +559,8 @@ class Engine:
         request.branches = [b for b in request.branches if not any(b is s for s in sequences)]
         return sequences
 
-    def _fail(self, request: Request, reason: str) -> list[Event]:
-        """Removes a request and returns an event with the error for each of its streams."""
+    def _end(self, request: Request, finish: FinishReason | None, error: str | None = None) -> list[Event]:
+        """Removes a request and returns an event with the end of each of its streams."""
         streams = {stream for s in request.sequences for stream in s.row.streams}
         if not streams:
             streams = set(range(request.params.streams))
@@ -548,10 +569,10 @@ class Engine:
             Event(
                 request.id,
                 stream,
-                finish="error",
-                error=reason,
+                finish=finish,
+                error=error,
                 cached_tokens=request.cached_tokens,
-                times=request.times,
+                times=ended_at(self._clock(), request),
             )
             for stream in sorted(streams)
         ]

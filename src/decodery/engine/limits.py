@@ -129,29 +129,39 @@ def _negative(params: GenerationParams) -> int:
     return 1 if params.negative_prompt is None else len(params.negative_prompt)
 
 
-def check_request(prompt: Sequence[int], params: GenerationParams, vocab_size: int, limits: Limits) -> None:
-    """Raises `RequestError` or `ParameterError`, with the remedy, when the request can never run."""
-    if not len(prompt):
+def check_request(
+    tokens: Sequence[int], params: GenerationParams, vocab_size: int, limits: Limits, generated: int = 0
+) -> None:
+    """Raises `RequestError` or `ParameterError`, with the remedy, when the request can never run.
+
+    The last `generated` of the `tokens` follow the prompt.
+    """
+    prompt = len(tokens) - generated
+    if prompt < 1:
         raise RequestError("the prompt is empty: give at least one token")
     params.check_vocabulary(vocab_size)
-    for token in prompt:
+    for token in tokens:
         if not 0 <= token < vocab_size:
             raise RequestError(
                 f"the prompt holds token {token}; this vocabulary has ids 0 to {vocab_size - 1}"
             )
-    if params.prompt_logprobs_start > len(prompt):
+    if generated and params.mirostat_mode:
         raise ParameterError(
-            f"prompt_logprobs_start is {params.prompt_logprobs_start}; the prompt has {len(prompt)} tokens"
+            "mirostat_mode and generated tokens do not go together: its state follows from the draws of these"
         )
-    if len(prompt) > limits.context_length:
+    if params.prompt_logprobs_start > len(tokens):
+        raise ParameterError(
+            f"prompt_logprobs_start is {params.prompt_logprobs_start}; the prompt has {len(tokens)} tokens"
+        )
+    if prompt > limits.context_length:
         raise RequestError(
-            f"the prompt has {len(prompt)} tokens and the context holds {limits.context_length}: shorten it,"
+            f"the prompt has {prompt} tokens and the context holds {limits.context_length}: shorten it,"
             " or open the model with a longer context_length if it allows one"
         )
-    most = limits.token_limit(len(prompt), params) - len(prompt)
+    most = limits.token_limit(prompt, params) - prompt
     if most <= 0:
         raise RequestError(
-            f"the prompt has {len(prompt)} tokens, so no token can follow: shorten it, or raise"
+            f"the prompt has {prompt} tokens, so no token can follow: shorten it, or raise"
             " max_length or the context_length"
         )
     if isinstance(params.strategy, BeamSearch):
@@ -161,7 +171,7 @@ def check_request(prompt: Sequence[int], params: GenerationParams, vocab_size: i
             f"the request runs {params.width} sequences at once; this engine runs at most"
             f" {limits.max_sequences}"
         )
-    needed = limits.pages_needed(len(prompt), params)
+    needed = limits.pages_needed(prompt, params)
     if needed > limits.pages:
         raise RequestError(
             f"the request can need key/value memory for {needed * PAGE_SIZE} tokens and there is memory for"

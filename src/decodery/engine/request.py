@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from decodery.decoding.chosen import TokenLogprobs
+from decodery.decoding.chosen import FinishReason, TokenLogprobs
 from decodery.decoding.event import Times
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.rows import Method, Needs, Row
@@ -56,7 +56,9 @@ class Request:
     the request ends. `contrast_model` is the second model of contrastive decoding and `draft_model` that of
     speculation. `context` collects the hidden states of the prompt when the method needs them. A lower
     `priority` runs first. The request ends with an error when it is older than `timeout` seconds.
-    `cached_tokens` is the number of prompt tokens that the prefix cache had when the request first ran.
+    `cached_tokens` is the number of prompt tokens that the prefix cache had when the request first ran. The
+    last `generated` tokens of `prompt` are the beginning of the text. `ended` is the reason if that beginning
+    is the whole text.
     """
 
     id: int
@@ -71,6 +73,8 @@ class Request:
     timeout: float | None = None
     times: Times = field(default_factory=Times)
     cached_tokens: int = 0
+    generated: int = 0
+    ended: FinishReason | None = None
     branches: list[Sequence] = field(default_factory=list)
     method: Method = field(init=False)
     needs: Needs = field(init=False)
@@ -135,15 +139,16 @@ class Snapshot:
 def companion_of(row: Row, embedded: EmbeddedPrompt | None) -> Sequence | None:
     """Returns a guided row's companion, which has the negative prompt in place of the prompt; else None.
 
-    Without a negative prompt, the companion's prompt is the last token, or the vector in its place.
+    Without a negative prompt, the companion's prompt is the prompt's last token, or the vector in its place.
     """
     params = row.params
     if not params.guided:
         return None
     negative = params.negative_prompt
-    tokens = array("q", [row.tokens[-1]] if negative is None else _ids(negative))
+    prompt = array("q", [row.tokens[row.prompt_length - 1]] if negative is None else _ids(negative))
     last = embedded.last() if embedded is not None and negative is None else None
-    row = replace(row, tokens=tokens, prompt_length=len(tokens), watch=None, grammar=None)
+    tokens = prompt + row.tokens[row.prompt_length :]
+    row = replace(row, tokens=tokens, prompt_length=len(prompt), watch=None, grammar=None)
     return Sequence(row, embedded=last)
 
 

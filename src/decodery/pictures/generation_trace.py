@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 
 from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.plain import params_from_plain
 from decodery.decoding.trace import BeamCandidate, Considered
 from decodery.errors import DecoderyError
-from decodery.outputs import Completion, RequestOutput
+from decodery.outputs import Completion, RequestOutput, StreamEvent
 from decodery.text.streaming.detokenizer import start
 from decodery.text.streaming.token_texts import TokenTexts
-from decodery.wire.trace_lines import EndLine, ErrorLine, EventLine, Header, OutputLine, TraceReader
+from decodery.wire.trace_lines import (
+    EndLine,
+    ErrorLine,
+    EventLine,
+    Header,
+    Line,
+    OutputLine,
+    TextLine,
+    TracedRequest,
+    TraceReader,
+)
 
 
 @dataclass(frozen=True)
@@ -90,36 +100,80 @@ def traces_of(lines: Iterable[str]) -> list[GenerationTrace]:
     Raises `DecoderyError` if they are no lines of a trace, or if the trace failed or is cut.
     """
     reader = TraceReader()
-    traces: list[GenerationTrace] = []
-    ended = False
+    collector = TraceCollector(reader.tokens)
     for text in lines:
-        line = reader.read(text)
+        collector.take(reader.read(text))
+    if not collector.ended:
+        raise DecoderyError("the trace is cut: its last line is missing")
+    return collector.traces
+
+
+class TraceCollector:
+    """Makes the `traces` of the requests of one trace from its lines; `tokens` spells their tokens.
+
+    `ended` is True after the last line.
+    """
+
+    def __init__(self, tokens: TokenTexts) -> None:
+        self.traces: list[GenerationTrace] = []
+        self.ended = False
+        self._tokens = tokens
+        self._texts: list[dict[int, Completion]] = []
+        self._scores: dict[tuple[int, int | None], float] = {}
+
+    def take(self, line: Line) -> None:
+        """Takes the next line. Raises `DecoderyError` if it is an error, or names no request of the header."""
         if isinstance(line, Header):
-            traces = [
-                GenerationTrace(
-                    request.prompt or "",
-                    line.model,
-                    params_from_plain(request.params, models=None),
-                    reader.tokens,
-                )
-                for request in line.requests
-            ]
+            self.traces = [self._begun(line, request) for request in line.requests]
+            self._texts = [{} for _ in line.requests]
         elif isinstance(line, EventLine):
-            _of(traces, line.event.request).add(line.event)
+            self._of(line.event.request).add(line.event)
+            if line.event.score is not None:
+                self._scores[line.event.request, line.event.stream] = line.event.score
+        elif isinstance(line, TextLine):
+            self._of(line.request)
+            _add_text(self._texts[line.request], line.event)
         elif isinstance(line, OutputLine):
-            _of(traces, line.request).output = line.output
+            self._of(line.request).output = replace(
+                line.output, completions=line.output.completions or self._told(line.request)
+            )
         elif isinstance(line, ErrorLine):
             raise DecoderyError(f"the trace failed: {line.error.get('message')}")
-        ended = isinstance(line, EndLine)
-    if not ended:
-        raise DecoderyError("the trace is cut: its last line is missing")
-    return traces
+        self.ended = isinstance(line, EndLine)
+
+    def _begun(self, header: Header, request: TracedRequest) -> GenerationTrace:
+        params = params_from_plain(request.params, models=None)
+        return GenerationTrace(request.prompt or "", header.model, params, self._tokens)
+
+    def _of(self, request: int) -> GenerationTrace:
+        if not 0 <= request < len(self.traces):
+            raise DecoderyError("a line of the trace names a request that is not there")
+        return self.traces[request]
+
+    def _told(self, request: int) -> list[Completion]:
+        """Returns the completions of a request whose texts were told as they grew, the best first."""
+        return [
+            replace(completion, score=self._scores.get((request, index)))
+            for index, completion in sorted(self._texts[request].items())
+        ]
+
+    def cut(self, request: int, seed: int, error: str | None = None) -> None:
+        """Gives a request that has not ended the texts that it has so far as its output, and why it failed."""
+        trace = self._of(request)
+        if trace.output is None:
+            for stream in trace.steps:
+                self._texts[request].setdefault(stream, Completion(stream, "", [], "abort"))
+            trace.output = RequestOutput(trace.prompt, [], self._told(request), seed, error=error)
 
 
-def _of(traces: Sequence[GenerationTrace], request: int) -> GenerationTrace:
-    if not 0 <= request < len(traces):
-        raise DecoderyError("a line of the trace names a request that is not there")
-    return traces[request]
+def _add_text(texts: dict[int, Completion], event: StreamEvent) -> None:
+    """Adds what a step told of a completion; one that nothing has ended yet counts as aborted."""
+    one = texts.setdefault(event.index, Completion(event.index, "", [], "abort"))
+    one.text += event.text
+    one.token_ids += event.token_ids
+    one.finish_reason = event.finish_reason or one.finish_reason
+    one.stop_reason = event.stop_reason if event.stop_reason is not None else one.stop_reason
+    one.error = event.error or one.error
 
 
 def _value_text(value: object) -> str:

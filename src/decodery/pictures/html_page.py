@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from hashlib import sha256
+
 from decodery.decoding.trace import Considered
 from decodery.outputs import Completion
 from decodery.pictures.beam_tree import build_tree
@@ -14,15 +17,21 @@ from decodery.pictures.markup import Markup, element, joined, percent, surprise
 from decodery.pictures.svg_sheet import asset
 from decodery.version import __version__
 
+# The id of the element that holds the JSON of a run.
+DATA_ID = "run"
 _HINT = "Point at a token, or go to it with the Tab key, to see the text up to it."
 
 
-def html_page(trace: GenerationTrace) -> str:
-    """Returns the whole page."""
+def html_page(trace: GenerationTrace, source: str | None = None) -> str:
+    """Returns the whole page. Its policy forbids all but its own script, and all requests.
+
+    `source` is JSON that the page holds for programs that read it; the page itself does not.
+    """
     title = f"{' '.join(trace.prompt.split())[:60]} – decodery"
     head = element(
         "head",
         element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=_policy(asset("page.js"))),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("title", title),
@@ -36,8 +45,20 @@ def html_page(trace: GenerationTrace) -> str:
         parts.append(element("p", "Nothing was generated.", class_="note"))
     footer = element("footer", f"Made by decodery {__version__}")
     script = element("script", asset("page.js"))
-    body = element("body", element("main", parts, footer), script)
+    data = [] if source is None else [_data(source)]
+    body = element("body", element("main", parts, footer), data, script)
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _policy(script: str) -> str:
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    parts = ("default-src 'none'", f"script-src 'sha256-{digest}'", "style-src 'unsafe-inline'")
+    return "; ".join((*parts, "base-uri 'none'", "form-action 'none'"))
+
+
+def _data(source: str) -> Markup:
+    """Returns the element that holds JSON; in JSON, "<" stands in texts alone, where it may be escaped."""
+    return element("script", Markup(source.replace("<", "\\u003c")), id=DATA_ID, type="application/json")
 
 
 def _header(trace: GenerationTrace) -> Markup:

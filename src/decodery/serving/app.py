@@ -24,6 +24,7 @@ from decodery.serving.openai.listing import list_models, one_model
 from decodery.serving.openai.tokens import apply_template, detokenize, tokenize, tokenizer_info
 from decodery.serving.page.learn_files import learn_handlers
 from decodery.serving.page.page_files import page_handlers
+from decodery.serving.page.run_page import run_page
 from decodery.serving.responses.handlers import (
     cancel_response,
     create_response,
@@ -54,6 +55,7 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/apply-template", apply_template),
     ("GET", "/trace", describe_model),
     ("POST", "/trace", trace),
+    ("POST", "/trace/page", run_page),
 )
 
 

@@ -39,12 +39,13 @@ class Generation:
     """Runs prompts in the engine of a model; `close` drops what has not ended.
 
     `observer` returns the observer of the prompt at a place, which then gets `candidates` candidates of each
-    choice. `begun` is called when a prompt has been computed, perhaps more than once, and `heard` after each
-    step that adds to a completion. With `tells_progress`, `progress` holds how much of each prompt is
-    computed. With `tells_beams`, `beams` has those of each step, with their prompt. `times` has those of the
-    prompts that have ended. With `apart`, a prompt that the engine refuses or fails has the error in its
-    output, and the others go on; `refused` has the errors of those that it refused.
-    `invalid` has the errors of texts that break their JSON schema, by prompt and index.
+    choice, and with `shows_logits` all of its logits. `begun` is called when a prompt has been computed,
+    perhaps more than once, and `heard` after each step that adds to a completion. With `tells_progress`,
+    `progress` holds how much of each prompt is computed. With `tells_beams`, `beams` has those of each step,
+    with their prompt. `times` has those of the prompts that have ended. With `apart`, a prompt that the
+    engine refuses or fails has the error in its output, and the others go on; `refused` has the errors of
+    those that it refused. `invalid` has the errors of texts that break their JSON schema, by prompt and
+    index.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Generation:
         tells_progress: bool = False,
         tells_beams: bool = False,
         candidates: int = 0,
+        shows_logits: bool = False,
         observer: Callable[[int], Observer] | None = None,
         apart: bool = False,
     ) -> None:
@@ -68,6 +70,7 @@ class Generation:
             # Beams have no event before their end.
             "tells_progress": tells_progress or any(one.params.width > 1 for one in prepared),
             "apart": apart,
+            "shows_logits": shows_logits,
         }
         self._apart = apart
         if priority:

@@ -6,11 +6,12 @@ import asyncio
 import gc
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic, time
 from types import TracebackType
+from typing import Any
 
 from decodery.errors import DecoderyError
 from decodery.llm import LLM
@@ -21,11 +22,15 @@ log = logging.getLogger("decodery.serving")
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """Holds an open model, its name for clients, and when it was opened (seconds since 1970)."""
+    """Holds an open model, its name for clients, and when it was opened (seconds since 1970).
+
+    `arguments` are those of its source.
+    """
 
     name: str
     llm: LLM
     created: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +38,15 @@ class ModelSource:
     """Holds a model's name for clients, and how it is opened.
 
     `memory` returns the bytes that it takes; it is called in the loader's thread before `open`. A `pinned`
-    model is opened at the start and never closed.
+    model is opened at the start and never closed. `arguments` are those of `LLM` that clients are told, so
+    that they can open the same model.
     """
 
     name: str
     open: Callable[[], LLM]
     memory: Callable[[], int] = lambda: 0
     pinned: bool = True
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -201,7 +208,7 @@ class Models:
             if future.cancelled():
                 return
         llm = await loop.run_in_executor(self._loader, source.open)
-        entry.model = ServedModel(source.name, llm, int(time()))
+        entry.model = ServedModel(source.name, llm, int(time()), source.arguments)
         entry.used = monotonic()
 
     def _grant_opened(self) -> None:

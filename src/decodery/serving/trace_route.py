@@ -14,9 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from decodery.decoding.draw import stream_seed
 from decodery.decoding.event import Event
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.plain import params_from_plain, params_to_plain
+from decodery.decoding.request.strategy_params import BeamSearch, StochasticBeamSearch
 from decodery.errors import DecoderyError, ParameterError, RequestError
 from decodery.intake import Intake, Prepared
 from decodery.outputs import Observer, RequestOutput, StreamEvent
@@ -35,6 +37,7 @@ from decodery.wire.trace_lines import (
     Header,
     Line,
     OutputLine,
+    ProgressLine,
     TextLine,
     TracedRequest,
     TraceWriter,
@@ -46,22 +49,50 @@ MOST_CANDIDATES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Holds a prompt and its parameters, as they were asked for."""
+    """Holds a prompt and its parameters, as they were asked for.
+
+    The last `generated` ids of the prompt are the beginning of the text. With `stream`, the text is that of
+    this completion of the parameters. With `suffix`, it is what stands between the prompt and the suffix.
+    """
 
     prompt: str | list[int]
     params: GenerationParams
+    generated: int = 0
+    stream: int | None = None
+    suffix: str | None = None
+
+    @property
+    def runs(self) -> GenerationParams:
+        """Returns the parameters of what runs: all completions, or the one that `stream` names."""
+        if self.stream is None:
+            return self.params
+        assert self.params.seed is not None
+        return self.params.replace(n=1, best_of=None, seed=stream_seed(self.params.seed, self.stream))
+
+    def prepared(self, intake: Intake, salt: bytes) -> Prepared:
+        """Returns the request for an engine. Raises the errors of `Intake`."""
+        params = self.runs
+        if self.suffix is None:
+            return intake.prepare(self.prompt, params, salt=salt, generated=self.generated)
+        assert isinstance(self.prompt, str)
+        ids, ends = intake.infill_prompt(self.prompt, self.suffix)
+        params = params.replace(stop_token_ids=(*params.stop_token_ids, *ends))
+        return intake.prepare(ids, params, salt=salt)
 
 
 @dataclass(frozen=True, slots=True)
 class TraceRequest:
     """Holds what a client asks of `/trace`.
 
-    `candidates` is None where no events are told, and `texts` says that texts are told as they grow.
+    `candidates` is None where no events are told, `texts` says that texts are told as they grow, `logits`
+    that the only choice tells all of its logits, and `progress` that the progress of prompts is told.
     """
 
     requests: Sequence[Asked]
     candidates: int | None
     texts: bool
+    logits: bool
+    progress: bool
     cache_salt: str | None
     priority: int
 
@@ -75,6 +106,8 @@ def read_trace_request(
     listed = fields.take("requests", list, [])
     candidates = fields.raw("candidates")
     texts = fields.take("texts", bool, False)
+    logits = fields.take("logits", bool, False)
+    progress = fields.take("progress", bool, False)
     cache_salt = fields.take("cache_salt", str, "") or None
     priority = fields.take("priority", int, 0)
     fields.close(lenient=settings.lenient)
@@ -85,7 +118,9 @@ def read_trace_request(
     ]
     if candidates is not None:
         _check_candidates(candidates, asked)
-    return TraceRequest(asked, candidates, texts, cache_salt, priority)
+    if logits and not (candidates and _asks_for_one_token(asked)):
+        raise invalid("logits are told of a single request for one token, with 1 candidate or more", "logits")
+    return TraceRequest(asked, candidates, texts, logits, progress, cache_salt, priority)
 
 
 def _asked(
@@ -99,9 +134,14 @@ def _asked(
     plain = fields.take("params", dict, {})
     if plain.get("grammar") is not None:
         check_schema(plain["grammar"], f"{place}.params.grammar", settings.limits)
+    generated = fields.take("generated", int, 0)
+    stream = fields.raw("stream")
+    suffix = fields.raw("suffix")
     fields.close(lenient=settings.lenient)
     ids = isinstance(prompt, list) and all(type(token) is int for token in prompt)
-    if not prompt or not (isinstance(prompt, str) or ids):
+    if suffix is not None and not (isinstance(suffix, str) and isinstance(prompt, str)):
+        raise invalid("prompt and suffix must be texts, between which a text is filled in", f"{place}.suffix")
+    if not (prompt or suffix) or not (isinstance(prompt, str) or ids):
         raise invalid("a prompt must be a text or token ids, and not empty", f"{place}.prompt")
     try:
         params = params_from_plain(plain, defaults, models=models)
@@ -110,7 +150,20 @@ def _asked(
     if plain.get("max_tokens") is None:
         params = _within(params, settings.limits)
     check_limits(params, settings.limits)
-    return Asked(prompt, params)
+    if generated and not (isinstance(prompt, list) and 0 < generated < len(prompt)):
+        raise invalid(
+            "generated counts ids at the end of a prompt of token ids, less than all", f"{place}.generated"
+        )
+    if stream is not None:
+        _check_stream(stream, params, f"{place}.stream")
+    return Asked(prompt, params, generated, stream, suffix)
+
+
+def _check_stream(stream: Any, params: GenerationParams, place: str) -> None:
+    if type(stream) is not int or not 0 <= stream < params.streams:
+        raise invalid(f"stream must be a completion of the parameters, 0 to {params.streams - 1}", place)
+    if params.seed is None or isinstance(params.strategy, (BeamSearch, StochasticBeamSearch)):
+        raise invalid("stream needs a seed, and completions that are no beams", place)
 
 
 def _within(params: GenerationParams, limits: RequestLimits) -> GenerationParams:
@@ -124,12 +177,19 @@ def _within(params: GenerationParams, limits: RequestLimits) -> GenerationParams
 def _check_candidates(candidates: Any, asked: Sequence[Asked]) -> None:
     if type(candidates) is not int or candidates < 0:
         raise invalid("candidates must be a whole number from 0 on", "candidates")
-    single = len(asked) == 1 and asked[0].params.max_tokens == 1 and asked[0].params.width == 1
-    if candidates > MOST_CANDIDATES and not single:
+    if candidates > MOST_CANDIDATES and not _asks_for_one_token(asked):
         raise invalid(
             f"candidates is at most {MOST_CANDIDATES}; a single request for one token may have all",
             "candidates",
         )
+
+
+def _asks_for_one_token(asked: Sequence[Asked]) -> bool:
+    """True if there is one choice to tell: of one completion, after the tokens that it has already."""
+    if len(asked) != 1 or asked[0].params.max_tokens is None:
+        return False
+    [one] = asked
+    return one.runs.max_tokens == one.generated + 1 and one.runs.width == 1
 
 
 def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes, most: int | None) -> list[Prepared | str]:
@@ -137,7 +197,7 @@ def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes, most: int | N
     found: list[Prepared | str] = []
     for one in asked:
         try:
-            prepared = intake.prepare(one.prompt, one.params, salt=salt)
+            prepared = one.prepared(intake, salt)
             if most is not None and len(prepared.token_ids) > most:
                 raise RequestError(f"a prompt has at most {most} tokens here")
             found.append(prepared)
@@ -167,7 +227,9 @@ async def trace(service: Service, request: Request) -> ASGIApp:
         generation = await active.start(
             answer.runnable,
             priority=asked.priority,
+            tells_progress=asked.progress,
             candidates=asked.candidates or 0,
+            shows_logits=asked.logits,
             observer=answer.observer if asked.candidates is not None else None,
             fits=False,
             apart=True,
@@ -207,12 +269,10 @@ class TraceAnswer:
 
     def opening(self) -> bytes:
         """Returns the header."""
-        outputs = self._outputs()
+        defaults = self._model.llm.default_params
         requests = tuple(
-            TracedRequest(
-                output.prompt, tuple(output.prompt_token_ids), output.seed, params_to_plain(one.params)
-            )
-            for output, one in zip(outputs, self._asked.requests, strict=True)
+            _traced(output, asked, found, defaults)
+            for output, asked, found in zip(self._outputs(), self._asked.requests, self._found, strict=True)
         )
         header = Header(VERSION, self._model.name, self._model.llm.tokenizer.vocab_size, requests)
         return self._encoded([header])
@@ -225,6 +285,9 @@ class TraceAnswer:
             for one, asked in zip(self._found, self._asked.requests, strict=True)
         ]
         for output, asked in zip(outputs, self._asked.requests, strict=True):
+            if asked.stream is not None:
+                # What runs has the seed of the completion; with that of the request one gets it again.
+                output.seed = asked.params.seed or 0
             if asked.params.logprobs is None:
                 # `best_of` has them computed.
                 for completion in output.completions:
@@ -243,8 +306,10 @@ class TraceAnswer:
         return TextLine(place, event if wants else replace(event, logprobs=()))
 
     def progress(self) -> bytes:
-        """Returns the lines of events that add no tokens, such as those of beams."""
-        return self._encoded(self._taken())
+        """Returns the lines of prompts that have advanced and of events that add no tokens, as of beams."""
+        advanced, self.generation.progress = self.generation.progress, {}
+        lines: list[Line] = [ProgressLine(self._places[prompt], one) for prompt, one in advanced.items()]
+        return self._encoded([*lines, *self._taken()])
 
     def ping(self) -> bytes:
         """Returns a comment, which keeps a waiting stream alive."""
@@ -273,6 +338,27 @@ class TraceAnswer:
         return "".join(f"data: {text}\n\n" for text in texts).encode()
 
 
+def _traced(
+    output: RequestOutput, asked: Asked, found: Prepared | str, defaults: GenerationParams
+) -> TracedRequest:
+    """Returns what was asked, with parameters that are the same ones whichever defaults a reader has."""
+    params, text = asked.params, ""
+    if isinstance(found, Prepared):
+        text = found.generated_text
+        if asked.suffix is not None:
+            # The tokens that end what is filled in are part of what must be asked to get it again.
+            params = params.replace(stop_token_ids=found.params.stop_token_ids)
+    return TracedRequest(
+        output.prompt,
+        tuple(output.prompt_token_ids),
+        output.seed,
+        params_to_plain(params) | params_to_plain(params, defaults),
+        asked.generated,
+        asked.stream,
+        text,
+    )
+
+
 def _refused(asked: Asked, error: str) -> RequestOutput:
     text = asked.prompt if isinstance(asked.prompt, str) else None
     ids = [] if isinstance(asked.prompt, str) else asked.prompt
@@ -289,7 +375,9 @@ async def describe_model(service: Service, request: Request) -> Response:
             "vocab_size": llm.tokenizer.vocab_size,
             "capacity": llm.capacity,
             "has_chat_template": llm.has_chat_template,
+            "can_infill": llm.intake.can_infill,
             "default_params": params_to_plain(llm.default_params),
             "second_models": list(llm.intake.second_models),
+            "arguments": model.arguments,
         }
     return json_response(answer)

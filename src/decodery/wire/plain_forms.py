@@ -2,11 +2,12 @@
 
 An object has the fields of its class that differ from their defaults. Floats are those of Python's `repr`, so
 that they are read back bit for bit; infinities and NaN, which JSON lacks, are the texts "inf", "-inf" and
-"nan". Fields that a reader does not know are ignored.
+"nan". Bytes are texts in base64. Fields that a reader does not know are ignored.
 """
 
 from __future__ import annotations
 
+import binascii
 import dataclasses
 import math
 import types
@@ -32,6 +33,8 @@ def to_plain(value: Any) -> Any:
         return value if math.isfinite(value) else str(value)
     if kind in (int, str, bool, types.NoneType):
         return value
+    if kind is bytes:
+        return binascii.b2a_base64(value, newline=False).decode("ascii")
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
     if isinstance(value, Mapping):
@@ -78,6 +81,8 @@ def _reader(hint: Any) -> Read:
         return _object(hint)
     if hint is float:
         return _float
+    if hint is bytes:
+        return _bytes
     if hint is types.NoneType:
         return _checked(lambda value: value is None)
     if origin is Mapping:
@@ -102,6 +107,13 @@ def _float(value: Any) -> float:
     if isinstance(value, str) and value in _NUMBERS:
         return _NUMBERS[value]
     raise FormError("a number has another type")
+
+
+def _bytes(value: Any) -> bytes:
+    try:
+        return binascii.a2b_base64(value, strict_mode=True)
+    except (binascii.Error, ValueError, TypeError):
+        raise FormError("bytes are not written in base64") from None
 
 
 def _listed(read: Read, kind: type) -> Read:

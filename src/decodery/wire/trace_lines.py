@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from decodery.decoding.chosen import TokenLogprobs
-from decodery.decoding.event import Event
+from decodery.decoding.event import Event, PromptProgress
 from decodery.decoding.trace import Considered
 from decodery.errors import DecoderyError
 from decodery.outputs import RequestOutput, StreamEvent
@@ -23,12 +23,19 @@ _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=F
 
 @dataclass(frozen=True, slots=True)
 class TracedRequest:
-    """Holds what was asked: `params` have the form of `params_to_plain`."""
+    """Holds what was asked: `params` have the form of `params_to_plain`.
+
+    The last `generated` ids of the prompt are the beginning of the text; `generated_text` is as much of it as
+    the same request had shown. The trace has the completion `stream` alone, if that is not None.
+    """
 
     prompt: str | None
     prompt_token_ids: tuple[int, ...]
     seed: int
     params: Mapping[str, Any]
+    generated: int = 0
+    stream: int | None = None
+    generated_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,14 @@ class SpelledTokens:
 
     tokens: tuple[tuple[int, str], ...]
     special: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressLine:
+    """Holds how much of a request's prompt is computed."""
+
+    request: int
+    progress: PromptProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +99,11 @@ class ErrorLine:
     error: Mapping[str, Any]
 
 
-Line = Header | SpelledTokens | EventLine | TextLine | OutputLine | EndLine | ErrorLine
+Line = Header | SpelledTokens | ProgressLine | EventLine | TextLine | OutputLine | EndLine | ErrorLine
 _KINDS: Mapping[str, type[Line]] = {
     "trace": Header,
     "tokens": SpelledTokens,
+    "progress": ProgressLine,
     "event": EventLine,
     "text": TextLine,
     "output": OutputLine,
@@ -113,19 +129,29 @@ class TraceWriter:
         self._spelled: set[int] = set()
 
     def lines(self, line: Line) -> list[str]:
-        """Returns the line, after another one for the tokens that are named for the first time."""
-        new = [token for token in dict.fromkeys(_named(line)) if token not in self._spelled]
+        """Returns the line, with another one for the tokens that are named for the first time."""
+        # The header is the first line, so what it names is spelled after it.
+        named, own = self._spelling(_named(line)), [written(line)]
+        return own + named if isinstance(line, Header) else named + own
+
+    def _spelling(self, tokens: Iterable[int]) -> list[str]:
+        """Returns the line of those of the tokens that no line has spelled; none if all are spelled."""
+        new = [token for token in dict.fromkeys(tokens) if token not in self._spelled]
         if not new:
-            return [written(line)]
+            return []
         self._spelled.update(new)
         spelled = tuple((token, self._tokenizer.token_bytes(token).hex()) for token in new)
         special = tuple(token for token in new if token in self._tokenizer.special_ids)
-        return [written(SpelledTokens(spelled, special)), written(line)]
+        return [written(SpelledTokens(spelled, special))]
 
 
 def _named(line: Line) -> Iterator[int]:
-    """Yields the tokens that a line names, but not those of prompts without log-probabilities."""
-    if isinstance(line, EventLine):
+    """Yields the tokens that a line names; of prompts, only those that are generated or have scores."""
+    if isinstance(line, Header):
+        for request in line.requests:
+            if request.generated:
+                yield from request.prompt_token_ids[-request.generated :]
+    elif isinstance(line, EventLine):
         event = line.event
         yield from event.tokens
         yield from event.drafts
@@ -173,7 +199,14 @@ class TraceReader:
         """Returns the line that a text holds. Raises `DecoderyError` if it is none, or of another version."""
         try:
             plain = json.loads(text)
-            kind = _KINDS[plain.pop("kind", "error")]
+        except (ValueError, RecursionError):
+            raise DecoderyError("a line of the trace cannot be read: it is no line of a trace") from None
+        return self.take(plain)
+
+    def take(self, plain: Any) -> Line:
+        """Returns the line that json.loads has read; raises as `read`."""
+        try:
+            kind = _KINDS[plain.get("kind", "error")]
             line = from_plain(kind, plain)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = str(error) if isinstance(error, FormError) else "it is no line of a trace"

@@ -56,6 +56,38 @@ def test_argument_file_and_pipe_are_the_same_prompt(decodery: Run, model: str, t
     assert all(ran.status == 0 for ran in outputs)
 
 
+def test_a_prompt_may_be_its_token_ids(decodery: Run, model: str) -> None:
+    text = decodery("generate", "--json", "hi", *greedy(model)).json
+    ids = ",".join(map(str, text["prompt_token_ids"]))
+    for echo in ([], ["--echo"]):
+        with_text = decodery("generate", "--json", "hi", *echo, *greedy(model)).json
+        with_ids = decodery("generate", "--json", f"--token-ids={ids}", *echo, *greedy(model)).json
+        assert with_ids["prompt"] is None
+        assert with_ids["completions"] == with_text["completions"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--token-ids", ""], "whole numbers"),
+        (["--token-ids", "1,,2"], "whole numbers"),
+        (["--token-ids", "-1"], "whole numbers"),
+        (["--token-ids", "1.5"], "whole numbers"),
+        (["--token-ids", "9" * 5000], "whole numbers"),
+        (["--token-ids", "999999999"], "999999999"),
+        (["--token-ids", "1", "a text"], "not both"),
+        (["--token-ids", "1", "--chat"], "--chat"),
+    ],
+)
+def test_what_is_no_prompt_of_token_ids_is_refused(
+    decodery: Run, model: str, arguments: list[str], words: str
+) -> None:
+    ran = decodery("generate", "-m", model, *arguments)
+    assert ran.status in (1, 2)
+    assert words in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
 def test_only_the_last_line_end_is_dropped(decodery: Run, model: str) -> None:
     ran = decodery("generate", "--json", *greedy(model), stdin=b"a\n\n")
     assert ran.json["prompt"] == "a\n"

@@ -8,20 +8,13 @@ import pytest
 import tokenizers
 
 from decodery import LLM, GenerationParams, ModelError, RequestError
-from tests.cli.conftest import VOCABULARY, Run, write_model
-
-FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>")
+from tests.cli.conftest import FIM, VOCABULARY, Run, write_coder, write_model
 
 
 @pytest.fixture(scope="module")
 def coder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Returns a folder with a tiny model that has tokens for infilling."""
-    folder = tmp_path_factory.mktemp("coder")
-    path = write_model(folder, rows=VOCABULARY + len(FIM))
-    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    backend.add_special_tokens(list(FIM))
-    backend.save(str(folder / "tokenizer.json"))
-    return path
+    return write_coder(tmp_path_factory.mktemp("coder"))
 
 
 @pytest.fixture(scope="module")

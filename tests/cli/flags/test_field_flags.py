@@ -9,10 +9,11 @@ from typing import Any, Literal
 import pytest
 
 from decodery.cli.flags.assignments import assignments, with_assignments
-from decodery.cli.flags.generation_flags import FLAGS, PANELS, WITHOUT_FLAG, GenerationFlags
+from decodery.cli.flags.generation_flags import FLAGS, WITHOUT_FLAG, GenerationFlags
 from decodery.cli.flags.notation import notation_of
 from decodery.cli.flags.object_flags import OBJECT_FLAGS, STRATEGIES
 from decodery.decoding.request.grammar_params import Choice, Gbnf, JsonObject, JsonSchema, Lark, Regex
+from decodery.decoding.request.panels import PANELS
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.processor_order import DEFAULT_ORDER
 from decodery.decoding.request.speculation_params import SPECULATIONS, Auto, DraftModel, PromptLookup

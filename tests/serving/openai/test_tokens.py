@@ -23,6 +23,36 @@ def test_tokens_of_a_text_are_the_librarys_and_come_back_as_the_text(
         assert server.post("/detokenize", {"tokens": found["tokens"]}).json()["prompt"] == text
 
 
+def test_pieces_and_spans_of_a_text_are_the_bytes_of_its_tokens(server: LiveServer, library: LLM) -> None:
+    family = "👨\N{ZERO WIDTH JOINER}👩\N{ZERO WIDTH JOINER}👧"
+    for text in (f"a {family} 🇩🇪 b", "<|end|><script>\N{RIGHT-TO-LEFT OVERRIDE}", "x" * 10_000, ""):
+        found = server.post("/tokenize", {"prompt": text, "return_pieces": True}).json()
+        assert found["tokens"] == library.tokenizer.encode(text)
+        pieces = {token: bytes.fromhex(data) for token, data in found["pieces"]}
+        assert len(pieces) == len(found["pieces"]) == len(set(found["tokens"]))
+        assert all(library.tokenizer.token_bytes(token) == data for token, data in pieces.items())
+        assert set(found["special"]) == set(pieces) & library.tokenizer.special_ids
+        data = text.encode()
+        held = [data[start:end] for start, end in found["spans"]]
+        assert held == [pieces[token] for token in found["tokens"]]
+        assert b"".join(held) == data
+
+
+def test_pieces_come_for_conversations_and_ids_too_and_only_where_they_are_asked_for(
+    server: LiveServer, library: LLM
+) -> None:
+    asked = {"messages": MESSAGES, "return_pieces": True}
+    found = server.post("/tokenize", asked).json()
+    assert "spans" not in found
+    data = dict(found["pieces"])
+    assert "".join(bytes.fromhex(data[i]).decode() for i in found["tokens"]) == "<|user|>Hi<|reply|>"
+    half = [library.tokenizer.encode("😀")[0]]
+    found = server.post("/detokenize", {"tokens": half, "return_pieces": True}).json()
+    assert found == {"prompt": "\ufffd", "content": "\ufffd", "pieces": [[half[0], "f0"]], "special": []}
+    assert "pieces" not in server.post("/tokenize", {"prompt": "Hi"}).json()
+    assert "pieces" not in server.post("/detokenize", {"tokens": half}).json()
+
+
 def test_a_conversation_has_the_same_tokens_on_every_route(server: LiveServer, library: LLM) -> None:
     expected = library.chat_prompt(MESSAGES)
     assert server.post("/tokenize", {"messages": MESSAGES}).json()["tokens"] == expected
@@ -122,6 +152,8 @@ def test_what_changes_no_prompt_is_accepted_on_every_route(server: LiveServer, p
         ("/detokenize", {"tokens": [1.0]}),
         ("/detokenize", {"tokens": [True]}),
         ("/detokenize", {"tokens": "a"}),
+        ("/detokenize", {"tokens": [1], "return_pieces": 1}),
+        ("/tokenize", {"prompt": "a", "return_pieces": "yes"}),
     ],
 )
 def test_wrong_requests_are_a_400(server: LiveServer, path: str, body: Any) -> None:

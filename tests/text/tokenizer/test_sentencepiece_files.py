@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from decodery.errors import CheckpointError
 from decodery.text.tokenizer.character_rules import CharacterRules
-from decodery.text.tokenizer.piece_kinds import NORMAL, UNUSED
 from decodery.text.tokenizer.pieces import Pieces
 from decodery.text.tokenizer.score_merges import order_is_by_place
 from decodery.text.tokenizer.sentencepiece_files import BPE, CHARACTERS
 from decodery.text.tokenizer.sentencepiece_files import WORDS as BY_WORDS
+from decodery.text.tokenizer.spelling import NORMAL, UNUSED
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from tests.text.direct import likeliest, merged_by_score
 from tests.text.sentencepiece_models import (

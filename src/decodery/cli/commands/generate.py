@@ -63,7 +63,7 @@ class Timing:
 
 
 def generate(
-    prompt: str,
+    prompt: str | list[int],
     flags: GenerationFlags,
     options: TextModelOptions,
     *,
@@ -74,9 +74,9 @@ def generate(
     stats: bool,
     started: float,
 ) -> None:
-    """Prints the completions of a prompt as they grow, or as JSON at the end.
+    """Prints the completions of a prompt, a text or token ids, as they grow, or as JSON at the end.
 
-    `template` has the arguments of `chat_prompt`. `started` is the time at which the command began. Raises
+    With `chat` it is the text of a message. `template` has the arguments of `chat_prompt`. `started` is the time at which the command began. Raises
     `RequestError` when the request fails.
     """
     if chat:
@@ -84,19 +84,24 @@ def generate(
     llm = load(options)
     params = flags.params_over(llm.default_params)
     timing = Timing(started, perf_counter(), 0)
-    messages = conversation(system, prompt)
-    ids = llm.chat_prompt(messages, **template) if chat else llm.tokenizer.encode(prompt)
+    if not isinstance(prompt, str):
+        ids = prompt
+    elif chat:
+        ids = llm.chat_prompt(conversation(system, prompt), **template)
+    else:
+        ids = llm.tokenizer.encode(prompt)
     timing.prompt_tokens = len(ids)
     # An echo is the prompt as it was given.
     asked = prompt if params.echo else ids
     if params.seed is None:
-        params = params.replace(seed=secrets.randbits(63))
+        params = params.replace(seed=secrets.randbits(53))
     if as_json:
         [output] = llm.generate([asked], params)
         timing.tokens = sum(len(completion.token_ids) for completion in output.completions)
         timing.ended = perf_counter()
         warn(output.warnings)
-        emit_json({"prompt": prompt, **output_as_json(output, llm.tokenizer), **timing.as_json()})
+        text = prompt if isinstance(prompt, str) else None
+        emit_json({"prompt": text, **output_as_json(output, llm.tokenizer), **timing.as_json()})
         if output.error is not None:
             raise RequestError(output.error)
     elif params.best_of is not None:

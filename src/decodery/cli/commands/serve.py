@@ -19,22 +19,22 @@ from decodery.cli.terminal import fetch_progress, note
 from decodery.errors import DecoderyError, ParameterError
 from decodery.llm import LLM
 from decodery.loading.options import memory_size
+from decodery.serving.models import ModelSource
 
 DEFAULT_NAME = "default"
 PIN = ",pin"
+# The options of a model that change speed alone.
+WITHOUT_EFFECT = ("threads", "packed_cache")
 
 
 def serve(options: ServeOptions, how: RunOptions) -> None:
     """Serves models until it is told to stop. Raises `ParameterError` for wrong options."""
     try:
         from decodery.serving.logs import log_to
-        from decodery.serving.models import ModelSource
         from decodery.serving.run import run
         from decodery.serving.settings import RequestLimits, ServerSettings, read_keys
     except ModuleNotFoundError as error:
-        raise DecoderyError(
-            f"the server needs {error.name}, which is not installed: pip install 'decodery[serve]'"
-        ) from None
+        raise not_installed(error) from None
     check_options(how)
     key_file = None if options.api_key_file is None else Path(options.api_key_file)
     limits = RequestLimits(
@@ -55,16 +55,69 @@ def serve(options: ServeOptions, how: RunOptions) -> None:
         drain_seconds=options.drain_seconds,
         limits=limits,
     )
-    served = served_models(options.model, how)
     engine = {"max_step_ms": options.max_step_ms or None, "remember_texts": options.remember_texts}
-    sources = [
-        ModelSource(name, partial(_open, one, second, engine), partial(memory_of, one), pinned)
-        for name, (one, pinned) in served.items()
-    ]
+    sources = model_sources(options.model, how, second, engine)
     memory = None if options.models_memory is None else memory_size(options.models_memory)
     log_to(sys.stderr, whole=options.log_prompts)
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     run(settings, sources, partial(_announce, sources[0].name, bool(settings.keys)), memory)
+
+
+def not_installed(error: ModuleNotFoundError) -> DecoderyError:
+    """Returns the error for a package that the server needs and that is not there."""
+    return DecoderyError(
+        f"the server needs {error.name}, which is not installed: pip install 'decodery[serve]'"
+    )
+
+
+def model_sources(
+    given: Sequence[str],
+    how: RunOptions,
+    second: Mapping[str, str],
+    engine: Mapping[str, Any],
+    *,
+    whole_paths: bool = False,
+) -> list[ModelSource]:
+    """Returns how the models of `given` are opened, in their order; see `served_models`.
+
+    `second` has the paths of second models by name, and `engine` has further arguments of `LLM`. Clients are
+    told the last part of a model's path, with `whole_paths` all of it.
+    """
+    return [
+        ModelSource(
+            name,
+            partial(_open, one, second, engine),
+            partial(memory_of, one),
+            pinned,
+            told_arguments(one, second, whole_paths=whole_paths),
+        )
+        for name, (one, pinned) in served_models(given, how).items()
+    ]
+
+
+def told_arguments(
+    model: ModelOptions, second: Mapping[str, str], *, whole_paths: bool
+) -> dict[str, Any]:
+    """Returns the arguments of `LLM` on which texts depend, those that differ from their defaults."""
+
+    def told(path: str) -> str:
+        if not Path(path).exists():
+            return path
+        return str(Path(path).absolute()) if whole_paths else Path(path).name
+
+    default = ModelOptions()
+    found = {
+        name: value
+        for name, value in dataclasses.asdict(model).items()
+        if value != getattr(default, name) and name not in WITHOUT_EFFECT
+    }
+    if found.get("model") == DEFAULT_NAME:
+        del found["model"]
+    elif "model" in found:
+        found["model"] = told(found["model"])
+    if second:
+        found["second_models"] = {name: told(path) for name, path in second.items()}
+    return found
 
 
 def _open(model: ModelOptions, second_models: Mapping[str, str], engine: Mapping[str, Any]) -> LLM:

@@ -152,7 +152,7 @@ def _schema(text: str) -> str:
 
 
 def _speculation_flags() -> Iterable[Flag]:
-    def of(name: str, field: str, help: str, *kinds: type) -> Flag:
+    def of(name: str, field: str, *kinds: type, help: str = "") -> Flag:
         return _field("Speculation", name, field, help, *kinds)
 
     lookup = "Look up the last tokens earlier in prompt and text, and draft the tokens that followed them."
@@ -160,29 +160,27 @@ def _speculation_flags() -> Iterable[Flag]:
     switch = notation_of(bool)
     yield Flag("speculate", "Speculation", auto, switch, switch=True, negatable=True, default="true")
     yield Flag("prompt_lookup", "Speculation", lookup, notation_of(bool), switch=True)
-    yield _naming_a_model(of("draft_model", "model", "Draft with this smaller model.", DraftModel))
+    yield _naming_a_model(of("draft_model", "model", DraftModel))
     both = (PromptLookup, DraftModel)
     most = "Draft at most this many tokens at once.  [default: 10 with prompt_lookup, 4 with draft_model]"
-    yield dataclasses.replace(of("draft_tokens", "num_tokens", most, *both), default=None)
-    yield of("draft_adaptive", "adaptive", "Draft fewer tokens when drafts are rejected.", *both)
-    yield of("lookup_ngram", "max_ngram", "Look up at most this many last tokens.", PromptLookup)
-    acceptance = "match keeps the text that plain sampling gives; rejection keeps its distribution."
-    yield of("acceptance", "acceptance", acceptance, *both)
+    yield dataclasses.replace(of("draft_tokens", "num_tokens", *both, help=most), default=None)
+    yield of("draft_adaptive", "adaptive", *both)
+    yield of("lookup_ngram", "max_ngram", PromptLookup)
+    yield of("acceptance", "acceptance", *both)
 
 
 def _watermark_flags() -> Iterable[Flag]:
-    def of(name: str, field: str, help: str) -> Flag:
-        return _field("Penalties", name, field, help, Watermark)
+    def of(name: str, field: str) -> Flag:
+        return _field("Penalties", name, field, "", Watermark)
 
     yield Flag(
         "watermark", "Penalties", "Mark the text so that it can be detected.", notation_of(bool), switch=True
     )
-    yield of("watermark_bias", "bias", "Added to the logits of the tokens in the green list.")
-    yield of("watermark_ratio", "greenlist_ratio", "The green list's share of the vocabulary.")
-    yield of("watermark_key", "hashing_key", "The key from which the green list is computed.")
-    yield of("watermark_context", "context_width", "The number of last tokens from which it is computed.")
-    scheme = "selfhash computes it from the candidate token too; lefthash does not."
-    yield of("watermark_scheme", "seeding_scheme", scheme)
+    yield of("watermark_bias", "bias")
+    yield of("watermark_ratio", "greenlist_ratio")
+    yield of("watermark_key", "hashing_key")
+    yield of("watermark_context", "context_width")
+    yield of("watermark_scheme", "seeding_scheme")
 
 
 STRATEGY_FLAGS = {flag.name: flag for flag in _strategy_flags()}

@@ -30,7 +30,7 @@ class Processor:
 
     With `by_value` the stage reads the values of the logits only, so that it may be given a row's possible
     tokens alone. With `bans` it may rule out a token whatever its logit. If a row may want the stage at some
-    steps only, `may` says whether the row ever does.
+    steps only, `may` says whether the row ever does. With `shapes` the stage only shapes what is sampled.
     """
 
     wants: Callable[[Row], bool]
@@ -38,13 +38,14 @@ class Processor:
     by_value: bool = False
     bans: bool = False
     may: Callable[[Row], bool] | None = None
+    shapes: bool = False
 
 
 def _truncation(
     wants: Callable[[Row], bool], apply: Callable[[Tensor, Sequence[Row]], None], *, by_value: bool = True
 ) -> Processor:
     """Returns a stage that greedy rows skip, because it never cuts the likeliest token."""
-    return Processor(lambda r: not r.params.greedy and wants(r), apply, by_value)
+    return Processor(lambda r: not r.params.greedy and wants(r), apply, by_value, shapes=True)
 
 
 def _custom(logits: Tensor, rows: Sequence[Row]) -> None:

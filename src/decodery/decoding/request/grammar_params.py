@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from decodery.decoding.json_schema.keywords import REFERENCES
@@ -23,7 +23,7 @@ class Regex:
     Only regular languages are supported: no look-around, no back-references.
     """
 
-    pattern: str
+    pattern: str = field(metadata={"help": "The regular expression."})
 
     def __post_init__(self) -> None:
         _text("Regex", self.pattern)
@@ -33,7 +33,7 @@ class Regex:
 class Choice:
     """Requires that the text is one of these options."""
 
-    options: tuple[str, ...]
+    options: tuple[str, ...] = field(metadata={"help": "The texts that are allowed."})
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", strings("Choice", self.options))
@@ -55,8 +55,11 @@ class JsonSchema:
     happens: "error" refuses the schema, "approximate" follows a looser one, and leaves the rest to the check.
     """
 
-    schema: str | Mapping[str, Any] | bool
-    unsupported: Literal["error", "approximate"] = "error"
+    schema: str | Mapping[str, Any] | bool = field(metadata={"help": "The schema, as JSON."})
+    unsupported: Literal["error", "approximate"] = field(
+        default="error",
+        metadata={"help": "Where no grammar can follow the schema: refuse it, or follow a looser one."},
+    )
 
     def __post_init__(self) -> None:
         schema = self.schema
@@ -92,7 +95,7 @@ class JsonObject:
 class Lark:
     """Requires that the text matches this context-free grammar, in the notation of Lark."""
 
-    grammar: str
+    grammar: str = field(metadata={"help": "The grammar's text."})
 
     def __post_init__(self) -> None:
         _text("Lark", self.grammar)
@@ -102,7 +105,7 @@ class Lark:
 class Gbnf:
     """Requires that the text matches this grammar, in the notation of llama.cpp; rule `root` is the start."""
 
-    grammar: str
+    grammar: str = field(metadata={"help": "The grammar's text."})
 
     def __post_init__(self) -> None:
         _text("Gbnf", self.grammar)

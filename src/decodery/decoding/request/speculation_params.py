@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from decodery.decoding.request.checks import flag, normalise, whole
@@ -10,6 +10,13 @@ from decodery.decoding.request.checks import model as checked_model
 from decodery.errors import ParameterError
 
 Acceptance = Literal["match", "rejection"]
+_MOST = "Draft at most this many tokens at once."
+_ACCEPTANCE = "match keeps the text that plain sampling gives; rejection keeps its distribution."
+_ADAPTIVE = "Draft fewer tokens when drafts are rejected."
+
+
+def _field(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True)
@@ -22,10 +29,10 @@ class PromptLookup:
     same; which tokens come can then depend on how many drafts fit beside other requests.
     """
 
-    max_ngram: int = 3
-    num_tokens: int = 10
-    acceptance: Acceptance = "match"
-    adaptive: bool = True
+    max_ngram: int = _field(3, "Look up at most this many last tokens.")
+    num_tokens: int = _field(10, _MOST)
+    acceptance: Acceptance = field(default="match", metadata={"help": _ACCEPTANCE})
+    adaptive: bool = _field(True, _ADAPTIVE)
 
     def __post_init__(self) -> None:
         normalise(self)
@@ -43,10 +50,10 @@ class DraftModel:
     the same; which tokens come can then depend on how many drafts fit beside other requests.
     """
 
-    model: Any
-    num_tokens: int = 4
-    acceptance: Acceptance = "match"
-    adaptive: bool = True
+    model: Any = field(metadata={"help": "Draft with this smaller model."})
+    num_tokens: int = _field(4, _MOST)
+    acceptance: Acceptance = field(default="match", metadata={"help": _ACCEPTANCE})
+    adaptive: bool = _field(True, _ADAPTIVE)
 
     def __post_init__(self) -> None:
         if self.model is None:

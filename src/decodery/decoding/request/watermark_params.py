@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from decodery.decoding.request.checks import normalise, real, whole
 from decodery.errors import ParameterError
+
+
+def _field(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True)
@@ -18,11 +22,13 @@ class Watermark:
     to the logits of green tokens. `decodery.decoding.processors.watermark.detect` detects the mark in a text.
     """
 
-    greenlist_ratio: float = 0.25
-    bias: float = 2.0
-    hashing_key: int = 15485863
-    context_width: int = 1
-    seeding_scheme: Literal["lefthash", "selfhash"] = "lefthash"
+    greenlist_ratio: float = _field(0.25, "The green list's share of the vocabulary.")
+    bias: float = _field(2.0, "Added to the logits of the tokens in the green list.")
+    hashing_key: int = _field(15485863, "The key from which the green list is computed.")
+    context_width: int = _field(1, "The number of last tokens from which it is computed.")
+    seeding_scheme: Literal["lefthash", "selfhash"] = _field(
+        "lefthash", "selfhash computes it from the candidate token too; lefthash does not."
+    )
 
     def __post_init__(self) -> None:
         normalise(self)

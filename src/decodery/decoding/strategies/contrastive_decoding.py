@@ -19,7 +19,9 @@ from decodery.decoding.processors.pipeline import process
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import ContrastiveDecoding
 from decodery.decoding.rows import Needs, Row, Scores
+from decodery.decoding.strategies.combining import guidance_at, logprobs_of, unguided
 from decodery.decoding.strategies.sampling import SamplingMethod
+from decodery.decoding.trace import Combined
 
 
 class ContrastiveDecodingMethod(SamplingMethod):
@@ -39,6 +41,18 @@ class ContrastiveDecodingMethod(SamplingMethod):
         # Logits serve in place of the paper's log-probabilities: they differ by a constant per position.
         contrast = (1 + beta) * expert - beta * amateur
         return among_plausible(contrast, [s.alpha for s in strategies], scores, positions, rows)
+
+    def combined(
+        self, scores: Scores, position: int, row: Row, tokens: Sequence[int]
+    ) -> tuple[Combined, ...]:
+        """Returns the log-probabilities of the model and of its amateur, and what guidance combined."""
+        assert scores.amateur is not None
+        own, other = (logprobs_of(part[position], tokens) for part in (scores.logits, scores.amateur))
+        contrast = self.logits(scores, [position], [unguided(row)])[0] if row.params.guided else None
+        return (
+            Combined("contrastive decoding", own, other),
+            *guidance_at(scores, position, row, tokens, contrast),
+        )
 
 
 def _strategy(row: Row) -> ContrastiveDecoding:

@@ -20,6 +20,7 @@ from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import ContrastiveSearch
 from decodery.decoding.rows import Needs, Proposal, Row, Run, Scores, Survivor, Verdict
 from decodery.decoding.stopping import finish_of
+from decodery.decoding.strategies.combining import choice_with, guidance_at
 from decodery.decoding.trace import Considered, Weighed
 from decodery.kernels.vocabulary.dispatch import leaders, log_softmax
 
@@ -222,7 +223,16 @@ def _candidates(steps: Sequence[_Step], scores: Scores) -> list[_Candidates]:
     records: dict[int, list[Considered]] = {}
     for choice, record in zip(choices, recorder.considered(choices), strict=True):
         records.setdefault(choice.place, []).append(record)
-    return [replace(c, considered=tuple(records.get(i, ()))) for i, c in enumerate(found)]
+    return [
+        replace(
+            c,
+            considered=tuple(
+                choice_with(record, scores, steps[i].position, rows[i], guidance_at)
+                for record in records.get(i, ())
+            ),
+        )
+        for i, c in enumerate(found)
+    ]
 
 
 def _likeliest(step: _Step, processed: Tensor, logits: Tensor) -> _Candidates:

@@ -13,8 +13,10 @@ from torch import Tensor
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.strategy_params import DoLa
 from decodery.decoding.rows import Needs, Row, Scores
+from decodery.decoding.strategies.combining import guidance_at, logprobs_of, unguided
 from decodery.decoding.strategies.contrastive_decoding import among_plausible
 from decodery.decoding.strategies.sampling import SamplingMethod
+from decodery.decoding.trace import Combined
 from decodery.errors import ParameterError
 from decodery.kernels.vocabulary.dispatch import log_softmax
 
@@ -36,13 +38,30 @@ class DoLaMethod(SamplingMethod):
 
     def logits(self, scores: Scores, positions: Sequence[int], rows: Sequence[Row]) -> Tensor:
         """Returns the contrasted logits of plausible tokens; guidance is applied after the contrast."""
-        assert scores.layers is not None
         contrasts = []
         # One position at a time: torch sums a single row over the vocabulary in another order than several.
         for position, row in zip(positions, rows, strict=True):
-            earlier = torch.stack([scores.layers[layer][position] for layer in _layers(row.params)])
-            contrasts.append(_contrasted(scores.logits[position], earlier))
+            logprobs, bases, divergences = _compared(scores, position, row)
+            contrasts.append(logprobs - bases[int(divergences.argmax())])
         return among_plausible(torch.stack(contrasts), [_RELATIVE_TOP] * len(rows), scores, positions, rows)
+
+    def combined(
+        self, scores: Scores, position: int, row: Row, tokens: Sequence[int]
+    ) -> tuple[Combined, ...]:
+        """Returns the log-probabilities of the last and the earlier layer, and what guidance combined."""
+        logprobs, bases, divergences = _compared(scores, position, row)
+        layers, chosen = _layers(row.params), int(divergences.argmax())
+        contrast = self.logits(scores, [position], [unguided(row)])[0] if row.params.guided else None
+        return (
+            Combined(
+                "DoLa",
+                logprobs_of(logprobs, tokens),
+                logprobs_of(bases[chosen], tokens),
+                layers[chosen],
+                tuple(zip(layers, divergences.tolist(), strict=True)),
+            ),
+            *guidance_at(scores, position, row, tokens, contrast),
+        )
 
 
 def _layers(params: GenerationParams) -> tuple[int, ...]:
@@ -74,16 +93,13 @@ def candidate_layers(layers: str | Sequence[int], depth: int, tied: bool) -> tup
     return numbers
 
 
-def _contrasted(mature: Tensor, earlier: Tensor) -> Tensor:
-    """Returns the log-ratio `[vocab]` of the last layer's probabilities to those of the most different layer.
-
-    `mature` `[vocab]` are the last layer's logits, `earlier` `[layers, vocab]` those of the candidate layers
-    (section 2.3).
-    """
-    logprobs = log_softmax(mature[None])[0]
-    bases = log_softmax(earlier)
-    base = bases[int(_divergences(logprobs, bases).argmax()) if len(bases) > 1 else 0]
-    return logprobs - base
+def _compared(scores: Scores, position: int, row: Row) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the log-probabilities at a position of the last layer `[vocab]` and of the candidate layers
+    `[layers, vocab]`, and the divergence `[layers]` of each of these: the largest decides (section 2.3)."""
+    assert scores.layers is not None
+    logprobs = log_softmax(scores.logits[position][None])[0]
+    bases = log_softmax(torch.stack([scores.layers[layer][position] for layer in _layers(row.params)]))
+    return logprobs, bases, _divergences(logprobs, bases)
 
 
 def _divergences(logprobs: Tensor, bases: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from decodery.decoding.grammar.state import apply_grammar, marks, permits
 from decodery.decoding.processors.penalties import generated_from, seen_from
 from decodery.decoding.processors.pipeline import stages_of
 from decodery.decoding.processors.shortlist import width_of
+from decodery.decoding.processors.shown_logits import with_logits
 from decodery.decoding.processors.truncation import at_least, reached
 from decodery.decoding.recorder import Choice, considered_from
 from decodery.decoding.rows import Row
@@ -105,7 +106,7 @@ def considered_choices(
         choices.append(Choice(i, token, key))
         args.append(ChoiceArgs(i, token, min(rows[i].explain, vocab), key, (), sampling, own, words.get(i)))
     return [
-        considered_from(description, FUSED_STAGES, choice)
+        with_logits(considered_from(description, FUSED_STAGES, choice), raw[choice.place], rows[choice.place])
         for description, choice in zip(described(raw, args), choices, strict=True)
     ]
 

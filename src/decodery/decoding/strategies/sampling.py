@@ -16,6 +16,7 @@ from decodery.decoding.processors.pipeline import may_ban
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import Auto, DraftModel, PromptLookup
 from decodery.decoding.rows import Extension, Needs, Proposal, Row, Scores, Verdict
+from decodery.decoding.strategies.combining import guidance_at, with_combined
 from decodery.decoding.strategies.drafts.draft_model import draw_drafts
 from decodery.decoding.strategies.drafts.one_pass import judge_in_one_pass
 from decodery.decoding.strategies.drafts.pace import draft_length
@@ -23,6 +24,7 @@ from decodery.decoding.strategies.drafts.prompt_lookup import lookup_draft
 from decodery.decoding.strategies.drafts.verification import verify_drafts
 from decodery.decoding.strategies.forced_tokens import forced_by_grammar
 from decodery.decoding.strategies.fused_sampling import fits_fused_sampling
+from decodery.decoding.trace import Combined
 
 
 class SamplingMethod:
@@ -62,6 +64,15 @@ class SamplingMethod:
 
     def judge(self, rows: Sequence[Row], scores: Scores) -> Verdict:
         """Returns one survivor for each stream of each row."""
+        return with_combined(self._judged(rows, scores), rows, scores, self.combined)
+
+    def combined(
+        self, scores: Scores, position: int, row: Row, tokens: Sequence[int]
+    ) -> tuple[Combined, ...]:
+        """Returns what was combined into the logits at a position, told at these tokens."""
+        return guidance_at(scores, position, row, tokens)
+
+    def _judged(self, rows: Sequence[Row], scores: Scores) -> Verdict:
         verdict, others = judge_in_one_pass(rows, scores, self.logits)
         if not others:
             return verdict

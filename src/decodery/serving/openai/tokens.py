@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,8 @@ from decodery.serving.openai.chat import check_effort, template_arguments
 from decodery.serving.openai.fields import Fields
 from decodery.serving.openai.logprobs import token_text
 from decodery.serving.service import Service, json_response
+from decodery.text.tokenizer.byte_spans import Span
+from decodery.text.tokenizer.tokenizer import Tokenizer
 
 
 async def tokenize(service: Service, request: Request) -> Response:
@@ -22,6 +25,7 @@ async def tokenize(service: Service, request: Request) -> Response:
     fields = Fields(await service.read(request))
     name = service.models.check(fields.raw("model"))
     texts = fields.take("return_token_strs", bool, False)
+    spells = fields.take("return_pieces", bool, False)
     text = fields.raw("prompt")
     if text is None:
         text = fields.raw("content")  # llama.cpp's name
@@ -35,12 +39,15 @@ async def tokenize(service: Service, request: Request) -> Response:
     fields.close(lenient=service.settings.lenient)
     with await service.use(request, name) as model:
         tokenizer = model.llm.tokenizer
+        work: Callable[[], tuple[list[int], list[Span] | None]]
         if messages is not None:
             check_effort(template, tokenizer.chat_templates, tools="tools" in template)
             work = partial(_conversation_ids, model.llm.intake, messages, template)
+        elif spells:
+            work = partial(tokenizer.encode_spans, text, add_special_tokens=special)
         else:
-            work = partial(tokenizer.encode, text, add_special_tokens=special)
-        ids = await service.prepare(request, work, param="messages" if messages else "prompt")
+            work = partial(_text_ids, tokenizer, text, special=special)
+        ids, spans = await service.prepare(request, work, param="messages" if messages else "prompt")
         answer: dict[str, Any] = {
             "count": len(ids),
             "max_model_len": model.llm.model.context_length,
@@ -48,7 +55,20 @@ async def tokenize(service: Service, request: Request) -> Response:
         }
         if texts:
             answer["token_strs"] = [token_text(tokenizer, token) for token in ids]
+        if spells:
+            answer |= _pieces(tokenizer, ids)
+        if spans is not None:
+            answer["spans"] = spans
         return json_response(answer)
+
+
+def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> dict[str, Any]:
+    """Returns the bytes of tokens, in the form of a trace: pairs of an id and hexadecimal, each id once."""
+    different = list(dict.fromkeys(ids))
+    return {
+        "pieces": [(token, tokenizer.token_bytes(token).hex()) for token in different],
+        "special": [token for token in different if token in tokenizer.special_ids],
+    }
 
 
 def _template(fields: Fields) -> dict[str, Any]:
@@ -60,8 +80,12 @@ def _template(fields: Fields) -> dict[str, Any]:
     return {**template, "tools": tools} if tools else template
 
 
-def _conversation_ids(intake: Intake, messages: Any, template: dict[str, Any]) -> list[int]:
-    return intake.chat_prompt(messages, **template)
+def _conversation_ids(intake: Intake, messages: Any, template: dict[str, Any]) -> tuple[list[int], None]:
+    return intake.chat_prompt(messages, **template), None
+
+
+def _text_ids(tokenizer: Tokenizer, text: str, *, special: bool) -> tuple[list[int], None]:
+    return tokenizer.encode(text, add_special_tokens=special), None
 
 
 async def detokenize(service: Service, request: Request) -> Response:
@@ -69,13 +93,17 @@ async def detokenize(service: Service, request: Request) -> Response:
     fields = Fields(await service.read(request))
     name = service.models.check(fields.raw("model"))
     tokens = fields.take("tokens", list, [])
+    spells = fields.take("return_pieces", bool, False)
     fields.close(lenient=service.settings.lenient)
     with await service.use(request, name) as model:
-        size = model.llm.tokenizer.vocab_size
+        tokenizer = model.llm.tokenizer
+        size = tokenizer.vocab_size
         if any(type(token) is not int or not 0 <= token < size for token in tokens):
             raise invalid(f"tokens must be token ids from 0 to {size - 1}", "tokens")
-        text = model.llm.tokenizer.decode(tokens, skip_special_tokens=False)
-        return json_response({"prompt": text, "content": text})
+        text = tokenizer.decode(tokens, skip_special_tokens=False)
+        return json_response(
+            {"prompt": text, "content": text, **(_pieces(tokenizer, tokens) if spells else {})}
+        )
 
 
 async def tokenizer_info(service: Service, request: Request) -> Response:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from decodery.serving.page.parameter_form import parameter_form
 from decodery.serving.service import Service
 
 Handler = Callable[[Service, Request], Awaitable[Response]]
@@ -23,6 +25,8 @@ CONTENT_TYPES: Mapping[str, str] = {
     ".svg": "image/svg+xml",
     ".png": "image/png",
 }
+# The path of what `parameter_form` returns.
+PARAMETERS = "/assets/parameters.json"
 # A page that can run its own scripts and ask its own server, and nothing else.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self';"
@@ -46,7 +50,9 @@ def files() -> dict[str, Path]:
 
 def page_handlers() -> list[tuple[str, str, Handler]]:
     """Returns the routes of the page: method, path and handler. The files are read here, once."""
-    return [("GET", path, StaticFile(file.read_bytes(), file.suffix)) for path, file in files().items()]
+    contents = {path: (file.read_bytes(), file.suffix) for path, file in files().items()}
+    contents[PARAMETERS] = (json.dumps(parameter_form()).encode(), ".json")
+    return [("GET", path, StaticFile(body, suffix)) for path, (body, suffix) in contents.items()]
 
 
 class StaticFile:

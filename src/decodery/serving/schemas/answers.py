@@ -24,9 +24,19 @@ def _reference(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def _with(schema: Schema, **more: Schema) -> Schema:
+    """Returns the schema with these properties, which may be absent."""
+    return {**schema, "properties": {**schema["properties"], **more}}
+
+
 ERROR = _object(
     error=_object(message=_TEXT, type=_TEXT, param=nullable(_TEXT), code=nullable(_TEXT)),
 )
+_PAIR: Schema = {"type": "array", "items": _COUNT, "minItems": 2, "maxItems": 2}
+_PIECES: dict[str, Schema] = {
+    "pieces": _list({"type": "array", "prefixItems": [_COUNT, _TEXT], "minItems": 2, "maxItems": 2}),
+    "special": _IDS,
+}
 _MODEL = _object(id=_TEXT, object={"const": "model"}, created=_COUNT, owned_by=_TEXT)
 _USAGE = _object(
     prompt_tokens=_COUNT,
@@ -61,8 +71,10 @@ ANSWERS: dict[str, Schema] = {
         vocab_size=_COUNT,
         capacity=_COUNT,
         has_chat_template={"type": "boolean"},
+        can_infill={"type": "boolean"},
         default_params=_OBJECT,
         second_models=_list(_TEXT),
+        arguments=_OBJECT,
     ),
     "Completion": _object(
         **_HEAD,
@@ -97,8 +109,8 @@ ANSWERS: dict[str, Schema] = {
     ),
     "TokenCount": _object(input_tokens=_COUNT),
     "AnthropicError": _object(type={"const": "error"}, error=_object(type=_TEXT, message=_TEXT)),
-    "Tokens": _object(count=_COUNT, max_model_len=_COUNT, tokens=_IDS),
-    "Text": _object(prompt=_TEXT),
+    "Tokens": _with(_object(count=_COUNT, max_model_len=_COUNT, tokens=_IDS), **_PIECES, spans=_list(_PAIR)),
+    "Text": _with(_object(prompt=_TEXT), **_PIECES),
     "TokenizerInfo": _object(
         tokenizer_class=_TEXT,
         vocab_size=_COUNT,

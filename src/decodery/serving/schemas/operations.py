@@ -77,6 +77,10 @@ TOKENIZE = {
     "messages": (MESSAGES, "A conversation, which the model's chat template renders."),
     "add_special_tokens": (_FLAG, "Whether tokens such as BOS are added to a text."),
     "return_token_strs": (_FLAG, "Adds the text of each token."),
+    "return_pieces": (
+        _FLAG,
+        "Adds the bytes of the tokens, and for a text each one's span in the bytes of its UTF-8.",
+    ),
 }
 _TEXT_OR_MESSAGES = [
     {"properties": {name: {"type": kind}}, "required": [name]}
@@ -85,6 +89,7 @@ _TEXT_OR_MESSAGES = [
 DETOKENIZE = {
     **MODEL,
     "tokens": ({"type": "array", "items": {"type": "integer", "minimum": 0}}, "The token ids."),
+    "return_pieces": (_FLAG, "Adds the bytes of the tokens."),
 }
 APPLY_TEMPLATE = {**MODEL, **TEMPLATE, "messages": (MESSAGES, "The conversation.")}
 _TRACED = described(
@@ -94,6 +99,15 @@ _TRACED = described(
             {"type": "object"},
             "Parameters by their own names; those that are missing have the model's defaults.",
         ),
+        "generated": (
+            {"type": "integer", "minimum": 0},
+            "How many ids at the end of the prompt are text that this request generated before.",
+        ),
+        "stream": (
+            {"type": "integer", "minimum": 0},
+            "The completion of n that is continued, alone; without it, all run.",
+        ),
+        "suffix": (_TEXT, "A text after the prompt: what stands between them is generated."),
     },
     required=("prompt",),
 )
@@ -105,8 +119,27 @@ TRACE = {
         "How many candidates each choice reports; without it, no events are sent.",
     ),
     "texts": (_FLAG, "Sends texts as they grow, in place of whole outputs."),
+    "logits": (_FLAG, "Adds all logits to the choice of a single request for one token."),
+    "progress": (_FLAG, "Tells how much of each prompt is computed."),
     "cache_salt": (_TEXT, "Prompts share cached prefixes only with those of the same salt."),
     "priority": ({"type": "integer"}, "Lower numbers run first."),
+}
+
+RUN_PAGE = {"run": ({"type": "object"}, "A run as the page exports it; see docs/page.md.")}
+EXAMPLE_RUN: Schema = {
+    "format": "decodery-run",
+    "version": 1,
+    "title": "Hi",
+    "lines": [
+        {
+            "kind": "trace",
+            "version": 1,
+            "model": "default",
+            "vocab_size": 1,
+            "requests": [{"prompt": "Hi", "prompt_token_ids": [0], "seed": 7, "params": {}}],
+        },
+        {"kind": "end"},
+    ],
 }
 
 
@@ -213,6 +246,13 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         _GENERATES,
         body=_trace,
         example={"requests": [{"prompt": "Hi", "params": {"max_tokens": 4}}], "candidates": 3},
+    ),
+    ("POST", "/trace/page"): Operation(
+        "Draws a run as a page that opens without a server.",
+        "text/html",
+        _BODY,
+        body=lambda settings: _closed(RUN_PAGE, settings, "run"),
+        example={"run": EXAMPLE_RUN},
     ),
     ("GET", "/health"): Operation("Answers while the process lives.", "Status", (403,), open=True),
     ("GET", "/ready"): Operation("Answers while requests can be served.", "Status", (403, 503), open=True),

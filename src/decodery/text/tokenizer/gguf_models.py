@@ -16,7 +16,6 @@ from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 from decodery.errors import CheckpointError
 from decodery.text.tokenizer import spelling
 from decodery.text.tokenizer.gguf_keys import PREFIX, array, same_length, token_id
-from decodery.text.tokenizer.piece_kinds import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 from decodery.text.tokenizer.pieces import (
     Merges,
     Pieces,
@@ -26,6 +25,7 @@ from decodery.text.tokenizer.pieces import (
 )
 from decodery.text.tokenizer.pretokenizers import Scheme, build_pre_tokenizer, scheme_named
 from decodery.text.tokenizer.score_merges import ScoreMerges, order_is_by_place
+from decodery.text.tokenizer.spelling import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 from decodery.text.tokenizer.word_lists import piece_backend
 
 Metadata = Mapping[str, Any]

@@ -20,7 +20,7 @@ from decodery.text.tokenizer.gguf_keys import (
     with_known_ids,
 )
 from decodery.text.tokenizer.gguf_models import Model, build_model
-from decodery.text.tokenizer.piece_kinds import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from decodery.text.tokenizer.spelling import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from decodery.text.tokenizer.vocabulary import Vocabulary
 
 # Texts of tokens that end a text or a turn, as llama.cpp has them.

@@ -13,8 +13,8 @@ from tokenizers import AddedToken, NormalizedString, PreTokenizedString, decoder
 from decodery.errors import CheckpointError
 from decodery.text.tokenizer import spelling
 from decodery.text.tokenizer.character_rules import CharacterRules
-from decodery.text.tokenizer.piece_kinds import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from decodery.text.tokenizer.score_merges import ScoreMerges, order_is_by_place
+from decodery.text.tokenizer.spelling import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 
 Merges = list[tuple[str, str]]
 

@@ -17,8 +17,8 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from decodery.errors import CheckpointError
 from decodery.text.tokenizer import spelling
-from decodery.text.tokenizer.piece_kinds import NORMAL
 from decodery.text.tokenizer.pieces import merges_from_scores
+from decodery.text.tokenizer.spelling import NORMAL
 
 _MOST_RANKS = 1 << 22
 

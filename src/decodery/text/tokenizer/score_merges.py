@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from tokenizers import PreTokenizedString, Token
 
 from decodery.text.tokenizer import spelling
-from decodery.text.tokenizer.piece_kinds import BYTE, NORMAL
+from decodery.text.tokenizer.spelling import BYTE, NORMAL
 
 
 def order_is_by_place(texts: Sequence[str], scores: Sequence[float], kinds: Sequence[int]) -> bool:

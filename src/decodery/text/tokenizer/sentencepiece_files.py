@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from decodery.errors import CheckpointError
-from decodery.text.tokenizer.piece_kinds import BYTE, NORMAL
 from decodery.text.tokenizer.pieces import Pieces
+from decodery.text.tokenizer.spelling import BYTE, NORMAL
 
 UNIGRAM, BPE, WORDS, CHARACTERS = range(1, 5)
 

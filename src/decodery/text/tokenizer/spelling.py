@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+# The kinds of pieces, with the numbers that SentencePiece models and GGUF files give them.
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 SPACE_MARK = "▁"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 

@@ -13,6 +13,7 @@ from tokenizers import AddedToken
 
 from decodery.errors import ParameterError, RequestError
 from decodery.text.tokenizer import folder_vocab, gguf_vocab, spelling
+from decodery.text.tokenizer.byte_spans import Span, byte_spans
 from decodery.text.tokenizer.vocabulary import Vocabulary
 from decodery.token_ids import plain
 
@@ -89,14 +90,31 @@ class Tokenizer:
         characters. A pair of surrogates becomes its character; a lone one becomes U+FFFD. Raises
         `RequestError` when the vocabulary cannot express the text and has no unknown token.
         """
+        ids = self._encoding(text, self._parsing if parse_special else self._literal).ids
+        return [*self.prefix_ids, *ids, *self._suffix] if add_special_tokens else ids
+
+    def encode_spans(self, text: str, *, add_special_tokens: bool = True) -> tuple[list[int], list[Span]]:
+        """Returns what `encode` returns, and the span in bytes of each token in the UTF-8 of the text.
+
+        `byte_spans` says which; a token that is added around the text takes no bytes. A lone surrogate counts
+        as the three bytes of U+FFFD. Raises the errors of `encode`.
+        """
+        found = self._encoding(text, self._parsing)
+        text = without_surrogates(text)
+        spans = byte_spans(text, [self.token_bytes(token) for token in found.ids], found.offsets)
+        if not add_special_tokens:
+            return found.ids, spans
+        size = len(text.encode())
+        before, after = [(0, 0)] * len(self.prefix_ids), [(size, size)] * len(self._suffix)
+        return [*self.prefix_ids, *found.ids, *self._suffix], [*before, *spans, *after]
+
+    def _encoding(self, text: str, backend: tokenizers.Tokenizer) -> tokenizers.Encoding:
         if not isinstance(text, str):
             raise ParameterError(f"text must be a str, not {type(text).__name__}")
-        backend = self._parsing if parse_special else self._literal
         try:
-            ids = encoding(backend, without_surrogates(text)).ids
+            return encoding(backend, without_surrogates(text))
         except Exception as error:  # The library raises bare exceptions.
             raise RequestError(f"the model's vocabulary cannot express this text: {error}") from None
-        return [*self.prefix_ids, *ids, *self._suffix] if add_special_tokens else ids
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         """Returns the text of ids that continue a prompt: the bytes of all tokens, decoded as UTF-8.

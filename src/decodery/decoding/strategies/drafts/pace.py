@@ -46,10 +46,10 @@ class Pace:
 def draft_length(row: Row, most: int) -> int:
     """Returns how many tokens to draft for a row, at most `most`.
 
-    A row drafts from its second token on, because until then it may stand for several streams.
+    A row drafts from its second token on, and while it stands for one stream.
     """
     speculation = row.params.speculate
-    if not isinstance(speculation, DRAFTERS) or row.generated == 0:
+    if not isinstance(speculation, DRAFTERS) or row.generated == 0 or len(row.streams) > 1:
         return 0
     return max(min(_pace(row).length if speculation.adaptive else speculation.num_tokens, most), 0)
 

@@ -18,6 +18,7 @@ from decodery.decoding.draw import choose, draw_key_of
 from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.processors.mirostat import updated_mu
 from decodery.decoding.processors.pipeline import may_ban, plans_of, process, rules_out, why_impossible
+from decodery.decoding.processors.shown_logits import with_logits
 from decodery.decoding.recorder import Choice, Recorder
 from decodery.decoding.rows import Row, Run, Scores, Survivor, Verdict
 from decodery.decoding.stopping import finish_of
@@ -232,8 +233,8 @@ def _choose_processed(
         v.token = token
     if recorder is not None:
         records = recorder.considered([choice for _, choice in explained])
-        for (v, _), record in zip(explained, records, strict=True):
-            v.considered.append(record)
+        for (v, choice), record in zip(explained, records, strict=True):
+            v.considered.append(with_logits(record, raw[choice.place], v.row))
 
 
 def _draws(v: DraftVerification) -> bool:

@@ -1,6 +1,7 @@
 // Starts the page: joins its parts and shows the view that the address names.
 
-import { Api } from "./api.js";
+import { Api, ConnectionError } from "./api.js";
+import { watchConnection } from "./connection.js";
 import { takeKey } from "./key.js";
 import { keyForm } from "./key_form.js";
 import { Models } from "./models.js";
@@ -16,20 +17,26 @@ function start() {
   takeKey();
   const api = new Api();
   const settings = new Settings();
+  const store = new Store();
   const app = {
     api,
     settings,
     models: new Models(api, settings),
-    runs: new Runs(api, new Store()),
+    runs: new Runs(api, store),
     notify: notices(document.getElementById("notices")),
     open: (name, args) => router.open(name, args),
   };
   const router = new Router(app, document.getElementById("main"), document.getElementById("views"));
+  store.addEventListener("trouble", ({ detail }) => app.notify(detail, "error"));
   showTheme(settings);
+  fitKeyboard();
   showModels(app.models);
   keyForm(api, () => loadModels(app));
-  loadModels(app);
+  watchConnection(api, app.notify, () => loadModels(app));
+  // A key may also come into a page that is open, from an address that is pasted.
+  addEventListener("hashchange", () => takeKey() && loadModels(app));
   app.runs.load().catch((error) => app.notify(error.message, "error"));
+  loadModels(app);
   router.start();
 }
 
@@ -39,6 +46,16 @@ function showTheme(settings) {
   };
   settings.addEventListener("change", show);
   show();
+}
+
+/** Shrinks the page to the part that an on-screen keyboard leaves, in browsers that do not. */
+function fitKeyboard() {
+  const fit = () => {
+    const { height, scale } = visualViewport;
+    // A reader who zooms in sees a part of the page; then it keeps its size.
+    if (scale <= 1.01) document.body.style.setProperty("max-height", `${height}px`);
+  };
+  visualViewport?.addEventListener("resize", fit);
 }
 
 function showModels(models) {
@@ -51,17 +68,20 @@ function showModels(models) {
   });
 }
 
-/** Loads the list of models, again and again while the server opens one or cannot be reached. */
+/** Loads the list of models, again and again while the server opens the first one. */
 async function loadModels(app) {
   try {
     await app.models.load();
     if (app.models.list.length > 0) return;
-    app.notify("The model is being opened.");
   } catch (error) {
-    if (error.status === 401) return;
-    app.notify(error.message, error.status === 503 ? "info" : "error");
-    if (error.status !== undefined && error.status !== 503) return;
+    // The form asks for a key, and the watch of the connection calls again when the server answers.
+    if (error.status === 401 || error instanceof ConnectionError) return;
+    if (error.status !== 503) {
+      app.notify(error.message, "error");
+      return;
+    }
   }
+  app.notify("The model is being opened.");
   setTimeout(() => loadModels(app), RETRY_MS);
 }
 

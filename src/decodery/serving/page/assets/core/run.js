@@ -3,24 +3,25 @@
 import { fromHex, toHex } from "./hex.js";
 
 export const TRACE_VERSION = 1;
-export const RUN_FORMAT = "decodery-run";
-export const RUN_VERSION = 1;
 
 /** One token of a stream. `choice` is what the step considered, as on the wire, or null. */
 export class Position {
   /**
    * @param {number} token
    * @param {object | null} choice
-   * @param {{logprob?: number | null, drafted?: number | null, source?: string | null, accepted?: boolean}} [more]
-   *   `drafted` is the draft that was tried here, `source` its origin, and `accepted` says that it is the token
+   * @param {{logprob?: number | null, drafted?: number | null, source?: string | null, accepted?: boolean,
+   *   picked?: boolean}} [more]
+   *   `drafted` is the draft that was tried here, `source` its origin, and `accepted` says that it is the token;
+   *   `picked` says that a person chose the token
    */
-  constructor(token, choice = null, { logprob = null, drafted = null, source = null, accepted = false } = {}) {
+  constructor(token, choice = null, { logprob = null, drafted = null, source = null, accepted = false, picked = false } = {}) {
     this.token = token;
     this.choice = choice;
     this.logprob = logprob;
     this.drafted = drafted;
     this.source = source;
     this.accepted = accepted;
+    this.picked = picked;
   }
 }
 
@@ -44,6 +45,8 @@ export class Stream {
 /** Dispatches "change" once per animation frame at most. */
 export class Run extends EventTarget {
   #pending = false;
+  #given;
+  #givenText = "";
 
   constructor({ id = crypto.randomUUID(), title = "", model = "", created = Date.now(), parent = null, ...asked } = {}) {
     super();
@@ -52,11 +55,18 @@ export class Run extends EventTarget {
     this.model = model;
     this.created = created;
     this.parent = parent;
+    /** The messages that the run replies to, {role, content, run?}, where `run` is the id of a reply's; else null. */
+    this.messages = asked.messages ?? null;
     this.prompt = asked.prompt ?? null;
     this.promptTokenIds = asked.promptTokenIds ?? [];
     this.params = asked.params ?? {};
     this.seed = asked.seed ?? null;
     this.streams = [];
+    /** How many first tokens of each stream were given with the request: the text that it goes on from. */
+    this.generated = asked.given?.length ?? 0;
+    /** Which of several completions of the parameters the only stream is; null where it is none of several. */
+    this.drawn = asked.drawn ?? null;
+    this.#given = asked.given ?? [];
     /** The candidates of each step of beam search, as on the wire. */
     this.steps = [];
     this.state = "waiting";
@@ -67,8 +77,10 @@ export class Run extends EventTarget {
     this.cachedTokens = 0;
     this.times = null;
     /** Token id -> {bytes, special}. */
-    this.pieces = new Map();
+    this.pieces = new Map(asked.pieces ?? []);
     this.warnings = [];
+    /** The lines that made the run, as those of a trace with this request alone. They are what is kept of it. */
+    this.lines = [];
   }
 
   get ended() {
@@ -76,8 +88,29 @@ export class Run extends EventTarget {
   }
 
   stream(index) {
-    while (this.streams.length <= index) this.streams.push(new Stream(this.streams.length));
+    while (this.streams.length <= index) {
+      const added = new Stream(this.streams.length);
+      added.positions.push(...this.#given);
+      added.text = this.#givenText;
+      this.streams.push(added);
+    }
     return this.streams[index];
+  }
+
+  /** The positions that were given with the request. */
+  get given() {
+    return this.#given;
+  }
+
+  /** Sets the given positions, before any stream has begun. */
+  setGiven(positions) {
+    this.#given = positions;
+  }
+
+  /** Sets the text of the given tokens, before any other text has come. */
+  setGivenText(text) {
+    this.#givenText = text;
+    for (const stream of this.streams) stream.text = text;
   }
 
   setState(state, error = null) {
@@ -102,6 +135,8 @@ export class Run extends EventTarget {
 /** Takes the parsed lines of one answer of `/trace` in order, and updates the runs of its requests. */
 export class RunReader {
   #runs;
+  /** The streams whose text the server has told. */
+  #told = new Set();
 
   /** @param {Run[]} runs one for each request, in order */
   constructor(runs) {
@@ -110,7 +145,9 @@ export class RunReader {
   }
 
   feed(line) {
+    this.#note(line);
     if (line.kind === "trace") this.#header(line);
+    else if (line.kind === "given") this.#runs[0].setGiven(line.positions.map(positionOf));
     else if (line.kind === "tokens") this.#spelled(line);
     else if (line.kind === "progress") this.#progress(this.#runs[line.request], line.progress);
     else if (line.kind === "event") this.#event(this.#runs[line.event.request], line.event);
@@ -118,6 +155,22 @@ export class RunReader {
     else if (line.kind === "output") this.#output(this.#runs[line.request], line.output);
     else if (line.kind === "end") this.#end();
     else if (line.kind === "error") this.fail(line.error.message);
+  }
+
+  #note(line) {
+    if (line.kind === "trace") {
+      line.requests.forEach((request, place) => {
+        const run = this.#runs[place];
+        run?.lines.push({ ...line, requests: [request] });
+        if (run?.given.length > 0) run.lines.push(spelledLine(run.pieces), { kind: "given", positions: run.given });
+      });
+    } else if (line.kind === "event") {
+      this.#runs[line.event.request].lines.push({ ...line, event: { ...line.event, request: 0 } });
+    } else if (line.kind === "text" || line.kind === "output") {
+      this.#runs[line.request].lines.push({ ...line, request: 0 });
+    } else if (line.kind !== "progress") {
+      for (const run of this.#runs) run.lines.push(line);
+    }
   }
 
   /** Marks the runs that have not ended: as failed with an error, else as cut. */
@@ -143,7 +196,10 @@ export class RunReader {
       const run = this.#runs[place];
       run.model = line.model;
       run.prompt = request.prompt;
-      run.promptTokenIds = request.prompt_token_ids;
+      run.generated = request.generated ?? 0;
+      run.drawn = request.stream ?? null;
+      run.promptTokenIds = request.prompt_token_ids.slice(0, request.prompt_token_ids.length - run.generated);
+      run.setGivenText(request.generated_text ?? "");
       run.params = request.params;
       run.seed = request.seed;
       run.changed();
@@ -177,13 +233,22 @@ export class RunReader {
   #text(run, event) {
     if (event.warnings) run.warnings = event.warnings;
     // The best of several are numbered anew when they are known.
-    const stream = run.params.best_of == null ? run.stream(event.index) : sameTokens(run, event.token_ids);
+    const sorted = run.params.best_of != null && run.drawn === null;
+    const stream = sorted ? this.#sameTokens(run, event.token_ids) : run.stream(event.index);
     if (stream === undefined) return;
+    this.#told.add(stream);
     stream.text += event.text;
     if (event.finish_reason) stream.finishReason = event.finish_reason;
     if (event.stop_reason !== undefined) stream.stopReason = event.stop_reason;
     if (event.error) stream.error = event.error;
     run.changed();
+  }
+
+  #sameTokens(run, tokens) {
+    return run.streams.find((stream) => {
+      const own = stream.positions.slice(run.generated);
+      return !this.#told.has(stream) && own.length === tokens.length && tokens.every((token, i) => token === own[i].token);
+    });
   }
 
   #output(run, output) {
@@ -195,6 +260,18 @@ export class RunReader {
     this.ended = true;
     for (const run of this.#runs) if (!run.ended) run.setState("done");
   }
+}
+
+/** Returns the line that spells tokens: a run that goes on from another one has the spelling of that one's tokens. */
+function spelledLine(pieces) {
+  const tokens = [...pieces].map(([token, { bytes }]) => [token, toHex(bytes)]);
+  const special = [...pieces].filter(([, piece]) => piece.special).map(([token]) => token);
+  return { kind: "tokens", tokens, special };
+}
+
+/** Returns the position of a plain object. */
+function positionOf({ token, choice, logprob, ...more }) {
+  return new Position(token, choice && withNumbers(choice), { ...more, logprob: logprob === null ? null : number(logprob) });
 }
 
 function addEvent(stream, event) {
@@ -216,13 +293,6 @@ function addEvent(stream, event) {
   if (event.score !== undefined) stream.score = number(event.score);
 }
 
-function sameTokens(run, tokens) {
-  return run.streams.find(
-    ({ positions, text }) =>
-      text === "" && positions.length === tokens.length && positions.every(({ token }, i) => token === tokens[i]),
-  );
-}
-
 const NUMBERS = { inf: Infinity, "-inf": -Infinity, nan: NaN };
 
 /** Returns a number of the wire, on which infinities are texts. */
@@ -234,51 +304,8 @@ export function number(value) {
 function withNumbers(object) {
   for (const key of Object.keys(object)) {
     const value = object[key];
-    if (typeof value === "string" && value in NUMBERS) object[key] = NUMBERS[value];
-    else if (Array.isArray(value)) value.forEach((one) => typeof one === "object" && one !== null && withNumbers(one));
+    if (typeof value === "string" && Object.hasOwn(NUMBERS, value)) object[key] = NUMBERS[value];
+    else if (typeof value === "object" && value !== null) withNumbers(value);
   }
   return object;
 }
-
-/** Returns a copy of a plain value, in which infinities are the texts that they are on the wire. */
-function asPlain(value) {
-  if (typeof value === "number") {
-    if (Number.isFinite(value)) return value;
-    return Number.isNaN(value) ? "nan" : value > 0 ? "inf" : "-inf";
-  }
-  if (Array.isArray(value)) return value.map(asPlain);
-  if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, asPlain(one)]));
-}
-
-/** Returns a run as plain JSON. */
-export function toJson(run) {
-  const plain = { format: RUN_FORMAT, version: RUN_VERSION };
-  for (const name of PLAIN) plain[name] = asPlain(run[name]);
-  plain.streams = asPlain(run.streams);
-  plain.pieces = [...run.pieces].map(([token, { bytes, special }]) => [token, toHex(bytes), special]);
-  return plain;
-}
-
-/** Returns the run of a plain object that `toJson` made; one that was running is cut. */
-export function fromJson(plain) {
-  const run = new Run({ id: plain.id });
-  for (const name of PLAIN) if (plain[name] !== undefined) run[name] = plain[name];
-  run.steps = run.steps.map((step) => step.map(withNumbers));
-  run.streams = plain.streams.map(({ positions, ...fields }) => {
-    const stream = Object.assign(new Stream(fields.index), fields, { score: number(fields.score) });
-    stream.positions = positions.map(
-      ({ token, choice, logprob, ...more }) =>
-        new Position(token, choice && withNumbers(choice), { ...more, logprob: number(logprob) }),
-    );
-    return stream;
-  });
-  run.pieces = new Map(plain.pieces.map(([token, hex, special]) => [token, { bytes: fromHex(hex), special }]));
-  if (!run.ended) run.state = "cut";
-  return run;
-}
-
-const PLAIN = [
-  ...["id", "title", "model", "created", "parent", "prompt", "promptTokenIds", "params", "seed", "steps", "state"],
-  ...["error", "promptLogprobs", "cachedTokens", "times", "warnings"],
-];

@@ -7,6 +7,7 @@ const CANDIDATES = 10;
 
 /** Dispatches "change" when runs come or go. */
 export class Runs extends EventTarget {
+  loaded = Promise.resolve();
   #api;
   #store;
   #runs = new Map();
@@ -19,9 +20,17 @@ export class Runs extends EventTarget {
     this.#store = store;
   }
 
-  /** Takes the runs that the store has kept. */
-  async load() {
-    for (const run of await this.#store.load()) this.#runs.set(run.id, run);
+  /** Takes the runs that the store has kept. `loaded` is fulfilled then, also if they cannot be read. */
+  load() {
+    const loading = this.#load();
+    this.loaded = loading.catch(() => {});
+    return loading;
+  }
+
+  async #load() {
+    const kept = await this.#store.load();
+    // They are older than those of this page.
+    this.#runs = new Map([...kept.map((run) => [run.id, run]), ...this.#runs]);
     this.dispatchEvent(new Event("change"));
   }
 
@@ -29,15 +38,19 @@ export class Runs extends EventTarget {
    * Starts requests in one batch, by one `POST /trace`, and returns their runs at once.
    *
    * A request without a seed gets one, so that what is shown can be made again.
-   * @param {{model?: string, requests: {prompt: string | number[], params?: object, title?: string}[],
+   * @param {{model?: string, requests: {prompt: string | number[], params?: object, title?: string,
+   *   generated?: number, stream?: number | null, given?: Position[], pieces?: Map, messages?: object[]}[],
    *   candidates?: number, parent?: object | null}} asked
+   *   the last `generated` ids of a prompt are the `given` positions: text that the run goes on from;
+   *   `messages` are those that a run replies to
    */
   start({ model, requests, candidates = CANDIDATES, parent = null }) {
     const seeded = requests.map(({ params, ...rest }) => ({ ...rest, params: { ...params, seed: params?.seed ?? newSeed() } }));
-    const runs = seeded.map(({ prompt, params, title }) => {
+    const runs = seeded.map(({ prompt, params, title, generated = 0, stream: drawn = null, given, pieces, messages }) => {
       const text = typeof prompt === "string" ? prompt : null;
-      const promptTokenIds = text === null ? prompt : [];
-      return new Run({ title, model, parent, prompt: text, promptTokenIds, params, seed: params.seed });
+      const promptTokenIds = text === null ? prompt.slice(0, prompt.length - generated) : [];
+      const { seed } = params;
+      return new Run({ title, model, parent, prompt: text, promptTokenIds, params, seed, drawn, given, pieces, messages });
     });
     const controller = new AbortController();
     for (const run of runs) {
@@ -45,7 +58,7 @@ export class Runs extends EventTarget {
       this.#runs.set(run.id, run);
     }
     this.dispatchEvent(new Event("change"));
-    const body = { model, candidates, texts: true, requests: seeded.map(({ prompt, params }) => ({ prompt, params })) };
+    const body = { model, candidates, texts: true, progress: true, requests: seeded.map(asOnTheWire) };
     this.#follow(runs, body, controller.signal);
     return runs;
   }
@@ -89,6 +102,14 @@ export class Runs extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
+  /** Adds a run of a file, and returns it. One that is here already becomes another one. */
+  imported(run) {
+    if (this.#runs.has(run.id)) run.id = crypto.randomUUID();
+    if (run.parent !== null && !this.#runs.has(run.parent.run)) run.parent = null;
+    this.add(run);
+    return run;
+  }
+
   remove(run) {
     this.stop(run);
     this.#runs.delete(run.id);
@@ -107,6 +128,10 @@ export class Runs extends EventTarget {
   #keep(run) {
     if (this.#runs.has(run.id)) this.#store.save(run).catch(() => {});
   }
+}
+
+function asOnTheWire({ prompt, suffix, params, generated, stream }) {
+  return { prompt, params, ...(suffix ? { suffix } : {}), ...(generated ? { generated, stream } : {}) };
 }
 
 /** Returns a seed that JavaScript's numbers hold exactly. */

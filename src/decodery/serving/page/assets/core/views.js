@@ -2,5 +2,9 @@
 
 export const VIEWS = [
   { name: "write", title: "Write", load: () => import("../views/write.js") },
+  { name: "compare", title: "Compare", load: () => import("../views/compare.js") },
+  { name: "tokens", title: "Tokens", load: () => import("../views/tokens.js") },
+  { name: "prompt", title: "Prompt", load: () => import("../views/prompt.js") },
+  { name: "surprise", title: "Surprise", load: () => import("../views/surprise.js") },
   { name: "learn", title: "Learn", load: () => import("../views/learn.js") },
 ];

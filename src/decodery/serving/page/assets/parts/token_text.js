@@ -6,6 +6,9 @@ import { Speller } from "../core/spelling.js";
 // Upper bounds of the levels 1 to 7. Two levels are about a factor of ten.
 export const LEVELS = [0.9, 0.6, 0.35, 0.18, 0.08, 0.025, 0.005];
 
+// So many tokens are added in a frame, which takes about 5 ms.
+const A_FRAME = 150;
+
 /** Returns the level of a share from 0 (expected) to 7. */
 export function levelOf(share) {
   return LEVELS.filter((bound) => share < bound).length;
@@ -22,7 +25,8 @@ export function relative(choice) {
  *
  * Dispatches "position" from the token's element on hover, focus and click, with {run, stream, index, kind}.
  * @param {{colour?: "surprise" | "relative" | "none"}} [options]
- * @returns {{setColour(colour: string): void, open(index: number): void, close(): void}} `close` ends the updates
+ * @returns {{setColour(colour: string): void, open(index: number): void, mark(index: number): void, close(): void}}
+ *   `open` focuses a token, `mark` only outlines it, and `close` ends the updates
  */
 export function renderTokens(container, run, stream, { colour = "surprise" } = {}) {
   const speller = new Speller(run.pieces);
@@ -32,13 +36,21 @@ export function renderTokens(container, run, stream, { colour = "surprise" } = {
   container.dataset.colour = colour;
   container.replaceChildren();
 
-  function update() {
+  /** Adds what is missing: up to so many tokens now, the others in the next frames. */
+  function update(most = A_FRAME) {
     const { positions } = stream;
-    if (shown === positions.length) return;
+    const end = Math.min(positions.length, shown + most);
+    if (shown === end) return;
     const added = document.createDocumentFragment();
-    for (; shown < positions.length; shown += 1) added.append(tokenElement(positions[shown], shown, speller));
+    for (; shown < end; shown += 1) added.append(tokenElement(positions[shown], shown, speller));
     container.append(added);
     if (current === null && container.firstElementChild !== null) container.firstElementChild.tabIndex = 0;
+    if (shown < positions.length) run.changed();
+  }
+
+  function at(index) {
+    if (index >= shown) update(Infinity);
+    return container.children[index];
   }
 
   function mark(found) {
@@ -58,11 +70,11 @@ export function renderTokens(container, run, stream, { colour = "surprise" } = {
   }
 
   function move(event) {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     const from = event.target.closest(".token");
-    if (step === undefined || from === null) return;
+    const to = from !== null && !event.ctrlKey && !event.altKey && !event.metaKey ? targetOf(event.key, from, container) : undefined;
+    if (to === undefined) return;
     event.preventDefault();
-    (step > 0 ? from.nextElementSibling : from.previousElementSibling)?.focus();
+    to?.focus();
   }
 
   const listeners = {
@@ -72,20 +84,51 @@ export function renderTokens(container, run, stream, { colour = "surprise" } = {
     keydown: move,
   };
   for (const [type, listener] of Object.entries(listeners)) container.addEventListener(type, listener);
-  run.addEventListener("change", update);
+  const changed = () => update();
+  run.addEventListener("change", changed);
   update();
   return {
     setColour(value) {
       container.dataset.colour = value;
     },
-    open(index) {
-      container.querySelector(`[data-i="${index}"]`)?.focus();
+    open: (index) => at(index)?.focus(),
+    mark(index) {
+      if (at(index) !== undefined) mark(at(index));
     },
     close() {
-      run.removeEventListener("change", update);
+      run.removeEventListener("change", changed);
       for (const [type, listener] of Object.entries(listeners)) container.removeEventListener(type, listener);
     },
   };
+}
+
+/** Returns the token to which a key leads; null where there is none, undefined for other keys. */
+function targetOf(key, from, container) {
+  if (key === "ArrowRight") return from.nextElementSibling;
+  if (key === "ArrowLeft") return from.previousElementSibling;
+  if (key === "Home") return container.firstElementChild;
+  if (key === "End") return container.lastElementChild;
+  if (key === "ArrowDown") return inNextLine(from, (token) => token.nextElementSibling, 1);
+  if (key === "ArrowUp") return inNextLine(from, (token) => token.previousElementSibling, -1);
+  return undefined;
+}
+
+/** Returns the token of the next line in a direction that is nearest below or above this one. */
+function inNextLine(from, step, sign) {
+  const start = from.getClientRects()[0];
+  if (start === undefined) return step(from);
+  let best = null;
+  let distance = Infinity;
+  let line = null;
+  for (let token = step(from); token !== null; token = step(token)) {
+    const rect = token.getClientRects()[0];
+    if (rect === undefined || (rect.top - start.top) * sign < start.height / 2) continue;
+    line ??= rect.top;
+    if (Math.abs(rect.top - line) > start.height / 2) break;
+    const away = Math.abs(rect.left - start.left);
+    if (away < distance) [best, distance] = [token, away];
+  }
+  return best;
 }
 
 /** Returns the element of one token: one span, with further elements only where a mark stands inside its text. */
@@ -111,7 +154,7 @@ export function tokenElement(position, index, speller) {
   return made;
 }
 
-function classesOf({ choice, accepted }, { special, isolated }) {
+function classesOf({ choice, accepted, picked }, { special, isolated }) {
   const classes = ["token"];
   if (choice !== null) {
     classes.push(`s${levelOf(choice.before)}`);
@@ -119,6 +162,7 @@ function classesOf({ choice, accepted }, { special, isolated }) {
     if (choice.forced) classes.push("forced");
   }
   if (accepted) classes.push("drafted");
+  if (picked) classes.push("picked");
   if (special) classes.push("special");
   if (isolated) classes.push("isolated");
   return classes.join(" ");

@@ -1,43 +1,354 @@
-// The view in which one writes a prompt and reads what the model adds, token by token.
+// The view in which one writes a prompt or talks with the model, and reads the answer token by token.
 
+import { Conversation } from "../core/conversation.js";
 import { element } from "../core/dom.js";
-import { renderTokens } from "../parts/token_text.js";
+import { mountComposer } from "../parts/composer.js";
+import { followEnd } from "../parts/follow.js";
+import { mountLegend } from "../parts/legend.js";
+import { mountParameters } from "../parts/parameters.js";
+import { runView } from "../parts/run_view.js";
+import { mountRunList } from "../parts/run_list.js";
+import { mountSidePanel } from "../parts/side_panel.js";
+import { PIECES } from "./write_pieces.js";
 
 const DEFAULT_PROMPT = "Once upon a time";
 const DEFAULT_PARAMS = { max_tokens: 40, temperature: 0.8, seed: 7 };
+const CHAT_TOKENS = 400;
+const TABS = [
+  { name: "token", title: "Token" },
+  { name: "parameters", title: "Parameters" },
+  { name: "runs", title: "Runs" },
+];
 
-export const view = { name: "write", title: "Write", mount };
+export const view = {
+  name: "write",
+  title: "Write",
+  mount(place, app) {
+    const write = new Write(place, app);
+    return { show: (args) => write.show(args), hide: () => write.hide() };
+  },
+};
 
-function mount(place, app) {
-  const prompt = element("textarea", { id: "prompt", rows: 3, value: DEFAULT_PROMPT });
-  const send = element("button", { type: "submit", class: "primary", text: "Write" });
-  const form = element("form", { class: "row" }, element("label", { class: "unseen", for: "prompt", text: "Prompt" }), prompt, send);
-  const tokens = element("div", { id: "text", role: "group", "aria-label": "Text" });
-  const inspector = element("div", { id: "inspector" });
-  place.append(form, tokens, inspector);
+class Write {
+  #app;
+  #mode = "completion";
+  #conversation = new Conversation();
+  #views = [];
+  #shown = null;
+  #chosen = false;
+  #asking = false;
+  #visible = false;
+  #pieces = { token: [], run: [], foot: [] };
 
-  function begin(text, params) {
-    const [run] = app.runs.start({ model: app.models.current, requests: [{ prompt: text, params }] });
-    renderTokens(tokens, run, run.stream(0));
-    tokens.dataset.state = run.state;
-    run.addEventListener("change", () => {
-      tokens.dataset.state = run.state;
-    });
+  constructor(place, app) {
+    this.#app = app;
+    place.classList.add("write");
+    this.#build(place);
+    this.#listen(place);
+    this.#loadPieces();
+    this.#setMode("completion");
+    this.#parameters.set(DEFAULT_PARAMS);
   }
 
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    begin(prompt.value, DEFAULT_PARAMS);
-  });
-  return {
-    show(args) {
-      if (args.prompt !== undefined) {
-        prompt.value = args.prompt;
-        begin(args.prompt, args.params ?? DEFAULT_PARAMS);
-      } else if (app.runs.list().length === 0) {
-        begin(DEFAULT_PROMPT, DEFAULT_PARAMS);
-      }
-    },
-    hide() {},
-  };
+  #build(place) {
+    this.#log = element("div", { class: "log", id: "log", role: "region", "aria-label": "Text", tabindex: 0 });
+    const newest = element("button", { type: "button", class: "newest", text: "To the newest ↓", hidden: true });
+    const foot = element("div", { class: "foot" });
+    const side = element("aside", { class: "details", "aria-label": "Details" });
+    this.#modes = this.#modeSwitch();
+    this.#clear = element("button", { type: "button", text: "New chat", hidden: true, on: { click: () => this.#newChat() } });
+    const settings = element("button", { type: "button", class: "narrow-only", text: "Parameters", on: { click: () => this.#side.show("parameters") } });
+    const head = element("div", { class: "head" }, this.#modes, this.#clear, element("span", { class: "spread" }), settings);
+    const main = element("div", { class: "write-main" }, head, element("div", { class: "log-frame" }, this.#log, newest), foot);
+    place.append(main, side);
+    this.#system = this.#systemField();
+    this.#extras = element("div", { class: "extras" });
+    foot.append(this.#extras, this.#system);
+    this.#composer = mountComposer(foot, this.#app.settings, { send: (text) => this.#send(text), stop: () => this.#stop() });
+    this.#side = mountSidePanel(side, TABS);
+    this.#parameters = mountParameters(this.#side.panels.parameters, this.#app);
+    mountRunList(this.#side.panels.runs, this.#app, (run) => this.#showRun(run));
+    this.#empty = element("p", { class: "help", text: "Choose a token of the text to see why it came." });
+    this.#side.panels.token.append(this.#empty);
+    mountLegend(head, this.#app.settings);
+    this.#follow = followEnd(this.#log, newest);
+  }
+
+  #log;
+  #modes;
+  #clear;
+  #system;
+  #extras;
+  #composer;
+  #side;
+  #parameters;
+  #empty;
+  #follow;
+
+  #modeSwitch() {
+    const option = (mode, title) =>
+      element(
+        "label",
+        { class: "option" },
+        element("input", { type: "radio", name: "mode", value: mode, checked: mode === "completion", on: { change: () => this.#setMode(mode) } }),
+        title,
+      );
+    return element("div", { class: "modes", role: "radiogroup", "aria-label": "Mode" }, option("completion", "Completion"), option("chat", "Chat"));
+  }
+
+  #systemField() {
+    const text = element("textarea", { id: "system", rows: 2, spellcheck: "false", on: { input: () => (this.#conversation.system = text.value) } });
+    return element("details", { class: "system", hidden: true }, element("summary", { text: "System message" }), element("label", { for: "system", class: "unseen", text: "System message" }), text);
+  }
+
+  #listen(place) {
+    const { settings, models } = this.#app;
+    place.addEventListener("position", ({ detail }) => this.#openToken(detail));
+    place.addEventListener("reveal", () => this.#side.show("parameters"));
+    // On the document: the focus may be on nothing, as after a button has gone.
+    document.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || !this.#visible) return;
+      this.#stop();
+      this.#side.close();
+    });
+    settings.addEventListener("change", ({ detail }) => {
+      if (detail === "colour") for (const shown of this.#views) shown.setColour(settings.get("colour"));
+    });
+    models.addEventListener("change", () => this.#modelChanged());
+  }
+
+  async #loadPieces() {
+    const places = { token: this.#side.panels.token, run: this.#side.panels.runs, foot: this.#extras };
+    const asking = {
+      text: this.#composer.text,
+      params: () => this.#parameters.value(),
+      start: (request) => this.#showRun(this.#start({ ...request, title: titleOf(request.prompt) })),
+    };
+    for (const { slot, load } of PIECES) {
+      const place = element("div", { class: `piece piece-${slot}` });
+      places[slot].append(place);
+      const piece = (await load())(place, this.#app, asking);
+      this.#pieces[slot].push(piece);
+      piece.setMode?.(this.#mode);
+      if (slot !== "token" && this.#shown !== null) piece.show(this.#shown);
+    }
+  }
+
+  /** Shows what `app.open("write", args)` asks for: a kept run, or a text to begin at once. */
+  async show(args) {
+    this.#visible = true;
+    if (args.run !== undefined) {
+      this.#showRun(this.#app.runs.get(args.run));
+    } else if (args.prompt !== undefined) {
+      this.#setMode("completion");
+      this.#composer.text.value = args.prompt;
+      this.#parameters.set({ ...DEFAULT_PARAMS, ...args.params });
+      this.#chosen = true;
+      this.#complete(args.prompt);
+    } else if (this.#shown === null) {
+      await this.#app.runs.loaded;
+      await this.#begin();
+    }
+  }
+
+  hide() {
+    this.#visible = false;
+  }
+
+  /** Shows the newest run; where there is none, the default prompt is decoded. */
+  async #begin() {
+    const newest = this.#app.runs.list().at(-1);
+    if (newest !== undefined) {
+      this.#composer.text.value = newest.prompt ?? "";
+      this.#parameters.set(formOf(newest));
+      this.#showRun(newest);
+      return;
+    }
+    this.#composer.text.value = DEFAULT_PROMPT;
+    if (this.#app.models.current !== null) this.#complete(DEFAULT_PROMPT);
+  }
+
+  async #modelChanged() {
+    if (this.#app.models.current === null) return;
+    await this.#app.runs.loaded;
+    if (this.#shown === null && this.#composer.text.value === DEFAULT_PROMPT) this.#complete(DEFAULT_PROMPT);
+    try {
+      const { has_chat_template: chats } = await this.#app.models.describe();
+      const chat = this.#modes.querySelector("[value=chat]");
+      chat.disabled = !chats;
+      chat.parentElement.title = chats ? "" : "This model has no chat template.";
+    } catch {
+      // The next answer of the server says what is wrong.
+    }
+  }
+
+  #setMode(mode) {
+    this.#mode = mode;
+    this.#modes.querySelector(`[value=${mode}]`).checked = true;
+    this.#composer.setMode(mode);
+    this.#system.hidden = mode !== "chat";
+    this.#clear.hidden = mode !== "chat";
+    for (const piece of Object.values(this.#pieces).flat()) piece.setMode?.(mode);
+    if (mode === "chat") {
+      if (this.#composer.text.value === DEFAULT_PROMPT) this.#composer.text.value = "";
+      const params = this.#parameters.value();
+      if (params.max_tokens === DEFAULT_PARAMS.max_tokens) this.#parameters.set({ ...params, max_tokens: CHAT_TOKENS });
+      this.#showConversation();
+    }
+  }
+
+  #send(text) {
+    if (this.#running !== null || this.#asking || text === "" || !this.#parameters.check()) return;
+    this.#parameters.clearErrors();
+    if (this.#mode === "chat") this.#ask(text);
+    else this.#complete(text);
+  }
+
+  get #running() {
+    return this.#shown !== null && !this.#shown.ended ? this.#shown : null;
+  }
+
+  #stop() {
+    if (this.#running !== null) this.#app.runs.stop(this.#running);
+  }
+
+  #start(request) {
+    const params = this.#parameters.value();
+    const [run] = this.#app.runs.start({ model: this.#app.models.current ?? undefined, requests: [{ params, ...request }] });
+    return run;
+  }
+
+  #complete(text) {
+    this.#showRun(this.#start({ prompt: text, title: titleOf(text) }));
+  }
+
+  async #ask(text) {
+    this.#conversation.ask(text);
+    this.#composer.text.value = "";
+    this.#showMessage("user", text);
+    const model = this.#app.models.current;
+    this.#asking = true;
+    try {
+      const { tokens } = await this.#app.api.json("/tokenize", { model, messages: this.#conversation.forServer() });
+      const run = this.#start({ prompt: tokens, title: titleOf(text), messages: this.#conversation.kept() });
+      this.#addRun(run, { prompt: false });
+      run.addEventListener("change", () => this.#replied(run));
+    } catch (error) {
+      this.#takeBack(error.message);
+    } finally {
+      this.#asking = false;
+    }
+  }
+
+  #replied(run) {
+    if (!run.ended || this.#conversation.messages.some((message) => message.run === run.id)) return;
+    if (run.streams.every(({ positions }) => positions.length === 0)) this.#takeBack(run.error ?? "Nothing was answered.");
+    else this.#conversation.reply(run);
+  }
+
+  /** Nothing was answered: the message goes back into the field. */
+  #takeBack(message) {
+    const text = this.#conversation.takeBack();
+    if (this.#composer.text.value === "") this.#composer.text.value = text;
+    this.#showConversation();
+    this.#app.notify(message, "error");
+  }
+
+  #newChat() {
+    this.#stop();
+    this.#conversation.clear();
+    this.#showConversation();
+    this.#composer.text.focus();
+  }
+
+  #showConversation() {
+    this.#clearLog();
+    if (this.#conversation.messages.length === 0) {
+      this.#log.append(element("p", { class: "help empty", text: "Write a message below. Each reply is shown token by token." }));
+    }
+    for (const { role, content, run } of this.#conversation.messages) {
+      const found = run === undefined ? undefined : this.#app.runs.get(run);
+      if (found === undefined) this.#showMessage(role, content);
+      else this.#addRun(found, { prompt: false });
+    }
+  }
+
+  #showMessage(role, content) {
+    this.#log.querySelector(".empty")?.remove();
+    this.#log.append(element("article", { class: `message ${role}` }, element("h2", { text: role === "user" ? "You" : "Model" }), element("div", { class: "body", dir: "auto", text: content })));
+    this.#follow.start();
+  }
+
+  #showRun(run) {
+    if (run === undefined) return;
+    if (run.messages !== null && run.ended) {
+      this.#conversation.restore(run);
+      this.#system.querySelector("textarea").value = this.#conversation.system;
+      this.#setMode("chat");
+      return;
+    }
+    this.#setMode("completion");
+    this.#clearLog();
+    this.#addRun(run, {});
+  }
+
+  #clearLog() {
+    for (const shown of this.#views) shown.close();
+    this.#views = [];
+    this.#shown = null;
+    this.#log.replaceChildren();
+    this.#composer.setRunning(false);
+  }
+
+  #addRun(run, options) {
+    this.#shown = run;
+    const shown = runView(run, this.#app, { ...options, colour: this.#app.settings.get("colour"), grown: () => this.#grown(run) });
+    this.#views.push(shown);
+    this.#log.append(shown.element);
+    this.#follow.start();
+    for (const piece of [...this.#pieces.run, ...this.#pieces.foot]) piece.show(run);
+    this.#grown(run);
+  }
+
+  #grown(run) {
+    this.#follow.grown();
+    if (run !== this.#shown) return;
+    this.#composer.setRunning(!run.ended);
+    if (run.state === "failed" && run.param) this.#parameters.showError(run.param, run.error);
+    if (run.state === "done" && !this.#chosen) this.#openSurprising(run);
+  }
+
+  /** Opens the most surprising token, so that a first look shows what there is to see of a token. */
+  #openSurprising(run) {
+    const [stream] = run.streams;
+    const choices = stream?.positions.map(({ choice }) => choice?.before ?? 1) ?? [];
+    if (choices.length === 0) return;
+    const index = choices.indexOf(Math.min(...choices));
+    this.#views.at(-1)?.mark(stream.index, index);
+    this.#showToken(run, stream, index);
+  }
+
+  #openToken({ run, stream, index, kind }) {
+    this.#chosen = true;
+    if (kind !== "hover") {
+      this.#side.open("token");
+      if (kind === "click") this.#side.show("token");
+    }
+    this.#showToken(run, stream, index, { preview: kind === "hover" });
+  }
+
+  #showToken(run, stream, index, options = {}) {
+    this.#empty.hidden = this.#pieces.token.length > 0;
+    for (const piece of this.#pieces.token) piece.show(run, stream, index, options);
+  }
+}
+
+/** Returns a run's parameters as the form takes them. */
+function formOf(run) {
+  return { ...run.params, seed: run.seed };
+}
+
+function titleOf(text) {
+  const words = text.trim().split(/\s+/).join(" ");
+  return words.length > 60 ? `${words.slice(0, 60)}…` : words;
 }

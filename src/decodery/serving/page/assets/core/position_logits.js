@@ -1,0 +1,93 @@
+// Fetches the logits of a position. The server computes them again over the pages that its prefix cache holds.
+
+import { completionOf } from "./branches.js";
+import { number } from "./run.js";
+
+/** Logits that differ by more than this are those of another model than the run's. */
+const SAME = 1e-3;
+
+/**
+ * Returns a request for the choice at a position of a stream, with the parameters changed as given.
+ *
+ * The text before the position counts as generated, so that penalties, grammars and noise are those of the run.
+ * @param {object} defaults  The model's `default_params`, which parameters have that are not named.
+ */
+export function positionRequest(run, stream, index, defaults, changes = {}) {
+  const before = stream.tokens.slice(0, index);
+  const params = {
+    ...namedParams(run.params, defaults),
+    ...changes,
+    max_tokens: index + 1,
+    max_length: null,
+    max_time: null,
+    logprobs: null,
+    prompt_logprobs: null,
+    seed: run.seed,
+  };
+  // The last token that a text may have is forced; this one is the last only here.
+  if (run.params.max_tokens !== index + 1) params.forced_eos_token_id = null;
+  const request = { prompt: [...run.promptTokenIds, ...before], params };
+  if (index > 0) request.generated = index;
+  const drawn = completionOf(run, stream);
+  if (drawn !== null) request.stream = drawn;
+  return request;
+}
+
+/** Returns parameters that name each one that the model's defaults set, so that none of these takes its place. */
+export function namedParams(params, defaults) {
+  const unset = Object.keys(defaults).filter((name) => !(name in params));
+  // There is always a strategy; null stands for the value that every other parameter has without defaults.
+  const values = unset.map((name) => [name, name === "strategy" ? { type: "sampling" } : null]);
+  return { ...Object.fromEntries(values), ...params };
+}
+
+/**
+ * Returns the choice that a request for one token makes.
+ * @returns {Promise<object>} as on the wire
+ */
+export async function askChoice(api, model, request, { candidates = 1, logits = false, signal } = {}) {
+  const body = { model, requests: [request], candidates, logits };
+  let found = null;
+  for await (const line of api.lines("/trace", body, signal)) {
+    if (line.kind === "error") throw new Error(line.error.message);
+    if (line.kind === "output" && line.output.error) throw new Error(line.output.error);
+    if (line.kind === "event") found ??= line.event.considered?.[0] ?? null;
+  }
+  if (found === null) throw new Error("The server told no choice for this position.");
+  return found;
+}
+
+/**
+ * Returns a position's logits: `model` as the model gave them, and `adjusted` as they are before temperature and
+ * truncation.
+ * @returns {Promise<{model: Float32Array, adjusted: Float32Array}>}
+ */
+export async function fetchLogits(app, run, stream, index, signal) {
+  const { default_params: defaults } = await app.models.describe(run.model);
+  // Mirostat follows from the draws before. It comes after these logits.
+  const request = positionRequest(run, stream, index, defaults, { mirostat_mode: 0 });
+  const choice = await askChoice(app.api, run.model, request, { logits: true, signal });
+  const model = floats(choice.logits);
+  const { choice: recorded } = stream.positions[index];
+  if (recorded !== null && !agree(recorded, model)) {
+    throw new Error("The server's model is not the one that wrote this text.");
+  }
+  return { model, adjusted: choice.adjusted_logits === undefined ? model : floats(choice.adjusted_logits) };
+}
+
+/** Returns the float32 numbers that a text in base64 holds, in little-endian order. */
+export function floats(text) {
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < binary.length; i += 1) bytes[i] = binary.charCodeAt(i);
+  return new Float32Array(bytes.buffer);
+}
+
+/** True if the logits are those by which the recorded choice was made. */
+function agree(choice, logits) {
+  return choice.candidates.every(({ token, logit }) => {
+    if (logit == null) return true;
+    const [told, found] = [number(logit), logits[token]];
+    return told === found || Math.abs(told - found) <= SAME * Math.max(1, Math.abs(told));
+  });
+}

@@ -1,0 +1,157 @@
+// Shows one column of a comparison: a model, its parameters, the text that comes of them, and its numbers.
+
+import { element } from "../core/dom.js";
+import { count, decimal } from "../core/figures.js";
+import { ending, standing } from "../core/run_words.js";
+import { numbersOf } from "../core/stream_numbers.js";
+import { mountColumnParameters } from "./column_parameters.js";
+import { renderTokens } from "./token_text.js";
+
+const SHARED = ["max_tokens", "seed"];
+
+export class CompareColumn {
+  /** The run that is shown, or null. */
+  run = null;
+  #parameters;
+  #tokens;
+  #rendered = null;
+  #model;
+  #title;
+  #header = element("header", { class: "row" });
+  #marked = { common: 0, parted: [] };
+
+  /**
+   * @param {string} key
+   * @param {object} app
+   * @param {object} described `assets/parameters.json`
+   */
+  constructor(key, app, described) {
+    this.#title = element("h3");
+    this.#model = element("select", { id: `${key}-model` });
+    this.remove = element("button", { type: "button", class: "plain", "aria-label": "Remove this column", text: "✕" });
+    this.write = element("button", { type: "button", text: "Go on in Write" });
+    this.modelField = element("div", { class: "field", hidden: true }, element("label", { for: this.#model.id, class: "unseen", text: "Model" }), this.#model);
+    const form = element("div", { class: "column-form" });
+    this.#tokens = element("div", { class: "column-text", role: "group", dir: "auto" });
+    this.state = element("p", { class: "small dim standing", role: "status" });
+    this.wrong = element("p", { class: "wrong", role: "alert", hidden: true });
+    this.numbers = element("dl", { class: "column-numbers small number" });
+    this.element = element(
+      "section",
+      { class: "sheet column" },
+      this.#header,
+      this.modelField,
+      form,
+      this.#tokens,
+      this.wrong,
+      this.state,
+      this.numbers,
+      element("div", { class: "row" }, this.write),
+    );
+    this.#parameters = mountColumnParameters(form, key, described, SHARED);
+    this.#header.append(this.#title, this.#parameters.preset, this.remove);
+    this.listModels(app.models);
+  }
+
+  /** Names the column by a letter. */
+  setName(name) {
+    this.name = name;
+    this.#title.textContent = name;
+    this.element.setAttribute("aria-label", `Column ${name}`);
+    this.#tokens.setAttribute("aria-label", `Text ${name}`);
+    this.remove.setAttribute("aria-label", `Remove column ${name}`);
+  }
+
+  listModels(models) {
+    const chosen = this.model || models.current;
+    this.#model.replaceChildren(...models.list.map((name) => new Option(name, name)));
+    this.#model.value = models.list.includes(chosen) ? chosen : (models.current ?? "");
+    this.modelField.hidden = models.list.length < 2;
+  }
+
+  get model() {
+    return this.#model.value;
+  }
+
+  set model(name) {
+    this.#model.value = name;
+  }
+
+  get params() {
+    return this.#parameters.value();
+  }
+
+  set params(params) {
+    this.#parameters.set(params);
+  }
+
+  /** Shows a run from now on, which is at a place among its requests; `changed` is called after each change of it. */
+  show(run, place, changed) {
+    this.close();
+    this.run = run;
+    this.#place = place;
+    this.#rendered = renderTokens(this.#tokens, run, run.stream(0), { colour: "none" });
+    this.#marked = { common: 0, parted: [] };
+    const update = () => {
+      this.#update();
+      changed();
+    };
+    // After the listener of the tokens, which adds them.
+    run.addEventListener("change", update);
+    this.#close = () => run.removeEventListener("change", update);
+    this.#update();
+  }
+
+  #close = () => {};
+  #place = 0;
+
+  /** Ends the updates. */
+  close() {
+    this.#close();
+    this.#rendered?.close();
+  }
+
+  #update() {
+    const { run } = this;
+    this.element.dataset.state = run.state;
+    this.state.textContent = [standing(run), ending(run, run.stream(0))].filter((text) => text !== "").join(" · ");
+    this.#showError(run.state === "failed" || run.state === "cut" ? this.#errorOf(run) : null);
+    this.#showNumbers();
+  }
+
+  /** Returns the error of a run, without one that is about another request of its batch. */
+  #errorOf(run) {
+    const [, place] = /^requests\[(\d+)\]/.exec(run.param ?? "") ?? [];
+    const another = place !== undefined && Number(place) !== this.#place;
+    return another ? "Not started: the parameters of another column are refused." : run.error;
+  }
+
+  #showError(message) {
+    this.wrong.textContent = message ?? "";
+    this.wrong.hidden = message === null;
+  }
+
+  #showNumbers() {
+    const { tokens, logprob, surprise, speed, first } = numbersOf(this.run, this.run.stream(0));
+    const rows = [
+      ["Tokens", count(tokens)],
+      ["Mean surprise", surprise === null ? "–" : `${decimal(surprise)} bits`],
+      ["Log-probability", logprob === null ? "–" : decimal(logprob)],
+      ["Speed in this batch", speed === null ? "–" : `${decimal(speed, speed < 100 ? 1 : 0)} tokens/s`],
+      ["First token after", first === null ? "–" : `${decimal(1000 * first, 0)} ms`],
+    ];
+    this.numbers.replaceChildren(...rows.map(([term, text]) => element("div", {}, element("dt", { text: term }), element("dd", { text }))));
+  }
+
+  /** Marks the first `common` tokens as those of all columns, and those at `parted` as the first that differ. */
+  mark(common, parted) {
+    const { children } = this.#tokens;
+    const before = this.#marked;
+    for (const place of before.parted) if (!parted.includes(place)) children[place]?.classList.remove("parts");
+    for (let place = Math.min(common, before.common); place < Math.max(common, before.common); place += 1) {
+      children[place]?.classList.toggle("common", place < common);
+    }
+    for (const place of parted) children[place]?.classList.add("parts");
+    this.#marked = { common, parted };
+  }
+}

@@ -1,0 +1,40 @@
+// Offers, for the token that is open, to go on from there; and shows what the strategy computed for it.
+
+import { Brancher } from "../core/brancher.js";
+import { element } from "../core/dom.js";
+import { renderStrategy } from "./strategy_section.js";
+
+/** Mounts the piece. Dispatches "step" {run, stream, count} to go on one token at a time. */
+export function mountFromHere(place, app) {
+  const brancher = new Brancher(app);
+  const again = element("button", { type: "button", text: "Draw again from here", on: { click: () => brancher.drawAgain(shown.run, shown.stream, shown.index) } });
+  const steps = element("button", { type: "button", text: "One at a time from here", on: { click: step } });
+  const onward = element("button", { type: "button", text: "Write on at the end", on: { click: () => brancher.writeOn(shown.run, shown.stream) } });
+  const bar = element("div", { class: "row from-here", role: "group", "aria-label": "Go on from this token", hidden: true }, again, steps, onward);
+  const strategy = element("div", { hidden: true });
+  place.append(strategy, bar);
+  let shown = null;
+
+  function step() {
+    const detail = { run: shown.run, stream: shown.stream, count: shown.index };
+    place.dispatchEvent(new CustomEvent("step", { bubbles: true, detail }));
+  }
+
+  function update() {
+    const { run, stream } = shown;
+    bar.hidden = false;
+    for (const button of [again, steps]) button.disabled = !run.ended;
+    // What has stopped by itself has no more to say.
+    onward.disabled = !run.ended || stream.finishReason === "stop";
+  }
+
+  return {
+    show(run, stream, index) {
+      shown?.run.removeEventListener("change", update);
+      shown = { run, stream, index };
+      run.addEventListener("change", update);
+      update();
+      renderStrategy(strategy, run, stream.positions[index]);
+    },
+  };
+}

@@ -1,0 +1,34 @@
+// Chooses how tokens are coloured, and says what the colours mean.
+
+import { element } from "../core/dom.js";
+import { LEVELS } from "./token_text.js";
+
+const MODES = [
+  { name: "surprise", title: "surprise (probability)" },
+  { name: "relative", title: "probability ÷ best" },
+  { name: "none", title: "off" },
+];
+
+/** Mounts the switch and the legend. The setting "colour" holds the choice. */
+export function mountLegend(place, settings) {
+  const select = element("select", { id: "colour", on: { change: () => settings.set("colour", select.value) } });
+  select.append(...MODES.map(({ name, title }) => new Option(title, name)));
+  const swatches = element("span", { class: "swatches" }, ...swatchesOf());
+  place.append(
+    element("div", { class: "legend small" }, element("label", { for: "colour", text: "Colour" }), select, swatches),
+  );
+  const show = () => {
+    const { name } = MODES.find((mode) => mode.name === settings.get("colour")) ?? MODES[0];
+    select.value = name;
+    swatches.hidden = name === "none";
+  };
+  settings.addEventListener("change", show);
+  show();
+}
+
+function swatchesOf() {
+  const bounds = LEVELS.map((bound) => `${Number((bound * 100).toPrecision(2))} %`);
+  return [...bounds.map((text) => `> ${text}`), "less"].map((text, level) =>
+    element("span", { class: `swatch s${level}`, text }),
+  );
+}

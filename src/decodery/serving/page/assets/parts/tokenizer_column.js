@@ -1,0 +1,145 @@
+// Shows the tokens of one tokenizer, and what the one under the pointer consists of.
+
+import { element } from "../core/dom.js";
+import { Position, Run } from "../core/run.js";
+import { hexadecimal, label } from "../core/spelling.js";
+import { tokensWithin } from "../core/tokenizing.js";
+import { renderTokens } from "./token_text.js";
+
+// A page of tokens, so that a text of any length has few elements.
+const PAGE = 1000;
+
+/**
+ * Returns a column: its `element`; `show(ask)` shows the tokens that `ask(signal)` returns, unless it is called again
+ * before; `link(span)` marks the tokens that have bytes of a span; `redraw()`; and `close()`.
+ * @param {string} name the model's
+ * @param {{showsIds: () => boolean, pointed: (column: object, span: [number, number], kind: string) => void}} options
+ */
+export function tokenizerColumn(name, { showsIds, pointed }) {
+  const counted = element("span", { class: "number" });
+  const pages = element("div", { class: "row pages", hidden: true });
+  const tokens = element("div", { class: "pieces", role: "group", "aria-label": `Tokens of ${name}` });
+  const details = element("dl", { class: "details number small" });
+  const wrong = element("p", { class: "wrong", role: "alert", hidden: true });
+  const place = element(
+    "section",
+    { class: "sheet", "aria-label": name },
+    element("h3", {}, element("span", { class: "name", text: name }), " ", counted),
+    wrong,
+    pages,
+    tokens,
+    details,
+  );
+  const column = { element: place, show, link, redraw, close };
+  let found = { ids: [], spans: [], pieces: new Map() };
+  let first = 0;
+  let controller = new AbortController();
+  let rendered = null;
+
+  async function show(ask) {
+    controller.abort();
+    controller = new AbortController();
+    const { signal } = controller;
+    place.dataset.state = "waiting";
+    let error = null;
+    try {
+      const answer = await ask(signal);
+      if (signal.aborted) return;
+      found = answer;
+    } catch (thrown) {
+      if (signal.aborted) return;
+      error = thrown;
+    }
+    wrong.hidden = error === null;
+    wrong.textContent = error?.message ?? "";
+    if (first >= found.ids.length) first = 0;
+    redraw();
+    place.dataset.state = error === null ? "done" : "failed";
+  }
+
+  function redraw() {
+    const { ids, pieces } = found;
+    rendered?.close();
+    const run = new Run();
+    run.pieces = pieces;
+    const stream = run.stream(0);
+    const page = ids.slice(first, first + PAGE);
+    stream.positions = page.map((id) => new Position(id));
+    rendered = renderTokens(tokens, run, stream, { colour: "none" });
+    tokens.classList.toggle("ids", showsIds());
+    if (showsIds()) page.forEach((id, i) => tokens.children[i].setAttribute("data-id", id));
+    counted.textContent = countOf(found);
+    details.replaceChildren();
+    showPages();
+  }
+
+  function showPages() {
+    const count = found.ids.length;
+    pages.hidden = count <= PAGE;
+    const last = Math.min(first + PAGE, count);
+    const turn = (text, to) => {
+      const button = element("button", { type: "button", text, on: { click: () => turned(to) } });
+      button.disabled = to <= -PAGE || to >= count;
+      return button;
+    };
+    const told = `Tokens ${(first + 1).toLocaleString("en")} to ${last.toLocaleString("en")}`;
+    pages.replaceChildren(turn("Earlier", first - PAGE), turn("Later", first + PAGE), element("span", { class: "number small dim", text: told }));
+  }
+
+  function turned(to) {
+    first = Math.max(to, 0);
+    // A page begins with a whole character.
+    while (first > 0 && continues(found.pieces.get(found.ids[first]).bytes)) first -= 1;
+    redraw();
+  }
+
+  function at({ detail: { index, kind } }) {
+    const place = first + index;
+    showDetails(place);
+    link(null);
+    pointed(column, found.spans[place], kind);
+  }
+
+  function showDetails(place) {
+    const id = found.ids[place];
+    const { bytes, special } = found.pieces.get(id);
+    const [start, end] = found.spans[place];
+    const rows = [
+      ["Token", `${(place + 1).toLocaleString("en")} of ${found.ids.length.toLocaleString("en")}`],
+      ["Piece", label(id, found.pieces)],
+      ["Id", `${id}${special ? ", special" : ""}`],
+      ["Bytes", bytes.length === 0 ? "none" : hexadecimal(bytes.slice(0, 64)) + (bytes.length > 64 ? " …" : "")],
+      ["Span", start === end ? `none, at byte ${start}` : end - start === 1 ? `byte ${start}` : `bytes ${start} to ${end - 1}`],
+    ];
+    details.replaceChildren(...rows.flatMap(([term, text]) => [element("dt", { text: term }), element("dd", { text })]));
+  }
+
+  function link(span) {
+    for (const one of tokens.querySelectorAll(".linked")) one.classList.remove("linked");
+    const within = span === null ? null : tokensWithin(found.spans, span);
+    if (within === null) return;
+    for (let i = Math.max(within[0], first); i <= Math.min(within[1], first + PAGE - 1); i += 1) {
+      tokens.children[i - first].classList.add("linked");
+    }
+  }
+
+  function close() {
+    controller.abort();
+    rendered?.close();
+    place.remove();
+  }
+
+  tokens.addEventListener("position", at);
+  return column;
+}
+
+/** True if bytes begin inside a character. */
+function continues(bytes) {
+  return bytes.length > 0 && bytes[0] >= 0x80 && bytes[0] < 0xc0;
+}
+
+function countOf({ ids, spans }) {
+  const bytes = spans.reduce((most, [, end]) => Math.max(most, end), 0);
+  const count = `${ids.length.toLocaleString("en")} token${ids.length === 1 ? "" : "s"}`;
+  return ids.length === 0 ? count : `${count}, ${(bytes / ids.length).toFixed(1)} bytes each`;
+}

@@ -1,0 +1,114 @@
+"""Tests that the page keeps up with long texts. The bounds are such that a busy machine meets them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import write_model
+from tests.serving.conftest import open_tiny
+from tests.serving.live import LiveServer, serving
+from tests.serving.page.test_write import paced, set_parameter
+
+pytestmark = pytest.mark.page
+TOKENS = 2000
+# Measures the scripts of each frame, and notes when the text has ended.
+MEASURE = """() => {
+  const real = window.requestAnimationFrame.bind(window);
+  window.measured = { scripts: [], done: 0 };
+  window.requestAnimationFrame = (callback) => real((time) => {
+    const from = performance.now();
+    callback(time);
+    measured.scripts.push(performance.now() - from);
+  });
+  new MutationObserver(() => {
+    if (document.querySelector(".run:last-child[data-state=done]")) measured.done = performance.now();
+  }).observe(document, { subtree: true, attributeFilter: ["data-state"] });
+}"""
+ENDED = """() => Math.max(...performance.getEntriesByType("resource")
+  .filter((one) => one.name.endsWith("/trace")).map((one) => one.responseEnd))"""
+NODES = """() => {
+  const walker = document.createTreeWalker(document, NodeFilter.SHOW_ALL);
+  let count = 0;
+  while (walker.nextNode()) count += 1;
+  return count;
+}"""
+
+
+@pytest.fixture(scope="module")
+def long_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """Returns a server of a tiny model with a long context."""
+    llm = open_tiny(write_model(tmp_path_factory.mktemp("long"), context=16384), prefix_cache=False)
+    with serving(llm) as found:
+        yield found
+
+
+@pytest.fixture
+def ready(page: Any, long_server: LiveServer) -> Any:
+    """Returns the page of that server, whose form asks for long texts."""
+    page.goto(long_server.url)
+    page.wait_for_selector(".run[data-state=done]")
+    set_parameter(page, "ignore_eos", "true")
+    set_parameter(page, "max_tokens", str(TOKENS))
+    return page
+
+
+def send(page: Any, text: str) -> None:
+    """Writes a text or a message, and waits for its end."""
+    count = page.locator(".run").count()
+    page.locator("#prompt").fill(text)
+    page.locator("#prompt").press("Enter")
+    page.wait_for_selector(".run[aria-busy=true]")
+    page.wait_for_function("(n) => document.querySelectorAll('.run').length >= n", arg=count)
+    page.wait_for_selector(".run:last-child[data-state=done]", timeout=120_000)
+
+
+def check_frames(page: Any) -> None:
+    """Fails if the scripts of a frame took too long, or if the page ended long after the server."""
+    measured = page.evaluate("measured")
+    scripts = sorted(measured["scripts"])
+    assert scripts[len(scripts) // 2] < 16
+    assert sum(scripts) / len(scripts) < 16
+    assert measured["done"] - page.evaluate(ENDED) < 500
+
+
+def test_2000_tokens_cost_less_than_16_ms_a_frame_and_fewer_than_5000_nodes(
+    ready: Any, long_server: LiveServer
+) -> None:
+    ready.evaluate(MEASURE)
+    with paced(long_server, 0.003):
+        send(ready, "Hello")
+    assert ready.locator(".token").count() == TOKENS
+    check_frames(ready)
+    assert ready.evaluate(NODES) < 5000
+
+
+def test_a_page_that_holds_20000_tokens_is_as_quick(ready: Any, long_server: LiveServer) -> None:
+    ready.get_by_label("Chat").check()
+    set_parameter(ready, "max_tokens", "1000")
+    for _ in range(3):
+        send(ready, "Hi")
+    # The earlier replies are shown several times, since the model would take long to write so much.
+    ready.evaluate("""() => {
+      const runs = [...document.querySelectorAll(".run")];
+      for (let i = 0; i < 8; i += 1) for (const run of runs) run.before(run.cloneNode(true));
+    }""")
+    assert ready.locator(".token").count() >= 20_000
+    ready.evaluate(MEASURE)
+    set_parameter(ready, "max_tokens", "500")
+    with paced(long_server, 0.003):
+        send(ready, "You")
+    check_frames(ready)
+
+
+def test_the_first_paint_comes_within_half_a_second(page: Any, long_server: LiveServer) -> None:
+    page.goto(long_server.url)
+    page.wait_for_selector(".run[data-state=done]")
+    times = []
+    for _ in range(5):
+        page.reload()
+        page.wait_for_selector(".run[data-state=done]")
+        times.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+    assert min(times) < 500

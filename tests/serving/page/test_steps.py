@@ -1,0 +1,127 @@
+"""Tests writing one token at a time, going on from the cursor, and filling in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from decodery import LLM, GenerationParams
+from tests.cli.conftest import write_coder
+from tests.serving.live import LiveServer, serving
+from tests.serving.page.branching import accessible, run_of
+
+PARAMS = GenerationParams(max_tokens=40, temperature=0.8, seed=7)
+
+
+def begin(page: Any) -> Any:
+    """Opens the panel of steps for the prompt, and returns it."""
+    page.get_by_role("button", name="One token at a time").first.click()
+    steps = page.get_by_role("region", name="One token at a time")
+    steps.locator(".candidate").first.wait_for()
+    return steps
+
+
+def after(page: Any, count: int) -> None:
+    """Waits until so many tokens are there and the next candidates are shown."""
+    page.wait_for_selector(f'#text [data-i="{count - 1}"]', state="attached")
+    page.wait_for_selector(".stepper .candidate")
+
+
+def test_the_drawn_token_taken_again_and_again_is_the_text_that_is_drawn(opened: Any, library: LLM) -> None:
+    [output] = library.generate("Once upon a time", PARAMS.replace(seed=7))
+    opened.evaluate("() => { crypto.getRandomValues = (numbers) => numbers.fill(7); }")
+    steps = begin(opened)
+    for count in range(1, 6):
+        steps.get_by_role("button", name="Take the drawn one").click()
+        after(opened, count)
+    assert run_of(opened)["tokens"] == output.completions[0].token_ids[:5]
+    assert accessible(opened)
+
+
+@pytest.mark.page
+def test_a_picked_and_a_typed_token_change_what_comes_next(opened: Any, library: LLM) -> None:
+    steps = begin(opened)
+    picked = int(steps.locator(".candidate:not(.drawn)").first.get_attribute("data-token-id"))
+    steps.locator(".candidate:not(.drawn)").first.click()
+    after(opened, 1)
+    steps.get_by_label("Or type what comes next").fill("né")
+    steps.get_by_role("button", name="Add").click()
+    after(opened, 4)
+    run = run_of(opened)
+    assert run["tokens"] == [picked, *library.tokenizer.encode("né")]
+    assert run["picked"] == [True] * 4
+    assert opened.locator('#text [data-i="3"]').inner_text().startswith("é")
+    ids = [*library.tokenizer.encode("Once upon a time"), *run["tokens"]]
+    params = PARAMS.replace(seed=run["seed"])
+    expected = next_token(library, ids, params, 4)
+    drawn = int(steps.locator(".candidate.drawn").get_attribute("data-token-id"))
+    assert drawn == expected
+    steps.get_by_role("button", name="Undo").click()
+    after(opened, 1)
+    assert run_of(opened)["tokens"] == [picked]
+
+
+def next_token(llm: LLM, ids: list[int], params: GenerationParams, generated: int) -> int:
+    """Returns the token that follows ids of which the last ones are generated."""
+    request = llm.intake.prepare(ids, params, generated=generated).add_with(llm.engine.add)
+    while True:
+        for event in llm.engine.step():
+            llm.engine.abort(request)
+            return event.tokens[0]
+
+
+@pytest.mark.page
+def test_steps_go_on_from_a_token_of_a_text_and_the_text_stays(opened: Any) -> None:
+    first = run_of(opened)
+    opened.locator('#text [data-i="6"]').click()
+    opened.get_by_role("group", name="Go on from a token").get_by_role("button", name="One token").click()
+    after(opened, 6)
+    steps = opened.get_by_role("region", name="One token at a time")
+    # The seed and the place are those of the text: so is what is drawn.
+    drawn = int(steps.locator(".candidate.drawn").get_attribute("data-token-id"))
+    assert drawn == first["tokens"][6]
+    steps.get_by_role("button", name="Take the drawn one").click()
+    after(opened, 7)
+    steps.get_by_role("button", name="Close").click()
+    opened.locator(".branch-tree").get_by_role("button", name="First text").click()
+    assert run_of(opened)["id"] == first["id"]
+
+
+@pytest.mark.page
+def test_the_text_is_written_from_the_cursor(opened: Any, library: LLM) -> None:
+    field = opened.get_by_label("Prompt")
+    field.fill("Hello there, world")
+    field.evaluate("field => field.setSelectionRange(5, 5)")
+    field.dispatch_event("select")
+    opened.get_by_role("button", name="Write from the cursor").click()
+    opened.wait_for_selector("#text[data-state=done]")
+    assert run_of(opened)["prompt"] == library.tokenizer.encode("Hello")
+
+
+@pytest.mark.page
+def test_filling_in_is_hidden_where_the_model_cannot(opened: Any) -> None:
+    assert not opened.get_by_role("button", name="Fill in at the cursor").is_visible()
+
+
+@pytest.fixture(scope="module")
+def filling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    coder = LLM(write_coder(tmp_path_factory.mktemp("coder")), dtype="float32", kv_memory="16MB")
+    with serving(coder) as found:
+        yield found
+
+
+@pytest.mark.page
+def test_a_text_is_filled_in_at_the_cursor(page: Any, filling: LiveServer) -> None:
+    page.goto(filling.url)
+    page.wait_for_selector("#text[data-state=done]")
+    field = page.get_by_label("Prompt")
+    field.fill("a = ; return a")
+    field.evaluate("field => field.setSelectionRange(4, 4)")
+    page.get_by_role("button", name="Fill in at the cursor").click()
+    page.wait_for_selector("#text[data-state=done]")
+    expected, ends = filling.llm.intake.infill_prompt("a = ", "; return a")
+    run = run_of(page)
+    assert run["prompt"] == expected
+    assert set(ends) <= set(run["params"]["stop_token_ids"])
