@@ -132,6 +132,15 @@ def test_the_models_own_answer_is_the_greedy_one(view: Any, library: LLM) -> Non
 
 
 @pytest.mark.page
+def test_another_model_scores_the_same_texts_anew(view: Any, merging: LLM) -> None:
+    encode = merging.tokenizer.encode
+    view.get_by_label("Model").select_option(MERGES)
+    view.locator(f".heat .token:nth-child({len(encode(EXAMPLE))}):last-child").wait_for()
+    expected = totals(merging, encode(EXAMPLE), ids_of(merging, *ANSWERS))
+    assert row(view, 0) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.page
 def test_texts_stay_texts(view: Any) -> None:
     hostile = "<img src=x onerror=alert(1)> \N{RIGHT-TO-LEFT OVERRIDE}b 👨\N{ZERO WIDTH JOINER}👩"
     score(view, hostile)

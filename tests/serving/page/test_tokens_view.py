@@ -171,6 +171,15 @@ def test_wrong_ids_are_named(view: Any, watch: Any, given: str, told: str) -> No
 
 
 @pytest.mark.page
+def test_one_column_follows_the_pages_model(view: Any) -> None:
+    view.get_by_role("checkbox", name=MERGES).uncheck()
+    view.get_by_label("Model", exact=True).select_option(MERGES)
+    column(view, MERGES).and_(view.locator("[data-state=done]")).wait_for()
+    assert column(view, BYTES).count() == 0
+    assert view.get_by_role("checkbox", name=MERGES).is_checked()
+
+
+@pytest.mark.page
 def test_the_last_answer_wins_whichever_comes_last(view: Any) -> None:
     held = []
 
