@@ -49,7 +49,7 @@ class ShareMenu {
     this.#file = element("input", { type: "file", accept: ".json,.html", multiple: true, hidden: true, "aria-label": "Files of runs" });
     this.#file.addEventListener("change", () => this.#try(() => this.#openFiles()));
     const open = button("Open a run from a file…", () => this.#file.click());
-    place.classList.add("share-run");
+    place.classList.add("sharing");
     place.append(element("h2", { text: "Share" }), this.#ofRun, this.#code, element("div", { class: "row" }, open, this.#file));
   }
 
