@@ -122,7 +122,7 @@ class TraceCollector:
         self._scores: dict[tuple[int, int | None], float] = {}
 
     def take(self, line: Line) -> None:
-        """Takes the next line. Raises `DecoderyError` if it is an error, or names no request of the header."""
+        """Takes the next line. Raises `DecoderyError` for an error, and for a request that is not there."""
         if isinstance(line, Header):
             self.traces = [self._begun(line, request) for request in line.requests]
             self._texts = [{} for _ in line.requests]
@@ -158,7 +158,7 @@ class TraceCollector:
         ]
 
     def cut(self, request: int, seed: int, error: str | None = None) -> None:
-        """Gives a request that has not ended the texts that it has so far as its output, and why it failed."""
+        """Gives a request that has not ended the texts that it has as its output, and why it failed."""
         trace = self._of(request)
         if trace.output is None:
             for stream in trace.steps:

@@ -95,9 +95,7 @@ def model_sources(
     ]
 
 
-def told_arguments(
-    model: ModelOptions, second: Mapping[str, str], *, whole_paths: bool
-) -> dict[str, Any]:
+def told_arguments(model: ModelOptions, second: Mapping[str, str], *, whole_paths: bool) -> dict[str, Any]:
     """Returns the arguments of `LLM` on which texts depend, those that differ from their defaults."""
 
     def told(path: str) -> str:
