@@ -72,7 +72,7 @@ function cellOf(cell, share, base, { ids, pieces }) {
   const made = element(
     "td",
     { "data-logprob": logprob, title: `log-probability of each token: ${each}` },
-    element("span", { class: "share" }, element("i")),
+    element("span", { class: "answer-share" }, element("i")),
     element("b", { text: percent(Math.exp(logprob)) }),
     element("small", { text: `log ${decimal(logprob)}` }),
     base === null ? null : element("small", { class: logprob >= base ? "up" : "down", text: change(logprob - base) }),

@@ -86,13 +86,18 @@ function promptOf(run, asked, app) {
     text.textContent = asked;
     return text;
   }
+  text.textContent = `${run.promptTokenIds.length} tokens`;
   const show = async () => {
+    // A run of another server may name a model that is not here; and the list may not be here yet.
+    if (!app.models.list.includes(run.model)) return;
+    app.models.removeEventListener("change", show);
     try {
       text.textContent = (await app.api.json("/detokenize", { model: run.model, tokens: run.promptTokenIds })).prompt;
     } catch {
-      text.textContent = `${run.promptTokenIds.length} tokens`;
+      // The number of tokens stands there.
     }
   };
+  app.models.addEventListener("change", show);
   show();
   return text;
 }

@@ -70,7 +70,7 @@ export function whatIf(app) {
 
   async function fetchPosition(signal) {
     const { run, stream, index } = open;
-    const logits = await fetchLogits(app, run, stream, index, signal);
+    const logits = await fetchLogits(app.api, run, stream, index, signal);
     if (signal.aborted) return;
     note.textContent = "";
     reshaper = new Reshaper(logits, run.params, stream.positions[index].choice?.draw_key ?? null);
@@ -95,8 +95,7 @@ export function whatIf(app) {
 
   async function askServer(signal) {
     const { run, stream, index } = open;
-    const { default_params: defaults } = await app.models.describe(run.model);
-    const request = positionRequest(run, stream, index, defaults, sliders.values());
+    const request = positionRequest(run, stream, index, sliders.values());
     const choice = await askChoice(app.api, run.model, request, { candidates: CANDIDATES, signal });
     if (signal.aborted) return;
     showAnswered(viewOf(new Position(choice.token, choice), request.params));

@@ -55,7 +55,7 @@ class Write {
     this.#log = element("div", { class: "log", id: "log", role: "region", "aria-label": "Text", tabindex: 0 });
     const newest = element("button", { type: "button", class: "newest", text: "To the newest ↓", hidden: true });
     const foot = element("div", { class: "foot" });
-    const side = element("aside", { class: "side", "aria-label": "Details" });
+    const side = element("aside", { class: "details", "aria-label": "Details" });
     this.#modes = this.#modeSwitch();
     this.#clear = element("button", { type: "button", text: "New chat", hidden: true, on: { click: () => this.#newChat() } });
     const settings = element("button", { type: "button", class: "narrow-only", text: "Parameters", on: { click: () => this.#side.show("parameters") } });
