@@ -135,7 +135,7 @@ class TraceCollector:
             _add_text(self._texts[line.request], line.event)
         elif isinstance(line, OutputLine):
             self._of(line.request).output = replace(
-                line.output, completions=line.output.completions or self._told(line.request)
+                line.output, completions=line.output.completions or self._texts_of(line.request)
             )
         elif isinstance(line, ErrorLine):
             raise DecoderyError(f"the trace failed: {line.error.get('message')}")
@@ -150,7 +150,7 @@ class TraceCollector:
             raise DecoderyError("a line of the trace names a request that is not there")
         return self.traces[request]
 
-    def _told(self, request: int) -> list[Completion]:
+    def _texts_of(self, request: int) -> list[Completion]:
         """Returns the completions of a request whose texts were told as they grew, the best first."""
         return [
             replace(completion, score=self._scores.get((request, index)))
@@ -163,7 +163,7 @@ class TraceCollector:
         if trace.output is None:
             for stream in trace.steps:
                 self._texts[request].setdefault(stream, Completion(stream, "", [], "abort"))
-            trace.output = RequestOutput(trace.prompt, [], self._told(request), seed, error=error)
+            trace.output = RequestOutput(trace.prompt, [], self._texts_of(request), seed, error=error)
 
 
 def _add_text(texts: dict[int, Completion], event: StreamEvent) -> None:

@@ -158,6 +158,8 @@ def test_kept_runs_are_read_and_shared_without_the_server_which_comes_back_by_it
         port = server.port
         page.goto(server.url)
         page.wait_for_selector("[data-state=done]")
+        page.locator(".share-run fieldset:enabled").wait_for(state="attached")
+        page.wait_for_load_state("networkidle")
         expected = tokens_of(page)
         page.get_by_role("tab", name="Runs").click()
     file = saved(page, "Save as JSON", tmp_path)
@@ -183,6 +185,7 @@ def test_the_page_opens_with_its_runs_when_the_server_is_gone_and_works_when_it_
         page.goto(url)
         page.wait_for_selector("[data-state=done]")
         page.evaluate("navigator.serviceWorker.ready.then(() => null)")
+        page.wait_for_load_state("networkidle")
         expected = tokens_of(page)
         page.wait_for_timeout(800)
     page.goto("about:blank")

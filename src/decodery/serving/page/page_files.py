@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 
 from starlette.requests import Request
@@ -56,9 +56,13 @@ def page_handlers() -> list[tuple[str, str, Handler]]:
     """Returns the routes of the page: method, path and handler. The files are read here, once."""
     contents = {path: (file.read_bytes(), file.suffix) for path, file in files().items()}
     contents[PARAMETERS] = (json.dumps(parameter_form()).encode(), ".json")
-    assets = [path.removeprefix("/") for path in contents if path != "/"]
-    contents[LIST] = (json.dumps(assets).encode(), ".json")
     return [("GET", path, StaticFile(body, suffix)) for path, (body, suffix) in contents.items()]
+
+
+def list_handler(paths: Iterable[str]) -> tuple[str, str, Handler]:
+    """Returns the route of the list of the page's files, which are served under these paths."""
+    assets = [path.removeprefix("/") for path in paths if path != "/"]
+    return "GET", LIST, StaticFile(json.dumps(assets).encode(), ".json")
 
 
 class StaticFile:
