@@ -58,7 +58,7 @@ ALL = """() => {
 def blank(browser: Any, server: LiveServer) -> Iterator[Any]:
     """Returns an empty document with an inspector, which these tests share."""
     watch = Watch()
-    context = browser.new_context(viewport={"width": 1000, "height": 1200})
+    context = browser.new_context(viewport={"width": 1000, "height": 3000})
     page = context.new_page()
     watch.listen(page)
     open_blank(page, server.url)

@@ -47,7 +47,7 @@ def blank(browser: Any, server: LiveServer) -> Iterator[Any]:
     """Returns an empty document with an inspector, which these tests share; `asked` is what it asked."""
     watch = Watch()
     watch.allowed.append("ERR_FAILED")
-    context = browser.new_context(viewport={"width": 1000, "height": 1200})
+    context = browser.new_context(viewport={"width": 1000, "height": 3000})
     context.set_default_timeout(10_000)
     page = context.new_page()
     watch.listen(page)
@@ -268,6 +268,20 @@ def test_logits_are_fetched_for_an_open_position_alone(blank: Any) -> None:
     assert '"generated":9' in body
 
 
+def test_sliders_out_of_view_ask_for_nothing_until_they_are_seen(blank: Any) -> None:
+    run_in(blank, PROMPT, max_tokens=4, ignore_eos=True, seed=3)
+    before = asked_for_logits(blank)
+    blank.evaluate("() => { document.querySelector('main').style.paddingTop = '4000px'; }")
+    blank.evaluate("() => scrollTo(0, 0)")
+    blank.evaluate(SHOW, {"index": 2, "preview": False})
+    blank.wait_for_timeout(400)
+    assert asked_for_logits(blank) == before
+    blank.locator(".what-if").scroll_into_view_if_needed()
+    blank.wait_for_selector(".what-if tbody tr")
+    assert asked_for_logits(blank) == before + 1
+    blank.evaluate("() => { document.querySelector('main').style.paddingTop = ''; }")
+
+
 def test_the_server_being_away_is_said_and_the_rest_stays(blank: Any) -> None:
     run_in(blank, PROMPT, max_tokens=4, ignore_eos=True, seed=3)
     blank.route("**/trace", lambda route: route.abort())
@@ -277,8 +291,8 @@ def test_the_server_being_away_is_said_and_the_rest_stays(blank: Any) -> None:
     )
     assert blank.locator(".candidates-part tbody tr").count() >= 10
     blank.unroute("**/trace")
-    show(blank, 1)
-    assert blank.evaluate(WHAT_IF)["note"] == ""
+    show(blank, 2)
+    assert blank.evaluate(WHAT_IF)["note"] == "", "the same token asks again after a failure"
 
 
 def test_a_models_defaults_do_not_take_the_place_of_a_runs_values(blank: Any, server: LiveServer) -> None:

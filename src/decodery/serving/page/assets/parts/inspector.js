@@ -6,7 +6,7 @@ import { count, decimal, percent } from "../core/figures.js";
 import { label } from "../core/spelling.js";
 import { renderCandidates } from "./candidate_table.js";
 import { drawChart } from "./draw_chart.js";
-import { whatIf } from "./what_if.js";
+import { WhatIf } from "./what_if.js";
 
 /**
  * Mounts the inspector. It dispatches "branch" from `place`, with {run, stream, index, token}, when a candidate is
@@ -20,7 +20,7 @@ export function mountInspector(place, app) {
   const head = element("header", {});
   const candidates = element("div", { class: "candidates-part" });
   const draw = element("div", { class: "draw-part" });
-  const below = whatIf(app);
+  const below = new WhatIf(app);
   const body = element("div", { class: "inspector", hidden: true }, head, candidates, draw, below.element);
   const empty = element("p", { class: "dim", text: "Choose a token of the text to see why it was taken." });
   place.append(empty, body);
