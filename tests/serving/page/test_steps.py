@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 
 from decodery import LLM, GenerationParams
+from decodery.serving.page.page_files import ASSETS
 from tests.cli.conftest import write_coder
 from tests.serving.live import LiveServer, serving
 from tests.serving.page.branching import accessible, ended, run_of, show_tree
 
 PARAMS = GenerationParams(max_tokens=40, temperature=0.8, seed=7)
+# Not the end, after which nothing is offered.
+OTHER = '.candidate:not(.drawn):not([data-token-id="256"])'
 
 
 def begin(page: Any) -> Any:
@@ -43,8 +48,8 @@ def test_the_drawn_token_taken_again_and_again_is_the_text_that_is_drawn(opened:
 @pytest.mark.page
 def test_a_picked_and_a_typed_token_change_what_comes_next(opened: Any, library: LLM) -> None:
     steps = begin(opened)
-    picked = int(steps.locator(".candidate:not(.drawn)").first.get_attribute("data-token-id"))
-    steps.locator(".candidate:not(.drawn)").first.click()
+    picked = int(steps.locator(OTHER).first.get_attribute("data-token-id"))
+    steps.locator(OTHER).first.click()
     after(opened, 1)
     steps.get_by_label("Or type what comes next").fill("né")
     steps.get_by_role("button", name="Add").click()
@@ -127,3 +132,33 @@ def test_a_text_is_filled_in_at_the_cursor(page: Any, filling: LiveServer) -> No
     run = run_of(page)
     assert run["prompt"] == expected
     assert set(ends) <= set(run["params"]["stop_token_ids"])
+
+
+@pytest.mark.page
+def test_a_text_of_steps_is_kept_and_goes_on_when_the_panel_is_closed(opened: Any, library: LLM) -> None:
+    steps = begin(opened)
+    steps.locator(OTHER).nth(1).click()
+    after(opened, 1)
+    steps.get_by_label("Or type what comes next").fill("ab")
+    steps.get_by_role("button", name="Add").click()
+    after(opened, 3)
+    steps.get_by_role("button", name="Close").click()
+    run = run_of(opened)
+    opened.wait_for_timeout(700)
+    opened.reload()
+    opened.wait_for_selector(f'#log .run[data-run="{run["id"]}"]')
+    kept = run_of(opened)
+    assert (kept["tokens"], kept["picked"]) == (run["tokens"], [True] * 3)
+    assert kept["choices"] == run["choices"]
+    code = "async (id) => {\n"
+    code += "  const { Store } = await import('/assets/core/store.js');\n"
+    code += "  const { toJson } = await import('/assets/core/run_json.js');\n"
+    code += "  return toJson((await new Store().load()).find((run) => run.id === id));\n}"
+    exported = opened.evaluate(code, run["id"])
+    jsonschema.validate(exported, json.loads((ASSETS / "core/run_schema.json").read_text()))
+    ids = [*library.tokenizer.encode("Once upon a time"), *run["tokens"]]
+    drawn = next_token(library, ids, PARAMS.replace(seed=run["seed"]), 3)
+    opened.locator('#log [data-i="2"]').click()
+    opened.get_by_role("button", name="Write on at the end").click()
+    opened.wait_for_selector(f'#log .run[data-state=done]:not([data-run="{run["id"]}"])')
+    assert run_of(opened)["tokens"][:4] == [*run["tokens"], drawn]
