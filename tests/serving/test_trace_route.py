@@ -180,6 +180,16 @@ def test_a_wrong_request_is_refused_with_its_place(
     assert error["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("params", [{"top_p": 3}, {"logprobs": 10**6}, {"strategy": {"type": "x"}}, {"x": 1}])
+def test_a_wrong_parameter_among_several_requests_is_named_with_its_request(
+    server: LiveServer, params: dict[str, Any]
+) -> None:
+    [name] = params
+    wrong = {"prompt": "a", "params": params}
+    assert refused(server, requests=[ONE, wrong, ONE])["param"].startswith(f"requests[1].params.{name}")
+    assert refused(server, requests=[wrong])["param"].startswith(name)
+
+
 def test_limits_hold_here_too(served_llm: LLM) -> None:
     limits = RequestLimits(prompts=2, prompt_tokens=4, max_tokens=6, n=2, logprobs=3)
     with serving(served_llm, limits) as server:

@@ -113,14 +113,29 @@ def read_trace_request(
     fields.close(lenient=settings.lenient)
     if not 0 < len(listed) <= settings.limits.prompts:
         raise invalid(f"requests must be a list of 1 to {settings.limits.prompts} requests", "requests")
-    asked = [
-        _asked(one, f"requests[{place}]", defaults, settings, models) for place, one in enumerate(listed)
-    ]
+    asked = [_asked_at(listed, place, defaults, settings, models) for place in range(len(listed))]
     if candidates is not None:
         _check_candidates(candidates, asked)
     if logits and not (candidates and _asks_for_one_token(asked)):
         raise invalid("logits are told of a single request for one token, with 1 candidate or more", "logits")
     return TraceRequest(asked, candidates, texts, logits, progress, cache_salt, priority)
+
+
+def _asked_at(
+    listed: Sequence[Any],
+    place: int,
+    defaults: GenerationParams,
+    settings: ServerSettings,
+    models: Sequence[str],
+) -> Asked:
+    """Returns a request of several; the error of one of its parameters then names the request too."""
+    name = f"requests[{place}]"
+    try:
+        return _asked(listed[place], name, defaults, settings, models)
+    except ApiError as error:
+        if len(listed) > 1 and not (error.param or "").startswith(name):
+            error.param = f"{name}.params.{error.param}" if error.param else name
+        raise
 
 
 def _asked(

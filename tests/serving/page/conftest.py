@@ -9,7 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from decodery import LLM
+from tests.serving.conftest import open_tiny
 from tests.serving.live import LiveServer
+from tests.serving.page.two_models import serving_two, write_merging_model
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu")
@@ -89,3 +92,16 @@ def opened(page: Any, server: LiveServer) -> Any:
     page.goto(server.url)
     page.wait_for_selector("[data-state=done]")
     return page
+
+
+@pytest.fixture(scope="session")
+def merging(tmp_path_factory: pytest.TempPathFactory) -> LLM:
+    """Returns a model whose tokenizer merges bytes."""
+    return open_tiny(write_merging_model(tmp_path_factory.mktemp("merging")))
+
+
+@pytest.fixture(scope="module")
+def two_models(served_llm: LLM, merging: LLM) -> Iterator[LiveServer]:
+    """Returns a server with two models: that of the other servers, and the one that merges."""
+    with serving_two(served_llm, merging) as found:
+        yield found

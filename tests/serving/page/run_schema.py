@@ -68,7 +68,7 @@ def run_schema() -> Schema:
     definitions: dict[str, Schema] = {}
     lines = [_object(kind, definitions, {"kind": {"const": name}}) for name, kind in LINES.items()]
     lines.append(_given(definitions))
-    branch = dict.fromkeys(("stream", "position", "token"), INTEGER)
+    branch = {"stream": INTEGER, "position": INTEGER, "token": _of(int | None, definitions)}
     text: Schema = {"type": "string"}
     message = {
         "type": "object",
@@ -111,6 +111,7 @@ def _given(definitions: dict[str, Schema]) -> Schema:
         "drafted": _of(int | None, definitions),
         "source": _of(str | None, definitions),
         "accepted": _of(bool, definitions),
+        "picked": _of(bool, definitions),
     }
     items = {"type": "object", "required": list(position), "properties": position}
     fields = {"kind": {"const": "given"}, "positions": {"type": "array", "items": items}}

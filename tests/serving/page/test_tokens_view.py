@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -10,9 +9,8 @@ import pytest
 
 from decodery import LLM
 from decodery.text.tokenizer.tokenizer import Tokenizer
-from tests.serving.conftest import open_tiny
 from tests.serving.live import LiveServer
-from tests.serving.page.two_models import BYTES, MERGES, serving_two, write_merging_model
+from tests.serving.page.two_models import BYTES, MERGES
 
 FAMILY = "👨\N{ZERO WIDTH JOINER}👩\N{ZERO WIDTH JOINER}👧"
 HOSTILE = {
@@ -26,21 +24,10 @@ HOSTILE = {
 }
 
 
-@pytest.fixture(scope="module")
-def merging(tmp_path_factory: pytest.TempPathFactory) -> LLM:
-    return open_tiny(write_merging_model(tmp_path_factory.mktemp("merging")))
-
-
-@pytest.fixture(scope="module")
-def server(served_llm: LLM, merging: LLM) -> Iterator[LiveServer]:
-    with serving_two(served_llm, merging) as found:
-        yield found
-
-
 @pytest.fixture
-def view(page: Any, server: LiveServer) -> Any:
+def view(page: Any, two_models: LiveServer) -> Any:
     """Returns the view with both tokenizers."""
-    page.goto(f"{server.url}#tokens")
+    page.goto(f"{two_models.url}#tokens")
     page.get_by_role("checkbox", name=MERGES).check()
     show(page, "Hello")
     return page
@@ -184,6 +171,15 @@ def test_wrong_ids_are_named(view: Any, watch: Any, given: str, told: str) -> No
 
 
 @pytest.mark.page
+def test_one_column_follows_the_pages_model(view: Any) -> None:
+    view.get_by_role("checkbox", name=MERGES).uncheck()
+    view.get_by_label("Model", exact=True).select_option(MERGES)
+    column(view, MERGES).and_(view.locator("[data-state=done]")).wait_for()
+    assert column(view, BYTES).count() == 0
+    assert view.get_by_role("checkbox", name=MERGES).is_checked()
+
+
+@pytest.mark.page
 def test_the_last_answer_wins_whichever_comes_last(view: Any) -> None:
     held = []
 
@@ -229,10 +225,13 @@ def test_a_pasted_text_of_300_kb_keeps_typing_quick_and_the_page_small(view: Any
     )
     assert took < 50
     pages = column(view, BYTES).locator(".pages")
+    last = column(view, BYTES).locator("[data-i='999']")
+    last.wait_for()
     # The page begins with a whole character, and the next one goes on where this one ends.
     seen = "".join(shown(view, BYTES))
     while len(seen) < 5000:
         pages.get_by_role("button", name="Later").click()
+        last.wait_for()
         seen += "".join(shown(view, BYTES))
     assert text.startswith(seen)
     assert pages.get_by_role("button", name="Later").is_enabled()

@@ -147,6 +147,8 @@ export class CompareColumn {
   mark(common, parted) {
     const { children } = this.#tokens;
     const before = this.#marked;
+    // The tokens of a long text come in several frames, after each of which this is called again.
+    common = Math.min(common, children.length);
     for (const place of before.parted) if (!parted.includes(place)) children[place]?.classList.remove("parts");
     for (let place = Math.min(common, before.common); place < Math.max(common, before.common); place += 1) {
       children[place]?.classList.toggle("common", place < common);

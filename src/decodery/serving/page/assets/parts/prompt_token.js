@@ -32,7 +32,7 @@ function factsOf(prompt, scored, at) {
       ["Rank", count(scored.rank)],
     );
   }
-  return element("dl", { class: "facts small number" }, ...rows.map(([term, text]) => element("div", {}, element("dt", { text: term }), element("dd", { text }))));
+  return element("dl", { class: "token-facts small number" }, ...rows.map(([term, text]) => element("div", {}, element("dt", { text: term }), element("dd", { text }))));
 }
 
 function changes(prompt, at, tell) {
@@ -74,10 +74,10 @@ function candidates({ token, top }, pieces, tell) {
       element("td", {}, bar, percent(Math.exp(logprob))),
     );
   });
-  const head = ["", "Token", "Probability"].map((text) => element("th", { scope: "col", text }));
+  const head = ["Rank", "Token", "Probability"].map((text) => element("th", { scope: "col", text }));
   return element(
     "div",
     { class: "scroll" },
-    element("table", { class: "candidates number small" }, element("caption", { class: "dim", text: "Likeliest here. Choose one to take it in this token's place." }), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)),
+    element("table", { class: "likeliest number small" }, element("caption", { class: "dim", text: "Likeliest here. Choose one to take it in this token's place." }), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)),
   );
 }

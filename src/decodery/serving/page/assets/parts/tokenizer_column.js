@@ -35,6 +35,8 @@ export function tokenizerColumn(name, { showsIds, pointed }) {
   let first = 0;
   let controller = new AbortController();
   let rendered = null;
+  /** The first and the last token that share bytes with one of another column. */
+  let linked = null;
 
   async function show(ask) {
     controller.abort();
@@ -63,11 +65,13 @@ export function tokenizerColumn(name, { showsIds, pointed }) {
     const run = new Run();
     run.pieces = pieces;
     const stream = run.stream(0);
-    const page = ids.slice(first, first + PAGE);
-    stream.positions = page.map((id) => new Position(id));
+    stream.positions = ids.slice(first, first + PAGE).map((id) => new Position(id));
     rendered = renderTokens(tokens, run, stream, { colour: "none" });
     tokens.classList.toggle("ids", showsIds());
-    if (showsIds()) page.forEach((id, i) => tokens.children[i].setAttribute("data-id", id));
+    linked = null;
+    // After the listener of the tokens, which adds some in each frame.
+    run.addEventListener("change", paint);
+    paint();
     counted.textContent = countOf(found);
     details.replaceChildren();
     showPages();
@@ -116,10 +120,17 @@ export function tokenizerColumn(name, { showsIds, pointed }) {
 
   function link(span) {
     for (const one of tokens.querySelectorAll(".linked")) one.classList.remove("linked");
-    const within = span === null ? null : tokensWithin(found.spans, span);
-    if (within === null) return;
-    for (let i = Math.max(within[0], first); i <= Math.min(within[1], first + PAGE - 1); i += 1) {
-      tokens.children[i - first].classList.add("linked");
+    linked = span === null ? null : tokensWithin(found.spans, span);
+    paint();
+  }
+
+  /** Adds to the tokens that are there what is not theirs: ids, and the marks of linked ones. */
+  function paint() {
+    const { children } = tokens;
+    if (showsIds()) for (let i = 0; i < children.length; i += 1) children[i].dataset.id = found.ids[first + i];
+    if (linked === null) return;
+    for (let i = Math.max(linked[0] - first, 0); i <= Math.min(linked[1] - first, children.length - 1); i += 1) {
+      children[i].classList.add("linked");
     }
   }
 

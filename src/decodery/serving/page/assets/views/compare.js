@@ -1,10 +1,12 @@
 // The view in which two to four ways to decode go on from one prompt, side by side.
 
+import { Brancher } from "../core/brancher.js";
 import { element } from "../core/dom.js";
 import { bytesOf, commonTokens, idsOf, partings } from "../core/partings.js";
 import { newSeed } from "../core/runs.js";
 import { label } from "../core/spelling.js";
 import { CompareColumn } from "../parts/compare_column.js";
+import { mountInspector } from "../parts/inspector.js";
 
 const MOST = 4;
 const LEAST = 2;
@@ -44,7 +46,22 @@ class Compare {
     });
     stop.addEventListener("click", () => this.#runs().forEach((run) => app.runs.stop(run)));
     add.addEventListener("click", () => this.#add(FURTHER[this.#columns.length - LEAST] ?? {}));
+    this.#inspect(place);
     app.models.addEventListener("change", () => this.#columns.forEach((column) => column.listModels(app.models)));
+  }
+
+  /** Shows the token of a column that the reader opens; a branch from it is written in the view "Write". */
+  #inspect(place) {
+    const { token, columns } = this.#parts;
+    const inspector = mountInspector(token, this.#app);
+    columns.addEventListener("position", ({ detail: { run, stream, index, kind } }) => {
+      if (kind === "hover") return;
+      token.hidden = false;
+      inspector.show(run, stream, index);
+      if (kind === "click") token.scrollIntoView({ block: "nearest" });
+    });
+    const brancher = new Brancher(this.#app);
+    place.addEventListener("branch", ({ detail }) => brancher.branch(detail));
   }
 
   /** Shows the view; with `prompt` and `columns`, each {model, params}, it runs them. */
@@ -151,7 +168,7 @@ class Compare {
   #tell(columns, sequences, found) {
     const sentences = found.slice(0, TOLD).map((parting) => sentenceOf(parting, columns, sequences));
     if (found.length === 0 && columns.every(({ run }) => run.ended)) sentences.push(alike(columns));
-    this.#parts.told.replaceChildren(...sentences.map((parts) => element("li", {}, ...parts)));
+    this.#parts.told.replaceChildren(element("ul", {}, ...sentences.map((parts) => element("li", {}, ...parts))));
   }
 
   #goOn(column) {
@@ -202,7 +219,9 @@ function layout() {
     prompt,
     element("div", { class: "row bottom" }, field(length, "Longest text, in tokens"), field(seed, "Seed"), element("span", { class: "spread" }), add, stop, element("button", { type: "submit", class: "primary", text: "Run" })),
   );
-  const told = element("ul", { class: "told", role: "status", "aria-label": "Where the texts part" });
+  const told = element("div", { class: "told", role: "status", "aria-label": "Where the texts part" });
   const columns = element("div", { class: "columns" });
-  return { all: [element("h2", { class: "unseen", text: "Compare" }), form, told, columns], form, prompt, length, seed, stop, add, told, columns };
+  const token = element("section", { class: "sheet opened-token", "aria-label": "Token", hidden: true });
+  const title = element("h2", { class: "unseen", text: "Compare" });
+  return { all: [title, form, told, columns, token], form, prompt, length, seed, stop, add, told, columns, token };
 }

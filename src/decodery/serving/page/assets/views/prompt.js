@@ -25,6 +25,8 @@ function mount(place, app) {
 class PromptView {
   #app;
   #prompt = null;
+  /** The model that was asked last. */
+  #asked = null;
   #scores = null;
   #variants = [];
   #answers = [];
@@ -58,7 +60,7 @@ class PromptView {
       answer.value = " ";
     });
     own.addEventListener("click", () => this.#addOwnAnswer());
-    app.models.addEventListener("change", () => this.#firstExample());
+    app.models.addEventListener("change", () => this.#refresh());
   }
 
   show({ prompt, answers } = {}) {
@@ -66,13 +68,16 @@ class PromptView {
       this.#parts.text.value = prompt;
       this.#begin(prompt, answers ?? []);
     } else {
-      this.#firstExample();
+      this.#refresh();
     }
   }
 
-  #firstExample() {
-    if (this.#prompt !== null || this.#app.models.current === null || this.#parts.text.closest("[hidden]") !== null) return;
-    this.#begin(EXAMPLE.text, EXAMPLE.answers);
+  /** Scores the example when the view opens first, and the prompt anew when another model is chosen. */
+  #refresh() {
+    const { current } = this.#app.models;
+    if (current === null || current === this.#asked || this.#parts.text.closest("[hidden]") !== null) return;
+    if (this.#asked === null) this.#begin(EXAMPLE.text, EXAMPLE.answers);
+    else this.#begin(this.#parts.text.value, null);
   }
 
   /** Shows a prompt. The `answers` are texts; with null, those that are there stay. */
@@ -83,6 +88,7 @@ class PromptView {
     const { signal } = this.#controller;
     const model = this.#app.models.current;
     const sameModel = this.#prompt?.model === model;
+    this.#asked = model;
     status.textContent = "Scoring …";
     heat.dataset.state = "waiting";
     await this.#attempt(signal, async () => {

@@ -20,6 +20,7 @@ function mount(place, app) {
   let text = "";
   let indices = new Uint32Array(1);
   let timer = null;
+  let followed = null;
 
   const field = element("textarea", { id: "tokens-text", rows: 5, spellcheck: "false", value: EXAMPLE, "aria-describedby": "tokens-hint" });
   const hint = element("p", { id: "tokens-hint", class: "dim small" });
@@ -73,10 +74,14 @@ function mount(place, app) {
     counts.textContent = `${count(codePoints(text), "character")} · ${count(byteLength(text), "byte")}`;
   }
 
+  /** Lists the models. One column alone is that of the page's model, also when another one is chosen. */
   function listModels() {
     const names = app.models.list;
+    const { current } = app.models;
     const chosen = new Set([...columns.keys()].filter((name) => names.includes(name)));
-    if (chosen.size === 0 && app.models.current !== null) chosen.add(app.models.current);
+    if (chosen.size === 1 && chosen.has(followed)) chosen.clear();
+    if (chosen.size === 0 && current !== null) chosen.add(current);
+    followed = current;
     models.hidden = names.length < 2;
     models.replaceChildren(models.firstChild, ...names.map((name) => modelChoice(name, chosen.has(name))));
     for (const name of columns.keys()) if (!chosen.has(name)) remove(name);

@@ -16,6 +16,7 @@ const DEFAULT_PARAMS = { max_tokens: 40, temperature: 0.8, seed: 7 };
 const CHAT_TOKENS = 400;
 const TABS = [
   { name: "token", title: "Token" },
+  { name: "tree", title: "Branches" },
   { name: "parameters", title: "Parameters" },
   { name: "runs", title: "Runs" },
 ];
@@ -38,7 +39,7 @@ class Write {
   #chosen = false;
   #asking = false;
   #visible = false;
-  #pieces = { token: [], run: [], foot: [] };
+  #pieces = { token: [], tree: [], run: [], foot: [] };
 
   constructor(place, app) {
     this.#app = app;
@@ -118,7 +119,7 @@ class Write {
   }
 
   async #loadPieces() {
-    const places = { token: this.#side.panels.token, run: this.#side.panels.runs, foot: this.#extras };
+    const places = { token: this.#side.panels.token, tree: this.#side.panels.tree, run: this.#side.panels.runs, foot: this.#extras };
     const asking = {
       text: this.#composer.text,
       params: () => this.#parameters.value(),
@@ -306,7 +307,7 @@ class Write {
     this.#views.push(shown);
     this.#log.append(shown.element);
     this.#follow.start();
-    for (const piece of [...this.#pieces.run, ...this.#pieces.foot]) piece.show(run);
+    for (const slot of ["tree", "run", "foot"]) for (const piece of this.#pieces[slot]) piece.show(run);
     this.#grown(run);
   }
 

@@ -1,0 +1,261 @@
+"""Tests the view that compares strategies in a browser, against the library's texts."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from itertools import combinations
+from typing import Any
+
+import pytest
+
+from decodery import LLM, BeamSearch, GenerationParams
+from tests.serving.live import LiveServer
+from tests.serving.page.two_models import BYTES, MERGES
+
+PROMPT = "Once upon a time"
+SEED, LENGTH = 7, 30
+GREEDY = GenerationParams(max_tokens=LENGTH, seed=SEED, temperature=0, logprobs=0)
+DRAWN = GREEDY.replace(temperature=0.8, top_p=0.95)
+BEAMS = GenerationParams(max_tokens=LENGTH, seed=SEED, strategy=BeamSearch(num_beams=4), logprobs=0)
+
+
+@pytest.fixture
+def view(page: Any, two_models: LiveServer) -> Any:
+    page.goto(f"{two_models.url}#compare")
+    page.locator(".column").nth(1).wait_for()
+    page.get_by_label("Longest text, in tokens").fill(str(LENGTH))
+    return page
+
+
+def run(view: Any, columns: int = 2) -> None:
+    view.get_by_role("button", name="Run", exact=True).click()
+    view.locator(".column[data-state=done]").nth(columns - 1).wait_for()
+
+
+def traced(view: Any) -> list[dict[str, Any]]:
+    """Returns the bodies of the requests of `/trace`, to which later ones are added."""
+    sent: list[dict[str, Any]] = []
+    view.on("request", lambda r: sent.append(json.loads(r.post_data)) if r.method == "POST" else None)
+    return sent
+
+
+def column(view: Any, name: str) -> Any:
+    return view.get_by_role("region", name=f"Column {name}")
+
+
+def texts(view: Any, name: str) -> list[str]:
+    found: list[str] = (
+        column(view, name).locator(".token").evaluate_all("(all) => all.map((t) => t.textContent)")
+    )
+    return found
+
+
+def marked(view: Any, name: str, mark: str) -> list[int]:
+    """Returns the places of the tokens with a mark."""
+    found: list[int] = (
+        column(view, name).locator(f".{mark}").evaluate_all("(all) => all.map((t) => Number(t.dataset.i))")
+    )
+    return found
+
+
+def first_difference(one: list[int], other: list[int]) -> int:
+    return next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+
+
+def test_columns_run_in_one_batch_and_show_where_they_part(view: Any, library: LLM) -> None:
+    sent = traced(view)
+    view.get_by_role("button", name="Add a column").click()
+    run(view, 3)
+    assert [len(body["requests"]) for body in sent] == [3]
+    outputs = library.generate([PROMPT] * 3, [GREEDY, DRAWN, BEAMS])
+    ids = [output.completions[0].token_ids for output in outputs]
+    for name, output in zip("ABC", outputs, strict=True):
+        assert "".join(texts(view, name)).startswith(output.completions[0].text.rstrip("\ufffd"))
+        logprob = output.completions[0].cumulative_logprob
+        assert logprob is not None
+        told = column(view, name).locator(".column-numbers").inner_text()
+        assert f"{logprob:.2f}".replace("-", "−") in told
+        assert f"{-logprob / math.log(2) / len(output.completions[0].token_ids):.2f} bits" in told
+        assert "tokens/s" in told
+    pairs = {(i, j): first_difference(ids[i], ids[j]) for i, j in combinations(range(3), 2)}
+    first = min(pairs.values())
+    for i, name in enumerate("ABC"):
+        assert marked(view, name, "common") == list(range(first))
+        assert marked(view, name, "parts") == sorted({p for pair, p in pairs.items() if i in pair})
+    assert f"part at token {first + 1}" in view.get_by_label("Where the texts part").inner_text()
+
+
+@pytest.mark.page
+def test_two_models_start_at_once_and_are_compared_by_their_bytes(
+    view: Any, library: LLM, merging: LLM
+) -> None:
+    sent = traced(view)
+    for name in "AB":
+        column(view, name).get_by_label("Preset").select_option("precise")
+    column(view, "B").get_by_label("Model").select_option(MERGES)
+    run(view)
+    assert [body["model"] for body in sent] == [BYTES, MERGES]
+    data = []
+    for llm in (library, merging):
+        [output] = llm.generate(PROMPT, GREEDY)
+        data.append([llm.tokenizer.token_bytes(token) for token in output.completions[0].token_ids])
+    byte = first_difference(list(b"".join(data[0])), list(b"".join(data[1])))
+    for name, pieces in zip("AB", data, strict=True):
+        ends = [sum(map(len, pieces[: i + 1])) for i in range(len(pieces))]
+        place = next(i for i, end in enumerate(ends) if end > byte)
+        assert marked(view, name, "parts") == [place]
+        assert marked(view, name, "common") == list(range(place))
+
+
+@pytest.mark.page
+def test_columns_that_are_the_same_say_so(view: Any) -> None:
+    for name in "AB":
+        column(view, name).get_by_label("Preset").select_option("precise")
+    run(view)
+    assert view.get_by_label("Where the texts part").inner_text() == "A and B are the same."
+    assert len(marked(view, "A", "common")) == len(texts(view, "A")) == LENGTH
+    assert marked(view, "A", "parts") == []
+
+
+@pytest.mark.page
+def test_a_wrong_parameter_is_told_in_its_own_column(view: Any, watch: Any) -> None:
+    watch.allowed.append("400")
+    two = column(view, "B")
+    two.locator("summary").click()
+    two.get_by_label("top_p", exact=True).fill("3")
+    view.get_by_role("button", name="Run", exact=True).click()
+    view.locator(".column[data-state=failed]").nth(1).wait_for()
+    assert "top_p" in two.get_by_role("alert").last.inner_text()
+    assert "another column" in column(view, "A").get_by_role("alert").last.inner_text()
+
+
+@pytest.mark.page
+def test_two_to_four_columns_each_with_parameters_of_its_own(view: Any, library: LLM) -> None:
+    assert column(view, "A").get_by_role("button", name="Remove").is_disabled()
+    add = view.get_by_role("button", name="Add a column")
+    add.click()
+    add.click()
+    assert add.is_disabled()
+    column(view, "B").get_by_role("button", name="Remove").click()
+    column(view, "C").get_by_role("button", name="Remove").click()
+    two = column(view, "B")
+    assert two.get_by_label("Preset").input_value() == "beam"
+    two.get_by_label("Preset").select_option("creative")
+    two.locator("summary").click()
+    two.get_by_label("Set a parameter").select_option("top_k")
+    two.get_by_label("top_k", exact=True).fill("5")
+    two.get_by_role("button", name="min_p: back to the default").click()
+    assert two.locator("summary").inner_text() == "temperature 1.2, top_k 5"
+    assert two.get_by_label("Preset").input_value() == ""
+    run(view)
+    [output] = library.generate(PROMPT, GREEDY.replace(temperature=1.2, top_k=5))
+    assert "".join(texts(view, "B")).startswith(output.completions[0].text.rstrip("\ufffd"))
+
+
+@pytest.mark.page
+def test_a_column_goes_on_in_the_view_that_writes(view: Any) -> None:
+    run(view)
+    text = "".join(texts(view, "B"))
+    column(view, "B").get_by_role("button", name="Go on in Write").click()
+    view.locator("#view-write .run[data-state=done]").wait_for()
+    written = view.locator("#view-write .run .token").evaluate_all(
+        "(all) => all.map((t) => t.textContent).join('')"
+    )
+    assert written == text
+
+
+@pytest.mark.page
+def test_an_opened_token_is_explained_and_its_candidates_branch_into_the_view_that_writes(view: Any) -> None:
+    run(view)
+    before = texts(view, "B")[:3]
+    column(view, "B").locator(".token").nth(3).click()
+    token = view.get_by_role("region", name="Token", exact=True)
+    token.locator("[data-token-id]").first.click()
+    view.locator("#view-write .run[data-state=done]").wait_for()
+    kept = view.locator("#view-write .run .token").evaluate_all(
+        "(all) => all.slice(0, 3).map((t) => t.textContent)"
+    )
+    assert kept == before
+
+
+@pytest.mark.page
+def test_stopping_keeps_what_came(view: Any) -> None:
+    for name in "AB":
+        one = column(view, name)
+        one.locator("summary").click()
+        one.get_by_label("Set a parameter").select_option("ignore_eos")
+        one.get_by_label("ignore_eos", exact=True).check()
+    view.get_by_label("Longest text, in tokens").fill("1000")
+    # In the page, since the text would be whole before a click came from here.
+    view.evaluate(
+        """() => {
+          const find = (selector) => document.querySelector(`#view-compare ${selector}`);
+          const button = () => find("button.primary").previousElementSibling;
+          const stop = () => find(".token:nth-child(20)") && button().click();
+          new MutationObserver(stop).observe(find(".columns"), { childList: true, subtree: true });
+          find("button.primary").click();
+        }"""
+    )
+    view.locator(".column[data-state=cut]").nth(1).wait_for()
+    assert 5 < len(texts(view, "A")) < 900
+    assert view.get_by_role("button", name="Stop").is_hidden()
+
+
+def expected_partings(
+    sequences: list[list[int]], ended: list[bool]
+) -> set[tuple[int, frozenset[frozenset[int]]]]:
+    """Returns the places at which sequences divide, with the groups there, from pairs alone."""
+
+    def value(i: int, unit: int) -> int | None:
+        return sequences[i][unit] if unit < len(sequences[i]) else None
+
+    found = set()
+    longest = max(map(len, sequences)) + 1
+    for unit in range(longest):
+        there = [i for i, one in enumerate(sequences) if unit < len(one) or ended[i]]
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for i in there:
+            if unit <= len(sequences[i]):
+                alike.setdefault(tuple(sequences[i][:unit]), []).append(i)
+        for members in alike.values():
+            groups: dict[int | None, set[int]] = {}
+            for i in members:
+                groups.setdefault(value(i, unit), set()).add(i)
+            if len(groups) > 1:
+                found.add((unit, frozenset(frozenset(one) for one in groups.values())))
+    return found
+
+
+@pytest.mark.page
+def test_partings_of_random_texts_are_those_of_their_beginnings(page: Any, two_models: LiveServer) -> None:
+    page.goto(two_models.url)
+    draw = random.Random(0)
+    cases = []
+    for _ in range(500):
+        count = draw.randint(2, 4)
+        sequences = [[draw.randint(0, 1) for _ in range(draw.randint(0, 5))] for _ in range(count)]
+        cases.append((sequences, [draw.random() < 0.7 for _ in range(count)]))
+    found = page.evaluate(
+        "async (cases) => { const m = await import('/assets/core/partings.js');"
+        " return cases.map(([all, ended]) => m.partings(all.map((units, i) =>"
+        " ({units, ended: ended[i], tokenOf: (u) => u})))); }",
+        cases,
+    )
+    for (sequences, ended), partings in zip(cases, found, strict=True):
+        shown = {(p["unit"], frozenset(frozenset(g) for g in p["groups"])) for p in partings}
+        assert shown == expected_partings(sequences, ended), (sequences, ended)
+        assert [p["unit"] for p in partings] == sorted(p["unit"] for p in partings)
+
+
+@pytest.mark.page
+def test_axe_finds_no_fault(view: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+    view.get_by_role("button", name="Add a column").click()
+    column(view, "C").locator("summary").click()
+    run(view, 3)
+    for scheme in ("light", "dark"):
+        view.emulate_media(color_scheme=scheme)
+        found = axe.Axe().run(view)
+        assert [(v["id"], v["nodes"][0]["html"]) for v in found.response["violations"]] == []
