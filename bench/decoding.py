@@ -24,7 +24,7 @@ from bench.workloads import prompts
 from decodery import LLM, BeamSearch, GenerationParams, JsonSchema, PromptLookup
 from decodery.weights.sources.locate import resolve
 
-GREEDY = GenerationParams(max_tokens=48, temperature=0, ignore_eos=True)
+GREEDY = GenerationParams(max_tokens=48, temperature=0, ignore_eos=True, speculate=None)
 FULL = GREEDY.replace(**SAMPLING)
 BEAMS = GREEDY.replace(strategy=BeamSearch(num_beams=4))
 SCHEMA = {

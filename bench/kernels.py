@@ -169,7 +169,7 @@ def main() -> None:
         print(f"{'a prompt' if prompt else 'streams':10}{rows:5}{taken:10.3f}")
     print(f"{'engine':10}{'rows':>5}{'ms':>10}{'outside kernels':>17}")
     for name, settings in (("greedy", {"temperature": 0}), ("sampling", SAMPLING)):
-        params = GenerationParams(max_tokens=200, ignore_eos=True, **settings)
+        params = GenerationParams(max_tokens=200, ignore_eos=True, speculate=None, **settings)
         for rows in (1, 8):
             taken, share = step_shares(llm, rows, params)
             print(f"{name:10}{rows:5}{taken:10.3f}{share:17.1%}")

@@ -8,12 +8,12 @@ import select
 import signal
 import subprocess
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bench.contenders.contender import Arrival, Prompt, Timing
+from bench.contenders.contender import Arrival, Prompt, Timing, Writing
 
 ROOT = Path(__file__).parent.parent
 REPLY_TIMEOUT = 300.0
@@ -107,6 +107,9 @@ class Remote:
 
     def sampled(self, prompts: Sequence[Prompt], tokens: int) -> Timing:
         return Timing(**self.call("sampled", prompts=[list(p) for p in prompts], tokens=tokens))
+
+    def write(self, writing: Writing, drafts: bool) -> Timing:
+        return Timing(**self.call("write", writing=asdict(writing), drafts=drafts))
 
     def beams(self, prompt: Prompt, tokens: int, beams: int) -> float:
         return float(self.call("beams", prompt=list(prompt), tokens=tokens, beams=beams))

@@ -81,7 +81,14 @@ class Run:
 
 def bodies(prompts: Sequence[Sequence[int]], tokens: int) -> list[bytes]:
     """Returns the requests for these prompts."""
-    asked = {"model": NAME, "max_tokens": tokens, "temperature": 0.8, "seed": 1, "ignore_eos": True}
+    asked = {
+        "model": NAME,
+        "max_tokens": tokens,
+        "temperature": 0.8,
+        "seed": 1,
+        "ignore_eos": True,
+        "speculate": "none",
+    }
     return [json.dumps({**asked, "stream": True, "prompt": list(prompt)}).encode() for prompt in prompts]
 
 
@@ -141,7 +148,7 @@ def _read(selector: selectors.BaseSelector, stream: Stream) -> bool:
 
 def in_process(llm: LLM, prompts: Sequence[Sequence[int]], tokens: int) -> Run:
     """Runs the same in the library."""
-    params = GenerationParams(max_tokens=tokens, temperature=0.8, seed=1, ignore_eos=True)
+    params = GenerationParams(max_tokens=tokens, temperature=0.8, seed=1, ignore_eos=True, speculate=None)
     began = perf_counter()
     llm.generate([list(prompt) for prompt in prompts], params, progress=False)
     return Run(tokens * len(prompts), perf_counter() - began, 0, 0)
@@ -149,7 +156,7 @@ def in_process(llm: LLM, prompts: Sequence[Sequence[int]], tokens: int) -> Run:
 
 def first_token(llm: LLM, prompt: Sequence[int]) -> float:
     """Returns the seconds to the first token in the library."""
-    params = GenerationParams(max_tokens=2, temperature=0.8, seed=1, ignore_eos=True)
+    params = GenerationParams(max_tokens=2, temperature=0.8, seed=1, ignore_eos=True, speculate=None)
     began = perf_counter()
     events = llm.stream(list(prompt), params)
     next(events)

@@ -30,7 +30,7 @@ def in_process(llm: LLM) -> Run:
     """Returns the run of the library."""
 
     def run(prompts: Tokens, tokens: int, candidates: int | None) -> None:
-        params = GenerationParams(max_tokens=tokens, **PARAMS)
+        params = GenerationParams(max_tokens=tokens, speculate=None, **PARAMS)
         asked = [list(prompt) for prompt in prompts]
         if candidates is None:
             llm.generate(asked, params, progress=False)
@@ -49,7 +49,7 @@ def over_http(served: Served) -> Run:
 
     def run(prompts: Tokens, tokens: int, candidates: int | None) -> None:
         asked = {"model": NAME, "texts": True, **({} if candidates is None else {"candidates": candidates})}
-        params = {**PARAMS, "max_tokens": tokens}
+        params = {**PARAMS, "max_tokens": tokens, "speculate": "none"}
         bodies = [
             json.dumps({**asked, "requests": [{"prompt": list(prompt), "params": params}]}).encode()
             for prompt in prompts

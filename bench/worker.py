@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.contenders.contender import Arrival
+from bench.contenders.contender import Arrival, Writing
 
 
 def memory() -> int:
@@ -40,6 +40,8 @@ def answer(contender: Any, request: dict[str, Any]) -> dict[str, Any]:
         return {"missing": f"it has no {name}"}
     if name == "serve":
         request = {"arrivals": [Arrival(*arrival) for arrival in request["arrivals"]]}
+    if name == "write":
+        request["writing"] = Writing(**request["writing"])
     try:
         result = getattr(contender, name)(**request)
     except NotImplementedError as why:

@@ -340,7 +340,7 @@ def test_a_request_that_fails_midway_keeps_its_text_and_fails_alone(native_llm: 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SamplingMethod, "judge", failing)
-        params = GREEDY.replace(max_tokens=6, stop=(free.text[4:40] + "never",))
+        params = GREEDY.replace(max_tokens=6, stop=(free.text[4:40] + "never",), speculate=None)
         bad, good = native_llm.generate(["Once upon a time"] * 2, [params, GREEDY.replace(max_tokens=6)])
     assert bad.error == "made to fail"
     assert bad.completions[0].finish_reason == "error"

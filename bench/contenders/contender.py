@@ -1,6 +1,7 @@
 """Defines a contender: an engine with a loaded model, which is measured through three calls.
 
-All calls take token ids, decode greedily and ignore end tokens. The files of this folder import nothing of
+All calls take token ids, decode greedily and ignore end tokens. Some contenders also have `write`, which
+writes one text as its `Writing` says, with or without drafts. The files of this folder import nothing of
 Decodery, and import their library only when they are used, since each runs in its library's own environment.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 Prompt = Sequence[int]
 
@@ -24,6 +25,24 @@ class Timing:
     first: float
     last: float
     tokens: int
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Describes a text to write: `tokens` at most after a prompt, drawn with these settings.
+
+    `temperature` 0 is greedy; `schema` is the JSON schema that the text must match. The text ends at the
+    model's end token unless `ignore_end`.
+    """
+
+    prompt: Prompt
+    tokens: int
+    seed: int
+    temperature: float
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    schema: dict[str, Any] | None = None
+    ignore_end: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.contenders.contender import Arrival, Prompt, Stamps, Timing
+from bench.contenders.contender import Arrival, Prompt, Stamps, Timing, Writing
 
 # The parameters that many users set together: temperature, top-k, top-p and the penalties.
 SAMPLING: dict[str, Any] = {
@@ -55,7 +55,8 @@ class Decodery:
     def _timed(self, prompts: Sequence[Prompt], tokens: int, sampling: dict[str, Any]) -> Timing:
         from decodery import GenerationParams
 
-        params = GenerationParams(max_tokens=tokens, ignore_eos=True, **sampling)
+        # The prompts are random tokens, on which drafts say nothing.
+        params = GenerationParams(max_tokens=tokens, ignore_eos=True, speculate=None, **sampling)
         times: list[float] = []
         start = time.perf_counter()
         outputs = self.llm.generate(
@@ -71,6 +72,34 @@ class Decodery:
         first = sorted(times)[len(prompts) - 1]
         after = [t for t in times if t > first]
         return Timing(first, max(after, default=first), len(after))
+
+    def write(self, writing: Writing, drafts: bool) -> Timing:
+        """Writes a text plainly, or with the engine's drafts."""
+        from decodery import GenerationParams, JsonSchema
+
+        params = GenerationParams(
+            max_tokens=writing.tokens,
+            seed=writing.seed,
+            temperature=writing.temperature,
+            top_p=writing.top_p,
+            repetition_penalty=writing.repetition_penalty,
+            grammar=None if writing.schema is None else JsonSchema(writing.schema),
+            ignore_eos=writing.ignore_end,
+            speculate="auto" if drafts else None,
+        )
+        # A draw with another seed may still repeat a text, so each seed has a salt of its own.
+        seen: list[tuple[float, int]] = []
+        start = time.perf_counter()
+        self.llm.generate(
+            [list(writing.prompt)],
+            params,
+            progress=False,
+            observer=lambda event: seen.append((time.perf_counter() - start, len(event.tokens))),
+            candidates=0,
+            cache_salt=f"{writing.seed} {drafts}",
+        )
+        first, count = seen[0]
+        return Timing(first, seen[-1][0], sum(tokens for _, tokens in seen) - count)
 
     def beams(self, prompt: Prompt, tokens: int, beams: int) -> float:
         from decodery import BeamSearch, GenerationParams
@@ -93,7 +122,9 @@ class Decodery:
             now = time.perf_counter() - start
             while waiting and arrivals[waiting[0]].at <= now:
                 index = waiting.pop(0)
-                params = GenerationParams(max_tokens=arrivals[index].tokens, temperature=0, ignore_eos=True)
+                params = GenerationParams(
+                    max_tokens=arrivals[index].tokens, temperature=0, ignore_eos=True, speculate=None
+                )
                 request = engine.add(list(arrivals[index].prompt), params)
                 times_of[request] = stamps.times[index]
             if not engine.has_work():
@@ -102,6 +133,12 @@ class Decodery:
             for event in engine.step():
                 times_of[event.request] += [time.perf_counter() - start] * len(event.tokens)
         return stamps.times
+
+    def prompts(self, tasks: Sequence[tuple[str, bool]]) -> list[list[int]]:
+        """Returns the tokens of texts; those that are marked are messages to chat with."""
+        from bench.speculation import Task, prompt_of
+
+        return [prompt_of(self.llm, Task("", text, chat=chat)) for text, chat in tasks]
 
     def facts(self) -> dict[str, float]:
         """Returns the bytes of weights that a decoding step reads, and the layers' multiply-adds a token."""

@@ -1,17 +1,23 @@
-"""Runs llama.cpp through the low-level calls of llama-cpp-python: batches of sequences, numpy's argmax."""
+"""Runs llama.cpp through the low-level calls of llama-cpp-python: batches of sequences, numpy's argmax.
+
+Single texts are written by its class `Llama`, which has prompt lookup.
+"""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.contenders.contender import Arrival, Prompt, Stamps, Timing
+from bench.contenders.contender import Arrival, Prompt, Stamps, Timing, Writing
 
 BATCH = 2048
 SLOTS = 32
+# The context of single texts, for which prompt lookup keeps the logits of every position.
+WRITTEN = 1024
 
 
 def prepare() -> None:
@@ -43,6 +49,8 @@ class LlamaCpp:
         import llama_cpp
 
         self.lib: Any = llama_cpp
+        self.path = model
+        self.writers: dict[bool, Any] = {}
         self.threads = threads
         self.log = self.lib.llama_log_callback(lambda level, text, data: None)
         self.lib.llama_log_set(self.log, None)
@@ -69,6 +77,44 @@ class LlamaCpp:
             for times in stamps.times:
                 times.append(now)
         return stamps.timing()
+
+    def write(self, writing: Writing, drafts: bool) -> Timing:
+        """Writes a text plainly, or with the library's own prompt lookup."""
+        llama = self._writer(drafts)
+        llama.set_seed(writing.seed)
+        grammar = None
+        if writing.schema is not None:
+            grammar = self.lib.LlamaGrammar.from_json_schema(json.dumps(writing.schema), verbose=False)
+        times: list[float] = []
+        start = time.perf_counter()
+        tokens = llama.generate(
+            list(writing.prompt),
+            top_k=0,
+            top_p=writing.top_p,
+            min_p=0.0,
+            temp=writing.temperature,
+            repeat_penalty=writing.repetition_penalty,
+            grammar=grammar,
+        )
+        for token in tokens:
+            times.append(time.perf_counter() - start)
+            if len(times) == writing.tokens or (token == llama.token_eos() and not writing.ignore_end):
+                break
+        return Timing(times[0], times[-1], len(times) - 1)
+
+    def _writer(self, drafts: bool) -> Any:
+        if drafts not in self.writers:
+            from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
+
+            self.writers[drafts] = self.lib.Llama(
+                str(self.path),
+                n_ctx=WRITTEN,
+                n_threads=self.threads,
+                n_threads_batch=self.threads,
+                draft_model=LlamaPromptLookupDecoding() if drafts else None,
+                verbose=False,
+            )
+        return self.writers[drafts]
 
     def beams(self, prompt: Prompt, tokens: int, beams: int) -> float:
         raise NotImplementedError("llama.cpp has no beam search")

@@ -16,13 +16,13 @@ from bench.peers.machine import Limits, cores, machine_facts
 from bench.peers.results import RanContender, Results, save
 from bench.peers.session import Contestant, Session
 from bench.peers.shapes import SHAPES, gguf_of
-from bench.peers.tables import publish, table
+from bench.peers.tables import drafts_table, publish, table
 from bench.remote import ROOT
 from bench.workloads import DEFAULT, SHORT
 
 RESULTS = ROOT / "bench" / "results"
 # The groups of measurements that are not workloads.
-EXTRA_GROUPS = ("start", "sampling", "limits")
+EXTRA_GROUPS = ("start", "sampling", "limits", "drafts")
 
 
 def main() -> None:
@@ -59,6 +59,7 @@ def main() -> None:
         serving = session.serving.get(entry.name, "")
         results.contenders.append(RanContender(entry.name, installed, entry.weights, serving))
     print(table(results))
+    print(drafts_table(results))
     path = RESULTS / f"peers-{arguments.shape}.json"
     save(results, path)
     print(f"written to {path} after {perf_counter() - began:.0f} s")

@@ -54,7 +54,10 @@ class RanContender:
 
 @dataclass
 class Results:
-    """Holds the results of a run over one model."""
+    """Holds the results of a run over one model.
+
+    `drafts` are the figures of texts with and without drafts, whose columns are contenders in both ways.
+    """
 
     date: str
     shape: str
@@ -63,20 +66,29 @@ class Results:
     contenders: list[RanContender] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+    drafts: list[Figure] = field(default_factory=list)
+
+    def add_draft(self, column: str, name: str, value: float) -> None:
+        """Adds the tokens per second of one more round of a text, in a column of the table of drafts."""
+        _add(self.drafts, column, Figure(name, "tok/s"), value)
 
     def add(self, contender: str, name: str, value: float, unit: str, less_is_better: bool = False) -> None:
         """Adds a contender's value of one more round."""
-        figure = next((f for f in self.figures if f.name == name), None)
-        if figure is None:
-            figure = Figure(name, unit, less_is_better)
-            self.figures.append(figure)
-        figure.values.setdefault(contender, []).append(value)
+        _add(self.figures, contender, Figure(name, unit, less_is_better), value)
+
+
+def _add(figures: list[Figure], column: str, new: Figure, value: float) -> None:
+    figure = next((f for f in figures if f.name == new.name), None)
+    if figure is None:
+        figure = new
+        figures.append(figure)
+    figure.values.setdefault(column, []).append(value)
 
 
 def to_json(results: Results) -> str:
     """Returns the results as JSON, with values of five significant digits."""
     content = dataclasses.asdict(results)
-    for figure in content["figures"]:
+    for figure in (*content["figures"], *content["drafts"]):
         figure["values"] = {k: [float(f"{v:.5g}") for v in vs] for k, vs in figure["values"].items()}
     return json.dumps(content, indent=1) + "\n"
 
@@ -85,7 +97,8 @@ def from_json(text: str) -> Results:
     """Reads the results that `to_json` wrote."""
     content = json.loads(text)
     content["contenders"] = [RanContender(**c) for c in content["contenders"]]
-    content["figures"] = [Figure(**f) for f in content["figures"]]
+    for name in ("figures", "drafts"):
+        content[name] = [Figure(**f) for f in content.get(name, ())]
     return Results(**content)
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from bench.contenders.contender import Contender
+from bench.contenders.contender import Contender, Writing
 from bench.peers.catalogue import OURS, Entry
 from bench.peers.machine import Limits
 from bench.peers.results import Results
 from bench.remote import MissingError, Remote, WorkerError
+from bench.speculation import TASKS
 from bench.start import first_token
 from bench.workloads import Workload, decode, prefill, prompts
 
 CONTEXT, NEW = 2048, 64
+# Tokens of a text that is written with and without drafts, at most.
+WRITTEN = 160
 
 
 @dataclass
@@ -50,7 +54,7 @@ class Session:
     serving: dict[str, str] = field(default_factory=dict)
 
     def run(self, workloads: Sequence[Workload], groups: set[str]) -> None:
-        """Measures the groups: those of the workloads, and "start", "sampling" and "limits"."""
+        """Measures the groups: those of the workloads, and "start", "sampling", "limits" and "drafts"."""
         if "start" in groups:
             self.measure_starts()
         with contextlib.ExitStack() as stack:
@@ -70,6 +74,8 @@ class Session:
                     self._measure_sampling(ours, number)
                 if ours is not None and "limits" in groups and number >= 0:
                     self._measure_shares(ours, number)
+                if ours is not None and "drafts" in groups:
+                    self._measure_drafts(workers, number)
                 label = "warming up" if number < 0 else f"round {number + 1} of {self.results.rounds}"
                 print(f"{label}: {perf_counter() - began:.0f} s", flush=True)
 
@@ -152,6 +158,37 @@ class Session:
             if number >= 0:
                 name = f"sampling over greedy, {rows} row{'s' if rows > 1 else ''}"
                 self.results.add(OURS, name, taken[1] / taken[0], "ratio", True)
+
+    def _measure_drafts(self, workers: dict[str, Remote], number: int) -> None:
+        """Measures the tasks of `bench.speculation`, plainly and with drafts, by all over the GGUF file."""
+        own_file = {c.entry.name for c in self.contestants if c.entry.form == "gguf"}
+        prompts = workers[OURS].call("prompts", tasks=[[task.prompt, task.chat] for task in TASKS])
+        for task, prompt in zip(TASKS, prompts, strict=True):
+            grammar = task.params.get("grammar")
+            writing = Writing(
+                prompt,
+                WRITTEN,
+                seed=1000 * (number + 1),
+                temperature=task.params["temperature"],
+                top_p=task.params.get("top_p", 1.0),
+                repetition_penalty=task.params.get("repetition_penalty", 1.0),
+                schema=None if grammar is None else json.loads(grammar.schema),
+                ignore_end=task.params.get("ignore_eos", False),
+            )
+            for name in [n for n in workers if n in own_file]:
+                for drafts in (False, True):
+                    self._measure_writing(name, workers[name], task.name, writing, drafts, number)
+
+    def _measure_writing(
+        self, name: str, worker: Remote, task: str, writing: Writing, drafts: bool, number: int
+    ) -> None:
+        if (name, task) in self.failed:
+            return
+        with self._failures_noted(name, task):
+            timing = worker.write(writing, drafts)
+            if number >= 0 and timing.tokens:
+                rate = timing.tokens / (timing.last - timing.first)
+                self.results.add_draft(f"{name}, {'drafts' if drafts else 'plain'}", task, rate)
 
     def _measure_shares(self, ours: Remote, number: int) -> None:
         """Measures Decodery and the machine's limits one after the other, and adds their ratios."""

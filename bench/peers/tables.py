@@ -28,6 +28,9 @@ NOTES = """
   counted. *beam*: steps a second, with the time of the prompt.
 - *mixed load*: requests of 16 to 384 tokens that ask for 8 to 64 new ones, of which 25 arrive a second. The
   figures are tokens a second from the first arrival to the last token, and the times that requests wait.
+- *text*: new tokens a second of one text of at most 160 tokens, after its first, with the settings of
+  `python -m bench.speculation`. Engines draw different texts. *drafts* are Decodery's `speculate="auto"` and
+  llama-cpp-python's `LlamaPromptLookupDecoding`. Everything else is measured without drafts.
 - *start*: the time from the start of a Python process, whose files are in the system's cache, to the first
   token after a prompt of 16. *memory*: the peak of that process after a prompt of 1,984 tokens and 64 new
   ones, and the part of it beyond importing the libraries (for Decodery and transformers: torch).
@@ -53,6 +56,7 @@ def section(results: Results) -> str:
         "",
         table(results),
         "",
+        *([] if not results.drafts else [drafts_table(results), ""]),
         "| | version | weights | requests that arrive over time |",
         "|---|---|---|---|",
         *(f"| {c.name} | {c.version} | {c.weights} | {c.serving} |" for c in results.contenders),
@@ -75,6 +79,31 @@ def table(results: Results) -> str:
             f"| {figure.name} | {' | '.join(cells)} | {'' if lead is None else f'**{lead:.2f}x**'} |"
         )
     return "\n".join(lines)
+
+
+def drafts_table(results: Results) -> str:
+    """Returns a table of texts with and without drafts; the last columns compare our drafts with the rest."""
+    ours, plain = f"{OURS}, drafts", f"{OURS}, plain"
+    columns = list(dict.fromkeys(column for figure in results.drafts for column in figure.values))
+    lines = [
+        f"| text | {' | '.join(columns)} | over plain | over the best peer |",
+        "|---" * (len(columns) + 3) + "|",
+    ]
+    for figure in results.drafts:
+        cells = [_rate(figure, column) for column in columns]
+        peers = Figure(
+            figure.name, figure.unit, values={k: v for k, v in figure.values.items() if k != plain}
+        )
+        best = peers.best(ours)
+        leads = (figure.lead(ours, plain), None if best is None else figure.lead(ours, best))
+        ratios = ["" if lead is None else f"**{lead:.2f}x**" for lead in leads]
+        lines.append(f"| {figure.name} | {' | '.join([*cells, *ratios])} |")
+    return "\n".join(lines)
+
+
+def _rate(figure: Figure, column: str) -> str:
+    median = figure.median(column)
+    return "-" if median is None else shown(median, figure.unit)
 
 
 def cell(figure: Figure, contender: str) -> str:

@@ -58,8 +58,8 @@ class LLM:
     (default: those of torch and of the native kernels in this process, at first one for each core).
     `token_budget` bounds the tokens that one step runs. With `max_step_ms`, a step in which other texts grow
     runs no more of a prompt than fits into so many milliseconds, but at least a page: texts pause for less
-    time, and prompts take longer. With `remember_texts`, requests that let the engine draft
-    (`speculate="auto"`) have drafts from earlier texts of the same `cache_salt`.
+    time, and prompts take longer. With `remember_texts`, requests that let the engine draft, as they do by
+    default (`speculate="auto"`), have drafts from earlier texts of the same `cache_salt`.
 
     Requests may name second models (amateurs, draft models) by a path or hub id, or as an `LLM`. With
     `second_models`, a table of names and paths that are opened at once, they may name these alone.

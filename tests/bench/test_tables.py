@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from bench.peers.results import RanContender, Results, from_json, to_json
-from bench.peers.tables import page, publish, shown, table
+from bench.peers.tables import drafts_table, page, publish, shown, table
 
 
 def results() -> Results:
@@ -16,7 +17,26 @@ def results() -> Results:
         found.add("slower", "decode", slower, "tok/s")
     found.add("decodery", "start", 0.5, "s", less_is_better=True)
     found.add("slower", "start", 2.0, "s", less_is_better=True)
+    for ours, plain, peer in ((90.0, 50.0, 45.0), (100.0, 50.0, 80.0)):
+        found.add_draft("decodery, plain", "story", plain)
+        found.add_draft("decodery, drafts", "story", ours)
+        found.add_draft("slow, plain", "story", 40.0)
+        found.add_draft("slow, drafts", "story", peer)
+    found.add_draft("decodery, drafts", "essay", 70.0)
     return found
+
+
+def test_a_row_of_a_text_compares_our_drafts_with_plain_decoding_and_with_the_best_peer() -> None:
+    lines = drafts_table(results()).splitlines()
+    assert lines[0].endswith("| slow, plain | slow, drafts | over plain | over the best peer |")
+    assert lines[2] == "| story | 50.0 | 95.0 | 40.0 | 62.5 | **1.90x** | **1.62x** |"
+    assert lines[3] == "| essay | - | 70.0 | - | - |  |  |"
+
+
+def test_results_without_drafts_are_read_too() -> None:
+    content = json.loads(to_json(results()))
+    del content["drafts"]
+    assert from_json(json.dumps(content)).drafts == []
 
 
 def test_a_row_has_medians_and_the_median_of_the_ratios_within_rounds() -> None:

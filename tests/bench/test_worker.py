@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench.contenders.contender import Arrival, Timing
+from bench.contenders.contender import Arrival, Timing, Writing
 from bench.remote import MissingError, Remote, WorkerError
 
 
@@ -27,6 +27,9 @@ def test_a_remote_contender_answers_as_it_would_here_whatever_its_library_prints
     times = remote.serve([Arrival(0.0, [1, 2], 3), Arrival(0.001, [3], 1)])
     assert [len(t) for t in times] == [3, 1]
     assert all(t == sorted(t) for t in times)
+    writing = Writing([5, 6], 8, seed=1, temperature=0.5, schema={"type": "object"})
+    assert remote.write(writing, False) == Timing(1.0, 9.0, 8)
+    assert remote.write(writing, True) == Timing(1.0, 5.0, 8)
     assert remote.call("memory") > 0
     assert "generating" in remote.log.read_text(encoding="utf-8")
 

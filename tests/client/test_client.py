@@ -96,9 +96,9 @@ def test_random_requests_give_what_the_library_gives(client: Client, library: LL
 
 def test_events_are_those_of_the_library(client: Client, library: LLM) -> None:
     for params in (
-        GenerationParams(max_tokens=5, seed=1, top_k=9, logprobs=2, n=2),
+        GenerationParams(max_tokens=5, seed=1, top_k=9, logprobs=2, n=2, speculate=None),
         GenerationParams(max_tokens=5, seed=1, strategy=BeamSearch(num_beams=3)),
-        GenerationParams(max_tokens=8, seed=1, grammar=Choice(("yes", "no"))),
+        GenerationParams(max_tokens=8, seed=1, grammar=Choice(("yes", "no")), speculate=None),
     ):
         seen: dict[str, list[Event]] = {"client": [], "library": []}
         client.generate("abab", params, observer=seen["client"].append, candidates=4)
@@ -333,7 +333,7 @@ def test_invalid_texts_and_warnings_are_those_of_the_library(client: Client, lib
     for schema in (pairs, never, unknown):
         for counts in ({"n": 4}, {"n": 2, "best_of": 4}):
             grammar = JsonSchema(schema, "approximate")
-            params = GenerationParams(grammar=grammar, seed=1, max_tokens=30, **counts)
+            params = GenerationParams(grammar=grammar, seed=1, max_tokens=30, speculate=None, **counts)
             [expected] = library.generate("x", params)
             [found] = client.generate("x", params)
             assert same(found, expected)

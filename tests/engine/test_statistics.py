@@ -161,8 +161,8 @@ def test_a_text_of_one_token_tells_its_times_too(model: Llama, strategy: BeamSea
 def test_statistics_count_requests_pages_and_tokens(model: Llama) -> None:
     engine = make_engine(model, max_sequences=1)
     assert not any(value for name, value in fields_of(engine).items() if name != "pages")
-    engine.add(PROMPT, SHORT)
-    engine.add(PROMPT, SHORT)
+    engine.add(PROMPT, SHORT.replace(speculate=None))
+    engine.add(PROMPT, SHORT.replace(speculate=None))
     engine.step()
     seen = engine.statistics()
     assert (seen.running, seen.waiting, seen.pages, seen.pages_used) == (1, 1, 400, 7)

@@ -211,14 +211,16 @@ def _generate(
         raise ParameterError("tools are only for conversations: give --chat too")
     arguments = prompt_arguments(template, special_in_content)
     if token_ids is not None and chat:
-        raise ParameterError("token-ids are a whole prompt, and --chat makes one of a message: give one of them")
-    given = given_prompt(prompt, file, token_ids)
+        raise ParameterError(
+            "token-ids are a whole prompt, and --chat makes one of a message: give one of them"
+        )
+    asked = given_prompt(prompt, file, token_ids)
     if tools is not None:
         from decodery.cli.commands.call_tools import call_tools
 
-        assert isinstance(given, str)
+        assert isinstance(asked, str)
         call_tools(
-            given,
+            asked,
             generation,
             model,
             tools=tools,
@@ -231,7 +233,7 @@ def _generate(
     from decodery.cli.commands.generate import generate
 
     generate(
-        given,
+        asked,
         generation,
         model,
         chat=chat,
@@ -424,9 +426,7 @@ def _serve(options: ServeOptions = SERVER, how: RunOptions = RUN, debug: Debug =
 
 
 @_command("playground")
-def _playground(
-    options: PlaygroundOptions = PLAYGROUND, how: RunOptions = RUN, debug: Debug = False
-) -> None:
+def _playground(options: PlaygroundOptions = PLAYGROUND, how: RunOptions = RUN, debug: Debug = False) -> None:
     """Opens a page on which one sees how texts are decoded.
 
     Serves it to this machine alone, with a key of its own.

@@ -56,7 +56,7 @@ def event_of(
 ) -> Event:
     """Returns the event of a survivor; its parent had `known` tokens, and its drafts are from `sources`.
 
-    `now` is the time on the engine's clock.
+    The last drafts that have a source may not have run. `now` is the time on the engine's clock.
     """
     return Event(
         request=request.id,
@@ -67,7 +67,7 @@ def event_of(
         error=survivor.error,
         drafts=survivor.drafts,
         accepted=min(survivor.keep, len(survivor.drafts)),
-        draft_sources=sources,
+        draft_sources=sources[: len(survivor.drafts)],
         considered=survivor.considered,
         prompt_logprobs=request.prompt_logprobs,
         cached_tokens=request.cached_tokens,

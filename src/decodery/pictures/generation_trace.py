@@ -122,7 +122,7 @@ class TraceCollector:
         self._scores: dict[tuple[int, int | None], float] = {}
 
     def take(self, line: Line) -> None:
-        """Takes the next line. Raises `DecoderyError` if it is an error, or names no request of the header."""
+        """Takes the next line. Raises `DecoderyError` for an error, and for a request that is not there."""
         if isinstance(line, Header):
             self.traces = [self._begun(line, request) for request in line.requests]
             self._texts = [{} for _ in line.requests]
@@ -135,7 +135,7 @@ class TraceCollector:
             _add_text(self._texts[line.request], line.event)
         elif isinstance(line, OutputLine):
             self._of(line.request).output = replace(
-                line.output, completions=line.output.completions or self._told(line.request)
+                line.output, completions=line.output.completions or self._texts_of(line.request)
             )
         elif isinstance(line, ErrorLine):
             raise DecoderyError(f"the trace failed: {line.error.get('message')}")
@@ -150,7 +150,7 @@ class TraceCollector:
             raise DecoderyError("a line of the trace names a request that is not there")
         return self.traces[request]
 
-    def _told(self, request: int) -> list[Completion]:
+    def _texts_of(self, request: int) -> list[Completion]:
         """Returns the completions of a request whose texts were told as they grew, the best first."""
         return [
             replace(completion, score=self._scores.get((request, index)))
@@ -158,12 +158,12 @@ class TraceCollector:
         ]
 
     def cut(self, request: int, seed: int, error: str | None = None) -> None:
-        """Gives a request that has not ended the texts that it has so far as its output, and why it failed."""
+        """Gives a request that has not ended the texts that it has as its output, and why it failed."""
         trace = self._of(request)
         if trace.output is None:
             for stream in trace.steps:
                 self._texts[request].setdefault(stream, Completion(stream, "", [], "abort"))
-            trace.output = RequestOutput(trace.prompt, [], self._told(request), seed, error=error)
+            trace.output = RequestOutput(trace.prompt, [], self._texts_of(request), seed, error=error)
 
 
 def _add_text(texts: dict[int, Completion], event: StreamEvent) -> None:

@@ -71,7 +71,7 @@ def _header(trace: GenerationTrace) -> Markup:
     error = None if output is None or output.error is None else element("p", output.error, class_="error")
     return element(
         "header",
-        element("p", trace.prompt, class_="prompt", dir="auto"),
+        element("h1", trace.prompt, class_="prompt", dir="auto"),
         element("ul", chips, class_="facts"),
         *([error] if error is not None else []),
     )

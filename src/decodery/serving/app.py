@@ -23,7 +23,7 @@ from decodery.serving.openai.completions import completions
 from decodery.serving.openai.listing import list_models, one_model
 from decodery.serving.openai.tokens import apply_template, detokenize, tokenize, tokenizer_info
 from decodery.serving.page.learn_files import learn_handlers
-from decodery.serving.page.page_files import page_handlers
+from decodery.serving.page.page_files import list_handler, page_handlers
 from decodery.serving.page.run_page import run_page
 from decodery.serving.responses.handlers import (
     cancel_response,
@@ -62,7 +62,8 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
 def create_app(service: Service) -> ASGIApp:
     """Returns the application of a server whose worker runs."""
     own = (("/health", health), ("/ready", ready), ("/metrics", metrics), ("/openapi.json", document))
-    pages = (*page_handlers(), *learn_handlers())
+    files = (*page_handlers(), *learn_handlers())
+    pages = (*files, list_handler(path for _, path, _ in files))
     handlers = (*HANDLERS, *pages, *(("GET", path, found) for path, found in own))
     paths: dict[str, dict[str, Handler]] = {}
     for method, path, handler in handlers:

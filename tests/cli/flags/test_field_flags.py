@@ -280,7 +280,8 @@ def test_a_grammar_file_that_is_not_there_is_named(decodery: Run) -> None:
 
 
 def test_flags_build_speculation_and_a_watermark() -> None:
-    assert params_of(speculate=True).speculate == Auto()
+    assert params_of().speculate == params_of(speculate=True).speculate == Auto()
+    assert params_of(prompt_lookup=False).speculate == Auto()
     assert params_of(speculate=False).speculate is None
     assert params_of(prompt_lookup=True).speculate == PromptLookup()
     assert params_of(lookup_ngram="2", draft_tokens="5").speculate == PromptLookup(2, 5)
@@ -305,6 +306,16 @@ def test_a_new_strategy_or_grammar_replaces_the_one_before() -> None:
     flags = with_assignments(flags, assignments("strategy=contrastive contrastive-k=3 choice=b"))
     assert flags.params == GenerationParams(strategy=ContrastiveSearch(3), grammar=Choice(("b",)), top_k=5)
     assert with_assignments(flags, assignments("strategy= choice=")).params == GenerationParams(top_k=5)
+
+
+def test_a_new_way_to_draft_replaces_the_one_before() -> None:
+    flags = GenerationFlags().with_texts({"speculate": False})
+    assert flags.params.speculate is None
+    flags = with_assignments(flags, assignments("prompt-lookup=true draft-tokens=3"))
+    assert flags.params.speculate == PromptLookup(num_tokens=3)
+    flags = with_assignments(flags, assignments("speculate=false"))
+    assert flags.params.speculate is None
+    assert with_assignments(flags, assignments("speculate=")).params == GenerationParams()
 
 
 def test_no_two_flags_have_the_same_name() -> None:

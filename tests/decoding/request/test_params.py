@@ -88,7 +88,7 @@ def test_lists_and_mappings_become_one_canonical_immutable_form() -> None:
     assert hash(params) == hash(params.replace())
 
 
-NONE_IS_A_VALUE = {"max_tokens"}
+NONE_IS_A_VALUE = {"max_tokens", "speculate"}
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(GenerationParams), ids=lambda field: field.name)

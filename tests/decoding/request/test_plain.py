@@ -113,7 +113,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     | st.builds(ContrastiveSearch, POSITIVE, SHARE)
     | st.builds(ContrastiveDecoding, MODEL, SHARE, ABOVE)
     | st.builds(DoLa, st.sampled_from(["low", "high"]) | IDS),
-    "speculate": st.none()
+    "speculate": st.sampled_from([None, "auto"])
     | st.builds(PromptLookup, POSITIVE, POSITIVE, st.sampled_from(["match", "rejection"]), st.booleans())
     | st.builds(DraftModel, MODEL, POSITIVE),
 }
@@ -242,6 +242,8 @@ WRONG: dict[str, tuple[Any, str | None, str]] = {
         "offered: none",
     ),
     "no model": ({"strategy": "contrastive_decoding"}, "strategy.amateur", "missing"),
+    "false for no drafts": ({"speculate": False}, "speculate", "auto, none"),
+    "no drafts with a field": ({"speculate": {"type": "none", "n": 1}}, "speculate.n", "unknown"),
     "no draft model": ({"speculate": "draft_model"}, "speculate.model", "missing"),
     "parameters that have no meaning together": (
         {"strategy": "beam_search", "n": 2},
@@ -329,6 +331,23 @@ def test_a_bias_may_be_an_object_or_pairs() -> None:
 def test_a_strategy_with_its_defaults_may_be_its_type_alone() -> None:
     assert params_from_plain({"strategy": "dola"}) == GenerationParams(strategy=DoLa())
     assert params_from_plain({"speculate": "prompt_lookup"}) == GenerationParams(speculate=PromptLookup())
+
+
+@pytest.mark.parametrize("written", ["none", {"type": "none"}])
+def test_none_turns_drafts_off_and_null_is_the_default(written: Any) -> None:
+    off = GenerationParams(speculate=None)
+    assert params_from_plain({"speculate": written}) == off
+    assert params_from_plain({"speculate": written}, GenerationParams(speculate=PromptLookup())) == off
+    assert params_from_plain({"speculate": None}, off) == GenerationParams(speculate="auto")
+    assert params_from_plain({}, off) == off
+    assert params_to_plain(off) == {"speculate": "none"}
+    assert params_to_plain(GenerationParams(), off) == {"speculate": {"type": "auto"}}
+    assert params_to_plain(off, off) == params_to_plain(GenerationParams()) == {}
+
+
+@pytest.mark.parametrize("name", ["strategy", "grammar", "watermark"])
+def test_only_drafts_are_turned_off_by_the_text_none(name: str) -> None:
+    assert _message({name: "none"})[1] in (name, f"{name}.type")
 
 
 def test_second_models_are_those_that_are_offered() -> None:

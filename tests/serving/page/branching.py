@@ -29,7 +29,7 @@ _PLAIN = """(detail) => {
 _AT = f"""async ([index, token]) => {{
   const plain = {_PLAIN};
   const view = document.querySelector('#view-write');
-  const place = document.querySelector(`#text [data-i="${{index}}"]`);
+  const place = document.querySelector(`#log .token[data-i="${{index}}"]`);
   const detail = await new Promise((told) => {{
     view.addEventListener('position', (event) => told(event.detail), {{ once: true }});
     place.dispatchEvent(new PointerEvent('pointerover', {{ bubbles: true }}));
@@ -48,10 +48,27 @@ def run_of(page: Any) -> dict[str, Any]:
     return found
 
 
+def ended(page: Any) -> None:
+    """Waits until the shown run has ended."""
+    page.wait_for_selector("#log .run[data-state=done]")
+
+
+def show_tree(page: Any) -> Any:
+    """Opens the tab with the trees, and returns that of the branches."""
+    page.get_by_role("tab", name="Branches").click()
+    return page.locator(".branch-tree")
+
+
+def ask_branch(page: Any, index: int, token: int) -> dict[str, Any]:
+    """Picks a candidate of a position of the shown text; returns the run that was shown."""
+    found: dict[str, Any] = page.evaluate(_AT, [index, token])
+    return found
+
+
 def branch(page: Any, index: int, token: int) -> dict[str, Any]:
     """Goes on from a position of the shown text with this token, to the end; returns the branch."""
-    page.evaluate(_AT, [index, token])
-    page.wait_for_selector("#text[data-state=done]")
+    before = ask_branch(page, index, token)
+    page.wait_for_selector(f'#log .run[data-state=done]:not([data-run="{before["id"]}"])')
     return run_of(page)
 
 

@@ -49,7 +49,7 @@ class Watch:
 
     def _console(self, message: Any) -> None:
         if message.type in ("error", "warning"):
-            self.faults.append(f"console: {message.text}")
+            self.faults.append(f"console: {message.text} ({message.location['url']})")
 
     def _request(self, request: Any) -> None:
         parts = urlsplit(request.url)

@@ -1,4 +1,4 @@
-"""Makes the schema of exported runs from the classes of the wire: `python -m tests.serving.page.run_schema`."""
+"""Makes the schema of exported runs from the classes of the wire, when run as a module."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ INTEGER: Schema = {"type": "integer", "minimum": -MOST, "maximum": MOST}
 STREAM: Schema = {"type": "integer", "minimum": 0, "maximum": 1023}
 TOKEN: Schema = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
 NAME = "^[a-z][a-z0-9_]*$"
-# What the classes do not say: bounds of a list, or the whole schema of a field. A run is the only request of its lines.
+# What the classes do not say: bounds of a list, or the whole schema of a field. A run is the only request of
+# its lines.
 BOUNDS: Mapping[tuple[str, str], Schema] = {
     ("Header", "version"): {"const": 1},
     ("Header", "requests"): {"minItems": 1, "maxItems": 1},
@@ -67,7 +68,7 @@ def run_schema() -> Schema:
     definitions: dict[str, Schema] = {}
     lines = [_object(kind, definitions, {"kind": {"const": name}}) for name, kind in LINES.items()]
     lines.append(_given(definitions))
-    branch = {name: INTEGER for name in ("stream", "position", "token")}
+    branch = {"stream": INTEGER, "position": INTEGER, "token": _of(int | None, definitions)}
     text: Schema = {"type": "string"}
     message = {
         "type": "object",
@@ -110,6 +111,7 @@ def _given(definitions: dict[str, Schema]) -> Schema:
         "drafted": _of(int | None, definitions),
         "source": _of(str | None, definitions),
         "accepted": _of(bool, definitions),
+        "picked": _of(bool, definitions),
     }
     items = {"type": "object", "required": list(position), "properties": position}
     fields = {"kind": {"const": "given"}, "positions": {"type": "array", "items": items}}
@@ -153,6 +155,7 @@ def _of(hint: Any, definitions: dict[str, Schema]) -> Schema:
         int: INTEGER,
         float: {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf", "nan"]}]},
         str: {"type": "string"},
+        bytes: {"type": "string", "pattern": "^[A-Za-z0-9+/]*={0,2}$"},
         bool: {"type": "boolean"},
         types.NoneType: {"type": "null"},
     }

@@ -9,11 +9,11 @@ from typing import Any
 from tests.serving.live import LiveServer
 
 
-def trace_of(pieces: Sequence[bytes], special: Sequence[int] = (), *, prompt: str = "Once") -> str:
+def trace_of(pieces: Sequence[bytes], special: Sequence[int] = ()) -> str:
     """Returns the server-sent events of a run whose tokens have these bytes; a token's id is its place."""
     text = b"".join(pieces).decode("utf-8", "replace")
     ids = list(range(len(pieces)))
-    request = {"prompt": prompt, "prompt_token_ids": [1], "seed": 1, "params": {}}
+    request = {"prompt": "Once", "prompt_token_ids": [1], "seed": 1, "params": {}}
     lines: list[dict[str, Any]] = [
         {"kind": "trace", "version": 1, "model": "tiny", "vocab_size": 999, "requests": [request]},
         {

@@ -10,7 +10,7 @@ import pytest
 from decodery.pictures.beam_tree import build_tree
 from decodery.pictures.generation_trace import traces_of
 from tests.serving.live import LiveServer
-from tests.serving.page.branching import accessible, unfold
+from tests.serving.page.branching import accessible, run_of, unfold
 from tests.serving.test_trace_route import lines_of
 
 BEAMS: dict[str, dict[str, Any]] = {
@@ -90,6 +90,8 @@ def test_a_pruned_candidate_says_what_it_lost_against(opened: Any, server: LiveS
 
 
 SHOW = """async (params) => {
+  // The pieces of a view are loaded after it.
+  while (!document.querySelector('section[aria-label=Beams]')) await new Promise(requestAnimationFrame);
   const { Api } = await import('/assets/core/api.js');
   const { Run, RunReader } = await import('/assets/core/run.js');
   const { renderBeamTree } = await import('/assets/parts/beam_tree.js');
@@ -97,6 +99,8 @@ SHOW = """async (params) => {
   const reader = new RunReader([run]);
   const place = document.querySelector('section[aria-label=Beams]');
   place.hidden = false;
+  document.querySelector('#tab-tree').click();
+  document.querySelector('.side').classList.add('open');
   renderBeamTree(place, run);
   const body = { candidates: 2, texts: true, requests: [{ prompt: 'Hello', params }] };
   for await (const line of new Api().lines('/trace', body)) reader.feed(line);
@@ -140,3 +144,30 @@ def test_a_candidate_is_reached_by_keyboard_and_goes_on_from_there(opened: Any) 
     assert "is below that of the worst kept one" in tree.get_by_role("status").inner_text()
     tree.get_by_role("button", name="Go on from here").click()
     assert opened.evaluate("window.branched").pop() == int(node)
+
+
+@pytest.mark.page
+def test_a_text_goes_on_from_a_beam_as_a_new_search(page: Any, server: LiveServer) -> None:
+    def with_beams(route: Any) -> None:
+        body = json.loads(route.request.post_data or "{}")
+        for request in body.get("requests", ()):
+            request["params"] |= {"strategy": {"type": "beam_search", "num_beams": 3}, "max_tokens": 6}
+        route.continue_(post_data=json.dumps(body) if body else None)
+
+    page.route("**/trace", with_beams)
+    page.goto(server.url)
+    page.wait_for_selector("#log .run[data-state=done]")
+    first = run_of(page)
+    page.get_by_role("tab", name="Branches").click()
+    tree = page.locator("section[aria-label=Beams]")
+    unfold(tree)
+    tree.locator(".dropped button").last.click()
+    token = int(tree.locator(".dropped button").last.get_attribute("data-token-id"))
+    tree.get_by_role("button", name="Go on from here").click()
+    page.wait_for_selector(f'#log .run[data-state=done]:not([data-run="{first["id"]}"])')
+    second = run_of(page)
+    assert second["generated"] > 0
+    assert second["tokens"][second["generated"] - 1] == token
+    assert len(second["tokens"]) == 6
+    assert second["steps"] == 6 - second["generated"]
+    assert second["parent"]["run"] == first["id"]

@@ -9,17 +9,31 @@ import pytest
 
 from decodery import LLM, GenerationParams
 from tests.serving.live import LiveServer
-from tests.serving.page.branching import accessible, branch, other_candidate, run_of, unfold
+from tests.serving.page.branching import (
+    accessible,
+    ask_branch,
+    branch,
+    other_candidate,
+    run_of,
+    show_tree,
+    unfold,
+)
 
 END = 256
+FIRST = "Once upon a time"
 
 
 @pytest.mark.page
 def test_a_branch_asks_for_the_parents_ids_then_the_candidate(opened: Any) -> None:
     asked: list[dict[str, Any]] = []
+
+    def note(request: Any) -> None:
+        if request.url.endswith("/trace"):
+            asked.append(json.loads(request.post_data))
+
     parent = run_of(opened)
     token = other_candidate(parent, 9)
-    opened.on("request", lambda request: asked.append(json.loads(request.post_data)))
+    opened.on("request", note)
     child = branch(opened, 9, token)
     [body] = asked
     [request] = body["requests"]
@@ -74,8 +88,9 @@ def test_the_end_that_was_picked_ends_visibly(opened: Any) -> None:
     parent = run_of(opened)
     child = branch(opened, 4, END)
     assert (child["finish"], child["tokens"]) == ("stop", [*parent["tokens"][:4], END])
-    assert opened.locator("#text .token").last.inner_text() == "<|end|>"
-    assert opened.get_by_text("ended by <|end|>").first.is_visible()
+    assert opened.locator("#log .token").last.inner_text() == "<|end|>"
+    assert opened.get_by_text("5 tokens: the model ended it").is_visible()
+    assert show_tree(opened).get_by_text("ended by <|end|>").is_visible()
 
 
 @pytest.mark.page
@@ -86,7 +101,7 @@ def test_half_a_character_stays_a_token_of_its_own(opened: Any, library: LLM) ->
     assert child["tokens"][:4] == [*parent["tokens"][:3], first]
     again = branch(opened, 4, second)
     assert again["tokens"][:5] == [*parent["tokens"][:3], first, second]
-    assert opened.locator('#text [data-i="4"]').inner_text().startswith("é")
+    assert opened.locator('#log [data-i="4"]').inner_text().startswith("é")
 
 
 @pytest.mark.page
@@ -94,8 +109,9 @@ def test_a_candidate_that_the_grammar_forbids_is_refused_and_the_text_stays(open
     watch.allowed.append("400")
     parent = run_of(opened)
     opened.route("**/trace", lambda route: route.continue_(post_data=_with_grammar(route.request.post_data)))
-    branch(opened, 3, other_candidate(parent, 3))
+    ask_branch(opened, 3, other_candidate(parent, 3))
     opened.wait_for_selector(".notice.error")
+    opened.wait_for_selector(f'#log .run[data-run="{parent["id"]}"]')
     assert opened.locator(".notice.error").inner_text().startswith("the grammar does not allow token")
     assert run_of(opened)["id"] == parent["id"]
 
@@ -111,14 +127,14 @@ def test_branches_are_kept_named_compared_and_removed(opened: Any) -> None:
     first = run_of(opened)
     second = branch(opened, 10, other_candidate(first, 10))
     third = branch(opened, 20, other_candidate(second, 20))
-    tree = opened.locator(".branch-tree")
+    tree = show_tree(opened)
     assert tree.locator("[data-branch]").count() == 3
     tree.get_by_role("button", name="Rename").click()
     hostile = "<img src=x onerror=alert(1)>"
     opened.get_by_label("Name", exact=True).fill(hostile)
     opened.get_by_role("dialog").get_by_role("button", name="Rename").click()
     assert tree.get_by_role("button", name=hostile).count() == 1
-    tree.get_by_label("Compare with").select_option("First text")
+    tree.get_by_label("Compare with").select_option(FIRST)
     assert tree.get_by_role("heading", name="They part at token 11").count() == 1
     shared = tree.locator(".shared").inner_text()
     assert len(shared) >= 10
@@ -126,7 +142,7 @@ def test_branches_are_kept_named_compared_and_removed(opened: Any) -> None:
     assert [sides.nth(i).locator(".token").count() for i in (0, 1)] == [30, 30]
     assert accessible(opened)
     # The middle one goes; what grew on it stays, with its text.
-    tree.get_by_role("button", name="First text").click()
+    tree.get_by_role("button", name=FIRST).click()
     assert run_of(opened)["id"] == first["id"]
     tree.locator("[data-branch]").nth(1).click()
     assert run_of(opened)["id"] == second["id"]
@@ -144,7 +160,7 @@ def test_the_same_candidate_opens_the_branch_that_is_there(opened: Any) -> None:
     first = run_of(opened)
     token = other_candidate(first, 6)
     second = branch(opened, 6, token)
-    opened.locator(".branch-tree").get_by_role("button", name="First text").click()
+    show_tree(opened).get_by_role("button", name=FIRST).click()
     assert branch(opened, 6, token)["id"] == second["id"]
     # In place of a token that was picked, another makes a sibling, not a child.
     third = branch(opened, 6, other_candidate(first, 6, 1))
@@ -155,16 +171,15 @@ def test_the_same_candidate_opens_the_branch_that_is_there(opened: Any) -> None:
 def test_a_text_is_drawn_again_from_a_token_and_written_on(opened: Any) -> None:
     first = run_of(opened)
     opened.evaluate("() => { crypto.getRandomValues = (numbers) => numbers.fill(99); }")
-    opened.locator('#text [data-i="8"]').click()
+    opened.locator('#log [data-i="8"]').click()
     opened.get_by_role("button", name="Draw again from here").click()
-    opened.locator('.branch-tree [data-branch="1"]').wait_for()
-    opened.wait_for_selector('#text[data-state=done] [data-i="39"]', state="attached")
+    opened.wait_for_selector(f'#log .run[data-state=done]:not([data-run="{first["id"]}"])')
     second = run_of(opened)
     assert second["tokens"][:8] == first["tokens"][:8]
     assert second["tokens"] != first["tokens"]
     assert second["seed"] != first["seed"]
-    opened.get_by_role("button", name="Write on").click()
-    opened.wait_for_selector('#text[data-state=done] [data-i="40"]', state="attached")
+    opened.get_by_role("button", name="Write on at the end").click()
+    opened.wait_for_selector(f'#log .run[data-state=done]:not([data-run="{second["id"]}"])')
     third = run_of(opened)
     assert third["tokens"][:40] == second["tokens"]
     assert (third["params"]["max_tokens"], third["seed"]) == (80, second["seed"])
@@ -199,7 +214,9 @@ MANY = """async () => {
   }
   const place = document.createElement('section');
   place.className = 'sheet branch-tree many';
-  document.querySelector('#view-write').replaceChildren(place);
+  document.querySelector('#panel-tree').replaceChildren(place);
+  document.querySelector('#tab-tree').click();
+  document.querySelector('.side').classList.add('open');
   mountBranchTree(place, { runs }).show(levels[3][0], levels[3][0].stream(0));
   const covered = {};
   const walk = ({ run, pieces, from }) => {
@@ -239,7 +256,7 @@ def test_sixty_branches_of_four_levels_read_downwards(opened: Any, width: int) -
 def test_a_branch_is_made_and_opened_by_keyboard_alone(opened: Any) -> None:
     first = run_of(opened)
     branch(opened, 10, other_candidate(first, 10))
-    opened.locator(".branch-tree").get_by_role("button", name="Rename").focus()
+    show_tree(opened).get_by_role("button", name="Rename").focus()
     for _ in range(3):
         opened.keyboard.press("Tab")
     opened.keyboard.press("Enter")
@@ -273,3 +290,13 @@ def test_each_of_several_completions_branches_with_its_own_draws(opened: Any, se
     )
     assert found[0] == found[1] == found[2]
     assert found[3] == [1, 1]
+
+
+@pytest.mark.page
+def test_a_candidate_that_is_clicked_in_the_inspector_makes_a_branch(opened: Any) -> None:
+    parent = run_of(opened)
+    opened.locator('#log .token[data-i="7"]').click()
+    token = other_candidate(parent, 7)
+    opened.locator(f'#panel-token .candidates-part [data-token-id="{token}"]').first.click()
+    opened.wait_for_selector(f'#log .run[data-state=done]:not([data-run="{parent["id"]}"])')
+    assert run_of(opened)["tokens"][:8] == [*parent["tokens"][:7], token]

@@ -53,7 +53,9 @@ def test_the_key_is_gone_from_address_and_history_before_the_first_request(
     assert KEY not in page.evaluate("JSON.stringify(localStorage) + document.cookie")
 
 
-def test_a_key_that_is_pasted_into_an_open_page_is_taken_too(page: Any, watch: Any, locked: LiveServer) -> None:
+def test_a_key_that_is_pasted_into_an_open_page_is_taken_too(
+    page: Any, watch: Any, locked: LiveServer
+) -> None:
     watch.allowed = ["401"]
     page.goto(locked.url)
     page.wait_for_selector("#key-dialog[open]")
@@ -72,10 +74,11 @@ def test_a_damaged_key_is_removed_and_the_page_asks_for_one(
     assert page.url == f"{locked.url}/"
 
 
-def test_a_browser_that_forbids_storage_keeps_the_key_while_the_page_is_open(page: Any, locked: LiveServer) -> None:
-    page.add_init_script(
-        "Object.defineProperty(window, 'sessionStorage', { get() { throw new DOMException('no', 'SecurityError'); } });"
-    )
+def test_a_browser_that_forbids_storage_keeps_the_key_while_the_page_is_open(
+    page: Any, locked: LiveServer
+) -> None:
+    forbidden = "get() { throw new DOMException('no', 'SecurityError'); }"
+    page.add_init_script(f"Object.defineProperty(window, 'sessionStorage', {{ {forbidden} }});")
     page.goto(f"{locked.url}/#key={KEY}")
     page.wait_for_selector("[data-state=done]")
     assert page.url == f"{locked.url}/"

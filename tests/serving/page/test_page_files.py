@@ -110,7 +110,7 @@ def test_scripts_make_no_markup_or_code_of_texts(path: Path) -> None:
     for way in FORBIDDEN:
         assert way not in text
     # Modules are named in the source, so that no text decides what is loaded.
-    assert len(re.findall(r"import\(", text)) == len(re.findall(r'import\("\./|import\("\.\./', text))
+    assert len(re.findall(r"(?<![\w#.])import\(", text)) == len(re.findall(r'import\("\.\.?/', text))
     if path.name != "settings.js":
         assert "localStorage" not in text
     assert len(text.splitlines()) <= LONGEST_SCRIPT
@@ -122,6 +122,14 @@ def test_scripts_import_files_of_the_page(path: Path) -> None:
     for name in found:
         assert name.startswith(("./", "../"))
         assert (path.parent / name).resolve().is_file()
+
+
+def test_no_two_style_sheets_style_the_same_class() -> None:
+    found: dict[str, list[str]] = {}
+    for path in sorted(ASSETS.rglob("*.css")):
+        for name in set(re.findall(r"^\.([\w-]+) \{", path.read_text(encoding="utf-8"), re.MULTILINE)):
+            found.setdefault(name, []).append(path.name)
+    assert {name: names for name, names in found.items() if len(names) > 1} == {}
 
 
 def test_each_field_has_a_label_and_the_page_its_landmarks() -> None:

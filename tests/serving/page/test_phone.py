@@ -65,7 +65,7 @@ def test_a_keyboard_that_covers_the_page_moves_it_up(phone: Any) -> None:
 
 def test_a_touch_opens_a_token_in_a_sheet_that_closes(phone: Any) -> None:
     phone.locator(".token").nth(3).tap()
-    sheet = phone.locator(".side")
+    sheet = phone.locator(".details")
     assert sheet.is_visible()
     phone.get_by_role("button", name="Close details").tap()
     assert sheet.is_hidden()

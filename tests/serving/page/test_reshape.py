@@ -5,18 +5,20 @@ from __future__ import annotations
 import base64
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from decodery import GenerationParams
 from decodery.decoding.draw import choose, draw_key, draw_key_of, stream_seed
 from decodery.decoding.processors.pipeline import PROCESSORS, Record, process
 from decodery.decoding.request.processor_order import DEFAULT_ORDER
 from decodery.decoding.rows import Row
 from decodery.kernels.vocabulary import native, reference
+from decodery.wire.plain_forms import to_plain
 from tests.decoding.rows import make_row
 from tests.serving.live import LiveServer
 
@@ -33,7 +35,9 @@ SHAPES: dict[str, Callable[[int, torch.Generator], Tensor]] = {
     "with bans": lambda size, g: torch.randn(size, generator=g).masked_fill(
         torch.arange(size) % 7 > torch.randint(0, 6, (1,), generator=g), -torch.inf
     ),
-    "with one left": lambda size, g: torch.full((size,), -torch.inf).index_fill(0, torch.tensor([size // 2]), 1),
+    "with one left": lambda size, g: torch.full((size,), -torch.inf).index_fill(
+        0, torch.tensor([size // 2]), 1
+    ),
 }
 
 
@@ -157,6 +161,37 @@ def test_the_page_knows_the_order_of_the_processors_and_which_shape_what_is_samp
     assert set(found["SHAPING"]) == {name for name, processor in PROCESSORS.items() if processor.shapes}
 
 
+USED = """async (each) => {
+  const { DEFAULT_ORDER, isUsed } = await import("/assets/core/stages.js");
+  return each.map((params) => DEFAULT_ORDER.filter((name) => isUsed(name, params)));
+}"""
+USES: dict[str, dict[str, Any]] = {
+    "grammar": {"grammar": {"type": "choice", "options": ["a"]}},
+    "presence_and_frequency_penalty": {"frequency_penalty": -0.1},
+    "dry": {"dry_multiplier": 0.8},
+    "no_repeat_ngram": {"no_repeat_ngram_size": 2},
+    "min_tokens": {"min_tokens": 2},
+    "forced_eos": {"forced_eos_token_id": 0},
+    "exponential_decay": {"exponential_decay_length_penalty": [1, 1.5]},
+    "allowed_token_ids": {"allowed_token_ids": [1, 2]},
+    "logit_bias": {"logit_bias": {"5": -1.0}},
+    "temperature": {"temperature": 0.5},
+    "top_n_sigma": {"top_n_sigma": 1.5},
+    "tfs": {"tfs_z": 0.9},
+    "typical_p": {"typical_p": 0.9},
+    "xtc": {"xtc_probability": 0.5},
+    "mirostat": {"mirostat_mode": 2},
+    "watermark": {"watermark": {"type": "watermark"}},
+    "renormalize": {"renormalize_logits": True},
+}
+
+
+def test_the_page_knows_which_parameters_turn_a_processor_on(script: Any) -> None:
+    off = {f.name: to_plain(getattr(GenerationParams(), f.name)) for f in fields(GenerationParams)}
+    found = script.evaluate(USED, [off, {}, *USES.values()])
+    assert found == [[], [], *([name] for name in USES)]
+
+
 TIMES = """async ({ size, moves }) => {
   const { Distribution, reshape, choose } = await import("/assets/core/reshape.js");
   const logits = Float32Array.from({ length: size }, (_, i) => 8 * Math.sin(i * i) + 4 * Math.cos(7 * i));
@@ -173,7 +208,6 @@ def test_a_large_vocabulary_is_sorted_once_and_every_move_gives_a_token(script: 
 
 
 def test_scores_that_are_not_numbers_are_refused(script: Any) -> None:
+    code = "async (name) => { new (await import(name)).Distribution(Float32Array.of(1, NaN)); }"
     with pytest.raises(Exception, match="not numbers"):
-        script.evaluate(
-            "async () => { new (await import('/assets/core/reshape.js')).Distribution(Float32Array.of(1, NaN)) }"
-        )
+        script.evaluate(code, "/assets/core/reshape.js")

@@ -120,9 +120,10 @@ def test_a_branch_keeps_the_choices_of_the_text_that_it_goes_on_from(blank: Any,
       const { fromJson } = await import("/assets/core/run_json.js");
       const run = fromJson(JSON.parse(text));
       const { positions } = run.streams[0];
-      return [positions.length, positions.map(({ token }) => run.pieces.has(token)), run.promptTokenIds.length];
+      const spelled = positions.filter(({ token }) => run.pieces.has(token));
+      return [positions.length, spelled.length, run.promptTokenIds.length];
     }"""
-    assert blank.evaluate(code, exported[-1]) == [8, [True] * 8, 9]
+    assert blank.evaluate(code, exported[-1]) == [8, 8, 9]
     assert escaped(header["requests"][0]["generated_text"]) in page_of(run)
 
 
@@ -182,6 +183,7 @@ def hostile(text: str) -> dict[str, tuple[str, str]]:
     """Returns files made of a run, and words of the reason why each is refused."""
     run = json.loads(text)
     header = run["lines"][0]
+    twice = header["requests"] * 2
     event = next(place for place, line in enumerate(run["lines"]) if line["kind"] == "event")
 
     def with_event(**more: Any) -> str:
@@ -202,11 +204,11 @@ def hostile(text: str) -> dict[str, tuple[str, str]]:
         "a list": ("[]", "not a run"),
         "something else": ('{"format": "other"}', "not a run"),
         "an unknown version": (json.dumps({**run, "version": 2}), "has version 2; this page reads version 1"),
-        "a version of markup": (json.dumps({**run, "version": "<img src=x onerror=alert(1)>"}), "has version <img"),
+        "a version of markup": (json.dumps({**run, "version": "<img onerror=alert(1)>"}), "has version <img"),
         "a prototype": (text[:-1] + ', "__proto__": {"polluted": true}}', "__proto__"),
         "a prototype deep inside": (with_event(x=[{"y": {"constructor": {"prototype": 1}}}]), "constructor"),
         "depth": ('{"format":"decodery-run","x":' + "[" * 100_000 + "]" * 100_000 + "}", "deeper than 64"),
-        "a trace of another version": (json.dumps({**run, "lines": [{**header, "version": 9}]}), "lines.0.version"),
+        "another trace": (json.dumps({**run, "lines": [{**header, "version": 9}]}), "lines.0.version"),
         "no lines": (json.dumps({**run, "lines": []}), "lines"),
         "an id of markup": (json.dumps({**run, "id": "<script>"}), "id must be like"),
         "a title of 1 MB": (json.dumps({**run, "title": "x" * 10**6}), "title"),
@@ -216,14 +218,13 @@ def hostile(text: str) -> dict[str, tuple[str, str]]:
         "a token of text": (with_event(tokens=["<b>"]), "tokens"),
         "more choices than tokens": (with_event(tokens=[]), "choices"),
         "more drafts than there are": (with_event(accepted=3), "drafts"),
-        "infinity": (json.dumps(run).replace('"vocab_size":', '"vocab_size": 1e999, "vocab_size":', 1).replace(
-            f'1e999, "vocab_size": {header["vocab_size"]}', "1e999"), "vocab_size"),
+        "infinity": (json.dumps({**run, "created": 0.125}).replace("0.125", "1e999"), "created"),
         "parameters by a wrong name": (with_request(params={"x; rm -rf ~ #": 1}), "params"),
         "a seed that is not exact": (with_request(seed=2**60), "seed"),
         "two headers": (json.dumps({**run, "lines": [header, header]}), "second header"),
-        "two requests": (json.dumps({**run, "lines": [{**header, "requests": header["requests"] * 2}]}), "requests"),
-        "lines after the end": (json.dumps({**run, "lines": [*run["lines"], {"kind": "end"}]}), "others follow"),
-    }  # fmt: skip
+        "two requests": (json.dumps({**run, "lines": [{**header, "requests": twice}]}), "requests"),
+        "lines after the end": (json.dumps({**run, "lines": [*run["lines"], {"kind": "end"}]}), "others"),
+    }
 
 
 def test_a_hostile_file_is_refused_with_one_clear_line(blank: Any, exported: list[str]) -> None:

@@ -13,7 +13,7 @@ from tests.serving.conftest import open_tiny
 from tests.serving.live import LiveServer, serving
 
 MARKUP = (
-    "<img src=x onerror=\"window.hurt=1\"><script>window.hurt=1</script> [x](javascript:window.hurt=1)"
+    '<img src=x onerror="window.hurt=1"><script>window.hurt=1</script> [x](javascript:window.hurt=1)'
     " ![](http://evil.example/?q=) ‮\u200b"
 )
 
@@ -23,7 +23,7 @@ def shared(opened: Any, context: Any) -> Any:
     """Returns the page with the menu of the run that it shows."""
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     opened.get_by_role("tab", name="Runs").click()
-    opened.locator(".share fieldset:enabled").wait_for()
+    opened.locator(".sharing fieldset:enabled").wait_for()
     return opened
 
 
@@ -46,12 +46,16 @@ def tokens_of(page: Any) -> list[str]:
 
 
 def test_a_run_is_copied_as_code(shared: Any) -> None:
-    for name, begin in {"curl": "curl -sS http", "Python": "from decodery", "command line": "decodery generate"}.items():
+    for name, begin in {
+        "curl": "curl -sS http",
+        "Python": "from decodery",
+        "command line": "decodery generate",
+    }.items():
         shared.get_by_role("button", name=f"Copy as {name}").click()
         shared.locator(".notice", has_text=f"copied as {name}").wait_for()
         code = shared.evaluate("navigator.clipboard.readText()")
         assert code.startswith(begin)
-        assert shared.locator(".share .code").inner_text().strip() == code.strip()
+        assert shared.locator(".sharing .code").inner_text().strip() == code.strip()
 
 
 def test_where_the_clipboard_is_forbidden_the_code_is_selected(opened: Any) -> None:
@@ -67,7 +71,10 @@ def test_a_run_goes_to_another_browser_as_json_and_as_a_page(
     shared: Any, browser: Any, server: LiveServer, tmp_path: Path
 ) -> None:
     files = [saved(shared, "Save as JSON", tmp_path), saved(shared, "Save as page", tmp_path)]
-    assert [file.name for file in files] == ["decodery-once-upon-a-time.json", "decodery-once-upon-a-time.html"]
+    assert [file.name for file in files] == [
+        "decodery-once-upon-a-time.json",
+        "decodery-once-upon-a-time.html",
+    ]
     expected = tokens_of(shared)
     for file in files:
         with browser.new_context() as other:
@@ -88,20 +95,26 @@ def test_a_saved_page_opens_without_a_server(shared: Any, browser: Any, tmp_path
         faults: list[str] = []
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda message: faults.append(message.text))
-        page.on("request", lambda request: None if request.url.startswith("file:") else faults.append(request.url))
+        page.on(
+            "request", lambda request: None if request.url.startswith("file:") else faults.append(request.url)
+        )
         page.goto(file.as_uri())
         tokens = page.locator("a.t")
         assert tokens.count() == count
         tokens.nth(3).hover()
         assert page.locator(".panel.open").get_attribute("id") == "c0t3"
         # Its policy forbids scripts that it does not know, and requests.
-        page.evaluate("document.body.append(Object.assign(document.createElement('script'), {textContent: 'hurt = 1'}))")
+        page.evaluate(
+            "document.body.append(Object.assign(document.createElement('script'), {textContent: 'hurt = 1'}))"
+        )
         assert page.evaluate("typeof hurt") == "undefined"
         assert any("Content Security Policy" in fault for fault in faults)
         assert [fault for fault in faults if "Content Security Policy" not in fault] == []
 
 
 def test_hostile_names_and_texts_of_a_file_are_shown_as_text(shared: Any, watch: Any, tmp_path: Path) -> None:
+    # The server has no model of that name.
+    watch.allowed += ["404 (Not Found)"]
     file = saved(shared, "Save as JSON", tmp_path)
     run = json.loads(file.read_text())
     run["title"] = MARKUP
@@ -145,6 +158,8 @@ def test_kept_runs_are_read_and_shared_without_the_server_which_comes_back_by_it
         port = server.port
         page.goto(server.url)
         page.wait_for_selector("[data-state=done]")
+        page.locator(".sharing fieldset:enabled").wait_for(state="attached")
+        page.wait_for_load_state("networkidle")
         expected = tokens_of(page)
         page.get_by_role("tab", name="Runs").click()
     file = saved(page, "Save as JSON", tmp_path)
@@ -158,3 +173,30 @@ def test_kept_runs_are_read_and_shared_without_the_server_which_comes_back_by_it
         page.locator(".notice", has_text="The server answers again.").wait_for()
         page.get_by_role("tab", name="Runs").click()
         saved(page, "Save as page", tmp_path)
+
+
+def test_the_page_opens_with_its_runs_when_the_server_is_gone_and_works_when_it_is_back(
+    page: Any, folder: str, watch: Any
+) -> None:
+    watch.allowed += ["ERR_CONNECTION_REFUSED"]
+    llm: LLM = open_tiny(folder)
+    with serving(llm) as server:
+        port, url = server.port, server.url
+        page.goto(url)
+        page.wait_for_selector("[data-state=done]")
+        page.evaluate("navigator.serviceWorker.ready.then(() => null)")
+        page.wait_for_load_state("networkidle")
+        expected = tokens_of(page)
+        page.wait_for_timeout(800)
+    page.goto("about:blank")
+    page.goto(url)
+    page.locator(".notice.error", has_text="cannot be reached").first.wait_for()
+    page.locator(".run .token").nth(len(expected) - 1).wait_for()
+    assert tokens_of(page) == expected
+    # Views that were never opened are there too.
+    for link in page.locator("#views a").all():
+        link.click()
+        page.locator(".view:not([hidden])").wait_for()
+    with serving(llm, port=port):
+        page.locator(".notice", has_text="The server answers again.").wait_for()
+        assert page.locator("#model option").count() == 1

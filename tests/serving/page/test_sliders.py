@@ -22,7 +22,7 @@ RESHAPED = """async (each) => {
   const found = [];
   for (const run of window.runs) for (const stream of run.streams) {
     for (const [index, { choice }] of stream.positions.entries()) {
-      const logits = await fetchLogits(window.app, run, stream, index);
+      const logits = await fetchLogits(window.app.api, run, stream, index);
       const reshaper = new Reshaper(logits, run.params, choice.draw_key ?? null);
       found.push(each.map((values) => {
         const { rows, kept, choice } = reshaper.shape(values);
@@ -44,10 +44,10 @@ WHAT_IF = """() => ({
 
 @pytest.fixture(scope="module")
 def blank(browser: Any, server: LiveServer) -> Iterator[Any]:
-    """Returns an empty document with an inspector, which these tests share; it has `asked`, what was asked."""
+    """Returns an empty document with an inspector, which these tests share; `asked` is what it asked."""
     watch = Watch()
     watch.allowed.append("ERR_FAILED")
-    context = browser.new_context(viewport={"width": 1000, "height": 1200})
+    context = browser.new_context(viewport={"width": 1000, "height": 3000})
     context.set_default_timeout(10_000)
     page = context.new_page()
     watch.listen(page)
@@ -94,7 +94,14 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("params", RUNS.values(), ids=RUNS)
+SHORT = ("sampled", "penalties")
+EACH = [
+    pytest.param(params, id=name, marks=() if name in SHORT else pytest.mark.page)
+    for name, params in RUNS.items()
+]
+
+
+@pytest.mark.parametrize("params", EACH)
 def test_a_real_runs_positions_are_reshaped_as_the_library_would(
     blank: Any, library: LLM, params: dict[str, Any]
 ) -> None:
@@ -214,7 +221,14 @@ def test_the_reasons_name_the_stage_that_decides(blank: Any) -> None:
     assert dict(zip(REASONS, found, strict=True)) == {name: why for name, (_, _, why) in REASONS.items()}
 
 
-@pytest.mark.parametrize("extra", [{"typical_p": 0.7}, {"top_n_sigma": 1.5}, {"dynatemp_range": 0.3}])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"typical_p": 0.7},
+        pytest.param({"top_n_sigma": 1.5}, marks=pytest.mark.page),
+        pytest.param({"dynatemp_range": 0.3}, marks=pytest.mark.page),
+    ],
+)
 def test_the_server_answers_where_the_page_does_not_know_a_stage(
     blank: Any, library: LLM, extra: dict[str, Any]
 ) -> None:
@@ -254,15 +268,31 @@ def test_logits_are_fetched_for_an_open_position_alone(blank: Any) -> None:
     assert '"generated":9' in body
 
 
+def test_sliders_out_of_view_ask_for_nothing_until_they_are_seen(blank: Any) -> None:
+    run_in(blank, PROMPT, max_tokens=4, ignore_eos=True, seed=3)
+    before = asked_for_logits(blank)
+    blank.evaluate("() => { document.querySelector('main').style.paddingTop = '4000px'; }")
+    blank.evaluate("() => scrollTo(0, 0)")
+    blank.evaluate(SHOW, {"index": 2, "preview": False})
+    blank.wait_for_timeout(400)
+    assert asked_for_logits(blank) == before
+    blank.locator(".what-if").scroll_into_view_if_needed()
+    blank.wait_for_selector(".what-if tbody tr")
+    assert asked_for_logits(blank) == before + 1
+    blank.evaluate("() => { document.querySelector('main').style.paddingTop = ''; }")
+
+
 def test_the_server_being_away_is_said_and_the_rest_stays(blank: Any) -> None:
     run_in(blank, PROMPT, max_tokens=4, ignore_eos=True, seed=3)
     blank.route("**/trace", lambda route: route.abort())
     blank.evaluate(SHOW, {"index": 2, "preview": False})
-    blank.wait_for_function("() => document.querySelector('.what-if .dim').textContent.includes('cannot be reached')")
+    blank.wait_for_function(
+        "() => document.querySelector('.what-if .dim').textContent.includes('cannot be reached')"
+    )
     assert blank.locator(".candidates-part tbody tr").count() >= 10
     blank.unroute("**/trace")
-    show(blank, 1)
-    assert blank.evaluate(WHAT_IF)["note"] == ""
+    show(blank, 2)
+    assert blank.evaluate(WHAT_IF)["note"] == "", "the same token asks again after a failure"
 
 
 def test_a_models_defaults_do_not_take_the_place_of_a_runs_values(blank: Any, server: LiveServer) -> None:
@@ -282,6 +312,10 @@ def test_a_models_defaults_do_not_take_the_place_of_a_runs_values(blank: Any, se
 
 def test_another_model_of_the_same_name_is_noticed(blank: Any) -> None:
     run_in(blank, PROMPT, max_tokens=4, ignore_eos=True, seed=3)
-    blank.evaluate("() => { for (const c of window.runs[0].streams[0].positions[2].choice.candidates) c.logit += 1; }")
+    blank.evaluate(
+        "() => { for (const c of window.runs[0].streams[0].positions[2].choice.candidates) c.logit += 1; }"
+    )
     blank.evaluate(SHOW, {"index": 2, "preview": False})
-    blank.wait_for_function("() => document.querySelector('.what-if .dim').textContent.includes('not the one')")
+    blank.wait_for_function(
+        "() => document.querySelector('.what-if .dim').textContent.includes('not the one')"
+    )

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from decodery import LLM
 from decodery.decoding.request.processor_order import DEFAULT_ORDER
 from decodery.serving.models import ModelSource
 from decodery.serving.settings import ServerSettings

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 
 from decodery import LLM, GenerationParams
+from decodery.serving.page.page_files import ASSETS
 from tests.cli.conftest import write_coder
 from tests.serving.live import LiveServer, serving
-from tests.serving.page.branching import accessible, run_of
+from tests.serving.page.branching import accessible, ended, run_of, show_tree
 
 PARAMS = GenerationParams(max_tokens=40, temperature=0.8, seed=7)
+# Not the end, after which nothing is offered.
+OTHER = '.candidate:not(.drawn):not([data-token-id="256"])'
 
 
 def begin(page: Any) -> Any:
@@ -25,7 +30,7 @@ def begin(page: Any) -> Any:
 
 def after(page: Any, count: int) -> None:
     """Waits until so many tokens are there and the next candidates are shown."""
-    page.wait_for_selector(f'#text [data-i="{count - 1}"]', state="attached")
+    page.wait_for_selector(f'#log [data-i="{count - 1}"]', state="attached")
     page.wait_for_selector(".stepper .candidate")
 
 
@@ -43,8 +48,8 @@ def test_the_drawn_token_taken_again_and_again_is_the_text_that_is_drawn(opened:
 @pytest.mark.page
 def test_a_picked_and_a_typed_token_change_what_comes_next(opened: Any, library: LLM) -> None:
     steps = begin(opened)
-    picked = int(steps.locator(".candidate:not(.drawn)").first.get_attribute("data-token-id"))
-    steps.locator(".candidate:not(.drawn)").first.click()
+    picked = int(steps.locator(OTHER).first.get_attribute("data-token-id"))
+    steps.locator(OTHER).first.click()
     after(opened, 1)
     steps.get_by_label("Or type what comes next").fill("né")
     steps.get_by_role("button", name="Add").click()
@@ -52,7 +57,7 @@ def test_a_picked_and_a_typed_token_change_what_comes_next(opened: Any, library:
     run = run_of(opened)
     assert run["tokens"] == [picked, *library.tokenizer.encode("né")]
     assert run["picked"] == [True] * 4
-    assert opened.locator('#text [data-i="3"]').inner_text().startswith("é")
+    assert opened.locator('#log [data-i="3"]').inner_text().startswith("é")
     ids = [*library.tokenizer.encode("Once upon a time"), *run["tokens"]]
     params = PARAMS.replace(seed=run["seed"])
     expected = next_token(library, ids, params, 4)
@@ -75,8 +80,8 @@ def next_token(llm: LLM, ids: list[int], params: GenerationParams, generated: in
 @pytest.mark.page
 def test_steps_go_on_from_a_token_of_a_text_and_the_text_stays(opened: Any) -> None:
     first = run_of(opened)
-    opened.locator('#text [data-i="6"]').click()
-    opened.get_by_role("group", name="Go on from a token").get_by_role("button", name="One token").click()
+    opened.locator('#log [data-i="6"]').click()
+    opened.get_by_role("button", name="One at a time from here").click()
     after(opened, 6)
     steps = opened.get_by_role("region", name="One token at a time")
     # The seed and the place are those of the text: so is what is drawn.
@@ -85,18 +90,19 @@ def test_steps_go_on_from_a_token_of_a_text_and_the_text_stays(opened: Any) -> N
     steps.get_by_role("button", name="Take the drawn one").click()
     after(opened, 7)
     steps.get_by_role("button", name="Close").click()
-    opened.locator(".branch-tree").get_by_role("button", name="First text").click()
+    show_tree(opened).get_by_role("button", name="Once upon a time").click()
     assert run_of(opened)["id"] == first["id"]
 
 
 @pytest.mark.page
 def test_the_text_is_written_from_the_cursor(opened: Any, library: LLM) -> None:
-    field = opened.get_by_label("Prompt")
+    field = opened.get_by_role("textbox", name="Prompt")
     field.fill("Hello there, world")
     field.evaluate("field => field.setSelectionRange(5, 5)")
     field.dispatch_event("select")
+    before = run_of(opened)
     opened.get_by_role("button", name="Write from the cursor").click()
-    opened.wait_for_selector("#text[data-state=done]")
+    opened.wait_for_selector(f'#log .run[data-state=done]:not([data-run="{before["id"]}"])')
     assert run_of(opened)["prompt"] == library.tokenizer.encode("Hello")
 
 
@@ -115,13 +121,44 @@ def filling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 @pytest.mark.page
 def test_a_text_is_filled_in_at_the_cursor(page: Any, filling: LiveServer) -> None:
     page.goto(filling.url)
-    page.wait_for_selector("#text[data-state=done]")
-    field = page.get_by_label("Prompt")
+    ended(page)
+    field = page.get_by_role("textbox", name="Prompt")
     field.fill("a = ; return a")
     field.evaluate("field => field.setSelectionRange(4, 4)")
+    before = run_of(page)
     page.get_by_role("button", name="Fill in at the cursor").click()
-    page.wait_for_selector("#text[data-state=done]")
+    page.wait_for_selector(f'#log .run[data-state=done]:not([data-run="{before["id"]}"])')
     expected, ends = filling.llm.intake.infill_prompt("a = ", "; return a")
     run = run_of(page)
     assert run["prompt"] == expected
     assert set(ends) <= set(run["params"]["stop_token_ids"])
+
+
+@pytest.mark.page
+def test_a_text_of_steps_is_kept_and_goes_on_when_the_panel_is_closed(opened: Any, library: LLM) -> None:
+    steps = begin(opened)
+    steps.locator(OTHER).nth(1).click()
+    after(opened, 1)
+    steps.get_by_label("Or type what comes next").fill("ab")
+    steps.get_by_role("button", name="Add").click()
+    after(opened, 3)
+    steps.get_by_role("button", name="Close").click()
+    run = run_of(opened)
+    opened.wait_for_timeout(700)
+    opened.reload()
+    opened.wait_for_selector(f'#log .run[data-run="{run["id"]}"]')
+    kept = run_of(opened)
+    assert (kept["tokens"], kept["picked"]) == (run["tokens"], [True] * 3)
+    assert kept["choices"] == run["choices"]
+    code = "async (id) => {\n"
+    code += "  const { Store } = await import('/assets/core/store.js');\n"
+    code += "  const { toJson } = await import('/assets/core/run_json.js');\n"
+    code += "  return toJson((await new Store().load()).find((run) => run.id === id));\n}"
+    exported = opened.evaluate(code, run["id"])
+    jsonschema.validate(exported, json.loads((ASSETS / "core/run_schema.json").read_text()))
+    ids = [*library.tokenizer.encode("Once upon a time"), *run["tokens"]]
+    drawn = next_token(library, ids, PARAMS.replace(seed=run["seed"]), 3)
+    opened.locator('#log [data-i="2"]').click()
+    opened.get_by_role("button", name="Write on at the end").click()
+    opened.wait_for_selector(f'#log .run[data-state=done]:not([data-run="{run["id"]}"])')
+    assert run_of(opened)["tokens"][:4] == [*run["tokens"], drawn]

@@ -10,7 +10,7 @@ from tests.serving.live import LiveServer
 LOADED = """async () => {
   const { Store } = await import("/assets/core/store.js");
   const runs = await new Store().load();
-  return runs.map(({ id, state, lines, streams }) => ({ id, state, lines: lines.length, tokens: streams[0]?.tokens ?? [] }));
+  return runs.map(({ id, state, streams }) => ({ id, state, tokens: streams[0]?.tokens ?? [] }));
 }"""
 # Begins a run of the API by hand, and resolves when so many of its tokens are there.
 BEGUN = """async ([tokens, count]) => {
@@ -20,7 +20,8 @@ BEGUN = """async ([tokens, count]) => {
   const runs = new Runs(new Api(), new Store());
   const params = { max_tokens: tokens, seed: 3, ignore_eos: true };
   const [run] = runs.start({ requests: [{ prompt: "Once", params }] });
-  while ((run.streams[0]?.positions.length ?? 0) < count && !run.ended) await new Promise((done) => setTimeout(done, 2));
+  const missing = () => (run.streams[0]?.positions.length ?? 0) < count && !run.ended;
+  while (missing()) await new Promise((done) => setTimeout(done, 2));
   return { id: run.id, tokens: run.streams[0].tokens };
 }"""
 

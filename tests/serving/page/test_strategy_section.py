@@ -20,7 +20,7 @@ SHOW = """async ([params, index]) => {
   const place = document.createElement('section');
   const heading = document.createElement('h2');
   heading.textContent = 'Token';
-  document.querySelector('#view-write').replaceChildren(heading, place);
+  document.querySelector('#panel-token').replaceChildren(heading, place);
   const position = run.stream(0).positions[index];
   renderStrategy(place, run, position);
   return { hidden: place.hidden, choice: position.choice };

@@ -13,6 +13,8 @@ from decodery import LLM, BeamSearch, GenerationParams
 from tests.serving.live import LiveServer
 from tests.serving.page.conftest import Watch
 
+pytestmark = pytest.mark.page
+
 TEXT = "A short text <img src=x onerror=alert(1)> of a person."
 SHARED = 16
 HEADINGS = "() => [...document.querySelectorAll('.surprise-text h3')].map((h) => h.textContent)"

@@ -76,8 +76,8 @@ def generate(
 ) -> None:
     """Prints the completions of a prompt, a text or token ids, as they grow, or as JSON at the end.
 
-    With `chat` it is the text of a message. `template` has the arguments of `chat_prompt`. `started` is the time at which the command began. Raises
-    `RequestError` when the request fails.
+    With `chat` it is the text of a message. `template` has the arguments of `chat_prompt`. `started` is the
+    time at which the command began. Raises `RequestError` when the request fails.
     """
     if chat:
         flags.params.check_conversation()

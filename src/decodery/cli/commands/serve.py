@@ -89,18 +89,16 @@ def model_sources(
             partial(_open, one, second, engine),
             partial(memory_of, one),
             pinned,
-            told_arguments(one, second, whole_paths=whole_paths),
+            public_arguments(one, second, whole_paths=whole_paths),
         )
         for name, (one, pinned) in served_models(given, how).items()
     ]
 
 
-def told_arguments(
-    model: ModelOptions, second: Mapping[str, str], *, whole_paths: bool
-) -> dict[str, Any]:
+def public_arguments(model: ModelOptions, second: Mapping[str, str], *, whole_paths: bool) -> dict[str, Any]:
     """Returns the arguments of `LLM` on which texts depend, those that differ from their defaults."""
 
-    def told(path: str) -> str:
+    def shown(path: str) -> str:
         if not Path(path).exists():
             return path
         return str(Path(path).absolute()) if whole_paths else Path(path).name
@@ -114,9 +112,9 @@ def told_arguments(
     if found.get("model") == DEFAULT_NAME:
         del found["model"]
     elif "model" in found:
-        found["model"] = told(found["model"])
+        found["model"] = shown(found["model"])
     if second:
-        found["second_models"] = {name: told(path) for name, path in second.items()}
+        found["second_models"] = {name: shown(path) for name, path in second.items()}
     return found
 
 

@@ -37,6 +37,7 @@ def with_assignments(flags: GenerationFlags, texts: Mapping[str, Sequence[str]])
             raise ParameterError(f"unknown parameter: {name}")
     replaced = {
         "strategy": STRATEGY_FLAGS,
+        "speculate": SPECULATION_FLAGS,
         "prompt_lookup": SPECULATION_FLAGS,
         "draft_model": SPECULATION_FLAGS,
     }

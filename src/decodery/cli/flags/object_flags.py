@@ -157,7 +157,8 @@ def _speculation_flags() -> Iterable[Flag]:
 
     lookup = "Look up the last tokens earlier in prompt and text, and draft the tokens that followed them."
     auto = "Let the engine draft by itself, as many tokens as make it faster; the text stays the same."
-    yield Flag("speculate", "Speculation", auto, notation_of(bool), switch=True, negatable=True)
+    switch = notation_of(bool)
+    yield Flag("speculate", "Speculation", auto, switch, switch=True, negatable=True, default="true")
     yield Flag("prompt_lookup", "Speculation", lookup, notation_of(bool), switch=True)
     yield _naming_a_model(of("draft_model", "model", DraftModel))
     both = (PromptLookup, DraftModel)
@@ -268,7 +269,7 @@ def _speculation(given: dict[str, Any]) -> dict[str, Any]:
         return {"speculate": "auto" if auto else None}
     lookup = given.pop("prompt_lookup", None)
     if lookup is False and not given:
-        return {"speculate": None}
+        return {"speculate": "auto"}
     if lookup and "draft_model" in given:
         raise ParameterError("prompt_lookup and draft_model are two ways to draft: give one")
     if "lookup_ngram" in given and "draft_model" in given:

@@ -24,6 +24,7 @@ def _field(default: Any, help: str) -> Any:
 
 
 _SAMPLING = Sampling()
+_AUTO = Auto()
 _BREAKERS = ("\n", ":", '"', "*")
 
 
@@ -134,11 +135,11 @@ class GenerationParams:
     grammar: Grammar | None = field(default=None, metadata={"help": "What the text must match."})
     strategy: Strategy = field(default=_SAMPLING, metadata={"help": "How tokens are chosen."})
     speculate: Speculation | Literal["auto"] | None = field(
-        default=None, metadata={"help": "How to draft tokens ahead."}
+        default=_AUTO, metadata={"help": "How to draft tokens ahead, so that the same text comes faster."}
     )
 
     def __post_init__(self) -> None:
-        normalise(self, none=("max_tokens",))
+        normalise(self, none=("max_tokens", "speculate"))
         for name, unset in _UNSET.items():
             if getattr(self, name) == unset:
                 object.__setattr__(self, name, type(self).__dataclass_fields__[name].default)

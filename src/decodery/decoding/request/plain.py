@@ -36,16 +36,25 @@ def _kind_name(kind: type) -> str:
 
 @dataclass(frozen=True)
 class _Form:
-    """Holds the classes that a field may hold, by their types; `bare`: a text alone is the type."""
+    """Holds the classes that a field may hold, by their types; `bare`: a text alone is the type.
+
+    `none` is the type of None, if None is not what an absent field means.
+    """
 
     kinds: Mapping[str, type]
     bare: bool = False
+    none: str | None = None
+
+    @property
+    def types(self) -> list[str]:
+        """Returns every type that the field knows."""
+        return [*self.kinds, *([] if self.none is None else [self.none])]
 
 
 FORMS: Mapping[str, _Form] = {
     "strategy": _Form({_kind_name(kind): kind for kind in STRATEGIES}, bare=True),
     "grammar": _Form({_kind_name(kind): kind for kind in GRAMMARS}),
-    "speculate": _Form({_kind_name(kind): kind for kind in SPECULATIONS}, bare=True),
+    "speculate": _Form({_kind_name(kind): kind for kind in SPECULATIONS}, bare=True, none="none"),
     "watermark": _Form({_kind_name(Watermark): Watermark}),
 }
 
@@ -112,9 +121,9 @@ def params_from_plain(
 ) -> GenerationParams:
     """Returns the defaults with the fields changed that the mapping has; the inverse of `params_to_plain`.
 
-    `mapping` holds what json.loads returns. A null is None, which for most fields means not set. `models` are
-    the names of second models that it may use; with None, any text is one. Raises `ParameterError`, whose
-    `param` is the place of the cause, such as "strategy.num_beams".
+    `mapping` holds what json.loads returns. A null is the default of `GenerationParams`, and None for
+    `max_tokens`. `models` are the names of second models that it may use; with None, any text is one. Raises
+    `ParameterError`, whose `param` is the place of the cause, such as "strategy.num_beams".
     """
     if not isinstance(mapping, Mapping):
         raise ParameterError("parameters must be an object")
@@ -122,7 +131,9 @@ def params_from_plain(
     for name, value in mapping.items():
         if name in FUNCTIONS:
             raise ParameterError(f"{name} is a Python function: only Python code can give it", param=name)
-        if value is None and (name in FORMS or name in _READERS[GenerationParams]):
+        if value is None and name in FORMS:
+            values[name] = getattr(_DEFAULTS, name)
+        elif value is None and name in _READERS[GenerationParams]:
             values[name] = None
         elif name in FORMS:
             values[name] = _object(FORMS[name], name, value, models)
@@ -137,14 +148,19 @@ def _object(form: _Form, place: str, value: Any, models: Collection[str] | None)
     if form.bare and isinstance(value, str):
         value = {"type": value}
     if not isinstance(value, Mapping):
-        raise ParameterError(f"{place} must be an object", param=place)
+        bare = f", or the type of one: {', '.join(form.types)}" if form.bare else ""
+        raise ParameterError(f"{place} must be an object{bare}", param=place)
     fields = dict(value)
     only = next(iter(form.kinds)) if len(form.kinds) == 1 else None
     name = fields.pop("type", only)
-    if not isinstance(name, str) or name not in form.kinds:
-        known = ", ".join(form.kinds)
-        message = f"{place}.type must be one of {known}{_nearest(name, form.kinds, '')}"
+    if not isinstance(name, str) or name not in form.types:
+        message = f"{place}.type must be one of {', '.join(form.types)}{_nearest(name, form.types, '')}"
         raise ParameterError(message, param=f"{place}.type")
+    if name == form.none:
+        if fields:
+            unknown = f"{place}.{_readable(next(iter(fields)))}"
+            raise ParameterError(f"unknown parameter {unknown}", param=unknown)
+        return None
     kind = form.kinds[name]
     found = {field: _field(kind, field, one, f"{place}.") for field, one in fields.items()}
     for field in dataclasses.fields(kind):
@@ -215,8 +231,8 @@ def params_to_plain(params: GenerationParams, defaults: GenerationParams = _DEFA
             continue
         if field.name in FUNCTIONS:
             raise ParameterError(f"{field.name} has no plain form: it is a function", param=field.name)
-        if field.name in FORMS and value is not None:
-            plain[field.name] = _plain_object(field.name, value)
+        if field.name in FORMS:
+            plain[field.name] = FORMS[field.name].none if value is None else _plain_object(field.name, value)
         elif field.name == "logit_bias":
             plain[field.name] = {str(token): _plain(one) for token, one in value}
         else:

@@ -68,7 +68,8 @@ class Auto:
     """Lets the engine draft by itself: as many tokens as make its steps faster.
 
     It drafts from the text, from earlier texts with the same salt, and from the likeliest successors of the
-    last tokens. The tokens are those of plain decoding.
+    last tokens. The tokens are those of plain decoding. Requests whose drafts it cannot judge exactly, among
+    them all on the torch backend, decode plainly.
     """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 
 from starlette.requests import Request
@@ -27,6 +27,8 @@ CONTENT_TYPES: Mapping[str, str] = {
 }
 # The path of what `parameter_form` returns.
 PARAMETERS = "/assets/parameters.json"
+# The path of the list of all files below the assets, for the service worker.
+LIST = "/assets/files.json"
 # A page that can run its own scripts and ask its own server, and nothing else.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self';"
@@ -39,6 +41,8 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-cache",
+    # The service worker may answer for the whole page, not for its own folder alone.
+    "service-worker-allowed": "/",
 }
 
 
@@ -53,6 +57,12 @@ def page_handlers() -> list[tuple[str, str, Handler]]:
     contents = {path: (file.read_bytes(), file.suffix) for path, file in files().items()}
     contents[PARAMETERS] = (json.dumps(parameter_form()).encode(), ".json")
     return [("GET", path, StaticFile(body, suffix)) for path, (body, suffix) in contents.items()]
+
+
+def list_handler(paths: Iterable[str]) -> tuple[str, str, Handler]:
+    """Returns the route of the list of the page's files, which are served under these paths."""
+    assets = [path.removeprefix("/") for path in paths if path != "/"]
+    return "GET", LIST, StaticFile(json.dumps(assets).encode(), ".json")
 
 
 class StaticFile:

@@ -45,7 +45,7 @@ def _of_form(name: str) -> Schema:
     """Returns the schema of a field that holds one of several objects, or the bare name of its type."""
     form = FORMS[name]
     references: list[Schema] = [_reference(kind) for kind in form.kinds.values()]
-    bare = [type_name for type_name, kind in form.kinds.items() if not _required(kind)]
+    bare = [name for name in form.types if name not in form.kinds or not _required(form.kinds[name])]
     return any_of([{"enum": bare}, *references]) if form.bare else any_of(references)
 
 
@@ -57,9 +57,17 @@ def _described(field: dataclasses.Field[Any], schema: Schema) -> Schema:
         text += f" It is {bound}."
     if field.name in WHOLE:
         schema = {**schema, "minimum": WHOLE[field.name][0]}
-    if _is_plain(field.default):
+    if field.name in FORMS:
+        schema = {**schema, **_default_type(field)}
+    elif _is_plain(field.default):
         schema = {**schema, "default": field.default}
     return {**nullable(schema), "description": text}
+
+
+def _default_type(field: dataclasses.Field[Any]) -> Schema:
+    """Returns the default of a field that holds one of several objects, if it is one of them."""
+    kinds = FORMS[field.name].kinds
+    return next(({"default": name} for name, kind in kinds.items() if type(field.default) is kind), {})
 
 
 def _is_plain(value: Any) -> bool:

@@ -176,3 +176,18 @@ def test_rows_of_both_kinds_in_one_step_get_what_they_get_alone() -> None:
     ]
     assert [s.row.tokens for s in together] == [s.row.tokens for s in alone]
     assert [s.parent for s in together] == [0, 1, 2, 3, 3, 4]
+
+
+@built
+def test_a_choice_is_recorded_with_the_same_bits_whatever_rows_are_verified_beside_it() -> None:
+    rows = [
+        replace(make_row([3, 1], [3], temperature=0.8, top_p=0.5, presence_penalty=0.4, seed=i), explain=3)
+        for i in range(40)
+    ]
+    rows.append(make_row(typical_p=0.9))
+    logits = torch.randn(len(rows), 700, generator=torch.Generator().manual_seed(0)) * 3
+    runs = [(Run((), i),) for i in range(len(rows))]
+    together = verify_drafts(rows, Scores(logits.clone(), runs), logits_at).survivors
+    for row, run, survivor in zip(rows, runs, together, strict=True):
+        (alone,) = verify_drafts([row], Scores(logits.clone(), [run]), logits_at).survivors
+        assert (survivor.row.tokens, survivor.considered) == (alone.row.tokens, alone.considered)

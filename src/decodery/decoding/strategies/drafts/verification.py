@@ -7,6 +7,7 @@ processed logits for as long as they have the same tokens.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -132,20 +133,41 @@ def _forced_token(v: DraftVerification, scores: Scores, logits_at: LogitsAt) -> 
 
 
 def _choose(verifications: Sequence[DraftVerification], scores: Scores, logits_at: LogitsAt) -> None:
-    """Sets the next token of each stream where it is not forced; ends those for which none is possible."""
+    """Sets the next token of each stream where it is not forced; ends those for which none is possible.
+
+    Both ways to choose give the same tokens, but traces that differ by rounding. So a stream's way must not
+    depend on the other streams.
+    """
+    keys = [logits_key(k, v) for k, v in enumerate(verifications)]
+    sharing = Counter(keys)
+    fused: list[DraftVerification] = []
+    others: list[tuple[int, DraftVerification]] = []
+    for key, v in zip(keys, verifications, strict=True):
+        alone = sharing[key] == 1 and _needs_token_only(v)
+        if alone and can_fuse(scores.logits, [v.row], plans_of([v.row])):
+            fused.append(v)
+        else:
+            others.append((key, v))
+    if fused:
+        rows = [v.row for v in fused]
+        raw = logits_at(scores, [v.position for v in fused], rows)
+        _set_tokens(fused, *sample_fused(raw, rows, plans_of(rows)), raw)
+    if others:
+        _choose_sharing(others, scores, logits_at)
+
+
+def _choose_sharing(
+    verifications: Sequence[tuple[int, DraftVerification]], scores: Scores, logits_at: LogitsAt
+) -> None:
+    """Does the same by processed logits, which streams of the same key share."""
     shared: dict[int, DraftVerification] = {}
-    for k, v in enumerate(verifications):
-        shared.setdefault(logits_key(k, v), v)
+    for key, v in verifications:
+        shared.setdefault(key, v)
+    places = {key: place for place, key in enumerate(shared)}
     rows = [v.row for v in shared.values()]
     raw = logits_at(scores, [v.position for v in shared.values()], rows)
-    plans = plans_of(rows)
-    tokens_only = len(shared) == len(verifications) and all(map(_needs_token_only, verifications))
-    if tokens_only and can_fuse(raw, rows, plans):
-        _set_tokens(verifications, *sample_fused(raw, rows, plans), raw)
-        return
-    places = {key: place for place, key in enumerate(shared)}
     _choose_processed(
-        verifications, [places[logits_key(k, v)] for k, v in enumerate(verifications)], raw, rows, plans
+        [v for _, v in verifications], [places[key] for key, _ in verifications], raw, rows, plans_of(rows)
     )
 
 

@@ -38,6 +38,16 @@ function start() {
   app.runs.load().catch((error) => app.notify(error.message, "error"));
   loadModels(app);
   router.start();
+  keepPage();
+}
+
+/** Lets the browser keep the page's files. It does so for pages of this machine and over HTTPS only. */
+async function keepPage() {
+  try {
+    await navigator.serviceWorker?.register("assets/core/offline.js", { scope: "./" });
+  } catch {
+    // The page works without it, while the server is there.
+  }
 }
 
 function showTheme(settings) {

@@ -1,5 +1,7 @@
 // Builds the tree of a beam search from the candidates of its steps, and says why each ended where it did.
 
+import { decimal } from "./figures.js";
+
 /**
  * One candidate of a step.
  * @typedef {{index: number, step: number, parent: number | null, token: number, logprob: number, score: number,
@@ -132,10 +134,6 @@ export function fateOf(tree, node) {
   const kept = step.filter(({ fate }) => fate === "kept").map(({ score }) => score);
   if (kept.length === 0) return "the search ended here";
   const worst = Math.min(...kept);
-  if (node.score < worst) return `score ${written(node.score)} is below that of the worst kept one, ${written(worst)}`;
+  if (node.score < worst) return `score ${decimal(node.score)} is below that of the worst kept one, ${decimal(worst)}`;
   return "its place went to another, of its group of beams or with forced phrases";
-}
-
-function written(score) {
-  return score.toFixed(2).replace("-", "−");
 }

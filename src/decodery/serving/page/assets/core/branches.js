@@ -150,6 +150,13 @@ export function endingOf(run, stream) {
   return run.state === "cut" ? "cut off" : "";
 }
 
+/** Returns the text of a run's prompt, which a branch has of the text that it left; null where it was never told. */
+export function promptText(get, run) {
+  let at = run;
+  while (at.prompt === null && at.parent !== null && get(at.parent.run) !== undefined) at = get(at.parent.run);
+  return at.prompt;
+}
+
 /** Returns a run's name, as the tree and the menus show it. */
 export function nameOf(run, stream = 0) {
   const name = run.title || (run.parent === null ? "First text" : "Branch");

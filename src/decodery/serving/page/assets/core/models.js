@@ -37,8 +37,10 @@ export class Models extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Returns what `GET /trace` tells of a model. */
+  /** Returns what `GET /trace` tells of a model. Throws where the server does not offer it. */
   async describe(name = this.current) {
+    // Not asked for: the name may come from a file.
+    if (this.#list.length > 0 && !this.#list.includes(name)) throw new Error("This server does not offer the run's model.");
     if (!this.#described.has(name)) {
       const asked = this.#api.json(`/trace?model=${encodeURIComponent(name)}`);
       this.#described.set(name, asked);

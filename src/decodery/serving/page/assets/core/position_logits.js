@@ -1,7 +1,7 @@
 // Fetches the logits of a position. The server computes them again over the pages that its prefix cache holds.
 
 import { completionOf } from "./branches.js";
-import { number } from "./run.js";
+import { TRACE_VERSION, number } from "./run.js";
 
 /** Logits that differ by more than this are those of another model than the run's. */
 const SAME = 1e-3;
@@ -10,12 +10,11 @@ const SAME = 1e-3;
  * Returns a request for the choice at a position of a stream, with the parameters changed as given.
  *
  * The text before the position counts as generated, so that penalties, grammars and noise are those of the run.
- * @param {object} defaults  The model's `default_params`, which parameters have that are not named.
  */
-export function positionRequest(run, stream, index, defaults, changes = {}) {
+export function positionRequest(run, stream, index, changes = {}) {
   const before = stream.tokens.slice(0, index);
   const params = {
-    ...namedParams(run.params, defaults),
+    ...run.params,
     ...changes,
     max_tokens: index + 1,
     max_length: null,
@@ -33,14 +32,6 @@ export function positionRequest(run, stream, index, defaults, changes = {}) {
   return request;
 }
 
-/** Returns parameters that name each one that the model's defaults set, so that none of these takes its place. */
-export function namedParams(params, defaults) {
-  const unset = Object.keys(defaults).filter((name) => !(name in params));
-  // There is always a strategy; null stands for the value that every other parameter has without defaults.
-  const values = unset.map((name) => [name, name === "strategy" ? { type: "sampling" } : null]);
-  return { ...Object.fromEntries(values), ...params };
-}
-
 /**
  * Returns the choice that a request for one token makes.
  * @returns {Promise<object>} as on the wire
@@ -49,6 +40,9 @@ export async function askChoice(api, model, request, { candidates = 1, logits = 
   const body = { model, requests: [request], candidates, logits };
   let found = null;
   for await (const line of api.lines("/trace", body, signal)) {
+    if (line.kind === "trace" && line.version !== TRACE_VERSION) {
+      throw new Error(`The server's traces have version ${line.version}; this page reads version ${TRACE_VERSION}.`);
+    }
     if (line.kind === "error") throw new Error(line.error.message);
     if (line.kind === "output" && line.output.error) throw new Error(line.output.error);
     if (line.kind === "event") found ??= line.event.considered?.[0] ?? null;
@@ -62,11 +56,11 @@ export async function askChoice(api, model, request, { candidates = 1, logits = 
  * truncation.
  * @returns {Promise<{model: Float32Array, adjusted: Float32Array}>}
  */
-export async function fetchLogits(app, run, stream, index, signal) {
-  const { default_params: defaults } = await app.models.describe(run.model);
+export async function fetchLogits(api, run, stream, index, signal) {
   // Mirostat follows from the draws before. It comes after these logits.
-  const request = positionRequest(run, stream, index, defaults, { mirostat_mode: 0 });
-  const choice = await askChoice(app.api, run.model, request, { logits: true, signal });
+  const request = positionRequest(run, stream, index, { mirostat_mode: 0 });
+  const choice = await askChoice(api, run.model, request, { logits: true, signal });
+  if (choice.logits === undefined) throw new Error("The server told no logits for this position.");
   const model = floats(choice.logits);
   const { choice: recorded } = stream.positions[index];
   if (recorded !== null && !agree(recorded, model)) {

@@ -31,11 +31,24 @@ export class Distribution {
     this.noiseKey = null;
     this.noise = null;
     this.noiseKnown = 0;
+    this.temperature = 1;
+    this.divided = this.logits;
   }
 
   /** Returns the number of possible tokens. */
   get size() {
     return this.tokens.length;
+  }
+
+  /** Returns the logits divided by a temperature; those of the last one are kept. */
+  at(temperature) {
+    if (temperature !== this.temperature) {
+      const divisor = Math.fround(temperature);
+      this.divided = new Float32Array(this.size);
+      for (let i = 0; i < this.size; i++) this.divided[i] = this.logits[i] / divisor;
+      this.temperature = temperature;
+    }
+    return this.divided;
   }
 
   /** Returns the noise of the first `count` tokens, which is computed once for each key. */
@@ -74,7 +87,13 @@ function sorted(logits) {
 export class Shape {
   constructor(distribution, drawn, stages, values, kept) {
     Object.assign(this, { distribution, drawn, stages, values, kept });
-    this.logNorm = kept ? values[0] + Math.log(sumOfExponentials(values, kept)) : 0;
+    this.norm = null;
+  }
+
+  /** The logarithm of the sum of the exponentials of the values that are left. */
+  get logNorm() {
+    this.norm ??= this.values[0] + Math.log(sumOfExponentials(this.values, this.kept));
+    return this.norm;
   }
 
   /** Returns the probability of the token at a place in the order of likelihood. */
@@ -115,18 +134,12 @@ export function reshape(distribution, params, order = RESHAPED) {
   let kept = distribution.size;
   for (const name of order) {
     if (greedy || !RESHAPED.includes(name) || isOff(name, params)) continue;
-    if (name === "temperature") values = divided(values, params.temperature);
+    // No other stage changes the values.
+    if (name === "temperature") values = distribution.at(params.temperature);
     else if (kept > 0) kept = KEPT[name](values, kept, params);
     stages.push({ name, kept });
   }
   return new Shape(distribution, !greedy, stages, values, kept);
-}
-
-function divided(values, temperature) {
-  const divisor = Math.fround(temperature);
-  const result = new Float32Array(values.length);
-  for (let i = 0; i < values.length; i++) result[i] = values[i] / divisor;
-  return result;
 }
 
 const KEPT = {

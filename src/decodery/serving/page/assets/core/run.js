@@ -263,7 +263,7 @@ export class RunReader {
 }
 
 /** Returns the line that spells tokens: a run that goes on from another one has the spelling of that one's tokens. */
-function spelledLine(pieces) {
+export function spelledLine(pieces) {
   const tokens = [...pieces].map(([token, { bytes }]) => [token, toHex(bytes)]);
   const special = [...pieces].filter(([, piece]) => piece.special).map(([token]) => token);
   return { kind: "tokens", tokens, special };

@@ -1,6 +1,6 @@
 // Writes runs as JSON and reads them: what the browser keeps, and files that people exchange.
 
-import { Run, RunReader } from "./run.js";
+import { Run, RunReader, spelledLine } from "./run.js";
 
 export const RUN_FORMAT = "decodery-run";
 export const RUN_VERSION = 1;
@@ -24,6 +24,24 @@ export function fromJson({ lines, ...head }) {
   if (head.state === "failed" && !reader.ended) reader.fail(head.error);
   else reader.cut(head.state === "cut" ? head.error : null);
   return run;
+}
+
+/**
+ * Returns the lines of a text whose tokens were chosen one at a time: all of them are given.
+ * @param {object} header the header of an answer to the same prompt
+ */
+export function givenLines(header, run, { positions, text, finishReason }) {
+  const ids = [...run.promptTokenIds, ...positions.map(({ token }) => token)];
+  const { params, seed, drawn } = run;
+  const asked = { prompt: run.prompt, prompt_token_ids: ids, seed, params, generated: positions.length, generated_text: text };
+  const told = { index: 0, text: "", token_ids: [], logprobs: [], finish_reason: finishReason };
+  return [
+    { ...header, requests: [drawn === null ? asked : { ...asked, stream: drawn }] },
+    spelledLine(run.pieces),
+    { kind: "given", positions },
+    { kind: "text", request: 0, event: told },
+    { kind: "end" },
+  ];
 }
 
 /** Returns a copy of a plain value, in which infinities are the texts that they are on the wire. */

@@ -92,9 +92,27 @@ const TURNED_ON_BY = {
   renormalize: ["renormalize_logits"],
 };
 
-/** True if a run's parameters, of which only those that differ from their defaults are named, turn a processor on. */
+/** The parameters for which 1 means off. */
+const OFF_AT_ONE = Object.freeze([
+  "temperature",
+  "top_p",
+  "typical_p",
+  "tfs_z",
+  "repetition_penalty",
+  "encoder_repetition_penalty",
+]);
+
+/** True if a run's parameters turn a processor on. */
 export function isUsed(name, params) {
-  return (TURNED_ON_BY[name] ?? [name]).some((field) => params[field] != null);
+  return (TURNED_ON_BY[name] ?? [name]).some((field) => !isOff(field, params[field]));
+}
+
+function isOff(field, value) {
+  if (value == null || value === false) return true;
+  // Any id is a token, 0 too.
+  if (field.endsWith("_token_id")) return false;
+  if (typeof value === "number") return value === (OFF_AT_ONE.includes(field) ? 1 : 0);
+  return Array.isArray(value) ? value.length === 0 : typeof value === "object" && Object.keys(value).length === 0;
 }
 
 /** Returns the processors that a run uses from the first one on that may shape what is sampled, in order. */

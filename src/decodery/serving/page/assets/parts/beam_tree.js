@@ -2,7 +2,7 @@
 
 import { beamTree, chains, dropped, fateOf, tokensTo } from "../core/beams.js";
 import { element } from "../core/dom.js";
-import { percent } from "../core/percent.js";
+import { decimal, percent } from "../core/figures.js";
 import { label, Speller } from "../core/spelling.js";
 import { folded, outlineItem, siblings } from "./outline.js";
 
@@ -80,7 +80,7 @@ function outlineOf(tree, run, chain) {
     branches: parting.map((other) => outlineOf(tree, run, other)),
   }));
   pieces.at(-1).content.push(
-    element("span", { class: "beam-end dim small number", text: ` ${score(last.score)} · ${shortFate(tree, last)} ` }),
+    element("span", { class: "beam-end dim small number", text: ` ${decimal(last.score)} · ${shortFate(tree, last)} ` }),
     ...(out.length === 0 ? [] : [droppedList(tree, run, out)]),
   );
   return { className: last.pruned === null ? "living" : "pruned", head: null, pieces };
@@ -90,10 +90,6 @@ function shortFate(tree, { returned, pruned, fate }) {
   if (returned !== null) return `text ${returned + 1}`;
   if (pruned !== null) return `pruned at step ${pruned}`;
   return fate === "finished" ? "ended, not among the best" : "kept";
-}
-
-function score(value) {
-  return value.toFixed(2).replace("-", "−");
 }
 
 function nodeElement(node, { text, segments }, run) {
@@ -129,5 +125,5 @@ function droppedList(tree, run, nodes) {
 /** Returns a node's numbers in words. */
 export function describe(tree, run, node) {
   const token = label(node.token, run.pieces);
-  return `Step ${node.step + 1}, ${token}: log-probability ${score(node.logprob)} (${percent(Math.exp(node.logprob))}), score ${score(node.score)}; ${fateOf(tree, node)}.`;
+  return `Step ${node.step + 1}, ${token}: log-probability ${decimal(node.logprob)} (${percent(Math.exp(node.logprob))}), score ${decimal(node.score)}; ${fateOf(tree, node)}.`;
 }

@@ -2,7 +2,7 @@
 
 import { nameOf, partingPoint, textBetween } from "../core/branches.js";
 import { element } from "../core/dom.js";
-import { percent } from "../core/percent.js";
+import { percent } from "../core/figures.js";
 import { label, Speller } from "../core/spelling.js";
 import { tokenElement } from "./token_text.js";
 

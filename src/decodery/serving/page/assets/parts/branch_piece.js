@@ -10,7 +10,8 @@ export function mountBranchPiece(place, app) {
   const brancher = new Brancher(app);
   const branches = element("section", { class: "branch-tree", "aria-label": "Branches" });
   const beams = element("section", { class: "beam-tree", "aria-label": "Beams", hidden: true });
-  place.append(branches, beams);
+  const help = element("p", { class: "help", text: "Choose a token of the text and then one of its candidates: the text goes on from there, and the old one stays." });
+  place.append(help, branches, beams);
   const tree = mountBranchTree(branches, app);
   let close = () => {};
 
@@ -28,6 +29,7 @@ export function mountBranchPiece(place, app) {
       const shown = renderBeamTree(beams, run);
       const update = () => {
         beams.hidden = run.steps.length === 0;
+        help.hidden = !branches.hidden || !beams.hidden;
       };
       run.addEventListener("change", update);
       update();

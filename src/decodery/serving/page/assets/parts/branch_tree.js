@@ -2,7 +2,7 @@
 
 import { adopted, allStreams, endingOf, nameOf, rootOf, textBetween, treeOf } from "../core/branches.js";
 import { element } from "../core/dom.js";
-import { percent } from "../core/percent.js";
+import { percent } from "../core/figures.js";
 import { label } from "../core/spelling.js";
 import { compareStreams } from "./branch_compare.js";
 import { outlineItem } from "./outline.js";

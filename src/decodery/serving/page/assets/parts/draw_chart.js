@@ -5,16 +5,18 @@ import { element } from "../core/dom.js";
 import { label } from "../core/spelling.js";
 
 /**
- * Returns a chart of a draw: each bar goes from log p to log p + noise, and the largest sum wins.
+ * Returns a chart of a draw: each bar goes from log p to log p + noise, and the largest sum,
+ * which comes first, wins.
  * @param {{token: number, logprob: number, noise: number, taken: boolean}[]} tokens  Those that were left.
  * @param {number} kept  The number of tokens left, of which some may not be among `tokens`.
  */
 export function drawChart(tokens, kept, pieces) {
-  const sums = tokens.map(({ logprob, noise }) => logprob + noise);
-  const least = Math.min(...tokens.map(({ logprob }, i) => Math.min(logprob, sums[i])));
-  const span = Math.max(...tokens.map(({ logprob }, i) => Math.max(logprob, sums[i]))) - least || 1;
+  const sorted = [...tokens].sort((a, b) => b.logprob + b.noise - (a.logprob + a.noise));
+  const sums = sorted.map(({ logprob, noise }) => logprob + noise);
+  const least = Math.min(...sorted.map(({ logprob }, i) => Math.min(logprob, sums[i])));
+  const span = Math.max(...sorted.map(({ logprob }, i) => Math.max(logprob, sums[i]))) - least || 1;
   const at = (value) => (value - least) / span;
-  const rows = tokens.map(({ token, logprob, noise, taken }, i) => {
+  const rows = sorted.map(({ token, logprob, noise, taken }, i) => {
     const track = element("span", { class: noise < 0 ? "track down" : "track" });
     track.style.setProperty("--from", at(Math.min(logprob, sums[i])));
     track.style.setProperty("--to", at(Math.max(logprob, sums[i])));

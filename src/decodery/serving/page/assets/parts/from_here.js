@@ -14,6 +14,12 @@ export function mountFromHere(place, app) {
   const strategy = element("div", { hidden: true });
   place.append(strategy, bar);
   let shown = null;
+  strategy.addEventListener("click", ({ target }) => {
+    const chosen = target.closest("[data-token-id]");
+    if (chosen === null) return;
+    const detail = { ...shown, token: Number(chosen.dataset.tokenId) };
+    place.dispatchEvent(new CustomEvent("branch", { bubbles: true, detail }));
+  });
 
   function step() {
     const detail = { run: shown.run, stream: shown.stream, count: shown.index };

@@ -6,7 +6,7 @@ import { count, decimal, percent } from "../core/figures.js";
 import { label } from "../core/spelling.js";
 import { renderCandidates } from "./candidate_table.js";
 import { drawChart } from "./draw_chart.js";
-import { whatIf } from "./what_if.js";
+import { WhatIf } from "./what_if.js";
 
 /**
  * Mounts the inspector. It dispatches "branch" from `place`, with {run, stream, index, token}, when a candidate is
@@ -20,7 +20,7 @@ export function mountInspector(place, app) {
   const head = element("header", {});
   const candidates = element("div", { class: "candidates-part" });
   const draw = element("div", { class: "draw-part" });
-  const below = whatIf(app);
+  const below = new WhatIf(app);
   const body = element("div", { class: "inspector", hidden: true }, head, candidates, draw, below.element);
   const empty = element("p", { class: "dim", text: "Choose a token of the text to see why it was taken." });
   place.append(empty, body);
@@ -69,7 +69,7 @@ function header(run, stream, index, position, view) {
   if (view === null) return [title, element("p", { text: noChoice(run, position) })];
   return [
     title,
-    ...sentences(position, view, run.pieces).map((text) => element("p", { text })),
+    ...sentences(view, run.pieces).map((text) => element("p", { text })),
     element("dl", { class: "facts" }, ...facts(view).map(([name, value]) => fact(name, value))),
   ];
 }
@@ -99,16 +99,11 @@ function facts(view) {
 }
 
 /** Returns sentences that say how the token was taken. */
-function sentences(position, view, pieces) {
+function sentences(view, pieces) {
   const found = [wayText(view, pieces)];
   if (view.allowedTokens.length > 1) {
     const names = view.allowedTokens.map((token) => `“${label(token, pieces)}”`);
     found.push(`The grammar allowed ${names.join(", ")}.`);
-  }
-  if (position.drafted !== null) {
-    const from = position.source === null ? "" : ` from ${position.source}`;
-    const draft = `“${label(position.drafted, pieces)}”`;
-    found.push(position.accepted ? `It was drafted${from}, and accepted.` : `The draft ${draft}${from} was rejected.`);
   }
   return found;
 }

@@ -1,5 +1,6 @@
 // Shows one run: its prompt, the text of each of its streams token by token, and how it stands.
 
+import { promptText } from "../core/branches.js";
 import { element } from "../core/dom.js";
 import { ending, standing } from "../core/run_words.js";
 import { renderTokens } from "./token_text.js";
@@ -19,8 +20,9 @@ export function runView(run, app, { prompt = true, colour = "surprise", grown = 
   const state = element("p", { class: "standing small dim", role: "status" });
   const error = element("p", { class: "wrong", role: "alert", hidden: true });
   const article = element("article", { class: "run", "data-run": run.id, "aria-busy": "true" });
-  const inline = prompt && run.prompt !== null && run.prompt.length <= INLINE && severalOf(run.params) === 1;
-  if (prompt && !inline) article.append(promptOf(run, app));
+  const asked = promptText((id) => app.runs.get(id), run);
+  const inline = prompt && asked !== null && asked.length <= INLINE && severalOf(run.params) === 1;
+  if (prompt && !inline) article.append(promptOf(run, asked, app));
   if (!prompt) article.append(element("h2", { class: "speaker", text: run.model || "Model" }));
   article.append(texts, bar, error, state);
   const shown = [];
@@ -29,7 +31,7 @@ export function runView(run, app, { prompt = true, colour = "surprise", grown = 
     for (const stream of run.streams.slice(shown.length)) {
       const place = element("span", { role: "group", "aria-label": `Text ${stream.index + 1}: the arrow keys go from token to token` });
       const end = element("p", { class: "ending small dim" });
-      const before = inline ? element("span", { class: "prompt-inline", text: run.prompt }) : null;
+      const before = inline ? element("span", { class: "prompt-inline", text: asked }) : null;
       const section = element("section", { class: "stream" }, element("div", { class: "flow", dir: "auto" }, before, place), end);
       texts.append(section);
       shown.push({ stream, section, end, tokens: renderTokens(place, run, stream, { colour }) });
@@ -78,19 +80,24 @@ function setText(place, text) {
 }
 
 /** Returns the prompt's text; one that was given as ids is asked of the server. */
-function promptOf(run, app) {
+function promptOf(run, asked, app) {
   const text = element("div", { class: "prompt-text", dir: "auto", tabindex: 0, role: "group", "aria-label": "Prompt" });
-  if (run.prompt !== null) {
-    text.textContent = run.prompt;
+  if (asked !== null) {
+    text.textContent = asked;
     return text;
   }
+  text.textContent = `${run.promptTokenIds.length} tokens`;
   const show = async () => {
+    // A run of another server may name a model that is not here; and the list may not be here yet.
+    if (!app.models.list.includes(run.model)) return;
+    app.models.removeEventListener("change", show);
     try {
       text.textContent = (await app.api.json("/detokenize", { model: run.model, tokens: run.promptTokenIds })).prompt;
     } catch {
-      text.textContent = `${run.promptTokenIds.length} tokens`;
+      // The number of tokens stands there.
     }
   };
+  app.models.addEventListener("change", show);
   show();
   return text;
 }

@@ -36,20 +36,20 @@ class ShareMenu {
     this.#app = app;
     // Asked for now, so that files can be opened when the server is gone.
     this.#schema = app.api.json(SCHEMA).catch(() => null);
-    const button = (text, click) => element("button", { type: "button", text, on: { click: () => this.#try(click) } });
+    const button = (text, click, label = text) => element("button", { type: "button", text, "aria-label": label, on: { click: () => this.#try(click) } });
+    const group = (text, ...buttons) => element("div", { class: "row", role: "group", "aria-label": text }, element("span", { class: "kind dim", text }), ...buttons);
     this.#code = element("pre", { class: "code", tabindex: 0, role: "region", "aria-label": "Code of this run", hidden: true });
     this.#ofRun = element(
       "fieldset",
-      { class: "row", disabled: true },
+      { disabled: true },
       element("legend", { class: "unseen", text: "Share this run" }),
-      ...FORMS.map(({ name, write }) => button(`Copy as ${name}`, () => this.#copy(name, write))),
-      button("Save as JSON", () => this.#saveJson()),
-      button("Save as page", () => this.#savePage()),
+      group("Copy as", ...FORMS.map(({ name, write }) => button(name, () => this.#copy(name, write), `Copy as ${name}`))),
+      group("Save as", button("JSON", () => this.#saveJson(), "Save as JSON"), button("page", () => this.#savePage(), "Save as page")),
     );
     this.#file = element("input", { type: "file", accept: ".json,.html", multiple: true, hidden: true, "aria-label": "Files of runs" });
-    this.#file.addEventListener("change", () => this.#try(() => this.#import()));
+    this.#file.addEventListener("change", () => this.#try(() => this.#openFiles()));
     const open = button("Open a run from a file…", () => this.#file.click());
-    place.classList.add("share");
+    place.classList.add("sharing");
     place.append(element("h2", { text: "Share" }), this.#ofRun, this.#code, element("div", { class: "row" }, open, this.#file));
   }
 
@@ -105,7 +105,7 @@ class ShareMenu {
     save(await answer.text(), "text/html", `${fileName(run)}.html`);
   }
 
-  async #import() {
+  async #openFiles() {
     const files = [...this.#file.files];
     this.#file.value = "";
     const schema = (await this.#schema) ?? (await this.#app.api.json(SCHEMA));

@@ -2,8 +2,9 @@
 
 import { completionOf, continuation, pickedChoice } from "../core/branches.js";
 import { element } from "../core/dom.js";
-import { percent } from "../core/percent.js";
+import { percent } from "../core/figures.js";
 import { Position, Run, RunReader } from "../core/run.js";
+import { givenLines } from "../core/run_json.js";
 import { newSeed } from "../core/runs.js";
 import { label } from "../core/spelling.js";
 
@@ -21,7 +22,7 @@ export function mountStepper(place, app, { open }) {
   const status = element("p", { class: "small dim", role: "status" });
   const next = element("button", { type: "button", class: "primary", text: "Take the drawn one", on: { click: () => take(seen.token) } });
   const undo = element("button", { type: "button", text: "Undo", on: { click: takeBack } });
-  const done = element("button", { type: "button", text: "Close", on: { click: close } });
+  const done = element("button", { type: "button", text: "Close", on: { click: leave } });
   const typed = element("input", { id: "step-text", autocomplete: "off", spellcheck: "false" });
   const form = element(
     "form",
@@ -44,6 +45,7 @@ export function mountStepper(place, app, { open }) {
   let floor = 0;
   let asking = null;
   let seen = null;
+  let header = null;
   /** The tokens of each step: several where a text was typed. */
   let taken = [];
 
@@ -63,6 +65,7 @@ export function mountStepper(place, app, { open }) {
   }
 
   function start(made) {
+    close();
     run = made;
     run.title = "step by step";
     stream = run.stream(0);
@@ -70,6 +73,7 @@ export function mountStepper(place, app, { open }) {
     taken = [];
     run.state = "done";
     app.runs.add(run);
+    header = null;
     place.hidden = false;
     open(run, stream);
     ask();
@@ -111,6 +115,8 @@ export function mountStepper(place, app, { open }) {
   function learn(probe, unscored) {
     if (run.promptTokenIds.length === 0) run.promptTokenIds = probe.promptTokenIds;
     for (const [token, piece] of probe.pieces) run.pieces.set(token, piece);
+    header = probe.lines[0] ?? header;
+    stream.text = header.requests[0].generated_text ?? "";
     if (unscored > 0) score(probe.promptLogprobs, unscored);
     const [found] = probe.streams;
     seen = found?.positions[0]?.choice ?? null;
@@ -188,10 +194,25 @@ export function mountStepper(place, app, { open }) {
     );
   }
 
+  /** Ends the steps: from now on the run is kept, if a step was taken. */
   function close() {
     asking?.abort();
     asking = null;
+    if (place.hidden) return;
     place.hidden = true;
+    if (taken.length === 0) {
+      app.runs.remove(run);
+      return;
+    }
+    run.lines = givenLines(header, run, stream);
+    app.runs.add(run);
+  }
+
+  /** Closes the panel; where no step was taken, the text is shown that it began at. */
+  function leave() {
+    const parent = run.parent === null || taken.length > 0 ? undefined : app.runs.get(run.parent.run);
+    close();
+    if (parent !== undefined) open(parent);
   }
 
   return {

@@ -1,7 +1,7 @@
 // Shows what a strategy itself computed for one token: drafts, what contrastive search weighed, what was combined.
 
 import { element } from "../core/dom.js";
-import { percent } from "../core/percent.js";
+import { decimal, percent } from "../core/figures.js";
 import { label } from "../core/spelling.js";
 
 const SIDES = {
@@ -97,8 +97,7 @@ function table(run, choice, heads, rows) {
 }
 
 function fixed(value, digits) {
-  if (value === -Infinity) return "−∞";
-  return value.toFixed(digits).replace("-", "−");
+  return value === -Infinity ? "−∞" : decimal(value, digits);
 }
 
 function signed(value) {

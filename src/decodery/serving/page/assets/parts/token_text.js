@@ -154,7 +154,7 @@ export function tokenElement(position, index, speller) {
   return made;
 }
 
-function classesOf({ choice, accepted, picked }, { special, isolated }) {
+function classesOf({ choice, accepted, drafted, picked }, { special, isolated }) {
   const classes = ["token"];
   if (choice !== null) {
     classes.push(`s${levelOf(choice.before)}`);
@@ -162,6 +162,7 @@ function classesOf({ choice, accepted, picked }, { special, isolated }) {
     if (choice.forced) classes.push("forced");
   }
   if (accepted) classes.push("drafted");
+  else if (drafted !== null && drafted !== undefined) classes.push("missed");
   if (picked) classes.push("picked");
   if (special) classes.push("special");
   if (isolated) classes.push("isolated");

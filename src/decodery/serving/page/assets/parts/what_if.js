@@ -13,133 +13,148 @@ import { Reshaper, drawnText, mountSliders, shapedTable, sliderValues, stagesTex
 const PAUSE_MS = 150;
 const CANDIDATES = 10;
 
-/**
- * Returns the part. `show` opens a position; with `preview` nothing is asked of the server.
- * @returns {{element: Element, show(run: object, stream: object, index: number, options: {preview: boolean}): void,
- *   clear(): void}}
- */
-export function whatIf(app) {
-  const note = element("p", { class: "dim small" });
-  const stages = element("p", { class: "cuts small" });
-  const table = element("div", { class: "scroll" });
-  const drawn = element("p", { class: "drawn", role: "status" });
-  const sliders = mountSliders(() => update());
-  const reset = element("button", { type: "button", text: "Back to the run's values", on: { click: () => start() } });
-  const controls = element("div", {}, sliders.element, drawn, stages, table, element("div", { class: "row end" }, reset));
-  const part = element("section", { class: "what-if" }, element("h3", { text: "What if?" }), note, controls);
-  let open = null;
-  let reshaper = null;
-  let asking = new AbortController();
-  let timer = null;
-  let shownCount = 0;
+/** The part's `element` shows the sliders of one position. Nothing is asked of the server while it is out of view. */
+export class WhatIf {
+  #app;
+  #note = element("p", { class: "dim small" });
+  #stages = element("p", { class: "cuts small" });
+  #table = element("div", { class: "scroll" });
+  #drawn = element("p", { class: "drawn", role: "status" });
+  #sliders = mountSliders(() => this.#update());
+  #controls;
+  /** {run, stream, index, where}: the open position. */
+  #open = null;
+  #reshaper = null;
+  #asking = new AbortController();
+  #timer = null;
+  #visible = false;
+  #wanted = false;
+  #shownCount = 0;
 
-  function stop() {
-    asking.abort();
-    asking = new AbortController();
-    clearTimeout(timer);
+  constructor(app) {
+    this.#app = app;
+    const reset = element("button", { type: "button", text: "Back to the run's values", on: { click: () => this.#reset() } });
+    const end = element("div", { class: "row end" }, reset);
+    this.#controls = element("div", {}, this.#sliders.element, this.#drawn, this.#stages, this.#table, end);
+    this.element = element("section", { class: "what-if" }, element("h3", { text: "What if?" }), this.#note, this.#controls);
+    new IntersectionObserver((entries) => {
+      this.#visible = entries.at(-1).isIntersecting;
+      this.#begin();
+    }).observe(this.element);
+  }
+
+  /** Opens a position; with `preview` nothing is asked of the server. */
+  show(run, stream, index, { preview = false } = {}) {
+    const { where, reason, stages } = reshapable(run.params);
+    const known = stream.positions[index].choice !== null && where !== "nowhere";
+    const sameRun = this.#open?.run === run;
+    const same = sameRun && this.#open.stream === stream && this.#open.index === index;
+    if (same && !this.#open.failed && (preview || !this.#controls.hidden)) return;
+    this.#stop();
+    this.#open = { run, stream, index, where, failed: false };
+    this.#controls.hidden = !known || preview;
+    const none = `There are no sliders here: ${reason || "nothing is known of this choice"}.`;
+    this.#note.textContent = known ? noteOf(where, stages, preview) : none;
+    // Values that the person chose stay for the other positions of the run.
+    if (!sameRun) this.#sliders.set(sliderValues(run.params));
+    this.#wanted = known && !preview;
+    this.#begin();
+  }
+
+  clear() {
+    this.#stop();
+    this.#open = null;
+  }
+
+  #stop() {
+    this.#asking.abort();
+    clearTimeout(this.#timer);
+    this.#wanted = false;
     // Logits of a position that is no longer open are not kept.
-    reshaper = null;
-    for (const place of [stages, table, drawn]) place.replaceChildren();
-    sliders.why(new Map());
+    this.#reshaper = null;
+    for (const place of [this.#stages, this.#table, this.#drawn]) place.replaceChildren();
+    this.#sliders.why(new Map());
   }
 
-  function start() {
-    sliders.set(sliderValues(open.run.params));
-    update();
+  #reset() {
+    this.#sliders.set(sliderValues(this.#open.run.params));
+    this.#update();
   }
 
-  /** Calls `ask` after a pause, unless another position is opened before; shows what goes wrong. */
-  function later(ask) {
-    clearTimeout(timer);
-    asking.abort();
-    asking = new AbortController();
-    const { signal } = asking;
-    timer = setTimeout(async () => {
+  #begin() {
+    if (!this.#visible || !this.#wanted) return;
+    this.#wanted = false;
+    this.#later((signal) => (this.#open.where === "server" ? this.#askServer(signal) : this.#fetch(signal)));
+  }
+
+  #update() {
+    if (this.#reshaper !== null) this.#show(this.#reshaper.shape(this.#sliders.values()));
+    else if (this.#open?.where === "server") this.#later((signal) => this.#askServer(signal));
+  }
+
+  /** Calls `ask` after a pause, unless something else is asked before; shows what goes wrong. */
+  #later(ask) {
+    clearTimeout(this.#timer);
+    this.#asking.abort();
+    this.#asking = new AbortController();
+    const { signal } = this.#asking;
+    this.#timer = setTimeout(async () => {
       try {
         await ask(signal);
       } catch (error) {
-        if (!signal.aborted) note.textContent = `The sliders need the server. ${error.message}`;
+        if (signal.aborted) return;
+        this.#open.failed = true;
+        this.#note.textContent = `The sliders need the server. ${error.message}`;
       }
     }, PAUSE_MS);
   }
 
-  function update() {
-    if (reshaper !== null) showShaped(reshaper.shape(sliders.values()));
-    else if (open?.where === "server") later(askServer);
-  }
-
-  async function fetchPosition(signal) {
-    const { run, stream, index } = open;
-    const logits = await fetchLogits(app, run, stream, index, signal);
+  async #fetch(signal) {
+    const { run, stream, index } = this.#open;
+    const logits = await fetchLogits(this.#app.api, run, stream, index, signal);
     if (signal.aborted) return;
-    note.textContent = "";
-    reshaper = new Reshaper(logits, run.params, stream.positions[index].choice?.draw_key ?? null);
-    update();
+    this.#note.textContent = "";
+    this.#reshaper = new Reshaper(logits, run.params, stream.positions[index].choice.draw_key ?? null);
+    this.#update();
   }
 
-  async function showShaped(shaped) {
-    const { run, stream, index } = open;
-    const number = (shownCount += 1);
-    const current = () => number === shownCount && open?.run === run;
-    const taken = stream.positions[index].token;
+  async #askServer(signal) {
+    const { run, stream, index } = this.#open;
+    const request = positionRequest(run, stream, index, this.#sliders.values());
+    const choice = await askChoice(this.#app.api, run.model, request, { candidates: CANDIDATES, signal });
+    if (!signal.aborted) this.#show(shapedByServer(viewOf(new Position(choice.token, choice), request.params)));
+  }
+
+  async #show(shaped) {
+    const { run, stream, index } = this.#open;
+    const number = (this.#shownCount += 1);
     const render = () => {
-      drawn.textContent = drawnText(shaped, taken, run.pieces);
-      stages.textContent = stagesText(shaped);
-      table.replaceChildren(shapedTable(shaped, run.pieces));
+      this.#drawn.textContent = drawnText(shaped, stream.positions[index].token, run.pieces);
+      this.#stages.textContent = stagesText(shaped);
+      this.#table.replaceChildren(shapedTable(shaped, run.pieces));
     };
-    sliders.why(shaped.why);
+    this.#sliders.why(shaped.why);
     render();
-    const spelled = await spellTokens(app.api, run, shaped.rows.map(({ token }) => token));
-    if (spelled && current()) render();
+    const spelled = await spellTokens(this.#app.api, run, shaped.rows.map(({ token }) => token));
+    if (spelled && number === this.#shownCount && this.#open?.run === run) render();
   }
+}
 
-  async function askServer(signal) {
-    const { run, stream, index } = open;
-    const { default_params: defaults } = await app.models.describe(run.model);
-    const request = positionRequest(run, stream, index, defaults, sliders.values());
-    const choice = await askChoice(app.api, run.model, request, { candidates: CANDIDATES, signal });
-    if (signal.aborted) return;
-    showAnswered(viewOf(new Position(choice.token, choice), request.params));
-  }
-
-  function showAnswered(view) {
-    showShaped({
-      rows: view.candidates.map(({ token, model, after, cutBy }) => ({
-        token,
-        model,
-        share: after,
-        cutBy: cutBy === null ? null : view.stages[cutBy].name,
-      })),
-      kept: view.kept,
-      stages: view.stages,
-      drawn: view.way === "drawn",
-      choice: { token: view.token, margin: view.margin?.amount ?? Infinity, runnerUp: view.margin?.runnerUp, undecided: false },
-      why: new Map(),
-    });
-  }
-
+/** Returns a view of the server's answer in the form of `Reshaper.shape`. */
+function shapedByServer(view) {
+  const { token, margin, kept, stages } = view;
   return {
-    element: part,
-    show(run, stream, index, { preview }) {
-      const { where, reason, stages: others } = reshapable(run.params);
-      const known = stream.positions[index].choice !== null && where !== "nowhere";
-      const sameRun = open?.run === run;
-      const same = sameRun && open.stream === stream && open.index === index;
-      if (same && (preview || !controls.hidden)) return;
-      stop();
-      open = { run, stream, index, where };
-      controls.hidden = !known || preview;
-      note.textContent = known ? noteOf(where, others, preview) : `There are no sliders here: ${reason || "nothing is known of this choice"}.`;
-      // Values that the person chose stay for the other positions of the run.
-      if (!sameRun) sliders.set(sliderValues(run.params));
-      if (!known || preview) return;
-      if (where === "server") update();
-      else later(fetchPosition);
-    },
-    clear() {
-      stop();
-      open = null;
-    },
+    rows: view.candidates.map(({ token: one, model, after, cutBy }) => ({
+      token: one,
+      model,
+      share: after,
+      cutBy: cutBy === null ? null : stages[cutBy].name,
+    })),
+    kept,
+    stages,
+    drawn: view.way === "drawn",
+    choice: { token, margin: margin?.amount ?? Infinity, runnerUp: margin?.runnerUp ?? null, undecided: false },
+    why: new Map(),
   };
 }
 

@@ -16,6 +16,7 @@ const DEFAULT_PARAMS = { max_tokens: 40, temperature: 0.8, seed: 7 };
 const CHAT_TOKENS = 400;
 const TABS = [
   { name: "token", title: "Token" },
+  { name: "tree", title: "Branches" },
   { name: "parameters", title: "Parameters" },
   { name: "runs", title: "Runs" },
 ];
@@ -38,7 +39,7 @@ class Write {
   #chosen = false;
   #asking = false;
   #visible = false;
-  #pieces = { token: [], run: [], foot: [] };
+  #pieces = { token: [], tree: [], run: [], foot: [] };
 
   constructor(place, app) {
     this.#app = app;
@@ -54,7 +55,7 @@ class Write {
     this.#log = element("div", { class: "log", id: "log", role: "region", "aria-label": "Text", tabindex: 0 });
     const newest = element("button", { type: "button", class: "newest", text: "To the newest ↓", hidden: true });
     const foot = element("div", { class: "foot" });
-    const side = element("aside", { class: "side", "aria-label": "Details" });
+    const side = element("aside", { class: "details", "aria-label": "Details" });
     this.#modes = this.#modeSwitch();
     this.#clear = element("button", { type: "button", text: "New chat", hidden: true, on: { click: () => this.#newChat() } });
     const settings = element("button", { type: "button", class: "narrow-only", text: "Parameters", on: { click: () => this.#side.show("parameters") } });
@@ -118,7 +119,7 @@ class Write {
   }
 
   async #loadPieces() {
-    const places = { token: this.#side.panels.token, run: this.#side.panels.runs, foot: this.#extras };
+    const places = { token: this.#side.panels.token, tree: this.#side.panels.tree, run: this.#side.panels.runs, foot: this.#extras };
     const asking = {
       text: this.#composer.text,
       params: () => this.#parameters.value(),
@@ -306,7 +307,7 @@ class Write {
     this.#views.push(shown);
     this.#log.append(shown.element);
     this.#follow.start();
-    for (const piece of [...this.#pieces.run, ...this.#pieces.foot]) piece.show(run);
+    for (const slot of ["tree", "run", "foot"]) for (const piece of this.#pieces[slot]) piece.show(run);
     this.#grown(run);
   }
 
