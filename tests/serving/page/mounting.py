@@ -42,4 +42,5 @@ def open_blank(page: Any, url: str) -> Any:
 def run_in(page: Any, prompt: str | list[int], candidates: int = 10, **params: Any) -> None:
     """Runs one request to its end; it is `window.runs[0]` then."""
     asked = {"requests": [{"prompt": prompt, "params": params}], "candidates": candidates}
-    assert page.evaluate(RUN, asked) == ["done"]
+    states = page.evaluate(RUN, asked)
+    assert states == ["done"], states
