@@ -31,6 +31,8 @@ _PLAIN = """(detail) => {
 _AT = f"""async ([index, token]) => {{
   const plain = {_PLAIN};
   const view = document.querySelector('#view-write');
+  // The pieces of a view are loaded after it.
+  while (!view.querySelector('.prompt-menu')) await new Promise(requestAnimationFrame);
   const place = document.querySelector(`#log .token[data-i="${{index}}"]`);
   const detail = await new Promise((told) => {{
     view.addEventListener('position', (event) => told(event.detail), {{ once: true }});

@@ -91,7 +91,7 @@ def test_a_pruned_candidate_says_what_it_lost_against(opened: Any, server: LiveS
 
 SHOW = """async (params) => {
   // The pieces of a view are loaded after it.
-  while (!document.querySelector('section[aria-label=Beams]')) await new Promise(requestAnimationFrame);
+  while (!document.querySelector('.prompt-menu')) await new Promise(requestAnimationFrame);
   const { Api } = await import('/assets/core/api.js');
   const { Run, RunReader } = await import('/assets/core/run.js');
   const { renderBeamTree } = await import('/assets/parts/beam_tree.js');

@@ -186,6 +186,8 @@ def test_a_text_is_drawn_again_from_a_token_and_written_on(opened: Any) -> None:
 
 
 MANY = """async () => {
+  // The pieces of a view are loaded after it.
+  while (!document.querySelector('.prompt-menu')) await new Promise(requestAnimationFrame);
   const { Run, Position } = await import('/assets/core/run.js');
   const { Runs } = await import('/assets/core/runs.js');
   const { Store } = await import('/assets/core/store.js');
