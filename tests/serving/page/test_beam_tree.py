@@ -91,7 +91,7 @@ def test_a_pruned_candidate_says_what_it_lost_against(opened: Any, server: LiveS
 
 SHOW = """async (params) => {
   // The pieces of a view are loaded after it.
-  while (!document.querySelector('section[aria-label=Beams]')) await new Promise(requestAnimationFrame);
+  while (!document.querySelector('.prompt-menu')) await new Promise(requestAnimationFrame);
   const { Api } = await import('/assets/core/api.js');
   const { Run, RunReader } = await import('/assets/core/run.js');
   const { renderBeamTree } = await import('/assets/parts/beam_tree.js');
@@ -100,7 +100,7 @@ SHOW = """async (params) => {
   const place = document.querySelector('section[aria-label=Beams]');
   place.hidden = false;
   document.querySelector('#tab-tree').click();
-  document.querySelector('.side').classList.add('open');
+  document.querySelector('.details').classList.add('open');
   renderBeamTree(place, run);
   const body = { candidates: 2, texts: true, requests: [{ prompt: 'Hello', params }] };
   for await (const line of new Api().lines('/trace', body)) reader.feed(line);

@@ -186,6 +186,8 @@ def test_a_text_is_drawn_again_from_a_token_and_written_on(opened: Any) -> None:
 
 
 MANY = """async () => {
+  // The pieces of a view are loaded after it.
+  while (!document.querySelector('.prompt-menu')) await new Promise(requestAnimationFrame);
   const { Run, Position } = await import('/assets/core/run.js');
   const { Runs } = await import('/assets/core/runs.js');
   const { Store } = await import('/assets/core/store.js');
@@ -216,7 +218,7 @@ MANY = """async () => {
   place.className = 'sheet branch-tree many';
   document.querySelector('#panel-tree').replaceChildren(place);
   document.querySelector('#tab-tree').click();
-  document.querySelector('.side').classList.add('open');
+  document.querySelector('.details').classList.add('open');
   mountBranchTree(place, { runs }).show(levels[3][0], levels[3][0].stream(0));
   const covered = {};
   const walk = ({ run, pieces, from }) => {

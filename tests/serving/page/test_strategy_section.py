@@ -9,6 +9,8 @@ import pytest
 from tests.serving.page.branching import accessible
 
 SHOW = """async ([params, index]) => {
+  // The pieces of a view are loaded after it.
+  while (!document.querySelector('.prompt-menu')) await new Promise(requestAnimationFrame);
   const { Api } = await import('/assets/core/api.js');
   const { Run, RunReader } = await import('/assets/core/run.js');
   const { renderStrategy } = await import('/assets/parts/strategy_section.js');
