@@ -94,7 +94,7 @@ CASES: Mapping[str, tuple[str | list[int], dict[str, Any]]] = {
     ),
     "lookup": ("abababab", {"speculate": {"type": "prompt_lookup", "max_ngram": 2}, "temperature": 0}),
     "drafts of the engine": ("abababab", {"speculate": "auto"}),
-    "no speculation": ("Once", {"speculate": None}),
+    "no speculation": ("Once", {"speculate": "none"}),
     "as long as the context": ("Once", {"max_tokens": None, "temperature": 0, "logit_bias": {"90": 100}}),
     "longer than the context": ("Once", {"max_tokens": 5000, "temperature": 0, "logit_bias": {"90": 100}}),
     "an echo": ("Once\n", {"echo": True}),

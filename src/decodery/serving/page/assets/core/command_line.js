@@ -135,7 +135,7 @@ const GRAMMARS = {
 };
 
 function speculationWords(value, second) {
-  if (value === null) return ["--no-speculate"];
+  if (value === null || value === "none") return ["--no-speculate"];
   const { type, ...fields } = withType(value);
   if (type === "auto") return ["--speculate"];
   if (type === "prompt_lookup") return ["--prompt-lookup", ...objectWords(fields, LOOKUP)];

@@ -46,7 +46,7 @@ export function pythonCode(asked, params, model) {
 
 /** Returns the code of an object, and adds its class to `names`; null for the value that is the default. */
 function objectCode(field, value, names) {
-  if (value === null) return "None";
+  if (value === null || value === "none") return "None";
   const { type = field, ...fields } = typeof value === "string" ? { type: value } : Object.fromEntries(entriesOf(value));
   if (type === "sampling") return null;
   if (type === "auto") return '"auto"';
@@ -76,7 +76,7 @@ function number(value) {
 }
 
 function literal(value) {
-  if (value === null) return "None";
+  if (value === null || value === "none") return "None";
   if (value === true) return "True";
   if (value === false) return "False";
   if (typeof value === "string") return pythonText(value);
