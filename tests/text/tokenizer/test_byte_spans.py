@@ -98,6 +98,13 @@ COMPOSED = "é".encode()
         ("e\u0301 a", [COMPOSED, b" a"], [(0, 2), (2, 4)], [(0, 3), (3, 5)]),
         ("ﬁi", [b"f", b"i", b"i"], [(0, 1), (0, 1), (1, 2)], [(0, 3), (0, 3), (3, 4)]),
         ("The CAT", [b"the", b" cat"], [(0, 3), (3, 7)], [(0, 3), (3, 7)]),
+        # The parts of a character behind a changed one.
+        (
+            "É😀",
+            [COMPOSED, b"\xf0\x9f", b"\x98\x80"],
+            [(0, 1), (1, 2), (1, 2)],
+            [(0, 2), (2, 4), (4, 6)],
+        ),
         # Offsets that cannot be right: the changed stretch is shared, the rest is found by its bytes.
         ("a ﬁ b", [b"a", b" f", b"i", b" b"], [(0, 0)] * 4, [(0, 1), (1, 5), (1, 5), (5, 7)]),
         ("a ﬁ", [b"a", b" f", b"i"], [(0, 3), (3, 6), (6, 9)], [(0, 1), (1, 5), (1, 5)]),
