@@ -81,9 +81,9 @@ class Asked:
 
     prompt: str
     params: GenerationParams
-    candidates: int
-    salt: str | None
-    closed_after: int | None
+    candidates: int = 0
+    salt: str | None = None
+    closed_after: int | None = None
 
 
 @dataclass
@@ -148,9 +148,9 @@ def requests(source: random.Random, listed: Sequence[Feature], count: int) -> li
             params = asked.params.replace(max_tokens=most)
         elif source.random() < 0.3:
             params = random_request(source, listed)[1]
-            asked = Asked(source.choice(prompts), params, 0, None, None)
+            asked = Asked(source.choice(prompts), params)
         else:
-            asked = Asked(source.choice(prompts), _drafted(source), 0, None, None)
+            asked = Asked(source.choice(prompts), _drafted(source))
             params = asked.params
         found.append(
             Asked(
@@ -287,7 +287,7 @@ def _check_end(llm: LLM) -> None:
     """Raises `AssertionError` unless nothing of the requests is left."""
     assert not llm.engine.has_work()
     llm.engine.check_integrity()
-    assert not llm.engine._speculator._streams  # type: ignore[union-attr]
+    assert not len(llm.engine._speculator._drafter)  # type: ignore[union-attr]
 
 
 def law(folder: str, count: int, seed: int) -> Law:

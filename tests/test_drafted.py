@@ -5,15 +5,17 @@ from __future__ import annotations
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from decodery import LLM, GenerationParams, PromptLookup
+from decodery import LLM, ContrastiveDecoding, DoLa, GenerationParams, PromptLookup, Regex
 from decodery.decoding.request.speculation_params import Auto
 from tests.cli.conftest import write_model
 from tests.combinations import features
-from tests.drafted import Law, law, requests, shares
+from tests.drafted import Asked, Law, generated, law, requests, shares
 from tests.kernels.native.fixtures import built
+from tests.mixed import random_prompt
 
 pytestmark = built
 
@@ -39,6 +41,37 @@ def test_among_others_on_few_pages_and_streamed_it_gives_the_same(some: Law) -> 
     llm = some.together(seed=1)
     check_sources(llm, 0.02)
     assert llm.engine.preemptions > 0
+
+
+@pytest.mark.parametrize("speculate", [Auto(), PromptLookup()], ids=str)
+def test_a_contrast_with_a_grammar_gives_the_same_with_drafts(tmp_path: Path, speculate: Any) -> None:
+    folder = write_model(tmp_path)
+    source = random.Random(1)
+    strategies = (
+        ContrastiveDecoding(folder, alpha=0.9),
+        ContrastiveDecoding(folder),
+        DoLa("low"),
+        DoLa("low"),
+    )
+    listed = [
+        Asked(
+            random_prompt(source),
+            GenerationParams(
+                max_tokens=30,
+                temperature=source.choice((0, 0.5)),
+                seed=1,
+                strategy=source.choice(strategies),
+                grammar=Regex(source.choice(("([a-e]{2} )+", "(ab|cd|[x-z])+"))),
+                speculate=speculate,
+            ),
+        )
+        for _ in range(16)
+    ]
+    listed *= 2
+    plain = LLM(folder, dtype="float32", backend="native")
+    found = Law(folder, listed, [generated(plain, asked, speculate=None) for asked in listed])
+    assert all(one.error is None for one in found.plain)
+    assert found.alone().engine.statistics().accepted > 50
 
 
 def test_the_requests_are_of_every_kind() -> None:

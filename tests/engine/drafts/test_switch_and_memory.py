@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.speculation_params import PromptLookup
 from decodery.engine.drafts.speculator import MOST_SALTS
 from decodery.engine.engine import Engine
+from decodery.kernels.native.drafter import SOURCES
 from decodery.models.decoders.llama import Llama
 from tests.engine.drafts.test_speculator import drafting_engine
 from tests.engine.runs import Job, make_engine
@@ -46,6 +49,69 @@ def some_jobs(seed: int, count: int = 12) -> list[Job]:
         )
         for _ in range(count)
     ]
+
+
+class History:
+    """Holds the pairs of neighbours that each party has seen, and checks that its drafts are among them."""
+
+    def __init__(self) -> None:
+        self._pairs: dict[object, set[tuple[int, int]]] = {}
+        self._last: dict[tuple[int, int | None], int] = {}
+        self.sources: Counter[str] = Counter()
+
+    def see(self, party: object, stream: tuple[int, int | None], tokens: Sequence[int]) -> None:
+        """Adds tokens that a party's stream goes on with."""
+        known = [self._last[stream]] if stream in self._last else []
+        self._pairs.setdefault(party, set()).update(pairwise([*known, *tokens]))
+        if tokens:
+            self._last[stream] = tokens[-1]
+
+    def check(self, party: object, event: Event) -> None:
+        """Raises `AssertionError` unless the party has seen each draft behind the token before it."""
+        drafted = pairwise([self._last[event.request, event.stream], *event.drafts])
+        assert set(drafted) <= self._pairs[party]
+        self.sources.update(event.draft_sources)
+
+
+def run_mixed(engine: Engine, salts: Sequence[bytes], *, apart: bool) -> History:
+    """Runs requests of several salts at once and checks their drafts; `apart`, each stream is a party."""
+    chance = random.Random(5)
+    history = History()
+    salt_of: dict[int, bytes] = {}
+    waiting = [(job, salt) for salt in salts for job in some_jobs(len(salt), 30)]
+    chance.shuffle(waiting)
+    while waiting or engine.has_work():
+        if waiting and len(engine._requests) < 5:
+            (prompt, params), salt = waiting.pop()
+            number = engine.add(prompt, params, salt=salt)
+            salt_of[number] = salt
+            for stream in range(params.streams):
+                history.see((number, stream) if apart else salt, (number, stream), prompt)
+        events = engine.step()
+        for event in events:
+            history.check(_party(event, salt_of, apart), event)
+        for event in events:
+            history.see(_party(event, salt_of, apart), (event.request, event.stream), event.tokens)
+    return history
+
+
+def _party(event: Event, salt_of: Mapping[int, bytes], apart: bool) -> object:
+    return (event.request, event.stream) if apart else salt_of[event.request]
+
+
+def test_drafts_are_of_what_requests_of_the_same_salt_have_seen(model: Llama) -> None:
+    history = run_mixed(drafting_engine(model), (b"", b"a", b"bb"), apart=False)
+    assert min(history.sources[source] for source in SOURCES) > 20
+    # Each request alone has not seen all of it.
+    with pytest.raises(AssertionError):
+        run_mixed(drafting_engine(model), (b"", b"a", b"bb"), apart=True)
+
+
+def test_without_remembered_texts_drafts_are_of_what_the_stream_has_seen(model: Llama) -> None:
+    engine = drafting_engine(model, remember_texts=False)
+    history = run_mixed(engine, (b"", b"a", b"bb"), apart=True)
+    assert history.sources["earlier texts"] == 0
+    assert min(history.sources["text"], history.sources["successors"]) > 20
 
 
 def foreign_drafts(engine: Engine, job: Job, salt: bytes = b"") -> int:
@@ -111,7 +177,8 @@ def test_of_an_aborted_request_no_text_and_no_stream_is_left(model: Llama, after
     engine.abort(number)
     speculator = engine._speculator
     assert speculator is not None
-    assert len(speculator._drafter) == 0
+    assert not len(speculator._drafter)
+    assert not speculator._streams
     events = decode(engine, [(prompt, params)]).events
     assert not any("earlier texts" in event.draft_sources for event in events)
     engine.check_integrity()
@@ -120,7 +187,7 @@ def test_of_an_aborted_request_no_text_and_no_stream_is_left(model: Llama, after
 def test_a_request_that_fails_or_ends_late_leaves_no_stream(model: Llama) -> None:
     engine = drafting_engine(model)
     failing = GenerationParams(max_tokens=30, temperature=0)
-    number = engine.add([7, 8] * 5, failing, timeout=0.2)
+    number = engine.add([7, 8] * 5, failing, timeout=1000.0)
     for _ in range(4):
         engine.step()
     assert engine._speculator is not None
@@ -128,7 +195,8 @@ def test_a_request_that_fails_or_ends_late_leaves_no_stream(model: Llama) -> Non
     engine._requests[number].timeout = 1e-9
     (event,) = engine.step()
     assert event.finish == "error"
-    assert len(engine._speculator._drafter) == 0
+    assert not len(engine._speculator._drafter)
+    assert not engine._speculator._streams
 
 
 def test_each_accepted_draft_has_one_source_and_the_counters_are_their_sums(model: Llama) -> None:
@@ -156,6 +224,8 @@ def test_a_request_without_speculation_is_not_remembered_and_gets_no_drafts(mode
     params = GenerationParams(max_tokens=40, temperature=0)
     plain = params.replace(speculate=None)
     first = decode(engine, [([7, 8] * 8, plain)])
+    assert engine._speculator is not None
+    assert not engine._speculator._salts
     again = decode(engine, [([7, 8] * 8, params)])
     assert not any("earlier texts" in e.draft_sources for e in again.events)
     assert decode(engine, [([7, 8] * 8, plain)]).drafted == 0

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from decodery.decoding.logprobs import logprobs_at
 from decodery.decoding.processors.pipeline import may_ban, plans_of, why_impossible
+from decodery.decoding.request.strategy_params import Sampling
 from decodery.decoding.rows import Row, Run, Scores, Verdict
 from decodery.decoding.strategies.drafts.acceptance import rejecting
 from decodery.decoding.strategies.drafts.verification import DraftVerification, LogitsAt, survivor_of
@@ -84,8 +85,11 @@ def _needs_choices_only(row: Row, run: Run) -> bool:
     """True if the row is one stream, whose tokens follow from the choices at the positions of its run.
 
     No ban can then rule out what its grammar forces. Tokens that a grammar forces have no choice to explain.
+    The logits of other strategies than sampling depend on which tokens the grammar allows.
     """
     if len(row.streams) > 1 or row.params.mirostat_mode:
+        return False
+    if row.grammar is not None and not isinstance(row.params.strategy, Sampling):
         return False
     forced = forced_by_grammar(row)
     if row.explain and row.grammar is not None and (forced or run.tokens):
