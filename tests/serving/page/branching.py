@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+# A busy machine takes long for a text.
+LONGEST_MS = 40_000
 _PLAIN = """(detail) => {
   const { run, stream } = detail;
   return {
@@ -50,7 +52,7 @@ def run_of(page: Any) -> dict[str, Any]:
 
 def ended(page: Any) -> None:
     """Waits until the shown run has ended."""
-    page.wait_for_selector("#log .run[data-state=done]")
+    page.wait_for_selector("#log .run[data-state=done]", timeout=LONGEST_MS)
 
 
 def show_tree(page: Any) -> Any:
@@ -68,7 +70,8 @@ def ask_branch(page: Any, index: int, token: int) -> dict[str, Any]:
 def branch(page: Any, index: int, token: int) -> dict[str, Any]:
     """Goes on from a position of the shown text with this token, to the end; returns the branch."""
     before = ask_branch(page, index, token)
-    page.wait_for_selector(f'#log .run[data-state=done]:not([data-run="{before["id"]}"])')
+    shown = f'#log .run[data-state=done]:not([data-run="{before["id"]}"])'
+    page.wait_for_selector(shown, timeout=LONGEST_MS)
     return run_of(page)
 
 

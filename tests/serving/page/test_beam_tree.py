@@ -100,7 +100,7 @@ SHOW = """async (params) => {
   const place = document.querySelector('section[aria-label=Beams]');
   place.hidden = false;
   document.querySelector('#tab-tree').click();
-  document.querySelector('.side').classList.add('open');
+  document.querySelector('.details').classList.add('open');
   renderBeamTree(place, run);
   const body = { candidates: 2, texts: true, requests: [{ prompt: 'Hello', params }] };
   for await (const line of new Api().lines('/trace', body)) reader.feed(line);

@@ -216,7 +216,7 @@ MANY = """async () => {
   place.className = 'sheet branch-tree many';
   document.querySelector('#panel-tree').replaceChildren(place);
   document.querySelector('#tab-tree').click();
-  document.querySelector('.side').classList.add('open');
+  document.querySelector('.details').classList.add('open');
   mountBranchTree(place, { runs }).show(levels[3][0], levels[3][0].stream(0));
   const covered = {};
   const walk = ({ run, pieces, from }) => {
