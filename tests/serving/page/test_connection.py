@@ -51,6 +51,24 @@ async def _cut(server: LiveServer) -> None:
             active._stream.cut()
 
 
+def test_a_view_that_cannot_be_loaded_is_told_and_the_others_open(
+    page: Any, server: LiveServer, watch: Any
+) -> None:
+    watch.allowed = ["Failed to load resource", "net::ERR", "preload"]
+    page.route("**/views/tokens.js", lambda route: route.abort())
+    page.goto(server.url)
+    page.wait_for_selector(".run[data-state=done]")
+    page.get_by_role("link", name="Tokens").click()
+    page.wait_for_selector(".notice.error")
+    assert "Tokens" in page.locator(".notice.error").inner_text()
+    page.get_by_role("link", name="Write").click()
+    page.wait_for_selector("#view-write:not([hidden])")
+    # Two views in a row: the last one is shown, however long the others take.
+    page.evaluate("() => { location.hash = '#compare'; location.hash = '#write'; }")
+    page.wait_for_timeout(300)
+    assert page.locator("#view-write").is_visible()
+
+
 def test_opened_while_the_server_is_away_the_page_comes_back_by_itself(
     page: Any, server: LiveServer, watch: Any
 ) -> None:

@@ -10,6 +10,7 @@ export class Router {
   #mounted = new Map();
   #shown = null;
   #args = null;
+  #turn = 0;
 
   constructor(app, main, navigation) {
     this.#app = app;
@@ -39,7 +40,18 @@ export class Router {
     const view = VIEWS.find((one) => one.name === name) ?? VIEWS[0];
     const args = { path, ...this.#args };
     this.#args = null;
-    const mounted = await this.#view(view);
+    const turn = (this.#turn += 1);
+    let mounted;
+    try {
+      mounted = await this.#view(view);
+    } catch (error) {
+      // So that browsers that ask for a failed module again do.
+      this.#forget(view.name);
+      this.#app.notify(`The view “${view.title}” could not be loaded. (${error.message})`, "error");
+      return;
+    }
+    // Another view was asked for in the meantime.
+    if (turn !== this.#turn) return;
     if (this.#shown !== mounted) {
       if (this.#shown !== null) {
         this.#shown.element.hidden = true;
@@ -54,6 +66,11 @@ export class Router {
     }
     document.title = view.name === VIEWS[0].name ? "Decodery" : `${view.title} – Decodery`;
     mounted.show?.(args);
+  }
+
+  #forget(name) {
+    this.#mounted.delete(name);
+    document.getElementById(`view-${name}`)?.remove();
   }
 
   /** Returns a view, which is mounted once. */

@@ -39,6 +39,8 @@ class Write {
   #chosen = false;
   #asking = false;
   #visible = false;
+  /** The run, stream and index of the token that is open: for pieces that are loaded later. */
+  #opened = null;
   #pieces = { token: [], tree: [], run: [], foot: [] };
 
   constructor(place, app) {
@@ -125,14 +127,17 @@ class Write {
       params: () => this.#parameters.value(),
       start: (request) => this.#showRun(this.#start({ ...request, title: titleOf(request.prompt) })),
     };
-    for (const { slot, load } of PIECES) {
+    const loading = PIECES.map(async ({ slot, load }) => {
       const place = element("div", { class: `piece piece-${slot}` });
       places[slot].append(place);
       const piece = (await load())(place, this.#app, asking);
       this.#pieces[slot].push(piece);
       piece.setMode?.(this.#mode);
       if (slot !== "token" && this.#shown !== null) piece.show(this.#shown);
-    }
+      if (slot === "token" && this.#opened !== null) this.#showToken(...this.#opened);
+    });
+    const failed = (await Promise.allSettled(loading)).find(({ status }) => status === "rejected");
+    if (failed !== undefined) this.#app.notify(`A part of the page could not be loaded: reload it. (${failed.reason.message})`, "error");
   }
 
   /** Shows what `app.open("write", args)` asks for: a kept run, or a text to begin at once. */
@@ -297,6 +302,7 @@ class Write {
     for (const shown of this.#views) shown.close();
     this.#views = [];
     this.#shown = null;
+    this.#opened = null;
     this.#log.replaceChildren();
     this.#composer.setRunning(false);
   }
@@ -339,6 +345,7 @@ class Write {
   }
 
   #showToken(run, stream, index, options = {}) {
+    this.#opened = [run, stream, index];
     this.#empty.hidden = this.#pieces.token.length > 0;
     for (const piece of this.#pieces.token) piece.show(run, stream, index, options);
   }
