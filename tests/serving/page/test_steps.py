@@ -162,3 +162,34 @@ def test_a_text_of_steps_is_kept_and_goes_on_when_the_panel_is_closed(opened: An
     opened.get_by_role("button", name="Write on at the end").click()
     opened.wait_for_selector(f'#log .run[data-state=done]:not([data-run="{run["id"]}"])')
     assert run_of(opened)["tokens"][:4] == [*run["tokens"], drawn]
+
+
+def test_a_text_of_steps_is_there_after_a_reload_in_the_middle_and_steps_taken_back_are_gone(opened: Any) -> None:
+    steps = begin(opened)
+    for count in range(1, 4):
+        steps.locator(OTHER).first.click()
+        after(opened, count)
+    steps.get_by_role("button", name="Undo").click()
+    opened.wait_for_selector('#log [data-i="2"]', state="detached")
+    opened.wait_for_selector(".stepper .candidate")
+    run = run_of(opened)
+    opened.wait_for_timeout(700)
+    opened.reload()
+    opened.wait_for_selector(f'#log .run[data-run="{run["id"]}"]')
+    kept = run_of(opened)
+    assert (kept["tokens"], kept["picked"], kept["choices"]) == (run["tokens"], [True] * 2, run["choices"])
+
+
+def test_a_text_of_which_every_step_was_taken_back_is_not_kept(opened: Any) -> None:
+    steps = begin(opened)
+    steps.locator(OTHER).first.click()
+    after(opened, 1)
+    opened.wait_for_timeout(700)
+    run = run_of(opened)
+    steps.get_by_role("button", name="Undo").click()
+    opened.wait_for_selector(".stepper .candidate")
+    opened.wait_for_timeout(700)
+    opened.reload()
+    opened.wait_for_selector("[data-state=done]")
+    code = "async () => (await new (await import('/assets/core/store.js')).Store().load()).map((run) => run.id)"
+    assert run["id"] not in opened.evaluate(code)

@@ -38,7 +38,7 @@ export function givenLines(header, run, { positions, text, finishReason }) {
   return [
     { ...header, requests: [drawn === null ? asked : { ...asked, stream: drawn }] },
     spelledLine(run.pieces),
-    { kind: "given", positions },
+    { kind: "given", positions: [...positions] },
     { kind: "text", request: 0, event: told },
     { kind: "end" },
   ];

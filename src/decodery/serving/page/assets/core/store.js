@@ -10,13 +10,14 @@ const FULL = "The browser has no room for more runs: remove some, or save them a
 /**
  * Dispatches "trouble" with a sentence in `detail` where runs cannot be kept; each sentence once.
  *
- * A run is kept as its head and its lines. Lines never change, so that each is written once, while the run grows.
+ * A run is kept as its head and its lines. Each line is written once, while the run grows. A run whose `lines` are
+ * replaced by another array is written anew, and one that has no lines any more is removed.
  */
 export class Store extends EventTarget {
   #opening = null;
   #base = null;
   #told = new Set();
-  /** Runs with news, and how many lines of each run are written. */
+  /** Runs with news, and which lines of each run are written: the first `count` of an array. */
   #waiting = new Set();
   #written = new Map();
   #timer = null;
@@ -35,8 +36,9 @@ export class Store extends EventTarget {
     for (const head of heads.sort((one, other) => one.created - other.created)) {
       const lines = joined(await result(base.transaction("lines").objectStore("lines").getAll(linesOf(head.id))));
       try {
-        runs.push(fromJson({ ...head, lines }));
-        this.#written.set(head.id, lines.length);
+        const run = fromJson({ ...head, lines });
+        runs.push(run);
+        this.#written.set(head.id, { lines: run.lines, count: run.lines.length });
       } catch {
         this.#tell(`The run “${head.title}” was kept in a form that this page does not read.`);
       }
@@ -76,14 +78,21 @@ export class Store extends EventTarget {
     clearTimeout(this.#timer);
     this.#timer = null;
     if (this.#base === null || this.#waiting.size === 0) return;
-    const changed = [...this.#waiting].filter((run) => run.lines.length > 0);
+    const changed = [...this.#waiting].filter((run) => run.lines.length > 0 || this.#written.has(run.id));
     this.#waiting.clear();
     this.#write((runs, lines) => {
       for (const run of changed) {
-        const first = this.#written.get(run.id) ?? 0;
+        const written = this.#written.get(run.id);
+        const first = written?.lines === run.lines ? written.count : 0;
+        if (first === 0) lines.delete(linesOf(run.id));
+        if (run.lines.length === 0) {
+          runs.delete(run.id);
+          this.#written.delete(run.id);
+          continue;
+        }
         runs.put(headOf(run));
         if (first < run.lines.length) lines.put({ run: run.id, first, lines: run.lines.slice(first) });
-        this.#written.set(run.id, run.lines.length);
+        this.#written.set(run.id, { lines: run.lines, count: run.lines.length });
       }
     }).catch(() => {
       // What was not written is written with what comes next.

@@ -126,7 +126,7 @@ export function mountStepper(place, app, { open }) {
     else show("");
     if (unscored > 0) open(run, stream);
     else run.changed();
-    app.runs.add(run);
+    keep();
   }
 
   /** Gives typed tokens the log-probabilities that the server told of them. */
@@ -194,7 +194,7 @@ export function mountStepper(place, app, { open }) {
     );
   }
 
-  /** Ends the steps: from now on the run is kept, if a step was taken. */
+  /** Ends the steps. A run without a step is removed. */
   function close() {
     asking?.abort();
     asking = null;
@@ -204,7 +204,12 @@ export function mountStepper(place, app, { open }) {
       app.runs.remove(run);
       return;
     }
-    run.lines = givenLines(header, run, stream);
+    keep();
+  }
+
+  /** Keeps the text so far, if a step was taken: the page may be left at any time. */
+  function keep() {
+    run.lines = taken.length === 0 ? [] : givenLines(header, run, stream);
     app.runs.add(run);
   }
 
