@@ -25,6 +25,24 @@ export async function piecesOf(api, model, ids, { signal } = {}) {
   return read({ ...answer, tokens: ids });
 }
 
+/**
+ * Returns the tokens that a text adds after another one, of which `ids` are the tokens.
+ *
+ * Both are divided as one text: a tokenizer may put a space before each text, and a text that is divided alone has one
+ * too many. Where the tokens of both do not begin with those of the first, the added text is divided `alone`.
+ * @param {{text: string, ids: number[]}} before
+ * @returns {Promise<{ids: number[], pieces: Map<number, object>, alone: boolean}>}
+ */
+export async function tokenizeAfter(api, model, before, added, { special = true, signal } = {}) {
+  const whole = await tokenize(api, model, before.text + added, { special, signal });
+  const start = before.ids.length;
+  if (whole.ids.length > start && before.ids.every((id, i) => id === whole.ids[i])) {
+    return { ids: whole.ids.slice(start), pieces: whole.pieces, alone: false };
+  }
+  const { ids, pieces } = await tokenize(api, model, added, { special: false, signal });
+  return { ids, pieces, alone: true };
+}
+
 function read(answer) {
   const special = new Set(answer.special);
   const pieces = new Map(answer.pieces.map(([id, hex]) => [id, { bytes: fromHex(hex), special: special.has(id) }]));

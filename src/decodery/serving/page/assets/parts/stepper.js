@@ -7,6 +7,7 @@ import { Position, Run, RunReader } from "../core/run.js";
 import { givenLines } from "../core/run_json.js";
 import { newSeed } from "../core/runs.js";
 import { label } from "../core/spelling.js";
+import { tokenize, tokenizeAfter } from "../core/tokenizing.js";
 
 const CANDIDATES = 10;
 
@@ -149,8 +150,7 @@ export function mountStepper(place, app, { open }) {
   async function type(text) {
     if (text === "" || seen === null) return;
     try {
-      const asked = { model: run.model, prompt: text, add_special_tokens: false };
-      const { tokens } = await app.api.json("/tokenize", asked);
+      const tokens = await tokensOf(text);
       for (const token of tokens) stream.positions.push(new Position(token, null, { picked: true }));
       taken.push(tokens.length);
       typed.value = "";
@@ -158,6 +158,18 @@ export function mountStepper(place, app, { open }) {
     } catch (error) {
       show(error.message);
     }
+  }
+
+  /** Returns the tokens of a text that goes on from the one so far, as if both were one. */
+  async function tokensOf(text) {
+    const { model } = run;
+    const known = [...run.promptTokenIds, ...stream.tokens];
+    const { prompt } = await app.api.json("/detokenize", { model, tokens: known });
+    // Its own tokens may be others, since each was chosen by itself.
+    const before = await tokenize(app.api, model, prompt, { special: false });
+    const { ids, alone } = await tokenizeAfter(app.api, model, { text: prompt, ids: before.ids }, text, { special: false });
+    if (alone) app.notify("What you typed is divided alone, since its first letters would change the last token.");
+    return ids;
   }
 
   function takeBack() {

@@ -5,7 +5,8 @@ import { decimal } from "../core/figures.js";
 import { Prompt } from "../core/prompt_variants.js";
 import { Position, Run } from "../core/run.js";
 import { likeliestAnswer, scoreAnswers, scorePrompt } from "../core/scoring.js";
-import { tokenize } from "../core/tokenizing.js";
+import { labelOfText } from "../core/spelling.js";
+import { tokenizeAfter } from "../core/tokenizing.js";
 import { wellFormed } from "../core/utf8.js";
 import { answerTable } from "../parts/answer_table.js";
 import { showPromptToken } from "../parts/prompt_token.js";
@@ -95,8 +96,10 @@ class PromptView {
       const prompt = await Prompt.ask(this.#app.api, model, text, signal);
       if (prompt.ids.length === 0) throw new Error("Write a prompt first.");
       const scores = await scorePrompt(this.#app.api, model, prompt.ids, { top: CANDIDATES, signal });
-      const kept = answers ?? (sameModel ? null : this.#answers.map(({ text: one }) => one));
-      if (kept !== null) this.#answers = await Promise.all(kept.map((one) => this.#answerOf(one, model, signal)));
+      const kept = answers ?? this.#answers.map(({ text: one }) => one);
+      const read = await Promise.all(kept.map((one, i) => (sameModel && answers === null && this.#answers[i].own ? this.#answers[i] : this.#answerOf(one, prompt, signal))));
+      if (signal.aborted) return;
+      this.#answers = read;
       this.#prompt = prompt;
       this.#scores = scores;
       this.#variants = [prompt.asWritten()];
@@ -155,16 +158,16 @@ class PromptView {
     });
   }
 
-  async #answerOf(text, model, signal) {
+  async #answerOf(text, prompt, signal) {
     const read = wellFormed(text);
-    const { ids, pieces } = await tokenize(this.#app.api, model, read, { special: false, signal });
+    const { ids, pieces, alone } = await tokenizeAfter(this.#app.api, prompt.model, prompt, read, { signal });
     if (ids.length === 0) throw new Error("An answer needs a token.");
-    return { ids, pieces, text: read };
+    return { ids, pieces, text: read, alone };
   }
 
   #addAnswer(text) {
     const { signal } = this.#controller;
-    return this.#attempt(signal, async () => this.#keep(await this.#answerOf(text, this.#prompt.model, signal), signal));
+    return this.#attempt(signal, async () => this.#keep(await this.#answerOf(text, this.#prompt, signal), signal));
   }
 
   #addOwnAnswer() {
@@ -172,7 +175,7 @@ class PromptView {
     return this.#attempt(signal, async () => {
       const { ids, pieces } = await likeliestAnswer(this.#app.api, this.#prompt.model, this.#prompt.ids, ANSWER_TOKENS, { signal });
       const bytes = ids.flatMap((id) => [...pieces.get(id).bytes]);
-      await this.#keep({ ids, pieces, text: new TextDecoder().decode(Uint8Array.from(bytes)) }, signal);
+      await this.#keep({ ids, pieces, text: new TextDecoder().decode(Uint8Array.from(bytes)), own: true }, signal);
     });
   }
 
@@ -206,7 +209,10 @@ class PromptView {
   }
 
   #showTable() {
-    const { table, none } = this.#parts;
+    const { table, none, divided } = this.#parts;
+    const alone = this.#answers.filter((answer) => answer.alone).map(({ text }) => labelOfText(text));
+    divided.textContent = alone.length === 0 ? "" : `Divided alone, since its first letters would change the prompt's last token: ${alone.join(", ")}`;
+    divided.hidden = alone.length === 0;
     none.hidden = this.#answers.length > 0;
     const cell = ({ ids: prompt }, { ids: answer }) => this.#cells.get(keyOf(prompt, answer));
     table.replaceChildren(answerTable({ variants: this.#variants, answers: this.#answers, cell }));
@@ -242,6 +248,7 @@ function layout() {
   const own = element("button", { type: "button", text: "Add the model's answer" });
   const table = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Probabilities of the answers" });
   const none = element("p", { class: "dim", text: "Add an answer to see how likely it is.", hidden: true });
+  const divided = element("p", { class: "dim small", role: "status", hidden: true });
   const answers = element(
     "section",
     { class: "sheet", "aria-labelledby": "answers-title" },
@@ -249,8 +256,9 @@ function layout() {
     element("p", { class: "dim small", text: "Each answer's probability right after each prompt. Change a word above to add a prompt. The answer's tokens stay the same; bars show how probability divides among these answers." }),
     none,
     table,
+    divided,
     element("div", { class: "row" }, answerForm, own),
   );
   const tokens = element("section", { class: "sheet", "aria-label": "Surprise" }, heat, status);
-  return { all: [element("h2", { class: "unseen", text: "Prompt" }), form, wrong, tokens, panel, answers], form, text, status, wrong, heat, panel, table, none, answerForm, answer, own };
+  return { all: [element("h2", { class: "unseen", text: "Prompt" }), form, wrong, tokens, panel, answers], form, text, status, wrong, heat, panel, table, none, divided, answerForm, answer, own };
 }
