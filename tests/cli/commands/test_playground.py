@@ -6,12 +6,15 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import httpx
 import pytest
@@ -22,16 +25,27 @@ from tests.cli.conftest import Run
 
 SOURCE = Path(__file__).parents[3] / "src"
 ADDRESS = re.compile(r"(http://127\.0\.0\.1:(\d+))/#key=(\S+)")
+ADDRESS_OPENED = re.compile(r'url=([^"]+)"')
 
 
 class Began:
-    """Holds what the command asked to be served, and the addresses that were opened."""
+    """Holds what the command asked to be served, the addresses that were opened, and their files' contents and modes."""
 
     def __init__(self) -> None:
         self.settings: list[ServerSettings] = []
         self.told: list[dict[str, Any]] = []
         self.opened: list[str] = []
+        self.contents: list[str] = []
+        self.modes: list[tuple[int, int]] = []
         self.browser = threading.Event()
+        self.opens = True
+
+
+def path_of(address: str) -> Path:
+    """Returns the path of a file's address."""
+    parts = urlsplit(address)
+    assert parts.scheme == "file"
+    return Path(url2pathname(parts.path))
 
 
 @pytest.fixture
@@ -43,9 +57,14 @@ def began(monkeypatch: pytest.MonkeyPatch) -> Began:
         found.settings.append(settings)
         found.told += [source.arguments for source in sources]
         announce("http://127.0.0.1:1234")
+        if found.opens:
+            assert found.browser.wait(5)
 
     def open_page(address: str) -> bool:
         found.opened.append(address)
+        file = path_of(address)
+        found.contents.append(file.read_text())
+        found.modes.append((stat.S_IMODE(file.stat().st_mode), stat.S_IMODE(file.parent.stat().st_mode)))
         found.browser.set()
         return True
 
@@ -55,7 +74,7 @@ def began(monkeypatch: pytest.MonkeyPatch) -> Began:
     return found
 
 
-def test_the_browser_opens_the_address_with_a_new_key_in_its_fragment(
+def test_the_browser_opens_a_file_that_leads_to_the_address_with_a_new_key_in_its_fragment(
     decodery: Run, began: Began, model: str
 ) -> None:
     for _ in range(2):
@@ -64,18 +83,24 @@ def test_the_browser_opens_the_address_with_a_new_key_in_its_fragment(
         assert began.browser.wait(5)
         assert ran.status == 0
         assert ran.out == ""
-        assert began.opened[-1] in ran.err
+        assert ADDRESS_OPENED.findall(began.contents[-1])[0] in ran.err
     keys = [settings.keys for settings in began.settings]
     assert keys[0] != keys[1]
-    for (key,), address in zip(keys, began.opened, strict=True):
+    for (key,), address, content in zip(keys, began.opened, began.contents, strict=True):
         assert len(key) >= 40
-        assert address == f"http://127.0.0.1:1234/#key={key}"
+        assert ADDRESS_OPENED.findall(content) == [f"http://127.0.0.1:1234/#key={key}"]
+        # Other users see what a browser is told to open in the list of processes.
+        assert key not in address
+        assert not path_of(address).parent.exists()
     assert {settings.host for settings in began.settings} == {"127.0.0.1"}
+    if os.name == "posix":
+        assert set(began.modes) == {(0o600, 0o700)}
     # The person who started it may know where the model is.
     assert began.told[0]["model"] == model
 
 
 def test_without_open_the_address_is_printed_alone(decodery: Run, began: Began, model: str) -> None:
+    began.opens = False
     ran = decodery("playground", "-m", model, "--no-open")
     assert began.opened == []
     assert ADDRESS.search(ran.err)
@@ -84,6 +109,7 @@ def test_without_open_the_address_is_printed_alone(decodery: Run, began: Began, 
 def test_the_port_is_the_usual_one_or_a_free_one_where_that_is_taken(
     decodery: Run, began: Began, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    began.opens = False
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setattr(command, "USUAL_PORT", port)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import queue
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from decodery import LLM
+from decodery.cli.commands import playground
 from tests.serving.live import LiveServer, serving
 
 KEY = "the-key_of-a-playground"
@@ -51,6 +54,17 @@ def test_the_key_is_gone_from_address_and_history_before_the_first_request(
     assert KEY not in page.url
     assert page.evaluate("sessionStorage.length") == 1
     assert KEY not in page.evaluate("JSON.stringify(localStorage) + document.cookie")
+
+
+def test_the_file_that_the_browser_is_told_to_open_leads_to_the_page_with_the_key(
+    page: Any, locked: LiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: queue.SimpleQueue[str] = queue.SimpleQueue()
+    monkeypatch.setattr("webbrowser.open", opened.put)
+    playground._announce(KEY, locked.url, tmp_path)
+    page.goto(opened.get(timeout=5))
+    page.wait_for_selector("[data-state=done]")
+    assert page.url == f"{locked.url}/"
 
 
 def test_a_key_that_is_pasted_into_an_open_page_is_taken_too(

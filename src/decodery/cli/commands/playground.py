@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import logging
+import os
 import secrets
 import sys
+import tempfile
 import threading
 import webbrowser
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from decodery.cli.commands.serve import model_sources, not_installed
 from decodery.cli.flags.model_options import RunOptions
@@ -23,7 +27,8 @@ HOST = "127.0.0.1"
 def playground(options: PlaygroundOptions, how: RunOptions) -> None:
     """Serves the page with a new key until Control+C. Raises `ParameterError` for wrong options.
 
-    The key is handed over in the fragment of the page's address, which browsers do not send.
+    The key is handed over in the fragment of the page's address, which browsers do not send. A browser is told to
+    open a file that only this user reads, since other users see the arguments of a process.
     """
     try:
         from decodery.serving.logs import log_to
@@ -45,13 +50,29 @@ def playground(options: PlaygroundOptions, how: RunOptions) -> None:
     # The terminal shows the address and what goes wrong, and no line for each request of the page.
     logging.getLogger("decodery.serving").setLevel(logging.WARNING)
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-    run(settings, sources, partial(_announce, key, options.open))
+    if not options.open:
+        run(settings, sources, partial(_announce, key))
+        return
+    with tempfile.TemporaryDirectory(prefix="decodery-") as folder:
+        run(settings, sources, partial(_announce, key, folder=Path(folder)))
 
 
-def _announce(key: str, opens: bool, address: str) -> None:
+def _announce(key: str, address: str, folder: Path | None = None) -> None:
     page = f"{address}/#key={key}"
     note(f"The playground is at {page}")
     note("Control+C ends it.")
-    if opens:
+    if folder is not None:
+        file = _redirect(page, folder)
         # Some browsers run in the terminal, and the call returns when they end.
-        threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
+        threading.Thread(target=webbrowser.open, args=(file.as_uri(),), daemon=True).start()
+
+
+def _redirect(page: str, folder: Path) -> Path:
+    """Writes a file that leads a browser to the page, and that only its owner reads. Returns its path."""
+    file = folder / "playground.html"
+    address = html.escape(page)
+    text = f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={address}">'
+    text += f'<title>Decodery</title><a href="{address}">Open the playground</a>'
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        stream.write(text)
+    return file
