@@ -203,6 +203,58 @@ def test_stopping_keeps_what_came(view: Any) -> None:
     assert view.get_by_role("button", name="Stop").is_hidden()
 
 
+# Starts requests in one batch; when each has some tokens, does a deed with some of their runs, and tells how all ended.
+LEFT = """async ([deed, places, lengths]) => {
+  const { Api } = await import("/assets/core/api.js");
+  const { Runs } = await import("/assets/core/runs.js");
+  const { Store } = await import("/assets/core/store.js");
+  const runs = new Runs(new Api(), new Store());
+  const requests = lengths.map((max_tokens) => ({ prompt: "Once", params: { max_tokens, seed: 3, ignore_eos: true } }));
+  const all = runs.start({ requests });
+  const until = async (done) => { while (!done()) await new Promise((told) => setTimeout(told, 2)); };
+  await until(() => all.every((run) => run.streams[0]?.positions.length > 3));
+  for (const place of places) runs[deed](all[place]);
+  await until(() => all.every((run) => !runs.isActive(run)));
+  return all.map((run) => run.state);
+}"""
+
+
+@pytest.mark.parametrize("deed", ["leave", "remove"])
+def test_a_run_that_goes_leaves_the_others_of_its_request(view: Any, deed: str) -> None:
+    assert view.evaluate(LEFT, [deed, [0], [60, 60]]) == ["done"] * 2
+    assert view.evaluate(LEFT, [deed, [1, 2], [60, 60, 60]]) == ["done"] * 3
+    assert view.evaluate(LEFT, [deed, [1, 0], [900, 900]]) == ["cut", "cut"]
+    assert view.evaluate(LEFT, ["stop", [1], [900, 900]]) == ["cut", "cut"]
+
+
+def test_a_column_that_is_removed_leaves_the_others_running(view: Any) -> None:
+    view.get_by_role("button", name="Add a column").click()
+    for name in "AC":
+        one = column(view, name)
+        one.locator("summary").click()
+        one.get_by_label("Set a parameter").select_option("ignore_eos")
+        one.get_by_label("ignore_eos", exact=True).check()
+    view.get_by_label("Longest text, in tokens").fill("300")
+    # In the page, since the texts might be whole before a click came from here.
+    view.evaluate(
+        """() => {
+          const view = document.querySelector("#view-compare");
+          const remove = () => {
+            const last = view.querySelectorAll(".column")[2];
+            if (last === undefined || last.querySelectorAll(".token").length < 5) return;
+            seen.disconnect();
+            [...last.querySelectorAll("button")].find((one) => one.ariaLabel?.startsWith("Remove column")).click();
+          };
+          const seen = new MutationObserver(remove);
+          seen.observe(view, { childList: true, subtree: true });
+          view.querySelector("button.primary").click();
+        }"""
+    )
+    view.locator(".column").nth(2).wait_for(state="detached")
+    view.locator(".column[data-state=done]").nth(1).wait_for()
+    assert view.locator(".column[data-state=cut]").count() == 0
+
+
 def expected_partings(
     sequences: list[list[int]], ended: list[bool]
 ) -> set[tuple[int, frozenset[frozenset[int]]]]:

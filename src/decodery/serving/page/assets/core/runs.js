@@ -11,7 +11,7 @@ export class Runs extends EventTarget {
   #api;
   #store;
   #runs = new Map();
-  /** Run id -> the controller of its request and the ids of all runs of that request. */
+  /** Run id -> its request: the controller, all its runs, and those that nobody waits for any more. */
   #active = new Map();
 
   constructor(api, store) {
@@ -53,8 +53,9 @@ export class Runs extends EventTarget {
       return new Run({ title, model, parent, prompt: text, promptTokenIds, params, seed, drawn, given, pieces, messages });
     });
     const controller = new AbortController();
+    const request = { controller, runs, left: new Set() };
     for (const run of runs) {
-      this.#active.set(run.id, { controller, runs });
+      this.#active.set(run.id, request);
       this.#runs.set(run.id, run);
     }
     this.dispatchEvent(new Event("change"));
@@ -92,6 +93,14 @@ export class Runs extends EventTarget {
     this.#active.get(run.id)?.controller.abort();
   }
 
+  /** Says that nobody waits for a run any more. Its request is stopped when this is so of all its runs. */
+  leave(run) {
+    const request = this.#active.get(run.id);
+    if (request === undefined) return;
+    request.left.add(run);
+    if (request.runs.every((one) => request.left.has(one))) request.controller.abort();
+  }
+
   isActive(run) {
     return this.#active.has(run.id);
   }
@@ -111,7 +120,7 @@ export class Runs extends EventTarget {
   }
 
   remove(run) {
-    this.stop(run);
+    this.leave(run);
     this.#runs.delete(run.id);
     this.#store.remove(run.id).catch(() => {});
     this.dispatchEvent(new Event("change"));

@@ -95,7 +95,7 @@ class Compare {
   }
 
   #drop(column) {
-    if (column.run !== null) this.#app.runs.stop(column.run);
+    if (column.run !== null) this.#app.runs.leave(column.run);
     column.close();
     column.element.remove();
     this.#columns = this.#columns.filter((one) => one !== column);
