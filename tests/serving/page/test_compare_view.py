@@ -203,13 +203,14 @@ def test_stopping_keeps_what_came(view: Any) -> None:
     assert view.get_by_role("button", name="Stop").is_hidden()
 
 
-# Starts requests in one batch; when each has some tokens, does a deed with some of their runs, and tells how all ended.
+# Starts requests in one batch. When each has tokens, does a deed with some runs, and tells how all ended.
 LEFT = """async ([deed, places, lengths]) => {
   const { Api } = await import("/assets/core/api.js");
   const { Runs } = await import("/assets/core/runs.js");
   const { Store } = await import("/assets/core/store.js");
   const runs = new Runs(new Api(), new Store());
-  const requests = lengths.map((max_tokens) => ({ prompt: "Once", params: { max_tokens, seed: 3, ignore_eos: true } }));
+  const more = { seed: 3, ignore_eos: true };
+  const requests = lengths.map((max_tokens) => ({ prompt: "Once", params: { max_tokens, ...more } }));
   const all = runs.start({ requests });
   const until = async (done) => { while (!done()) await new Promise((told) => setTimeout(told, 2)); };
   await until(() => all.every((run) => run.streams[0]?.positions.length > 3));
@@ -245,7 +246,7 @@ def test_a_column_that_is_removed_leaves_the_others_running(view: Any) -> None:
             const last = view.querySelectorAll(".column")[2];
             if (last === undefined || last.querySelectorAll(".token").length < 5) return;
             seen.disconnect();
-            [...last.querySelectorAll("button")].find((one) => one.ariaLabel?.startsWith("Remove column")).click();
+            last.querySelector('button[aria-label^="Remove column"]').click();
           };
           const seen = new MutationObserver(remove);
           seen.observe(view, { childList: true, subtree: true });

@@ -164,7 +164,9 @@ def test_a_text_of_steps_is_kept_and_goes_on_when_the_panel_is_closed(opened: An
     assert run_of(opened)["tokens"][:4] == [*run["tokens"], drawn]
 
 
-def test_a_text_of_steps_is_there_after_a_reload_in_the_middle_and_steps_taken_back_are_gone(opened: Any) -> None:
+def test_a_text_of_steps_is_there_after_a_reload_in_the_middle_and_steps_taken_back_are_gone(
+    opened: Any,
+) -> None:
     steps = begin(opened)
     for count in range(1, 4):
         steps.locator(OTHER).first.click()
@@ -191,5 +193,7 @@ def test_a_text_of_which_every_step_was_taken_back_is_not_kept(opened: Any) -> N
     opened.wait_for_timeout(700)
     opened.reload()
     opened.wait_for_selector("[data-state=done]")
-    code = "async () => (await new (await import('/assets/core/store.js')).Store().load()).map((run) => run.id)"
+    code = (
+        "async () => (await new (await import('/assets/core/store.js')).Store().load()).map((run) => run.id)"
+    )
     assert run["id"] not in opened.evaluate(code)

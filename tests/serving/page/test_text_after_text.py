@@ -1,4 +1,4 @@
-"""Tests that a text after another one has the tokens of both as one, where tokenizers put a space before a text."""
+"""Tests texts after texts where the tokenizer puts a space before each: both have the tokens of one text."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ HOST = "127.0.0.1"
 def playground(options: PlaygroundOptions, how: RunOptions) -> None:
     """Serves the page with a new key until Control+C. Raises `ParameterError` for wrong options.
 
-    The key is handed over in the fragment of the page's address, which browsers do not send. A browser is told to
-    open a file that only this user reads, since other users see the arguments of a process.
+    The key is handed over in the fragment of the page's address, which browsers do not send. A browser is
+    told to open a file that only this user reads, since other users see the arguments of a process.
     """
     try:
         from decodery.serving.logs import log_to
