@@ -29,7 +29,7 @@ ADDRESS_OPENED = re.compile(r'url=([^"]+)"')
 
 
 class Began:
-    """Holds what the command asked to be served, the addresses that were opened, and what their files were."""
+    """Holds what the command asked to be served, the opened addresses, and what their files were."""
 
     def __init__(self) -> None:
         self.settings: list[ServerSettings] = []

@@ -136,8 +136,10 @@ def test_another_model_scores_the_same_texts_anew(view: Any, merging: LLM) -> No
     encode = merging.tokenizer.encode
     view.get_by_label("Model").select_option(MERGES)
     view.locator(f".heat .token:nth-child({len(encode(EXAMPLE))}):last-child").wait_for()
+    # The server has ended its step then: the library uses the same model.
+    found = row(view, 0)
     expected = totals(merging, encode(EXAMPLE), ids_of(merging, *ANSWERS))
-    assert row(view, 0) == pytest.approx(expected, abs=1e-12)
+    assert found == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.page
