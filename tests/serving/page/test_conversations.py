@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -57,12 +56,13 @@ class Chat:
 
 
 @pytest.fixture
-def chat(opened: Any) -> Iterator[Chat]:
+def chat(opened: Any) -> Chat:
     """Returns the chat of a page that has decoded its first text."""
-    yield Chat(opened)
+    return Chat(opened)
 
 
 def user(text: str) -> Message:
+    """Returns the message of a user."""
     return {"role": "user", "content": text}
 
 
@@ -98,9 +98,7 @@ def test_a_new_chat_before_the_first_token_of_a_reply_is_empty(chat: Chat, serve
     assert chat.asked[-1] == [user("second")]
 
 
-def test_a_reply_stays_out_of_the_kept_chat_that_was_opened_meanwhile(
-    chat: Chat, server: LiveServer
-) -> None:
+def test_a_reply_stays_out_of_the_kept_chat_that_was_opened_meanwhile(chat: Chat, server: LiveServer) -> None:
     chat.send("alpha")
     chat.ended()
     [_, alpha] = chat.shown()
