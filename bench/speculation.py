@@ -177,7 +177,7 @@ def run(llm: LLM, tasks: list[Task], tokens: int, seed: int, salt: str, speculat
             if not text:
                 first, counted = last, len(event.token_ids)
             text += event.token_ids
-        return Turn((len(text) - counted) / (last - first), first - began, [text])
+        return Turn((len(text) - counted) / max(last - first, 1e-9), first - began, [text])
     found = llm.generate(prompts, params, cache_salt=salt, progress=False)
     seconds = perf_counter() - began
     texts = [list(one.completions[0].token_ids) for one in found]

@@ -190,6 +190,8 @@ def test_what_cannot_go_on_is_refused(llm: LLM) -> None:
         ({"grammar": Regex("x+")}, ids, 1, RequestError, "grammar does not allow token"),
         ({}, ids, 3, RequestError, "generated is 3"),
         ({}, ids, -1, RequestError, "generated is -1"),
+        # Refused before it is replayed.
+        ({"stop_regex": "(a|b)+c"}, ids * 100_000, 199_999, RequestError, "the context holds"),
         ({}, "abc", 1, RequestError, "generated is 1"),
         ({}, EmbeddedPrompt(ids, [1], torch.zeros(1, 32)), 1, RequestError, "generated is 1"),
     ):

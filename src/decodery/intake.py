@@ -91,6 +91,7 @@ class Intake:
     def __init__(self, tokenizer: Tokenizer, model: CausalModel, second_models: SecondModels) -> None:
         self._tokenizer = tokenizer
         self._vocab_size = model.vocab_size
+        self._context_length = model.context_length
         self._longest = model.context_length * LONGEST_TOKEN
         self._second_models = second_models
         self._resolver = Resolver(tokenizer, model)
@@ -119,6 +120,11 @@ class Intake:
         if isinstance(prompt, (str, EmbeddedPrompt)) or not 0 < generated < len(prompt):
             raise RequestError(
                 f"generated is {generated!r}: it counts ids at the end of a prompt of ids, less than all"
+            )
+        # All of it is replayed, so that what can never run is refused first.
+        if len(prompt) > self._context_length:
+            raise RequestError(
+                f"the prompt has {len(prompt)} tokens, and the context holds {self._context_length}"
             )
         split = len(prompt) - generated
         return _continued(self._prepared(prompt[:split], params, salt, None), prompt[split:])

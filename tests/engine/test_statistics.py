@@ -15,6 +15,7 @@ from decodery.decoding.request.speculation_params import PromptLookup
 from decodery.decoding.request.strategy_params import BeamSearch
 from decodery.engine.engine import Engine
 from decodery.engine.limits import Limits, page_bytes
+from decodery.engine.statistics import Counters
 from decodery.models.decoders.llama import Llama
 from tests.cli.conftest import write_model
 from tests.engine.runs import make_engine, run
@@ -198,6 +199,15 @@ def test_statistics_count_drafts_and_those_in_the_text(model: Llama) -> None:
     assert seen.drafted == sum(len(e.drafts) for e in events) > 0
     assert seen.accepted == sum(e.accepted for e in events)
     assert seen.generated_tokens == 60
+
+
+def test_statistics_stay_as_they_were_when_they_were_asked_for() -> None:
+    counters = Counters()
+    engine = make_engine(default_model())
+    before = counters.statistics(engine._scheduler, None)
+    counters.by_source["text"] = (1, 1)
+    assert before.by_source == {}
+    assert counters.statistics(engine._scheduler, None).by_source == {"text": (1, 1)}
 
 
 def test_a_step_in_progress_tells_since_when_and_the_longest_is_kept(model: Llama) -> None:

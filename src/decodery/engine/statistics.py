@@ -66,7 +66,8 @@ class Counters:
             pages_used=pages.count - pages.available,
             preemptions=scheduler.preemptions,
             step_since=step_since,
-            **{field.name: getattr(self, field.name) for field in fields(self)},
+            **{field.name: getattr(self, field.name) for field in fields(self)}
+            | {"by_source": dict(self.by_source)},
         )
 
     def count_search(self, request: Request) -> None:

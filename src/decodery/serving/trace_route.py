@@ -212,6 +212,8 @@ def _prepared(asked: Sequence[Asked], intake: Intake, salt: bytes, most: int | N
     found: list[Prepared | str] = []
     for one in asked:
         try:
+            if most is not None and not isinstance(one.prompt, str) and len(one.prompt) > most:
+                raise RequestError(f"a prompt has at most {most} tokens here")
             prepared = one.prepared(intake, salt)
             if most is not None and len(prepared.token_ids) > most:
                 raise RequestError(f"a prompt has at most {most} tokens here")

@@ -162,6 +162,16 @@ def test_the_salts_that_were_used_last_are_kept(model: Llama) -> None:
         decode(engine, [job], salt=b"%d" % number)
     assert foreign_drafts(engine, job, b"0") > 10
     decode(engine, [job], salt=b"one more")
+    # One that runs is in use, however many begin meanwhile.
+    number = engine.add(prompt[:5], job[1].replace(max_tokens=900, ignore_eos=True), salt=b"0")
+    for other in range(2 * MOST_SALTS):
+        short = engine.add(prompt[:9], job[1].replace(max_tokens=3), salt=b"short %d" % other)
+        while short in engine._requests:
+            engine.step()
+    assert number in engine._requests
+    engine.abort(number)
+    assert foreign_drafts(engine, job, b"0") > 10
+    decode(engine, [job], salt=b"one more")
     assert foreign_drafts(engine, job, b"1") == 0
     assert foreign_drafts(engine, job, b"0") > 10
 

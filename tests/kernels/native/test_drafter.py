@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -208,3 +210,10 @@ def test_the_same_call_again_gives_the_same_drafts_and_fewer_tokens_begin_the_st
     assert draft(drafter, text) == draft(drafter, text)
     assert draft(drafter, [5, 6, 7, 5, 6]).tokens[0] == 7
     assert len(drafter) == 1
+
+
+def test_the_buffers_have_the_sizes_that_the_compiled_drafter_fills() -> None:
+    source = (Path(__file__).parents[3] / "native" / "drafting.hpp").read_text(encoding="utf-8")
+    found = re.search(r"kMostDrafts = (\d+);\n.*\n.*kMostTokens = (\d+), kMostSuccessors = (\d+);", source)
+    assert found is not None
+    assert tuple(map(int, found.groups())) == (MOST_DRAFTS, MOST_TOKENS, MOST_SUCCESSORS)

@@ -73,7 +73,7 @@ def watch() -> Iterator[Watch]:
 def context(browser: Any) -> Iterator[Any]:
     """Returns a fresh context of the browser, with no storage of others."""
     found = browser.new_context(viewport={"width": 1280, "height": 800})
-    found.set_default_timeout(30_000)
+    found.set_default_timeout(60_000)
     yield found
     found.close()
 

@@ -139,6 +139,8 @@ def test_a_candidate_is_reached_by_keyboard_and_goes_on_from_there(opened: Any) 
     summary = tree.locator("summary").last
     summary.focus()
     opened.keyboard.press("Enter")
+    # What is folded is made when it is opened.
+    tree.locator("details[open] .dropped button").first.wait_for()
     opened.keyboard.press("Tab")
     node = opened.evaluate("document.activeElement.dataset.tokenId")
     assert "is below that of the worst kept one" in tree.get_by_role("status").inner_text()

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.page
 def phone(browser: Any, watch: Any, server: LiveServer) -> Any:
     """Returns the page on a narrow touch screen, after its first text."""
     context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(60_000)
     page = context.new_page()
     watch.listen(page)
     page.goto(server.url)

@@ -48,7 +48,7 @@ def blank(browser: Any, server: LiveServer) -> Iterator[Any]:
     watch = Watch()
     watch.allowed.append("ERR_FAILED")
     context = browser.new_context(viewport={"width": 1000, "height": 3000})
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(60_000)
     page = context.new_page()
     watch.listen(page)
     page.asked = []

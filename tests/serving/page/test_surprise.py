@@ -26,7 +26,7 @@ def view(browser: Any, server: LiveServer) -> Iterator[Any]:
     """Returns the page with the view of surprise, after its first comparison; these tests share it."""
     watch = Watch()
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     page = context.new_page()
     watch.listen(page)
     page.goto(server.url)

@@ -67,7 +67,7 @@ class DraftModel:
 class Auto:
     """Lets the engine draft by itself: as many tokens as make its steps faster.
 
-    It drafts from the text, from earlier texts with the same salt, and from the likeliest successors of the
+    It drafts from the text, from earlier texts with the same salt, and from the last successors of the
     last tokens. The tokens are those of plain decoding. Requests whose drafts it cannot judge exactly, among
     them all on the torch backend, decode plainly.
     """

@@ -66,8 +66,6 @@ class Speculator:
         streams = self._streams.get(row.request)
         if streams is None:
             streams = self._streams[row.request] = {}
-            # A request that begins makes its salt the last used one.
-            self._salts[row.salt] = self._salts.pop(row.salt, 0) or self._new_number()
         number = streams.get(row.streams[0])
         if number is None:
             number = streams[row.streams[0]] = self._new_number()
@@ -75,9 +73,9 @@ class Speculator:
 
     def _salt(self, salt: bytes) -> int:
         """Returns the number of a salt; of too many, the one used least lately is forgotten."""
-        number = self._salts.get(salt)
-        if number is None:
-            number = self._salts[salt] = self._new_number()
+        number = self._salts.pop(salt, 0) or self._new_number()
+        # The last used one comes last.
+        self._salts[salt] = number
         if len(self._salts) > MOST_SALTS:
             self._drafter.forget(self._salts.pop(next(iter(self._salts))))
         return number

@@ -4,6 +4,15 @@ import { fromHex, toHex } from "./hex.js";
 
 export const TRACE_VERSION = 1;
 
+/** Returns a new id. `crypto.randomUUID` is missing where the page comes by http from another host. */
+export function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = toHex(bytes);
+  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
+}
+
 /** One token of a stream. `choice` is what the step considered, as on the wire, or null. */
 export class Position {
   /**
@@ -48,7 +57,7 @@ export class Run extends EventTarget {
   #given;
   #givenText = "";
 
-  constructor({ id = crypto.randomUUID(), title = "", model = "", created = Date.now(), parent = null, ...asked } = {}) {
+  constructor({ id = newId(), title = "", model = "", created = Date.now(), parent = null, ...asked } = {}) {
     super();
     this.id = id;
     this.title = title;

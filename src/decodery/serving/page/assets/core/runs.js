@@ -1,7 +1,7 @@
 // Starts runs and keeps them.
 
 import { ServerError } from "./api.js";
-import { Run, RunReader } from "./run.js";
+import { newId, Run, RunReader } from "./run.js";
 
 const CANDIDATES = 10;
 
@@ -104,7 +104,7 @@ export class Runs extends EventTarget {
 
   /** Adds a run of a file, and returns it. One that is here already becomes another one. */
   imported(run) {
-    if (this.#runs.has(run.id)) run.id = crypto.randomUUID();
+    if (this.#runs.has(run.id)) run.id = newId();
     if (run.parent !== null && !this.#runs.has(run.parent.run)) run.parent = null;
     this.add(run);
     return run;
