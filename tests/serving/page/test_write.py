@@ -178,7 +178,7 @@ def test_following_stops_at_once_when_the_reader_moves_and_stays_off_to_the_end(
 
 
 @pytest.mark.page
-@pytest.mark.parametrize("key", ["PageUp", "ArrowUp"])
+@pytest.mark.parametrize("key", ["PageUp", "ArrowUp", "Shift+Space"])
 def test_a_key_that_scrolls_stops_following(opened: Any, server: LiveServer, key: str) -> None:
     set_parameter(opened, "max_tokens", "500")
     set_parameter(opened, "ignore_eos", "true")

@@ -1,6 +1,7 @@
 // Makes a text go on from one of its places, as a run of its own.
 
 import { continuation, homeOf } from "./branches.js";
+import { mostTokens } from "./limits.js";
 import { newSeed } from "./runs.js";
 import { label } from "./spelling.js";
 
@@ -44,7 +45,7 @@ export class Brancher {
   /** Goes on at the end; where the limit of tokens was reached, with room for as many again. */
   writeOn(run, stream) {
     const count = stream.positions.length;
-    const most = run.params.max_tokens ?? null;
+    const most = mostTokens(run.params);
     const changes = most !== null && count >= most ? { max_tokens: count + most } : {};
     this.#start({ run, stream }, count, null, { ...continuation(run, stream, count, [], changes), title: `on from ${count + 1}` });
   }

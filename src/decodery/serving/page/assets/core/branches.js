@@ -29,6 +29,7 @@ export function continuation(run, stream, count, picked = [], changes = {}) {
     stream: drawn,
     given,
     pieces: run.pieces,
+    messages: run.messages,
     title: picked.length > 0 ? `${label(picked[0], run.pieces)} at ${count + 1}` : `again from ${count + 1}`,
   };
 }

@@ -6,6 +6,14 @@ export class Conversation {
   /** @type {Message[]} */
   messages = [];
   system = "";
+  /** The run that replies to the last message, until it has ended; else null. */
+  pending = null;
+  /** True while the request of a reply is being made. */
+  asking = false;
+
+  get busy() {
+    return this.asking || this.pending !== null;
+  }
 
   /** Returns the messages as the server takes them. */
   forServer() {
@@ -18,12 +26,13 @@ export class Conversation {
     return [...first, ...this.messages.map((message) => ({ ...message }))];
   }
 
-  /** Takes the conversation of a run, with its reply. */
-  restore(run) {
+  /** Returns the conversation that a run replies to, without its reply. */
+  static before(run) {
+    const found = new Conversation();
     const [first, ...others] = run.messages;
-    this.system = first?.role === "system" ? first.content : "";
-    this.messages = first?.role === "system" ? others : run.messages.slice();
-    this.reply(run);
+    found.system = first?.role === "system" ? first.content : "";
+    found.messages = first?.role === "system" ? others : run.messages.slice();
+    return found;
   }
 
   ask(content) {
@@ -37,9 +46,5 @@ export class Conversation {
   /** Takes the last question back, since nothing was answered. */
   takeBack() {
     return this.messages.pop().content;
-  }
-
-  clear() {
-    this.messages = [];
   }
 }

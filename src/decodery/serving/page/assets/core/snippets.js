@@ -1,6 +1,7 @@
 // Writes code that gives a run's bytes again: for curl, for Python, and for the command line.
 
 import { commandLine } from "./command_line.js";
+import { DEFAULT_MAX_TOKENS } from "./limits.js";
 import { pythonCode } from "./python_code.js";
 import { jsonText, SnippetError } from "./snippet_texts.js";
 
@@ -11,9 +12,6 @@ import { jsonText, SnippetError } from "./snippet_texts.js";
  *   tells of the run's model, or null
  */
 
-/** The library's default, which a trace leaves out. `/v1/completions` has another one. */
-const MAX_TOKENS = 256;
-
 /** Returns a command for curl. It asks `/v1/completions` where that route can say the same, else `/trace`. */
 export function curl(run, place) {
   const { model, asked, params, rest } = askedOf(run);
@@ -22,7 +20,7 @@ export function curl(run, place) {
   const body =
     route === "/trace"
       ? { model, requests: [{ prompt, ...rest, params }] }
-      : { model, prompt, max_tokens: MAX_TOKENS, ...params };
+      : { model, prompt, max_tokens: DEFAULT_MAX_TOKENS, ...params };
   const key = place.keyed ? `  -H "Authorization: Bearer $DECODERY_KEY" \\\n` : "";
   // A here-document: the shell reads nothing in it, and it may be of any length.
   return (
@@ -72,7 +70,7 @@ function checkWhole(rest) {
 function saysTheSame({ ids }, params, rest, described) {
   // A null is absent there, and the server's own default would hold.
   if (rest.generated || Object.values(params).includes(null) || !described) return false;
-  const tokens = params.max_tokens ?? MAX_TOKENS;
+  const tokens = params.max_tokens ?? DEFAULT_MAX_TOKENS;
   return tokens > 0 && ids.length + tokens <= described.capacity;
 }
 

@@ -1,6 +1,6 @@
 // Keeps the end of a growing text in view, until the reader moves.
 
-const MOVES = new Set(["PageUp", "PageDown", "ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Home", "End"]);
+const MOVES = new Set(["PageUp", "PageDown", "ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Home", "End", " "]);
 const NEAR = 40;
 
 /**

@@ -37,7 +37,6 @@ class Write {
   #views = [];
   #shown = null;
   #chosen = false;
-  #asking = false;
   #visible = false;
   /** The run, stream and index of the token that is open: for pieces that are loaded later. */
   #opened = null;
@@ -204,10 +203,11 @@ class Write {
   }
 
   #send(text) {
-    if (this.#running !== null || this.#asking || text === "" || !this.#parameters.check()) return;
+    if (this.#running !== null || text === "" || !this.#parameters.check()) return;
     this.#parameters.clearErrors();
-    if (this.#mode === "chat") this.#ask(text);
-    else this.#complete(text);
+    if (this.#mode === "chat") {
+      if (!this.#conversation.busy) this.#ask(text);
+    } else this.#complete(text);
   }
 
   get #running() {
@@ -218,9 +218,9 @@ class Write {
     if (this.#running !== null) this.#app.runs.stop(this.#running);
   }
 
-  #start(request) {
+  #start(request, model = this.#app.models.current) {
     const params = this.#parameters.value();
-    const [run] = this.#app.runs.start({ model: this.#app.models.current ?? undefined, requests: [{ params, ...request }] });
+    const [run] = this.#app.runs.start({ model: model ?? undefined, requests: [{ params, ...request }] });
     return run;
   }
 
@@ -229,40 +229,57 @@ class Write {
   }
 
   async #ask(text) {
-    this.#conversation.ask(text);
+    // The reader may go to another conversation before the reply has ended.
+    const conversation = this.#conversation;
+    conversation.ask(text);
     this.#composer.text.value = "";
     this.#showMessage("user", text);
     const model = this.#app.models.current;
-    this.#asking = true;
+    conversation.asking = true;
     try {
-      const { tokens } = await this.#app.api.json("/tokenize", { model, messages: this.#conversation.forServer() });
-      const run = this.#start({ prompt: tokens, title: titleOf(text), messages: this.#conversation.kept() });
-      this.#addRun(run, { prompt: false });
-      run.addEventListener("change", () => this.#replied(run));
+      const { tokens } = await this.#app.api.json("/tokenize", { model, messages: conversation.forServer() });
+      const run = this.#start({ prompt: tokens, title: titleOf(text), messages: conversation.kept() }, model);
+      this.#await(conversation, run);
+      if (this.#isShown(conversation)) this.#addRun(run, { prompt: false });
     } catch (error) {
-      this.#takeBack(error.message);
+      this.#takeBack(conversation, error.message);
     } finally {
-      this.#asking = false;
+      conversation.asking = false;
     }
   }
 
-  #replied(run) {
-    if (!run.ended || this.#conversation.messages.some((message) => message.run === run.id)) return;
-    if (run.streams.every(({ positions }) => positions.length === 0)) this.#takeBack(run.error ?? "Nothing was answered.");
-    else this.#conversation.reply(run);
+  #isShown(conversation) {
+    return this.#mode === "chat" && this.#conversation === conversation;
   }
 
-  /** Nothing was answered: the message goes back into the field. */
-  #takeBack(message) {
-    const text = this.#conversation.takeBack();
+  /** Adds the reply to the conversation that asked for it, once it has ended. */
+  #await(conversation, run) {
+    conversation.pending = run;
+    const changed = () => {
+      if (!run.ended) return;
+      run.removeEventListener("change", changed);
+      conversation.pending = null;
+      if (run.streams.some(({ positions }) => positions.length > 0)) conversation.reply(run);
+      // What started a branch tells why it was refused.
+      else if (run.parent === null) this.#takeBack(conversation, run.error ?? "Nothing was answered.");
+    };
+    run.addEventListener("change", changed);
+  }
+
+  /** Nothing was answered: the message goes back into the field, if its conversation is still the current one. */
+  #takeBack(conversation, message) {
+    const text = conversation.takeBack();
+    if (this.#conversation !== conversation) return;
     if (this.#composer.text.value === "") this.#composer.text.value = text;
-    this.#showConversation();
+    if (this.#isShown(conversation)) this.#showConversation();
     this.#app.notify(message, "error");
   }
 
   #newChat() {
     this.#stop();
-    this.#conversation.clear();
+    const { system } = this.#conversation;
+    this.#conversation = new Conversation();
+    this.#conversation.system = system;
     this.#showConversation();
     this.#composer.text.focus();
   }
@@ -277,6 +294,7 @@ class Write {
       if (found === undefined) this.#showMessage(role, content);
       else this.#addRun(found, { prompt: false });
     }
+    if (this.#conversation.pending !== null) this.#addRun(this.#conversation.pending, { prompt: false });
   }
 
   #showMessage(role, content) {
@@ -287,15 +305,22 @@ class Write {
 
   #showRun(run) {
     if (run === undefined) return;
-    if (run.messages !== null && run.ended) {
-      this.#conversation.restore(run);
-      this.#system.querySelector("textarea").value = this.#conversation.system;
+    if (run.messages !== null) {
+      if (this.#conversation.pending !== run) this.#goTo(run);
       this.#setMode("chat");
       return;
     }
     this.#setMode("completion");
     this.#clearLog();
     this.#addRun(run, {});
+  }
+
+  /** Makes the conversation of a reply the current one. */
+  #goTo(run) {
+    this.#conversation = Conversation.before(run);
+    this.#system.querySelector("textarea").value = this.#conversation.system;
+    if (run.ended) this.#conversation.reply(run);
+    else this.#await(this.#conversation, run);
   }
 
   #clearLog() {

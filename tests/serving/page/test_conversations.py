@@ -1,0 +1,175 @@
+"""Tests conversations of the page: each reply goes to the conversation that asked for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from decodery import LLM
+from tests.serving.live import LiveServer
+from tests.serving.page.branching import branch, other_candidate, run_of
+from tests.serving.page.test_write import paced, set_parameter
+
+Message = dict[str, str]
+_SHOWN = "[...document.querySelectorAll('.message .body, .run .tokens')].map((e) => e.textContent)"
+
+
+class Chat:
+    """Drives the chat of a page, and notes the messages that each question sends."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.asked: list[list[Message]] = []
+        page.on("request", self._note)
+        page.get_by_label("Chat").check()
+        set_parameter(page, "max_tokens", "8")
+        set_parameter(page, "ignore_eos", "true")
+
+    def _note(self, request: Any) -> None:
+        if request.url.endswith("/tokenize") and "messages" in (request.post_data or ""):
+            self.asked.append(request.post_data_json["messages"])
+
+    def send(self, text: str) -> None:
+        """Sends a message, and waits for its reply to begin."""
+        before = self.page.locator(".run").count()
+        self.page.get_by_role("textbox", name="Message", exact=True).fill(text)
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_selector(f".run >> nth={before}")
+
+    def ended(self, replies: int = 1) -> None:
+        """Waits until so many replies are shown and have ended."""
+        self.page.wait_for_function(
+            "(n) => document.querySelectorAll('.run[data-state=done]').length === n", arg=replies
+        )
+        self.page.wait_for_timeout(100)
+
+    def open_kept(self, title: str) -> None:
+        """Opens a run of the list."""
+        self.page.get_by_role("tab", name="Runs").click()
+        self.page.locator(".run-name", has_text=title).first.click()
+
+    def shown(self) -> list[str]:
+        """Returns the texts that are shown, in order."""
+        found: list[str] = self.page.evaluate(_SHOWN)
+        return found
+
+
+@pytest.fixture
+def chat(opened: Any) -> Chat:
+    """Returns the chat of a page that has decoded its first text."""
+    return Chat(opened)
+
+
+def user(text: str) -> Message:
+    """Returns the message of a user."""
+    return {"role": "user", "content": text}
+
+
+def stopped(chat: Chat, server: LiveServer) -> None:
+    """Waits until the server has nothing to do and the page has heard of it."""
+    chat.page.wait_for_timeout(500)
+    assert server.is_idle()
+
+
+def test_a_new_chat_while_a_reply_is_written_gets_nothing_of_it(chat: Chat, server: LiveServer) -> None:
+    set_parameter(chat.page, "max_tokens", "300")
+    with paced(server, 0.02):
+        chat.send("first")
+        chat.page.wait_for_selector(".run .token >> nth=3")
+        chat.page.get_by_role("button", name="New chat").click()
+        stopped(chat, server)
+    set_parameter(chat.page, "max_tokens", "8")
+    chat.send("second")
+    chat.ended()
+    assert chat.asked == [[user("first")], [user("second")]]
+
+
+def test_a_new_chat_before_the_first_token_of_a_reply_is_empty(chat: Chat, server: LiveServer) -> None:
+    with paced(server, 0.5):
+        chat.send("first")
+        chat.page.get_by_role("button", name="New chat").click()
+        chat.page.wait_for_timeout(1200)
+    assert chat.shown() == []
+    assert chat.page.locator(".notice.error").count() == 0
+    assert chat.page.get_by_role("textbox", name="Message", exact=True).input_value() == ""
+    chat.send("second")
+    chat.ended()
+    assert chat.asked[-1] == [user("second")]
+
+
+def test_a_reply_stays_out_of_the_kept_chat_that_was_opened_meanwhile(chat: Chat, server: LiveServer) -> None:
+    chat.send("alpha")
+    chat.ended()
+    [_, alpha] = chat.shown()
+    chat.page.get_by_role("button", name="New chat").click()
+    with paced(server, 0.05):
+        chat.send("beta")
+        chat.open_kept("alpha")
+        assert chat.shown()[0] == "alpha"
+        chat.page.wait_for_timeout(1200)
+    chat.send("gamma")
+    chat.ended(2)
+    assert chat.asked[-1] == [user("alpha"), {"role": "assistant", "content": alpha}, user("gamma")]
+    # The other reply has its own conversation.
+    chat.open_kept("beta")
+    chat.ended()
+    assert chat.shown()[0] == "beta"
+
+
+def test_a_chat_that_is_left_and_shown_again_still_shows_its_reply_and_takes_no_second_question(
+    chat: Chat, server: LiveServer
+) -> None:
+    page = chat.page
+    stop = page.get_by_role("button", name="Stop")
+    set_parameter(page, "max_tokens", "100")
+    with paced(server, 0.02):
+        chat.send("alpha")
+        page.wait_for_selector(".run .token >> nth=1")
+        for leave in (lambda: page.get_by_label("Completion").check(), lambda: chat.open_kept("Once upon")):
+            leave()
+            page.get_by_label("Chat").check()
+            assert page.locator(".run").count() == 1
+            assert stop.is_visible()
+            page.get_by_role("textbox", name="Message", exact=True).fill("too early")
+            page.keyboard.press("Enter")
+            assert chat.shown()[0] == "alpha"
+        # A reply that is opened from the list while it runs is shown as one, too.
+        chat.open_kept("Once upon")
+        chat.open_kept("alpha")
+        assert page.get_by_label("Chat").is_checked()
+        assert stop.is_visible()
+        chat.ended()
+    assert len(chat.asked) == 1
+    assert len(chat.shown()) == 2
+
+
+@pytest.mark.page
+def test_a_branch_of_a_reply_stays_in_the_chat_which_goes_on_from_it(chat: Chat, library: LLM) -> None:
+    chat.send("alpha")
+    chat.ended()
+    reply = run_of(chat.page)
+    other = branch(chat.page, 3, other_candidate(reply, 3))
+    assert chat.page.get_by_label("Chat").is_checked()
+    assert chat.shown()[0] == "alpha"
+    assert other["tokens"][:3] == reply["tokens"][:3]
+    chat.send("beta")
+    chat.ended(2)
+    assert chat.asked[-1] == [user("alpha"), {"role": "assistant", "content": other["text"]}, user("beta")]
+
+
+@pytest.mark.page
+def test_write_on_at_the_end_of_a_text_of_the_default_length_writes_as_many_again(opened: Any) -> None:
+    opened.get_by_role("tab", name="Parameters").click()
+    opened.get_by_role("button", name="max_tokens: back to the default").click()
+    set_parameter(opened, "ignore_eos", "true")
+    shown = opened.locator(".run").get_attribute("data-run")
+    opened.get_by_role("button", name="Write", exact=True).click()
+    opened.wait_for_selector(f'.run[data-state=done]:not([data-run="{shown}"])')
+    before = run_of(opened)
+    assert (len(before["tokens"]), before["finish"]) == (256, "length")
+    opened.locator("#log .token").last.click()
+    opened.get_by_role("button", name="Write on at the end").click()
+    opened.wait_for_selector(f'.run[data-state=done]:not([data-run="{before["id"]}"])')
+    after = run_of(opened)
+    assert (len(after["tokens"]), after["tokens"][:256]) == (512, before["tokens"])
