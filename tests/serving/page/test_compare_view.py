@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
@@ -117,6 +117,43 @@ def test_columns_that_are_the_same_say_so(view: Any) -> None:
     assert view.get_by_label("Where the texts part").inner_text() == "A and B are the same."
     assert len(marked(view, "A", "common")) == len(texts(view, "A")) == LENGTH
     assert marked(view, "A", "parts") == []
+
+
+# Notes the text of the status region at each change of its nodes.
+NOTE_CHANGES = """() => {
+  const told = document.querySelector("#view-compare .told");
+  window.texts = [told.textContent];
+  new MutationObserver(() => window.texts.push(told.textContent)).observe(
+    told, { childList: true, subtree: true, characterData: true });
+}"""
+
+
+def test_the_status_region_changes_only_when_it_says_something_new(view: Any) -> None:
+    view.get_by_label("Longest text, in tokens").fill("200")
+    view.evaluate(NOTE_CHANGES)
+    run(view)
+    run(view)
+    said = view.evaluate("window.texts")
+    assert len(said) > 1
+    assert all(before != after for before, after in pairwise(said)), said
+
+
+def test_after_a_reload_write_opens_its_own_newest_run(view: Any, two_models: LiveServer) -> None:
+    run(view)
+    view.goto(f"{two_models.url}#write")
+    view.locator("#view-write .run[data-state=done]").wait_for()
+    written = view.locator("#view-write .run .token").count()
+    view.goto(f"{two_models.url}#compare")
+    view.get_by_label("Prompt for all columns").fill("A text of another view")
+    run(view)
+    view.wait_for_timeout(800)
+    view.goto(f"{two_models.url}#write")
+    view.reload()
+    view.locator("#view-write .run[data-state=done]").wait_for()
+    assert view.locator("#prompt").input_value() == PROMPT
+    assert view.locator("#view-write .run .token").count() == written
+    kept = view.evaluate("() => [...document.querySelectorAll('.run-name')].map((one) => one.textContent)")
+    assert sum("A text of another view" in name for name in kept) == 2
 
 
 @pytest.mark.page

@@ -17,13 +17,13 @@ from tests.serving.page.test_inspector import MOUNT, PROMPT, SHOW, considered, n
 
 # Every position of the run, re-shaped with each of some values, by logits that are fetched as the page does.
 RESHAPED = """async (each) => {
-  const { fetchLogits } = await import("/assets/core/position_logits.js");
+  const { drawKeyOf, fetchLogits } = await import("/assets/core/position_logits.js");
   const { Reshaper } = await import("/assets/parts/sliders.js");
   const found = [];
   for (const run of window.runs) for (const stream of run.streams) {
-    for (const [index, { choice }] of stream.positions.entries()) {
+    for (const index of stream.positions.keys()) {
       const logits = await fetchLogits(window.app.api, run, stream, index);
-      const reshaper = new Reshaper(logits, run.params, choice.draw_key ?? null);
+      const reshaper = new Reshaper(logits, run.params, drawKeyOf(run, stream, index));
       found.push(each.map((values) => {
         const { rows, kept, choice } = reshaper.shape(values);
         return { rows, kept, choice };
@@ -87,6 +87,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "penalties": {"temperature": 0.8, "frequency_penalty": 0.6, "repetition_penalty": 1.2, "top_k": 30},
     "a grammar": {"grammar": {"type": "regex", "pattern": "[a-z]{6}[0-9a-z]{30}"}},
     "streams": {"n": 3, "temperature": 0.9},
+    "greedy": {"temperature": 0},
+    "more tokens at least than there are before": {"temperature": 0.9, "min_tokens": 6, "ignore_eos": False},
     "min_p first": {
         "min_p": 0.02,
         "processor_order": ["min_p", *(name for name in DEFAULT_ORDER if name != "min_p")],
@@ -94,7 +96,7 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-SHORT = ("sampled", "penalties")
+SHORT = ("sampled", "penalties", "greedy", "more tokens at least than there are before")
 EACH = [
     pytest.param(params, id=name, marks=() if name in SHORT else pytest.mark.page)
     for name, params in RUNS.items()
@@ -148,6 +150,64 @@ def test_the_sliders_begin_with_the_runs_values_and_show_what_others_give(blank:
     blank.get_by_role("button", name="Back to the run's values").click()
     assert blank.get_by_role("slider", name="temperature").input_value() == "0.7"
     assert blank.evaluate(WHAT_IF)["drawn"].startswith("The same token would be drawn")
+
+
+KEYS = """async () => {
+  const { drawKeyOf } = await import("/assets/core/position_logits.js");
+  return window.runs.flatMap((run) => run.streams.map((stream) =>
+    stream.positions.map((_, index) => drawKeyOf(run, stream, index))));
+}"""
+TOLD_KEYS = """() => window.runs[0].streams.map(
+  ({ positions }) => positions.map(({ choice }) => choice.draw_key))"""
+
+
+@pytest.mark.parametrize("several", [{}, {"n": 3}, {"best_of": 3}], ids=str)
+def test_a_greedy_runs_noise_is_that_of_a_drawn_run_with_its_seed(
+    blank: Any, several: dict[str, Any]
+) -> None:
+    params = {"max_tokens": 5, "ignore_eos": True, "seed": 2**40 + 5, **several}
+    run_in(blank, PROMPT, **params, temperature=1)
+    told = blank.evaluate(TOLD_KEYS)
+    run_in(blank, PROMPT, **params, temperature=0)
+    found = blank.evaluate(KEYS)
+    assert found == told
+
+
+def test_a_greedy_run_shows_what_its_seed_would_have_drawn(blank: Any, library: LLM) -> None:
+    params = {"max_tokens": 4, "ignore_eos": True, "seed": 12, "temperature": 0}
+    run_in(blank, PROMPT, **params)
+    [first, *_] = blank.evaluate(RESHAPED, [NEUTRAL])
+    [choice, *_] = considered(library, candidates=259, **params | {"temperature": 1})
+    assert first[0]["choice"]["token"] == choice.token
+    show(blank, 0)
+    put(blank, temperature=1)
+    assert " token would be drawn: " in blank.evaluate(WHAT_IF)["drawn"]
+
+
+def test_a_seed_that_the_page_cannot_hold_gives_no_guess(blank: Any) -> None:
+    run_in(blank, PROMPT, max_tokens=2, ignore_eos=True, seed=1, temperature=0)
+    blank.evaluate("() => { window.runs[0].seed = 2 ** 60; }")
+    assert blank.evaluate(KEYS) == [[None, None]]
+
+
+ADJUSTED = """async () => {
+  const { fetchLogits } = await import("/assets/core/position_logits.js");
+  const [run] = window.runs;
+  const [stream] = run.streams;
+  const found = [];
+  for (const index of stream.positions.keys()) {
+    const { adjusted } = await fetchLogits(window.app.api, run, stream, index);
+    found.push(adjusted.reduce((count, logit) => count + (logit === -Infinity), 0));
+  }
+  return found;
+}"""
+
+
+def test_end_tokens_are_banned_at_the_same_places_as_in_the_run(blank: Any, library: LLM) -> None:
+    run_in(blank, PROMPT, max_tokens=12, min_tokens=8, seed=5, temperature=1, logit_bias={"97": 30.0})
+    banned = blank.evaluate(ADJUSTED)
+    ends = len(library.tokenizer.eos_token_ids)
+    assert banned == [ends] * 8 + [0] * 4
 
 
 def test_a_slider_that_changes_nothing_says_why(blank: Any) -> None:

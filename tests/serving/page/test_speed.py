@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -65,6 +67,38 @@ def send(page: Any, text: str) -> None:
     page.wait_for_selector(".run:last-child[data-state=done]", timeout=120_000)
 
 
+# The browser's own trace of its tasks, and of the callbacks of each frame.
+CATEGORIES = ["devtools.timeline", "disabled-by-default-devtools.timeline"]
+# A task above this is a long one, by the Long Tasks specification.
+LONG_MS = 50
+
+
+@contextmanager
+def quick_tasks(page: Any) -> Iterator[None]:
+    """Fails if one frame in a hundred has slow scripts, or if there is a long task for each ten frames.
+
+    Measures the time of the page's thread on a core, in ms, without the waiting for other processes.
+    A task has the scripts, styles, layout and paint that the thread does at once, without the compositor's
+    work. A task with the layout of 2,000 tokens in one paragraph can take longer than a frame has.
+    """
+    browser = page.context.browser
+    browser.start_tracing(page=page, categories=CATEGORIES)
+    try:
+        yield
+    finally:
+        events = json.loads(browser.stop_tracing())["traceEvents"]
+    threads = [(e["pid"], e["tid"]) for e in events if e["name"] == "FireAnimationFrame"]
+    ours = max(set(threads), key=threads.count)
+    found: dict[str, list[float]] = {"FireAnimationFrame": [], "RunTask": []}
+    for event in events:
+        if event["name"] in found and (event["pid"], event["tid"]) == ours and "tdur" in event:
+            found[event["name"]].append(event["tdur"] / 1000)
+    scripts, tasks = sorted(found["FireAnimationFrame"]), sorted(found["RunTask"])
+    assert len(scripts) >= 100, "fewer frames have no 99th percentile"
+    assert scripts[len(scripts) * 99 // 100] < 16
+    assert sum(task > LONG_MS for task in tasks) < len(scripts) / 10
+
+
 def check_frames(page: Any) -> None:
     """Fails if the scripts of a frame took too long, or if the page ended long after the server."""
     measured = page.evaluate("measured")
@@ -74,11 +108,11 @@ def check_frames(page: Any) -> None:
     assert measured["done"] - page.evaluate(ENDED) < 500
 
 
-def test_2000_tokens_cost_less_than_16_ms_a_frame_and_fewer_than_5000_nodes(
+def test_2000_tokens_cost_less_than_16_ms_of_scripts_a_frame_and_fewer_than_5000_nodes(
     ready: Any, long_server: LiveServer
 ) -> None:
     ready.evaluate(MEASURE)
-    with paced(long_server, 0.003):
+    with paced(long_server, 0.003), quick_tasks(ready):
         send(ready, "Hello")
     assert ready.locator(".token").count() == TOKENS
     check_frames(ready)
@@ -98,7 +132,7 @@ def test_a_page_that_holds_20000_tokens_is_as_quick(ready: Any, long_server: Liv
     assert ready.locator(".token").count() >= 20_000
     ready.evaluate(MEASURE)
     set_parameter(ready, "max_tokens", "500")
-    with paced(long_server, 0.003):
+    with paced(long_server, 0.003), quick_tasks(ready):
         send(ready, "You")
     check_frames(ready)
 

@@ -1,6 +1,7 @@
 // Fetches the logits of a position. The server computes them again over the pages that its prefix cache holds.
 
 import { completionOf } from "./branches.js";
+import { drawKey, streamSeed } from "./noise.js";
 import { TRACE_VERSION, number } from "./run.js";
 
 /** Logits that differ by more than this are those of another model than the run's. */
@@ -23,6 +24,8 @@ export function positionRequest(run, stream, index, changes = {}) {
     prompt_logprobs: null,
     seed: run.seed,
   };
+  // No more than max_tokens, and end tokens stay banned here if they were.
+  if (run.params.min_tokens != null) params.min_tokens = Math.min(run.params.min_tokens, index + 1);
   // The last token that a text may have is forced; this one is the last only here.
   if (run.params.max_tokens !== index + 1) params.forced_eos_token_id = null;
   const request = { prompt: [...run.promptTokenIds, ...before], params };
@@ -30,6 +33,18 @@ export function positionRequest(run, stream, index, changes = {}) {
   const drawn = completionOf(run, stream);
   if (drawn !== null) request.stream = drawn;
   return request;
+}
+
+/**
+ * Returns the key of the noise at a position of a stream: where nothing was drawn, that of a draw with the run's seed.
+ * @returns {readonly [number, number] | null} null where the seed is not known exactly
+ */
+export function drawKeyOf(run, stream, index) {
+  const told = stream.positions[index].choice?.draw_key;
+  if (told != null) return told;
+  if (!Number.isSafeInteger(run.seed)) return null;
+  const seed = streamSeed(BigInt(run.seed), completionOf(run, stream) ?? 0);
+  return drawKey(seed, run.promptTokenIds.length + index);
 }
 
 /**

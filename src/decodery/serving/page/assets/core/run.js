@@ -66,6 +66,8 @@ export class Run extends EventTarget {
     this.parent = parent;
     /** The messages that the run replies to, {role, content, run?}, where `run` is the id of a reply's; else null. */
     this.messages = asked.messages ?? null;
+    /** The name of the view that began the run. */
+    this.view = asked.view ?? "write";
     this.prompt = asked.prompt ?? null;
     this.promptTokenIds = asked.promptTokenIds ?? [];
     this.params = asked.params ?? {};

@@ -40,17 +40,17 @@ export class Runs extends EventTarget {
    * A request without a seed gets one, so that what is shown can be made again.
    * @param {{model?: string, requests: {prompt: string | number[], params?: object, title?: string,
    *   generated?: number, stream?: number | null, given?: Position[], pieces?: Map, messages?: object[]}[],
-   *   candidates?: number, parent?: object | null}} asked
+   *   candidates?: number, parent?: object | null, view?: string}} asked
    *   the last `generated` ids of a prompt are the `given` positions: text that the run goes on from;
-   *   `messages` are those that a run replies to
+   *   `messages` are those that a run replies to; `view` names the view that begins the runs
    */
-  start({ model, requests, candidates = CANDIDATES, parent = null }) {
+  start({ model, requests, candidates = CANDIDATES, parent = null, view }) {
     const seeded = requests.map(({ params, ...rest }) => ({ ...rest, params: { ...params, seed: params?.seed ?? newSeed() } }));
     const runs = seeded.map(({ prompt, params, title, generated = 0, stream: drawn = null, given, pieces, messages }) => {
       const text = typeof prompt === "string" ? prompt : null;
       const promptTokenIds = text === null ? prompt.slice(0, prompt.length - generated) : [];
       const { seed } = params;
-      return new Run({ title, model, parent, prompt: text, promptTokenIds, params, seed, drawn, given, pieces, messages });
+      return new Run({ title, model, parent, view, prompt: text, promptTokenIds, params, seed, drawn, given, pieces, messages });
     });
     const controller = new AbortController();
     const request = { controller, runs, left: new Set() };

@@ -33,12 +33,13 @@ export class Store extends EventTarget {
     if (base === null) return [];
     const heads = await result(base.transaction("runs").objectStore("runs").getAll());
     const runs = [];
-    for (const head of heads.sort((one, other) => one.created - other.created)) {
+    for (const { view, ...head } of heads.sort((one, other) => one.created - other.created)) {
       const lines = joined(await result(base.transaction("lines").objectStore("lines").getAll(linesOf(head.id))));
       try {
         const run = fromJson({ ...head, lines });
-        runs.push(run);
-        this.#written.set(head.id, { lines: run.lines, count: run.lines.length });
+          run.view = view ?? run.view;
+          runs.push(run);
+          this.#written.set(head.id, { lines: run.lines, count: run.lines.length });
       } catch {
         this.#tell(`The run “${head.title}” was kept in a form that this page does not read.`);
       }
@@ -90,7 +91,7 @@ export class Store extends EventTarget {
           this.#written.delete(run.id);
           continue;
         }
-        runs.put(headOf(run));
+        runs.put({ ...headOf(run), view: run.view });
         if (first < run.lines.length) lines.put({ run: run.id, first, lines: run.lines.slice(first) });
         this.#written.set(run.id, { lines: run.lines, count: run.lines.length });
       }

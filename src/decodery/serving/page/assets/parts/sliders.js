@@ -76,7 +76,7 @@ export class Reshaper {
   /**
    * @param {{model: Float32Array, adjusted: Float32Array}} logits
    * @param {object} params  Those of the run.
-   * @param {[number, number] | null} key  The position's draw key, if something was drawn.
+   * @param {[number, number] | null} key  The position's draw key; null if it is not known.
    */
   constructor(logits, params, key) {
     this.distribution = new Distribution(logits.adjusted);
@@ -164,7 +164,7 @@ export function stagesText({ stages, kept, drawn }) {
 
 /** Returns what would have been drawn, as a sentence. */
 export function drawnText({ choice, drawn }, taken, pieces) {
-  if (choice === null) return "What would be drawn is not known: nothing was drawn here.";
+  if (choice === null) return "What would be drawn is not known: the page does not know the seed exactly.";
   const name = (token) => `“${label(token, pieces)}”`;
   const verb = drawn ? "drawn" : "taken";
   if (choice.undecided) {

@@ -2,7 +2,7 @@
 
 import { viewOf } from "../core/choice_view.js";
 import { element } from "../core/dom.js";
-import { askChoice, fetchLogits, positionRequest } from "../core/position_logits.js";
+import { askChoice, drawKeyOf, fetchLogits, positionRequest } from "../core/position_logits.js";
 import { reshapable } from "../core/reshapable.js";
 import { Position } from "../core/run.js";
 import { spellTokens } from "../core/spell_tokens.js";
@@ -114,7 +114,7 @@ export class WhatIf {
     const logits = await fetchLogits(this.#app.api, run, stream, index, signal);
     if (signal.aborted) return;
     this.#note.textContent = "";
-    this.#reshaper = new Reshaper(logits, run.params, stream.positions[index].choice.draw_key ?? null);
+    this.#reshaper = new Reshaper(logits, run.params, drawKeyOf(run, stream, index));
     this.#update();
   }
 

@@ -139,7 +139,7 @@ class Compare {
         params: { logprobs: 0, ...this.#paramsOf(column, seed) },
         title: `${column.name}: ${prompt}`,
       }));
-      const runs = this.#app.runs.start({ model, requests });
+      const runs = this.#app.runs.start({ model, requests, view: view.name });
       columns.forEach((column, i) => column.show(runs[i], i, () => this.#compare()));
     }
     this.#compare();
@@ -150,7 +150,7 @@ class Compare {
     this.#parts.stop.hidden = !running;
     const columns = this.#columns.filter(({ run }) => run !== null);
     if (columns.length < LEAST) {
-      this.#parts.told.replaceChildren();
+      showSentences(this.#parts.told, []);
       return;
     }
     const streams = columns.map(({ run }) => run.stream(0));
@@ -168,7 +168,7 @@ class Compare {
   #tell(columns, sequences, found) {
     const sentences = found.slice(0, TOLD).map((parting) => sentenceOf(parting, columns, sequences));
     if (found.length === 0 && columns.every(({ run }) => run.ended)) sentences.push(alike(columns));
-    this.#parts.told.replaceChildren(element("ul", {}, ...sentences.map((parts) => element("li", {}, ...parts))));
+    showSentences(this.#parts.told, sentences);
   }
 
   #goOn(column) {
@@ -196,6 +196,16 @@ function sentenceOf({ members, unit, groups }, columns, sequences) {
   return parts;
 }
 
+/** Shows sentences in a list. Those that are there already stay, so that a screen reader reads only what is new. */
+function showSentences(list, sentences) {
+  sentences.forEach((parts, i) => {
+    const item = element("li", {}, ...parts);
+    if (i >= list.children.length) list.append(item);
+    else if (!list.children[i].isEqualNode(item)) list.children[i].replaceChildren(...item.childNodes);
+  });
+  while (list.children.length > sentences.length) list.lastElementChild.remove();
+}
+
 function alike(columns) {
   const names = listed(columns.map(({ name }) => name));
   return columns.every(({ run }) => run.state === "done") ? [`${names} are the same.`] : [`${names} are the same as far as they came.`];
@@ -219,9 +229,10 @@ function layout() {
     prompt,
     element("div", { class: "row bottom" }, field(length, "Longest text, in tokens"), field(seed, "Seed"), element("span", { class: "spread" }), add, stop, element("button", { type: "submit", class: "primary", text: "Run" })),
   );
-  const told = element("div", { class: "told", role: "status", "aria-label": "Where the texts part" });
+  const told = element("ul");
+  const status = element("div", { class: "told", role: "status", "aria-label": "Where the texts part" }, told);
   const columns = element("div", { class: "columns" });
   const token = element("section", { class: "sheet opened-token", "aria-label": "Token", hidden: true });
   const title = element("h2", { class: "unseen", text: "Compare" });
-  return { all: [title, form, told, columns, token], form, prompt, length, seed, stop, add, told, columns, token };
+  return { all: [title, form, status, columns, token], form, prompt, length, seed, stop, add, told, columns, token };
 }

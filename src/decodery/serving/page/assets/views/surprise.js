@@ -118,7 +118,7 @@ async function goOn(app, tokens, shared, { name, params }, stop) {
 }
 
 async function finished(app, request, stop) {
-  const [run] = app.runs.start({ model: app.models.current, requests: [request], candidates: 1 });
+  const [run] = app.runs.start({ model: app.models.current, requests: [request], candidates: 1, view: view.name });
   stop(run);
   await new Promise((done) => {
     const check = () => run.ended && done();

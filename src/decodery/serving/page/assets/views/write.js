@@ -160,9 +160,9 @@ class Write {
     this.#visible = false;
   }
 
-  /** Shows the newest run; where there is none, the default prompt is decoded. */
+  /** Shows the newest run of this view; where there is none, the default prompt is decoded. */
   async #begin() {
-    const newest = this.#app.runs.list().at(-1);
+    const newest = this.#app.runs.list().findLast((run) => run.view === view.name);
     if (newest !== undefined) {
       this.#composer.text.value = newest.prompt ?? "";
       this.#parameters.set(formOf(newest));
