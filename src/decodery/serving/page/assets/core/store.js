@@ -37,9 +37,9 @@ export class Store extends EventTarget {
       const lines = joined(await result(base.transaction("lines").objectStore("lines").getAll(linesOf(head.id))));
       try {
         const run = fromJson({ ...head, lines });
-          run.view = view ?? run.view;
-          runs.push(run);
-          this.#written.set(head.id, { lines: run.lines, count: run.lines.length });
+        run.view = view ?? run.view;
+        runs.push(run);
+        this.#written.set(head.id, { lines: run.lines, count: run.lines.length });
       } catch {
         this.#tell(`The run “${head.title}” was kept in a form that this page does not read.`);
       }
