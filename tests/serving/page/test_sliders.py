@@ -328,18 +328,29 @@ def test_logits_are_fetched_for_an_open_position_alone(blank: Any) -> None:
     assert '"generated":9' in body
 
 
+# Resolves when the page has noticed what is in view now.
+MOVE = """async (padding) => {
+  document.querySelector("main").style.paddingTop = padding;
+  scrollTo(0, 0);
+  await new Promise((noticed) => {
+    const observer = new IntersectionObserver(() => { observer.disconnect(); noticed(); });
+    const what = document.querySelector(".what-if");
+    requestAnimationFrame(() => requestAnimationFrame(() => observer.observe(what)));
+  });
+}"""
+
+
 def test_sliders_out_of_view_ask_for_nothing_until_they_are_seen(blank: Any) -> None:
     run_in(blank, PROMPT, max_tokens=4, ignore_eos=True, seed=3)
     before = asked_for_logits(blank)
-    blank.evaluate("() => { document.querySelector('main').style.paddingTop = '4000px'; }")
-    blank.evaluate("() => scrollTo(0, 0)")
+    blank.evaluate(MOVE, "4000px")
     blank.evaluate(SHOW, {"index": 2, "preview": False})
     blank.wait_for_timeout(400)
     assert asked_for_logits(blank) == before
     blank.locator(".what-if").scroll_into_view_if_needed()
     blank.wait_for_selector(".what-if tbody tr")
     assert asked_for_logits(blank) == before + 1
-    blank.evaluate("() => { document.querySelector('main').style.paddingTop = ''; }")
+    blank.evaluate(MOVE, "")
 
 
 def test_the_server_being_away_is_said_and_the_rest_stays(blank: Any) -> None:
