@@ -141,17 +141,36 @@ void Confidence::learn(int64_t place, bool right) {
 
 Drafter::Drafter(bool remember) : remember_(remember), confidence_(kFirst, kWeight, kMemory) {}
 
-std::shared_ptr<Memory> Drafter::memory(int64_t salt) {
-    if (!remember_) return std::make_shared<Memory>();
-    std::shared_ptr<Memory>& found = memories_[salt];
-    if (!found) found = std::make_shared<Memory>();
+Memory* Drafter::memory(int64_t salt) {
+    auto made = std::make_unique<Memory>();
+    Memory* found = made.get();
+    if (remember_) {
+        found = memories_.try_emplace(salt, std::move(made)).first->second.get();
+    } else {
+        apart_[found] = std::move(made);
+    }
+    found->streams++;
     return found;
+}
+
+void Drafter::forget(int64_t salt) {
+    const auto found = memories_.find(salt);
+    if (found == memories_.end()) return;
+    Memory* memory = found->second.get();
+    if (memory->streams) apart_[memory] = std::move(found->second);
+    memories_.erase(found);
+}
+
+void Drafter::erase(std::unordered_map<int64_t, Stream>::iterator stream) {
+    Memory* memory = stream->second.memory;
+    streams_.erase(stream);
+    if (--memory->streams == 0) apart_.erase(memory);
 }
 
 Drafter::Stream& Drafter::stream(int64_t id, int64_t salt, const int64_t* tokens, int64_t count) {
     auto found = streams_.find(id);
     if (found != streams_.end() && found->second.index.size() > count) {
-        streams_.erase(found);
+        erase(found);
         found = streams_.end();
     }
     if (found != streams_.end()) {
@@ -280,7 +299,7 @@ void Drafter::end(int64_t id, const int64_t* tokens, int64_t count) {
         learn(found->second, tokens, count);
         if (remember_) found->second.memory->add_text(tokens, count);
     }
-    streams_.erase(found);
+    erase(found);
 }
 
 }  // namespace decodery

@@ -76,6 +76,9 @@ public:
     // The last successor, -1 if there is none, and by how many tokens it is known.
     std::pair<int32_t, int64_t> successor(int64_t previous, int64_t token) const;
 
+    // How many streams use it.
+    int64_t streams = 0;
+
 private:
     using Table = std::unordered_map<uint64_t, int32_t>;
     static const int32_t* find(const Table& newer, const Table& older, uint64_t key);
@@ -114,26 +117,29 @@ public:
     // Ends a stream, whose text is remembered; forgets it if no tokens are given.
     void end(int64_t stream, const int64_t* tokens, int64_t count);
     // Forgets what the streams of a salt share; those that run keep it until they end.
-    void forget(int64_t salt) { memories_.erase(salt); }
+    void forget(int64_t salt);
     int64_t streams() const { return static_cast<int64_t>(streams_.size()); }
 
 private:
     struct Stream {
         TokenIndex index;
         Confidence confidence;
-        std::shared_ptr<Memory> memory;
+        Memory* memory;
         Draft draft;
     };
 
     Stream& stream(int64_t id, int64_t salt, const int64_t* tokens, int64_t count);
-    std::shared_ptr<Memory> memory(int64_t salt);
+    Memory* memory(int64_t salt);
+    void erase(std::unordered_map<int64_t, Stream>::iterator stream);
     void learn(Stream& stream, const int64_t* tokens, int64_t count);
     void extend(Stream& stream, const int64_t* tokens, int64_t count, int64_t most, double least) const;
     void allot(const DraftArgs& args, const std::vector<Stream*>& rows);
 
     bool remember_;
     Confidence confidence_;
-    std::unordered_map<int64_t, std::shared_ptr<Memory>> memories_;
+    // By salt, and those that only their streams use. No shared pointers: they need a newer C library.
+    std::unordered_map<int64_t, std::unique_ptr<Memory>> memories_;
+    std::unordered_map<Memory*, std::unique_ptr<Memory>> apart_;
     std::unordered_map<int64_t, Stream> streams_;
 };
 

@@ -217,3 +217,15 @@ def test_the_buffers_have_the_sizes_that_the_compiled_drafter_fills() -> None:
     found = re.search(r"kMostDrafts = (\d+);\n.*\n.*kMostTokens = (\d+), kMostSuccessors = (\d+);", source)
     assert found is not None
     assert tuple(map(int, found.groups())) == (MOST_DRAFTS, MOST_TOKENS, MOST_SUCCESSORS)
+
+
+def test_a_stream_keeps_what_it_knows_when_its_salt_is_forgotten() -> None:
+    drafter = Drafter()
+    remember(drafter, [5, 6, 7, 8])
+    draft(drafter, [1, 5], stream=2)
+    drafter.forget(1)
+    assert draft(drafter, [1, 5, 6], stream=2).tokens == (7, 8)
+    assert draft(drafter, [1, 5, 6], stream=3) == Draft()
+    drafter.end(2, array("q", [1, 5, 6, 9]))
+    drafter.drop(3)
+    assert len(drafter) == 0
