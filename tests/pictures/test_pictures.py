@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -144,6 +145,23 @@ def test_forced_and_drafted_tokens_and_failed_drafts_are_marked() -> None:
     assert len(elements.having("good")) == len(drafted)
     assert len(elements.having("bad")) == sum(len(step.drafts) - step.accepted for step in steps)
     assert len(elements.having("card")) == len(steps)
+
+
+def test_each_draft_says_where_it_comes_from() -> None:
+    trace = sampled_trace(drafts=True)
+    sources = ("text", *["successors"] * 8)
+    steps = [replace(step, draft_sources=sources[: len(step.drafts)]) for step in trace.steps[0]]
+    trace.steps[0] = steps
+    elements = Elements(html_page(trace))
+    titles = [e["title"] for kind in ("good", "bad") for e in elements.having(kind)]
+    expected = [
+        f"{'accepted' if place < s.accepted else 'rejected'}, from {source}"
+        for s in steps
+        for place, source in enumerate(s.draft_sources)
+    ]
+    assert sorted(map(str, titles)) == sorted(expected)
+    accepted = [source for s in steps for source in s.draft_sources[: s.accepted]]
+    assert f"text: {accepted.count('text')}, successors: {accepted.count('successors')}." in elements.text
 
 
 def test_the_header_shows_prompt_model_and_parameters() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,16 @@ def test_the_table_shows_drafts_forced_tokens_and_grammars() -> None:
     assert printed.count("  forced") == sum(c.forced for c in step.considered)
     assert "grammar allows" in printed
     assert printed.splitlines()[-1].startswith("     drafts: ✓")
+
+
+def test_the_table_shows_where_each_draft_comes_from() -> None:
+    trace = sampled_trace(drafts=True)
+    step = next(s for s in trace.steps[0] if len(s.drafts) > s.accepted > 0)
+    sources = tuple(("text", "earlier texts", "successors")[k % 3] for k in range(len(step.drafts)))
+    printed = ChoiceTable(trace.tokenizer, 80, 3).step(1, replace(step, draft_sources=sources)).plain
+    drafts = printed.splitlines()[-1]
+    assert re.findall(r"\((text|earlier texts|successors)\)", drafts) == list(sources)
+    assert "(text)" not in ChoiceTable(trace.tokenizer, 80, 3).step(1, step).plain
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])

@@ -191,16 +191,21 @@ def test_two_to_four_columns_each_with_parameters_of_its_own(view: Any, library:
     assert "".join(texts(view, "B")).startswith(output.completions[0].text.rstrip("\ufffd"))
 
 
+def written(view: Any) -> list[str]:
+    """Returns the tokens of the run in the view that writes, once it has ended."""
+    view.locator("#view-write .run[data-state=done]").wait_for()
+    found: list[str] = view.locator("#view-write .run .token").evaluate_all(
+        "(all) => all.map((t) => t.textContent)"
+    )
+    return found
+
+
 @pytest.mark.page
 def test_a_column_goes_on_in_the_view_that_writes(view: Any) -> None:
     run(view)
     text = "".join(texts(view, "B"))
     column(view, "B").get_by_role("button", name="Go on in Write").click()
-    view.locator("#view-write .run[data-state=done]").wait_for()
-    written = view.locator("#view-write .run .token").evaluate_all(
-        "(all) => all.map((t) => t.textContent).join('')"
-    )
-    assert written == text
+    assert "".join(written(view)) == text
 
 
 @pytest.mark.page
@@ -210,11 +215,7 @@ def test_an_opened_token_is_explained_and_its_candidates_branch_into_the_view_th
     column(view, "B").locator(".token").nth(3).click()
     token = view.get_by_role("region", name="Token", exact=True)
     token.locator("[data-token-id]").first.click()
-    view.locator("#view-write .run[data-state=done]").wait_for()
-    kept = view.locator("#view-write .run .token").evaluate_all(
-        "(all) => all.slice(0, 3).map((t) => t.textContent)"
-    )
-    assert kept == before
+    assert written(view)[:3] == before
 
 
 @pytest.mark.page

@@ -153,14 +153,19 @@ def test_arrow_keys_go_from_token_to_token_and_between_lines(opened: Any) -> Non
     assert opened.locator('.token[tabindex="0"]').count() == 1
 
 
+def long_in_a_low_window(page: Any) -> None:
+    """Makes the texts longer than the window is high."""
+    set_parameter(page, "max_tokens", "500")
+    set_parameter(page, "ignore_eos", "true")
+    page.set_viewport_size({"width": 1000, "height": 420})
+
+
 def test_following_stops_at_once_when_the_reader_moves_and_stays_off_to_the_end(
     opened: Any, server: LiveServer
 ) -> None:
     log = opened.locator("#log")
     at_end = "(e) => e.scrollHeight - e.scrollTop - e.clientHeight < 40"
-    set_parameter(opened, "max_tokens", "500")
-    set_parameter(opened, "ignore_eos", "true")
-    opened.set_viewport_size({"width": 1000, "height": 420})
+    long_in_a_low_window(opened)
     with paced(server, 0.002):
         write(opened, "\n" * 30)
         opened.wait_for_selector(".run .token >> nth=120")
@@ -180,9 +185,7 @@ def test_following_stops_at_once_when_the_reader_moves_and_stays_off_to_the_end(
 @pytest.mark.page
 @pytest.mark.parametrize("key", ["PageUp", "ArrowUp", "Shift+Space"])
 def test_a_key_that_scrolls_stops_following(opened: Any, server: LiveServer, key: str) -> None:
-    set_parameter(opened, "max_tokens", "500")
-    set_parameter(opened, "ignore_eos", "true")
-    opened.set_viewport_size({"width": 1000, "height": 420})
+    long_in_a_low_window(opened)
     with paced(server, 0.002):
         write(opened, "\n" * 30)
         opened.wait_for_selector(".run .token >> nth=120")
