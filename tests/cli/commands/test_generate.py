@@ -239,7 +239,8 @@ def test_a_schema_that_cannot_be_followed_is_refused_with_the_flag_that_helps(
 def test_a_text_that_breaks_its_schema_is_an_error_and_a_format_that_is_not_known_a_warning(
     decodery: Run, model: str
 ) -> None:
-    asked = ("generate", "x", "-m", model, "--json-approximate", "--max-tokens=40", "--json-schema")
+    limits = ("--max-tokens=40", "--seed=1")
+    asked = ("generate", "x", "-m", model, *limits, "--json-approximate", "--json-schema")
     item = '{"type": "number", "minimum": 1, "maximum": 1}'
     never = f'{{"type": "array", "items": {item}, "minItems": 2, "maxItems": 2, "uniqueItems": true}}'
     keyword = "the text does not satisfy uniqueItems of the JSON schema"
