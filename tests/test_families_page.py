@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from decodery.models.families import GGUF, HUB
+from decodery.models.architectures import GGUF, HUB
 
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"
 
