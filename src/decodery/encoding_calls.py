@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from decodery.encoding.batches import BatchRunner
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.text_batches import BatchRunner
 from decodery.errors import ModelError
 from decodery.loading.open_model import Opened
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decodery.encoding.batches import BatchRunner
+from decodery.encoding.text_batches import BatchRunner
 from decodery.errors import ModelError
 from decodery.models.contract import EncoderModel, OutputHead
 from decodery.text.tokenizer.tokenizer import Tokenizer

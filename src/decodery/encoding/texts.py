@@ -6,8 +6,8 @@ import operator
 from collections.abc import Sequence
 from typing import Literal
 
-from decodery.encoding.batches import TokenText
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.text_batches import TokenText
 from decodery.errors import ModelError, ParameterError, RequestError
 from decodery.token_ids import plain
 
@@ -28,8 +28,8 @@ def single(
         return given(parts, text, limit=limit, long=long)
     layout = parts.tokenizer.single_layout
     ids = parts.tokenizer.encode(text, add_special_tokens=False)
-    room = limit - layout.added
-    kept = ids[: checked(len(ids), room, layout.added, long)]
+    allowed = limit - layout.added
+    kept = ids[: checked(len(ids), allowed, layout.added, long)]
     joined, segments = layout.joined(kept)
     if not joined:
         raise RequestError("the text has no token, and the model puts none around it: give it a text")
@@ -62,13 +62,13 @@ def pair(
         )
     limit = parts.model.context_length if limit is None else limit
     one, two = (parts.tokenizer.encode(text, add_special_tokens=False) for text in (first, second))
-    room = limit - layout.added - len(one)
-    if room < 0:
+    allowed = limit - layout.added - len(one)
+    if allowed < 0:
         raise RequestError(
             f"the first text of the pair has {len(one)} tokens; with {layout.added} special tokens at most"
             f" {limit} fit: shorten it"
         )
-    kept = two[: checked(len(two), room, layout.added + len(one), long)]
+    kept = two[: checked(len(two), allowed, layout.added + len(one), long)]
     joined, segments = layout.joined(one, kept)
     start = len(layout.before.ids)
     middle = start + len(one) + len(layout.between.ids)
@@ -77,15 +77,15 @@ def pair(
     )
 
 
-def checked(length: int, room: int, others: int, long: Long) -> int:
+def checked(length: int, allowed: int, others: int, long: Long) -> int:
     """Returns how many tokens of a text to keep; raises `RequestError` if it is too long and is not cut."""
-    if length <= room:
+    if length <= allowed:
         return length
     if long == "cut":
-        return max(room, 0)
+        return max(allowed, 0)
     besides = f" beside {others} others" if others else ""
     raise RequestError(
-        f"the text has {length} tokens, and {max(room, 0)} fit{besides}: shorten it, or ask for it to be cut"
+        f"the text has {length} tokens, and {max(allowed, 0)} fit{besides}: shorten it, or let it be cut"
     )
 
 

@@ -14,8 +14,7 @@ from tokenizers import AddedToken
 from decodery.errors import ParameterError, RequestError
 from decodery.text.tokenizer import folder_vocab, gguf_vocab, spelling
 from decodery.text.tokenizer.byte_spans import Span, byte_spans
-from decodery.text.tokenizer.text_layout import TextLayout, layout_of_pairs, layout_of_single
-from decodery.text.tokenizer.vocabulary import Vocabulary
+from decodery.text.tokenizer.vocabulary import TextLayout, Vocabulary, layout_of_pairs, layout_of_single
 from decodery.token_ids import plain
 
 # Characters from which on a text is encoded without holding Python's lock.
