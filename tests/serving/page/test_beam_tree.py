@@ -104,7 +104,7 @@ SHOW = """async (params) => {
   renderBeamTree(place, run);
   const body = { candidates: 2, texts: true, requests: [{ prompt: 'Hello', params }] };
   for await (const line of new Api().lines('/trace', body)) reader.feed(line);
-  await new Promise((told) => setTimeout(told, 200));
+  await new Promise(requestAnimationFrame);
   place.addEventListener('branch', ({ detail }) => { window.branched = detail.tokens; });
   return run.steps.flat().length;
 }"""

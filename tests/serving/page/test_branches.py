@@ -13,6 +13,7 @@ from tests.serving.page.branching import (
     accessible,
     ask_branch,
     branch,
+    give_seed,
     other_candidate,
     run_of,
     show_tree,
@@ -170,7 +171,7 @@ def test_the_same_candidate_opens_the_branch_that_is_there(opened: Any) -> None:
 @pytest.mark.page
 def test_a_text_is_drawn_again_from_a_token_and_written_on(opened: Any) -> None:
     first = run_of(opened)
-    opened.evaluate("() => { crypto.getRandomValues = (numbers) => numbers.fill(99); }")
+    give_seed(opened, 99)
     opened.locator('#log [data-i="8"]').click()
     opened.get_by_role("button", name="Draw again from here").click()
     opened.wait_for_selector(f'#log .run[data-state=done]:not([data-run="{first["id"]}"])')

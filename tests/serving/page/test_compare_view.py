@@ -12,6 +12,7 @@ import pytest
 
 from decodery import LLM, BeamSearch, GenerationParams
 from tests.serving.live import LiveServer
+from tests.serving.page.branching import kept
 from tests.serving.page.two_models import BYTES, MERGES
 
 PROMPT = "Once upon a time"
@@ -146,14 +147,14 @@ def test_after_a_reload_write_opens_its_own_newest_run(view: Any, two_models: Li
     view.goto(f"{two_models.url}#compare")
     view.get_by_label("Prompt for all columns").fill("A text of another view")
     run(view)
-    view.wait_for_timeout(800)
+    for one in view.locator(".column").all():
+        kept(view, one.get_attribute("data-run"), one.locator(".token").count())
     view.goto(f"{two_models.url}#write")
     view.reload()
     view.locator("#view-write .run[data-state=done]").wait_for()
     assert view.locator("#prompt").input_value() == PROMPT
     assert view.locator("#view-write .run .token").count() == written
-    kept = view.evaluate("() => [...document.querySelectorAll('.run-name')].map((one) => one.textContent)")
-    assert sum("A text of another view" in name for name in kept) == 2
+    assert view.locator(".run-name", has_text="A text of another view").count() == 2
 
 
 @pytest.mark.page

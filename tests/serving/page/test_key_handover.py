@@ -74,7 +74,7 @@ def test_a_key_that_is_pasted_into_an_open_page_is_taken_too(
     page.goto(locked.url)
     page.wait_for_selector("#key-dialog[open]")
     page.evaluate(f"() => {{ location.hash = '#key={KEY}'; }}")
-    page.wait_for_function("() => document.querySelector('#model').options.length > 0")
+    page.locator("#model option").first.wait_for(state="attached")
     assert KEY not in page.url
 
 

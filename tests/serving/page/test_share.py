@@ -11,6 +11,7 @@ import pytest
 from decodery import LLM
 from tests.serving.conftest import open_tiny
 from tests.serving.live import LiveServer, serving
+from tests.serving.page.branching import kept
 
 MARKUP = (
     '<img src=x onerror="window.hurt=1"><script>window.hurt=1</script> [x](javascript:window.hurt=1)'
@@ -187,7 +188,7 @@ def test_the_page_opens_with_its_runs_when_the_server_is_gone_and_works_when_it_
         page.evaluate("navigator.serviceWorker.ready.then(() => null)")
         page.wait_for_load_state("networkidle")
         expected = tokens_of(page)
-        page.wait_for_timeout(800)
+        kept(page, page.locator(".run").get_attribute("data-run"), len(expected))
     page.goto("about:blank")
     page.goto(url)
     page.locator(".notice.error", has_text="cannot be reached").first.wait_for()

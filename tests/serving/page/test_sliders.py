@@ -297,9 +297,9 @@ def test_the_server_answers_where_the_page_does_not_know_a_stage(
     before = asked_for_logits(blank)
     show(blank, 0)
     assert "The server answers" in blank.evaluate(WHAT_IF)["note"]
-    blank.wait_for_function("() => document.querySelector('.drawn').textContent.startsWith('The same token')")
+    blank.locator(".drawn", has_text="The same token").wait_for()
     put(blank, temperature=0.3, top_k=5)
-    blank.wait_for_function("() => document.querySelector('.cuts').textContent.includes('top-k')")
+    blank.locator(".cuts", has_text="top-k").wait_for()
     [choice, *_] = considered(library, **params | {"temperature": 0.3, "top_k": 5})
     told = blank.evaluate(WHAT_IF)
     for candidate, (_, model, share) in zip(choice.candidates, told["rows"], strict=True):
@@ -357,9 +357,7 @@ def test_the_server_being_away_is_said_and_the_rest_stays(blank: Any) -> None:
     run_in(blank, PROMPT, max_tokens=4, ignore_eos=True, seed=3)
     blank.route("**/trace", lambda route: route.abort())
     blank.evaluate(SHOW, {"index": 2, "preview": False})
-    blank.wait_for_function(
-        "() => document.querySelector('.what-if .dim').textContent.includes('cannot be reached')"
-    )
+    blank.locator(".what-if .dim", has_text="cannot be reached").wait_for()
     assert blank.locator(".candidates-part tbody tr").count() >= 10
     blank.unroute("**/trace")
     show(blank, 2)
@@ -387,6 +385,4 @@ def test_another_model_of_the_same_name_is_noticed(blank: Any) -> None:
         "() => { for (const c of window.runs[0].streams[0].positions[2].choice.candidates) c.logit += 1; }"
     )
     blank.evaluate(SHOW, {"index": 2, "preview": False})
-    blank.wait_for_function(
-        "() => document.querySelector('.what-if .dim').textContent.includes('not the one')"
-    )
+    blank.locator(".what-if .dim", has_text="not the one").wait_for()

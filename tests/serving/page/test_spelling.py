@@ -116,7 +116,7 @@ def test_hostile_tokens_are_shown_as_text_and_copied_as_they_are(page: Any, serv
     open_with(page, server, trace_of(HOSTILE))
     page.locator("#prompt").fill("<b>Once</b>")
     page.locator("#prompt").press("Enter")
-    page.wait_for_function("() => document.querySelector('.prompt-inline').textContent === '<b>Once</b>'")
+    page.locator(".prompt-inline", has_text="<b>Once</b>").wait_for()
     page.wait_for_selector(".run[data-state=done]")
     whole = b"".join(HOSTILE).decode()
     assert page.evaluate("document.querySelector('.tokens').textContent") == whole

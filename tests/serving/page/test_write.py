@@ -12,6 +12,7 @@ import pytest
 from decodery import LLM, GenerationParams
 from tests.serving.conftest import CONTEXT
 from tests.serving.live import LiveServer, until
+from tests.serving.page.branching import ended, kept
 
 
 @contextmanager
@@ -37,10 +38,6 @@ def write(page: Any, prompt: str) -> None:
     shown = page.locator(".run").last.get_attribute("data-run")
     page.get_by_role("button", name="Write", exact=True).click()
     page.wait_for_selector(f'.run:not([data-run="{shown}"])')
-
-
-def ended(page: Any) -> None:
-    page.wait_for_selector(".run[data-state=done]")
 
 
 def set_parameter(page: Any, name: str, value: str) -> None:
@@ -160,10 +157,22 @@ def long_in_a_low_window(page: Any) -> None:
     page.set_viewport_size({"width": 1000, "height": 420})
 
 
+# Returns the place of a scroller once it has moved no more for ten frames.
+AT_REST = """async (scroller) => {
+  let place = scroller.scrollTop;
+  for (let frames = 0; frames < 10; frames += 1) {
+    await new Promise(requestAnimationFrame);
+    if (scroller.scrollTop !== place) [place, frames] = [scroller.scrollTop, 0];
+  }
+  return place;
+}"""
+
+
 def test_following_stops_at_once_when_the_reader_moves_and_stays_off_to_the_end(
     opened: Any, server: LiveServer
 ) -> None:
     log = opened.locator("#log")
+    newest = opened.get_by_role("button", name="To the newest")
     at_end = "(e) => e.scrollHeight - e.scrollTop - e.clientHeight < 40"
     long_in_a_low_window(opened)
     with paced(server, 0.002):
@@ -172,11 +181,10 @@ def test_following_stops_at_once_when_the_reader_moves_and_stays_off_to_the_end(
         assert log.evaluate(at_end)
         log.hover()
         opened.mouse.wheel(0, -20)
-        opened.wait_for_timeout(60)
-        place = log.evaluate("(e) => e.scrollTop")
+        newest.wait_for()
+        place = log.evaluate(AT_REST)
         ended(opened)
         assert log.evaluate("(e) => e.scrollTop") == place
-    newest = opened.get_by_role("button", name="To the newest")
     newest.click()
     assert log.evaluate(at_end)
     assert newest.is_hidden()
@@ -191,8 +199,8 @@ def test_a_key_that_scrolls_stops_following(opened: Any, server: LiveServer, key
         opened.wait_for_selector(".run .token >> nth=120")
         opened.locator("#log").focus()
         opened.keyboard.press(key)
-        opened.wait_for_timeout(300)
-        place = opened.locator("#log").evaluate("(e) => e.scrollTop")
+        opened.get_by_role("button", name="To the newest").wait_for()
+        place = opened.locator("#log").evaluate(AT_REST)
         ended(opened)
         assert abs(opened.locator("#log").evaluate("(e) => e.scrollTop") - place) < 5
 
@@ -293,9 +301,7 @@ def test_a_conversation_has_the_ids_of_the_servers_template_and_replies_token_by
             opened.get_by_role("button", name="Send", exact=True).click()
         [request] = sent.value.post_data_json["requests"]
         assert request["prompt"] == library.intake.chat_prompt(said)
-        opened.wait_for_function(
-            "(n) => document.querySelectorAll('.run[data-state=done]').length === n", arg=turn + 1
-        )
+        ended(opened, turn + 1)
         params = GenerationParams(max_tokens=8, temperature=0.8, seed=7)
         [output] = library.generate([request["prompt"]], params)
         assert opened.locator(".run").nth(turn).locator(".token").count() == len(
@@ -311,14 +317,13 @@ def test_after_a_reload_the_conversation_and_the_parameters_are_there(opened: An
     for turn, text in enumerate(("Hi <b>", "You")):
         opened.get_by_role("textbox", name="Message", exact=True).fill(text)
         opened.keyboard.press("Enter")
-        opened.wait_for_function(
-            "(n) => document.querySelectorAll('.run[data-state=done]').length === n", arg=turn + 1
-        )
+        ended(opened, turn + 1)
     shown = "[...document.querySelectorAll('.message .body, .run .tokens')].map((e) => e.textContent)"
     before = opened.evaluate(shown)
-    opened.wait_for_timeout(700)
+    last = opened.locator(".run").last
+    kept(opened, last.get_attribute("data-run"), last.locator(".token").count())
     opened.reload()
-    opened.wait_for_function("() => document.querySelectorAll('.run[data-state=done]').length === 2")
+    ended(opened, 2)
     assert opened.evaluate(shown) == before
     assert before[0] == "Hi <b>"
     assert opened.get_by_label("Chat").is_checked()
