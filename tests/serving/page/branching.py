@@ -58,22 +58,22 @@ def ended(page: Any, count: int = 1) -> None:
     run.nth(count - 1).wait_for(timeout=LONGEST_MS)
 
 
-_KEPT = """async ([id, count]) => {
+_KEPT = """async ([id, count, longest]) => {
   const { Store } = await import('/assets/core/store.js');
   const store = new Store();
   const kept = async () => (await store.load()).find((run) => run.id === id);
-  const isThere = (run) => count === 0 ? run === undefined : run?.streams[0]?.positions.length === count;
+  const isThere = (run) => count > 0 && run.state === 'done' && run.streams[0].positions.length === count;
   const began = performance.now();
-  for (let run = await kept(); !isThere(run) || (run?.state ?? 'done') !== 'done'; run = await kept()) {
-    if (performance.now() - began > %d) throw new Error(`kept: ${run?.streams[0]?.positions.length}, ${run?.state}`);
+  for (let run = await kept(); run === undefined ? count > 0 : !isThere(run); run = await kept()) {
+    if (performance.now() - began > longest) throw new Error(`The run is not kept as it is shown.`);
     await new Promise(requestAnimationFrame);
   }
-}""" % LONGEST_MS
+}"""
 
 
 def kept(page: Any, run: str, tokens: int) -> None:
-    """Waits until the browser keeps a run that has ended with so many tokens; 0: until it keeps it no more."""
-    page.evaluate(_KEPT, [run, tokens])
+    """Waits until the browser keeps an ended run with so many tokens; with 0, until it keeps it no more."""
+    page.evaluate(_KEPT, [run, tokens, LONGEST_MS])
 
 
 # Only numbers are given: ids of runs are bytes, and stay different.

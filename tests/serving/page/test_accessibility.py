@@ -44,6 +44,7 @@ def test_the_first_screen_has_no_fault(page: Any, server: LiveServer, scheme: st
     assert faults(page) == []
 
 
+@pytest.mark.page
 @pytest.mark.parametrize("view", VIEWS)
 def test_no_view_has_a_fault(page: Any, server: LiveServer, view: str) -> None:
     page.goto(f"{server.url}/#{view}")

@@ -76,6 +76,7 @@ def test_the_tree_is_that_of_the_pictures_and_is_read_once(
     assert found["main"][: len(best)] == best
 
 
+@pytest.mark.page
 def test_a_pruned_candidate_says_what_it_lost_against(opened: Any, server: LiveServer) -> None:
     nodes = opened.evaluate(TREE, lines_with_beams(server, BEAMS["beams"]))["nodes"]
     for node in nodes:

@@ -85,6 +85,7 @@ def test_a_picked_candidate_has_its_own_numbers(opened: Any) -> None:
     assert choice["rank"] == place + 1
 
 
+@pytest.mark.page
 def test_the_end_that_was_picked_ends_visibly(opened: Any) -> None:
     parent = run_of(opened)
     child = branch(opened, 4, END)

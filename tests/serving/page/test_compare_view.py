@@ -129,6 +129,7 @@ NOTE_CHANGES = """() => {
 }"""
 
 
+@pytest.mark.page
 def test_the_status_region_changes_only_when_it_says_something_new(view: Any) -> None:
     view.get_by_label("Longest text, in tokens").fill("200")
     view.evaluate(NOTE_CHANGES)
@@ -139,6 +140,7 @@ def test_the_status_region_changes_only_when_it_says_something_new(view: Any) ->
     assert all(before != after for before, after in pairwise(said)), said
 
 
+@pytest.mark.page
 def test_after_a_reload_write_opens_its_own_newest_run(view: Any, two_models: LiveServer) -> None:
     run(view)
     view.goto(f"{two_models.url}#write")
@@ -259,6 +261,7 @@ LEFT = """async ([deed, places, lengths]) => {
 }"""
 
 
+@pytest.mark.page
 @pytest.mark.parametrize("deed", ["leave", "remove"])
 def test_a_run_that_goes_leaves_the_others_of_its_request(view: Any, deed: str) -> None:
     assert view.evaluate(LEFT, [deed, [0], [60, 60]]) == ["done"] * 2
@@ -267,6 +270,7 @@ def test_a_run_that_goes_leaves_the_others_of_its_request(view: Any, deed: str) 
     assert view.evaluate(LEFT, ["stop", [1], [900, 900]]) == ["cut", "cut"]
 
 
+@pytest.mark.page
 def test_a_column_that_is_removed_leaves_the_others_running(view: Any) -> None:
     view.get_by_role("button", name="Add a column").click()
     # It shows tokens as they come, which beams do not.

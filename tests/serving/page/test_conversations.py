@@ -76,6 +76,7 @@ def test_a_new_chat_while_a_reply_is_written_gets_nothing_of_it(chat: Chat, serv
     assert chat.asked == [[user("first")], [user("second")]]
 
 
+@pytest.mark.page
 def test_a_new_chat_before_the_first_token_of_a_reply_is_empty(chat: Chat, server: LiveServer) -> None:
     with paced(server, 0.5):
         chat.send("first")
@@ -89,6 +90,7 @@ def test_a_new_chat_before_the_first_token_of_a_reply_is_empty(chat: Chat, serve
     assert chat.asked[-1] == [user("second")]
 
 
+@pytest.mark.page
 def test_a_reply_stays_out_of_the_kept_chat_that_was_opened_meanwhile(chat: Chat, server: LiveServer) -> None:
     chat.send("alpha")
     chat.ended()
@@ -109,6 +111,7 @@ def test_a_reply_stays_out_of_the_kept_chat_that_was_opened_meanwhile(chat: Chat
     assert chat.shown()[0] == "beta"
 
 
+@pytest.mark.page
 def test_a_chat_that_is_left_and_shown_again_still_shows_its_reply_and_takes_no_second_question(
     chat: Chat, server: LiveServer
 ) -> None:

@@ -34,6 +34,7 @@ def give(page: Any, key: str) -> None:
     page.get_by_role("button", name="Use key").click()
 
 
+@pytest.mark.page
 def test_without_a_key_the_page_holds_no_data_and_asks_for_it(asked: Any) -> None:
     assert "This server asks for a key" in asked.locator("#key-reason").inner_text()
     assert asked.locator("#model option").count() == 0

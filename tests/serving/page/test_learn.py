@@ -12,6 +12,7 @@ from tests.serving.live import LiveServer
 NAMES = [page.name for page in learn_pages()]
 
 
+@pytest.mark.page
 def test_the_list_leads_to_each_page_and_each_page_to_its_neighbours(page: Any, server: LiveServer) -> None:
     page.goto(f"{server.url}/#learn")
     page.wait_for_selector(".learn-list a")
@@ -58,6 +59,7 @@ def test_try_it_writes_with_the_pages_prompt_and_parameters_at_once(page: Any, s
     assert run["params"].items() <= request["params"].items()
 
 
+@pytest.mark.page
 def test_the_pages_are_read_and_tried_with_the_keyboard_alone(page: Any, server: LiveServer) -> None:
     page.goto(f"{server.url}/#learn")
     page.wait_for_selector(".learn-list a")
@@ -70,6 +72,7 @@ def test_the_pages_are_read_and_tried_with_the_keyboard_alone(page: Any, server:
     assert page.evaluate("document.activeElement.textContent") == "Try it"
 
 
+@pytest.mark.page
 def test_an_answer_that_comes_after_a_later_one_is_dropped(page: Any, server: LiveServer) -> None:
     page.goto(f"{server.url}/#learn")
     page.wait_for_selector(".learn-list a")
@@ -86,6 +89,7 @@ def test_an_answer_that_comes_after_a_later_one_is_dropped(page: Any, server: Li
     assert page.locator("article h2").inner_text() == "Grammars"
 
 
+@pytest.mark.page
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", ["learn", "learn/sampling", "learn/grammars"])
 def test_axe_finds_no_fault(page: Any, server: LiveServer, path: str, scheme: str) -> None:
@@ -97,6 +101,7 @@ def test_axe_finds_no_fault(page: Any, server: LiveServer, path: str, scheme: st
     assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
 
 
+@pytest.mark.page
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_fits_a_phone(page: Any, server: LiveServer, name: str) -> None:
     page.set_viewport_size({"width": 360, "height": 640})

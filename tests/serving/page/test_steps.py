@@ -164,6 +164,7 @@ def test_a_text_of_steps_is_kept_and_goes_on_when_the_panel_is_closed(opened: An
     assert run_of(opened)["tokens"][:4] == [*run["tokens"], drawn]
 
 
+@pytest.mark.page
 def test_a_text_of_steps_is_there_after_a_reload_in_the_middle_and_steps_taken_back_are_gone(
     opened: Any,
 ) -> None:
@@ -182,6 +183,7 @@ def test_a_text_of_steps_is_there_after_a_reload_in_the_middle_and_steps_taken_b
     assert (again["tokens"], again["picked"], again["choices"]) == (run["tokens"], [True] * 2, run["choices"])
 
 
+@pytest.mark.page
 def test_a_text_of_which_every_step_was_taken_back_is_not_kept(opened: Any) -> None:
     steps = begin(opened)
     steps.locator(OTHER).first.click()

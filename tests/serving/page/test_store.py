@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.serving.live import LiveServer
 from tests.serving.page.branching import kept
 
@@ -32,6 +34,7 @@ def loaded(page: Any, run: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.page
 def test_finished_tokens_are_there_after_a_reload_in_the_middle_and_the_run_is_cut(
     page: Any, server: LiveServer
 ) -> None:
@@ -55,6 +58,7 @@ def test_a_run_that_has_ended_is_there_whole(page: Any, server: LiveServer) -> N
         assert (found["state"], found["tokens"]) == ("done", begun["tokens"])
 
 
+@pytest.mark.page
 def test_runs_are_removed_one_by_one_and_all(page: Any, server: LiveServer) -> None:
     page.goto(server.url)
     first, second = (page.evaluate(BEGUN, [3, 3])["id"] for _ in range(2))
@@ -77,6 +81,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.page
 def test_where_runs_cannot_be_kept_the_page_says_so_once_and_works(context: Any, server: LiveServer) -> None:
     words = {"no room": "no room"}
     for name, fault in FAULTS.items():

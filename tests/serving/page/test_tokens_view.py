@@ -110,6 +110,7 @@ def test_a_token_tells_its_id_bytes_and_span_in_bytes(view: Any, merging: LLM) -
         assert (f"bytes {start} to {end - 1}" if end - start > 1 else f"byte {start}") in told
 
 
+@pytest.mark.page
 def test_a_token_under_the_pointer_marks_the_same_bytes_in_the_other_tokenizer(
     view: Any, library: LLM, merging: LLM
 ) -> None:

@@ -123,6 +123,7 @@ def test_several_texts_are_shown_one_after_another_with_how_each_ended(opened: A
         assert "tokens:" in ending.inner_text()
 
 
+@pytest.mark.page
 def test_colours_switch_between_surprise_and_the_share_of_the_best(opened: Any) -> None:
     colour = "(e) => getComputedStyle(e).backgroundColor"
     token = opened.locator(".token.s7, .token.s6").first
@@ -137,6 +138,7 @@ def test_colours_switch_between_surprise_and_the_share_of_the_best(opened: Any) 
     assert unlikely.evaluate(colour) != clear
 
 
+@pytest.mark.page
 def test_arrow_keys_go_from_token_to_token_and_between_lines(opened: Any) -> None:
     first = opened.locator(".token").first
     first.focus()
@@ -168,6 +170,7 @@ AT_REST = """async (scroller) => {
 }"""
 
 
+@pytest.mark.page
 def test_following_stops_at_once_when_the_reader_moves_and_stays_off_to_the_end(
     opened: Any, server: LiveServer
 ) -> None:
@@ -205,6 +208,7 @@ def test_a_key_that_scrolls_stops_following(opened: Any, server: LiveServer, key
         assert abs(opened.locator("#log").evaluate("(e) => e.scrollTop") - place) < 5
 
 
+@pytest.mark.page
 def test_the_error_of_the_server_stands_at_its_field(opened: Any, watch: Any) -> None:
     watch.allowed = ["400"]
     set_parameter(opened, "top_p", "1.5")
@@ -225,6 +229,7 @@ def test_a_value_that_is_none_is_told_before_it_is_sent(opened: Any) -> None:
     assert "exactly" in opened.locator('[data-parameter="max_tokens"] .wrong').inner_text()
 
 
+@pytest.mark.page
 def test_changed_parameters_come_first_and_a_search_finds_the_others(opened: Any) -> None:
     opened.get_by_role("tab", name="Parameters").click()
     shown = opened.locator("[data-parameter]")
@@ -259,6 +264,7 @@ def test_each_preset_is_accepted(opened: Any, name: str) -> None:
     assert opened.locator(".wrong:visible").count() == 0
 
 
+@pytest.mark.page
 def test_objects_are_built_from_their_fields(opened: Any, server: LiveServer) -> None:
     set_parameter(opened, "strategy", "beam_search")
     opened.locator("#parameter-strategy-num_beams").fill("3")
@@ -310,6 +316,7 @@ def test_a_conversation_has_the_ids_of_the_servers_template_and_replies_token_by
         said.append({"role": "assistant", "content": output.completions[0].text})
 
 
+@pytest.mark.page
 def test_after_a_reload_the_conversation_and_the_parameters_are_there(opened: Any) -> None:
     opened.get_by_label("Chat").check()
     set_parameter(opened, "max_tokens", "6")
