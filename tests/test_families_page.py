@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from decodery.models.families import GGUF, HUB
+from decodery.models.architectures import GGUF, HUB
 
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"
 
@@ -22,9 +22,10 @@ def test_the_page_of_families_is_in_step_with_the_code() -> None:
     assert len(written) == len(rows)
     expected: dict[str, tuple[set[str], set[str]]] = {}
     for place, table in enumerate((HUB, GGUF)):
-        for name, (family, _) in table.items():
-            expected.setdefault(family.name, (set(), set()))[place].add(name)
-    for family, _ in HUB.values():
+        for name, (family, head) in table.items():
+            if head == "causal":
+                expected.setdefault(family.name, (set(), set()))[place].add(name)
+    for family in (family for family, head in HUB.values() if head == "causal"):
         # A file of this family may declare the architecture of another one.
         if family.gguf is not None and not expected[family.name][1]:
             expected[family.name][1].add(family.gguf)

@@ -20,10 +20,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("kernels", "text"),
     ("decoding", "weights"),
     ("models",),
-    ("engine", "loading"),
+    ("encoding", "engine", "loading"),
     ("conversations", "outputs"),
     ("wire",),
-    ("collector", "consensus", "intake", "pictures", "shared_scores"),
+    ("collector", "consensus", "encoding_calls", "intake", "pictures", "shared_scores"),
     ("llm", "client"),
     ("learn",),
     ("serving",),
@@ -37,7 +37,7 @@ INNER: dict[str, tuple[str, ...]] = {
     "models": (
         *("checkpoint_keys", "config_reader", "layers", "rope_config", "window_config", "contract"),
         "missing_parts",
-        *("decoders", "families", "load", "describe"),
+        *("decoders", "encoders", "architectures", "families", "load", "describe"),
     ),
     "serving": (
         *("errors", "settings", "", "openai", "responses", "anthropic"),

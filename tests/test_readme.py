@@ -70,6 +70,6 @@ def test_the_family_in_contributing_is_the_one_in_the_code() -> None:
     path, code = re.findall(r"`(src/\S+\.py)`:\n\n```python\n(.*?)```", text, re.DOTALL)[0]
     assert code == (ROOT / path).read_text(encoding="utf-8")
     rows = re.findall(r"^\+    (\"\S+: \(.*)$", text, re.MULTILINE)
-    table = (ROOT / "src/decodery/models/families.py").read_text(encoding="utf-8")
+    table = (ROOT / "src/decodery/models/architectures.py").read_text(encoding="utf-8")
     assert len(rows) == 2
     assert all(row in table for row in rows)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from bench.peers.conversions import CACHE
 from decodery.kernels.reference import torch_kernels
-from decodery.models.families import HUB, Architecture
+from decodery.models.architectures import HUB
+from decodery.models.families import Architecture
 from decodery.models.load import build_empty
 from decodery.weights.parameters import export_parameters
 from decodery.weights.sources.locate import resolve

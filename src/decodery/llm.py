@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from decodery.consensus import best_of
 from decodery.conversations.chat_request import ChatRequest
 from decodery.decoding.request.checkpoint_defaults import default_params
 from decodery.decoding.request.params import GenerationParams
+from decodery.encoding_calls import EncodingCalls, open_encoder
 from decodery.engine.embedded_prompt import EmbeddedPrompt
 from decodery.engine.engine import Engine
 from decodery.engine.limits import Limits, computed_at_most, page_bytes
@@ -25,7 +26,7 @@ from decodery.intake import Intake, Message, Prompt, salt_of
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.backends import check_kv_dtype, current_name, kv_dtype_named
 from decodery.kernels.native.library import MOST_THREADS
-from decodery.loading.open_model import SecondModels, open_model
+from decodery.loading.open_model import SecondModels, not_causal, open_model
 from decodery.loading.options import available_memory, memory_size
 from decodery.models.contract import CausalModel
 from decodery.outputs import Observer, RequestOutput, StreamEvent, TextScore
@@ -34,8 +35,18 @@ from decodery.token_ids import listed_prompts, plain
 from decodery.weights.sources.locate import Progress
 
 
-class LLM:
-    """Holds an open model, ready to generate.
+@dataclass(frozen=True)
+class _Generation:
+    """Holds what a model that continues texts needs to do so."""
+
+    model: CausalModel
+    engine: Engine
+    shared_engine: SharedEngine
+    intake: Intake
+
+
+class LLM(EncodingCalls):
+    """Holds an open model, ready to generate, or an encoder, ready to read.
 
     `model` is a folder, a .gguf file, a hub id, or None or "default" for the default model. `backend` is
     "native" (compiled kernels on the CPU), "torch" or "auto": native where its kernels are built and `dtype`
@@ -120,12 +131,14 @@ class LLM:
             progress=progress,
         )
         self.tokenizer = opened.tokenizer
-        self.model = opened.model
-        self.default_params = default_params(opened.generation_config, self.model.vocab_size).params
-        limits = _limits(self.model, kv_memory, kv_dtype, token_budget, max_sequences, prefix_cache)
+        self._encoder = open_encoder(opened) if opened.encoder is not None else None
+        self._not_causal = not_causal(opened.path, opened.architecture)
+        self._generation: _Generation | None = None
+        self.default_params = default_params(opened.generation_config, self.tokenizer.vocab_size).params
+        if opened.causal is None:
+            return
+        limits = _limits(opened.causal, kv_memory, kv_dtype, token_budget, max_sequences, prefix_cache)
         limits = replace(limits, threads=threads, max_step_ms=max_step_ms, remember_texts=remember_texts)
-        self.engine = Engine(self.model, limits, self.tokenizer.eos_token_ids)
-        self._shared_engine = SharedEngine(self.engine)
         offered = SecondModels(
             opened,
             opens=second_models is None,
@@ -136,8 +149,43 @@ class LLM:
         )
         for name, path in (second_models or {}).items():
             offered.add(name, path)
-        self.intake = Intake(self.tokenizer, self.model, offered)
+        engine = Engine(opened.causal, limits, self.tokenizer.eos_token_ids)
+        self._generation = _Generation(
+            opened.causal,
+            engine,
+            SharedEngine(engine),
+            Intake(self.tokenizer, opened.causal, offered),
+        )
         self._collectors: dict[int, Collector] = {}
+
+    def _generating(self) -> _Generation:
+        if self._generation is None:
+            raise ModelError(self._not_causal)
+        return self._generation
+
+    @property
+    def is_encoder(self) -> bool:
+        """True if the model reads texts and writes none."""
+        return self._encoder is not None
+
+    @property
+    def model(self) -> CausalModel:
+        """Returns the model that continues texts. Raises `ModelError` for an encoder, as the others do."""
+        return self._generating().model
+
+    @property
+    def engine(self) -> Engine:
+        """Returns the engine that runs requests."""
+        return self._generating().engine
+
+    @property
+    def intake(self) -> Intake:
+        """Returns what makes requests of prompts."""
+        return self._generating().intake
+
+    @property
+    def _shared_engine(self) -> SharedEngine:
+        return self._generating().shared_engine
 
     def generate(
         self,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from decodery.errors import ModelError
+from decodery.models.architectures import GGUF, HUB
 from decodery.models.config_reader import ConfigTable
-from decodery.models.families import GGUF, HUB
 from decodery.models.layers.rope import LinearRope, LongRope, Rope, YarnRope
 from tests.models.decoders.families import SIZES
 from tests.models.decoders.rms_norm_families import PHI3, longrope

@@ -6,18 +6,20 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from decodery.errors import ModelError, ModelWarning, ParameterError
 from decodery.kernels.backends import backend_named, chosen_backend
 from decodery.kernels.threads import threads_set
 from decodery.loading.open_tokenizer import open_tokenizer
 from decodery.loading.options import check_dtype, dtype_named
-from decodery.models.contract import CausalModel
+from decodery.models.contract import CausalModel, EncoderModel
+from decodery.models.families import find_family
 from decodery.models.load import load_for_inference, rows_of_vocabulary
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.opening import open_checkpoint
+from decodery.weights.formats.sentence_modules import MODULES
 from decodery.weights.layouts.packed_cache import PackedCache
 from decodery.weights.sources.locate import Progress, resolve
 
@@ -34,11 +36,36 @@ class HasModel(Protocol):
 
 @dataclass(frozen=True)
 class Opened:
-    """Holds a model, its tokenizer and the content of generation_config.json (empty if there is none)."""
+    """Holds a model, its tokenizer, and the content of its folder's JSON files, empty if there is none.
 
+    `path` is the file or folder that was given, with the files of sentence-transformers if it has them.
+
+    `config` is that of config.json, or the metadata of a GGUF file. One of `causal` and `encoder` is the
+    model, and the other one None.
+    """
+
+    path: Path
+    architecture: str
     tokenizer: Tokenizer
-    model: CausalModel
+    causal: CausalModel | None
+    encoder: EncoderModel | None
+    config: Mapping[str, Any]
     generation_config: Mapping[str, Any]
+
+    @property
+    def model(self) -> CausalModel:
+        """Returns the model that continues texts; raises `ModelError` for an encoder."""
+        if self.causal is None:
+            raise ModelError(not_causal(self.path, self.architecture))
+        return self.causal
+
+
+def not_causal(path: str | Path, architecture: str) -> str:
+    """Returns the message that a model is an encoder where one is needed that continues texts."""
+    return (
+        f"{path} is an encoder ({architecture}), which reads texts and writes none: it offers embed,"
+        " classify, fill_mask, tag, answer and rerank, as far as it has their heads"
+    )
 
 
 def open_model(
@@ -83,12 +110,21 @@ def open_model(
             quantization=quantization,
             cache=PackedCache(checkpoint.path, quantization or "") if packed_cache else None,
         )
-        config = checkpoint.generation_config
+        found = find_family(checkpoint)
     for message in checkpoint.warnings:
         warnings.warn(f"{path}: {message}", ModelWarning, stacklevel=2)
     # A model may have more rows than its vocabulary has tokens; the rows beyond have no text.
     tokenizer.cover(opened.vocab_size)
-    return Opened(tokenizer, opened, config)
+    is_causal = found.head == "causal"
+    return Opened(
+        path=path if (path / MODULES).is_file() else checkpoint.path,
+        architecture=found.name,
+        tokenizer=tokenizer,
+        causal=opened if is_causal else None,
+        encoder=None if is_causal else cast(EncoderModel, opened),
+        config=checkpoint.config,
+        generation_config=checkpoint.generation_config,
+    )
 
 
 class SecondModels:

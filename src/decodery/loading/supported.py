@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from decodery.models.families import GGUF, HUB
+from decodery.models.architectures import GGUF, HUB
 
 
 def supported() -> list[dict[str, Any]]:

@@ -16,8 +16,25 @@ from decodery.models.config_reader import ConfigTable
 from decodery.models.layers.attention import Attend
 from decodery.weights.names import Rule
 
-Head = Literal["causal"]
-"""A model's output: "causal" are the scores of the next token."""
+Head = Literal[
+    "causal",
+    "states",
+    "masked_lm",
+    "next_sentence",
+    "pretraining",
+    "classes",
+    "token_classes",
+    "spans",
+    "choices",
+    "replaced",
+]
+"""A model's output. "causal": the scores of the next token; the others are of encoders. "states": the hidden
+states alone. "masked_lm": the scores of each token. "next_sentence": whether the second text of a pair
+follows the first. "pretraining": both of these. "classes": the scores of a text's classes.
+"token_classes": those of each token. "spans": the scores of each token to begin and to end an answer.
+"choices": the score of one answer of several. "replaced": whether each token replaced another."""
+Reads = Literal["tokens", "first", "last", "mean"]
+"""The states that a head reads: those of each token, of a text's first or last token, or their mean."""
 
 
 class Config(Protocol):
@@ -116,6 +133,72 @@ class CausalModel(Protocol):
         """Returns scores [..., vocab_size] in float32 of hidden states [..., width]."""
 
 
+class OutputHead(Protocol):
+    """Computes the scores of one task from the states of an encoder."""
+
+    @property
+    def reads(self) -> Reads: ...
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """Returns scores [..., labels] in float32 of states [..., width], those that `reads` names."""
+
+
+class EncoderModel(Protocol):
+    """Lists the attributes and methods of a model that reads whole texts, as `decodery.encoding` uses them.
+
+    `heads` are its outputs by their names among `Head`; "states" and "pretraining" name none.
+    """
+
+    @property
+    def kernels(self) -> Kernels: ...
+
+    @property
+    def attention_layers(self) -> Sequence[AttentionLayer]: ...
+
+    @property
+    def heads(self) -> Mapping[str, OutputHead]: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def context_length(self) -> int: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def depth(self) -> int:
+        """Returns the number of layers."""
+
+    def text_positions(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Returns the positions [..., length] of the tokens [..., length] of whole texts.
+
+        `keep` [..., length] is False at padding.
+        """
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        segments: Tensor,
+        attend: Attend,
+        *,
+        taps: MutableMapping[int, Tensor | None] | None = None,
+    ) -> Tensor:
+        """Returns the last layer's states [..., width] of tokens [...] at positions [...].
+
+        `segments` [...] number the texts of a pair from 0. Each key of `taps` gets the states after that
+        number of layers: 0 are the first layer's inputs.
+        """
+
+
 @dataclass(frozen=True)
 class Names:
     """Holds how one format names a model's tensors.
@@ -140,7 +223,8 @@ class Family(Generic[ConfigT]):
     """Describes a kind of model: its config, its modules by head, and its tensors' names in each format.
 
     `build` has a function for each head that the family offers; the parameters of the module that it returns
-    are not initialised. A module for the head "causal" is a `CausalModel`. `gguf` is the architecture of the
+    are not initialised. A module for the head "causal" is a `CausalModel`, the others are `EncoderModel`s.
+    `gguf` is the architecture of the
     GGUF files that are written, and `gguf_names` has their names; both are None if the format has none for
     this family.
     """

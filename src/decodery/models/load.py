@@ -68,7 +68,8 @@ def load_for_inference(
     """Returns the model of `load_model` with its weights in the form that the kernels multiply fastest.
 
     `quantization` is "int4", "int8", "bf16" or None; anything but None needs kernels that take codes. The
-    model can only be run, not trained. With a `cache`, weights are read from it if it holds them, and
+    model can only be run, not trained. It is an `EncoderModel` where the architecture has another head than
+    "causal". With a `cache`, weights are read from it if it holds them, and
     otherwise written to it.
     """
     assert quantization is None or kernels.takes_codes()

@@ -84,7 +84,7 @@ def load_parameters(
             if packing is not None and packs:
                 rule, parts = chosen
                 codes = _codes(packing, checkpoint, rule, parts)
-                for owner in owners:
+                for owner in dict.fromkeys(owners):
                     owner.pack(codes)  # type: ignore[operator]
                 for part in parts:
                     checkpoint.forget(part.name)

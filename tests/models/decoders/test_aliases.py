@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from decodery.errors import ModelError
 from decodery.kernels.reference import torch_kernels
+from decodery.models.architectures import HUB
 from decodery.models.decoders.ernie import ERNIE
 from decodery.models.decoders.exaone import EXAONE4
 from decodery.models.decoders.glm import GLM
@@ -21,7 +22,7 @@ from decodery.models.decoders.internlm import INTERNLM3
 from decodery.models.decoders.mistral import MINISTRAL3
 from decodery.models.decoders.olmo import OLMO3
 from decodery.models.decoders.seed_oss import SEED_OSS
-from decodery.models.families import HUB, find_family
+from decodery.models.families import find_family
 from decodery.models.layers.rope import Llama3Rope, LongRope, Rope, YarnRope
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint

@@ -17,10 +17,10 @@ from decodery.errors import CheckpointError, ModelError
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.packed_weights import Format, PackedExperts
 from decodery.kernels.reference import torch_kernels
+from decodery.models.architectures import GGUF, HUB
 from decodery.models.decoders import qwen
 from decodery.models.decoders.experts import ernie_moe, mixtral, olmo_moe, qwen_moe
 from decodery.models.describe import describe, packed_size
-from decodery.models.families import GGUF, HUB
 from decodery.models.load import load_for_inference, load_model
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.gguf import GgufCheckpoint

@@ -12,8 +12,8 @@ import torch
 from decodery.errors import ModelError
 from decodery.kernels.reference import torch_kernels
 from decodery.kernels.routing import Routing
+from decodery.models.architectures import HUB
 from decodery.models.decoders.experts.phi_moe import PHI_MOE
-from decodery.models.families import HUB
 from decodery.models.layers.rope import LongRope
 from decodery.models.load import load_model
 from decodery.weights.formats.opening import open_checkpoint

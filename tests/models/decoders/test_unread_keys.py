@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from decodery.errors import ModelError
-from decodery.models.families import HUB
+from decodery.models.architectures import HUB
 from decodery.models.layers.rope import Rope, YarnRope
 from tests.models.decoders.families import EXPERTS, MIXTRAL, SIZES, without
 from tests.models.decoders.rms_norm_families import GEMMA2, GEMMA3

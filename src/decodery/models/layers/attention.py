@@ -45,6 +45,22 @@ class Attend(Protocol):
         Each query sees all positions of its source.
         """
 
+    def whole_texts(self, compute: WholeTexts, *parts: Tensor) -> Tensor:
+        """Returns `compute` of the parts [..., features], one text or one padded batch at a time.
+
+        It is for attention that no `AttentionLayer` describes, such as DeBERTa's. The engine, which has a
+        part of a text at a time, cannot offer it.
+        """
+
+
+class WholeTexts(Protocol):
+    """Computes from parts [B, S, ...] a result [B, S, ...] for whole texts.
+
+    `hidden` [B or 1, 1, S, S] is True where a query must not see a key, None: it sees all.
+    """
+
+    def __call__(self, *parts: Tensor, hidden: Tensor | None) -> Tensor: ...
+
 
 class DenseSource(NamedTuple):
     """Holds the sources of a batch: each layer's keys [B, T, kv_heads, k_width] and values [B, T, kv_heads,
@@ -99,6 +115,13 @@ class DenseAttend:
         keep = self.source.keep
         mask = None if keep is None else _scores(~keep.bool()[:, None, None], q)
         return self._attention(layer, q, k, v, mask)
+
+    def whole_texts(self, compute: WholeTexts, *parts: Tensor) -> Tensor:
+        hidden = None
+        if self.keep is not None:
+            itself = torch.eye(self.keep.shape[1], dtype=torch.bool, device=self.keep.device)
+            hidden = ~(self.keep[:, None] | itself)[:, None]
+        return compute(*parts, hidden=hidden)
 
     def _attention(
         self, layer: AttentionLayer, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
@@ -198,6 +221,27 @@ class PagedAttend:
         assert self.source is not None
         cache, plans = self.source
         return self.kernels.paged_attention(q, *cache.layers[layer.kv_index], plans[layer.kind], layer)
+
+    def whole_texts(self, compute: WholeTexts, *parts: Tensor) -> Tensor:
+        raise NotImplementedError("a step of the engine has parts of texts")
+
+
+class PackedAttend(PagedAttend):
+    """Computes attention of whole texts that lie one behind another: [tokens, ...] of the given lengths.
+
+    All layers use the same pages, one layer at a time.
+    """
+
+    def __init__(self, kernels: Kernels, cache: PagedCache, plans: Plans, lengths: Sequence[int]) -> None:
+        super().__init__(kernels, cache, plans)
+        self.lengths = lengths
+
+    def whole_texts(self, compute: WholeTexts, *parts: Tensor) -> Tensor:
+        """Returns `compute` of each text alone, so that no other text can change its bits."""
+        texts = zip(*(part.split_with_sizes(list(self.lengths)) for part in parts), strict=True)
+        # Copies, whose memory is aligned alike wherever the text lies.
+        found = [compute(*(part.clone()[None] for part in text), hidden=None)[0] for text in texts]
+        return torch.cat(found)
 
 
 class Attention(nn.Module):

@@ -14,7 +14,7 @@ from tokenizers import AddedToken
 from decodery.errors import ParameterError, RequestError
 from decodery.text.tokenizer import folder_vocab, gguf_vocab, spelling
 from decodery.text.tokenizer.byte_spans import Span, byte_spans
-from decodery.text.tokenizer.vocabulary import Vocabulary
+from decodery.text.tokenizer.vocabulary import TextLayout, Vocabulary, layout_of_pairs, layout_of_single
 from decodery.token_ids import plain
 
 # Characters from which on a text is encoded without holding Python's lock.
@@ -54,6 +54,16 @@ class Tokenizer:
     @cached_property
     def _literal(self) -> tokenizers.Tokenizer:
         return literal_backend(self.vocabulary, self.special_ids)
+
+    @cached_property
+    def single_layout(self) -> TextLayout:
+        """Returns the special tokens around a text, with their segments."""
+        return layout_of_single(self._parsing, self.prefix_ids, self._suffix)
+
+    @cached_property
+    def pair_layout(self) -> TextLayout | None:
+        """Returns the special tokens around and between two texts; None if the tokenizer declares none."""
+        return layout_of_pairs(self._parsing)
 
     @cached_property
     def added_tokens(self) -> Mapping[int, str]:

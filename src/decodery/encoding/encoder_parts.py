@@ -1,0 +1,46 @@
+"""Holds an open encoder with its tokenizer and the settings of its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from decodery.encoding.sentence_folder import read_vector_settings
+from decodery.encoding.text_batches import BatchRunner
+from decodery.encoding.vector_settings import VectorSettings
+from decodery.errors import ModelError
+from decodery.models.contract import EncoderModel, OutputHead
+from decodery.text.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class EncoderParts:
+    """Holds an open encoder: `config` is the content of its config.json, `folder` is where it lies.
+
+    Nothing changes once it is open, so threads may share it.
+    """
+
+    model: EncoderModel
+    architecture: str
+    tokenizer: Tokenizer
+    runner: BatchRunner
+    config: Mapping[str, Any]
+    folder: Path
+
+    @cached_property
+    def vectors(self) -> VectorSettings:
+        """Returns how the folder says that vectors are made; raises `ModelError` if it contradicts itself."""
+        return read_vector_settings(self.folder, self.model)
+
+    def head(self, name: str) -> OutputHead:
+        """Returns the model's head of a name; raises `ModelError` that tells which heads it has."""
+        if name in self.model.heads:
+            return self.model.heads[name]
+        heads = ", ".join(self.model.heads) or "none, only vectors of texts and tokens"
+        raise ModelError(
+            f"{self.folder} ({self.architecture}) has no head {name!r}; it has {heads}. Open a model whose"
+            " config.json names an architecture with that head"
+        )

@@ -1,0 +1,136 @@
+"""Runs whole texts through an encoder, many in one batch and none of them padded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from threading import Lock
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from decodery.kernels import PAGE_SIZE
+from decodery.kernels.cache import KVShape, PagedCache
+from decodery.models.contract import EncoderModel
+from decodery.models.layers.attention import PackedAttend, plan_layers
+
+TOKENS_AT_ONCE = 4096
+"""The number of tokens that a batch has at most, if it has several texts."""
+
+
+@dataclass(frozen=True)
+class TokenText:
+    """Holds the tokens of a text or of a pair of texts, all that the model reads.
+
+    `segments` number the texts of a pair from 0, one number for each token. `content` are the places that are
+    neither special tokens nor a prompt's, as slices of the ids. `lost` is the number of the text's tokens
+    that were cut off.
+    """
+
+    ids: tuple[int, ...]
+    segments: tuple[int, ...]
+    content: tuple[tuple[int, int], ...] = ()
+    lost: int = 0
+
+
+class Batch(NamedTuple):
+    """Holds the states of some texts: [tokens, width], one text behind another.
+
+    `indices` are the texts' places in the input, `starts` and `lengths` those of their tokens in the states.
+    `layers` are the states after so many layers that were asked for.
+    """
+
+    indices: Sequence[int]
+    starts: Sequence[int]
+    lengths: Sequence[int]
+    states: Tensor
+    layers: dict[int, Tensor]
+
+    def of(self, place: int, states: Tensor | None = None) -> Tensor:
+        """Returns the states [length, width] of the batch's text number `place`."""
+        start = self.starts[place]
+        return (self.states if states is None else states)[start : start + self.lengths[place]]
+
+
+class BatchRunner:
+    """Runs texts through one encoder, from any thread.
+
+    Each text's states depend on nothing but the text: on the native backend bit for bit.
+    """
+
+    def __init__(self, model: EncoderModel) -> None:
+        self.model = model
+        self._lock = Lock()
+        self._cache: PagedCache | None = None
+        self._pages = 0
+
+    def run(
+        self, texts: Sequence[TokenText], *, layers: Iterable[int] = (), tokens: int = TOKENS_AT_ONCE
+    ) -> Iterator[Batch]:
+        """Yields the texts' states in batches of about `tokens` tokens, the longest texts first.
+
+        A batch's tensors are its own. A text must have a token, and no more than the model's context.
+        """
+        order = sorted(range(len(texts)), key=lambda index: -len(texts[index].ids))
+        for indices in _grouped(order, [len(text.ids) for text in texts], tokens):
+            yield self._run(indices, [texts[index] for index in indices], layers)
+
+    @torch.inference_mode()
+    def _run(self, indices: Sequence[int], texts: Sequence[TokenText], layers: Iterable[int]) -> Batch:
+        model = self.model
+        lengths = [len(text.ids) for text in texts]
+        starts = [0, *accumulate(lengths)][:-1]
+        device = model.device
+        tokens = torch.tensor([token for text in texts for token in text.ids], device=device)
+        segments = torch.tensor([segment for text in texts for segment in text.segments], device=device)
+        positions = torch.cat([model.text_positions(part) for part in tokens.split_with_sizes(lengths)])
+        taps: dict[int, Tensor | None] = dict.fromkeys(layers)
+        with self._lock:
+            attend = self._attend(lengths)
+            states = model.hidden(tokens, positions, segments, attend, taps=taps)
+        found = {layer: tap for layer, tap in taps.items() if tap is not None}
+        return Batch(indices, starts, lengths, states, found)
+
+    def _attend(self, lengths: Sequence[int]) -> PackedAttend:
+        model = self.model
+        counts = [-(-length // PAGE_SIZE) for length in lengths]
+        first = [0, *accumulate(counts)]
+        tables = [range(start, start + count) for start, count in zip(first, counts, strict=False)]
+        kinds = [layer.kind for layer in model.attention_layers]
+        plans = plan_layers(
+            model.kernels,
+            kinds,
+            [list(table) for table in tables],
+            [0] * len(lengths),
+            lengths,
+            dtype=model.dtype,
+            device=model.device,
+        )
+        return PackedAttend(model.kernels, self._pages_for(first[-1]), plans, lengths)
+
+    def _pages_for(self, pages: int) -> PagedCache:
+        """Returns a cache of one layer, in full precision, that every layer of the model writes and reads."""
+        if self._cache is None or pages > self._pages:
+            layers = self.model.attention_layers
+            shape = KVShape.of(layers[:1])
+            one = shape.allocate(pages, self.model.dtype, self.model.device)
+            pair = one.layers[layers[0].kv_index]
+            self._cache = PagedCache(one.blocks, {layer.kv_index: pair for layer in layers})
+            self._pages = pages
+        return self._cache
+
+
+def _grouped(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Yields consecutive groups of indices whose lengths add up to at most `most`, at least one in each."""
+    group: list[int] = []
+    total = 0
+    for index in order:
+        if group and total + lengths[index] > most:
+            yield group
+            group, total = [], 0
+        group.append(index)
+        total += lengths[index]
+    if group:
+        yield group

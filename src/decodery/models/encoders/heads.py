@@ -1,0 +1,96 @@
+"""Defines the outputs of encoders."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from decodery.kernels.contract import Activation, Kernels
+from decodery.models.contract import Reads
+from decodery.models.layers.embedding import Embedding
+from decodery.models.layers.linear import Linear
+
+
+class MaskedLM(nn.Module):
+    """Computes the scores of all tokens at each place from a transformed state.
+
+    The scores are `norm(activation(dense(x))) @ matrix.T + bias`. The matrix is the `embedding` if that is
+    given, else its own. Without a `norm` the state is not transformed. Devlin et al., BERT (2019).
+    """
+
+    reads: Reads = "tokens"
+
+    def __init__(
+        self,
+        width: int,
+        vocab_size: int,
+        kernels: Kernels,
+        *,
+        norm: nn.Module | None,
+        norm_width: int | None = None,
+        activation: Activation = "gelu",
+        embedding: Embedding | None,
+        dense_bias: bool = True,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.kernels = kernels
+        self.activation = activation
+        inner = norm_width or width
+        self.dense = None if norm is None else Linear(width, inner, kernels, bias=dense_bias)
+        self.norm = norm
+        self.embedding = embedding
+        self.out = None if embedding is not None else Linear(inner, vocab_size, kernels)
+        self.bias = nn.Parameter(torch.empty(vocab_size)) if bias else None
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Returns scores [..., vocab_size] in float32 of states [..., width]."""
+        if self.dense is not None and self.norm is not None:
+            states = self.norm(self.kernels.activation(self.dense(states), self.activation))
+        matrix = self.embedding if self.out is None else self.out
+        assert matrix is not None
+        return self.kernels.linear(states, matrix.weight, self.bias).float()
+
+
+class Classes(nn.Module):
+    """Computes `out(norm(activation(dense(x))))`: the scores of classes, of answers, or of places in a text.
+
+    `dense` and `norm` may be missing.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        labels: int,
+        kernels: Kernels,
+        *,
+        reads: Reads,
+        dense: Literal["tanh"] | Activation | None = None,
+        dense_bias: bool = True,
+        dense_width: int | None = None,
+        norm: nn.Module | None = None,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.kernels = kernels
+        self.reads = reads
+        self.activation = dense
+        inner = dense_width or width
+        self.dense = None if dense is None else Linear(width, inner, kernels, bias=dense_bias)
+        self.norm = norm
+        self.out = Linear(width if dense is None else inner, labels, kernels, bias=bias)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Returns scores [..., labels] in float32 of states [..., width]."""
+        if self.dense is not None:
+            states = self.dense(states)
+        if self.activation == "tanh":
+            states = torch.tanh(states)
+        elif self.activation is not None:
+            states = self.kernels.activation(states, self.activation)
+        if self.norm is not None:
+            states = self.norm(states)
+        scores: Tensor = self.out(states)
+        return scores.float()
