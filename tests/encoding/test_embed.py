@@ -145,3 +145,19 @@ def test_threads_get_the_vectors_of_their_texts(llm: LLM) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda n: llm.embed(f"word {n}")[0], range(40)))
     assert np.array_equal(np.stack(found), right)
+
+
+def test_weights_without_the_head_that_the_config_names_give_vectors(tmp_path: Path) -> None:
+    folder = encoder_folder(tmp_path, "BertForMaskedLM")
+    stored = load_file(folder / "model.safetensors")
+    states = states_of(folder, "the dog")
+    alone = {name.removeprefix("bert."): value for name, value in stored.items() if name.startswith("bert.")}
+    save_file(alone, folder / "model.safetensors", metadata={"format": "pt"})
+    llm = LLM(folder)
+    np.testing.assert_allclose(llm.embed("the dog")[0], states.mean(0), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ModelError, match="has no head 'masked_lm'; it has none, only vectors"):
+        llm.encoder.head("masked_lm")
+    del stored["cls.predictions.transform.dense.weight"]
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"missing: cls\.predictions\.transform\.dense\.weight"):
+        LLM(folder)
