@@ -131,7 +131,7 @@ class EncodingCalls:
 
 
 def _are_texts(side: Any) -> bool:
-    """True for a text and for a list that begins with one."""
+    """True if it is a text, or a list that begins with one."""
     return isinstance(side, str) or (
         isinstance(side, (list, tuple)) and len(side) > 0 and isinstance(side[0], str)
     )

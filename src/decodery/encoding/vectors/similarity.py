@@ -50,4 +50,5 @@ def _rows(vectors: Any) -> NDArray[np.float32]:
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     lengths = np.sqrt((rows.astype(np.float64) ** 2).sum(1, keepdims=True))
-    return (rows / np.maximum(lengths, SMALLEST)).astype(np.float32)
+    found: NDArray[np.float32] = (rows / np.maximum(lengths, SMALLEST)).astype(np.float32)
+    return found
