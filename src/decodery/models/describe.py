@@ -57,7 +57,7 @@ def describe(checkpoint: Checkpoint) -> Description:
     """
     found = find_family(checkpoint)
     config = config_of(found, checkpoint)
-    model = build_empty(found, config, torch_kernels)
+    model = build_empty(found, config, torch_kernels, checkpoint)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     experts = [module for module in model.modules() if isinstance(module, Experts)]
     idle = sum(module.idle_parameters() for module in experts)
