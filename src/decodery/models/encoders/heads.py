@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from decodery.kernels.contract import Activation, Kernels
-from decodery.models.contract import Reads
+from decodery.models.contract import Head, Reads
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.linear import Linear
 
@@ -94,3 +95,31 @@ class Classes(nn.Module):
             states = self.norm(states)
         scores: Tensor = self.out(states)
         return scores.float()
+
+
+def task_heads(
+    head: Head,
+    labels: int,
+    *,
+    masked_lm: Callable[[], nn.Module],
+    whole: Callable[[int], nn.Module],
+    each: Callable[[int], nn.Module],
+) -> Mapping[str, nn.Module]:
+    """Returns the head of an architecture by its name, none for "states".
+
+    `whole` and `each` make the scores of a number of classes, of a text and of each token.
+    """
+    match head:
+        case "states":
+            return {}
+        case "masked_lm":
+            return {head: masked_lm()}
+        case "classes":
+            return {head: whole(labels)}
+        case "choices":
+            return {head: whole(1)}
+        case "token_classes":
+            return {head: each(labels)}
+        case "spans":
+            return {head: each(2)}
+    raise AssertionError(f"no such family has the head {head}")

@@ -16,6 +16,15 @@ ENCODERS: Mapping[str, tuple[str, Head]] = {
     "BertForSequenceClassification": ("encoders.bert.BERT", "classes"),
     "BertForTokenClassification": ("encoders.bert.BERT", "token_classes"),
     "BertModel": ("encoders.bert.BERT", "states"),
+    "ModernBertForMaskedLM": ("encoders.modernbert.MODERNBERT", "masked_lm"),
+    "ModernBertForMultipleChoice": ("encoders.modernbert.MODERNBERT", "choices"),
+    "ModernBertForQuestionAnswering": ("encoders.modernbert.MODERNBERT", "spans"),
+    "ModernBertForSequenceClassification": ("encoders.modernbert.MODERNBERT", "classes"),
+    "ModernBertForTokenClassification": ("encoders.modernbert.MODERNBERT", "token_classes"),
+    "ModernBertModel": ("encoders.modernbert.MODERNBERT", "states"),
 }
 # Values of `model_type` in a config.json that names no architecture.
-ENCODER_TYPES: Mapping[str, str] = {"bert": "BertModel"}
+ENCODER_TYPES: Mapping[str, str] = {
+    "bert": "BertModel",
+    "modernbert": "ModernBertModel",
+}
