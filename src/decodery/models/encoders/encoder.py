@@ -89,17 +89,20 @@ class Encoder(nn.Module):
         return (keep.long().cumsum(-1) - 1).clamp(min=0)
 
     def layer_inputs(self, positions: Tensor, segments: Tensor) -> Sequence[Any]:
-        """Returns what each layer reads besides the states, such as the angles of positions [...], or None."""
+        """Returns what each layer reads besides the states, such as the angles of positions [...]."""
         return [None] * len(self.layers)
 
     def embed(self, tokens: Tensor, positions: Tensor, segments: Tensor) -> Tensor:
         """Returns the first layer's inputs [..., width]."""
+        x = self.embedded(tokens, positions, segments)
+        return x if self.embedding_norm is None else self.embedding_norm(x)
+
+    def embedded(self, tokens: Tensor, positions: Tensor, segments: Tensor) -> Tensor:
+        """Returns the sums of the embeddings [..., embedding_width]."""
         x: Tensor = self.embedding(tokens)
         if self.position is not None:
             x = self.position(positions, residual=x)
-        if self.segment is not None:
-            x = self.segment(segments, residual=x)
-        return x if self.embedding_norm is None else self.embedding_norm(x)
+        return x if self.segment is None else self.segment(segments, residual=x)
 
     def hidden(
         self,
