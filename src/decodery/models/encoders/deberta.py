@@ -28,14 +28,14 @@ from decodery.models.encoders.deberta_config import (
 )
 from decodery.models.encoders.encoder import Encoder
 from decodery.models.encoders.encoder_config import MATRICES
-from decodery.models.encoders.heads import Classes, MaskedLM, task_heads
+from decodery.models.encoders.heads import Classes, MaskedLM, activated, task_heads
 from decodery.models.encoders.names import Modules, module_rules
 from decodery.models.layers.attention import Attend
 from decodery.models.layers.blocks import PostNormBlock
 from decodery.models.layers.linear import Linear
 from decodery.models.layers.mlp import PlainMLP
 from decodery.models.layers.norm import LayerNorm
-from decodery.models.layers.relative_scores import at_distances, by_head, mixed
+from decodery.models.layers.relative_scores import at_distances, by_head, longest, mixed
 from decodery.weights.names import rename
 from decodery.weights.transforms import grouped
 
@@ -150,11 +150,7 @@ class ConvolvedBlock(PostNormBlock):
 
     def forward(self, x: Tensor, given: Any, attend: Attend) -> Tensor:
         y = super().forward(x, given, attend)
-        near = attend.whole_texts(self._convolved, x)
-        if self.activation == "tanh":
-            near = torch.tanh(near)
-        else:
-            near = self.kernels.activation(near, self.activation)
+        near = activated(attend.whole_texts(self._convolved, x), self.activation, self.kernels)
         out: Tensor = self.norm(y + near)
         return out
 
@@ -230,8 +226,7 @@ class Deberta(Encoder):
         """Returns the vectors of the distances that occur, the same for each layer."""
         if self.distances is None:
             return [None] * self.depth
-        # No text is longer than all of them.
-        rows = self.config.rows(positions.shape[-1]).to(positions.device)
+        rows = self.config.rows(longest(positions)).to(positions.device)
         first, last = int(rows[0]), int(rows[-1])
         vectors = self.distances[first : last + 1]
         if self.distance_norm is not None:

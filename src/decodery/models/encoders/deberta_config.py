@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from decodery.kernels.contract import Activation
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.config_reader import (
     COUNT,
@@ -27,7 +26,8 @@ from decodery.models.config_reader import (
     quotient,
     value_of,
 )
-from decodery.models.encoders.encoder_config import ACTIVATIONS, EncoderConfig, fields
+from decodery.models.encoders.encoder_config import HEAD_ACTIVATIONS, EncoderConfig, fields
+from decodery.models.encoders.heads import HeadActivation
 
 CONTENT_TO_POSITION, POSITION_TO_CONTENT = "c2p", "p2c"
 
@@ -55,8 +55,8 @@ class DebertaConfig(EncoderConfig):
     norm_distances: bool
     kernel_size: int
     kernel_groups: int
-    kernel_activation: Literal["tanh"] | Activation
-    pooler_activation: Literal["tanh"] | Activation
+    kernel_activation: HeadActivation
+    pooler_activation: HeadActivation
     legacy: bool
 
     @property
@@ -142,11 +142,6 @@ PARTS = Kind(_read_parts, list)
 REACH = Kind(_read_reach)
 BUCKETS = Kind(lambda keys, key: max(0, keys.count(key, least=-1)))
 NORMS = choice({"none": False, "layer_norm": True})
-ANY_ACTIVATION = Kind(
-    lambda keys, key: "tanh" if keys.values[key] == "tanh" else ACTIVATIONS.read(keys, key),
-    lambda name: name if name == "tanh" else ACTIVATIONS.write(name),
-)
-
 DEBERTA_FIELDS = fields(
     norm_eps=Setting(POSITIVE, "layer_norm_eps", default=1e-7),
     positions=PositionTable(),
@@ -162,7 +157,7 @@ DEBERTA_FIELDS = fields(
     kernel_size=Setting(NO_KEY, default=0),
     kernel_groups=Setting(NO_KEY, default=1),
     kernel_activation=Setting(NO_KEY, default="tanh"),
-    pooler_activation=Setting(ANY_ACTIVATION, "pooler_hidden_act", default="gelu"),
+    pooler_activation=Setting(HEAD_ACTIVATIONS, "pooler_hidden_act", default="gelu"),
     legacy=Setting(FLAG, "legacy", default=True),
 )
 DEBERTA2_FIELDS: Mapping[str, Field] = {
@@ -174,7 +169,7 @@ DEBERTA2_FIELDS: Mapping[str, Field] = {
     "norm_distances": Setting(NORMS, "norm_rel_ebd", default=False),
     "kernel_size": Setting(COUNT_FROM_0, "conv_kernel_size", default=0, checks=(_check_kernel,)),
     "kernel_groups": Setting(COUNT, "conv_groups", default=1, checks=(divides("width"),)),
-    "kernel_activation": Setting(ANY_ACTIVATION, "conv_act", default="tanh"),
+    "kernel_activation": Setting(HEAD_ACTIVATIONS, "conv_act", default="tanh"),
 }
 POOLER_WIDTH = Fixed(
     hub="pooler_hidden_size", value=lambda config: config.width, wanted="hidden_size ({value})"

@@ -115,7 +115,16 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """Returns the last layer's states [..., width]; `EncoderModel.hidden` explains the arguments."""
         given = self.layer_inputs(positions, segments)
-        x = self.embed(tokens, positions, segments)
+        return self.through_layers(self.embed(tokens, positions, segments), given, attend, taps)
+
+    def through_layers(
+        self,
+        x: Tensor,
+        given: Sequence[Any],
+        attend: Attend,
+        taps: MutableMapping[int, Tensor | None] | None,
+    ) -> Tensor:
+        """Returns the last layer's states of the first layer's inputs x [..., width]."""
         for index, layer in enumerate(self.layers):
             if taps and index in taps:
                 taps[index] = x

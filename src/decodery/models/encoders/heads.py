@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from decodery.kernels.contract import Activation, Kernels
 from decodery.models.contract import Head, Reads
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.linear import Linear
+
+HeadActivation: TypeAlias = Literal["tanh", "linear"] | Activation
+"""An activation of a head; linear: x itself."""
 
 
 class MaskedLM(nn.Module):
@@ -68,7 +71,7 @@ class Classes(nn.Module):
         kernels: Kernels,
         *,
         reads: Reads,
-        dense: Literal["tanh"] | Activation | None = None,
+        dense: HeadActivation | None = None,
         dense_bias: bool = True,
         dense_width: int | None = None,
         norm: nn.Module | None = None,
@@ -85,16 +88,19 @@ class Classes(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Returns scores [..., labels] in float32 of states [..., width]."""
-        if self.dense is not None:
-            states = self.dense(states)
-        if self.activation == "tanh":
-            states = torch.tanh(states)
-        elif self.activation is not None:
-            states = self.kernels.activation(states, self.activation)
+        if self.dense is not None and self.activation is not None:
+            states = activated(self.dense(states), self.activation, self.kernels)
         if self.norm is not None:
             states = self.norm(states)
         scores: Tensor = self.out(states)
         return scores.float()
+
+
+def activated(x: Tensor, name: HeadActivation, kernels: Kernels) -> Tensor:
+    """Applies the activation to each element of x [...]."""
+    if name == "linear":
+        return x
+    return torch.tanh(x) if name == "tanh" else kernels.activation(x, name)
 
 
 def task_heads(

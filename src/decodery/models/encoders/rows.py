@@ -33,6 +33,12 @@ ENCODERS: Mapping[str, tuple[str, Head]] = {
     "ModernBertForSequenceClassification": ("encoders.modernbert.MODERNBERT", "classes"),
     "ModernBertForTokenClassification": ("encoders.modernbert.MODERNBERT", "token_classes"),
     "ModernBertModel": ("encoders.modernbert.MODERNBERT", "states"),
+    "XLNetForMultipleChoice": ("encoders.xlnet.XLNET", "choices"),
+    "XLNetForQuestionAnsweringSimple": ("encoders.xlnet.XLNET", "spans"),
+    "XLNetForSequenceClassification": ("encoders.xlnet.XLNET", "classes"),
+    "XLNetForTokenClassification": ("encoders.xlnet.XLNET", "token_classes"),
+    "XLNetLMHeadModel": ("encoders.xlnet.XLNET", "masked_lm"),
+    "XLNetModel": ("encoders.xlnet.XLNET", "states"),
 }
 # Values of `model_type` in a config.json that names no architecture.
 ENCODER_TYPES: Mapping[str, str] = {
@@ -40,6 +46,7 @@ ENCODER_TYPES: Mapping[str, str] = {
     "deberta": "DebertaModel",
     "deberta-v2": "DebertaV2Model",
     "modernbert": "ModernBertModel",
+    "xlnet": "XLNetModel",
 }
 # Architectures of a config.json that names none, by a tensor of the head that the folder then has.
 WITH_HEAD: Mapping[str, Mapping[str, str]] = {

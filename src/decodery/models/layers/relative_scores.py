@@ -6,6 +6,14 @@ import torch
 from torch import Tensor
 
 
+def longest(positions: Tensor) -> int:
+    """Returns the length of the longest text, with padding of [B, S], without of packed texts [tokens].
+
+    Positions must begin at 0.
+    """
+    return positions.shape[-1] if positions.dim() > 1 else int(positions.max()) + 1
+
+
 def by_head(x: Tensor, heads: int) -> Tensor:
     """Returns the rows of each head: [..., heads, S, size] of [..., S, heads * size]."""
     return x.reshape(*x.shape[:-1], heads, -1).transpose(-3, -2)
