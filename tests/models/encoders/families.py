@@ -31,7 +31,7 @@ class Tiny:
 
     `heads` are those that transformers has too; the first of them stands for all where one is enough. `names`
     are classes whose names end otherwise than in `CLASSES`. `segments` is the number of segments that its
-    texts have. `traits` are what the family adds to others, each with the config that lacks it: its states
+    texts have. `last`: classes are of the last token, so that transformers needs padding on the left. `traits` are what the family adds to others, each with the config that lacks it: its states
     must differ. `slow` keeps the model out of the default tests.
     """
 
@@ -41,6 +41,7 @@ class Tiny:
     heads: tuple[Head, ...] = USUAL
     names: Mapping[Head, str] = field(default_factory=dict)
     segments: int = 1
+    last: bool = False
     slow: bool = True
 
     def architecture(self, head: Head) -> str:
