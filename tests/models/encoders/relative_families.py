@@ -50,9 +50,7 @@ RELATIVE_FAMILIES: dict[str, Tiny] = {
             "window": without(windows=()),
             "half of the window": LARGER_WINDOW,
             "layers that see all": without(windows=(5, 5, 5, 5)),
-            "base of layers with a window": without(
-                ropes={**TWO_ROPES, "sliding_attention": Rope(160000.0)}
-            ),
+            "base of layers with a window": without(ropes={**TWO_ROPES, "sliding_attention": Rope(160000.0)}),
             "base of the others": without(ropes={**TWO_ROPES, "full_attention": Rope(10000.0)}),
         },
         slow=False,

@@ -102,7 +102,10 @@ class Encoder(nn.Module):
         x: Tensor = self.embedding(tokens)
         if self.position is not None:
             x = self.position(positions, residual=x)
-        return x if self.segment is None else self.segment(segments, residual=x)
+        if self.segment is not None:
+            # Tokenizers number the second text of a pair 1, also those of models with one segment.
+            x = self.segment(segments.clamp(max=self.config.segments - 1), residual=x)
+        return x
 
     def hidden(
         self,
