@@ -13,7 +13,7 @@ from torch import nn
 
 from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import COUNT, MOST, ConfigTable, Setting, Source
-from decodery.models.contract import Family, Names
+from decodery.models.contract import Family, Head, Names
 from decodery.models.encoders.bert import ABSOLUTE, HEADS, post_norm_layer
 from decodery.models.encoders.encoder_config import ACTIVATIONS, fields
 from decodery.models.encoders.factorised import FactorisedBert, FactorisedConfig
@@ -44,13 +44,15 @@ class AlbertConfig(FactorisedConfig):
 class Albert(FactorisedBert):
     """Defines an ALBERT over the given kernels; its parameters are not initialised."""
 
-    def blocks(self, config: AlbertConfig, kernels: Kernels) -> Iterable[nn.Module]:
-        """Returns the layers in their order, of which those with the same parameters are one module."""
-        order = config.order
-        own = {
-            each: post_norm_layer(config, layer, kernels) for layer, each in enumerate(dict.fromkeys(order))
-        }
-        return [own[each] for each in order]
+    def __init__(self, config: AlbertConfig, kernels: Kernels, head: Head) -> None:
+        super().__init__(config, kernels, head, shared_layers(config, kernels), projects=True)
+
+
+def shared_layers(config: AlbertConfig, kernels: Kernels) -> Iterable[nn.Module]:
+    """Returns the layers in their order, of which those with the same parameters are one module."""
+    order = config.order
+    own = {each: post_norm_layer(config, layer, kernels) for layer, each in enumerate(dict.fromkeys(order))}
+    return [own[each] for each in order]
 
 
 def block_names(config: AlbertConfig) -> Modules:
@@ -130,6 +132,6 @@ ALBERT = Family(
         matrices=(("mlp_width",), ("heads", "head_dim")),
         own_layers="groups",
     ),
-    build={head: partial(Albert, head=head, projects=True) for head in HEADS if head != "next_sentence"},
+    build={head: partial(Albert, head=head) for head in HEADS if head != "next_sentence"},
     hub_names=hub_names,
 )

@@ -32,21 +32,26 @@ HEADS: tuple[Head, ...] = (
 class Bert(Encoder):
     """Defines a BERT over the given kernels; its parameters are not initialised.
 
-    `pooling` is the activation of what heads of whole texts compute from the first token's state, and
-    `masked_activation` that of the head of masked tokens (None: the layers').
+    `layers` are BERT's unless they are given. `pooling` is the activation of what heads of whole texts
+    compute from the first token's state, and `masked_activation` that of the head of masked tokens (None: the
+    layers').
     """
 
     pooling: ClassVar[Literal["tanh"] | Activation] = "tanh"
     masked_activation: ClassVar[Activation | None] = None
 
-    def __init__(self, config: EncoderConfig, kernels: Kernels, head: Head) -> None:
+    def __init__(
+        self,
+        config: EncoderConfig,
+        kernels: Kernels,
+        head: Head,
+        layers: Iterable[nn.Module] | None = None,
+    ) -> None:
+        if layers is None:
+            layers = [post_norm_layer(config, layer, kernels) for layer in range(config.layers)]
         masked = head in ("masked_lm", "pretraining")
-        super().__init__(config, kernels, self.blocks(config, kernels), tied=masked and config.tied_head)
+        super().__init__(config, kernels, layers, tied=masked and config.tied_head)
         self.give_heads(self.heads_of(head))
-
-    def blocks(self, config: EncoderConfig, kernels: Kernels) -> Iterable[nn.Module]:
-        """Returns the layers in their order."""
-        return [post_norm_layer(config, layer, kernels) for layer in range(config.layers)]
 
     def heads_of(self, head: Head) -> Mapping[str, nn.Module]:
         """Returns the heads of an architecture; those of whole texts read the first token's state."""

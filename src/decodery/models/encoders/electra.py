@@ -76,6 +76,6 @@ ELECTRA = Family(
         # The vocabulary has rows of the embeddings' width.
         matrices=(("mlp_width",), ("heads", "head_dim")),
     ),
-    build={head: partial(Electra, head=head, projects=False) for head in HEADS},
+    build={head: partial(Electra, head=head) for head in HEADS},
     hub_names=hub_names,
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from decodery.kernels.contract import Kernels
 from decodery.models.contract import Head
@@ -30,8 +31,16 @@ class FactorisedBert(Bert):
     `projects`: they are projected even if it does not. Lan et al., ALBERT (2020), section 3.1.
     """
 
-    def __init__(self, config: FactorisedConfig, kernels: Kernels, head: Head, *, projects: bool) -> None:
-        super().__init__(config, kernels, head)
+    def __init__(
+        self,
+        config: FactorisedConfig,
+        kernels: Kernels,
+        head: Head,
+        layers: Iterable[nn.Module] | None = None,
+        *,
+        projects: bool = False,
+    ) -> None:
+        super().__init__(config, kernels, head, layers)
         inner = config.embedding_width
         needed = projects or inner != config.width
         self.projection = Linear(inner, config.width, kernels, bias=True) if needed else None
