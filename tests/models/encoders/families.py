@@ -220,5 +220,9 @@ def write_folder(tiny: Tiny, folder: Path, head: Head = "states", seed: int = 0)
     labels = 3 if head in ("classes", "token_classes") else 2
     model = architecture(architecture.config_class(**{"num_labels": labels, **tiny.settings}))
     randomise(model, seed)
+    for name, parameter in model.named_parameters():
+        if name.endswith((".rel_attn.q", ".rel_attn.k", ".rel_attn.v", ".rel_attn.r")):
+            # These matrices are stored by their inputs.
+            parameter.data *= (parameter.shape[-1] / parameter.shape[0]) ** 0.5
     model.save_pretrained(folder)
     return folder

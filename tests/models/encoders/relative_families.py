@@ -81,7 +81,7 @@ RELATIVE_FAMILIES: dict[str, Tiny] = {
     "deberta": Tiny(
         "Deberta",
         BOTH,
-        {**DISTANCES, "farthest distance": without(reach=20)},
+        DISTANCES,
         heads=NO_CHOICES,
         slow=False,
     ),

@@ -254,7 +254,13 @@ def scores_packed(model: Any, texts: Sequence[TokenText], **options: Any) -> lis
     for batch in BatchRunner(model).run(texts, **options):
         first = torch.tensor(batch.starts)
         last = first + torch.tensor(batch.lengths) - 1
-        read = {"tokens": batch.states, "first": batch.states[first], "last": batch.states[last]}
+        means = torch.stack([batch.of(place).mean(0) for place in range(len(first))])
+        read = {
+            "tokens": batch.states,
+            "first": batch.states[first],
+            "last": batch.states[last],
+            "mean": means,
+        }
         scores = {name: head(read[head.reads]) for name, head in model.heads.items()}
         for place, index in enumerate(batch.indices):
             found[index] = {"states": batch.of(place)} if not scores else {}
@@ -380,7 +386,12 @@ def test_a_written_folder_is_the_same_model_to_transformers(
     with open_checkpoint(folder) as checkpoint:
         family = find_family(checkpoint).family
     kind = getattr(transformers, architecture).config_class.model_type
-    settings = {"architectures": [architecture], "model_type": kind, **family.config.to_hub(model.config)}
+    settings = {
+        "architectures": [architecture],
+        "model_type": kind,
+        "pad_token_id": 0,
+        **family.config.to_hub(model.config),
+    }
     (tmp_path / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     save_file(
         dict(export_parameters(model, family.hub_names(model.config).rules, model.config.layers)),

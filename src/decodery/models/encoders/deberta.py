@@ -7,6 +7,7 @@ He et al., DeBERTa: Decoding-enhanced BERT with Disentangled Attention (2021); H
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -29,15 +30,15 @@ from decodery.models.encoders.deberta_config import (
 from decodery.models.encoders.encoder import Encoder
 from decodery.models.encoders.encoder_config import MATRICES
 from decodery.models.encoders.heads import Classes, MaskedLM, activated, task_heads
-from decodery.models.encoders.names import Modules, module_rules
+from decodery.models.encoders.names import Modules, encoder_names, module_rules
 from decodery.models.layers.attention import Attend
 from decodery.models.layers.blocks import PostNormBlock
 from decodery.models.layers.linear import Linear
 from decodery.models.layers.mlp import PlainMLP
 from decodery.models.layers.norm import LayerNorm
 from decodery.models.layers.relative_scores import at_distances, by_head, longest, mixed
-from decodery.weights.names import rename
-from decodery.weights.transforms import grouped
+from decodery.weights.names import Rule, rename
+from decodery.weights.transforms import Transform, grouped
 
 HEADS: tuple[Head, ...] = ("states", "masked_lm", "classes", "token_classes", "spans", "choices")
 
@@ -250,8 +251,18 @@ BACKBONE: Modules = {
     "layers.{i}.mlp_norm": f"{LAYER}output.LayerNorm",
     "layers.0.norm": "encoder.conv.LayerNorm",
 }
-CONVOLUTION = (("layers.0.kernel", "encoder.conv.conv.weight"), ("layers.0.bias", "encoder.conv.conv.bias"))
-PREFIXES = ("deberta.", "")
+EMBEDDING = "deberta.embeddings.word_embeddings.weight"
+
+
+def _both(target: str, source: str, transform: Transform | None = None) -> list[Rule]:
+    """Returns the rules of a parameter of the backbone, with its prefix and without."""
+    return [rename(target, f"{prefix}{source}", transform) for prefix in ("deberta.", "")]
+
+
+CONVOLUTION = (
+    *_both("layers.0.kernel", "encoder.conv.conv.weight"),
+    *_both("layers.0.bias", "encoder.conv.conv.bias"),
+)
 FIRST: Modules = {
     "layers.{i}.attn.position_key": f"{SELF}pos_proj",
     "layers.{i}.attn.position_query": f"{SELF}pos_q_proj",
@@ -261,16 +272,14 @@ SECOND: Modules = {
     "layers.{i}.attn.position_key": f"{SELF}pos_key_proj",
     "layers.{i}.attn.position_query": f"{SELF}pos_query_proj",
 }
-LEGACY_HEAD: Modules = {
-    "heads.masked_lm.dense": "cls.predictions.transform.dense",
-    "heads.masked_lm.norm": "cls.predictions.transform.LayerNorm",
-    "heads.masked_lm.out": "cls.predictions.decoder",
-}
 OWN_HEAD: Modules = {
     "heads.masked_lm.dense": "lm_predictions.lm_head.dense",
     "heads.masked_lm.norm": "lm_predictions.lm_head.LayerNorm",
 }
 OUTPUTS: Modules = {
+    "heads.masked_lm.dense": "cls.predictions.transform.dense",
+    "heads.masked_lm.norm": "cls.predictions.transform.LayerNorm",
+    "heads.masked_lm.out": "cls.predictions.decoder",
     "heads.classes.dense": "pooler.dense",
     "heads.choices.dense": "pooler.dense",
     "heads.classes.out": "classifier",
@@ -285,47 +294,41 @@ IGNORED = (
 """Tensors of heads that a model lacks, and learned positions that only pretraining reads."""
 
 
-def _names(config: DebertaConfig, attention: Modules, further: Sequence[tuple[str, str]]) -> Names:
-    """Returns the names with a prefix, which a model without heads leaves out."""
-    backbone = (("distances", "encoder.rel_embeddings.weight"), *CONVOLUTION, *further)
-    heads = [LEGACY_HEAD, OWN_HEAD] if config.legacy else [OWN_HEAD, LEGACY_HEAD]
-    biases = ["cls.predictions.bias", "cls.predictions.decoder.bias", "lm_predictions.lm_head.bias"]
-    embedding = "deberta.embeddings.word_embeddings.weight"
-    transform = grouped(config.heads, config.heads) if config.first else None
-    return Names(
-        rules=(
-            *module_rules({**BACKBONE, **attention}, PREFIXES),
-            *(
-                rename(ours, f"{prefix}{stored}", transform if ours.endswith("qkv.weight") else None)
-                for prefix in PREFIXES
-                for ours, stored in backbone
-            ),
-            *(rule for head in heads for rule in module_rules(head)),
-            *(rename("heads.masked_lm.bias", bias) for bias in (biases if config.legacy else biases[::-1])),
-            # The scores of that form are products with the embedding, tied or not.
-            *(() if config.legacy else (rename("heads.masked_lm.out.weight", embedding),)),
-            *module_rules(OUTPUTS),
-        ),
+def _names(config: DebertaConfig, attention: Modules, further: Sequence[Rule] = ()) -> Names:
+    """Returns the names in a hub folder, with both spellings of the head of masked tokens."""
+    own = [*module_rules(OWN_HEAD), rename("heads.masked_lm.bias", "lm_predictions.lm_head.bias")]
+    if not config.legacy:
+        # The scores of that form are products with the embedding, tied or not.
+        own.append(rename("heads.masked_lm.out.weight", EMBEDDING))
+    names = encoder_names(
+        "deberta.",
+        {**BACKBONE, **attention},
+        OUTPUTS,
+        masked_bias="cls.predictions.bias",
         ignored=IGNORED,
-        delicate=("*embeddings.*", "cls.predictions.decoder.weight"),
-        tied=((embedding, "cls.predictions.decoder.weight"),) if config.tied_head else (),
+        tied=config.tied_head,
+        further=[*_both("distances", "encoder.rel_embeddings.weight"), *CONVOLUTION, *further],
     )
+    # The first of the rules that fit counts.
+    rules = (*names.rules, *own) if config.legacy else (*own, *names.rules)
+    return replace(names, rules=rules)
 
 
 def _first_names(config: DebertaConfig) -> Names:
+    by_head = grouped(config.heads, config.heads)
     return _names(
         config,
         FIRST,
         [
-            ("layers.{i}.attn.qkv.weight", f"{SELF}in_proj.weight"),
-            ("layers.{i}.attn.query_bias", f"{SELF}q_bias"),
-            ("layers.{i}.attn.value_bias", f"{SELF}v_bias"),
+            *_both("layers.{i}.attn.qkv.weight", f"{SELF}in_proj.weight", by_head),
+            *_both("layers.{i}.attn.query_bias", f"{SELF}q_bias"),
+            *_both("layers.{i}.attn.value_bias", f"{SELF}v_bias"),
         ],
     )
 
 
 def _later_names(config: DebertaConfig) -> Names:
-    return _names(config, SECOND, [])
+    return _names(config, SECOND)
 
 
 DEBERTA = Family(

@@ -33,7 +33,7 @@ from decodery.models.contract import Family, Head, Names, Reads
 from decodery.models.encoders.encoder import Encoder
 from decodery.models.encoders.encoder_config import ACTIVATIONS, MATRICES, EncoderConfig, fields
 from decodery.models.encoders.heads import Classes, MaskedLM, task_heads
-from decodery.models.encoders.names import Modules, module_rules
+from decodery.models.encoders.names import Modules, encoder_names
 from decodery.models.layers.attention import Angles, Attention
 from decodery.models.layers.blocks import PreNormBlock
 from decodery.models.layers.mlp import GatedMLP
@@ -41,7 +41,6 @@ from decodery.models.layers.norm import LayerNorm
 from decodery.models.layers.rope import Rope, Rotary
 from decodery.models.rope_config import KindOfLayer, RopeByKind
 from decodery.models.window_config import FULL, LAYER_TYPES, WINDOWED, Windows, layer_types
-from decodery.weights.names import rename
 
 HEADS: tuple[Head, ...] = ("states", "masked_lm", "classes", "token_classes", "spans", "choices")
 GLOBAL_LAYERS = "global_attn_every_n_layers"
@@ -231,18 +230,8 @@ OUTPUTS: Modules = {
 
 
 def hub_names(config: ModernBertConfig) -> Names:
-    """Returns the names with a prefix, which a model without heads leaves out."""
-    embedding = "model.embeddings.tok_embeddings.weight"
-    return Names(
-        rules=(
-            *module_rules(BACKBONE, ("model.", "")),
-            *module_rules(OUTPUTS),
-            rename("heads.masked_lm.bias", "decoder.bias"),
-        ),
-        ignored=("head.*", "decoder.*"),
-        delicate=("*embeddings.*", "decoder.weight"),
-        tied=((embedding, "decoder.weight"),) if config.tied_head else (),
-    )
+    """Returns the names in a hub folder."""
+    return encoder_names("model.", BACKBONE, OUTPUTS, ignored=("head.*", "decoder.*"), tied=config.tied_head)
 
 
 MODERNBERT = Family(

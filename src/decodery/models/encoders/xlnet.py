@@ -7,7 +7,7 @@ Transformer-XL (2019). Its second stream of states, which only pretraining needs
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ from decodery.models.encoders.encoder_config import (
     fields,
 )
 from decodery.models.encoders.heads import Classes, HeadActivation, MaskedLM, task_heads
-from decodery.models.encoders.names import Modules, module_rules
+from decodery.models.encoders.names import Modules, encoder_names
 from decodery.models.layers.attention import Attend, DenseAttend
 from decodery.models.layers.blocks import PostNormBlock
 from decodery.models.layers.linear import Linear
@@ -307,6 +307,7 @@ TO_WIDTH = Fixed(
     hub="summary_proj_to_labels", value=False, wanted="false: the map before the scores is square"
 )
 
+PREFIX = "transformer."
 LAYER = "layer.{i}."
 ATTENTION = f"{LAYER}rel_attn."
 BACKBONE: Modules = {
@@ -344,20 +345,17 @@ def _attention_rules(config: XLNetConfig, prefix: str) -> Iterator[Rule]:
 
 
 def hub_names(config: XLNetConfig) -> Names:
-    """Returns the names with a prefix, which a model without heads leaves out."""
-    prefixes = ("transformer.", "")
-    return Names(
-        rules=(
-            *module_rules(BACKBONE, prefixes),
-            *(rule for prefix in prefixes for rule in _attention_rules(config, prefix)),
-            *module_rules(OUTPUTS),
-            rename("heads.masked_lm.bias", "lm_loss.bias"),
-        ),
+    """Returns the names in a hub folder."""
+    names = encoder_names(
+        PREFIX,
+        BACKBONE,
+        OUTPUTS,
         # The vector of a masked token belongs to the second stream.
         ignored=("*mask_emb", "lm_loss.*"),
-        delicate=("*word_embedding.weight", "lm_loss.weight"),
-        tied=(("transformer.word_embedding.weight", "lm_loss.weight"),) if config.tied_head else (),
+        tied=config.tied_head,
+        further=[rule for prefix in (PREFIX, "") for rule in _attention_rules(config, prefix)],
     )
+    return replace(names, delicate=(*names.delicate, "*word_embedding.weight"))
 
 
 XLNET = Family(
