@@ -109,6 +109,47 @@ def test_classes_read_the_last_token_of_each_text_whatever_pads_or_packs_it(tmp_
             torch.testing.assert_close(found, expected, atol=3e-5, rtol=1e-5)
 
 
+@built
+def test_masked_tokens_are_predicted_by_the_stream_that_does_not_see_them(tmp_path: Path) -> None:
+    import transformers
+
+    mask = 6
+    folder = write_folder(
+        Tiny("XLNet", XLNET, names={"masked_lm": "XLNetLMHeadModel"}), tmp_path, "masked_lm"
+    )
+    theirs = transformers.XLNetLMHeadModel.from_pretrained(folder).eval()
+    with open_checkpoint(folder) as checkpoint:
+        native: Any = load_for_inference(checkpoint, dtype=torch.float32, kernels=NativeKernels())
+    model = opened(folder)
+    model.mask_token = native.mask_token = mask
+    for places, length in (([7], 20), ([0, 3, 11], 12)):
+        text = random_texts(length).clamp(min=7)
+        text[places] = mask
+        segments = [0] * (length - 1) + [2]
+        unseen = torch.zeros(1, length, length)
+        unseen[:, :, places] = 1
+        wanted = torch.zeros(1, len(places), length)
+        wanted[0, range(len(places)), places] = 1
+        with torch.no_grad():
+            expected = theirs(
+                text[None],
+                token_type_ids=torch.tensor(segments)[None],
+                perm_mask=unseen,
+                target_mapping=wanted,
+            ).logits[0]
+            states = model(text[None], segments=torch.tensor(segments)[None])[0, places]
+        torch.testing.assert_close(model.heads["masked_lm"](states), expected, atol=3e-5, rtol=1e-5)
+        given = TokenText(tuple(text.tolist()), tuple(segments))
+        others = [given, TokenText((9, 8, 7), (0, 0, 2)), TokenText((mask, 8), (0, 2))]
+        alone = next(BatchRunner(native).run([given])).states
+        (batch,) = BatchRunner(native).run(others)
+        assert torch.equal(batch.of(batch.indices.index(0)), alone)
+        found = native.heads["masked_lm"](alone[places])
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    # Of a text that is all masks no token sees any, and there is no right result.
+    assert model(torch.tensor([[mask, mask]])).isfinite().all()
+
+
 def test_half_of_a_batch_is_not_read_backwards(tmp_path: Path) -> None:
     """`bi_data` says how pretraining mixed its batches; a text's states must not depend on its place."""
     import transformers

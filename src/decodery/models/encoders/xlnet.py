@@ -1,7 +1,8 @@
 """Defines XLNet: a post-norm encoder whose scores depend on distances, with a memory of an earlier segment.
 
 Yang et al., XLNet: Generalized Autoregressive Pretraining for Language Understanding (2019); Dai et al.,
-Transformer-XL (2019). Its second stream of states, which only pretraining needs, is left out.
+Transformer-XL (2019). The paper's second stream of states is that of the masked tokens, which no other token
+sees. So both streams are one here.
 """
 
 from __future__ import annotations
@@ -75,11 +76,13 @@ class Surroundings(NamedTuple):
 
     `vectors` [rows, width] are those of the distances from the largest to the smallest, `segments` [...] the
     segments of the tokens. `memory` [B, M, width] are the layer's inputs of an earlier segment, or None.
+    `masked` [...] is True at masked tokens, None if there are none.
     """
 
     vectors: Tensor
     segments: Tensor
     memory: Tensor | None
+    masked: Tensor | None
 
 
 class RelativeAttention(nn.Module):
@@ -108,7 +111,8 @@ class RelativeAttention(nn.Module):
         q, k, v = self.qkv(x).chunk(3, -1)
         remembered = None if given.memory is None else self.qkv(given.memory).chunk(3, -1)[1:]
         compute = partial(self._attention, self.distance_key(given.vectors), remembered)
-        out: Tensor = self.out(attend.whole_texts(compute, q, k, v, given.segments), residual)
+        masked = () if given.masked is None else (given.masked,)
+        out: Tensor = self.out(attend.whole_texts(compute, q, k, v, given.segments, *masked), residual)
         return out
 
     def _attention(
@@ -118,7 +122,7 @@ class RelativeAttention(nn.Module):
         *parts: Tensor,
         hidden: Tensor | None,
     ) -> Tensor:
-        *qkv, segments = parts
+        qkv, (segments, *masked) = list(parts[:3]), parts[3:]
         heads, length = self.config.heads, segments.shape[1]
         before = 0
         if remembered is not None:
@@ -133,6 +137,9 @@ class RelativeAttention(nn.Module):
         scores = scores + at_distances(distant.contiguous(), before + length)
         if bool((segments != segments[:, :1]).any()) or (before and bool(segments.any())):
             scores = scores + self._by_segment(q, segments, before)
+        if masked:
+            unseen = masked[0][:, None, None]
+            hidden = unseen if hidden is None else hidden | unseen
         return mixed(scores, v, self._hidden(length, before, hidden, q.device))
 
     def _biased(self, q: Tensor, bias: Tensor) -> Tensor:
@@ -162,14 +169,21 @@ class RelativeAttention(nn.Module):
 
 
 class XLNet(Encoder):
-    """Defines an XLNet over the given kernels; its parameters are not initialised."""
+    """Defines an XLNet over the given kernels; its parameters are not initialised.
+
+    `mask_token` is the id of the token that stands for a masked one, in a model with the head of these. It is
+    None until the tokenizer tells it: the id is then read like any other.
+    """
 
     config: XLNetConfig
+    mask_token: int | None = None
 
     def __init__(self, config: XLNetConfig, kernels: Kernels, head: Head) -> None:
         layers = [self._layer(config, kernels) for _ in range(config.layers)]
         super().__init__(config, kernels, layers, tied=head == "masked_lm" and config.tied_head)
         self.embedding_norm = None
+        # The first layer's input in place of the embedding of a masked token.
+        self.mask_state = nn.Parameter(torch.empty(config.width)) if head == "masked_lm" else None
         scores = partial(Classes, config.width, kernels=kernels)
         self.give_heads(
             task_heads(
@@ -196,17 +210,21 @@ class XLNet(Encoder):
         embedding = self.embedding if self.embedding.multiplied else None
         return MaskedLM(config.width, config.vocab_size, self.kernels, norm=None, embedding=embedding)
 
-    def layer_inputs(
-        self, positions: Tensor, segments: Tensor, memory: Sequence[Tensor] | None = None
+    def _surroundings(
+        self,
+        positions: Tensor,
+        segments: Tensor,
+        memory: Sequence[Tensor] | None,
+        masked: Tensor | None,
     ) -> Sequence[Surroundings]:
-        """Returns what each layer reads; `memory` explains `hidden`."""
+        """Returns what each layer reads."""
         length = longest(positions)
         before = 0 if memory is None else memory[0].shape[1]
         distances = torch.arange(before + length - 1, -length, -1, device=positions.device)
         vectors = sinusoids(self.config, distances).to(self.dtype)
         if memory is None:
-            return [Surroundings(vectors, segments, None)] * self.depth
-        return [Surroundings(vectors, segments, states) for states in memory]
+            return [Surroundings(vectors, segments, None, masked)] * self.depth
+        return [Surroundings(vectors, segments, states, masked) for states in memory]
 
     def hidden(
         self,
@@ -222,8 +240,12 @@ class XLNet(Encoder):
 
         `memory` are the inputs [B, M, width] of each layer of an earlier segment, for texts [B, S].
         """
-        given = self.layer_inputs(positions, segments, memory)
-        return self.through_layers(self.embed(tokens, positions, segments), given, attend, taps)
+        x, masked = self.embed(tokens, positions, segments), None
+        if self.mask_state is not None and self.mask_token is not None:
+            masked = tokens == self.mask_token
+            x = torch.where(masked[..., None], self.mask_state, x)
+        given = self._surroundings(positions, segments, memory, masked)
+        return self.through_layers(x, given, attend, taps)
 
     def segment_states(
         self, tokens: Tensor, memory: Sequence[Tensor] | None = None, segments: Tensor | None = None
@@ -264,6 +286,10 @@ def _by_inputs(heads: int) -> Transform:
 def _by_outputs(heads: int) -> Transform:
     """Returns the transform of matrices that are stored as [outputs, heads, head_dim]."""
     return Transform(lambda stored: stored.flatten(1), lambda ours: ours.reshape(len(ours), heads, -1))
+
+
+ONE_ROW = Transform(torch.flatten, lambda ours: ours.view(1, 1, -1))
+"""The stored vector is [1, 1, width]."""
 
 
 def _is_even(source: Source, name: str) -> None:
@@ -350,10 +376,12 @@ def hub_names(config: XLNetConfig) -> Names:
         PREFIX,
         BACKBONE,
         OUTPUTS,
-        # The vector of a masked token belongs to the second stream.
         ignored=("*mask_emb", "lm_loss.*"),
         tied=config.tied_head,
-        further=[rule for prefix in (PREFIX, "") for rule in _attention_rules(config, prefix)],
+        further=[
+            *(rule for prefix in (PREFIX, "") for rule in _attention_rules(config, prefix)),
+            rename("mask_state", f"{PREFIX}mask_emb", ONE_ROW),
+        ],
     )
     return replace(names, delicate=(*names.delicate, "*word_embedding.weight"))
 

@@ -41,5 +41,6 @@ def mixed(scores: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
     """
     scores = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
     if hidden is not None:
-        scores = scores.masked_fill(hidden, -torch.inf)
+        # Finite, so that a query that sees no key has a result.
+        scores = scores.masked_fill(hidden, -1e30)
     return (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).flatten(2)
