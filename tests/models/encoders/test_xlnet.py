@@ -12,9 +12,11 @@ from decodery.encoding.text_batches import BatchRunner, TokenText
 from decodery.errors import ModelError
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.reference import torch_kernels
+from decodery.loading.open_model import open_model
 from decodery.models.encoders.xlnet import XLNET as FAMILY
 from decodery.models.load import load_for_inference, load_model
 from decodery.weights.formats.opening import open_checkpoint
+from tests.encoding.folders import write_tokenizer
 from tests.kernels.native.fixtures import built
 from tests.models.encoders.families import Tiny, write_folder
 from tests.models.encoders.relative_families import XLNET
@@ -148,6 +150,15 @@ def test_masked_tokens_are_predicted_by_the_stream_that_does_not_see_them(tmp_pa
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     # Of a text that is all masks no token sees any, and there is no right result.
     assert model(torch.tensor([[mask, mask]])).isfinite().all()
+
+
+def test_an_opened_model_knows_the_mask_of_its_tokenizer(tmp_path: Path) -> None:
+    settings = {**XLNET, "vocab_size": 400}
+    write_folder(Tiny("XLNet", settings, names={"masked_lm": "XLNetLMHeadModel"}), tmp_path, "masked_lm")
+    mask = write_tokenizer(tmp_path).id_of("mask")
+    opened_model = open_model(tmp_path, dtype="auto", backend="torch")
+    assert opened_model.encoder is not None
+    assert opened_model.encoder.mask_token == mask
 
 
 def test_half_of_a_batch_is_not_read_backwards(tmp_path: Path) -> None:
