@@ -10,7 +10,7 @@ from typing import Any
 from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.load_llm import check_options
 from decodery.cli.terminal import aligned, emit, emit_json, fetch_progress, size
-from decodery.encoding.sentence_folder import text_limit
+from decodery.encoding.vectors.sentence_folder import text_limit
 from decodery.loading.describe import facts
 from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.sources.locate import resolve_headers
