@@ -11,7 +11,7 @@ from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import Long, pair, single
 from decodery.errors import DecoderyError, ParameterError
-from decodery.token_ids import plain
+from decodery.token_ids import listed_prompts, plain
 
 Pair: TypeAlias = "tuple[str, str] | list[str]"
 TextOrPair: TypeAlias = "str | Pair | Sequence[int]"
@@ -20,13 +20,7 @@ TextOrPair: TypeAlias = "str | Pair | Sequence[int]"
 
 def listed(texts: Any) -> list[Any]:
     """Returns the inputs of a call: a text, a tuple of two texts or a list of token ids is one alone."""
-    texts = plain(texts)
-    if isinstance(texts, str) or (isinstance(texts, tuple) and is_pair(texts)):
-        return [texts]
-    if not isinstance(texts, Sequence) or isinstance(texts, bytes):
-        raise ParameterError(f"give a text or a list of texts, not {type(texts).__name__}")
-    one = bool(texts) and isinstance(plain(texts[0]), Number)
-    return [texts] if one else list(texts)
+    return [texts] if isinstance(texts, tuple) and is_pair(texts) else listed_prompts(texts)
 
 
 def is_pair(item: Any) -> TypeGuard[Pair]:
