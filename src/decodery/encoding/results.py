@@ -63,6 +63,7 @@ class Classification:
     """Holds the classes of a text: the best `label`, its `score`, and those of all or of the best labels.
 
     `scores` and `logits` are by label, the best first. `lost` is the number of tokens that were cut off.
+    `accuracy` is that of labels learned from examples: the share that was right of examples not seen.
     """
 
     label: str
@@ -70,6 +71,7 @@ class Classification:
     scores: Mapping[str, float]
     logits: Mapping[str, float]
     lost: int = 0
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)

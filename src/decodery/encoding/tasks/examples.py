@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from decodery.encoding.results import Classification
 from decodery.encoding.tasks.classify import classification
 from decodery.encoding.tasks.head_scores import Floats, softmax
+from decodery.encoding.tasks.inputs import checked_text, listed
 from decodery.encoding.tasks.zero_shot import Embed, unit
 from decodery.errors import DecoderyError, ParameterError
 
@@ -36,7 +37,8 @@ class LearnedLabels:
     def classify(self, vectors: Any, *, top_k: int | None = None) -> list[Classification]:
         """Returns the labels of texts with these vectors [n, width]."""
         logits = unit(vectors) @ self.weights.T + self.bias
-        return [classification(self.labels, row, softmax(row), top_k) for row in logits]
+        found = [classification(self.labels, row, softmax(row), top_k) for row in logits]
+        return [replace(one, accuracy=self.accuracy) for one in found]
 
 
 def labelled(examples: Any) -> tuple[list[str], list[str]]:
@@ -69,6 +71,17 @@ def learn(embed: Embed, examples: Any) -> LearnedLabels:
     """
     texts, labels = labelled(examples)
     return fitted(unit(embed(texts)), labels)
+
+
+def by_examples(
+    embed: Embed, inputs: Any, examples: Any, *, top_k: int | None = None
+) -> list[Classification]:
+    """Returns the labels of each text; `examples` are labelled texts, or what `learn` returned for them."""
+    if examples is None:
+        raise ParameterError('method="examples" needs examples=, a list of texts with their labels')
+    learned = examples if isinstance(examples, LearnedLabels) else learn(embed, examples)
+    texts = [checked_text(text, "each text") for text in listed(inputs)]
+    return learned.classify(embed(texts), top_k=top_k) if texts else []
 
 
 def fitted(vectors: Floats, labels: Sequence[str]) -> LearnedLabels:

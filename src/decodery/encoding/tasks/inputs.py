@@ -73,3 +73,11 @@ def checked_text(text: Any, name: str = "the text") -> str:
         kind = "a pair of texts" if is_pair(text) else type(text).__name__
         raise ParameterError(f"{name} must be one text (a str), not {kind}")
     return text
+
+
+def checked_long(long: Any) -> Long:
+    """Returns what happens to long texts; raises `ParameterError` for anything but "error" and "cut"."""
+    if long == "error" or long == "cut":
+        found: Long = long
+        return found
+    raise ParameterError(f"long must be error or cut, not {long!r}")

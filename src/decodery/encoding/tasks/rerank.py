@@ -10,7 +10,7 @@ from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.results import Ranked
 from decodery.encoding.tasks.classify import scores_of
 from decodery.encoding.tasks.head_scores import Floats, ordered_scores
-from decodery.encoding.tasks.inputs import checked_text, numbered
+from decodery.encoding.tasks.inputs import checked_long, checked_text, numbered
 from decodery.encoding.tasks.labels import Scoring, scoring
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import Long, pair
@@ -30,7 +30,8 @@ def rerank(
         raise ParameterError(f"top_n must be a whole number from 1 on, not {top_n!r}")
     if isinstance(documents, str):
         raise ParameterError("documents must be a list of texts, not one text")
-    logits, texts = pair_logits(parts, [(query, document) for document in documents], long=long)
+    pairs = [(query, document) for document in documents]
+    logits, texts = pair_logits(parts, pairs, long=checked_long(long))
     lost = [text.lost for text in texts]
     return ranked(documents, logits, lost, scoring(parts.config, 1), top_n)
 
