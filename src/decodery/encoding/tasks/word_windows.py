@@ -40,9 +40,20 @@ def windows(count: int, cuts: Sequence[int], capacity: int, overlap: int) -> lis
     while start + capacity < count:
         end = _last(allowed, start + 1, start + capacity) or start + capacity
         found.append((start, end))
-        start = _last(allowed, start + 1, end - overlap) or _first(allowed, start + 1, end) or end - overlap
+        start = _next_start(allowed, start, end, capacity, overlap, count)
     found.append((start, count))
     return found
+
+
+def _next_start(cuts: Sequence[int], start: int, end: int, capacity: int, overlap: int, count: int) -> int:
+    """Returns where the window after that from `start` to `end` begins.
+
+    It must reach beyond the next word, so the two may share less than `overlap` tokens.
+    """
+    least = max(start + 1, (_first(cuts, end + 1, count) or count) - capacity)
+    if least > end:
+        return end
+    return _last(cuts, least, end - overlap) or _first(cuts, least, end) or max(least, end - overlap)
 
 
 def _last(cuts: Sequence[int], least: int, most: int) -> int | None:
