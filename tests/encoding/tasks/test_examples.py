@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,6 +72,7 @@ def test_accuracy_is_that_of_examples_not_seen() -> None:
     pytest.importorskip("sklearn")
     draw = np.random.default_rng(0)
     noise = draw.normal(size=(40, 100))
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
     targets = ["x", "y"] * 20
     learned = fitted(noise, targets)
     # It knows all of its examples by heart, and nothing of others.
@@ -85,7 +85,7 @@ def test_accuracy_is_that_of_examples_not_seen() -> None:
     assert fitted(np.eye(4), ["x", "x", "y", "y"]).folds == 2
 
 
-def test_a_text_alone_has_the_scores_that_it_has_among_others(llm: LLM, tmp_path: Path) -> None:
+def test_a_text_alone_has_the_scores_that_it_has_among_others(llm: LLM) -> None:
     learned = llm.learn_labels(EXAMPLES)
     texts = ["a cat", "the river bank", "", "france"]
     assert llm.classify(texts, examples=learned) == [

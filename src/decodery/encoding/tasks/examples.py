@@ -13,7 +13,7 @@ from decodery.encoding.results import Classification
 from decodery.encoding.tasks.classify import classification
 from decodery.encoding.tasks.head_scores import Floats, softmax
 from decodery.encoding.tasks.inputs import checked_text, listed
-from decodery.encoding.tasks.zero_shot import Embed, unit
+from decodery.encoding.tasks.zero_shot import Embed, row_products, unit
 from decodery.errors import DecoderyError, ParameterError
 
 MOST_FOLDS = 5
@@ -36,7 +36,7 @@ class LearnedLabels:
 
     def classify(self, vectors: Any, *, top_k: int | None = None) -> list[Classification]:
         """Returns the labels of texts with these vectors [n, width]."""
-        logits = unit(vectors) @ self.weights.T + self.bias
+        logits = row_products(unit(vectors), self.weights) + self.bias
         found = [classification(self.labels, row, softmax(row), top_k) for row in logits]
         return [replace(one, accuracy=self.accuracy) for one in found]
 

@@ -44,7 +44,7 @@ def by_similarity(
     if not texts:
         return []
     sentences = names if hypothesis is None else filled(hypothesis, names)
-    cosines = unit(embed(texts)) @ unit(embed(sentences)).T
+    cosines = row_products(unit(embed(texts)), unit(embed(sentences)))
     return [classification(names, row, row, top_k) for row in cosines]
 
 
@@ -54,6 +54,14 @@ def unit(vectors: Any) -> Floats:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     result: Floats = rows / np.where(lengths == 0, 1, lengths)
     return result
+
+
+def row_products(vectors: Floats, matrix: Floats) -> Floats:
+    """Returns vectors [n, width] times the rows of a matrix [m, width]: [n, m].
+
+    Each vector's products are computed alone, so that the other vectors cannot change their bits.
+    """
+    return np.stack([(matrix * vector).sum(1) for vector in vectors])
 
 
 def filled(hypothesis: str, labels: Sequence[str]) -> list[str]:
