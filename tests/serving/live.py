@@ -63,7 +63,7 @@ class LiveServer:
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.service = Service(self.settings, self._sources, self._memory)
-        self.service.worker.start(self.loop)
+        self.service.start(self.loop)
         await self.service.models.open_pinned()
         self._server = http_server(self.service)
         serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
@@ -71,9 +71,7 @@ class LiveServer:
             await asyncio.sleep(0.001)
         self._up.set()
         await serving
-        self.service.models.close()
-        self.service.preparation.close()
-        await self.service.worker.stop()
+        await self.service.stop()
 
     def close(self) -> None:
         self.client.close()

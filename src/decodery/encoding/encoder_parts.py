@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decodery.encoding.text_batches import BatchRunner
+from decodery.encoding.text_batches import TextRunner
 from decodery.errors import ModelError
 from decodery.models.contract import EncoderModel, OutputHead
 from decodery.text.tokenizer.tokenizer import Tokenizer
@@ -23,7 +23,7 @@ class EncoderParts:
     model: EncoderModel
     architecture: str
     tokenizer: Tokenizer
-    runner: BatchRunner
+    runner: TextRunner
     config: Mapping[str, Any]
     folder: Path
 
