@@ -49,6 +49,8 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/responses/{name}/cancel", cancel_response),
     ("POST", "/v1/messages", messages),
     ("POST", "/v1/messages/count_tokens", count_tokens),
+    ("POST", "/v1/embeddings", embeddings),
+    ("POST", "/embed", embed),
     ("POST", "/tokenize", tokenize),
     ("POST", "/detokenize", detokenize),
     ("GET", "/tokenizer_info", tokenizer_info),

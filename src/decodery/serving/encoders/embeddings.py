@@ -45,8 +45,6 @@ class VectorRequest:
 
     def vectors(self, reader: Reader) -> NDArray[np.float32]:
         """Returns the vectors [texts, width]. Raises the errors of `LLM.embed`."""
-        if self.most not in (None, -1):
-            reader = reader.limited(self.most)
         found = reader.embed(list(self.texts), long=self.long, progress=False, **self.options)
         vectors: NDArray[np.float32] = found.vectors
         return vectors
@@ -130,7 +128,8 @@ async def embeddings(service: Service, request: Request) -> Response:
             ]
             return {"object": "list", "data": data, "model": model.name, "usage": reader.usage}
 
-        return await active.answer(model, write, {"texts": "input", "truncate_dim": "dimensions"})
+        places = {"texts": "input", "truncate_dim": "dimensions"}
+        return await active.answer(model, write, places, asked.most)
 
 
 async def embed(service: Service, request: Request) -> Response:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -15,6 +16,7 @@ from starlette.responses import Response
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.shared_batches import SharedRunner
 from decodery.encoding.text_batches import TokenText
+from decodery.encoding.vector_settings import VectorSettings
 from decodery.encoding_calls import EncodingCalls
 from decodery.errors import DecoderyError
 from decodery.serving.errors import ApiError, api_error, invalid
@@ -27,26 +29,38 @@ from decodery.serving.sse import dumps
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class _SharedParts(EncoderParts):
+    """Is `whole` with another runner, and with a limit of tokens for texts whose vectors are made."""
+
+    whole: EncoderParts
+    limit: int | None = None
+
+    @property
+    def vectors(self) -> VectorSettings:  # type: ignore[override]
+        """Returns those of the whole, which are read once."""
+        found = self.whole.vectors
+        return found if self.limit is None else replace(found, limit=min(found.limit, self.limit))
+
+
 class Reader(EncodingCalls):
     """Offers what an encoder computes to one request, whose texts run in batches with those of others.
 
     `ran` counts the texts and tokens of the request.
     """
 
-    def __init__(self, parts: EncoderParts, ran: SharedRunner) -> None:
-        self._encoder: EncoderParts = replace(parts, runner=ran)
+    def __init__(self, parts: EncoderParts, ran: SharedRunner, limit: int | None = None) -> None:
+        fields = {**vars(parts), "runner": ran}
+        names = [field.name for field in dataclasses.fields(EncoderParts)]
+        self._encoder: EncoderParts = _SharedParts(
+            **{name: fields[name] for name in names}, whole=parts, limit=limit
+        )
         self.ran = ran
 
     @property
     def usage(self) -> dict[str, int]:
         """Returns the tokens that were read, with special tokens and prompts, in OpenAI's form."""
         return {"prompt_tokens": self.ran.tokens, "total_tokens": self.ran.tokens}
-
-    def limited(self, tokens: int) -> Reader:
-        """Returns a reader that reads at most so many tokens of a text whose vector it makes."""
-        settings = self._encoder.vectors
-        settings = replace(settings, limit=min(settings.limit, tokens))
-        return Reader(replace(self._encoder, vectors=settings), self.ran)
 
 
 class ReadingRequest(ActiveRequest):
@@ -60,10 +74,15 @@ class ReadingRequest(ActiveRequest):
         self._failed: asyncio.Future[None] | None = None
 
     async def answer(
-        self, model: ServedModel, write: Callable[[Reader], Any], places: Mapping[str, str]
+        self,
+        model: ServedModel,
+        write: Callable[[Reader], Any],
+        places: Mapping[str, str],
+        most: int | None = None,
     ) -> Response:
         """Returns the answer with the JSON value that `write` makes, in a thread.
 
+        `most` bounds the tokens of a text whose vector is made; with None and -1 the model's limit does.
         `places` are the request's fields by what the library calls them, such as "texts"; the first one is
         that of an error which names none. Raises `ApiError`, and `ClientDisconnect` if the client leaves.
         """
@@ -74,7 +93,8 @@ class ReadingRequest(ActiveRequest):
         self._failed = loop.create_future()
         self._failed.add_done_callback(_ignore)
         self._set_timer()
-        job = self._service.readers.submit(lambda: dumps(write(Reader(parts, ran))).encode())
+        reader = Reader(parts, ran, None if most == -1 else most)
+        job = self._service.readers.submit(lambda: dumps(write(reader)).encode())
         try:
             with renamed(places):
                 body = await while_there(self._request.receive, self._result(job, model, [*places][0]))
