@@ -118,21 +118,21 @@ class LiveServer:
 
     def is_idle(self) -> bool:
         """True if nothing is left of any request."""
-        s = self.statistics()
         admission = self.service.admission
-        return not (
-            s.pages_used
-            or s.running
-            or s.waiting
-            or self.service.active
-            or admission.inside
-            or admission.queued
-        )
+        return not (self._is_running() or self.service.active or admission.inside or admission.queued)
+
+    def _is_running(self) -> bool:
+        if self.llm.is_encoder:
+            batches = self.service.batches
+            return batches.batch_since is not None or batches.waiting(self.llm.encoder.runner) > 0
+        s = self.statistics()
+        return bool(s.pages_used or s.running or s.waiting)
 
     def settle(self, seconds: float = 10.0) -> None:
         """Waits until nothing is left of any request, and checks the page table."""
         until(self.is_idle, seconds)
-        self.on_worker(self.llm.engine.check_integrity)
+        if not self.llm.is_encoder:
+            self.on_worker(self.llm.engine.check_integrity)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from decodery.errors import DecoderyError
 from decodery.serving.anthropic.handlers import count_tokens, messages
+from decodery.serving.encoders.embeddings import embed, embeddings
 from decodery.serving.errors import ApiError, api_error, body_for
 from decodery.serving.gate import Gate, send_error
 from decodery.serving.logs import RequestLog

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, perf_counter
 from types import TracebackType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -183,7 +183,7 @@ class ActiveRequest:
         self._handed_over = False
         service.active.add(self)
 
-    def __enter__(self) -> ActiveRequest:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
-from decodery.serving.encoders.inputs import take_inputs, take_limit, take_truncate
+from decodery.serving.encoders.inputs import long_of, take_inputs, take_limit, take_truncate
 from decodery.serving.encoders.reading_request import Reader, ReadingRequest
 from decodery.serving.errors import invalid
 from decodery.serving.openai.fields import Fields
@@ -38,14 +38,9 @@ class VectorRequest:
     packed: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def long(self) -> str:
-        """Returns what happens to a text that is too long."""
-        return "error" if self.most is None else "cut"
-
     def vectors(self, reader: Reader) -> NDArray[np.float32]:
         """Returns the vectors [texts, width]. Raises the errors of `LLM.embed`."""
-        found = reader.embed(list(self.texts), long=self.long, progress=False, **self.options)
+        found = reader.embed(list(self.texts), long=long_of(self.most), progress=False, **self.options)
         vectors: NDArray[np.float32] = found.vectors
         return vectors
 
@@ -150,7 +145,7 @@ async def embed_all(service: Service, request: Request) -> Response:
         model = await active.open()
 
         def write(reader: Reader) -> Any:
-            found = reader.embed_tokens(list(asked.texts), long=asked.long, progress=False, **asked.options)
+            found = reader.embed_tokens(list(asked.texts), long=long_of(asked.most), progress=False, **asked.options)
             return [text.vectors.tolist() for text in found]
 
         return await active.answer(model, write, {"texts": "inputs"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from decodery.encoding.texts import Long
 from decodery.serving.encoders.token_arrays import text_of
 from decodery.serving.errors import invalid
 from decodery.serving.openai.fields import Fields
@@ -74,3 +75,8 @@ def take_truncate(fields: Fields) -> int | None:
     if direction.lower() != "right":
         raise invalid("truncation_direction must be Right: the end of a text is cut", "truncation_direction")
     return -1 if cut else None
+
+
+def long_of(most: int | None) -> Long:
+    """Returns what happens to a text that is too long, for the tokens that are kept of it."""
+    return "error" if most is None else "cut"

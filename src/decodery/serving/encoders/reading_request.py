@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from starlette.requests import Request
@@ -37,7 +36,7 @@ class _SharedParts(EncoderParts):
     limit: int | None = None
 
     @property
-    def vectors(self) -> VectorSettings:  # type: ignore[override]
+    def vectors(self) -> VectorSettings:
         """Returns those of the whole, which are read once."""
         found = self.whole.vectors
         return found if self.limit is None else replace(found, limit=min(found.limit, self.limit))
@@ -87,7 +86,10 @@ class ReadingRequest(ActiveRequest):
         that of an error which names none. Raises `ApiError`, and `ClientDisconnect` if the client leaves.
         """
         loop = asyncio.get_running_loop()
-        begun = partial(loop.call_soon_threadsafe, self._begin)
+
+        def begun() -> None:
+            loop.call_soon_threadsafe(self._begin)
+
         parts = model.llm.encoder
         self._ran = ran = self._service.batches.caller(parts.runner, begun, self._check)
         self._failed = loop.create_future()
@@ -108,7 +110,8 @@ class ReadingRequest(ActiveRequest):
         assert self._failed is not None
         future = asyncio.wrap_future(job)
         future.add_done_callback(_ignore)
-        await asyncio.wait({future, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {future, self._failed}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if self._failed.done():
             self._failed.result()
         try:

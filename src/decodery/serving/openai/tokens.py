@@ -37,7 +37,7 @@ async def tokenize(service: Service, request: Request) -> Response:
     if messages is None and not isinstance(text, str):
         raise invalid("prompt must be a text", "prompt")
     fields.close(lenient=service.settings.lenient)
-    with await service.use(request, name) as model:
+    with await service.use(request, name, None if messages is None else "decoder") as model:
         tokenizer = model.llm.tokenizer
         work: Callable[[], tuple[list[int], list[Span] | None]]
         if messages is not None:
@@ -50,7 +50,7 @@ async def tokenize(service: Service, request: Request) -> Response:
         ids, spans = await service.prepare(request, work, param="messages" if messages else "prompt")
         answer: dict[str, Any] = {
             "count": len(ids),
-            "max_model_len": model.llm.model.context_length,
+            "max_model_len": model.context_length,
             "tokens": ids,
         }
         if texts:
@@ -120,7 +120,7 @@ def _info(model: ServedModel) -> dict[str, Any]:
     return {
         "tokenizer_class": "Decodery",
         "vocab_size": tokenizer.vocab_size,
-        "model_max_length": model.llm.model.context_length,
+        "model_max_length": model.context_length,
         "chat_template": tokenizer.chat_template,
         "bos_token": tokenizer.bos_token or None,
         "bos_token_id": bos,
@@ -134,11 +134,11 @@ def _info(model: ServedModel) -> dict[str, Any]:
 async def apply_template(service: Service, request: Request) -> Response:
     """Answers `/apply-template`: a conversation in the model's chat template, as text."""
     fields = Fields(await service.read(request))
-    name = service.models.check(fields.raw("model"))
+    name = service.models.check(fields.raw("model"), "decoder")
     messages = fields.raw("messages")
     template = _template(fields)
     fields.close(lenient=service.settings.lenient)
-    with await service.use(request, name) as model:
+    with await service.use(request, name, "decoder") as model:
         check_effort(template, model.llm.tokenizer.chat_templates, tools="tools" in template)
         work = partial(model.llm.intake.chat_text, messages, **template)
         text = await service.prepare(request, work, param="messages")
