@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from decodery.errors import ParameterError
+
 TokenArrays = Literal["own", "cl100k"]
 """The vocabulary of token ids: the model's own, or that of OpenAI's encoding cl100k_base."""
 

@@ -46,7 +46,9 @@ def test_vectors_are_the_librarys_bit_for_bit(server: LiveServer, embedder: LLM)
 
 def test_base64_is_one_text_of_little_endian_float32_equal_to_the_floats(server: LiveServer) -> None:
     floats = vectors_of(server.post("/v1/embeddings", {"input": TEXTS, "encoding_format": "float"}))
-    packed: list[Any] = vectors_of(server.post("/v1/embeddings", {"input": TEXTS, "encoding_format": "base64"}))
+    packed: list[Any] = vectors_of(
+        server.post("/v1/embeddings", {"input": TEXTS, "encoding_format": "base64"})
+    )
     for vector, text in zip(floats, packed, strict=True):
         assert isinstance(text, str)
         data = base64.b64decode(text, validate=True)
@@ -123,9 +125,7 @@ def test_a_text_that_is_too_long_is_an_error_or_is_cut_as_asked(server: LiveServ
         ([True], "input[0]"),
     ],
 )
-def test_an_input_that_is_none_is_refused_with_its_place(
-    server: LiveServer, given: Any, param: str
-) -> None:
+def test_an_input_that_is_none_is_refused_with_its_place(server: LiveServer, given: Any, param: str) -> None:
     assert refused(server, input=given)["param"] == param
 
 
@@ -157,9 +157,7 @@ def test_openais_client_gets_the_vectors(server: LiveServer, embedder: LLM) -> N
             client.embeddings.create(model=NAME, input=[[1, 2, 3]])
 
 
-def test_embed_gives_plain_lists_of_length_1_unless_told_otherwise(
-    server: LiveServer, embedder: LLM
-) -> None:
+def test_embed_gives_plain_lists_of_length_1_unless_told_otherwise(server: LiveServer, embedder: LLM) -> None:
     def embed(**body: Any) -> Any:
         answer = server.post("/embed", body)
         assert answer.status_code == 200, answer.text
@@ -189,9 +187,7 @@ def test_token_ids_are_refused_with_the_option_of_the_client(server: LiveServer,
     assert error["param"] == ("input[1]" if given[0] == "a" else "input[0]" if given[0] != 9906 else "input")
 
 
-def test_ids_of_the_models_own_are_taken_as_they_are_and_checked(
-    served_embedder: LLM, embedder: LLM
-) -> None:
+def test_ids_of_the_models_own_are_taken_as_they_are_and_checked(served_embedder: LLM, embedder: LLM) -> None:
     size = embedder.encoder.model.vocab_size
     with serving(served_embedder, token_arrays="own") as server:
         expected = embedder.embed([[5, 6, 7], [8]])

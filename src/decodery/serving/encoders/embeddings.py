@@ -145,7 +145,9 @@ async def embed_all(service: Service, request: Request) -> Response:
         model = await active.open()
 
         def write(reader: Reader) -> Any:
-            found = reader.embed_tokens(list(asked.texts), long=long_of(asked.most), progress=False, **asked.options)
+            found = reader.embed_tokens(
+                list(asked.texts), long=long_of(asked.most), progress=False, **asked.options
+            )
             return [text.vectors.tolist() for text in found]
 
         return await active.answer(model, write, {"texts": "inputs"})
