@@ -13,6 +13,7 @@ from decodery.loading.bandwidth import read_bandwidth
 from decodery.loading.open_tokenizer import open_tokenizer
 from decodery.loading.options import dtype_named
 from decodery.models.describe import describe, held_formats, packed_size
+from decodery.models.families import find_family
 from decodery.models.load import opened_context
 from decodery.weights.formats.checkpoint import Checkpoint
 
@@ -36,7 +37,8 @@ def facts(
     computed = dtype_named(dtype, checkpoint, chosen)
     context = opened_context(checkpoint, context_length)
     kernels = backend_named(chosen)
-    kept = kv_dtype_named(kv_dtype, kernels, computed)
+    kept = computed if described.is_encoder else kv_dtype_named(kv_dtype, kernels, computed)
+    captured = kernels.captures() and not described.is_encoder
     per_token = described.kv_shape.bytes_per_token(kept)
     if chosen == "native":
         weights = packed_size(checkpoint, described, quantization)
@@ -49,6 +51,7 @@ def facts(
         "warnings": list(checkpoint.warnings),
         "format": checkpoint.format,
         "architecture": described.architecture,
+        "kind": "encoder" if described.is_encoder else "decoder",
         "part_of": described.part_of or None,
         "tensors_left_out": described.left_out,
         "parameters": described.parameters,
@@ -69,8 +72,8 @@ def facts(
         "instruction_set": first_instruction_set() if chosen == "native" else None,
         "native_missing": missing(),
         "steps": {
-            "captured": kernels.captures(),
-            "reason": None if kernels.captures() else f"backend {chosen}",
+            "captured": captured,
+            "reason": None if captured else "an encoder" if described.is_encoder else f"backend {chosen}",
         },
         "quantization": quantization,
         "dtype": str(computed).removeprefix("torch."),
@@ -84,6 +87,11 @@ def facts(
         },
         "token": _cost(weights * described.read_parameters // described.parameters),
     }
+
+
+def is_encoder(checkpoint: Checkpoint) -> bool:
+    """True if a checkpoint's model reads texts and writes none. Raises `ModelError` if it is not supported."""
+    return find_family(checkpoint).head != "causal"
 
 
 def _cost(nbytes: int) -> dict[str, Any]:

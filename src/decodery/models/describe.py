@@ -10,7 +10,7 @@ from typing import cast
 from decodery.kernels.cache import KVShape
 from decodery.kernels.packed_weights import expert_bytes, packed_bytes
 from decodery.kernels.reference import torch_kernels
-from decodery.models.contract import CausalModel
+from decodery.models.contract import CausalModel, EncoderModel
 from decodery.models.families import find_family, names_of
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.experts import Experts
@@ -27,7 +27,8 @@ class Description:
     `part_of` is the architecture of which it is the text model, "" if it is whole. `left_out` counts the
     tensors of other parts. `active_parameters` are those that compute one token: fewer than all for a mixture
     of experts, of which all together have `expert_parameters`. Of an embedding that is not also the head, a
-    token reads one row only, so `read_parameters` are fewer still.
+    token reads one row only, so `read_parameters` are fewer still. `kv_shape` is what is kept of a token: of
+    one layer alone in an encoder, `is_encoder`, whose layers follow each other.
     """
 
     family: str
@@ -44,6 +45,7 @@ class Description:
     context_length: int
     vocab_size: int
     kv_shape: KVShape
+    is_encoder: bool = False
     part_of: str = ""
     left_out: int = 0
 
@@ -78,10 +80,17 @@ def describe(checkpoint: Checkpoint) -> Description:
         head_dim=config.head_dim,
         context_length=config.context_length,
         vocab_size=config.vocab_size,
-        kv_shape=cast(CausalModel, model).kv_shape,
+        kv_shape=_kept_of_a_token(model, is_encoder=found.head != "causal"),
+        is_encoder=found.head != "causal",
         part_of="" if checkpoint.part is None else checkpoint.part.of,
         left_out=0 if checkpoint.part is None else len(checkpoint.part.left_out),
     )
+
+
+def _kept_of_a_token(model: object, *, is_encoder: bool) -> KVShape:
+    if is_encoder:
+        return KVShape.of(cast(EncoderModel, model).attention_layers[:1])
+    return cast(CausalModel, model).kv_shape
 
 
 def held_formats(checkpoint: Checkpoint, quantization: str | None) -> dict[str, str]:

@@ -58,7 +58,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     left_out = [f"{name}: {why}" for name, why in found["generation_left_out"].items()]
     held = found["dtype"] if found["backend"] == "torch" else found["quantization"] or "as stored"
     return [
-        *((name, str(found[name])) for name in ("path", "format", "architecture")),
+        *((name, str(found[name])) for name in ("path", "format", "architecture", "kind")),
         *_part(found),
         *(("warning" if k == 0 else "", line) for k, line in enumerate(found["warnings"])),
         ("parameters", _parameters(found["parameters"], found["active_parameters"])),

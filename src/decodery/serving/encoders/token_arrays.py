@@ -36,6 +36,17 @@ def _decoded(ids: Sequence[int], place: str) -> str:
     return data.decode("utf-8", "ignore")
 
 
+def checked_token_arrays(name: str | None) -> TokenArrays | None:
+    """Returns a setting of token ids. Raises `ParameterError` if it is none, or cannot be had here."""
+    match name:
+        case "cl100k":
+            cl100k()
+            return "cl100k"
+        case "own" | None:
+            return name
+    raise ParameterError(f"token_arrays must be own or cl100k, not {name!r}")
+
+
 @cache
 def cl100k() -> Any:
     """Returns OpenAI's encoding cl100k_base. Raises `ParameterError` if it is not to be had."""
