@@ -47,7 +47,7 @@ class SharedBatches:
         self._thread.start()
 
     def stop(self, error: Exception) -> None:
-        """Ends the thread after the batch that it runs; callers that wait, and those to come, get the error."""
+        """Ends the thread after the batch that it runs; who waits and who comes later gets the error."""
         with self._changed:
             self._stopping = error
             self._changed.notify()
@@ -131,7 +131,7 @@ class SharedBatches:
             return self._chosen()
 
     def _chosen(self) -> list[tuple[_Work, int]]:
-        """Takes texts in turn from the works that run like the first one, which then wait behind the others."""
+        """Takes texts in turn from the works that run like the first; they then wait behind the others."""
         first = self._waiting[0]
         turn = deque(work for work in self._waiting if work.runs_like(first))
         others = [work for work in self._waiting if not work.runs_like(first)]

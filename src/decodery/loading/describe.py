@@ -90,7 +90,7 @@ def facts(
 
 
 def is_encoder(checkpoint: Checkpoint) -> bool:
-    """True if a checkpoint's model reads texts and writes none. Raises `ModelError` if it is not supported."""
+    """True if a checkpoint's model reads texts and writes none. Raises the error of `find_family`."""
     return find_family(checkpoint).head != "causal"
 
 

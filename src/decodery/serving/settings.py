@@ -19,9 +19,10 @@ class RequestLimits:
     """Holds the largest request that a server takes; sizes in bytes, times in seconds.
 
     `body` is what comes over the wire, `unpacked` what it may become. `completions` bounds the texts of
-    all prompts together, `texts` those that an encoder reads for one request. `queued` is the number of requests that wait until their prompt is computed; one
-    more is refused with 429. `seconds` bounds a request from its arrival to its last token, `body_seconds`
-    the time that its body takes to arrive, and `preparing_seconds` that of its template, tokens and grammar.
+    all prompts together, `texts` those that an encoder reads for one request. `queued` is the number of
+    requests that wait until their prompt is computed; one more is refused with 429. `seconds` bounds a
+    request from its arrival to its last token, `body_seconds` the time that its body takes to arrive, and
+    `preparing_seconds` that of its template, tokens and grammar.
     """
 
     body: int = 8 << 20
@@ -54,9 +55,9 @@ class ServerSettings:
 
     `keys` are the keys of which each request must have one; without keys only this machine may come in, and
     `host` must be a loopback address. `origins` are the web pages that may call the server from a browser.
-    `lenient` accepts unknown fields of requests. `token_arrays` says whose ids they are that stand in place of
-    texts for an encoder; None refuses them. `pings` is the number of seconds between comments that keep
-    a waiting stream alive; None sends none. `drain_seconds` is how long requests may go on after SIGTERM.
+    `lenient` accepts unknown fields of requests. `token_arrays` says whose token ids may stand in place of
+    texts for an encoder; None refuses them. `pings` is the number of seconds between comments that keep a
+    waiting stream alive; None sends none. `drain_seconds` is how long requests may go on after SIGTERM.
     """
 
     host: str = "127.0.0.1"

@@ -63,6 +63,7 @@ def read_embedding_request(body: Mapping[str, Any], settings: ServerSettings) ->
     if prompt is not None:
         options["prompt"] = prompt
     most = take_limit(fields)
+    fields.raw("user")
     fields.close(lenient=settings.lenient)
     return VectorRequest(texts, most, form == "base64", options)
 

@@ -51,6 +51,11 @@ def texts_in(given: Any, name: str, limits: RequestLimits) -> list[str]:
     return given
 
 
+def places(name: str, given: Any, ours: str = "texts") -> dict[str, str]:
+    """Returns the places of a field's texts by those that the library names: a text alone has no number."""
+    return {ours: name, f"{ours}[0]": name} if isinstance(given, str) else {ours: name}
+
+
 def check_count(given: list[Any], name: str, limits: RequestLimits) -> None:
     """Raises `ApiError` for more texts than the server reads for one request."""
     if len(given) > limits.texts:
@@ -66,6 +71,17 @@ def take_limit(fields: Fields) -> int | None:
     if most is None or (type(most) is int and (most == -1 or most >= 1)):
         return most
     raise invalid("truncate_prompt_tokens must be -1 or a whole number from 1 on", "truncate_prompt_tokens")
+
+
+def take_cut(fields: Fields) -> Long:
+    """Takes `truncate_prompt_tokens` where it can be -1 alone: what a head reads is cut to what fits."""
+    most = take_limit(fields)
+    if most not in (None, -1):
+        raise invalid(
+            "truncate_prompt_tokens must be -1 here: a text is cut to what the model can read",
+            "truncate_prompt_tokens",
+        )
+    return long_of(most)
 
 
 def take_truncate(fields: Fields) -> int | None:

@@ -99,7 +99,8 @@ class ReadingRequest(ActiveRequest):
         job = self._service.readers.submit(lambda: dumps(write(reader)).encode())
         try:
             with renamed(places):
-                body = await while_there(self._request.receive, self._result(job, model, [*places][0]))
+                result = self._result(job, model, next(iter(places)))
+                body = await while_there(self._request.receive, result)
         finally:
             job.cancel()
         if ran.lost:

@@ -60,6 +60,6 @@ def cl100k() -> Any:
         return tiktoken.get_encoding("cl100k_base")
     except Exception as error:
         raise ParameterError(
-            f"token_arrays cl100k needs the vocabulary that tiktoken fetches ({type(error).__name__}): connect"
-            " once, or set TIKTOKEN_CACHE_DIR to a folder that has it"
+            f"token_arrays cl100k needs the vocabulary that tiktoken fetches ({type(error).__name__}):"
+            " connect once, or set TIKTOKEN_CACHE_DIR to a folder that has it"
         ) from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from decodery.serving.encoders.embeddings import DOCUMENTS, FORMATS, QUERIES
 from decodery.serving.schemas.request_bodies import MODEL, NO_OTHERS, described
 from decodery.serving.schemas.values import Schema
-from decodery.serving.settings import RequestLimits, ServerSettings
+from decodery.serving.settings import ServerSettings
 
 _TEXT: Schema = {"type": "string"}
 _FLAG: Schema = {"type": "boolean"}
@@ -19,18 +21,10 @@ def _texts(item: Schema) -> Schema:
 
 _INPUT: Schema = {"anyOf": [_TEXT, _IDS, _texts({"anyOf": [_TEXT, _IDS]})]}
 _TEXT_OR_TEXTS: Schema = {"anyOf": [_TEXT, _texts(_TEXT)]}
-_KEPT = {
-    "truncate_prompt_tokens": (
-        {"type": "integer", "minimum": -1},
-        "Cuts the end of a text that has more tokens; -1: more than fit. Without it, such a text is an error.",
-    )
-}
-_KEPT_OF_PAIRS = {
-    "truncate_prompt_tokens": (
-        {"type": "integer", "minimum": -1},
-        "-1 cuts the end of a second text that is too long. Without it, such a text is an error.",
-    )
-}
+_CUT: tuple[Schema, str] = (
+    {"enum": [-1]},
+    "-1 cuts the end of a text that is too long, of a pair the second one's. Without it, that is an error.",
+)
 _TRUNCATE = {
     "truncate": (_FLAG, "Cuts the end of a text that is too long. Without it, such a text is an error."),
     "truncation_direction": ({"enum": ["Right", "right"]}, "The end of a text is cut."),
@@ -53,7 +47,10 @@ EMBEDDING = {
         {"enum": [*QUERIES, *DOCUMENTS]},
         "Chooses the model's prompt for queries or for documents, if it has one.",
     ),
-    **_KEPT,
+    "truncate_prompt_tokens": (
+        {"type": "integer", "minimum": -1},
+        "Cuts the end of a text of more tokens; -1: of more than fit, which is an error without it.",
+    ),
     "user": ({}, "Has no effect."),
 }
 EMBED = {
@@ -86,7 +83,7 @@ RERANK = {
     "documents": (_texts(_DOCUMENT), "The documents: texts, or objects with a text."),
     "top_n": (_COUNT, "How many documents are returned; without it, all."),
     "return_documents": ({**_FLAG, "default": True}, "Puts the documents into the answer."),
-    **_KEPT_OF_PAIRS,
+    "truncate_prompt_tokens": _CUT,
 }
 TEI_RERANK = {
     **MODEL,
@@ -100,12 +97,13 @@ SCORE = {
     **MODEL,
     "text_1": (_TEXT_OR_TEXTS, "One text, or as many as text_2 has."),
     "text_2": (_TEXT_OR_TEXTS, "The texts that are scored with text_1."),
-    **_KEPT_OF_PAIRS,
+    "truncate_prompt_tokens": _CUT,
 }
 CLASSIFY = {
     **MODEL,
     "input": (_INPUT, "A text or a list of texts; token ids only where the server has --token-arrays."),
-    **_KEPT_OF_PAIRS,
+    "truncate_prompt_tokens": _CUT,
+    "use_activation": ({**_FLAG, "default": True}, "False returns the model's scores as they are."),
     "user": ({}, "Has no effect."),
 }
 _SEQUENCE: Schema = {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 2}
@@ -120,21 +118,8 @@ PREDICT = {
 }
 
 
-def bounded(schema: Schema, limits: RequestLimits) -> Schema:
-    """Returns the schema of a body with a server's limit of the texts that it reads for one request."""
-    properties = {
-        name: {**value, "maxItems": limits.texts} if value.get("type") == "array" else value
-        for name, value in schema["properties"].items()
-    }
-    return {**schema, "properties": properties}
-
-
 def reading_body(
-    fields: dict[str, tuple[Schema, str]], settings: ServerSettings, *required: str
+    fields: Mapping[str, tuple[Schema, str]], settings: ServerSettings, *, required: tuple[str, ...]
 ) -> Schema:
     """Returns the schema of a body of a route of encoders."""
-    found = described(fields, required=required)
-    return {
-        **bounded(found, settings.limits),
-        "additionalProperties": settings.lenient or NO_OTHERS,
-    }
+    return {**described(fields, required=required), "additionalProperties": settings.lenient or NO_OTHERS}
