@@ -7,7 +7,6 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from decodery.encoding.embed import LongText, embed
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.results import (
     Answer,
@@ -28,6 +27,7 @@ from decodery.encoding.tasks.tag import tag
 from decodery.encoding.tasks.tag_spans import Merge
 from decodery.encoding.text_batches import BatchRunner
 from decodery.encoding.texts import Long
+from decodery.encoding.vectors.embed import LongText, embed
 from decodery.errors import ModelError
 from decodery.loading.open_model import Opened
 

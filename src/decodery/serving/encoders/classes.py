@@ -82,6 +82,9 @@ def _sequences(given: Any, limits: RequestLimits) -> list[str | tuple[str, str]]
             "inputs must be a text, a pair of texts, or a list of lists of one text or two", "inputs"
         )
     check_count(given, "inputs", limits)
+    for place, item in enumerate(given):
+        if not isinstance(item, list):
+            raise invalid("each of several inputs must be a list of one text or two", f"inputs[{place}]")
     return [_sequence(item, f"inputs[{place}]") for place, item in enumerate(given)]
 
 

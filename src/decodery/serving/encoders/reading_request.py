@@ -15,7 +15,7 @@ from starlette.responses import Response
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.shared_batches import SharedRunner
 from decodery.encoding.text_batches import TokenText
-from decodery.encoding.vector_settings import VectorSettings
+from decodery.encoding.vectors.vector_settings import VectorSettings
 from decodery.encoding_calls import EncodingCalls
 from decodery.errors import DecoderyError
 from decodery.serving.errors import ApiError, api_error, invalid
