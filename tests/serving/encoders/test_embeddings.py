@@ -179,6 +179,23 @@ def test_embed_gives_plain_lists_of_length_1_unless_told_otherwise(server: LiveS
     assert refused(server, "/embed", input="a")["param"] == "inputs"
 
 
+def test_embed_all_gives_the_vectors_of_all_tokens(server: LiveServer, embedder: LLM) -> None:
+    answer = server.post("/embed_all", {"inputs": [*TEXTS, LONG], "truncate": True})
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    for text, states in zip(TEXTS, found, strict=False):
+        assert len(states) == len(embedder.tokenizer.encode(text))
+        # The vector of a text is their mean.
+        mean = np.mean(np.array(states, np.float32), axis=0)
+        expected = embedder.embed(text, normalize=False)[0]
+        np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-6)
+    assert len(found[-1]) == 64
+    prompted = server.post("/embed_all", {"inputs": "bank", "prompt_name": "query"}).json()[0]
+    assert len(prompted) == len(embedder.tokenizer.encode("question: bank"))
+    assert refused(server, "/embed_all", inputs=["a", LONG])["param"] == "inputs[1]"
+    assert refused(server, "/embed_all", inputs=[[3]])["code"] == "token_arrays"
+
+
 @pytest.mark.parametrize("given", [[[9906, 1917]], [9906, 1917], ["a", [5]]])
 def test_token_ids_are_refused_with_the_option_of_the_client(server: LiveServer, given: Any) -> None:
     error = refused(server, input=given)
