@@ -75,7 +75,8 @@ def field_names(server: LiveServer) -> dict[str, list[str]]:
         schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
         while "$ref" in schema:
             schema = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
-        found[path] = sorted(schema["properties"])
+        # Where there are two forms of a body, the first one is OpenAI's or vLLM's.
+        found[path] = sorted(schema.get("anyOf", [schema])[0]["properties"])
     return found
 
 

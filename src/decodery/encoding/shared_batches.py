@@ -54,7 +54,7 @@ class SharedBatches:
 
     @property
     def is_alive(self) -> bool:
-        """True while the thread runs."""
+        """True if the thread runs."""
         return self._thread.is_alive()
 
     @property

@@ -119,6 +119,24 @@ def test_tokens_of_an_encoder_are_told(mixed: Mixed, embedder: LLM) -> None:
     assert mixed.client.get("/tokenizer_info?model=reader").json()["vocab_size"] > 10
 
 
+def test_tokens_of_texts_are_told_with_their_characters(mixed: Mixed, embedder: LLM) -> None:
+    texts = ["The dog's mat", "naïve 😀 dog", ""]
+    found = mixed.post("/tokenize", {"inputs": texts}).json()
+    for text, tokens in zip(texts, found, strict=True):
+        assert [token["id"] for token in tokens] == embedder.tokenizer.encode(text)
+        assert [tokens[0]["text"], tokens[-1]["text"]] == ["[CLS]", "[SEP]"]
+        assert tokens[0]["special"]
+        assert tokens[0]["start"] is None
+        inner = [token for token in tokens if not token["special"]]
+        assert all(token["text"] == text[token["start"] : token["stop"]] for token in inner)
+    assert [token["text"] for token in found[0]][1:3] == ["The", "dog"]
+    assert [token["text"] for token in found[1] if not token["special"]][-1] == "dog"
+    bare = mixed.post("/tokenize", {"inputs": "the dog", "add_special_tokens": False}).json()
+    assert [token["text"] for token in bare[0]] == ["the", "dog"]
+    for wrong in ([], [3], {"a": 1}, 3):
+        assert message_of(mixed.post("/tokenize", {"inputs": wrong}))["param"] == "inputs"
+
+
 def test_health_and_metrics_hold_with_both_kinds(mixed: Mixed) -> None:
     assert mixed.client.get("/health").status_code == 200
     assert mixed.client.get("/ready").status_code == 200

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,8 +21,14 @@ from decodery.text.tokenizer.tokenizer import Tokenizer
 
 
 async def tokenize(service: Service, request: Request) -> Response:
-    """Answers `/tokenize`: the token ids of a text, or of a conversation in the model's template."""
-    fields = Fields(await service.read(request))
+    """Answers `/tokenize`: the token ids of a text, or of a conversation in the model's template.
+
+    With `inputs` it answers as text-embeddings-inference does.
+    """
+    body = await service.read(request)
+    if "inputs" in body:
+        return await _tokenize_inputs(service, request, body)
+    fields = Fields(body)
     name = service.models.check(fields.raw("model"))
     texts = fields.take("return_token_strs", bool, False)
     spells = fields.take("return_pieces", bool, False)
@@ -60,6 +66,40 @@ async def tokenize(service: Service, request: Request) -> Response:
         if spans is not None:
             answer["spans"] = spans
         return json_response(answer)
+
+
+async def _tokenize_inputs(service: Service, request: Request, body: Mapping[str, Any]) -> Response:
+    """Answers with the tokens of each text, and their characters."""
+    fields = Fields(body)
+    name = service.models.check(fields.raw("model"), "encoder")
+    given = fields.raw("inputs")
+    special = fields.take("add_special_tokens", bool, True)
+    fields.close(lenient=service.settings.lenient)
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not texts or any(not isinstance(text, str) for text in texts):
+        raise invalid("inputs must be a text or a list of texts, and not empty", "inputs")
+    with await service.use(request, name) as model:
+        work = partial(_tokens_of, model.llm.tokenizer, texts, special=special)
+        return json_response(await service.prepare(request, work, param="inputs"))
+
+
+def _tokens_of(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool) -> list[list[dict[str, Any]]]:
+    found = []
+    for text in texts:
+        ids, spans = tokenizer.encode_spans(text, add_special_tokens=special)
+        # The character at each byte of the text.
+        places = [place for place, character in enumerate(text) for _ in character.encode()] + [len(text)]
+        tokens = []
+        for token, (start, end) in zip(ids, spans, strict=True):
+            is_special = token in tokenizer.special_ids
+            first, last = places[start], places[end]
+            # The space before a word, which is the token's too, is not shown.
+            first = last - len(text[first:last].lstrip())
+            shown = token_text(tokenizer, token) if is_special else text[first:last]
+            place = {"start": None, "stop": None} if is_special else {"start": first, "stop": last}
+            tokens.append({"id": token, "text": shown, "special": is_special, **place})
+        found.append(tokens)
+    return found
 
 
 def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> dict[str, Any]:

@@ -147,6 +147,18 @@ ANSWERS: dict[str, Schema] = {
     "TokenCount": _object(input_tokens=_COUNT),
     "AnthropicError": _object(type={"const": "error"}, error=_object(type=_TEXT, message=_TEXT)),
     "Tokens": _with(_object(count=_COUNT, max_model_len=_COUNT, tokens=_IDS), **_PIECES, spans=_list(_PAIR)),
+    "TextTokens": _list(
+        _list(
+            _object(
+                id=_COUNT,
+                text=_TEXT,
+                special={"type": "boolean"},
+                start=nullable(_COUNT),
+                stop=nullable(_COUNT),
+            )
+        )
+    ),
+    "TokensEither": {"anyOf": [_reference("Tokens"), _reference("TextTokens")]},
     "Text": _with(_object(prompt=_TEXT), **_PIECES),
     "TokenizerInfo": _object(
         tokenizer_class=_TEXT,

@@ -94,6 +94,14 @@ TOKENIZE = {
         "Adds the bytes of the tokens, and for a text each one's span in the bytes of its UTF-8.",
     ),
 }
+TOKENIZE_INPUTS = {
+    **MODEL,
+    "inputs": (
+        any_of([_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]),
+        "A text or a list of texts.",
+    ),
+    "add_special_tokens": (_FLAG, "Whether tokens such as [CLS] are added to a text."),
+}
 _TEXT_OR_MESSAGES = [
     {"properties": {name: {"type": kind}}, "required": [name]}
     for name, kind in (("prompt", "string"), ("content", "string"), ("messages", "array"))
@@ -157,6 +165,11 @@ EXAMPLE_RUN: Schema = {
 
 def _trace(settings: ServerSettings) -> Schema:
     return _closed(TRACE, settings, "requests")
+
+
+def _tokenize(settings: ServerSettings) -> Schema:
+    ours = {**_closed(TOKENIZE, settings), "oneOf": _TEXT_OR_MESSAGES}
+    return {"anyOf": [ours, _closed(TOKENIZE_INPUTS, settings, "inputs")]}
 
 
 _HI = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -274,9 +287,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("POST", "/tokenize"): Operation(
         "Returns the token ids of a text or a conversation.",
-        "Tokens",
+        "TokensEither",
         _BODY,
-        body=lambda settings: {**_closed(TOKENIZE, settings), "oneOf": _TEXT_OR_MESSAGES},
+        body=_tokenize,
         example={"prompt": "Hi"},
     ),
     ("POST", "/detokenize"): Operation(
