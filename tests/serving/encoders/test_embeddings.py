@@ -90,6 +90,9 @@ def test_roles_and_prompts_are_those_of_the_folder(server: LiveServer, embedder:
     assert error["param"] == "prompt_name"
     assert "query" in error["message"]
     assert refused(server, input="a", prompt_name="query", input_type="query")["message"]
+    for wrong in (["query"], 3, {"query": 1}):
+        assert refused(server, input="a", prompt_name=wrong)["param"] == "prompt_name"
+        assert refused(server, input="a", prompt=wrong)["param"] == "prompt"
 
 
 def test_a_text_that_is_too_long_is_an_error_or_is_cut_as_asked(server: LiveServer, embedder: LLM) -> None:
