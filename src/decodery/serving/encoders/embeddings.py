@@ -79,15 +79,12 @@ def read_embedding_request(body: Mapping[str, Any], settings: ServerSettings) ->
     form = fields.take("encoding_format", str, "float")
     if form not in FORMATS:
         raise invalid(f"encoding_format must be {' or '.join(FORMATS)}", "encoding_format")
-    options = _take_options(fields)
+    options = _take_options(fields, "dimensions", "normalize", "prompt_name", "prompt")
     role = fields.raw("input_type")
     if role is not None:
         if role not in (*QUERIES, *DOCUMENTS):
             raise invalid(f"input_type must be one of {', '.join((*QUERIES, *DOCUMENTS))}", "input_type")
         options["query" if role in QUERIES else "document"] = True
-    prompt = fields.raw("prompt")
-    if prompt is not None:
-        options["prompt"] = prompt
     most = take_limit(fields)
     fields.raw("user")
     fields.close(lenient=settings.lenient)
@@ -99,7 +96,7 @@ def read_embed_request(body: Mapping[str, Any], settings: ServerSettings) -> Vec
     fields = Fields(body)
     fields.raw("model")
     texts = take_inputs(fields, "inputs", settings)
-    options = {"normalize": True, **_take_options(fields)}
+    options = {"normalize": True, **_take_options(fields, "dimensions", "normalize", "prompt_name")}
     most = take_truncate(fields)
     fields.close(lenient=settings.lenient)
     return VectorRequest(texts, most, options=options)
@@ -110,19 +107,21 @@ def read_embed_all_request(body: Mapping[str, Any], settings: ServerSettings) ->
     fields = Fields(body)
     fields.raw("model")
     texts = take_inputs(fields, "inputs", settings)
-    options = {"prompt_name": name} if (name := fields.raw("prompt_name")) is not None else {}
+    options = _take_options(fields, "prompt_name")
     most = take_truncate(fields)
     fields.close(lenient=settings.lenient)
     return VectorRequest(texts, most, options=options)
 
 
-def _take_options(fields: Fields) -> dict[str, Any]:
-    """Takes the options that the routes of vectors share, under the names of `LLM.embed`."""
-    given = {
-        "truncate_dim": fields.raw("dimensions"),
-        "normalize": fields.raw("normalize"),
-        "prompt_name": fields.raw("prompt_name"),
+def _take_options(fields: Fields, *names: str) -> dict[str, Any]:
+    """Takes these options of vectors, under the names of `LLM.embed`."""
+    kinds: dict[str, tuple[str, type]] = {
+        "dimensions": ("truncate_dim", int),
+        "normalize": ("normalize", bool),
+        "prompt_name": ("prompt_name", str),
+        "prompt": ("prompt", str),
     }
+    given = {ours: fields.take(name, kind, None) for name, (ours, kind) in kinds.items() if name in names}
     return {name: value for name, value in given.items() if value is not None}
 
 
