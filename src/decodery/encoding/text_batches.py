@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -52,6 +52,17 @@ class Batch(NamedTuple):
         """Returns the states [length, width] of the batch's text number `place`."""
         start = self.starts[place]
         return (self.states if states is None else states)[start : start + self.lengths[place]]
+
+
+class TextRunner(Protocol):
+    """Runs texts through one encoder, as `BatchRunner` does."""
+
+    @property
+    def model(self) -> EncoderModel: ...
+
+    def run(
+        self, texts: Sequence[TokenText], *, layers: Iterable[int] = (), tokens: int = TOKENS_AT_ONCE
+    ) -> Iterator[Batch]: ...
 
 
 class BatchRunner:
