@@ -47,15 +47,18 @@ def page(runs: list[Results]) -> str:
 
 def section(results: Results) -> str:
     """Returns the section of a run: its table of figures, its contenders, and what was left out."""
-    title = {"default": "The default model", "1b": "A Llama of 1 billion parameters with random weights"}
+    title = {
+        "default": "The default model",
+        "default drafts": "The default model, texts with and without drafts",
+        "1b": "A Llama of 1 billion parameters with random weights",
+    }
     machine = ", ".join(str(value) for value in results.machine.values())
     lines = [
         f"## {title.get(results.shape, results.shape)}",
         "",
         f"{results.date}, {machine}; {results.rounds} rounds.",
         "",
-        table(results),
-        "",
+        *([] if not results.figures else [table(results), ""]),
         *([] if not results.drafts else [drafts_table(results), ""]),
         "| | version | weights | requests that arrive over time |",
         "|---|---|---|---|",
@@ -131,8 +134,13 @@ def shown(value: float, unit: str) -> str:
 
 
 def publish(results: Results) -> None:
-    """Puts a run into the JSON, in place of the last one over that model, and writes the page."""
+    """Puts a run into the JSON, in place of the last one over that model, and writes the page.
+
+    One that measured drafts alone has a section of its own.
+    """
     runs = {r.shape: r for r in read(DATA)}
+    if results.drafts and not results.figures:
+        results.shape = f"{results.shape} drafts"
     runs[results.shape] = results
     content = [json.loads(to_json(r)) for r in runs.values()]
     DATA.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

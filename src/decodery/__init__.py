@@ -31,6 +31,7 @@ from decodery.version import __version__
 _LAZY = {
     "LLM": "decodery.llm",
     "Completion": "decodery.outputs",
+    "Embeddings": "decodery.encoding.results",
     "EmbeddedPrompt": "decodery.engine.embedded_prompt",
     "RequestOutput": "decodery.outputs",
     "StreamEvent": "decodery.outputs",
@@ -50,6 +51,7 @@ __all__ = [
     "DoLa",
     "DraftModel",
     "EmbeddedPrompt",
+    "Embeddings",
     "Gbnf",
     "GenerationParams",
     "JsonObject",

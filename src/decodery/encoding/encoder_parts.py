@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from decodery.encoding.text_batches import BatchRunner
+from decodery.encoding.vector_settings import VectorSettings
 from decodery.errors import ModelError
 from decodery.models.contract import EncoderModel, OutputHead
 from decodery.text.tokenizer.tokenizer import Tokenizer
@@ -26,6 +28,11 @@ class EncoderParts:
     runner: BatchRunner
     config: Mapping[str, Any]
     folder: Path
+
+    @cached_property
+    def vectors(self) -> VectorSettings:
+        """Returns how the folder says that vectors are made; raises `ModelError` if it contradicts itself."""
+        return VectorSettings(self.model.width, self.model.context_length)
 
     def head(self, name: str) -> OutputHead:
         """Returns the model's head of a name; raises `ModelError` that tells which heads it has."""

@@ -9,6 +9,7 @@ from typing import Literal
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.text_batches import TokenText
 from decodery.errors import ModelError, ParameterError, RequestError
+from decodery.text.tokenizer.tokenizer import without_surrogates
 from decodery.token_ids import plain
 
 Long = Literal["error", "cut"]
@@ -23,27 +24,80 @@ def single(
     `limit` is the number of tokens that fit (None: the model's context). Raises `RequestError` for a text
     that is too long or has no token, and `ParameterError` for ids outside the vocabulary.
     """
+    (found,) = parts_of_text(parts, text, limit=limit, long=long)
+    return found
+
+
+def parts_of_text(
+    parts: EncoderParts,
+    text: str | Sequence[int],
+    *,
+    prompt: str = "",
+    limit: int | None = None,
+    long: Long | Literal["windows"] = "error",
+    lowers: bool = False,
+) -> list[TokenText]:
+    """Returns what `single` returns, of a prompt and a text, in a list.
+
+    With `windows`, a text that is too long is divided, and each part has the prompt and the special tokens.
+    Token ids have neither. `lowers` puts texts into lower case. A token at the border of prompt and text
+    belongs to the text.
+    """
     limit = parts.model.context_length if limit is None else limit
     if not isinstance(text, str):
-        return given(parts, text, limit=limit, long=long)
+        return _given_parts(parts, text, limit, long)
     layout = parts.tokenizer.single_layout
-    ids = parts.tokenizer.encode(text, add_special_tokens=False)
-    allowed = limit - layout.added
-    kept = ids[: checked(len(ids), allowed, layout.added, long)]
-    joined, segments = layout.joined(kept)
-    if not joined:
-        raise RequestError("the text has no token, and the model puts none around it: give it a text")
-    start = len(layout.before.ids)
-    return TokenText(joined, segments, ((start, start + len(kept)),), len(ids) - len(kept))
+    ids, own = _prompted(parts, prompt, text, lowers)
+    others = layout.added + own
+    start = len(layout.before.ids) + own
+    if others > limit:
+        raise RequestError(
+            f"the {layout.added} special tokens and {own} of the prompt are {others} tokens, and {limit} fit:"
+            " shorten the prompt"
+        )
+    found = []
+    for kept, lost in _divided(ids[own:], limit - others, others, long):
+        joined, segments = layout.joined([*ids[:own], *kept])
+        if not joined:
+            raise RequestError("the text has no token, and the model puts none around it: give it a text")
+        found.append(TokenText(joined, segments, ((start, start + len(kept)),), lost))
+    return found
 
 
-def given(parts: EncoderParts, ids: Sequence[int], *, limit: int, long: Long) -> TokenText:
-    """Returns token ids as they are, nothing added; all are content."""
-    tokens = tuple(parts_checked(parts, ids))
+def _prompted(parts: EncoderParts, prompt: str, text: str, lowers: bool) -> tuple[list[int], int]:
+    """Returns the tokens of a prompt and a text, and how many of them are the prompt's."""
+    whole = prompt + text
+    if lowers:
+        prompt, whole = prompt.lower(), whole.lower()
+    if not prompt:
+        return parts.tokenizer.encode(whole, add_special_tokens=False), 0
+    ids, spans = parts.tokenizer.encode_spans(whole, add_special_tokens=False)
+    end = len(without_surrogates(prompt).encode())
+    return ids, next((place for place, span in enumerate(spans) if span[1] > end), len(ids))
+
+
+def _given_parts(
+    parts: EncoderParts, ids: Sequence[int], limit: int, long: Long | Literal["windows"]
+) -> list[TokenText]:
+    tokens = parts_checked(parts, ids)
     if not tokens:
         raise RequestError("there are no token ids: give one at least")
-    kept = tokens[: checked(len(tokens), limit, 0, long)]
-    return TokenText(kept, (0,) * len(kept), ((0, len(kept)),), len(tokens) - len(kept))
+    return [
+        TokenText(tuple(kept), (0,) * len(kept), ((0, len(kept)),), lost)
+        for kept, lost in _divided(tokens, limit, 0, long)
+    ]
+
+
+def _divided(
+    ids: Sequence[int], allowed: int, others: int, long: Long | Literal["windows"]
+) -> list[tuple[Sequence[int], int]]:
+    """Returns the tokens to read in each part of a text, and how many are lost with it."""
+    if long != "windows" or len(ids) <= allowed:
+        count = checked(len(ids), allowed, others, "error" if long == "windows" else long)
+        return [(ids[:count], len(ids) - count)]
+    if allowed < 1:
+        raise RequestError(f"the {others} tokens around a text leave no place for it")
+    return [(ids[start : start + allowed], 0) for start in range(0, len(ids), allowed)]
 
 
 def pair(
@@ -90,9 +144,15 @@ def checked(length: int, allowed: int, others: int, long: Long) -> int:
 
 
 def parts_checked(parts: EncoderParts, ids: Sequence[int]) -> list[int]:
-    """Returns token ids as plain integers; raises `ParameterError` for one outside the vocabulary."""
+    """Returns token ids as plain integers.
+
+    Raises `ParameterError` for anything but a list of integers, and for one outside the vocabulary.
+    """
+    listed = plain(ids)
+    if not isinstance(listed, Sequence) or isinstance(listed, (str, bytes)):
+        raise ParameterError(f"a text must be a str or a list of token ids, not {type(ids).__name__}")
     found = []
-    for place, token in enumerate(map(plain, plain(ids))):
+    for place, token in enumerate(map(plain, listed)):
         try:
             value = operator.index(token)
         except TypeError:

@@ -1,0 +1,188 @@
+"""Makes vectors of texts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.pooling import pooled, pooling_named
+from decodery.encoding.precision import at_precision, check_precision
+from decodery.encoding.results import Embeddings
+from decodery.encoding.text_batches import Batch, TokenText
+from decodery.encoding.texts import parts_of_text
+from decodery.errors import DecoderyError, ModelError, ParameterError
+from decodery.progress import counting
+from decodery.token_ids import listed_prompts
+
+LongText = Literal["error", "cut", "windows"]
+SMALLEST = 1e-12
+"""The length below which a vector is not made longer."""
+
+
+@dataclass(frozen=True)
+class VectorOptions:
+    """Holds how the vectors of one call are made: the arguments of `embed`, and else what the folder says."""
+
+    pooling: tuple[str, ...]
+    reads_prompt: bool
+    normalizes: bool
+    width: int
+    prompt: str
+    long: LongText
+
+
+def embed(
+    parts: EncoderParts,
+    texts: Any,
+    *,
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+    pooling: str | None = None,
+    normalize: bool | None = None,
+    truncate_dim: int | None = None,
+    precision: str = "float32",
+    ranges: ArrayLike | None = None,
+    long: LongText = "error",
+    query: bool = False,
+    document: bool = False,
+    progress: bool | None = None,
+) -> Embeddings:
+    """Returns the vector of each text; `EncodingCalls.embed` explains the arguments and the errors."""
+    names = {"prompt_name": prompt_name, "prompt": prompt, "query": query, "document": document}
+    options = _options(parts, names, pooling, normalize, truncate_dim, long)
+    checked = check_precision(precision, ranges, options.width)
+    listed = listed_prompts(texts)
+    read = [_read(parts, options, listed, index) for index in range(len(listed))]
+    flat = [window for windows in read for window in windows]
+    show = progress if progress is not None else len(listed) > 1 and sys.stderr.isatty()
+    with _bar(len(flat), show) as advance:
+        rows = _pooled(parts, options, flat, advance)
+    vectors = np.empty((len(read), options.width), np.float32)
+    start = 0
+    for index, windows in enumerate(read):
+        weights = [sum(end - first for first, end in window.content) for window in windows]
+        vectors[index] = _finished(rows[start : start + len(windows)], weights, options)
+        start += len(windows)
+    _check_finite(parts, vectors)
+    return Embeddings(
+        at_precision(vectors, precision, checked),
+        np.array([sum(len(window.ids) for window in windows) for windows in read], np.int64),
+        np.array([sum(window.lost for window in windows) for windows in read], np.int64),
+        "+".join(options.pooling),
+    )
+
+
+def _options(
+    parts: EncoderParts,
+    prompts: dict[str, Any],
+    pooling: str | None,
+    normalize: bool | None,
+    truncate_dim: int | None,
+    long: LongText,
+) -> VectorOptions:
+    settings = parts.vectors
+    chosen = settings.pooling if pooling is None else pooling_named(pooling)
+    if settings.layers and len(chosen) != len(settings.pooling):
+        raise ParameterError(
+            f"pooling {pooling!r} gives a vector of another width than the layers behind it take, which are"
+            f" trained for {'+'.join(settings.pooling)}"
+        )
+    width = settings.width if settings.layers else parts.model.width * len(chosen)
+    if truncate_dim is not None:
+        if type(truncate_dim) is not int or not 1 <= truncate_dim <= width:
+            raise ParameterError(
+                f"truncate_dim must be a whole number from 1 to {width}, not {truncate_dim!r}"
+            )
+        width = truncate_dim
+    if long not in ("error", "cut", "windows"):
+        raise ParameterError(f"long must be error, cut or windows, not {long!r}")
+    if normalize is not None and not isinstance(normalize, bool):
+        raise ParameterError(f"normalize must be True, False or None, not {normalize!r}")
+    normalizes = settings.normalizes if normalize is None else normalize
+    return VectorOptions(chosen, settings.reads_prompt, normalizes, width, settings.prompt(**prompts), long)
+
+
+def _read(parts: EncoderParts, options: VectorOptions, texts: Sequence[Any], index: int) -> list[TokenText]:
+    """Returns the windows of a text, one unless it is too long; an error names one text of several."""
+    settings = parts.vectors
+    try:
+        return parts_of_text(
+            parts,
+            texts[index],
+            prompt=options.prompt,
+            limit=settings.limit,
+            long=options.long,
+            lowers=settings.lowers,
+        )
+    except DecoderyError as error:
+        if len(texts) == 1:
+            raise
+        raise type(error)(f"text {index}: {error}", param=f"texts[{index}]") from None
+
+
+@torch.inference_mode()
+def _pooled(
+    parts: EncoderParts, options: VectorOptions, texts: Sequence[TokenText], advance: Callable[[], None]
+) -> NDArray[np.float32]:
+    """Returns the vectors [texts, width] of texts before they are cut and normalised."""
+    rows: NDArray[np.float32] | None = None
+    for batch in parts.runner.run(texts):
+        found = torch.stack([_row(parts, options, texts[i], batch, n) for n, i in enumerate(batch.indices)])
+        if rows is None:
+            rows = np.empty((len(texts), found.shape[1]), np.float32)
+        rows[list(batch.indices)] = found.cpu().numpy()
+        for _ in batch.indices:
+            advance()
+    return np.empty((0, options.width), np.float32) if rows is None else rows
+
+
+def _row(
+    parts: EncoderParts, options: VectorOptions, text: TokenText, batch: Batch, place: int
+) -> torch.Tensor:
+    # Each text apart, so that the others cannot change its bits.
+    first = 0 if options.reads_prompt or not options.prompt else text.content[0][0]
+    vector = pooled(batch.of(place), options.pooling, first)[None]
+    for layer in parts.vectors.layers:
+        vector = layer(vector)
+    return vector[0].float()
+
+
+def _finished(
+    rows: NDArray[np.float32], weights: Sequence[int], options: VectorOptions
+) -> NDArray[np.float64]:
+    """Returns the vector of a text from those of its windows [windows, width], weighted by their tokens."""
+    exact = rows.astype(np.float64)
+    if len(exact) > 1:
+        whole = np.zeros(exact.shape[1])
+        for weight, row in zip(weights, exact, strict=True):
+            whole += weight * (_unit(row) if options.normalizes else row)
+        exact = whole[None] / sum(weights)
+    cut = exact[0][: options.width]
+    return _unit(cut) if options.normalizes else cut
+
+
+def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns a vector of the length 1 in the same direction."""
+    length = float(np.sqrt((vector * vector).sum()))
+    return vector / max(length, SMALLEST)
+
+
+def _check_finite(parts: EncoderParts, vectors: NDArray[np.float32]) -> None:
+    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(wrong):
+        raise ModelError(
+            f"{parts.folder}: the vector of text {wrong[0]} holds numbers that are not finite: the weights"
+            " are damaged, or too large for their precision"
+        )
+
+
+def _bar(total: int, show: bool) -> AbstractContextManager[Callable[[], None]]:
+    return counting("reading", total) if show else nullcontext(lambda: None)
