@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from markdown_it import MarkdownIt
 
@@ -79,10 +79,10 @@ class Chunking:
         by = ("sections" if markdown else "paragraphs") if self.by == "auto" else self.by
         starts = [0, *(found.end() for found in LINE_END.finditer(text))]
         headings = list(_headings(text, starts)) if markdown or by == "sections" else []
-        places = [start for start, _ in headings]
-        for span in _SPANS[by](text, starts, places):
+        places = [heading.start for heading in headings]
+        for span in _SPANS[by](text, starts, headings):
             place = bisect_right(places, span[0])
-            heading = headings[place - 1][1] if place else ""
+            heading = headings[place - 1].path if place else ""
             above = self._above(heading) if by == "sections" else ""
             for start, end in self._divided(text, _stripped(text, span), above, BORDERS):
                 lines = bisect_right(starts, start), bisect_right(starts, end - 1)
@@ -134,13 +134,21 @@ class Chunking:
         return self.count(passage) <= self.limit
 
 
-def _lines(text: str, starts: Sequence[int], places: Sequence[int]) -> Iterator[Span]:
+class _Heading(NamedTuple):
+    """Holds where a heading and the text below it begin, and it with those above it: "Search > Index"."""
+
+    start: int
+    below: int
+    path: str
+
+
+def _lines(text: str, starts: Sequence[int], headings: Sequence[_Heading]) -> Iterator[Span]:
     yield from zip(starts, [*starts[1:], len(text)], strict=True)
 
 
-def _paragraphs(text: str, starts: Sequence[int], places: Sequence[int]) -> Iterator[Span]:
+def _paragraphs(text: str, starts: Sequence[int], headings: Sequence[_Heading]) -> Iterator[Span]:
     begin: int | None = None
-    for start, end in _lines(text, starts, places):
+    for start, end in _lines(text, starts, headings):
         blank = not text[start:end].strip()
         if blank and begin is not None:
             yield begin, start
@@ -151,16 +159,21 @@ def _paragraphs(text: str, starts: Sequence[int], places: Sequence[int]) -> Iter
         yield begin, len(text)
 
 
-def _sections(text: str, starts: Sequence[int], places: Sequence[int]) -> Iterator[Span]:
-    borders = [0, *(place for place in places if place), len(text)]
-    yield from pairwise(borders)
+def _sections(text: str, starts: Sequence[int], headings: Sequence[_Heading]) -> Iterator[Span]:
+    """Yields the text below each heading, or the heading if there is none."""
+    places = [heading.start for heading in headings]
+    ends = [*places, len(text)]
+    yield 0, ends[0]
+    for heading, end in zip(headings, ends[1:], strict=True):
+        yield heading.below if text[heading.below : end].strip() else heading.start, end
 
 
 _SPANS = {"lines": _lines, "paragraphs": _paragraphs, "sections": _sections}
 
 
-def _headings(text: str, starts: Sequence[int]) -> Iterator[tuple[int, str]]:
-    """Yields where each heading of a Markdown text begins, and it with those above it: "Search > Index"."""
+def _headings(text: str, starts: Sequence[int]) -> Iterator[_Heading]:
+    """Yields the headings of a Markdown text, those in quotes and lists left out."""
+    ends = [*starts, len(text)]
     front = FRONT_MATTER.match(text)
     begin = front.end() if front else 0
     skipped = bisect_right(starts, begin) - 1 if front else 0
@@ -172,7 +185,8 @@ def _headings(text: str, starts: Sequence[int]) -> Iterator[tuple[int, str]]:
         rank = int(token.tag[1:])
         title = "".join(child.content for child in inline.children or ())
         path = [*((r, t) for r, t in path if r < rank), (rank, title)]
-        yield starts[token.map[0] + skipped], " > ".join(title for _, title in path)
+        start, below = (ends[line + skipped] for line in token.map)
+        yield _Heading(start, below, " > ".join(title for _, title in path))
 
 
 def _parts(text: str, span: Span, border: re.Pattern[str]) -> Iterator[Span]:

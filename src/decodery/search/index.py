@@ -12,11 +12,11 @@ import numpy as np
 from decodery.errors import ModelError, ParameterError, RequestError
 from decodery.llm import LLM
 from decodery.search.chunks import By, Chunking
-from decodery.search.embedder import Embedder, EncoderEmbedder
 from decodery.search.keywords import Keywords
 from decodery.search.nearest import EXACT_TO, VectorGraph, graph_of
 from decodery.search.ranking import Vectors, fused, highest, prepared, similarities
 from decodery.search.store import IndexStore, Keys, StoredChunk
+from decodery.search.text_vectors import Embedder, EncoderEmbedder
 from decodery.search.writing import IndexChanges, IndexWriter, Progress
 from decodery.version import __version__
 

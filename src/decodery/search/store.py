@@ -189,7 +189,10 @@ class IndexStore:
                 "SELECT id, path, size, mtime_ns, sha256 FROM files WHERE complete = ? ORDER BY path",
                 (complete,),
             ).fetchall()
-        return {row[1]: StoredFile(*row[:5], complete=complete) for row in rows}
+        return {
+            path: StoredFile(id_, path, size, mtime_ns, sha256, complete)
+            for id_, path, size, mtime_ns, sha256 in rows
+        }
 
     def start_file(self, path: str, size: int, mtime_ns: int, sha256: str) -> int:
         """Adds a file that is not complete yet, and returns its id; only within a transaction."""

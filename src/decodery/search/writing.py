@@ -13,9 +13,9 @@ from filelock import FileLock
 
 from decodery.errors import RequestError
 from decodery.search.chunks import MARKDOWN_ENDS, Chunk, Chunking
-from decodery.search.embedder import Embedder
 from decodery.search.store import IndexStore, StoredFile
 from decodery.search.text_files import TextFile, read_text_file, text_paths
+from decodery.search.text_vectors import Embedder
 
 Progress = Callable[[int, int], None]
 
