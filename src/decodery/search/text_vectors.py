@@ -9,8 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from decodery.kernels.packed_weights import PackedWeight
 from decodery.llm import LLM
+from decodery.models.contract import EncoderModel
 from decodery.search.ranking import Metric, Vectors
+from decodery.weights.layouts.packed_cache import weights_of
 
 # The files of a folder that decide which vector a text has.
 MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".txt")
@@ -63,6 +66,7 @@ class EncoderEmbedder:
         self.limit = settings.limit - parts.tokenizer.single_layout.added - before
         self.identity = {
             "model": model_digest(parts.folder),
+            "weights": _weight_forms(parts.model),
             "pooling": "+".join(settings.pooling),
             "normalize": settings.normalizes,
             "width": settings.width,
@@ -83,6 +87,12 @@ class EncoderEmbedder:
     def query(self, text: str) -> Vectors:
         """Returns the vector [width] of a text that is searched for."""
         return np.asarray(self._llm.embed(text, query=True, progress=False).vectors[0], np.float32)
+
+
+def _weight_forms(model: EncoderModel) -> str:
+    """Returns the precisions of a model's weights, such as "float32" or "float32+int8"."""
+    packed = {w.format.name.lower() for w in weights_of(model).values() if isinstance(w, PackedWeight)}
+    return "+".join(sorted({str(model.dtype).removeprefix("torch."), *packed}))
 
 
 def model_digest(path: Path) -> str:

@@ -1,0 +1,97 @@
+"""Implements `decodery search`: finds the parts of files that are closest to a query."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from decodery.cli.flags.line_options import EncoderOptions
+from decodery.cli.load_encoder import load_encoder
+
+from decodery.cli.flags.search_options import SearchOptions
+from decodery.cli.terminal import aligned, emit, emit_json, fetch_progress, note
+from decodery.errors import ModelError, ParameterError
+from decodery.search.index import SearchHit, SearchIndex
+from decodery.search.store import FILE
+from decodery.search.text_files import text_paths
+from decodery.search.text_vectors import EncoderEmbedder
+from decodery.weights.sources.model_cache import cache_folder
+
+NARROWEST = 20
+
+
+def search(
+    query: str, files: Sequence[Path], options: SearchOptions, model: EncoderOptions, *, as_json: bool
+) -> None:
+    """Prints the hits of a query in files, or in an index that is kept.
+
+    Raises `ParameterError` without either of them, and before a model is loaded for what is wrong.
+    """
+    _check(query, files, options)
+    text_paths(files)  # Raises for one that is not there.
+    embedder = EncoderEmbedder(load_encoder(model))
+    folder = Path(options.index) if options.index else _cached(files, options, embedder)
+    reranker: Any = None
+    if options.rerank is not None:
+        reranker = load_encoder(dataclasses.replace(model, model=options.rerank))
+    with SearchIndex(folder, embedder, by=options.by) as index:
+        if files:
+            with fetch_progress() as show:
+                index.update(files, progress=partial(show, "reading files"))
+        hits = index.search(query, top=options.top, hybrid=options.hybrid, reranker=reranker)
+        if not hits:
+            note("decodery: there is no text to search in these files")
+    if as_json:
+        for rank, hit in enumerate(hits, 1):
+            emit_json({"rank": rank, **_as_json(hit)})
+    elif hits:
+        emit(_table(hits))
+
+
+def _check(query: str, files: Sequence[Path], options: SearchOptions) -> None:
+    if not query.strip():
+        raise ParameterError("the query is empty: give some text")
+    if options.top < 1:
+        raise ParameterError(f"top must be 1 or more, not {options.top}")
+    if not files and options.index is None:
+        raise ParameterError("name the files to search, or with --index a folder that holds an index of them")
+    if not files and options.index is not None and not (Path(options.index) / FILE).is_file():
+        raise ModelError(f"{options.index} holds no index: name the files to search, and it is made there")
+
+
+def _cached(files: Sequence[Path], options: SearchOptions, embedder: EncoderEmbedder) -> Path:
+    """Returns the folder in our cache for the index of these files by this model."""
+    paths = sorted({os.path.abspath(file) for file in files})
+    words = json.dumps([paths, options.by or "auto", embedder.limit, embedder.identity], sort_keys=True)
+    return cache_folder() / "search" / hashlib.sha256(words.encode()).hexdigest()[:16]
+
+
+def _as_json(hit: SearchHit) -> dict[str, Any]:
+    found = {**dataclasses.asdict(hit), "file": _shown(hit.file)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _shown(path: Path) -> str:
+    """Returns a path as it is shorter to write: from the current folder, if it is below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _table(hits: Sequence[SearchHit]) -> str:
+    """Returns the hits as a table, whose texts are cut off at the width of a terminal."""
+    places = [f"{_shown(hit.file)}:{hit.line}" for hit in hits]
+    scores = [f"{hit.score:.4f}" for hit in hits]
+    texts = [" ".join(f"{hit.heading}: {hit.text}".removeprefix(": ").split()) for hit in hits]
+    if sys.stdout.isatty():
+        taken = max(map(len, places)) + max(map(len, scores)) + 4
+        width = max(NARROWEST, shutil.get_terminal_size().columns - taken - 1)
+        texts = [text if len(text) <= width else f"{text[: width - 1]}…" for text in texts]
+    return aligned(list(zip(places, scores, texts, strict=True)), right=(1,))
