@@ -176,6 +176,13 @@ class SearchIndex:
         ]
         return hits if reranker is None else _reranked(reranker, query, chunks, hits)[:top]
 
+    def contents(self) -> tuple[list[StoredChunk], Vectors]:
+        """Returns all chunks in the order of files, and their vectors [chunks, width] as they compare."""
+        with self._store.reading():
+            chunks = self._store.chunks(self._store.keys().tolist())
+            blocks = [prepared(vectors, self._embedder.metric) for _, vectors in self._store.blocks()]
+        return chunks, np.concatenate(blocks) if blocks else np.empty((0, 0), np.float32)
+
     def _query(self, query: str) -> Vectors:
         vector = np.asarray(self._embedder.query(query), np.float32)
         if not np.isfinite(vector).all():

@@ -20,6 +20,11 @@ def words(text: str) -> list[str]:
     return WORD.findall(text.casefold())
 
 
+def keyword_library() -> Any:
+    """Returns the library that ranks; raises `DecoderyError` without it."""
+    return extra("bm25s", "ranking by words")
+
+
 class Keywords:
     """Ranks passages by BM25, with the settings k1 = 1.5 and b = 0.75.
 
@@ -28,7 +33,7 @@ class Keywords:
     """
 
     def __init__(self, passages: Iterable[str]) -> None:
-        bm25s: Any = extra("bm25s", "ranking by keywords")
+        bm25s = keyword_library()
         self._numbers: dict[str, int] = {}
         numbered = [
             [self._numbers.setdefault(word, len(self._numbers)) for word in words(passage)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from torch import nn
 
 from decodery.kernels.packed_weights import PackedWeight
 from decodery.llm import LLM
@@ -91,7 +92,8 @@ class EncoderEmbedder:
 
 def _weight_forms(model: EncoderModel) -> str:
     """Returns the precisions of a model's weights, such as "float32" or "float32+int8"."""
-    packed = {w.format.name.lower() for w in weights_of(model).values() if isinstance(w, PackedWeight)}
+    weights = weights_of(model).values() if isinstance(model, nn.Module) else ()
+    packed = {weight.format.name.lower() for weight in weights if isinstance(weight, PackedWeight)}
     return "+".join(sorted({str(model.dtype).removeprefix("torch."), *packed}))
 
 

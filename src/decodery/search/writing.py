@@ -132,7 +132,7 @@ class IndexWriter:
                     if progress is not None:
                         progress(min(done, total), total)
         self._write(batch)
-        if progress is not None:
+        if progress is not None and (added or changed):
             progress(total, total)
         return IndexChanges(tuple(added), tuple(changed), tuple(removed))
 

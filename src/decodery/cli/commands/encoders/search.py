@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from decodery.cli.flags.line_options import EncoderOptions
-from decodery.cli.load_encoder import load_encoder
-
 from decodery.cli.flags.search_options import SearchOptions
+from decodery.cli.load_encoder import load_encoder
 from decodery.cli.terminal import aligned, emit, emit_json, fetch_progress, note
 from decodery.errors import ModelError, ParameterError
+from decodery.pictures.svg_sheet import fitted
 from decodery.search.index import SearchHit, SearchIndex
+from decodery.search.keywords import keyword_library
 from decodery.search.store import FILE
 from decodery.search.text_files import text_paths
 from decodery.search.text_vectors import EncoderEmbedder
@@ -37,8 +38,10 @@ def search(
     """
     _check(query, files, options)
     text_paths(files)  # Raises for one that is not there.
+    if options.hybrid:
+        keyword_library()
     embedder = EncoderEmbedder(load_encoder(model))
-    folder = Path(options.index) if options.index else _cached(files, options, embedder)
+    folder = index_folder(files, options.index, options.by, embedder)
     reranker: Any = None
     if options.rerank is not None:
         reranker = load_encoder(dataclasses.replace(model, model=options.rerank))
@@ -67,19 +70,21 @@ def _check(query: str, files: Sequence[Path], options: SearchOptions) -> None:
         raise ModelError(f"{options.index} holds no index: name the files to search, and it is made there")
 
 
-def _cached(files: Sequence[Path], options: SearchOptions, embedder: EncoderEmbedder) -> Path:
-    """Returns the folder in our cache for the index of these files by this model."""
+def index_folder(files: Sequence[Path], named: str | None, by: str | None, embedder: EncoderEmbedder) -> Path:
+    """Returns the folder that is named, else that in our cache for the index of these files by this model."""
+    if named is not None:
+        return Path(named)
     paths = sorted({os.path.abspath(file) for file in files})
-    words = json.dumps([paths, options.by or "auto", embedder.limit, embedder.identity], sort_keys=True)
+    words = json.dumps([paths, by or "auto", embedder.limit, embedder.identity], sort_keys=True)
     return cache_folder() / "search" / hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
 def _as_json(hit: SearchHit) -> dict[str, Any]:
-    found = {**dataclasses.asdict(hit), "file": _shown(hit.file)}
+    found = {**dataclasses.asdict(hit), "file": shown(hit.file)}
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
     """Returns a path as it is shorter to write: from the current folder, if it is below it."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
@@ -87,11 +92,19 @@ def _shown(path: Path) -> str:
 
 def _table(hits: Sequence[SearchHit]) -> str:
     """Returns the hits as a table, whose texts are cut off at the width of a terminal."""
-    places = [f"{_shown(hit.file)}:{hit.line}" for hit in hits]
+    places = [f"{shown(hit.file)}:{hit.line}" for hit in hits]
     scores = [f"{hit.score:.4f}" for hit in hits]
     texts = [" ".join(f"{hit.heading}: {hit.text}".removeprefix(": ").split()) for hit in hits]
-    if sys.stdout.isatty():
-        taken = max(map(len, places)) + max(map(len, scores)) + 4
-        width = max(NARROWEST, shutil.get_terminal_size().columns - taken - 1)
-        texts = [text if len(text) <= width else f"{text[: width - 1]}…" for text in texts]
-    return aligned(list(zip(places, scores, texts, strict=True)), right=(1,))
+    cut = shortened(texts, max(map(len, places)) + max(map(len, scores)) + 4)
+    return aligned(list(zip(places, scores, cut, strict=True)), right=(1,))
+
+
+def shortened(texts: Sequence[str], taken: int) -> list[str]:
+    """Returns texts cut off where a terminal's line ends, of which `taken` cells are used already.
+
+    Where stdout is no terminal, the texts stay whole.
+    """
+    if not sys.stdout.isatty():
+        return list(texts)
+    width = max(NARROWEST, shutil.get_terminal_size().columns - taken - 1)
+    return [fitted(text, width) for text in texts]
