@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import sync_playwright
 
 from decodery import LLM
-from tests.serving.live import serving
+from decodery.serving.models import ModelSource
+from decodery.serving.settings import ServerSettings
+from tests.serving.live import LiveServer
 from tests.serving.page.conftest import ARGUMENTS, BROWSERS
 
 IMAGES = Path(__file__).parents[3] / "docs" / "images"
-SIZE = {"width": 1200, "height": 760}
+SIZE = {"width": 1280, "height": 760}
+NAME = "SmolLM2-135M-Instruct"
 
 
 def write(page: Any) -> None:
@@ -30,22 +34,16 @@ def compare(page: Any) -> None:
     page.locator(".column[data-state=done]").nth(2).wait_for()
 
 
-def prompt(page: Any) -> None:
-    """Deletes the word that decides between two answers."""
-    page.locator("#view-prompt td[data-logprob]").nth(1).wait_for()
-    page.locator(".heat .token", has_text="doctor").click()
-    page.get_by_role("button", name="Delete doctor").click()
-    page.locator("#view-prompt td[data-logprob]").nth(3).wait_for()
-
-
-VIEWS: dict[str, Callable[[Any], None]] = {"write": write, "compare": compare, "prompt": prompt}
+VIEWS: dict[str, Callable[[Any], None]] = {"write": write, "compare": compare}
 
 
 def main() -> None:
     """Writes a picture of each view, light and dark."""
     IMAGES.mkdir(exist_ok=True)
     path = next(filter(None, map(shutil.which, BROWSERS)))
-    with serving(LLM()) as server, sync_playwright() as playwright:
+    llm = LLM()
+    server = LiveServer(llm, ServerSettings(), [ModelSource(NAME, lambda: llm)])
+    with closing(server), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
         for scheme in ("light", "dark"):
             for view, prepare in VIEWS.items():

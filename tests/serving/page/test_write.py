@@ -144,14 +144,14 @@ def test_the_pointer_explains_a_token_until_that_is_switched_off(opened: Any) ->
     place = opened.locator(".inspector h2 small")
     opened.locator(".token").nth(2).hover()
     assert place.inner_text().strip() == "token 3 of 40"
-    opened.get_by_label("Explain the token under the pointer").uncheck()
+    opened.get_by_label("Explain tokens under the pointer").uncheck()
     opened.locator(".token").nth(5).hover()
     assert place.inner_text().strip() == "token 3 of 40"
     opened.locator(".token").nth(5).click()
     assert place.inner_text().strip() == "token 6 of 40"
     opened.reload()
     opened.wait_for_selector(".run[data-state=done]")
-    assert not opened.get_by_label("Explain the token under the pointer").is_checked()
+    assert not opened.get_by_label("Explain tokens under the pointer").is_checked()
 
 
 @pytest.mark.page

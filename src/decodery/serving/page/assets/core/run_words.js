@@ -28,7 +28,7 @@ function facts(run) {
 /** Returns how a stream ended; "" while it runs. */
 export function ending(run, stream) {
   if (stream.finishReason === null) return "";
-  const score = stream.score === null ? "" : `, score ${stream.score.toFixed(4)}`;
+  const score = stream.score === null ? "" : `, score ${stream.score.toFixed(4).replace("-", "−")}`;
   return `${tokens(stream.positions.length)}: ${reason(run, stream)}${score}`;
 }
 

@@ -15,9 +15,9 @@ export function mountLegend(place, settings) {
   select.append(...MODES.map(({ name, title }) => new Option(title, name)));
   const swatches = element("span", { class: "swatches" }, ...swatchesOf());
   const hover = element("input", { type: "checkbox", on: { change: () => settings.set("hover", hover.checked) } });
-  const pointing = element("label", { class: "option pointing" }, hover, "Explain the token under the pointer");
   place.append(
-    element("div", { class: "legend small" }, element("label", { for: "colour", text: "Colour" }), select, swatches, pointing),
+    element("label", { class: "option pointing small" }, hover, "Explain tokens under the pointer"),
+    element("div", { class: "legend small" }, element("label", { for: "colour", text: "Colour" }), select, swatches),
   );
   const show = () => {
     const { name } = MODES.find((mode) => mode.name === settings.get("colour")) ?? MODES[0];
