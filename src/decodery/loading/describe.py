@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from decodery.decoding.request.checkpoint_defaults import default_params
@@ -13,7 +13,7 @@ from decodery.kernels.native.library import first_instruction_set, missing
 from decodery.loading.bandwidth import read_bandwidth
 from decodery.loading.open_tokenizer import open_tokenizer
 from decodery.loading.options import dtype_named
-from decodery.models.describe import Description, describe, held_formats, packed_size
+from decodery.models.describe import describe, held_formats, packed_size
 from decodery.models.load import opened_context
 from decodery.weights.formats.checkpoint import Checkpoint
 
@@ -66,7 +66,7 @@ def facts(
         "head_dim": described.head_dim,
         "context_length": described.context_length,
         "outputs": None if described.outputs is None else list(described.outputs),
-        "labels": _labels(described, checkpoint.config),
+        "labels": _labels(described.outputs, checkpoint.config),
         "vocabulary": described.vocab_size,
         "chat_template": template,
         "generation_defaults": dict(defaults.given),
@@ -76,7 +76,7 @@ def facts(
         "backend": chosen,
         "instruction_set": first_instruction_set() if chosen == "native" else None,
         "native_missing": missing(),
-        "steps": _steps(described, kernels, chosen),
+        "steps": None if described.kv_shape is None else _steps(kernels, chosen),
         "quantization": quantization,
         "dtype": str(computed).removeprefix("torch."),
         "kv_dtype": None if kept is None else str(kept).removeprefix("torch."),
@@ -91,19 +91,17 @@ def facts(
     }
 
 
-def _steps(described: Description, kernels: Kernels, backend: str) -> dict[str, Any] | None:
+def _steps(kernels: Kernels, backend: str) -> dict[str, Any]:
     """Returns whether the steps of a model that continues texts are captured, and if not, why."""
-    if described.kv_shape is None:
-        return None
     captured = kernels.captures()
     return {"captured": captured, "reason": None if captured else f"backend {backend}"}
 
 
-def _labels(described: Description, config: Mapping[str, Any]) -> list[str] | None:
+def _labels(outputs: Sequence[str] | None, config: Mapping[str, Any]) -> list[str] | None:
     """Returns the names of an encoder's classes in their order; none for one without classes."""
-    if described.outputs is None:
+    if outputs is None:
         return None
-    if not {"classes", "token_classes"} & set(described.outputs):
+    if not {"classes", "token_classes"} & set(outputs):
         return []
     names = config.get("id2label")
     if not isinstance(names, Mapping):

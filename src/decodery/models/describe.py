@@ -14,7 +14,7 @@ from decodery.models.contract import CausalModel, EncoderModel
 from decodery.models.families import find_family, names_of
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.experts import Experts
-from decodery.models.load import build_empty, config_of, packing_of
+from decodery.models.load import build_empty, config_of, packing_of, with_stored_heads
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
 from decodery.weights.formats.mxfp4 import is_mxfp4
 from decodery.weights.layouts.native_layout import Packing
@@ -57,7 +57,7 @@ def describe(checkpoint: Checkpoint) -> Description:
     """
     found = find_family(checkpoint)
     config = config_of(found, checkpoint)
-    model = build_empty(found, config, torch_kernels)
+    model = build_empty(with_stored_heads(found, config, checkpoint), config, torch_kernels)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     experts = [module for module in model.modules() if isinstance(module, Experts)]
     idle = sum(module.idle_parameters() for module in experts)

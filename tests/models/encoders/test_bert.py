@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from decodery.encoding.text_batches import BatchRunner, TokenText
-from decodery.errors import ModelError
+from decodery.errors import CheckpointError, ModelError
 from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.reference import torch_kernels
 from decodery.models.contract import Head
@@ -159,6 +159,30 @@ def test_a_model_without_heads_ignores_those_that_are_stored(masked: Path, tmp_p
         assert not opened(folder).heads
     tokens = torch.arange(9)[None]
     assert torch.equal(opened(plain)(tokens), opened(masked)(tokens))
+
+
+def test_a_declared_head_that_is_not_stored_is_none_and_never_a_random_one(tmp_path: Path) -> None:
+    for name in ("bert", "mpnet", "distilbert", "albert", "electra"):
+        tiny = FAMILIES[name]
+        folder = write_folder(tiny, tmp_path / name)
+        for head in tiny.heads:
+            declared = [tiny.architecture(head)]
+            other = changed(folder, tmp_path / f"{name}-{head}", architectures=declared)
+            assert not opened(other).heads
+            assert_equal(other, folder, name)
+
+
+def test_of_two_declared_heads_one_may_be_stored(masked: Path, tmp_path: Path) -> None:
+    folder = changed(masked, tmp_path / "other", architectures=["BertForPreTraining"])
+    assert_equal(folder, masked)
+
+
+def test_a_head_that_is_stored_in_part_is_an_error(masked: Path, tmp_path: Path) -> None:
+    def partly(found: Weights) -> Weights:
+        return {name: each for name, each in found.items() if "transform.dense" not in name}
+
+    with pytest.raises(CheckpointError, match=r"missing: cls\.predictions\.transform\.dense"):
+        opened(changed(masked, tmp_path / "other", partly))
 
 
 def test_the_second_text_of_a_pair_has_the_second_row_of_segments(tmp_path: Path) -> None:
