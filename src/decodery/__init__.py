@@ -34,6 +34,8 @@ _LAZY = {
     "Classification": "decodery.encoding.results",
     "Completion": "decodery.outputs",
     "Embeddings": "decodery.encoding.results",
+    "TokenEmbeddings": "decodery.encoding.results",
+    "WordEmbedding": "decodery.encoding.results",
     "EmbeddedPrompt": "decodery.engine.embedded_prompt",
     "MaskFill": "decodery.encoding.results",
     "Ranked": "decodery.encoding.results",
@@ -78,8 +80,10 @@ __all__ = [
     "StreamEvent",
     "TaggedSpan",
     "TextScore",
+    "TokenEmbeddings",
     "TokenLogprobs",
     "Watermark",
+    "WordEmbedding",
     "__version__",
 ]
 

@@ -14,7 +14,7 @@ from decodery.models.contract import CausalModel, EncoderModel
 from decodery.models.families import find_family, names_of
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.experts import Experts
-from decodery.models.load import build_empty, config_of, packing_of
+from decodery.models.load import build_empty, config_of, packing_of, with_stored_heads
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
 from decodery.weights.formats.mxfp4 import is_mxfp4
 from decodery.weights.layouts.native_layout import Packing
@@ -27,8 +27,8 @@ class Description:
     `part_of` is the architecture of which it is the text model, "" if it is whole. `left_out` counts the
     tensors of other parts. `active_parameters` are those that compute one token: fewer than all for a mixture
     of experts, of which all together have `expert_parameters`. Of an embedding that is not also the head, a
-    token reads one row only, so `read_parameters` are fewer still. `kv_shape` is what is kept of a token: of
-    one layer alone in an encoder, `is_encoder`, whose layers follow each other.
+    token reads one row only, so `read_parameters` are fewer still. An encoder has no `kv_shape`. `outputs`
+    are the names of its heads, None for a model that continues texts.
     """
 
     family: str
@@ -44,8 +44,8 @@ class Description:
     head_dim: int
     context_length: int
     vocab_size: int
-    kv_shape: KVShape
-    is_encoder: bool = False
+    kv_shape: KVShape | None
+    outputs: tuple[str, ...] | None = None
     part_of: str = ""
     left_out: int = 0
 
@@ -57,7 +57,7 @@ def describe(checkpoint: Checkpoint) -> Description:
     """
     found = find_family(checkpoint)
     config = config_of(found, checkpoint)
-    model = build_empty(found, config, torch_kernels)
+    model = build_empty(with_stored_heads(found, config, checkpoint), config, torch_kernels)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     experts = [module for module in model.modules() if isinstance(module, Experts)]
     idle = sum(module.idle_parameters() for module in experts)
@@ -80,17 +80,11 @@ def describe(checkpoint: Checkpoint) -> Description:
         head_dim=config.head_dim,
         context_length=config.context_length,
         vocab_size=config.vocab_size,
-        kv_shape=_kept_of_a_token(model, is_encoder=found.head != "causal"),
-        is_encoder=found.head != "causal",
+        kv_shape=cast(CausalModel, model).kv_shape if found.head == "causal" else None,
+        outputs=None if found.head == "causal" else tuple(cast(EncoderModel, model).heads),
         part_of="" if checkpoint.part is None else checkpoint.part.of,
         left_out=0 if checkpoint.part is None else len(checkpoint.part.left_out),
     )
-
-
-def _kept_of_a_token(model: object, *, is_encoder: bool) -> KVShape:
-    if is_encoder:
-        return KVShape.of(cast(EncoderModel, model).attention_layers[:1])
-    return cast(CausalModel, model).kv_shape
 
 
 def held_formats(checkpoint: Checkpoint, quantization: str | None) -> dict[str, str]:
