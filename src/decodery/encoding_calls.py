@@ -118,6 +118,34 @@ class EncodingCalls:
             progress=progress,
         )
 
+    def embed_tokens(
+        self,
+        texts: Any,
+        *,
+        layer: int = -1,
+        words: str | Sequence[str] | None = None,
+        long: Long = "error",
+    ) -> list[TokenEmbeddings]:
+        """Returns the vectors of the tokens of each text, in their order.
+
+        `layer` is the number of layers behind them: 0 are the embeddings, -1 the last layer's states, which
+        `embed` pools. `words` are words whose occurrences in the texts get the mean of their tokens; a word
+        is found as it is written, and not within a longer one. `long="cut"` drops the end of a text that is
+        too long. Raises the errors of `embed`.
+        """
+        return embed_tokens(self.encoder, texts, layer=layer, words=words, long=long)
+
+    def similarity(self, a: Any, b: Any, *, metric: str | None = None) -> NDArray[np.float32]:
+        """Returns how alike each of `a` is to each of `b`, [len(a), len(b)]: more is more alike.
+
+        Both are a text, a list of texts, or vectors. `metric` is "cosine", "dot", "euclidean" or "manhattan",
+        the last two less than 0 (default: the folder's, else "cosine"). Raises `ParameterError` for another
+        metric and for vectors that do not match.
+        """
+        chosen = self.encoder.vectors.metric if metric is None else metric
+        one, two = (self.embed(side) if _are_texts(side) else side for side in (a, b))
+        return similarities(one, two, chosen)
+
     def classify(
         self,
         texts: Any,
@@ -271,34 +299,6 @@ class EncodingCalls:
         query that is too long.
         """
         return rerank(self.encoder, query, documents, top_n=top_n, long=long)
-
-    def embed_tokens(
-        self,
-        texts: Any,
-        *,
-        layer: int = -1,
-        words: str | Sequence[str] | None = None,
-        long: Long = "error",
-    ) -> list[TokenEmbeddings]:
-        """Returns the vectors of the tokens of each text, in their order.
-
-        `layer` is the number of layers behind them: 0 are the embeddings, -1 the last layer's states, which
-        `embed` pools. `words` are words whose occurrences in the texts get the mean of their tokens; a word
-        is found as it is written, and not within a longer one. `long="cut"` drops the end of a text that is
-        too long. Raises the errors of `embed`.
-        """
-        return embed_tokens(self.encoder, texts, layer=layer, words=words, long=long)
-
-    def similarity(self, a: Any, b: Any, *, metric: str | None = None) -> NDArray[np.float32]:
-        """Returns how alike each of `a` is to each of `b`, [len(a), len(b)]: more is more alike.
-
-        Both are a text, a list of texts, or vectors. `metric` is "cosine", "dot", "euclidean" or "manhattan",
-        the last two less than 0 (default: the folder's, else "cosine"). Raises `ParameterError` for another
-        metric and for vectors that do not match.
-        """
-        chosen = self.encoder.vectors.metric if metric is None else metric
-        one, two = (self.embed(side) if _are_texts(side) else side for side in (a, b))
-        return similarities(one, two, chosen)
 
 
 def _are_texts(side: Any) -> bool:

@@ -109,6 +109,8 @@ class BatchRunner:
 
     def _attend(self, lengths: Sequence[int]) -> PackedAttend:
         model = self.model
+        if not model.attention_layers:
+            return PackedAttend(model.kernels, PagedCache((), {}), {}, lengths)
         counts = [-(-length // PAGE_SIZE) for length in lengths]
         first = [0, *accumulate(counts)]
         tables = [range(start, start + count) for start, count in zip(first, counts, strict=False)]

@@ -56,6 +56,7 @@ def facts(
         "warnings": list(checkpoint.warnings),
         "format": checkpoint.format,
         "architecture": described.architecture,
+        "kind": "decoder" if described.outputs is None else "encoder",
         "part_of": described.part_of or None,
         "tensors_left_out": described.left_out,
         "parameters": described.parameters,

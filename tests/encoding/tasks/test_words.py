@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -106,4 +107,17 @@ def test_a_space_of_its_own_belongs_to_the_word_behind_it(tmp_path: Path) -> Non
     assert words_of(Tokenizer.from_folder(tmp_path), "dog 5x") == [
         ("dog", ["▁dog"]),
         ("5x", ["▁", "5", "x"]),
+    ]
+
+
+def test_a_piece_that_continues_a_word_of_the_tokenizer_is_not_a_word_of_its_own(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["vocab"]["€"] = len(content["model"]["vocab"])
+    file.write_text(json.dumps(content))
+    assert words_of(Tokenizer.from_folder(tmp_path), "a €5 dog") == [
+        ("a", ["a"]),
+        ("€5", ["€", "##5"]),
+        ("dog", ["dog"]),
     ]

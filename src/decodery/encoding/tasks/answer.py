@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.results import Answer
@@ -63,8 +64,9 @@ def answer(
     context = without_surrogates(checked_text(context, "the context"))
     asked = _prepared(parts, checked_text(question, "the question"), context, overlap)
     rows = ordered_scores(parts, "spans", asked.texts())
+    words_of = _words_of_tokens(asked)
     found = answers(
-        [_window(asked, window, scores) for window, scores in zip(asked.slices, rows, strict=True)],
+        [_window(asked, window, scores, words_of) for window, scores in zip(asked.slices, rows, strict=True)],
         top_k=top_k,
         longest=longest,
         null=null,
@@ -108,16 +110,21 @@ def _prepared(parts: EncoderParts, question: str, context: str, overlap: int | N
     return _Question(layout, ids, tokens, words, slices)
 
 
-def _window(asked: _Question, window: Slice, scores: Floats) -> WindowScores:
+def _words_of_tokens(asked: _Question) -> npt.NDArray[np.int64]:
+    """Returns the number of the word of each token of the context, -1 for none."""
+    found = np.full(len(asked.context), -1, dtype=np.int64)
+    for number, word in enumerate(asked.words):
+        found[word.first : word.last] = number
+    return found
+
+
+def _window(asked: _Question, window: Slice, scores: Floats, words: npt.NDArray[np.int64]) -> WindowScores:
     """Returns the scores of the context's tokens in a window, and of the token for "no answer"."""
     start, end = window
     inside = scores[asked.start : asked.start + end - start]
-    words = np.full(end - start, -1, dtype=np.int64)
-    for number, word in enumerate(asked.words):
-        words[max(word.first - start, 0) : max(word.last - start, 0)] = number
     # The first token is the null answer, or the last one where none is before the question, as in XLNet.
     null = scores[0] if asked.layout.before.ids else scores[-1]
-    return WindowScores(inside[:, 0], inside[:, 1], words, (float(null[0]), float(null[1])))
+    return WindowScores(inside[:, 0], inside[:, 1], words[start:end], (float(null[0]), float(null[1])))
 
 
 def _characters(words: list[Word], found: tuple[int, int]) -> tuple[int, int]:

@@ -27,6 +27,8 @@ def fill_mask(
     if top_k is not None and (type(top_k) is not int or top_k < 1):
         raise ParameterError(f"top_k must be a whole number from 1 on, not {top_k!r}")
     mask = mask_token(parts)
+    for target in () if targets is None else listed(targets):
+        target_token(parts.tokenizer, target, spaced=True)
     texts = [without_surrogates(checked_text(text, "each text")) for text in listed(inputs)]
     read, spans = [], []
     for index, text in enumerate(texts):

@@ -64,7 +64,7 @@ def numbered(index: int, count: int, name: str = "text") -> Iterator[None]:
         yield
     except DecoderyError as error:
         message = f"{name} {index}: {error}" if count > 1 else str(error)
-        raise type(error)(message, param=f"{name}s[{index}]") from None
+        raise type(error)(message, param=f"texts[{index}]") from None
 
 
 def checked_text(text: Any, name: str = "the text") -> str:

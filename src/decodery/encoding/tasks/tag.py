@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any, get_args
 
 import numpy as np
@@ -109,21 +111,14 @@ def _window_spans(
     text: _Prepared, window: Slice, scores: Floats, scheme: LabelScheme, merge: Merge
 ) -> list[FoundSpan]:
     """Returns the spans of a window whose tokens have the scores [tokens, labels]."""
-    start, end = window
-    inside = [number for number, word in enumerate(text.words) if start <= word.first < end]
-    if not inside:
+    start = window[0]
+    first, last = (bisect_left(text.words, edge, key=attrgetter("first")) for edge in window)
+    if first == last:
         return []
     rows = [
-        word_scores(scores[word.first - start : word.last - start], merge)
-        for word in (text.words[number] for number in inside)
+        word_scores(scores[word.first - start : word.last - start], merge) for word in text.words[first:last]
     ]
-    return spans_of(
-        np.stack(rows),
-        inside[0],
-        scheme,
-        cut_start=inside[0] > 0,
-        cut_end=inside[-1] + 1 < len(text.words),
-    )
+    return spans_of(np.stack(rows), first, scheme, cut_start=first > 0, cut_end=last < len(text.words))
 
 
 def _tagged(
