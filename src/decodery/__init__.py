@@ -32,6 +32,8 @@ _LAZY = {
     "LLM": "decodery.llm",
     "Completion": "decodery.outputs",
     "Embeddings": "decodery.encoding.results",
+    "TokenEmbeddings": "decodery.encoding.results",
+    "WordEmbedding": "decodery.encoding.results",
     "EmbeddedPrompt": "decodery.engine.embedded_prompt",
     "RequestOutput": "decodery.outputs",
     "StreamEvent": "decodery.outputs",
@@ -68,8 +70,10 @@ __all__ = [
     "StochasticBeamSearch",
     "StreamEvent",
     "TextScore",
+    "TokenEmbeddings",
     "TokenLogprobs",
     "Watermark",
+    "WordEmbedding",
     "__version__",
 ]
 

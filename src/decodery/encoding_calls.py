@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from decodery.encoding.encoder_parts import EncoderParts
-from decodery.encoding.results import Embeddings, Precision
+from decodery.encoding.results import Embeddings, Precision, TokenEmbeddings
 from decodery.encoding.text_batches import BatchRunner
+from decodery.encoding.texts import Long
 from decodery.encoding.vectors.embed import LongText, embed
+from decodery.encoding.vectors.similarity import similarities
+from decodery.encoding.vectors.token_vectors import embed_tokens
 from decodery.errors import ModelError
 from decodery.loading.open_model import Opened
 
@@ -95,3 +100,38 @@ class EncodingCalls:
             document=document,
             progress=progress,
         )
+
+    def embed_tokens(
+        self,
+        texts: Any,
+        *,
+        layer: int = -1,
+        words: str | Sequence[str] | None = None,
+        long: Long = "error",
+    ) -> list[TokenEmbeddings]:
+        """Returns the vectors of the tokens of each text, in their order.
+
+        `layer` is the number of layers behind them: 0 are the embeddings, -1 the last layer's states, which
+        `embed` pools. `words` are words whose occurrences in the texts get the mean of their tokens; a word
+        is found as it is written, and not within a longer one. `long="cut"` drops the end of a text that is
+        too long. Raises the errors of `embed`.
+        """
+        return embed_tokens(self.encoder, texts, layer=layer, words=words, long=long)
+
+    def similarity(self, a: Any, b: Any, *, metric: str | None = None) -> NDArray[np.float32]:
+        """Returns how alike each of `a` is to each of `b`, [len(a), len(b)]: more is more alike.
+
+        Both are a text, a list of texts, or vectors. `metric` is "cosine", "dot", "euclidean" or "manhattan",
+        the last two less than 0 (default: the folder's, else "cosine"). Raises `ParameterError` for another
+        metric and for vectors that do not match.
+        """
+        chosen = self.encoder.vectors.metric if metric is None else metric
+        one, two = (self.embed(side) if _are_texts(side) else side for side in (a, b))
+        return similarities(one, two, chosen)
+
+
+def _are_texts(side: Any) -> bool:
+    """True if it is a text, or a list that begins with one."""
+    return isinstance(side, str) or (
+        isinstance(side, (list, tuple)) and len(side) > 0 and isinstance(side[0], str)
+    )

@@ -56,3 +56,32 @@ class Embeddings:
             raise ValueError("vectors of another type are a copy")
         found: Vector = self.vectors if dtype is None else self.vectors.astype(dtype, copy=False)
         return found.copy() if copy else found
+
+
+@dataclass(frozen=True, eq=False)
+class WordEmbedding:
+    """Holds the vector [width] of an occurrence of a word: characters `start` to `end` of the text."""
+
+    text: str
+    start: int
+    end: int
+    vector: Vector
+
+
+@dataclass(frozen=True, eq=False)
+class TokenEmbeddings:
+    """Holds the states of a text's tokens: `vectors` [tokens, width] in float32.
+
+    `ids` are all tokens that were read, with the special ones. `spans` are the characters of the text that
+    each stands for, (0, 0) for special tokens and where token ids were given. `lost` tokens were cut off.
+    `words` are the occurrences of the words that were asked for, in their order in the text.
+    """
+
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    vectors: Vector
+    lost: int = 0
+    words: tuple[WordEmbedding, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.spans import lowered
 from decodery.encoding.text_batches import TokenText
 from decodery.errors import ModelError, ParameterError, RequestError
 from decodery.text.tokenizer.tokenizer import without_surrogates
@@ -68,7 +69,7 @@ def _prompted(parts: EncoderParts, prompt: str, text: str, lowers: bool) -> tupl
     """Returns the tokens of a prompt and a text, and how many of them are the prompt's."""
     whole = prompt + text
     if lowers:
-        prompt, whole = prompt.lower(), whole.lower()
+        prompt, whole = lowered(prompt), lowered(whole)
     if not prompt:
         return parts.tokenizer.encode(whole, add_special_tokens=False), 0
     ids, spans = parts.tokenizer.encode_spans(whole, add_special_tokens=False)
