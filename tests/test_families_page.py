@@ -30,3 +30,16 @@ def test_the_page_of_families_is_in_step_with_the_code() -> None:
         if family.gguf is not None and not expected[family.name][1]:
             expected[family.name][1].add(family.gguf)
     assert written == expected
+
+
+def test_the_table_of_encoders_is_in_step_with_the_code() -> None:
+    rows = re.findall(
+        r"^\| ([^|\n]+) \| ([^|\n]+) \| [^|\n]+ \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+    )[1:]
+    written = {family: names.split(", ") for family, names in rows}
+    expected: dict[str, list[str]] = {}
+    for name, (family, head) in HUB.items():
+        if head != "causal":
+            expected.setdefault(family.name, []).append(name)
+    assert written == {family: sorted(names) for family, names in expected.items()}
+    assert [family for family, _ in rows] == sorted(written)

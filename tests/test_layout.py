@@ -40,7 +40,7 @@ INNER: dict[str, tuple[str, ...]] = {
         *("decoders", "encoders", "architectures", "families", "load", "describe"),
     ),
     "serving": (
-        *("errors", "settings", "", "openai", "responses", "anthropic"),
+        *("errors", "settings", "", "openai", "responses", "anthropic", "encoders"),
         *("trace_route", "schemas", "page", "app", "run"),
     ),
     "cli": (

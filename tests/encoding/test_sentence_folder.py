@@ -165,7 +165,6 @@ def test_the_limit_is_the_first_that_the_files_name_and_never_above_the_context(
     assert LLM(tmp_path).text_limit == limit
 
 
-@pytest.mark.skip(reason="RoBERTa")
 def test_the_512_positions_of_roberta_are_the_limit_and_not_its_514_rows(tmp_path: Path) -> None:
     sentence_folder(
         tmp_path,

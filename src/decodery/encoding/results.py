@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -56,3 +56,105 @@ class Embeddings:
             raise ValueError("vectors of another type are a copy")
         found: Vector = self.vectors if dtype is None else self.vectors.astype(dtype, copy=False)
         return found.copy() if copy else found
+
+
+@dataclass(frozen=True, eq=False)
+class WordEmbedding:
+    """Holds the vector [width] of an occurrence of a word: characters `start` to `end` of the text."""
+
+    text: str
+    start: int
+    end: int
+    vector: Vector
+
+
+@dataclass(frozen=True, eq=False)
+class TokenEmbeddings:
+    """Holds the states of a text's tokens: `vectors` [tokens, width] in float32.
+
+    `ids` are all tokens that were read, with the special ones. `spans` are the characters of the text that
+    each stands for, (0, 0) for special tokens and where token ids were given. `lost` tokens were cut off.
+    `words` are the occurrences of the words that were asked for, in their order in the text.
+    """
+
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    vectors: Vector
+    lost: int = 0
+    words: tuple[WordEmbedding, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Holds the classes of a text: the best `label`, its `score`, and those of all or of the best labels.
+
+    `scores` and `logits` are by label, the best first. `lost` is the number of tokens that were cut off.
+    `accuracy` is that of labels learned from examples: the share that was right of examples not seen.
+    """
+
+    label: str
+    score: float
+    scores: Mapping[str, float]
+    logits: Mapping[str, float]
+    lost: int = 0
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class MaskFill:
+    """Holds a token that may stand in place of a mask, with its probability.
+
+    `token` is its text, and `text` the whole text with the token in it.
+    """
+
+    token_id: int
+    token: str
+    score: float
+    text: str
+
+
+@dataclass(frozen=True)
+class TaggedSpan:
+    """Holds a labelled span: the characters `start` to `end` of the text, which are `text`.
+
+    `score` is the mean of its words' probabilities. `words` is the slice of the caller's words, None for a
+    text. The text of given words is these words with spaces between them.
+    """
+
+    label: str
+    score: float
+    start: int
+    end: int
+    text: str
+    words: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Holds an answer: the characters `start` to `end` of the context, which are `text`.
+
+    `score` is its probability. An empty text means that the context does not answer the question.
+    """
+
+    text: str
+    score: float
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Holds a document, its `index` among those given, and how well it answers the query.
+
+    Documents are ordered by the `logit`. The `score` is the model's function of it: in 0..1 if that is the
+    sigmoid. `lost` is the number of the document's tokens that were cut off.
+    """
+
+    index: int
+    score: float
+    logit: float
+    document: str
+    lost: int = 0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -54,6 +54,17 @@ class Batch(NamedTuple):
         return (self.states if states is None else states)[start : start + self.lengths[place]]
 
 
+class TextRunner(Protocol):
+    """Runs texts through one encoder, as `BatchRunner` does."""
+
+    @property
+    def model(self) -> EncoderModel: ...
+
+    def run(
+        self, texts: Sequence[TokenText], *, layers: Iterable[int] = (), tokens: int = TOKENS_AT_ONCE
+    ) -> Iterator[Batch]: ...
+
+
 class BatchRunner:
     """Runs texts through one encoder, from any thread.
 
@@ -95,6 +106,8 @@ class BatchRunner:
 
     def _attend(self, lengths: Sequence[int]) -> PackedAttend:
         model = self.model
+        if not model.attention_layers:
+            return PackedAttend(model.kernels, PagedCache((), {}), {}, lengths)
         counts = [-(-length // PAGE_SIZE) for length in lengths]
         first = [0, *accumulate(counts)]
         tables = [range(start, start + count) for start, count in zip(first, counts, strict=False)]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from decodery.decoding.request.checkpoint_defaults import default_params
 from decodery.errors import ModelError
 from decodery.kernels.backends import backend_named, chosen_backend, kv_dtype_named
+from decodery.kernels.contract import Kernels
 from decodery.kernels.native.library import first_instruction_set, missing
 from decodery.loading.bandwidth import read_bandwidth
 from decodery.loading.open_tokenizer import open_tokenizer
 from decodery.loading.options import dtype_named
 from decodery.models.describe import describe, held_formats, packed_size
+from decodery.models.families import find_family
 from decodery.models.load import opened_context
 from decodery.weights.formats.checkpoint import Checkpoint
 
@@ -29,19 +31,24 @@ def facts(
     """Returns the properties of a checkpoint, and the results that these options would have, ready for JSON.
 
     Only headers are read, and two tensors if a head is stored that should be the embedding. `warnings` tell
-    the faults of the files that are corrected. Bytes and tokens are integers. Raises as `open_model` does.
+    the faults of the files that are corrected. Bytes and tokens are integers. `outputs` are the heads of an
+    encoder and `labels` the names of its classes; a model that continues texts has None there. An encoder
+    has no cache, no steps and no cost of a token. Raises as `open_model` does.
     """
     described = describe(checkpoint)
     chosen = chosen_backend(backend, dtype, quantization)
     computed = dtype_named(dtype, checkpoint, chosen)
     context = opened_context(checkpoint, context_length)
     kernels = backend_named(chosen)
-    kept = kv_dtype_named(kv_dtype, kernels, computed)
-    per_token = described.kv_shape.bytes_per_token(kept)
+    kept, per_token, token = None, 0, None
     if chosen == "native":
         weights = packed_size(checkpoint, described, quantization)
     else:
         weights = described.parameters * computed.itemsize
+    if described.kv_shape is not None:
+        kept = kv_dtype_named(kv_dtype, kernels, computed)
+        per_token = described.kv_shape.bytes_per_token(kept)
+        token = _cost(weights * described.read_parameters // described.parameters)
     template = _has_template(checkpoint)
     defaults = default_params(checkpoint.generation_config, described.vocab_size)
     return {
@@ -49,6 +56,7 @@ def facts(
         "warnings": list(checkpoint.warnings),
         "format": checkpoint.format,
         "architecture": described.architecture,
+        "kind": "decoder" if described.outputs is None else "encoder",
         "part_of": described.part_of or None,
         "tensors_left_out": described.left_out,
         "parameters": described.parameters,
@@ -59,6 +67,8 @@ def facts(
         "kv_heads": described.kv_heads,
         "head_dim": described.head_dim,
         "context_length": described.context_length,
+        "outputs": None if described.outputs is None else list(described.outputs),
+        "labels": _labels(described.outputs, checkpoint.config),
         "vocabulary": described.vocab_size,
         "chat_template": template,
         "generation_defaults": dict(defaults.given),
@@ -68,13 +78,10 @@ def facts(
         "backend": chosen,
         "instruction_set": first_instruction_set() if chosen == "native" else None,
         "native_missing": missing(),
-        "steps": {
-            "captured": kernels.captures(),
-            "reason": None if kernels.captures() else f"backend {chosen}",
-        },
+        "steps": None if described.kv_shape is None else _steps(kernels, chosen),
         "quantization": quantization,
         "dtype": str(computed).removeprefix("torch."),
-        "kv_dtype": str(kept).removeprefix("torch."),
+        "kv_dtype": None if kept is None else str(kept).removeprefix("torch."),
         "kv_bytes_per_token": per_token,
         "memory": {
             "context_length": context,
@@ -82,8 +89,31 @@ def facts(
             "kv": per_token * context,
             "total": weights + per_token * context,
         },
-        "token": _cost(weights * described.read_parameters // described.parameters),
+        "token": token,
     }
+
+
+def _steps(kernels: Kernels, backend: str) -> dict[str, Any]:
+    """Returns whether the steps of a model that continues texts are captured, and if not, why."""
+    captured = kernels.captures()
+    return {"captured": captured, "reason": None if captured else f"backend {backend}"}
+
+
+def _labels(outputs: Sequence[str] | None, config: Mapping[str, Any]) -> list[str] | None:
+    """Returns the names of an encoder's classes in their order; none for one without classes."""
+    if outputs is None:
+        return None
+    if not {"classes", "token_classes"} & set(outputs):
+        return []
+    names = config.get("id2label")
+    if not isinstance(names, Mapping):
+        return [f"LABEL_{label}" for label in range(config.get("num_labels", 2))]
+    return [str(names[number]) for number in sorted(names, key=int)]
+
+
+def is_encoder(checkpoint: Checkpoint) -> bool:
+    """True if a checkpoint's model reads texts and writes none. Raises the error of `find_family`."""
+    return find_family(checkpoint).head != "causal"
 
 
 def _cost(nbytes: int) -> dict[str, Any]:

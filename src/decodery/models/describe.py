@@ -10,11 +10,11 @@ from typing import cast
 from decodery.kernels.cache import KVShape
 from decodery.kernels.packed_weights import expert_bytes, packed_bytes
 from decodery.kernels.reference import torch_kernels
-from decodery.models.contract import CausalModel
+from decodery.models.contract import CausalModel, EncoderModel
 from decodery.models.families import find_family, names_of
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.experts import Experts
-from decodery.models.load import build_empty, config_of, packing_of
+from decodery.models.load import build_empty, config_of, packing_of, with_stored_heads
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
 from decodery.weights.formats.mxfp4 import is_mxfp4
 from decodery.weights.layouts.native_layout import Packing
@@ -27,7 +27,8 @@ class Description:
     `part_of` is the architecture of which it is the text model, "" if it is whole. `left_out` counts the
     tensors of other parts. `active_parameters` are those that compute one token: fewer than all for a mixture
     of experts, of which all together have `expert_parameters`. Of an embedding that is not also the head, a
-    token reads one row only, so `read_parameters` are fewer still.
+    token reads one row only, so `read_parameters` are fewer still. An encoder has no `kv_shape`. `outputs`
+    are the names of its heads, None for a model that continues texts.
     """
 
     family: str
@@ -43,7 +44,8 @@ class Description:
     head_dim: int
     context_length: int
     vocab_size: int
-    kv_shape: KVShape
+    kv_shape: KVShape | None
+    outputs: tuple[str, ...] | None = None
     part_of: str = ""
     left_out: int = 0
 
@@ -55,7 +57,7 @@ def describe(checkpoint: Checkpoint) -> Description:
     """
     found = find_family(checkpoint)
     config = config_of(found, checkpoint)
-    model = build_empty(found, config, torch_kernels)
+    model = build_empty(with_stored_heads(found, config, checkpoint), config, torch_kernels)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     experts = [module for module in model.modules() if isinstance(module, Experts)]
     idle = sum(module.idle_parameters() for module in experts)
@@ -78,7 +80,8 @@ def describe(checkpoint: Checkpoint) -> Description:
         head_dim=config.head_dim,
         context_length=config.context_length,
         vocab_size=config.vocab_size,
-        kv_shape=cast(CausalModel, model).kv_shape,
+        kv_shape=cast(CausalModel, model).kv_shape if found.head == "causal" else None,
+        outputs=None if found.head == "causal" else tuple(cast(EncoderModel, model).heads),
         part_of="" if checkpoint.part is None else checkpoint.part.of,
         left_out=0 if checkpoint.part is None else len(checkpoint.part.left_out),
     )

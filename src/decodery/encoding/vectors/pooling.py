@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from decodery.errors import ParameterError
 
+States = NDArray[Any]
 
-def _mean(states: Tensor, first: int) -> Tensor:
-    found: Tensor = states[first:].mean(0)
+
+def _sum(states: States) -> States:
+    """Returns the sum of states [tokens, width] in float64, added in their order."""
+    found: States = np.add.reduce(states, axis=0, dtype=np.float64)
     return found
 
 
-def _mean_sqrt_len(states: Tensor, first: int) -> Tensor:
-    part = states[first:]
-    return part.sum(0) / math.sqrt(len(part))
+def _mean(states: States, first: int) -> States:
+    return _sum(states[first:]) / (len(states) - first)
 
 
-def _weighted_mean(states: Tensor, first: int) -> Tensor:
+def _mean_sqrt_len(states: States, first: int) -> States:
+    return _sum(states[first:]) / math.sqrt(len(states) - first)
+
+
+def _weighted_mean(states: States, first: int) -> States:
     """Returns the mean in which a token's weight is its place in the text, from 1 (Muennighoff, 2022)."""
-    weights = torch.arange(first + 1, len(states) + 1, dtype=states.dtype, device=states.device)
-    return (states[first:] * weights[:, None]).sum(0) / weights.sum()
+    weights = np.arange(first + 1, len(states) + 1, dtype=np.float64)
+    found: States = _sum(states[first:] * weights[:, None]) / weights.sum()
+    return found
 
 
-POOLINGS: Mapping[str, Callable[[Tensor, int], Tensor]] = {
+POOLINGS: Mapping[str, Callable[[States, int], States]] = {
     "cls": lambda states, first: states[first],
-    "max": lambda states, first: states[first:].amax(0),
+    "max": lambda states, first: states[first:].max(0),
     "mean": _mean,
     "mean_sqrt_len": _mean_sqrt_len,
     "weightedmean": _weighted_mean,
@@ -52,11 +60,10 @@ def pooling_named(name: str) -> tuple[str, ...]:
     return found
 
 
-def pooled(states: Tensor, poolings: Sequence[str], first: int = 0) -> Tensor:
-    """Returns the vector [width * len(poolings)] in float32 of a text's states [length, width].
+def pooled(states: States, poolings: Sequence[str], first: int = 0) -> NDArray[np.float32]:
+    """Returns the vector [width * len(poolings)] of a text's states [length, width].
 
-    The tokens before `first` do not count. The result depends on nothing but the text's own states.
+    The tokens before `first` do not count. The result depends on nothing but the text's own states: numpy
+    adds rows in their order, wherever they lie in memory.
     """
-    # A copy in float32 whose memory does not depend on where the text lies in a batch.
-    states = states.float().clone()
-    return torch.cat([POOLINGS[pooling](states, first) for pooling in poolings])
+    return np.concatenate([POOLINGS[pooling](states, first) for pooling in poolings]).astype(np.float32)

@@ -66,6 +66,15 @@ def read_vector_settings(folder: Path, model: EncoderModel) -> VectorSettings:
     )
 
 
+def text_limit(folder: Path, context_length: int) -> int:
+    """Returns the largest number of tokens of a text that a folder allows, with the special tokens.
+
+    Raises `ModelError`, naming the file, for files that are damaged.
+    """
+    modules = modules_of(folder)
+    return _limit(modules[0].folder if modules else folder, context_length)[0]
+
+
 class _Pipeline:
     """Collects the modules behind a transformer; `width` is that of the vector after those so far."""
 

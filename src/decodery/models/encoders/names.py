@@ -40,13 +40,12 @@ def encoder_names(
 ) -> Names:
     """Returns the names of an encoder whose backbone has a prefix, which a model without heads may leave out.
 
-    `masked_bias` is a second name of the bias of the head of masked tokens, besides that of its matrix. It
-    counts where both are stored and the matrix is the embedding (`tied`); a matrix of its own has its bias.
+    `masked_bias` is a second name of the bias of the head of masked tokens, besides that of its matrix, which
+    counts where both are stored. `tied`: that matrix is the embedding.
     """
     matrix = heads["heads.masked_lm.out"]
     assert isinstance(matrix, str)
-    own, second = f"{matrix}.bias", masked_bias or f"{matrix}.bias"
-    biases = dict.fromkeys((second, own) if tied else (own, second))
+    biases = dict.fromkeys((f"{matrix}.bias", masked_bias or f"{matrix}.bias"))
     return Names(
         rules=(
             *module_rules(backbone, (prefix, "")),

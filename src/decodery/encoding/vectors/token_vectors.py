@@ -1,0 +1,116 @@
+"""Gives the states of tokens, and of words that the caller names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.results import TokenEmbeddings, Vector, WordEmbedding
+from decodery.encoding.spans import character_spans
+from decodery.encoding.text_batches import TokenText
+from decodery.encoding.texts import Long, parts_of_text
+from decodery.errors import DecoderyError, ModelError, ParameterError
+from decodery.text.tokenizer.byte_spans import Span
+from decodery.token_ids import listed_prompts
+
+NO_SPACES = 0x2E80
+"""The first character of the scripts that put no spaces between words."""
+
+
+def embed_tokens(
+    parts: EncoderParts,
+    texts: Any,
+    *,
+    layer: int = -1,
+    words: str | Sequence[str] | None = None,
+    long: Long = "error",
+) -> list[TokenEmbeddings]:
+    """Returns the states of each text's tokens; `EncodingCalls.embed_tokens` explains the arguments."""
+    number = _layer(parts, layer)
+    wanted = _words(words)
+    if long not in ("error", "cut"):
+        raise ParameterError(f"long must be error or cut, not {long!r}")
+    listed = listed_prompts(texts)
+    read = [_read(parts, listed, index, bool(wanted), long) for index in range(len(listed))]
+    found: dict[int, TokenEmbeddings] = {}
+    layers = () if number == parts.model.depth else (number,)
+    for batch in parts.runner.run([text for text, _ in read], layers=layers):
+        states = batch.layers[number] if layers else batch.states
+        for place, index in enumerate(batch.indices):
+            vectors = batch.of(place, states).float().cpu().numpy().copy()
+            if not np.isfinite(vectors).all():
+                raise ModelError(f"{parts.folder}: text {index} has states that are not finite")
+            text, spans = read[index]
+            pieces = _occurrences(listed[index], wanted, spans, vectors) if wanted else ()
+            found[index] = TokenEmbeddings(text.ids, tuple(spans), vectors, text.lost, pieces)
+    return [found[index] for index in range(len(listed))]
+
+
+def _layer(parts: EncoderParts, layer: int) -> int:
+    depth = parts.model.depth
+    if type(layer) is not int or not -depth - 1 <= layer <= depth:
+        raise ParameterError(
+            f"layer must be a whole number from 0, the embeddings, to {depth}, or from -1 back, not {layer!r}"
+        )
+    return layer % (depth + 1)
+
+
+def _words(words: str | Sequence[str] | None) -> list[str]:
+    listed = [words] if isinstance(words, str) else list(words or ())
+    for word in listed:
+        if not isinstance(word, str) or not word.strip():
+            raise ParameterError(f"words must be texts with a letter at least, not {word!r}")
+    return [word.strip() for word in listed]
+
+
+def _read(
+    parts: EncoderParts, texts: Sequence[Any], index: int, words: bool, long: Long
+) -> tuple[TokenText, list[Span]]:
+    """Returns what the model reads of a text, and the span of each token; special tokens have (0, 0)."""
+    text = texts[index]
+    settings = parts.vectors
+    try:
+        (found,) = parts_of_text(parts, text, limit=settings.limit, long=long, lowers=settings.lowers)
+    except DecoderyError as error:
+        if len(texts) == 1:
+            raise
+        raise type(error)(f"text {index}: {error}", param=f"texts[{index}]") from None
+    spans = [(0, 0)] * len(found.ids)
+    if isinstance(text, str):
+        first, end = found.content[0]
+        spans[first:end] = character_spans(parts.tokenizer, text, lowers=settings.lowers)[1][: end - first]
+    elif words:
+        raise ParameterError("words are found in texts, and token ids are given: leave words out")
+    return found, spans
+
+
+def _occurrences(
+    text: str, words: Sequence[str], spans: Sequence[Span], vectors: Vector
+) -> tuple[WordEmbedding, ...]:
+    """Returns the words that are whole words of the text, in their order, with the means of their tokens."""
+    places = {
+        (found.start(), found.end())
+        for word in words
+        for found in re.finditer(re.escape(word), text)
+        if not _joined(text, found.start()) and not _joined(text, found.end())
+    }
+    found = []
+    for start, end in sorted(places):
+        tokens = [place for place, span in enumerate(spans) if max(span[0], start) < min(span[1], end)]
+        # A word whose end was cut off has no vector.
+        if tokens and max(spans[place][1] for place in tokens) >= end:
+            found.append(WordEmbedding(text[start:end], start, end, vectors[tokens].mean(0)))
+    return tuple(found)
+
+
+def _joined(text: str, place: int) -> bool:
+    """True if the characters on both sides of a place belong to one word."""
+    return 0 < place < len(text) and _in_word(text[place - 1]) and _in_word(text[place])
+
+
+def _in_word(character: str) -> bool:
+    return character == "_" or (character.isalnum() and ord(character) < NO_SPACES)
