@@ -51,9 +51,9 @@ def texts_in(given: Any, name: str, limits: RequestLimits) -> list[str]:
     return given
 
 
-def places(name: str, given: Any, ours: str = "texts") -> dict[str, str]:
+def places(name: str, given: Any) -> dict[str, str]:
     """Returns the places of a field's texts by those that the library names: a text alone has no number."""
-    return {ours: name, f"{ours}[0]": name} if isinstance(given, str) else {ours: name}
+    return {"texts": name, "texts[0]": name} if isinstance(given, str) else {"texts": name}
 
 
 def check_count(given: list[Any], name: str, limits: RequestLimits) -> None:

@@ -154,7 +154,7 @@ async def _rerank(service: Service, request: Request, body: Mapping[str, Any]) -
                 "results": results,
             }
 
-        return await active.answer(model, write, {"documents": "documents"})
+        return await active.answer(model, write, {"texts": "documents"})
 
 
 async def rerank_either(service: Service, request: Request) -> Response:
@@ -174,7 +174,7 @@ async def rerank_either(service: Service, request: Request) -> Response:
                 for index, score in shown
             ]
 
-        return await active.answer(model, write, {"documents": "texts"})
+        return await active.answer(model, write, {"texts": "texts"})
 
 
 async def score(service: Service, request: Request) -> Response:
@@ -198,4 +198,4 @@ async def score(service: Service, request: Request) -> Response:
                 "usage": reader.usage,
             }
 
-        return await active.answer(model, write, places("text_2", body["text_2"], "documents"))
+        return await active.answer(model, write, places("text_2", body["text_2"]))
