@@ -13,7 +13,7 @@ from decodery.kernels.backends import backend_named, chosen_backend
 from decodery.kernels.threads import threads_set
 from decodery.loading.open_tokenizer import open_tokenizer
 from decodery.loading.options import check_dtype, dtype_named
-from decodery.models.contract import CausalModel, EncoderModel
+from decodery.models.contract import CausalModel, EncoderModel, ReadsMask
 from decodery.models.families import find_family
 from decodery.models.load import load_for_inference, rows_of_vocabulary
 from decodery.text.tokenizer.tokenizer import Tokenizer
@@ -115,6 +115,8 @@ def open_model(
         warnings.warn(f"{path}: {message}", ModelWarning, stacklevel=2)
     # A model may have more rows than its vocabulary has tokens; the rows beyond have no text.
     tokenizer.cover(opened.vocab_size)
+    if isinstance(opened, ReadsMask):
+        opened.mask_token = tokenizer.named_ids.get("mask")
     is_causal = found.head == "causal"
     return Opened(
         path=path if (path / MODULES).is_file() else checkpoint.path,

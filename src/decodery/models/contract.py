@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import Field, dataclass
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -197,6 +197,13 @@ class EncoderModel(Protocol):
         `segments` [...] number the texts of a pair from 0. Each key of `taps` gets the states after that
         number of layers: 0 are the first layer's inputs.
         """
+
+
+@runtime_checkable
+class ReadsMask(Protocol):
+    """Marks an encoder that treats masked tokens otherwise than others, and so must know their id."""
+
+    mask_token: int | None
 
 
 @dataclass(frozen=True)

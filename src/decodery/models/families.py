@@ -11,6 +11,7 @@ from decodery.errors import ModelError
 from decodery.models.architectures import GGUF, GGUF_WITH_EXPERTS, HUB, MODEL_TYPES
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
+from decodery.models.encoders.rows import WITH_HEAD
 from decodery.models.missing_parts import missing_parts
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.mxfp4 import is_mxfp4
@@ -76,7 +77,9 @@ def _declared_name(checkpoint: Checkpoint) -> str:
     if checkpoint.part is not None or (names is None and checkpoint.config.get("model_type")):
         place = ", text_config" if checkpoint.part is not None else ""
         kind = CheckpointKeys(checkpoint.config, f"{checkpoint.path}{place}").text("model_type")
-        return MODEL_TYPES.get(kind, kind)
+        name = MODEL_TYPES.get(kind, kind)
+        heads = WITH_HEAD.get(name, {})
+        return next((heads[tensor] for tensor in heads if tensor in checkpoint.tensors), name)
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise ModelError(f"{checkpoint.path}: config.json must name one architecture under architectures")
     return names[0]

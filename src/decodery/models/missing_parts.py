@@ -46,6 +46,9 @@ SIGNS: Mapping[str, Sign] = {
     "xLSTM layers": Sign(hub=("mlstm_round_up_to_multiple_of",), tensors=("*.mlstm_layer.*",)),
     "alternating updates (AltUp)": Sign(hub=("altup_num_inputs",), gguf=("altup.num_inputs",)),
     "layers that read images": Sign(hub=("cross_attention_layers",), tensors=("*.cross_attn.*",)),
+    "a beam search for answers": Sign(
+        tensors=("start_logits.dense.*", "end_logits.dense_*", "answer_class.*")
+    ),
     "numbers of heads that differ by layer": Sign(hub=("num_query_heads", "block_configs")),
 }
 # llama.cpp stores the state of gated delta layers under Mamba's keys.

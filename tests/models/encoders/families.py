@@ -34,8 +34,8 @@ class Tiny:
     `heads` are those that transformers has too; the first of them stands for all where one is enough. `names`
     are classes whose names end otherwise than in `CLASSES`. `segments` is the number of segments that its
     texts have. `traits` are what the family adds to others, each with the config that lacks it: its states
-    must differ. So they must after each of `edits` of the model itself. `slow` keeps the model out of the
-    default tests.
+    must differ. So they must after each of `edits` of the model itself. `last`: classes are of the last
+    token, so transformers needs padding on the left. `slow` keeps the model out of the default tests.
     """
 
     start: str
@@ -45,6 +45,7 @@ class Tiny:
     names: Mapping[Head, str] = field(default_factory=dict)
     segments: int = 1
     edits: Mapping[str, Callable[[Any], object]] = field(default_factory=dict)
+    last: bool = False
     slow: bool = True
 
     def architecture(self, head: Head) -> str:
@@ -219,5 +220,9 @@ def write_folder(tiny: Tiny, folder: Path, head: Head = "states", seed: int = 0)
     labels = 3 if head in ("classes", "token_classes") else 2
     model = architecture(architecture.config_class(**{"num_labels": labels, **tiny.settings}))
     randomise(model, seed)
+    for name, parameter in model.named_parameters():
+        if name.endswith((".rel_attn.q", ".rel_attn.k", ".rel_attn.v", ".rel_attn.r")):
+            # These matrices are stored by their inputs.
+            parameter.data *= (parameter.shape[-1] / parameter.shape[0]) ** 0.5
     model.save_pretrained(folder)
     return folder

@@ -19,10 +19,15 @@ from decodery.kernels.reference import torch_kernels
 from decodery.models.contract import Head
 from decodery.models.families import find_family, names_of
 from decodery.models.load import load_for_inference, load_model
+from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.parameters import export_parameters, load_parameters
 from tests.kernels.native.fixtures import built
-from tests.models.encoders.families import FAMILIES, write_folder
+from tests.models.encoders.families import FAMILIES as ABSOLUTE_FAMILIES
+from tests.models.encoders.families import write_folder
+from tests.models.encoders.relative_families import RELATIVE_FAMILIES
+
+FAMILIES = {**ABSOLUTE_FAMILIES, **RELATIVE_FAMILIES}
 
 every_family = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow if t.slow else ()) for n, t in FAMILIES.items()]
@@ -56,14 +61,25 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 def opened(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     with open_checkpoint(folder) as checkpoint:
-        return load_model(checkpoint, dtype=dtype, kernels=torch_kernels)
+        return load_model(
+            checkpoint, dtype=dtype, kernels=torch_kernels, context_length=context_of(checkpoint)
+        )
+
+
+def context_of(checkpoint: Checkpoint) -> int | None:
+    """Returns the length for which a model that has no limit of its own is opened."""
+    return None if "max_position_embeddings" in checkpoint.config else 43
 
 
 def served(folder: Path, quantization: str | None = None) -> Any:
     """Returns the model as it is run natively, its weights packed."""
     with open_checkpoint(folder) as checkpoint:
         return load_for_inference(
-            checkpoint, dtype=torch.float32, kernels=NativeKernels(), quantization=quantization
+            checkpoint,
+            dtype=torch.float32,
+            kernels=NativeKernels(),
+            context_length=context_of(checkpoint),
+            quantization=quantization,
         )
 
 
@@ -95,6 +111,11 @@ def padded(texts: Sequence[TokenText], *, left: bool = False, to: int = 0) -> tu
         segments[row, place] = torch.tensor(text.segments)
         keep[row, place] = True
     return tokens, segments, keep
+
+
+def ends_of(keep: Tensor) -> list[tuple[int, int]]:
+    """Returns the first and the last place of each text."""
+    return [(int(row.nonzero()[0]), int(row.nonzero()[-1])) for row in keep]
 
 
 def their_scores(model: Any, head: Head, tokens: Tensor, segments: Tensor, keep: Tensor) -> dict[str, Tensor]:
@@ -150,12 +171,12 @@ def test_states_and_scores_are_those_of_transformers(name: str, head: Head, fold
     full = model.context_length
     for lengths in (LENGTHS, (full,), (9,), (1,)):
         texts = some_texts(name, lengths, seed=lengths[0])
-        tokens, segments, keep = padded(texts)
+        tokens, segments, keep = padded(texts, left=FAMILIES[name].last)
         with torch.no_grad():
             theirs = their_scores(expected.float(), head, tokens, segments, keep)
             exact = their_scores(expected.double(), head, tokens, segments, keep)
             states = model(tokens, None if len(texts) == 1 else keep, segments)
-            ours = our_scores(model, states, [(0, length - 1) for length in lengths])
+            ours = our_scores(model, states, ends_of(keep))
         assert ours.keys() == theirs.keys()
         for kind, scores in theirs.items():
             assert scores.numel() < 9 or scores.std() > 0.1, kind
@@ -189,7 +210,7 @@ def test_in_bfloat16_the_error_is_small_or_that_of_transformers(name: str, folde
     head = FAMILIES[name].heads[0]
     texts, folder = some_texts(name, LENGTHS), folders(name)
     tokens, segments, keep = padded(texts)
-    ends = [(0, length - 1) for length in LENGTHS]
+    ends = ends_of(keep)
     # Of the same rounded weights: what rounding them changes is no error of the computation.
     exact_model = opened(folder, torch.bfloat16).double()
     (exact,) = our_scores(exact_model, exact_model(tokens, keep, segments), ends).values()
@@ -214,8 +235,7 @@ def test_padded_on_either_side_or_packed_a_text_is_what_it_is_alone(
     alone = [scores_alone(model, text) for text in texts]
     for left in (False, True):
         tokens, segments, keep = padded(texts, left=left, to=43)
-        ends = [(43 - n, 42) if left else (0, n - 1) for n in LENGTHS]
-        found = our_scores(model, model(tokens, keep, segments), ends)
+        found = our_scores(model, model(tokens, keep, segments), ends_of(keep))
         for row, text in enumerate(alone):
             for kind, expected in text.items():
                 row_found = found[kind][row]
@@ -234,7 +254,13 @@ def scores_packed(model: Any, texts: Sequence[TokenText], **options: Any) -> lis
     for batch in BatchRunner(model).run(texts, **options):
         first = torch.tensor(batch.starts)
         last = first + torch.tensor(batch.lengths) - 1
-        read = {"tokens": batch.states, "first": batch.states[first], "last": batch.states[last]}
+        means = torch.stack([batch.of(place).mean(0) for place in range(len(first))])
+        read = {
+            "tokens": batch.states,
+            "first": batch.states[first],
+            "last": batch.states[last],
+            "mean": means,
+        }
         scores = {name: head(read[head.reads]) for name, head in model.heads.items()}
         for place, index in enumerate(batch.indices):
             found[index] = {"states": batch.of(place)} if not scores else {}
@@ -320,8 +346,8 @@ def test_gradients_are_those_of_transformers(name: str, head: Head, folders: Fol
     model, expected = opened(folder).requires_grad_(), oracle(name, folder, head)
     # Without padding ids, whose rows transformers does not train.
     texts = some_texts(name, (12, 7), least=4)
-    tokens, segments, keep = padded(texts)
-    ours = our_scores(model, model(tokens, keep, segments), [(0, 11), (0, 6)])
+    tokens, segments, keep = padded(texts, left=FAMILIES[name].last)
+    ours = our_scores(model, model(tokens, keep, segments), ends_of(keep))
     theirs = their_scores(expected, head, tokens, segments, keep)
     for scores in (ours, theirs):
         sum(loss(each, keep) for each in scores.values()).backward()  # type: ignore[union-attr]
@@ -330,13 +356,16 @@ def test_gradients_are_those_of_transformers(name: str, head: Head, folders: Fol
         names = family.hub_names(family.config.read(checkpoint))
     with torch.no_grad():
         for parameter in model.parameters():
-            assert parameter.grad is not None
-            parameter.copy_(parameter.grad)
+            parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
     wanted = dict(expected.named_parameters(remove_duplicate=False))
     compared = set()
     for stored, gradient in export_parameters(model, names.rules, model.config.layers):
         # A model without a head has names without the prefix.
         parameter = wanted[stored if stored in wanted else stored.partition(".")[2]]
+        if parameter.grad is None:
+            assert not gradient.any(), stored
+            continue
+        assert gradient.any(), stored
         torch.testing.assert_close(gradient, parameter.grad, atol=1e-4, rtol=1e-4)
         compared.add(parameter)
     assert compared == {parameter for parameter in wanted.values() if parameter.grad is not None}
@@ -360,7 +389,12 @@ def test_a_written_folder_is_the_same_model_to_transformers(
     with open_checkpoint(folder) as checkpoint:
         family = find_family(checkpoint).family
     kind = getattr(transformers, architecture).config_class.model_type
-    settings = {"architectures": [architecture], "model_type": kind, **family.config.to_hub(model.config)}
+    settings = {
+        "architectures": [architecture],
+        "model_type": kind,
+        "pad_token_id": 0,
+        **family.config.to_hub(model.config),
+    }
     (tmp_path / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     save_file(
         dict(export_parameters(model, family.hub_names(model.config).rules, model.config.layers)),

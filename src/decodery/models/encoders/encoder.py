@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.contract import Kernels
 from decodery.models.encoders.encoder_config import EncoderConfig
-from decodery.models.layers.attention import Angles, Attend, Attention, DenseAttend
+from decodery.models.layers.attention import Attend, Attention, DenseAttend
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.norm import LayerNorm
 
@@ -19,10 +19,10 @@ from decodery.models.layers.norm import LayerNorm
 class Encoder(nn.Module):
     """Computes the states of whole texts and the outputs of its heads; its parameters are not initialised.
 
-    A family passes its layers, each called as `layer(x, angles, attend)` with its attention as `attn`. It
+    A family passes its layers, each called as `layer(x, given, attend)` with its attention as `attn`. It
     adds its heads with `give_heads`. It overrides `embed` if it does more than add embeddings and normalise
-    the sum, `angles` if layers rotate queries and keys, and `text_positions` if positions do not count tokens
-    from 0. `tied`: the embedding is also the matrix of a head.
+    the sum, `layer_inputs` if layers read more than the states, and `text_positions` if positions do not
+    count tokens from 0. `tied`: the embedding is also the matrix of a head.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class Encoder(nn.Module):
 
     @property
     def attention_layers(self) -> Sequence[AttentionLayer]:
-        return [cast(Attention, layer.attn).layer for layer in self.layers]
+        """Returns the layers whose attention an `AttentionLayer` describes: all of them, or none."""
+        return [layer.attn.layer for layer in self.layers if isinstance(layer.attn, Attention)]
 
     @property
     def vocab_size(self) -> int:
@@ -87,19 +88,24 @@ class Encoder(nn.Module):
             return torch.arange(tokens.shape[-1], device=tokens.device).expand(tokens.shape)
         return (keep.long().cumsum(-1) - 1).clamp(min=0)
 
-    def angles(self, positions: Tensor) -> Sequence[Angles | None]:
-        """Returns the rotary angles of each layer at positions [...]; None where it does not rotate."""
+    def layer_inputs(self, positions: Tensor, segments: Tensor) -> Sequence[Any]:
+        """Returns what each layer reads besides the states, such as the angles of positions [...]."""
         return [None] * len(self.layers)
 
     def embed(self, tokens: Tensor, positions: Tensor, segments: Tensor) -> Tensor:
         """Returns the first layer's inputs [..., width]."""
+        x = self.embedded(tokens, positions, segments)
+        return x if self.embedding_norm is None else self.embedding_norm(x)
+
+    def embedded(self, tokens: Tensor, positions: Tensor, segments: Tensor) -> Tensor:
+        """Returns the sums of the embeddings [..., embedding_width]."""
         x: Tensor = self.embedding(tokens)
         if self.position is not None:
             x = self.position(positions, residual=x)
         if self.segment is not None:
             # Tokenizers number the second text of a pair 1, also those of models with one segment.
             x = self.segment(segments.clamp(max=self.config.segments - 1), residual=x)
-        return x if self.embedding_norm is None else self.embedding_norm(x)
+        return x
 
     def hidden(
         self,
@@ -111,12 +117,21 @@ class Encoder(nn.Module):
         taps: MutableMapping[int, Tensor | None] | None = None,
     ) -> Tensor:
         """Returns the last layer's states [..., width]; `EncoderModel.hidden` explains the arguments."""
-        angles = self.angles(positions)
-        x = self.embed(tokens, positions, segments)
+        given = self.layer_inputs(positions, segments)
+        return self.through_layers(self.embed(tokens, positions, segments), given, attend, taps)
+
+    def through_layers(
+        self,
+        x: Tensor,
+        given: Sequence[Any],
+        attend: Attend,
+        taps: MutableMapping[int, Tensor | None] | None,
+    ) -> Tensor:
+        """Returns the last layer's states of the first layer's inputs x [..., width]."""
         for index, layer in enumerate(self.layers):
             if taps and index in taps:
                 taps[index] = x
-            x = layer(x, angles[index], attend)
+            x = layer(x, given[index], attend)
         if taps and len(self.layers) in taps:
             taps[len(self.layers)] = x
         return x if self.norm is None else self.norm(x)

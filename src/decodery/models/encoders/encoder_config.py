@@ -78,16 +78,17 @@ def _count_of_labels(keys: CheckpointKeys, key: str) -> int:
 LABELS = Kind(_count_of_labels, lambda count: {str(label): f"LABEL_{label}" for label in range(count)})
 """The kind of a number of labels that is stored as the table of their names."""
 
-ACTIVATIONS: Kind = choice(
-    {
-        "gelu": "gelu",
-        "gelu_new": "gelu_tanh",
-        "gelu_pytorch_tanh": "gelu_tanh",
-        "relu": "relu",
-        "silu": "silu",
-        "swish": "silu",
-    }
-)
+SPELLINGS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+ACTIVATIONS = choice(SPELLINGS)
+HEAD_ACTIVATIONS = choice({**SPELLINGS, "tanh": "tanh", "linear": "linear"})
+"""The kind of a `HeadActivation`."""
 MATRICES = (("vocab_size",), ("mlp_width",), ("heads", "head_dim"))
 
 POSITIONS = Setting(COUNT, "max_position_embeddings", "context_length", default=512)

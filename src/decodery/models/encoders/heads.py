@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from decodery.kernels.contract import Activation, Kernels
-from decodery.models.contract import Reads
+from decodery.models.contract import Head, Reads
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.linear import Linear
+
+HeadActivation: TypeAlias = Literal["tanh", "linear"] | Activation
+"""An activation of a head; linear: x itself."""
 
 
 class MaskedLM(nn.Module):
@@ -67,7 +71,7 @@ class Classes(nn.Module):
         kernels: Kernels,
         *,
         reads: Reads,
-        dense: Literal["tanh"] | Activation | None = None,
+        dense: HeadActivation | None = None,
         dense_bias: bool = True,
         dense_width: int | None = None,
         norm: nn.Module | None = None,
@@ -84,13 +88,44 @@ class Classes(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Returns scores [..., labels] in float32 of states [..., width]."""
-        if self.dense is not None:
-            states = self.dense(states)
-        if self.activation == "tanh":
-            states = torch.tanh(states)
-        elif self.activation is not None:
-            states = self.kernels.activation(states, self.activation)
+        if self.dense is not None and self.activation is not None:
+            states = activated(self.dense(states), self.activation, self.kernels)
         if self.norm is not None:
             states = self.norm(states)
         scores: Tensor = self.out(states)
         return scores.float()
+
+
+def activated(x: Tensor, name: HeadActivation, kernels: Kernels) -> Tensor:
+    """Applies the activation to each element of x [...]."""
+    if name == "linear":
+        return x
+    return torch.tanh(x) if name == "tanh" else kernels.activation(x, name)
+
+
+def task_heads(
+    head: Head,
+    labels: int,
+    *,
+    masked_lm: Callable[[], nn.Module],
+    whole: Callable[[int], nn.Module],
+    each: Callable[[int], nn.Module],
+) -> Mapping[str, nn.Module]:
+    """Returns the head of an architecture by its name, none for "states".
+
+    `whole` and `each` make the scores of a number of classes, of a text and of each token.
+    """
+    match head:
+        case "states":
+            return {}
+        case "masked_lm":
+            return {head: masked_lm()}
+        case "classes":
+            return {head: whole(labels)}
+        case "choices":
+            return {head: whole(1)}
+        case "token_classes":
+            return {head: each(labels)}
+        case "spans":
+            return {head: each(2)}
+    raise AssertionError(f"no such family has the head {head}")

@@ -29,6 +29,17 @@ ENCODERS: Mapping[str, tuple[str, Head]] = {
     "CamembertForSequenceClassification": ("encoders.roberta.ROBERTA", "classes"),
     "CamembertForTokenClassification": ("encoders.roberta.ROBERTA", "token_classes"),
     "CamembertModel": ("encoders.roberta.ROBERTA", "states"),
+    "DebertaForMaskedLM": ("encoders.deberta.DEBERTA", "masked_lm"),
+    "DebertaForQuestionAnswering": ("encoders.deberta.DEBERTA", "spans"),
+    "DebertaForSequenceClassification": ("encoders.deberta.DEBERTA", "classes"),
+    "DebertaForTokenClassification": ("encoders.deberta.DEBERTA", "token_classes"),
+    "DebertaModel": ("encoders.deberta.DEBERTA", "states"),
+    "DebertaV2ForMaskedLM": ("encoders.deberta.DEBERTA2", "masked_lm"),
+    "DebertaV2ForMultipleChoice": ("encoders.deberta.DEBERTA2", "choices"),
+    "DebertaV2ForQuestionAnswering": ("encoders.deberta.DEBERTA2", "spans"),
+    "DebertaV2ForSequenceClassification": ("encoders.deberta.DEBERTA2", "classes"),
+    "DebertaV2ForTokenClassification": ("encoders.deberta.DEBERTA2", "token_classes"),
+    "DebertaV2Model": ("encoders.deberta.DEBERTA2", "states"),
     "DistilBertForMaskedLM": ("encoders.distilbert.DISTILBERT", "masked_lm"),
     "DistilBertForMultipleChoice": ("encoders.distilbert.DISTILBERT", "choices"),
     "DistilBertForQuestionAnswering": ("encoders.distilbert.DISTILBERT", "spans"),
@@ -42,6 +53,12 @@ ENCODERS: Mapping[str, tuple[str, Head]] = {
     "ElectraForSequenceClassification": ("encoders.electra.ELECTRA", "classes"),
     "ElectraForTokenClassification": ("encoders.electra.ELECTRA", "token_classes"),
     "ElectraModel": ("encoders.electra.ELECTRA", "states"),
+    "ModernBertForMaskedLM": ("encoders.modernbert.MODERNBERT", "masked_lm"),
+    "ModernBertForMultipleChoice": ("encoders.modernbert.MODERNBERT", "choices"),
+    "ModernBertForQuestionAnswering": ("encoders.modernbert.MODERNBERT", "spans"),
+    "ModernBertForSequenceClassification": ("encoders.modernbert.MODERNBERT", "classes"),
+    "ModernBertForTokenClassification": ("encoders.modernbert.MODERNBERT", "token_classes"),
+    "ModernBertModel": ("encoders.modernbert.MODERNBERT", "states"),
     "MPNetForMaskedLM": ("encoders.mpnet.MPNET", "masked_lm"),
     "MPNetForMultipleChoice": ("encoders.mpnet.MPNET", "choices"),
     "MPNetForQuestionAnswering": ("encoders.mpnet.MPNET", "spans"),
@@ -60,15 +77,36 @@ ENCODERS: Mapping[str, tuple[str, Head]] = {
     "XLMRobertaForSequenceClassification": ("encoders.roberta.ROBERTA", "classes"),
     "XLMRobertaForTokenClassification": ("encoders.roberta.ROBERTA", "token_classes"),
     "XLMRobertaModel": ("encoders.roberta.ROBERTA", "states"),
+    "XLNetForMultipleChoice": ("encoders.xlnet.XLNET", "choices"),
+    "XLNetForQuestionAnsweringSimple": ("encoders.xlnet.XLNET", "spans"),
+    "XLNetForSequenceClassification": ("encoders.xlnet.XLNET", "classes"),
+    "XLNetForTokenClassification": ("encoders.xlnet.XLNET", "token_classes"),
+    "XLNetLMHeadModel": ("encoders.xlnet.XLNET", "masked_lm"),
+    "XLNetModel": ("encoders.xlnet.XLNET", "states"),
 }
 # Values of `model_type` in a config.json that names no architecture.
 ENCODER_TYPES: Mapping[str, str] = {
     "albert": "AlbertModel",
     "bert": "BertModel",
     "camembert": "CamembertModel",
+    "deberta": "DebertaModel",
+    "deberta-v2": "DebertaV2Model",
     "distilbert": "DistilBertModel",
     "electra": "ElectraModel",
+    "modernbert": "ModernBertModel",
     "mpnet": "MPNetModel",
     "roberta": "RobertaModel",
     "xlm-roberta": "XLMRobertaModel",
+    "xlnet": "XLNetModel",
+}
+# Architectures of a config.json that names none, by a tensor of the head that the folder then has.
+WITH_HEAD: Mapping[str, Mapping[str, str]] = {
+    architecture: {
+        "lm_predictions.lm_head.dense.weight": masked_lm,
+        "cls.predictions.transform.dense.weight": masked_lm,
+    }
+    for architecture, masked_lm in (
+        ("DebertaModel", "DebertaForMaskedLM"),
+        ("DebertaV2Model", "DebertaV2ForMaskedLM"),
+    )
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from decodery.models.layers.attention import Angles, Attend, Attention
@@ -52,18 +54,19 @@ class ParallelBlock(nn.Module):
 class PostNormBlock(nn.Module):
     """Computes attention, then the MLP, and normalises the residual stream after each.
 
-    Vaswani et al., Attention Is All You Need (2017), section 3.1.
+    `attn` is called as `attn(x, given, attend, residual=...)`. Vaswani et al., Attention Is All You Need
+    (2017), section 3.1.
     """
 
-    def __init__(self, attn: Attention, attn_norm: nn.Module, mlp: nn.Module, mlp_norm: nn.Module) -> None:
+    def __init__(self, attn: nn.Module, attn_norm: nn.Module, mlp: nn.Module, mlp_norm: nn.Module) -> None:
         super().__init__()
         self.attn = attn
         self.attn_norm = attn_norm
         self.mlp = mlp
         self.mlp_norm = mlp_norm
 
-    def forward(self, x: Tensor, angles: Angles | None, attend: Attend) -> Tensor:
-        x = self.attn_norm(self.attn(x, angles, attend, residual=x))
+    def forward(self, x: Tensor, given: Any, attend: Attend) -> Tensor:
+        x = self.attn_norm(self.attn(x, given, attend, residual=x))
         out: Tensor = self.mlp_norm(self.mlp(x, residual=x))
         return out
 
