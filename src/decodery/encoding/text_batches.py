@@ -13,6 +13,7 @@ from torch import Tensor
 
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.cache import KVShape, PagedCache
+from decodery.kernels.threads import threads_set
 from decodery.models.contract import EncoderModel
 from decodery.models.layers.attention import PackedAttend, plan_layers
 
@@ -68,11 +69,13 @@ class TextRunner(Protocol):
 class BatchRunner:
     """Runs texts through one encoder, from any thread.
 
-    Each text's states depend on nothing but the text: on the native backend bit for bit.
+    Each text's states depend on nothing but the text: on the native backend bit for bit. A batch runs on
+    `threads` threads (None: the process's number).
     """
 
-    def __init__(self, model: EncoderModel) -> None:
+    def __init__(self, model: EncoderModel, threads: int | None = None) -> None:
         self.model = model
+        self._threads = threads
         self._lock = Lock()
         self._cache: PagedCache | None = None
         self._pages = 0
@@ -98,7 +101,7 @@ class BatchRunner:
         segments = torch.tensor([segment for text in texts for segment in text.segments], device=device)
         positions = torch.cat([model.text_positions(part) for part in tokens.split_with_sizes(lengths)])
         taps: dict[int, Tensor | None] = dict.fromkeys(layers)
-        with self._lock:
+        with self._lock, threads_set(torch_threads=self._threads, kernel_threads=self._threads):
             attend = self._attend(lengths)
             states = model.hidden(tokens, positions, segments, attend, taps=taps)
         found = {layer: tap for layer, tap in taps.items() if tap is not None}
