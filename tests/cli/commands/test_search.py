@@ -111,8 +111,6 @@ def test_hybrid_hits_have_the_scores_of_both(decodery: Run, encoder: str, pages:
 
 
 def test_a_cross_encoder_orders_the_hits(decodery: Run, encoder: str, pages: Path, tmp_path: Path) -> None:
-    if not hasattr(LLM, "rerank"):
-        pytest.skip("rerank is not there yet")
     folder = str(encoder_folder(tmp_path / "cross", "BertForSequenceClassification", num_labels=1))
     found = read(decodery("search", "dog", "docs", "-m", encoder, "--rerank", folder, "--json").out)
     texts = [f"{one['heading']}\n{one['text']}" if one["heading"] else one["text"] for one in found]
