@@ -1,10 +1,11 @@
 # make demo: install into .venv and generate text from the default model.
+# make screenshots: draw the pictures of the server's page, docs/images, anew, in Debian's chromium with the default model.
 # make learn: write the outputs of the examples and the pictures of the learner's pages, docs/learn, anew.
 # make test: install the dev extra into .venv and run lint, types and the default tests.
 # make sanitize: the native kernels' tests with the address and undefined sanitizers, and their threads with the thread sanitizer.
 # make wheel: a wheel with the kernels inside, and the archive of the sources, in dist; for publishing, both checked.
 # make test-arm: the kernels for ARM, in an emulator: their results have the bits of those of this machine.
-# make test-clients: the server with langchain, litellm and lm-eval, which get an environment of their own.
+# make test-clients: the server with langchain, llama-index, litellm and lm-eval, which get an environment of their own.
 # make test-page: the long tests of the page that the server shows, in Debian's chromium; make test runs the short ones.
 # make soak-server: the long forms of the server's laws: 10,000 requests, 2,000 clients that leave, 10,000 fuzzed bodies, 1,000 schemas, 500 tools.
 # make soak: 2,000 random requests with aborts, for some minutes, watching memory, pages, threads and files.
@@ -17,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo learn test test-all test-page test-arm wheel test-clients soak-server lint types bench bench-peers sanitize soak clean
+.PHONY: demo learn screenshots test test-all test-page test-arm wheel test-clients soak-server lint types bench bench-peers sanitize soak clean
 
 demo: $(VENV)/.run
 	$(BIN)/decodery generate "Once upon a time" --max-tokens 60 --temperature 0.8 --top-p 0.95 --seed 7
@@ -31,8 +32,14 @@ PARALLEL := -n auto --dist worksteal
 test: lint types
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest $(PARALLEL)
 
+# Speed is measured after the others, alone.
+PAGE := tests/serving/page
 test-page: $(VENV)/.dev
-	PYTHONHASHSEED=0 $(BIN)/python -m pytest -m page -rs
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest $(PARALLEL) -m page -rs $(PAGE) --ignore=$(PAGE)/test_speed.py
+	$(BIN)/python -m pytest -m page -rs $(PAGE)/test_speed.py
+
+screenshots: $(VENV)/.dev
+	$(BIN)/python -m tests.serving.page.screenshots
 
 test-all: lint types
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest $(PARALLEL) -m "not gpu"

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("wire",),
     ("collector", "consensus", "encoding_calls", "intake", "pictures", "shared_scores"),
     ("llm", "client"),
-    ("learn",),
+    ("learn", "search"),
     ("serving",),
     ("cli",),
 )
@@ -40,12 +40,13 @@ INNER: dict[str, tuple[str, ...]] = {
         *("decoders", "encoders", "architectures", "families", "load", "describe"),
     ),
     "serving": (
-        *("errors", "settings", "", "openai", "responses", "anthropic"),
+        *("errors", "settings", "", "openai", "responses", "anthropic", "encoders"),
         *("trace_route", "schemas", "page", "app", "run"),
     ),
     "cli": (
         *("", "tables", "flags", "command_registry", "resumable_file", "line_work"),
-        *("load_llm", "load_encoder", "load_text_model", "commands", "encoder_commands", "main"),
+        *("load_llm", "load_encoder", "load_text_model", "commands", "encoder_commands"),
+        *("search_commands", "main"),
     ),
 }
 # Imports that are forbidden even where the layers allow them.

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from decodery.encoding.encoder_parts import EncoderParts
-from decodery.encoding.results import Embeddings, Precision, TokenEmbeddings
+from decodery.encoding.results import (
+    Answer,
+    Classification,
+    Embeddings,
+    MaskFill,
+    Precision,
+    Ranked,
+    TaggedSpan,
+    TokenEmbeddings,
+)
+from decodery.encoding.tasks.answer import answer
+from decodery.encoding.tasks.classify import choose, next_sentence
+from decodery.encoding.tasks.examples import LearnedLabels, learn
+from decodery.encoding.tasks.fill_mask import fill_mask
+from decodery.encoding.tasks.methods import Method, classify
+from decodery.encoding.tasks.rerank import rerank
+from decodery.encoding.tasks.tag import tag
+from decodery.encoding.tasks.tag_spans import Merge
 from decodery.encoding.text_batches import BatchRunner
 from decodery.encoding.texts import Long
 from decodery.encoding.vectors.embed import LongText, embed
@@ -19,14 +36,14 @@ from decodery.errors import ModelError
 from decodery.loading.open_model import Opened
 
 
-def open_encoder(opened: Opened) -> EncoderParts:
-    """Returns the parts of an open encoder."""
+def open_encoder(opened: Opened, threads: int | None = None) -> EncoderParts:
+    """Returns the parts of an open encoder, which runs on `threads` threads (None: the process's number)."""
     assert opened.encoder is not None
     return EncoderParts(
         model=opened.encoder,
         architecture=opened.architecture,
         tokenizer=opened.tokenizer,
-        runner=BatchRunner(opened.encoder),
+        runner=BatchRunner(opened.encoder, threads),
         config=opened.config,
         folder=opened.path,
     )
@@ -128,6 +145,160 @@ class EncodingCalls:
         chosen = self.encoder.vectors.metric if metric is None else metric
         one, two = (self.embed(side) if _are_texts(side) else side for side in (a, b))
         return similarities(one, two, chosen)
+
+    def classify(
+        self,
+        texts: Any,
+        *,
+        labels: Sequence[str] | None = None,
+        method: Method | None = None,
+        examples: Any = None,
+        hypothesis: str | None = None,
+        entailment: str | int | None = None,
+        contradiction: str | int | None = None,
+        top_k: int | None = None,
+        multi_label: bool | None = None,
+        long: LongText = "error",
+    ) -> list[Classification]:
+        """Returns the classes of a text, or of each of several.
+
+        A text is a str, a pair of two (a tuple, or a list inside a list), or a list of token ids. `method`
+        is "head", the classes that the model was trained for; "similarity", the cosine between the vectors of
+        a text and of each of the `labels`; "entailment", how far a text entails the `hypothesis` about each
+        label, in which {} is the label (default: "This example is {}."), by a head of natural language
+        inference; or "examples", a logistic regression on the vectors of labelled `examples`: pairs of a text
+        and a label, texts by their labels, or what `learn_labels` returned. Without a `method`, the arguments
+        and the model decide.
+
+        Scores of classes that exclude each other are their softmax. With `multi_label` each class has a
+        sigmoid of its own (default: as config.json says, and for entailment with one label alone).
+        `entailment` and `contradiction` name those classes, by name or index, where config.json does not.
+        `top_k` bounds the labels of each result. `long` "cut" drops the end of a text that is too long, of a
+        pair the second one's, and for entailment the text's, never the hypothesis.
+
+        Raises `ModelError` for a model without the head, `RequestError` for a text that is too long, and
+        `ParameterError` for arguments that have no meaning.
+        """
+
+        def embed_texts(given: list[str]) -> Any:
+            return self.embed(given, long=long).vectors
+
+        return classify(
+            self.encoder,
+            embed_texts,
+            texts,
+            method=method,
+            top_k=top_k,
+            long=long,
+            labels=labels,
+            examples=examples,
+            hypothesis=hypothesis,
+            entailment=entailment,
+            contradiction=contradiction,
+            multi_label=multi_label,
+        )
+
+    def learn_labels(self, examples: Any, *, long: LongText = "error") -> LearnedLabels:
+        """Returns a logistic regression on the vectors of labelled examples, for `classify`.
+
+        It tells its accuracy on examples that it had not seen. The same examples give the same regression.
+        Needs scikit-learn, of the extra `search`.
+        """
+        return learn(lambda texts: self.embed(texts, long=long).vectors, examples)
+
+    def choose(self, prompt: str, options: Sequence[str]) -> Classification:
+        """Returns the options of a prompt with their probabilities, the best first.
+
+        Raises `ModelError` for a model without a head of multiple choice.
+        """
+        return choose(self.encoder, prompt, options)
+
+    def next_sentence(self, first: str, second: str) -> float:
+        """Returns the probability that the second text follows the first, by BERT's head for that.
+
+        Raises `ModelError` for a model without it.
+        """
+        return next_sentence(self.encoder, first, second)
+
+    def fill_mask(
+        self, texts: Any, *, top_k: int | None = None, targets: Sequence[str] | None = None
+    ) -> list[list[list[MaskFill]]]:
+        """Returns the likeliest tokens for each mask of each text, in lists by text and by mask.
+
+        A mask is the model's mask token, such as [MASK] or <mask>; other masks of a text stay in the texts of
+        the results. `top_k` (default 5) bounds the tokens of each mask. With `targets`, only these words are
+        ranked, by default all of them. Scores are probabilities among all tokens.
+
+        Raises `ModelError` for a model without a head for that or without a mask token, `RequestError` for a
+        text without a mask or one that is too long, and `ParameterError` for a target that is not one token.
+        """
+        return fill_mask(self.encoder, texts, top_k=top_k, targets=targets)
+
+    def tag(
+        self,
+        texts: Any,
+        *,
+        merge: Merge = "first",
+        overlap: int | None = None,
+        ignore: Collection[str] = ("O",),
+    ) -> list[list[TaggedSpan]]:
+        """Returns the labelled spans of each text, such as names, in their order.
+
+        A text is a str, or the list of its words. A word has one label: that of its "first" token, of the
+        "average" of its tokens, or of the token with the largest score ("max"). Neighbours become one span
+        as the labels say, with B-, I-, E- and S- or without. `merge` "simple" joins tokens whatever their
+        words, and "none" joins nothing. Labels to `ignore` are given without or with their prefix.
+
+        A long text is read in windows that are cut between words and share `overlap` tokens (default 64, or
+        half a window if that is less). A span that two windows see comes once, with the better score.
+
+        Raises `ModelError` for a model without a head of token classes.
+        """
+        return tag(self.encoder, texts, merge=merge, overlap=overlap, ignore=ignore)
+
+    def answer(
+        self,
+        question: str,
+        context: str,
+        *,
+        top_k: int = 1,
+        no_answer: bool | float | None = None,
+        overlap: int | None = None,
+        longest: int = 15,
+    ) -> list[Answer]:
+        """Returns the parts of a context that answer a question, the likeliest first.
+
+        An answer is whole words, from at most `longest` tokens. A long context is read in windows that are
+        cut between words and share `overlap` tokens (default 128, or half a window if that is less). With
+        `no_answer`, an empty text is among the answers: as likely as the model says it, or, with a number,
+        only if the logarithm of its probability is larger by so much.
+
+        Raises `ModelError` for a model without a head of spans, and `RequestError` for a question that is
+        too long or a context without words.
+        """
+        return answer(
+            self.encoder,
+            question,
+            context,
+            top_k=top_k,
+            no_answer=no_answer,
+            overlap=overlap,
+            longest=longest,
+        )
+
+    def rerank(
+        self, query: str, documents: Sequence[str], *, top_n: int | None = None, long: Long = "error"
+    ) -> list[Ranked]:
+        """Returns documents in the order in which they answer a query, the best first, at most `top_n`.
+
+        The order is that of the logits, and equal ones are in the given order. Scores are the sigmoid of the
+        logits, unless the folder of the cross-encoder says otherwise. `long` "cut" drops the end of a
+        document that is too long, never of the query.
+
+        Raises `ModelError` for a model without a head of one score, and `RequestError` for a document or a
+        query that is too long.
+        """
+        return rerank(self.encoder, query, documents, top_n=top_n, long=long)
 
 
 def _are_texts(side: Any) -> bool:

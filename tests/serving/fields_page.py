@@ -12,7 +12,17 @@ from typing import Any
 
 from decodery.serving.openai.fields import ALIASES, NEUTRAL, NO_EFFECT
 from decodery.serving.schemas.anthropic_bodies import MESSAGE
-from decodery.serving.schemas.operations import APPLY_TEMPLATE, DETOKENIZE, TOKENIZE
+from decodery.serving.schemas.encoder_bodies import (
+    CLASSIFY,
+    EMBED,
+    EMBED_ALL,
+    EMBEDDING,
+    PREDICT,
+    RERANK,
+    SCORE,
+    TEI_RERANK,
+)
+from decodery.serving.schemas.operations import APPLY_TEMPLATE, DETOKENIZE, TOKENIZE, TOKENIZE_INPUTS
 from decodery.serving.schemas.request_bodies import CHAT, COMPLETION, GENERATING, RESPONSE
 from decodery.serving.schemas.values import Schema, parameters
 
@@ -35,8 +45,17 @@ def page() -> str:
         ("`/v1/responses`", RESPONSE),
         ("`/v1/messages` and `/v1/messages/count_tokens`", MESSAGE),
         ("`/tokenize`", TOKENIZE),
+        ("`/tokenize` with `inputs`", TOKENIZE_INPUTS),
         ("`/detokenize`", DETOKENIZE),
         ("`/apply-template`", APPLY_TEMPLATE),
+        ("`/v1/embeddings`", EMBEDDING),
+        ("`/v1/rerank`, `/v2/rerank`, and `/rerank` with `documents`", RERANK),
+        ("`/rerank` with `texts`", TEI_RERANK),
+        ("`/v1/score`", SCORE),
+        ("`/v1/classify`", CLASSIFY),
+        ("`/embed`", EMBED),
+        ("`/embed_all`", EMBED_ALL),
+        ("`/predict`", PREDICT),
     ]
     sections = [_section(title, _rows(fields)) for title, fields in routes]
     own = {name: (schema, schema["description"]) for name, schema in parameters().items()}

@@ -15,11 +15,15 @@ from typing import Any
 import httpx
 
 from decodery.serving.app import HANDLERS
+from decodery.serving.schemas.operations import READING
 from tests.cli.conftest import write_model
 from tests.serving.conftest import CONTEXT, open_tiny
 from tests.serving.live import LiveServer, serving
 
-PATHS = tuple(path for method, path, _ in HANDLERS if method == "POST" and "{" not in path)
+READING_PATHS = tuple(path for _, path in READING)
+PATHS = tuple(
+    path for method, path, _ in HANDLERS if method == "POST" and "{" not in path and path not in READING_PATHS
+)
 MESSAGES: list[Any] = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
@@ -71,11 +75,12 @@ def field_names(server: LiveServer) -> dict[str, list[str]]:
     """Returns the names of the fields that each path takes, as the server describes them."""
     document = server.client.get("/openapi.json").json()
     found = {}
-    for path in PATHS:
+    for path in READING_PATHS if server.llm.is_encoder else PATHS:
         schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
         while "$ref" in schema:
             schema = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
-        found[path] = sorted(schema["properties"])
+        # Where there are two forms of a body, the first one is OpenAI's or vLLM's.
+        found[path] = sorted(schema.get("anyOf", [schema])[0]["properties"])
     return found
 
 
@@ -99,13 +104,14 @@ class Fuzz:
     def request(self) -> tuple[str, dict[str, Any]]:
         """Returns a path and a body."""
         source = self._source
-        path = source.choice(PATHS)
+        path = source.choice(list(self._fields))
         first = FIRST.get(path, "prompt")
-        body: dict[str, Any] = {first: SEEDS[first]}
+        operation = READING.get(("POST", path))
+        body: dict[str, Any] = {first: SEEDS[first]} if operation is None else dict(operation.example)
         if "max_tokens" in self._fields[path]:
             body["max_tokens"] = source.randint(1, 4)
         for name in source.choices(self._fields[path], k=source.choice((0, 1, 1, 2, 2, 3, 4))):
-            if name not in ("messages", "prompt", "tokens", "content", "input"):
+            if name not in ("messages", "prompt", "tokens", "content", "input") and name not in body:
                 body[name] = SEEDS[name] if name in SEEDS and source.random() < 0.8 else self._value(1)
         if source.random() < 0.5:
             body = self._changed(body)
@@ -174,7 +180,9 @@ def fuzz(server: LiveServer, count: int, seed: int, *, stops: bool = True) -> Co
             if stops:
                 raise
             sys.stdout.write(f"{error}\n")
-    assert server.complete(prompt="a", max_tokens=2)["choices"]
+    after = {"inputs": "a"} if server.llm.is_encoder else {"prompt": "a", "max_tokens": 2}
+    answer = server.post("/predict" if server.llm.is_encoder else "/v1/completions", after)
+    assert answer.status_code == 200
     server.settle()
     return statuses
 

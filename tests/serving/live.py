@@ -63,7 +63,7 @@ class LiveServer:
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.service = Service(self.settings, self._sources, self._memory)
-        self.service.worker.start(self.loop)
+        self.service.start(self.loop)
         await self.service.models.open_pinned()
         self._server = http_server(self.service)
         serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
@@ -71,9 +71,7 @@ class LiveServer:
             await asyncio.sleep(0.001)
         self._up.set()
         await serving
-        self.service.models.close()
-        self.service.preparation.close()
-        await self.service.worker.stop()
+        await self.service.stop()
 
     def close(self) -> None:
         self.client.close()
@@ -120,21 +118,21 @@ class LiveServer:
 
     def is_idle(self) -> bool:
         """True if nothing is left of any request."""
-        s = self.statistics()
         admission = self.service.admission
-        return not (
-            s.pages_used
-            or s.running
-            or s.waiting
-            or self.service.active
-            or admission.inside
-            or admission.queued
-        )
+        return not (self._is_running() or self.service.active or admission.inside or admission.queued)
+
+    def _is_running(self) -> bool:
+        if self.llm.is_encoder:
+            batches = self.service.batches
+            return batches.batch_since is not None or batches.waiting(self.llm.encoder.runner) > 0
+        s = self.statistics()
+        return bool(s.pages_used or s.running or s.waiting)
 
     def settle(self, seconds: float = 10.0) -> None:
         """Waits until nothing is left of any request, and checks the page table."""
         until(self.is_idle, seconds)
-        self.on_worker(self.llm.engine.check_integrity)
+        if not self.llm.is_encoder:
+            self.on_worker(self.llm.engine.check_integrity)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from decodery.serving.openai.chat import read_conversation
 from decodery.serving.openai.completions import read_request
 from decodery.serving.openai.fields import NEUTRAL, NO_EFFECT, Fields
 from decodery.serving.responses.reading import read_response_request
-from decodery.serving.schemas.operations import OPERATIONS
+from decodery.serving.schemas.operations import OPERATIONS, READING
 from decodery.serving.schemas.request_bodies import NO_OTHERS
 from decodery.serving.schemas.values import BOUNDS, objects, parameters
 from decodery.serving.service import Service
@@ -234,7 +234,7 @@ def test_503_and_504_stand_only_where_they_can_come() -> None:
         for status in ("503", "504")
     }
     generating = {"/v1/completions", "/v1/chat/completions", "/v1/messages", "/v1/responses", "/trace"}
-    assert found["504"] <= generating
+    assert found["504"] <= generating | {path for _, path in READING}
     assert not found["503"] & {"/health", "/metrics", "/openapi.json", "/v1/models"}
 
 

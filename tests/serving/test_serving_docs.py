@@ -22,7 +22,7 @@ TEXT = (DOCS / "serving.md").read_text(encoding="utf-8")
 def metric_names() -> set[str]:
     """Returns the names of all metrics as Prometheus reads them, without the ends of histograms."""
     found = set()
-    for family in Metrics(lambda: []).registry.collect():
+    for family in Metrics(lambda: [], lambda: []).registry.collect():
         found.add(f"{family.name}_total" if family.type == "counter" else family.name)
     return found
 

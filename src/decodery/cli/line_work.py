@@ -19,6 +19,8 @@ from decodery.progress import counting
 
 CHUNK_LINES = 512
 CHUNK_BYTES = 1 << 20
+NAMES = ("text", "document")
+"""How messages call the input of a line."""
 TEXT = re.compile(r"texts\[(\d+)\]")
 
 Work = Callable[[Sequence[Line]], bytes]
@@ -127,7 +129,10 @@ def _worked(work: Work, lines: Sequence[Line]) -> bytes:
         place = lines[index].place
         if not found and len(lines) > 1:
             place = f"between {place} and {lines[-1].place}"
-        message = str(error).removeprefix(f"text {index}: ")
+        message = str(error)
+        name = next((name for name in NAMES if message.startswith(f"{name} {index}: ")), None)
+        if name is not None:
+            message = message.removeprefix(f"{name} {index}: ")
         raise type(error)(f"{place}: {message}") from None
 
 

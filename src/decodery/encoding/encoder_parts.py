@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from decodery.encoding.text_batches import BatchRunner
+from decodery.encoding.text_batches import TextRunner
 from decodery.encoding.vectors.sentence_folder import read_vector_settings
 from decodery.encoding.vectors.vector_settings import VectorSettings
 from decodery.errors import ModelError
@@ -26,7 +26,7 @@ class EncoderParts:
     model: EncoderModel
     architecture: str
     tokenizer: Tokenizer
-    runner: BatchRunner
+    runner: TextRunner
     config: Mapping[str, Any]
     folder: Path
 

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.cache import KVShape, PagedCache
+from decodery.kernels.threads import threads_set
 from decodery.models.contract import EncoderModel
 from decodery.models.layers.attention import PackedAttend, plan_layers
 
@@ -54,14 +55,27 @@ class Batch(NamedTuple):
         return (self.states if states is None else states)[start : start + self.lengths[place]]
 
 
+class TextRunner(Protocol):
+    """Runs texts through one encoder, as `BatchRunner` does."""
+
+    @property
+    def model(self) -> EncoderModel: ...
+
+    def run(
+        self, texts: Sequence[TokenText], *, layers: Iterable[int] = (), tokens: int = TOKENS_AT_ONCE
+    ) -> Iterator[Batch]: ...
+
+
 class BatchRunner:
     """Runs texts through one encoder, from any thread.
 
-    Each text's states depend on nothing but the text: on the native backend bit for bit.
+    Each text's states depend on nothing but the text: on the native backend bit for bit. A batch runs on
+    `threads` threads (None: the process's number).
     """
 
-    def __init__(self, model: EncoderModel) -> None:
+    def __init__(self, model: EncoderModel, threads: int | None = None) -> None:
         self.model = model
+        self._threads = threads
         self._lock = Lock()
         self._cache: PagedCache | None = None
         self._pages = 0
@@ -87,7 +101,7 @@ class BatchRunner:
         segments = torch.tensor([segment for text in texts for segment in text.segments], device=device)
         positions = torch.cat([model.text_positions(part) for part in tokens.split_with_sizes(lengths)])
         taps: dict[int, Tensor | None] = dict.fromkeys(layers)
-        with self._lock:
+        with self._lock, threads_set(torch_threads=self._threads, kernel_threads=self._threads):
             attend = self._attend(lengths)
             states = model.hidden(tokens, positions, segments, attend, taps=taps)
         found = {layer: tap for layer, tap in taps.items() if tap is not None}

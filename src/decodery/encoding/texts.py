@@ -102,12 +102,19 @@ def _divided(
 
 
 def pair(
-    parts: EncoderParts, first: str, second: str, *, limit: int | None = None, long: Long = "error"
+    parts: EncoderParts,
+    first: str,
+    second: str,
+    *,
+    limit: int | None = None,
+    long: Long = "error",
+    cut: Literal["first", "second"] = "second",
 ) -> TokenText:
     """Returns two texts with the special tokens around and between them.
 
-    Of a pair that is too long, `cut` removes the end of the second text. Raises `RequestError` for one that
-    is too long, also if the first text alone is, and `ModelError` if the tokenizer has no layout of pairs.
+    Of a pair that is too long, `cut` is the text whose end is removed if `long` says so. Raises
+    `RequestError` for one that is too long, also if the other text alone is, and `ModelError` if the
+    tokenizer has no layout of pairs.
     """
     layout = parts.tokenizer.pair_layout
     if layout is None:
@@ -117,19 +124,23 @@ def pair(
         )
     limit = parts.model.context_length if limit is None else limit
     one, two = (parts.tokenizer.encode(text, add_special_tokens=False) for text in (first, second))
-    allowed = limit - layout.added - len(one)
+    whole, shortened = (two, one) if cut == "first" else (one, two)
+    allowed = limit - layout.added - len(whole)
     if allowed < 0:
         raise RequestError(
-            f"the first text of the pair has {len(one)} tokens; with {layout.added} special tokens at most"
-            f" {limit} fit: shorten it"
+            f"the {'second' if cut == 'first' else 'first'} text of the pair has {len(whole)} tokens; with"
+            f" {layout.added} special tokens at most {limit} fit: shorten it"
         )
-    kept = two[: checked(len(two), allowed, layout.added + len(one), long)]
-    joined, segments = layout.joined(one, kept)
+    kept = checked(len(shortened), allowed, layout.added + len(whole), long)
+    lost = len(shortened) - kept
+    if cut == "first":
+        one = one[:kept]
+    else:
+        two = two[:kept]
+    joined, segments = layout.joined(one, two)
     start = len(layout.before.ids)
     middle = start + len(one) + len(layout.between.ids)
-    return TokenText(
-        joined, segments, ((start, start + len(one)), (middle, middle + len(kept))), len(two) - len(kept)
-    )
+    return TokenText(joined, segments, ((start, start + len(one)), (middle, middle + len(two))), lost)
 
 
 def checked(length: int, allowed: int, others: int, long: Long) -> int:

@@ -14,6 +14,7 @@ from decodery.loading.bandwidth import read_bandwidth
 from decodery.loading.open_tokenizer import open_tokenizer
 from decodery.loading.options import dtype_named
 from decodery.models.describe import describe, held_formats, packed_size
+from decodery.models.families import find_family
 from decodery.models.load import opened_context
 from decodery.weights.formats.checkpoint import Checkpoint
 
@@ -55,6 +56,7 @@ def facts(
         "warnings": list(checkpoint.warnings),
         "format": checkpoint.format,
         "architecture": described.architecture,
+        "kind": "decoder" if described.outputs is None else "encoder",
         "part_of": described.part_of or None,
         "tensors_left_out": described.left_out,
         "parameters": described.parameters,
@@ -107,6 +109,11 @@ def _labels(outputs: Sequence[str] | None, config: Mapping[str, Any]) -> list[st
     if not isinstance(names, Mapping):
         return [f"LABEL_{label}" for label in range(config.get("num_labels", 2))]
     return [str(names[number]) for number in sorted(names, key=int)]
+
+
+def is_encoder(checkpoint: Checkpoint) -> bool:
+    """True if a checkpoint's model reads texts and writes none. Raises the error of `find_family`."""
+    return find_family(checkpoint).head != "causal"
 
 
 def _cost(nbytes: int) -> dict[str, Any]:

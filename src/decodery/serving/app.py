@@ -15,6 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from decodery.errors import DecoderyError
 from decodery.serving.anthropic.handlers import count_tokens, messages
+from decodery.serving.encoders.classes import classify, predict
+from decodery.serving.encoders.embeddings import embed, embed_all, embeddings
+from decodery.serving.encoders.ranking import rerank, rerank_either, score
 from decodery.serving.errors import ApiError, api_error, body_for
 from decodery.serving.gate import Gate, send_error
 from decodery.serving.logs import RequestLog
@@ -49,6 +52,15 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/responses/{name}/cancel", cancel_response),
     ("POST", "/v1/messages", messages),
     ("POST", "/v1/messages/count_tokens", count_tokens),
+    ("POST", "/v1/embeddings", embeddings),
+    ("POST", "/v1/rerank", rerank),
+    ("POST", "/v2/rerank", rerank),
+    ("POST", "/v1/score", score),
+    ("POST", "/v1/classify", classify),
+    ("POST", "/embed", embed),
+    ("POST", "/embed_all", embed_all),
+    ("POST", "/rerank", rerank_either),
+    ("POST", "/predict", predict),
     ("POST", "/tokenize", tokenize),
     ("POST", "/detokenize", detokenize),
     ("GET", "/tokenizer_info", tokenizer_info),

@@ -10,6 +10,8 @@ from decodery.errors import DecoderyError, ModelError, ParameterError, RequestEr
 LONGEST_MESSAGE = 1000
 # The part of a message that repeats what the caller gave; a client knows it, and a log should not.
 _GIVEN = re.compile(r",? (?:not|got) (?:'|\"|\[|\{|\(|-?\d|None|True|False|nan|inf|<).*", re.DOTALL)
+# What messages about a prompt or a text that is too long have in common.
+_TOO_LONG = re.compile(r"the context|key/value memory|tokens.*\b\d+ fit\b")
 # Quoted texts that are no names of fields.
 _QUOTED = re.compile(r"'(?![A-Za-z_][\w.]{0,40}')[^']*'")
 
@@ -103,7 +105,7 @@ def api_error(error: DecoderyError, param: str | None = None) -> ApiError:
     if isinstance(error, ParameterError):
         return invalid(message, error.param or _leading_name(message) or param)
     if isinstance(error, RequestError):
-        too_long = "the context" in message or "key/value memory" in message
+        too_long = _TOO_LONG.search(message)
         return invalid(message, found, "context_length_exceeded" if too_long else None)
     if isinstance(error, ModelError):
         return invalid(message, found)

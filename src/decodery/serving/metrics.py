@@ -10,39 +10,75 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from decodery.decoding.event import Times
+from decodery.encoding.shared_batches import RanBatch
 from decodery.engine.statistics import Statistics
 
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _LONG = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 _MODEL = "model_name"
 
 
 class Metrics:
     """Holds the metrics of one server, in a registry of its own.
 
-    `statistics` returns the names of the open models with the statistics of their engines.
+    `statistics` returns the names of the open models with the statistics of their engines, and `waiting` the
+    names of the open encoders with the number of their requests that have texts to run.
     """
 
-    def __init__(self, statistics: Callable[[], Iterable[tuple[str, Statistics]]]) -> None:
+    def __init__(
+        self,
+        statistics: Callable[[], Iterable[tuple[str, Statistics]]],
+        waiting: Callable[[], Iterable[tuple[str, int]]],
+    ) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_Engines(statistics))
+        self.registry.register(_Encoders(waiting))
         self.finished = Counter(
             "decodery_request_success",
             "Completions that ended, by reason.",
             (_MODEL, "finished_reason"),
             registry=self.registry,
         )
+        self.read = Counter(
+            "decodery_encoder_requests",
+            "Requests of encoders that ended, by reason.",
+            (_MODEL, "finished_reason"),
+            registry=self.registry,
+        )
+        names = {"texts": "Texts that encoders read.", "tokens": "Tokens of those texts."}
+        self._read_counts = {
+            name: Counter(f"decodery_encoder_{name}", text, (_MODEL,), registry=self.registry)
+            for name, text in names.items()
+        }
+        self._batch_sizes = {
+            name: Histogram(
+                f"decodery_encoder_batch_{name}",
+                f"The {name} of a batch.",
+                (_MODEL,),
+                buckets=buckets,
+                registry=self.registry,
+            )
+            for name, buckets in {"texts": _TEXTS, "tokens": _TOKENS}.items()
+        }
         self.first_token = self._histogram("time_to_first_token", "From arrival to the first token.", _LONG)
         self.inter_token = self._histogram(
             "inter_token_latency", "Between two steps that add to a text.", _SHORT
         )
-        self.whole = self._histogram("e2e_request_latency", "From arrival to the last token.", _LONG)
-        self.queue = self._histogram("request_queue_time", "In the engine's queue.", _LONG)
+        self.whole = self._histogram("e2e_request_latency", "From arrival to the end.", _LONG)
+        self.queue = self._histogram("request_queue_time", "In the model's queue.", _LONG)
         self.prefill = self._histogram("request_prefill_time", "From the first step on.", _LONG)
         self.decode = self._histogram("request_decode_time", "From the prompt's end on.", _LONG)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"decodery_{name}_seconds", text, (_MODEL,), buckets=buckets, registry=self.registry)
+
+    def count_batch(self, model: str, batch: RanBatch) -> None:
+        """Counts a batch of an encoder; from any thread."""
+        for name, count in {"texts": batch.texts, "tokens": batch.tokens}.items():
+            self._read_counts[name].labels(model).inc(count)
+            self._batch_sizes[name].labels(model).observe(count)
 
     def text(self) -> bytes:
         """Returns all metrics in Prometheus' text format."""
@@ -93,6 +129,21 @@ class _Engines(Collector):
             yield counter
 
 
+class _Encoders(Collector):
+    """Counts the requests of encoders that wait when somebody asks for metrics."""
+
+    def __init__(self, waiting: Callable[[], Iterable[tuple[str, int]]]) -> None:
+        self._waiting = waiting
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the gauge of all encoders."""
+        text = "Requests of encoders with texts that have not run."
+        gauge = GaugeMetricFamily("decodery_encoder_requests_waiting", text, labels=(_MODEL,))
+        for model, count in self._waiting():
+            gauge.add_metric((model,), count)
+        yield gauge
+
+
 def _drafts_by_source(found: Iterable[tuple[str, Statistics]]) -> Iterator[CounterMetricFamily]:
     """Yields the counts of the drafts that engines made by themselves, by model and source."""
     texts = ("Drafts of the engine's own, by source.", "Those of them that were accepted.")
@@ -115,6 +166,10 @@ class Timeline:
         self._first_token = metrics.first_token.labels(model)
         self._inter_token = metrics.inter_token.labels(model)
 
+    def begin(self) -> None:
+        """Observes the time in the queue of a request of an encoder, whose first text runs now."""
+        self._metrics.queue.labels(self._model).observe(perf_counter() - self._arrived)
+
     def token(self) -> None:
         """Observes the time to the first token, or since the last step."""
         now = perf_counter()
@@ -122,7 +177,7 @@ class Timeline:
         self.begun = True
         self._last = now
 
-    def end(self, times: Iterable[Times]) -> None:
+    def end(self, times: Iterable[Times] = ()) -> None:
         """Observes the whole time of the request, and the engine's `times` of its prompts."""
         metrics, now = self._metrics, perf_counter()
         metrics.whole.labels(self._model).observe(now - self._arrived)

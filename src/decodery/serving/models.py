@@ -11,13 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic, time
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
-from decodery.errors import DecoderyError
+from decodery.errors import DecoderyError, ModelError
 from decodery.llm import LLM
 from decodery.serving.errors import ApiError
 
 log = logging.getLogger("decodery.serving")
+Kind = Literal["decoder", "encoder"]
+"""What a model does: it continues texts, or reads them."""
+VECTOR_ROUTES = ("/v1/embeddings", "/embed", "/embed_all")
+CLASS_ROUTES = ("/v1/classify", "/predict")
+"""The routes that need a head of classes."""
+SCORE_ROUTES = ("/v1/rerank", "/rerank", "/v1/score")
+"""The routes that need a head of one class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,47 @@ class ServedModel:
     created: int
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def kind(self) -> Kind:
+        """Returns what the model does."""
+        return "encoder" if self.llm.is_encoder else "decoder"
+
+    @property
+    def context_length(self) -> int:
+        """Returns how many tokens the model can read, an encoder for the vector of a text."""
+        if not self.llm.is_encoder:
+            return self.llm.model.context_length
+        try:
+            return self.llm.text_limit
+        except ModelError:  # Its folder does not say how vectors are made; heads read as much as the model.
+            return self.llm.encoder.model.context_length
+
+    @property
+    def reading_routes(self) -> tuple[str, ...]:
+        """Returns the routes of encoders that the model can answer."""
+        if not self.llm.is_encoder:
+            return ()
+        parts = self.llm.encoder
+        if "classes" not in parts.model.heads:
+            return VECTOR_ROUTES
+        names = parts.config.get("id2label")
+        count = len(names) if isinstance(names, Mapping) else parts.config.get("num_labels", 2)
+        return (*VECTOR_ROUTES, *CLASS_ROUTES, *(SCORE_ROUTES if count == 1 else ()))
+
+    def check_kind(self, kind: Kind) -> None:
+        """Raises `ApiError` for a model of another kind, which says what fits."""
+        if self.kind == kind:
+            return
+        if kind == "decoder":
+            routes = ", ".join(self.reading_routes)
+            message = f"this model is an encoder, which reads texts and writes none: it answers {routes}"
+        else:
+            message = (
+                "this model continues texts, and this route needs an encoder: name one that /v1/models lists,"
+                " or start the server with one (decodery serve -m ENCODER)"
+            )
+        raise ApiError(400, message, param="model", code="wrong_kind_of_model")
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
@@ -39,7 +87,7 @@ class ModelSource:
 
     `memory` returns the bytes that it takes; it is called in the loader's thread before `open`. A `pinned`
     model is opened at the start and never closed. `arguments` are those of `LLM` that clients are told, so
-    that they can open the same model.
+    that they can open the same model. `kind` is None where it is not known before the model is open.
     """
 
     name: str
@@ -47,6 +95,7 @@ class ModelSource:
     memory: Callable[[], int] = lambda: 0
     pinned: bool = True
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    kind: Kind | None = None
 
 
 @dataclass(slots=True)
@@ -56,6 +105,10 @@ class _Entry:
     memory: int = 0
     users: int = 0
     used: float = field(default_factory=monotonic)
+
+    @property
+    def kind(self) -> Kind | None:
+        return self.source.kind if self.model is None else self.model.kind
 
 
 class Use:
@@ -130,13 +183,18 @@ class Models:
         """Returns the models that are open."""
         return [entry.model for entry in self._entries.values() if entry.model is not None]
 
-    def check(self, name: object) -> str:
-        """Returns a request's name of a model, or that of the first model if it gives none.
+    def kind(self, name: str) -> Kind | None:
+        """Returns the kind of a model, None if it is not known before the model is open."""
+        return self._entries[name].kind
+
+    def check(self, name: object, kind: Kind | None = None) -> str:
+        """Returns a request's name of a model. If it gives none, that of the first model of the kind.
 
         Raises `ApiError` for an unknown one.
         """
         if name is None:
-            return next(iter(self._entries))
+            fitting = self._entries if kind is None else [n for n in self._entries if self.kind(n) == kind]
+            return next(iter(fitting or self._entries))
         if not isinstance(name, str):
             raise ApiError(400, "model must be a text", param="model")
         if name not in self._entries:

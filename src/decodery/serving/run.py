@@ -105,7 +105,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_lost)
     service = Service(settings, sources, memory)
-    service.worker.start(loop)
+    service.start(loop)
     server = http_server(service)
     stopping = _Stopping(service, server)
     _on_signals(loop, stopping.begin)
@@ -122,9 +122,7 @@ async def _serve(
             server.should_exit = True
         await serving
     finally:
-        service.models.close()
-        service.preparation.close()
-        await service.worker.stop()
+        await service.stop()
     if opening.done() and (error := opening.exception()) is not None:
         raise _known(error)
     opening.cancel()

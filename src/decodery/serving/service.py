@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, perf_counter
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from decodery.encoding.shared_batches import RanBatch, SharedBatches
 from decodery.engine.pages import encode_salt
 from decodery.engine.statistics import Statistics
 from decodery.intake import Prepared
@@ -19,7 +21,7 @@ from decodery.serving.bodies import read_json
 from decodery.serving.errors import ApiError, invalid
 from decodery.serving.generation import Addition, ClientWatch, Generation, while_there
 from decodery.serving.metrics import Metrics, Timeline
-from decodery.serving.models import Models, ModelSource, ServedModel, Use
+from decodery.serving.models import Kind, Models, ModelSource, ServedModel, Use
 from decodery.serving.preparing import Preparation
 from decodery.serving.response_store import ResponseStore
 from decodery.serving.settings import RequestLimits, ServerSettings
@@ -29,6 +31,10 @@ from decodery.serving.worker import Worker
 T = TypeVar("T")
 # Seconds of a step after which the server is not ready; or ten times its bound, if that is longer.
 SLOWEST_STEP = 10.0
+# Seconds of a batch of an encoder after which the server is not ready.
+SLOWEST_BATCH = 60.0
+# The number of requests of encoders whose texts may share a batch.
+READERS = 64
 # Seconds that a client has to read the error of its stream.
 LAST_WORDS = 1.0
 
@@ -41,16 +47,41 @@ class Service:
     ) -> None:
         self.settings = settings
         self.worker = Worker()
+        self.batches = SharedBatches(self._count_batch)
+        # Threads that read the texts of one request each, and wait for its batches.
+        self.readers = ThreadPoolExecutor(READERS, "decodery-readers")
         self.models = Models(sources, memory, self._forget)
         self.preparation = Preparation(settings.limits.preparing_seconds)
         self.admission = Admission(settings.limits.queued)
-        self.metrics = Metrics(self._statistics)
+        self.metrics = Metrics(self._statistics, self._waiting)
         self.active: set[ActiveRequest] = set()
         self.responses = ResponseStore()
         self._background: dict[str, asyncio.Task[None]] = {}
 
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Starts the threads that run the models; their results come to this loop."""
+        self.worker.start(loop)
+        self.batches.start()
+
+    async def stop(self) -> None:
+        """Ends all threads after what they run now."""
+        self.models.close()
+        self.preparation.close()
+        self.batches.stop(ApiError(503, "the server is stopping", code="draining", retry_after=10))
+        self.readers.shutdown(wait=False, cancel_futures=True)
+        await self.worker.stop()
+        while self.batches.is_alive:
+            await asyncio.sleep(0.005)
+
     async def _forget(self, model: ServedModel) -> None:
-        await self.worker.forget(model.llm.engine)
+        # Batches refer to no encoder between two of them.
+        if model.kind == "decoder":
+            await self.worker.forget(model.llm.engine)
+
+    def _count_batch(self, batch: RanBatch) -> None:
+        for model in self.models.opened:
+            if model.llm.is_encoder and model.llm.encoder.runner is batch.runner:
+                self.metrics.count_batch(model.name, batch)
 
     def in_background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Runs what nobody waits for, under a name by which it can be cancelled."""
@@ -69,9 +100,19 @@ class Service:
             request.scope["record"]["body"] = body
         return body
 
-    async def use(self, request: Request, name: object) -> Use:
-        """Returns the use of a model, as `Models.use`. Raises `ClientDisconnect` if the client leaves."""
-        return await while_there(request.receive, self.models.use(name))
+    async def use(self, request: Request, name: object, kind: Kind | None = None) -> Use:
+        """Returns the use of a model, as `Models.use`. Raises `ClientDisconnect` if the client leaves.
+
+        Raises `ApiError` for a model of another kind, if one is given.
+        """
+        use = await while_there(request.receive, self.models.use(self.models.check(name, kind)))
+        if kind is not None:
+            try:
+                use.model.check_kind(kind)
+            except ApiError:
+                use.release()
+                raise
+        return use
 
     async def prepare(
         self, request: Request, function: Callable[[], T], *, param: str, grammar: int = 0
@@ -85,7 +126,13 @@ class Service:
 
     def _statistics(self) -> Iterator[tuple[str, Statistics]]:
         for model in self.models.opened:
-            yield model.name, model.llm.engine.statistics()
+            if model.kind == "decoder":
+                yield model.name, model.llm.engine.statistics()
+
+    def _waiting(self) -> Iterator[tuple[str, int]]:
+        for model in self.models.opened:
+            if model.kind == "encoder":
+                yield model.name, self.batches.waiting(model.llm.encoder.runner)
 
     def not_ready(self) -> str | None:
         """Returns why the server cannot serve requests now; None if it can."""
@@ -93,7 +140,12 @@ class Service:
             return "the server is stopping"
         if not self.models.opened:
             return "the model is being opened"
+        began = self.batches.batch_since
+        if began is not None and monotonic() - began > SLOWEST_BATCH:
+            return "a batch takes too long"
         for model in self.models.opened:
+            if model.kind == "encoder":
+                continue
             engine = model.llm.engine
             began, bound = engine.statistics().step_since, engine.limits.max_step_ms or 0
             if began is not None and monotonic() - began > max(SLOWEST_STEP, bound / 100):
@@ -115,10 +167,12 @@ class ActiveRequest:
     `hand_over` to whoever calls `leave`.
     """
 
+    kind: ClassVar[Kind] = "decoder"
+
     def __init__(self, service: Service, request: Request, name: object) -> None:
         self._service = service
         self._request = request
-        self._name = service.models.check(name)
+        self._name = service.models.check(name, self.kind)
         self._ticket: Ticket = service.admission.enter()
         self._timeline = Timeline(service.metrics, self._name)
         self._deadline = perf_counter() + service.settings.limits.seconds
@@ -129,7 +183,7 @@ class ActiveRequest:
         self._handed_over = False
         service.active.add(self)
 
-    def __enter__(self) -> ActiveRequest:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -143,13 +197,14 @@ class ActiveRequest:
         self._handed_over = True
 
     async def open(self) -> ServedModel:
-        """Returns the request's model, which stays open until the end."""
+        """Returns the request's model, which stays open until the end. Raises `ApiError` for another kind."""
         try:
             async with asyncio.timeout(max(self._deadline - perf_counter(), 0)):
                 await while_there(self._request.receive, self._hold_model())
         except TimeoutError:
             raise self._too_late() from None
         assert self._use is not None
+        self._use.model.check_kind(self.kind)
         return self._use.model
 
     async def _hold_model(self) -> None:
@@ -175,9 +230,12 @@ class ActiveRequest:
         self._generation = generation
         self._request.scope["warnings"] += dict.fromkeys(w for one in prepared for w in one.warnings)
         await generation.start()
+        self._set_timer()
+        return generation
+
+    def _set_timer(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(max(self._deadline - perf_counter(), 0), self._expire)
-        return generation
 
     def _expire(self) -> None:
         self.fail(self._too_late())
@@ -214,12 +272,16 @@ class ActiveRequest:
         self._service.active.discard(self)
         if self._timer is not None:
             self._timer.cancel()
-        if self._generation is not None:
-            self._generation.close()
-            self._count(self._generation, error)
+        self._end(error)
         if self._use is not None:
             self._use.release()
         self._ticket.leave()
+
+    def _end(self, error: BaseException | None) -> None:
+        """Drops what runs, and counts it."""
+        if self._generation is not None:
+            self._generation.close()
+            self._count(self._generation, error)
 
     def _count(self, generation: Generation, error: BaseException | None) -> None:
         metrics, name = self._service.metrics, self._name
@@ -230,8 +292,11 @@ class ActiveRequest:
             for stream in collector.streams:
                 reason = stream.finish or ("abort" if error is None else "error")
                 metrics.finished.labels(name, reason).inc()
+        self._log({"model": name, "prompt_tokens": prompt, "completion_tokens": text}, error)
+
+    def _log(self, counts: dict[str, Any], error: BaseException | None) -> None:
         record: dict[str, Any] = self._request.scope["record"]
-        record.update({"model": name, "prompt_tokens": prompt, "completion_tokens": text})
+        record.update(counts)
         if error is not None:
             record["error"] = getattr(error, "code", None) or type(error).__name__
 

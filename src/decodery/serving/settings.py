@@ -6,8 +6,12 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from decodery.errors import ParameterError
+
+TokenArrays = Literal["own", "cl100k"]
+"""The vocabulary of token ids: the model's own, or that of OpenAI's encoding cl100k_base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +19,10 @@ class RequestLimits:
     """Holds the largest request that a server takes; sizes in bytes, times in seconds.
 
     `body` is what comes over the wire, `unpacked` what it may become. `completions` bounds the texts of
-    all prompts together. `queued` is the number of requests that wait until their prompt is computed; one
-    more is refused with 429. `seconds` bounds a request from its arrival to its last token, `body_seconds`
-    the time that its body takes to arrive, and `preparing_seconds` that of its template, tokens and grammar.
+    all prompts together, `texts` those that an encoder reads for one request. `queued` is the number of
+    requests that wait until their prompt is computed; one more is refused with 429. `seconds` bounds a
+    request from its arrival to its last token, `body_seconds` the time that its body takes to arrive, and
+    `preparing_seconds` that of its template, tokens and grammar.
     """
 
     body: int = 8 << 20
@@ -28,6 +33,7 @@ class RequestLimits:
     max_tokens: int | None = None
     n: int = 128
     completions: int = 512
+    texts: int = 2048
     logprobs: int = 100
     stops: int = 64
     schema: int = 256 << 10
@@ -49,8 +55,9 @@ class ServerSettings:
 
     `keys` are the keys of which each request must have one; without keys only this machine may come in, and
     `host` must be a loopback address. `origins` are the web pages that may call the server from a browser.
-    `lenient` accepts unknown fields of requests. `pings` is the number of seconds between comments that keep
-    a waiting stream alive; None sends none. `drain_seconds` is how long requests may go on after SIGTERM.
+    `lenient` accepts unknown fields of requests. `token_arrays` says whose token ids may stand in place of
+    texts for an encoder; None refuses them. `pings` is the number of seconds between comments that keep a
+    waiting stream alive; None sends none. `drain_seconds` is how long requests may go on after SIGTERM.
     """
 
     host: str = "127.0.0.1"
@@ -59,6 +66,7 @@ class ServerSettings:
     origins: tuple[str, ...] = ()
     lenient: bool = False
     log_prompts: bool = False
+    token_arrays: TokenArrays | None = None
     pings: float | None = 10.0
     drain_seconds: float = 30.0
     limits: RequestLimits = RequestLimits()

@@ -384,7 +384,7 @@ def _refused(asked: Asked, error: str) -> RequestOutput:
 
 async def describe_model(service: Service, request: Request) -> Response:
     """Answers `GET /trace`: what a client needs to know of a model before it asks."""
-    with await service.use(request, request.query_params.get("model")) as model:
+    with await service.use(request, request.query_params.get("model"), "decoder") as model:
         llm = model.llm
         answer = {
             "version": VERSION,

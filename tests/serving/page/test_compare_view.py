@@ -160,6 +160,27 @@ def test_after_a_reload_write_opens_its_own_newest_run(view: Any, two_models: Li
 
 
 @pytest.mark.page
+def test_each_of_several_texts_of_a_column_is_shown_and_compared(view: Any, library: LLM) -> None:
+    one = column(view, "B")
+    one.locator("summary").click()
+    one.get_by_label("Set a parameter").select_option("n")
+    one.get_by_label("n", exact=True).fill("3")
+    run(view)
+    [greedy] = library.generate(PROMPT, GREEDY)
+    [drawn] = library.generate(PROMPT, DRAWN.replace(n=3))
+    choice = one.get_by_label("Text", exact=True)
+    assert column(view, "A").get_by_label("Text", exact=True).is_hidden()
+    assert choice.locator("option").count() == 3
+    for i, completion in enumerate(drawn.completions):
+        choice.select_option(index=i)
+        assert "".join(texts(view, "B")).startswith(completion.text.rstrip("\ufffd"))
+        place = first_difference(greedy.completions[0].token_ids, completion.token_ids)
+        assert marked(view, "A", "parts") == marked(view, "B", "parts") == [place]
+        logprob = completion.cumulative_logprob
+        assert f"{logprob:.2f}".replace("-", "−") in one.locator(".column-numbers").inner_text()
+
+
+@pytest.mark.page
 def test_a_wrong_parameter_is_told_in_its_own_column(view: Any, watch: Any) -> None:
     watch.allowed.append("400")
     two = column(view, "B")
@@ -241,7 +262,7 @@ def test_stopping_keeps_what_came(view: Any) -> None:
     )
     view.locator(".column[data-state=cut]").nth(1).wait_for()
     assert 5 < len(texts(view, "A")) < 900
-    assert view.get_by_role("button", name="Stop").is_hidden()
+    assert view.get_by_role("button", name="Stop", exact=True).is_hidden()
 
 
 # Starts requests in one batch. When each has tokens, does a deed with some runs, and tells how all ended.

@@ -9,7 +9,7 @@ import pytest
 from decodery import LLM
 from tests.serving.live import LiveServer, until
 from tests.serving.page.branching import branch, ended, kept, other_candidate, run_of
-from tests.serving.page.test_write import paced, set_parameter
+from tests.serving.page.test_write import paced, set_parameter, write
 
 Message = dict[str, str]
 _SHOWN = "[...document.querySelectorAll('.message .body, .run .tokens')].map((e) => e.textContent)"
@@ -116,7 +116,7 @@ def test_a_chat_that_is_left_and_shown_again_still_shows_its_reply_and_takes_no_
     chat: Chat, server: LiveServer
 ) -> None:
     page = chat.page
-    stop = page.get_by_role("button", name="Stop")
+    stop = page.get_by_role("button", name="Stop", exact=True)
     set_parameter(page, "max_tokens", "100")
     with paced(server, 0.02):
         chat.send("alpha")
@@ -151,6 +151,49 @@ def test_a_branch_of_a_reply_stays_in_the_chat_which_goes_on_from_it(chat: Chat,
     chat.send("beta")
     chat.ended(2)
     assert chat.asked[-1] == [user("alpha"), {"role": "assistant", "content": other["text"]}, user("beta")]
+
+
+@pytest.mark.page
+def test_steps_from_a_token_of_a_reply_stay_in_the_chat_which_goes_on_from_them(chat: Chat) -> None:
+    page = chat.page
+    for turn, text in enumerate(("alpha", "beta")):
+        chat.send(text)
+        chat.ended(turn + 1)
+    before = chat.shown()
+    page.locator(".run").last.locator('[data-i="3"]').click()
+    page.get_by_role("button", name="One at a time from here").click()
+    steps = page.get_by_role("region", name="One token at a time")
+    for count in (4, 5):
+        steps.get_by_role("button", name="Take the drawn one").click()
+        page.locator(".run").last.locator(f'[data-i="{count - 1}"]').wait_for()
+        steps.locator(".candidate").first.wait_for()
+    assert page.get_by_label("Chat").is_checked()
+    reply = chat.shown()[3]
+    assert chat.shown() == [*before[:3], reply]
+    assert before[3].startswith(reply)
+    steps.get_by_role("button", name="Close").click()
+    chat.send("gamma")
+    chat.ended(3)
+    assert [message["content"] for message in chat.asked[-1]] == [*before[:3], reply, "gamma"]
+
+
+@pytest.mark.page
+def test_a_text_that_is_left_for_the_chat_is_stopped_in_the_list_of_runs(
+    opened: Any, server: LiveServer
+) -> None:
+    set_parameter(opened, "max_tokens", "900")
+    set_parameter(opened, "ignore_eos", "true")
+    with paced(server, 0.02):
+        write(opened, "A long text")
+        opened.wait_for_selector(".run .token >> nth=3")
+        opened.get_by_label("Chat").check()
+        opened.get_by_role("tab", name="Runs").click()
+        stop = opened.get_by_role("button", name="Stop A long text")
+        stop.click()
+        stop.wait_for(state="detached")
+        until(server.is_idle)
+    opened.locator(".run-name", has_text="A long text").click()
+    opened.wait_for_selector(".run[data-state=cut]")
 
 
 @pytest.mark.page

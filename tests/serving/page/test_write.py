@@ -139,6 +139,32 @@ def test_colours_switch_between_surprise_and_the_share_of_the_best(opened: Any) 
 
 
 @pytest.mark.page
+def test_the_pointer_explains_a_token_until_that_is_switched_off(opened: Any) -> None:
+    opened.locator(".what-if").wait_for(state="attached")
+    place = opened.locator(".inspector h2 small")
+    opened.locator(".token").nth(2).hover()
+    assert place.inner_text().strip() == "token 3 of 40"
+    opened.get_by_label("Explain tokens under the pointer").uncheck()
+    opened.locator(".token").nth(5).hover()
+    assert place.inner_text().strip() == "token 3 of 40"
+    opened.locator(".token").nth(5).click()
+    assert place.inner_text().strip() == "token 6 of 40"
+    opened.reload()
+    opened.wait_for_selector(".run[data-state=done]")
+    assert not opened.get_by_label("Explain tokens under the pointer").is_checked()
+
+
+@pytest.mark.page
+def test_one_token_is_said_to_be_one(opened: Any) -> None:
+    set_parameter(opened, "max_tokens", "1")
+    write(opened, "a")
+    ended(opened)
+    said = opened.locator(".run").inner_text()
+    assert "1 token:" in said
+    assert "prompt of 1 token " in said
+
+
+@pytest.mark.page
 def test_arrow_keys_go_from_token_to_token_and_between_lines(opened: Any) -> None:
     first = opened.locator(".token").first
     first.focus()

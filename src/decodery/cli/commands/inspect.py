@@ -76,7 +76,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     generates = found["outputs"] is None
     keys = f", {found['kv_heads']} for keys and values" if generates else ""
     return [
-        *((name, str(found[name])) for name in ("path", "format", "architecture")),
+        *((name, str(found[name])) for name in ("path", "format", "architecture", "kind")),
         *_part(found),
         *(("warning" if k == 0 else "", line) for k, line in enumerate(found["warnings"])),
         ("parameters", _parameters(found["parameters"], found["active_parameters"])),

@@ -18,8 +18,11 @@ from decodery.cli.load_llm import check_options
 from decodery.cli.terminal import fetch_progress, note
 from decodery.errors import DecoderyError, ParameterError
 from decodery.llm import LLM
+from decodery.loading.describe import is_encoder
 from decodery.loading.options import memory_size
-from decodery.serving.models import ModelSource
+from decodery.serving.models import Kind, ModelSource
+from decodery.weights.formats.opening import open_checkpoint
+from decodery.weights.sources.wheels import MINILM
 
 DEFAULT_NAME = "default"
 PIN = ",pin"
@@ -30,6 +33,7 @@ WITHOUT_EFFECT = ("threads", "packed_cache")
 def serve(options: ServeOptions, how: RunOptions) -> None:
     """Serves models until it is told to stop. Raises `ParameterError` for wrong options."""
     try:
+        from decodery.serving.encoders.token_arrays import checked_token_arrays
         from decodery.serving.logs import log_to
         from decodery.serving.run import run
         from decodery.serving.settings import RequestLimits, ServerSettings, read_keys
@@ -50,6 +54,7 @@ def serve(options: ServeOptions, how: RunOptions) -> None:
         keys=read_keys(key_file, os.environ.get("DECODERY_API_KEY")),
         origins=options.allow_origin,
         lenient=options.lenient,
+        token_arrays=checked_token_arrays(options.token_arrays),
         log_prompts=options.log_prompts,
         pings=options.pings or None,
         drain_seconds=options.drain_seconds,
@@ -60,7 +65,7 @@ def serve(options: ServeOptions, how: RunOptions) -> None:
     memory = None if options.models_memory is None else memory_size(options.models_memory)
     log_to(sys.stderr, whole=options.log_prompts)
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-    run(settings, sources, partial(_announce, sources[0].name, bool(settings.keys)), memory)
+    run(settings, sources, partial(_announce, sources[0], bool(settings.keys)), memory)
 
 
 def not_installed(error: ModuleNotFoundError) -> DecoderyError:
@@ -90,6 +95,7 @@ def model_sources(
             partial(memory_of, one),
             pinned,
             public_arguments(one, second, whole_paths=whole_paths),
+            kind_of(one),
         )
         for name, (one, pinned) in served_models(given, how).items()
     ]
@@ -126,6 +132,19 @@ def _open(model: ModelOptions, second_models: Mapping[str, str], engine: Mapping
             second_models=second_models,
             progress=progress,
         )
+
+
+def kind_of(model: ModelOptions) -> Kind | None:
+    """Returns what a model on this machine does; None if that is not known before it is opened."""
+    if model.model is None or model.model == DEFAULT_NAME:
+        return "decoder"
+    if not Path(model.model).exists():
+        return "encoder" if model.model in (MINILM.name, MINILM.short_name) else None
+    try:
+        with open_checkpoint(Path(model.model), weights=False) as checkpoint:
+            return "encoder" if is_encoder(checkpoint) else "decoder"
+    except DecoderyError:  # Opening it tells what is wrong.
+        return None
 
 
 def memory_of(model: ModelOptions) -> int:
@@ -173,9 +192,13 @@ def name_of(model: str) -> str:
     return Path(model).name.removesuffix(".gguf")
 
 
-def _announce(name: str, keys: bool, address: str) -> None:
+def _announce(source: ModelSource, keys: bool, address: str) -> None:
+    name = source.name
     note(f"Serving {name} at {address}")
-    body = f'{{"model": "{name}", "messages": [{{"role": "user", "content": "Hi"}}]}}'
+    route, body = "chat/completions", '"messages": [{"role": "user", "content": "Hi"}]'
+    if source.kind == "encoder":
+        route, body = "embeddings", '"input": "Hi"'
+    body = f'{{"model": "{name}", {body}}}'
     key = ' -H "Authorization: Bearer $DECODERY_API_KEY"' if keys else ""
-    note(f"curl {address}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'")
+    note(f"curl {address}/v1/{route} -H 'Content-Type: application/json'{key} -d '{body}'")
     note(f"The routes and their fields: {address}/openapi.json")

@@ -52,6 +52,12 @@ class ServeOptions:
         True, "Draft tokens also from earlier texts of the same key and cache_salt; times may tell of them."
     )
     lenient: bool = _option(False, "Accept requests with unknown fields.")
+    token_arrays: str | None = _option(
+        None,
+        "Take token ids in place of texts for encoders: the model's own, or those of OpenAI's cl100k_base,"
+        " which are decoded to text first; without it, they are refused.",
+        metavar="own|cl100k",
+    )
     log_prompts: bool = _option(False, "Write the texts of requests into the log.")
     pings: float = _option(10.0, "Seconds between comments that keep a waiting stream alive; 0 sends none.")
     max_queued: int = _option(256, "Most requests that wait until their prompt is computed.")

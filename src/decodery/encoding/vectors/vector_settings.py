@@ -74,7 +74,7 @@ class VectorSettings:
         name = self.default_prompt if prompt_name is None else prompt_name
         if name is None:
             return ""
-        if name not in self.prompts:
+        if not isinstance(name, str) or name not in self.prompts:
             known = ", ".join(map(repr, self.prompts)) or "none"
             raise ParameterError(
                 f"prompt_name must name a prompt of the folder, which has {known}, not {name!r}"

@@ -39,8 +39,8 @@ async def count_tokens(service: Service, request: Request) -> Response:
     """Answers with the number of tokens that a conversation's prompt has."""
     body = await service.read(request)
     asked = read_message_request(body, lenient=service.settings.lenient, counts=True)
-    name = service.models.check(asked.chat.get("model"))
-    with await service.use(request, name) as model, renamed(asked.places):
+    name = service.models.check(asked.chat.get("model"), "decoder")
+    with await service.use(request, name, "decoder") as model, renamed(asked.places):
         conversation = read_conversation(asked.chat, model.llm.default_params, service.settings)
         conversation.check_template(model.llm.tokenizer.chat_templates)
         work = partial(_prompt, model.llm.intake, conversation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,8 +21,14 @@ from decodery.text.tokenizer.tokenizer import Tokenizer
 
 
 async def tokenize(service: Service, request: Request) -> Response:
-    """Answers `/tokenize`: the token ids of a text, or of a conversation in the model's template."""
-    fields = Fields(await service.read(request))
+    """Answers `/tokenize`: the token ids of a text, or of a conversation in the model's template.
+
+    With `inputs` it answers as text-embeddings-inference does.
+    """
+    body = await service.read(request)
+    if "inputs" in body:
+        return await _tokenize_inputs(service, request, body)
+    fields = Fields(body)
     name = service.models.check(fields.raw("model"))
     texts = fields.take("return_token_strs", bool, False)
     spells = fields.take("return_pieces", bool, False)
@@ -37,7 +43,7 @@ async def tokenize(service: Service, request: Request) -> Response:
     if messages is None and not isinstance(text, str):
         raise invalid("prompt must be a text", "prompt")
     fields.close(lenient=service.settings.lenient)
-    with await service.use(request, name) as model:
+    with await service.use(request, name, None if messages is None else "decoder") as model:
         tokenizer = model.llm.tokenizer
         work: Callable[[], tuple[list[int], list[Span] | None]]
         if messages is not None:
@@ -50,7 +56,7 @@ async def tokenize(service: Service, request: Request) -> Response:
         ids, spans = await service.prepare(request, work, param="messages" if messages else "prompt")
         answer: dict[str, Any] = {
             "count": len(ids),
-            "max_model_len": model.llm.model.context_length,
+            "max_model_len": model.context_length,
             "tokens": ids,
         }
         if texts:
@@ -60,6 +66,40 @@ async def tokenize(service: Service, request: Request) -> Response:
         if spans is not None:
             answer["spans"] = spans
         return json_response(answer)
+
+
+async def _tokenize_inputs(service: Service, request: Request, body: Mapping[str, Any]) -> Response:
+    """Answers with the tokens of each text, and their characters."""
+    fields = Fields(body)
+    name = service.models.check(fields.raw("model"), "encoder")
+    given = fields.raw("inputs")
+    special = fields.take("add_special_tokens", bool, True)
+    fields.close(lenient=service.settings.lenient)
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not texts or any(not isinstance(text, str) for text in texts):
+        raise invalid("inputs must be a text or a list of texts, and not empty", "inputs")
+    with await service.use(request, name) as model:
+        work = partial(_tokens_of, model.llm.tokenizer, texts, special=special)
+        return json_response(await service.prepare(request, work, param="inputs"))
+
+
+def _tokens_of(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool) -> list[list[dict[str, Any]]]:
+    found = []
+    for text in texts:
+        ids, spans = tokenizer.encode_spans(text, add_special_tokens=special)
+        # The character at each byte of the text.
+        places = [place for place, character in enumerate(text) for _ in character.encode()] + [len(text)]
+        tokens = []
+        for token, (start, end) in zip(ids, spans, strict=True):
+            is_special = token in tokenizer.special_ids
+            first, last = places[start], places[end]
+            # The space before a word, which is the token's too, is not shown.
+            first = last - len(text[first:last].lstrip())
+            shown = token_text(tokenizer, token) if is_special else text[first:last]
+            place = {"start": None, "stop": None} if is_special else {"start": first, "stop": last}
+            tokens.append({"id": token, "text": shown, "special": is_special, **place})
+        found.append(tokens)
+    return found
 
 
 def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> dict[str, Any]:
@@ -120,7 +160,7 @@ def _info(model: ServedModel) -> dict[str, Any]:
     return {
         "tokenizer_class": "Decodery",
         "vocab_size": tokenizer.vocab_size,
-        "model_max_length": model.llm.model.context_length,
+        "model_max_length": model.context_length,
         "chat_template": tokenizer.chat_template,
         "bos_token": tokenizer.bos_token or None,
         "bos_token_id": bos,
@@ -134,11 +174,11 @@ def _info(model: ServedModel) -> dict[str, Any]:
 async def apply_template(service: Service, request: Request) -> Response:
     """Answers `/apply-template`: a conversation in the model's chat template, as text."""
     fields = Fields(await service.read(request))
-    name = service.models.check(fields.raw("model"))
+    name = service.models.check(fields.raw("model"), "decoder")
     messages = fields.raw("messages")
     template = _template(fields)
     fields.close(lenient=service.settings.lenient)
-    with await service.use(request, name) as model:
+    with await service.use(request, name, "decoder") as model:
         check_effort(template, model.llm.tokenizer.chat_templates, tools="tools" in template)
         work = partial(model.llm.intake.chat_text, messages, **template)
         text = await service.prepare(request, work, param="messages")

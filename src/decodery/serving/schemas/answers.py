@@ -37,7 +37,12 @@ _PIECES: dict[str, Schema] = {
     "pieces": _list({"type": "array", "prefixItems": [_COUNT, _TEXT], "minItems": 2, "maxItems": 2}),
     "special": _IDS,
 }
-_MODEL = _object(id=_TEXT, object={"const": "model"}, created=_COUNT, owned_by=_TEXT)
+_MODEL = _with(
+    _object(id=_TEXT, object={"const": "model"}, created=_COUNT, owned_by=_TEXT),
+    kind={"enum": ["decoder", "encoder"]},
+    max_model_len=_COUNT,
+    routes=_list(_TEXT),
+)
 _USAGE = _object(
     prompt_tokens=_COUNT,
     completion_tokens=_COUNT,
@@ -45,6 +50,10 @@ _USAGE = _object(
     prompt_tokens_details=_object(cached_tokens=_COUNT),
 )
 _HEAD = {"id": _TEXT, "created": _COUNT, "model": _TEXT}
+_READ_USAGE = _object(prompt_tokens=_COUNT, total_tokens=_COUNT)
+_LISTED = {"object": {"const": "list"}, "model": _TEXT, "usage": _READ_USAGE}
+_VECTOR = _list(_NUMBER)
+_PREDICTED = _list(_object(score=_NUMBER, label=_TEXT))
 _FINISH: Schema = {"enum": ["stop", "length", "tool_calls"]}
 _STOP_REASON: Schema = {"type": ["string", "integer", "null"]}
 _CHOICE = {"index": _COUNT, "finish_reason": _FINISH, "stop_reason": _STOP_REASON}
@@ -107,9 +116,49 @@ ANSWERS: dict[str, Schema] = {
         stop_sequence=nullable(_TEXT),
         usage=_object(input_tokens=_COUNT, cache_read_input_tokens=_COUNT, output_tokens=_COUNT),
     ),
+    "Embeddings": _object(
+        **_LISTED,
+        data=_list(
+            _object(object={"const": "embedding"}, index=_COUNT, embedding={"anyOf": [_VECTOR, _TEXT]})
+        ),
+    ),
+    "Vectors": _list(_VECTOR),
+    "TokenVectors": _list(_list(_VECTOR)),
+    "Ranking": _object(
+        id=_TEXT,
+        **_LISTED,
+        results=_list(_with(_object(index=_COUNT, relevance_score=_NUMBER), document=_object(text=_TEXT))),
+    ),
+    "RankedEither": {"anyOf": [_reference("Ranking"), _reference("RankedTexts")]},
+    "RankedTexts": _list(_with(_object(index=_COUNT, score=_NUMBER), text=_TEXT)),
+    "Scores": _object(
+        id=_TEXT,
+        created=_COUNT,
+        **_LISTED,
+        data=_list(_object(index=_COUNT, object={"const": "score"}, score=_NUMBER)),
+    ),
+    "Classes": _object(
+        id=_TEXT,
+        created=_COUNT,
+        **_LISTED,
+        data=_list(_object(index=_COUNT, label=_TEXT, probs=_VECTOR, num_classes=_COUNT)),
+    ),
+    "Predictions": {"anyOf": [_PREDICTED, _list(_PREDICTED)]},
     "TokenCount": _object(input_tokens=_COUNT),
     "AnthropicError": _object(type={"const": "error"}, error=_object(type=_TEXT, message=_TEXT)),
     "Tokens": _with(_object(count=_COUNT, max_model_len=_COUNT, tokens=_IDS), **_PIECES, spans=_list(_PAIR)),
+    "TextTokens": _list(
+        _list(
+            _object(
+                id=_COUNT,
+                text=_TEXT,
+                special={"type": "boolean"},
+                start=nullable(_COUNT),
+                stop=nullable(_COUNT),
+            )
+        )
+    ),
+    "TokensEither": {"anyOf": [_reference("Tokens"), _reference("TextTokens")]},
     "Text": _with(_object(prompt=_TEXT), **_PIECES),
     "TokenizerInfo": _object(
         tokenizer_class=_TEXT,

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from decodery.serving.schemas.anthropic_bodies import message_body
+from decodery.serving.schemas.encoder_bodies import (
+    CLASSIFY,
+    EMBED,
+    EMBED_ALL,
+    EMBEDDING,
+    PREDICT,
+    RERANK,
+    SCORE,
+    TEI_RERANK,
+    reading_body,
+)
 from decodery.serving.schemas.request_bodies import (
     CHAT,
     COMPLETION,
@@ -82,6 +94,14 @@ TOKENIZE = {
         "Adds the bytes of the tokens, and for a text each one's span in the bytes of its UTF-8.",
     ),
 }
+TOKENIZE_INPUTS = {
+    **MODEL,
+    "inputs": (
+        any_of([_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]),
+        "A text or a list of texts.",
+    ),
+    "add_special_tokens": (_FLAG, "Whether tokens such as [CLS] are added to a text."),
+}
 _TEXT_OR_MESSAGES = [
     {"properties": {name: {"type": kind}}, "required": [name]}
     for name, kind in (("prompt", "string"), ("content", "string"), ("messages", "array"))
@@ -147,6 +167,11 @@ def _trace(settings: ServerSettings) -> Schema:
     return _closed(TRACE, settings, "requests")
 
 
+def _tokenize(settings: ServerSettings) -> Schema:
+    ours = {**_closed(TOKENIZE, settings), "oneOf": _TEXT_OR_MESSAGES}
+    return {"anyOf": [ours, _closed(TOKENIZE_INPUTS, settings, "inputs")]}
+
+
 _HI = {"messages": [{"role": "user", "content": "Hi"}]}
 _NAME: Schema = {
     "name": "name",
@@ -157,7 +182,54 @@ _NAME: Schema = {
 }
 _QUERY: Schema = {"name": "model", "in": "query", "schema": {"type": "string"}}
 
+
+def _reading(
+    summary: str, answer: str, fields: dict[str, tuple[Schema, str]], example: Mapping[str, Any]
+) -> Operation:
+    """Returns the operation of a route of encoders; the fields of the example are required."""
+    body = partial(reading_body, fields, required=tuple(example))
+    return Operation(summary, answer, _GENERATES, body=body, example=example)
+
+
+def _either_ranking(settings: ServerSettings) -> Schema:
+    return {
+        "anyOf": [
+            reading_body(RERANK, settings, required=("query", "documents")),
+            reading_body(TEI_RERANK, settings, required=("query", "texts")),
+        ]
+    }
+
+
+_RANKED = {"query": "Who?", "documents": ["She.", "It rains."]}
+READING: Mapping[tuple[str, str], Operation] = {
+    ("POST", "/v1/embeddings"): _reading(
+        "Returns the vectors of texts.", "Embeddings", EMBEDDING, {"input": "Hi"}
+    ),
+    ("POST", "/v1/rerank"): _reading("Orders documents for a query.", "Ranking", RERANK, _RANKED),
+    ("POST", "/v2/rerank"): _reading("Orders documents for a query.", "Ranking", RERANK, _RANKED),
+    ("POST", "/v1/score"): _reading(
+        "Scores pairs of texts.", "Scores", SCORE, {"text_1": "Who?", "text_2": ["She.", "It rains."]}
+    ),
+    ("POST", "/v1/classify"): _reading("Returns the classes of texts.", "Classes", CLASSIFY, {"input": "Hi"}),
+    ("POST", "/embed"): _reading(
+        "Returns the vectors of texts, as lists.", "Vectors", EMBED, {"inputs": "Hi"}
+    ),
+    ("POST", "/embed_all"): _reading(
+        "Returns the vectors of the tokens of texts.", "TokenVectors", EMBED_ALL, {"inputs": "Hi"}
+    ),
+    ("POST", "/rerank"): Operation(
+        "Orders documents for a query, in the form of Jina or of text-embeddings-inference.",
+        "RankedEither",
+        _GENERATES,
+        body=_either_ranking,
+        example={"query": "Who?", "texts": ["She.", "It rains."]},
+    ),
+    ("POST", "/predict"): _reading(
+        "Returns the labels of texts or pairs with their scores.", "Predictions", PREDICT, {"inputs": "Hi"}
+    ),
+}
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
+    **READING,
     ("GET", "/v1/models"): Operation("Lists the models.", "ModelList"),
     ("GET", "/v1/models/{name}"): Operation(
         "Describes a model.", "Model", (*_ALWAYS, 404, 503), parameters=(_NAME,)
@@ -215,9 +287,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("POST", "/tokenize"): Operation(
         "Returns the token ids of a text or a conversation.",
-        "Tokens",
+        "TokensEither",
         _BODY,
-        body=lambda settings: {**_closed(TOKENIZE, settings), "oneOf": _TEXT_OR_MESSAGES},
+        body=_tokenize,
         example={"prompt": "Hi"},
     ),
     ("POST", "/detokenize"): Operation(

@@ -144,6 +144,13 @@ class Tokenizer:
         found: int | None = self._parsing.token_to_id(text)
         return found
 
+    def token_text(self, token: int) -> str:
+        """Returns a token as the vocabulary writes it, such as `##ing` or `▁the`; "" if it has none.
+
+        Raises the errors of `token_bytes`.
+        """
+        return self._parsing.id_to_token(self._checked(token)) or ""
+
     def token_bytes(self, token: int) -> bytes:
         """Returns the bytes of a token: its own text for a special token, none for an id without a token.
 

@@ -39,8 +39,10 @@ export class Conversation {
     this.messages.push({ role: "user", content });
   }
 
+  /** Adds a run's text as the reply. It may grow on, by steps. */
   reply(run) {
-    this.messages.push({ role: "assistant", content: run.streams[0]?.text ?? "", run: run.id });
+    const text = () => run.streams[0]?.text ?? "";
+    this.messages.push({ role: "assistant", run: run.id, get content() { return text(); } });
   }
 
   /** Takes the last question back, since nothing was answered. */

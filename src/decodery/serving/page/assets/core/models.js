@@ -16,7 +16,8 @@ export class Models extends EventTarget {
   /** Asks for the list. Throws what the server answers, such as 503 while the first model is opened. */
   async load() {
     const { data } = await this.#api.json("/v1/models");
-    this.#list = data.map(({ id }) => id);
+    // An encoder writes no text.
+    this.#list = data.filter(({ kind }) => kind !== "encoder").map(({ id }) => id);
     this.#described.clear();
     this.dispatchEvent(new Event("change"));
   }

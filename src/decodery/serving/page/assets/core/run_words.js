@@ -14,13 +14,13 @@ export function standing(run) {
 
 function prefill({ prompt, cached, computed }) {
   const from = cached > 0 ? `, ${count(cached)} of them from the cache` : "";
-  return `Reading the prompt: ${count(computed)} of ${count(prompt)} tokens${from} …`;
+  return `Reading the prompt: ${count(computed)} of ${tokens(prompt)}${from} …`;
 }
 
 /** Returns facts about a run that has ended. */
 function facts(run) {
   const cached = run.cachedTokens > 0 ? `, ${count(run.cachedTokens)} from the cache` : "";
-  const told = [run.model, `prompt of ${count(run.promptTokenIds.length)} tokens${cached}`];
+  const told = [run.model, `prompt of ${tokens(run.promptTokenIds.length)}${cached}`];
   if (run.seed !== null) told.push(`seed ${run.seed}`);
   return [...told, ...run.warnings].filter((text) => text !== "");
 }
@@ -28,8 +28,8 @@ function facts(run) {
 /** Returns how a stream ended; "" while it runs. */
 export function ending(run, stream) {
   if (stream.finishReason === null) return "";
-  const score = stream.score === null ? "" : `, score ${stream.score.toFixed(4)}`;
-  return `${count(stream.positions.length)} tokens: ${reason(run, stream)}${score}`;
+  const score = stream.score === null ? "" : `, score ${stream.score.toFixed(4).replace("-", "−")}`;
+  return `${tokens(stream.positions.length)}: ${reason(run, stream)}${score}`;
 }
 
 function reason(run, { finishReason, stopReason, error }) {
@@ -38,6 +38,10 @@ function reason(run, { finishReason, stopReason, error }) {
   if (finishReason === "stop" && typeof stopReason === "number") return `it met the stop token ${label(stopReason, run.pieces)}`;
   if (finishReason === "stop") return "the model ended it";
   return error ?? finishReason;
+}
+
+function tokens(number) {
+  return `${count(number)} token${number === 1 ? "" : "s"}`;
 }
 
 function count(number) {

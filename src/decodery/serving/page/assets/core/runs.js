@@ -5,7 +5,7 @@ import { newId, Run, RunReader } from "./run.js";
 
 const CANDIDATES = 10;
 
-/** Dispatches "change" when runs come or go. */
+/** Dispatches "change" when runs come, end or go. */
 export class Runs extends EventTarget {
   loaded = Promise.resolve();
   #api;
@@ -81,6 +81,7 @@ export class Runs extends EventTarget {
       this.#active.delete(run.id);
       this.#keep(run);
     }
+    this.dispatchEvent(new Event("change"));
   }
 
   #fail(reader, runs, error) {

@@ -1,7 +1,7 @@
 // Keeps the reader's settings of the page, in this browser. Never the key, and no texts.
 
 const NAME = "decodery-settings";
-const DEFAULTS = { sendWith: "enter", colour: "surprise", theme: "auto", model: null };
+const DEFAULTS = { sendWith: "enter", colour: "surprise", hover: true, theme: "auto", model: null };
 
 /** Dispatches "change" with the name of the setting. */
 export class Settings extends EventTarget {

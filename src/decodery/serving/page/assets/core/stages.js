@@ -1,45 +1,12 @@
 // Names the processors of a choice, as docs/processors.md does.
 
+const { processors } = await (await fetch(new URL("../parameters.json", import.meta.url))).json();
+
 /** The order in which they run, unless a request sets its own. */
-export const DEFAULT_ORDER = Object.freeze([
-  "grammar",
-  "sequence_bias",
-  "encoder_repetition_penalty",
-  "repetition_penalty",
-  "presence_and_frequency_penalty",
-  "dry",
-  "no_repeat_ngram",
-  "encoder_no_repeat_ngram",
-  "bad_words",
-  "min_tokens",
-  "forced_bos",
-  "forced_eos",
-  "exponential_decay",
-  "suppress_tokens",
-  "begin_suppress_tokens",
-  "allowed_token_ids",
-  "logit_bias",
-  "custom",
-  "temperature",
-  "top_n_sigma",
-  "top_k",
-  "tfs",
-  "top_p",
-  "min_p",
-  "top_a",
-  "typical_p",
-  "epsilon_cutoff",
-  "eta_cutoff",
-  "xtc",
-  "mirostat",
-  "watermark",
-  "renormalize",
-]);
+export const DEFAULT_ORDER = Object.freeze(processors.order);
 
 /** Those that only shape what is sampled. A greedy choice skips them. */
-export const SHAPING = Object.freeze(
-  DEFAULT_ORDER.slice(DEFAULT_ORDER.indexOf("temperature"), DEFAULT_ORDER.indexOf("watermark")),
-);
+export const SHAPING = Object.freeze(processors.shaping);
 
 const VALUES_ONLY = Object.freeze([
   "encoder_repetition_penalty",

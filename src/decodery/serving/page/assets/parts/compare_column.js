@@ -19,6 +19,10 @@ export class CompareColumn {
   #title;
   #header = element("header", { class: "row" });
   #marked = { common: 0, parted: [] };
+  #texts;
+  #textField;
+  /** Which of the run's texts is shown. */
+  #text = 0;
 
   /**
    * @param {string} key
@@ -31,6 +35,8 @@ export class CompareColumn {
     this.remove = element("button", { type: "button", class: "plain", "aria-label": "Remove this column", text: "✕" });
     this.write = element("button", { type: "button", text: "Go on in Write" });
     this.modelField = element("div", { class: "field", hidden: true }, element("label", { for: this.#model.id, class: "unseen", text: "Model" }), this.#model);
+    this.#texts = element("select", { id: `${key}-text`, on: { change: () => this.#choose(this.#texts.selectedIndex) } });
+    this.#textField = element("div", { class: "row", hidden: true }, element("label", { for: this.#texts.id, class: "small dim", text: "Text" }), this.#texts);
     const form = element("div", { class: "column-form" });
     this.#tokens = element("div", { class: "column-text", role: "group", dir: "auto" });
     this.state = element("p", { class: "small dim standing", role: "status" });
@@ -42,6 +48,7 @@ export class CompareColumn {
       this.#header,
       this.modelField,
       form,
+      this.#textField,
       this.#tokens,
       this.wrong,
       this.state,
@@ -91,20 +98,40 @@ export class CompareColumn {
     this.run = run;
     this.element.dataset.run = run.id;
     this.#place = place;
-    this.#rendered = renderTokens(this.#tokens, run, run.stream(0), { colour: "none" });
+    this.#changed = changed;
+    this.#text = 0;
+    this.#render();
+  }
+
+  #close = () => {};
+  #changed = () => {};
+  #place = 0;
+
+  /** The text that is shown. */
+  get stream() {
+    return this.run.stream(this.#text);
+  }
+
+  #choose(text) {
+    this.close();
+    this.#text = text;
+    this.#render();
+    this.#changed();
+  }
+
+  #render() {
+    const { run } = this;
+    this.#rendered = renderTokens(this.#tokens, run, this.stream, { colour: "none" });
     this.#marked = { common: 0, parted: [] };
     const update = () => {
       this.#update();
-      changed();
+      this.#changed();
     };
     // After the listener of the tokens, which adds them.
     run.addEventListener("change", update);
     this.#close = () => run.removeEventListener("change", update);
     this.#update();
   }
-
-  #close = () => {};
-  #place = 0;
 
   /** Ends the updates. */
   close() {
@@ -113,11 +140,20 @@ export class CompareColumn {
   }
 
   #update() {
-    const { run } = this;
+    const { run, stream } = this;
     this.element.dataset.state = run.state;
-    this.state.textContent = [standing(run), ending(run, run.stream(0))].filter((text) => text !== "").join(" · ");
+    this.#showTexts();
+    this.state.textContent = [standing(run), ending(run, stream)].filter((text) => text !== "").join(" · ");
     this.#showError(run.state === "failed" || run.state === "cut" ? this.#errorOf(run) : null);
     this.#showNumbers();
+  }
+
+  /** Offers the texts of a run that has several. */
+  #showTexts() {
+    const { length } = this.run.streams;
+    this.#textField.hidden = length < 2;
+    if (this.#texts.length !== length) this.#texts.replaceChildren(...this.run.streams.map((_, i) => new Option(`${i + 1} of ${length}`)));
+    this.#texts.selectedIndex = this.#text;
   }
 
   /** Returns the error of a run, without one that is about another request of its batch. */
@@ -133,7 +169,7 @@ export class CompareColumn {
   }
 
   #showNumbers() {
-    const { tokens, logprob, surprise, speed, first } = numbersOf(this.run, this.run.stream(0));
+    const { tokens, logprob, surprise, speed, first } = numbersOf(this.run, this.stream);
     const rows = [
       ["Tokens", count(tokens)],
       ["Mean surprise", surprise === null ? "–" : `${decimal(surprise)} bits`],

@@ -1,4 +1,4 @@
-// Chooses how tokens are coloured, and says what the colours mean.
+// Chooses how tokens are coloured and if pointing at one explains it, and says what the colours mean.
 
 import { element } from "../core/dom.js";
 import { LEVELS } from "./token_text.js";
@@ -9,18 +9,21 @@ const MODES = [
   { name: "none", title: "off" },
 ];
 
-/** Mounts the switch and the legend. The setting "colour" holds the choice. */
+/** Mounts the switches and the legend. The settings "colour" and "hover" hold the choices. */
 export function mountLegend(place, settings) {
   const select = element("select", { id: "colour", on: { change: () => settings.set("colour", select.value) } });
   select.append(...MODES.map(({ name, title }) => new Option(title, name)));
   const swatches = element("span", { class: "swatches" }, ...swatchesOf());
+  const hover = element("input", { type: "checkbox", on: { change: () => settings.set("hover", hover.checked) } });
   place.append(
+    element("label", { class: "option pointing small" }, hover, "Explain tokens under the pointer"),
     element("div", { class: "legend small" }, element("label", { for: "colour", text: "Colour" }), select, swatches),
   );
   const show = () => {
     const { name } = MODES.find((mode) => mode.name === settings.get("colour")) ?? MODES[0];
     select.value = name;
     swatches.hidden = name === "none";
+    hover.checked = settings.get("hover");
   };
   settings.addEventListener("change", show);
   show();

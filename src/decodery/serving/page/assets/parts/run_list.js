@@ -1,4 +1,4 @@
-// Lists the runs that are kept.
+// Lists the runs that are kept. Those that run can be stopped here, also while another text is shown.
 
 import { element } from "../core/dom.js";
 
@@ -18,7 +18,8 @@ export function mountRunList(place, app, chosen) {
     const name = run.title || "Untitled";
     const open = element("button", { type: "button", class: "plain run-name", on: { click: () => chosen(run) } }, element("span", { text: name, dir: "auto" }), element("small", { class: "dim number", text: `${time} ${run.model}` }));
     const remove = element("button", { type: "button", class: "plain", "aria-label": `Remove ${name}`, text: "✕", on: { click: () => app.runs.remove(run) } });
-    return element("li", { class: "row" }, open, remove);
+    const stop = app.runs.isActive(run) ? element("button", { type: "button", "aria-label": `Stop ${name}`, text: "Stop", on: { click: () => app.runs.stop(run) } }) : null;
+    return element("li", { class: "row" }, open, stop, remove);
   }
 
   app.runs.addEventListener("change", update);

@@ -60,9 +60,9 @@ export function mountStepper(place, app, { open }) {
   function goOn(from, old, count) {
     const asked = continuation(from, old, count);
     const parent = { run: from.id, stream: old.index, position: count, token: null };
-    const { params, given, pieces } = asked;
+    const { params, given, pieces, messages } = asked;
     const { model, promptTokenIds, seed, prompt } = from;
-    start(new Run({ model, parent, prompt, promptTokenIds, params, seed, given, pieces, drawn: completionOf(from, old) }));
+    start(new Run({ model, parent, prompt, promptTokenIds, params, seed, given, pieces, messages, drawn: completionOf(from, old) }));
   }
 
   function start(made) {

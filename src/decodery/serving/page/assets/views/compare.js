@@ -153,7 +153,7 @@ class Compare {
       showSentences(this.#parts.told, []);
       return;
     }
-    const streams = columns.map(({ run }) => run.stream(0));
+    const streams = columns.map(({ stream }) => stream);
     const sameModel = new Set(columns.map(({ run }) => run.model)).size === 1;
     const sequences = streams.map((stream, i) => (sameModel ? idsOf(stream) : bytesOf(stream, columns[i].run.pieces)));
     const found = partings(sequences);
@@ -187,7 +187,7 @@ function sentenceOf({ members, unit, groups }, columns, sequences) {
   const place = places.size === 1 ? `token ${[...places][0] + 1}` : `byte ${unit + 1} of the text`;
   const parts = [`${names} part at ${place}: `];
   groups.forEach((group, i) => {
-    const token = columns[group[0]].run.stream(0).tokens[sequences[group[0]].tokenOf(unit)];
+    const token = columns[group[0]].stream.tokens[sequences[group[0]].tokenOf(unit)];
     const who = listed(group.map((one) => columns[one].name));
     if (i > 0) parts.push(", ");
     if (token === undefined) parts.push(`${who} end${group.length === 1 ? "s" : ""}`);

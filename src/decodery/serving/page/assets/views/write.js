@@ -289,12 +289,14 @@ class Write {
     if (this.#conversation.messages.length === 0) {
       this.#log.append(element("p", { class: "help empty", text: "Write a message below. Each reply is shown token by token." }));
     }
-    for (const { role, content, run } of this.#conversation.messages) {
+    const { messages, pending } = this.#conversation;
+    for (const { role, content, run } of messages) {
       const found = run === undefined ? undefined : this.#app.runs.get(run);
       if (found === undefined) this.#showMessage(role, content);
-      else this.#addRun(found, { prompt: false });
+      else this.#append(found, { prompt: false });
     }
-    if (this.#conversation.pending !== null) this.#addRun(this.#conversation.pending, { prompt: false });
+    if (pending !== null) this.#append(pending, { prompt: false });
+    if (this.#shown !== null) this.#showPieces(this.#shown);
   }
 
   #showMessage(role, content) {
@@ -333,13 +335,22 @@ class Write {
   }
 
   #addRun(run, options) {
+    this.#append(run, options);
+    this.#showPieces(run);
+  }
+
+  /** Adds a run to the log. The pieces show the last one alone. */
+  #append(run, options) {
     this.#shown = run;
     const shown = runView(run, this.#app, { ...options, colour: this.#app.settings.get("colour"), grown: () => this.#grown(run) });
     this.#views.push(shown);
     this.#log.append(shown.element);
     this.#follow.start();
-    for (const slot of ["tree", "run", "foot"]) for (const piece of this.#pieces[slot]) piece.show(run);
     this.#grown(run);
+  }
+
+  #showPieces(run) {
+    for (const slot of ["tree", "run", "foot"]) for (const piece of this.#pieces[slot]) piece.show(run);
   }
 
   #grown(run) {
@@ -361,6 +372,7 @@ class Write {
   }
 
   #openToken({ run, stream, index, kind }) {
+    if (kind === "hover" && !this.#app.settings.get("hover")) return;
     this.#chosen = true;
     if (kind !== "hover") {
       this.#side.open("token");

@@ -1,0 +1,94 @@
+"""Implements `decodery rerank`: writes documents in the order in which they answer a query."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from decodery.cli.commands.encoders.line_fields import string_of, texts_of
+from decodery.cli.flags.line_options import EncoderOptions, LineOptions
+from decodery.cli.flags.task_options import RerankOptions
+from decodery.cli.line_work import (
+    as_json_lines,
+    identity_of,
+    output_file,
+    work_through,
+    write_json_lines,
+)
+from decodery.cli.load_encoder import encoder_settings, load_encoder
+from decodery.cli.terminal import emit
+from decodery.cli.text_lines import Line
+from decodery.encoding.tasks.inputs import checked_long, numbered
+from decodery.errors import RequestError
+from decodery.llm import LLM
+
+
+def rerank(files: Sequence[Path], how: RerankOptions, lines: LineOptions, model: EncoderOptions) -> None:
+    """Writes all lines in the order in which they answer the query, or the order of each line's documents."""
+    settings = {"command": "rerank", **encoder_settings(model), **dataclasses.asdict(how)}
+    if how.query is not None:
+        _order_lines(files, how, how.query, lines, settings, model)
+        return
+
+    def work() -> Callable[[Sequence[Line]], Iterator[dict[str, Any]]]:
+        llm = load_encoder(model)
+        # Wrong arguments are an error here, before the first line.
+        llm.rerank("a", ["a"], top_n=how.top_n, long=checked_long(how.long))
+        return lambda chunk: _rankings(llm, chunk, how)
+
+    write_json_lines(files, lines, settings, work, "reranking")
+
+
+def _rankings(llm: LLM, chunk: Sequence[Line], how: RerankOptions) -> Iterator[dict[str, Any]]:
+    arguments: dict[str, Any] = {"top_n": how.top_n, "long": how.long}
+    for index, line in enumerate(chunk):
+        with numbered(index, len(chunk)):
+            query, documents = _query(line)
+            found = llm.rerank(query, documents, **arguments)
+        yield {**identity_of(line), "ranking": [dataclasses.asdict(one) for one in found]}
+
+
+def _query(line: Line) -> tuple[str, list[str]]:
+    """Returns the query and the documents of a line of JSON."""
+    if not isinstance(line.value, Mapping):
+        raise RequestError("a line must be JSON with query and documents, or give --query")
+    documents = line.value.get("documents")
+    if not isinstance(documents, list) or not all(isinstance(one, str) for one in documents):
+        raise RequestError("'documents' must be a list of strings")
+    return string_of(line, "query"), documents
+
+
+def _order_lines(
+    files: Sequence[Path],
+    how: RerankOptions,
+    query: str,
+    lines: LineOptions,
+    settings: Mapping[str, Any],
+    model: EncoderOptions,
+) -> None:
+    """Writes the lines once all have their scores, so that a command that was stopped begins again."""
+    out = output_file(lines, settings, suffixes=(".jsonl",))
+    llm = load_encoder(model)
+    arguments: dict[str, Any] = {"long": how.long}
+    # Wrong arguments are an error here, before the first line.
+    llm.rerank(query, ["a"], top_n=how.top_n, **arguments)
+    read: list[Line] = []
+    results: list[dict[str, Any]] = []
+
+    def work(chunk: Sequence[Line]) -> bytes:
+        for one in llm.rerank(query, texts_of(chunk, lines.field), **arguments):
+            line = chunk[one.index]
+            results.append({**identity_of(line), **dataclasses.asdict(one), "index": len(read) + one.index})
+        read.extend(chunk)
+        return b""
+
+    work_through(files, lines, None, work, "reranking")
+    results.sort(key=lambda result: (-result["logit"], result["index"]))
+    data = as_json_lines(results[: how.top_n])
+    if out is None:
+        emit(data.decode())
+    else:
+        out.write(data, read)
+        out.finish()

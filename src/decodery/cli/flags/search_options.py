@@ -1,0 +1,51 @@
+"""Declares the flags of a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def _option(default: Any, help: str, **more: str) -> Any:
+    return field(default=default, metadata={"help": help, "panel": "Options", **more})
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """Holds how files are divided and where their index is; each field is a flag."""
+
+    by: Literal["auto", "lines", "paragraphs", "sections"] | None = _option(
+        None,
+        "How files are divided; auto: sections of Markdown files, paragraphs of others. Without it, what the"
+        " index has, and auto for a new one.",
+        metavar="auto|lines|paragraphs|sections",
+    )
+    index: str | None = _option(
+        None,
+        "Keep the index in this folder; without it, in the cache folder, one for each set of FILES.",
+        metavar="FOLDER",
+    )
+
+
+@dataclass(frozen=True)
+class SearchOptions(IndexOptions):
+    """Holds how files are searched, as it is written on the command line; each field is a flag."""
+
+    hybrid: bool = _option(False, "Rank by words (BM25) too, and fuse both rankings.")
+    rerank: str | None = _option(
+        None, "Let this cross-encoder read the best hits and order them.", metavar="MODEL"
+    )
+    top: int = _option(10, "The number of hits.", panel="Output")
+
+
+@dataclass(frozen=True)
+class ClusterOptions(IndexOptions):
+    """Holds how files are grouped, as it is written on the command line; each field is a flag."""
+
+    groups: int | None = _option(
+        None, "The number of groups; without it, that of 2 to 12 which divides the texts best."
+    )
+    seed: int = _option(0, "The same seed gives the same groups and the same map.")
+    html: str | None = _option(
+        None, "Write a page with a map of the texts to this file.", metavar="FILE", panel="Output"
+    )

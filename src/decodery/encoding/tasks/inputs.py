@@ -1,0 +1,83 @@
+"""Reads the texts, pairs of texts and token ids of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Number
+from typing import Any, TypeAlias, TypeGuard
+
+from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.text_batches import TokenText
+from decodery.encoding.texts import Long, pair, single
+from decodery.errors import DecoderyError, ParameterError
+from decodery.token_ids import listed_prompts, plain
+
+Pair: TypeAlias = "tuple[str, str] | list[str]"
+TextOrPair: TypeAlias = "str | Pair | Sequence[int]"
+"""A text, two texts that belong together, or the token ids of a text."""
+
+
+def listed(texts: Any) -> list[Any]:
+    """Returns the inputs of a call: a text, a tuple of two texts or a list of token ids is one alone."""
+    return [texts] if isinstance(texts, tuple) and is_pair(texts) else listed_prompts(texts)
+
+
+def is_pair(item: Any) -> TypeGuard[Pair]:
+    """True if an input is two texts."""
+    return (
+        isinstance(item, (tuple, list))
+        and len(item) == 2
+        and isinstance(item[0], str)
+        and isinstance(item[1], str)
+    )
+
+
+def token_text(parts: EncoderParts, item: Any, *, long: Long) -> TokenText:
+    """Returns what the model reads of a text, a pair or token ids.
+
+    Raises `RequestError` for a text that is too long, and `ParameterError` for anything else.
+    """
+    if is_pair(item):
+        return pair(parts, item[0], item[1], long=long)
+    ids = plain(item)
+    if not isinstance(ids, str) and (
+        not isinstance(ids, Sequence) or any(not isinstance(plain(token), Number) for token in ids)
+    ):
+        raise ParameterError("give a text, a pair of two texts, or a list of token ids")
+    return single(parts, ids, long=long)
+
+
+def token_texts(parts: EncoderParts, items: Sequence[Any], *, long: Long) -> list[TokenText]:
+    """Returns what the model reads of each input; an error says which one has it."""
+    found = []
+    for index, item in enumerate(items):
+        with numbered(index, len(items)):
+            found.append(token_text(parts, item, long=long))
+    return found
+
+
+@contextmanager
+def numbered(index: int, count: int, name: str = "text") -> Iterator[None]:
+    """Adds the place of an input, from 0, to errors about it, if it is one of several."""
+    try:
+        yield
+    except DecoderyError as error:
+        message = f"{name} {index}: {error}" if count > 1 else str(error)
+        raise type(error)(message, param=f"texts[{index}]") from None
+
+
+def checked_text(text: Any, name: str = "the text") -> str:
+    """Returns a text; raises `ParameterError` for anything else, also for a pair."""
+    if not isinstance(text, str):
+        kind = "a pair of texts" if is_pair(text) else type(text).__name__
+        raise ParameterError(f"{name} must be one text (a str), not {kind}")
+    return text
+
+
+def checked_long(long: Any) -> Long:
+    """Returns what happens to long texts; raises `ParameterError` for anything but "error" and "cut"."""
+    if long == "error" or long == "cut":
+        found: Long = long
+        return found
+    raise ParameterError(f"long must be error or cut, not {long!r}")

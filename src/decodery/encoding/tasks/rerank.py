@@ -1,0 +1,86 @@
+"""Orders documents by how well they answer a query, with a cross-encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.results import Ranked
+from decodery.encoding.tasks.classify import scores_of
+from decodery.encoding.tasks.head_scores import Floats, ordered_scores
+from decodery.encoding.tasks.inputs import checked_long, checked_text, numbered
+from decodery.encoding.tasks.labels import Scoring, scoring
+from decodery.encoding.text_batches import TokenText
+from decodery.encoding.texts import Long, pair
+from decodery.errors import ModelError, ParameterError
+
+
+def rerank(
+    parts: EncoderParts,
+    query: str,
+    documents: Sequence[str],
+    *,
+    top_n: int | None = None,
+    long: Long = "error",
+) -> list[Ranked]:
+    """Returns the documents, the best first; `LLM.rerank` explains the arguments."""
+    if top_n is not None and (type(top_n) is not int or top_n < 1):
+        raise ParameterError(f"top_n must be a whole number from 1 on, not {top_n!r}")
+    if isinstance(documents, str):
+        raise ParameterError("documents must be a list of texts, not one text")
+    pairs = [(query, document) for document in documents]
+    logits, texts = pair_logits(parts, pairs, long=checked_long(long))
+    lost = [text.lost for text in texts]
+    return ranked(documents, logits, lost, scoring(parts.config, 1), top_n)
+
+
+def pair_logits(
+    parts: EncoderParts, pairs: Sequence[tuple[str, str]], *, long: Long
+) -> tuple[list[float], list[TokenText]]:
+    """Returns the logit of each pair of a query and a document, and what the model read of them.
+
+    Only a document is cut. Raises `ModelError` if the head has several classes.
+    """
+    parts.head("classes")
+    texts = []
+    for index, (query, document) in enumerate(pairs):
+        with numbered(index, len(pairs), "document"):
+            checked_text(query, "the query")
+            texts.append(pair(parts, query, checked_text(document, "each document"), long=long))
+    rows = ordered_scores(parts, "classes", texts)
+    return [_only(parts, row[0]) for row in rows], texts
+
+
+def _only(parts: EncoderParts, logits: Floats) -> float:
+    if len(logits) != 1:
+        raise ModelError(
+            f"{parts.folder} has a head of {len(logits)} classes, and a reranker has one score: open a"
+            " cross-encoder, or use classify"
+        )
+    return float(logits[0])
+
+
+def ranked(
+    documents: Sequence[str],
+    logits: Sequence[float],
+    lost: Sequence[int],
+    how: Scoring,
+    top_n: int | None = None,
+) -> list[Ranked]:
+    """Returns documents in the order of their logits, equal ones in the given order.
+
+    Scores of large logits are all near 1, so they decide nothing.
+    """
+    order = sorted(range(len(logits)), key=lambda index: (-logits[index], index))[:top_n]
+    return [
+        Ranked(
+            index=index,
+            score=float(scores_of(np.array(logits[index], np.float64), how)),
+            logit=logits[index],
+            document=documents[index],
+            lost=lost[index],
+        )
+        for index in order
+    ]

@@ -1,0 +1,1 @@
+"""Tests what the heads of encoders say of texts."""

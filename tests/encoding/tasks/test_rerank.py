@@ -1,0 +1,107 @@
+"""Tests the order of documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from decodery import LLM, ModelError, ParameterError, RequestError
+from decodery.encoding.tasks.rerank import ranked, rerank
+from decodery.encoding.text_batches import Batch
+from tests.encoding.folders import encoder_folder
+from tests.encoding.tasks.fixed_model import fixed_parts
+
+
+def fixed(path: Path, logits: dict[str, float], dtype: torch.dtype = torch.float32, **config: Any) -> Any:
+    """Returns a cross-encoder whose logit is that of the document's last word."""
+    parts = fixed_parts(path, "classes", lambda token, place: [], config=config)
+    runner: Any = parts.runner
+
+    def run(texts: Any, *, layers: Any = ()) -> Any:
+        for index, text in enumerate(texts):
+            runner.read.append(text)
+            logit = logits[parts.tokenizer.token_text(text.ids[-2])]
+            yield Batch([index], [0], [1], torch.tensor([[logit]], dtype=dtype), {})
+
+    runner.run = run
+    return parts
+
+
+def test_documents_are_in_the_order_of_their_logits_where_scores_would_be_equal(tmp_path: Path) -> None:
+    parts = fixed(tmp_path, {"dog": 7.0, "cat": 9.0, "mat": 50.0, "bank": 51.0}, torch.bfloat16)
+    found = rerank(parts, "who", ["dog", "cat"])
+    assert [(one.index, round(one.score, 5), one.logit) for one in found] == [
+        (1, 0.99988, 9.0),
+        (0, 0.99909, 7.0),
+    ]
+    assert [one.document for one in rerank(parts, "who", ["mat", "bank"])] == ["bank", "mat"]
+
+
+def test_equal_logits_are_in_the_given_order(tmp_path: Path) -> None:
+    parts = fixed(tmp_path, {"dog": 1.0, "cat": 1.0, "mat": 2.0})
+    assert [one.index for one in rerank(parts, "who", ["dog", "cat", "mat", "dog"])] == [2, 0, 1, 3]
+    assert [one.index for one in rerank(parts, "who", ["dog", "cat", "mat"], top_n=2)] == [2, 0]
+    assert rerank(parts, "who", []) == []
+
+
+def test_scores_are_what_the_folder_says(tmp_path: Path) -> None:
+    identity = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
+    assert rerank(fixed(tmp_path, {"dog": 7.0}, **identity), "who", ["dog"])[0].score == 7.0
+    assert ranked(["a"], [-800.0], [0], "sigmoid")[0].score == 0.0
+
+
+def test_only_the_document_is_cut(tmp_path: Path) -> None:
+    parts = fixed(tmp_path, {"dog": 1.0, "mat": 2.0})
+    query, document = "cat " * 20, "dog " * 599 + "mat"
+    with pytest.raises(RequestError, match=r"document 1: the text has 600 tokens, and 489 fit beside 23"):
+        rerank(parts, query, ["dog", document])
+    (found,) = rerank(parts, query, [document], long="cut")
+    assert found.lost == 111
+    read = parts.runner.read[-1]
+    words = [parts.tokenizer.token_text(token) for token in read.ids]
+    assert words == ["[CLS]", *["cat"] * 20, "[SEP]", *["dog"] * 489, "[SEP]"]
+    assert read.segments == (0,) * 22 + (1,) * 490
+    with pytest.raises(RequestError, match="the first text of the pair has 600 tokens"):
+        rerank(parts, "cat " * 600, ["dog"], long="cut")
+
+
+def test_errors_say_what_to_give(tmp_path: Path) -> None:
+    parts = fixed(tmp_path, {"dog": 1.0})
+    with pytest.raises(ParameterError, match="documents must be a list of texts"):
+        rerank(parts, "who", "dog")
+    with pytest.raises(ParameterError, match="document 1: each document must be one text"):
+        rerank(parts, "who", ["dog", 3])  # type: ignore[list-item]
+    with pytest.raises(ParameterError, match="top_n must be a whole number from 1 on"):
+        rerank(parts, "who", ["dog"], top_n=0)
+    with pytest.raises(ParameterError, match="long must be error or cut"):
+        rerank(parts, "who", ["dog"], long="windows")  # type: ignore[arg-type]
+    three = fixed_parts(tmp_path / "b", "classes", lambda token, place: [1.0, 2.0, 3.0])
+    with pytest.raises(ModelError, match="has a head of 3 classes, and a reranker has one score"):
+        rerank(three, "who", ["dog"])
+    with pytest.raises(ModelError, match="has no head 'classes'"):
+        LLM(encoder_folder(tmp_path / "c")).rerank("who", ["dog"])
+
+
+def test_logits_are_those_of_transformers_and_the_same_alone(tmp_path: Path) -> None:
+    import transformers
+
+    folder = encoder_folder(tmp_path, "BertForSequenceClassification", num_labels=1, type_vocab_size=2)
+    model: Any = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    llm = LLM(folder)
+    documents = ["the dog sat on the mat", "", "paris", "money " * 40, "a river"]
+    found = llm.rerank("what is a bank", documents)
+    assert [one.logit for one in found] == sorted((one.logit for one in found), reverse=True)
+    tokenizer = llm.tokenizer
+    for one in found:
+        first, second = (tokenizer.encode(text)[1:] for text in ("what is a bank", one.document))
+        ids = torch.tensor([[tokenizer.encode("")[0], *first, *second]])
+        segments = torch.tensor([[0] * (len(first) + 1) + [1] * len(second)])
+        with torch.no_grad():
+            logit = model(ids, token_type_ids=segments).logits.item()
+        assert one.logit == pytest.approx(logit, rel=1e-4, abs=1e-5)
+        assert one.score == pytest.approx(1 / (1 + 2.718281828459045**-logit), rel=1e-4)
+        (alone,) = llm.rerank("what is a bank", [one.document])
+        assert alone.logit == one.logit
