@@ -163,24 +163,31 @@ DECODERY_INLINE void float_tile(const uint8_t* w, int64_t block, int64_t ins, co
     for (int b = 0; b < NB; b++) for (int i = 0; i < MB; i++) even[b][i] = odd[b][i] = S::zero();
     int64_t k = 0;
     const auto both = [&](bool second) {
+        F first[NB], next[NB];
         #pragma GCC unroll 2
         for (int b = 0; b < NB; b++) {
             const uint8_t* p = w + b * block + k * 16 * W::kBytes;
             S::prefetch(p + kPrefetch);
-            F first, next = S::zero();
+            next[b] = S::zero();
             if constexpr (W::kBytes == 2) {
                 const auto pair = S::load_bytes(p);
-                first = S::first_bfloat(pair);
-                next = S::second_bfloat(pair);
+                first[b] = S::first_bfloat(pair);
+                next[b] = S::second_bfloat(pair);
             } else {
-                first = S::load(reinterpret_cast<const float*>(p));
-                if (second) next = S::load(reinterpret_cast<const float*>(p + 64));
+                first[b] = S::load(reinterpret_cast<const float*>(p));
+                if (second) next[b] = S::load(reinterpret_cast<const float*>(p + 64));
             }
-            #pragma GCC unroll 8
-            for (int i = 0; i < MB; i++) {
-                even[b][i] = S::fma(first, S::set1(x[i * ldx + k]), even[b][i]);
-                if (second) odd[b][i] = S::fma(next, S::set1(x[i * ldx + k + 1]), odd[b][i]);
-            }
+        }
+        // Each number of a row is read once for all blocks.
+        #pragma GCC unroll 8
+        for (int i = 0; i < MB; i++) {
+            const F x0 = S::set1(x[i * ldx + k]);
+            #pragma GCC unroll 2
+            for (int b = 0; b < NB; b++) even[b][i] = S::fma(first[b], x0, even[b][i]);
+            if (!second) continue;
+            const F x1 = S::set1(x[i * ldx + k + 1]);
+            #pragma GCC unroll 2
+            for (int b = 0; b < NB; b++) odd[b][i] = S::fma(next[b], x1, odd[b][i]);
         }
     };
     for (; k + 2 <= ins; k += 2) both(true);
@@ -193,7 +200,7 @@ template <class S, class W>
 struct Linear {
     using F = typename S::F;
 
-    static constexpr int kMany = S::kBlocks == 2 ? (W::kFloat ? 4 : 6) : S::kRows;
+    static constexpr int kMany = S::kBlocks == 2 ? 6 : S::kRows;
 
     // The rows of a panel.
     static int64_t panel(const LinearArgs& a) { return a.rows > kOneStream ? kMany : S::kRows; }
