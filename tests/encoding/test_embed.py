@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from decodery import LLM, ParameterError, RequestError
 from tests.encoding.folders import encoder_folder
+from tests.encoding.states import states_of
 
 TEXTS = ["the dog sat on the mat", "", "bank", "angela merkel visited microsoft in seattle, not paris!"]
 
@@ -23,18 +22,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def llm(folder: Path) -> LLM:
     return LLM(folder)
-
-
-def states_of(folder: Path, text: str) -> torch.Tensor:
-    """Returns the states [length, width] of a text in transformers."""
-    import transformers
-
-    model = transformers.AutoModel.from_pretrained(folder).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    with torch.no_grad():
-        found: Any = model(**tokenizer([text], return_tensors="pt", return_token_type_ids=True))
-    states: torch.Tensor = found.last_hidden_state[0]
-    return states
 
 
 def test_a_text_has_the_mean_of_its_states(folder: Path, llm: LLM) -> None:

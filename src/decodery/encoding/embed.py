@@ -18,7 +18,7 @@ from decodery.encoding.precision import at_precision, check_precision
 from decodery.encoding.results import Embeddings
 from decodery.encoding.text_batches import Batch, TokenText
 from decodery.encoding.texts import parts_of_text
-from decodery.errors import DecoderyError, ModelError, ParameterError
+from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
 from decodery.progress import counting
 from decodery.token_ids import listed_prompts
 
@@ -114,7 +114,7 @@ def _read(parts: EncoderParts, options: VectorOptions, texts: Sequence[Any], ind
     """Returns the windows of a text, one unless it is too long; an error names one text of several."""
     settings = parts.vectors
     try:
-        return parts_of_text(
+        found = parts_of_text(
             parts,
             texts[index],
             prompt=options.prompt,
@@ -122,6 +122,9 @@ def _read(parts: EncoderParts, options: VectorOptions, texts: Sequence[Any], ind
             long=options.long,
             lowers=settings.lowers,
         )
+        if any(_first(options, window) == len(window.ids) for window in found):
+            raise RequestError("the text has no token beside its prompt, which the model does not pool")
+        return found
     except DecoderyError as error:
         if len(texts) == 1:
             raise
@@ -148,11 +151,15 @@ def _row(
     parts: EncoderParts, options: VectorOptions, text: TokenText, batch: Batch, place: int
 ) -> torch.Tensor:
     # Each text apart, so that the others cannot change its bits.
-    first = 0 if options.reads_prompt or not options.prompt else text.content[0][0]
-    vector = pooled(batch.of(place), options.pooling, first)[None]
+    vector = pooled(batch.of(place), options.pooling, _first(options, text))[None]
     for layer in parts.vectors.layers:
         vector = layer(vector)
     return vector[0].float()
+
+
+def _first(options: VectorOptions, text: TokenText) -> int:
+    """Returns the place of the first token that is pooled."""
+    return 0 if options.reads_prompt or not options.prompt else text.content[0][0]
 
 
 def _finished(

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from decodery.encoding.sentence_folder import read_vector_settings
 from decodery.encoding.text_batches import BatchRunner
 from decodery.encoding.vector_settings import VectorSettings
 from decodery.errors import ModelError
@@ -32,7 +33,7 @@ class EncoderParts:
     @cached_property
     def vectors(self) -> VectorSettings:
         """Returns how the folder says that vectors are made; raises `ModelError` if it contradicts itself."""
-        return VectorSettings(self.model.width, self.model.context_length)
+        return read_vector_settings(self.folder, self.model)
 
     def head(self, name: str) -> OutputHead:
         """Returns the model's head of a name; raises `ModelError` that tells which heads it has."""

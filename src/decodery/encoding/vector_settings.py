@@ -11,6 +11,14 @@ from torch import Tensor
 from decodery.errors import ParameterError
 
 Metric = Literal["cosine", "dot", "euclidean", "manhattan"]
+METRICS: Mapping[str, Metric] = {
+    "cosine": "cosine",
+    "dot": "dot",
+    "dot_product": "dot",
+    "euclidean": "euclidean",
+    "manhattan": "manhattan",
+}
+"""The metrics by the names that folders use."""
 QUERY = ("query",)
 DOCUMENT = ("document", "passage", "corpus")
 """The names of the prompts of queries, and of the documents in which they are searched."""

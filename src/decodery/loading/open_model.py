@@ -19,6 +19,7 @@ from decodery.models.load import load_for_inference, rows_of_vocabulary
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.opening import open_checkpoint
+from decodery.weights.formats.sentence_modules import MODULES
 from decodery.weights.layouts.packed_cache import PackedCache
 from decodery.weights.sources.locate import Progress, resolve
 
@@ -36,6 +37,8 @@ class HasModel(Protocol):
 @dataclass(frozen=True)
 class Opened:
     """Holds a model, its tokenizer, and the content of its folder's JSON files, empty if there is none.
+
+    `path` is the file or folder that was given, with the files of sentence-transformers if it has them.
 
     `config` is that of config.json, or the metadata of a GGUF file. One of `causal` and `encoder` is the
     model, and the other one None.
@@ -114,7 +117,7 @@ def open_model(
     tokenizer.cover(opened.vocab_size)
     is_causal = found.head == "causal"
     return Opened(
-        path=checkpoint.path,
+        path=path if (path / MODULES).is_file() else checkpoint.path,
         architecture=found.name,
         tokenizer=tokenizer,
         causal=opened if is_causal else None,

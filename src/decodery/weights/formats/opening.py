@@ -8,6 +8,7 @@ from decodery.errors import CheckpointError, ModelError
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.mxfp4 import Mxfp4Checkpoint, is_mxfp4
 from decodery.weights.formats.safetensors import ConfigCheckpoint, SafetensorsCheckpoint
+from decodery.weights.formats.sentence_modules import transformer_folder
 from decodery.weights.formats.split_gguf import open_gguf
 from decodery.weights.formats.split_names import names_of_models
 from decodery.weights.formats.text_part import TextPart, has_text_part
@@ -24,11 +25,13 @@ def open_checkpoint(path: Path, *, weights: bool = True) -> Checkpoint:
     """Opens a folder of config.json and safetensors files, a .gguf file, or a folder with one .gguf file.
 
     Of a model that was split into several .gguf files, any of them may be given. Of a folder that holds more
-    than a text model, the text model is opened. Without `weights`, a folder with config.json alone is a
-    checkpoint without tensors. Only headers are read. Raises ModelError when nothing there can be a model,
-    and CheckpointError when the files cannot be read, are damaged or contradict each other.
+    than a text model, the text model is opened; of one of sentence-transformers, the transformer. Without
+    `weights`, a folder with config.json alone is a checkpoint without tensors. Only headers are read. Raises
+    ModelError when nothing there can be a model, and CheckpointError when the files cannot be read, are
+    damaged or contradict each other.
     """
     try:
+        path = transformer_folder(path)
         if not weights and not _has_weights(path) and (path / "config.json").is_file():
             return _text_of(ConfigCheckpoint(path))
         return _open(path)

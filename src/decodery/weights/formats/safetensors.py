@@ -44,9 +44,9 @@ class ConfigCheckpoint(Checkpoint):
 
     def __init__(self, folder: Path) -> None:
         self.path = folder
-        self.config = _read_json(folder / "config.json")
+        self.config = read_json_file(folder / "config.json")
         generation = folder / "generation_config.json"
-        self.generation_config: Mapping[str, Any] = _read_json(generation) if generation.exists() else {}
+        self.generation_config: Mapping[str, Any] = read_json_file(generation) if generation.exists() else {}
         self.tensors: Mapping[str, TensorInfo] = {}
 
     def close(self) -> None:
@@ -144,7 +144,7 @@ def _info(name: str, shape: tuple[int, ...], code: str) -> TensorInfo:
 
 
 def _weight_map(path: Path) -> Mapping[str, str]:
-    weight_map = _read_json(path).get("weight_map")
+    weight_map = read_json_file(path).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise CheckpointError(f"{path}: weight_map must map tensor names to file names")
     outside = sorted({shard for shard in weight_map.values() if not _is_plain_name(shard)})
@@ -159,7 +159,8 @@ def _is_plain_name(shard: str) -> bool:
     return shard.endswith(".safetensors") and not any(mark in shard for mark in "/\\:\0")
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
+def read_json_file(path: Path) -> Mapping[str, Any]:
+    """Returns the object of a JSON file; raises `CheckpointError` naming the file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

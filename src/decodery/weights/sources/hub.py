@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import IO
 
 from decodery.errors import CheckpointError, ModelError
+from decodery.weights.formats.sentence_modules import transformer_folder
 from decodery.weights.formats.split_names import names_of_models, names_of_parts
 from decodery.weights.report import Progress, listed
 
 # Only the files that a model needs: no pickles, and no second copy of the weights.
 WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
-# Chat templates may lie in a folder.
-UNWANTED = [*(f"*/{pattern}" for pattern in WANTED if pattern != "*.jinja"), "consolidated*"]
+# Chat templates may lie in a folder. The folders of sentence-transformers' modules begin with a number.
+UNWANTED = [*(f"[!0-9]*/{pattern}" for pattern in WANTED if pattern != "*.jinja"), "consolidated*"]
 # Most headers, which hold a vocabulary, are smaller.
 FIRST_HEADER_BYTES = 8 << 20
 
@@ -39,7 +40,7 @@ def fetch_snapshot(
     except Exception as error:
         raise _explained(repository, revision, error) from error
     folder = Path(fetched)
-    if not any(folder.glob("*.safetensors")):
+    if not any(transformer_folder(folder).glob("*.safetensors")):
         raise ModelError(
             f"{repository} holds no safetensors files; if it has GGUF files, pick one, "
             f"as in {repository}:Q4_K_M"

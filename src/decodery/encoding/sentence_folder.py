@@ -1,0 +1,166 @@
+"""Reads how a folder makes vectors, from the files of sentence-transformers beside the model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from decodery.encoding.pooling import POOLINGS
+from decodery.encoding.sentence_layers import SentenceLayer, UnitLength, dense, layer_norm
+from decodery.encoding.vector_settings import METRICS, Metric, VectorSettings
+from decodery.errors import ModelError
+from decodery.models.checkpoint_keys import CheckpointKeys
+from decodery.models.contract import EncoderModel
+from decodery.weights.formats.safetensors import read_json_file
+from decodery.weights.formats.sentence_modules import SentenceModule, modules_of
+
+SETTINGS = "config_sentence_transformers.json"
+LIMITS = (
+    "sentence_bert_config.json",
+    *(
+        f"sentence_{family}_config.json"
+        for family in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+    ),
+)
+"""The names that the file of limits has or had."""
+FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+"""The older keys of a pooling's config.json; the vectors of several are concatenated in this order."""
+
+
+def read_vector_settings(folder: Path, model: EncoderModel) -> VectorSettings:
+    """Returns how the vectors of a folder's model are made.
+
+    A folder without modules.json takes the mean of the states. Raises `ModelError`, naming the file, for
+    files that are damaged or contradict each other, and for modules that are not supported.
+    """
+    modules = modules_of(folder)
+    first, others = (modules[0].folder, modules[1:]) if modules else (folder, [])
+    limit, lowers = _limit(first, model.context_length)
+    found = _Pipeline(model)
+    for module in others:
+        found.add(module)
+    if modules and not found.poolings:
+        raise ModelError(f"{folder / 'modules.json'} has no Pooling, so it says nothing of a text's vector")
+    # A last module that makes the length 1 comes after the vector was cut.
+    normalizes = bool(found.layers) and isinstance(found.layers[-1], UnitLength)
+    layers = found.layers[:-1] if normalizes else found.layers
+    prompts, default, metric = _settings(folder)
+    return VectorSettings(
+        width=found.width,
+        limit=limit,
+        pooling=found.poolings or ("mean",),
+        reads_prompt=found.reads_prompt,
+        layers=tuple(layers),
+        normalizes=normalizes,
+        prompts=prompts,
+        default_prompt=default,
+        lowers=lowers,
+        metric=metric,
+    )
+
+
+class _Pipeline:
+    """Collects the modules behind a transformer; `width` is that of the vector after those so far."""
+
+    def __init__(self, model: EncoderModel) -> None:
+        self.model = model
+        self.width = model.width
+        self.poolings: tuple[str, ...] = ()
+        self.reads_prompt = True
+        self.layers: list[SentenceLayer] = []
+
+    def add(self, module: SentenceModule) -> None:
+        """Adds a module. Raises `ModelError` if it is not supported or does not fit those before it."""
+        kind, folder = module
+        if (kind == "Pooling") == bool(self.poolings) and kind != "Dropout":
+            order = "a second Pooling" if self.poolings else f"{kind} before a Pooling"
+            raise ModelError(f"{folder.parent / 'modules.json'} lists {order}, which is not supported")
+        match kind:
+            case "Pooling":
+                self._add_pooling(folder)
+            case "Dense":
+                layer = dense(folder, self.width, self.model)
+                self.layers.append(layer)
+                self.width = layer.outputs
+            case "LayerNorm":
+                self.layers.append(layer_norm(folder, self.width, self.model))
+            case "Normalize":
+                self.layers.append(UnitLength())
+            case "Dropout":
+                pass  # It does something in training alone.
+            case _:
+                raise ModelError(
+                    f"{folder.parent / 'modules.json'} lists a {kind}, which is not supported: supported are"
+                    " Transformer, Pooling, Dense, LayerNorm, Normalize and Dropout"
+                )
+
+    def _add_pooling(self, folder: Path) -> None:
+        keys = CheckpointKeys(read_json_file(folder / "config.json"), str(folder / "config.json"))
+        for key in ("word_embedding_dimension", "embedding_dimension"):
+            if keys.has(key) and keys.count(key) != self.width:
+                raise keys.error(key, f"{self.width}, the width of the model's states")
+        self.poolings = _poolings(keys)
+        self.reads_prompt = keys.flag("include_prompt", True)
+        self.width *= len(self.poolings)
+
+
+def _poolings(keys: CheckpointKeys) -> tuple[str, ...]:
+    flagged = tuple(pooling for key, pooling in FLAGS.items() if keys.flag(key, False))
+    if not keys.has("pooling_mode"):
+        if not flagged and any(keys.has(key) for key in FLAGS):
+            raise ModelError(f"{keys.source}: no pooling_mode is true: one must be")
+        return flagged or ("mean",)
+    stored = keys.values["pooling_mode"]
+    names = [stored] if isinstance(stored, str) else stored
+    known = {name: name for name in POOLINGS} | {"mean_sqrt_len_tokens": "mean_sqrt_len"}
+    if not isinstance(names, Sequence) or not names or not all(name in known for name in names):
+        raise keys.error("pooling_mode", f"one or several of {', '.join(POOLINGS)}")
+    found = tuple(known[name] for name in names)
+    if flagged and set(flagged) != set(found):
+        raise ModelError(
+            f"{keys.source}: pooling_mode says {', '.join(found)}, the older keys say {', '.join(flagged)}"
+        )
+    return found
+
+
+def _limit(folder: Path, context_length: int) -> tuple[int, bool]:
+    """Returns the largest number of tokens of a text, and whether texts are put into lower case.
+
+    The truncation of tokenizer.json does not count: published files hold another number there.
+    """
+    file = next((folder / name for name in LIMITS if (folder / name).is_file()), None)
+    keys = CheckpointKeys({} if file is None else read_json_file(file), str(file))
+    lowers = keys.flag("do_lower_case", False)
+    if keys.has("max_seq_length"):
+        return min(keys.count("max_seq_length"), context_length), lowers
+    tokenizer = folder / "tokenizer_config.json"
+    declared = read_json_file(tokenizer).get("model_max_length") if tokenizer.is_file() else None
+    # A tokenizer without a limit has a number that no text reaches.
+    limited = isinstance(declared, int) and not isinstance(declared, bool) and declared > 0
+    return min(int(declared or 0), context_length) if limited else context_length, lowers
+
+
+def _settings(folder: Path) -> tuple[Mapping[str, str], str | None, Metric]:
+    """Returns the prompts by name, the name of the default one, and how vectors are compared."""
+    file = folder / SETTINGS
+    keys = CheckpointKeys(read_json_file(file) if file.is_file() else {}, str(file))
+    prompts: dict[str, str] = {}
+    section = keys.section("prompts")
+    for name in section.values:
+        # A prompt that is null is not set.
+        prompts[name] = section.text(name, "")
+    default = keys.text("default_prompt_name") if keys.has("default_prompt_name") else None
+    if default is not None and default not in prompts:
+        names = ", ".join(prompts) or "of which there are none"
+        raise keys.error("default_prompt_name", f"the name of a prompt, {names}")
+    metric = METRICS.get(keys.text("similarity_fn_name", "cosine"))
+    if metric is None:
+        raise keys.error("similarity_fn_name", f"one of {', '.join(METRICS)}")
+    return prompts, default, metric
