@@ -43,7 +43,10 @@ INNER: dict[str, tuple[str, ...]] = {
         *("errors", "settings", "", "openai", "responses", "anthropic"),
         *("trace_route", "schemas", "page", "app", "run"),
     ),
-    "cli": ("", "tables", "flags", "load_llm", "load_text_model", "commands", "main"),
+    "cli": (
+        *("", "tables", "flags", "command_registry", "resumable_file", "line_work"),
+        *("load_llm", "load_encoder", "load_text_model", "commands", "encoder_commands", "main"),
+    ),
 }
 # Imports that are forbidden even where the layers allow them.
 NEVER = {("encoding", "engine"), ("training", "engine"), ("models", "decoding"), ("cli", "models")}

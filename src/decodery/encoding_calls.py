@@ -6,10 +6,10 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from decodery.encoding.embed import LongText, embed
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.results import Embeddings, Precision
 from decodery.encoding.text_batches import BatchRunner
+from decodery.encoding.vectors.embed import LongText, embed
 from decodery.errors import ModelError
 from decodery.loading.open_model import Opened
 

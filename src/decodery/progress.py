@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def counting(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """Draws a bar for `total` items; yields a function that counts one of them."""
+def counting(description: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """Draws a bar for `total` items (None: unknown); yields a function that counts one of them."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

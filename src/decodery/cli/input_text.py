@@ -24,7 +24,7 @@ def given_text(argument: str | None, file: Path | None, name: str) -> str:
     elif argument is None or argument == "-":
         if argument is None and terminal_input():
             raise ParameterError(f"give {name} as an argument, with --file, or through a pipe")
-        text = _without_line_end(decoded(_stdin().read(), "the standard input"))
+        text = without_line_end(decoded(stdin().read(), "the standard input"))
     else:
         text = decoded(argument.encode("utf-8", "surrogateescape"), name)
     if not text:
@@ -57,8 +57,8 @@ def piped_lines() -> Iterator[str]:
 
     Raises `DecoderyError` for a line that is not UTF-8.
     """
-    for number, line in enumerate(_stdin(), 1):
-        yield _without_line_end(decoded(line, f"line {number} of the standard input"))
+    for number, line in enumerate(stdin(), 1):
+        yield without_line_end(decoded(line, f"line {number} of the standard input"))
 
 
 def decoded(data: bytes, name: str) -> str:
@@ -81,7 +81,7 @@ def file_text(file: Path) -> str:
         data = file.read_bytes()
     except OSError as error:
         raise DecoderyError(f"{file} cannot be read: {error.strerror}") from None
-    return _without_line_end(decoded(data, str(file)))
+    return without_line_end(decoded(data, str(file)))
 
 
 def prompt_arguments(template: str | None, special_in_content: bool) -> dict[str, Any]:
@@ -97,11 +97,13 @@ def prompt_arguments(template: str | None, special_in_content: bool) -> dict[str
     return arguments
 
 
-def _stdin() -> BinaryIO:
+def stdin() -> BinaryIO:
+    """Returns the bytes of stdin; raises `DecoderyError` if it is closed."""
     if sys.stdin is None:
         raise DecoderyError("there is no standard input")
     return sys.stdin.buffer
 
 
-def _without_line_end(text: str) -> str:
+def without_line_end(text: str) -> str:
+    """Returns a line without the line end."""
     return text.removesuffix("\n").removesuffix("\r")

@@ -5,22 +5,21 @@ Modules that need torch are imported inside the commands, so that help and error
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from decodery.cli import encoder_commands as encoder_commands
+from decodery.cli.command_registry import Debug, app, command
 from decodery.cli.flags.comparison_lines import DEFAULT_SET, PRESETS, comparison_lines
-from decodery.cli.flags.field_flags import with_flags
 from decodery.cli.flags.generation_flags import GenerationFlags
-from decodery.cli.flags.grouped_help import GroupedCommand
 from decodery.cli.flags.model_options import (
     BACKENDS,
     DTYPES,
@@ -109,33 +108,6 @@ Revision = Annotated[
 SHELLS = "bash|zsh|fish"
 # Given last, these flags mean the user's own shell.
 SHELL_FLAGS = ("--install-completion", "--show-completion")
-Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
-
-app = typer.Typer(
-    help="Every way to decode open-weight language models, on the machine you have.",
-    epilog="decodery COMMAND --help lists the flags of a command.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Registers a function as a command; its dataclasses become flags, its errors become lines on stderr."""
-
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        flagged = with_flags(function)
-
-        @functools.wraps(flagged)
-        def command(debug: bool, **values: Any) -> None:
-            with exit_on_error(debug):
-                flagged(debug=debug, **values)
-
-        app.command(name, cls=GroupedCommand)(command)
-        return function
-
-    return register
 
 
 @app.callback(invoke_without_command=True)
@@ -167,7 +139,7 @@ def _decodery(
         raise typer.Exit(MISUSED)
 
 
-@_command("generate")
+@command("generate")
 def _generate(
     prompt: Prompt = None,
     file: File = None,
@@ -245,7 +217,7 @@ def _generate(
     )
 
 
-@_command("chat")
+@command("chat")
 def _chat(
     system: System = None,
     template: Template = None,
@@ -263,7 +235,7 @@ def _chat(
     chat(generation, model, system, prompt_arguments(template, special_in_content))
 
 
-@_command("infill")
+@command("infill")
 def _infill(
     text: Text = None,
     file: File = None,
@@ -286,7 +258,7 @@ def _infill(
     infill(given, mark, generation, model, as_json=json)
 
 
-@_command("score")
+@command("score")
 def _score(
     text: Text = None,
     file: File = None,
@@ -307,7 +279,7 @@ def _score(
     score(given, model, prefix=prefix, as_json=json)
 
 
-@_command("explain")
+@command("explain")
 def _explain(
     prompt: Prompt = None,
     file: File = None,
@@ -336,7 +308,7 @@ def _explain(
     explain(text, generation, model, top=top, as_json=json, html=html, svg=svg)
 
 
-@_command("compare")
+@command("compare")
 def _compare(
     prompt: Prompt = None,
     file: File = None,
@@ -373,7 +345,7 @@ def _compare(
     compare(text, lines, model, as_json=json)
 
 
-@_command("learn")
+@command("learn")
 def _learn(
     method: Annotated[
         str | None,
@@ -390,7 +362,7 @@ def _learn(
     learn(method)
 
 
-@_command("pull")
+@command("pull")
 def _pull(model: Model = None, revision: Revision = None, debug: Debug = False) -> None:
     """Fetches a model and prints its path."""
     from decodery.cli.commands.pull import pull
@@ -398,7 +370,7 @@ def _pull(model: Model = None, revision: Revision = None, debug: Debug = False) 
     pull(model, revision)
 
 
-@_command("models")
+@command("models")
 def _models(
     supported: Annotated[
         bool, typer.Option("--supported", help="List the architectures that can be opened instead.")
@@ -417,7 +389,7 @@ def _models(
         models(as_json=json)
 
 
-@_command("serve")
+@command("serve")
 def _serve(options: ServeOptions = SERVER, how: RunOptions = RUN, debug: Debug = False) -> None:
     """Serves models over HTTP, as OpenAI's API does."""
     from decodery.cli.commands.serve import serve
@@ -425,7 +397,7 @@ def _serve(options: ServeOptions = SERVER, how: RunOptions = RUN, debug: Debug =
     serve(options, how)
 
 
-@_command("playground")
+@command("playground")
 def _playground(options: PlaygroundOptions = PLAYGROUND, how: RunOptions = RUN, debug: Debug = False) -> None:
     """Opens a page on which one sees how texts are decoded.
 
@@ -436,7 +408,7 @@ def _playground(options: PlaygroundOptions = PLAYGROUND, how: RunOptions = RUN, 
     playground(options, how)
 
 
-@_command("inspect")
+@command("inspect")
 def _inspect(
     model: Model = None,
     dtype: Annotated[str, typer.Option(metavar=DTYPES, help="Assume this precision.")] = "auto",

@@ -94,16 +94,17 @@ def silence_stdout() -> None:
 
 def emit_json(value: Any) -> None:
     """Prints a value as one line of JSON on stdout; NaN and infinity, which JSON lacks, become null."""
-    emit(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False) + "\n")
+    emit(json.dumps(finite(value), ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Returns a value for JSON, in which numbers that are not finite are None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from decodery.encoding.sentence_folder import read_vector_settings
 from decodery.encoding.text_batches import BatchRunner
-from decodery.encoding.vector_settings import VectorSettings
+from decodery.encoding.vectors.sentence_folder import read_vector_settings
+from decodery.encoding.vectors.vector_settings import VectorSettings
 from decodery.errors import ModelError
 from decodery.models.contract import EncoderModel, OutputHead
 from decodery.text.tokenizer.tokenizer import Tokenizer

@@ -246,12 +246,14 @@ class ConfigTable(Generic[ConfigT]):
     Fields are read in their order. `matrices` are products of fields that are the rows of a matrix with
     `width` columns. A config is refused before any tensor is allocated if such a matrix is larger than all
     tensors of the checkpoint together, or than `LARGEST_MATRIX`, and if a field is above its bound in `MOST`.
+    `own_layers` is the field that counts the layers with tensors of their own.
     """
 
     config: Callable[..., ConfigT]
     fields: Mapping[str, Field]
     fixed: Sequence[Fixed] = ()
     matrices: Sequence[tuple[str, ...]] = ()
+    own_layers: str = "layers"
 
     def read(self, checkpoint: Checkpoint) -> ConfigT:
         """Returns the checkpoint's config; raises ModelError that names the key of an absurd setting.
@@ -329,9 +331,9 @@ class ConfigTable(Generic[ConfigT]):
 
     def _check_sizes(self, source: Source, checkpoint: Checkpoint) -> None:
         tensors = checkpoint.tensors.values()
-        if source["layers"] > len(tensors):
+        if source[self.own_layers] > len(tensors):
             raise ModelError(
-                f"{checkpoint.path}: {source.key_of('layers')} is {source['layers']}, "
+                f"{checkpoint.path}: {source.key_of(self.own_layers)} is {source[self.own_layers]}, "
                 f"but there are only {len(tensors)} tensors"
             )
         stored = sum(math.prod(info.shape) for info in tensors)

@@ -26,12 +26,13 @@ Head = Literal[
     "token_classes",
     "spans",
     "choices",
+    "replaced",
 ]
 """A model's output. "causal": the scores of the next token; the others are of encoders. "states": the hidden
 states alone. "masked_lm": the scores of each token. "next_sentence": whether the second text of a pair
 follows the first. "pretraining": both of these. "classes": the scores of a text's classes.
 "token_classes": those of each token. "spans": the scores of each token to begin and to end an answer.
-"choices": the score of one answer of several."""
+"choices": the score of one answer of several. "replaced": whether each token replaced another."""
 Reads = Literal["tokens", "first", "last", "mean"]
 """The states that a head reads: those of each token, of a text's first or last token, or their mean."""
 

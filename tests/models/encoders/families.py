@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from decodery.models.contract import Head
 from tests.models.decoders.families import Without, randomise, without
@@ -32,7 +34,8 @@ class Tiny:
     `heads` are those that transformers has too; the first of them stands for all where one is enough. `names`
     are classes whose names end otherwise than in `CLASSES`. `segments` is the number of segments that its
     texts have. `traits` are what the family adds to others, each with the config that lacks it: its states
-    must differ. `slow` keeps the model out of the default tests.
+    must differ. So they must after each of `edits` of the model itself. `slow` keeps the model out of the
+    default tests.
     """
 
     start: str
@@ -41,6 +44,7 @@ class Tiny:
     heads: tuple[Head, ...] = USUAL
     names: Mapping[Head, str] = field(default_factory=dict)
     segments: int = 1
+    edits: Mapping[str, Callable[[Any], object]] = field(default_factory=dict)
     slow: bool = True
 
     def architecture(self, head: Head) -> str:
@@ -82,6 +86,127 @@ FAMILIES: dict[str, Tiny] = {
         {"activation": without(activation="gelu")},
         heads=("states", "masked_lm"),
         segments=2,
+    ),
+}
+
+
+# 43 tokens fit: the first position is that behind the padding id's.
+ROBERTA = {**SIZES, "max_position_embeddings": 45, "type_vocab_size": 1, "pad_token_id": 1}
+ROBERTA_TRAITS = {
+    "first position": without(padding=0),
+    "segment": without(segments=0),
+}
+ROBERTA_EDITS: dict[str, Callable[[Any], object]] = {
+    "positions of padding ids": lambda model: setattr(
+        model,
+        "text_positions",
+        lambda tokens, keep: torch.arange(2, tokens.shape[-1] + 2).expand(tokens.shape),
+    ),
+}
+FAMILIES |= {
+    "roberta": Tiny(
+        "Roberta", {**ROBERTA, "layer_norm_eps": 1e-5}, ROBERTA_TRAITS, edits=ROBERTA_EDITS, slow=False
+    ),
+    "xlm-roberta with segments and another padding id": Tiny(
+        "XLMRoberta",
+        {**ROBERTA, "pad_token_id": 5, "type_vocab_size": 3, "max_position_embeddings": 49},
+        {
+            "first position": without(padding=4),
+            "segments": without(segments=0),
+        },
+        segments=3,
+    ),
+    "camembert, a head of its own for masked tokens": Tiny(
+        "Camembert",
+        {**ROBERTA, "tie_word_embeddings": False, "hidden_act": "gelu_new"},
+        ROBERTA_TRAITS,
+    ),
+    "distilbert": Tiny(
+        "DistilBert",
+        {
+            "vocab_size": 97,
+            "dim": 60,
+            "n_layers": 3,
+            "n_heads": 5,
+            "hidden_dim": 75,
+            "max_position_embeddings": 43,
+        },
+        {"positions": without(positions=0)},
+        slow=False,
+    ),
+    "distilbert, another activation": Tiny(
+        "DistilBert",
+        {
+            "vocab_size": 97,
+            "dim": 51,
+            "n_layers": 2,
+            "n_heads": 3,
+            "hidden_dim": 75,
+            "max_position_embeddings": 43,
+            "activation": "relu",
+            "tie_word_embeddings": False,
+        },
+        {"activation": without(activation="gelu")},
+    ),
+}
+
+MPNET = {key: value for key, value in ROBERTA.items() if key != "type_vocab_size"}
+MPNET_EDITS: dict[str, Callable[[Any], object]] = {
+    "bias by distance": lambda model: model.relative_bias.zero_(),
+    "bias by direction": lambda model: model.buckets.remainder_(16),
+}
+FAMILIES |= {
+    "mpnet": Tiny("MPNet", MPNET, {"first position": without(padding=0)}, edits=MPNET_EDITS, slow=False),
+    "mpnet, long texts": Tiny(
+        "MPNet",
+        {**MPNET, "max_position_embeddings": 303, "hidden_size": 51, "num_attention_heads": 3},
+        heads=("states", "masked_lm"),
+        edits=MPNET_EDITS,
+    ),
+}
+
+PRETRAINED = (*USUAL, "pretraining")
+ALBERT = {**SIZES, "type_vocab_size": 3, "embedding_size": 36}
+FAMILIES |= {
+    "albert": Tiny(
+        "Albert",
+        ALBERT,
+        {
+            "segments": without(segments=0),
+            "activation": without(activation="relu"),
+            "layers": without(layers=2),
+        },
+        heads=PRETRAINED,
+        segments=3,
+        slow=False,
+    ),
+    "albert, two groups of two blocks": Tiny(
+        "Albert",
+        {
+            **ALBERT,
+            "num_hidden_layers": 5,
+            "num_hidden_groups": 2,
+            "inner_group_num": 2,
+            "hidden_act": "gelu",
+        },
+        edits={"second group": lambda model: model.layers.__setitem__(-1, model.layers[1])},
+        heads=("states", "masked_lm", "classes"),
+        segments=2,
+    ),
+    "albert with wide embeddings": Tiny(
+        "Albert", {**ALBERT, "embedding_size": 60}, heads=("states", "masked_lm")
+    ),
+    "electra": Tiny(
+        "Electra",
+        {**ALBERT, "hidden_act": "relu"},
+        {"segments": without(segments=0), "activation": without(activation="gelu")},
+        heads=(*USUAL, "replaced"),
+        names={"replaced": "ElectraForPreTraining"},
+        segments=3,
+        slow=False,
+    ),
+    "electra with wide embeddings": Tiny(
+        "Electra", {**ALBERT, "embedding_size": 60}, heads=("states", "masked_lm"), segments=2
     ),
 }
 

@@ -52,9 +52,40 @@ def run_of(page: Any) -> dict[str, Any]:
     return found
 
 
-def ended(page: Any) -> None:
-    """Waits until the shown run has ended."""
-    page.wait_for_selector("#log .run[data-state=done]", timeout=LONGEST_MS)
+def ended(page: Any, count: int = 1) -> None:
+    """Waits until so many runs are shown, and all have ended."""
+    run = page.locator("#log .run[data-state=done]")
+    run.nth(count - 1).wait_for(timeout=LONGEST_MS)
+
+
+_KEPT = """async ([id, count, longest]) => {
+  const { Store } = await import('/assets/core/store.js');
+  const store = new Store();
+  const kept = async () => (await store.load()).find((run) => run.id === id);
+  const isThere = (run) => count > 0 && run.state === 'done' && run.streams[0].positions.length === count;
+  const began = performance.now();
+  for (let run = await kept(); run === undefined ? count > 0 : !isThere(run); run = await kept()) {
+    if (performance.now() - began > longest) throw new Error(`The run is not kept as it is shown.`);
+    await new Promise(requestAnimationFrame);
+  }
+}"""
+
+
+def kept(page: Any, run: str, tokens: int) -> None:
+    """Waits until the browser keeps an ended run with so many tokens; with 0, until it keeps it no more."""
+    page.evaluate(_KEPT, [run, tokens, LONGEST_MS])
+
+
+# Only numbers are given: ids of runs are bytes, and stay different.
+_SEEDS = """(seed) => {
+  const random = crypto.getRandomValues.bind(crypto);
+  crypto.getRandomValues = (values) => (values instanceof Uint32Array ? values.fill(seed) : random(values));
+}"""
+
+
+def give_seed(page: Any, seed: int) -> None:
+    """Makes this number the seed of each run that is started without one."""
+    page.evaluate(_SEEDS, seed)
 
 
 def show_tree(page: Any) -> Any:
@@ -88,9 +119,12 @@ _UNFOLD = """async (tree) => {
   for (;;) {
     const folded = [...tree.querySelectorAll('details:not([open])')];
     if (folded.length === 0) return;
-    for (const details of folded) details.open = true;
     // What they hold is made when they have been opened.
-    await new Promise((told) => setTimeout(told, 50));
+    const opened = folded.map((details) => new Promise((told) => {
+      details.addEventListener('toggle', told, { once: true });
+    }));
+    for (const details of folded) details.open = true;
+    await Promise.all(opened);
   }
 }"""
 

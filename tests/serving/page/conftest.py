@@ -19,9 +19,9 @@ ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu")
 LOCAL = ("127.0.0.1", "localhost", None)
 
 
-# Not for the session: while playwright is open, an event loop runs in this thread, and other tests could not
-# call `asyncio.run`.
-@pytest.fixture(scope="module")
+# Not for the session: while playwright is open, an event loop runs in this thread, in which tests of other
+# packages could not call `asyncio.run`.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     """Returns the Chromium of this machine, driven by playwright; skips where one of them is missing."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="the tests of the page need playwright")

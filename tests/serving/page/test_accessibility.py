@@ -11,6 +11,15 @@ from decodery.serving.page.page_files import ASSETS
 from tests.serving.live import LiveServer
 
 VIEWS = re.findall(r'name: "(\w+)"', (ASSETS / "core" / "views.js").read_text(encoding="utf-8"))
+# What each view shows once it has all that it begins with.
+FILLED = {
+    "write": ".run[data-state=done]",
+    "compare": ".column:nth-child(2)",
+    "surprise": ".surprise-text",
+    "prompt": "td[data-logprob]",
+    "tokens": "[data-state=done]",
+    "learn": ".learn-list a",
+}
 SIZES = {"wide": (1280, 800), "narrow": (360, 740)}
 
 
@@ -35,11 +44,11 @@ def test_the_first_screen_has_no_fault(page: Any, server: LiveServer, scheme: st
     assert faults(page) == []
 
 
+@pytest.mark.page
 @pytest.mark.parametrize("view", VIEWS)
 def test_no_view_has_a_fault(page: Any, server: LiveServer, view: str) -> None:
     page.goto(f"{server.url}/#{view}")
-    page.wait_for_selector(f"#view-{view}:not([hidden])")
-    page.wait_for_timeout(300)
+    page.locator(f"#view-{view}:not([hidden]) {FILLED[view]}").last.wait_for()
     assert faults(page) == []
 
 

@@ -76,6 +76,7 @@ def test_the_tree_is_that_of_the_pictures_and_is_read_once(
     assert found["main"][: len(best)] == best
 
 
+@pytest.mark.page
 def test_a_pruned_candidate_says_what_it_lost_against(opened: Any, server: LiveServer) -> None:
     nodes = opened.evaluate(TREE, lines_with_beams(server, BEAMS["beams"]))["nodes"]
     for node in nodes:
@@ -104,7 +105,7 @@ SHOW = """async (params) => {
   renderBeamTree(place, run);
   const body = { candidates: 2, texts: true, requests: [{ prompt: 'Hello', params }] };
   for await (const line of new Api().lines('/trace', body)) reader.feed(line);
-  await new Promise((told) => setTimeout(told, 200));
+  await new Promise(requestAnimationFrame);
   place.addEventListener('branch', ({ detail }) => { window.branched = detail.tokens; });
   return run.steps.flat().length;
 }"""

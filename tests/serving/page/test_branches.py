@@ -13,6 +13,7 @@ from tests.serving.page.branching import (
     accessible,
     ask_branch,
     branch,
+    give_seed,
     other_candidate,
     run_of,
     show_tree,
@@ -84,6 +85,7 @@ def test_a_picked_candidate_has_its_own_numbers(opened: Any) -> None:
     assert choice["rank"] == place + 1
 
 
+@pytest.mark.page
 def test_the_end_that_was_picked_ends_visibly(opened: Any) -> None:
     parent = run_of(opened)
     child = branch(opened, 4, END)
@@ -170,7 +172,7 @@ def test_the_same_candidate_opens_the_branch_that_is_there(opened: Any) -> None:
 @pytest.mark.page
 def test_a_text_is_drawn_again_from_a_token_and_written_on(opened: Any) -> None:
     first = run_of(opened)
-    opened.evaluate("() => { crypto.getRandomValues = (numbers) => numbers.fill(99); }")
+    give_seed(opened, 99)
     opened.locator('#log [data-i="8"]').click()
     opened.get_by_role("button", name="Draw again from here").click()
     opened.wait_for_selector(f'#log .run[data-state=done]:not([data-run="{first["id"]}"])')

@@ -12,6 +12,7 @@ import pytest
 
 from decodery import LLM, BeamSearch, GenerationParams
 from tests.serving.live import LiveServer
+from tests.serving.page.branching import kept
 from tests.serving.page.two_models import BYTES, MERGES
 
 PROMPT = "Once upon a time"
@@ -128,6 +129,7 @@ NOTE_CHANGES = """() => {
 }"""
 
 
+@pytest.mark.page
 def test_the_status_region_changes_only_when_it_says_something_new(view: Any) -> None:
     view.get_by_label("Longest text, in tokens").fill("200")
     view.evaluate(NOTE_CHANGES)
@@ -138,6 +140,7 @@ def test_the_status_region_changes_only_when_it_says_something_new(view: Any) ->
     assert all(before != after for before, after in pairwise(said)), said
 
 
+@pytest.mark.page
 def test_after_a_reload_write_opens_its_own_newest_run(view: Any, two_models: LiveServer) -> None:
     run(view)
     view.goto(f"{two_models.url}#write")
@@ -146,14 +149,14 @@ def test_after_a_reload_write_opens_its_own_newest_run(view: Any, two_models: Li
     view.goto(f"{two_models.url}#compare")
     view.get_by_label("Prompt for all columns").fill("A text of another view")
     run(view)
-    view.wait_for_timeout(800)
+    for one in view.locator(".column").all():
+        kept(view, one.get_attribute("data-run"), one.locator(".token").count())
     view.goto(f"{two_models.url}#write")
     view.reload()
     view.locator("#view-write .run[data-state=done]").wait_for()
     assert view.locator("#prompt").input_value() == PROMPT
     assert view.locator("#view-write .run .token").count() == written
-    kept = view.evaluate("() => [...document.querySelectorAll('.run-name')].map((one) => one.textContent)")
-    assert sum("A text of another view" in name for name in kept) == 2
+    assert view.locator(".run-name", has_text="A text of another view").count() == 2
 
 
 @pytest.mark.page
@@ -258,6 +261,7 @@ LEFT = """async ([deed, places, lengths]) => {
 }"""
 
 
+@pytest.mark.page
 @pytest.mark.parametrize("deed", ["leave", "remove"])
 def test_a_run_that_goes_leaves_the_others_of_its_request(view: Any, deed: str) -> None:
     assert view.evaluate(LEFT, [deed, [0], [60, 60]]) == ["done"] * 2
@@ -266,6 +270,7 @@ def test_a_run_that_goes_leaves_the_others_of_its_request(view: Any, deed: str) 
     assert view.evaluate(LEFT, ["stop", [1], [900, 900]]) == ["cut", "cut"]
 
 
+@pytest.mark.page
 def test_a_column_that_is_removed_leaves_the_others_running(view: Any) -> None:
     view.get_by_role("button", name="Add a column").click()
     # It shows tokens as they come, which beams do not.

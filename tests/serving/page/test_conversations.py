@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from decodery import LLM
-from tests.serving.live import LiveServer
-from tests.serving.page.branching import branch, other_candidate, run_of
+from tests.serving.live import LiveServer, until
+from tests.serving.page.branching import branch, ended, kept, other_candidate, run_of
 from tests.serving.page.test_write import paced, set_parameter
 
 Message = dict[str, str]
@@ -39,10 +39,7 @@ class Chat:
 
     def ended(self, replies: int = 1) -> None:
         """Waits until so many replies are shown and have ended."""
-        self.page.wait_for_function(
-            "(n) => document.querySelectorAll('.run[data-state=done]').length === n", arg=replies
-        )
-        self.page.wait_for_timeout(100)
+        ended(self.page, replies)
 
     def open_kept(self, title: str) -> None:
         """Opens a run of the list."""
@@ -66,30 +63,25 @@ def user(text: str) -> Message:
     return {"role": "user", "content": text}
 
 
-def stopped(chat: Chat, server: LiveServer) -> None:
-    """Waits until the server has nothing to do and the page has heard of it."""
-    chat.page.wait_for_timeout(500)
-    assert server.is_idle()
-
-
 def test_a_new_chat_while_a_reply_is_written_gets_nothing_of_it(chat: Chat, server: LiveServer) -> None:
     set_parameter(chat.page, "max_tokens", "300")
     with paced(server, 0.02):
         chat.send("first")
         chat.page.wait_for_selector(".run .token >> nth=3")
         chat.page.get_by_role("button", name="New chat").click()
-        stopped(chat, server)
+        until(server.is_idle)
     set_parameter(chat.page, "max_tokens", "8")
     chat.send("second")
     chat.ended()
     assert chat.asked == [[user("first")], [user("second")]]
 
 
+@pytest.mark.page
 def test_a_new_chat_before_the_first_token_of_a_reply_is_empty(chat: Chat, server: LiveServer) -> None:
     with paced(server, 0.5):
         chat.send("first")
         chat.page.get_by_role("button", name="New chat").click()
-        chat.page.wait_for_timeout(1200)
+        until(server.is_idle)
     assert chat.shown() == []
     assert chat.page.locator(".notice.error").count() == 0
     assert chat.page.get_by_role("textbox", name="Message", exact=True).input_value() == ""
@@ -98,6 +90,7 @@ def test_a_new_chat_before_the_first_token_of_a_reply_is_empty(chat: Chat, serve
     assert chat.asked[-1] == [user("second")]
 
 
+@pytest.mark.page
 def test_a_reply_stays_out_of_the_kept_chat_that_was_opened_meanwhile(chat: Chat, server: LiveServer) -> None:
     chat.send("alpha")
     chat.ended()
@@ -105,9 +98,10 @@ def test_a_reply_stays_out_of_the_kept_chat_that_was_opened_meanwhile(chat: Chat
     chat.page.get_by_role("button", name="New chat").click()
     with paced(server, 0.05):
         chat.send("beta")
+        beta = chat.page.locator(".run").get_attribute("data-run")
         chat.open_kept("alpha")
         assert chat.shown()[0] == "alpha"
-        chat.page.wait_for_timeout(1200)
+        kept(chat.page, beta, 8)
     chat.send("gamma")
     chat.ended(2)
     assert chat.asked[-1] == [user("alpha"), {"role": "assistant", "content": alpha}, user("gamma")]
@@ -117,6 +111,7 @@ def test_a_reply_stays_out_of_the_kept_chat_that_was_opened_meanwhile(chat: Chat
     assert chat.shown()[0] == "beta"
 
 
+@pytest.mark.page
 def test_a_chat_that_is_left_and_shown_again_still_shows_its_reply_and_takes_no_second_question(
     chat: Chat, server: LiveServer
 ) -> None:

@@ -101,7 +101,13 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("params", CASES.values(), ids=CASES)
+EACH = [
+    pytest.param(params, id=name, marks=() if name == "truncated" else pytest.mark.page)
+    for name, params in CASES.items()
+]
+
+
+@pytest.mark.parametrize("params", EACH)
 def test_each_position_shows_its_own_candidates_under_the_right_names(
     blank: Any, library: LLM, params: dict[str, Any]
 ) -> None:
@@ -161,6 +167,7 @@ def check_facts(facts: dict[str, str], choice: Considered) -> None:
         assert facts["allowed by the grammar"] == f"{choice.allowed:,}"
 
 
+@pytest.mark.page
 def test_a_stage_shows_the_probabilities_before_and_after_it_and_whom_it_cut(
     blank: Any, library: LLM
 ) -> None:
@@ -190,6 +197,7 @@ def test_a_stage_shows_the_probabilities_before_and_after_it_and_whom_it_cut(
     assert cells.count("cut by top-p") == sum(c.after == 0 for c in choice.candidates) - cut_by_k > 0
 
 
+@pytest.mark.page
 def test_a_probability_of_one_is_100_percent_and_no_surprise(blank: Any) -> None:
     run_in(blank, PROMPT, max_tokens=2, grammar={"type": "choice", "options": ["ab"]})
     blank.evaluate(SHOW, {"index": 0, "preview": True})
@@ -208,6 +216,7 @@ def test_a_probability_of_one_is_100_percent_and_no_surprise(blank: Any) -> None
     assert told == [0, "100 %", "100 %", "0 %"]
 
 
+@pytest.mark.page
 def test_a_candidate_is_picked_by_pointer_and_keyboard(blank: Any) -> None:
     run_in(blank, PROMPT, max_tokens=5, seed=1)
     blank.evaluate(SHOW, {"index": 3, "preview": True})
@@ -220,6 +229,7 @@ def test_a_candidate_is_picked_by_pointer_and_keyboard(blank: Any) -> None:
     assert blank.evaluate("() => window.branches") == [[3, tokens[2]], [3, tokens[3]]]
 
 
+@pytest.mark.page
 def test_the_labels_of_candidates_are_their_bytes_made_visible(blank: Any, library: LLM) -> None:
     run_in(blank, PROMPT, candidates=259, max_tokens=1, seed=1)
     blank.evaluate(SHOW, {"index": 0, "preview": True})
@@ -231,6 +241,7 @@ def test_the_labels_of_candidates_are_their_bytes_made_visible(blank: Any, libra
     assert "<" in labels
 
 
+@pytest.mark.page
 def test_beams_have_no_choice_of_one_token_and_contrastive_search_no_sliders(blank: Any) -> None:
     run_in(blank, PROMPT, max_tokens=4, strategy={"type": "beam_search", "num_beams": 3})
     blank.evaluate(SHOW, {"index": 1, "preview": False})
@@ -243,6 +254,7 @@ def test_beams_have_no_choice_of_one_token_and_contrastive_search_no_sliders(bla
     assert blank.locator(".slider").first.is_hidden()
 
 
+@pytest.mark.page
 def test_the_inspector_is_cleared(blank: Any) -> None:
     run_in(blank, PROMPT, max_tokens=2)
     blank.evaluate(SHOW, {"index": 0, "preview": True})

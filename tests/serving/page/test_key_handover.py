@@ -56,6 +56,7 @@ def test_the_key_is_gone_from_address_and_history_before_the_first_request(
     assert KEY not in page.evaluate("JSON.stringify(localStorage) + document.cookie")
 
 
+@pytest.mark.page
 def test_the_file_that_the_browser_is_told_to_open_leads_to_the_page_with_the_key(
     page: Any, locked: LiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +68,7 @@ def test_the_file_that_the_browser_is_told_to_open_leads_to_the_page_with_the_ke
     assert page.url == f"{locked.url}/"
 
 
+@pytest.mark.page
 def test_a_key_that_is_pasted_into_an_open_page_is_taken_too(
     page: Any, watch: Any, locked: LiveServer
 ) -> None:
@@ -74,10 +76,11 @@ def test_a_key_that_is_pasted_into_an_open_page_is_taken_too(
     page.goto(locked.url)
     page.wait_for_selector("#key-dialog[open]")
     page.evaluate(f"() => {{ location.hash = '#key={KEY}'; }}")
-    page.wait_for_function("() => document.querySelector('#model').options.length > 0")
+    page.locator("#model option").first.wait_for(state="attached")
     assert KEY not in page.url
 
 
+@pytest.mark.page
 @pytest.mark.parametrize("fragment", ["", "%E0%A4%A", "a%20b", "ä", "x" * 5000])
 def test_a_damaged_key_is_removed_and_the_page_asks_for_one(
     page: Any, watch: Any, locked: LiveServer, fragment: str
@@ -88,6 +91,7 @@ def test_a_damaged_key_is_removed_and_the_page_asks_for_one(
     assert page.url == f"{locked.url}/"
 
 
+@pytest.mark.page
 def test_a_browser_that_forbids_storage_keeps_the_key_while_the_page_is_open(
     page: Any, locked: LiveServer
 ) -> None:

@@ -34,6 +34,7 @@ def give(page: Any, key: str) -> None:
     page.get_by_role("button", name="Use key").click()
 
 
+@pytest.mark.page
 def test_without_a_key_the_page_holds_no_data_and_asks_for_it(asked: Any) -> None:
     assert "This server asks for a key" in asked.locator("#key-reason").inner_text()
     assert asked.locator("#model option").count() == 0
@@ -43,9 +44,7 @@ def test_without_a_key_the_page_holds_no_data_and_asks_for_it(asked: Any) -> Non
 
 def test_a_wrong_key_is_named_and_the_right_one_shows_the_default_text(asked: Any) -> None:
     give(asked, "wrong")
-    asked.wait_for_function(
-        "() => document.querySelector('#key-reason').textContent.includes('does not accept')"
-    )
+    asked.locator("#key-reason", has_text="does not accept").wait_for()
     give(asked, "right")
     asked.wait_for_selector(".run[data-state=done]")
     assert asked.locator("#key-dialog[open]").count() == 0
@@ -69,6 +68,4 @@ def test_the_key_is_kept_for_the_session_and_stands_in_no_address_and_no_lasting
 @pytest.mark.page
 def test_a_key_with_letters_that_headers_lack_is_refused_with_words(asked: Any) -> None:
     give(asked, KEY)
-    asked.wait_for_function(
-        "() => document.querySelector('#key-reason').textContent.includes('does not accept')"
-    )
+    asked.locator("#key-reason", has_text="does not accept").wait_for()

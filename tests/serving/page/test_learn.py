@@ -12,6 +12,7 @@ from tests.serving.live import LiveServer
 NAMES = [page.name for page in learn_pages()]
 
 
+@pytest.mark.page
 def test_the_list_leads_to_each_page_and_each_page_to_its_neighbours(page: Any, server: LiveServer) -> None:
     page.goto(f"{server.url}/#learn")
     page.wait_for_selector(".learn-list a")
@@ -32,7 +33,7 @@ def test_a_page_shows_its_text_its_code_and_its_picture(page: Any, server: LiveS
     page.goto(f"{server.url}/#learn/truncation")
     picture = page.locator(".picture img")
     picture.wait_for()
-    page.wait_for_function("document.querySelector('.picture img').naturalWidth > 700")
+    page.wait_for_function("document.querySelector('.picture img')?.naturalWidth > 700")
     assert "Two prompts" in picture.get_attribute("alt")
     assert "from decodery import LLM" in page.locator("pre.python").inner_text()
     assert page.locator("pre.console").inner_text().startswith("$ decodery generate")
@@ -58,6 +59,7 @@ def test_try_it_writes_with_the_pages_prompt_and_parameters_at_once(page: Any, s
     assert run["params"].items() <= request["params"].items()
 
 
+@pytest.mark.page
 def test_the_pages_are_read_and_tried_with_the_keyboard_alone(page: Any, server: LiveServer) -> None:
     page.goto(f"{server.url}/#learn")
     page.wait_for_selector(".learn-list a")
@@ -70,17 +72,24 @@ def test_the_pages_are_read_and_tried_with_the_keyboard_alone(page: Any, server:
     assert page.evaluate("document.activeElement.textContent") == "Try it"
 
 
+@pytest.mark.page
 def test_an_answer_that_comes_after_a_later_one_is_dropped(page: Any, server: LiveServer) -> None:
     page.goto(f"{server.url}/#learn")
     page.wait_for_selector(".learn-list a")
-    page.route("**/learn/greedy.json", lambda route: (page.wait_for_timeout(400), route.continue_()))
-    page.evaluate("location.hash = '#learn/greedy'")
+    held: list[Any] = []
+    page.route("**/learn/greedy.json", lambda route: held.append(route))
+    with page.expect_request("**/learn/greedy.json"):
+        page.evaluate("location.hash = '#learn/greedy'")
     page.evaluate("location.hash = '#learn/grammars'")
     page.get_by_role("heading", level=2, name="Grammars").wait_for()
-    page.wait_for_timeout(600)
+    with page.expect_response("**/learn/greedy.json") as answer:
+        held[0].continue_()
+    answer.value.finished()
+    page.evaluate("() => new Promise(requestAnimationFrame)")
     assert page.locator("article h2").inner_text() == "Grammars"
 
 
+@pytest.mark.page
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", ["learn", "learn/sampling", "learn/grammars"])
 def test_axe_finds_no_fault(page: Any, server: LiveServer, path: str, scheme: str) -> None:
@@ -92,6 +101,7 @@ def test_axe_finds_no_fault(page: Any, server: LiveServer, path: str, scheme: st
     assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
 
 
+@pytest.mark.page
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_fits_a_phone(page: Any, server: LiveServer, name: str) -> None:
     page.set_viewport_size({"width": 360, "height": 640})

@@ -34,6 +34,8 @@ def test_nothing_is_wider_than_the_screen_and_zooming_is_allowed(phone: Any) -> 
 
 
 def test_fields_have_letters_of_16_pixels_so_that_browsers_do_not_zoom_in(phone: Any) -> None:
+    # The token that is open, whose fields come later.
+    phone.locator(".what-if").wait_for(state="attached")
     phone.get_by_role("button", name="Parameters").tap()
     small = phone.evaluate("""() => [...document.querySelectorAll("input, select, textarea")]
       .filter((one) => parseFloat(getComputedStyle(one).fontSize) < 16).map((one) => one.id)""")

@@ -98,6 +98,7 @@ def script(page: Any, server: LiveServer) -> Any:
     return page
 
 
+@pytest.mark.page
 def test_a_thousand_distributions_are_those_of_the_library(script: Any) -> None:
     cases = [case_of(number) for number in range(1000)]
     found = script.evaluate(RESHAPE_ALL, [case.plain() for case in cases])
@@ -200,6 +201,7 @@ TIMES = """async ({ size, moves }) => {
 }"""
 
 
+@pytest.mark.page
 def test_a_large_vocabulary_is_sorted_once_and_every_move_gives_a_token(script: Any) -> None:
     moves = [{"temperature": t / 10, "top_k": 0, "top_p": 0.999, "min_p": 0} for t in range(1, 20)]
     found = script.evaluate(TIMES, {"size": 262_144, "moves": moves})
@@ -207,6 +209,7 @@ def test_a_large_vocabulary_is_sorted_once_and_every_move_gives_a_token(script: 
     assert all(0 <= token < 262_144 for token in found)
 
 
+@pytest.mark.page
 def test_scores_that_are_not_numbers_are_refused(script: Any) -> None:
     code = "async (name) => { new (await import(name)).Distribution(Float32Array.of(1, NaN)); }"
     with pytest.raises(Exception, match="not numbers"):

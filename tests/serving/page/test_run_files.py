@@ -111,6 +111,7 @@ def test_exported_runs_match_the_schema_and_come_back_the_same(blank: Any, expor
     assert [one.get("run") for one in read(blank, *exported)] == exported
 
 
+@pytest.mark.page
 def test_a_branch_keeps_the_choices_of_the_text_that_it_goes_on_from(blank: Any, exported: list[str]) -> None:
     run = json.loads(exported[-1])
     header, _, given, *_ = run["lines"]
@@ -127,6 +128,7 @@ def test_a_branch_keeps_the_choices_of_the_text_that_it_goes_on_from(blank: Any,
     assert escaped(header["requests"][0]["generated_text"]) in page_of(run)
 
 
+@pytest.mark.page
 def test_the_command_for_curl_gives_a_branch_again(
     blank: Any, exported: list[str], server: LiveServer
 ) -> None:
@@ -150,11 +152,13 @@ def test_the_command_for_curl_gives_a_branch_again(
     assert output["completions"][0]["token_ids"] == tokens[4:]
 
 
+@pytest.mark.page
 def test_a_page_of_a_run_is_imported_like_its_json(blank: Any, exported: list[str]) -> None:
     pages = [page_of(json.loads(text)) for text in exported]
     assert [json.loads(one["run"]) for one in read(blank, *pages)] == [json.loads(text) for text in exported]
 
 
+@pytest.mark.page
 def test_the_page_finds_the_faults_that_a_checker_of_json_schema_finds(
     blank: Any, exported: list[str]
 ) -> None:
@@ -168,6 +172,7 @@ def test_the_page_finds_the_faults_that_a_checker_of_json_schema_finds(
     assert 10 < sum(expected) < 140
 
 
+@pytest.mark.page
 def test_a_damaged_run_is_refused_or_read_and_never_half(blank: Any, exported: list[str]) -> None:
     drawn = random.Random(2)
     runs = [json.loads(text) for text in exported]
@@ -227,6 +232,7 @@ def hostile(text: str) -> dict[str, tuple[str, str]]:
     }
 
 
+@pytest.mark.page
 def test_a_hostile_file_is_refused_with_one_clear_line(blank: Any, exported: list[str]) -> None:
     files = hostile(exported[0])
     found = read(blank, *(text for text, _ in files.values()))
@@ -236,6 +242,7 @@ def test_a_hostile_file_is_refused_with_one_clear_line(blank: Any, exported: lis
     assert blank.evaluate("({}).polluted") is None
 
 
+@pytest.mark.page
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(blank: Any) -> None:
     code = """async () => {
       const { readRun } = await import("/assets/core/import_run.js");
@@ -245,6 +252,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(blank: Any) -> No
     assert blank.evaluate(code) == "The file is larger than 50 MB."
 
 
+@pytest.mark.page
 def test_code_that_a_run_would_put_into_a_snippet_is_refused(blank: Any, exported: list[str]) -> None:
     code = """async ([text, all]) => {
       const { fromJson } = await import("/assets/core/run_json.js");

@@ -11,6 +11,7 @@ import pytest
 from decodery import LLM
 from tests.serving.conftest import open_tiny
 from tests.serving.live import LiveServer, serving
+from tests.serving.page.branching import kept
 
 MARKUP = (
     '<img src=x onerror="window.hurt=1"><script>window.hurt=1</script> [x](javascript:window.hurt=1)'
@@ -58,6 +59,7 @@ def test_a_run_is_copied_as_code(shared: Any) -> None:
         assert shared.locator(".sharing .code").inner_text().strip() == code.strip()
 
 
+@pytest.mark.page
 def test_where_the_clipboard_is_forbidden_the_code_is_selected(opened: Any) -> None:
     forbidden = "async () => { throw new DOMException('no', 'NotAllowedError'); }"
     opened.evaluate(f"() => {{ navigator.clipboard.writeText = {forbidden}; }}")
@@ -67,6 +69,7 @@ def test_where_the_clipboard_is_forbidden_the_code_is_selected(opened: Any) -> N
     assert opened.evaluate("getSelection().toString()").startswith("from decodery")
 
 
+@pytest.mark.page
 def test_a_run_goes_to_another_browser_as_json_and_as_a_page(
     shared: Any, browser: Any, server: LiveServer, tmp_path: Path
 ) -> None:
@@ -87,6 +90,7 @@ def test_a_run_goes_to_another_browser_as_json_and_as_a_page(
             assert tokens_of(page) == expected
 
 
+@pytest.mark.page
 def test_a_saved_page_opens_without_a_server(shared: Any, browser: Any, tmp_path: Path) -> None:
     file = saved(shared, "Save as page", tmp_path)
     count = len(tokens_of(shared))
@@ -112,6 +116,7 @@ def test_a_saved_page_opens_without_a_server(shared: Any, browser: Any, tmp_path
         assert [fault for fault in faults if "Content Security Policy" not in fault] == []
 
 
+@pytest.mark.page
 def test_hostile_names_and_texts_of_a_file_are_shown_as_text(shared: Any, watch: Any, tmp_path: Path) -> None:
     # The server has no model of that name.
     watch.allowed += ["404 (Not Found)"]
@@ -140,6 +145,7 @@ def test_hostile_names_and_texts_of_a_file_are_shown_as_text(shared: Any, watch:
     assert "<img src=x" in shared.locator("a.t").first.inner_text()
 
 
+@pytest.mark.page
 def test_a_file_that_is_no_run_is_refused_in_one_line(shared: Any, tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     file.write_text('{"format": "decodery-run", "version": 7}')
@@ -149,6 +155,7 @@ def test_a_file_that_is_no_run_is_refused_in_one_line(shared: Any, tmp_path: Pat
     assert tokens_of(shared) == expected
 
 
+@pytest.mark.page
 def test_kept_runs_are_read_and_shared_without_the_server_which_comes_back_by_itself(
     page: Any, folder: str, context: Any, watch: Any, tmp_path: Path
 ) -> None:
@@ -175,6 +182,7 @@ def test_kept_runs_are_read_and_shared_without_the_server_which_comes_back_by_it
         saved(page, "Save as page", tmp_path)
 
 
+@pytest.mark.page
 def test_the_page_opens_with_its_runs_when_the_server_is_gone_and_works_when_it_is_back(
     page: Any, folder: str, watch: Any
 ) -> None:
@@ -187,7 +195,7 @@ def test_the_page_opens_with_its_runs_when_the_server_is_gone_and_works_when_it_
         page.evaluate("navigator.serviceWorker.ready.then(() => null)")
         page.wait_for_load_state("networkidle")
         expected = tokens_of(page)
-        page.wait_for_timeout(800)
+        kept(page, page.locator(".run").get_attribute("data-run"), len(expected))
     page.goto("about:blank")
     page.goto(url)
     page.locator(".notice.error", has_text="cannot be reached").first.wait_for()

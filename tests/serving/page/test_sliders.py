@@ -96,7 +96,7 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-SHORT = ("sampled", "penalties", "greedy", "more tokens at least than there are before")
+SHORT = ("sampled", "penalties")
 EACH = [
     pytest.param(params, id=name, marks=() if name in SHORT else pytest.mark.page)
     for name, params in RUNS.items()
@@ -132,6 +132,7 @@ def check_shaped(shaped: dict[str, Any], choice: Considered) -> None:
     assert shaped["choice"]["token"] == choice.token or shaped["choice"]["undecided"]
 
 
+@pytest.mark.page
 def test_the_sliders_begin_with_the_runs_values_and_show_what_others_give(blank: Any, library: LLM) -> None:
     params = {"max_tokens": 5, "ignore_eos": True, "seed": 12, "temperature": 0.7, "top_k": 50}
     run_in(blank, PROMPT, **params)
@@ -161,6 +162,7 @@ TOLD_KEYS = """() => window.runs[0].streams.map(
   ({ positions }) => positions.map(({ choice }) => choice.draw_key))"""
 
 
+@pytest.mark.page
 @pytest.mark.parametrize("several", [{}, {"n": 3}, {"best_of": 3}], ids=str)
 def test_a_greedy_runs_noise_is_that_of_a_drawn_run_with_its_seed(
     blank: Any, several: dict[str, Any]
@@ -173,6 +175,7 @@ def test_a_greedy_runs_noise_is_that_of_a_drawn_run_with_its_seed(
     assert found == told
 
 
+@pytest.mark.page
 def test_a_greedy_run_shows_what_its_seed_would_have_drawn(blank: Any, library: LLM) -> None:
     params = {"max_tokens": 4, "ignore_eos": True, "seed": 12, "temperature": 0}
     run_in(blank, PROMPT, **params)
@@ -184,6 +187,7 @@ def test_a_greedy_run_shows_what_its_seed_would_have_drawn(blank: Any, library: 
     assert " token would be drawn: " in blank.evaluate(WHAT_IF)["drawn"]
 
 
+@pytest.mark.page
 def test_a_seed_that_the_page_cannot_hold_gives_no_guess(blank: Any) -> None:
     run_in(blank, PROMPT, max_tokens=2, ignore_eos=True, seed=1, temperature=0)
     blank.evaluate("() => { window.runs[0].seed = 2 ** 60; }")
@@ -203,6 +207,7 @@ ADJUSTED = """async () => {
 }"""
 
 
+@pytest.mark.page
 def test_end_tokens_are_banned_at_the_same_places_as_in_the_run(blank: Any, library: LLM) -> None:
     run_in(blank, PROMPT, max_tokens=12, min_tokens=8, seed=5, temperature=1, logit_bias={"97": 30.0})
     banned = blank.evaluate(ADJUSTED)
@@ -275,12 +280,14 @@ REASONS: dict[str, tuple[dict[str, float], list[str], dict[str, str]]] = {
 }
 
 
+@pytest.mark.page
 def test_the_reasons_name_the_stage_that_decides(blank: Any) -> None:
     cases = [{"logits": LOGITS, "params": NEUTRAL | p, "order": order} for p, order, _ in REASONS.values()]
     found = blank.evaluate(WHY, cases)
     assert dict(zip(REASONS, found, strict=True)) == {name: why for name, (_, _, why) in REASONS.items()}
 
 
+@pytest.mark.page
 @pytest.mark.parametrize(
     "extra",
     [
@@ -297,9 +304,9 @@ def test_the_server_answers_where_the_page_does_not_know_a_stage(
     before = asked_for_logits(blank)
     show(blank, 0)
     assert "The server answers" in blank.evaluate(WHAT_IF)["note"]
-    blank.wait_for_function("() => document.querySelector('.drawn').textContent.startsWith('The same token')")
+    blank.locator(".drawn", has_text="The same token").wait_for()
     put(blank, temperature=0.3, top_k=5)
-    blank.wait_for_function("() => document.querySelector('.cuts').textContent.includes('top-k')")
+    blank.locator(".cuts", has_text="top-k").wait_for()
     [choice, *_] = considered(library, **params | {"temperature": 0.3, "top_k": 5})
     told = blank.evaluate(WHAT_IF)
     for candidate, (_, model, share) in zip(choice.candidates, told["rows"], strict=True):
@@ -308,6 +315,7 @@ def test_the_server_answers_where_the_page_does_not_know_a_stage(
     assert asked_for_logits(blank) == before
 
 
+@pytest.mark.page
 def test_logits_are_fetched_for_an_open_position_alone(blank: Any) -> None:
     run_in(blank, PROMPT, max_tokens=12, ignore_eos=True, seed=3)
     before = asked_for_logits(blank)
@@ -340,6 +348,7 @@ MOVE = """async (padding) => {
 }"""
 
 
+@pytest.mark.page
 def test_sliders_out_of_view_ask_for_nothing_until_they_are_seen(blank: Any) -> None:
     run_in(blank, PROMPT, max_tokens=4, ignore_eos=True, seed=3)
     before = asked_for_logits(blank)
@@ -353,19 +362,19 @@ def test_sliders_out_of_view_ask_for_nothing_until_they_are_seen(blank: Any) -> 
     blank.evaluate(MOVE, "")
 
 
+@pytest.mark.page
 def test_the_server_being_away_is_said_and_the_rest_stays(blank: Any) -> None:
     run_in(blank, PROMPT, max_tokens=4, ignore_eos=True, seed=3)
     blank.route("**/trace", lambda route: route.abort())
     blank.evaluate(SHOW, {"index": 2, "preview": False})
-    blank.wait_for_function(
-        "() => document.querySelector('.what-if .dim').textContent.includes('cannot be reached')"
-    )
+    blank.locator(".what-if .dim", has_text="cannot be reached").wait_for()
     assert blank.locator(".candidates-part tbody tr").count() >= 10
     blank.unroute("**/trace")
     show(blank, 2)
     assert blank.evaluate(WHAT_IF)["note"] == "", "the same token asks again after a failure"
 
 
+@pytest.mark.page
 def test_a_models_defaults_do_not_take_the_place_of_a_runs_values(blank: Any, server: LiveServer) -> None:
     before = server.llm.default_params
     server.llm.default_params = GenerationParams(temperature=0.3, top_k=3, repetition_penalty=1.9)
@@ -381,12 +390,11 @@ def test_a_models_defaults_do_not_take_the_place_of_a_runs_values(blank: Any, se
         blank.evaluate("async () => await window.app.models.load()")
 
 
+@pytest.mark.page
 def test_another_model_of_the_same_name_is_noticed(blank: Any) -> None:
     run_in(blank, PROMPT, max_tokens=4, ignore_eos=True, seed=3)
     blank.evaluate(
         "() => { for (const c of window.runs[0].streams[0].positions[2].choice.candidates) c.logit += 1; }"
     )
     blank.evaluate(SHOW, {"index": 2, "preview": False})
-    blank.wait_for_function(
-        "() => document.querySelector('.what-if .dim').textContent.includes('not the one')"
-    )
+    blank.locator(".what-if .dim", has_text="not the one").wait_for()

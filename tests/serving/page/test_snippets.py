@@ -234,6 +234,7 @@ def bash(code: str, *, shell: str = "bash", **environment: str) -> bytes:
     return ran.stdout
 
 
+@pytest.mark.page
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 def test_the_command_for_curl_gives_the_bytes_again(
     written: dict[str, dict[str, Any]], runs: dict[str, list[str]], case: str
@@ -252,6 +253,7 @@ def test_the_command_for_curl_gives_the_bytes_again(
         assert ids_of(choices) == ids_of(expected)
 
 
+@pytest.mark.page
 def test_the_program_in_python_gives_the_bytes_again(
     written: dict[str, dict[str, Any]], runs: dict[str, list[str]], case: str
 ) -> None:
@@ -293,6 +295,7 @@ def words_of(code: str, stand_in: str, tmp_path: Path, shell: str = "bash") -> l
     return words
 
 
+@pytest.mark.page
 def test_the_command_line_gives_the_bytes_again(
     written: dict[str, dict[str, Any]],
     runs: dict[str, list[str]],
@@ -313,6 +316,7 @@ def test_the_command_line_gives_the_bytes_again(
     assert ran.out == "".join(text + ("" if text.endswith("\n") else "\n") for text in texts_of(expected))
 
 
+@pytest.mark.page
 @pytest.mark.parametrize("name", NOT_BY_COMMAND)
 def test_what_a_command_line_cannot_say_is_told_and_the_other_forms_say_it(
     written: dict[str, dict[str, Any]], runs: dict[str, list[str]], name: str
@@ -324,6 +328,7 @@ def test_what_a_command_line_cannot_say_is_told_and_the_other_forms_say_it(
     assert [c.token_ids for c in names["output"].completions] == ids_of(completions_of(runs[name]))
 
 
+@pytest.mark.page
 def test_snippets_show_every_character(written: dict[str, dict[str, Any]]) -> None:
     for found in written.values():
         for code in found.values():
@@ -331,6 +336,7 @@ def test_snippets_show_every_character(written: dict[str, dict[str, Any]]) -> No
                 assert all(c == "\n" or c.isprintable() for c in code)
 
 
+@pytest.mark.page
 def test_a_snippet_is_short_where_little_was_asked(written: dict[str, dict[str, Any]], folder: str) -> None:
     found = written["greedy"]
     words = shlex.split(found["cli"].replace("\\\n", ""))

@@ -31,6 +31,7 @@ def spelled(page: Any, server: LiveServer) -> Any:
     return spell
 
 
+@pytest.mark.page
 def test_bytes_are_joined_across_tokens_and_every_way_to_divide_a_text_gives_the_same_text(
     spelled: Any,
 ) -> None:
@@ -43,6 +44,7 @@ def test_bytes_are_joined_across_tokens_and_every_way_to_divide_a_text_gives_the
             assert "".join(segment["text"] for segment in part["segments"]) == part["text"]
 
 
+@pytest.mark.page
 def test_halves_of_a_character_are_bytes_under_the_glyph_that_the_last_of_them_completes(
     spelled: Any,
 ) -> None:
@@ -54,6 +56,7 @@ def test_halves_of_a_character_are_bytes_under_the_glyph_that_the_last_of_them_c
     assert [part["text"] for part in parts] == ["", "", "", "😀", "a"]
 
 
+@pytest.mark.page
 def test_a_whole_character_has_no_bytes_and_a_broken_one_shows_them(spelled: Any) -> None:
     whole, broken, told = spelled("é".encode(), b"a\xff", "\ufffd".encode())
     assert whole["bytes"] is None
@@ -61,6 +64,7 @@ def test_a_whole_character_has_no_bytes_and_a_broken_one_shows_them(spelled: Any
     assert told["bytes"] is None
 
 
+@pytest.mark.page
 @pytest.mark.parametrize(
     ("text", "marks"),
     [
@@ -88,6 +92,7 @@ def test_what_cannot_be_seen_gets_a_mark_before_its_text(
     assert part["text"] == text
 
 
+@pytest.mark.page
 def test_a_label_marks_the_spaces_at_the_ends_and_the_bytes_of_a_half(spelled: Any) -> None:
     labels = [part["label"] for part in spelled(b" the", b"a b ", b"\n\n", b"\xf0\x9f", b"", b"  ")]
     assert labels == ["·the", "a b·", "⏎⏎", "F0 9F", "(empty)", "··"]
@@ -116,7 +121,7 @@ def test_hostile_tokens_are_shown_as_text_and_copied_as_they_are(page: Any, serv
     open_with(page, server, trace_of(HOSTILE))
     page.locator("#prompt").fill("<b>Once</b>")
     page.locator("#prompt").press("Enter")
-    page.wait_for_function("() => document.querySelector('.prompt-inline').textContent === '<b>Once</b>'")
+    page.locator(".prompt-inline", has_text="<b>Once</b>").wait_for()
     page.wait_for_selector(".run[data-state=done]")
     whole = b"".join(HOSTILE).decode()
     assert page.evaluate("document.querySelector('.tokens').textContent") == whole
@@ -132,6 +137,7 @@ def test_hostile_tokens_are_shown_as_text_and_copied_as_they_are(page: Any, serv
     assert dialogs == []
 
 
+@pytest.mark.page
 def test_the_mark_of_a_line_end_stands_before_the_break(page: Any, server: LiveServer) -> None:
     open_with(page, server, trace_of([b"a", b"\n\n", b"b", b".\n", b"c"]))
     newline, full_stop = page.locator(".token").nth(1), page.locator(".token").nth(3)
@@ -142,6 +148,7 @@ def test_the_mark_of_a_line_end_stands_before_the_break(page: Any, server: LiveS
     assert kinds == ["#text.", "I", "#text\n"]
 
 
+@pytest.mark.page
 def test_a_special_token_is_shown_and_is_no_part_of_the_text(page: Any, server: LiveServer) -> None:
     open_with(page, server, trace_of([b"Hi", b"<|end|>"], special=[1]))
     special = page.locator(".token.special")

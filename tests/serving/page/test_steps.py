@@ -13,7 +13,7 @@ from decodery import LLM, GenerationParams
 from decodery.serving.page.page_files import ASSETS
 from tests.cli.conftest import write_coder
 from tests.serving.live import LiveServer, serving
-from tests.serving.page.branching import accessible, ended, run_of, show_tree
+from tests.serving.page.branching import accessible, ended, give_seed, kept, run_of, show_tree
 
 PARAMS = GenerationParams(max_tokens=40, temperature=0.8, seed=7)
 # Not the end, after which nothing is offered.
@@ -36,7 +36,7 @@ def after(page: Any, count: int) -> None:
 
 def test_the_drawn_token_taken_again_and_again_is_the_text_that_is_drawn(opened: Any, library: LLM) -> None:
     [output] = library.generate("Once upon a time", PARAMS.replace(seed=7))
-    opened.evaluate("() => { crypto.getRandomValues = (numbers) => numbers.fill(7); }")
+    give_seed(opened, 7)
     steps = begin(opened)
     for count in range(1, 6):
         steps.get_by_role("button", name="Take the drawn one").click()
@@ -144,12 +144,12 @@ def test_a_text_of_steps_is_kept_and_goes_on_when_the_panel_is_closed(opened: An
     after(opened, 3)
     steps.get_by_role("button", name="Close").click()
     run = run_of(opened)
-    opened.wait_for_timeout(700)
+    kept(opened, run["id"], len(run["tokens"]))
     opened.reload()
     opened.wait_for_selector(f'#log .run[data-run="{run["id"]}"]')
-    kept = run_of(opened)
-    assert (kept["tokens"], kept["picked"]) == (run["tokens"], [True] * 3)
-    assert kept["choices"] == run["choices"]
+    again = run_of(opened)
+    assert (again["tokens"], again["picked"]) == (run["tokens"], [True] * 3)
+    assert again["choices"] == run["choices"]
     code = "async (id) => {\n"
     code += "  const { Store } = await import('/assets/core/store.js');\n"
     code += "  const { toJson } = await import('/assets/core/run_json.js');\n"
@@ -164,6 +164,7 @@ def test_a_text_of_steps_is_kept_and_goes_on_when_the_panel_is_closed(opened: An
     assert run_of(opened)["tokens"][:4] == [*run["tokens"], drawn]
 
 
+@pytest.mark.page
 def test_a_text_of_steps_is_there_after_a_reload_in_the_middle_and_steps_taken_back_are_gone(
     opened: Any,
 ) -> None:
@@ -175,22 +176,23 @@ def test_a_text_of_steps_is_there_after_a_reload_in_the_middle_and_steps_taken_b
     opened.wait_for_selector('#log [data-i="2"]', state="detached")
     opened.wait_for_selector(".stepper .candidate")
     run = run_of(opened)
-    opened.wait_for_timeout(700)
+    kept(opened, run["id"], len(run["tokens"]))
     opened.reload()
     opened.wait_for_selector(f'#log .run[data-run="{run["id"]}"]')
-    kept = run_of(opened)
-    assert (kept["tokens"], kept["picked"], kept["choices"]) == (run["tokens"], [True] * 2, run["choices"])
+    again = run_of(opened)
+    assert (again["tokens"], again["picked"], again["choices"]) == (run["tokens"], [True] * 2, run["choices"])
 
 
+@pytest.mark.page
 def test_a_text_of_which_every_step_was_taken_back_is_not_kept(opened: Any) -> None:
     steps = begin(opened)
     steps.locator(OTHER).first.click()
     after(opened, 1)
-    opened.wait_for_timeout(700)
     run = run_of(opened)
+    kept(opened, run["id"], 1)
     steps.get_by_role("button", name="Undo").click()
     opened.wait_for_selector(".stepper .candidate")
-    opened.wait_for_timeout(700)
+    kept(opened, run["id"], 0)
     opened.reload()
     opened.wait_for_selector("[data-state=done]")
     code = (

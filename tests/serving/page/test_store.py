@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.serving.live import LiveServer
+from tests.serving.page.branching import kept
 
 # Returns the runs that a fresh store loads.
 LOADED = """async () => {
@@ -26,18 +29,19 @@ BEGUN = """async ([tokens, count]) => {
 }"""
 
 
-def kept(page: Any, run: str) -> dict[str, Any]:
+def loaded(page: Any, run: str) -> dict[str, Any]:
     found: dict[str, Any] = next(one for one in page.evaluate(LOADED) if one["id"] == run)
     return found
 
 
+@pytest.mark.page
 def test_finished_tokens_are_there_after_a_reload_in_the_middle_and_the_run_is_cut(
     page: Any, server: LiveServer
 ) -> None:
     page.goto(server.url)
     begun = page.evaluate(BEGUN, [900, 200])
     page.reload()
-    found = kept(page, begun["id"])
+    found = loaded(page, begun["id"])
     assert found["state"] == "cut"
     # What came in the last half second is written when the page is left.
     assert len(found["tokens"]) >= 150
@@ -47,17 +51,19 @@ def test_finished_tokens_are_there_after_a_reload_in_the_middle_and_the_run_is_c
 def test_a_run_that_has_ended_is_there_whole(page: Any, server: LiveServer) -> None:
     page.goto(server.url)
     begun = page.evaluate(BEGUN, [30, 30])
-    page.wait_for_timeout(800)
+    kept(page, begun["id"], 30)
     for _ in range(2):
         page.reload()
-        found = kept(page, begun["id"])
+        found = loaded(page, begun["id"])
         assert (found["state"], found["tokens"]) == ("done", begun["tokens"])
 
 
+@pytest.mark.page
 def test_runs_are_removed_one_by_one_and_all(page: Any, server: LiveServer) -> None:
     page.goto(server.url)
     first, second = (page.evaluate(BEGUN, [3, 3])["id"] for _ in range(2))
-    page.wait_for_timeout(800)
+    for run in (first, second):
+        kept(page, run, 3)
     use = 'async (id) => new (await import("/assets/core/store.js")).Store()'
     page.evaluate(f"async (id) => (await ({use})()).remove(id)", first)
     assert {one["id"] for one in page.evaluate(LOADED)} >= {second}
@@ -75,6 +81,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.page
 def test_where_runs_cannot_be_kept_the_page_says_so_once_and_works(context: Any, server: LiveServer) -> None:
     words = {"no room": "no room"}
     for name, fault in FAULTS.items():

@@ -43,6 +43,7 @@ def signed(value: float) -> str:
     return ("" if value < 0 else "+") + written(value, 2)
 
 
+@pytest.mark.page
 def test_contrastive_search_shows_what_it_weighed(opened: Any) -> None:
     params = {"strategy": {"type": "contrastive_search", "top_k": 3, "penalty_alpha": 0.3}}
     weighed = opened.evaluate(SHOW, [params, 2])["choice"]["weighed"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterator
 from typing import Any
@@ -109,6 +110,4 @@ def test_markup_in_a_text_is_shown_as_text(view: Any) -> None:
 def test_a_text_that_is_too_short_is_said_to_be(view: Any, text: str) -> None:
     view.get_by_label("A text that a person wrote").fill(text)
     view.get_by_role("button", name="Compare").click()
-    view.wait_for_function(
-        "() => /no text|too short/.test(document.querySelector('#view-surprise > .dim').textContent)"
-    )
+    view.locator("#view-surprise > .dim", has_text=re.compile("no text|too short")).wait_for()

@@ -31,6 +31,7 @@ def added(llm: LLM, text: str, more: str) -> list[int]:
     return whole[len(before) :]
 
 
+@pytest.mark.page
 def test_an_answer_has_no_space_that_the_tokenizer_puts_before_a_text(
     page: Any, prepending: LiveServer
 ) -> None:
@@ -51,6 +52,7 @@ def test_an_answer_has_no_space_that_the_tokenizer_puts_before_a_text(
     assert divided.is_visible() == (not joined)
 
 
+@pytest.mark.page
 def test_a_typed_text_goes_on_from_the_text_without_a_space_of_its_own(
     page: Any, prepending: LiveServer
 ) -> None:

@@ -39,13 +39,14 @@ def column(view: Any, name: str) -> Any:
 
 def show(view: Any, text: str) -> None:
     """Types a text and waits for its tokens in both columns."""
-    for one in (BYTES, MERGES):
-        view.evaluate(
-            "(name) => { document.querySelector(`[aria-label=${name}]`).dataset.state = 'old'; }", one
-        )
     view.get_by_label("Text to divide").fill(text)
     for one in (BYTES, MERGES):
-        column(view, one).and_(view.locator("[data-state=done]")).wait_for()
+        divided(view, one)
+
+
+def divided(view: Any, name: str) -> None:
+    """Waits until a column shows all tokens of what was entered last."""
+    column(view, name).and_(view.locator("[data-state=done]")).wait_for()
 
 
 def shown(view: Any, name: str) -> list[str]:
@@ -109,6 +110,7 @@ def test_a_token_tells_its_id_bytes_and_span_in_bytes(view: Any, merging: LLM) -
         assert (f"bytes {start} to {end - 1}" if end - start > 1 else f"byte {start}") in told
 
 
+@pytest.mark.page
 def test_a_token_under_the_pointer_marks_the_same_bytes_in_the_other_tokenizer(
     view: Any, library: LLM, merging: LLM
 ) -> None:
@@ -152,7 +154,7 @@ def test_given_ids_show_the_halves_of_a_character(view: Any, library: LLM) -> No
     for given, data in ((ids[:2], ["F0", "9F"]), (ids, ["F0", "9F", "98", "80"]), (ids[2:], ["98", "80"])):
         view.get_by_label("Text to divide").fill(f"[{', '.join(map(str, given))}]")
         tokens = column(view, BYTES).locator(".token")
-        view.wait_for_timeout(400)
+        divided(view, BYTES)
         assert tokens.evaluate_all("(all) => all.map((t) => t.dataset.bytes)") == data
     assert tokens.count() == 2
 
@@ -174,7 +176,7 @@ def test_wrong_ids_are_named(view: Any, watch: Any, given: str, told: str) -> No
 def test_one_column_follows_the_pages_model(view: Any) -> None:
     view.get_by_role("checkbox", name=MERGES).uncheck()
     view.get_by_label("Model", exact=True).select_option(MERGES)
-    column(view, MERGES).and_(view.locator("[data-state=done]")).wait_for()
+    divided(view, MERGES)
     assert column(view, BYTES).count() == 0
     assert view.get_by_role("checkbox", name=MERGES).is_checked()
 
@@ -225,13 +227,12 @@ def test_a_pasted_text_of_300_kb_keeps_typing_quick_and_the_page_small(view: Any
     )
     assert took < 50
     pages = column(view, BYTES).locator(".pages")
-    last = column(view, BYTES).locator("[data-i='999']")
-    last.wait_for()
+    divided(view, BYTES)
     # The page begins with a whole character, and the next one goes on where this one ends.
     seen = "".join(shown(view, BYTES))
     while len(seen) < 5000:
         pages.get_by_role("button", name="Later").click()
-        last.wait_for()
+        divided(view, BYTES)
         seen += "".join(shown(view, BYTES))
     assert text.startswith(seen)
     assert pages.get_by_role("button", name="Later").is_enabled()

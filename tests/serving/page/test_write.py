@@ -12,6 +12,7 @@ import pytest
 from decodery import LLM, GenerationParams
 from tests.serving.conftest import CONTEXT
 from tests.serving.live import LiveServer, until
+from tests.serving.page.branching import ended, kept
 
 
 @contextmanager
@@ -37,10 +38,6 @@ def write(page: Any, prompt: str) -> None:
     shown = page.locator(".run").last.get_attribute("data-run")
     page.get_by_role("button", name="Write", exact=True).click()
     page.wait_for_selector(f'.run:not([data-run="{shown}"])')
-
-
-def ended(page: Any) -> None:
-    page.wait_for_selector(".run[data-state=done]")
 
 
 def set_parameter(page: Any, name: str, value: str) -> None:
@@ -126,6 +123,7 @@ def test_several_texts_are_shown_one_after_another_with_how_each_ended(opened: A
         assert "tokens:" in ending.inner_text()
 
 
+@pytest.mark.page
 def test_colours_switch_between_surprise_and_the_share_of_the_best(opened: Any) -> None:
     colour = "(e) => getComputedStyle(e).backgroundColor"
     token = opened.locator(".token.s7, .token.s6").first
@@ -140,6 +138,7 @@ def test_colours_switch_between_surprise_and_the_share_of_the_best(opened: Any) 
     assert unlikely.evaluate(colour) != clear
 
 
+@pytest.mark.page
 def test_arrow_keys_go_from_token_to_token_and_between_lines(opened: Any) -> None:
     first = opened.locator(".token").first
     first.focus()
@@ -160,10 +159,23 @@ def long_in_a_low_window(page: Any) -> None:
     page.set_viewport_size({"width": 1000, "height": 420})
 
 
+# Returns the place of a scroller once it has moved no more for ten frames.
+AT_REST = """async (scroller) => {
+  let place = scroller.scrollTop;
+  for (let frames = 0; frames < 10; frames += 1) {
+    await new Promise(requestAnimationFrame);
+    if (scroller.scrollTop !== place) [place, frames] = [scroller.scrollTop, 0];
+  }
+  return place;
+}"""
+
+
+@pytest.mark.page
 def test_following_stops_at_once_when_the_reader_moves_and_stays_off_to_the_end(
     opened: Any, server: LiveServer
 ) -> None:
     log = opened.locator("#log")
+    newest = opened.get_by_role("button", name="To the newest")
     at_end = "(e) => e.scrollHeight - e.scrollTop - e.clientHeight < 40"
     long_in_a_low_window(opened)
     with paced(server, 0.002):
@@ -172,11 +184,10 @@ def test_following_stops_at_once_when_the_reader_moves_and_stays_off_to_the_end(
         assert log.evaluate(at_end)
         log.hover()
         opened.mouse.wheel(0, -20)
-        opened.wait_for_timeout(60)
-        place = log.evaluate("(e) => e.scrollTop")
+        newest.wait_for()
+        place = log.evaluate(AT_REST)
         ended(opened)
         assert log.evaluate("(e) => e.scrollTop") == place
-    newest = opened.get_by_role("button", name="To the newest")
     newest.click()
     assert log.evaluate(at_end)
     assert newest.is_hidden()
@@ -191,12 +202,13 @@ def test_a_key_that_scrolls_stops_following(opened: Any, server: LiveServer, key
         opened.wait_for_selector(".run .token >> nth=120")
         opened.locator("#log").focus()
         opened.keyboard.press(key)
-        opened.wait_for_timeout(300)
-        place = opened.locator("#log").evaluate("(e) => e.scrollTop")
+        opened.get_by_role("button", name="To the newest").wait_for()
+        place = opened.locator("#log").evaluate(AT_REST)
         ended(opened)
         assert abs(opened.locator("#log").evaluate("(e) => e.scrollTop") - place) < 5
 
 
+@pytest.mark.page
 def test_the_error_of_the_server_stands_at_its_field(opened: Any, watch: Any) -> None:
     watch.allowed = ["400"]
     set_parameter(opened, "top_p", "1.5")
@@ -217,6 +229,7 @@ def test_a_value_that_is_none_is_told_before_it_is_sent(opened: Any) -> None:
     assert "exactly" in opened.locator('[data-parameter="max_tokens"] .wrong').inner_text()
 
 
+@pytest.mark.page
 def test_changed_parameters_come_first_and_a_search_finds_the_others(opened: Any) -> None:
     opened.get_by_role("tab", name="Parameters").click()
     shown = opened.locator("[data-parameter]")
@@ -251,6 +264,7 @@ def test_each_preset_is_accepted(opened: Any, name: str) -> None:
     assert opened.locator(".wrong:visible").count() == 0
 
 
+@pytest.mark.page
 def test_objects_are_built_from_their_fields(opened: Any, server: LiveServer) -> None:
     set_parameter(opened, "strategy", "beam_search")
     opened.locator("#parameter-strategy-num_beams").fill("3")
@@ -293,9 +307,7 @@ def test_a_conversation_has_the_ids_of_the_servers_template_and_replies_token_by
             opened.get_by_role("button", name="Send", exact=True).click()
         [request] = sent.value.post_data_json["requests"]
         assert request["prompt"] == library.intake.chat_prompt(said)
-        opened.wait_for_function(
-            "(n) => document.querySelectorAll('.run[data-state=done]').length === n", arg=turn + 1
-        )
+        ended(opened, turn + 1)
         params = GenerationParams(max_tokens=8, temperature=0.8, seed=7)
         [output] = library.generate([request["prompt"]], params)
         assert opened.locator(".run").nth(turn).locator(".token").count() == len(
@@ -304,6 +316,7 @@ def test_a_conversation_has_the_ids_of_the_servers_template_and_replies_token_by
         said.append({"role": "assistant", "content": output.completions[0].text})
 
 
+@pytest.mark.page
 def test_after_a_reload_the_conversation_and_the_parameters_are_there(opened: Any) -> None:
     opened.get_by_label("Chat").check()
     set_parameter(opened, "max_tokens", "6")
@@ -311,14 +324,13 @@ def test_after_a_reload_the_conversation_and_the_parameters_are_there(opened: An
     for turn, text in enumerate(("Hi <b>", "You")):
         opened.get_by_role("textbox", name="Message", exact=True).fill(text)
         opened.keyboard.press("Enter")
-        opened.wait_for_function(
-            "(n) => document.querySelectorAll('.run[data-state=done]').length === n", arg=turn + 1
-        )
+        ended(opened, turn + 1)
     shown = "[...document.querySelectorAll('.message .body, .run .tokens')].map((e) => e.textContent)"
     before = opened.evaluate(shown)
-    opened.wait_for_timeout(700)
+    last = opened.locator(".run").last
+    kept(opened, last.get_attribute("data-run"), last.locator(".token").count())
     opened.reload()
-    opened.wait_for_function("() => document.querySelectorAll('.run[data-state=done]').length === 2")
+    ended(opened, 2)
     assert opened.evaluate(shown) == before
     assert before[0] == "Hi <b>"
     assert opened.get_by_label("Chat").is_checked()

@@ -5,23 +5,23 @@ Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers for Languag
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import ClassVar, Literal
 
 from torch import nn
 
-from decodery.kernels.contract import Kernels
+from decodery.kernels.contract import Activation, Kernels
 from decodery.models.config_reader import ConfigTable, Fixed
 from decodery.models.contract import Family, Head, Names
 from decodery.models.encoders.encoder import Encoder
 from decodery.models.encoders.encoder_config import FIELDS, MATRICES, EncoderConfig
 from decodery.models.encoders.heads import Classes, MaskedLM
-from decodery.models.encoders.names import Modules, module_rules
+from decodery.models.encoders.names import Modules, encoder_names
 from decodery.models.layers.attention import Attention
 from decodery.models.layers.blocks import PostNormBlock
 from decodery.models.layers.mlp import PlainMLP
 from decodery.models.layers.norm import LayerNorm
-from decodery.weights.names import rename
 
 HEADS: tuple[Head, ...] = (
     *("states", "masked_lm", "next_sentence", "pretraining"),
@@ -30,18 +30,33 @@ HEADS: tuple[Head, ...] = (
 
 
 class Bert(Encoder):
-    """Defines a BERT over the given kernels; its parameters are not initialised."""
+    """Defines a BERT over the given kernels; its parameters are not initialised.
 
-    def __init__(self, config: EncoderConfig, kernels: Kernels, head: Head) -> None:
-        layers = [post_norm_layer(config, layer, kernels) for layer in range(config.layers)]
+    `layers` are BERT's unless they are given. `pooling` is the activation of what heads of whole texts
+    compute from the first token's state, and `masked_activation` that of the head of masked tokens (None: the
+    layers').
+    """
+
+    pooling: ClassVar[Literal["tanh"] | Activation] = "tanh"
+    masked_activation: ClassVar[Activation | None] = None
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        kernels: Kernels,
+        head: Head,
+        layers: Iterable[nn.Module] | None = None,
+    ) -> None:
+        if layers is None:
+            layers = [post_norm_layer(config, layer, kernels) for layer in range(config.layers)]
         masked = head in ("masked_lm", "pretraining")
         super().__init__(config, kernels, layers, tied=masked and config.tied_head)
         self.give_heads(self.heads_of(head))
 
     def heads_of(self, head: Head) -> Mapping[str, nn.Module]:
-        """Returns the heads of an architecture; those of whole texts read the first token's pooled state."""
+        """Returns the heads of an architecture; those of whole texts read the first token's state."""
         config, kernels = self.config, self.kernels
-        pooled = partial(Classes, config.width, kernels=kernels, reads="first", dense="tanh")
+        pooled = partial(Classes, config.width, kernels=kernels, reads="first", dense=self.pooling)
         each = partial(Classes, config.width, kernels=kernels, reads="tokens")
         match head:
             case "masked_lm":
@@ -69,7 +84,7 @@ class Bert(Encoder):
             kernels,
             norm=LayerNorm(config.embedding_width, config.norm_eps, kernels),
             norm_width=config.embedding_width,
-            activation=config.activation,
+            activation=self.masked_activation or config.activation,
             embedding=self.embedding if self.embedding.multiplied else None,
         )
 
@@ -117,18 +132,13 @@ IGNORED = ("*embeddings.position_ids", "*pooler.dense.*", "cls.*")
 
 def hub_names(config: EncoderConfig) -> Names:
     """Returns the names with a prefix, which a model without heads leaves out."""
-    prefixes = ("bert.", "")
-    bias = [
-        rename("heads.masked_lm.bias", name)
-        for name in ("cls.predictions.bias", "cls.predictions.decoder.bias")
-    ]
-    return Names(
-        rules=(*module_rules({**BACKBONE, **POOLER}, prefixes), *module_rules(OUTPUTS), *bias),
+    return encoder_names(
+        "bert.",
+        {**BACKBONE, **POOLER},
+        OUTPUTS,
+        masked_bias="cls.predictions.bias",
         ignored=IGNORED,
-        delicate=("*embeddings.*", "cls.predictions.decoder.weight"),
-        tied=(("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"),)
-        if config.tied_head
-        else (),
+        tied=config.tied_head,
     )
 
 

@@ -97,7 +97,8 @@ class Encoder(nn.Module):
         if self.position is not None:
             x = self.position(positions, residual=x)
         if self.segment is not None:
-            x = self.segment(segments, residual=x)
+            # Tokenizers number the second text of a pair 1, also those of models with one segment.
+            x = self.segment(segments.clamp(max=self.config.segments - 1), residual=x)
         return x if self.embedding_norm is None else self.embedding_norm(x)
 
     def hidden(

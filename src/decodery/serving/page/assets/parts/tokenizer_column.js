@@ -10,8 +10,8 @@ import { renderTokens } from "./token_text.js";
 const PAGE = 1000;
 
 /**
- * Returns a column: its `element`; `show(ask)` shows the tokens that `ask(signal)` returns, unless it is called again
- * before; `link(span)` marks the tokens that have bytes of a span; `redraw()`; and `close()`.
+ * Returns a column: its `element`; `show(ask)` shows the tokens that `ask(signal)` returns, unless it or `wait` is called
+ * before; `wait()` says that others will be asked for; `link(span)` marks the tokens that have bytes of a span; `redraw()`; and `close()`.
  * @param {string} name the model's
  * @param {{showsIds: () => boolean, pointed: (column: object, span: [number, number], kind: string) => void}} options
  */
@@ -30,7 +30,7 @@ export function tokenizerColumn(name, { showsIds, pointed }) {
     tokens,
     details,
   );
-  const column = { element: place, show, link, redraw, close };
+  const column = { element: place, show, wait, link, redraw, close };
   let found = { ids: [], spans: [], pieces: new Map() };
   let first = 0;
   let controller = new AbortController();
@@ -38,11 +38,16 @@ export function tokenizerColumn(name, { showsIds, pointed }) {
   /** The first and the last token that share bytes with one of another column. */
   let linked = null;
 
-  async function show(ask) {
+  /** Drops the answer that is awaited. */
+  function wait() {
     controller.abort();
+    place.dataset.state = "waiting";
+  }
+
+  async function show(ask) {
+    wait();
     controller = new AbortController();
     const { signal } = controller;
-    place.dataset.state = "waiting";
     let error = null;
     try {
       const answer = await ask(signal);
@@ -55,13 +60,14 @@ export function tokenizerColumn(name, { showsIds, pointed }) {
     wrong.hidden = error === null;
     wrong.textContent = error?.message ?? "";
     if (first >= found.ids.length) first = 0;
+    place.dataset.state = error === null ? "drawing" : "failed";
     redraw();
-    place.dataset.state = error === null ? "done" : "failed";
   }
 
   function redraw() {
     const { ids, pieces } = found;
     rendered?.close();
+    if (place.dataset.state === "done") place.dataset.state = "drawing";
     const run = new Run();
     run.pieces = pieces;
     const stream = run.stream(0);
@@ -70,8 +76,8 @@ export function tokenizerColumn(name, { showsIds, pointed }) {
     tokens.classList.toggle("ids", showsIds());
     linked = null;
     // After the listener of the tokens, which adds some in each frame.
-    run.addEventListener("change", paint);
-    paint();
+    run.addEventListener("change", drawn);
+    drawn();
     counted.textContent = countOf(found);
     details.replaceChildren();
     showPages();
@@ -132,6 +138,13 @@ export function tokenizerColumn(name, { showsIds, pointed }) {
     for (let i = Math.max(linked[0] - first, 0); i <= Math.min(linked[1] - first, children.length - 1); i += 1) {
       children[i].classList.add("linked");
     }
+  }
+
+  /** Says when all tokens are there: those of a long text come in several frames. */
+  function drawn() {
+    paint();
+    const count = Math.min(found.ids.length - first, PAGE);
+    if (place.dataset.state === "drawing" && tokens.children.length === count) place.dataset.state = "done";
   }
 
   function close() {

@@ -107,7 +107,7 @@ class PromptView {
       this.#showHeat();
       await this.#score(signal);
     });
-    heat.dataset.state = this.#prompt === null ? "failed" : "done";
+    if (!signal.aborted) heat.dataset.state = this.#prompt === null ? "failed" : "done";
   }
 
   /** Does what may fail; an error is shown, unless something newer has begun. */

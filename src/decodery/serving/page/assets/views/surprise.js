@@ -86,16 +86,17 @@ function mount(place, app) {
     result.replaceChildren(surpriseChart(series, shared), ...series.map((one) => textOf(one, shared)));
   }
 
+  /** Compares the example when the view opens first, or when the models are known. */
+  function begin() {
+    if (!begun && !place.hidden && app.models.current !== null) compare();
+  }
+
+  app.models.addEventListener("change", begin);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     compare();
   });
-  return {
-    show() {
-      if (!begun && app.models.current !== null) compare();
-    },
-    hide() {},
-  };
+  return { show: begin, hide() {} };
 }
 
 /** Returns a run whose prompt's tokens are scored. */

@@ -49,8 +49,9 @@ function mount(place, app) {
     return reads.querySelector(":checked").value;
   }
 
-  /** Asks for the tokens once nobody has typed for a moment; the columns drop answers to earlier texts. */
+  /** Asks for the tokens once nobody has typed for a moment. Until then the columns drop answers to earlier texts. */
   function changed() {
+    for (const column of columns.values()) column.wait();
     hint.textContent = READS[reading()].hint;
     special.disabled = reading() !== "text";
     clearTimeout(timer);

@@ -47,6 +47,11 @@ def check_precision(precision: str, ranges: ArrayLike | None, width: int) -> NDA
     return found
 
 
+def dtype_of(precision: str) -> np.dtype[Any]:
+    """Returns the type of the numbers of vectors in a precision."""
+    return np.dtype({"binary": "int8", "ubinary": "uint8"}.get(precision, precision))
+
+
 def at_precision(
     vectors: NDArray[np.float32], precision: str, ranges: NDArray[np.float32] | None
 ) -> NDArray[Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from decodery.encoding.pooling import POOLINGS
-from decodery.encoding.sentence_layers import SentenceLayer, UnitLength, dense, layer_norm
-from decodery.encoding.vector_settings import METRICS, Metric, VectorSettings
+from decodery.encoding.vectors.pooling import POOLINGS
+from decodery.encoding.vectors.sentence_layers import SentenceLayer, UnitLength, dense, layer_norm
+from decodery.encoding.vectors.vector_settings import METRICS, Metric, VectorSettings
 from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import EncoderModel

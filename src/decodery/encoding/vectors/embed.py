@@ -13,11 +13,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from decodery.encoding.encoder_parts import EncoderParts
-from decodery.encoding.pooling import pooled, pooling_named
-from decodery.encoding.precision import at_precision, check_precision
 from decodery.encoding.results import Embeddings
 from decodery.encoding.text_batches import Batch, TokenText
 from decodery.encoding.texts import parts_of_text
+from decodery.encoding.vectors.pooling import pooled, pooling_named
+from decodery.encoding.vectors.precision import at_precision, check_precision
 from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
 from decodery.progress import counting
 from decodery.token_ids import listed_prompts

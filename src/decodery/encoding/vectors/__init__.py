@@ -1,0 +1,1 @@
+"""Makes vectors of texts and of tokens."""
