@@ -253,14 +253,14 @@ struct Linear {
         finish<MB>(a, first, both, row, sums, 16, MB * 16);
     }
 
-    // Adds bias and residual, or applies the gate, and stores the sums, with strides ld_row of rows and ld_block of
+    // Adds bias and residual, or applies the gate or the activation, and stores the sums, with strides ld_row of rows and ld_block of
     // blocks.
     template <int MB>
     static DECODERY_INLINE void finish(const LinearArgs& a, int64_t first, bool both, int64_t row, const float* sums,
                                        int ld_row, int ld_block) {
         for (int i = 0; i < MB; i++) {
             const float* sum = sums + i * ld_row;
-            if (a.gated) {
+            if (a.gated > 0) {
                 const int64_t n = first / 2 * 16;
                 F gate = S::load(sum), up = S::load(sum + ld_block);
                 if (a.bias) {
@@ -274,6 +274,7 @@ struct Linear {
                 const int64_t n = (first + b) * 16;
                 F value = S::load(sum + b * ld_block);
                 if (a.bias) value = S::add(value, some(a.bias + n, a.outs - n));
+                if (a.gated < 0) value = activated(-1 - a.gated, value);
                 store(a, row + i, n, value);
             }
         }
@@ -283,6 +284,8 @@ struct Linear {
     static __attribute__((noinline)) F gate_by(int64_t activation, F gate, F up) {
         return activation == kClampedSwiglu ? clamped_swiglu<S>(gate, up) : S::mul(activate<S>(activation, gate), up);
     }
+
+    static __attribute__((noinline)) F activated(int64_t activation, F value) { return activate<S>(activation, value); }
 
     static DECODERY_INLINE F some(const float* p, int64_t left) {
         return left >= 16 ? S::load(p) : S::load_some(p, static_cast<int>(left));
@@ -324,7 +327,7 @@ struct Linear {
 
     static int64_t times_of(const LinearArgs& a) { return (a.rows + kRowsAtOnce - 1) / kRowsAtOnce; }
 
-    static int64_t block_count(const LinearArgs& a) { return blocks_of(a.outs) * (a.gated ? 2 : 1); }
+    static int64_t block_count(const LinearArgs& a) { return blocks_of(a.outs) * (a.gated > 0 ? 2 : 1); }
 
     static void plan(const LinearArgs& a, Plan& plan) {
         if (a.rows <= 0) return;

@@ -1,4 +1,4 @@
-"""Keeps the kernel calls of small batches, which take less time than Python between them, and repeats them."""
+"""Keeps the kernel calls of small batches, between which Python takes longer than they do, and repeats them."""
 
 from __future__ import annotations
 
@@ -82,9 +82,7 @@ class CapturedPasses:
     ) -> CapturedPass | None:
         found = CapturedPass([part.clone() for part in inputs], plans)
         try:
-            found.states, replay = self._kernels.capture(
-                lambda: compute(*found.inputs, plans), self._buffers
-            )
+            found.states, replay = self._kernels.capture(lambda: compute(*found.inputs, plans), self._buffers)
         except CaptureError:
             replay = None
         if replay is None:
@@ -92,4 +90,3 @@ class CapturedPasses:
             return None
         found.replay = replay
         return found
-

@@ -96,7 +96,7 @@ class BatchRunner:
 
         with self._lock:
             plans, cache = self._plans(lengths)
-            inputs = tokens, positions, segments
+            inputs = tokens, positions, model.text_segments(segments)
             if not taps and self._passes.takes(len(tokens)):
                 states = self._passes.run(inputs, plans, compute)
             else:

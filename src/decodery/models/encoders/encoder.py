@@ -87,6 +87,13 @@ class Encoder(nn.Module):
             return torch.arange(tokens.shape[-1], device=tokens.device).expand(tokens.shape)
         return (keep.long().cumsum(-1) - 1).clamp(min=0)
 
+    def text_segments(self, segments: Tensor) -> Tensor:
+        """Returns the rows of the table of segments for those that a tokenizer numbers.
+
+        Tokenizers number the second text of a pair 1, also those of models with one segment.
+        """
+        return segments.clamp(max=max(self.config.segments - 1, 0))
+
     def angles(self, positions: Tensor) -> Sequence[Angles | None]:
         """Returns the rotary angles of each layer at positions [...]; None where it does not rotate."""
         return [None] * len(self.layers)
@@ -97,8 +104,7 @@ class Encoder(nn.Module):
         if self.position is not None:
             x = self.position(positions, residual=x)
         if self.segment is not None:
-            # Tokenizers number the second text of a pair 1, also those of models with one segment.
-            x = self.segment(segments.clamp(max=self.config.segments - 1), residual=x)
+            x = self.segment(segments, residual=x)
         return x if self.embedding_norm is None else self.embedding_norm(x)
 
     def hidden(
@@ -129,4 +135,5 @@ class Encoder(nn.Module):
         if segments is None:
             segments = torch.zeros_like(tokens)
         attend = DenseAttend(self.kernels, keep, layers=self.attention_layers)
+        segments = self.text_segments(segments)
         return self.hidden(tokens, self.text_positions(tokens, keep), segments, attend)
