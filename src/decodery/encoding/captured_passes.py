@@ -1,4 +1,4 @@
-"""Keeps the kernel calls of small batches, between which Python takes longer than they do, and repeats them."""
+"""Keeps the kernel calls of small batches, and repeats them without Python between them."""
 
 from __future__ import annotations
 
