@@ -5,7 +5,7 @@
 # make sanitize: the native kernels' tests with the address and undefined sanitizers, and their threads with the thread sanitizer.
 # make wheel: a wheel with the kernels inside, and the archive of the sources, in dist; for publishing, both checked.
 # make test-arm: the kernels for ARM, in an emulator: their results have the bits of those of this machine.
-# make test-clients: the server with langchain, litellm and lm-eval, which get an environment of their own.
+# make test-clients: the server with langchain, llama-index, litellm and lm-eval, which get an environment of their own.
 # make test-page: the long tests of the page that the server shows, in Debian's chromium; make test runs the short ones.
 # make soak-server: the long forms of the server's laws: 10,000 requests, 2,000 clients that leave, 10,000 fuzzed bodies, 1,000 schemas, 500 tools.
 # make soak: 2,000 random requests with aborts, for some minutes, watching memory, pages, threads and files.

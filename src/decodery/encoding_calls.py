@@ -36,14 +36,14 @@ from decodery.errors import ModelError
 from decodery.loading.open_model import Opened
 
 
-def open_encoder(opened: Opened) -> EncoderParts:
-    """Returns the parts of an open encoder."""
+def open_encoder(opened: Opened, threads: int | None = None) -> EncoderParts:
+    """Returns the parts of an open encoder, which runs on `threads` threads (None: the process's number)."""
     assert opened.encoder is not None
     return EncoderParts(
         model=opened.encoder,
         architecture=opened.architecture,
         tokenizer=opened.tokenizer,
-        runner=BatchRunner(opened.encoder),
+        runner=BatchRunner(opened.encoder, threads),
         config=opened.config,
         folder=opened.path,
     )

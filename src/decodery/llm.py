@@ -131,7 +131,7 @@ class LLM(EncodingCalls):
             progress=progress,
         )
         self.tokenizer = opened.tokenizer
-        self._encoder = open_encoder(opened) if opened.encoder is not None else None
+        self._encoder = open_encoder(opened, threads) if opened.encoder is not None else None
         self._not_causal = not_causal(opened.path, opened.architecture)
         self._generation: _Generation | None = None
         self.default_params = default_params(opened.generation_config, self.tokenizer.vocab_size).params

@@ -14,6 +14,7 @@ from torch import Tensor
 from decodery.encoding.captured_passes import CapturedPasses
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.cache import KVShape, PagedCache
+from decodery.kernels.threads import threads_set
 from decodery.models.contract import EncoderModel
 from decodery.models.layers.attention import PackedAttend, Plans, plan_layers
 
@@ -69,11 +70,13 @@ class TextRunner(Protocol):
 class BatchRunner:
     """Runs texts through one encoder, from any thread.
 
-    Each text's states depend on nothing but the text: on the native backend bit for bit.
+    Each text's states depend on nothing but the text: on the native backend bit for bit. A batch runs on
+    `threads` threads (None: the process's number).
     """
 
-    def __init__(self, model: EncoderModel) -> None:
+    def __init__(self, model: EncoderModel, threads: int | None = None) -> None:
         self.model = model
+        self._threads = threads
         self._lock = Lock()
         self._cache: PagedCache | None = None
         self._pages = 0
@@ -105,10 +108,11 @@ class BatchRunner:
             attend = PackedAttend(model.kernels, cache, plans, lengths)
             return model.hidden(tokens, positions, segments, attend, taps=taps)
 
-        with self._lock:
+        with self._lock, threads_set(torch_threads=self._threads, kernel_threads=self._threads):
             plans, cache = self._plans(lengths)
             inputs = tokens, positions, model.text_segments(segments)
-            if not taps and self._passes.takes(len(tokens)):
+            # A model that attends to whole texts computes with torch, which cannot be captured.
+            if plans and not taps and self._passes.takes(len(tokens)):
                 states = self._passes.run(inputs, plans, compute)
             else:
                 states = compute(*inputs, plans)
@@ -119,7 +123,7 @@ class BatchRunner:
         """Returns the plans of texts of these lengths, and the pages that they use."""
         model = self.model
         if not model.attention_layers:
-            return PackedAttend(model.kernels, PagedCache((), {}), {}, lengths)
+            return {}, PagedCache((), {})
         counts = [-(-length // PAGE_SIZE) for length in lengths]
         first = [0, *accumulate(counts)]
         tables = [range(start, start + count) for start, count in zip(first, counts, strict=False)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -27,14 +27,13 @@ class Architecture:
 
 
 def find_family(checkpoint: Checkpoint) -> Architecture:
-    """Returns the architecture that a checkpoint declares, without its head if no tensor of it is stored.
+    """Returns the architecture that a checkpoint declares.
 
     Raises ModelError when it is not supported, with the parts that no family has and the nearest ones.
     """
     table, name = _gguf(checkpoint) if checkpoint.format == "gguf" else (HUB, _hub_name(checkpoint))
     if name in table:
-        found = Architecture(name, *table[name])
-        return replace(found, head="states") if _lacks_head(found, checkpoint) else found
+        return Architecture(name, *table[name])
     known = [*HUB, *GGUF]
     lowered = {each.lower(): each for each in known}
     near = [lowered[each] for each in get_close_matches(name.lower(), lowered)]
@@ -52,23 +51,6 @@ def names_of(family: Family[Any], config: Any, checkpoint: Checkpoint) -> Names:
     names = family.gguf_names if checkpoint.format == "gguf" else family.hub_names
     assert names is not None
     return names(config)
-
-
-def _lacks_head(found: Architecture, checkpoint: Checkpoint) -> bool:
-    """True if an encoder's weights are those of its layers alone, whatever head its config names.
-
-    Published models of vectors keep the name of the model that they were trained from.
-    """
-    if found.head == "causal" or "states" not in found.family.build or not checkpoint.tensors:
-        return False
-    heads = ("masked_lm", "next_sentence") if found.head == "pretraining" else (found.head,)
-    rules = names_of(found.family, found.family.config.read(checkpoint), checkpoint).rules
-    return not any(
-        source in checkpoint.tensors
-        for rule in rules
-        if rule.target.startswith(tuple(f"heads.{head}." for head in heads))
-        for source in rule.sources
-    )
 
 
 def _gguf(checkpoint: Checkpoint) -> tuple[Mapping[str, tuple[Family[Any], Head]], str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ EXACT_TO = 100_000
 """The number of vectors up to which each query is compared with all of them."""
 
 RECALL = 0.97
-"""The part of the ten nearest vectors that a graph must find, over some of its own vectors."""
+"""The part of the ten nearest vectors that a graph must find for vectors that are not in it."""
 
 # Malkov and Yashunin, Efficient and robust approximate nearest neighbor search using HNSW graphs (2016):
 # links of a vector, and candidates while it is added.
@@ -64,28 +64,40 @@ class VectorGraph:
         return np.asarray(self._graph.search(query, count).keys).astype(np.int64)
 
     def update(self, store: IndexStore) -> None:
-        """Adds the store's new vectors, and removes those that it no longer has."""
-        held = np.asarray(self._graph.keys).astype(np.int64) if len(self._graph) else np.empty(0, np.int64)
-        gone = np.setdiff1d(held, store.keys())
+        """Adds the store's new vectors, and removes those that it no longer has.
+
+        Some of the new vectors are added last: they are first searched for, to find how many candidates a
+        search needs. A vector that is in the graph would be found with fewer candidates than a query.
+        """
+        held = self._held()
+        keys = store.keys()
+        gone = np.setdiff1d(held, keys)
         if len(gone):
             self._graph.remove(gone)
-        for keys, vectors in store.blocks():
-            new = ~np.isin(keys, held)
-            if new.any():
-                self._graph.add(keys[new], prepared(vectors[new], self._metric))
-        self._find_candidates(store)
+        new = np.setdiff1d(keys, held)
+        unseen = new[np.linspace(0, len(new) - 1, min(SAMPLED, len(new) // 2)).astype(np.int64)]
+        for block, vectors in store.blocks():
+            added = np.isin(block, new) & ~np.isin(block, unseen)
+            if added.any():
+                self._graph.add(block[added], prepared(vectors[added], self._metric))
+        if len(unseen):
+            queries = prepared(store.vectors_of(unseen.tolist()), self._metric)
+            self._find_candidates(queries, _exact(store, queries, self._metric, unseen))
+            self._graph.add(unseen, queries)
 
     def outdated(self, store: IndexStore) -> bool:
         """True if so many of the vectors are no longer in the store that a new graph is better."""
-        held = np.asarray(self._graph.keys).astype(np.int64) if len(self._graph) else np.empty(0, np.int64)
+        held = self._held()
         return len(np.setdiff1d(held, store.keys())) > MOST_REMOVED * len(held)
 
-    def _find_candidates(self, store: IndexStore) -> None:
-        """Doubles the number of candidates of a search until it finds nearly all nearest vectors."""
-        keys = store.keys()
-        sampled = np.unique(np.linspace(0, len(keys) - 1, SAMPLED).astype(np.int64))
-        queries = prepared(store.vectors_of(keys[sampled].tolist()), self._metric)
-        exact = _exact(store, queries, self._metric)
+    def _held(self) -> Keys:
+        """Returns the keys of the vectors in the graph."""
+        if not len(self._graph):
+            return np.empty(0, np.int64)
+        return np.asarray(self._graph.keys).astype(np.int64)
+
+    def _find_candidates(self, queries: Vectors, exact: Sequence[Keys]) -> None:
+        """Doubles the number of candidates of a search until it finds nearly all of the nearest vectors."""
         while self._graph.expansion_search < MOST_CANDIDATES:
             found = [self.nearest(query, NEIGHBOURS) for query in queries]
             hits = [len(np.intersect1d(one, other)) for one, other in zip(found, exact, strict=True)]
@@ -155,13 +167,13 @@ def graph_of(store: IndexStore, metric: Metric) -> VectorGraph:
     return graph
 
 
-def _exact(store: IndexStore, queries: Vectors, metric: Metric) -> list[NDArray[np.int64]]:
-    """Returns the keys of the nearest vectors of each query, but for near ties."""
-    best: list[tuple[Keys, NDArray[np.float32]]] = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(
-        queries
-    )
-    for keys, vectors in store.blocks():
-        rows = prepared(vectors, metric)
+def _exact(store: IndexStore, queries: Vectors, metric: Metric, left_out: Keys) -> list[Keys]:
+    """Returns the keys of the nearest vectors of each query, but for near ties; some keys are left out."""
+    nothing: tuple[Keys, NDArray[np.float32]] = np.empty(0, np.int64), np.empty(0, np.float32)
+    best = [nothing] * len(queries)
+    for block, vectors in store.blocks():
+        kept = ~np.isin(block, left_out)
+        keys, rows = block[kept], prepared(vectors[kept], metric)
         scores = rows @ queries.T
         if metric == "euclidean":
             scores = 2 * scores - (rows * rows).sum(axis=1)[:, None]

@@ -13,15 +13,18 @@ from time import monotonic, time
 from types import TracebackType
 from typing import Any, Literal
 
-from decodery.errors import DecoderyError
+from decodery.errors import DecoderyError, ModelError
 from decodery.llm import LLM
 from decodery.serving.errors import ApiError
 
 log = logging.getLogger("decodery.serving")
 Kind = Literal["decoder", "encoder"]
 """What a model does: it continues texts, or reads them."""
-CLASS_ROUTES = ("/v1/classify", "/predict", "/v1/rerank", "/rerank", "/v1/score")
+VECTOR_ROUTES = ("/v1/embeddings", "/embed", "/embed_all")
+CLASS_ROUTES = ("/v1/classify", "/predict")
 """The routes that need a head of classes."""
+SCORE_ROUTES = ("/v1/rerank", "/rerank", "/v1/score")
+"""The routes that need a head of one class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +46,25 @@ class ServedModel:
 
     @property
     def context_length(self) -> int:
-        """Returns how many tokens the model can read."""
-        return (self.llm.encoder if self.llm.is_encoder else self.llm).model.context_length
+        """Returns how many tokens the model can read, an encoder for the vector of a text."""
+        if not self.llm.is_encoder:
+            return self.llm.model.context_length
+        try:
+            return self.llm.text_limit
+        except ModelError:  # Its folder does not say how vectors are made; heads read as much as the model.
+            return self.llm.encoder.model.context_length
 
     @property
     def reading_routes(self) -> tuple[str, ...]:
         """Returns the routes of encoders that the model can answer."""
         if not self.llm.is_encoder:
             return ()
-        vectors = ("/v1/embeddings", "/embed", "/embed_all")
-        return (*vectors, *CLASS_ROUTES) if "classes" in self.llm.encoder.model.heads else vectors
+        parts = self.llm.encoder
+        if "classes" not in parts.model.heads:
+            return VECTOR_ROUTES
+        names = parts.config.get("id2label")
+        count = len(names) if isinstance(names, Mapping) else parts.config.get("num_labels", 2)
+        return (*VECTOR_ROUTES, *CLASS_ROUTES, *(SCORE_ROUTES if count == 1 else ()))
 
     def check_kind(self, kind: Kind) -> None:
         """Raises `ApiError` for a model of another kind, which says what fits."""

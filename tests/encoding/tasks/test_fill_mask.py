@@ -152,13 +152,21 @@ def test_equal_scores_are_in_the_order_of_ids_and_rows_without_tokens_are_left_o
     assert best_tokens(logits, size + 5, tokenizer) == [7, *range(7), *range(8, size)]
 
 
-def test_scores_are_those_of_transformers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "tokenizer"),
+    [
+        ("BertForMaskedLM", "word pieces"),
+        ("RobertaForMaskedLM", "byte pairs"),
+        ("XLMRobertaForMaskedLM", "unigrams"),
+    ],
+)
+def test_scores_are_those_of_transformers(tmp_path: Path, architecture: str, tokenizer: str) -> None:
     import transformers
 
-    folder = encoder_folder(tmp_path, "BertForMaskedLM")
-    llm = LLM(folder)
+    folder = encoder_folder(tmp_path, architecture, tokenizer=tokenizer)
+    llm, mask = LLM(folder), KINDS[tokenizer]
     oracle = transformers.pipeline("fill-mask", str(folder))
-    texts = ["the [MASK] sat on the mat", "angela merkel visited [MASK]"]
+    texts = [f"the {mask} sat on the mat", f"angela merkel visited {mask}"]
     for text, ((*fills,),) in zip(texts, llm.fill_mask(texts), strict=True):
         theirs = oracle(text)
         assert [one.token_id for one in fills] == [one["token"] for one in theirs]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +178,41 @@ def test_a_text_has_the_same_spans_alone_and_among_others(tmp_path: Path) -> Non
     llm = LLM(folder)
     texts = ["the dog", "angela merkel visited microsoft " * 9, "", "a cat sat " * 70, "paris"]
     assert llm.tag(texts) == [llm.tag(text)[0] for text in texts]
+
+
+@pytest.mark.slow
+def test_a_published_tagger_tags_as_transformers_does() -> None:
+    import transformers
+
+    folder = os.environ.get("DECODERY_TEST_TAGGER")
+    if folder is None:
+        pytest.skip("DECODERY_TEST_TAGGER names no folder of a BERT that tags personal data")
+    llm = LLM(folder)
+    texts = [
+        "Angela Merkel visited Microsoft in Seattle",
+        "\U0001f600 José lives at 12 Main Street, Seattle.",
+    ]
+    spans = llm.tag(texts)
+    assert [(span.label, span.text) for span in spans[0]] == [
+        ("GIVEN_NAME", "Angela"),
+        ("SURNAME", "Merkel"),
+        ("CITY", "Seattle"),
+    ]
+    oracle = transformers.pipeline("token-classification", folder, aggregation_strategy="first")
+    for text, found in zip(texts, spans, strict=True):
+        theirs = oracle(text)
+        assert [(span.label, span.start, span.end) for span in found] == [
+            (one["entity_group"], one["start"], one["end"]) for one in theirs
+        ]
+        np.testing.assert_allclose(
+            [span.score for span in found], [one["score"] for one in theirs], rtol=1e-4
+        )
+
+
+def test_threads_may_tag_at_once(tmp_path: Path) -> None:
+    folder = encoder_folder(tmp_path, "BertForTokenClassification", id2label=dict(enumerate(BIO)))
+    llm = LLM(folder)
+    texts = [f"angela {'dog ' * number} visited paris" for number in range(24)]
+    alone = [llm.tag(text)[0] for text in texts]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda text: llm.tag(text)[0], texts * 4)) == alone * 4

@@ -51,6 +51,8 @@ def test_segments_with_memory_are_those_of_transformers(settings: dict[str, Any]
     folder = write_folder(Tiny("XLNet", {**XLNET, **settings, "use_mems_eval": True}), tmp_path)
     model, theirs = opened(folder), transformers.XLNetModel.from_pretrained(folder).eval()
     tokens, segments = random_texts(2, 40), random_texts(2, 40, below=3)
+    # The memory counts as segment 0.
+    segments[:, 12:20] = 1
     memory = their_memory = None
     for part in (slice(0, 12), slice(12, 20), slice(20, 40)):
         with torch.no_grad():

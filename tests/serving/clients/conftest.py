@@ -32,6 +32,27 @@ def url(path: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def encoder_url() -> Iterator[str]:
+    """Returns the address of a server with the default encoder."""
+    try:
+        folder = resolve("minilm")
+    except ModelError as error:
+        pytest.skip(f"the default encoder is not to be had: {error}")
+    server = ServerProcess(f"minilm={folder}")
+    try:
+        yield server.url
+        assert not any("Traceback" in line for line in server.lines), "\n".join(server.lines)
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def encoder(encoder_url: str) -> LLM:
+    """Returns the default encoder in the library."""
+    return LLM("minilm")
+
+
+@pytest.fixture(scope="session")
 def llm(path: str) -> LLM:
     """Returns the default model in the library."""
     return LLM(path)

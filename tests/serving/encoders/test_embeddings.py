@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import openai
 import pytest
 
 from decodery import LLM
+from tests.encoding.folders import sentence_folder
 from tests.serving.live import NAME, LiveServer, serving
 
 TEXTS = ["the dog sat on the mat", "", "bank", "angela merkel visited paris, naïve 😀"]
@@ -111,6 +113,14 @@ def test_a_text_that_is_too_long_is_an_error_or_is_cut_as_asked(server: LiveServ
     assert answer.json()["usage"]["prompt_tokens"] == 5
     for most in (0, -2, "5", 2.0):
         assert refused(server, input="a", truncate_prompt_tokens=most)["param"] == "truncate_prompt_tokens"
+
+
+def test_the_limit_is_that_of_the_folder_and_the_list_of_models_tells_it(tmp_path: Path) -> None:
+    folder = sentence_folder(tmp_path, sentence_bert={"max_seq_length": 20})
+    with serving(LLM(folder)) as server:
+        assert server.client.get("/v1/models").json()["data"][0]["max_model_len"] == 20
+        assert vectors_of(server.post("/v1/embeddings", {"input": "dog " * 18}))
+        assert "18 fit" in refused(server, input="dog " * 19)["message"]
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ def test_stopping_keeps_what_came(view: Any) -> None:
     )
     view.locator(".column[data-state=cut]").nth(1).wait_for()
     assert 5 < len(texts(view, "A")) < 900
-    assert view.get_by_role("button", name="Stop").is_hidden()
+    assert view.get_by_role("button", name="Stop", exact=True).is_hidden()
 
 
 # Starts requests in one batch. When each has tokens, does a deed with some runs, and tells how all ended.

@@ -116,7 +116,7 @@ def test_a_chat_that_is_left_and_shown_again_still_shows_its_reply_and_takes_no_
     chat: Chat, server: LiveServer
 ) -> None:
     page = chat.page
-    stop = page.get_by_role("button", name="Stop")
+    stop = page.get_by_role("button", name="Stop", exact=True)
     set_parameter(page, "max_tokens", "100")
     with paced(server, 0.02):
         chat.send("alpha")

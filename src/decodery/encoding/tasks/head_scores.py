@@ -43,14 +43,9 @@ def head_scores(
             yield index, scores
 
 
-def ordered_scores(
-    parts: EncoderParts,
-    name: str,
-    texts: Sequence[TokenText],
-    places: Sequence[Sequence[int]] | None = None,
-) -> list[Floats]:
-    """Returns what `head_scores` yields, in the order of the texts."""
-    found = dict(head_scores(parts, name, texts, places))
+def ordered_scores(parts: EncoderParts, name: str, texts: Sequence[TokenText]) -> list[Floats]:
+    """Returns the scores of each text [rows, labels], in the order of the texts."""
+    found = dict(head_scores(parts, name, texts))
     return [found[index] for index in range(len(texts))]
 
 
