@@ -15,7 +15,6 @@ import random
 import statistics
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy
 
@@ -24,6 +23,7 @@ from bench.peers.catalogue import Entry
 from bench.peers.environments import UnavailableError, python_of
 from bench.peers.machine import cores, processor
 from bench.remote import ROOT, Remote, WorkerError
+from decodery.weights.sources.locate import resolve
 
 RESULTS = ROOT / "bench" / "results"
 ENVIRONMENT = ".venv-peers-encoders"
@@ -90,10 +90,11 @@ def prepared(name: str, worker: Remote, texts: list[str], exact: object) -> Meas
 def main() -> None:
     """Measures and prints the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.encoders", description=__doc__)
-    parser.add_argument("model", type=Path, help="the folder of the MiniLM encoder")
+    parser.add_argument("model", nargs="?", default="minilm", help="a name or a folder")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
+    model = resolve(arguments.model)
     texts = sentences(256)
     found: dict[str, Measured] = {}
     with contextlib.ExitStack() as stack:
@@ -101,7 +102,7 @@ def main() -> None:
         for name, entry in {**FLOAT, **INT8}.items():
             log = RESULTS / f"worker-{name.replace(' ', '-')}.log"
             try:
-                remote = Remote(python_of(entry), entry.module, arguments.model, cores(), log)
+                remote = Remote(python_of(entry), entry.module, model, cores(), log)
             except (UnavailableError, WorkerError) as why:
                 print(f"left out: {name}: {why}")
                 continue

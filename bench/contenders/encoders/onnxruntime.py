@@ -18,9 +18,9 @@ def exported(model: Path) -> Path:
     import torch
     import transformers
 
-    target = model.parent / "onnx" / "model.onnx"
+    target = Path(".bench-models") / f"{model.name}-onnx" / "model.onnx"
     if not target.exists():
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         encoder = transformers.AutoModel.from_pretrained(model, attn_implementation="eager").eval()
 
         class States(torch.nn.Module):
@@ -45,17 +45,16 @@ def exported(model: Path) -> Path:
     return target
 
 
-def session(model: Path, threads: int) -> Batched:
-    """Returns the contender of an ONNX file beside the folder `model`."""
+def session(file: Path, model: Path, threads: int) -> Batched:
+    """Returns the contender of an ONNX file that was made of the folder `model`."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    found: Any = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    folder = model.parent.parent / "model"
-    return Batched(folder, lambda tokens, mask: found.run(None, {"ids": tokens, "mask": mask})[0])
+    found: Any = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return Batched(model, lambda tokens, mask: found.run(None, {"ids": tokens, "mask": mask})[0])
 
 
 def load(model: Path, threads: int) -> Batched:
     """Loads the model in float32."""
-    return session(exported(model), threads)
+    return session(exported(model), model, threads)

@@ -18,4 +18,4 @@ def load(model: Path, threads: int) -> Batched:
     target = whole.with_name("model-int8.onnx")
     if not target.exists():
         quantize_dynamic(str(whole), str(target), weight_type=QuantType.QInt8, per_channel=True)
-    return session(target, threads)
+    return session(target, model, threads)
