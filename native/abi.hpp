@@ -19,7 +19,8 @@ enum KernelId : int64_t {
 };
 
 // out [rows, outs] with row stride ldo is x [rows, ins] with row stride ldx times the packed weight [outs, ins], plus
-// bias [outs] and residual [rows, outs], where given. If gated is not 0, the weight has 2 * outs rows, packed so that
+// bias [outs] and residual [rows, outs], where given. If gated is negative, the activation of number -1 - gated is applied
+// before the residual is added. If it is positive, the weight has 2 * outs rows, packed so that
 // gate and up alternate, bias is [2 * outs], and out is activation(gate) * up with the activation of number gated - 1.
 struct LinearArgs {
     const float* x; int64_t ldx, rows;

@@ -92,7 +92,7 @@ using namespace decodery;
 extern "C" {
 
 // Changes with every change of a call's arguments or of a packed weight.
-EXPORT int decodery_version() { return 20; }
+EXPORT int decodery_version() { return 21; }
 
 // 0: portable, 1: AVX2, 2: AVX-512 with VNNI, 3: NEON, 4: NEON with dot products. Uses this set from now on and returns 1, or returns 0 if this processor
 // or build lacks it.

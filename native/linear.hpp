@@ -163,24 +163,31 @@ DECODERY_INLINE void float_tile(const uint8_t* w, int64_t block, int64_t ins, co
     for (int b = 0; b < NB; b++) for (int i = 0; i < MB; i++) even[b][i] = odd[b][i] = S::zero();
     int64_t k = 0;
     const auto both = [&](bool second) {
+        F first[NB], next[NB];
         #pragma GCC unroll 2
         for (int b = 0; b < NB; b++) {
             const uint8_t* p = w + b * block + k * 16 * W::kBytes;
             S::prefetch(p + kPrefetch);
-            F first, next = S::zero();
+            next[b] = S::zero();
             if constexpr (W::kBytes == 2) {
                 const auto pair = S::load_bytes(p);
-                first = S::first_bfloat(pair);
-                next = S::second_bfloat(pair);
+                first[b] = S::first_bfloat(pair);
+                next[b] = S::second_bfloat(pair);
             } else {
-                first = S::load(reinterpret_cast<const float*>(p));
-                if (second) next = S::load(reinterpret_cast<const float*>(p + 64));
+                first[b] = S::load(reinterpret_cast<const float*>(p));
+                if (second) next[b] = S::load(reinterpret_cast<const float*>(p + 64));
             }
-            #pragma GCC unroll 8
-            for (int i = 0; i < MB; i++) {
-                even[b][i] = S::fma(first, S::set1(x[i * ldx + k]), even[b][i]);
-                if (second) odd[b][i] = S::fma(next, S::set1(x[i * ldx + k + 1]), odd[b][i]);
-            }
+        }
+        // Each number of a row is read once for all blocks.
+        #pragma GCC unroll 8
+        for (int i = 0; i < MB; i++) {
+            const F x0 = S::set1(x[i * ldx + k]);
+            #pragma GCC unroll 2
+            for (int b = 0; b < NB; b++) even[b][i] = S::fma(first[b], x0, even[b][i]);
+            if (!second) continue;
+            const F x1 = S::set1(x[i * ldx + k + 1]);
+            #pragma GCC unroll 2
+            for (int b = 0; b < NB; b++) odd[b][i] = S::fma(next[b], x1, odd[b][i]);
         }
     };
     for (; k + 2 <= ins; k += 2) both(true);
@@ -193,7 +200,7 @@ template <class S, class W>
 struct Linear {
     using F = typename S::F;
 
-    static constexpr int kMany = S::kBlocks == 2 ? (W::kFloat ? 4 : 6) : S::kRows;
+    static constexpr int kMany = S::kBlocks == 2 ? 6 : S::kRows;
 
     // The rows of a panel.
     static int64_t panel(const LinearArgs& a) { return a.rows > kOneStream ? kMany : S::kRows; }
@@ -246,14 +253,14 @@ struct Linear {
         finish<MB>(a, first, both, row, sums, 16, MB * 16);
     }
 
-    // Adds bias and residual, or applies the gate, and stores the sums, with strides ld_row of rows and ld_block of
+    // Adds bias and residual, or applies the gate or the activation, and stores the sums, with strides ld_row of rows and ld_block of
     // blocks.
     template <int MB>
     static DECODERY_INLINE void finish(const LinearArgs& a, int64_t first, bool both, int64_t row, const float* sums,
                                        int ld_row, int ld_block) {
         for (int i = 0; i < MB; i++) {
             const float* sum = sums + i * ld_row;
-            if (a.gated) {
+            if (a.gated > 0) {
                 const int64_t n = first / 2 * 16;
                 F gate = S::load(sum), up = S::load(sum + ld_block);
                 if (a.bias) {
@@ -267,6 +274,7 @@ struct Linear {
                 const int64_t n = (first + b) * 16;
                 F value = S::load(sum + b * ld_block);
                 if (a.bias) value = S::add(value, some(a.bias + n, a.outs - n));
+                if (a.gated < 0) value = activated(-1 - a.gated, value);
                 store(a, row + i, n, value);
             }
         }
@@ -276,6 +284,8 @@ struct Linear {
     static __attribute__((noinline)) F gate_by(int64_t activation, F gate, F up) {
         return activation == kClampedSwiglu ? clamped_swiglu<S>(gate, up) : S::mul(activate<S>(activation, gate), up);
     }
+
+    static __attribute__((noinline)) F activated(int64_t activation, F value) { return activate<S>(activation, value); }
 
     static DECODERY_INLINE F some(const float* p, int64_t left) {
         return left >= 16 ? S::load(p) : S::load_some(p, static_cast<int>(left));
@@ -317,7 +327,7 @@ struct Linear {
 
     static int64_t times_of(const LinearArgs& a) { return (a.rows + kRowsAtOnce - 1) / kRowsAtOnce; }
 
-    static int64_t block_count(const LinearArgs& a) { return blocks_of(a.outs) * (a.gated ? 2 : 1); }
+    static int64_t block_count(const LinearArgs& a) { return blocks_of(a.outs) * (a.gated > 0 ? 2 : 1); }
 
     static void plan(const LinearArgs& a, Plan& plan) {
         if (a.rows <= 0) return;

@@ -17,7 +17,7 @@ LIFE = (ROOT / "docs" / "life-of-a-request.md").read_text(encoding="utf-8")
 
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 # A part of what each program prints.
-PRINTED = ("Paris", '"age"')
+PRINTED = ("Paris", '"age"', "[[0.5")
 
 
 @pytest.mark.parametrize(("program", "printed"), list(zip(PROGRAMS, PRINTED, strict=True)))

@@ -11,11 +11,12 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from decodery.encoding.captured_passes import CapturedPasses
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.cache import KVShape, PagedCache
 from decodery.kernels.threads import threads_set
 from decodery.models.contract import EncoderModel
-from decodery.models.layers.attention import PackedAttend, plan_layers
+from decodery.models.layers.attention import PackedAttend, Plans, plan_layers
 
 TOKENS_AT_ONCE = 4096
 """The number of tokens that a batch has at most, if it has several texts."""
@@ -79,6 +80,7 @@ class BatchRunner:
         self._lock = Lock()
         self._cache: PagedCache | None = None
         self._pages = 0
+        self._passes = CapturedPasses(model.kernels)
 
     def run(
         self, texts: Sequence[TokenText], *, layers: Iterable[int] = (), tokens: int = TOKENS_AT_ONCE
@@ -101,16 +103,27 @@ class BatchRunner:
         segments = torch.tensor([segment for text in texts for segment in text.segments], device=device)
         positions = torch.cat([model.text_positions(part) for part in tokens.split_with_sizes(lengths)])
         taps: dict[int, Tensor | None] = dict.fromkeys(layers)
+
+        def compute(tokens: Tensor, positions: Tensor, segments: Tensor, plans: Plans) -> Tensor:
+            attend = PackedAttend(model.kernels, cache, plans, lengths)
+            return model.hidden(tokens, positions, segments, attend, taps=taps)
+
         with self._lock, threads_set(torch_threads=self._threads, kernel_threads=self._threads):
-            attend = self._attend(lengths)
-            states = model.hidden(tokens, positions, segments, attend, taps=taps)
+            plans, cache = self._plans(lengths)
+            inputs = tokens, positions, model.text_segments(segments)
+            # A model that attends to whole texts computes with torch, which cannot be captured.
+            if plans and not taps and self._passes.takes(len(tokens)):
+                states = self._passes.run(inputs, plans, compute)
+            else:
+                states = compute(*inputs, plans)
         found = {layer: tap for layer, tap in taps.items() if tap is not None}
         return Batch(indices, starts, lengths, states, found)
 
-    def _attend(self, lengths: Sequence[int]) -> PackedAttend:
+    def _plans(self, lengths: Sequence[int]) -> tuple[Plans, PagedCache]:
+        """Returns the plans of texts of these lengths, and the pages that they use."""
         model = self.model
         if not model.attention_layers:
-            return PackedAttend(model.kernels, PagedCache((), {}), {}, lengths)
+            return {}, PagedCache((), {})
         counts = [-(-length // PAGE_SIZE) for length in lengths]
         first = [0, *accumulate(counts)]
         tables = [range(start, start + count) for start, count in zip(first, counts, strict=False)]
@@ -124,7 +137,7 @@ class BatchRunner:
             dtype=model.dtype,
             device=model.device,
         )
-        return PackedAttend(model.kernels, self._pages_for(first[-1]), plans, lengths)
+        return plans, self._pages_for(first[-1])
 
     def _pages_for(self, pages: int) -> PagedCache:
         """Returns a cache of one layer, in full precision, that every layer of the model writes and reads."""
@@ -135,6 +148,7 @@ class BatchRunner:
             pair = one.layers[layers[0].kv_index]
             self._cache = PagedCache(one.blocks, {layer.kv_index: pair for layer in layers})
             self._pages = pages
+            self._passes.clear()
         return self._cache
 
 

@@ -86,11 +86,16 @@ class Kernels(Protocol):
         """
 
     def linear(
-        self, x: Tensor, weight: Weight, bias: Tensor | None = None, residual: Tensor | None = None
+        self,
+        x: Tensor,
+        weight: Weight,
+        bias: Tensor | None = None,
+        residual: Tensor | None = None,
+        activation: Activation | None = None,
     ) -> Tensor:
-        """Computes `x @ weight.T + bias + residual`, the weight plain [out, in] or made by `pack`.
+        """Computes `activation(x @ weight.T + bias) + residual`.
 
-        x [..., in], bias [out], residual [..., out].
+        x [..., in], weight [out, in], plain or made by `pack`, bias [out], residual [..., out].
         """
 
     def takes_codes(self) -> bool:

@@ -183,6 +183,9 @@ class EncoderModel(Protocol):
         `keep` [..., length] is False at padding.
         """
 
+    def text_segments(self, segments: Tensor) -> Tensor:
+        """Returns the segments [...] that the model has of those that a tokenizer numbers."""
+
     def hidden(
         self,
         tokens: Tensor,

@@ -124,6 +124,22 @@ def test_the_error_with_float_weights_is_at_most_twice_the_formula(form: str) ->
 
 @pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu"])
 @pytest.mark.parametrize("form", FORMS)
+def test_an_activation_within_a_product_has_the_bits_of_one_after_it(
+    form: str, activation: Activation
+) -> None:
+    kernels = NativeKernels()
+    weight = pack(quantise(rows(80, torch.float32, 70, seed=1) / 40, form))
+    bias, residual = rows(70, torch.float32, 1, seed=2)[0], rows(70, torch.float32, 41, seed=3)
+    x = rows(80, torch.float32, 41)
+    for setting in SETTINGS:
+        with running(setting):
+            expected = kernels.activation(kernels.linear(x, weight, bias), activation)
+            assert torch.equal(kernels.linear(x, weight, bias, activation=activation), expected)
+            assert torch.equal(kernels.linear(x, weight, bias, residual, activation), expected + residual)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu"])
+@pytest.mark.parametrize("form", FORMS)
 def test_gated_is_the_gated_product(form: str, activation: Activation) -> None:
     kernels = NativeKernels()
     matrix, bias = rows(80, torch.float32, 70, seed=1) / 40, rows(70, torch.float32, 1, seed=2)[0]

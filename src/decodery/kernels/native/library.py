@@ -16,7 +16,7 @@ from pathlib import Path
 
 from decodery.errors import ParameterError
 
-VERSION = 20
+VERSION = 21
 WORDS = 24
 PATH = Path(__file__).with_name("_native.so")
 SETS = ("portable", "avx2", "avx512", "neon", "neon_dot")

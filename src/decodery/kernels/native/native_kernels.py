@@ -88,18 +88,19 @@ class NativeKernels(NativeAttention, NativeExperts):
         weight: Tensor | PackedWeight | Stacked,
         bias: Tensor | None = None,
         residual: Tensor | None = None,
+        activation: Activation | None = None,
     ) -> Tensor:
-        """Computes `x @ weight.T + bias + residual`: x [..., in], a packed weight [out, in], residual [...,
-        out].
+        """Computes `activation(x @ weight.T + bias) + residual`: x [..., in], a packed weight [out, in],
+        residual [..., out].
 
         Quantised weights are multiplied by x rounded to int8 in groups of 32.
         """
         packed = self._packed(weight, self.pack)
         out = self._empty(*x.shape[:-1], packed.rows)
-        first = 0
+        first, gate = 0, 0 if activation is None else -1 - ACTIVATIONS[activation]
         for part in packed.parts if isinstance(packed, Stacked) else (packed,):
             assert not part.gated
-            self._product(x, part, part.rows, bias, residual, out, first)
+            self._product(x, part, part.rows, bias, residual, out, first, gate)
             first += part.rows
         return out
 

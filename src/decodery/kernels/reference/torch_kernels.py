@@ -87,9 +87,13 @@ def capture(
 
 
 def linear(
-    x: Tensor, weight: Tensor | Readable, bias: Tensor | None = None, residual: Tensor | None = None
+    x: Tensor,
+    weight: Tensor | Readable,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    activation: Activation | None = None,
 ) -> Tensor:
-    """Computes `x @ weight.T + bias + residual`: x [..., in], weight [out, in] or packed, bias [out]."""
+    """Computes `activation(x @ weight.T + bias) + residual`: x [..., in], weight [out, in] or packed."""
     product: Tensor
     if isinstance(weight, Readable):
         weight = weight.packed
@@ -97,6 +101,8 @@ def linear(
         product = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     else:
         product = F.linear(x, weight, bias)
+    if activation is not None:
+        product = _activated(product, activation)
     return product if residual is None else residual + product
 
 
@@ -220,6 +226,10 @@ _FUSED: dict[Activation, tuple[str, list[float], str]] = {
 
 def activation(x: Tensor, name: Activation) -> Tensor:
     """Applies the activation to each element of x [...], in float32."""
+    return _activated(x, name)
+
+
+def _activated(x: Tensor, name: Activation) -> Tensor:
     wide = x.float() if x.dtype == torch.bfloat16 else x
     return _ACTIVATIONS[name](wide).to(x.dtype)
 

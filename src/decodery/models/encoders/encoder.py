@@ -88,6 +88,13 @@ class Encoder(nn.Module):
             return torch.arange(tokens.shape[-1], device=tokens.device).expand(tokens.shape)
         return (keep.long().cumsum(-1) - 1).clamp(min=0)
 
+    def text_segments(self, segments: Tensor) -> Tensor:
+        """Returns the rows of the table of segments for those that a tokenizer numbers.
+
+        Tokenizers number the second text of a pair 1, also those of models with one segment.
+        """
+        return segments if self.segment is None else segments.clamp(max=self.config.segments - 1)
+
     def layer_inputs(self, positions: Tensor, segments: Tensor) -> Sequence[Any]:
         """Returns what each layer reads besides the states, such as the angles of positions [...]."""
         return [None] * len(self.layers)
@@ -103,8 +110,7 @@ class Encoder(nn.Module):
         if self.position is not None:
             x = self.position(positions, residual=x)
         if self.segment is not None:
-            # Tokenizers number the second text of a pair 1, also those of models with one segment.
-            x = self.segment(segments.clamp(max=self.config.segments - 1), residual=x)
+            x = self.segment(segments, residual=x)
         return x
 
     def hidden(
@@ -144,4 +150,5 @@ class Encoder(nn.Module):
         if segments is None:
             segments = torch.zeros_like(tokens)
         attend = DenseAttend(self.kernels, keep, layers=self.attention_layers)
+        segments = self.text_segments(segments)
         return self.hidden(tokens, self.text_positions(tokens, keep), segments, attend)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from decodery.kernels.contract import GatedActivation, Kernels, Weight
+from decodery.kernels.contract import Activation, GatedActivation, Kernels, Weight
 from decodery.kernels.packed_weights import Codes
 from decodery.kernels.routing import Routing
 from decodery.models.layers.linear import Linear
@@ -24,9 +24,12 @@ class Router(Linear):
             self.weight = nn.Parameter(self.weight.float(), requires_grad=False)
         super().pack(codes)
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, activation: Activation | None = None
+    ) -> Tensor:
         weight = self.weight.float() if isinstance(self.weight, Tensor) else self.weight
-        return self.kernels.linear(x.float(), weight, None if self.bias is None else self.bias.float())
+        bias = None if self.bias is None else self.bias.float()
+        return self.kernels.linear(x.float(), weight, bias, residual, activation)
 
 
 class ExpertStack(nn.Module):

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from decodery.kernels.contract import Kernels, Weight
+from decodery.kernels.contract import Activation, Kernels, Weight
 from decodery.kernels.packed_weights import Codes
 
 
 class Linear(nn.Module):
-    """Computes `x @ weight.T + bias`, weight [outputs, inputs]; the parameters are not initialised."""
+    """Computes `activation(x @ weight.T + bias) + residual`, weight [outputs, inputs].
+
+    The parameters are not initialised.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernels: Kernels, *, bias: bool = False) -> None:
         super().__init__()
@@ -30,5 +33,7 @@ class Linear(nn.Module):
         del self.weight
         self.weight = self.kernels.pack(plain if codes is None else codes)
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        return self.kernels.linear(x, self.weight, self.bias, residual)
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, activation: Activation | None = None
+    ) -> Tensor:
+        return self.kernels.linear(x, self.weight, self.bias, residual, activation)

@@ -78,11 +78,10 @@ class PlainMLP(nn.Module):
         self, width: int, inner: int, activation: Activation, kernels: Kernels, *, bias: bool = True
     ) -> None:
         super().__init__()
-        self.kernels = kernels
-        self.activation = activation
+        self.activation: Activation = activation
         self.up = Linear(width, inner, kernels, bias=bias)
         self.down = Linear(inner, width, kernels, bias=bias)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        out: Tensor = self.down(self.kernels.activation(self.up(x), self.activation), residual)
+        out: Tensor = self.down(self.up(x, activation=self.activation), residual)
         return out
