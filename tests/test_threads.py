@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -126,7 +127,8 @@ def test_engines_over_one_model_and_second_models_run_in_threads_of_their_own(fo
     mixed = Mixed(folder, 16, "native")
     first, second = (opened(folder, backend="native") for _ in range(2))
     second.engine._runner = Engine(first.model, second.engine.limits)._runner
-    second.engine.model = second.model = first.model
+    second.engine.model = first.model
+    second._generation = replace(second._generating(), model=first.model)
     drafting = GREEDY.replace(speculate=DraftModel(first))
     (alone,) = second.generate("abab cdcd abab", GREEDY)
 
