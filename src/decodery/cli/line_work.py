@@ -10,11 +10,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from decodery.cli.flags.line_options import LineOptions
-from decodery.cli.resumable_file import ResumableFile
+from decodery.cli.flags.line_options import EncoderOptions, LineOptions
+from decodery.cli.load_encoder import encoder_settings, load_encoder
+from decodery.cli.resumable_file import ResumableFile, check_replaceable
 from decodery.cli.terminal import emit, finite
 from decodery.cli.text_lines import Line, count_lines, read_lines
 from decodery.errors import DecoderyError, ParameterError
+from decodery.llm import LLM
 from decodery.progress import counting
 
 CHUNK_LINES = 512
@@ -41,33 +43,47 @@ def identity_of(line: Line) -> dict[str, Any]:
 def write_json_lines(
     files: Sequence[Path],
     options: LineOptions,
+    model: EncoderOptions,
     settings: Mapping[str, Any],
-    work: Callable[[], Callable[[Sequence[Line]], Iterable[Any]]],
+    work: Callable[[LLM], Callable[[Sequence[Line]], Iterable[Any]]],
     description: str,
 ) -> None:
     """Writes a JSON value for each line to stdout or into a resumable file.
 
-    `settings` are what the results depend on. `work`, called once the options are checked, returns the
-    function of the values of some lines; `description` names it on the progress bar.
+    `settings` are what the results depend on besides the model. `work` gets the open model, checks the other
+    options, and returns the function of the values of some lines; `description` names it on the progress bar.
     """
-    out = output_file(options, settings, suffixes=(".jsonl",))
-    values = work()
+    path = output_path(options, suffixes=(".jsonl",))
+    llm = load_encoder(model)
+    values = work(llm)
+    out = output_file(path, options, lambda: {**settings, **encoder_settings(model, llm)})
     work_through(files, options, out, lambda lines: as_json_lines(values(lines)), description)
     if out is not None:
         out.finish()
 
 
-def output_file(
-    options: LineOptions, settings: Mapping[str, Any], *, suffixes: Sequence[str], head: int = 0
-) -> ResumableFile | None:
-    """Returns the file of `--out`; None: stdout. Raises `ParameterError` for another suffix."""
+def output_path(options: LineOptions, *, suffixes: Sequence[str]) -> Path | None:
+    """Returns the path of `--out`; None: stdout.
+
+    Raises `ParameterError` for another suffix, and for a file that exists and is not to be replaced.
+    """
     if options.out is None:
         return None
     path = Path(options.out)
     if path.suffix not in suffixes:
         raise ParameterError(f"out must end in {' or '.join(suffixes)}, not {path.name!r}")
+    check_replaceable(path, options.overwrite)
+    return path
+
+
+def output_file(
+    path: Path | None, options: LineOptions, settings: Callable[[], Mapping[str, Any]], *, head: int = 0
+) -> ResumableFile | None:
+    """Returns the file of a path; None: stdout, for which the `settings` are not asked for."""
+    if path is None:
+        return None
     read = {"jsonl": options.jsonl, "field": options.field}
-    return ResumableFile(path, {**settings, **read}, head=head, overwrite=options.overwrite)
+    return ResumableFile(path, {**settings(), **read}, head=head, overwrite=options.overwrite)
 
 
 def work_through(

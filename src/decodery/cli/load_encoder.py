@@ -9,6 +9,7 @@ from decodery.cli.flags.line_options import EncoderOptions
 from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.load_llm import load
 from decodery.llm import LLM
+from decodery.search.text_vectors import model_digest, weight_forms
 from decodery.weights.sources.wheels import MINILM
 
 
@@ -24,7 +25,14 @@ def load_encoder(options: EncoderOptions) -> LLM:
     return llm
 
 
-def encoder_settings(options: EncoderOptions) -> dict[str, Any]:
-    """Returns the options on which results depend, for a file that is written by several runs."""
+def encoder_settings(options: EncoderOptions, llm: LLM) -> dict[str, Any]:
+    """Returns all of an encoder on which results depend, for a file that is written by several runs.
+
+    Reads all bytes of the model's files.
+    """
     found = dataclasses.asdict(options)
-    return {name: found[name] for name in ("model", "dtype", "backend", "quantization", "revision")}
+    return {
+        **{name: found[name] for name in ("model", "dtype", "backend", "quantization", "revision")},
+        "the model's weights": weight_forms(llm.encoder.model),
+        "the model's files": model_digest(llm.encoder.folder),
+    }

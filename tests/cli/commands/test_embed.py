@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from decodery import LLM
+from decodery.cli.resumable_file import ResumableFile
 from tests.cli.conftest import Run
 from tests.encoding.folders import encoder_folder, sentence_folder
 
@@ -239,3 +240,54 @@ def test_a_model_without_settings_pools_the_mean(decodery: Run, tmp_path: Path) 
     assert np.array_equal(
         np.array(found[0]["embedding"], np.float32), LLM(folder).embed("dog", pooling="mean")[0]
     )
+
+
+def test_a_begun_file_is_not_continued_with_another_model_of_the_name(decodery: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "encoder"
+    sentence_folder(folder)
+    path, out = lines(tmp_path / "in.txt", [*["dog"] * 600, "dog " * 70]), str(tmp_path / "out.npy")
+    assert decodery("embed", path, "-m", str(folder), "--out", out).status == 1
+    mended = lines(tmp_path / "in.txt", [*["dog"] * 600, "cat"])
+    weights = (folder / "model.safetensors").read_bytes()
+    encoder_folder(folder, seed=1)
+    ran = decodery("embed", mended, "-m", str(folder), "--out", out)
+    assert ran.status == 2
+    assert "was begun with other settings (the model's files)" in ran.err
+    (folder / "model.safetensors").write_bytes(weights)
+    assert decodery("embed", mended, "-m", str(folder), "--out", out).status == 0
+
+
+def test_a_begun_file_is_not_continued_with_other_ranges_of_the_name(
+    decodery: Run, encoder: str, vectors: Any, tmp_path: Path
+) -> None:
+    path, out = lines(tmp_path / "in.txt", [*["dog"] * 600, "dog " * 70]), str(tmp_path / "out.npy")
+    ranges = tmp_path / "ranges.npy"
+    np.save(ranges, np.stack([vectors.min(0), vectors.max(0)]))
+    command = ["embed", path, "-m", encoder, "--out", out, "--precision", "int8", "--ranges", str(ranges)]
+    assert decodery(*command).status == 1
+    np.save(ranges, np.stack([vectors.min(0), 2 * vectors.max(0)]))
+    ran = decodery(*command)
+    assert ran.status == 2
+    assert "was begun with other settings (ranges)" in ran.err
+
+
+def test_a_file_beside_the_model_is_continued(decodery: Run, tmp_path: Path) -> None:
+    folder = sentence_folder(tmp_path / "encoder")
+    path, out = lines(tmp_path / "in.txt", [*["dog"] * 600, "dog " * 70]), folder / "out.npy"
+    assert decodery("embed", path, "-m", str(folder), "--out", str(out)).status == 1
+    lines(tmp_path / "in.txt", [*["dog"] * 600, "cat"])
+    assert decodery("embed", path, "-m", str(folder), "--out", str(out)).status == 0
+    assert np.load(out).shape == (601, 24)
+
+
+def test_a_file_that_another_process_writes_is_an_error(decodery: Run, encoder: str, tmp_path: Path) -> None:
+    path, out = lines(tmp_path / "in.txt"), tmp_path / "out.npy"
+    other = ResumableFile(out, {})
+    ran = decodery("embed", path, "-m", encoder, "--out", str(out))
+    assert ran.status == 1
+    assert f"{out}.part is being written by another process" in ran.err
+    other.write(b"whole", [])
+    other.finish()
+    assert out.read_bytes() == b"whole"
+    assert decodery("embed", path, "-m", encoder, "--out", str(out), "--overwrite").status == 0
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in.txt", "out.npy"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from decodery.cli.flags.line_options import EmbedOptions, EncoderOptions, LineOptions
-from decodery.cli.line_work import identity_of, output_file, work_through
+from decodery.cli.line_work import identity_of, output_file, output_path, work_through
 from decodery.cli.load_encoder import encoder_settings, load_encoder
 from decodery.cli.terminal import note
 from decodery.cli.text_lines import Line, text_of
@@ -28,9 +29,14 @@ def embed(files: Sequence[Path], how: EmbedOptions, lines: LineOptions, model: E
     """Writes the vector of each line to stdout or to a file; says on stderr how many texts were cut."""
     arguments = _arguments(how)
     suffix = ".jsonl" if lines.out is None else Path(lines.out).suffix
-    settings = {"command": "embed", **encoder_settings(model), **dataclasses.asdict(how)}
-    out = output_file(lines, settings, suffixes=tuple(HEADS), head=HEADS.get(suffix, 0))
+    path = output_path(lines, suffixes=tuple(HEADS))
     llm = load_encoder(model)
+
+    def settings() -> dict[str, Any]:
+        given = {**dataclasses.asdict(how), "ranges": _digest(arguments["ranges"])}
+        return {"command": "embed", **encoder_settings(model, llm), **given}
+
+    out = output_file(path, lines, settings, head=HEADS.get(suffix, 0))
     cut = 0
 
     def work(chunk: Sequence[Line]) -> bytes:
@@ -42,7 +48,7 @@ def embed(files: Sequence[Path], how: EmbedOptions, lines: LineOptions, model: E
     work_through(files, lines, out, work, "embedding")
     if out is not None:
         width = llm.embed([], **arguments).vectors.shape[1]
-        out.finish(_head(suffix, (out.done, width), how.precision, settings))
+        out.finish(_head(suffix, (out.done, width), how.precision))
     if cut:
         note(f"decodery: {cut} texts were too long, and their ends were cut off")
 
@@ -59,6 +65,11 @@ def _arguments(how: EmbedOptions) -> dict[str, Any]:
         except (OSError, ValueError, EOFError) as error:
             raise DecoderyError(f"{how.ranges} cannot be read as a .npy file: {error}") from None
     return {**dataclasses.asdict(how), "normalize": normalize, "ranges": ranges}
+
+
+def _digest(ranges: Any) -> str | None:
+    """Returns a hash of the content of `--ranges`."""
+    return None if ranges is None else hashlib.sha256(repr(ranges.tolist()).encode()).hexdigest()
 
 
 def _texts(chunk: Sequence[Line], field: str) -> list[str | list[int]]:
@@ -84,7 +95,7 @@ def _numbers(vector: Vector) -> str:
     return ", ".join(vector.astype(str).tolist())
 
 
-def _head(suffix: str, shape: tuple[int, int], precision: str, settings: dict[str, Any]) -> bytes:
+def _head(suffix: str, shape: tuple[int, int], precision: str) -> bytes:
     """Returns the bytes before the vectors, as many as `HEADS` says."""
     dtype = dtype_of(precision)
     if suffix == ".npy":
