@@ -180,8 +180,8 @@ class EncodingCalls:
         `ParameterError` for arguments that have no meaning.
         """
 
-        def embed_texts(given: list[str]) -> Any:
-            return self.embed(given, long=long).vectors
+        def embed_texts(given: list[str]) -> Embeddings:
+            return self.embed(given, long=long)
 
         return classify(
             self.encoder,
@@ -204,7 +204,7 @@ class EncodingCalls:
         It tells its accuracy on examples that it had not seen. The same examples give the same regression.
         Needs scikit-learn, of the extra `search`.
         """
-        return learn(lambda texts: self.embed(texts, long=long).vectors, examples)
+        return learn(lambda texts: self.embed(texts, long=long), examples)
 
     def choose(self, prompt: str, options: Sequence[str]) -> Classification:
         """Returns the options of a prompt with their probabilities, the best first.

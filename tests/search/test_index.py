@@ -64,6 +64,9 @@ def test_five_hits_of_three_chunks_are_three(tmp_path: Path) -> None:
     index.update([write(tmp_path / "a.txt", "one\ntwo\nthree\n")])
     assert len(index.search("one", top=5)) == len(index.search("one", top=5, hybrid=True)) == 3
     index.remove([tmp_path / "a.txt"])
+    empty = index_of(tmp_path / "empty")
+    empty.update([write(tmp_path / "b.txt", "")])
+    assert empty.search("one") == empty.search("one", hybrid=True) == []
     assert index.search("one") == index.search("one", hybrid=True) == []
 
 

@@ -10,13 +10,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from decodery.cli.flags.line_options import EncoderOptions, LineOptions
-from decodery.cli.load_encoder import encoder_settings, load_encoder
+from decodery.cli.flags.line_options import LineOptions
 from decodery.cli.resumable_file import ResumableFile, check_replaceable
 from decodery.cli.terminal import emit, finite
 from decodery.cli.text_lines import Line, count_lines, read_lines
 from decodery.errors import DecoderyError, ParameterError
-from decodery.llm import LLM
 from decodery.progress import counting
 
 CHUNK_LINES = 512
@@ -40,28 +38,6 @@ def identity_of(line: Line) -> dict[str, Any]:
     return {"id": line.value["id"]} if isinstance(line.value, Mapping) and "id" in line.value else {}
 
 
-def write_json_lines(
-    files: Sequence[Path],
-    options: LineOptions,
-    model: EncoderOptions,
-    settings: Mapping[str, Any],
-    work: Callable[[LLM], Callable[[Sequence[Line]], Iterable[Any]]],
-    description: str,
-) -> None:
-    """Writes a JSON value for each line to stdout or into a resumable file.
-
-    `settings` are what the results depend on besides the model. `work` gets the open model, checks the other
-    options, and returns the function of the values of some lines; `description` names it on the progress bar.
-    """
-    path = output_path(options, suffixes=(".jsonl",))
-    llm = load_encoder(model)
-    values = work(llm)
-    out = output_file(path, options, lambda: {**settings, **encoder_settings(model, llm)})
-    work_through(files, options, out, lambda lines: as_json_lines(values(lines)), description)
-    if out is not None:
-        out.finish()
-
-
 def output_path(options: LineOptions, *, suffixes: Sequence[str]) -> Path | None:
     """Returns the path of `--out`; None: stdout.
 
@@ -76,14 +52,15 @@ def output_path(options: LineOptions, *, suffixes: Sequence[str]) -> Path | None
     return path
 
 
-def output_file(
-    path: Path | None, options: LineOptions, settings: Callable[[], Mapping[str, Any]], *, head: int = 0
-) -> ResumableFile | None:
-    """Returns the file of a path; None: stdout, for which the `settings` are not asked for."""
-    if path is None:
-        return None
+def begun_file(
+    path: Path, options: LineOptions, settings: Mapping[str, Any], *, head: int = 0
+) -> ResumableFile:
+    """Returns the file of results, begun anew or to go on with.
+
+    Call it once the model is open and the arguments are checked: a command that fails before leaves nothing.
+    """
     read = {"jsonl": options.jsonl, "field": options.field}
-    return ResumableFile(path, {**settings(), **read}, head=head, overwrite=options.overwrite)
+    return ResumableFile(path, {**settings, **read}, head=head, overwrite=options.overwrite)
 
 
 def work_through(

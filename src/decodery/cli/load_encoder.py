@@ -26,13 +26,11 @@ def load_encoder(options: EncoderOptions) -> LLM:
 
 
 def encoder_settings(options: EncoderOptions, llm: LLM) -> dict[str, Any]:
-    """Returns all of an encoder on which results depend, for a file that is written by several runs.
+    """Returns what results depend on, for a file that is written by several runs.
 
-    Reads all bytes of the model's files.
+    That is the options and a hash of the model's files, which may change under the same name.
     """
     found = dataclasses.asdict(options)
-    return {
-        **{name: found[name] for name in ("model", "dtype", "backend", "quantization", "revision")},
-        "the model's weights": weight_forms(llm.encoder.model),
-        "the model's files": model_digest(llm.encoder.folder),
-    }
+    named = {name: found[name] for name in ("model", "dtype", "backend", "quantization", "revision")}
+    forms = {"form of the weights": weight_forms(llm.encoder.model)}
+    return {**named, **forms, "files of the model": model_digest(llm.encoder.folder)}

@@ -217,3 +217,21 @@ def test_heads_of_pairs_are_those_of_transformers(tmp_path: Path) -> None:
     with torch.no_grad():
         row = next_model(inputs["input_ids"], token_type_ids=segments).logits.softmax(-1)
     assert LLM(folder).next_sentence("the dog", options[-1]) == pytest.approx(row[0, 0].item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["head", "entailment", "similarity", "examples"])
+def test_every_method_tells_how_many_tokens_of_a_text_were_cut(tmp_path: Path, method: Any) -> None:
+    llm = LLM(
+        encoder_folder(
+            tmp_path, "BertForSequenceClassification", num_labels=2, id2label={0: "entailment", 1: "other"}
+        )
+    )
+    given: dict[str, Any] = {}
+    if method == "examples":
+        pytest.importorskip("sklearn")
+        given = {"examples": [("the dog", "animal"), ("paris", "city")]}
+    elif method != "head":
+        given = {"labels": ["a", "b"], **({"hypothesis": "{}"} if method == "entailment" else {})}
+    found = llm.classify(["dog", "dog " * 70], method=method, long="cut", **given)
+    around = 4 if method == "entailment" else 2
+    assert [one.lost for one in found] == [0, 70 - (64 - around)]

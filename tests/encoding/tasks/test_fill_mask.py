@@ -184,3 +184,21 @@ def test_weights_that_are_not_numbers_are_an_error(tmp_path: Path) -> None:
     model.save_pretrained(folder)
     with pytest.raises(ModelError, match="not finite"):
         LLM(folder).fill_mask("the [MASK]")
+
+
+def test_a_target_is_one_token_in_the_place_of_its_mask(tmp_path: Path) -> None:
+    for kind, space in (("byte pairs", "Ġ"), ("unigrams", "▁")):
+        parts = fixed_parts(tmp_path / kind, "masked_lm", lambda token, place: [], tokenizer=kind)
+        likes(parts, f"{space}dog", "e")
+        # One token alone, but two behind a space.
+        with pytest.raises(ParameterError, match=r"target 'e' has 2 tokens \(. e\), and"):
+            fill_mask(parts, "the <mask> sat", targets=["dog", "e"])
+        ((found,),) = fill_mask(parts, "th<mask> dog", targets=["e"])
+        assert (found[0].token, found[0].text) == ("e", "the dog")
+        ((found,),) = fill_mask(parts, "the <mask> sat", targets=["dog"])
+        assert found[0].text == "the dog sat"
+        with pytest.raises(ParameterError, match="target 'zzqx' has"):
+            fill_mask(parts, [], targets=["zzqx"])
+    # Unigrams have no word without its space.
+    with pytest.raises(ParameterError, match="target 'dog' is not in the vocabulary, as a token without a"):
+        fill_mask(parts, "the hot<mask>", targets=["dog"])

@@ -10,6 +10,7 @@ import pytest
 
 from decodery import LLM, ParameterError, RequestError
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.results import Embeddings
 from decodery.encoding.tasks.zero_shot import by_entailment, by_similarity
 from tests.encoding.folders import encoder_folder
 from tests.encoding.tasks.fixed_model import fixed_parts
@@ -122,13 +123,16 @@ def test_similarity_is_the_cosine_with_each_label() -> None:
     vectors = {"the dog": [2.0, 0.0], "paris": [0.0, 3.0], "animal": [5.0, 5.0], "city": [0.0, 1.0]}
     asked: list[list[str]] = []
 
-    def embed(texts: list[str]) -> Any:
+    def embed(texts: list[str]) -> Embeddings:
         asked.append(texts)
-        return np.array([vectors[text.removeprefix("about ")] for text in texts], np.float32)
+        rows = np.array([vectors[text.removeprefix("about ")] for text in texts], np.float32)
+        counts = np.array([len(text) for text in texts])
+        return Embeddings(rows, counts, counts, "mean")
 
     found = by_similarity(embed, ["the dog", "paris"], ["animal", "city"])
     assert dict(found[0].scores) == pytest.approx({"animal": 0.5**0.5, "city": 0})
     assert [one.label for one in found] == ["animal", "city"]
+    assert [one.lost for one in found] == [len("the dog"), len("paris")]
     by_similarity(embed, "paris", ["city"], hypothesis="about {}")
     assert asked[-1] == ["about city"]
     assert by_similarity(embed, [], ["city"]) == []

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from decodery.encoding.encoder_parts import EncoderParts
-from decodery.encoding.results import Classification
+from decodery.encoding.results import Classification, Embeddings
 from decodery.encoding.tasks.classify import classification
 from decodery.encoding.tasks.head_scores import Floats, ordered_scores, softmax
 from decodery.encoding.tasks.inputs import checked_text, listed, numbered
@@ -18,8 +18,8 @@ from decodery.errors import ParameterError
 
 HYPOTHESIS = "This example is {}."
 """The sentence whose truth an NLI model judges; {} is the place of the label."""
-Embed = Callable[[list[str]], Any]
-"""Returns the vectors [n, width] of texts."""
+Embed = Callable[[list[str]], Embeddings]
+"""Returns the vectors of texts."""
 
 
 def checked_labels(labels: Any) -> list[str]:
@@ -44,8 +44,12 @@ def by_similarity(
     if not texts:
         return []
     sentences = names if hypothesis is None else filled(hypothesis, names)
-    cosines = row_products(unit(embed(texts)), unit(embed(sentences)))
-    return [classification(names, row, row, top_k) for row in cosines]
+    found = embed(texts)
+    cosines = row_products(unit(found.vectors), unit(embed(sentences).vectors))
+    return [
+        classification(names, row, row, top_k, lost)
+        for row, lost in zip(cosines, found.lost.tolist(), strict=True)
+    ]
 
 
 def unit(vectors: Any) -> Floats:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from decodery.cli.commands.encoders.line_fields import inputs_of, names_of, switch_of
+from decodery.cli.commands.encoders.result_lines import write_json_lines
 from decodery.cli.flags.line_options import EncoderOptions, LineOptions
 from decodery.cli.flags.task_options import ClassifyOptions
-from decodery.cli.line_work import identity_of, write_json_lines
+from decodery.cli.line_work import identity_of
 from decodery.cli.terminal import note
 from decodery.cli.text_lines import Line, read_lines, text_of
 from decodery.encoding.results import Classification

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from decodery.cli.flags.line_options import EmbedOptions, EncoderOptions, LineOptions
-from decodery.cli.line_work import identity_of, output_file, output_path, work_through
+from decodery.cli.line_work import begun_file, identity_of, output_path, work_through
 from decodery.cli.load_encoder import encoder_settings, load_encoder
 from decodery.cli.terminal import note
 from decodery.cli.text_lines import Line, text_of
@@ -28,15 +28,15 @@ ELEMENTS = {"float32": "F32", "int8": "I8", "uint8": "U8"}
 def embed(files: Sequence[Path], how: EmbedOptions, lines: LineOptions, model: EncoderOptions) -> None:
     """Writes the vector of each line to stdout or to a file; says on stderr how many texts were cut."""
     arguments = _arguments(how)
-    suffix = ".jsonl" if lines.out is None else Path(lines.out).suffix
     path = output_path(lines, suffixes=tuple(HEADS))
+    suffix = ".jsonl" if path is None else path.suffix
     llm = load_encoder(model)
-
-    def settings() -> dict[str, Any]:
-        given = {**dataclasses.asdict(how), "ranges": _digest(arguments["ranges"])}
-        return {"command": "embed", **encoder_settings(model, llm), **given}
-
-    out = output_file(path, lines, settings, head=HEADS.get(suffix, 0))
+    # Wrong arguments are an error here, before the first line.
+    width = llm.embed([], **arguments).vectors.shape[1]
+    out = None
+    if path is not None:
+        settings = {"command": "embed", **_settings(how, arguments), **encoder_settings(model, llm)}
+        out = begun_file(path, lines, settings, head=HEADS[suffix])
     cut = 0
 
     def work(chunk: Sequence[Line]) -> bytes:
@@ -47,7 +47,6 @@ def embed(files: Sequence[Path], how: EmbedOptions, lines: LineOptions, model: E
 
     work_through(files, lines, out, work, "embedding")
     if out is not None:
-        width = llm.embed([], **arguments).vectors.shape[1]
         out.finish(_head(suffix, (out.done, width), how.precision))
     if cut:
         note(f"decodery: {cut} texts were too long, and their ends were cut off")
@@ -67,9 +66,11 @@ def _arguments(how: EmbedOptions) -> dict[str, Any]:
     return {**dataclasses.asdict(how), "normalize": normalize, "ranges": ranges}
 
 
-def _digest(ranges: Any) -> str | None:
-    """Returns a hash of the content of `--ranges`."""
-    return None if ranges is None else hashlib.sha256(repr(ranges.tolist()).encode()).hexdigest()
+def _settings(how: EmbedOptions, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the vectors depend on: the options, with a hash of the ranges in place of their file."""
+    ranges = arguments["ranges"]
+    digest = None if ranges is None else hashlib.sha256(ranges.tobytes()).hexdigest()
+    return {**dataclasses.asdict(how), "ranges": digest}
 
 
 def _texts(chunk: Sequence[Line], field: str) -> list[str | list[int]]:

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from decodery.cli.commands.encoders.line_fields import string_of, texts_of
+from decodery.cli.commands.encoders.result_lines import write_json_lines
 from decodery.cli.flags.line_options import EncoderOptions, LineOptions
 from decodery.cli.flags.task_options import RerankOptions
 from decodery.cli.line_work import (
     as_json_lines,
+    begun_file,
     identity_of,
-    output_file,
     output_path,
     work_through,
-    write_json_lines,
 )
 from decodery.cli.load_encoder import encoder_settings, load_encoder
 from decodery.cli.terminal import emit
@@ -74,7 +74,7 @@ def _order_lines(
     arguments: dict[str, Any] = {"long": how.long}
     # Wrong arguments are an error here, before the first line.
     llm.rerank(query, ["a"], top_n=how.top_n, **arguments)
-    out = output_file(path, lines, lambda: {**settings, **encoder_settings(model, llm)})
+    out = None if path is None else begun_file(path, lines, {**settings, **encoder_settings(model, llm)})
     read: list[Line] = []
     results: list[dict[str, Any]] = []
 

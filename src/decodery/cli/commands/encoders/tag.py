@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from decodery.cli.commands.encoders.line_fields import names_of, of_line, string_of
+from decodery.cli.commands.encoders.result_lines import write_json_lines
 from decodery.cli.flags.line_options import EncoderOptions, LineOptions
 from decodery.cli.flags.task_options import TagOptions
-from decodery.cli.line_work import identity_of, write_json_lines
+from decodery.cli.line_work import identity_of
 from decodery.cli.text_lines import Line
 from decodery.llm import LLM
 
