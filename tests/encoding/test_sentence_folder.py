@@ -63,6 +63,26 @@ def test_a_folder_pools_as_its_files_say(tmp_path: Path, name: str) -> None:
     assert np.array_equal(LLM(tmp_path).embed(TEXT).vectors, found.vectors)
 
 
+@pytest.mark.parametrize("text", ["", "dog", TEXT])
+def test_the_cls_token_of_xlnet_is_the_last_one(tmp_path: Path, text: str) -> None:
+    sizes = {"d_model": WIDTH, "n_layer": 2, "n_head": 3, "d_inner": 40}
+    folder = sentence_folder(
+        tmp_path,
+        [pooling("cls_token", "mean_tokens")],
+        architecture="XLNetModel",
+        tokenizer="unigrams before cls",
+        **sizes,
+    )
+    llm = LLM(folder)
+    states = states_of(folder, text)
+    found = llm.embed(["cat sat", text])
+    assert found.pooling == "cls+mean"
+    close(found[1], torch.cat([states[-1], states.mean(0)]).numpy())
+    close(llm.embed(text, pooling="cls")[0], states[-1])
+    ids = llm.tokenizer.encode(text)
+    assert ids[-1] == llm.tokenizer.named_ids["cls"]
+
+
 def test_several_poolings_are_concatenated_in_the_order_of_sentence_transformers(tmp_path: Path) -> None:
     states = states_of(sentence_folder(tmp_path, [pooling("mean_tokens", "cls_token"), NORMALIZE]), TEXT)
     right = torch.cat([states[0], states.mean(0)]).numpy()

@@ -137,6 +137,7 @@ def _pooled(
 ) -> NDArray[np.float32]:
     """Returns the vectors [texts, width] of texts before they are cut and normalised."""
     layers = parts.vectors.layers
+    poolings = _by_place(parts, options.pooling)
     rows = np.empty((len(texts), parts.model.width * len(options.pooling)), np.float32)
     if layers:
         rows = np.empty((len(texts), parts.vectors.width), np.float32)
@@ -144,10 +145,17 @@ def _pooled(
         states = batch.states.float().cpu().numpy()
         for index, start, length in zip(batch.indices, batch.starts, batch.lengths, strict=True):
             # Each text apart, so that the others cannot change its bits.
-            vector = pooled(states[start : start + length], options.pooling, _first(options, texts[index]))
+            vector = pooled(states[start : start + length], poolings, _first(options, texts[index]))
             rows[index] = _through(layers, vector, parts) if layers else vector
             advance()
     return rows
+
+
+def _by_place(parts: EncoderParts, poolings: Sequence[str]) -> tuple[str, ...]:
+    """Returns ways to pool in which "cls" is the first token: XLNet's CLS token is the last one."""
+    layout = parts.tokenizer.single_layout
+    last = not layout.before.ids and layout.after.ids[-1:] == (parts.tokenizer.named_ids.get("cls"),)
+    return tuple("lasttoken" if last and pooling == "cls" else pooling for pooling in poolings)
 
 
 def _through(
