@@ -64,10 +64,21 @@ def test_five_hits_of_three_chunks_are_three(tmp_path: Path) -> None:
     index.update([write(tmp_path / "a.txt", "one\ntwo\nthree\n")])
     assert len(index.search("one", top=5)) == len(index.search("one", top=5, hybrid=True)) == 3
     index.remove([tmp_path / "a.txt"])
-    empty = index_of(tmp_path / "empty")
-    empty.update([write(tmp_path / "b.txt", "")])
-    assert empty.search("one") == empty.search("one", hybrid=True) == []
     assert index.search("one") == index.search("one", hybrid=True) == []
+
+
+def test_an_index_of_no_text_has_no_hits(tmp_path: Path) -> None:
+    index = index_of(tmp_path / "index")
+    assert index.search("one") == index.search("one", hybrid=True) == []
+    index.update([write(tmp_path / "a.txt", "")])
+    assert index.search("one") == index.search("one", hybrid=True) == []
+
+
+def test_a_file_is_removed_by_any_path_that_leads_to_it(tmp_path: Path) -> None:
+    index = index_of(tmp_path / "index")
+    index.update([write(tmp_path / "a.txt", "one")])
+    index.remove([tmp_path / "index" / ".." / "a.txt"])
+    assert index.files == []
 
 
 def test_only_changed_files_are_read_again(pages: Path, tmp_path: Path) -> None:

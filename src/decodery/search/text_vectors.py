@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import nn
 
+from decodery.encoding.spans import lowered
 from decodery.kernels.packed_weights import PackedWeight
 from decodery.llm import LLM
 from decodery.models.contract import EncoderModel
@@ -78,7 +79,7 @@ class EncoderEmbedder:
 
     def count(self, text: str) -> int:
         """Returns the number of a text's tokens, without those around it."""
-        text = text.lower() if self._lowers else text
+        text = lowered(text) if self._lowers else text
         return len(self._tokenizer.encode(text, add_special_tokens=False))
 
     def documents(self, texts: Sequence[str]) -> Vectors:
