@@ -102,6 +102,8 @@ def _options(
                 f"truncate_dim must be a whole number from 1 to {width}, not {truncate_dim!r}"
             )
         width = truncate_dim
+    elif settings.truncate_dim is not None:
+        width = min(settings.truncate_dim, width)
     if long not in ("error", "cut", "windows"):
         raise ParameterError(f"long must be error, cut or windows, not {long!r}")
     if normalize is not None and not isinstance(normalize, bool):
