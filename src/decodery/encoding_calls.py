@@ -139,8 +139,9 @@ class EncodingCalls:
         """Returns how alike each of `a` is to each of `b`, [len(a), len(b)]: more is more alike.
 
         Both are a text, a list of texts, or vectors. `metric` is "cosine", "dot", "euclidean" or "manhattan",
-        the last two less than 0 (default: the folder's, else "cosine"). Raises `ParameterError` for another
-        metric and for vectors that do not match.
+        the last two less than 0 (default: the folder's, else "cosine"). `Embeddings` of bits are compared
+        with each other, as dimensions of -1 and 1. Raises `ParameterError` for another metric, for vectors
+        that do not match, and for int8 and uint8, whose numbers mean nothing without their ranges.
         """
         chosen = self.encoder.vectors.metric if metric is None else metric
         one, two = (self.embed(side) if _are_texts(side) else side for side in (a, b))

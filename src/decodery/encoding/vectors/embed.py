@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from decodery.encoding.encoder_parts import EncoderParts
-from decodery.encoding.results import Embeddings
+from decodery.encoding.results import Embeddings, Precision
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import parts_of_text
 from decodery.encoding.vectors.pooling import pooled, pooling_named
@@ -48,7 +48,7 @@ def embed(
     pooling: str | None = None,
     normalize: bool | None = None,
     truncate_dim: int | None = None,
-    precision: str = "float32",
+    precision: Precision = "float32",
     ranges: ArrayLike | None = None,
     long: LongText = "error",
     query: bool = False,
@@ -77,6 +77,8 @@ def embed(
         np.array([sum(len(window.ids) for window in windows) for windows in read], np.int64),
         np.array([sum(window.lost for window in windows) for windows in read], np.int64),
         "+".join(options.pooling),
+        precision,
+        options.width,
     )
 
 
