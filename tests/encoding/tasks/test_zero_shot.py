@@ -109,7 +109,8 @@ def test_the_text_comes_first_and_is_cut_never_the_hypothesis(tmp_path: Path) ->
 
 def test_labels_and_hypotheses_must_say_something(tmp_path: Path) -> None:
     parts = nli(tmp_path, NLI, LOGITS)
-    for labels in (None, "river", [], ["river", "river"], [3]):
+    assert list(by_entailment(parts, "the water", iter(["bank", "river"]))[0].scores) == ["river", "bank"]
+    for labels in (None, "river", [], ["river", "river"], [3], 3):
         with pytest.raises(ParameterError, match="labels must be"):
             by_entailment(parts, "the water", labels)
     with pytest.raises(ParameterError, match=r"hypothesis must be a text with \{\} where"):

@@ -10,11 +10,12 @@ import numpy as np
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.results import MaskFill
 from decodery.encoding.tasks.head_scores import Floats, head_scores, softmax
-from decodery.encoding.tasks.inputs import checked_text, listed, numbered
+from decodery.encoding.tasks.inputs import checked_text, numbered, several
 from decodery.encoding.tasks.pieces import in_text, inserted
 from decodery.encoding.texts import single
 from decodery.errors import ModelError, ParameterError, RequestError
 from decodery.text.tokenizer.tokenizer import Tokenizer, without_surrogates
+from decodery.token_ids import listed_prompts
 
 DEFAULT_TOP_K = 5
 
@@ -27,9 +28,10 @@ def fill_mask(
     if top_k is not None and (type(top_k) is not int or top_k < 1):
         raise ParameterError(f"top_k must be a whole number from 1 on, not {top_k!r}")
     mask = mask_token(parts)
-    for target in () if targets is None else listed(targets):
+    wanted = None if targets is None else several(targets, "targets")
+    for target in wanted or ():
         target_token(parts.tokenizer, target, spaced=True)
-    texts = [without_surrogates(checked_text(text, "each text")) for text in listed(inputs)]
+    texts = [without_surrogates(checked_text(text, "each text")) for text in listed_prompts(inputs)]
     read, spans = [], []
     for index, text in enumerate(texts):
         with numbered(index, len(texts)):
@@ -40,7 +42,7 @@ def fill_mask(
     # The scores of a mask are as many as the vocabulary has tokens, so those of one text are kept at a time.
     for index, rows in head_scores(parts, "masked_lm", read, places):
         found[index] = [
-            _fills(parts.tokenizer, texts[index], span, row, top_k, targets)
+            _fills(parts.tokenizer, texts[index], span, row, top_k, wanted)
             for span, row in zip(spans[index], rows, strict=True)
         ]
     return found
@@ -89,7 +91,7 @@ def _fills(
         chosen = best_tokens(logits, top_k or DEFAULT_TOP_K, tokenizer)
     else:
         spaced = not before or before[-1].isspace()
-        wanted = {target_token(tokenizer, target, spaced) for target in listed(targets)}
+        wanted = {target_token(tokenizer, target, spaced) for target in targets}
         chosen = sorted(wanted, key=lambda token: (-logits[token], token))[:top_k]
     return [
         MaskFill(
