@@ -134,7 +134,7 @@ def test_a_folder_says_how_many_dimensions_are_kept(tmp_path: Path) -> None:
     close(LLM(tmp_path).embed(TEXT)[0], whole)
     for wrong in (0, 25, "4"):
         write_json(file, {"truncate_dim": wrong})
-        with pytest.raises(ModelError, match="config_sentence_transformers.json.*truncate_dim"):
+        with pytest.raises(ModelError, match=r"config_sentence_transformers\.json.*truncate_dim"):
             LLM(tmp_path).embed(TEXT)
 
 

@@ -59,8 +59,8 @@ def _rows(vectors: Any) -> NDArray[np.float32]:
         raise ParameterError(WRONG) from None
     if given.dtype in (np.int8, np.uint8):
         raise ParameterError(
-            f"numbers in {given.dtype} are codes or packed bits, which cannot be compared as vectors: embed in"
-            ' float32, or give the whole result of embed with precision="binary" or "ubinary"'
+            f"numbers in {given.dtype} are codes or packed bits, which cannot be compared as vectors: embed"
+            ' in float32, or give the whole result of embed with precision="binary" or "ubinary"'
         )
     if found.ndim not in (1, 2):
         raise ParameterError(WRONG)

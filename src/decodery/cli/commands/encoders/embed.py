@@ -32,6 +32,13 @@ def embed(files: Sequence[Path], how: EmbedOptions, lines: LineOptions, model: E
     out = output_file(lines, settings, suffixes=tuple(HEADS), head=HEADS.get(suffix, 0))
     llm = load_encoder(model)
     cut = 0
+    # Wrong arguments are an error here, before the first line.
+    try:
+        llm.embed([], **arguments)
+    except DecoderyError:
+        if out is not None:
+            out.close()
+        raise
 
     def work(chunk: Sequence[Line]) -> bytes:
         nonlocal cut
