@@ -115,6 +115,7 @@ def test_a_cut_vector_has_the_length_1_where_the_folder_normalises(tmp_path: Pat
     close(cut, unit(whole[:4]))
     close(llm.embed(TEXT, truncate_dim=4, normalize=False)[0], llm.embed(TEXT, normalize=False)[0][:4])
     assert llm.embed([], truncate_dim=4).vectors.shape == (0, 4)
+    close(llm.embed(TEXT, truncate_dim=np.int64(4))[0], cut)  # type: ignore[arg-type]
     for wrong in (0, 25, 2.0, True):
         with pytest.raises(ParameterError, match="truncate_dim must be a whole number from 1 to 24"):
             llm.embed(TEXT, truncate_dim=wrong)  # type: ignore[arg-type]

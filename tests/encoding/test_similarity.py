@@ -79,6 +79,18 @@ def test_codes_and_loose_bytes_are_not_compared_as_vectors(llm: LLM) -> None:
         llm.similarity(bits, llm.embed(texts, precision="ubinary", truncate_dim=9))
 
 
+def test_nothing_is_like_nothing_in_an_empty_matrix(llm: LLM) -> None:
+    for metric in RIGHT:
+        assert llm.similarity([], ["cat", "dog"], metric=metric).shape == (0, 2)
+        assert llm.similarity(A, [], metric=metric).shape == (3, 0)
+        assert llm.similarity(llm.embed([]), "cat", metric=metric).shape == (0, 1)
+
+
+def test_texts_may_come_in_an_array(llm: LLM) -> None:
+    texts = ["the dog", "cat"]
+    assert np.array_equal(llm.similarity(np.array(texts), tuple(texts)), llm.similarity(texts, texts))
+
+
 def test_vectors_that_do_not_match_are_told(llm: LLM) -> None:
     with pytest.raises(ParameterError, match="3 and 2 dimensions"):
         llm.similarity(A, B[:, :2])

@@ -146,7 +146,11 @@ def test_ranges_of_a_file_make_int8(decodery: Run, encoder: str, vectors: Any, t
 def test_texts_that_were_cut_are_counted(decodery: Run, encoder: str) -> None:
     ran = decodery("embed", "-m", encoder, "--long", "cut", stdin=b"cat\n" + b"dog " * 70)
     assert [one["lost"] for one in read(ran.out)] == [0, 8]
-    assert ran.err == "decodery: 1 texts were too long, and their ends were cut off\n"
+    assert ran.err == "decodery: a text was too long, and its end was cut off\n"
+    ran = decodery(
+        "embed", "-m", encoder, "--long", "cut", stdin=b"cat\n" + b"dog " * 70 + b"\n" + b"dog " * 90
+    )
+    assert ran.err == "decodery: 2 texts were too long, and their ends were cut off\n"
 
 
 def test_a_file_that_exists_is_replaced_only_when_asked(decodery: Run, encoder: str, tmp_path: Path) -> None:

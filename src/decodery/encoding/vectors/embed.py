@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -99,11 +100,12 @@ def _options(
         )
     width = settings.width if settings.layers else parts.model.width * len(chosen)
     if truncate_dim is not None:
-        if type(truncate_dim) is not int or not 1 <= truncate_dim <= width:
+        is_whole = isinstance(truncate_dim, Integral) and not isinstance(truncate_dim, bool)
+        if not is_whole or not 1 <= truncate_dim <= width:
             raise ParameterError(
                 f"truncate_dim must be a whole number from 1 to {width}, not {truncate_dim!r}"
             )
-        width = truncate_dim
+        width = int(truncate_dim)
     elif settings.truncate_dim is not None:
         width = min(settings.truncate_dim, width)
     if long not in ("error", "cut", "windows"):

@@ -29,6 +29,8 @@ def similarities(a: Any, b: Any, metric: str) -> NDArray[np.float32]:
     if _is_bits(a) != _is_bits(b):
         raise ParameterError("one side holds bits and the other does not: embed both in the same precision")
     one, two = _rows(a), _rows(b)
+    if not len(one) or not len(two):
+        return np.zeros((len(one), len(two)), np.float32)
     if one.shape[1] != two.shape[1]:
         raise ParameterError(
             f"the vectors have {one.shape[1]} and {two.shape[1]} dimensions: compare those of one model"
@@ -64,7 +66,7 @@ def _rows(vectors: Any) -> NDArray[np.float32]:
         )
     if found.ndim not in (1, 2):
         raise ParameterError(WRONG)
-    return np.atleast_2d(found)
+    return np.atleast_2d(found) if found.shape != (0,) else found.reshape(0, 0)
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

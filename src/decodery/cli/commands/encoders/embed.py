@@ -50,7 +50,9 @@ def embed(files: Sequence[Path], how: EmbedOptions, lines: LineOptions, model: E
     if out is not None:
         width = llm.embed([], **arguments).vectors.shape[1]
         out.finish(_head(suffix, (out.done, width), how.precision, settings))
-    if cut:
+    if cut == 1:
+        note("decodery: a text was too long, and its end was cut off")
+    elif cut:
         note(f"decodery: {cut} texts were too long, and their ends were cut off")
 
 
