@@ -320,3 +320,11 @@ def test_texts_are_in_lower_case_where_the_folder_says_so(tmp_path: Path) -> Non
     sentence_folder(tmp_path, sentence_bert={"do_lower_case": True}, tokenizer="byte pairs")
     llm = LLM(tmp_path)
     assert np.array_equal(llm.embed("The DOG"), llm.embed("the dog"))
+
+
+def test_a_token_at_the_border_of_prompt_and_text_belongs_to_the_text(tmp_path: Path) -> None:
+    sentence_folder(tmp_path, [pooling("cls_token", include_prompt=False)], tokenizer="byte pairs")
+    llm = LLM(tmp_path)
+    states = states_of(tmp_path, "the red dog cat")
+    close(llm.embed("dog cat", prompt="the red ")[0], states[3])
+    close(llm.embed(" dog cat", prompt="the red")[0], states[3])

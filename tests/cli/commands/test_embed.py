@@ -196,7 +196,7 @@ def test_a_killed_command_goes_on_where_it_was(encoder: str, tmp_path: Path, suf
     assert 0 < done < len(texts)
     assert not out.exists()
     with part.open("ab") as file:
-        file.write(b"half a vector")
+        file.write(b"more than was noted" * 1_000_000)
     assert start(encoder, path, out).wait() == 0
     assert start(encoder, path, whole).wait() == 0
     assert out.read_bytes() == whole.read_bytes()
