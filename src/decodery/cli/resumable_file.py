@@ -128,7 +128,7 @@ class ResumableFile:
         if not usable:
             raise DecoderyError(f"{self.state} is damaged: remove it and {self.part} to begin again")
         if done == 0:
-            return  # Nothing would be lost.
+            return  # Nothing would be lost, so it is begun anew.
         if settings != self._settings:
             changed = [key for key in self._settings if settings.get(key) != self._settings[key]]
             raise ParameterError(

@@ -147,7 +147,11 @@ def test_ranges_of_a_file_make_int8(decodery: Run, encoder: str, vectors: Any, t
 def test_texts_that_were_cut_are_counted(decodery: Run, encoder: str) -> None:
     ran = decodery("embed", "-m", encoder, "--long", "cut", stdin=b"cat\n" + b"dog " * 70)
     assert [one["lost"] for one in read(ran.out)] == [0, 8]
-    assert ran.err == "decodery: 1 texts were too long, and their ends were cut off\n"
+    assert ran.err == "decodery: a text was too long, and its end was cut off\n"
+    ran = decodery(
+        "embed", "-m", encoder, "--long", "cut", stdin=b"cat\n" + b"dog " * 70 + b"\n" + b"dog " * 90
+    )
+    assert ran.err == "decodery: 2 texts were too long, and their ends were cut off\n"
 
 
 def test_a_file_that_exists_is_replaced_only_when_asked(decodery: Run, encoder: str, tmp_path: Path) -> None:
@@ -232,6 +236,38 @@ def test_a_begun_file_is_not_continued_with_other_lines_or_settings(
     mended = lines(tmp_path / "in.txt", [*["dog"] * 600, "cat"])
     assert decodery("embed", mended, "-m", encoder, "--out", out).status == 0
     assert len(Path(out).read_text().splitlines()) == 601
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--pooling", "meen"), "pooling must be one of"),
+        (("--truncate-dim", "999"), "truncate_dim must be a whole number from 1 to 24"),
+        (("--prompt-name", "nobody"), "prompt_name must name a prompt"),
+        (("--long", "short"), "long must be error, cut or windows"),
+    ],
+)
+def test_a_wrong_option_blames_no_line_and_hinders_no_later_command(
+    decodery: Run, encoder: str, tmp_path: Path, flags: tuple[str, str], message: str
+) -> None:
+    path, out = lines(tmp_path / "in.txt"), str(tmp_path / "out.npy")
+    ran = decodery("embed", path, "-m", encoder, "--out", out, *flags)
+    assert ran.status == 2
+    assert ran.err.startswith(f"decodery: {message}")
+    assert decodery("embed", "-m", encoder, *flags, stdin=b"").err.startswith(f"decodery: {message}")
+    ran = decodery("embed", path, "-m", encoder, "--out", out)
+    assert (ran.status, ran.err) == (0, "")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in.txt", "out.npy"]
+
+
+def test_a_begun_file_without_a_line_is_begun_anew_with_other_settings(
+    decodery: Run, encoder: str, tmp_path: Path
+) -> None:
+    path, out = lines(tmp_path / "in.txt", ["dog " * 70]), str(tmp_path / "out.npy")
+    assert decodery("embed", path, "-m", encoder, "--out", out).status == 1
+    ran = decodery("embed", lines(tmp_path / "in.txt"), "-m", encoder, "--out", out, "--pooling", "max")
+    assert (ran.status, ran.err) == (0, "")
+    assert np.array_equal(np.load(out), LLM(encoder).embed(TEXTS, pooling="max").vectors)
 
 
 def test_a_model_without_settings_pools_the_mean(decodery: Run, tmp_path: Path) -> None:

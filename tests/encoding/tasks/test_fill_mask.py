@@ -56,6 +56,18 @@ def test_the_text_is_the_given_one_with_the_token_in_place_of_the_mask(parts: En
     assert found[2].text in ("I love .", "I love.")
 
 
+def test_two_texts_or_targets_in_a_tuple_are_no_pair(parts: EncoderParts) -> None:
+    mask = mask_of(parts)
+    texts = [f"I {mask} you", f"they {mask} it"]
+    assert fill_mask(parts, tuple(texts), top_k=2) == fill_mask(parts, texts, top_k=2)
+    right = fill_mask(parts, texts, targets=["hate", "love"])
+    given: Any
+    for given in (("hate", "love"), iter(["hate", "love"]), {"hate", "love"}):
+        assert fill_mask(parts, texts, targets=given) == right
+    with pytest.raises(ParameterError, match="targets must be a list of texts, not int"):
+        fill_mask(parts, texts, targets=3)  # type: ignore[arg-type]
+
+
 def test_the_mask_takes_the_space_before_it(tmp_path: Path) -> None:
     for kind in ("byte pairs", "unigrams"):
         parts = fixed_parts(tmp_path / kind, "masked_lm", lambda token, place: [], tokenizer=kind)

@@ -110,7 +110,8 @@ def test_the_text_comes_first_and_is_cut_never_the_hypothesis(tmp_path: Path) ->
 
 def test_labels_and_hypotheses_must_say_something(tmp_path: Path) -> None:
     parts = nli(tmp_path, NLI, LOGITS)
-    for labels in (None, "river", [], ["river", "river"], [3]):
+    assert list(by_entailment(parts, "the water", iter(["bank", "river"]))[0].scores) == ["river", "bank"]
+    for labels in (None, "river", [], ["river", "river"], [3], 3):
         with pytest.raises(ParameterError, match="labels must be"):
             by_entailment(parts, "the water", labels)
     with pytest.raises(ParameterError, match=r"hypothesis must be a text with \{\} where"):
@@ -127,7 +128,7 @@ def test_similarity_is_the_cosine_with_each_label() -> None:
         asked.append(texts)
         rows = np.array([vectors[text.removeprefix("about ")] for text in texts], np.float32)
         counts = np.array([len(text) for text in texts])
-        return Embeddings(rows, counts, counts, "mean")
+        return Embeddings(rows, counts, counts, "mean", "float32", 2)
 
     found = by_similarity(embed, ["the dog", "paris"], ["animal", "city"])
     assert dict(found[0].scores) == pytest.approx({"animal": 0.5**0.5, "city": 0})

@@ -10,11 +10,12 @@ import numpy as np
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.results import MaskFill
 from decodery.encoding.tasks.head_scores import Floats, head_scores, softmax
-from decodery.encoding.tasks.inputs import checked_text, listed, numbered
+from decodery.encoding.tasks.inputs import checked_text, numbered, several
 from decodery.encoding.tasks.pieces import in_text, inserted
 from decodery.encoding.texts import single
 from decodery.errors import ModelError, ParameterError, RequestError
 from decodery.text.tokenizer.tokenizer import Tokenizer, without_surrogates
+from decodery.token_ids import listed_prompts
 
 DEFAULT_TOP_K = 5
 
@@ -27,23 +28,23 @@ def fill_mask(
     if top_k is not None and (type(top_k) is not int or top_k < 1):
         raise ParameterError(f"top_k must be a whole number from 1 on, not {top_k!r}")
     mask = mask_token(parts)
-    for target in () if targets is None else listed(targets):
+    wanted = None if targets is None else several(targets, "targets")
+    for target in wanted or ():
         target_token(parts.tokenizer, target, None)
-    texts = [without_surrogates(checked_text(text, "each text")) for text in listed(inputs)]
+    texts = [without_surrogates(checked_text(text, "each text")) for text in listed_prompts(inputs)]
     read, spans = [], []
     for index, text in enumerate(texts):
         with numbered(index, len(texts)):
             spans.append(mask_spans(parts, text, mask))
-            if targets is not None:
-                for span in spans[-1]:
-                    target_tokens(parts.tokenizer, targets, text[: span[0]])
+            for start, _ in spans[-1]:
+                target_tokens(parts.tokenizer, wanted or (), text[:start])
             read.append(single(parts, text))
     places = [[place for place, token in enumerate(text.ids) if token == mask] for text in read]
     found: list[list[list[MaskFill]]] = [[] for _ in texts]
     # The scores of a mask are as many as the vocabulary has tokens, so those of one text are kept at a time.
     for index, rows in head_scores(parts, "masked_lm", read, places):
         found[index] = [
-            _fills(parts.tokenizer, texts[index], span, row, top_k, targets)
+            _fills(parts.tokenizer, texts[index], span, row, top_k, wanted)
             for span, row in zip(spans[index], rows, strict=True)
         ]
     return found
@@ -121,7 +122,7 @@ def best_tokens(logits: Floats, count: int, tokenizer: Tokenizer) -> list[int]:
 def target_tokens(tokenizer: Tokenizer, targets: Sequence[str], before: str) -> set[int]:
     """Returns the tokens that are the targets behind the text `before` a mask."""
     spaced = before[-1].isspace() if before else None
-    return {target_token(tokenizer, target, spaced) for target in listed(targets)}
+    return {target_token(tokenizer, target, spaced) for target in targets}
 
 
 def target_token(tokenizer: Tokenizer, target: str, spaced: bool | None) -> int:

@@ -11,7 +11,7 @@ from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.results import Classification, Embeddings
 from decodery.encoding.tasks.classify import classification
 from decodery.encoding.tasks.head_scores import Floats, ordered_scores, softmax
-from decodery.encoding.tasks.inputs import checked_text, listed, numbered
+from decodery.encoding.tasks.inputs import checked_text, listed, numbered, several
 from decodery.encoding.tasks.labels import find_label, label_names
 from decodery.encoding.texts import Long, pair
 from decodery.errors import ParameterError
@@ -24,9 +24,10 @@ Embed = Callable[[list[str]], Embeddings]
 
 def checked_labels(labels: Any) -> list[str]:
     """Returns the labels of a call; raises `ParameterError` if there are none or two are alike."""
-    if labels is None or isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+    wrong = labels is None or isinstance(labels, str)
+    found = [] if wrong else several(labels, "labels")
+    if wrong or not all(isinstance(label, str) for label in found):
         raise ParameterError('labels must be a list of texts, such as labels=["sport", "politics"]')
-    found = list(labels)
     if not found or len(set(found)) < len(found):
         raise ParameterError("labels must be one text or more, and no two alike")
     return found

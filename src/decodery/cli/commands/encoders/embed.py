@@ -48,7 +48,9 @@ def embed(files: Sequence[Path], how: EmbedOptions, lines: LineOptions, model: E
     work_through(files, lines, out, work, "embedding")
     if out is not None:
         out.finish(_head(suffix, (out.done, width), how.precision))
-    if cut:
+    if cut == 1:
+        note("decodery: a text was too long, and its end was cut off")
+    elif cut:
         note(f"decodery: {cut} texts were too long, and their ends were cut off")
 
 
