@@ -34,6 +34,7 @@ from decodery.encoding.vectors.similarity import similarities
 from decodery.encoding.vectors.token_vectors import embed_tokens
 from decodery.errors import ModelError
 from decodery.loading.open_model import Opened
+from decodery.token_ids import plain
 
 
 def open_encoder(opened: Opened, threads: int | None = None) -> EncoderParts:
@@ -128,19 +129,23 @@ class EncodingCalls:
     ) -> list[TokenEmbeddings]:
         """Returns the vectors of the tokens of each text, in their order.
 
-        `layer` is the number of layers behind them: 0 are the embeddings, -1 the last layer's states, which
-        `embed` pools. `words` are words whose occurrences in the texts get the mean of their tokens; a word
-        is found as it is written, and not within a longer one. `long="cut"` drops the end of a text that is
-        too long. Raises the errors of `embed`.
+        `layer` is the number of layers behind them: 0 are the embeddings, -1 the last layer's states. No
+        prompt stands before a text, also where `embed` puts the folder's default one there. `words` are
+        words whose occurrences in the texts get the mean of their tokens; a word is found as it is written,
+        and not within a longer one. `long="cut"` drops the end of a text that is too long. Raises the errors
+        of `embed`.
         """
         return embed_tokens(self.encoder, texts, layer=layer, words=words, long=long)
 
     def similarity(self, a: Any, b: Any, *, metric: str | None = None) -> NDArray[np.float32]:
         """Returns how alike each of `a` is to each of `b`, [len(a), len(b)]: more is more alike.
 
-        Both are a text, a list of texts, or vectors. `metric` is "cosine", "dot", "euclidean" or "manhattan",
-        the last two less than 0 (default: the folder's, else "cosine"). Raises `ParameterError` for another
-        metric and for vectors that do not match.
+        Both are a text, a list of texts, or vectors. Texts of both sides are read alike, with the folder's
+        default prompt if it has one: to compare queries with documents, give `embed(queries, query=True)` and
+        `embed(documents, document=True)`. `metric` is "cosine", "dot", "euclidean" or "manhattan",
+        the last two less than 0 (default: the folder's, else "cosine"). `Embeddings` of bits are compared
+        with each other, as dimensions of -1 and 1. Raises `ParameterError` for another metric, for vectors
+        that do not match, and for int8 and uint8, whose numbers mean nothing without their ranges.
         """
         chosen = self.encoder.vectors.metric if metric is None else metric
         one, two = (self.embed(side) if _are_texts(side) else side for side in (a, b))
@@ -180,8 +185,8 @@ class EncodingCalls:
         `ParameterError` for arguments that have no meaning.
         """
 
-        def embed_texts(given: list[str]) -> Any:
-            return self.embed(given, long=long).vectors
+        def embed_texts(given: list[str]) -> Embeddings:
+            return self.embed(given, long=long)
 
         return classify(
             self.encoder,
@@ -204,7 +209,7 @@ class EncodingCalls:
         It tells its accuracy on examples that it had not seen. The same examples give the same regression.
         Needs scikit-learn, of the extra `search`.
         """
-        return learn(lambda texts: self.embed(texts, long=long).vectors, examples)
+        return learn(lambda texts: self.embed(texts, long=long), examples)
 
     def choose(self, prompt: str, options: Sequence[str]) -> Classification:
         """Returns the options of a prompt with their probabilities, the best first.
@@ -302,7 +307,8 @@ class EncodingCalls:
 
 
 def _are_texts(side: Any) -> bool:
-    """True if it is a text, or a list that begins with one."""
-    return isinstance(side, str) or (
-        isinstance(side, (list, tuple)) and len(side) > 0 and isinstance(side[0], str)
+    """True if it is a text, or a list or array that begins with one."""
+    given = plain(side)
+    return isinstance(given, str) or (
+        isinstance(given, (list, tuple)) and len(given) > 0 and isinstance(given[0], str)
     )

@@ -48,7 +48,10 @@ def encoder_folder(
     tiny = write_tokenizer(path, tokenizer)
     model_class = getattr(transformers, architecture)
     # The config alone would warn of ids beyond its vocabulary, if a setting made it smaller.
-    config = model_class.config_class(**{**SIZES, **tiny.settings, **settings})
+    given = {**SIZES, **tiny.settings, **settings}
+    if architecture.startswith("XLNet"):
+        del given["max_position_embeddings"]  # It has no limit.
+    config = model_class.config_class(**given)
     torch.manual_seed(seed)
     model_class(config).save_pretrained(path)
     return path

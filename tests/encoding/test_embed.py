@@ -93,7 +93,9 @@ def test_a_text_without_any_token_is_an_error_that_names_it(tmp_path: Path) -> N
         llm.embed([[]])
 
 
-@pytest.mark.parametrize("wrong", [None, 3, {"text": "dog"}, b"dog", ["dog", None], ["dog", ["cat"]], [1.5]])
+@pytest.mark.parametrize(
+    "wrong", [None, 3, {"text": "dog"}, b"dog", ["dog", None], ["dog", ["cat"]], [1.5], [[True]]]
+)
 def test_what_is_no_text_is_told(llm: LLM, wrong: Any) -> None:
     with pytest.raises(ParameterError, match=r"must be (a str or a list of token ids|integers), not \w+"):
         llm.embed(wrong)

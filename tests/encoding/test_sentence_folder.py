@@ -63,6 +63,26 @@ def test_a_folder_pools_as_its_files_say(tmp_path: Path, name: str) -> None:
     assert np.array_equal(LLM(tmp_path).embed(TEXT).vectors, found.vectors)
 
 
+@pytest.mark.parametrize("text", ["", "dog", TEXT])
+def test_the_cls_token_of_xlnet_is_the_last_one(tmp_path: Path, text: str) -> None:
+    sizes = {"d_model": WIDTH, "n_layer": 2, "n_head": 3, "d_inner": 40}
+    folder = sentence_folder(
+        tmp_path,
+        [pooling("cls_token", "mean_tokens")],
+        architecture="XLNetModel",
+        tokenizer="unigrams before cls",
+        **sizes,
+    )
+    llm = LLM(folder)
+    states = states_of(folder, text)
+    found = llm.embed(["cat sat", text])
+    assert found.pooling == "cls+mean"
+    close(found[1], torch.cat([states[-1], states.mean(0)]).numpy())
+    close(llm.embed(text, pooling="cls")[0], states[-1])
+    ids = llm.tokenizer.encode(text)
+    assert ids[-1] == llm.tokenizer.named_ids["cls"]
+
+
 def test_several_poolings_are_concatenated_in_the_order_of_sentence_transformers(tmp_path: Path) -> None:
     states = states_of(sentence_folder(tmp_path, [pooling("mean_tokens", "cls_token"), NORMALIZE]), TEXT)
     right = torch.cat([states[0], states.mean(0)]).numpy()
@@ -115,9 +135,28 @@ def test_a_cut_vector_has_the_length_1_where_the_folder_normalises(tmp_path: Pat
     close(cut, unit(whole[:4]))
     close(llm.embed(TEXT, truncate_dim=4, normalize=False)[0], llm.embed(TEXT, normalize=False)[0][:4])
     assert llm.embed([], truncate_dim=4).vectors.shape == (0, 4)
+    close(llm.embed(TEXT, truncate_dim=np.int64(4))[0], cut)  # type: ignore[arg-type]
     for wrong in (0, 25, 2.0, True):
         with pytest.raises(ParameterError, match="truncate_dim must be a whole number from 1 to 24"):
             llm.embed(TEXT, truncate_dim=wrong)  # type: ignore[arg-type]
+
+
+def test_a_folder_says_how_many_dimensions_are_kept(tmp_path: Path) -> None:
+    whole = LLM(sentence_folder(tmp_path)).embed(TEXT)[0]
+    file = tmp_path / "config_sentence_transformers.json"
+    write_json(file, {"truncate_dim": 4})
+    llm = LLM(tmp_path)
+    close(llm.embed(TEXT)[0], unit(whole[:4]))
+    assert llm.embed([]).vectors.shape == (0, 4)
+    close(llm.embed(TEXT, truncate_dim=9)[0], unit(whole[:9]))
+    close(llm.embed(TEXT, truncate_dim=WIDTH)[0], whole)
+    assert llm.embed(TEXT, pooling="cls+max").vectors.shape == (1, 4)
+    write_json(file, {"truncate_dim": None})
+    close(LLM(tmp_path).embed(TEXT)[0], whole)
+    for wrong in (0, 25, "4"):
+        write_json(file, {"truncate_dim": wrong})
+        with pytest.raises(ModelError, match=r"config_sentence_transformers\.json.*truncate_dim"):
+            LLM(tmp_path).embed(TEXT)
 
 
 def test_the_limit_of_sentence_transformers_holds_whatever_the_tokenizer_cuts(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,53 @@ def test_texts_are_embedded(llm: LLM) -> None:
     vectors = llm.embed(texts)
     assert np.array_equal(llm.similarity(texts, "the dog"), llm.similarity(vectors, vectors[0]))
     np.testing.assert_allclose(llm.similarity("cat", texts)[0, 1], 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("metric", RIGHT)
+@pytest.mark.parametrize("dim", [24, 9])
+def test_bits_are_compared_by_their_hamming_distance(llm: LLM, metric: str, dim: int) -> None:
+    texts = ["the dog sat", "cat", "bank of the river"]
+    bits = llm.embed(texts, truncate_dim=dim).vectors > 0
+    distances = (bits[:, None] != bits[None]).sum(-1)
+    right = {
+        "cosine": 1 - 2 * distances / dim,
+        "dot": dim - 2 * distances,
+        "euclidean": -2 * np.sqrt(distances),
+        "manhattan": -2 * distances,
+    }
+    packed = llm.embed(texts, truncate_dim=dim, precision="ubinary")
+    signed = llm.embed(texts, truncate_dim=dim, precision="binary")
+    for one, two in ((packed, packed), (signed, packed), (packed, signed)):
+        np.testing.assert_allclose(llm.similarity(one, two, metric=metric), right[metric], atol=1e-5)
+
+
+def test_codes_and_loose_bytes_are_not_compared_as_vectors(llm: LLM) -> None:
+    texts = ["the dog sat", "cat"]
+    whole, bits = llm.embed(texts), llm.embed(texts, precision="ubinary")
+    codes: list[Any] = [
+        llm.embed(texts, precision=precision, ranges=whole.ranges) for precision in ("int8", "uint8")
+    ]
+    for wrong in (*codes, codes[0][0], bits[0], bits.vectors):
+        for other in (wrong, whole):
+            with pytest.raises(ParameterError, match="codes or packed bits"):
+                llm.similarity(wrong, other)
+    for mixed in (whole, texts, codes[0]):
+        with pytest.raises(ParameterError, match="embed both in the same precision"):
+            llm.similarity(bits, mixed)
+    with pytest.raises(ParameterError, match="24 and 9 dimensions"):
+        llm.similarity(bits, llm.embed(texts, precision="ubinary", truncate_dim=9))
+
+
+def test_nothing_is_like_nothing_in_an_empty_matrix(llm: LLM) -> None:
+    for metric in RIGHT:
+        assert llm.similarity([], ["cat", "dog"], metric=metric).shape == (0, 2)
+        assert llm.similarity(A, [], metric=metric).shape == (3, 0)
+        assert llm.similarity(llm.embed([]), "cat", metric=metric).shape == (0, 1)
+
+
+def test_texts_may_come_in_an_array(llm: LLM) -> None:
+    texts = ["the dog", "cat"]
+    assert np.array_equal(llm.similarity(np.array(texts), tuple(texts)), llm.similarity(texts, texts))
 
 
 def test_vectors_that_do_not_match_are_told(llm: LLM) -> None:

@@ -73,6 +73,23 @@ def test_words_of_scripts_without_spaces_are_found_in_the_text(llm: LLM) -> None
     assert [(word.text, word.start) for word in found.words] == [("銀行", 2)]
 
 
+@pytest.mark.parametrize(
+    ("text", "word", "starts"),
+    [
+        ("cafe\u0301 open cafe", "cafe", [11]),
+        ("cafe\u0301 open", "cafe\u0301", [0]),
+        ("e\u0301cafe cafe", "cafe", [7]),
+        ("\u0915\u0940 \u0915", "\u0915", [3]),
+        ("\u304b\u3099\u304b", "\u304b", [2]),
+    ],
+)
+def test_accents_and_vowel_signs_belong_to_the_word(
+    llm: LLM, text: str, word: str, starts: list[int]
+) -> None:
+    [found] = llm.embed_tokens(text, words=word)
+    assert [one.start for one in found.words] == starts
+
+
 def test_words_that_are_not_there_have_no_vector(llm: LLM) -> None:
     [found] = llm.embed_tokens("the Bank and bankers", words=["bank"])
     assert found.words == ()

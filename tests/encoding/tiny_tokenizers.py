@@ -109,10 +109,22 @@ def unigrams() -> TinyTokenizer:
     return TinyTokenizer(backend, ROBERTA | CLS_AND_SEP)
 
 
+def unigrams_before_cls() -> TinyTokenizer:
+    """Returns a tokenizer like XLNet's, whose CLS token is the last one of a text, with the segment 2."""
+    backend, _ = unigrams()
+    backend.post_processor = processors.TemplateProcessing(
+        single="$A:0 </s>:0 <s>:2",
+        pair="$A:0 </s>:0 $B:1 </s>:1 <s>:2",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    return TinyTokenizer(backend, ROBERTA | CLS_AND_SEP)
+
+
 TOKENIZERS: Mapping[str, Callable[[], TinyTokenizer]] = {
     "word pieces": word_pieces,
     "byte pairs": byte_pairs,
     "unigrams": unigrams,
+    "unigrams before cls": unigrams_before_cls,
 }
 
 

@@ -67,6 +67,20 @@ def test_five_hits_of_three_chunks_are_three(tmp_path: Path) -> None:
     assert index.search("one") == index.search("one", hybrid=True) == []
 
 
+def test_an_index_of_no_text_has_no_hits(tmp_path: Path) -> None:
+    index = index_of(tmp_path / "index")
+    assert index.search("one") == index.search("one", hybrid=True) == []
+    index.update([write(tmp_path / "a.txt", "")])
+    assert index.search("one") == index.search("one", hybrid=True) == []
+
+
+def test_a_file_is_removed_by_any_path_that_leads_to_it(tmp_path: Path) -> None:
+    index = index_of(tmp_path / "index")
+    index.update([write(tmp_path / "a.txt", "one")])
+    index.remove([tmp_path / "index" / ".." / "a.txt"])
+    assert index.files == []
+
+
 def test_only_changed_files_are_read_again(pages: Path, tmp_path: Path) -> None:
     embedder = WordEmbedder()
     index = index_of(tmp_path / "index", embedder)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from decodery.cli.flags.line_options import LineOptions
-from decodery.cli.resumable_file import ResumableFile
+from decodery.cli.resumable_file import ResumableFile, check_replaceable
 from decodery.cli.terminal import emit, finite
 from decodery.cli.text_lines import Line, count_lines, read_lines
 from decodery.errors import DecoderyError, ParameterError
@@ -38,34 +38,27 @@ def identity_of(line: Line) -> dict[str, Any]:
     return {"id": line.value["id"]} if isinstance(line.value, Mapping) and "id" in line.value else {}
 
 
-def write_json_lines(
-    files: Sequence[Path],
-    options: LineOptions,
-    settings: Mapping[str, Any],
-    work: Callable[[], Callable[[Sequence[Line]], Iterable[Any]]],
-    description: str,
-) -> None:
-    """Writes a JSON value for each line to stdout or into a resumable file.
+def output_path(options: LineOptions, *, suffixes: Sequence[str]) -> Path | None:
+    """Returns the path of `--out`; None: stdout.
 
-    `settings` are what the results depend on. `work`, called once the options are checked, returns the
-    function of the values of some lines; `description` names it on the progress bar.
+    Raises `ParameterError` for another suffix, and for a file that exists and is not to be replaced.
     """
-    out = output_file(options, settings, suffixes=(".jsonl",))
-    values = work()
-    work_through(files, options, out, lambda lines: as_json_lines(values(lines)), description)
-    if out is not None:
-        out.finish()
-
-
-def output_file(
-    options: LineOptions, settings: Mapping[str, Any], *, suffixes: Sequence[str], head: int = 0
-) -> ResumableFile | None:
-    """Returns the file of `--out`; None: stdout. Raises `ParameterError` for another suffix."""
     if options.out is None:
         return None
     path = Path(options.out)
     if path.suffix not in suffixes:
         raise ParameterError(f"out must end in {' or '.join(suffixes)}, not {path.name!r}")
+    check_replaceable(path, options.overwrite)
+    return path
+
+
+def begun_file(
+    path: Path, options: LineOptions, settings: Mapping[str, Any], *, head: int = 0
+) -> ResumableFile:
+    """Returns the file of results, begun anew or to go on with.
+
+    Call it once the model is open and the arguments are checked: a command that fails before leaves nothing.
+    """
     read = {"jsonl": options.jsonl, "field": options.field}
     return ResumableFile(path, {**settings, **read}, head=head, overwrite=options.overwrite)
 

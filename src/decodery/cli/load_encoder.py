@@ -9,6 +9,7 @@ from decodery.cli.flags.line_options import EncoderOptions
 from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.load_llm import load
 from decodery.llm import LLM
+from decodery.search.text_vectors import model_digest, weight_forms
 from decodery.weights.sources.wheels import MINILM
 
 
@@ -24,7 +25,12 @@ def load_encoder(options: EncoderOptions) -> LLM:
     return llm
 
 
-def encoder_settings(options: EncoderOptions) -> dict[str, Any]:
-    """Returns the options on which results depend, for a file that is written by several runs."""
+def encoder_settings(options: EncoderOptions, llm: LLM) -> dict[str, Any]:
+    """Returns what results depend on, for a file that is written by several runs.
+
+    That is the options and a hash of the model's files, which may change under the same name.
+    """
     found = dataclasses.asdict(options)
-    return {name: found[name] for name in ("model", "dtype", "backend", "quantization", "revision")}
+    named = {name: found[name] for name in ("model", "dtype", "backend", "quantization", "revision")}
+    forms = {"form of the weights": weight_forms(llm.encoder.model)}
+    return {**named, **forms, "files of the model": model_digest(llm.encoder.folder)}

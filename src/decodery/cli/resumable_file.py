@@ -6,15 +6,26 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from decodery.cli.text_lines import Line
 from decodery.errors import DecoderyError, ParameterError
 
 
+def check_replaceable(path: Path, overwrite: bool) -> None:
+    """Raises `ParameterError` for a file that exists and is not to be replaced."""
+    if path.exists() and not overwrite:
+        raise ParameterError(f"{path} exists already: remove it, name another file, or add --overwrite")
+
+
 class ResumableFile:
     """Writes the results of lines into `path`, which exists only when all are written.
+
+    One process alone may have it open; raises `DecoderyError` if another one does.
 
     Until then they are in `path`.part, and `path`.part.json says how many lines are done, a hash of those
     lines, and the `settings` of the command. `head` is the number of bytes that are left free at the start,
@@ -26,14 +37,29 @@ class ResumableFile:
     ) -> None:
         self.path = path
         self.part = path.with_name(path.name + ".part")
+        self._lock = FileLock(path.with_name(path.name + ".part.lock"), timeout=0)
         self.state = path.with_name(path.name + ".part.json")
         self.done = 0
         self._size = head
         self._settings = json.loads(json.dumps(settings))
         self._seen = hashlib.sha256()
         self._hash = self._seen.hexdigest()
-        if path.exists() and not overwrite:
-            raise ParameterError(f"{path} exists already: remove it, name another file, or add --overwrite")
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise DecoderyError(
+                f"{self.part} is being written by another process: wait for it, or name another file"
+            ) from None
+        except OSError as error:
+            raise DecoderyError(f"{path} cannot be written: {error.strerror}") from None
+        try:
+            self._open(overwrite)
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _open(self, overwrite: bool) -> None:
+        check_replaceable(self.path, overwrite)
         try:
             if self.state.exists() and self.part.exists():
                 self._resume()
@@ -43,7 +69,7 @@ class ResumableFile:
             self._file.seek(self._size)
             self._save()
         except OSError as error:
-            raise DecoderyError(f"{path} cannot be written: {error.strerror}") from None
+            raise DecoderyError(f"{self.path} cannot be written: {error.strerror}") from None
 
     def left(self, lines: Iterable[Line]) -> Iterator[Line]:
         """Yields the lines that are not done; raises `DecoderyError` if the others have changed."""
@@ -78,10 +104,19 @@ class ResumableFile:
         self._file.close()
         os.replace(self.part, self.path)
         self.state.unlink()
+        self._unlock()
 
     def close(self) -> None:
         """Closes the file; a later command with the same settings goes on with it."""
         self._file.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        # Removed while it is held: who waits for it then finds that it is gone, and makes a new one. Windows
+        # removes it with the lock.
+        with suppress(OSError):
+            Path(self._lock.lock_file).unlink()
+        self._lock.release()
 
     def _resume(self) -> None:
         try:
@@ -92,6 +127,8 @@ class ResumableFile:
             usable, settings = False, None
         if not usable:
             raise DecoderyError(f"{self.state} is damaged: remove it and {self.part} to begin again")
+        if done == 0:
+            return  # Nothing would be lost, so it is begun anew.
         if settings != self._settings:
             changed = [key for key in self._settings if settings.get(key) != self._settings[key]]
             raise ParameterError(

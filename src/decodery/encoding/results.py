@@ -21,13 +21,16 @@ class Embeddings:
 
     `vectors` is [texts, width] in float32, int8 or uint8. `tokens` [texts] counts the tokens that were read,
     with special tokens and prompts, and `lost` [texts] those that were cut off. `pooling` says how a vector
-    was made of the states of tokens.
+    was made of the states of tokens. `precision` is that of the vectors, and `dimensions` their number of
+    dimensions: the width, but for bits, of which a number holds eight.
     """
 
     vectors: Vector
     tokens: NDArray[np.int64]
     lost: NDArray[np.int64]
     pooling: str
+    precision: Precision
+    dimensions: int
 
     @property
     def ranges(self) -> NDArray[np.float32]:

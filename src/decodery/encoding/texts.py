@@ -166,6 +166,8 @@ def parts_checked(parts: EncoderParts, ids: Sequence[int]) -> list[int]:
     found = []
     for place, token in enumerate(map(plain, listed)):
         try:
+            if isinstance(token, bool):
+                raise TypeError
             value = operator.index(token)
         except TypeError:
             raise ParameterError(f"token ids must be integers, not {type(token).__name__}") from None

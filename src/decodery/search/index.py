@@ -221,6 +221,8 @@ class SearchIndex:
         self, query: str, vector: Vectors, keys: Keys, count: int, graph: VectorGraph | None
     ) -> list[_Found]:
         """Returns the chunks that are best by vectors and by words together."""
+        if not len(keys):
+            return []
         deep = max(FEWEST_FUSED, FUSED_PER_HIT * count)
         by_vectors = [one.place for one in self._nearest(vector, keys, deep, graph)]
         scores = self._current_keywords().scores(query)

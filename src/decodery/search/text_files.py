@@ -26,6 +26,11 @@ class TextFile:
     sha256: str
 
 
+def absolute_path(name: str | Path) -> Path:
+    """Returns the absolute path of a file, without ".." and with links as they are."""
+    return Path(os.path.abspath(Path(name).expanduser()))
+
+
 def text_paths(given: Iterable[str | Path]) -> dict[Path, bool]:
     """Returns the absolute paths of the files given and of those in given folders, in order.
 
@@ -35,7 +40,7 @@ def text_paths(given: Iterable[str | Path]) -> dict[Path, bool]:
     """
     found: dict[Path, bool] = {}
     for name in given:
-        path = Path(os.path.abspath(Path(name).expanduser()))
+        path = absolute_path(name)
         if path.is_dir():
             for place, folders, files in os.walk(path):
                 folders[:] = [folder for folder in folders if not folder.startswith(".")]

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import nn
 
+from decodery.encoding.spans import lowered
 from decodery.kernels.packed_weights import PackedWeight
 from decodery.llm import LLM
 from decodery.models.contract import EncoderModel
@@ -67,7 +68,7 @@ class EncoderEmbedder:
         self.limit = settings.limit - parts.tokenizer.single_layout.added - before
         self.identity = {
             "model": model_digest(parts.folder),
-            "weights": _weight_forms(parts.model),
+            "weights": weight_forms(parts.model),
             "pooling": "+".join(settings.pooling),
             "normalize": settings.normalizes,
             "width": settings.width,
@@ -78,7 +79,7 @@ class EncoderEmbedder:
 
     def count(self, text: str) -> int:
         """Returns the number of a text's tokens, without those around it."""
-        text = text.lower() if self._lowers else text
+        text = lowered(text) if self._lowers else text
         return len(self._tokenizer.encode(text, add_special_tokens=False))
 
     def documents(self, texts: Sequence[str]) -> Vectors:
@@ -90,7 +91,7 @@ class EncoderEmbedder:
         return np.asarray(self._llm.embed(text, query=True, progress=False).vectors[0], np.float32)
 
 
-def _weight_forms(model: EncoderModel) -> str:
+def weight_forms(model: EncoderModel) -> str:
     """Returns the precisions of a model's weights, such as "float32" or "float32+int8"."""
     weights = weights_of(model).values() if isinstance(model, nn.Module) else ()
     packed = {weight.format.name.lower() for weight in weights if isinstance(weight, PackedWeight)}
@@ -100,9 +101,14 @@ def _weight_forms(model: EncoderModel) -> str:
 def model_digest(path: Path) -> str:
     """Returns a SHA-256 of a model's files: of a .gguf file, or of all in a folder that vectors depend on."""
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in MODEL_FILES)
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if _is_of_model(p))
     for file in files:
         with file.open("rb") as content:
             name = "" if file == path else file.relative_to(path).as_posix()
             digest.update(f"{name}\n{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def _is_of_model(file: Path) -> bool:
+    # The note of an output that is not finished may lie beside the model, and changes all the time.
+    return file.suffix in MODEL_FILES and not file.name.endswith(".part.json")

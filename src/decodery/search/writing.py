@@ -14,7 +14,7 @@ from filelock import FileLock
 from decodery.errors import RequestError
 from decodery.search.chunks import MARKDOWN_ENDS, Chunk, Chunking
 from decodery.search.store import IndexStore, StoredFile
-from decodery.search.text_files import TextFile, read_text_file, text_paths
+from decodery.search.text_files import TextFile, absolute_path, read_text_file, text_paths
 from decodery.search.text_vectors import Embedder
 
 Progress = Callable[[int, int], None]
@@ -81,7 +81,7 @@ class IndexWriter:
         """Removes files, and all that are in folders. Raises `RequestError` for one that is not there."""
         with self.lock():
             for name in given:
-                path = Path(name).expanduser().absolute()
+                path = absolute_path(name)
                 files = self._store.files().items()
                 found = [file.id for key, file in files if Path(key).is_relative_to(path)]
                 if not found:

@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from decodery import LLM
+from decodery.cli.resumable_file import ResumableFile
 from tests.cli.conftest import Run
 from tests.encoding.folders import encoder_folder, sentence_folder
 
@@ -146,7 +147,11 @@ def test_ranges_of_a_file_make_int8(decodery: Run, encoder: str, vectors: Any, t
 def test_texts_that_were_cut_are_counted(decodery: Run, encoder: str) -> None:
     ran = decodery("embed", "-m", encoder, "--long", "cut", stdin=b"cat\n" + b"dog " * 70)
     assert [one["lost"] for one in read(ran.out)] == [0, 8]
-    assert ran.err == "decodery: 1 texts were too long, and their ends were cut off\n"
+    assert ran.err == "decodery: a text was too long, and its end was cut off\n"
+    ran = decodery(
+        "embed", "-m", encoder, "--long", "cut", stdin=b"cat\n" + b"dog " * 70 + b"\n" + b"dog " * 90
+    )
+    assert ran.err == "decodery: 2 texts were too long, and their ends were cut off\n"
 
 
 def test_a_file_that_exists_is_replaced_only_when_asked(decodery: Run, encoder: str, tmp_path: Path) -> None:
@@ -233,9 +238,92 @@ def test_a_begun_file_is_not_continued_with_other_lines_or_settings(
     assert len(Path(out).read_text().splitlines()) == 601
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--pooling", "meen"), "pooling must be one of"),
+        (("--truncate-dim", "999"), "truncate_dim must be a whole number from 1 to 24"),
+        (("--prompt-name", "nobody"), "prompt_name must name a prompt"),
+        (("--long", "short"), "long must be error, cut or windows"),
+    ],
+)
+def test_a_wrong_option_blames_no_line_and_hinders_no_later_command(
+    decodery: Run, encoder: str, tmp_path: Path, flags: tuple[str, str], message: str
+) -> None:
+    path, out = lines(tmp_path / "in.txt"), str(tmp_path / "out.npy")
+    ran = decodery("embed", path, "-m", encoder, "--out", out, *flags)
+    assert ran.status == 2
+    assert ran.err.startswith(f"decodery: {message}")
+    assert decodery("embed", "-m", encoder, *flags, stdin=b"").err.startswith(f"decodery: {message}")
+    ran = decodery("embed", path, "-m", encoder, "--out", out)
+    assert (ran.status, ran.err) == (0, "")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in.txt", "out.npy"]
+
+
+def test_a_begun_file_without_a_line_is_begun_anew_with_other_settings(
+    decodery: Run, encoder: str, tmp_path: Path
+) -> None:
+    path, out = lines(tmp_path / "in.txt", ["dog " * 70]), str(tmp_path / "out.npy")
+    assert decodery("embed", path, "-m", encoder, "--out", out).status == 1
+    ran = decodery("embed", lines(tmp_path / "in.txt"), "-m", encoder, "--out", out, "--pooling", "max")
+    assert (ran.status, ran.err) == (0, "")
+    assert np.array_equal(np.load(out), LLM(encoder).embed(TEXTS, pooling="max").vectors)
+
+
 def test_a_model_without_settings_pools_the_mean(decodery: Run, tmp_path: Path) -> None:
     folder = encoder_folder(tmp_path)
     found = read(decodery("embed", "-m", str(folder), stdin=b"dog").out)
     assert np.array_equal(
         np.array(found[0]["embedding"], np.float32), LLM(folder).embed("dog", pooling="mean")[0]
     )
+
+
+def test_a_begun_file_is_not_continued_with_another_model_of_the_name(decodery: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "encoder"
+    sentence_folder(folder)
+    path, out = lines(tmp_path / "in.txt", [*["dog"] * 600, "dog " * 70]), str(tmp_path / "out.npy")
+    assert decodery("embed", path, "-m", str(folder), "--out", out).status == 1
+    mended = lines(tmp_path / "in.txt", [*["dog"] * 600, "cat"])
+    weights = (folder / "model.safetensors").read_bytes()
+    encoder_folder(folder, seed=1)
+    ran = decodery("embed", mended, "-m", str(folder), "--out", out)
+    assert ran.status == 2
+    assert "was begun with other settings (files of the model)" in ran.err
+    (folder / "model.safetensors").write_bytes(weights)
+    assert decodery("embed", mended, "-m", str(folder), "--out", out).status == 0
+
+
+def test_a_begun_file_is_not_continued_with_other_ranges_of_the_name(
+    decodery: Run, encoder: str, vectors: Any, tmp_path: Path
+) -> None:
+    path, out = lines(tmp_path / "in.txt", [*["dog"] * 600, "dog " * 70]), str(tmp_path / "out.npy")
+    ranges = tmp_path / "ranges.npy"
+    np.save(ranges, np.stack([vectors.min(0), vectors.max(0)]))
+    command = ["embed", path, "-m", encoder, "--out", out, "--precision", "int8", "--ranges", str(ranges)]
+    assert decodery(*command).status == 1
+    np.save(ranges, np.stack([vectors.min(0), 1 + vectors.max(0)]))
+    ran = decodery(*command)
+    assert ran.status == 2
+    assert "was begun with other settings (ranges)" in ran.err
+
+
+def test_a_file_beside_the_model_is_continued(decodery: Run, tmp_path: Path) -> None:
+    folder = sentence_folder(tmp_path / "encoder")
+    path, out = lines(tmp_path / "in.txt", [*["dog"] * 600, "dog " * 70]), folder / "out.npy"
+    assert decodery("embed", path, "-m", str(folder), "--out", str(out)).status == 1
+    lines(tmp_path / "in.txt", [*["dog"] * 600, "cat"])
+    assert decodery("embed", path, "-m", str(folder), "--out", str(out)).status == 0
+    assert np.load(out).shape == (601, 24)
+
+
+def test_a_file_that_another_process_writes_is_an_error(decodery: Run, encoder: str, tmp_path: Path) -> None:
+    path, out = lines(tmp_path / "in.txt"), tmp_path / "out.npy"
+    other = ResumableFile(out, {})
+    ran = decodery("embed", path, "-m", encoder, "--out", str(out))
+    assert ran.status == 1
+    assert f"{out}.part is being written by another process" in ran.err
+    other.write(b"whole", [])
+    other.finish()
+    assert out.read_bytes() == b"whole"
+    assert decodery("embed", path, "-m", encoder, "--out", str(out), "--overwrite").status == 0
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in.txt", "out.npy"]

@@ -131,7 +131,7 @@ def test_a_text_that_is_too_long_is_an_error_or_cut(tmp_path: Path) -> None:
 def test_options_of_a_prompt_are_a_softmax(tmp_path: Path) -> None:
     parts = fixed_parts(tmp_path, "choices", lambda token, place: [0.0])
     runner: Any = parts.runner
-    logits = iter([1.0, 3.0, 2.0])
+    logits = iter([1.0, 3.0, 2.0, *[1.0, 3.0] * 2])
 
     def of_text(token: str, place: int) -> list[float]:
         return [next(logits) if place == 0 else 0.0]
@@ -140,7 +140,10 @@ def test_options_of_a_prompt_are_a_softmax(tmp_path: Path) -> None:
     found = choose(parts, "the dog", ["sat", "plays", "is"])
     assert list(found.scores) == ["plays", "is", "sat"]
     assert found.score == pytest.approx(np.e**3 / (np.e + np.e**2 + np.e**3))
-    for wrong in ([], ["one"], ["one", "one"], [("a", "b"), "c"]):
+    given: Any
+    for given in (("sat", "plays"), iter(["sat", "plays"])):
+        assert list(choose(parts, "the dog", given).scores) == ["plays", "sat"]
+    for wrong in ([], ["one"], ["one", "one"], [("a", "b"), "c"], 3):
         with pytest.raises(ParameterError, match="option"):
             choose(parts, "the dog", wrong)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="option 1: the text has 600 tokens"):
@@ -217,3 +220,21 @@ def test_heads_of_pairs_are_those_of_transformers(tmp_path: Path) -> None:
     with torch.no_grad():
         row = next_model(inputs["input_ids"], token_type_ids=segments).logits.softmax(-1)
     assert LLM(folder).next_sentence("the dog", options[-1]) == pytest.approx(row[0, 0].item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["head", "entailment", "similarity", "examples"])
+def test_every_method_tells_how_many_tokens_of_a_text_were_cut(tmp_path: Path, method: Any) -> None:
+    llm = LLM(
+        encoder_folder(
+            tmp_path, "BertForSequenceClassification", num_labels=2, id2label={0: "entailment", 1: "other"}
+        )
+    )
+    given: dict[str, Any] = {}
+    if method == "examples":
+        pytest.importorskip("sklearn")
+        given = {"examples": [("the dog", "animal"), ("paris", "city")]}
+    elif method != "head":
+        given = {"labels": ["a", "b"], **({"hypothesis": "{}"} if method == "entailment" else {})}
+    found = llm.classify(["dog", "dog " * 70], method=method, long="cut", **given)
+    around = 4 if method == "entailment" else 2
+    assert [one.lost for one in found] == [0, 70 - (64 - around)]

@@ -56,6 +56,18 @@ def test_the_text_is_the_given_one_with_the_token_in_place_of_the_mask(parts: En
     assert found[2].text in ("I love .", "I love.")
 
 
+def test_two_texts_or_targets_in_a_tuple_are_no_pair(parts: EncoderParts) -> None:
+    mask = mask_of(parts)
+    texts = [f"I {mask} you", f"they {mask} it"]
+    assert fill_mask(parts, tuple(texts), top_k=2) == fill_mask(parts, texts, top_k=2)
+    right = fill_mask(parts, texts, targets=["hate", "love"])
+    given: Any
+    for given in (("hate", "love"), iter(["hate", "love"]), {"hate", "love"}):
+        assert fill_mask(parts, texts, targets=given) == right
+    with pytest.raises(ParameterError, match="targets must be a list of texts, not int"):
+        fill_mask(parts, texts, targets=3)  # type: ignore[arg-type]
+
+
 def test_the_mask_takes_the_space_before_it(tmp_path: Path) -> None:
     for kind in ("byte pairs", "unigrams"):
         parts = fixed_parts(tmp_path / kind, "masked_lm", lambda token, place: [], tokenizer=kind)
@@ -184,3 +196,21 @@ def test_weights_that_are_not_numbers_are_an_error(tmp_path: Path) -> None:
     model.save_pretrained(folder)
     with pytest.raises(ModelError, match="not finite"):
         LLM(folder).fill_mask("the [MASK]")
+
+
+def test_a_target_is_one_token_in_the_place_of_its_mask(tmp_path: Path) -> None:
+    for kind, space in (("byte pairs", "Ġ"), ("unigrams", "▁")):
+        parts = fixed_parts(tmp_path / kind, "masked_lm", lambda token, place: [], tokenizer=kind)
+        likes(parts, f"{space}dog", "e")
+        # One token alone, but two behind a space.
+        with pytest.raises(ParameterError, match=r"target 'e' has 2 tokens \(. e\), and"):
+            fill_mask(parts, "the <mask> sat", targets=["dog", "e"])
+        ((found,),) = fill_mask(parts, "th<mask> dog", targets=["e"])
+        assert (found[0].token, found[0].text) == ("e", "the dog")
+        ((found,),) = fill_mask(parts, "the <mask> sat", targets=["dog"])
+        assert found[0].text == "the dog sat"
+        with pytest.raises(ParameterError, match="target 'zzqx' has"):
+            fill_mask(parts, [], targets=["zzqx"])
+    # Unigrams have no word without its space.
+    with pytest.raises(ParameterError, match="target 'dog' is not in the vocabulary, as a token without a"):
+        fill_mask(parts, "the hot<mask>", targets=["dog"])

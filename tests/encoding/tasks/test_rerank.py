@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,6 +46,20 @@ def test_equal_logits_are_in_the_given_order(tmp_path: Path) -> None:
     assert [one.index for one in rerank(parts, "who", ["dog", "cat", "mat", "dog"])] == [2, 0, 1, 3]
     assert [one.index for one in rerank(parts, "who", ["dog", "cat", "mat"], top_n=2)] == [2, 0]
     assert rerank(parts, "who", []) == []
+
+
+def test_documents_are_a_list_or_anything_that_gives_one(tmp_path: Path) -> None:
+    parts = fixed(tmp_path, {"dog": 1.0, "cat": 2.0})
+    given: Any
+    for given in (
+        ("dog", "cat"),
+        iter(["dog", "cat"]),
+        np.array(["dog", "cat"]),
+    ):
+        assert [(one.index, one.document) for one in rerank(parts, "who", given)] == [(1, "cat"), (0, "dog")]
+    for given in (None, 3, b"dog", {"dog": 1}):
+        with pytest.raises(ParameterError, match="documents must be a list of texts, not"):
+            rerank(parts, "who", given)
 
 
 def test_scores_are_what_the_folder_says(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def tagged(parts: EncoderParts, text: Any, **options: Any) -> list[tuple[str, st
         ("  \U0001f600 Angela Merkel, ( Seattle)", [("PER", "Angela Merkel"), ("LOC", "Seattle")]),
         ("Seattle Paris", [("LOC", "Seattle"), ("LOC", "Paris")]),
         ("\U0001f468\u200d\U0001f469 the dog \U0001f600 Paris!", [("LOC", "Paris")]),
+        ("Angela Merkel's dog, Seattle\u2019s", [("PER", "Angela Merkel"), ("LOC", "Seattle")]),
         ("the dog", []),
         ("", []),
         (" \n ", []),

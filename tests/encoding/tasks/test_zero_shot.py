@@ -10,6 +10,7 @@ import pytest
 
 from decodery import LLM, ParameterError, RequestError
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.results import Embeddings
 from decodery.encoding.tasks.zero_shot import by_entailment, by_similarity
 from tests.encoding.folders import encoder_folder
 from tests.encoding.tasks.fixed_model import fixed_parts
@@ -109,7 +110,8 @@ def test_the_text_comes_first_and_is_cut_never_the_hypothesis(tmp_path: Path) ->
 
 def test_labels_and_hypotheses_must_say_something(tmp_path: Path) -> None:
     parts = nli(tmp_path, NLI, LOGITS)
-    for labels in (None, "river", [], ["river", "river"], [3]):
+    assert list(by_entailment(parts, "the water", iter(["bank", "river"]))[0].scores) == ["river", "bank"]
+    for labels in (None, "river", [], ["river", "river"], [3], 3):
         with pytest.raises(ParameterError, match="labels must be"):
             by_entailment(parts, "the water", labels)
     with pytest.raises(ParameterError, match=r"hypothesis must be a text with \{\} where"):
@@ -122,13 +124,16 @@ def test_similarity_is_the_cosine_with_each_label() -> None:
     vectors = {"the dog": [2.0, 0.0], "paris": [0.0, 3.0], "animal": [5.0, 5.0], "city": [0.0, 1.0]}
     asked: list[list[str]] = []
 
-    def embed(texts: list[str]) -> Any:
+    def embed(texts: list[str]) -> Embeddings:
         asked.append(texts)
-        return np.array([vectors[text.removeprefix("about ")] for text in texts], np.float32)
+        rows = np.array([vectors[text.removeprefix("about ")] for text in texts], np.float32)
+        counts = np.array([len(text) for text in texts])
+        return Embeddings(rows, counts, counts, "mean", "float32", 2)
 
     found = by_similarity(embed, ["the dog", "paris"], ["animal", "city"])
     assert dict(found[0].scores) == pytest.approx({"animal": 0.5**0.5, "city": 0})
     assert [one.label for one in found] == ["animal", "city"]
+    assert [one.lost for one in found] == [len("the dog"), len("paris")]
     by_similarity(embed, "paris", ["city"], hypothesis="about {}")
     assert asked[-1] == ["about city"]
     assert by_similarity(embed, [], ["city"]) == []

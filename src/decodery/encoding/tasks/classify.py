@@ -10,7 +10,7 @@ import numpy as np
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.results import Classification
 from decodery.encoding.tasks.head_scores import Floats, ordered_scores, sigmoid, softmax
-from decodery.encoding.tasks.inputs import checked_text, listed, numbered, token_texts
+from decodery.encoding.tasks.inputs import checked_text, listed, numbered, several, token_texts
 from decodery.encoding.tasks.labels import Scoring, distinct_names, scoring
 from decodery.encoding.texts import Long, pair
 from decodery.errors import ParameterError
@@ -88,7 +88,7 @@ def choose(parts: EncoderParts, prompt: str, options: Sequence[str]) -> Classifi
     `RequestError` for an option that is too long.
     """
     parts.head("choices")
-    names = [checked_text(option, "each option") for option in listed(options)]
+    names = [checked_text(option, "each option") for option in several(options, "options")]
     if len(names) < 2 or len(set(names)) < len(names):
         raise ParameterError("options must be two different texts or more")
     checked_text(prompt, "the prompt")

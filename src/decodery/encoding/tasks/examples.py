@@ -70,7 +70,7 @@ def learn(embed: Embed, examples: Any) -> LearnedLabels:
     The same examples give the same regression. Raises `DecoderyError` if scikit-learn is not installed.
     """
     texts, labels = labelled(examples)
-    return fitted(unit(embed(texts)), labels)
+    return fitted(unit(embed(texts).vectors), labels)
 
 
 def by_examples(
@@ -81,7 +81,11 @@ def by_examples(
         raise ParameterError('method="examples" needs examples=, a list of texts with their labels')
     learned = examples if isinstance(examples, LearnedLabels) else learn(embed, examples)
     texts = [checked_text(text, "each text") for text in listed(inputs)]
-    return learned.classify(embed(texts), top_k=top_k) if texts else []
+    if not texts:
+        return []
+    found = embed(texts)
+    results = learned.classify(found.vectors, top_k=top_k)
+    return [replace(one, lost=lost) for one, lost in zip(results, found.lost.tolist(), strict=True)]
 
 
 def fitted(vectors: Floats, labels: Sequence[str]) -> LearnedLabels:

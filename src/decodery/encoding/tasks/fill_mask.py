@@ -10,11 +10,12 @@ import numpy as np
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.results import MaskFill
 from decodery.encoding.tasks.head_scores import Floats, head_scores, softmax
-from decodery.encoding.tasks.inputs import checked_text, listed, numbered
+from decodery.encoding.tasks.inputs import checked_text, numbered, several
 from decodery.encoding.tasks.pieces import in_text, inserted
 from decodery.encoding.texts import single
 from decodery.errors import ModelError, ParameterError, RequestError
 from decodery.text.tokenizer.tokenizer import Tokenizer, without_surrogates
+from decodery.token_ids import listed_prompts
 
 DEFAULT_TOP_K = 5
 
@@ -27,20 +28,23 @@ def fill_mask(
     if top_k is not None and (type(top_k) is not int or top_k < 1):
         raise ParameterError(f"top_k must be a whole number from 1 on, not {top_k!r}")
     mask = mask_token(parts)
-    for target in () if targets is None else listed(targets):
-        target_token(parts.tokenizer, target, spaced=True)
-    texts = [without_surrogates(checked_text(text, "each text")) for text in listed(inputs)]
+    wanted = None if targets is None else several(targets, "targets")
+    for target in wanted or ():
+        target_token(parts.tokenizer, target, None)
+    texts = [without_surrogates(checked_text(text, "each text")) for text in listed_prompts(inputs)]
     read, spans = [], []
     for index, text in enumerate(texts):
         with numbered(index, len(texts)):
             spans.append(mask_spans(parts, text, mask))
+            for start, _ in spans[-1]:
+                target_tokens(parts.tokenizer, wanted or (), text[:start])
             read.append(single(parts, text))
     places = [[place for place, token in enumerate(text.ids) if token == mask] for text in read]
     found: list[list[list[MaskFill]]] = [[] for _ in texts]
     # The scores of a mask are as many as the vocabulary has tokens, so those of one text are kept at a time.
     for index, rows in head_scores(parts, "masked_lm", read, places):
         found[index] = [
-            _fills(parts.tokenizer, texts[index], span, row, top_k, targets)
+            _fills(parts.tokenizer, texts[index], span, row, top_k, wanted)
             for span, row in zip(spans[index], rows, strict=True)
         ]
     return found
@@ -88,8 +92,7 @@ def _fills(
     if targets is None:
         chosen = best_tokens(logits, top_k or DEFAULT_TOP_K, tokenizer)
     else:
-        spaced = not before or before[-1].isspace()
-        wanted = {target_token(tokenizer, target, spaced) for target in listed(targets)}
+        wanted = target_tokens(tokenizer, targets, before)
         chosen = sorted(wanted, key=lambda token: (-logits[token], token))[:top_k]
     return [
         MaskFill(
@@ -116,25 +119,43 @@ def best_tokens(logits: Floats, count: int, tokenizer: Tokenizer) -> list[int]:
         asked = min(2 * asked, len(logits))
 
 
-def target_token(tokenizer: Tokenizer, target: str, spaced: bool) -> int:
-    """Returns the token that is a target in the place of a mask, `spaced` if a space or nothing is before it.
+def target_tokens(tokenizer: Tokenizer, targets: Sequence[str], before: str) -> set[int]:
+    """Returns the tokens that are the targets behind the text `before` a mask."""
+    spaced = before[-1].isspace() if before else None
+    return {target_token(tokenizer, target, spaced) for target in targets}
 
-    Raises `ParameterError` for a target of several tokens, or of none that the vocabulary has.
+
+def target_token(tokenizer: Tokenizer, target: str, spaced: bool | None) -> int:
+    """Returns the token that is a target in the place of a mask.
+
+    `spaced` is True behind a space, and False behind another character; None takes either form. Raises
+    `ParameterError` for a target of several tokens, or of none that the vocabulary has.
     """
     if not isinstance(target, str) or not target.strip():
         raise ParameterError(f"each target must be a word, not {target!r}")
-    forms = [target] if target[0].isspace() else [f" {target}", target] if spaced else [target, f" {target}"]
+    after_space = target if target[0].isspace() else f" {target}"
+    forms = [target] if spaced is False else [after_space] if spaced else [after_space, target]
     for form in forms:
         ids = tokenizer.encode(form, add_special_tokens=False)
-        if len(ids) == 1 and ids[0] not in tokenizer.special_ids:
+        if len(ids) == 1 and ids[0] not in tokenizer.special_ids and _fits(tokenizer, ids[0], target, spaced):
             return ids[0]
     known = tokenizer.token_id(target)
-    if known is not None:
+    if known is not None and _fits(tokenizer, known, target, spaced):
         return known
     pieces = tokenizer.encode(forms[0], add_special_tokens=False)
     if len(pieces) == 1:
-        raise ParameterError(f"target {target!r} is not in the vocabulary")
+        where = "" if spaced is not False else ", as a token without a space before it"
+        raise ParameterError(f"target {target!r} is not in the vocabulary{where}")
     labels = " ".join(map(tokenizer.token_label, pieces))
     raise ParameterError(
         f"target {target!r} has {len(pieces)} tokens ({labels}), and a mask is one: give a word of one token"
     )
+
+
+def _fits(tokenizer: Tokenizer, token: int, target: str, spaced: bool | None) -> bool:
+    """True if a token stands for a target where a space, or none, is before it."""
+    piece = in_text(tokenizer, token)
+    # A token of WordPiece knows of no space, and one that is named as it is stored is meant as it is.
+    if spaced is None or piece == f" {tokenizer.token_text(token)}" or piece.strip() != target:
+        return True
+    return piece.startswith(" ") == spaced

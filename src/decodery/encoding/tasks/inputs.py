@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Number
 from typing import Any, TypeAlias, TypeGuard
@@ -21,6 +21,18 @@ TextOrPair: TypeAlias = "str | Pair | Sequence[int]"
 def listed(texts: Any) -> list[Any]:
     """Returns the inputs of a call: a text, a tuple of two texts or a list of token ids is one alone."""
     return [texts] if isinstance(texts, tuple) and is_pair(texts) else listed_prompts(texts)
+
+
+def several(texts: Any, name: str) -> list[Any]:
+    """Returns what an argument that takes several texts holds; one text alone is a list of one.
+
+    Raises `ParameterError` for anything that cannot be read as a list.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    if not isinstance(texts, Iterable) or isinstance(texts, (bytes, Mapping)):
+        raise ParameterError(f"{name} must be a list of texts, not {type(texts).__name__}")
+    return list(texts)
 
 
 def is_pair(item: Any) -> TypeGuard[Pair]:

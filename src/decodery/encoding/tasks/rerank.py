@@ -10,7 +10,7 @@ from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.results import Ranked
 from decodery.encoding.tasks.classify import scores_of
 from decodery.encoding.tasks.head_scores import Floats, ordered_scores
-from decodery.encoding.tasks.inputs import checked_long, checked_text, numbered
+from decodery.encoding.tasks.inputs import checked_long, checked_text, numbered, several
 from decodery.encoding.tasks.labels import Scoring, scoring
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import Long, pair
@@ -30,10 +30,11 @@ def rerank(
         raise ParameterError(f"top_n must be a whole number from 1 on, not {top_n!r}")
     if isinstance(documents, str):
         raise ParameterError("documents must be a list of texts, not one text")
-    pairs = [(query, document) for document in documents]
+    given = several(documents, "documents")
+    pairs = [(query, document) for document in given]
     logits, texts = pair_logits(parts, pairs, long=checked_long(long))
     lost = [text.lost for text in texts]
-    return ranked(documents, logits, lost, scoring(parts.config, 1), top_n)
+    return ranked(given, logits, lost, scoring(parts.config, 1), top_n)
 
 
 def pair_logits(

@@ -14,7 +14,8 @@ from decodery.text.tokenizer.tokenizer import Tokenizer
 Span = tuple[int, int]
 
 # Marks that may stand inside a word, between two of its letters or digits.
-_INSIDE = frozenset("'\N{RIGHT SINGLE QUOTATION MARK}-.@&_\N{MIDDLE DOT}\N{HYPHEN}\N{NON-BREAKING HYPHEN}")
+_APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
+_INSIDE = frozenset(f"{_APOSTROPHES}-.@&_\N{MIDDLE DOT}\N{HYPHEN}\N{NON-BREAKING HYPHEN}")
 # The names of letters in scripts that write no spaces between words.
 _WITHOUT_SPACES = (
     *("CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "IDEOGRAPHIC", "THAI", "LAO", "KHMER", "MYANMAR"),
@@ -35,8 +36,8 @@ def word_spans(text: str) -> list[Span]:
     """Returns the characters of each word of a text.
 
     A word is a run of letters, digits and the marks upon them; points, hyphens and the like inside it belong
-    to it. Any other character that is no space is a word of its own, as is each letter of a script that
-    writes no spaces between words.
+    to it. A final 's is a word of its own, as in the data that taggers are trained on. Any other character
+    that is no space is a word of its own, as is each letter of a script that writes no spaces between words.
     """
     spans: list[Span] = []
     joins = False  # True if the next letter continues the last word.
@@ -49,7 +50,15 @@ def word_spans(text: str) -> list[Span]:
         elif kind != "space":
             spans.append((place, place + 1))
             joins = kind == "letter"
-    return spans
+    return [part for span in spans for part in _without_possessive(text, span)]
+
+
+def _without_possessive(text: str, word: Span) -> list[Span]:
+    """Returns a word, or the two that it is if it ends in 's."""
+    start, end = word
+    if end - start < 3 or text[end - 2] not in _APOSTROPHES or text[end - 1] not in "sS":
+        return [word]
+    return [(start, end - 2), (end - 2, end)]
 
 
 def _kind(character: str) -> str:

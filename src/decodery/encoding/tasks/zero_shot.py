@@ -8,25 +8,26 @@ from typing import Any
 import numpy as np
 
 from decodery.encoding.encoder_parts import EncoderParts
-from decodery.encoding.results import Classification
+from decodery.encoding.results import Classification, Embeddings
 from decodery.encoding.tasks.classify import classification
 from decodery.encoding.tasks.head_scores import Floats, ordered_scores, softmax
-from decodery.encoding.tasks.inputs import checked_text, listed, numbered
+from decodery.encoding.tasks.inputs import checked_text, listed, numbered, several
 from decodery.encoding.tasks.labels import find_label, label_names
 from decodery.encoding.texts import Long, pair
 from decodery.errors import ParameterError
 
 HYPOTHESIS = "This example is {}."
 """The sentence whose truth an NLI model judges; {} is the place of the label."""
-Embed = Callable[[list[str]], Any]
-"""Returns the vectors [n, width] of texts."""
+Embed = Callable[[list[str]], Embeddings]
+"""Returns the vectors of texts."""
 
 
 def checked_labels(labels: Any) -> list[str]:
     """Returns the labels of a call; raises `ParameterError` if there are none or two are alike."""
-    if labels is None or isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+    wrong = labels is None or isinstance(labels, str)
+    found = [] if wrong else several(labels, "labels")
+    if wrong or not all(isinstance(label, str) for label in found):
         raise ParameterError('labels must be a list of texts, such as labels=["sport", "politics"]')
-    found = list(labels)
     if not found or len(set(found)) < len(found):
         raise ParameterError("labels must be one text or more, and no two alike")
     return found
@@ -44,8 +45,12 @@ def by_similarity(
     if not texts:
         return []
     sentences = names if hypothesis is None else filled(hypothesis, names)
-    cosines = row_products(unit(embed(texts)), unit(embed(sentences)))
-    return [classification(names, row, row, top_k) for row in cosines]
+    found = embed(texts)
+    cosines = row_products(unit(found.vectors), unit(embed(sentences).vectors))
+    return [
+        classification(names, row, row, top_k, lost)
+        for row, lost in zip(cosines, found.lost.tolist(), strict=True)
+    ]
 
 
 def unit(vectors: Any) -> Floats:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from decodery.encoding.encoder_parts import EncoderParts
-from decodery.encoding.results import Embeddings
+from decodery.encoding.results import Embeddings, Precision
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import parts_of_text
 from decodery.encoding.vectors.pooling import pooled, pooling_named
@@ -48,7 +49,7 @@ def embed(
     pooling: str | None = None,
     normalize: bool | None = None,
     truncate_dim: int | None = None,
-    precision: str = "float32",
+    precision: Precision = "float32",
     ranges: ArrayLike | None = None,
     long: LongText = "error",
     query: bool = False,
@@ -77,6 +78,8 @@ def embed(
         np.array([sum(len(window.ids) for window in windows) for windows in read], np.int64),
         np.array([sum(window.lost for window in windows) for windows in read], np.int64),
         "+".join(options.pooling),
+        precision,
+        options.width,
     )
 
 
@@ -97,11 +100,14 @@ def _options(
         )
     width = settings.width if settings.layers else parts.model.width * len(chosen)
     if truncate_dim is not None:
-        if type(truncate_dim) is not int or not 1 <= truncate_dim <= width:
+        is_whole = isinstance(truncate_dim, Integral) and not isinstance(truncate_dim, bool)
+        if not is_whole or not 1 <= truncate_dim <= width:
             raise ParameterError(
                 f"truncate_dim must be a whole number from 1 to {width}, not {truncate_dim!r}"
             )
-        width = truncate_dim
+        width = int(truncate_dim)
+    elif settings.truncate_dim is not None:
+        width = min(settings.truncate_dim, width)
     if long not in ("error", "cut", "windows"):
         raise ParameterError(f"long must be error, cut or windows, not {long!r}")
     if normalize is not None and not isinstance(normalize, bool):
@@ -137,6 +143,7 @@ def _pooled(
 ) -> NDArray[np.float32]:
     """Returns the vectors [texts, width] of texts before they are cut and normalised."""
     layers = parts.vectors.layers
+    poolings = _by_place(parts, options.pooling)
     rows = np.empty((len(texts), parts.model.width * len(options.pooling)), np.float32)
     if layers:
         rows = np.empty((len(texts), parts.vectors.width), np.float32)
@@ -144,10 +151,17 @@ def _pooled(
         states = batch.states.float().cpu().numpy()
         for index, start, length in zip(batch.indices, batch.starts, batch.lengths, strict=True):
             # Each text apart, so that the others cannot change its bits.
-            vector = pooled(states[start : start + length], options.pooling, _first(options, texts[index]))
+            vector = pooled(states[start : start + length], poolings, _first(options, texts[index]))
             rows[index] = _through(layers, vector, parts) if layers else vector
             advance()
     return rows
+
+
+def _by_place(parts: EncoderParts, poolings: Sequence[str]) -> tuple[str, ...]:
+    """Returns ways to pool in which "cls" is the first token: XLNet's CLS token is the last one."""
+    layout = parts.tokenizer.single_layout
+    last = not layout.before.ids and layout.after.ids[-1:] == (parts.tokenizer.named_ids.get("cls"),)
+    return tuple("lasttoken" if last and pooling == "cls" else pooling for pooling in poolings)
 
 
 def _through(

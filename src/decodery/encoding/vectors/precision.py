@@ -14,6 +14,7 @@ from decodery.encoding.results import Precision
 from decodery.errors import ParameterError
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+BITS = ("binary", "ubinary")
 STEPS = 255
 
 
@@ -63,7 +64,7 @@ def at_precision(
     """
     if precision == "float32":
         return vectors
-    if precision in ("binary", "ubinary"):
+    if precision in BITS:
         packed: NDArray[np.uint8] = np.packbits(vectors > 0, axis=-1)
         return packed if precision == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
     assert ranges is not None
@@ -71,3 +72,9 @@ def at_precision(
     step = (ranges[1] - low) / STEPS
     codes: NDArray[np.float32] = np.clip(np.floor((vectors - low) / np.where(step == 0, 1, step)), 0, STEPS)
     return codes.astype(np.uint8) if precision == "uint8" else (codes - 128).astype(np.int8)
+
+
+def signs(packed: NDArray[Any], dimensions: int) -> NDArray[np.float32]:
+    """Returns the -1 and 1 [n, dimensions] of the bits of "binary" (int8) or "ubinary" (uint8)."""
+    data = packed if packed.dtype == np.uint8 else (packed.astype(np.int16) + 128).astype(np.uint8)
+    return np.unpackbits(data, axis=-1, count=dimensions).astype(np.float32) * 2 - 1

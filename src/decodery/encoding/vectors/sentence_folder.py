@@ -51,7 +51,8 @@ def read_vector_settings(folder: Path, model: EncoderModel) -> VectorSettings:
     # A last module that makes the length 1 comes after the vector was cut.
     normalizes = bool(found.layers) and isinstance(found.layers[-1], UnitLength)
     layers = found.layers[:-1] if normalizes else found.layers
-    prompts, default, metric = _settings(folder)
+    keys = _settings(folder)
+    prompts, default = _prompts(keys)
     return VectorSettings(
         width=found.width,
         limit=limit,
@@ -62,7 +63,8 @@ def read_vector_settings(folder: Path, model: EncoderModel) -> VectorSettings:
         prompts=prompts,
         default_prompt=default,
         lowers=lowers,
-        metric=metric,
+        metric=_metric(keys),
+        truncate_dim=_truncate_dim(keys, found.width),
     )
 
 
@@ -156,10 +158,13 @@ def _limit(folder: Path, context_length: int) -> tuple[int, bool]:
     return min(int(declared or 0), context_length) if limited else context_length, lowers
 
 
-def _settings(folder: Path) -> tuple[Mapping[str, str], str | None, Metric]:
-    """Returns the prompts by name, the name of the default one, and how vectors are compared."""
+def _settings(folder: Path) -> CheckpointKeys:
     file = folder / SETTINGS
-    keys = CheckpointKeys(read_json_file(file) if file.is_file() else {}, str(file))
+    return CheckpointKeys(read_json_file(file) if file.is_file() else {}, str(file))
+
+
+def _prompts(keys: CheckpointKeys) -> tuple[Mapping[str, str], str | None]:
+    """Returns the prompts by name, and the name of the default one."""
     prompts: dict[str, str] = {}
     section = keys.section("prompts")
     for name in section.values:
@@ -169,7 +174,20 @@ def _settings(folder: Path) -> tuple[Mapping[str, str], str | None, Metric]:
     if default is not None and default not in prompts:
         names = ", ".join(prompts) or "of which there are none"
         raise keys.error("default_prompt_name", f"the name of a prompt, {names}")
+    return prompts, default
+
+
+def _metric(keys: CheckpointKeys) -> Metric:
     metric = METRICS.get(keys.text("similarity_fn_name", "cosine"))
     if metric is None:
         raise keys.error("similarity_fn_name", f"one of {', '.join(METRICS)}")
-    return prompts, default, metric
+    return metric
+
+
+def _truncate_dim(keys: CheckpointKeys, width: int) -> int | None:
+    if not keys.has("truncate_dim"):
+        return None
+    found = keys.count("truncate_dim")
+    if found > width:
+        raise keys.error("truncate_dim", f"at most {width}, the width of the vectors")
+    return found

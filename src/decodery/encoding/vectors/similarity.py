@@ -7,21 +7,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decodery.encoding.results import Embeddings
+from decodery.encoding.vectors.precision import BITS, signs
 from decodery.encoding.vectors.vector_settings import METRICS
 from decodery.errors import ParameterError
 
 SMALLEST = 1e-12
+WRONG = "vectors to compare must be rows of numbers, or texts"
 
 
 def similarities(a: Any, b: Any, metric: str) -> NDArray[np.float32]:
     """Returns how alike the vectors a [n, width] and b [m, width] are, [n, m]: more is more alike.
 
-    "cosine" and "dot" are products, "euclidean" and "manhattan" distances below 0. Raises `ParameterError`
-    for another metric and for vectors that do not match.
+    "cosine" and "dot" are products, "euclidean" and "manhattan" distances below 0. Bits of `Embeddings` are
+    compared with each other as dimensions of -1 and 1: each metric orders them by their Hamming distance.
+    Raises `ParameterError` for another metric, for vectors that do not match, and for int8 and uint8, whose
+    numbers mean nothing without their ranges.
     """
     if metric not in METRICS:
         raise ParameterError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
+    if _is_bits(a) != _is_bits(b):
+        raise ParameterError("one side holds bits and the other does not: embed both in the same precision")
     one, two = _rows(a), _rows(b)
+    if not len(one) or not len(two):
+        return np.zeros((len(one), len(two)), np.float32)
     if one.shape[1] != two.shape[1]:
         raise ParameterError(
             f"the vectors have {one.shape[1]} and {two.shape[1]} dimensions: compare those of one model"
@@ -38,14 +47,26 @@ def similarities(a: Any, b: Any, metric: str) -> NDArray[np.float32]:
     return -np.array(distances, np.float32).reshape(len(one), len(two))
 
 
+def _is_bits(vectors: Any) -> bool:
+    return isinstance(vectors, Embeddings) and vectors.precision in BITS
+
+
 def _rows(vectors: Any) -> NDArray[np.float32]:
+    if isinstance(vectors, Embeddings) and vectors.precision in BITS:
+        return signs(vectors.vectors, vectors.dimensions)
     try:
-        found = np.asarray(vectors, np.float32)
+        given = np.asarray(vectors)
+        found = given.astype(np.float32)
     except (TypeError, ValueError):
-        found = np.zeros((), np.float32)
+        raise ParameterError(WRONG) from None
+    if given.dtype in (np.int8, np.uint8):
+        raise ParameterError(
+            f"numbers in {given.dtype} are codes or packed bits, which cannot be compared as vectors: embed"
+            ' in float32, or give the whole result of embed with precision="binary" or "ubinary"'
+        )
     if found.ndim not in (1, 2):
-        raise ParameterError("vectors to compare must be rows of numbers, or texts")
-    return np.atleast_2d(found)
+        raise ParameterError(WRONG)
+    return np.atleast_2d(found) if found.shape != (0,) else found.reshape(0, 0)
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,16 +102,24 @@ def _occurrences(
     found = []
     for start, end in sorted(places):
         tokens = [place for place, span in enumerate(spans) if max(span[0], start) < min(span[1], end)]
-        # A word whose end was cut off has no vector.
-        if tokens and max(spans[place][1] for place in tokens) >= end:
+        # A word whose end was cut off has no vector; accents may have no token.
+        if tokens and all(map(_is_mark, text[max(spans[place][1] for place in tokens) : end])):
             found.append(WordEmbedding(text[start:end], start, end, vectors[tokens].mean(0)))
     return tuple(found)
 
 
 def _joined(text: str, place: int) -> bool:
     """True if the characters on both sides of a place belong to one word."""
-    return 0 < place < len(text) and _in_word(text[place - 1]) and _in_word(text[place])
+    if not 0 < place < len(text):
+        return False
+    return _is_mark(text[place]) or (_in_word(text[place - 1]) and _in_word(text[place]))
 
 
 def _in_word(character: str) -> bool:
-    return character == "_" or (character.isalnum() and ord(character) < NO_SPACES)
+    belongs = character == "_" or character.isalnum() or _is_mark(character)
+    return belongs and ord(character) < NO_SPACES
+
+
+def _is_mark(character: str) -> bool:
+    """True if it is an accent or a vowel sign, which belongs to the letter before it."""
+    return unicodedata.category(character).startswith("M")

@@ -29,7 +29,8 @@ class VectorSettings:
     """Holds how a text becomes a vector: `pooling` of the states, then `layers`, then its length made 1.
 
     `reads_prompt` is False if the tokens of a prompt are not pooled. `normalizes`: the vector has the length
-    1. `width` is its size. `limit` is the largest number of a text's tokens, with special tokens and prompt.
+    1. `width` is its size, and `truncate_dim` how many of its dimensions are kept if the caller does not say
+    (None: all). `limit` is the largest number of a text's tokens, with special tokens and prompt.
     `prompts` are texts that stand before a text, by their names; `default_prompt` is the name of the one that
     is used if none is asked for. `lowers`: texts are in lower case. `metric` compares two vectors.
     """
@@ -44,6 +45,7 @@ class VectorSettings:
     default_prompt: str | None = None
     lowers: bool = False
     metric: Metric = "cosine"
+    truncate_dim: int | None = None
 
     def prompt(
         self,

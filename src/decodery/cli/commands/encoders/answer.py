@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from decodery.cli.commands.encoders.line_fields import string_of
+from decodery.cli.commands.encoders.result_lines import write_json_lines
 from decodery.cli.flags.line_options import EncoderOptions, LineOptions
 from decodery.cli.flags.task_options import AnswerOptions
-from decodery.cli.line_work import identity_of, write_json_lines
-from decodery.cli.load_encoder import encoder_settings, load_encoder
+from decodery.cli.line_work import identity_of
 from decodery.cli.text_lines import Line
 from decodery.encoding.tasks.inputs import numbered
 from decodery.errors import ParameterError, RequestError
+from decodery.llm import LLM
 
 
 def answer(files: Sequence[Path], how: AnswerOptions, lines: LineOptions, model: EncoderOptions) -> None:
@@ -25,10 +26,9 @@ def answer(files: Sequence[Path], how: AnswerOptions, lines: LineOptions, model:
         "longest": how.longest,
         "no_answer": _null(how.no_answer),
     }
-    settings = {"command": "answer", **encoder_settings(model), **dataclasses.asdict(how)}
+    settings = {"command": "answer", **dataclasses.asdict(how)}
 
-    def work() -> Callable[[Sequence[Line]], Iterator[dict[str, Any]]]:
-        llm = load_encoder(model)
+    def work(llm: LLM) -> Callable[[Sequence[Line]], Iterator[dict[str, Any]]]:
         # Wrong arguments are an error here, before the first line.
         llm.answer("who", "a", **arguments)
 
@@ -41,7 +41,7 @@ def answer(files: Sequence[Path], how: AnswerOptions, lines: LineOptions, model:
 
         return values
 
-    write_json_lines(files, lines, settings, work, "answering")
+    write_json_lines(files, lines, model, settings, work, "answering")
 
 
 def _question(line: Line, question: str | None, field: str) -> tuple[str, str]:

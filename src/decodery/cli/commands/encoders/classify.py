@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from decodery.cli.commands.encoders.line_fields import inputs_of, names_of, switch_of
+from decodery.cli.commands.encoders.result_lines import write_json_lines
 from decodery.cli.flags.line_options import EncoderOptions, LineOptions
 from decodery.cli.flags.task_options import ClassifyOptions
-from decodery.cli.line_work import identity_of, write_json_lines
-from decodery.cli.load_encoder import encoder_settings, load_encoder
+from decodery.cli.line_work import identity_of
 from decodery.cli.terminal import note
 from decodery.cli.text_lines import Line, read_lines, text_of
 from decodery.encoding.results import Classification
@@ -31,19 +31,18 @@ def classify(files: Sequence[Path], how: ClassifyOptions, lines: LineOptions, mo
         "multi_label": switch_of("multi_label", how.multi_label),
         **{name: _class_of(getattr(how, name)) for name in ("entailment", "contradiction")},
     }
-    settings = {"command": "classify", **encoder_settings(model), **dataclasses.asdict(how)}
+    settings = {"command": "classify", **dataclasses.asdict(how)}
     examples = None if how.examples is None else _examples(Path(how.examples), lines.field)
     if examples is not None:
         settings["examples"] = hashlib.sha256(repr(examples).encode("utf-8", "replace")).hexdigest()
 
-    def work() -> Values:
-        llm = load_encoder(model)
+    def work(llm: LLM) -> Values:
         given = {**arguments, "examples": None if examples is None else _learned(llm, examples, how.long)}
         # Wrong arguments are an error here, before the first line.
         llm.classify("a", **given)
         return lambda chunk: _values(chunk, llm.classify(inputs_of(chunk, lines.field), **given))
 
-    write_json_lines(files, lines, settings, work, "classifying")
+    write_json_lines(files, lines, model, settings, work, "classifying")
 
 
 def _class_of(name: str | None) -> str | int | None:

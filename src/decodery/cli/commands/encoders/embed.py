@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from decodery.cli.flags.line_options import EmbedOptions, EncoderOptions, LineOptions
-from decodery.cli.line_work import identity_of, output_file, work_through
+from decodery.cli.line_work import begun_file, identity_of, output_path, work_through
 from decodery.cli.load_encoder import encoder_settings, load_encoder
 from decodery.cli.terminal import note
 from decodery.cli.text_lines import Line, text_of
@@ -27,10 +28,15 @@ ELEMENTS = {"float32": "F32", "int8": "I8", "uint8": "U8"}
 def embed(files: Sequence[Path], how: EmbedOptions, lines: LineOptions, model: EncoderOptions) -> None:
     """Writes the vector of each line to stdout or to a file; says on stderr how many texts were cut."""
     arguments = _arguments(how)
-    suffix = ".jsonl" if lines.out is None else Path(lines.out).suffix
-    settings = {"command": "embed", **encoder_settings(model), **dataclasses.asdict(how)}
-    out = output_file(lines, settings, suffixes=tuple(HEADS), head=HEADS.get(suffix, 0))
+    path = output_path(lines, suffixes=tuple(HEADS))
+    suffix = ".jsonl" if path is None else path.suffix
     llm = load_encoder(model)
+    # Wrong arguments are an error here, before the first line.
+    width = llm.embed([], **arguments).vectors.shape[1]
+    out = None
+    if path is not None:
+        settings = {"command": "embed", **_settings(how, arguments), **encoder_settings(model, llm)}
+        out = begun_file(path, lines, settings, head=HEADS[suffix])
     cut = 0
 
     def work(chunk: Sequence[Line]) -> bytes:
@@ -41,9 +47,10 @@ def embed(files: Sequence[Path], how: EmbedOptions, lines: LineOptions, model: E
 
     work_through(files, lines, out, work, "embedding")
     if out is not None:
-        width = llm.embed([], **arguments).vectors.shape[1]
-        out.finish(_head(suffix, (out.done, width), how.precision, settings))
-    if cut:
+        out.finish(_head(suffix, (out.done, width), how.precision))
+    if cut == 1:
+        note("decodery: a text was too long, and its end was cut off")
+    elif cut:
         note(f"decodery: {cut} texts were too long, and their ends were cut off")
 
 
@@ -59,6 +66,13 @@ def _arguments(how: EmbedOptions) -> dict[str, Any]:
         except (OSError, ValueError, EOFError) as error:
             raise DecoderyError(f"{how.ranges} cannot be read as a .npy file: {error}") from None
     return {**dataclasses.asdict(how), "normalize": normalize, "ranges": ranges}
+
+
+def _settings(how: EmbedOptions, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the vectors depend on: the options, with a hash of the ranges in place of their file."""
+    ranges = arguments["ranges"]
+    digest = None if ranges is None else hashlib.sha256(ranges.tobytes()).hexdigest()
+    return {**dataclasses.asdict(how), "ranges": digest}
 
 
 def _texts(chunk: Sequence[Line], field: str) -> list[str | list[int]]:
@@ -84,7 +98,7 @@ def _numbers(vector: Vector) -> str:
     return ", ".join(vector.astype(str).tolist())
 
 
-def _head(suffix: str, shape: tuple[int, int], precision: str, settings: dict[str, Any]) -> bytes:
+def _head(suffix: str, shape: tuple[int, int], precision: str) -> bytes:
     """Returns the bytes before the vectors, as many as `HEADS` says."""
     dtype = dtype_of(precision)
     if suffix == ".npy":

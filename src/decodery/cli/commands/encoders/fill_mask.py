@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from decodery.cli.commands.encoders.line_fields import names_of, texts_of
+from decodery.cli.commands.encoders.result_lines import write_json_lines
 from decodery.cli.flags.line_options import EncoderOptions, LineOptions
 from decodery.cli.flags.task_options import FillMaskOptions
-from decodery.cli.line_work import identity_of, write_json_lines
-from decodery.cli.load_encoder import encoder_settings, load_encoder
+from decodery.cli.line_work import identity_of
 from decodery.cli.text_lines import Line
+from decodery.llm import LLM
 
 
 def fill_mask(files: Sequence[Path], how: FillMaskOptions, lines: LineOptions, model: EncoderOptions) -> None:
     """Writes the likeliest tokens for each mask of each line."""
     arguments: dict[str, Any] = {"top_k": how.top_k, "targets": names_of(how.targets)}
-    settings = {"command": "fill-mask", **encoder_settings(model), **dataclasses.asdict(how)}
+    settings = {"command": "fill-mask", **dataclasses.asdict(how)}
 
-    def work() -> Callable[[Sequence[Line]], Iterator[dict[str, Any]]]:
-        llm = load_encoder(model)
+    def work(llm: LLM) -> Callable[[Sequence[Line]], Iterator[dict[str, Any]]]:
         # Wrong arguments are an error here, before the first line.
         llm.fill_mask([], **arguments)
 
@@ -33,4 +33,4 @@ def fill_mask(files: Sequence[Path], how: FillMaskOptions, lines: LineOptions, m
 
         return values
 
-    write_json_lines(files, lines, settings, work, "filling masks")
+    write_json_lines(files, lines, model, settings, work, "filling masks")

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from decodery.cli.commands.encoders.line_fields import string_of, texts_of
+from decodery.cli.commands.encoders.result_lines import write_json_lines
 from decodery.cli.flags.line_options import EncoderOptions, LineOptions
 from decodery.cli.flags.task_options import RerankOptions
 from decodery.cli.line_work import (
     as_json_lines,
+    begun_file,
     identity_of,
-    output_file,
+    output_path,
     work_through,
-    write_json_lines,
 )
 from decodery.cli.load_encoder import encoder_settings, load_encoder
 from decodery.cli.terminal import emit
@@ -27,18 +28,17 @@ from decodery.llm import LLM
 
 def rerank(files: Sequence[Path], how: RerankOptions, lines: LineOptions, model: EncoderOptions) -> None:
     """Writes all lines in the order in which they answer the query, or the order of each line's documents."""
-    settings = {"command": "rerank", **encoder_settings(model), **dataclasses.asdict(how)}
+    settings = {"command": "rerank", **dataclasses.asdict(how)}
     if how.query is not None:
         _order_lines(files, how, how.query, lines, settings, model)
         return
 
-    def work() -> Callable[[Sequence[Line]], Iterator[dict[str, Any]]]:
-        llm = load_encoder(model)
+    def work(llm: LLM) -> Callable[[Sequence[Line]], Iterator[dict[str, Any]]]:
         # Wrong arguments are an error here, before the first line.
         llm.rerank("a", ["a"], top_n=how.top_n, long=checked_long(how.long))
         return lambda chunk: _rankings(llm, chunk, how)
 
-    write_json_lines(files, lines, settings, work, "reranking")
+    write_json_lines(files, lines, model, settings, work, "reranking")
 
 
 def _rankings(llm: LLM, chunk: Sequence[Line], how: RerankOptions) -> Iterator[dict[str, Any]]:
@@ -69,11 +69,12 @@ def _order_lines(
     model: EncoderOptions,
 ) -> None:
     """Writes the lines once all have their scores, so that a command that was stopped begins again."""
-    out = output_file(lines, settings, suffixes=(".jsonl",))
+    path = output_path(lines, suffixes=(".jsonl",))
     llm = load_encoder(model)
     arguments: dict[str, Any] = {"long": how.long}
     # Wrong arguments are an error here, before the first line.
     llm.rerank(query, ["a"], top_n=how.top_n, **arguments)
+    out = None if path is None else begun_file(path, lines, {**settings, **encoder_settings(model, llm)})
     read: list[Line] = []
     results: list[dict[str, Any]] = []
 

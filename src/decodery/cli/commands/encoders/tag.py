@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from decodery.cli.commands.encoders.line_fields import names_of, of_line, string_of
+from decodery.cli.commands.encoders.result_lines import write_json_lines
 from decodery.cli.flags.line_options import EncoderOptions, LineOptions
 from decodery.cli.flags.task_options import TagOptions
-from decodery.cli.line_work import identity_of, write_json_lines
-from decodery.cli.load_encoder import encoder_settings, load_encoder
+from decodery.cli.line_work import identity_of
 from decodery.cli.text_lines import Line
+from decodery.llm import LLM
 
 
 def tag(files: Sequence[Path], how: TagOptions, lines: LineOptions, model: EncoderOptions) -> None:
     """Writes the labelled spans of each line."""
     arguments: dict[str, Any] = {**dataclasses.asdict(how), "ignore": names_of(how.ignore)}
-    settings = {"command": "tag", **encoder_settings(model), **dataclasses.asdict(how)}
+    settings = {"command": "tag", **dataclasses.asdict(how)}
 
-    def work() -> Callable[[Sequence[Line]], Iterator[dict[str, Any]]]:
-        llm = load_encoder(model)
+    def work(llm: LLM) -> Callable[[Sequence[Line]], Iterator[dict[str, Any]]]:
         # Wrong arguments are an error here, before the first line.
         llm.tag("a", **arguments)
 
@@ -32,7 +32,7 @@ def tag(files: Sequence[Path], how: TagOptions, lines: LineOptions, model: Encod
 
         return values
 
-    write_json_lines(files, lines, settings, work, "tagging")
+    write_json_lines(files, lines, model, settings, work, "tagging")
 
 
 def _span(span: Any) -> dict[str, Any]:
