@@ -10,8 +10,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import replace
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
