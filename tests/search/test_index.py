@@ -321,6 +321,7 @@ def test_a_damaged_index_is_one_clear_line(tmp_path: Path, damage: str) -> None:
 def test_what_is_no_text_is_left_out_of_folders_and_refused_by_name(pages: Path, tmp_path: Path) -> None:
     (pages / "picture.png").write_bytes(b"\x89PNG\0\0")
     (pages / "latin.txt").write_bytes(b"caf\xe9")
+    write(pages / "drawing.svg", "<svg/>")
     write(pages / ".hidden/a.txt", "hidden")
     write(pages / "empty.txt", "")
     index = index_of(tmp_path / "index")
@@ -333,8 +334,8 @@ def test_what_is_no_text_is_left_out_of_folders_and_refused_by_name(pages: Path,
     ]:
         with pytest.raises(RequestError, match=message):
             index.update([pages / name])
-    index.update([pages / ".hidden"])
-    assert [path.name for path in index.files] == ["a.txt"]
+    index.update([pages / ".hidden", pages / "drawing.svg"])
+    assert [path.name for path in index.files] == ["a.txt", "drawing.svg"]
     with pytest.raises(RequestError, match="is not in the index"):
         index.remove([pages / "food.txt"])
 

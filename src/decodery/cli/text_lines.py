@@ -22,7 +22,7 @@ class Line(NamedTuple):
 
 
 def read_lines(files: Sequence[Path], as_json: bool) -> Iterator[Line]:
-    """Yields the lines of files one after another, or of stdin if there are none.
+    """Yields the lines of files one after another; the file - is stdin, and so are no files.
 
     A line is a text, also an empty one. It is JSON where `as_json` is set and in files named .jsonl. Raises
     `ParameterError` if nothing can be read, and `DecoderyError`, naming the line, for one that is not UTF-8
@@ -33,6 +33,9 @@ def read_lines(files: Sequence[Path], as_json: bool) -> Iterator[Line]:
     if not files:
         yield from _lines(stdin(), "the standard input", as_json)
     for file in files:
+        if str(file) == "-":
+            yield from _lines(stdin(), "the standard input", as_json)
+            continue
         try:
             with file.open("rb") as source:
                 yield from _lines(source, str(file), as_json or file.suffix in JSON_LINES)

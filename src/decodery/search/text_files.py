@@ -13,6 +13,8 @@ from decodery.errors import RequestError
 # A file with one of these bytes in its beginning is no text.
 BINARY = b"\x00"
 LOOKED_AT = 8192
+# Ends of files that are text for programs alone.
+PROGRAMS_ONLY = (".css", ".ipynb", ".json", ".jsonl", ".lock", ".map", ".min.js", ".svg", ".xml")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def text_paths(given: Iterable[str | Path]) -> dict[Path, bool]:
     """Returns the absolute paths of the files given and of those in given folders, in order.
 
     The value is True for a file that was itself given, not its folder. Files and folders whose name begins
-    with a dot are found only if they are given. Raises `RequestError` for a path that is not there
+    with a dot are found only if they are given, as are pictures and data, such as SVG and JSON. Raises `RequestError` for a path that is not there
     or has a name that is not UTF-8.
     """
     found: dict[Path, bool] = {}
@@ -46,7 +48,8 @@ def text_paths(given: Iterable[str | Path]) -> dict[Path, bool]:
                 folders[:] = [folder for folder in folders if not folder.startswith(".")]
                 for file in files:
                     below = Path(place, file)
-                    if not file.startswith(".") and below.is_file():
+                    hidden = file.startswith(".") or file.lower().endswith(PROGRAMS_ONLY)
+                    if not hidden and below.is_file():
                         found.setdefault(below, False)
         elif path.exists():
             found[path] = True

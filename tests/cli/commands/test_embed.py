@@ -52,7 +52,9 @@ def test_each_line_has_a_line_of_json(decodery: Run, encoder: str, vectors: Any,
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_stdin_is_read_without_files(decodery: Run, encoder: str, vectors: Any, end: str) -> None:
-    ran = decodery("embed", "-m", encoder, stdin=("\ufeff" + end.join(TEXTS)).encode())
+    lines = ("\ufeff" + end.join(TEXTS)).encode()
+    ran = decodery("embed", "-m", encoder, stdin=lines)
+    assert decodery("embed", "-m", encoder, "-", stdin=lines).out == ran.out
     assert np.array_equal(np.array([one["embedding"] for one in read(ran.out)], np.float32), vectors)
 
 
