@@ -37,8 +37,8 @@ def text_paths(given: Iterable[str | Path]) -> dict[Path, bool]:
     """Returns the absolute paths of the files given and of those in given folders, in order.
 
     The value is True for a file that was itself given, not its folder. Files and folders whose name begins
-    with a dot are found only if they are given, as are pictures and data, such as SVG and JSON. Raises `RequestError` for a path that is not there
-    or has a name that is not UTF-8.
+    with a dot are found only if they are given, as are pictures and data, such as SVG and JSON. Raises
+    `RequestError` for a path that is not there or has a name that is not UTF-8.
     """
     found: dict[Path, bool] = {}
     for name in given:
