@@ -13,7 +13,7 @@ from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.cache import KVShape
 from decodery.kernels.contract import Kernels
 from decodery.models.config_reader import ConfigTable
-from decodery.models.layers.attention import Attend
+from decodery.models.layers.attention import Attend, TextAttend
 from decodery.weights.names import Rule
 
 Head = Literal[
@@ -71,17 +71,14 @@ class Config(Protocol):
         """True if the model can be opened for a longer context than `context_length`."""
 
 
-class CausalModel(Protocol):
-    """Lists the attributes and methods of a model that an engine uses."""
+class TextModel(Protocol):
+    """Lists what is common to all models of texts."""
 
     @property
     def kernels(self) -> Kernels: ...
 
     @property
     def attention_layers(self) -> Sequence[AttentionLayer]: ...
-
-    @property
-    def kv_shape(self) -> KVShape: ...
 
     @property
     def vocab_size(self) -> int: ...
@@ -101,6 +98,13 @@ class CausalModel(Protocol):
     @property
     def depth(self) -> int:
         """Returns the number of layers."""
+
+
+class CausalModel(TextModel, Protocol):
+    """Lists the attributes and methods of a model that an engine uses."""
+
+    @property
+    def kv_shape(self) -> KVShape: ...
 
     @property
     def tied_head(self) -> bool:
@@ -143,39 +147,14 @@ class OutputHead(Protocol):
         """Returns scores [..., labels] in float32 of states [..., width], those that `reads` names."""
 
 
-class EncoderModel(Protocol):
+class EncoderModel(TextModel, Protocol):
     """Lists the attributes and methods of a model that reads whole texts, as `decodery.encoding` uses them.
 
     `heads` are its outputs by their names among `Head`; "states" and "pretraining" name none.
     """
 
     @property
-    def kernels(self) -> Kernels: ...
-
-    @property
-    def attention_layers(self) -> Sequence[AttentionLayer]: ...
-
-    @property
     def heads(self) -> Mapping[str, OutputHead]: ...
-
-    @property
-    def vocab_size(self) -> int: ...
-
-    @property
-    def width(self) -> int: ...
-
-    @property
-    def context_length(self) -> int: ...
-
-    @property
-    def dtype(self) -> torch.dtype: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def depth(self) -> int:
-        """Returns the number of layers."""
 
     def text_positions(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
         """Returns the positions [..., length] of the tokens [..., length] of whole texts.
@@ -191,7 +170,7 @@ class EncoderModel(Protocol):
         tokens: Tensor,
         positions: Tensor,
         segments: Tensor,
-        attend: Attend,
+        attend: TextAttend,
         *,
         taps: MutableMapping[int, Tensor | None] | None = None,
     ) -> Tensor:

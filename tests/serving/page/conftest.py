@@ -87,10 +87,23 @@ def page(context: Any, watch: Watch) -> Any:
 
 
 @pytest.fixture
+def direct_page(browser: Any, watch: Watch) -> Iterator[Any]:
+    """Returns an empty page that has no service worker, so that a test may hold or refuse its requests."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, service_workers="block")
+    context.set_default_timeout(60_000)
+    watch.allowed.append("Service Worker registration blocked")
+    found = context.new_page()
+    watch.listen(found)
+    yield found
+    context.close()
+
+
+@pytest.fixture
 def opened(page: Any, server: LiveServer) -> Any:
-    """Returns the page of the served model, after its first text has ended."""
+    """Returns the page of the served model, after its first text has ended and all of it is loaded."""
     page.goto(server.url)
     page.wait_for_selector("[data-state=done]")
+    page.wait_for_selector(".piece-token", state="attached")
     return page
 
 

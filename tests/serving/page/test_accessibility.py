@@ -53,6 +53,21 @@ def test_no_view_has_a_fault(page: Any, server: LiveServer, view: str) -> None:
 
 
 @pytest.mark.page
+def test_what_stands_beside_a_text_comes_together_whichever_part_is_loaded_first(
+    direct_page: Any, server: LiveServer
+) -> None:
+    page, held = direct_page, list[Any]()
+    page.route("**/inspector.js", lambda route: held.append(route))
+    page.goto(server.url)
+    page.wait_for_selector(".run[data-state=done]")
+    assert len(held) == 1
+    assert page.locator(".piece-token").count() == 0
+    held[0].fallback()
+    page.locator(".piece-token h2").first.wait_for()
+    assert faults(page) == []
+
+
+@pytest.mark.page
 def test_parameters_conversations_and_notices_have_no_fault(page: Any, server: LiveServer) -> None:
     page.goto(server.url)
     page.wait_for_selector(".run[data-state=done]")

@@ -52,9 +52,10 @@ async def _cut(server: LiveServer) -> None:
 
 
 def test_a_view_that_cannot_be_loaded_is_told_and_the_others_open(
-    page: Any, server: LiveServer, watch: Any
+    direct_page: Any, server: LiveServer, watch: Any
 ) -> None:
-    watch.allowed = ["Failed to load resource", "net::ERR", "preload"]
+    page = direct_page
+    watch.allowed += ["Failed to load resource", "net::ERR", "preload"]
     page.route("**/views/tokens.js", lambda route: route.abort())
     page.goto(server.url)
     page.wait_for_selector(".run[data-state=done]")

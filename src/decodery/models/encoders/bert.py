@@ -16,7 +16,7 @@ from decodery.models.config_reader import ConfigTable, Fixed
 from decodery.models.contract import Family, Head, Names
 from decodery.models.encoders.encoder import Encoder
 from decodery.models.encoders.encoder_config import FIELDS, MATRICES, EncoderConfig
-from decodery.models.encoders.heads import Classes, MaskedLM
+from decodery.models.encoders.heads import Classes, task_heads, transformed_masked_lm
 from decodery.models.encoders.names import Modules, encoder_names
 from decodery.models.layers.attention import Attention
 from decodery.models.layers.blocks import PostNormBlock
@@ -58,35 +58,16 @@ class Bert(Encoder):
         config, kernels = self.config, self.kernels
         pooled = partial(Classes, config.width, kernels=kernels, reads="first", dense=self.pooling)
         each = partial(Classes, config.width, kernels=kernels, reads="tokens")
-        match head:
-            case "masked_lm":
-                return {"masked_lm": self.masked_lm()}
-            case "pretraining":
-                return {"masked_lm": self.masked_lm(), "next_sentence": pooled(labels=2)}
-            case "next_sentence":
-                return {"next_sentence": pooled(labels=2)}
-            case "classes":
-                return {"classes": pooled(labels=config.labels)}
-            case "choices":
-                return {"choices": pooled(labels=1)}
-            case "token_classes":
-                return {"token_classes": each(labels=config.labels)}
-            case "spans":
-                return {"spans": each(labels=2)}
-        return {}
+        if head == "next_sentence":
+            return {head: pooled(2)}
+        if head == "pretraining":
+            return {"masked_lm": self.masked_lm(), "next_sentence": pooled(2)}
+        return task_heads(head, config.labels, masked_lm=self.masked_lm, whole=pooled, each=each)
 
     def masked_lm(self) -> nn.Module:
         """Returns the head of masked tokens."""
-        config, kernels = self.config, self.kernels
-        return MaskedLM(
-            config.width,
-            config.vocab_size,
-            kernels,
-            norm=LayerNorm(config.embedding_width, config.norm_eps, kernels),
-            norm_width=config.embedding_width,
-            activation=self.masked_activation or config.activation,
-            embedding=self.embedding if self.embedding.multiplied else None,
-        )
+        activation = self.masked_activation or self.config.activation
+        return transformed_masked_lm(self.config, self.kernels, self.embedding, activation)
 
 
 def post_norm_layer(config: EncoderConfig, layer: int, kernels: Kernels) -> PostNormBlock:

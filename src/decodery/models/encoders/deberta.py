@@ -29,9 +29,9 @@ from decodery.models.encoders.deberta_config import (
 )
 from decodery.models.encoders.encoder import Encoder
 from decodery.models.encoders.encoder_config import MATRICES
-from decodery.models.encoders.heads import Classes, MaskedLM, activated, task_heads
+from decodery.models.encoders.heads import Classes, activated, task_heads, transformed_masked_lm
 from decodery.models.encoders.names import Modules, encoder_names, module_rules
-from decodery.models.layers.attention import Attend
+from decodery.models.layers.attention import TextAttend
 from decodery.models.layers.blocks import PostNormBlock
 from decodery.models.layers.linear import Linear
 from decodery.models.layers.mlp import PlainMLP
@@ -81,7 +81,7 @@ class DisentangledAttention(nn.Module):
             self.position_query = Linear(width, inner, kernels, bias=True)
 
     def forward(
-        self, x: Tensor, given: Distances | None, attend: Attend, residual: Tensor | None = None
+        self, x: Tensor, given: Distances | None, attend: TextAttend, residual: Tensor | None = None
     ) -> Tensor:
         """Computes the attention of states x [..., width], plus `residual`."""
         q, k, v = self.qkv(x).chunk(3, -1)
@@ -149,7 +149,7 @@ class ConvolvedBlock(PostNormBlock):
         self.bias = nn.Parameter(torch.empty(config.width))
         self.norm = LayerNorm(config.width, config.norm_eps, kernels)
 
-    def forward(self, x: Tensor, given: Any, attend: Attend) -> Tensor:
+    def forward(self, x: Tensor, given: Any, attend: Any) -> Tensor:
         y = super().forward(x, given, attend)
         near = activated(attend.whole_texts(self._convolved, x), self.activation, self.kernels)
         out: Tensor = self.norm(y + near)
@@ -203,16 +203,7 @@ class Deberta(Encoder):
         return ConvolvedBlock(config, kernels, *parts) if convolved else PostNormBlock(*parts)
 
     def _masked_lm(self) -> nn.Module:
-        config, kernels = self.config, self.kernels
-        return MaskedLM(
-            config.width,
-            config.vocab_size,
-            kernels,
-            norm=LayerNorm(config.stored_width, config.norm_eps, kernels),
-            norm_width=config.stored_width,
-            activation=config.activation,
-            embedding=self.embedding if self.embedding.multiplied else None,
-        )
+        return transformed_masked_lm(self.config, self.kernels, self.embedding, self.config.activation)
 
     def embed(self, tokens: Tensor, positions: Tensor, segments: Tensor) -> Tensor:
         """Returns the first layer's inputs: the sums of the embeddings, projected, normalised."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.contract import Kernels
 from decodery.models.encoders.encoder_config import EncoderConfig
-from decodery.models.layers.attention import Attend, Attention, DenseAttend
+from decodery.models.layers.attention import Attend, Attention, DenseAttend, TextAttend
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.norm import LayerNorm
 
@@ -118,7 +118,7 @@ class Encoder(nn.Module):
         tokens: Tensor,
         positions: Tensor,
         segments: Tensor,
-        attend: Attend,
+        attend: TextAttend,
         *,
         taps: MutableMapping[int, Tensor | None] | None = None,
     ) -> Tensor:

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from decodery.kernels.contract import Activation, Kernels
 from decodery.models.contract import Head, Reads
+from decodery.models.encoders.encoder_config import EncoderConfig
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.linear import Linear
+from decodery.models.layers.norm import LayerNorm
 
 HeadActivation: TypeAlias = Literal["tanh", "linear"] | Activation
 """An activation of a head; linear: x itself."""
@@ -94,6 +96,21 @@ class Classes(nn.Module):
             states = self.norm(states)
         scores: Tensor = self.out(states)
         return scores.float()
+
+
+def transformed_masked_lm(
+    config: EncoderConfig, kernels: Kernels, embedding: Embedding, activation: Activation
+) -> MaskedLM:
+    """Returns BERT's head of masked tokens, whose matrix is the embedding if that is multiplied too."""
+    return MaskedLM(
+        config.width,
+        config.vocab_size,
+        kernels,
+        norm=LayerNorm(config.embedding_width, config.norm_eps, kernels),
+        norm_width=config.embedding_width,
+        activation=activation,
+        embedding=embedding if embedding.multiplied else None,
+    )
 
 
 def activated(x: Tensor, name: HeadActivation, kernels: Kernels) -> Tensor:

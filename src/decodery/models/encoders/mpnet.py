@@ -31,7 +31,7 @@ from decodery.models.encoders.roberta import (
     RobertaConfig,
     length_behind_padding,
 )
-from decodery.models.layers.attention import Attend, WholeTexts
+from decodery.models.layers.attention import Attend, TextAttend
 from decodery.weights.names import rename
 
 BUCKETS = 32
@@ -53,7 +53,7 @@ class MPNet(Roberta):
         tokens: Tensor,
         positions: Tensor,
         segments: Tensor,
-        attend: Attend,
+        attend: TextAttend,
         *,
         taps: MutableMapping[int, Tensor | None] | None = None,
     ) -> Tensor:
@@ -61,7 +61,8 @@ class MPNet(Roberta):
         wide = torch.promote_types(self.relative_bias.dtype, torch.float32)
         table = self.relative_bias.to(wide)[self.buckets].T.contiguous()
         biased = BiasedAttend(attend, RelativeBias(table, REACH))
-        return super().hidden(tokens, positions, segments, biased, taps=taps)
+        given = self.layer_inputs(positions, segments)
+        return self.through_layers(self.embed(tokens, positions, segments), given, biased, taps)
 
 
 class BiasedAttend:
@@ -78,9 +79,6 @@ class BiasedAttend:
 
     def cross(self, layer: AttentionLayer, q: Tensor) -> Tensor:
         return self.attend.cross(layer, q)
-
-    def whole_texts(self, compute: WholeTexts, *parts: Tensor) -> Tensor:
-        return self.attend.whole_texts(compute, *parts)
 
 
 def buckets_of_distances() -> Tensor:

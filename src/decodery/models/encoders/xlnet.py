@@ -39,7 +39,7 @@ from decodery.models.encoders.encoder_config import (
 )
 from decodery.models.encoders.heads import Classes, HeadActivation, MaskedLM, task_heads
 from decodery.models.encoders.names import Modules, encoder_names
-from decodery.models.layers.attention import Attend, DenseAttend
+from decodery.models.layers.attention import DenseAttend, TextAttend
 from decodery.models.layers.blocks import PostNormBlock
 from decodery.models.layers.linear import Linear
 from decodery.models.layers.mlp import PlainMLP
@@ -105,7 +105,7 @@ class RelativeAttention(nn.Module):
         self.segment_keys = nn.Parameter(torch.empty(2, config.heads, config.head_dim))
 
     def forward(
-        self, x: Tensor, given: Surroundings, attend: Attend, residual: Tensor | None = None
+        self, x: Tensor, given: Surroundings, attend: TextAttend, residual: Tensor | None = None
     ) -> Tensor:
         """Computes the attention of states x [..., width], plus `residual`."""
         q, k, v = self.qkv(x).chunk(3, -1)
@@ -231,7 +231,7 @@ class XLNet(Encoder):
         tokens: Tensor,
         positions: Tensor,
         segments: Tensor,
-        attend: Attend,
+        attend: TextAttend,
         *,
         taps: MutableMapping[int, Tensor | None] | None = None,
         memory: Sequence[Tensor] | None = None,

@@ -45,11 +45,14 @@ class Attend(Protocol):
         Each query sees all positions of its source.
         """
 
+
+class TextAttend(Attend, Protocol):
+    """Computes attention within whole texts, which an engine's steps do not have."""
+
     def whole_texts(self, compute: WholeTexts, *parts: Tensor) -> Tensor:
         """Returns `compute` of the parts [..., features], one text or one padded batch at a time.
 
-        It is for attention that no `AttentionLayer` describes, such as DeBERTa's. The engine, which has a
-        part of a text at a time, cannot offer it.
+        It is for attention that no `AttentionLayer` describes, such as DeBERTa's.
         """
 
 
@@ -221,9 +224,6 @@ class PagedAttend:
         assert self.source is not None
         cache, plans = self.source
         return self.kernels.paged_attention(q, *cache.layers[layer.kv_index], plans[layer.kind], layer)
-
-    def whole_texts(self, compute: WholeTexts, *parts: Tensor) -> Tensor:
-        raise NotImplementedError("a step of the engine has parts of texts")
 
 
 class PackedAttend(PagedAttend):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +20,7 @@ from decodery.serving.encoders.inputs import (
     take_inputs,
     take_truncate,
 )
-from decodery.serving.encoders.reading_request import Reader, ReadingRequest
+from decodery.serving.encoders.reading_request import Reader, ReadingRequest, listing
 from decodery.serving.errors import invalid
 from decodery.serving.openai.fields import Fields
 from decodery.serving.service import Service
@@ -111,14 +109,7 @@ async def classify(service: Service, request: Request) -> Response:
                 scores = asked.scores(found)
                 probs = [scores[label] for label in label_names(reader.encoder, len(scores))]
                 data.append({"index": place, "label": found.label, "probs": probs, "num_classes": len(probs)})
-            return {
-                "id": f"classify-{secrets.token_hex(12)}",
-                "object": "list",
-                "created": int(time.time()),
-                "model": model.name,
-                "data": data,
-                "usage": reader.usage,
-            }
+            return listing("classify", model, reader, data)
 
         return await active.answer(model, write, places("input", body["input"]))
 

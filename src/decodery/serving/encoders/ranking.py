@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ from decodery.serving.encoders.inputs import (
     take_truncate,
     texts_in,
 )
-from decodery.serving.encoders.reading_request import Reader, ReadingRequest
+from decodery.serving.encoders.reading_request import Reader, ReadingRequest, listing
 from decodery.serving.errors import invalid
 from decodery.serving.openai.fields import Fields
 from decodery.serving.service import Service
@@ -189,13 +188,6 @@ async def score(service: Service, request: Request) -> Response:
                 {"index": place, "object": "score", "score": value}
                 for place, value in enumerate(asked.scores(reader))
             ]
-            return {
-                "id": f"score-{secrets.token_hex(12)}",
-                "object": "list",
-                "created": int(time.time()),
-                "model": model.name,
-                "data": data,
-                "usage": reader.usage,
-            }
+            return listing("score", model, reader, data)
 
         return await active.answer(model, write, places("text_2", body["text_2"]))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -60,6 +62,18 @@ class Reader(EncodingCalls):
     def usage(self) -> dict[str, int]:
         """Returns the tokens that were read, with special tokens and prompts, in OpenAI's form."""
         return {"prompt_tokens": self.ran.tokens, "total_tokens": self.ran.tokens}
+
+
+def listing(kind: str, model: ServedModel, reader: Reader, data: Sequence[Any]) -> dict[str, Any]:
+    """Returns an answer of vLLM's form with a list of results of a kind, such as "score"."""
+    return {
+        "id": f"{kind}-{secrets.token_hex(12)}",
+        "object": "list",
+        "created": int(time.time()),
+        "model": model.name,
+        "data": data,
+        "usage": reader.usage,
+    }
 
 
 class ReadingRequest(ActiveRequest):

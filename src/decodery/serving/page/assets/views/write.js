@@ -126,17 +126,18 @@ class Write {
       params: () => this.#parameters.value(),
       start: (request) => this.#showRun(this.#start({ ...request, title: titleOf(request.prompt) })),
     };
-    const loading = PIECES.map(async ({ slot, load }) => {
-      const place = element("div", { class: `piece piece-${slot}` });
-      places[slot].append(place);
-      const piece = (await load())(place, this.#app, asking);
-      this.#pieces[slot].push(piece);
-      piece.setMode?.(this.#mode);
-      if (slot !== "token" && this.#shown !== null) piece.show(this.#shown);
-      if (slot === "token" && this.#opened !== null) this.#showToken(...this.#opened);
-    });
-    const failed = (await Promise.allSettled(loading)).find(({ status }) => status === "rejected");
-    if (failed !== undefined) this.#app.notify(`A part of the page could not be loaded: reload it. (${failed.reason.message})`, "error");
+    // All at once: a later piece's heading must not stand without an earlier one's.
+    const loaded = await Promise.allSettled(PIECES.map((piece) => piece.load()));
+    for (const [i, { value: mount }] of loaded.entries()) {
+      const { slot } = PIECES[i];
+      const piece = mount?.(places[slot].appendChild(element("div", { class: `piece piece-${slot}` })), this.#app, asking);
+      if (piece) this.#pieces[slot].push(piece);
+      piece?.setMode?.(this.#mode);
+      if (slot !== "token" && this.#shown !== null) piece?.show(this.#shown);
+    }
+    if (this.#opened !== null) this.#showToken(...this.#opened);
+    const failed = loaded.find(({ status }) => status === "rejected");
+    if (failed) this.#app.notify(`A part of the page could not be loaded: reload it. (${failed.reason.message})`, "error");
   }
 
   /** Shows what `app.open("write", args)` asks for: a kept run, or a text to begin at once. */
