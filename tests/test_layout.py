@@ -17,7 +17,7 @@ MOST_FILES = 18
 # The layers from the lowest. A module imports from layers below its own and from its own package.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "progress", "token_ids", "version"),
-    ("kernels", "text"),
+    ("kernels", "metrics", "text"),
     ("decoding", "weights"),
     ("models",),
     ("encoding", "engine", "loading"),
