@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("wire",),
     ("collector", "consensus", "encoding_calls", "intake", "pictures", "shared_scores"),
     ("llm", "client"),
-    ("learn", "search"),
+    ("evaluation", "learn", "search"),
     ("serving",),
     ("cli",),
 )
