@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from decodery.metrics.score import Score, mean
-
 from decodery.decoding.request.params import GenerationParams
 from decodery.errors import ParameterError
 from decodery.evaluation.contract import (
@@ -27,6 +25,7 @@ from decodery.evaluation.contract import (
     Shot,
     TaskData,
 )
+from decodery.metrics.score import Score, mean
 
 Options = Literal["texts", "letters", "numbers"]
 Method = Literal["compare", "parse"]

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from decodery.metrics.score import Score
-
 from decodery.decoding.request.params import GenerationParams
+from decodery.metrics.score import Score
 
 
 @dataclass(frozen=True, slots=True)

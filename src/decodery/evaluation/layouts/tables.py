@@ -92,8 +92,11 @@ def _csv_rows(
     path: Path, text: str, delimiter: str, header: Sequence[str] | None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     # GLUE's tables have single quotation marks in their texts.
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
+    lines = io.StringIO(text, newline="")
+    if delimiter == "\t":
+        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(lines)
     names = list(header) if header is not None else next(reader, [])
     for row in reader:
         if not row:

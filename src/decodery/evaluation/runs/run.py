@@ -154,9 +154,7 @@ class _Worker:
     def _prepared(self, document: Document) -> tuple[tuple[Document, ...], list[Prepared]]:
         task, seed = self._task, self._settings.seed
         pool = self._data.pool(document)
-        shots = draw_shots(
-            pool, document, self._shots, task=task.name, seed=seed, first=task.first_shots
-        )
+        shots = draw_shots(pool, document, self._shots, task=task.name, seed=seed, first=task.first_shots)
         prepared = []
         for request in task.requests(document, shots, self._settings.repeats):
             sample = request.sample if isinstance(request, Generation) else 0
@@ -254,4 +252,3 @@ def _with(settings: RunSettings, *, limit: int | None, shots: int | None) -> Run
 
 def _bar(name: str, total: int, show: bool) -> AbstractContextManager[Callable[[], None]]:
     return counting(name, total) if show else nullcontext(lambda: None)
-

@@ -100,8 +100,8 @@ class RunFolder:
         self._replace(self.path / SAMPLES, "".join(line + "\n" for line in samples))
         results = {
             "settings": run.settings,
-            "results": _scores(run.results),
-            "groups": {name: _scores(scores) for name, scores in run.groups.items()},
+            "results": plain_scores(run.results),
+            "groups": {name: plain_scores(scores) for name, scores in run.groups.items()},
             "counts": dict(sorted(run.counts.items())),
         }
         self._replace(self.path / RESULTS, _json(results))
@@ -127,9 +127,12 @@ class RunFolder:
         os.replace(part, file)
 
 
-def _scores(scores: Mapping[str, Score]) -> dict[str, Any]:
+def plain_scores(scores: Mapping[str, Score]) -> dict[str, Any]:
+    """Returns scores as plain values of JSON."""
     fields = ("value", "error", "unit", "counted", "undefined", "settings")
-    return {name: {field: to_plain(getattr(score, field)) for field in fields} for name, score in scores.items()}
+    return {
+        name: {field: to_plain(getattr(score, field)) for field in fields} for name, score in scores.items()
+    }
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -15,7 +15,9 @@ STYLE = ChoiceStyle(question="Question: {question}")
 
 def read(data: Path | None) -> TaskData:
     """Reads the hub's columns, or the original lines, in which the choices are within the question."""
-    return read_splits("arc", data, asked=("test", "validation"), shots=("train", "validation"), document=_document)
+    return read_splits(
+        "arc", data, asked=("test", "validation"), shots=("train", "validation"), document=_document
+    )
 
 
 def _document(row: Row, place: str) -> Document:
