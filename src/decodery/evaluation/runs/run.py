@@ -216,6 +216,7 @@ def _described(task: Task, subject: Subject, data: TaskData, settings: RunSettin
         "task": task.name,
         "version": task.version,
         "data": content.hexdigest(),
+        "form": dict(data.settings),
         "model": subject.name,
         "identity": dict(subject.identity),
         **subject.settings,

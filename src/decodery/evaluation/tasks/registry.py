@@ -8,9 +8,22 @@ from importlib import import_module
 from decodery.errors import ParameterError
 from decodery.evaluation.contract import Task
 
+GLUE = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli")
 # Each name is that of the task's module, with the name of the task in it.
 MODULES: dict[str, tuple[str, str]] = {
     "arc": ("arc", "TASK"),
+    "arc_challenge": ("arc", "CHALLENGE"),
+    "arc_easy": ("arc", "EASY"),
+    **{f"glue_{name}": ("glue", name.upper()) for name in GLUE},
+    "gsm8k": ("gsm8k", "TASK"),
+    "hellaswag": ("hellaswag", "TASK"),
+    "lambada": ("lambada", "TASK"),
+    "mmlu": ("mmlu", "TASK"),
+    "perplexity": ("perplexity", "TASK"),
+    "squad": ("squad", "TASK"),
+    "truthfulqa": ("truthfulqa", "TASK"),
+    "truthfulqa_letters": ("truthfulqa", "LETTERS"),
+    "winogrande": ("winogrande", "TASK"),
 }
 
 
@@ -18,7 +31,7 @@ def find_task(name: str, *, allow_code: bool = False) -> Task:
     """Returns a task. Raises `ParameterError` for an unknown name, with those that are like it."""
     if name not in MODULES:
         near = get_close_matches(name, MODULES, 3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint = f"; did you mean {' or '.join(near)}?" if near else "."
         raise ParameterError(f"there is no task {name}{hint} decodery eval tasks lists them")
     module, attribute = MODULES[name]
     found: Task = getattr(import_module(f"decodery.evaluation.tasks.{module}"), attribute)
