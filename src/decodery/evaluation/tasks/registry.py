@@ -14,6 +14,8 @@ MODULES: dict[str, tuple[str, str]] = {
     "arc": ("arc", "TASK"),
     "arc_challenge": ("arc", "CHALLENGE"),
     "arc_easy": ("arc", "EASY"),
+    "bias": ("bias", "TASK"),
+    "crows_pairs": ("crows_pairs", "TASK"),
     **{f"glue_{name}": ("glue", name.upper()) for name in GLUE},
     "gsm8k": ("gsm8k", "TASK"),
     "hellaswag": ("hellaswag", "TASK"),
@@ -21,8 +23,10 @@ MODULES: dict[str, tuple[str, str]] = {
     "mmlu": ("mmlu", "TASK"),
     "perplexity": ("perplexity", "TASK"),
     "squad": ("squad", "TASK"),
+    "stereoset": ("stereoset", "TASK"),
     "truthfulqa": ("truthfulqa", "TASK"),
     "truthfulqa_letters": ("truthfulqa", "LETTERS"),
+    "winobias": ("winobias", "TASK"),
     "winogrande": ("winogrande", "TASK"),
 }
 
