@@ -20,6 +20,7 @@ from decodery.evaluation.contract import (
     Shot,
     TaskData,
 )
+from decodery.evaluation.probes.consistency import majority
 from decodery.evaluation.variant import Variant
 from decodery.metrics.score import Score, mean
 
@@ -120,8 +121,21 @@ class GenerationTask:
         return Outcome(values, list(row.gold), predicted, why, counts, {"extracted": extracted})
 
     def results(self, samples: Sequence[Sample]) -> Mapping[str, Score]:
-        """Returns the mean of each metric over the documents."""
-        return {name: mean_of(samples, name) for name in self.metrics}
+        """Returns the mean of each metric over the documents.
+
+        With several samples of each prompt, `maj@k` is the main metric of the answer that most of the k
+        samples give. Wang et al., Self-Consistency Improves Chain of Thought Reasoning (2022).
+        """
+        found = {name: mean_of(samples, name) for name in self.metrics}
+        main, metric = next(iter(self.metrics.items()))
+        answers = [sample.outcome.details["extracted"][main] for sample in samples]
+        if answers and len(answers[0]) > 1:
+            votes = [majority(given)[0] for given in answers]
+            golds = [sample.outcome.gold for sample in samples]
+            judged = zip(golds, votes, strict=True)
+            right = [0.0 if vote is None else metric.measure(gold, str(vote)) for gold, vote in judged]
+            found[f"maj@{len(answers[0])}"] = mean(right, settings="the first of equal votes")
+        return found
 
 
 def mean_of(samples: Sequence[Sample], name: str, *, unit: str = "fraction") -> Score:

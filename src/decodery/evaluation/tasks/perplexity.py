@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from decodery.errors import ParameterError
@@ -31,33 +31,20 @@ TEXTS = (".txt", ".md")
 class PerplexityTask:
     """Holds the task in which whole texts are scored. Each token counts once, whatever the window."""
 
-    name: str = "perplexity"
+    name: str
     version: int = 1
     shots: int = 0
     first_shots: bool = False
     split: str | None = None
+    reader: Callable[[Path | None, str | None], TaskData] = field(kw_only=True)
 
     def read(self, data: Path | None) -> TaskData:
-        """Reads text files, each of which is a document, or rows with a column `text`.
-
-        A folder has .txt and .md files, or the files of its splits.
-        """
-        found = self._texts(data) or _SPLITS.read(data, self.split)
+        """Reads the data. Raises `ParameterError` for data that cannot be read, and for an empty text."""
+        found = self.reader(data, self.split)
+        for document in found.documents:
+            if not document.fields["text"]:
+                raise ParameterError(f"{self.name}: document {document.id}: the text is empty")
         return replace(found, settings={"split": self.split})
-
-    def _texts(self, data: Path | None) -> TaskData | None:
-        if data is None or self.split is not None or not data.exists():
-            return None
-        files = [data] if data.is_file() else sorted(path for path in data.iterdir() if path.is_file())
-        if not (files := [file for file in files if file.name.endswith(TEXTS)]):
-            return None
-        documents = []
-        for file in files:
-            text = read_text(file)
-            if not text:
-                raise ParameterError(f"{file} is empty")
-            documents.append(Document(file.name, {"text": text}))
-        return TaskData(tuple(documents), source=data.name)
 
     def varied(self, variant: Variant) -> PerplexityTask:
         """Returns the task over another split."""
@@ -99,11 +86,28 @@ class PerplexityTask:
         }
 
 
+def read(data: Path | None, split: str | None) -> TaskData:
+    """Reads text files, each of which is a document, or rows with a column `text`.
+
+    A folder has .txt and .md files, or the files of its splits.
+    """
+    texts = [] if data is None or split is not None else _text_files(data)
+    if not texts:
+        return _SPLITS.read(data, split)
+    documents = tuple(Document(file.name, {"text": read_text(file)}) for file in texts)
+    return TaskData(documents, source=texts[0].name if len(texts) == 1 else f"{len(texts)} texts")
+
+
+def _text_files(data: Path) -> list[Path]:
+    files = [data] if data.is_file() else sorted(data.iterdir()) if data.is_dir() else []
+    return [file for file in files if file.is_file() and file.name.endswith(TEXTS)]
+
+
 def _document(row: Row, place: str, group: str) -> Document:
-    if not isinstance(row["text"], str) or not row["text"]:
-        raise ParameterError(f"{place}: the text is empty")
+    if not isinstance(row["text"], str):
+        raise ParameterError(f"{place}: the text is {row['text']!r}")
     return Document(place, {"text": row["text"]}, group)
 
 
 _SPLITS = Splits("perplexity", asked=("test", "validation"), shots=(), document=_document, required=("text",))
-TASK = PerplexityTask()
+TASK = PerplexityTask("perplexity", reader=read)

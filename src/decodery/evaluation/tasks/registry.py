@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 
 from decodery.errors import ParameterError
 from decodery.evaluation.contract import Task
+from decodery.evaluation.own.own_task import read_task
 
 GLUE = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli")
 # Each name is that of the task's module, with the name of the task in it.
@@ -32,7 +34,12 @@ MODULES: dict[str, tuple[str, str]] = {
 
 
 def find_task(name: str, *, allow_code: bool = False) -> Task:
-    """Returns a task. Raises `ParameterError` for an unknown name, with those that are like it."""
+    """Returns the task of a name, or the task that a TOML file describes.
+
+    Raises `ParameterError` for an unknown name, with those that are like it, and for a fault in the file.
+    """
+    if name.endswith(".toml"):
+        return read_task(Path(name))
     if name not in MODULES:
         near = get_close_matches(name, MODULES, 3)
         hint = f"; did you mean {' or '.join(near)}?" if near else "."
