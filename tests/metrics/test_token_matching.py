@@ -34,8 +34,9 @@ def test_scores_equal_the_formula() -> None:
         draw = random.Random(seed)
         one, other = ("".join(draw.choices("abcdefgh", k=draw.randint(1, 9))) for _ in range(2))
         found = bert_scores([one], [other], letters)[0]
-        assert found is not None
         precision, recall = formula(*letters([one, other]))
+        assert found is not None
+        assert min(precision, recall) > 0
         assert found.precision == pytest.approx(precision)
         assert found.recall == pytest.approx(recall)
         assert found.f1 == pytest.approx(2 * precision * recall / (precision + recall))
@@ -141,11 +142,31 @@ def test_of_several_references_the_best_counts() -> None:
     assert bert_score(["ab"], [["xy", "ab", ""]], letters).value == pytest.approx(1.0)
 
 
+def test_opposite_vectors_have_no_harmonic_mean_and_are_undefined() -> None:
+    def embed(texts: Sequence[str]) -> list[Tokens]:
+        return [Tokens([1], [(0, 1)], np.array([[1.0 if text == "x" else -1.0]])) for text in texts]
+
+    score = bert_score(["x", "x"], ["y", "x"], embed)
+    assert (score.value, score.counted, score.undefined) == (1.0, 1, 1)
+
+
 def test_vectors_of_zeros_match_nothing() -> None:
     def zeros(texts: Sequence[str]) -> list[Tokens]:
         return [Tokens([1], [(0, 1)], np.zeros((1, 4))) for _ in texts]
 
     assert bert_scores(["a"], ["b"], zeros) == [Overlap(0.0, 0.0, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        ([], "gave 0 results for 1 texts"),
+        ([Tokens([1], [(0, 1)], np.array([[math.nan]]))], "gave a vector with NaN"),
+    ],
+)
+def test_vectors_that_are_missing_or_nan_are_an_error(read: list[Tokens], message: str) -> None:
+    with pytest.raises(ParameterError, match=rf"^embed {message}"):
+        bert_score(["a"], ["a"], lambda texts: read)
 
 
 def test_each_text_is_read_once() -> None:
