@@ -1,0 +1,10 @@
+"""Measures models: tasks, runs that can be stopped and go on, and their results."""
+
+from __future__ import annotations
+
+from decodery import metrics as metrics
+from decodery.evaluation.contract import Document, Task, TaskData
+from decodery.evaluation.runs.run import Run, RunSettings, run
+from decodery.evaluation.subject import Subject
+
+__all__ = ["Document", "Run", "RunSettings", "Subject", "Task", "TaskData", "metrics", "run"]
