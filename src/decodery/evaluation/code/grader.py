@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
+from reprlib import Repr
 from typing import Any, NoReturn
 
 from decodery.evaluation.code.plain_values import Opaque, decoded, encoded
@@ -63,8 +64,8 @@ class Program:
 
     def _call(self, name: str, arguments: tuple[object, ...], options: dict[str, object]) -> object:
         self.called += 1
-        shown = ", ".join([*map(repr, arguments), *(f"{key}={value!r}" for key, value in options.items())])
-        self.last = f"{name}({shown[:SHOWN]})"
+        named = (f"{key}={_shown(value)}" for key, value in options.items())
+        self.last = f"{name}({', '.join([*map(_shown, arguments), *named])[:SHOWN]})"
         call = {"name": name, "arguments": encoded(arguments, _refuse), "options": encoded(options, _refuse)}
         _write(CALLS, (json.dumps(call) + "\n").encode())
         reply = self._reply()
@@ -78,7 +79,7 @@ class Program:
                 _update(options.values(), decoded(reply["options"]).values())  # type: ignore[attr-defined]
         except Exception as error:
             conclude("error", f"{self.last} gave no value: {type(error).__name__}")
-        self.last += f" = {repr(value)[:SHOWN]}"
+        self.last += f" = {_shown(value)[:SHOWN]}"
         if isinstance(value, Opaque):
             self.last += ", which is no plain data"
         return value
@@ -156,6 +157,17 @@ def conclude(reason: str, detail: str) -> NoReturn:
     """Tells the verdict and ends the process."""
     _write(VERDICT, (json.dumps({"reason": reason, "detail": detail}) + "\n").encode())
     os._exit(0)
+
+
+def _shown(value: object) -> str:
+    """Returns a value as it is written in Python, cut if it is long."""
+    short = Repr()
+    short.maxlist = short.maxtuple = short.maxset = short.maxdict = 20
+    short.maxstring = short.maxother = SHOWN
+    try:
+        return short.repr(value)
+    except ValueError:
+        return "a number of many digits"
 
 
 def _line(reply: dict[str, object]) -> str:

@@ -39,7 +39,7 @@ class CodeLimits:
 class CodeOutcome:
     """Holds what came of running a program against its test.
 
-    `reason`: "passed"; "failed" (a check of the test does not hold); "error" (the program cannot be run, raises
+    `reason`: "passed"; "failed" (a check of the test does not hold); "error" (the program cannot run, raises
     or ends); "timeout"; "limit" (memory, output or the size of a result); "unsupported" (the test cannot be
     run here, so it says nothing of the program). `detail` is one line, `output` the beginning of what the
     program printed. `seconds` is the wall time.
