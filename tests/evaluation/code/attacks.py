@@ -260,7 +260,6 @@ def answer(number):
 """,
         ("timeout", "error", "failed"),
     ),
-    "endless loop": Attack("def answer(number):\n    while True: pass", ("timeout",)),
     "endless loop while loading": Attack("while True: pass", ("timeout",)),
     "loop that catches all": Attack(
         """
@@ -325,6 +324,9 @@ FORGERIES = {
     for group, programs in GROUPS.items()
     for name, program in programs.items()
 }
+
+# They wait until the deadline.
+WAITING = {name: LIMITS.pop(name) for name in ("functions of the package replaced", "handlers and alarms")}
 
 FORK_BOMB = """
 import os, time

@@ -119,18 +119,18 @@ def test_no_descendant_survives(fence: Fence) -> None:
     assert processes(name) == []
 
 
-def test_no_descendant_survives_a_caller_that_is_killed(namespaces: Fence) -> None:
+def test_nothing_survives_a_caller_that_is_killed(namespaces: Fence, tmp_path: Path) -> None:
     name = f"killed{os.getpid()}"
     program = attacks.ORPHAN.replace("{name}", name) + "start()\nwhile True: time.sleep(1)\n"
     code = (
         "from decodery.evaluation.code.isolated_run import *\n"
         f"run_program({program!r}, 'answer(1)', 'answer', CodeLimits(), fence={namespaces!r})"
     )
-    caller = subprocess.Popen([sys.executable, "-c", code])
+    caller = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)})
     wait_until(lambda: len(processes(name)) == 1)
     caller.kill()
     caller.wait()
-    wait_until(lambda: not processes(name))
+    wait_until(lambda: not processes(name) and not os.listdir(tmp_path))
 
 
 def test_no_signal_reaches_a_process_of_the_outside(fence: Fence) -> None:

@@ -67,7 +67,10 @@ class Program:
         named = (f"{key}={_shown(value)}" for key, value in options.items())
         self.last = f"{name}({', '.join([*map(_shown, arguments), *named])[:SHOWN]})"
         call = {"name": name, "arguments": encoded(arguments, _refuse), "options": encoded(options, _refuse)}
-        _write(CALLS, (json.dumps(call) + "\n").encode())
+        try:
+            _write(CALLS, (json.dumps(call) + "\n").encode())
+        except BrokenPipeError:
+            conclude("ended", f"the program ended before {self.last}")
         reply = self._reply()
         if "raised" in reply:
             self.raised = self._exception(reply)

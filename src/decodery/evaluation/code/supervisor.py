@@ -51,6 +51,9 @@ def main(job: dict[str, object]) -> None:
     ends = {} if stopped or watch.is_decided() else _ends([worker, grader], limits["cpu_seconds"])
     end_all([worker, grader], ends.keys())
     watch.read_rest(output[0])
+    if stopped == "abandoned":
+        with contextlib.suppress(OSError):
+            os.rmdir(str(job["root"]))
     result = {
         "verdict": watch.verdict,
         "output": watch.output,
@@ -148,8 +151,11 @@ class _Watch:
 
     def read_rest(self, output: int) -> None:
         """Reads what the program printed before it ended, when no process can write to it any more."""
-        while block := os.read(output, BLOCK):
-            self.output = (self.output + block)[:KEPT]
+        os.set_blocking(output, False)
+        # Without Linux's subreapers, a process may be left that holds the pipe.
+        with contextlib.suppress(BlockingIOError):
+            while block := os.read(output, BLOCK):
+                self.output = (self.output + block)[:KEPT]
 
     def is_decided(self) -> bool:
         """True if the verdict is complete and does not depend on how the program ended."""
