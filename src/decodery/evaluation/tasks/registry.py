@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from importlib import import_module
+from typing import Protocol, cast
 
 from decodery.errors import ParameterError
 from decodery.evaluation.contract import Task
@@ -15,11 +16,32 @@ MODULES: dict[str, tuple[str, str]] = {
     "crows_pairs": ("crows_pairs", "TASK"),
     "stereoset": ("stereoset", "TASK"),
     "winobias": ("winobias", "TASK"),
+    "humaneval": ("human_eval", "TASK"),
+    "humaneval_instruct": ("human_eval", "INSTRUCTED"),
 }
 
 
+class RunsCode(Task, Protocol):
+    """Is a task that runs programs that a model wrote."""
+
+    def allowed(self, allow_code: bool) -> Task:
+        """Returns the task, ready to run them. Raises `ParameterError` unless `allow_code` is True."""
+
+
 def find_task(name: str, *, allow_code: bool = False) -> Task:
-    """Returns a task. Raises `ParameterError` for an unknown name, with those that are like it."""
+    """Returns a task that can be run.
+
+    Raises `ParameterError` as `described_task` does, and for a task that runs programs that a model wrote
+    unless `allow_code` is True.
+    """
+    task = described_task(name)
+    if hasattr(task, "allowed"):
+        return cast("RunsCode", task).allowed(allow_code)
+    return task
+
+
+def described_task(name: str) -> Task:
+    """Returns a task, to read its settings. Raises `ParameterError` for an unknown name."""
     if name not in MODULES:
         near = get_close_matches(name, MODULES, 3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
