@@ -126,16 +126,30 @@ class EncodingCalls:
         layer: int = -1,
         words: str | Sequence[str] | None = None,
         long: Long = "error",
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        query: bool = False,
+        document: bool = False,
     ) -> list[TokenEmbeddings]:
         """Returns the vectors of the tokens of each text, in their order.
 
-        `layer` is the number of layers behind them: 0 are the embeddings, -1 the last layer's states. No
-        prompt stands before a text, also where `embed` puts the folder's default one there. `words` are
-        words whose occurrences in the texts get the mean of their tokens; a word is found as it is written,
-        and not within a longer one. `long="cut"` drops the end of a text that is too long. Raises the errors
-        of `embed`.
+        `layer` is the number of layers behind them: 0 are the embeddings, -1 the last layer's states, which
+        `embed` pools. The same prompt as there stands before a text, and its tokens have vectors too.
+        `words` are words whose occurrences in the texts get the mean of their tokens; a word is found as it
+        is written, and not within a longer one. `long="cut"` drops the end of a text that is too long.
+        Raises the errors of `embed`.
         """
-        return embed_tokens(self.encoder, texts, layer=layer, words=words, long=long)
+        return embed_tokens(
+            self.encoder,
+            texts,
+            layer=layer,
+            words=words,
+            long=long,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            query=query,
+            document=document,
+        )
 
     def similarity(self, a: Any, b: Any, *, metric: str | None = None) -> NDArray[np.float32]:
         """Returns how alike each of `a` is to each of `b`, [len(a), len(b)]: more is more alike.
