@@ -11,10 +11,11 @@ import numpy as np
 from torch import nn
 
 from decodery.encoding.spans import lowered
+from decodery.encoding.vectors.vector_settings import Metric
 from decodery.kernels.packed_weights import PackedWeight
 from decodery.llm import LLM
 from decodery.models.contract import EncoderModel
-from decodery.search.ranking import Metric, Vectors
+from decodery.search.ranking import Vectors
 from decodery.weights.layouts.packed_cache import weights_of
 
 # The files of a folder that decide which vector a text has.
