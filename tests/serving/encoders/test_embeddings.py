@@ -115,6 +115,14 @@ def test_a_text_that_is_too_long_is_an_error_or_is_cut_as_asked(server: LiveServ
         assert refused(server, input="a", truncate_prompt_tokens=most)["param"] == "truncate_prompt_tokens"
 
 
+def test_a_limit_below_the_special_tokens_is_an_error_that_counts_them(server: LiveServer) -> None:
+    error = refused(server, input="bank", truncate_prompt_tokens=1)
+    assert error["message"] == "2 special tokens stand around a text, and 1 fit"
+    assert error["param"] == "input"
+    error = refused(server, input="bank", truncate_prompt_tokens=2, prompt="question: ")
+    assert "the 2 special tokens and" in error["message"] and "of the prompt" in error["message"]
+
+
 def test_the_limit_is_that_of_the_folder_and_the_list_of_models_tells_it(tmp_path: Path) -> None:
     folder = sentence_folder(tmp_path, sentence_bert={"max_seq_length": 20})
     with serving(LLM(folder)) as server:
