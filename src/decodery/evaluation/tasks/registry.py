@@ -5,6 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from typing import Protocol, cast
 
 from decodery.errors import ParameterError
 from decodery.evaluation.contract import Task
@@ -21,6 +22,8 @@ MODULES: dict[str, tuple[str, str]] = {
     **{f"glue_{name}": ("glue", name.upper()) for name in GLUE},
     "gsm8k": ("gsm8k", "TASK"),
     "hellaswag": ("hellaswag", "TASK"),
+    "humaneval": ("human_eval", "TASK"),
+    "humaneval_instruct": ("human_eval", "INSTRUCTED"),
     "lambada": ("lambada", "TASK"),
     "mmlu": ("mmlu", "TASK"),
     "perplexity": ("perplexity", "TASK"),
@@ -33,13 +36,29 @@ MODULES: dict[str, tuple[str, str]] = {
 }
 
 
-def find_task(name: str, *, allow_code: bool = False) -> Task:
-    """Returns the task of a name, or the task that a TOML file describes.
+class RunsCode(Task, Protocol):
+    """Is a task that runs programs that a model wrote."""
 
-    Raises `ParameterError` for an unknown name, with those that are like it, and for a fault in the file.
+    def allowed(self, allow_code: bool) -> Task:
+        """Returns the task, ready to run them. Raises `ParameterError` unless `allow_code` is True."""
+
+
+def find_task(name: str, *, allow_code: bool = False) -> Task:
+    """Returns the task of a name, or the task that a TOML file describes, ready to run.
+
+    Raises `ParameterError` as `described_task` does, for a fault in the file, and for a task that runs
+    programs that a model wrote unless `allow_code` is True.
     """
     if name.endswith(".toml"):
         return read_task(Path(name))
+    task = described_task(name)
+    if hasattr(task, "allowed"):
+        return cast("RunsCode", task).allowed(allow_code)
+    return task
+
+
+def described_task(name: str) -> Task:
+    """Returns a task, to read its settings. Raises `ParameterError` for an unknown name."""
     if name not in MODULES:
         near = get_close_matches(name, MODULES, 3)
         hint = f"; did you mean {' or '.join(near)}?" if near else "."
