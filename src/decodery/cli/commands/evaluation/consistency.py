@@ -47,7 +47,7 @@ def _all(row: Mapping[str, Any]) -> Sequence[Any]:
     details = row.get("details", {})
     extracted = details.get("extracted")
     if isinstance(extracted, Mapping) and extracted:
-        return next(iter(extracted.values()))  # type: ignore[no-any-return]
+        return next(iter(extracted.values()))
     return details.get("parsed") or [row.get("predicted")]
 
 
