@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence, Set
 from functools import partial
 from numbers import Number
-from typing import Literal
+from typing import Any, Literal
 
 from decodery.metrics.arguments import chosen, hashable, is_truth, refuse, same_length
 from decodery.metrics.resampling import jackknife_error, members
@@ -189,7 +189,7 @@ def _label_set(
     if (average == "binary") != (positive is not None):
         refuse("positive", 'names the label that average="binary" measures, and is for it alone')
     found = {label for pair in pairs for label in pair if label is not None}
-    over = sorted(found, key=str) if labels is None else hashable("labels", labels)
+    over = _sorted(found) if labels is None else hashable("labels", labels)
     if len(set(over)) < len(over):
         refuse("labels", "names a label twice")
     if None in over:
@@ -202,6 +202,13 @@ def _label_set(
     named = ", ".join(map(str, over[:MOST_NAMED])) + (", ..." if len(over) > MOST_NAMED else "")
     source = "of the data" if labels is None else "given"
     return over, f"{average} average over {len(over)} labels {source}: {named}"
+
+
+def _sorted(labels: Set[Any]) -> list[Hashable]:
+    try:
+        return sorted(labels)
+    except TypeError:
+        return sorted(labels, key=str)
 
 
 def _unanswered(pairs: Sequence[Cell]) -> str:

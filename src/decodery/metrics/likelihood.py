@@ -25,9 +25,8 @@ def perplexity(
     that of the ratio, by the delta method.
     Raises `ParameterError` for no texts, other lengths, and log-probabilities that are NaN or above 0.
     """
-    rate = _per_unit(
-        logprobs, [count(f"lengths[{i}]", n) for i, n in enumerate(listed("lengths", lengths))], groups
-    )
+    sizes = [count(f"lengths[{index}]", length) for index, length in enumerate(listed("lengths", lengths))]
+    rate = _per_unit(logprobs, "lengths", sizes, groups)
     if rate.value is None:
         return replace(rate, unit=f"perplexity per {unit}")
     try:
@@ -54,17 +53,20 @@ def bits_per_byte(
         else count(f"sources[{i}]", source)
         for i, source in enumerate(listed("sources", sources))
     ]
-    rate = _per_unit(logprobs, sizes, groups)
+    rate = _per_unit(logprobs, "sources", sizes, groups)
     if rate.value is None:
         return replace(rate, unit="bits per byte")
     error = None if rate.error is None else rate.error / math.log(2)
     return replace(rate, value=rate.value / math.log(2), error=error, unit="bits per byte")
 
 
-def _per_unit(logprobs: Sequence[float], lengths: list[int], groups: Sequence[Hashable] | None) -> Score:
+def _per_unit(
+    logprobs: Sequence[float], name: str, lengths: list[int], groups: Sequence[Hashable] | None
+) -> Score:
     """Returns the negative log-probability in nats for each unit of length, infinite where one is."""
     sums = numbers("logprobs", logprobs, infinite=True)
-    same_length(logprobs=sums, lengths=lengths)
+    sizes: dict[str, Sequence[float]] = {"logprobs": sums, name: lengths}
+    same_length(**sizes)
     for index, (value, length) in enumerate(zip(sums, lengths, strict=True)):
         # Rounding may put a sum of certain tokens a little above 0.
         if value > 1e-4 * max(length, 1):

@@ -18,6 +18,7 @@ from decodery.evaluation.runs.answer_store import AnswerStore
 from decodery.evaluation.runs.run_folder import RunFolder
 from decodery.evaluation.shots import draw_shots, seed_of
 from decodery.evaluation.subject import Prepared, Subject
+from decodery.evaluation.tasks.registry import find_task
 from decodery.llm import LLM
 from decodery.metrics.score import Score
 from decodery.progress import counting
@@ -70,7 +71,7 @@ class Run:
 
 
 def run(
-    task: Task,
+    task: Task | str | Path,
     model: LLM | Subject,
     *,
     data: str | Path | None = None,
@@ -83,6 +84,7 @@ def run(
 ) -> Run:
     """Runs a task and returns its results; with `out`, writes the files of the run into that folder.
 
+    `task` may be a name, or the path of a TOML file with a task.
     A folder whose run was stopped, at any moment, is gone on with: answers that are there are not asked
     again, and the files become those of a run that was not stopped, byte for byte. `workers` threads ask at
     once, which changes no result. Raises `ParameterError` for data that cannot be read, for a folder with
@@ -90,6 +92,8 @@ def run(
     """
     started = time.perf_counter()
     settings = _with(settings or RunSettings(), limit=limit, shots=shots)
+    if isinstance(task, (str, Path)):
+        task = find_task(str(task))
     subject = model if isinstance(model, Subject) else Subject(model)
     read = task.read(None if data is None else Path(data))
     documents = read.documents[: settings.limit]
@@ -216,6 +220,7 @@ def _described(task: Task, subject: Subject, data: TaskData, settings: RunSettin
         "task": task.name,
         "version": task.version,
         "data": content.hexdigest(),
+        "form": dict(data.settings),
         "model": subject.name,
         "identity": dict(subject.identity),
         **subject.settings,
