@@ -51,19 +51,12 @@ class Renderer:
     """Renders prompts for one model, as texts, or with `chat` as conversations in its template.
 
     `bos` says whether a prompt begins with the token of the beginning: exactly once, in texts, conversations
-    and whole texts alike. With None, it does where the tokenizer or the template adds it. A prompt that is
-    `verbatim` was rendered elsewhere: the texts of special tokens in it are these tokens, and before a
-    generated text it keeps the white space at its end. Raises `ParameterError` for `bos` without such a token.
+    and whole texts alike. With None, it does where the tokenizer or the template adds it. Raises
+    `ParameterError` for `bos` without such a token.
     """
 
     def __init__(
-        self,
-        tokenizer: Encodes,
-        chat_ids: ChatIds,
-        *,
-        chat: bool = False,
-        bos: bool | None = None,
-        verbatim: bool = False,
+        self, tokenizer: Encodes, chat_ids: ChatIds, *, chat: bool = False, bos: bool | None = None
     ) -> None:
         if bos and tokenizer.bos_token_id is None:
             raise ParameterError("bos is True, and the tokenizer has no token of the beginning")
@@ -71,7 +64,6 @@ class Renderer:
         self._chat_ids = chat_ids
         self.chat = chat
         self._bos = bos
-        self._verbatim = verbatim
 
     @property
     def prefix_token(self) -> int:
@@ -116,8 +108,7 @@ class Renderer:
         """Returns the ids of a prompt whose answer is generated."""
         if self.chat:
             return self.begun(self._chat_ids(self.messages(prompt)))
-        text = self.text(prompt)
-        return self._text_ids(text if self._verbatim else text.rstrip())
+        return self._text_ids(self.text(prompt).rstrip())
 
     def joined(self, prompt: Prompt, continuation: str) -> Joined:
         """Returns the ids of a prompt and of a continuation after its delimiter.
@@ -136,9 +127,8 @@ class Renderer:
         kept = text.rstrip()
         rest = text[len(kept) :] + prompt.delimiter + continuation
         if not kept:
-            ids = self._encoded(rest)
-            start = 1 if ids[:1] == [self.prefix_token] else 0
-            return Joined((self.prefix_token,), self._some(ids[start:], continuation))
+            ids = self._tokenizer.encode(rest, add_special_tokens=False, parse_special=False)
+            return Joined((self.prefix_token,), self._some(ids, continuation))
         before = self._text_ids(kept)
         whole = self._text_ids(kept + rest)
         if whole[: len(before)] == before and len(whole) > len(before):
@@ -147,7 +137,8 @@ class Renderer:
 
     def whole_ids(self, text: str) -> tuple[int, ...]:
         """Returns the ids of a text that is scored whole, without the token before it."""
-        return tuple(self._encoded(text))
+        ids = self._tokenizer.encode(text, add_special_tokens=False, parse_special=False)
+        return tuple(ids)
 
     def begun(self, ids: Sequence[int]) -> tuple[int, ...]:
         """Returns ids with the token of the beginning once, or without it."""
@@ -169,10 +160,8 @@ class Renderer:
         return self._tokenizer.continuing_ids(text) if text else []
 
     def _text_ids(self, text: str) -> tuple[int, ...]:
-        return self.begun([*self._tokenizer.prefix_ids, *self._encoded(text)])
-
-    def _encoded(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False, parse_special=self._verbatim)
+        ids = self._tokenizer.encode(text, add_special_tokens=False, parse_special=False)
+        return self.begun([*self._tokenizer.prefix_ids, *ids])
 
     @staticmethod
     def _some(ids: Sequence[int], continuation: str) -> tuple[int, ...]:

@@ -52,9 +52,9 @@ class Prepared:
 class Subject:
     """Holds a model that is measured.
 
-    With `chat`, prompts are conversations in the model's template, to which `template` is given. `bos` and
-    `verbatim` are those of `Renderer`. Several threads may ask at once. Raises `ParameterError` for `chat`
-    without a template, and for an encoder.
+    With `chat`, prompts are conversations in the model's template, to which `template` is given. `bos` is
+    that of `Renderer`. Several threads may ask at once. Raises `ParameterError` for `chat` without a
+    template.
     """
 
     def __init__(
@@ -65,16 +65,13 @@ class Subject:
         chat: bool = False,
         bos: bool | None = None,
         template: Mapping[str, Any] | None = None,
-        verbatim: bool = False,
     ) -> None:
-        if llm.is_encoder:
-            raise ParameterError(f"{name} is an encoder, and this asks a model that writes texts")
         if chat and not llm.has_chat_template:
             raise ParameterError("chat is asked for, and the model has no chat template")
         self.llm = llm
         self.name = name
         self._template = dict(template or {})
-        self.renderer = Renderer(llm.tokenizer, self._chat_ids, chat=chat, bos=bos, verbatim=verbatim)
+        self.renderer = Renderer(llm.tokenizer, self._chat_ids, chat=chat, bos=bos)
 
     def _chat_request(
         self, messages: Sequence[Mapping[str, Any]], params: GenerationParams = SCORED

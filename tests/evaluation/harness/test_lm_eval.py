@@ -236,7 +236,7 @@ def test_what_cannot_run_is_an_error_that_names_the_document(both: Both) -> None
     long = " " + sentence(random.Random(4), 150)
     with pytest.raises(ParameterError, match=r"task local, document 1: the continuation has .* tokens"):
         model.loglikelihood(instances("loglikelihood", ("the", " sun"), ("the", long)))
-    with pytest.raises(ParameterError, match="task local, document 0: .*no_such"):
+    with pytest.raises(ParameterError, match=r"task local, document 0: .*no_such"):
         model.generate_until(instances("generate_until", ("the", {"no_such": 1})))
     with pytest.raises(ParameterError, match="lm-eval has no task missing"):
         evaluate(HarnessSettings(("missing",)), both.ours)

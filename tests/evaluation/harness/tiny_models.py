@@ -10,7 +10,10 @@ import tokenizers
 import torch
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-WORDS = "sun moon water plant rock iron light heat sound force river stone the a of in is are not".split()
+WORDS = (
+    *("sun", "moon", "water", "plant", "rock", "iron", "light", "heat", "sound", "force", "river", "stone"),
+    *("the", "a", "of", "in", "is", "are", "not"),
+)
 END, BEGIN = "<|endoftext|>", "<|begin|>"
 TEMPLATE = (
     "{% for m in messages %}<|begin|>{{ m.role }}\n{{ m.content }}<|endoftext|>\n{% endfor %}"

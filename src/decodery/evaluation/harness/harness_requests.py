@@ -43,11 +43,16 @@ Ready = Callable[[Asked, Any], None]
 class HarnessRequests:
     """Answers requests, each kind in one call. Results are in the order of the requests.
 
-    `ready` is called with each request and its result as soon as the result is there.
+    `ready` is called with each request and its result as soon as the result is there. Contexts are taken as
+    they are, since lm-eval has rendered them: the texts of special tokens in them are these tokens. They
+    begin with the token of the beginning as `bos` of `Renderer` says. One that is too long loses its
+    beginning.
     """
 
     def __init__(self, subject: Subject, *, seed: int = 0) -> None:
         self._subject = subject
+        self._tokenizer = subject.llm.tokenizer
+        self._size = subject.llm.capacity
         self._seed = seed
 
     def loglikelihood(self, requests: Sequence[Asked], ready: Ready) -> list[tuple[float, bool]]:
@@ -55,11 +60,7 @@ class HarnessRequests:
 
         An empty context is the token of the beginning, else of the end.
         """
-        prepared = []
-        for one in requests:
-            context, continuation = one.arguments
-            asked = Continuation(Prompt(context, delimiter=""), continuation)
-            prepared.append(self._subject.prepare(asked, one.place, self._seed))
+        prepared = [self._pair(*one.arguments, one.place) for one in requests]
 
         def result(asked: Asked, answer: Answer) -> tuple[float, bool]:
             assert isinstance(answer, ContinuationAnswer)
@@ -96,17 +97,14 @@ class HarnessRequests:
         return totals
 
     def _windows(self, text: str) -> Iterator[Prepared]:
-        renderer, size = self._subject.renderer, self._subject.llm.capacity
-        ids = renderer.whole_ids(text)
-        if ids[:1] == (renderer.prefix_token,):
-            ids = ids[1:]
-        asked = Continuation(Prompt(text), "")
+        prefix, size = self._subject.renderer.prefix_token, self._size
+        ids = self._encoded(text)
+        ids = ids[1:] if ids[:1] == [prefix] else ids
         if ids:
-            yield Prepared("", asked, (renderer.prefix_token,), ids[:size])
+            yield _scored([prefix], ids[:size])
         for begin in range(size, len(ids), size):
             window = ids[begin : begin + size]
-            before = ids[begin + len(window) - size - 1 : begin]
-            yield Prepared("", asked, before, window)
+            yield _scored(ids[begin + len(window) - size - 1 : begin], window)
 
     def generate_until(self, requests: Sequence[Asked], ready: Ready) -> list[str]:
         """Returns the text after each context, cut before the first stop string.
@@ -120,9 +118,15 @@ class HarnessRequests:
             same = json.dumps([one.place, context, given], default=str)
             sample = times[same]
             times[same] += 1
-            asked = Generation(Prompt(context), self.params(given, one.place), sample)
             seed = seed_of(self._seed, one.place, context, sample) % 2**31
-            prepared.append(self._subject.prepare(asked, one.place, seed))
+            params = self.params(given, one.place).replace(seed=seed)
+            limit = self._size - (params.max_tokens or 1)
+            if limit < 1:
+                raise ParameterError(
+                    f"{one.place}: max_tokens is {params.max_tokens}, and the context holds {self._size}"
+                )
+            ids = self._text_ids(context)[-limit:]
+            prepared.append(Prepared("", Generation(Prompt(context), params, sample), ids, params=params))
 
         def result(asked: Asked, answer: Answer) -> str:
             assert isinstance(answer, GenerationAnswer)
@@ -156,9 +160,38 @@ class HarnessRequests:
             raise ParameterError(f"{place}: {error}") from error
 
     def _special_token(self, text: str) -> int | None:
-        tokenizer = self._subject.llm.tokenizer
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        return ids[0] if len(ids) == 1 and ids[0] in tokenizer.special_ids else None
+        ids = self._encoded(text)
+        return ids[0] if len(ids) == 1 and ids[0] in self._tokenizer.special_ids else None
+
+    def _pair(self, context: str, continuation: str, place: str) -> Prepared:
+        """Returns what scores a continuation. White space at the end of the context belongs to it.
+
+        The two are encoded as one, unless the tokens of the context would change.
+        """
+        kept = context.rstrip()
+        rest = context[len(kept) :] + continuation
+        if kept:
+            before, whole = self._text_ids(kept), self._text_ids(kept + rest)
+            together = whole[: len(before)] == before
+            ids = whole[len(before) :] if together else tuple(self._tokenizer.continuing_ids(rest))
+        else:
+            before, ids = (self._subject.renderer.prefix_token,), tuple(self._encoded(rest))
+            ids = ids[1:] if ids[:1] == before else ids
+        # The last token is not computed, so that the context may be one token longer than what is computed.
+        limit = self._size + 1 - len(ids)
+        if limit < 1:
+            raise ParameterError(
+                f"{place}: the continuation has {len(ids)} tokens, and the context holds {self._size}"
+            )
+        if not ids:
+            raise ParameterError(f"{place}: the continuation {continuation!r} has no tokens")
+        return _scored(before[-limit:], ids)
+
+    def _text_ids(self, text: str) -> tuple[int, ...]:
+        return self._subject.renderer.begun([*self._tokenizer.prefix_ids, *self._encoded(text)])
+
+    def _encoded(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
     def _answered(
         self,
@@ -177,6 +210,10 @@ class HarnessRequests:
 
             self._subject.answer(prepared[begin : begin + BLOCK], keep)
         return found
+
+
+def _scored(before: Sequence[int], ids: Sequence[int]) -> Prepared:
+    return Prepared("", Continuation(Prompt(""), ""), tuple(before), tuple(ids))
 
 
 def _finite(asked: Asked, logprob: float) -> float:

@@ -77,7 +77,9 @@ def harness_model(model: LLM, *, name: str = "default", bos: bool | None = None,
     Raises `ParameterError` for an encoder, and `DecoderyError` without lm-eval.
     """
     base: Any = library("lm_eval.api.model").LM
-    subject = Subject(model, name=name, bos=bos, verbatim=True)
+    if model.is_encoder:
+        raise ParameterError(f"{name} is an encoder, and lm-eval asks a model that writes texts: use mteb")
+    subject = Subject(model, name=name, bos=bos)
     answers = HarnessRequests(subject, seed=seed)
 
     class HarnessModel(base):  # type: ignore[misc]
@@ -101,7 +103,7 @@ def harness_model(model: LLM, *, name: str = "default", bos: bool | None = None,
         def apply_chat_template(
             self, chat_history: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
         ) -> str:
-            """Returns a conversation in the model's template, ready for a reply or for more of the last one."""
+            """Returns a conversation in the model's template, ready for a reply or for more of the last."""
             more = {} if add_generation_prompt else {"continue_final_message": True}
             return model.intake.chat_text(list(chat_history), special_in_content=True, **more)
 

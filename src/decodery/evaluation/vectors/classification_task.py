@@ -37,7 +37,7 @@ class ClassificationTask:
     version: int = 1
 
     def read(self, data: Path | None) -> VectorData:
-        """Reads text and label (or category) of the rows of train and test, in a folder or its only folder."""
+        """Reads text and label (or category) of the rows of the files train and test."""
         folder = required_data(self.name, data)
         if not folder.is_dir():
             raise ParameterError(f"{self.name} needs a folder with files train and test: {folder} is a file")

@@ -64,7 +64,7 @@ class VectorTask(Protocol):
         """Returns a number that changes when the same vectors may get another result."""
 
     def read(self, data: Path | None) -> VectorData:
-        """Reads the published layout from a file or folder. Raises `ParameterError` with the file and line."""
+        """Reads the published layout. Raises `ParameterError` with the file and line."""
 
     def evaluate(self, data: VectorData, embed: Embed, *, seed: int) -> Evaluated:
         """Judges the vectors of the documents. Equal arguments give equal results."""

@@ -151,7 +151,7 @@ def judged(query: Document, ranking: Mapping[str, float], missing: Sequence[str]
 
 
 def over_queries(samples: Sequence[Sample], settings: str) -> dict[str, Score]:
-    """Returns the mean of each metric over the judged queries; one without relevant documents is undefined."""
+    """Returns the mean of each metric over the judged queries that have relevant documents."""
     return {
         name: mean(
             [sample.outcome.values[name] for sample in samples],

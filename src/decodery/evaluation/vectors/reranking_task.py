@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,9 @@ class RerankingTask:
     version: int = 1
 
     def read(self, data: Path | None) -> VectorData:
-        """Reads corpus, queries, qrels and top_ranked of a folder, or rows of query, positive and negative."""
+        """Reads corpus, queries, qrels and top_ranked of a folder, or rows of query, positive, negative."""
         path = required_data(self.name, data)
-        if path.is_dir() and (path / "qrels").exists() or list(path.glob("qrels.*")):
+        if (path / "qrels").is_dir() or list(path.glob("qrels.*")):
             return self._ranked_folder(path)
         files = [path]
         if path.is_dir():
@@ -108,15 +108,9 @@ def _block(queries: Sequence[Document], embed: Embed) -> list[Sample]:
         sample = judged(query, ranking, missing, int(asked.lost[i]))
         cut = int((documents.lost[begin:end] > 0).sum())
         details = {**sample.outcome.details, "documents that are cut": cut}
-        samples.append(Sample(query, _with(sample, details)))
+        samples.append(Sample(query, replace(sample.outcome, details=details)))
         begin = end
     return samples
-
-
-def _with(sample: Sample, details: Mapping[str, Any]) -> Any:
-    from dataclasses import replace
-
-    return replace(sample.outcome, details=details)
 
 
 def _cosines(query: Floats, documents: Floats) -> Floats:

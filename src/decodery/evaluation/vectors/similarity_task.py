@@ -17,7 +17,7 @@ from decodery.evaluation.vectors.vector_files import number_of, required_data, t
 from decodery.metrics.correlation import pearson, spearman
 
 SPLITS = ("test", "dev", "validation")
-# The files of the published archive are tables without a first line of names, and some rows have more columns.
+# The published archive has tables without a first line of names; some rows have more columns.
 ORIGINAL = ("genre", "file", "year", "place", "score", "sentence1", "sentence2")
 
 

@@ -24,7 +24,7 @@ def required_data(task: str, data: Path | None) -> Path:
 
 
 def text_of(row: Row, place: str, *names: str) -> str:
-    """Returns the text of the first column that is there. Raises `ParameterError` for none, and for no text."""
+    """Returns the text of the first column that is there. Raises `ParameterError` without a text."""
     value = _value(row, place, names)
     if not isinstance(value, str):
         raise ParameterError(f"{place}: {names[0]} is no text: {value!r}")
@@ -81,7 +81,7 @@ def stored_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Holds a file of texts with ids, which is read anew at each iteration, so that it need not be in memory."""
+    """Holds a file of texts with ids. Each iteration reads it anew, so that it need not be in memory."""
 
     path: Path
 
@@ -93,7 +93,7 @@ class Corpus:
             yield Document(str(_value(row, place, ("_id", "id"))), {"text": f"{title} {text}".strip()})
 
     def ids(self) -> set[str]:
-        """Returns the ids. Raises `ParameterError` for a faulty row, one that is there twice, and for none."""
+        """Returns the ids. Raises `ParameterError` for a faulty row, an id that is there twice, no rows."""
         found: set[str] = set()
         for document in self:
             if document.id in found:

@@ -34,6 +34,7 @@ class VectorStore:
         header = self._file.read(HEADER)
         if len(header) == HEADER:
             if header[:4] != MAGIC:
+                self._file.close()
                 raise ParameterError(f"{path} holds no vectors of a run: remove the folder")
             self._record = _record(int.from_bytes(header[4:], "little"))
             self._read_keys(self._record)
