@@ -123,9 +123,7 @@ def test_prompts_begin_with_the_token_of_the_beginning_at_most_once(
 
 @pytest.mark.parametrize("chat", [False, True])
 @pytest.mark.parametrize("bos", [False, True])
-def test_bos_is_the_same_rule_in_every_kind_of_request(
-    begun: tuple[str, LLM], chat: bool, bos: bool
-) -> None:
+def test_bos_is_the_same_rule_in_every_kind_of_request(begun: tuple[str, LLM], chat: bool, bos: bool) -> None:
     _, llm = begun
     assert beginnings(llm, chat=chat, bos=bos) == {"score": int(bos), "generate": int(bos), "whole": 1}
     assert Subject(llm, chat=chat, bos=bos).settings["bos"] == ("once" if bos else "none")
