@@ -46,7 +46,7 @@ INNER: dict[str, tuple[str, ...]] = {
     "cli": (
         *("", "tables", "flags", "command_registry", "resumable_file", "line_work"),
         *("load_llm", "load_encoder", "load_text_model", "commands", "encoder_commands"),
-        *("search_commands", "main"),
+        *("search_commands", "eval_commands", "main"),
     ),
 }
 # Imports that are forbidden even where the layers allow them.

@@ -57,8 +57,8 @@ class Prompt:
 
     In a text, `description` comes first, the shots follow, each ended by `separator`, and `delimiter` stands
     between a question and its answer. In a conversation the description is the system message, each shot is
-    a turn of the user and one of the assistant, and the delimiter is left out. `reply` is how the reply
-    begins, in both.
+    a message of the user and a reply to it, and there is no delimiter. In both, the reply to the question
+    begins with `reply`.
     """
 
     question: str

@@ -33,7 +33,7 @@ class Encodes(Protocol):
 class ChatIds(Protocol):
     """Returns the token ids of a conversation in the model's template, ready for the reply.
 
-    If the last message is the assistant's, the reply goes on from it.
+    If the last message has the role "assistant", the reply continues it.
     """
 
     def __call__(self, messages: Sequence[Mapping[str, Any]]) -> list[int]: ...

@@ -127,25 +127,25 @@ class Subject:
     def _continuation(self, request: Continuation) -> Prepared:
         joined: Joined = self.renderer.joined(request.prompt, request.text)
         # The last token is not computed, so that the context may be one token longer than what is computed.
-        room = self.llm.capacity + 1 - len(joined.ids)
-        if room < 1:
+        limit = self.llm.capacity + 1 - len(joined.ids)
+        if limit < 1:
             raise ParameterError(
                 f"the continuation has {len(joined.ids)} tokens, and the context holds {self.llm.capacity}"
             )
-        before = joined.prompt_ids[max(len(joined.prompt_ids) - room, 0) :]
+        before = joined.prompt_ids[max(len(joined.prompt_ids) - limit, 0) :]
         cut = len(joined.prompt_ids) - len(before)
         return self._keyed(Prepared("", request, before, joined.ids, joined=joined.together, cut=cut))
 
     def _generation(self, request: Generation, seed: int) -> Prepared:
         stop = request.chat_stop if self.renderer.chat else request.params.stop
         params = request.params.replace(stop=stop, seed=seed)
-        room = self.llm.capacity - (params.max_tokens or 1)
-        if room < 1:
+        limit = self.llm.capacity - (params.max_tokens or 1)
+        if limit < 1:
             raise ParameterError(
                 f"max_tokens is {params.max_tokens}, and the context holds {self.llm.capacity}"
             )
         ids = self.renderer.prompt_ids(request.prompt)
-        cut = max(len(ids) - room, 0)
+        cut = max(len(ids) - limit, 0)
         chat = None
         if self.renderer.chat:
             chat = self._chat_request(self.renderer.messages(request.prompt), params)
@@ -215,15 +215,15 @@ class Subject:
 
         Each part computes few tokens, so that its answers are known soon: they outlive an interrupt.
         """
-        room = min(self.llm.engine.limits.pages // 2, AT_ONCE // PAGE_SIZE)
+        limit = min(self.llm.engine.limits.pages // 2, AT_ONCE // PAGE_SIZE)
         found: list[list[int]] = []
-        pages = room
+        pages = limit
         before: tuple[int, ...] = ()
         for place in places:
             ids = (*requests[place].prompt_ids, *requests[place].ids)
             alike = takewhile(lambda pair: pair[0] == pair[1], zip(before, ids, strict=False))
             shared = sum(1 for _ in alike) // PAGE_SIZE
-            if pages + len(ids) // PAGE_SIZE - shared >= room:
+            if pages + len(ids) // PAGE_SIZE - shared >= limit:
                 found.append([])
                 pages = shared = 0
             found[-1].append(place)
@@ -264,12 +264,12 @@ class Subject:
 
     def _whole(self, one: Prepared) -> WholeTextAnswer:
         """Scores a text in windows, which begin with the prefix token and repeat half of the one before."""
-        room = self.llm.capacity - 1
+        limit = self.llm.capacity - 1
         logprobs: list[float] = []
         windows = 0
         while len(logprobs) < len(one.ids):
-            begin = max(len(logprobs) - room // 2, 0) if logprobs else 0
-            window = one.ids[begin : begin + room]
+            begin = max(len(logprobs) - limit // 2, 0) if logprobs else 0
+            window = one.ids[begin : begin + limit]
             known = len(logprobs) - begin
             pair = ([*one.prompt_ids, *window[:known]], window[known:])
             (score,) = self.llm.score_after([pair])

@@ -24,7 +24,8 @@ def listed(name: str, values: Iterable[Item]) -> list[Item]:
     """
     if isinstance(values, (str, bytes, Mapping, Set)) or not hasattr(values, "__iter__"):
         refuse(name, f"must be a list, one entry for each sample: it is a {type(values).__name__}")
-    found = list(values)
+    # Arrays become Python's own numbers: as labels, tensors are equal to nothing but themselves.
+    found: list[Item] = values.tolist() if hasattr(values, "tolist") else list(values)
     if not found:
         refuse(name, "is empty: there is nothing to measure")
     return found

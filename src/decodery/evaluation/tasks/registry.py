@@ -11,6 +11,10 @@ from decodery.evaluation.contract import Task
 # Each name is that of the task's module, with the name of the task in it.
 MODULES: dict[str, tuple[str, str]] = {
     "arc": ("arc", "TASK"),
+    "bias": ("bias", "TASK"),
+    "crows_pairs": ("crows_pairs", "TASK"),
+    "stereoset": ("stereoset", "TASK"),
+    "winobias": ("winobias", "TASK"),
 }
 
 
