@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Lock
 from typing import IO, Any
 
@@ -35,20 +36,22 @@ class AnswerStore:
     Answers are appended to `written`; those of the files `read` are known too. Memory holds their places
     alone. Each line has a checksum. A line that a killed process left incomplete is cut off, and one that is
     damaged is left out with a warning: what it answered is asked again. Several threads may use it at once.
-    Without files it keeps nothing. Raises `DecoderyError` for a file that cannot be read.
+    Without `written` it appends to a file without a name. Raises `DecoderyError` for a file that cannot be read.
     """
 
     def __init__(self, written: Path | None = None, read: Sequence[Path] = ()) -> None:
         self._places: dict[str, tuple[IO[bytes], int, int]] = {}
         self._lock = Lock()
         self._files: list[IO[bytes]] = []
-        self._file: IO[bytes] | None = None
         self._end = 0
         try:
             for path in read:
                 if path != written:
                     self._index(path, "rb")
-            if written is not None:
+            if written is None:
+                self._file: IO[bytes] = TemporaryFile(buffering=0)
+                self._files.append(self._file)
+            else:
                 written.touch()
                 self._file, self._end = self._index(written, "r+b")
                 self._file.truncate(self._end)
@@ -60,8 +63,8 @@ class AnswerStore:
         with self._lock:
             return key in self._places
 
-    def get(self, key: str, prompt_ids: tuple[int, ...]) -> Answer | None:
-        """Returns the answer to what has this key and this prompt, or None."""
+    def get(self, key: str, prompt_ids: tuple[int, ...] = ()) -> Answer | None:
+        """Returns the answer to what has this key, or None. Prompts are not kept: this one becomes its own."""
         with self._lock:
             place = self._places.get(key)
             if place is None:
@@ -75,7 +78,7 @@ class AnswerStore:
 
     def put(self, key: str, answer: Answer) -> None:
         """Keeps an answer. It outlives the process from now on. Raises `DecoderyError` for a full disk."""
-        if self._file is None or key in self:
+        if key in self:
             return
         line = _line(key, answer)
         with self._lock:

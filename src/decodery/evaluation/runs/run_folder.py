@@ -62,7 +62,7 @@ class RunFolder:
 
         folder = RunFolder(Path(out))
         lock = FileLock(folder.path / LOCK, timeout=0)
-        with _told(folder.path):
+        with _named_errors(folder.path):
             folder.path.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire()
@@ -71,7 +71,7 @@ class RunFolder:
                     f"another process runs in {folder.path}: wait, or give another folder"
                 ) from error
         try:
-            with _told(folder.path):
+            with _named_errors(folder.path):
                 folder._begin(settings, source)
             yield folder
         finally:
@@ -92,7 +92,7 @@ class RunFolder:
             begun = {"version": __version__, "begun": _now(), "source": source, "settings": settings}
             self._replace(file, _json(begun))
             return
-        before, now = read_json(file).get("settings"), json.loads(_json(settings))
+        before, now = self.read_run().get("settings"), json.loads(_json(settings))
         if not isinstance(before, dict):
             raise ParameterError(f"{file} is not that of a run: give another folder")
         differing = [_change(k, before, now) for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
@@ -101,6 +101,10 @@ class RunFolder:
                 f"{self.path} holds a run with another {', '.join(differing)}: give another folder,"
                 " or the same settings"
             )
+
+    def read_run(self) -> dict[str, Any]:
+        """Returns the content of run.json. Raises `ParameterError` if it cannot be read."""
+        return read_json(self.path / RUN)
 
     @contextmanager
     def samples(self) -> Iterator[Callable[[str], None]]:
@@ -123,7 +127,7 @@ class RunFolder:
             "groups": {name: plain_scores(scores) for name, scores in groups.items()},
             "counts": dict(sorted(counts.items())),
         }
-        begun = read_json(self.path / RUN)
+        begun = self.read_run()
         calls = [*begun.get("calls", []), {"ended": _now(), **asdict(effort)}]
         self._replace(self.path / RESULTS, _json(plain))
         self._replace(self.path / RUN, _json({**begun, "calls": calls}))
@@ -142,17 +146,17 @@ class RunFolder:
 def _whole(file: Path) -> Iterator[Callable[[str], None]]:
     """Yields a function that writes text into a file, which has its name once it is whole."""
     part = file.with_name(file.name + PART)
-    with _told(part):
+    with _named_errors(part):
         target = part.open("wb")
 
     def write(text: str) -> None:
-        with _told(part):
+        with _named_errors(part):
             # Half of a surrogate pair, which UTF-8 lacks, becomes its escape in JSON.
             target.write(text.encode("utf-8", "backslashreplace"))
 
     try:
         yield write
-        with _told(part):
+        with _named_errors(part):
             target.flush()
             os.fsync(target.fileno())
             target.close()
@@ -166,7 +170,7 @@ def _whole(file: Path) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _named_errors(folder: Path) -> Iterator[None]:
     """Makes one error of what the system says about a folder."""
     try:
         yield
