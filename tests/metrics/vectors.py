@@ -21,7 +21,8 @@ class Tokens:
 
 
 def letters(texts: Sequence[str], width: int = 8) -> list[Tokens]:
-    """Returns tokens of one letter each; equal letters have equal vectors, drawn by the letter."""
+    """Returns tokens of one letter each; equal letters have equal vectors, drawn by the letter, most of
+    their similarities above 0."""
     return [_read(text, width) for text in texts]
 
 
@@ -29,5 +30,5 @@ def _read(text: str, width: int) -> Tokens:
     places = [place for place, letter in enumerate(text) if not letter.isspace()]
     ids = [START, *(ord(text[place]) for place in places), END]
     spans = [(0, 0), *((place, place + 1) for place in places), (0, 0)]
-    vectors = [np.random.default_rng(number).normal(size=width) for number in ids]
+    vectors = [np.random.default_rng(number).normal(1, 1, width) for number in ids]
     return Tokens(ids, spans, np.array(vectors))

@@ -6,5 +6,6 @@ from decodery import metrics as metrics
 from decodery.evaluation.contract import Document, Task, TaskData
 from decodery.evaluation.runs.run import Run, RunSettings, run
 from decodery.evaluation.subject import Subject
+from decodery.evaluation.tasks.registry import find_task
 
-__all__ = ["Document", "Run", "RunSettings", "Subject", "Task", "TaskData", "metrics", "run"]
+__all__ = ["Document", "Run", "RunSettings", "Subject", "Task", "TaskData", "find_task", "metrics", "run"]

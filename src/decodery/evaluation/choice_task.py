@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
+import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import cast
 
 from decodery.decoding.request.params import GenerationParams
 from decodery.errors import ParameterError
+from decodery.evaluation.answer_marks import exact_logprobs, parsed_mark
 from decodery.evaluation.contract import (
     Answer,
     Continuation,
@@ -25,10 +26,11 @@ from decodery.evaluation.contract import (
     Shot,
     TaskData,
 )
-from decodery.metrics.score import Score, mean
+from decodery.evaluation.generation_task import ends_of, mean_of
+from decodery.evaluation.shots import seed_of
+from decodery.evaluation.variant import Method, Options, Variant
+from decodery.metrics.score import Score
 
-Options = Literal["texts", "letters", "numbers"]
-Method = Literal["compare", "parse"]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # The length by which a log-probability is divided, under the names of results.
 NORMS: Mapping[str, Callable[[str, ContinuationAnswer], int]] = {
@@ -43,21 +45,37 @@ NORMS: Mapping[str, Callable[[str, ContinuationAnswer], int]] = {
 class ChoiceRow:
     """Holds a question, its options and the places of the right ones.
 
-    With `contexts`, each option has a question of its own and all have the same continuation, `options[0]`,
-    as in WinoGrande's partial scoring.
+    With `contexts`, where the options' texts are compared, each option has a prompt of its own and all have
+    the same continuation, `rest`, as in WinoGrande's partial scoring. Raises `ParameterError` for fewer than
+    two options, an option without text, and a right answer that is not an option.
     """
 
     question: str
     options: tuple[str, ...]
     gold: tuple[int, ...]
     contexts: tuple[str, ...] | None = None
+    rest: str = ""
 
     def __post_init__(self) -> None:
-        count = len(self.contexts or self.options)
+        count = len(self.options)
+        if not all(isinstance(option, str) and option.strip() for option in self.options):
+            raise ParameterError(f"an option has no text: {list(self.options)}")
         if count < 2:
             raise ParameterError("a choice has two options or more")
         if not self.gold or not all(0 <= place < count for place in self.gold):
             raise ParameterError(f"the right answer {self.gold} is not one of {count} options")
+
+    def shuffled(self, seed: int) -> ChoiceRow:
+        """Returns the row with its options in an order that the seed decides."""
+        order = list(range(len(self.options)))
+        random.Random(seed).shuffle(order)
+        contexts = None if self.contexts is None else tuple(self.contexts[place] for place in order)
+        return replace(
+            self,
+            options=tuple(self.options[place] for place in order),
+            gold=tuple(sorted(map(order.index, self.gold))),
+            contexts=contexts,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +107,7 @@ class ChoiceStyle:
 
     def rendered(self, row: ChoiceRow) -> str:
         """Returns the question as the model reads it, with the ending."""
-        text = self.question.format(question=row.question)
+        text = self.question.replace("{question}", row.question)
         if self.options != "texts":
             marks = self.marks(len(row.options))
             text += "".join(f"\n{m}. {o.strip()}" for m, o in zip(marks, row.options, strict=True))
@@ -107,7 +125,7 @@ class ChoiceTask:
     """Holds a task of choices: how its files are read, and how a document becomes a question."""
 
     name: str
-    reader: Callable[[Path | None], TaskData]
+    reader: Callable[[Path | None, str | None], TaskData]
     row: Callable[[Document], ChoiceRow]
     style: ChoiceStyle = ChoiceStyle()
     shots: int = 0
@@ -115,24 +133,70 @@ class ChoiceTask:
     version: int = 1
     description: Callable[[Document], str] = lambda document: ""
     metrics: tuple[str, ...] = ("acc", "acc_norm", "acc_bytes", "acc_tokens")
+    # Metrics of all samples together, which come first in the results.
+    totals: Mapping[str, Callable[[Sequence[Sample]], Score]] = field(default_factory=dict)
+    split: str | None = None
+    # Of written answers where several are sampled; a single one is greedy.
+    temperature: float = 0.8
+    max_tokens: int = 64
+    # The seed of the order in which each document's options are shown; None leaves that of the data.
+    shuffle: int | None = None
+
+    def shown(self, document: Document) -> ChoiceRow:
+        """Returns a document's question with its options in the order in which they are shown.
+
+        Raises `ParameterError`, which names the document, for a right answer that is not an option and for
+        more options than there are marks.
+        """
+        try:
+            row = self.row(document)
+            self.style.compared(row)
+        except ParameterError as error:
+            raise ParameterError(f"{self.name}: document {document.id}: {error}") from error
+        if self.shuffle is None:
+            return row
+        return row.shuffled(seed_of(self.shuffle, self.name, document.id))
 
     def read(self, data: Path | None) -> TaskData:
-        """Reads the files, and raises `ParameterError` for a document whose right answer is not an option."""
-        found = self.reader(data)
+        """Reads the files. Raises `ParameterError` for them, and for a document as `shown` does."""
+        found = self.reader(data, self.split)
         for document in found.documents:
-            try:
-                self.row(document)
-            except ParameterError as error:
-                raise ParameterError(f"{self.name}: document {document.id}: {error}") from error
-        return found
+            self.shown(document)
+        written = {"max_tokens": self.max_tokens} if self.style.method == "parse" else {}
+        form = {**asdict(self.style), "shuffle": self.shuffle, "split": self.split, **written}
+        return replace(found, settings=form)
+
+    def varied(self, variant: Variant) -> ChoiceTask:
+        """Returns the task in another form. White space at the end of an ending is the delimiter."""
+        style = self.style
+        if variant.options is not None:
+            marked = style.options == "texts" and variant.options != "texts"
+            default = ChoiceStyle()
+            ending = style.ending or default.ending if marked else style.ending
+            delimiter = style.delimiter or default.delimiter if marked else style.delimiter
+            style = replace(style, options=cast(Options, variant.options), ending=ending, delimiter=delimiter)
+        if variant.ending is not None:
+            kept = variant.ending.rstrip()
+            style = replace(style, ending=kept, delimiter=variant.ending[len(kept) :] or style.delimiter)
+        if variant.method is not None:
+            style = replace(style, method=cast(Method, variant.method))
+        if variant.max_tokens is not None and style.method == "compare":
+            raise ParameterError(f'{self.name} writes no text unless method is "parse": leave max_tokens out')
+        return replace(
+            self,
+            style=style,
+            split=variant.split or self.split,
+            max_tokens=variant.max_tokens or self.max_tokens,
+            shuffle=self.shuffle if variant.shuffle is None else variant.shuffle,
+        )
 
     def prompt(self, document: Document, question: str, shots: Sequence[Document]) -> Prompt:
         """Returns the prompt of a question after shots."""
         shown = []
-        for shot in map(self.row, shots):
+        for shot in map(self.shown, shots):
             gold = shot.gold[0]
-            if shot.contexts is not None:
-                shown.append(Shot(shot.contexts[gold], shot.options[0]))
+            if shot.contexts is not None and self.style.options == "texts":
+                shown.append(Shot(shot.contexts[gold], shot.rest))
             else:
                 shown.append(Shot(self.style.rendered(shot), self.style.compared(shot)[gold]))
         return Prompt(
@@ -145,21 +209,20 @@ class ChoiceTask:
 
     def requests(self, document: Document, shots: Sequence[Document], repeats: int) -> Sequence[Request]:
         """Returns a request for each option, or for `repeats` written answers."""
-        row = self.row(document)
-        if row.contexts is not None:
-            return [
-                Continuation(self.prompt(document, context, shots), row.options[0])
-                for context in row.contexts
-            ]
+        row = self.shown(document)
+        if row.contexts is not None and self.style.options == "texts":
+            return [Continuation(self.prompt(document, context, shots), row.rest) for context in row.contexts]
         prompt = self.prompt(document, self.style.rendered(row), shots)
         if self.style.method == "compare":
             return [Continuation(prompt, text) for text in self.style.compared(row)]
-        params = GenerationParams(max_tokens=64, temperature=0, stop=("\n\n",))
+        temperature = 0.0 if repeats == 1 else self.temperature
+        stop = (self.style.separator,) if self.style.separator else ()
+        params = GenerationParams(max_tokens=self.max_tokens, temperature=temperature, stop=stop)
         return [Generation(prompt, params, sample) for sample in range(repeats)]
 
     def outcome(self, document: Document, answers: Sequence[Answer]) -> Outcome:
         """Judges the answers. Equal best options share the credit, and a tie is counted."""
-        row = self.row(document)
+        row = self.shown(document)
         scored = [answer for answer in answers if isinstance(answer, ContinuationAnswer)]
         if scored:
             return _compared(self, document, row, scored)
@@ -171,72 +234,67 @@ class ChoiceTask:
             list(row.gold),
             found[0],
             "" if found[0] is not None else "no mark was found in the text",
-            {"unparsed": sum(place is None for place in found)},
-            {"parsed": found},
+            {"unparsed": found.count(None), **ends_of(written), **_odd_options(row)},
+            {"parsed": found, "chance": _chance(row)},
         )
 
     def results(self, samples: Sequence[Sample]) -> Mapping[str, Score]:
         """Returns the mean of each metric, with standard errors clustered where documents name clusters."""
         names = [name for name in self.metrics if samples and name in samples[0].outcome.values]
-        found = {name: mean_of(samples, name) for name in names}
+        found = {name: total(samples) for name, total in self.totals.items()}
+        found |= {name: mean_of(samples, name) for name in names}
         if self.style.options != "texts" and self.style.method == "compare":
             found["mass"] = mean_of(samples, "mass", unit="probability on the marks")
         return found
 
 
-def mean_of(samples: Sequence[Sample], name: str, *, unit: str = "fraction") -> Score:
-    """Returns the mean of one number of each sample."""
-    values = [sample.outcome.values.get(name) for sample in samples]
-    clusters = [sample.document.cluster or sample.document.id for sample in samples]
-    clustered = any(sample.document.cluster for sample in samples)
-    return mean(values, unit=unit, groups=clusters if clustered else None)
-
-
 def _compared(
     task: ChoiceTask, document: Document, row: ChoiceRow, answers: Sequence[ContinuationAnswer]
 ) -> Outcome:
-    texts = task.style.compared(row) if row.contexts is None else [row.options[0]] * len(answers)
+    marked = task.style.options != "texts"
+    texts = task.style.compared(row) if marked or row.contexts is None else [row.rest] * len(answers)
     totals = [answer.logprob for answer in answers]
     if any(math.isnan(total) for total in totals):
         raise ParameterError(f"{task.name}: document {document.id}: a log-probability is NaN")
     values: dict[str, float | None] = {}
     best: dict[str, list[int]] = {}
-    marked = task.style.options != "texts"
+    judged = exact_logprobs([answer.token_ids for answer in answers], totals) if marked else totals
     for name in ("acc",) if marked else task.metrics:
         lengths = [max(NORMS[name](text, one), 1) for text, one in zip(texts, answers, strict=True)]
-        best[name] = best_places([total / length for total, length in zip(totals, lengths, strict=True)])
+        best[name] = best_places([total / length for total, length in zip(judged, lengths, strict=True)])
         values[name] = len(set(best[name]) & set(row.gold)) / len(best[name])
-    if marked:
-        values["mass"] = sum(map(math.exp, totals))
-    first = best["acc"]
+    first = best[next(iter(best))]
     counts = {
         "tie": int(len(first) > 1),
         "encoded apart": sum(not answer.joined for answer in answers),
         "cut": sum(answer.cut > 0 for answer in answers),
+        **_odd_options(row),
     }
+    if marked:
+        values["mass"] = mass = sum(map(math.exp, judged))
+        counts["mass below half"] = int(mass < 0.5)
     why = f"equal log-probabilities of {first}" if len(first) > 1 else ""
-    return Outcome(values, list(row.gold), first[0], why, counts, {"logprobs": totals})
+    predicted = first[0] if len(first) == 1 else None
+    return Outcome(
+        values, list(row.gold), predicted, why, counts, {"logprobs": totals, "chance": _chance(row)}
+    )
+
+
+def _chance(row: ChoiceRow) -> float:
+    """Returns the accuracy of a choice by chance."""
+    return len(set(row.gold)) / len(row.options)
+
+
+def _odd_options(row: ChoiceRow) -> dict[str, int]:
+    """Returns a count of 1 if the white space around one option differs from that of the others."""
+    around = {
+        (option[: len(option) - len(option.lstrip())], option[len(option.rstrip()) :])
+        for option in row.options
+    }
+    return {"white space differs": int(len(around) > 1)}
 
 
 def best_places(values: Sequence[float]) -> list[int]:
     """Returns the places of the largest value, more than one if they are equal."""
     largest = max(values)
     return [place for place, value in enumerate(values) if value == largest]
-
-
-def parsed_mark(text: str, marks: Sequence[str]) -> int | None:
-    """Returns the place of the mark that a text gives as its answer, or None.
-
-    A mark after "answer is" or "answer:" counts first, the last one of several; then a mark that begins the
-    text; then the only mark of the text. A mark stands alone: not within a word or a number.
-    """
-    mark = "|".join(sorted(map(re.escape, marks), key=len, reverse=True))
-    alone = r"(?<![\w.]){0}(?![\w]|\.\d)"
-    named = re.findall(rf"(?i:answer(?:\s+is)?)\s*:?\s*[*(\[]*({mark})(?![\w]|\.\d)", text)
-    if named:
-        return marks.index(named[-1])
-    begun = re.match(rf"\s*[*(\[]*({mark})(?![\w]|\.\d)", text)
-    if begun:
-        return marks.index(begun[1])
-    found = set(re.findall(alone.format(rf"({mark})"), text))
-    return marks.index(found.pop()) if len(found) == 1 else None

@@ -32,11 +32,13 @@ class TaskData:
     """Holds the documents that are asked, in the order of the files, and by group those that shots come from.
 
     `pools` has the key "" for documents of all groups. `source` describes the files, for the report.
+    `settings` are what else of the task the results depend on, such as the form of its prompts.
     """
 
     documents: tuple[Document, ...]
     pools: Mapping[str, tuple[Document, ...]] = field(default_factory=dict)
     source: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def pool(self, document: Document) -> tuple[Document, ...]:
         """Returns the documents that the shots of this one come from."""

@@ -87,14 +87,18 @@ class Renderer:
         return "once" if bos is not None and ids[:1] == (bos,) else "none"
 
     def messages(self, prompt: Prompt) -> list[dict[str, Any]]:
-        """Returns the conversation that ends with the question, or with the beginning of the reply."""
+        """Returns the conversation that ends with the question, or with the beginning of the reply.
+
+        White space at the end of that beginning is left out: it belongs to what follows.
+        """
         found = [{"role": "system", "content": prompt.description}] if prompt.description else []
         for shot in prompt.shots:
             found += [
                 {"role": "user", "content": shot.question},
                 {"role": "assistant", "content": shot.answer},
             ]
-        reply = [{"role": "assistant", "content": prompt.reply}] if prompt.reply else []
+        begun = prompt.reply.rstrip()
+        reply = [{"role": "assistant", "content": begun}] if begun else []
         return [*found, {"role": "user", "content": prompt.question}, *reply]
 
     def text(self, prompt: Prompt) -> str:
@@ -121,8 +125,10 @@ class Renderer:
         """
         if self.chat:
             before = self.prompt_ids(prompt)
-            delimiter = prompt.delimiter if prompt.reply else ""
-            return Joined(before, self._some(self._after(delimiter + continuation), continuation))
+            rest = continuation.lstrip()
+            if begun := prompt.reply.rstrip():
+                rest = prompt.reply[len(begun) :] + prompt.delimiter + continuation
+            return Joined(before, self._some(self._after(rest), continuation))
         text = self.text(prompt)
         kept = text.rstrip()
         rest = text[len(kept) :] + prompt.delimiter + continuation
@@ -161,6 +167,13 @@ class Renderer:
             start += 1
         wanted = self._bos if self._bos is not None else start > 0
         return tuple([bos] if wanted and bos is not None else []) + tuple(ids[start:])
+
+    def cut(self, ids: Sequence[int], most: int) -> tuple[int, ...]:
+        """Returns the last `most` ids. The first is the token of the beginning, if that began them."""
+        if len(ids) <= most:
+            return tuple(ids)
+        first = tuple(ids[:1]) if ids[0] == self._tokenizer.bos_token_id and most > 1 else ()
+        return first + tuple(ids[len(ids) - most + len(first) :])
 
     def _after(self, text: str) -> list[int]:
         return self._tokenizer.continuing_ids(text) if text else []

@@ -132,7 +132,7 @@ class Subject:
             raise ParameterError(
                 f"the continuation has {len(joined.ids)} tokens, and the context holds {self.llm.capacity}"
             )
-        before = joined.prompt_ids[max(len(joined.prompt_ids) - limit, 0) :]
+        before = self.renderer.cut(joined.prompt_ids, limit)
         cut = len(joined.prompt_ids) - len(before)
         return self._keyed(Prepared("", request, before, joined.ids, joined=joined.together, cut=cut))
 
@@ -144,13 +144,14 @@ class Subject:
             raise ParameterError(
                 f"max_tokens is {params.max_tokens}, and the context holds {self.llm.capacity}"
             )
-        ids = self.renderer.prompt_ids(request.prompt)
-        cut = max(len(ids) - limit, 0)
+        whole = self.renderer.prompt_ids(request.prompt)
+        ids = self.renderer.cut(whole, limit)
+        cut = len(whole) - len(ids)
         chat = None
         if self.renderer.chat:
             chat = self._chat_request(self.renderer.messages(request.prompt), params)
-            chat = replace(chat, token_ids=list(ids[cut:]))
-        return self._keyed(Prepared("", request, ids[cut:], (), params, chat, cut=cut))
+            chat = replace(chat, token_ids=list(ids))
+        return self._keyed(Prepared("", request, ids, (), params, chat, cut=cut))
 
     def text(self, prepared: Prepared) -> str:
         """Returns the prompt of a request as the model reads it."""
@@ -183,9 +184,14 @@ class Subject:
         for places in self._fitting(requests, pairs):
             for place, answer in zip(places, self._scores(requests, places), strict=True):
                 ready(place, answer)
-        for place, one in enumerate(requests):
-            if isinstance(one.request, WholeText):
-                ready(place, self._whole(one))
+        texts = [i for i, one in enumerate(requests) if isinstance(one.request, WholeText)]
+        for places in self._fitting(requests, [i for i in texts if self._fits(requests[i])]):
+            scores = self.llm.score_after([(requests[i].prompt_ids, requests[i].ids) for i in places])
+            for place, score in zip(places, scores, strict=True):
+                ready(place, WholeTextAnswer(requests[place].ids, _known(score.logprobs)))
+        for place in texts:
+            if not self._fits(requests[place]):
+                ready(place, self._whole(requests[place]))
 
     def _generate(self, requests: Sequence[Prepared], places: Sequence[int], ready: Ready) -> None:
         def finished(number: int, output: RequestOutput) -> None:
@@ -242,11 +248,9 @@ class Subject:
                 logprobs, ranks = scores[place].logprobs, scores[place].ranks
             else:
                 logprobs, ranks = self._scores_at_the_edge(one)
-            values = tuple(value for value in logprobs if value is not None)
             greedy = all(rank == 1 for rank in ranks)
-            found.append(
-                ContinuationAnswer(one.prompt_ids, one.ids, values, greedy, joined=one.joined, cut=one.cut)
-            )
+            answer = ContinuationAnswer(one.prompt_ids, one.ids, _known(logprobs), greedy)
+            found.append(replace(answer, joined=one.joined, cut=one.cut))
         return found
 
     def _fits(self, one: Prepared) -> bool:
@@ -273,6 +277,10 @@ class Subject:
             known = len(logprobs) - begin
             pair = ([*one.prompt_ids, *window[:known]], window[known:])
             (score,) = self.llm.score_after([pair])
-            logprobs += [value for value in score.logprobs if value is not None]
+            logprobs += _known(score.logprobs)
             windows += 1
         return WholeTextAnswer(one.ids, tuple(logprobs), windows)
+
+
+def _known(logprobs: Sequence[float | None]) -> tuple[float, ...]:
+    return tuple(value for value in logprobs if value is not None)

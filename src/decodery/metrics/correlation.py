@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -14,6 +13,8 @@ from decodery.metrics.score import Score
 SMALLEST_SPREAD = 1e-12
 
 Numbers = Sequence[float | None]
+# From values [samples] and how often each occurs, [rows, samples], to values by row.
+Transform = Callable[[Any, Any], Any]
 
 
 def pearson(one: Numbers, other: Numbers, *, groups: Sequence[Hashable] | None = None) -> Score:
@@ -23,7 +24,7 @@ def pearson(one: Numbers, other: Numbers, *, groups: Sequence[Hashable] | None =
     two pairs, and where one list is constant: its values differ by less than 1e-12 of the largest.
     Raises `ParameterError` for no pairs, other lengths, NaN and infinity.
     """
-    return _correlation(one, other, groups, lambda values: values, "Pearson")
+    return _correlation(one, other, groups, _plain, "Pearson")
 
 
 def spearman(one: Numbers, other: Numbers, *, groups: Sequence[Hashable] | None = None) -> Score:
@@ -38,7 +39,7 @@ def _correlation(
     one: Numbers,
     other: Numbers,
     groups: Sequence[Hashable] | None,
-    transform: Callable[[Any], Any],
+    transform: Transform,
     settings: str,
 ) -> Score:
     import numpy as np
@@ -46,29 +47,33 @@ def _correlation(
     firsts, seconds = listed("one", one), listed("other", other)
     same_length(one=firsts, other=seconds)
     known = [i for i, pair in enumerate(zip(firsts, seconds, strict=True)) if None not in pair]
-    missing = len(firsts) - len(known)
     x = np.array([number(f"one[{i}]", firsts[i]) for i in known])
     y = np.array([number(f"other[{i}]", seconds[i]) for i in known])
-    place = {index: at for at, index in enumerate(known)}
-    parts = [[place[i] for i in group if i in place] for group in members(groups, len(firsts))]
-
-    def statistic(drawn: Any) -> float | None:
-        return _pearson(x[drawn], y[drawn], transform)
-
-    value = statistic(np.arange(len(known)))
-    if value is None:
+    group_of = {i: group for group, indices in enumerate(members(groups, len(firsts))) for i in indices}
+    if len(known) < 2 or _is_constant(x) or _is_constant(y):
         return Score(None, None, "correlation", 0, len(firsts), settings)
-    error = bootstrap_error(statistic, [part for part in parts if part])
+    x, y = _centred(x), _centred(y)
+
+    def statistic(times: Any) -> Any:
+        return _pearson(transform(x, times), transform(y, times), times)
+
+    value = float(statistic(np.ones((1, len(known))))[0])
+    error = bootstrap_error(statistic, [group_of[i] for i in known])
     settings += f"; error from {ROUNDS} bootstrap samples, seed {SEED}"
-    return Score(value, error, "correlation", len(known), missing, settings)
+    return Score(value, error, "correlation", len(known), len(firsts) - len(known), settings)
 
 
-def _pearson(x: Any, y: Any, transform: Callable[[Any], Any]) -> float | None:
-    if len(x) < 2 or _is_constant(x) or _is_constant(y):
-        return None
-    a, b = _centred(transform(x)), _centred(transform(y))
-    value = float((a * b).sum()) / math.sqrt(float((a * a).sum()) * float((b * b).sum()))
-    return min(1.0, max(-1.0, value))
+def _pearson(x: Any, y: Any, times: Any) -> Any:
+    """Returns the correlation of each row, in which a value occurs as often as `times` says, or NaN."""
+    import numpy as np
+
+    samples = times.sum(1, keepdims=True)
+    a, b = (values - (times * values).sum(1, keepdims=True) / samples for values in (x, y))
+    of_a, of_b = ((times * values * values).sum(1) for values in (a, b))
+    shared = (times * a * b).sum(1)
+    varies = (of_a > SMALLEST_SPREAD**2) & (of_b > SMALLEST_SPREAD**2)
+    scale = np.sqrt(np.where(varies, of_a, 1)) * np.sqrt(np.where(varies, of_b, 1))
+    return np.where(varies, np.clip(shared / scale, -1, 1), np.nan)
 
 
 def _is_constant(values: Any) -> bool:
@@ -84,10 +89,17 @@ def _centred(values: Any) -> Any:
     return deviations / abs(deviations).max()
 
 
-def _ranks(values: Any) -> Any:
-    """Returns the ranks from 1; equal values share the mean of theirs."""
+def _plain(values: Any, times: Any) -> Any:
+    return values
+
+
+def _ranks(values: Any, times: Any) -> Any:
+    """Returns the ranks of the values for each row of `times`; equal values share the mean of their ranks."""
     import numpy as np
 
-    _, place, times = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(times)
-    return (last - (times - 1) / 2)[place]
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.diff(values[order], prepend=-np.inf))
+    equal = np.add.reduceat(times[:, order], starts, axis=1)  # Of each distinct value, by row.
+    ranks = np.cumsum(equal, axis=1) - (equal - 1) / 2
+    place = np.searchsorted(values[order][starts], values)
+    return ranks[:, place]

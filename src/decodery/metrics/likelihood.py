@@ -65,7 +65,8 @@ def _per_unit(
 ) -> Score:
     """Returns the negative log-probability in nats for each unit of length, infinite where one is."""
     sums = numbers("logprobs", logprobs, infinite=True)
-    same_length(**{"logprobs": sums, name: lengths})
+    sizes: dict[str, Sequence[float]] = {"logprobs": sums, name: lengths}
+    same_length(**sizes)
     for index, (value, length) in enumerate(zip(sums, lengths, strict=True)):
         # Rounding may put a sum of certain tokens a little above 0.
         if value > 1e-4 * max(length, 1):

@@ -11,6 +11,8 @@ from decodery.metrics.arguments import hashable, same_length
 
 ROUNDS = 1000
 SEED = 0
+# The most counts of samples that are held at a time.
+BLOCK = 1 << 20
 
 
 def members(groups: Sequence[Hashable] | None, samples: int) -> list[list[int]]:
@@ -46,21 +48,28 @@ def jackknife_error(without: Iterable[tuple[float | None, int]]) -> float | None
     return math.sqrt((groups - 1) / groups * squares)
 
 
-def bootstrap_error(
-    statistic: Callable[[Any], float | None], groups: Sequence[Sequence[int]]
-) -> float | None:
+def bootstrap_error(statistic: Callable[[Any], Any], groups: Sequence[int]) -> float | None:
     """Returns the standard deviation of a metric over 1,000 samples of groups, drawn with replacement.
 
-    `statistic` gets the indices of the drawn samples, an integer array. Draws without a value are left out;
-    the error is None for fewer than three groups, and where most draws have none. The seed is fixed. Efron,
-    Bootstrap Methods: Another Look at the Jackknife (1979).
+    `groups` has the number of each sample's group. `statistic` gets how often each sample was drawn, an array
+    [draws, samples], and returns an array [draws], NaN where the metric is undefined. Such draws are left
+    out; the error is None for fewer than three groups, and where most draws have no value. The seed is fixed.
+    Efron, Bootstrap Methods: Another Look at the Jackknife (1979).
     """
     import numpy as np
 
-    if len(groups) < 3:
+    names, of = np.unique(groups, return_inverse=True)
+    if len(names) < 3:
         return None
-    parts = [np.asarray(group) for group in groups]
-    draws = np.random.default_rng(SEED).integers(0, len(parts), (ROUNDS, len(parts)))
-    found = [statistic(np.concatenate([parts[group] for group in draw])) for draw in draws]
-    known = [value for value in found if value is not None]
+    random = np.random.default_rng(SEED)
+    step = max(1, BLOCK // len(of))
+    found = []
+    for start in range(0, ROUNDS, step):
+        rows = min(step, ROUNDS - start)
+        drawn = random.integers(0, len(names), (rows, len(names)))
+        flat = (drawn + len(names) * np.arange(rows)[:, None]).ravel()
+        times = np.bincount(flat, minlength=rows * len(names)).reshape(rows, len(names))
+        found.append(statistic(times[:, of].astype(np.float64)))
+    values = np.concatenate(found)
+    known = values[~np.isnan(values)]
     return float(np.std(known, ddof=1)) if len(known) > ROUNDS // 2 else None

@@ -52,8 +52,8 @@ def bert_score(
     `embed` gives the tokens' vectors of texts, such as `partial(llm.embed_tokens, layer=9)`. With `idf` a
     token weighs by its rarity among the references. `baseline` rescales each number x to (x - b) / (1 - b).
     `settings` says all of it, and `model`, the caller's words for the encoder and its layer. A text is
-    undefined if it or each of its references has no tokens, or only tokens without weight. Of several
-    references the best F1 counts.
+    undefined if it or each of its references has no tokens, or only tokens without weight, or if precision or
+    recall is below 0, where there is no harmonic mean. Of several references the best F1 counts.
     Raises `ParameterError` for no texts, other lengths, an empty list of references, `idf` with one
     reference, where all weights would be 0, and a baseline of 1 or more.
     """
@@ -84,7 +84,10 @@ def bert_scores(
     same_length(predictions=given, references=known)
     base = _checked(baseline)
     distinct = list(dict.fromkeys([*given, *(option for options in known for option in options)]))
-    read = dict(zip(distinct, embed(distinct), strict=True))
+    vectors = embed(distinct)
+    if len(vectors) != len(distinct):
+        refuse("embed", f"gave {len(vectors)} results for {len(distinct)} texts")
+    read = dict(zip(distinct, vectors, strict=True))
     weight = _weights([read[option] for options in known for option in options]) if idf else _one
     sides = {text: _Side(tokens, weight) for text, tokens in read.items()}
     found = []
@@ -118,6 +121,8 @@ class _Side:
         import numpy as np
 
         vectors = np.asarray(tokens.vectors, dtype=np.float64)
+        if not np.isfinite(vectors).all():
+            refuse("embed", "gave a vector with NaN or infinity")
         lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
         self.vectors = vectors / np.where(lengths > 0, lengths, 1)
         special = [tuple(span) == (0, 0) for span in tokens.spans]
@@ -143,6 +148,8 @@ def _match(candidate: _Side, reference: _Side) -> Overlap | None:
     similarity = candidate.vectors @ reference.vectors.T
     precision = float((similarity.max(1) * candidate.weights).sum() / ours)
     recall = float((similarity.max(0) * reference.weights).sum() / theirs)
+    if min(precision, recall) < 0:
+        return None
     both = precision + recall
     return Overlap(precision, recall, 2 * precision * recall / both if both else 0.0)
 

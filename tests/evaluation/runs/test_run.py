@@ -292,7 +292,7 @@ def test_a_sample_tells_what_was_asked_what_was_answered_and_why_it_counts(
             assert len(request["token_ids"]) == len(request["logprobs"])
             assert request["logprob"] == sum(request["logprobs"])
         best = max(range(4), key=lambda i: line["requests"][i]["logprob"])
-        assert line["predicted"] == best
+        assert line["details"]["chance"] == 0.25
         assert line["values"]["acc"] == float(best in line["gold"])
 
 
@@ -300,9 +300,9 @@ def test_requests_with_prompts_of_their_own_tell_them(runs: Runs, tmp_path: Path
     def row(document: Document) -> Any:
         from decodery.evaluation.choice_task import ChoiceRow
 
-        return ChoiceRow("", ("is big",), (0,), ("the ant", "the elephant"))
+        return ChoiceRow("", ("ant", "elephant"), (0,), ("the ant", "the elephant"), "is big")
 
-    task = ChoiceTask("partial", lambda data: TaskData((Document("d", {}),)), row)
+    task = ChoiceTask("partial", lambda data, *form: TaskData((Document("d", {}),)), row)
     run(task, runs.subject, out=tmp_path / "out")
     (line,) = samples_of(tmp_path / "out")
     assert "prompt_ids" not in line

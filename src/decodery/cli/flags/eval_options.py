@@ -33,6 +33,24 @@ class EvalOptions:
     bos: bool | None = _option(
         None, "Begin prompts with the token of the beginning, or not; without it, as the tokenizer does."
     )
+    split: str | None = _option(
+        None, "Ask about this split of the data; without it, the one of the task's published number."
+    )
+    options: str | None = _option(
+        None,
+        "Compare the options' texts, or show them with letters or numbers and compare those.",
+        metavar="texts|letters|numbers",
+    )
+    method: str | None = _option(
+        None,
+        "Compare log-probabilities, or let the model write and look for the option in its text.",
+        metavar="compare|parse",
+    )
+    ending: str | None = _option(None, r"What comes after the question; \n is a line end.", metavar="TEXT")
+    max_tokens: int | None = _option(None, "The largest number of tokens of a written answer.")
+    shuffle: int | None = _option(
+        None, "Show the options of each question in an order drawn with this seed.", metavar="SEED"
+    )
     workers: int = _option(2, "The number of threads that ask at once; it changes no result.")
     allow_code: bool = _option(False, "Allow tasks to run code that the model wrote.")
     json: bool = _option(False, "Print the results as one JSON object.", panel="Output")

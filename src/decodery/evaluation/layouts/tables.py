@@ -1,4 +1,4 @@
-"""Reads rows from JSON lines, JSON, CSV and TSV files, and names the place of a fault."""
+"""Reads rows from JSON lines, JSON, CSV, TSV and Parquet files, and names the place of a fault."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from decodery.errors import ParameterError
 
 Row = Mapping[str, Any]
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".parquet")
 
 
 def read_rows(
@@ -24,14 +24,8 @@ def read_rows(
     `header` are the columns of a CSV file without a first line of names. Raises `ParameterError` with file
     and line for a fault, a row that lacks a required column, and a file without rows.
     """
-    try:
-        text = _text(path)
-    except OSError as error:
-        raise ParameterError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ParameterError(f"{path} is not UTF-8: byte {error.start} is wrong") from error
     rows = []
-    for number, row in _rows(path, text, header):
+    for number, row in _rows(path, header):
         missing = [name for name in required if row.get(name) is None]
         if missing:
             raise ParameterError(
@@ -60,6 +54,16 @@ def find_file(data: Path, *names: str) -> Path:
     raise ParameterError(f"{data} holds none of {', '.join(names)} ({', '.join(SUFFIXES)})")
 
 
+def read_text(path: Path) -> str:
+    """Returns the text of a file, which may be packed with gzip. Raises `ParameterError`."""
+    try:
+        return _text(path)
+    except OSError as error:
+        raise ParameterError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ParameterError(f"{path} is not UTF-8: byte {error.start} is wrong") from error
+
+
 def _text(path: Path) -> str:
     data = path.read_bytes()
     if path.name.endswith(".gz"):
@@ -70,8 +74,12 @@ def _text(path: Path) -> str:
     return data.decode("utf-8-sig")
 
 
-def _rows(path: Path, text: str, header: Sequence[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(path: Path, header: Sequence[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
     kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    if kind == "parquet":
+        yield from enumerate(_parquet_rows(path), 1)
+        return
+    text = read_text(path)
     if kind in ("csv", "tsv"):
         yield from _csv_rows(path, text, "\t" if kind == "tsv" else ",", header)
     elif kind == "json":
@@ -106,6 +114,19 @@ def _csv_rows(
                 f"{path}, line {reader.line_num} has {len(row)} columns in place of {len(names)}"
             )
         yield reader.line_num, dict(zip(names, row, strict=True))
+
+
+def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        from pyarrow import ArrowException  # type: ignore[import-not-found, unused-ignore]
+        from pyarrow.parquet import read_table  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise ParameterError(f"{path}: reading Parquet files needs pyarrow: pip install pyarrow") from error
+    try:
+        rows: list[dict[str, Any]] = read_table(path).to_pylist()
+    except (OSError, ArrowException) as error:
+        raise ParameterError(f"{path} cannot be read: {error}") from error
+    return rows
 
 
 def _parsed(path: Path, number: int, text: str) -> Any:

@@ -7,8 +7,8 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryFile
 from threading import Lock
 from typing import IO, Any
 
@@ -36,11 +36,13 @@ class AnswerStore:
     Answers are appended to `written`; those of the files `read` are known too. Memory holds their places
     alone. Each line has a checksum. A line that a killed process left incomplete is cut off, and one that is
     damaged is left out with a warning: what it answered is asked again. Several threads may use it at once.
-    Without `written` it appends to a file without a name. Raises `DecoderyError` for a file that cannot be read.
+    Without `written`, memory holds them all. Raises `DecoderyError` for a file that cannot be
+    read.
     """
 
     def __init__(self, written: Path | None = None, read: Sequence[Path] = ()) -> None:
         self._places: dict[str, tuple[IO[bytes], int, int]] = {}
+        self._name = written
         self._lock = Lock()
         self._files: list[IO[bytes]] = []
         self._end = 0
@@ -49,8 +51,7 @@ class AnswerStore:
                 if path != written:
                     self._index(path, "rb")
             if written is None:
-                self._file: IO[bytes] = TemporaryFile(buffering=0)
-                self._files.append(self._file)
+                self._file: IO[bytes] = BytesIO()
             else:
                 written.touch()
                 self._file, self._end = self._index(written, "r+b")
@@ -64,7 +65,7 @@ class AnswerStore:
             return key in self._places
 
     def get(self, key: str, prompt_ids: tuple[int, ...] = ()) -> Answer | None:
-        """Returns the answer to what has this key, or None. Prompts are not kept: this one becomes its own."""
+        """Returns the answer to what has this key, with these ids of the prompt, or None."""
         with self._lock:
             place = self._places.get(key)
             if place is None:
@@ -73,7 +74,7 @@ class AnswerStore:
             file.seek(start)
             found = _parsed(file.read(length))
         if found is None or found[0] != key:
-            raise DecoderyError(f"{file.name} has been changed by another program")
+            raise DecoderyError(f"{self._name} has been changed by another program")
         return _answer(found[1], {**found[2], "prompt_ids": list(prompt_ids)})
 
     def put(self, key: str, answer: Answer) -> None:
@@ -91,7 +92,7 @@ class AnswerStore:
                 with suppress(OSError):
                     self._file.truncate(self._end)
                 raise DecoderyError(
-                    f"{self._file.name} cannot be written: {error.strerror}; the answers before are kept,"
+                    f"{self._name} cannot be written: {error.strerror}; the answers before are kept,"
                     " and the same command goes on with them"
                 ) from error
             self._places[key] = (self._file, self._end, len(line))

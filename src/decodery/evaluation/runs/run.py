@@ -18,6 +18,7 @@ from decodery.evaluation.runs.answer_store import AnswerStore, cache_files
 from decodery.evaluation.runs.block_worker import BlockWorker, StoppedError
 from decodery.evaluation.runs.run_folder import Effort, RunFolder
 from decodery.evaluation.subject import Subject
+from decodery.evaluation.tasks.registry import find_task
 from decodery.llm import LLM
 from decodery.metrics.score import Score
 from decodery.progress import counting
@@ -74,7 +75,7 @@ class Run:
 
 
 def run(
-    task: Task,
+    task: Task | str | Path,
     model: LLM | Subject,
     *,
     data: str | Path | None = None,
@@ -88,16 +89,19 @@ def run(
 ) -> Run:
     """Runs a task and returns its results; with `out`, writes the files of the run into that folder.
 
-    A folder whose run was stopped, at any moment, is gone on with: answers that are there are not asked
-    again, and the files become those of a run that was not stopped, byte for byte. Runs with the same folder
-    `cache` share their answers: what one has asked of the same weights, the others do not ask. `workers`
-    threads ask at once, which changes no result. Raises `ParameterError` for data that cannot be read, for a
-    folder with other settings, and for a document that does not fit.
+    `task` may be a name, or the path of a TOML file with a task. A folder whose run was stopped, at any
+    moment, is gone on with: answers that are there are not asked again, and the files become those of a run
+    that was not stopped, byte for byte. Runs with the same folder `cache` share their answers: what one has
+    asked of the same weights, the others do not ask. `workers` threads ask at once, which changes no result.
+    Raises `ParameterError` for data that cannot be read, for a folder with other settings, and for a document
+    that does not fit.
     """
     started = time.perf_counter()
     settings = _with(settings or RunSettings(), limit=limit, shots=shots)
     if type(workers) is not int or workers < 1:
         raise ParameterError(f"workers must be a whole number from 1 on, not {workers!r}")
+    if isinstance(task, (str, Path)):
+        task = find_task(str(task))
     subject = model if isinstance(model, Subject) else Subject(model)
     read = task.read(None if data is None else Path(data))
     documents = read.documents[: settings.limit]
@@ -184,6 +188,7 @@ def _described(task: Task, subject: Subject, data: TaskData, settings: RunSettin
         "task": task.name,
         "version": task.version,
         "data": content.hexdigest(),
+        "form": dict(data.settings),
         "model": subject.name,
         "identity": dict(subject.identity),
         **subject.settings,

@@ -15,12 +15,13 @@ from decodery.evaluation.runs.run import run as run_task
 from decodery.evaluation.runs.run_folder import plain_scores
 from decodery.evaluation.subject import Subject
 from decodery.evaluation.tasks.registry import find_task
+from decodery.evaluation.variant import Variant, varied
 from decodery.metrics.score import Score
 
 
 def run(name: str, how: EvalOptions, model: ModelOptions) -> None:
     """Runs a task and prints its results. Raises `ParameterError` for a wrong one before the model loads."""
-    task = find_task(name, allow_code=how.allow_code)
+    task = varied(find_task(name, allow_code=how.allow_code), variant_of(how))
     settings = RunSettings(how.shots, how.limit, how.repeats, how.seed)
     # A model's path is no part of what its answers depend on.
     called = Path(model.model or "default").name
@@ -46,6 +47,18 @@ def run(name: str, how: EvalOptions, model: ModelOptions) -> None:
         return
     for line in table(found):
         print(line)
+
+
+def variant_of(how: EvalOptions) -> Variant:
+    """Returns what the flags change of a task. Raises `ParameterError` for a wrong value."""
+    return Variant(
+        options=how.options,
+        method=how.method,
+        ending=None if how.ending is None else how.ending.replace("\\n", "\n"),
+        split=how.split,
+        max_tokens=how.max_tokens,
+        shuffle=how.shuffle,
+    )
 
 
 def table(found: Run) -> list[str]:
