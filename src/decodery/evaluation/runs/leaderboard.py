@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from decodery.errors import ParameterError
-from decodery.evaluation.runs.report_page import interval, number, table
+from decodery.evaluation.runs.report_page import interval, number, styles, table
 from decodery.evaluation.runs.stored_run import StoredRun
 from decodery.metrics.score import Score
 from decodery.pictures.html_document import html_document
 from decodery.pictures.markup import Markup, element
-from decodery.pictures.svg_sheet import asset
 from decodery.version import __version__
 
 # All runs of a task must have these in common, or their scores cannot be compared.
@@ -195,7 +194,7 @@ def leaderboard_page(found: Leaderboard) -> str:
         element("footer", f"Made by decodery {__version__}"),
         class_="report",
     )
-    return html_document("Leaderboard – decodery", [page], [asset("page.css"), asset("report.css")])
+    return html_document("Leaderboard – decodery", [page], styles())
 
 
 def _both(entry: Entry | None) -> Markup:

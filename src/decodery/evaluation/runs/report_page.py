@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 from decodery.evaluation.runs.stored_run import StoredRun
@@ -63,7 +64,13 @@ def report_page(run: StoredRun) -> str:
     ]
     title = f"{run.task}, {run.model} – decodery"
     page = element("main", parts, class_="report")
-    return html_document(title, [page], [asset("page.css"), asset("report.css")])
+    return html_document(title, [page], styles())
+
+
+def styles() -> list[Markup]:
+    """Returns the stylesheets of the pages of runs."""
+    own = files("decodery.evaluation.runs").joinpath("report.css").read_text(encoding="utf-8")
+    return [asset("page.css"), Markup(own)]
 
 
 def number(value: float) -> str:
