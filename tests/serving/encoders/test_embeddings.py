@@ -120,7 +120,8 @@ def test_a_limit_below_the_special_tokens_is_an_error_that_counts_them(server: L
     assert error["message"] == "2 special tokens stand around a text, and 1 fit"
     assert error["param"] == "input"
     error = refused(server, input="bank", truncate_prompt_tokens=2, prompt="question: ")
-    assert "the 2 special tokens and" in error["message"] and "of the prompt" in error["message"]
+    assert "the 2 special tokens and" in error["message"]
+    assert "of the prompt" in error["message"]
 
 
 def test_the_limit_is_that_of_the_folder_and_the_list_of_models_tells_it(tmp_path: Path) -> None:
