@@ -17,6 +17,7 @@ from decodery.llm import LLM
 from decodery.models.contract import EncoderModel
 from decodery.search.ranking import Vectors
 from decodery.weights.layouts.packed_cache import weights_of
+from decodery.weights.sources.file_digests import file_digest
 
 # The files of a folder that decide which vector a text has.
 MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".txt")
@@ -104,9 +105,8 @@ def model_digest(path: Path) -> str:
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if _is_of_model(p))
     for file in files:
-        with file.open("rb") as content:
-            name = "" if file == path else file.relative_to(path).as_posix()
-            digest.update(f"{name}\n{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+        name = "" if file == path else file.relative_to(path).as_posix()
+        digest.update(f"{name}\n{file_digest(file)}\n".encode())
     return digest.hexdigest()
 
 
