@@ -27,6 +27,7 @@ from decodery.intake import Intake, Message, Prompt, salt_of
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.backends import check_kv_dtype, current_name, kv_dtype_named
 from decodery.kernels.native.library import MOST_THREADS
+from decodery.lens.layer_views import LayerViews, layer_views
 from decodery.loading.open_model import SecondModels, not_causal, open_model
 from decodery.loading.options import available_memory, memory_size
 from decodery.models.contract import CausalModel
@@ -376,6 +377,19 @@ class LLM(EncodingCalls):
         """
         generate = partial(self.generate, cache_salt=cache_salt)
         return score_texts(self._scored_texts(listed_prompts(texts), prefix), generate)
+
+    def layer_views(self, prompt: str | Sequence[int], *, candidates: int = 5) -> LayerViews:
+        """Returns what each layer computes for the last token of a text or of token ids.
+
+        For each layer these are the shares of attention that its heads give to the tokens, and the
+        `candidates` likeliest next tokens by the states after it (the logit lens). It takes one pass over the
+        text, which uses no cached pages. Raises `RequestError` for a text that the model cannot read.
+        """
+        limits = self.engine.limits
+        ids = self.intake.token_ids(prompt)
+        return layer_views(
+            self.model, ids, candidates=candidates, kv_dtype=limits.kv_dtype, threads=limits.threads
+        )
 
     def _scored_texts(self, texts: list[Any], prefix: Any) -> list[ScoredText]:
         encode = self.intake.token_ids

@@ -115,7 +115,11 @@ BRANCHES: Mapping[str, tuple[str, dict[str, Any], int | None]] = {
     "a branch": ("Once", {"temperature": 0.9, "presence_penalty": 0.8}, None),
     "a greedy branch": ("é b", {"temperature": 0, "frequency_penalty": 0.5}, None),
     "a branch of the first completion": ("Once", {"n": 3, "temperature": 1.2}, 0),
-    "a branch of a later completion": ("Once", {"n": 2, "best_of": 3, "temperature": 1.2, "seed": -5, "ignore_eos": True}, 2),
+    "a branch of a later completion": (
+        "Once",
+        {"n": 2, "best_of": 3, "temperature": 1.2, "seed": -5, "ignore_eos": True},
+        2,
+    ),
     "a branch in a grammar": ("Once", {"grammar": {"type": "regex", "pattern": "[!-~]{40}"}}, None),
 }
 # What a command line cannot say, and the words of the reason.

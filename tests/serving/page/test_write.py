@@ -395,8 +395,8 @@ def test_the_legend_shows_each_underline_as_tokens_have_it(opened: Any) -> None:
     lines = opened.evaluate(
         """() => {
           const line = (found) => {
-            const { textDecorationStyle, textDecorationColor, textDecorationThickness } = getComputedStyle(found);
-            return [textDecorationStyle, textDecorationColor, textDecorationThickness];
+            const shown = getComputedStyle(found);
+            return [shown.textDecorationStyle, shown.textDecorationColor, shown.textDecorationThickness];
           };
           const token = document.querySelector("#log .token").cloneNode();
           document.querySelector("#log .tokens").append(token);

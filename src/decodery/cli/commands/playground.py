@@ -65,8 +65,9 @@ def _check_writes(sources: Sequence[ModelSource]) -> None:
     if all(source.kind == "encoder" for source in sources):
         names = ", ".join(source.name for source in sources)
         raise ParameterError(
-            f"the playground shows how a model continues texts, and {names} reads them only (an encoder): give a"
-            " decoder with -m, or ask the encoder with decodery embed, search, classify, fill-mask or rerank"
+            f"the playground shows how a model continues texts, and {names} reads them only (an encoder):"
+            " give a decoder with -m, or ask the encoder with decodery embed, search, classify, fill-mask or"
+            " rerank"
         )
 
 
