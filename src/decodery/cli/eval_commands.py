@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from decodery.cli.command_registry import Debug, app, command
 from decodery.cli.flags.eval_options import EvalOptions
+from decodery.cli.flags.harness_options import LmEvalOptions, MtebOptions
 from decodery.cli.flags.judge_options import JudgeOptions
 from decodery.cli.flags.model_options import ModelOptions
 
@@ -37,6 +38,8 @@ Json = Annotated[
 MODEL = ModelOptions()
 HOW = EvalOptions()
 JUDGING = JudgeOptions()
+LM_EVAL = LmEvalOptions()
+MTEB = MtebOptions()
 
 
 @command("run", evaluation)
@@ -112,6 +115,30 @@ def _contamination(
     from decodery.cli.commands.evaluation.contamination import contamination
 
     contamination(run, corpus, data, words, as_json=json)
+
+
+@command("lm-eval", evaluation)
+def _lm_eval(how: LmEvalOptions = LM_EVAL, model: ModelOptions = MODEL, debug: Debug = False) -> None:
+    """Runs tasks of lm-eval, EleutherAI's harness, and prints its tables.
+
+    Needs the extra: pip install "decodery[harness]". Other data than --include-path has is fetched by
+    lm-eval.
+    """
+    from decodery.cli.commands.evaluation.harness import lm_eval
+
+    lm_eval(how, model)
+
+
+@command("mteb", evaluation)
+def _mteb(how: MtebOptions = MTEB, model: ModelOptions = MODEL, debug: Debug = False) -> None:
+    """Runs tasks of mteb, the benchmark of text embeddings, on an encoder.
+
+    The encoder is MiniLM if none is named. Needs the extra: pip install "decodery[harness]". mteb fetches the
+    data.
+    """
+    from decodery.cli.commands.evaluation.harness import mteb
+
+    mteb(how, model)
 
 
 @command("consistency", evaluation)
