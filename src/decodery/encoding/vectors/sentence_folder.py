@@ -37,8 +37,9 @@ FLAGS = {
 def read_vector_settings(folder: Path, model: EncoderModel) -> VectorSettings:
     """Returns how the vectors of a folder's model are made.
 
-    A folder without modules.json takes the mean of the states. Raises `ModelError`, naming the file, for
-    files that are damaged or contradict each other, and for modules that are not supported.
+    A folder without modules.json takes the model's default, and does not normalise. Raises `ModelError`,
+    naming the file, for files that are damaged or contradict each other, and for modules that are not
+    supported.
     """
     modules = modules_of(folder)
     first, others = (modules[0].folder, modules[1:]) if modules else (folder, [])
@@ -56,7 +57,7 @@ def read_vector_settings(folder: Path, model: EncoderModel) -> VectorSettings:
     return VectorSettings(
         width=found.width,
         limit=limit,
-        pooling=found.poolings or ("mean",),
+        pooling=found.poolings or model.default_pooling,
         reads_prompt=found.reads_prompt,
         layers=tuple(layers),
         normalizes=normalizes,

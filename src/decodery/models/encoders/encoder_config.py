@@ -75,6 +75,13 @@ def _count_of_labels(keys: CheckpointKeys, key: str) -> int:
     return len(stored)
 
 
+def count_of_labels(keys: CheckpointKeys) -> int:
+    """Returns the number of classes that a config.json names; 2 if it names none."""
+    key = next((key for key in LABEL_KEYS if keys.has(key)), None)
+    return 2 if key is None else _count_of_labels(keys, key)
+
+
+LABEL_KEYS = ("id2label", "num_labels")
 LABELS = Kind(_count_of_labels, lambda count: {str(label): f"LABEL_{label}" for label in range(count)})
 """The kind of a number of labels that is stored as the table of their names."""
 
@@ -106,7 +113,7 @@ FIELDS: Mapping[str, Field] = {
     "segments": Setting(COUNT_FROM_0, "type_vocab_size", default=2),
     "norm_eps": Setting(POSITIVE, "layer_norm_eps", "attention.layer_norm_epsilon", default=1e-12),
     "activation": Setting(ACTIVATIONS, "hidden_act", default="gelu"),
-    "labels": Setting(LABELS, ("id2label", "num_labels"), default=2),
+    "labels": Setting(LABELS, LABEL_KEYS, default=2),
     "tied_head": Setting(FLAG, "tie_word_embeddings", default=True),
 }
 """The keys and defaults of BERT; a family replaces those that differ."""
