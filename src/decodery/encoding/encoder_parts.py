@@ -13,6 +13,7 @@ from decodery.encoding.vectors.sentence_folder import read_vector_settings
 from decodery.encoding.vectors.vector_settings import VectorSettings
 from decodery.errors import ModelError
 from decodery.models.contract import EncoderModel, OutputHead
+from decodery.text.chat.marked_encoder import MarkedEncoder
 from decodery.text.tokenizer.tokenizer import Tokenizer
 
 
@@ -34,6 +35,11 @@ class EncoderParts:
     def vectors(self) -> VectorSettings:
         """Returns how the folder says that vectors are made; raises `ModelError` if it contradicts itself."""
         return read_vector_settings(self.folder, self.model)
+
+    @cached_property
+    def marked(self) -> MarkedEncoder:
+        """Returns what encodes prompts in which texts cannot write control tokens."""
+        return MarkedEncoder(self.tokenizer, self.tokenizer.special_ids)
 
     def head(self, name: str) -> OutputHead:
         """Returns the model's head of a name; raises `ModelError` that tells which heads it has."""

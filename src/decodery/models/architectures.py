@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import Any
 
 from decodery.models.contract import Family, Head
-from decodery.models.encoders.reading_rows import reading_rows
 from decodery.models.encoders.rows import ENCODER_TYPES, ENCODERS
+from decodery.models.readers.reading_rows import reading_rows
 
 
 class Architectures(Mapping[str, tuple[Family[Any], Head]]):

@@ -13,8 +13,8 @@ from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
 from decodery.models.encoders.encoder_config import count_of_labels
 from decodery.models.encoders.rows import WITH_HEAD
-from decodery.models.encoders.text_reader import reading_names
 from decodery.models.missing_parts import missing_parts
+from decodery.models.readers.text_reader import reading_names
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.mxfp4 import is_mxfp4
 from decodery.weights.formats.sentence_modules import modules_around

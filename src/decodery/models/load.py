@@ -13,13 +13,13 @@ from decodery.kernels.contract import Kernels
 from decodery.kernels.threads import threads_set
 from decodery.models.checkpoint_keys import LARGEST
 from decodery.models.contract import CausalModel, Config, EncoderModel, Head
-from decodery.models.encoders.text_reader import build_reading, reader_of
 from decodery.models.families import Architecture, find_family, names_of
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.experts import ExpertStack
 from decodery.models.layers.linear import Linear
 from decodery.models.layers.mlp import GatedLinear
 from decodery.models.layers.norm import RMSNorm
+from decodery.models.readers.text_reader import build_reading, reader_of
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.layouts.native_layout import Packing
 from decodery.weights.layouts.packed_cache import PackedCache, give_weights, weights_of

@@ -60,6 +60,8 @@ class ServedModel:
         if not self.llm.is_encoder:
             return ()
         parts = self.llm.encoder
+        if "next_token" in parts.model.heads:
+            return SCORE_ROUTES
         if "classes" not in parts.model.heads:
             return VECTOR_ROUTES
         names = parts.config.get("id2label")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.vectors.sentence_folder import activation_of_scores
 from decodery.errors import ModelError
 
 Scoring = Literal["softmax", "sigmoid", "identity"]
@@ -36,6 +37,15 @@ def distinct_names(parts: EncoderParts, count: int) -> tuple[str, ...]:
     return names
 
 
+def pair_scoring(parts: EncoderParts) -> Scoring:
+    """Returns how the logit of a pair becomes its score: as the folder of a cross-encoder says.
+
+    Raises `ModelError` if it names another function than Sigmoid and Identity.
+    """
+    name = activation_of_scores(parts.folder)
+    return scoring(parts.config, 1) if name is None else _activation(name)
+
+
 def scoring(config: Mapping[str, Any], count: int) -> Scoring:
     """Returns how the logits of a head with `count` classes become scores.
 
@@ -57,14 +67,16 @@ def _stored_activation(config: Mapping[str, Any]) -> Scoring | None:
     table = config.get("sentence_transformers")
     name = table.get("activation_fn") if isinstance(table, Mapping) else None
     name = name or config.get("sbert_ce_default_activation_function")
-    if name is None:
-        return None
+    return None if name is None else _activation(name)
+
+
+def _activation(name: object) -> Scoring:
     kind = str(name).rpartition(".")[2].lower()
     if kind == "identity":
         return "identity"
     if kind == "sigmoid":
         return "sigmoid"
-    raise ModelError(f"config.json names the activation {name!r}; cross-encoders have Identity or Sigmoid")
+    raise ModelError(f"the folder names the activation {name!r}; cross-encoders have Identity or Sigmoid")
 
 
 def find_label(names: Sequence[str], *starts: str) -> int | None:

@@ -93,6 +93,11 @@ def _options(
 ) -> VectorOptions:
     settings = parts.vectors
     chosen = settings.pooling if pooling is None else pooling_named(pooling)
+    if not chosen:
+        raise ParameterError(
+            "this model continues texts, and was not trained for vectors: say how its states become one, such"
+            ' as pooling="last"'
+        )
     if settings.layers and len(chosen) != len(settings.pooling):
         raise ParameterError(
             f"pooling {pooling!r} gives a vector of another width than the layers behind it take, which are"

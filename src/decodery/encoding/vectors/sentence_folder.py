@@ -69,6 +69,17 @@ def read_vector_settings(folder: Path, model: EncoderModel) -> VectorSettings:
     )
 
 
+def read_prompts(folder: Path) -> tuple[Mapping[str, str], str | None]:
+    """Returns a folder's prompts by name, and the name of the default one; raises as the others do."""
+    return _prompts(_settings(folder))
+
+
+def activation_of_scores(folder: Path) -> str | None:
+    """Returns the name of the function that makes scores of a cross-encoder's logits, None without one."""
+    keys = _settings(folder)
+    return keys.text("activation_fn") if keys.has("activation_fn") else None
+
+
 def text_limit(folder: Path, context_length: int) -> int:
     """Returns the largest number of tokens of a text that a folder allows, with the special tokens.
 
@@ -91,7 +102,7 @@ class _Pipeline:
     def add(self, module: SentenceModule) -> None:
         """Adds a module. Raises `ModelError` if it is not supported or does not fit those before it."""
         kind, folder = module
-        if (kind == "Pooling") == bool(self.poolings) and kind != "Dropout":
+        if (kind == "Pooling") == bool(self.poolings) and kind not in ("Dropout", "LogitScore"):
             order = "a second Pooling" if self.poolings else f"{kind} before a Pooling"
             raise ModelError(f"{folder.parent / 'modules.json'} lists {order}, which is not supported")
         match kind:
@@ -105,6 +116,11 @@ class _Pipeline:
                 self.layers.append(layer_norm(folder, self.width, self.model))
             case "Normalize":
                 self.layers.append(UnitLength())
+            case "LogitScore":
+                raise ModelError(
+                    f"{folder.parent / 'modules.json'} lists a LogitScore: this model orders documents"
+                    " (rerank) and gives no vectors"
+                )
             case "Dropout":
                 pass  # It does something in training alone.
             case _:

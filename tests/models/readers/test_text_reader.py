@@ -20,9 +20,9 @@ from decodery.kernels.native.native_kernels import NativeKernels
 from decodery.kernels.reference import torch_kernels
 from decodery.models.architectures import HUB
 from decodery.models.contract import EncoderModel
-from decodery.models.encoders.reading_rows import OTHER_STEMS, STEMS, WITHOUT_CLASSES
 from decodery.models.families import find_family
 from decodery.models.load import load_for_inference, reading_model
+from decodery.models.readers.reading_rows import OTHER_STEMS, STEMS, WITHOUT_CLASSES
 from decodery.weights.formats.opening import open_checkpoint
 from tests.encoding.folders import write_json
 from tests.kernels.native.fixtures import built
