@@ -54,3 +54,11 @@ def test_the_table_of_decoders_that_read_is_in_step_with_the_code() -> None:
     written = {family: names.split(", ") for family, names in rows[1:]}
     assert written == {family: sorted(names) for family, names in expected.items()}
     assert list(written) == sorted(written)
+
+
+def test_the_page_names_the_gguf_architectures_of_encoders() -> None:
+    (sentence,) = re.findall(
+        r"^GGUF files with the architectures (.*) are read too\.", PAGE.read_text(), re.MULTILINE
+    )
+    written = re.sub(r" \(.*?\)", "", sentence).replace(" and ", ", ").split(", ")
+    assert written == [name for name, (family, _) in GGUF.items() if "causal" not in family.build]

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from decodery.models.contract import Family, Head
-from decodery.models.encoders.rows import ENCODER_TYPES, ENCODERS
+from decodery.models.encoders.rows import ENCODER_TYPES, ENCODERS, GGUF_ENCODERS
 from decodery.models.readers.reading_rows import reading_rows
 
 
@@ -167,6 +167,7 @@ MODEL_TYPES: Mapping[str, str] = {
 # Values of `general.architecture` in a GGUF file.
 GGUF = Architectures(
     {
+        **GGUF_ENCODERS,
         "baichuan": ("decoders.baichuan.BAICHUAN", "causal"),
         "bloom": ("decoders.layer_norm.bloom.BLOOM", "causal"),
         "chatglm": ("decoders.glm.GLM", "causal"),

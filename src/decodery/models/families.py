@@ -14,8 +14,8 @@ from decodery.models.contract import Family, Head, Names
 from decodery.models.encoders.encoder_config import count_of_labels
 from decodery.models.encoders.rows import WITH_HEAD
 from decodery.models.missing_parts import missing_parts
-from decodery.models.readers.text_reader import reading_names
-from decodery.weights.formats.checkpoint import Checkpoint
+from decodery.models.readers.text_reader import GGUF_SCORE, reading_names
+from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
 from decodery.weights.formats.mxfp4 import is_mxfp4
 from decodery.weights.formats.sentence_modules import modules_around
 
@@ -69,11 +69,14 @@ def names_of(found: Architecture, config: Any, checkpoint: Checkpoint) -> Names:
 
 
 def _read_by(found: Architecture, checkpoint: Checkpoint) -> Architecture:
-    """Returns an architecture with the head that the folder's modules read, if it is a decoder's.
+    """Returns an architecture with the head that the checkpoint says beside its name.
 
-    Beside a decoder, sentence-transformers has a Pooling for vectors, or a LogitScore for an order.
+    Beside a decoder, sentence-transformers has a Pooling for vectors, or a LogitScore for an order. A GGUF
+    file says how states become a vector, and may have classes.
     """
-    if "causal" not in found.family.build or checkpoint.format == "gguf":
+    if checkpoint.format == "gguf":
+        return _gguf_head(found, CheckpointKeys(checkpoint.config, str(checkpoint.path)), checkpoint.tensors)
+    if "causal" not in found.family.build:
         return found
     kinds = [module.kind for module in modules_around(checkpoint.path)]
     head: Head = "states" if "Pooling" in kinds else "next_token" if "LogitScore" in kinds else found.head
@@ -81,6 +84,17 @@ def _read_by(found: Architecture, checkpoint: Checkpoint) -> Architecture:
         return found
     keys = CheckpointKeys(checkpoint.config, str(checkpoint.path / "config.json"))
     return replace(found, head=head, labels=count_of_labels(keys), sees_all=not keys.flag("is_causal", True))
+
+
+def _gguf_head(found: Architecture, keys: CheckpointKeys, tensors: Mapping[str, TensorInfo]) -> Architecture:
+    is_decoder = "causal" in found.family.build
+    classes = tensors.get(GGUF_SCORE)
+    if classes is not None and (is_decoder or "classes" in found.family.build):
+        found = replace(found, head="classes", labels=classes.shape[0])
+    elif is_decoder and keys.values.get(f"{found.name}.pooling_type"):
+        found = replace(found, head="states")
+    sees_all = is_decoder and not keys.flag(f"{found.name}.attention.causal", True)
+    return replace(found, sees_all=sees_all and found.head != "causal")
 
 
 def _gguf(checkpoint: Checkpoint) -> tuple[Mapping[str, tuple[Family[Any], Head]], str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.vectors.gguf_settings import ARCHITECTURE
 from decodery.encoding.vectors.sentence_folder import activation_of_scores
 from decodery.errors import ModelError
 
@@ -16,8 +17,10 @@ Scoring = Literal["softmax", "sigmoid", "identity"]
 def label_names(parts: EncoderParts, count: int) -> tuple[str, ...]:
     """Returns the names of a head's classes in the order of its scores; LABEL_0 and so on without names.
 
-    Raises `ModelError` if config.json names others than `count` classes from 0 on.
+    Raises `ModelError` if config.json, or a GGUF file, names others than `count` classes from 0 on.
     """
+    if ARCHITECTURE in parts.config:
+        return _names_of_gguf(parts, count)
     stored = parts.config.get("id2label")
     if stored is None:
         return tuple(f"LABEL_{label}" for label in range(count))
@@ -26,6 +29,16 @@ def label_names(parts: EncoderParts, count: int) -> tuple[str, ...]:
             f"{parts.folder}: id2label in config.json must name the classes 0 to {count - 1} of the head"
         )
     return tuple(str(stored.get(str(label), stored.get(label))) for label in range(count))
+
+
+def _names_of_gguf(parts: EncoderParts, count: int) -> tuple[str, ...]:
+    key = f"{parts.config[ARCHITECTURE]}.classifier.output_labels"
+    stored = parts.config.get(key)
+    if stored is None:
+        return tuple(f"LABEL_{label}" for label in range(count))
+    if not isinstance(stored, Sequence) or len(stored) != count:
+        raise ModelError(f"{parts.folder}: {key} must name the {count} classes of the head")
+    return tuple(map(str, stored))
 
 
 def distinct_names(parts: EncoderParts, count: int) -> tuple[str, ...]:

@@ -95,8 +95,8 @@ def _options(
     chosen = settings.pooling if pooling is None else pooling_named(pooling)
     if not chosen:
         raise ParameterError(
-            "this model continues texts, and was not trained for vectors: say how its states become one, such"
-            ' as pooling="last"'
+            "this model does not say how its states become a vector: give pooling=, for one that continues"
+            ' texts pooling="last", for others what it was trained for, such as "mean" or "cls"'
         )
     if settings.layers and len(chosen) != len(settings.pooling):
         raise ParameterError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from decodery.errors import ModelError
 from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.contract import Kernels
-from decodery.models.contract import CausalModel, Family, Head, Names, OutputHead, Reads
+from decodery.models.contract import CausalModel, Head, Names, OutputHead, Reads
 from decodery.models.decoders.decoder import Decoder
 from decodery.models.encoders.heads import Classes
 from decodery.models.layers.attention import Attention, TextAttend
 from decodery.weights.names import Rule, rename
 
-SCORE = "score.weight"
-"""The stored matrix of a decoder's head of classes."""
+HUB_SCORE, GGUF_SCORE = "score.weight", "cls.output.weight"
+"""The stored matrix of a decoder's head of classes, in a hub folder and in a GGUF file."""
 
 
 class NextToken:
@@ -153,16 +153,18 @@ def reading_names(names: Names, *, is_hub: bool) -> Names:
     """Returns the names of a decoder's tensors in a checkpoint of a reader.
 
     A model without a head is stored without the prefix that others have ("model." or "transformer."). Scores
-    of tokens may be stored, and are left out where the model has none. The head of classes is `score`.
+    of tokens may be stored, and are left out where the model has none. The head of classes is `HUB_SCORE` or
+    `GGUF_SCORE`.
     """
     embedding = next(rule for rule in names.rules if rule.target == "embedding.weight").sources[0]
     prefix = embedding.partition(".")[0] + "." if is_hub else ""
+    score = HUB_SCORE if is_hub else GGUF_SCORE
     head = [rule for rule in names.rules if rule.target in ("head.weight", "head.bias", "head_bias")]
     return replace(
         names,
-        rules=(*names.rules, *_without(names.rules, prefix), rename("heads.classes.out.weight", SCORE)),
+        rules=(*names.rules, *_without(names.rules, prefix), rename("heads.classes.out.weight", score)),
         ignored=(*_both(names.ignored, prefix), *(source for rule in head for source in rule.sources)),
-        delicate=(*_both(names.delicate, prefix), SCORE),
+        delicate=(*_both(names.delicate, prefix), score),
         exact=_both(names.exact, prefix),
         tied=(),
     )
@@ -180,8 +182,3 @@ def _without(rules: Sequence[Rule], prefix: str) -> list[Rule]:
 
 def _both(patterns: Sequence[str], prefix: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*patterns, *(pattern.removeprefix(prefix) for pattern in patterns))))
-
-
-def is_decoder(family: Family[Any]) -> bool:
-    """True if a family's models continue texts, so that they read texts as `TextReader` does."""
-    return "causal" in family.build
