@@ -9,13 +9,13 @@ import numpy as np
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.results import Ranked
 from decodery.encoding.tasks.classify import scores_of
-from decodery.encoding.tasks.head_scores import Floats, ordered_scores
+from decodery.encoding.tasks.head_scores import ordered_scores
 from decodery.encoding.tasks.inputs import checked_long, checked_text, numbered, several
 from decodery.encoding.tasks.labels import Scoring, pair_scoring
 from decodery.encoding.tasks.prompted.yes_no import answer_logits, has_form_of_pairs, pair_texts
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import Long, pair
-from decodery.errors import ModelError, ParameterError
+from decodery.errors import ParameterError
 
 
 def rerank(
@@ -58,7 +58,7 @@ def pair_logits(
     """
     asks = "next_token" in parts.model.heads
     if not asks:
-        parts.head("classes")
+        parts.check_one_score()
     if answers is not None and not asks:
         raise ParameterError("answers have no meaning for a model with a head of classes")
     if asks or has_form_of_pairs(parts):
@@ -70,7 +70,7 @@ def pair_logits(
     if asks:
         return answer_logits(parts, texts, answers), texts
     rows = ordered_scores(parts, "classes", texts)
-    return [_only(parts, row[0]) for row in rows], texts
+    return [float(row[0, 0]) for row in rows], texts
 
 
 def _pairs(parts: EncoderParts, pairs: Sequence[tuple[str, str]], long: Long) -> list[TokenText]:
@@ -80,15 +80,6 @@ def _pairs(parts: EncoderParts, pairs: Sequence[tuple[str, str]], long: Long) ->
             checked_text(query, "the query")
             texts.append(pair(parts, query, checked_text(document, "each document"), long=long))
     return texts
-
-
-def _only(parts: EncoderParts, logits: Floats) -> float:
-    if len(logits) != 1:
-        raise ModelError(
-            f"{parts.folder} has a head of {len(logits)} classes, and a reranker has one score: open a"
-            " cross-encoder, or use classify"
-        )
-    return float(logits[0])
 
 
 def ranked(

@@ -29,6 +29,7 @@ class NextToken:
 
     def __init__(self, model: CausalModel) -> None:
         self.model = model
+        self.labels = model.vocab_size
 
     def __call__(self, states: Tensor) -> Tensor:
         """Returns scores [..., vocab_size] in float32 of states [..., width]."""

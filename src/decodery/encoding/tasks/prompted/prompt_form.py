@@ -103,7 +103,7 @@ def read_prompt(
     `behind` tokens must fit after it. Of a prompt that is too long, the end of the text `cut` is removed if
     `long` says so, and nothing else. Raises `RequestError` for one that is too long.
     """
-    limit = parts.model.context_length - behind
+    limit = parts.rules.limit - behind
     ids = form.token_ids(parts, texts)
     if len(ids) <= limit:
         return ids, 0
