@@ -48,7 +48,7 @@ class _Generation:
 
 
 class LLM(EncodingCalls):
-    """Holds an open model, ready to generate, or an encoder, ready to read.
+    """Holds an open model, ready to generate and to read, or an encoder, ready to read.
 
     `model` is a folder, a .gguf file, a hub id, or None or "default" for the default model. `backend` is
     "native" (compiled kernels on the CPU), "torch" or "auto": native where its kernels are built and `dtype`
@@ -134,7 +134,7 @@ class LLM(EncodingCalls):
         )
         self.path = opened.path
         self.tokenizer = opened.tokenizer
-        self._encoder = open_encoder(opened, threads) if opened.encoder is not None else None
+        self._encoder = open_encoder(opened, threads)
         self._not_causal = not_causal(opened.path, opened.architecture)
         self._generation: _Generation | None = None
         self.default_params = default_params(opened.generation_config, self.tokenizer.vocab_size).params
@@ -169,7 +169,7 @@ class LLM(EncodingCalls):
     @property
     def is_encoder(self) -> bool:
         """True if the model reads texts and writes none."""
-        return self._encoder is not None
+        return self._generation is None
 
     @property
     def model(self) -> CausalModel:
