@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 from decodery.errors import ParameterError, RequestError
@@ -65,6 +65,8 @@ class Renderer:
         self._chat_ids = chat_ids
         self.chat = chat
         self._bos = bos
+        # The continuations of one prompt are asked for one after another.
+        self._remembered_ids = lru_cache(maxsize=8)(self._ids_of_prompt)
 
     @property
     def prefix_token(self) -> int:
@@ -120,7 +122,10 @@ class Renderer:
         return prompt.description + "".join(parts) + prompt.question + reply
 
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
-        """Returns the ids of a prompt whose answer is generated."""
+        """Returns the ids of a prompt, without the white space at its end."""
+        return self._remembered_ids(prompt)
+
+    def _ids_of_prompt(self, prompt: Prompt) -> tuple[int, ...]:
         if self.chat:
             return self.begun(self._chat_ids(self.messages(prompt)))
         return self._text_ids(self.text(prompt).rstrip())
@@ -133,7 +138,7 @@ class Renderer:
         Raises `ParameterError` for a continuation without tokens.
         """
         if self.chat:
-            before = self.begun(self._chat_ids(self.messages(prompt)))
+            before = self.prompt_ids(prompt)
             rest = continuation.lstrip()
             if begun := prompt.reply.rstrip():
                 rest = prompt.reply[len(begun) :] + prompt.delimiter + continuation
@@ -144,11 +149,24 @@ class Renderer:
         if not kept:
             ids = self._tokenizer.encode(rest, add_special_tokens=False, parse_special=False)
             return Joined((self.prefix_token,), self._some(ids, continuation))
-        before = self._text_ids(kept)
-        whole = self._text_ids(kept + rest)
+        before = self.prompt_ids(prompt)
+        whole = self._with_rest(prompt, kept, rest, before)
         if whole[: len(before)] == before and len(whole) > len(before):
             return Joined(before, whole[len(before) :])
         return Joined(before, self._some(self._after(rest), continuation), together=False)
+
+    def _with_rest(self, prompt: Prompt, kept: str, rest: str, before: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the ids of the text of a prompt and of what follows, encoded as one.
+
+        The shots are not encoded again: if the last question, with the separator before it, has the same
+        tokens alone as within the prompt, then so it has with the rest after it.
+        """
+        if prompt.shots:
+            start = len(self.text(replace(prompt, question="", reply="")).rstrip())
+            last, both = self.whole_ids(kept[start:]), self.whole_ids(kept[start:] + rest)
+            if last and before[-len(last) :] == last:
+                return before[: -len(last)] + both
+        return self._text_ids(kept + rest)
 
     def whole_ids(self, text: str) -> tuple[int, ...]:
         """Returns the ids of a text that is scored whole, without the token before it."""
