@@ -59,6 +59,7 @@ def test_no_character_of_a_continuation_is_lost_where_tokens_merge_across_the_jo
         ((Prompt("Q:\n", delimiter=""), "A"), (Prompt("Q:", delimiter=""), "\nA")),
         ((Prompt("Q:", delimiter=" "), "A"), (Prompt("Q: ", delimiter=""), "A")),
         ((Prompt("Q: \n", delimiter=""), "A"), (Prompt("Q:", delimiter=" "), "\nA")),
+        ((Prompt(" \n", delimiter=""), "A"), (Prompt("", delimiter=""), " \nA")),
         ((Prompt("Q", reply="B: ", delimiter=""), "A"), (Prompt("Q", reply="B:", delimiter=""), " A")),
     ],
 )

@@ -37,6 +37,7 @@ def test_seed_task_and_document_each_reach_the_draw() -> None:
         drawn(POOL[4], 10),
     ]
     assert len(set(map(tuple, draws))) == 4
+    assert len({tuple(drawn(document, 10)) for document in POOL}) == len(POOL)
 
 
 def test_more_shots_begin_with_the_fewer_ones() -> None:

@@ -47,6 +47,7 @@ STEPS = "He sold 48/2 = <<48/2=24>>24 clips.\n#### 72"
         ("####72 clips, not 80", "72", "72"),
         ("So 5.\n####\n7", None, "7"),
         ("no number", None, None),
+        ("It is 18.\n\nQuestion: And 5?\nAnswer: 5", None, "18"),
         ("Question: again?\nAnswer: 3", None, "3"),
     ],
 )
