@@ -67,8 +67,8 @@ class EncodingCalls:
 
     @property
     def text_limit(self) -> int:
-        """Returns how many tokens a text may have for `embed`, with special tokens and prompt."""
-        return self.encoder.vectors.limit
+        """Returns how many tokens a text may have, with special tokens and prompt."""
+        return self.encoder.rules.limit
 
     def embed(
         self,
@@ -126,29 +126,46 @@ class EncodingCalls:
         layer: int = -1,
         words: str | Sequence[str] | None = None,
         long: Long = "error",
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        query: bool = False,
+        document: bool = False,
     ) -> list[TokenEmbeddings]:
         """Returns the vectors of the tokens of each text, in their order.
 
-        `layer` is the number of layers behind them: 0 are the embeddings, -1 the last layer's states. No
-        prompt stands before a text, also where `embed` puts the folder's default one there. `words` are
-        words whose occurrences in the texts get the mean of their tokens; a word is found as it is written,
-        and not within a longer one. `long="cut"` drops the end of a text that is too long. Raises the errors
-        of `embed`.
+        `layer` is the number of layers behind them: 0 are the embeddings, -1 the last layer's states, which
+        `embed` pools. The same prompt as there stands before a text, and its tokens have vectors too.
+        `words` are words whose occurrences in the texts get the mean of their tokens; a word is found as it
+        is written, and not within a longer one. `long="cut"` drops the end of a text that is too long.
+        Raises the errors of `embed`.
         """
-        return embed_tokens(self.encoder, texts, layer=layer, words=words, long=long)
+        return embed_tokens(
+            self.encoder,
+            texts,
+            layer=layer,
+            words=words,
+            long=long,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            query=query,
+            document=document,
+        )
 
     def similarity(self, a: Any, b: Any, *, metric: str | None = None) -> NDArray[np.float32]:
         """Returns how alike each of `a` is to each of `b`, [len(a), len(b)]: more is more alike.
 
-        Both are a text, a list of texts, or vectors. Texts of both sides are read alike, with the folder's
-        default prompt if it has one: to compare queries with documents, give `embed(queries, query=True)` and
-        `embed(documents, document=True)`. `metric` is "cosine", "dot", "euclidean" or "manhattan",
-        the last two less than 0 (default: the folder's, else "cosine"). `Embeddings` of bits are compared
-        with each other, as dimensions of -1 and 1. Raises `ParameterError` for another metric, for vectors
-        that do not match, and for int8 and uint8, whose numbers mean nothing without their ranges.
+        Both are a text, a list of texts, or vectors. Where the folder has prompts for queries and for
+        documents, texts of `a` are read as queries and those of `b` as documents; elsewhere both are read
+        alike, with the folder's default prompt if it has one. `metric` is "cosine", "dot", "euclidean" or
+        "manhattan", the last two less than 0 (default: the folder's, else "cosine"). `Embeddings` of bits are
+        compared with each other, as dimensions of -1 and 1. Raises `ParameterError` for another metric, for
+        vectors that do not match or are not finite, and for int8 and uint8, whose numbers mean nothing
+        without their ranges.
         """
         chosen = self.encoder.vectors.metric if metric is None else metric
-        one, two = (self.embed(side) if _are_texts(side) else side for side in (a, b))
+        has_roles = self.encoder.vectors.tells_queries
+        one = self.embed(a, query=has_roles) if _are_texts(a) else a
+        two = self.embed(b, document=has_roles) if _are_texts(b) else b
         return similarities(one, two, chosen)
 
     def classify(

@@ -163,3 +163,22 @@ def _leaderboard(
     from decodery.cli.commands.evaluation.leaderboard import leaderboard
 
     leaderboard(runs, out, as_json=json)
+
+
+@command("consistency", evaluation)
+def _consistency(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="A run with --repeats, or runs of the same documents with other seeds or paraphrased"
+            " questions.",
+        ),
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Tells how often a model gives the same answer again."""
+    from decodery.cli.commands.evaluation.consistency import consistency
+
+    consistency(runs, as_json=json)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from decodery.encoding.text_batches import TextRunner
-from decodery.encoding.vectors.sentence_folder import read_vector_settings
+from decodery.encoding.vectors.sentence_folder import TextRules, read_vector_settings, text_rules
 from decodery.encoding.vectors.vector_settings import VectorSettings
 from decodery.errors import ModelError
 from decodery.models.contract import EncoderModel, OutputHead
@@ -35,6 +35,11 @@ class EncoderParts:
         """Returns how the folder says that vectors are made; raises `ModelError` if it contradicts itself."""
         return read_vector_settings(self.folder, self.model)
 
+    @cached_property
+    def rules(self) -> TextRules:
+        """Returns how the folder says that texts are read; raises `ModelError` if a file is damaged."""
+        return text_rules(self.folder, self.model.context_length)
+
     def head(self, name: str) -> OutputHead:
         """Returns the model's head of a name; raises `ModelError` that tells which heads it has."""
         if name in self.model.heads:
@@ -42,5 +47,18 @@ class EncoderParts:
         heads = ", ".join(self.model.heads) or "none, only vectors of texts and tokens"
         raise ModelError(
             f"{self.folder} ({self.architecture}) has no head {name!r}; it has {heads}. Open a model whose"
-            " config.json names an architecture with that head"
+            " config.json names an architecture with that head",
+            param="model",
+        )
+
+    def check_one_score(self) -> None:
+        """Raises `ModelError` for a model that does not give a pair of texts one score."""
+        labels = self.model.heads["classes"].labels if "classes" in self.model.heads else 0
+        if labels == 1:
+            return
+        found = f"has a head of {labels} classes" if labels else "has no head of classes"
+        raise ModelError(
+            f"{self.folder} ({self.architecture}) {found}, and a reranker has one score: open a"
+            " cross-encoder" + (", or use classify" if labels else ""),
+            param="model",
         )

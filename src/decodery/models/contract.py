@@ -143,6 +143,11 @@ class OutputHead(Protocol):
     @property
     def reads(self) -> Reads: ...
 
+    @property
+    def labels(self) -> int:
+        """Returns the number of scores, for a head of masked tokens that of the vocabulary."""
+        ...
+
     def __call__(self, states: Tensor) -> Tensor:
         """Returns scores [..., labels] in float32 of states [..., width], those that `reads` names."""
 

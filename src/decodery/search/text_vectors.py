@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from decodery.encoding.spans import lowered
+from decodery.encoding.vectors.vector_settings import Metric
 from decodery.llm import LLM
-from decodery.search.ranking import Metric, Vectors
+from decodery.search.ranking import Vectors
 from decodery.weights.layouts.packed_cache import weight_forms
 from decodery.weights.sources.model_digest import model_digest
 

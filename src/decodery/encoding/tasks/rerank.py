@@ -9,12 +9,12 @@ import numpy as np
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.results import Ranked
 from decodery.encoding.tasks.classify import scores_of
-from decodery.encoding.tasks.head_scores import Floats, ordered_scores
+from decodery.encoding.tasks.head_scores import ordered_scores
 from decodery.encoding.tasks.inputs import checked_long, checked_text, numbered, several
 from decodery.encoding.tasks.labels import Scoring, scoring
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import Long, pair
-from decodery.errors import ModelError, ParameterError
+from decodery.errors import ParameterError
 
 
 def rerank(
@@ -42,25 +42,16 @@ def pair_logits(
 ) -> tuple[list[float], list[TokenText]]:
     """Returns the logit of each pair of a query and a document, and what the model read of them.
 
-    Only a document is cut. Raises `ModelError` if the head has several classes.
+    Only a document is cut. Raises `ModelError` for a model that is no cross-encoder.
     """
-    parts.head("classes")
+    parts.check_one_score()
     texts = []
     for index, (query, document) in enumerate(pairs):
         with numbered(index, len(pairs), "document"):
             checked_text(query, "the query")
             texts.append(pair(parts, query, checked_text(document, "each document"), long=long))
     rows = ordered_scores(parts, "classes", texts)
-    return [_only(parts, row[0]) for row in rows], texts
-
-
-def _only(parts: EncoderParts, logits: Floats) -> float:
-    if len(logits) != 1:
-        raise ModelError(
-            f"{parts.folder} has a head of {len(logits)} classes, and a reranker has one score: open a"
-            " cross-encoder, or use classify"
-        )
-    return float(logits[0])
+    return [float(row[0, 0]) for row in rows], texts
 
 
 def ranked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from decodery.encoding.vectors.pooling import POOLINGS
 from decodery.encoding.vectors.sentence_layers import SentenceLayer, UnitLength, dense, layer_norm
@@ -41,10 +42,9 @@ def read_vector_settings(folder: Path, model: EncoderModel) -> VectorSettings:
     files that are damaged or contradict each other, and for modules that are not supported.
     """
     modules = modules_of(folder)
-    first, others = (modules[0].folder, modules[1:]) if modules else (folder, [])
-    limit, lowers = _limit(first, model.context_length)
+    limit, lowers = text_rules(folder, model.context_length)
     found = _Pipeline(model)
-    for module in others:
+    for module in modules[1:]:
         found.add(module)
     if modules and not found.poolings:
         raise ModelError(f"{folder / 'modules.json'} has no Pooling, so it says nothing of a text's vector")
@@ -68,13 +68,31 @@ def read_vector_settings(folder: Path, model: EncoderModel) -> VectorSettings:
     )
 
 
-def text_limit(folder: Path, context_length: int) -> int:
-    """Returns the largest number of tokens of a text that a folder allows, with the special tokens.
+class TextRules(NamedTuple):
+    """Holds the largest number of tokens of a text, and whether texts are put into lower case."""
 
-    Raises `ModelError`, naming the file, for files that are damaged.
+    limit: int
+    lowers: bool
+
+
+def text_rules(folder: Path, context_length: int) -> TextRules:
+    """Returns how a folder's model reads texts; the limit counts special tokens.
+
+    The truncation of tokenizer.json does not count: published files hold another number there. Raises
+    `ModelError`, naming the file, for files that are damaged.
     """
     modules = modules_of(folder)
-    return _limit(modules[0].folder if modules else folder, context_length)[0]
+    place = modules[0].folder if modules else folder
+    file = next((place / name for name in LIMITS if (place / name).is_file()), None)
+    keys = CheckpointKeys({} if file is None else read_json_file(file), str(file))
+    lowers = keys.flag("do_lower_case", False)
+    if keys.has("max_seq_length"):
+        return TextRules(min(keys.count("max_seq_length"), context_length), lowers)
+    tokenizer = place / "tokenizer_config.json"
+    declared = read_json_file(tokenizer).get("model_max_length") if tokenizer.is_file() else None
+    # A tokenizer without a limit has a number that no text reaches.
+    limited = isinstance(declared, int) and not isinstance(declared, bool) and declared > 0
+    return TextRules(min(int(declared or 0), context_length) if limited else context_length, lowers)
 
 
 class _Pipeline:
@@ -139,23 +157,6 @@ def _poolings(keys: CheckpointKeys) -> tuple[str, ...]:
             f"{keys.source}: pooling_mode says {', '.join(found)}, the older keys say {', '.join(flagged)}"
         )
     return found
-
-
-def _limit(folder: Path, context_length: int) -> tuple[int, bool]:
-    """Returns the largest number of tokens of a text, and whether texts are put into lower case.
-
-    The truncation of tokenizer.json does not count: published files hold another number there.
-    """
-    file = next((folder / name for name in LIMITS if (folder / name).is_file()), None)
-    keys = CheckpointKeys({} if file is None else read_json_file(file), str(file))
-    lowers = keys.flag("do_lower_case", False)
-    if keys.has("max_seq_length"):
-        return min(keys.count("max_seq_length"), context_length), lowers
-    tokenizer = folder / "tokenizer_config.json"
-    declared = read_json_file(tokenizer).get("model_max_length") if tokenizer.is_file() else None
-    # A tokenizer without a limit has a number that no text reaches.
-    limited = isinstance(declared, int) and not isinstance(declared, bool) and declared > 0
-    return min(int(declared or 0), context_length) if limited else context_length, lowers
 
 
 def _settings(folder: Path) -> CheckpointKeys:

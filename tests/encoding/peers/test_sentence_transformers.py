@@ -1,7 +1,8 @@
-"""Compares vectors with those of sentence-transformers, where it is installed."""
+"""Compares vectors, scores and codes with those of sentence-transformers, where it is installed."""
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from decodery import LLM, ModelError
+from decodery.encoding.vectors.precision import at_precision
 from decodery.weights.sources.locate import resolve
 from tests.encoding.folders import MEAN, NORMALIZE, Module, sentence_folder
 from tests.encoding.test_sentence_folder import dense, pooling
@@ -41,12 +43,6 @@ FOLDERS: Mapping[str, tuple[list[Module], dict[str, Any]]] = {
     "prompt not pooled": ([pooling("mean_tokens", include_prompt=False)], {}),
     "prompt not pooled, first": ([pooling("cls_token", include_prompt=False)], {}),
 }
-
-
-@pytest.fixture(scope="module")
-def library() -> Any:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    return pytest.importorskip("sentence_transformers")
 
 
 def compare(library: Any, folder: Path, **arguments: Any) -> None:
@@ -127,3 +123,14 @@ def published(name: str) -> Path:
     if name not in os.environ:
         pytest.skip(f"{name} names no folder")
     return Path(os.environ[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+def test_vectors_are_stored_as_sentence_transformers_does(library: Any, precision: str) -> None:
+    stored = importlib.import_module("sentence_transformers.util.quantization")
+    vectors = np.random.default_rng(0).standard_normal((50, 33)).astype(np.float32)
+    ranges = np.stack([vectors[:20].min(0), vectors[:20].max(0)])
+    given = ranges if "int" in precision else None
+    right = stored.quantize_embeddings(vectors, precision, ranges=given)
+    assert np.array_equal(at_precision(vectors, precision, ranges), right)
