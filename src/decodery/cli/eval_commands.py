@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from decodery.cli.command_registry import Debug, app, command
 from decodery.cli.flags.eval_options import EvalOptions
+from decodery.cli.flags.harness_options import LmEvalOptions, MtebOptions
 from decodery.cli.flags.judge_options import JudgeOptions
 from decodery.cli.flags.model_options import ModelOptions
 
@@ -31,9 +32,14 @@ evaluation = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(evaluation, name="eval")
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the results as one JSON object.", rich_help_panel="Output")
+]
 MODEL = ModelOptions()
 HOW = EvalOptions()
 JUDGING = JudgeOptions()
+LM_EVAL = LmEvalOptions()
+MTEB = MtebOptions()
 
 
 @command("run", evaluation)
@@ -102,7 +108,7 @@ def _contamination(
         str | None, typer.Option(metavar="PATH", help="The data of the run's task, as decodery eval got it.")
     ] = None,
     words: Annotated[int, typer.Option(metavar="N", help="The number of words in a row.")] = 13,
-    json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Looks for the questions of a run in a corpus, and tells the results with and without those found."""
@@ -111,9 +117,47 @@ def _contamination(
     contamination(run, corpus, data, words, as_json=json)
 
 
-Json = Annotated[
-    bool, typer.Option("--json", help="Print the results as one JSON object.", rich_help_panel="Output")
-]
+@command("lm-eval", evaluation)
+def _lm_eval(how: LmEvalOptions = LM_EVAL, model: ModelOptions = MODEL, debug: Debug = False) -> None:
+    """Runs tasks of lm-eval, EleutherAI's harness, and prints its tables.
+
+    Needs the extra: pip install "decodery[harness]". Other data than --include-path has is fetched by
+    lm-eval.
+    """
+    from decodery.cli.commands.evaluation.harness import lm_eval
+
+    lm_eval(how, model)
+
+
+@command("mteb", evaluation)
+def _mteb(how: MtebOptions = MTEB, model: ModelOptions = MODEL, debug: Debug = False) -> None:
+    """Runs tasks of mteb, the benchmark of text embeddings, on an encoder.
+
+    The encoder is MiniLM if none is named. Needs the extra: pip install "decodery[harness]". mteb fetches the
+    data.
+    """
+    from decodery.cli.commands.evaluation.harness import mteb
+
+    mteb(how, model)
+
+
+@command("consistency", evaluation)
+def _consistency(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="A run with --repeats, or runs of the same documents with other seeds or paraphrased"
+            " questions.",
+        ),
+    ],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Tells how often a model gives the same answer again."""
+    from decodery.cli.commands.evaluation.consistency import consistency
+
+    consistency(runs, as_json=json)
 
 
 @command("compare", evaluation)
@@ -163,22 +207,3 @@ def _leaderboard(
     from decodery.cli.commands.evaluation.leaderboard import leaderboard
 
     leaderboard(runs, out, as_json=json)
-
-
-@command("consistency", evaluation)
-def _consistency(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RUN...",
-            help="A run with --repeats, or runs of the same documents with other seeds or paraphrased"
-            " questions.",
-        ),
-    ],
-    json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
-    debug: Debug = False,
-) -> None:
-    """Tells how often a model gives the same answer again."""
-    from decodery.cli.commands.evaluation.consistency import consistency
-
-    consistency(runs, as_json=json)
