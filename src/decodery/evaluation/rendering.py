@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
-from decodery.errors import ParameterError
+from decodery.errors import ParameterError, RequestError
 from decodery.evaluation.contract import Prompt
 
 
@@ -89,9 +89,10 @@ class Renderer:
     def messages(self, prompt: Prompt) -> list[dict[str, Any]]:
         """Returns the conversation that ends with the question, or with the beginning of the reply.
 
-        White space at the end of that beginning is left out: it belongs to what follows.
+        White space at the end of that beginning is left out: it belongs to what follows. The description is
+        the system message, or the beginning of the first question if the template has no system message.
         """
-        found = [{"role": "system", "content": prompt.description}] if prompt.description else []
+        found = []
         for shot in prompt.shots:
             found += [
                 {"role": "user", "content": shot.question},
@@ -99,7 +100,20 @@ class Renderer:
             ]
         begun = prompt.reply.rstrip()
         reply = [{"role": "assistant", "content": begun}] if begun else []
-        return [*found, {"role": "user", "content": prompt.question}, *reply]
+        found += [{"role": "user", "content": prompt.question}, *reply]
+        if not prompt.description:
+            return found
+        if self._has_system_message:
+            return [{"role": "system", "content": prompt.description}, *found]
+        return [{"role": "user", "content": prompt.description + found[0]["content"]}, *found[1:]]
+
+    @cached_property
+    def _has_system_message(self) -> bool:
+        try:
+            self._chat_ids([{"role": "system", "content": "a"}, {"role": "user", "content": "a"}])
+        except RequestError:
+            return False
+        return True
 
     def text(self, prompt: Prompt) -> str:
         """Returns the text of a prompt, without the delimiter before the answer."""

@@ -131,11 +131,10 @@ def test_an_encoder_and_a_model_that_writes_are_told_apart(llm: LLM, writing: LL
     for model in (writing, Subject(writing)):
         with pytest.raises(ParameterError, match="stsb compares vectors, and this model writes texts"):
             run(STSB, model, data=data)
-    for encoder in (llm, EncoderSubject(llm)):
-        with pytest.raises(
-            ParameterError, match="arc asks a model that writes texts, and this is an encoder"
-        ):
-            run(ARC, encoder, data=data)
+    with pytest.raises(ParameterError, match="default is an encoder, and a model is asked to write"):
+        run(ARC, llm, data=data)
+    with pytest.raises(ParameterError, match="arc asks a model to write, and encoder is an encoder"):
+        run(ARC, EncoderSubject(llm), data=data)
 
 
 @pytest.mark.parametrize(

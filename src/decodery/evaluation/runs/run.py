@@ -16,7 +16,9 @@ from decodery.errors import ParameterError
 from decodery.evaluation.contract import Document, Sample, Task, TaskData
 from decodery.evaluation.runs.answer_store import AnswerStore, cache_files
 from decodery.evaluation.runs.block_worker import BlockWorker, StoppedError
+from decodery.evaluation.runs.report_page import report_page
 from decodery.evaluation.runs.run_folder import Effort, RunFolder
+from decodery.evaluation.runs.stored_run import StoredRun
 from decodery.evaluation.subject import Subject
 from decodery.evaluation.tasks.registry import find_task
 from decodery.evaluation.vectors.contract import VectorTask
@@ -193,6 +195,7 @@ def _encoder(task: VectorTask, model: LLM | Subject | EncoderSubject) -> Encoder
 def _write(folder: RunFolder | None, found: Run) -> None:
     if folder is not None:
         folder.write_results(found.settings, found.results, found.groups, found.counts, found.effort)
+        folder.write_report(report_page(StoredRun.read(folder.path)))
 
 
 @contextmanager
