@@ -75,13 +75,3 @@ def test_bits_are_the_signs_eight_in_a_byte(llm: LLM) -> None:
         signed = llm.embed(TEXTS, precision="binary", truncate_dim=dim).vectors
         assert signed.dtype == np.int8
         assert np.array_equal(signed.astype(int) + 128, packed)
-
-
-@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
-def test_vectors_are_stored_as_sentence_transformers_does(precision: str) -> None:
-    stored = pytest.importorskip("sentence_transformers.util.quantization")
-    vectors = np.random.default_rng(0).standard_normal((50, 33)).astype(np.float32)
-    ranges = np.stack([vectors[:20].min(0), vectors[:20].max(0)])
-    given = ranges if "int" in precision else None
-    right = stored.quantize_embeddings(vectors, precision, ranges=given)
-    assert np.array_equal(at_precision(vectors, precision, ranges), right)

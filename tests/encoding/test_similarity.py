@@ -44,6 +44,33 @@ def test_texts_are_embedded(llm: LLM) -> None:
     np.testing.assert_allclose(llm.similarity("cat", texts)[0, 1], 1.0, rtol=1e-6)
 
 
+def test_texts_are_queries_and_documents_where_the_folder_has_prompts_for_both(tmp_path: Path) -> None:
+    a, b = ["the dog", "cat"], ["bank of the river"]
+    for number, (prompts, apart) in enumerate(
+        [
+            ({"query": "what is ", "passage": "text of "}, True),
+            ({"query": "", "document": "text of "}, True),
+            ({"query": "", "document": "", "sts": "the "}, False),
+            ({"query": "what is ", "sts": "the "}, False),
+        ]
+    ):
+        settings = {"prompts": prompts, "default_prompt_name": "sts" if "sts" in prompts else "query"}
+        llm = LLM(sentence_folder(tmp_path / str(number), settings=settings))
+        right = llm.similarity(llm.embed(a, query=True), llm.embed(b, document=True))
+        alike = llm.similarity(llm.embed(a), llm.embed(b))
+        assert np.array_equal(llm.similarity(a, b), right if apart else alike)
+        assert not np.allclose(right, alike, atol=1e-4)
+        mixed = llm.similarity(llm.embed(a, query=True), b)
+        assert np.allclose(mixed, right, atol=1e-6) == apart
+
+
+def test_vectors_that_are_not_finite_are_told(llm: LLM) -> None:
+    for wrong in (np.nan, np.inf):
+        for given in (([[1.0, wrong]], [[1.0, 2.0]]), ([1.0, 2.0], [wrong, 1.0])):
+            with pytest.raises(ParameterError, match="vectors to compare hold numbers that are not finite"):
+                llm.similarity(*given)
+
+
 @pytest.mark.parametrize("metric", RIGHT)
 @pytest.mark.parametrize("dim", [24, 9])
 def test_bits_are_compared_by_their_hamming_distance(llm: LLM, metric: str, dim: int) -> None:

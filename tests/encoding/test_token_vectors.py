@@ -11,7 +11,7 @@ import torch
 
 from decodery import LLM, ParameterError, RequestError
 from decodery.encoding.spans import character_spans
-from tests.encoding.folders import encoder_folder
+from tests.encoding.folders import MEAN, encoder_folder, sentence_folder
 
 TEXT = "The bank of the river, and a banker plays at the bank"
 
@@ -88,6 +88,25 @@ def test_accents_and_vowel_signs_belong_to_the_word(
 ) -> None:
     [found] = llm.embed_tokens(text, words=word)
     assert [one.start for one in found.words] == starts
+
+
+@pytest.mark.parametrize("kind", ["word pieces", "byte pairs", "unigrams"])
+@pytest.mark.parametrize("prompt", ["what is the ", "what is", "query: \U0001f600"])
+def test_a_prompt_stands_before_the_tokens_as_it_does_for_embed(
+    tmp_path: Path, kind: str, prompt: str
+) -> None:
+    settings = {"prompts": {"query": prompt, "other": ""}, "default_prompt_name": "query"}
+    llm = LLM(sentence_folder(tmp_path, [MEAN], tokenizer=kind, settings=settings))
+    [plain] = llm.embed_tokens(TEXT, words="bank", prompt="")
+    for named in ({}, {"prompt_name": "query"}, {"prompt": prompt}, {"query": True}):
+        [found] = llm.embed_tokens(TEXT, words="bank", **named)
+        np.testing.assert_allclose(found.vectors.mean(0), llm.embed(TEXT, **named)[0], rtol=1e-5, atol=1e-6)
+        assert [(word.start, word.end) for word in found.words] == [(4, 8), (49, 53)]
+        assert found.spans[-8:] == plain.spans[-8:]
+        assert all(0 <= start <= end <= len(TEXT) for start, end in found.spans)
+    assert np.array_equal(llm.embed_tokens(TEXT, document=True)[0].vectors, plain.vectors)
+    with pytest.raises(ParameterError, match="prompt_name must name a prompt"):
+        llm.embed_tokens(TEXT, prompt_name="passage")
 
 
 def test_words_that_are_not_there_have_no_vector(llm: LLM) -> None:

@@ -9,8 +9,8 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from decodery.encoding.vectors.vector_settings import Metric
 from decodery.search.keywords import words
-from decodery.search.ranking import Metric
 
 
 class WordEmbedder:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from decodery.encoding.vectors.vector_settings import Metric
 from decodery.search import SearchIndex
 from decodery.search.nearest import HEADER, VectorGraph, graph_of
-from decodery.search.ranking import Metric, highest, prepared, similarities
+from decodery.search.ranking import highest, prepared, similarities
 from decodery.search.store import IndexStore
 from tests.search.embedders import WordEmbedder
 from tests.search.test_index import index_of, write

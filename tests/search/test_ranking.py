@@ -5,10 +5,11 @@ import sys
 import numpy as np
 import pytest
 
+from decodery.encoding.vectors.vector_settings import Metric
 from decodery.errors import DecoderyError
 from decodery.search.extras import extra
 from decodery.search.keywords import Keywords, words
-from decodery.search.ranking import Metric, fused, highest, prepared, similarities
+from decodery.search.ranking import fused, highest, prepared, similarities
 
 METRICS: tuple[Metric, ...] = ("cosine", "dot", "euclidean", "manhattan")
 

@@ -18,14 +18,14 @@ Long = Literal["error", "cut"]
 
 
 def single(
-    parts: EncoderParts, text: str | Sequence[int], *, limit: int | None = None, long: Long = "error"
+    parts: EncoderParts, text: str | Sequence[int], *, long: Long = "error", lowers: bool = False
 ) -> TokenText:
     """Returns a text with the special tokens around it, or token ids as they are.
 
-    `limit` is the number of tokens that fit (None: the model's context). Raises `RequestError` for a text
-    that is too long or has no token, and `ParameterError` for ids outside the vocabulary.
+    `lowers` puts the text into lower case. Raises `RequestError` for a text that is too long or has no token,
+    and `ParameterError` for ids outside the vocabulary.
     """
-    (found,) = parts_of_text(parts, text, limit=limit, long=long)
+    (found,) = parts_of_text(parts, text, limit=parts.rules.limit, long=long, lowers=lowers)
     return found
 
 
@@ -33,8 +33,8 @@ def parts_of_text(
     parts: EncoderParts,
     text: str | Sequence[int],
     *,
+    limit: int,
     prompt: str = "",
-    limit: int | None = None,
     long: Long | Literal["windows"] = "error",
     lowers: bool = False,
 ) -> list[TokenText]:
@@ -44,7 +44,6 @@ def parts_of_text(
     Token ids have neither. `lowers` puts texts into lower case. A token at the border of prompt and text
     belongs to the text.
     """
-    limit = parts.model.context_length if limit is None else limit
     if not isinstance(text, str):
         return _given_parts(parts, text, limit, long)
     layout = parts.tokenizer.single_layout
@@ -52,6 +51,8 @@ def parts_of_text(
     others = layout.added + own
     start = len(layout.before.ids) + own
     if others > limit:
+        if not own:
+            raise RequestError(f"{layout.added} special tokens stand around a text, and {limit} fit")
         raise RequestError(
             f"the {layout.added} special tokens and {own} of the prompt are {others} tokens, and {limit} fit:"
             " shorten the prompt"
@@ -106,7 +107,6 @@ def pair(
     first: str,
     second: str,
     *,
-    limit: int | None = None,
     long: Long = "error",
     cut: Literal["first", "second"] = "second",
 ) -> TokenText:
@@ -122,8 +122,9 @@ def pair(
             f"{parts.folder}: the tokenizer declares no special tokens between the texts of a pair, so the"
             " model cannot read pairs"
         )
-    limit = parts.model.context_length if limit is None else limit
-    one, two = (parts.tokenizer.encode(text, add_special_tokens=False) for text in (first, second))
+    limit, lowers = parts.rules
+    texts = [lowered(text) if lowers else text for text in (first, second)]
+    one, two = (parts.tokenizer.encode(text, add_special_tokens=False) for text in texts)
     whole, shortened = (two, one) if cut == "first" else (one, two)
     allowed = limit - layout.added - len(whole)
     if allowed < 0:

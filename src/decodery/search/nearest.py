@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decodery.encoding.vectors.vector_settings import Metric
 from decodery.search.extras import extra
-from decodery.search.ranking import Metric, Vectors, highest, prepared
+from decodery.search.ranking import Vectors, highest, prepared
 from decodery.search.store import IndexStore, Keys
 
 EXACT_TO = 100_000

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Metric = Literal["cosine", "dot", "euclidean", "manhattan"]
-"""The similarity of two vectors; the last two are distances with a minus sign."""
+from decodery.encoding.vectors.unit_length import of_unit_length
+from decodery.encoding.vectors.vector_settings import Metric
 
 # Cormack, Clarke and Büttcher, Reciprocal Rank Fusion (2009).
 RANK_OFFSET = 60
@@ -23,8 +22,7 @@ def prepared(vectors: Vectors, metric: Metric) -> Vectors:
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     if metric != "cosine":
         return vectors
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-    return (vectors / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
+    return of_unit_length(vectors).astype(np.float32)
 
 
 def similarities(vectors: Vectors, query: Vectors, metric: Metric) -> Scores:

@@ -46,12 +46,12 @@ class ServedModel:
 
     @property
     def context_length(self) -> int:
-        """Returns how many tokens the model can read, an encoder for the vector of a text."""
+        """Returns how many tokens the model can read, an encoder those of one text."""
         if not self.llm.is_encoder:
             return self.llm.model.context_length
         try:
             return self.llm.text_limit
-        except ModelError:  # Its folder does not say how vectors are made; heads read as much as the model.
+        except ModelError:  # A file that says so is damaged.
             return self.llm.encoder.model.context_length
 
     @property
@@ -59,12 +59,12 @@ class ServedModel:
         """Returns the routes of encoders that the model can answer."""
         if not self.llm.is_encoder:
             return ()
-        parts = self.llm.encoder
-        if "classes" not in parts.model.heads:
+        heads = self.llm.encoder.model.heads
+        if "next_token" in heads:
+            return SCORE_ROUTES
+        if "classes" not in heads:
             return VECTOR_ROUTES
-        names = parts.config.get("id2label")
-        count = len(names) if isinstance(names, Mapping) else parts.config.get("num_labels", 2)
-        return (*VECTOR_ROUTES, *CLASS_ROUTES, *(SCORE_ROUTES if count == 1 else ()))
+        return (*VECTOR_ROUTES, *CLASS_ROUTES, *(SCORE_ROUTES if heads["classes"].labels == 1 else ()))
 
     def check_kind(self, kind: Kind) -> None:
         """Raises `ApiError` for a model of another kind, which says what fits."""

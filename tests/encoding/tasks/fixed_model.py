@@ -21,8 +21,9 @@ TokenScores = Callable[[str, int], Sequence[float]]
 class FixedHead:
     """Returns the states as scores: the states are the scores already."""
 
-    def __init__(self, reads: str) -> None:
+    def __init__(self, reads: str, labels: int) -> None:
         self.reads = reads
+        self.labels = labels
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         return states
@@ -50,6 +51,7 @@ def fixed_parts(
     *,
     tokenizer: str = "word pieces",
     context: int = 512,
+    labels: int = 1,
     config: Mapping[str, Any] | None = None,
 ) -> EncoderParts:
     """Returns an encoder with one head, whose scores are those of `scores`."""
@@ -57,7 +59,7 @@ def fixed_parts(
     opened = Tokenizer.from_folder(path)
     reads = "first" if head in ("classes", "choices", "next_sentence") else "tokens"
     model: Any = SimpleNamespace(
-        heads={head: FixedHead(reads)}, context_length=context, vocab_size=opened.vocab_size
+        heads={head: FixedHead(reads, labels)}, context_length=context, vocab_size=opened.vocab_size
     )
     runner: Any = FixedRunner(opened, scores)
     return EncoderParts(model, "Fixed", opened, runner, config or {}, path)

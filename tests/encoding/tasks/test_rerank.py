@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,41 @@ def test_errors_say_what_to_give(tmp_path: Path) -> None:
         rerank(parts, "who", ["dog"], top_n=0)
     with pytest.raises(ParameterError, match="long must be error or cut"):
         rerank(parts, "who", ["dog"], long="windows")  # type: ignore[arg-type]
-    three = fixed_parts(tmp_path / "b", "classes", lambda token, place: [1.0, 2.0, 3.0])
-    with pytest.raises(ModelError, match="has a head of 3 classes, and a reranker has one score"):
+    three = fixed_parts(tmp_path / "b", "classes", lambda token, place: [1.0, 2.0, 3.0], labels=3)
+    runner: Any = three.runner
+    with pytest.raises(ModelError, match="has a head of 3 classes, and a reranker has one score") as caught:
         rerank(three, "who", ["dog"])
-    with pytest.raises(ModelError, match="has no head 'classes'"):
+    assert caught.value.param == "model"
+    assert not runner.read, "the error comes before a pair is computed"
+    with pytest.raises(ModelError, match=r"has no head of classes, .* open a cross-encoder"):
         LLM(encoder_folder(tmp_path / "c")).rerank("who", ["dog"])
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "sentence_bert_config.json"])
+def test_a_pair_has_as_many_tokens_as_the_folder_says(tmp_path: Path, file: str) -> None:
+    parts = fixed(tmp_path, {"dog": 1.0})
+    key = "max_seq_length" if file.startswith("sentence") else "model_max_length"
+    settings = json.loads((tmp_path / file).read_text()) if (tmp_path / file).exists() else {}
+    (tmp_path / file).write_text(json.dumps({**settings, key: 20, "do_lower_case": True}))
+    with pytest.raises(RequestError, match="the text has 18 tokens, and 16 fit beside 4 others"):
+        rerank(parts, "who", ["dog " * 18])
+    (found,) = rerank(parts, "who", ["dog " * 18], long="cut")
+    assert found.lost == 2
+    assert len(parts.runner.read[-1].ids) == 20
+
+
+def test_pairs_are_in_lower_case_where_the_folder_says_so(tmp_path: Path) -> None:
+    kind = {"tokenizer": "byte pairs"}
+    llms = []
+    for name, settings in (("a", {"do_lower_case": True}), ("b", {})):
+        folder = encoder_folder(tmp_path / name, "RobertaForSequenceClassification", num_labels=1, **kind)
+        (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
+        llms.append(LLM(folder))
+    lowers, plain = llms
+    right = plain.rerank("who", ["the dog"])[0].logit
+    assert lowers.rerank("WHO", ["The DOG"])[0].logit == right != plain.rerank("WHO", ["The DOG"])[0].logit
+    assert lowers.classify(("WHO", "The DOG")) == plain.classify(("who", "the dog"))
+    assert lowers.classify("The DOG") == plain.classify("the dog") != plain.classify("The DOG")
 
 
 def test_logits_are_those_of_transformers_and_the_same_alone(tmp_path: Path) -> None:

@@ -21,11 +21,10 @@ FIRST = {"0": "Entailment", "1": "Not_Entailment"}
 
 def nli(path: Path, names: dict[str, str] | None, logits: dict[str, list[float]]) -> EncoderParts:
     """Returns a model whose logits are those of the label that the hypothesis names."""
-    parts = fixed_parts(
-        path, "classes", lambda token, place: [], config={"id2label": names} if names else {}, context=20
-    )
-    runner: Any = parts.runner
     width = len(next(iter(logits.values())))
+    config = {"id2label": names} if names else {}
+    parts = fixed_parts(path, "classes", lambda token, place: [], config=config, context=20, labels=width)
+    runner: Any = parts.runner
 
     def of_token(token: str, place: int) -> list[float]:
         words = [parts.tokenizer.token_text(t) for t in runner.read[-1].ids]
@@ -73,6 +72,8 @@ def test_labels_without_names_ask_which_one_is_entailment(tmp_path: Path) -> Non
     parts = nli(tmp_path, None, LOGITS)
     with pytest.raises(ParameterError, match=r'LABEL_0, LABEL_1, LABEL_2: say .* entailment="LABEL_2"'):
         by_entailment(parts, "the water", ["river", "bank"])
+    runner: Any = parts.runner
+    assert not runner.read, "the error comes before a pair is computed"
     (found,) = by_entailment(parts, "the water", ["river", "bank"], entailment="LABEL_2")
     assert found.label == "river"
     with pytest.raises(ParameterError, match="with contradiction="):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from decodery.models.contract import Head
+from decodery.models.layers.rope import Rope
 from tests.models.decoders.families import Without, randomise, without
 
 CLASSES: Mapping[Head, str] = {
@@ -35,7 +36,8 @@ class Tiny:
     are classes whose names end otherwise than in `CLASSES`. `segments` is the number of segments that its
     texts have. `traits` are what the family adds to others, each with the config that lacks it: its states
     must differ. So they must after each of `edits` of the model itself. `last`: classes are of the last
-    token, so transformers needs padding on the left. `slow` keeps the model out of the default tests.
+    token, so transformers needs padding on the left. `gains` multiply the random matrices whose names contain
+    the key. `slow` keeps the model out of the default tests.
     """
 
     start: str
@@ -46,6 +48,7 @@ class Tiny:
     segments: int = 1
     edits: Mapping[str, Callable[[Any], object]] = field(default_factory=dict)
     last: bool = False
+    gains: Mapping[str, float] = field(default_factory=dict)
     slow: bool = True
 
     def architecture(self, head: Head) -> str:
@@ -101,7 +104,7 @@ ROBERTA_EDITS: dict[str, Callable[[Any], object]] = {
     "positions of padding ids": lambda model: setattr(
         model,
         "text_positions",
-        lambda tokens, keep: torch.arange(2, tokens.shape[-1] + 2).expand(tokens.shape),
+        lambda tokens, keep: (torch.arange(tokens.shape[-1]) + model.config.padding + 1).expand(tokens.shape),
     ),
 }
 FAMILIES |= {
@@ -115,12 +118,14 @@ FAMILIES |= {
             "first position": without(padding=4),
             "segments": without(segments=0),
         },
+        edits=ROBERTA_EDITS,
         segments=3,
     ),
     "camembert, a head of its own for masked tokens": Tiny(
         "Camembert",
         {**ROBERTA, "tie_word_embeddings": False, "hidden_act": "gelu_new"},
-        ROBERTA_TRAITS,
+        {**ROBERTA_TRAITS, "activation": without(activation="relu")},
+        edits=ROBERTA_EDITS,
     ),
     "distilbert": Tiny(
         "DistilBert",
@@ -132,7 +137,11 @@ FAMILIES |= {
             "hidden_dim": 75,
             "max_position_embeddings": 43,
         },
-        {"positions": without(positions=0)},
+        {
+            "positions": without(positions=0),
+            "norms": without(norm_eps=0.3),
+            "activation": without(activation="relu"),
+        },
         slow=False,
     ),
     "distilbert, another activation": Tiny(
@@ -151,18 +160,59 @@ FAMILIES |= {
     ),
 }
 
+NOMIC_HEADS: tuple[Head, ...] = ("states", "masked_lm", "classes", "token_classes")
+FAMILIES |= {
+    "nomicbert": Tiny(
+        "NomicBert",
+        {**SIZES, "num_hidden_layers": 2, "type_vocab_size": 3},
+        {
+            "segments": without(segments=0),
+            "activation": without(activation="gelu"),
+            "rotary base": without(rope=Rope(10000.0)),
+        },
+        heads=NOMIC_HEADS,
+        segments=3,
+        slow=False,
+    ),
+    "nomicbert, its own head, another base and activation": Tiny(
+        "NomicBert",
+        {
+            **SIZES,
+            "tie_word_embeddings": False,
+            "hidden_act": "gelu",
+            "hidden_size": 54,
+            "num_attention_heads": 3,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 70.0},
+        },
+        {"rotary base": without(rope=Rope(1000.0))},
+        heads=NOMIC_HEADS,
+        segments=2,
+    ),
+}
+
 MPNET = {key: value for key, value in ROBERTA.items() if key != "type_vocab_size"}
 MPNET_EDITS: dict[str, Callable[[Any], object]] = {
     "bias by distance": lambda model: model.relative_bias.zero_(),
     "bias by direction": lambda model: model.buckets.remainder_(16),
 }
 FAMILIES |= {
-    "mpnet": Tiny("MPNet", MPNET, {"first position": without(padding=0)}, edits=MPNET_EDITS, slow=False),
+    "mpnet": Tiny(
+        "MPNet",
+        MPNET,
+        {
+            "first position": without(padding=0),
+            "norms": without(norm_eps=0.3),
+            "activation": without(activation="relu"),
+        },
+        edits={**ROBERTA_EDITS, **MPNET_EDITS},
+        slow=False,
+    ),
     "mpnet, long texts": Tiny(
         "MPNet",
         {**MPNET, "max_position_embeddings": 303, "hidden_size": 51, "num_attention_heads": 3},
+        {"first position": without(padding=0)},
         heads=("states", "masked_lm"),
-        edits=MPNET_EDITS,
+        edits={**ROBERTA_EDITS, **MPNET_EDITS},
     ),
 }
 
@@ -190,12 +240,19 @@ FAMILIES |= {
             "inner_group_num": 2,
             "hidden_act": "gelu",
         },
+        # With ten blocks of the usual gain, the states of all tokens become alike.
+        gains={"attention.dense": 0.4},
         edits={"second group": lambda model: model.layers.__setitem__(-1, model.layers[1])},
         heads=("states", "masked_lm", "classes"),
         segments=2,
     ),
     "albert with wide embeddings": Tiny(
-        "Albert", {**ALBERT, "embedding_size": 60}, heads=("states", "masked_lm")
+        "Albert",
+        {**ALBERT, "embedding_size": 60},
+        {"segments": without(segments=0), "positions": without(positions=0)},
+        edits={"projection": lambda model: setattr(model, "projection", None)},
+        heads=("states", "masked_lm"),
+        segments=3,
     ),
     "electra": Tiny(
         "Electra",
@@ -207,7 +264,14 @@ FAMILIES |= {
         slow=False,
     ),
     "electra with wide embeddings": Tiny(
-        "Electra", {**ALBERT, "embedding_size": 60}, heads=("states", "masked_lm"), segments=2
+        "Electra",
+        {**ALBERT, "embedding_size": 60},
+        {"segments": without(segments=0), "positions": without(positions=0)},
+        edits={
+            "no projection": lambda model: setattr(model, "projection", model.layers[0].attn.out),
+        },
+        heads=("states", "masked_lm"),
+        segments=2,
     ),
 }
 
@@ -224,5 +288,7 @@ def write_folder(tiny: Tiny, folder: Path, head: Head = "states", seed: int = 0)
         if name.endswith((".rel_attn.q", ".rel_attn.k", ".rel_attn.v", ".rel_attn.r")):
             # These matrices are stored by their inputs.
             parameter.data *= (parameter.shape[-1] / parameter.shape[0]) ** 0.5
+        for part, gain in tiny.gains.items():
+            parameter.data *= gain if part in name and parameter.dim() > 1 else 1
     model.save_pretrained(folder)
     return folder

@@ -115,6 +115,15 @@ def test_a_text_that_is_too_long_is_an_error_or_is_cut_as_asked(server: LiveServ
         assert refused(server, input="a", truncate_prompt_tokens=most)["param"] == "truncate_prompt_tokens"
 
 
+def test_a_limit_below_the_special_tokens_is_an_error_that_counts_them(server: LiveServer) -> None:
+    error = refused(server, input="bank", truncate_prompt_tokens=1)
+    assert error["message"] == "2 special tokens stand around a text, and 1 fit"
+    assert error["param"] == "input"
+    error = refused(server, input="bank", truncate_prompt_tokens=2, prompt="question: ")
+    assert "the 2 special tokens and" in error["message"]
+    assert "of the prompt" in error["message"]
+
+
 def test_the_limit_is_that_of_the_folder_and_the_list_of_models_tells_it(tmp_path: Path) -> None:
     folder = sentence_folder(tmp_path, sentence_bert={"max_seq_length": 20})
     with serving(LLM(folder)) as server:
@@ -204,7 +213,8 @@ def test_embed_all_gives_the_vectors_of_all_tokens(server: LiveServer, embedder:
         np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-6)
     assert len(found[-1]) == 64
     prompted = server.post("/embed_all", {"inputs": "bank", "prompt_name": "query"}).json()[0]
-    assert len(prompted) == len(embedder.tokenizer.encode("question: bank"))
+    [expected_states] = embedder.embed_tokens("bank", prompt_name="query")
+    assert np.array_equal(np.array(prompted, np.float32), expected_states.vectors)
     assert refused(server, "/embed_all", inputs=["a", LONG])["param"] == "inputs[1]"
     assert refused(server, "/embed_all", inputs=[[3]])["code"] == "token_arrays"
 

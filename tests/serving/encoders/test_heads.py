@@ -179,6 +179,7 @@ def test_a_model_without_the_head_is_a_400_that_names_the_model_and_no_path(
         refused(classes, "/v1/score", text_1="a", text_2="b"),
     ):
         assert NAME in found["message"]
+        assert found["param"] == "model"
         assert str(classifier_folder) not in found["message"]
         assert str(embedder_folder) not in found["message"]
 

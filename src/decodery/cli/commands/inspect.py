@@ -10,7 +10,7 @@ from typing import Any
 from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.load_llm import check_options
 from decodery.cli.terminal import aligned, emit, emit_json, fetch_progress, size
-from decodery.encoding.vectors.sentence_folder import text_limit
+from decodery.encoding.vectors.sentence_folder import text_rules
 from decodery.loading.describe import facts
 from decodery.weights.formats.opening import open_checkpoint
 from decodery.weights.sources.locate import resolve_headers
@@ -56,7 +56,7 @@ def facts_of(options: ModelOptions) -> dict[str, Any]:
                 kv_dtype=options.kv_dtype,
             )
         if found["outputs"] is not None:
-            found["text_limit"] = text_limit(path, found["memory"]["context_length"])
+            found["text_limit"] = text_rules(path, found["memory"]["context_length"]).limit
         return found
 
 

@@ -95,11 +95,11 @@ def _prepared(parts: EncoderParts, question: str, context: str, overlap: int | N
     ids = parts.tokenizer.encode(question, add_special_tokens=False)
     if not ids:
         raise RequestError("the question is empty: ask something")
-    capacity = parts.model.context_length - layout.added - len(ids)
+    capacity = parts.rules.limit - layout.added - len(ids)
     if capacity < 1:
         raise RequestError(
             f"the question has {len(ids)} tokens; with {layout.added} special tokens no token of the context"
-            f" fits into the model's {parts.model.context_length}: shorten it"
+            f" fits into {parts.rules.limit}: shorten it"
         )
     tokens, spans = token_spans(parts.tokenizer, context)
     words = words_with_tokens(parts.tokenizer, tokens, spans, word_spans(context))

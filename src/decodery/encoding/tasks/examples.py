@@ -13,7 +13,8 @@ from decodery.encoding.results import Classification
 from decodery.encoding.tasks.classify import classification
 from decodery.encoding.tasks.head_scores import Floats, softmax
 from decodery.encoding.tasks.inputs import checked_text, listed
-from decodery.encoding.tasks.zero_shot import Embed, row_products, unit
+from decodery.encoding.tasks.zero_shot import Embed, row_products
+from decodery.encoding.vectors.unit_length import of_unit_length
 from decodery.errors import DecoderyError, ParameterError
 
 MOST_FOLDS = 5
@@ -36,7 +37,7 @@ class LearnedLabels:
 
     def classify(self, vectors: Any, *, top_k: int | None = None) -> list[Classification]:
         """Returns the labels of texts with these vectors [n, width]."""
-        logits = row_products(unit(vectors), self.weights) + self.bias
+        logits = row_products(of_unit_length(np.asarray(vectors)), self.weights) + self.bias
         found = [classification(self.labels, row, softmax(row), top_k) for row in logits]
         return [replace(one, accuracy=self.accuracy) for one in found]
 
@@ -70,7 +71,7 @@ def learn(embed: Embed, examples: Any) -> LearnedLabels:
     The same examples give the same regression. Raises `DecoderyError` if scikit-learn is not installed.
     """
     texts, labels = labelled(examples)
-    return fitted(unit(embed(texts).vectors), labels)
+    return fitted(of_unit_length(embed(texts).vectors), labels)
 
 
 def by_examples(

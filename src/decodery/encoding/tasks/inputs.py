@@ -57,7 +57,7 @@ def token_text(parts: EncoderParts, item: Any, *, long: Long) -> TokenText:
         not isinstance(ids, Sequence) or any(not isinstance(plain(token), Number) for token in ids)
     ):
         raise ParameterError("give a text, a pair of two texts, or a list of token ids")
-    return single(parts, ids, long=long)
+    return single(parts, ids, long=long, lowers=parts.rules.lowers)
 
 
 def token_texts(parts: EncoderParts, items: Sequence[Any], *, long: Long) -> list[TokenText]:

@@ -90,7 +90,7 @@ def _prepared(parts: EncoderParts, item: Any, merge: Merge, overlap: int | None)
         text, given = joined_words(item)
     ids, spans = token_spans(parts.tokenizer, text)
     words = words_with_tokens(parts.tokenizer, ids, spans, word_spans(text) if given is None else given)
-    capacity = parts.model.context_length - parts.tokenizer.single_layout.added
+    capacity = parts.rules.limit - parts.tokenizer.single_layout.added
     shared = chosen_overlap(overlap, capacity, OVERLAP)
     cuts = [word.first for word in words]
     if merge in ("simple", "none"):

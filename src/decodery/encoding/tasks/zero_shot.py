@@ -14,6 +14,7 @@ from decodery.encoding.tasks.head_scores import Floats, ordered_scores, softmax
 from decodery.encoding.tasks.inputs import checked_text, listed, numbered, several
 from decodery.encoding.tasks.labels import find_label, label_names
 from decodery.encoding.texts import Long, pair
+from decodery.encoding.vectors.unit_length import of_unit_length
 from decodery.errors import ParameterError
 
 HYPOTHESIS = "This example is {}."
@@ -46,19 +47,11 @@ def by_similarity(
         return []
     sentences = names if hypothesis is None else filled(hypothesis, names)
     found = embed(texts)
-    cosines = row_products(unit(found.vectors), unit(embed(sentences).vectors))
+    cosines = row_products(of_unit_length(found.vectors), of_unit_length(embed(sentences).vectors))
     return [
         classification(names, row, row, top_k, lost)
         for row, lost in zip(cosines, found.lost.tolist(), strict=True)
     ]
-
-
-def unit(vectors: Any) -> Floats:
-    """Returns vectors [n, width] of length 1, or 0 where a vector has no length."""
-    rows = np.asarray(vectors, dtype=np.float64)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    result: Floats = rows / np.where(lengths == 0, 1, lengths)
-    return result
 
 
 def row_products(vectors: Floats, matrix: Floats) -> Floats:
@@ -95,7 +88,10 @@ def by_entailment(
     entailment and the caller does not either.
     """
     names = checked_labels(labels)
-    parts.head("classes")
+    classes = label_names(parts, parts.head("classes").labels)
+    alone = len(names) == 1 if multi_label is None else multi_label
+    wanted = entailment_class(parts, classes, entailment)
+    against = contradiction_class(classes, wanted, contradiction) if alone else None
     premises = [checked_text(text, "each text") for text in listed(inputs)]
     sentences = filled(HYPOTHESIS if hypothesis is None else hypothesis, names)
     texts = []
@@ -105,10 +101,6 @@ def by_entailment(
     if not texts:
         return []
     logits = np.concatenate(ordered_scores(parts, "classes", texts))
-    classes = label_names(parts, logits.shape[1])
-    alone = len(names) == 1 if multi_label is None else multi_label
-    wanted = entailment_class(parts, classes, entailment)
-    against = contradiction_class(classes, wanted, contradiction) if alone else None
     found = []
     for index in range(len(premises)):
         rows = logits[index * len(names) : (index + 1) * len(names)]

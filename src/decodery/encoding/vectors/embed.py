@@ -19,13 +19,12 @@ from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import parts_of_text
 from decodery.encoding.vectors.pooling import pooled, pooling_named
 from decodery.encoding.vectors.precision import at_precision, check_precision
+from decodery.encoding.vectors.unit_length import of_unit_length
 from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
 from decodery.progress import counting
 from decodery.token_ids import listed_prompts
 
 LongText = Literal["error", "cut", "windows"]
-SMALLEST = 1e-12
-"""The length below which a vector is not made longer."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,11 @@ def _options(
 ) -> VectorOptions:
     settings = parts.vectors
     chosen = settings.pooling if pooling is None else pooling_named(pooling)
+    if not chosen:
+        raise ParameterError(
+            "this model does not say how its states become a vector: give pooling=, for one that continues"
+            ' texts pooling="last", for others what it was trained for, such as "mean" or "cls"'
+        )
     if settings.layers and len(chosen) != len(settings.pooling):
         raise ParameterError(
             f"pooling {pooling!r} gives a vector of another width than the layers behind it take, which are"
@@ -189,16 +193,10 @@ def _finished(
     if len(exact) > 1:
         whole = np.zeros(exact.shape[1])
         for weight, row in zip(weights, exact, strict=True):
-            whole += weight * (_unit(row) if options.normalizes else row)
+            whole += weight * (of_unit_length(row) if options.normalizes else row)
         exact = whole[None] / sum(weights)
     cut = exact[0][: options.width]
-    return _unit(cut) if options.normalizes else cut
-
-
-def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns a vector of the length 1 in the same direction."""
-    length = float(np.sqrt((vector * vector).sum()))
-    return vector / max(length, SMALLEST)
+    return of_unit_length(cut) if options.normalizes else cut
 
 
 def _check_finite(parts: EncoderParts, vectors: NDArray[np.float32]) -> None:

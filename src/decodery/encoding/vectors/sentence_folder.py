@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from decodery.encoding.vectors.pooling import POOLINGS
 from decodery.encoding.vectors.sentence_layers import SentenceLayer, UnitLength, dense, layer_norm
@@ -37,14 +38,14 @@ FLAGS = {
 def read_vector_settings(folder: Path, model: EncoderModel) -> VectorSettings:
     """Returns how the vectors of a folder's model are made.
 
-    A folder without modules.json takes the mean of the states. Raises `ModelError`, naming the file, for
-    files that are damaged or contradict each other, and for modules that are not supported.
+    A folder without modules.json takes the model's default, and does not normalise. Raises `ModelError`,
+    naming the file, for files that are damaged or contradict each other, and for modules that are not
+    supported.
     """
     modules = modules_of(folder)
-    first, others = (modules[0].folder, modules[1:]) if modules else (folder, [])
-    limit, lowers = _limit(first, model.context_length)
+    limit, lowers = text_rules(folder, model.context_length)
     found = _Pipeline(model)
-    for module in others:
+    for module in modules[1:]:
         found.add(module)
     if modules and not found.poolings:
         raise ModelError(f"{folder / 'modules.json'} has no Pooling, so it says nothing of a text's vector")
@@ -56,7 +57,7 @@ def read_vector_settings(folder: Path, model: EncoderModel) -> VectorSettings:
     return VectorSettings(
         width=found.width,
         limit=limit,
-        pooling=found.poolings or ("mean",),
+        pooling=found.poolings or model.default_pooling,
         reads_prompt=found.reads_prompt,
         layers=tuple(layers),
         normalizes=normalizes,
@@ -68,13 +69,42 @@ def read_vector_settings(folder: Path, model: EncoderModel) -> VectorSettings:
     )
 
 
-def text_limit(folder: Path, context_length: int) -> int:
-    """Returns the largest number of tokens of a text that a folder allows, with the special tokens.
+def read_prompts(folder: Path) -> tuple[Mapping[str, str], str | None]:
+    """Returns a folder's prompts by name, and the name of the default one; raises as the others do."""
+    return _prompts(_settings(folder))
 
-    Raises `ModelError`, naming the file, for files that are damaged.
+
+def activation_of_scores(folder: Path) -> str | None:
+    """Returns the name of the function that makes scores of a cross-encoder's logits, None without one."""
+    keys = _settings(folder)
+    return keys.text("activation_fn") if keys.has("activation_fn") else None
+
+
+class TextRules(NamedTuple):
+    """Holds the largest number of tokens of a text, and whether texts are put into lower case."""
+
+    limit: int
+    lowers: bool
+
+
+def text_rules(folder: Path, context_length: int) -> TextRules:
+    """Returns how a folder's model reads texts; the limit counts special tokens.
+
+    The truncation of tokenizer.json does not count: published files hold another number there. Raises
+    `ModelError`, naming the file, for files that are damaged.
     """
     modules = modules_of(folder)
-    return _limit(modules[0].folder if modules else folder, context_length)[0]
+    place = modules[0].folder if modules else folder
+    file = next((place / name for name in LIMITS if (place / name).is_file()), None)
+    keys = CheckpointKeys({} if file is None else read_json_file(file), str(file))
+    lowers = keys.flag("do_lower_case", False)
+    if keys.has("max_seq_length"):
+        return TextRules(min(keys.count("max_seq_length"), context_length), lowers)
+    tokenizer = place / "tokenizer_config.json"
+    declared = read_json_file(tokenizer).get("model_max_length") if tokenizer.is_file() else None
+    # A tokenizer without a limit has a number that no text reaches.
+    limited = isinstance(declared, int) and not isinstance(declared, bool) and declared > 0
+    return TextRules(min(int(declared or 0), context_length) if limited else context_length, lowers)
 
 
 class _Pipeline:
@@ -90,7 +120,7 @@ class _Pipeline:
     def add(self, module: SentenceModule) -> None:
         """Adds a module. Raises `ModelError` if it is not supported or does not fit those before it."""
         kind, folder = module
-        if (kind == "Pooling") == bool(self.poolings) and kind != "Dropout":
+        if (kind == "Pooling") == bool(self.poolings) and kind not in ("Dropout", "LogitScore"):
             order = "a second Pooling" if self.poolings else f"{kind} before a Pooling"
             raise ModelError(f"{folder.parent / 'modules.json'} lists {order}, which is not supported")
         match kind:
@@ -104,6 +134,11 @@ class _Pipeline:
                 self.layers.append(layer_norm(folder, self.width, self.model))
             case "Normalize":
                 self.layers.append(UnitLength())
+            case "LogitScore":
+                raise ModelError(
+                    f"{folder.parent / 'modules.json'} lists a LogitScore: this model orders documents"
+                    " (rerank) and gives no vectors"
+                )
             case "Dropout":
                 pass  # It does something in training alone.
             case _:
@@ -139,23 +174,6 @@ def _poolings(keys: CheckpointKeys) -> tuple[str, ...]:
             f"{keys.source}: pooling_mode says {', '.join(found)}, the older keys say {', '.join(flagged)}"
         )
     return found
-
-
-def _limit(folder: Path, context_length: int) -> tuple[int, bool]:
-    """Returns the largest number of tokens of a text, and whether texts are put into lower case.
-
-    The truncation of tokenizer.json does not count: published files hold another number there.
-    """
-    file = next((folder / name for name in LIMITS if (folder / name).is_file()), None)
-    keys = CheckpointKeys({} if file is None else read_json_file(file), str(file))
-    lowers = keys.flag("do_lower_case", False)
-    if keys.has("max_seq_length"):
-        return min(keys.count("max_seq_length"), context_length), lowers
-    tokenizer = folder / "tokenizer_config.json"
-    declared = read_json_file(tokenizer).get("model_max_length") if tokenizer.is_file() else None
-    # A tokenizer without a limit has a number that no text reaches.
-    limited = isinstance(declared, int) and not isinstance(declared, bool) and declared > 0
-    return min(int(declared or 0), context_length) if limited else context_length, lowers
 
 
 def _settings(folder: Path) -> CheckpointKeys:

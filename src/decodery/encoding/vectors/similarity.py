@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from decodery.encoding.results import Embeddings
 from decodery.encoding.vectors.precision import BITS, signs
+from decodery.encoding.vectors.unit_length import of_unit_length
 from decodery.encoding.vectors.vector_settings import METRICS
 from decodery.errors import ParameterError
 
-SMALLEST = 1e-12
 WRONG = "vectors to compare must be rows of numbers, or texts"
 
 
@@ -66,10 +66,10 @@ def _rows(vectors: Any) -> NDArray[np.float32]:
         )
     if found.ndim not in (1, 2):
         raise ParameterError(WRONG)
+    if not np.isfinite(found).all():
+        raise ParameterError("vectors to compare hold numbers that are not finite")
     return np.atleast_2d(found) if found.shape != (0,) else found.reshape(0, 0)
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.sqrt((rows.astype(np.float64) ** 2).sum(1, keepdims=True))
-    found: NDArray[np.float32] = (rows / np.maximum(lengths, SMALLEST)).astype(np.float32)
-    return found
+    return of_unit_length(rows).astype(np.float32)

@@ -29,14 +29,19 @@ def embed_tokens(
     layer: int = -1,
     words: str | Sequence[str] | None = None,
     long: Long = "error",
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+    query: bool = False,
+    document: bool = False,
 ) -> list[TokenEmbeddings]:
     """Returns the states of each text's tokens; `EncodingCalls.embed_tokens` explains the arguments."""
     number = _layer(parts, layer)
     wanted = _words(words)
     if long not in ("error", "cut"):
         raise ParameterError(f"long must be error or cut, not {long!r}")
+    before = parts.vectors.prompt(prompt_name=prompt_name, prompt=prompt, query=query, document=document)
     listed = listed_prompts(texts)
-    read = [_read(parts, listed, index, bool(wanted), long) for index in range(len(listed))]
+    read = [_read(parts, listed, index, before, bool(wanted), long) for index in range(len(listed))]
     found: dict[int, TokenEmbeddings] = {}
     layers = () if number == parts.model.depth else (number,)
     for batch in parts.runner.run([text for text, _ in read], layers=layers):
@@ -69,13 +74,15 @@ def _words(words: str | Sequence[str] | None) -> list[str]:
 
 
 def _read(
-    parts: EncoderParts, texts: Sequence[Any], index: int, words: bool, long: Long
+    parts: EncoderParts, texts: Sequence[Any], index: int, prompt: str, words: bool, long: Long
 ) -> tuple[TokenText, list[Span]]:
-    """Returns what the model reads of a text, and the span of each token; special tokens have (0, 0)."""
+    """Returns what the model reads of a text, and the span of each token in it; others have (0, 0)."""
     text = texts[index]
     settings = parts.vectors
     try:
-        (found,) = parts_of_text(parts, text, limit=settings.limit, long=long, lowers=settings.lowers)
+        (found,) = parts_of_text(
+            parts, text, prompt=prompt, limit=settings.limit, long=long, lowers=settings.lowers
+        )
     except DecoderyError as error:
         if len(texts) == 1:
             raise
@@ -83,7 +90,13 @@ def _read(
     spans = [(0, 0)] * len(found.ids)
     if isinstance(text, str):
         first, end = found.content[0]
-        spans[first:end] = character_spans(parts.tokenizer, text, lowers=settings.lowers)[1][: end - first]
+        own = first - len(parts.tokenizer.single_layout.before.ids)
+        whole = character_spans(parts.tokenizer, prompt + text, lowers=settings.lowers)[1]
+        offset = len(prompt)
+        # A token at the border of prompt and text begins in the prompt.
+        spans[first:end] = [
+            (max(start - offset, 0), stop - offset) for start, stop in whole[own : own + end - first]
+        ]
     elif words:
         raise ParameterError("words are found in texts, and token ids are given: leave words out")
     return found, spans

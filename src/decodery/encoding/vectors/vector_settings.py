@@ -47,6 +47,12 @@ class VectorSettings:
     metric: Metric = "cosine"
     truncate_dim: int | None = None
 
+    @property
+    def tells_queries(self) -> bool:
+        """True if the folder has prompts for queries and for documents, one of which is not empty."""
+        both = all(any(name in self.prompts for name in names) for names in (QUERY, DOCUMENT))
+        return both and any(self.prompts.get(name) for name in (*QUERY, *DOCUMENT))
+
     def prompt(
         self,
         *,

@@ -52,6 +52,8 @@ class Decoder(nn.Module):
             nn.Parameter(torch.empty(config.vocab_size)) if config.tied_head and head_bias else None
         )
         self.rotary = rotary
+        # Of a model that reads texts.
+        self.heads = nn.ModuleDict()
 
     @property
     def attention_layers(self) -> list[AttentionLayer]:

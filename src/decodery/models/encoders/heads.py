@@ -43,6 +43,7 @@ class MaskedLM(nn.Module):
     ) -> None:
         super().__init__()
         self.kernels = kernels
+        self.labels = vocab_size
         self.activation = activation
         inner = norm_width or width
         self.dense = None if norm is None else Linear(width, inner, kernels, bias=dense_bias)
@@ -81,6 +82,7 @@ class Classes(nn.Module):
     ) -> None:
         super().__init__()
         self.kernels = kernels
+        self.labels = labels
         self.reads = reads
         self.activation = dense
         inner = dense_width or width

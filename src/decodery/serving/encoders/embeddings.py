@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
-from decodery.encoding.tasks.inputs import numbered
-from decodery.encoding.text_batches import TokenText
-from decodery.encoding.texts import parts_of_text
 from decodery.serving.encoders.inputs import long_of, take_inputs, take_limit, take_truncate
 from decodery.serving.encoders.reading_request import Reader, ReadingRequest
 from decodery.serving.errors import invalid
@@ -49,26 +46,8 @@ class VectorRequest:
 
     def token_vectors(self, reader: Reader) -> list[list[list[float]]]:
         """Returns the last states of the tokens of each text, special tokens among them."""
-        parts = reader.encoder
-        settings = parts.vectors
-        prompt = settings.prompt(**self.options)
-        texts: list[TokenText] = []
-        for index, text in enumerate(self.texts):
-            with numbered(index, len(self.texts)):
-                texts += parts_of_text(
-                    parts,
-                    text,
-                    prompt=prompt,
-                    limit=settings.limit,
-                    long=long_of(self.most),
-                    lowers=settings.lowers,
-                )
-        found = {
-            index: batch.of(place).float().tolist()
-            for batch in parts.runner.run(texts)
-            for place, index in enumerate(batch.indices)
-        }
-        return [found[index] for index in range(len(texts))]
+        found = reader.embed_tokens(list(self.texts), long=long_of(self.most), **self.options)
+        return [text.vectors.tolist() for text in found]
 
 
 def read_embedding_request(body: Mapping[str, Any], settings: ServerSettings) -> VectorRequest:

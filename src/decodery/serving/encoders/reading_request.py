@@ -17,6 +17,7 @@ from starlette.responses import Response
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.shared_batches import SharedRunner
 from decodery.encoding.text_batches import TokenText
+from decodery.encoding.vectors.sentence_folder import TextRules
 from decodery.encoding.vectors.vector_settings import VectorSettings
 from decodery.encoding_calls import EncodingCalls
 from decodery.errors import DecoderyError
@@ -26,6 +27,7 @@ from decodery.serving.models import Kind, ServedModel
 from decodery.serving.openai.origins import renamed
 from decodery.serving.service import ActiveRequest, Service
 from decodery.serving.sse import dumps
+from decodery.text.chat.marked_encoder import MarkedEncoder
 
 T = TypeVar("T")
 
@@ -42,6 +44,16 @@ class _SharedParts(EncoderParts):
         """Returns those of the whole, which are read once."""
         found = self.whole.vectors
         return found if self.limit is None else replace(found, limit=min(found.limit, self.limit))
+
+    @property
+    def marked(self) -> MarkedEncoder:
+        """Returns the encoder of the whole, which is made once."""
+        return self.whole.marked
+
+    @property
+    def rules(self) -> TextRules:
+        """Returns those of the whole, which are read once."""
+        return self.whole.rules
 
 
 class Reader(EncodingCalls):
