@@ -64,11 +64,14 @@ class LayersView {
     app.models.addEventListener("change", () => this.#refresh());
   }
 
-  /** Shows the view; with `ids` and `place` it looks at a token of these ids. */
+  /** Shows the view; with `ids` and `place` it looks at a token of these ids, with `text` alone at its last one. */
   show({ ids, text, place } = {}) {
     if (ids !== undefined) {
       this.#parts.text.value = text ?? "";
       this.#begin(null, () => place, ids);
+    } else if (text !== undefined) {
+      this.#parts.text.value = text;
+      this.#begin(text, (read) => read.length - 1);
     } else this.#refresh();
   }
 
