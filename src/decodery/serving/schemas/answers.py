@@ -79,6 +79,7 @@ ANSWERS: dict[str, Schema] = {
         model=_TEXT,
         vocab_size=_COUNT,
         capacity=_COUNT,
+        layers=_COUNT,
         has_chat_template={"type": "boolean"},
         can_infill={"type": "boolean"},
         default_params=_OBJECT,
