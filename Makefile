@@ -6,6 +6,7 @@
 # make wheel: a wheel with the kernels inside, and the archive of the sources, in dist; for publishing, both checked.
 # make test-arm: the kernels for ARM, in an emulator: their results have the bits of those of this machine.
 # make test-clients: the server with langchain, llama-index, litellm and lm-eval, which get an environment of their own.
+# make test-metrics: the metrics beside the libraries that users compare them with, which get an environment of their own.
 # make test-encoders: vectors and scores against sentence-transformers, which gets an environment of its own; DECODERY_TEST_MPNET and DECODERY_TEST_TAGGER name folders of published models.
 # make test-page: the long tests of the page that the server shows, in Debian's chromium; make test runs the short ones.
 # make soak-server: the long forms of the server's laws: 10,000 requests, 2,000 clients that leave, 10,000 fuzzed bodies, 1,000 schemas, 500 tools.
@@ -19,7 +20,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo learn screenshots test test-all test-page test-arm wheel test-clients test-encoders soak-server lint types bench bench-peers bench-encoders sanitize soak clean
+.PHONY: demo learn screenshots test test-all test-page test-arm wheel test-clients test-metrics test-encoders soak-server lint types bench bench-peers bench-encoders sanitize soak clean
 
 demo: $(VENV)/.run
 	$(BIN)/decodery generate "Once upon a time" --max-tokens 60 --temperature 0.8 --top-p 0.95 --seed 7
@@ -118,6 +119,15 @@ $(CLIENTS)/.installed: pyproject.toml constraints.txt tests/serving/clients/requ
 	$(CLIENTS)/bin/python -m pip install --disable-pip-version-check -q -e ".[dev]" -r tests/serving/clients/requirements.txt
 	touch $@
 
+METRICS := .venv-metrics
+test-metrics: $(METRICS)/.installed
+	$(METRICS)/bin/python -m pytest -W default -m "not gpu" tests/metrics
+
+$(METRICS)/.installed: pyproject.toml constraints.txt tests/metrics/requirements.txt $(wildcard native/*)
+	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(METRICS)
+	$(METRICS)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev]" -r tests/metrics/requirements.txt
+	touch $@
+
 PEERS := tests/encoding/peers
 ENCODERS := .venv-encoders
 test-encoders: $(ENCODERS)/.installed
@@ -172,4 +182,4 @@ $(VENV)/.bench: pyproject.toml constraints.txt hatch_build.py $(wildcard native/
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(ENCODERS) $(WHEELS) .venv-peers-* .bench-models build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(CLIENTS) $(METRICS) $(ENCODERS) $(WHEELS) .venv-peers-* .bench-models build dist .mypy_cache .ruff_cache .pytest_cache

@@ -17,7 +17,7 @@ MOST_FILES = 18
 # The layers from the lowest. A module imports from layers below its own and from its own package.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "progress", "token_ids", "version"),
-    ("kernels", "text"),
+    ("kernels", "metrics", "text"),
     ("decoding", "weights"),
     ("models",),
     ("encoding", "engine", "loading"),
@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("wire",),
     ("collector", "consensus", "encoding_calls", "intake", "pictures", "shared_scores"),
     ("llm", "client"),
-    ("learn", "search"),
+    ("evaluation", "learn", "search"),
     ("serving",),
     ("cli",),
 )
@@ -46,7 +46,7 @@ INNER: dict[str, tuple[str, ...]] = {
     "cli": (
         *("", "tables", "flags", "command_registry", "resumable_file", "line_work"),
         *("load_llm", "load_encoder", "load_text_model", "commands", "encoder_commands"),
-        *("search_commands", "main"),
+        *("search_commands", "eval_commands", "main"),
     ),
 }
 # Imports that are forbidden even where the layers allow them.

@@ -45,7 +45,7 @@ def ids_of(rng: random.Random, count: int) -> list[int]:
 
 
 def ends_of(scores: list[TextScore], start: int) -> list[TextScore]:
-    return [TextScore(s.token_ids[start:], s.logprobs[start:]) for s in scores]
+    return [TextScore(s.token_ids[start:], s.logprobs[start:], s.ranks[start:]) for s in scores]
 
 
 @built

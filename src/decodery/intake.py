@@ -262,19 +262,8 @@ class Intake:
             raise RequestError("prefix and suffix are both empty: give some text")
         tokens = infill_tokens(self._tokenizer)
         before = self._tokenizer.encode(prefix, add_special_tokens=False, parse_special=False)
-        return [*self._tokenizer.prefix_ids, *tokens.prompt(before, self._continuing(suffix))], tokens.ends
-
-    def _continuing(self, text: str) -> list[int]:
-        """Returns the ids of a text that follows another one.
-
-        SentencePiece adds a space in front of a text, but not after a line end.
-        """
-        ids, line, both = (
-            self._tokenizer.encode(part, add_special_tokens=False, parse_special=False)
-            for part in (text, "\n", "\n" + text)
-        )
-        adds_space = text != "" and self._tokenizer.decode(ids) == " " + text
-        return both[len(line) :] if adds_space and both[: len(line)] == line else ids
+        after = self._tokenizer.continuing_ids(suffix)
+        return [*self._tokenizer.prefix_ids, *tokens.prompt(before, after)], tokens.ends
 
     def token_ids(self, prompt: Prompt, *, add_special_tokens: bool = True) -> list[int]:
         """Returns the token ids of a prompt: none for an empty one.

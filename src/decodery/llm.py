@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -130,6 +130,7 @@ class LLM(EncodingCalls):
             token=token,
             progress=progress,
         )
+        self.path = opened.path
         self.tokenizer = opened.tokenizer
         self._encoder = open_encoder(opened, threads) if opened.encoder is not None else None
         self._not_causal = not_causal(opened.path, opened.architecture)
@@ -197,6 +198,7 @@ class LLM(EncodingCalls):
         progress: bool | None = None,
         cache_salt: str | None = None,
         priority: int = 0,
+        on_output: Callable[[int, RequestOutput], None] | None = None,
     ) -> list[RequestOutput]:
         """Returns one output for each prompt, in their order; all prompts run in one batch.
 
@@ -206,32 +208,40 @@ class LLM(EncodingCalls):
         with 0, the tokens alone. `progress` draws a bar on stderr (default: on a terminal, for more than one
         prompt). Prompts share cached prefixes only with those of the same `cache_salt`, which changes no
         text. Among the prompts of all threads, those of lower `priority` run first. It changes no text, and a
-        prompt may wait as long as others of lower priority come. An invalid request that is the only one
-        raises `ParameterError`, `RequestError` or `ModelError` before anything runs. Among several it fails
-        alone, and its output contains the error.
+        prompt may wait as long as others of lower priority come. `on_output` is called with the place of a
+        prompt and its output as soon as it has ended; what it raises ends the call. An invalid request that
+        is the only one raises `ParameterError`, `RequestError` or `ModelError` before anything runs. Among
+        several it fails alone, and its output contains the error.
         """
         listed = listed_prompts(prompts)
         each = self._one_each(params, len(listed))
         salt = salt_of(cache_salt)
-        outputs: list[RequestOutput | int] = []
+        outputs: dict[int, RequestOutput] = {}
+        places: dict[int, int] = {}
         mailbox = Mailbox()
         try:
-            for prompt, param in zip(listed, each, strict=True):
+            for place, (prompt, param) in enumerate(zip(listed, each, strict=True)):
                 try:
-                    outputs.append(self._add(prompt, param, observer, candidates, salt, mailbox, priority))
+                    added = self._add(prompt, param, observer, candidates, salt, mailbox, priority)
+                    places[added] = place
                 except (ParameterError, RequestError, ModelError) as error:
                     if len(listed) == 1:
                         raise
-                    outputs.append(_refused(prompt, param, error))
-            ids = [i for i in outputs if isinstance(i, int)]
+                    outputs[place] = _refused(prompt, param, error)
+            if on_output is not None:
+                for place, output in outputs.items():
+                    on_output(place, output)
             show = progress if progress is not None else len(listed) > 1 and sys.stderr.isatty()
-            with _bar(len(ids), show) as advance:
-                self._run(ids, mailbox, advance)
-            return [finished_output(self._collectors[o]) if isinstance(o, int) else o for o in outputs]
+            with _bar(len(places), show) as advance:
+                for request in self._ended(places, mailbox):
+                    outputs[places[request]] = finished_output(self._collectors[request])
+                    advance()
+                    if on_output is not None:
+                        on_output(places[request], outputs[places[request]])
+            return [outputs[place] for place in range(len(listed))]
         finally:
-            for i in outputs:
-                if isinstance(i, int):
-                    self._drop(i)
+            for request in places:
+                self._drop(request)
 
     def stream(
         self,
@@ -373,6 +383,22 @@ class LLM(EncodingCalls):
         generate = partial(self.generate, cache_salt=cache_salt)
         return score_texts(self._scored_texts(listed_prompts(texts), prefix), generate)
 
+    def score_after(
+        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], *, cache_salt: str | None = None
+    ) -> list[TextScore]:
+        """Returns the log-probabilities of token ids, each list after the prompt of its pair.
+
+        Prompts and texts that begin alike are computed once. Raises `RequestError` for a pair without a
+        prompt, without ids after it, or beyond the context.
+        """
+        texts = []
+        for place, (prompt, ids) in enumerate(pairs):
+            if not len(prompt) or not len(ids):
+                raise RequestError(f"pair {place + 1} of {len(pairs)} lacks a prompt or the ids after it")
+            whole = [*map(plain, prompt), *map(plain, ids)]
+            texts.append(ScoredText(whole, whole, len(prompt), self._kind(len(whole))))
+        return score_texts(texts, partial(self.generate, cache_salt=cache_salt, progress=False))
+
     def _scored_texts(self, texts: list[Any], prefix: Any) -> list[ScoredText]:
         encode = self.intake.token_ids
         found = whole_texts(texts, encode) if prefix is None else continuations(texts, prefix, encode)
@@ -447,15 +473,14 @@ class LLM(EncodingCalls):
         self._shared_engine.drop(request)
         self._collectors.pop(request, None)
 
-    def _run(self, ids: Sequence[int], mailbox: Mailbox, advance: Callable[[], None]) -> None:
-        """Runs steps until these requests have ended; calls `advance` for each that does."""
+    def _ended(self, ids: Iterable[int], mailbox: Mailbox) -> Iterator[int]:
+        """Runs steps until these requests have ended; yields each when it has."""
         left = set(ids)
         while left:
             self._collect(mailbox)
-            ended = {i for i in left if self._collectors[i].done}
-            left -= ended
-            for _ in ended:
-                advance()
+            ended = [i for i in left if self._collectors[i].done]
+            left.difference_update(ended)
+            yield from ended
 
     def _collect(self, mailbox: Mailbox) -> None:
         """Waits for events of a call, adds them to their collectors, and calls the observers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from decodery.decoding.chosen import FinishReason, TokenLogprobs
@@ -96,11 +96,12 @@ class StreamEvent:
 class TextScore:
     """Holds the log-probability of each token of a text given those before it.
 
-    The first token has none, unless the text follows a prefix.
+    The first token has none, unless the text follows a prefix. `ranks` count from 1, the likeliest token.
     """
 
     token_ids: list[int]
     logprobs: list[float | None]
+    ranks: list[int | None] = field(default_factory=list)
 
     @property
     def total(self) -> float:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from decodery.decoding.chosen import TokenLogprobs
 from decodery.decoding.request.params import GenerationParams
 from decodery.engine.pages import extend_page_keys
 from decodery.errors import ModelError, ParameterError, RequestError
@@ -108,7 +109,7 @@ class _Beginning:
     round: int = 0
 
 
-def _beginnings(texts: Sequence[ScoredText], start: int) -> list[_Beginning]:
+def _beginnings(texts: Sequence[ScoredText]) -> list[_Beginning]:
     """Returns what each text shares: its longest beginning of whole pages that an earlier text has too."""
     owners: dict[bytes, int] = {}
     found: list[_Beginning] = []
@@ -118,8 +119,8 @@ def _beginnings(texts: Sequence[ScoredText], start: int) -> list[_Beginning]:
         for key in keys:
             owners.setdefault(key, place)
         length = 0 if owner is None else _common_length(texts[owner].ids, text.ids)
-        if text.kind is None:
-            length = min(length, start)
+        if text.kind is None and owner is not None:
+            length = min(length, text.start, texts[owner].start)
         # The last position in common runs again, since it scores the next token: a page alone saves nothing.
         if owner is None or length <= PAGE_SIZE:
             found.append(_Beginning())
@@ -144,30 +145,45 @@ def score_texts(texts: Sequence[ScoredText], generate: Generate) -> list[TextSco
     A text that begins as an earlier one runs after it, when the prefix cache has the pages of the beginning,
     and takes over its log-probabilities. Raises `RequestError` if a text cannot be scored.
     """
-    start = min((text.start for text in texts), default=0)
-    beginnings = _beginnings(texts, start)
-    logprobs: list[list[float | None]] = [[] for _ in texts]
+    beginnings = _beginnings(texts)
+    starts = _needed_starts(texts, beginnings)
+    known: list[list[TokenLogprobs | None]] = [[] for _ in texts]
     for number in range(1 + max((b.round for b in beginnings), default=0)):
         places = [i for i, b in enumerate(beginnings) if b.round == number]
         for i in places:
             owner = beginnings[i].owner
-            logprobs[i] = [] if owner is None else logprobs[owner][: beginnings[i].length]
+            known[i] = [] if owner is None else known[owner][: beginnings[i].length]
         # A text that is another's beginning need not run.
-        places = [i for i in places if not texts[i].ids or len(logprobs[i]) < len(texts[i].ids)]
-        params = _params_from(max(len(logprobs[i]), start) for i in places)
+        places = [i for i in places if not texts[i].ids or len(known[i]) < len(texts[i].ids)]
+        params = _params_from(max(len(known[i]), starts[i]) for i in places)
         for i, output in zip(places, _outputs(texts, places, params, generate), strict=True):
-            logprobs[i] += _logprobs(output)[len(logprobs[i]) :]
+            known[i] += (output.prompt_logprobs or [])[len(known[i]) :]
     return [
-        TextScore(text.ids[text.start :], found[text.start :])
-        for text, found in zip(texts, logprobs, strict=True)
+        _text_score(text.ids[text.start :], found[text.start :])
+        for text, found in zip(texts, known, strict=True)
     ]
+
+
+def _needed_starts(texts: Sequence[ScoredText], beginnings: Sequence[_Beginning]) -> list[int]:
+    """Returns the first token of each text whose score the text needs, or one that takes over its scores."""
+    starts = [text.start for text in texts]
+    for place in reversed(range(len(texts))):
+        owner, length = beginnings[place].owner, beginnings[place].length
+        if owner is not None and starts[place] < length:
+            starts[owner] = min(starts[owner], starts[place])
+    return starts
+
+
+def _text_score(ids: list[int], found: Sequence[TokenLogprobs | None]) -> TextScore:
+    logprobs = [None if one is None else one.logprob for one in found]
+    return TextScore(ids, logprobs, [None if one is None else one.rank for one in found])
 
 
 def score_separately(texts: Sequence[Any], generate: Generate) -> list[TextScore]:
     """Returns the scores of whole texts, each computed for itself; they need not be encoded here."""
     unshared = [ScoredText(text, []) for text in texts]
     outputs = _outputs(unshared, range(len(texts)), [SCORED] * len(texts), generate)
-    return [TextScore(output.prompt_token_ids, _logprobs(output)) for output in outputs]
+    return [_text_score(output.prompt_token_ids, output.prompt_logprobs or []) for output in outputs]
 
 
 def _params_from(starts: Iterable[int]) -> list[GenerationParams]:
@@ -179,10 +195,6 @@ def _params_from(starts: Iterable[int]) -> list[GenerationParams]:
             known[start] = SCORED.replace(prompt_logprobs_start=start)
         found.append(known[start])
     return found
-
-
-def _logprobs(output: RequestOutput) -> list[float | None]:
-    return [None if one is None else one.logprob for one in output.prompt_logprobs or ()]
 
 
 def _outputs(

@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 
 
-def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(name: str, group: typer.Typer = app) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Registers a function as a command; its dataclasses become flags, its errors become lines on stderr."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -35,7 +35,7 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
             with exit_on_error(debug):
                 flagged(debug=debug, **values)
 
-        app.command(name, cls=GroupedCommand)(with_errors)
+        group.command(name, cls=GroupedCommand)(with_errors)
         return function
 
     return register

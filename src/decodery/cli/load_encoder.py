@@ -9,7 +9,8 @@ from decodery.cli.flags.line_options import EncoderOptions
 from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.load_llm import load
 from decodery.llm import LLM
-from decodery.search.text_vectors import model_digest, weight_forms
+from decodery.weights.layouts.packed_cache import weight_forms
+from decodery.weights.sources.model_digest import model_digest
 from decodery.weights.sources.wheels import MINILM
 
 

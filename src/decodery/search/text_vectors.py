@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from torch import nn
 
 from decodery.encoding.spans import lowered
 from decodery.encoding.vectors.vector_settings import Metric
-from decodery.kernels.packed_weights import PackedWeight
 from decodery.llm import LLM
-from decodery.models.contract import EncoderModel
 from decodery.search.ranking import Vectors
-from decodery.weights.layouts.packed_cache import weights_of
-from decodery.weights.sources.file_digests import file_digest
-
-# The files of a folder that decide which vector a text has.
-MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".txt")
+from decodery.weights.layouts.packed_cache import weight_forms
+from decodery.weights.sources.model_digest import model_digest
 
 
 class Embedder(Protocol):
@@ -91,25 +83,3 @@ class EncoderEmbedder:
     def query(self, text: str) -> Vectors:
         """Returns the vector [width] of a text that is searched for."""
         return np.asarray(self._llm.embed(text, query=True, progress=False).vectors[0], np.float32)
-
-
-def weight_forms(model: EncoderModel) -> str:
-    """Returns the precisions of a model's weights, such as "float32" or "float32+int8"."""
-    weights = weights_of(model).values() if isinstance(model, nn.Module) else ()
-    packed = {weight.format.name.lower() for weight in weights if isinstance(weight, PackedWeight)}
-    return "+".join(sorted({str(model.dtype).removeprefix("torch."), *packed}))
-
-
-def model_digest(path: Path) -> str:
-    """Returns a SHA-256 of a model's files: of a .gguf file, or of all in a folder that vectors depend on."""
-    digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if _is_of_model(p))
-    for file in files:
-        name = "" if file == path else file.relative_to(path).as_posix()
-        digest.update(f"{name}\n{file_digest(file)}\n".encode())
-    return digest.hexdigest()
-
-
-def _is_of_model(file: Path) -> bool:
-    # The note of an output that is not finished may lie beside the model, and changes all the time.
-    return file.suffix in MODEL_FILES and not file.name.endswith(".part.json")

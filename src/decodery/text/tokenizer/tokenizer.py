@@ -103,6 +103,18 @@ class Tokenizer:
         ids = self._encoding(text, self._parsing if parse_special else self._literal).ids
         return [*self.prefix_ids, *ids, *self._suffix] if add_special_tokens else ids
 
+    def continuing_ids(self, text: str) -> list[int]:
+        """Returns the ids of a text that follows another one. Texts of special tokens in it are plain text.
+
+        SentencePiece adds a space in front of a text, but not after a line end.
+        """
+        ids, line, both = (
+            self.encode(part, add_special_tokens=False, parse_special=False)
+            for part in (text, "\n", "\n" + text)
+        )
+        adds_space = text != "" and self.decode(ids) == " " + text
+        return both[len(line) :] if adds_space and both[: len(line)] == line else ids
+
     def encode_spans(self, text: str, *, add_special_tokens: bool = True) -> tuple[list[int], list[Span]]:
         """Returns what `encode` returns, and the span in bytes of each token in the UTF-8 of the text.
 

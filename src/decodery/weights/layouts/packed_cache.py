@@ -130,6 +130,14 @@ class PackedCache:
         ]
 
 
+def weight_forms(model: object) -> str:
+    """Returns the precisions of a model's weights, such as "float32" or "float32+int8"."""
+    weights = weights_of(model).values() if isinstance(model, nn.Module) else ()
+    packed = {weight.format.name.lower() for weight in weights if isinstance(weight, PackedWeight)}
+    dtype = getattr(model, "dtype", "")
+    return "+".join(sorted({str(dtype).removeprefix("torch."), *packed}))
+
+
 def weights_of(module: nn.Module) -> Weights:
     """Returns all parameters and packed weights of a module, by name."""
     packed = {

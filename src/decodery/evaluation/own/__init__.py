@@ -1,0 +1,1 @@
+"""Reads tasks that users describe in TOML files."""

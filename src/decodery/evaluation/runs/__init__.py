@@ -1,0 +1,1 @@
+"""Runs tasks, keeps what was answered, and writes the files of a run."""

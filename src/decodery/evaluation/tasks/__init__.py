@@ -1,0 +1,1 @@
+"""Holds the tasks, a file each, and finds them by name."""

@@ -1,0 +1,165 @@
+"""Checks the ids of prompts and continuations: nothing is lost at the join, and one token begins a prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decodery import LLM
+from decodery.errors import ParameterError
+from decodery.evaluation.contract import Continuation, Generation, Prompt, Shot, WholeText
+from decodery.evaluation.generation_task import WRITTEN
+from decodery.evaluation.rendering import Renderer
+from decodery.evaluation.subject import Subject
+from tests.evaluation.tiny import BOS, TEMPLATE, characters
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEQ: \n."
+
+
+def renderer(llm: LLM, **options: Any) -> Renderer:
+    return Subject(llm, **options).renderer
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> LLM:
+    """Returns a model with the tokens a, b, c, space and ab."""
+    return characters(tmp_path_factory.mktemp("merged"), "abc ", [("a", "b")])
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> LLM:
+    return characters(tmp_path_factory.mktemp("plain"), ALPHABET, template=TEMPLATE)
+
+
+@pytest.mark.parametrize(
+    ("context", "continuation", "prompt", "follows", "together"),
+    [
+        ("ca", "b", "ca", ["b"], False),
+        ("c a", "bc", "c a", ["b", "c"], False),
+        ("c", "ab", "c", ["ab"], True),
+        ("ca", " b", "ca", [" ", "b"], True),
+    ],
+)
+def test_no_character_of_a_continuation_is_lost_where_tokens_merge_across_the_join(
+    merged: LLM, context: str, continuation: str, prompt: str, follows: list[str], together: bool
+) -> None:
+    found = renderer(merged).joined(Prompt(context, delimiter=""), continuation)
+    decode = merged.tokenizer.decode
+    assert decode(list(found.prompt_ids)) == prompt
+    assert [decode([token]) for token in found.ids] == follows
+    assert found.together is together
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ((Prompt("Q: ", delimiter=""), "A"), (Prompt("Q:", delimiter=""), " A")),
+        ((Prompt("Q:\n", delimiter=""), "A"), (Prompt("Q:", delimiter=""), "\nA")),
+        ((Prompt("Q:", delimiter=" "), "A"), (Prompt("Q: ", delimiter=""), "A")),
+        ((Prompt("Q: \n", delimiter=""), "A"), (Prompt("Q:", delimiter=" "), "\nA")),
+        ((Prompt("Q", reply="B: ", delimiter=""), "A"), (Prompt("Q", reply="B:", delimiter=""), " A")),
+    ],
+)
+@pytest.mark.parametrize("chat", [False, True])
+def test_white_space_before_a_continuation_belongs_to_it(
+    plain: LLM, one: Any, other: Any, chat: bool
+) -> None:
+    if chat and not one[0].reply:
+        pytest.skip("a question of a conversation is a turn of its own")
+    found = renderer(plain, chat=chat)
+    assert found.joined(*one) == found.joined(*other)
+
+
+def test_a_prompt_without_text_is_the_token_of_the_beginning(plain: LLM) -> None:
+    found = renderer(plain).joined(Prompt("", delimiter=""), "ab")
+    assert found.prompt_ids == (plain.tokenizer.bos_token_id,)
+    assert len(found.ids) == 2
+
+
+def test_a_continuation_without_tokens_is_an_error(plain: LLM) -> None:
+    with pytest.raises(ParameterError, match="no tokens"):
+        renderer(plain).joined(Prompt("a", delimiter=""), "")
+
+
+@pytest.fixture(scope="module", params=["tokenizer", "template", "both", "neither"])
+def begun(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, LLM]:
+    who = request.param
+    template = ("{{ bos_token }}" if who in ("template", "both") else "") + TEMPLATE
+    folder = tmp_path_factory.mktemp(who)
+    return who, characters(folder, ALPHABET, adds_bos=who in ("tokenizer", "both"), template=template)
+
+
+def beginnings(llm: LLM, **options: Any) -> dict[str, int]:
+    """Returns how many tokens of the beginning each kind of request has, all of which must come first."""
+    subject, prompt = Subject(llm, **options), Prompt("a", (Shot("b", "c"),))
+    requests = {
+        "score": Continuation(prompt, "d"),
+        "generate": Generation(prompt, WRITTEN.replace(max_tokens=8)),
+        "whole": WholeText("abc"),
+    }
+    found = {}
+    for name, request in requests.items():
+        ids = subject.prepare(request, "1", 0)
+        bos = llm.tokenizer.bos_token_id
+        found[name] = ids.prompt_ids.count(bos)
+        assert found[name] == 0 or ids.prompt_ids[0] == bos
+        assert bos not in ids.ids
+    return found
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_prompts_begin_with_the_token_of_the_beginning_at_most_once(
+    begun: tuple[str, LLM], chat: bool
+) -> None:
+    who, llm = begun
+    adds = who == "both" or who == ("template" if chat else "tokenizer")
+    expected = int(adds)
+    found = beginnings(llm, chat=chat)
+    assert found == {"score": expected, "generate": expected, "whole": 1}
+    assert Subject(llm, chat=chat).settings["bos"] == ("once" if adds else "none")
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("bos", [False, True])
+def test_bos_is_the_same_rule_in_every_kind_of_request(begun: tuple[str, LLM], chat: bool, bos: bool) -> None:
+    _, llm = begun
+    assert beginnings(llm, chat=chat, bos=bos) == {"score": int(bos), "generate": int(bos), "whole": 1}
+    assert Subject(llm, chat=chat, bos=bos).settings["bos"] == ("once" if bos else "none")
+
+
+def test_the_text_of_the_token_in_a_document_is_plain_text(plain: LLM, begun: tuple[str, LLM]) -> None:
+    _, llm = begun
+    ids = renderer(llm, bos=True).prompt_ids(Prompt(f"a{BOS}b"))
+    assert ids.count(llm.tokenizer.bos_token_id) == 1
+
+
+def test_a_text_has_description_shots_and_question_with_delimiter_and_separator(plain: LLM) -> None:
+    prompt = Prompt("Q: d", (Shot("Q: a", "b"), Shot("Q: c", "d")), "see. ", delimiter=" ", separator="\n\n")
+    assert renderer(plain).text(prompt) == "see. Q: a b\n\nQ: c d\n\nQ: d"
+
+
+def test_a_conversation_has_shots_as_turns_and_no_delimiter(plain: LLM) -> None:
+    prompt = Prompt("Q: d", (Shot("Q: a", "b"),), "see.")
+    found = renderer(plain, chat=True)
+    joined = found.joined(prompt, "A")
+    decode = plain.tokenizer.decode
+    assert decode(list(joined.prompt_ids)) == "ssee.uQ: aabuQ: dr"
+    assert decode(list(joined.ids)) == "A"
+
+
+def test_a_reply_that_is_begun_keeps_its_delimiter_in_a_conversation(plain: LLM) -> None:
+    prompt = Prompt("Q: d", (), reply="B:")
+    found = renderer(plain, chat=True)
+    assert plain.tokenizer.decode(list(found.joined(prompt, "A").ids)) == " A"
+    assert plain.tokenizer.decode(list(found.prompt_ids(prompt))).endswith("aB:")
+
+
+def test_bos_without_such_a_token_is_an_error(tmp_path: Path) -> None:
+    llm = characters(tmp_path, "ab")
+    settings = tmp_path / "tokenizer_config.json"
+    settings.write_text('{"eos_token": "</s>"}', encoding="utf-8")
+    llm = LLM(tmp_path, dtype="float32", backend="torch", kv_memory="16MB")
+    with pytest.raises(ParameterError, match="no token of the beginning"):
+        Subject(llm, bos=True)
