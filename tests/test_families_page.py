@@ -38,8 +38,27 @@ def test_the_table_of_encoders_is_in_step_with_the_code() -> None:
     )[1:]
     written = {family: names.split(", ") for family, names in rows}
     expected: dict[str, list[str]] = {}
-    for name, (family, head) in HUB.items():
-        if head != "causal":
+    for name, (family, _) in HUB.items():
+        if "causal" not in family.build:
             expected.setdefault(family.name, []).append(name)
     assert written == {family: sorted(names) for family, names in expected.items()}
     assert [family for family, _ in rows] == sorted(written)
+
+
+def test_the_table_of_decoders_that_read_is_in_step_with_the_code() -> None:
+    rows = re.findall(r"^\| ([^|\n]+) \| ([^|\n]+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    expected: dict[str, list[str]] = {}
+    for name, (family, head) in HUB.items():
+        if "causal" in family.build and head != "causal":
+            expected.setdefault(family.name, []).append(name)
+    written = {family: names.split(", ") for family, names in rows[1:]}
+    assert written == {family: sorted(names) for family, names in expected.items()}
+    assert list(written) == sorted(written)
+
+
+def test_the_page_names_the_gguf_architectures_of_encoders() -> None:
+    (sentence,) = re.findall(
+        r"^GGUF files with the architectures (.*) are read too\.", PAGE.read_text(), re.MULTILINE
+    )
+    written = re.sub(r" \(.*?\)", "", sentence).replace(" and ", ", ").split(", ")
+    assert written == [name for name, (family, _) in GGUF.items() if "causal" not in family.build]

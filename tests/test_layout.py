@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("kernels", "metrics", "text"),
     ("decoding", "weights"),
     ("models",),
-    ("encoding", "engine", "loading"),
+    ("encoding", "engine", "lens", "loading"),
     ("conversations", "outputs"),
     ("wire",),
     ("collector", "consensus", "encoding_calls", "intake", "pictures", "shared_scores"),
@@ -37,7 +37,7 @@ INNER: dict[str, tuple[str, ...]] = {
     "models": (
         *("checkpoint_keys", "config_reader", "layers", "rope_config", "window_config", "contract"),
         "missing_parts",
-        *("decoders", "encoders", "architectures", "families", "load", "describe"),
+        *("decoders", "encoders", "readers", "architectures", "families", "load", "describe"),
     ),
     "serving": (
         *("errors", "settings", "", "openai", "responses", "anthropic", "encoders"),

@@ -32,19 +32,22 @@ from decodery.encoding.texts import Long
 from decodery.encoding.vectors.embed import LongText, embed
 from decodery.encoding.vectors.similarity import similarities
 from decodery.encoding.vectors.token_vectors import embed_tokens
-from decodery.errors import ModelError
 from decodery.loading.open_model import Opened
+from decodery.models.readers.text_reader import reader_of
 from decodery.token_ids import plain
 
 
 def open_encoder(opened: Opened, threads: int | None = None) -> EncoderParts:
-    """Returns the parts of an open encoder, which runs on `threads` threads (None: the process's number)."""
-    assert opened.encoder is not None
+    """Returns the parts of an open model that reads texts, on `threads` threads (None: the process's number).
+
+    A model that continues texts also reads them.
+    """
+    model = reader_of(opened.model, "causal") if opened.encoder is None else opened.encoder
     return EncoderParts(
-        model=opened.encoder,
+        model=model,
         architecture=opened.architecture,
         tokenizer=opened.tokenizer,
-        runner=BatchRunner(opened.encoder, threads),
+        runner=BatchRunner(model, threads),
         config=opened.config,
         folder=opened.path,
     )
@@ -53,16 +56,11 @@ def open_encoder(opened: Opened, threads: int | None = None) -> EncoderParts:
 class EncodingCalls:
     """Holds the methods of a model that reads texts."""
 
-    _encoder: EncoderParts | None
+    _encoder: EncoderParts
 
     @property
     def encoder(self) -> EncoderParts:
-        """Returns the open encoder. Raises `ModelError` for a model that continues texts."""
-        if self._encoder is None:
-            raise ModelError(
-                "this model continues texts; embed, classify, fill_mask, tag, answer and rerank need an"
-                " encoder"
-            )
+        """Returns the parts of the model that read texts; a model that continues texts also reads them."""
         return self._encoder
 
     @property
@@ -92,8 +90,9 @@ class EncodingCalls:
         folder of the model decides. `prompt_name` is the name of one of the folder's prompts, and `prompt` is
         a text of your own: it stands before each text. `query` and `document` choose the folder's prompt for
         them, if it has one. `pooling` is "cls", "mean", "max", "mean_sqrt_len", "weightedmean" or
-        "lasttoken", or several with + between them. `normalize` makes vectors of length 1. `truncate_dim`
-        keeps the first dimensions, and normalises again. `precision` "int8" and "uint8" need `ranges`
+        "lasttoken", or several with + between them; a model that continues texts has none of its own, and
+        must be given one. `normalize` makes vectors of length 1. `truncate_dim` keeps the first dimensions,
+        and normalises again. `precision` "int8" and "uint8" need `ranges`
         [2, width], the least and the largest number of each dimension, such as `Embeddings.ranges` of many
         texts; "binary" and "ubinary" hold one bit for each dimension. `long` says what happens to a text of
         more than `text_limit` tokens: it is an error, its end is cut off, or the vectors of "windows" are
@@ -178,6 +177,7 @@ class EncodingCalls:
         hypothesis: str | None = None,
         entailment: str | int | None = None,
         contradiction: str | int | None = None,
+        prompt: str | None = None,
         top_k: int | None = None,
         multi_label: bool | None = None,
         long: LongText = "error",
@@ -188,9 +188,10 @@ class EncodingCalls:
         is "head", the classes that the model was trained for; "similarity", the cosine between the vectors of
         a text and of each of the `labels`; "entailment", how far a text entails the `hypothesis` about each
         label, in which {} is the label (default: "This example is {}."), by a head of natural language
-        inference; or "examples", a logistic regression on the vectors of labelled `examples`: pairs of a text
-        and a label, texts by their labels, or what `learn_labels` returned. Without a `method`, the arguments
-        and the model decide.
+        inference; "prompt", the probability of the labels' tokens behind a `prompt` with {text} and {labels},
+        of a model that continues texts; or "examples", a logistic regression on the vectors of labelled
+        `examples`: pairs of a text and a label, texts by their labels, or what `learn_labels` returned.
+        Without a `method`, the arguments and the model decide.
 
         Scores of classes that exclude each other are their softmax. With `multi_label` each class has a
         sigmoid of its own (default: as config.json says, and for entailment with one label alone).
@@ -217,6 +218,7 @@ class EncodingCalls:
             hypothesis=hypothesis,
             entailment=entailment,
             contradiction=contradiction,
+            prompt=prompt,
             multi_label=multi_label,
         )
 
@@ -309,18 +311,38 @@ class EncodingCalls:
         )
 
     def rerank(
-        self, query: str, documents: Sequence[str], *, top_n: int | None = None, long: Long = "error"
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_n: int | None = None,
+        long: Long = "error",
+        instruction: str | None = None,
+        answers: Sequence[str] | None = None,
     ) -> list[Ranked]:
         """Returns documents in the order in which they answer a query, the best first, at most `top_n`.
 
         The order is that of the logits, and equal ones are in the given order. Scores are the sigmoid of the
         logits, unless the folder of the cross-encoder says otherwise. `long` "cut" drops the end of a
-        document that is too long, never of the query.
+        document that is too long, never of the query or of a prompt.
+
+        A model that continues texts is asked in the prompt of its chat template: a logit is that of the
+        answer yes less that of no, so the score is p(yes) / (p(yes) + p(no)). `instruction` says what a query
+        asks for, and `answers` are the two texts, each one token (default: what the folder says, else "yes"
+        and "no").
 
         Raises `ModelError` for a model without a head of one score, and `RequestError` for a document or a
         query that is too long.
         """
-        return rerank(self.encoder, query, documents, top_n=top_n, long=long)
+        return rerank(
+            self.encoder,
+            query,
+            documents,
+            top_n=top_n,
+            long=long,
+            instruction=instruction,
+            answers=answers,
+        )
 
 
 def _are_texts(side: Any) -> bool:

@@ -57,8 +57,11 @@ def encoder_folder(
     return path
 
 
+DECODER: Mapping[str, Any] = {"tokenizer": "chat bytes", "num_key_value_heads": 1, "head_dim": 8}
+"""What `encoder_folder` needs for an architecture of a decoder."""
 Module = tuple[str, Mapping[str, Any]]
 """The class of a module of sentence-transformers, and its config.json."""
+LAST: Module = ("Pooling", {"word_embedding_dimension": 24, "pooling_mode_lasttoken": True})
 MEAN: Module = ("Pooling", {"word_embedding_dimension": 24, "pooling_mode_mean_tokens": True})
 NORMALIZE: Module = ("Normalize", {})
 

@@ -120,11 +120,36 @@ def unigrams_before_cls() -> TinyTokenizer:
     return TinyTokenizer(backend, ROBERTA | CLS_AND_SEP)
 
 
+CHAT = {"pad": "<|endoftext|>", "eos": "<|im_end|>"}
+CHAT_MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+
+def chat_bytes() -> TinyTokenizer:
+    """Returns a tokenizer like that of Qwen's embedders: of bytes; its padding token ends each text."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {text: token for token, text in enumerate([*CHAT_MARKS, *alphabet])}
+    merges: dict[tuple[str, str], None] = {}
+    for word in (*WORDS, "yes"):
+        joined = [(word[:end], word[end]) for end in range(1, len(word))]
+        for left, right in (*joined, ("Ġ", word)):
+            merges[left, right] = None
+            vocab.setdefault(left + right, len(vocab))
+    backend = tokenizers.Tokenizer(models.BPE(vocab, list(merges), ignore_merges=True))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.TemplateProcessing(
+        single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)]
+    )
+    backend.add_special_tokens([*map(_special, CHAT_MARKS)])
+    return TinyTokenizer(backend, CHAT)
+
+
 TOKENIZERS: Mapping[str, Callable[[], TinyTokenizer]] = {
     "word pieces": word_pieces,
     "byte pairs": byte_pairs,
     "unigrams": unigrams,
     "unigrams before cls": unigrams_before_cls,
+    "chat bytes": chat_bytes,
 }
 
 

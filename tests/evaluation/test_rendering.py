@@ -149,6 +149,20 @@ def test_a_conversation_has_shots_as_turns_and_no_delimiter(plain: LLM) -> None:
     assert decode(list(joined.ids)) == "A"
 
 
+@pytest.mark.parametrize("without", ["refused", "left out"])
+def test_a_description_begins_the_first_question_where_a_template_has_no_system_message(
+    tmp_path: Path, without: str
+) -> None:
+    refuses = "{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    leaves_out = "{% if m.role != 'system' %}{{ m.role[0] + m.content }}{% endif %}"
+    template = TEMPLATE.replace("{{ m.role[0] + m.content }}", leaves_out)
+    if without == "refused":
+        template = template.replace("{% if m.role !=", refuses + "{% if m.role !=")
+    llm = characters(tmp_path, ALPHABET, template=template)
+    ids = renderer(llm, chat=True).prompt_ids(Prompt("Q: d", (Shot("Q: a", "b"),), "see. "))
+    assert llm.tokenizer.decode(list(ids)) == "usee. Q: aabuQ: dr"
+
+
 def test_a_reply_that_is_begun_keeps_its_delimiter_in_a_conversation(plain: LLM) -> None:
     prompt = Prompt("Q: d", (), reply="B:")
     found = renderer(plain, chat=True)

@@ -16,7 +16,8 @@ from tests.models.test_config import Declared
 
 def test_every_architecture_has_a_head_that_its_family_builds() -> None:
     for family, head in (*HUB.values(), *GGUF.values()):
-        assert head in family.build
+        # A decoder also reads texts, without its scores of tokens.
+        assert head in family.build or ("causal" in family.build and head in ("states", "classes"))
     for format_, table in (("safetensors", HUB), ("gguf", GGUF)):
         for name, row in table.items():
             config = {"architectures": [name], "general.architecture": name}
@@ -75,8 +76,8 @@ def test_without_an_architecture_the_type_of_the_model_is_its_name(missing: dict
 
 
 def test_an_architecture_that_is_named_counts_more_than_the_type_of_the_model() -> None:
-    declared = {"architectures": ["LlamaForSequenceClassification"], "model_type": "llama"}
-    with pytest.raises(ModelError, match="LlamaForSequenceClassification is not supported"):
+    declared = {"architectures": ["LlamaForTokenClassification"], "model_type": "llama"}
+    with pytest.raises(ModelError, match="LlamaForTokenClassification is not supported"):
         find_family(Declared("safetensors", declared))
 
 

@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from decodery.encoding.text_batches import TextRunner
+from decodery.encoding.vectors.gguf_settings import ARCHITECTURE, gguf_vector_settings
 from decodery.encoding.vectors.sentence_folder import TextRules, read_vector_settings, text_rules
 from decodery.encoding.vectors.vector_settings import VectorSettings
 from decodery.errors import ModelError
 from decodery.models.contract import EncoderModel, OutputHead
+from decodery.text.chat.marked_encoder import MarkedEncoder
 from decodery.text.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class EncoderParts:
-    """Holds an open encoder: `config` is the content of its config.json, `folder` is where it lies.
+    """Holds an open encoder: `config` is the content of its config.json or the metadata of its GGUF file, and
+    `folder` is where it lies.
 
     Nothing changes once it is open, so threads may share it.
     """
@@ -32,8 +35,15 @@ class EncoderParts:
 
     @cached_property
     def vectors(self) -> VectorSettings:
-        """Returns how the folder says that vectors are made; raises `ModelError` if it contradicts itself."""
+        """Returns how the files say that vectors are made; raises `ModelError` for a contradiction."""
+        if ARCHITECTURE in self.config:
+            return gguf_vector_settings(self.folder, self.config, self.model)
         return read_vector_settings(self.folder, self.model)
+
+    @cached_property
+    def marked(self) -> MarkedEncoder:
+        """Returns what encodes prompts in which texts cannot write control tokens."""
+        return MarkedEncoder(self.tokenizer, self.tokenizer.special_ids)
 
     @cached_property
     def rules(self) -> TextRules:

@@ -110,7 +110,7 @@ class BatchRunner:
 
         with self._lock, threads_set(torch_threads=self._threads, kernel_threads=self._threads):
             plans, cache = self._plans(lengths)
-            inputs = tokens, positions, model.text_segments(segments)
+            inputs = tokens, positions, model.text_segments(segments, lengths)
             # A model that attends to whole texts computes with torch, which cannot be captured.
             if plans and not taps and self._passes.takes(len(tokens)):
                 states = self._passes.run(inputs, plans, compute)
@@ -140,13 +140,20 @@ class BatchRunner:
         return plans, self._pages_for(first[-1])
 
     def _pages_for(self, pages: int) -> PagedCache:
-        """Returns a cache of one layer, in full precision, that every layer of the model writes and reads."""
+        """Returns a cache in full precision: of one layer, which all layers write and read in turn.
+
+        Where layers differ, or read again what an earlier one wrote, it has all of them.
+        """
         if self._cache is None or pages > self._pages:
             layers = self.model.attention_layers
-            shape = KVShape.of(layers[:1])
-            one = shape.allocate(pages, self.model.dtype, self.model.device)
-            pair = one.layers[layers[0].kv_index]
-            self._cache = PagedCache(one.blocks, {layer.kv_index: pair for layer in layers})
+            alike = len({(layer.kv_heads, layer.k_width, layer.v_width) for layer in layers}) == 1
+            apart = not alike or any(layer.kv_source is not None for layer in layers)
+            shape = KVShape.of(layers if apart else layers[:1])
+            cache = shape.allocate(pages, self.model.dtype, self.model.device)
+            if not apart:
+                pair = cache.layers[layers[0].kv_index]
+                cache = PagedCache(cache.blocks, {layer.kv_index: pair for layer in layers})
+            self._cache = cache
             self._pages = pages
             self._passes.clear()
         return self._cache

@@ -68,7 +68,7 @@ def facts(
         "head_dim": described.head_dim,
         "context_length": described.context_length,
         "outputs": None if described.outputs is None else list(described.outputs),
-        "labels": _labels(described.outputs, checkpoint.config),
+        "labels": _labels(described.outputs, checkpoint),
         "vocabulary": described.vocab_size,
         "chat_template": template,
         "generation_defaults": dict(defaults.given),
@@ -99,12 +99,15 @@ def _steps(kernels: Kernels, backend: str) -> dict[str, Any]:
     return {"captured": captured, "reason": None if captured else f"backend {backend}"}
 
 
-def _labels(outputs: Sequence[str] | None, config: Mapping[str, Any]) -> list[str] | None:
+def _labels(outputs: Sequence[str] | None, checkpoint: Checkpoint) -> list[str] | None:
     """Returns the names of an encoder's classes in their order; none for one without classes."""
     if outputs is None:
         return None
     if not {"classes", "token_classes"} & set(outputs):
         return []
+    config = checkpoint.config
+    if checkpoint.format == "gguf":
+        return list(config.get(f"{config['general.architecture']}.classifier.output_labels", ()))
     names = config.get("id2label")
     if not isinstance(names, Mapping):
         return [f"LABEL_{label}" for label in range(config.get("num_labels", 2))]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from torch import nn
+
 from decodery.errors import ModelError, ModelWarning, ParameterError
 from decodery.kernels.backends import backend_named, chosen_backend
 from decodery.kernels.threads import threads_set
@@ -15,7 +17,7 @@ from decodery.loading.open_tokenizer import open_tokenizer
 from decodery.loading.options import check_dtype, dtype_named
 from decodery.models.contract import CausalModel, EncoderModel, ReadsMask
 from decodery.models.families import find_family
-from decodery.models.load import load_for_inference, rows_of_vocabulary
+from decodery.models.load import load_for_inference, reading_model, rows_of_vocabulary
 from decodery.text.tokenizer.tokenizer import Tokenizer
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.formats.opening import open_checkpoint
@@ -123,7 +125,7 @@ def open_model(
         architecture=found.name,
         tokenizer=tokenizer,
         causal=opened if is_causal else None,
-        encoder=None if is_causal else cast(EncoderModel, opened),
+        encoder=None if is_causal else reading_model(found, cast(nn.Module, opened)),
         config=checkpoint.config,
         generation_config=checkpoint.generation_config,
     )

@@ -27,9 +27,11 @@ Head = Literal[
     "spans",
     "choices",
     "replaced",
+    "next_token",
 ]
-"""A model's output. "causal": the scores of the next token; the others are of encoders. "states": the hidden
-states alone. "masked_lm": the scores of each token. "next_sentence": whether the second text of a pair
+"""A model's output. "causal": the scores of the next token, to continue texts; the others are of models that
+read texts. "states": the hidden states alone. "next_token": the scores of the next token, of a decoder that
+only reads. "masked_lm": the scores of each token. "next_sentence": whether the second text of a pair
 follows the first. "pretraining": both of these. "classes": the scores of a text's classes.
 "token_classes": those of each token. "spans": the scores of each token to begin and to end an answer.
 "choices": the score of one answer of several. "replaced": whether each token replaced another."""
@@ -136,6 +138,9 @@ class CausalModel(TextModel, Protocol):
     def logits(self, hidden: Tensor) -> Tensor:
         """Returns scores [..., vocab_size] in float32 of hidden states [..., width]."""
 
+    def early_logits(self, states: Tensor) -> Tensor:
+        """Returns the same of states [..., width] between layers: they get the last norm first."""
+
 
 class OutputHead(Protocol):
     """Computes the scores of one task from the states of an encoder."""
@@ -156,7 +161,11 @@ class EncoderModel(TextModel, Protocol):
     """Lists the attributes and methods of a model that reads whole texts, as `decodery.encoding` uses them.
 
     `heads` are its outputs by their names among `Head`; "states" and "pretraining" name none.
+    `default_pooling` makes the vectors of a folder that does not say how; empty: the caller must.
     """
+
+    @property
+    def default_pooling(self) -> tuple[str, ...]: ...
 
     @property
     def heads(self) -> Mapping[str, OutputHead]: ...
@@ -167,8 +176,12 @@ class EncoderModel(TextModel, Protocol):
         `keep` [..., length] is False at padding.
         """
 
-    def text_segments(self, segments: Tensor) -> Tensor:
-        """Returns the segments [...] that the model has of those that a tokenizer numbers."""
+    def text_segments(self, segments: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Returns the segments [...] that the model has of those that a tokenizer numbers.
+
+        `lengths` are the numbers of tokens of the texts that lie one behind another, or of the rows of a
+        batch.
+        """
 
     def hidden(
         self,
@@ -217,7 +230,8 @@ class Family(Generic[ConfigT]):
     """Describes a kind of model: its config, its modules by head, and its tensors' names in each format.
 
     `build` has a function for each head that the family offers; the parameters of the module that it returns
-    are not initialised. A module for the head "causal" is a `CausalModel`, the others are `EncoderModel`s.
+    are not initialised. A module for the head "causal" is a `CausalModel`, the others are `EncoderModel`s. A
+    family that offers "causal" also reads texts, as `TextReader` does.
     `gguf` is the architecture of the
     GGUF files that are written, and `gguf_names` has their names; both are None if the format has none for
     this family.

@@ -10,11 +10,11 @@ from typing import cast
 from decodery.kernels.cache import KVShape
 from decodery.kernels.packed_weights import expert_bytes, packed_bytes
 from decodery.kernels.reference import torch_kernels
-from decodery.models.contract import CausalModel, EncoderModel
+from decodery.models.contract import CausalModel
 from decodery.models.families import find_family, names_of
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.experts import Experts
-from decodery.models.load import build_empty, config_of, packing_of, with_stored_heads
+from decodery.models.load import build_empty, config_of, packing_of, reading_model, with_stored_heads
 from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
 from decodery.weights.formats.mxfp4 import is_mxfp4
 from decodery.weights.layouts.native_layout import Packing
@@ -81,7 +81,7 @@ def describe(checkpoint: Checkpoint) -> Description:
         context_length=config.context_length,
         vocab_size=config.vocab_size,
         kv_shape=cast(CausalModel, model).kv_shape if found.head == "causal" else None,
-        outputs=None if found.head == "causal" else tuple(cast(EncoderModel, model).heads),
+        outputs=None if found.head == "causal" else tuple(reading_model(found, model).heads),
         part_of="" if checkpoint.part is None else checkpoint.part.of,
         left_out=0 if checkpoint.part is None else len(checkpoint.part.left_out),
     )
@@ -107,7 +107,7 @@ def packed_size(checkpoint: Checkpoint, described: Description, quantization: st
     packing = packing_of(checkpoint, quantization)
     if not checkpoint.tensors:
         return _size_without_tensors(checkpoint, described, packing)
-    names = names_of(found.family, config_of(found, checkpoint), checkpoint)
+    names = names_of(found, config_of(found, checkpoint), checkpoint)
     second = {head for embedding, head in names.tied if embedding in checkpoint.tensors}
     unused = (*names.ignored, *second)
     return sum(

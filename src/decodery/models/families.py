@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,19 +11,33 @@ from decodery.errors import ModelError
 from decodery.models.architectures import GGUF, GGUF_WITH_EXPERTS, HUB, MODEL_TYPES
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import Family, Head, Names
+from decodery.models.encoders.encoder_config import count_of_labels
 from decodery.models.encoders.rows import WITH_HEAD
 from decodery.models.missing_parts import missing_parts
-from decodery.weights.formats.checkpoint import Checkpoint
+from decodery.models.readers.text_reader import GGUF_SCORE, reading_names
+from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
 from decodery.weights.formats.mxfp4 import is_mxfp4
+from decodery.weights.formats.sentence_modules import modules_around
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Holds what a checkpoint's architecture means."""
+    """Holds what a checkpoint's architecture means.
+
+    Of a decoder that reads texts, `labels` is the number of its classes, and `sees_all` is True if a token
+    also sees those behind it.
+    """
 
     name: str
     family: Family[Any]
     head: Head
+    labels: int = 0
+    sees_all: bool = False
+
+    @property
+    def reads_with_decoder(self) -> bool:
+        """True if the model is a decoder that reads texts."""
+        return self.head != "causal" and "causal" in self.family.build
 
 
 def find_family(checkpoint: Checkpoint) -> Architecture:
@@ -33,7 +47,7 @@ def find_family(checkpoint: Checkpoint) -> Architecture:
     """
     table, name = _gguf(checkpoint) if checkpoint.format == "gguf" else (HUB, _hub_name(checkpoint))
     if name in table:
-        return Architecture(name, *table[name])
+        return _read_by(Architecture(name, *table[name]), checkpoint)
     known = [*HUB, *GGUF]
     lowered = {each.lower(): each for each in known}
     near = [lowered[each] for each in get_close_matches(name.lower(), lowered)]
@@ -46,11 +60,41 @@ def find_family(checkpoint: Checkpoint) -> Architecture:
     )
 
 
-def names_of(family: Family[Any], config: Any, checkpoint: Checkpoint) -> Names:
-    """Returns the names of a family's tensors in the checkpoint's format."""
-    names = family.gguf_names if checkpoint.format == "gguf" else family.hub_names
+def names_of(found: Architecture, config: Any, checkpoint: Checkpoint) -> Names:
+    """Returns the names of a model's tensors in the checkpoint's format."""
+    is_hub = checkpoint.format != "gguf"
+    names = found.family.hub_names if is_hub else found.family.gguf_names
     assert names is not None
-    return names(config)
+    return reading_names(names(config), is_hub=is_hub) if found.reads_with_decoder else names(config)
+
+
+def _read_by(found: Architecture, checkpoint: Checkpoint) -> Architecture:
+    """Returns an architecture with the head that the checkpoint says beside its name.
+
+    Beside a decoder, sentence-transformers has a Pooling for vectors, or a LogitScore for an order. A GGUF
+    file says how states become a vector, and may have classes.
+    """
+    if checkpoint.format == "gguf":
+        return _gguf_head(found, CheckpointKeys(checkpoint.config, str(checkpoint.path)), checkpoint.tensors)
+    if "causal" not in found.family.build:
+        return found
+    kinds = [module.kind for module in modules_around(checkpoint.path)]
+    head: Head = "states" if "Pooling" in kinds else "next_token" if "LogitScore" in kinds else found.head
+    if head == "causal":
+        return found
+    keys = CheckpointKeys(checkpoint.config, str(checkpoint.path / "config.json"))
+    return replace(found, head=head, labels=count_of_labels(keys), sees_all=not keys.flag("is_causal", True))
+
+
+def _gguf_head(found: Architecture, keys: CheckpointKeys, tensors: Mapping[str, TensorInfo]) -> Architecture:
+    is_decoder = "causal" in found.family.build
+    classes = tensors.get(GGUF_SCORE)
+    if classes is not None and (is_decoder or "classes" in found.family.build):
+        found = replace(found, head="classes", labels=classes.shape[0])
+    elif is_decoder and keys.values.get(f"{found.name}.pooling_type"):
+        found = replace(found, head="states")
+    sees_all = is_decoder and not keys.flag(f"{found.name}.attention.causal", True)
+    return replace(found, sees_all=sees_all and found.head != "causal")
 
 
 def _gguf(checkpoint: Checkpoint) -> tuple[Mapping[str, tuple[Family[Any], Head]], str]:

@@ -12,13 +12,14 @@ from decodery.errors import ModelError
 from decodery.kernels.contract import Kernels
 from decodery.kernels.threads import threads_set
 from decodery.models.checkpoint_keys import LARGEST
-from decodery.models.contract import CausalModel, Config, Head
+from decodery.models.contract import CausalModel, Config, EncoderModel, Head
 from decodery.models.families import Architecture, find_family, names_of
 from decodery.models.layers.embedding import Embedding
 from decodery.models.layers.experts import ExpertStack
 from decodery.models.layers.linear import Linear
 from decodery.models.layers.mlp import GatedLinear
 from decodery.models.layers.norm import RMSNorm
+from decodery.models.readers.text_reader import build_reading, reader_of
 from decodery.weights.formats.checkpoint import Checkpoint
 from decodery.weights.layouts.native_layout import Packing
 from decodery.weights.layouts.packed_cache import PackedCache, give_weights, weights_of
@@ -49,7 +50,7 @@ def load_model(
     found = find_family(checkpoint)
     config = _opened_for(config_of(found, checkpoint), context_length)
     model = _in_dtype(build_empty(with_stored_heads(found, config, checkpoint), config, kernels), dtype)
-    names = names_of(found.family, config, checkpoint)
+    names = names_of(found, config, checkpoint)
     # The operations are so short that threads would mostly wait for each other.
     with threads_set(torch_threads=1, kernel_threads=None):
         load_parameters(model, checkpoint, names.rules, config.layers, names.ignored, packing)
@@ -69,8 +70,8 @@ def load_for_inference(
 
     `quantization` is "int4", "int8", "bf16" or None; anything but None needs kernels that take codes. The
     model can only be run, not trained. It is an `EncoderModel` where the architecture has another head than
-    "causal". With a `cache`, weights are read from it if it holds them, and
-    otherwise written to it.
+    "causal", and of a decoder that reads texts what `reader_of` takes. With a `cache`, weights are read from
+    it if it holds them, and otherwise written to it.
     """
     assert quantization is None or kernels.takes_codes()
     kept = None if cache is None else cache.read()
@@ -96,7 +97,7 @@ def load_for_inference(
 def packing_of(checkpoint: Checkpoint, quantization: str | None) -> Packing:
     """Returns the packing of a checkpoint's matrices in `load_for_inference`, for kernels that take codes."""
     found = find_family(checkpoint)
-    names = names_of(found.family, config_of(found, checkpoint), checkpoint)
+    names = names_of(found, config_of(found, checkpoint), checkpoint)
     return Packing(quantization, names.delicate, names.exact, torch.get_num_threads())
 
 
@@ -119,7 +120,7 @@ def config_of(found: Architecture, checkpoint: Checkpoint) -> Config:
     If the settings say that such a head is the embedding, the checkpoint's warnings tell it.
     """
     config: Config = found.family.config.read(checkpoint)
-    for embedding, head in names_of(found.family, config, checkpoint).tied:
+    for embedding, head in names_of(found, config, checkpoint).tied:
         both = embedding in checkpoint.tensors and head in checkpoint.tensors
         if both and not checkpoint.equal(embedding, head):
             checkpoint.warn(
@@ -133,7 +134,17 @@ def config_of(found: Architecture, checkpoint: Checkpoint) -> Config:
 def build_empty(found: Architecture, config: Any, kernels: Kernels) -> nn.Module:
     """Returns the model of a config on the meta device, where it takes no memory."""
     with torch.device("meta"):
-        return found.family.build[found.head](config, kernels)
+        if not found.reads_with_decoder:
+            return found.family.build[found.head](config, kernels)
+        decoder = found.family.build["causal"](config, kernels)
+        return build_reading(decoder, found.head, found.labels, causal=not found.sees_all)
+
+
+def reading_model(found: Architecture, model: nn.Module) -> EncoderModel:
+    """Returns a model that is not "causal", as it reads texts."""
+    if found.reads_with_decoder:
+        return reader_of(cast(CausalModel, model), found.head)
+    return cast(EncoderModel, model)
 
 
 def with_stored_heads(found: Architecture, config: Any, checkpoint: Checkpoint) -> Architecture:
@@ -141,9 +152,9 @@ def with_stored_heads(found: Architecture, config: Any, checkpoint: Checkpoint) 
 
     Folders of sentence-transformers often declare a head that they do not have.
     """
-    if found.head in ("causal", "states") or not checkpoint.tensors:
+    if found.head in ("causal", "states", "next_token") or not checkpoint.tensors:
         return found
-    rules = names_of(found.family, config, checkpoint).rules
+    rules = names_of(found, config, checkpoint).rules
     heads: tuple[Head, ...] = ("masked_lm", "next_sentence") if found.head == "pretraining" else (found.head,)
     # A dense layer may be the pooler, which models without heads have too.
     stored = [

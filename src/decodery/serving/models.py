@@ -60,6 +60,8 @@ class ServedModel:
         if not self.llm.is_encoder:
             return ()
         heads = self.llm.encoder.model.heads
+        if "next_token" in heads:
+            return SCORE_ROUTES
         if "classes" not in heads:
             return VECTOR_ROUTES
         return (*VECTOR_ROUTES, *CLASS_ROUTES, *(SCORE_ROUTES if heads["classes"].labels == 1 else ()))

@@ -12,6 +12,7 @@ import pytest
 from decodery import LLM
 from tests.cli.conftest import Run
 from tests.encoding.folders import encoder_folder
+from tests.encoding.tasks.prompted.test_yes_no import reranker
 
 BIO = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 TEXTS = ["the dog sat", "angela merkel visited paris", "bank of the river, and money"]
@@ -211,3 +212,39 @@ def test_a_command_that_was_stopped_goes_on_where_it_was(
     assert decodery(*arguments, "--top-k", "1").status == 2
     assert decodery(*arguments).status == 0
     assert len(read(out.read_text())) == 600
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(reranker(tmp_path_factory.mktemp("judge")))
+
+
+def test_a_model_that_continues_texts_orders_lines(decodery: Run, judge: str) -> None:
+    flags = ("--instruction", "Find", "--answers", "good,bad")
+    ran = decodery("rerank", "-m", judge, "--query", "water", *flags, stdin=stdin_of(*TEXTS))
+    assert (ran.status, ran.err) == (0, "")
+    found = LLM(judge).rerank("water", TEXTS, instruction="Find", answers=("good", "bad"))
+    assert read(ran.out) == [plain(one) for one in found]
+    ran = decodery(
+        "rerank", "-m", judge, "--jsonl", *flags, stdin=stdin_of({"query": "water", "documents": TEXTS})
+    )
+    assert read(ran.out) == [{"ranking": [plain(one) for one in found]}]
+
+
+def test_a_model_that_continues_texts_classifies_lines(decodery: Run, judge: str) -> None:
+    prompt = "{text} is {labels}?"
+    ran = decodery(
+        "classify", "-m", judge, "--labels", "good,bad", "--prompt", prompt, stdin=stdin_of(*TEXTS)
+    )
+    assert (ran.status, ran.err) == (0, "")
+    found = LLM(judge).classify(TEXTS, labels=["good", "bad"], prompt=prompt)
+    assert [line["logits"] for line in read(ran.out)] == [plain(one)["logits"] for one in found]
+
+
+def test_a_model_that_continues_texts_embeds_lines_if_asked_how(decodery: Run, judge: str) -> None:
+    ran = decodery("embed", "-m", judge, "--pooling", "last", stdin=stdin_of(*TEXTS))
+    assert (ran.status, ran.err) == (0, "")
+    assert len(read(ran.out)) == len(TEXTS)
+    ran = decodery("embed", "-m", judge, stdin=stdin_of(*TEXTS))
+    assert ran.status == 2
+    assert 'pooling="last"' in ran.err

@@ -124,6 +124,14 @@ def test_no_descendant_survives(fence: Fence) -> None:
     assert processes(name) == []
 
 
+def test_no_descendant_survives_that_passed_the_audit_hooks() -> None:
+    name = f"unaudited{os.getpid()}"
+    program = attacks.UNAUDITED_ORPHAN.replace("{name}", name)
+    outcome = run_program(program, "assert answer(5) > 1", "answer", CodeLimits(wall_seconds=20), fence=HOOKS)
+    assert outcome.passed == (os.getuid() == 0), outcome
+    assert processes(name) == []
+
+
 @pytest.mark.slow
 def test_nothing_survives_a_caller_that_is_killed(namespaces: Fence, tmp_path: Path) -> None:
     name = f"killed{os.getpid()}"

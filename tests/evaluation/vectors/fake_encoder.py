@@ -33,7 +33,11 @@ def by_words(*words: str) -> Callable[[str, Role], Sequence[float]]:
     return lambda text, role: [float(text.split().count(word)) for word in words]
 
 
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+def write_lines(
+    path: Path, rows: Iterable[Mapping[str, Any]], names: Mapping[str, str] | None = None
+) -> Path:
+    """Writes rows as lines of JSON, with other names of columns where `names` has them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    renamed = [{(names or {}).get(key, key): value for key, value in row.items()} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in renamed), encoding="utf-8")
     return path

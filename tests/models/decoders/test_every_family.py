@@ -153,7 +153,7 @@ def test_each_trait_of_a_family_changes_its_logits(name: str, folders: Any) -> N
             config = found.family.config.read(checkpoint)
             with torch.device("meta"):
                 model: Any = found.family.build[found.head](without(config), torch_kernels)
-            names = names_of(found.family, config, checkpoint)
+            names = names_of(found, config, checkpoint)
             rules = [*names.rules, *norms_moved_before(names.rules)]
             load_parameters(model, checkpoint, rules, config.layers, ["*"])
         assert (model(tokens) - expected).abs().max() > 0.1, trait

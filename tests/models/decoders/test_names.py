@@ -58,7 +58,7 @@ def test_what_was_loaded_is_exported_bit_for_bit(form: str, variant: str, tmp_pa
     with open_checkpoint(path) as checkpoint:
         model = load_model(checkpoint, dtype=torch.float32, kernels=torch_kernels)
         found = find_family(checkpoint)
-        names = names_of(found.family, found.family.config.read(checkpoint), checkpoint)
+        names = names_of(found, found.family.config.read(checkpoint), checkpoint)
         assert_equal(exported(model, names), stored(checkpoint))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from decodery.models.contract import Head
+from decodery.models.layers.rope import Rope
 from tests.models.decoders.families import Without, randomise, without
 
 CLASSES: Mapping[Head, str] = {
@@ -156,6 +157,36 @@ FAMILIES |= {
             "tie_word_embeddings": False,
         },
         {"activation": without(activation="gelu")},
+    ),
+}
+
+NOMIC_HEADS: tuple[Head, ...] = ("states", "masked_lm", "classes", "token_classes")
+FAMILIES |= {
+    "nomicbert": Tiny(
+        "NomicBert",
+        {**SIZES, "num_hidden_layers": 2, "type_vocab_size": 3},
+        {
+            "segments": without(segments=0),
+            "activation": without(activation="gelu"),
+            "rotary base": without(rope=Rope(10000.0)),
+        },
+        heads=NOMIC_HEADS,
+        segments=3,
+        slow=False,
+    ),
+    "nomicbert, its own head, another base and activation": Tiny(
+        "NomicBert",
+        {
+            **SIZES,
+            "tie_word_embeddings": False,
+            "hidden_act": "gelu",
+            "hidden_size": 54,
+            "num_attention_heads": 3,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 70.0},
+        },
+        {"rotary base": without(rope=Rope(1000.0))},
+        heads=NOMIC_HEADS,
+        segments=2,
     ),
 }
 

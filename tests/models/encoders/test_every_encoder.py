@@ -333,7 +333,7 @@ def test_each_trait_of_a_family_changes_its_states(name: str, folders: Folders) 
             config = found.family.config.read(checkpoint)
             with torch.device("meta"):
                 models[trait] = found.family.build[found.head](without(config), torch_kernels)
-            names = names_of(found.family, config, checkpoint)
+            names = names_of(found, config, checkpoint)
             load_parameters(models[trait], checkpoint, names.rules, config.layers, ["*"])
     for trait, edit in tiny.edits.items():
         models[trait] = opened(folders(name))

@@ -28,7 +28,7 @@ class ClassifyOptions:
     method: str | None = _option(
         None,
         "How to classify; without it, as the other flags and the model need.",
-        "head|similarity|entailment|examples",
+        "head|similarity|entailment|prompt|examples",
     )
     hypothesis: str | None = _option(
         None, "The sentence about a label; {} is the label. Without it: This example is {}.", "TEXT"
@@ -36,6 +36,12 @@ class ClassifyOptions:
     entailment: str | None = _option(None, "The model's class of entailment, if it is not so called.", "NAME")
     contradiction: str | None = _option(
         None, "The model's class of contradiction, if it is not so called.", "NAME"
+    )
+    prompt: str | None = _option(
+        None,
+        "For a model that continues texts: the prompt behind which it names the class; {text} is the line,"
+        " {labels} are the labels.",
+        "TEXT",
     )
     multi_label: str | None = _option(
         None, "Give each label a probability of its own; without it, as the model says.", "yes|no"
@@ -89,3 +95,9 @@ class RerankOptions:
     )
     top_n: int | None = _option(None, BEST.format("all documents"), panel="Output")
     long: str = _option("error", LONG + " The query is never cut.", "error|cut")
+    instruction: str | None = _option(
+        None, "For a reranker with a prompt: what the query asks for; without it, as the model says.", "TEXT"
+    )
+    answers: str | None = _option(
+        None, "The tokens of the answers yes and no; without it, as the model says.", "YES,NO"
+    )

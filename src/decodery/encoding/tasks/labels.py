@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.vectors.gguf_settings import ARCHITECTURE
+from decodery.encoding.vectors.sentence_folder import activation_of_scores
 from decodery.errors import ModelError
 
 Scoring = Literal["softmax", "sigmoid", "identity"]
@@ -15,8 +17,10 @@ Scoring = Literal["softmax", "sigmoid", "identity"]
 def label_names(parts: EncoderParts, count: int) -> tuple[str, ...]:
     """Returns the names of a head's classes in the order of its scores; LABEL_0 and so on without names.
 
-    Raises `ModelError` if config.json names others than `count` classes from 0 on.
+    Raises `ModelError` if config.json, or a GGUF file, names others than `count` classes from 0 on.
     """
+    if ARCHITECTURE in parts.config:
+        return _names_of_gguf(parts, count)
     stored = parts.config.get("id2label")
     if stored is None:
         return tuple(f"LABEL_{label}" for label in range(count))
@@ -27,6 +31,16 @@ def label_names(parts: EncoderParts, count: int) -> tuple[str, ...]:
     return tuple(str(stored.get(str(label), stored.get(label))) for label in range(count))
 
 
+def _names_of_gguf(parts: EncoderParts, count: int) -> tuple[str, ...]:
+    key = f"{parts.config[ARCHITECTURE]}.classifier.output_labels"
+    stored = parts.config.get(key)
+    if stored is None:
+        return tuple(f"LABEL_{label}" for label in range(count))
+    if not isinstance(stored, Sequence) or len(stored) != count:
+        raise ModelError(f"{parts.folder}: {key} must name the {count} classes of the head")
+    return tuple(map(str, stored))
+
+
 def distinct_names(parts: EncoderParts, count: int) -> tuple[str, ...]:
     """Returns `label_names`; raises `ModelError` if two are alike, since scores are told by name."""
     names = label_names(parts, count)
@@ -34,6 +48,15 @@ def distinct_names(parts: EncoderParts, count: int) -> tuple[str, ...]:
         if name in names[:place]:
             raise ModelError(f"{parts.folder}: id2label in config.json names two classes {name!r}")
     return names
+
+
+def pair_scoring(parts: EncoderParts) -> Scoring:
+    """Returns how the logit of a pair becomes its score: as the folder of a cross-encoder says.
+
+    Raises `ModelError` if it names another function than Sigmoid and Identity.
+    """
+    name = activation_of_scores(parts.folder)
+    return scoring(parts.config, 1) if name is None else _activation(name)
 
 
 def scoring(config: Mapping[str, Any], count: int) -> Scoring:
@@ -57,14 +80,16 @@ def _stored_activation(config: Mapping[str, Any]) -> Scoring | None:
     table = config.get("sentence_transformers")
     name = table.get("activation_fn") if isinstance(table, Mapping) else None
     name = name or config.get("sbert_ce_default_activation_function")
-    if name is None:
-        return None
+    return None if name is None else _activation(name)
+
+
+def _activation(name: object) -> Scoring:
     kind = str(name).rpartition(".")[2].lower()
     if kind == "identity":
         return "identity"
     if kind == "sigmoid":
         return "sigmoid"
-    raise ModelError(f"config.json names the activation {name!r}; cross-encoders have Identity or Sigmoid")
+    raise ModelError(f"the folder names the activation {name!r}; cross-encoders have Identity or Sigmoid")
 
 
 def find_label(names: Sequence[str], *starts: str) -> int | None:

@@ -9,17 +9,20 @@ from decodery.encoding.results import Classification
 from decodery.encoding.tasks.classify import by_head
 from decodery.encoding.tasks.examples import by_examples
 from decodery.encoding.tasks.inputs import checked_long
+from decodery.encoding.tasks.prompted.label_prompts import by_prompt
 from decodery.encoding.tasks.zero_shot import Embed, by_entailment, by_similarity
 from decodery.errors import ModelError, ParameterError
 
-Method = Literal["head", "similarity", "entailment", "examples"]
+Method = Literal["head", "similarity", "entailment", "prompt", "examples"]
 """How texts are classified: by the model's own classes, by the cosine between texts and labels, by how far a
-text entails a sentence about a label, or as labelled examples are."""
+text entails a sentence about a label, by how likely a label is behind a prompt, or as labelled examples
+are."""
 # The arguments that each method reads, besides those that all read.
 _READS: dict[Method, frozenset[str]] = {
     "head": frozenset({"multi_label"}),
     "similarity": frozenset({"labels", "hypothesis"}),
     "entailment": frozenset({"labels", "hypothesis", "entailment", "contradiction", "multi_label"}),
+    "prompt": frozenset({"labels", "prompt"}),
     "examples": frozenset({"examples"}),
 }
 
@@ -47,6 +50,8 @@ def classify(
     if chosen == "similarity":
         return by_similarity(embed, inputs, named.pop("labels", None), top_k=top_k, **named)
     cut = checked_long(long)
+    if chosen == "prompt":
+        return by_prompt(parts, inputs, named.pop("labels", None), top_k=top_k, long=cut, **named)
     if chosen == "entailment":
         return by_entailment(parts, inputs, named.pop("labels", None), top_k=top_k, long=cut, **named)
     return by_head(parts, inputs, top_k=top_k, long=cut, **named)
@@ -62,6 +67,8 @@ def _chosen(parts: EncoderParts, method: Method | None, given: dict[str, Any]) -
     if "examples" in given:
         return "examples"
     if "labels" in given:
+        if "next_token" in parts.model.heads:
+            return "prompt"
         return "entailment" if has_head else "similarity"
     if not has_head:
         raise ModelError(

@@ -11,7 +11,8 @@ from decodery.encoding.results import Ranked
 from decodery.encoding.tasks.classify import scores_of
 from decodery.encoding.tasks.head_scores import ordered_scores
 from decodery.encoding.tasks.inputs import checked_long, checked_text, numbered, several
-from decodery.encoding.tasks.labels import Scoring, scoring
+from decodery.encoding.tasks.labels import Scoring, pair_scoring
+from decodery.encoding.tasks.prompted.yes_no import answer_logits, has_form_of_pairs, pair_texts
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import Long, pair
 from decodery.errors import ParameterError
@@ -24,6 +25,8 @@ def rerank(
     *,
     top_n: int | None = None,
     long: Long = "error",
+    instruction: str | None = None,
+    answers: Sequence[str] | None = None,
 ) -> list[Ranked]:
     """Returns the documents, the best first; `LLM.rerank` explains the arguments."""
     if top_n is not None and (type(top_n) is not int or top_n < 1):
@@ -32,26 +35,51 @@ def rerank(
         raise ParameterError("documents must be a list of texts, not one text")
     given = several(documents, "documents")
     pairs = [(query, document) for document in given]
-    logits, texts = pair_logits(parts, pairs, long=checked_long(long))
+    logits, texts = pair_logits(
+        parts, pairs, long=checked_long(long), instruction=instruction, answers=answers
+    )
     lost = [text.lost for text in texts]
-    return ranked(given, logits, lost, scoring(parts.config, 1), top_n)
+    return ranked(given, logits, lost, pair_scoring(parts), top_n)
 
 
 def pair_logits(
-    parts: EncoderParts, pairs: Sequence[tuple[str, str]], *, long: Long
+    parts: EncoderParts,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    long: Long,
+    instruction: str | None = None,
+    answers: Sequence[str] | None = None,
 ) -> tuple[list[float], list[TokenText]]:
     """Returns the logit of each pair of a query and a document, and what the model read of them.
 
-    Only a document is cut. Raises `ModelError` for a model that is no cross-encoder.
+    Only a document is cut. A decoder without a head of classes is asked for its answer. Raises `ModelError`
+    if the head has several classes, and `ParameterError` for `instruction` and `answers` where they have no
+    meaning.
     """
-    parts.check_one_score()
+    asks = "next_token" in parts.model.heads
+    if not asks:
+        parts.check_one_score()
+    if answers is not None and not asks:
+        raise ParameterError("answers have no meaning for a model with a head of classes")
+    if asks or has_form_of_pairs(parts):
+        texts = pair_texts(parts, pairs, instruction=instruction, long=long)
+    elif instruction is None:
+        texts = _pairs(parts, pairs, long)
+    else:
+        raise ParameterError("instruction has no meaning for a model that reads pairs without a prompt")
+    if asks:
+        return answer_logits(parts, texts, answers), texts
+    rows = ordered_scores(parts, "classes", texts)
+    return [float(row[0, 0]) for row in rows], texts
+
+
+def _pairs(parts: EncoderParts, pairs: Sequence[tuple[str, str]], long: Long) -> list[TokenText]:
     texts = []
     for index, (query, document) in enumerate(pairs):
         with numbered(index, len(pairs), "document"):
             checked_text(query, "the query")
             texts.append(pair(parts, query, checked_text(document, "each document"), long=long))
-    rows = ordered_scores(parts, "classes", texts)
-    return [float(row[0, 0]) for row in rows], texts
+    return texts
 
 
 def ranked(

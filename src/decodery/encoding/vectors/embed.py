@@ -92,6 +92,11 @@ def _options(
 ) -> VectorOptions:
     settings = parts.vectors
     chosen = settings.pooling if pooling is None else pooling_named(pooling)
+    if not chosen:
+        raise ParameterError(
+            "this model does not say how its states become a vector: give pooling=, for one that continues"
+            ' texts pooling="last", for others what it was trained for, such as "mean" or "cls"'
+        )
     if settings.layers and len(chosen) != len(settings.pooling):
         raise ParameterError(
             f"pooling {pooling!r} gives a vector of another width than the layers behind it take, which are"

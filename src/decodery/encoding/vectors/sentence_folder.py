@@ -38,8 +38,9 @@ FLAGS = {
 def read_vector_settings(folder: Path, model: EncoderModel) -> VectorSettings:
     """Returns how the vectors of a folder's model are made.
 
-    A folder without modules.json takes the mean of the states. Raises `ModelError`, naming the file, for
-    files that are damaged or contradict each other, and for modules that are not supported.
+    A folder without modules.json takes the model's default, and does not normalise. Raises `ModelError`,
+    naming the file, for files that are damaged or contradict each other, and for modules that are not
+    supported.
     """
     modules = modules_of(folder)
     limit, lowers = text_rules(folder, model.context_length)
@@ -56,7 +57,7 @@ def read_vector_settings(folder: Path, model: EncoderModel) -> VectorSettings:
     return VectorSettings(
         width=found.width,
         limit=limit,
-        pooling=found.poolings or ("mean",),
+        pooling=found.poolings or model.default_pooling,
         reads_prompt=found.reads_prompt,
         layers=tuple(layers),
         normalizes=normalizes,
@@ -66,6 +67,17 @@ def read_vector_settings(folder: Path, model: EncoderModel) -> VectorSettings:
         metric=_metric(keys),
         truncate_dim=_truncate_dim(keys, found.width),
     )
+
+
+def read_prompts(folder: Path) -> tuple[Mapping[str, str], str | None]:
+    """Returns a folder's prompts by name, and the name of the default one; raises as the others do."""
+    return _prompts(_settings(folder))
+
+
+def activation_of_scores(folder: Path) -> str | None:
+    """Returns the name of the function that makes scores of a cross-encoder's logits, None without one."""
+    keys = _settings(folder)
+    return keys.text("activation_fn") if keys.has("activation_fn") else None
 
 
 class TextRules(NamedTuple):
@@ -108,7 +120,7 @@ class _Pipeline:
     def add(self, module: SentenceModule) -> None:
         """Adds a module. Raises `ModelError` if it is not supported or does not fit those before it."""
         kind, folder = module
-        if (kind == "Pooling") == bool(self.poolings) and kind != "Dropout":
+        if (kind == "Pooling") == bool(self.poolings) and kind not in ("Dropout", "LogitScore"):
             order = "a second Pooling" if self.poolings else f"{kind} before a Pooling"
             raise ModelError(f"{folder.parent / 'modules.json'} lists {order}, which is not supported")
         match kind:
@@ -122,6 +134,11 @@ class _Pipeline:
                 self.layers.append(layer_norm(folder, self.width, self.model))
             case "Normalize":
                 self.layers.append(UnitLength())
+            case "LogitScore":
+                raise ModelError(
+                    f"{folder.parent / 'modules.json'} lists a LogitScore: this model orders documents"
+                    " (rerank) and gives no vectors"
+                )
             case "Dropout":
                 pass  # It does something in training alone.
             case _:

@@ -60,7 +60,7 @@ class HarnessRequests:
 
         An empty context is the token of the beginning, else of the end.
         """
-        prepared = [self._pair(*one.arguments, one.place) for one in requests]
+        prepared = [self._pair(one) for one in requests]
 
         def result(asked: Asked, answer: Answer) -> tuple[float, bool]:
             assert isinstance(answer, ContinuationAnswer)
@@ -163,11 +163,12 @@ class HarnessRequests:
         ids = self._encoded(text)
         return ids[0] if len(ids) == 1 and ids[0] in self._tokenizer.special_ids else None
 
-    def _pair(self, context: str, continuation: str, place: str) -> Prepared:
+    def _pair(self, asked: Asked) -> Prepared:
         """Returns what scores a continuation. White space at the end of the context belongs to it.
 
         The two are encoded as one, unless the tokens of the context would change.
         """
+        context, continuation = asked.arguments
         kept = context.rstrip()
         rest = context[len(kept) :] + continuation
         if kept:
@@ -181,10 +182,10 @@ class HarnessRequests:
         limit = self._size + 1 - len(ids)
         if limit < 1:
             raise ParameterError(
-                f"{place}: the continuation has {len(ids)} tokens, and the context holds {self._size}"
+                f"{asked.place}: the continuation has {len(ids)} tokens, and the context holds {self._size}"
             )
         if not ids:
-            raise ParameterError(f"{place}: the continuation {continuation!r} has no tokens")
+            raise ParameterError(f"{asked.place}: the continuation {continuation!r} has no tokens")
         return _scored(before[-limit:], ids)
 
     def _text_ids(self, text: str) -> tuple[int, ...]:

@@ -20,11 +20,6 @@ from decodery.weights.sources.model_digest import model_digest
 
 # Texts that are embedded together, after which their vectors are kept.
 BLOCK = 256
-PROMPTS: Mapping[Role, Mapping[str, bool]] = {
-    "text": {},
-    "query": {"query": True},
-    "document": {"document": True},
-}
 
 
 class EncoderSubject:
@@ -86,7 +81,11 @@ class Embedder:
         for begin in range(0, len(items), BLOCK):
             block = items[begin : begin + BLOCK]
             made = self._subject.llm.embed(
-                [text for _, text in block], long="cut", progress=False, **PROMPTS[role]
+                [text for _, text in block],
+                long="cut",
+                query=role == "query",
+                document=role == "document",
+                progress=False,
             )
             self.asked += len(block)
             for (key, _), vector, lost in zip(block, made.vectors, made.lost.tolist(), strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,6 @@ RANKED, SHOWN, SMALLEST = 1000, 10, 1e-12
 QUERIES = 512
 SPLITS = ("test", "dev", "validation")
 METRICS = ("ndcg@10", "map", "mrr", "recall@10", "recall@100")
-Grades = Mapping[str, Mapping[str, float]]
 
 
 def read_queries(folder: Path) -> dict[str, str]:
@@ -40,7 +39,7 @@ def read_grades(folder: Path, queries: Mapping[str, str]) -> dict[str, dict[str,
     """Returns the grades of the judged documents by query, from the folder or file "qrels"."""
     inner = folder / "qrels"
     if inner.is_dir():
-        files = next((found for split in SPLITS if (found := files_of(inner, split))), [])
+        files = next((of_split for split in SPLITS if (of_split := files_of(inner, split))), [])
         if not files:
             raise ParameterError(f"{inner} has no file test, dev or validation")
     else:
@@ -121,12 +120,12 @@ def cosines(one: NDArray[np.float64], other: NDArray[np.float64]) -> Floats:
     return found
 
 
-def judged(query: Document, ranking: Mapping[str, float], missing: Sequence[str], lost: int) -> Sample:
+def judged(query: Document, ranking: Mapping[Hashable, float], missing: Sequence[str], lost: int) -> Sample:
     """Returns the sample of a query with a ranking, in the order of the scores, of documents by their ids.
 
     `missing` are relevant documents that could not be ranked.
     """
-    grades: Mapping[str, float] = query.fields["grades"]
+    grades: Mapping[Hashable, float] = query.fields["grades"]
     found = {
         "ndcg@10": ndcg_of_ranking(grades, ranking, 10).value,
         "map": average_precision(grades, ranking).value,
@@ -137,7 +136,7 @@ def judged(query: Document, ranking: Mapping[str, float], missing: Sequence[str]
     without = all(grade <= 0 for grade in grades.values())
     outcome = Outcome(
         found,
-        gold=sorted(document for document, grade in grades.items() if grade > 0),
+        gold=sorted(str(document) for document, grade in grades.items() if grade > 0),
         predicted=list(ranking)[:SHOWN],
         why="no document is relevant" if without else "",
         counts={

@@ -133,11 +133,12 @@ def _candidates(files: Sequence[Path], queries: Mapping[str, str]) -> dict[str, 
 
 def _listed(place: str, row: Mapping[str, Any]) -> Document:
     """Returns the document of a row with lists of relevant and other texts."""
-    lists = {}
+    lists: dict[str, list[str]] = {}
     for name in ("positive", "negative"):
-        lists[name] = row.get(name)
-        if not isinstance(lists[name], list) or not all(isinstance(one, str) for one in lists[name]):
+        texts = row.get(name)
+        if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
             raise ParameterError(f"{place}: {name} must be a list of texts")
+        lists[name] = texts
     candidates, grades = {}, {}
     for name, texts in lists.items():
         for number, text in enumerate(texts):

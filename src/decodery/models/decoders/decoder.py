@@ -52,6 +52,8 @@ class Decoder(nn.Module):
             nn.Parameter(torch.empty(config.vocab_size)) if config.tied_head and head_bias else None
         )
         self.rotary = rotary
+        # Of a model that reads texts.
+        self.heads = nn.ModuleDict()
 
     @property
     def attention_layers(self) -> list[AttentionLayer]:
@@ -160,6 +162,10 @@ class Decoder(nn.Module):
             return self.kernels.linear(hidden, self.embedding.weight, self.head_bias).float()
         scores: Tensor = self.head(hidden)
         return scores.float()
+
+    def early_logits(self, states: Tensor) -> Tensor:
+        """Returns scores [..., vocab_size] in float32 of states [..., width] between layers."""
+        return self.logits(self.norm(states))
 
     def forward(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
         """Returns scores [B, S, vocab_size] of sequences [B, S]; differentiable.

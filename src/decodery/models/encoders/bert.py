@@ -17,7 +17,7 @@ from decodery.models.contract import Family, Head, Names
 from decodery.models.encoders.encoder import Encoder
 from decodery.models.encoders.encoder_config import FIELDS, MATRICES, EncoderConfig
 from decodery.models.encoders.heads import Classes, task_heads, transformed_masked_lm
-from decodery.models.encoders.names import Modules, encoder_names
+from decodery.models.encoders.names import Modules, encoder_names, gguf_encoder_names
 from decodery.models.layers.attention import Attention
 from decodery.models.layers.blocks import PostNormBlock
 from decodery.models.layers.mlp import PlainMLP
@@ -123,6 +123,31 @@ def hub_names(config: EncoderConfig) -> Names:
     )
 
 
+GGUF_BACKBONE: Modules = {
+    "embedding": "token_embd",
+    "position": "position_embd",
+    "segment": "token_types",
+    "embedding_norm": "token_embd_norm",
+    "layers.{i}.attn.qkv": tuple(f"blk.{{i}}.attn_{name}" for name in "qkv"),
+    "layers.{i}.attn.out": "blk.{i}.attn_output",
+    "layers.{i}.attn_norm": "blk.{i}.attn_output_norm",
+    "layers.{i}.mlp.up": "blk.{i}.ffn_up",
+    "layers.{i}.mlp.down": "blk.{i}.ffn_down",
+    "layers.{i}.mlp_norm": "blk.{i}.layer_output_norm",
+    "heads.classes.dense": "cls",
+    "heads.classes.out": "cls.output",
+}
+
+
+def gguf_names(config: EncoderConfig) -> Names:
+    """Returns the names in a GGUF file, in which queries, keys and values may be one matrix.
+
+    RoBERTa and XLM-R are a BERT there, without the positions that they do not use.
+    """
+    fused: Modules = {**GGUF_BACKBONE, "layers.{i}.attn.qkv": "blk.{i}.attn_qkv"}
+    return gguf_encoder_names(GGUF_BACKBONE, fused)
+
+
 ABSOLUTE = Fixed(
     hub="position_embedding_type", value="absolute", wanted="'absolute': other positions are not supported"
 )
@@ -133,4 +158,6 @@ BERT = Family(
     config=ConfigTable(EncoderConfig, fields=FIELDS, fixed=(ABSOLUTE, NO_DECODER), matrices=MATRICES),
     build={head: partial(Bert, head=head) for head in HEADS},
     hub_names=hub_names,
+    gguf_names=gguf_names,
+    gguf="bert",
 )

@@ -25,6 +25,8 @@ class Encoder(nn.Module):
     count tokens from 0. `tied`: the embedding is also the matrix of a head.
     """
 
+    default_pooling: tuple[str, ...] = ("mean",)
+
     def __init__(
         self, config: EncoderConfig, kernels: Kernels, layers: Iterable[nn.Module], *, tied: bool
     ) -> None:
@@ -88,7 +90,7 @@ class Encoder(nn.Module):
             return torch.arange(tokens.shape[-1], device=tokens.device).expand(tokens.shape)
         return (keep.long().cumsum(-1) - 1).clamp(min=0)
 
-    def text_segments(self, segments: Tensor) -> Tensor:
+    def text_segments(self, segments: Tensor, lengths: Sequence[int] = ()) -> Tensor:
         """Returns the rows of the table of segments for those that a tokenizer numbers.
 
         Tokenizers number the second text of a pair 1, also those of models with one segment.

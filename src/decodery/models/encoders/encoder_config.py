@@ -15,11 +15,14 @@ from decodery.models.config_reader import (
     FLAG,
     NO_KEY,
     POSITIVE,
+    Default,
     Field,
     Kind,
     Setting,
+    Source,
     choice,
     quotient,
+    rows_of,
     value_of,
 )
 
@@ -75,6 +78,13 @@ def _count_of_labels(keys: CheckpointKeys, key: str) -> int:
     return len(stored)
 
 
+def count_of_labels(keys: CheckpointKeys) -> int:
+    """Returns the number of classes that a config.json names; 2 if it names none."""
+    key = next((key for key in LABEL_KEYS if keys.has(key)), None)
+    return 2 if key is None else _count_of_labels(keys, key)
+
+
+LABEL_KEYS = ("id2label", "num_labels")
 LABELS = Kind(_count_of_labels, lambda count: {str(label): f"LABEL_{label}" for label in range(count)})
 """The kind of a number of labels that is stored as the table of their names."""
 
@@ -89,11 +99,23 @@ SPELLINGS = {
 ACTIVATIONS = choice(SPELLINGS)
 HEAD_ACTIVATIONS = choice({**SPELLINGS, "tanh": "tanh", "linear": "linear"})
 """The kind of a `HeadActivation`."""
+
+
+def rows_if(tensor: str) -> Default:
+    """Returns the default that is the number of rows of a tensor, 0 if there is none."""
+
+    def default(source: Source) -> int:
+        found: int = rows_of(tensor)(source) if source.has_tensor(tensor) else 0
+        return found
+
+    return default
+
+
 MATRICES = (("vocab_size",), ("mlp_width",), ("heads", "head_dim"))
 
 POSITIONS = Setting(COUNT, "max_position_embeddings", "context_length", default=512)
 FIELDS: Mapping[str, Field] = {
-    "vocab_size": Setting(COUNT, "vocab_size", "vocab_size"),
+    "vocab_size": Setting(COUNT, "vocab_size", "vocab_size", gguf_default=rows_of("token_embd.weight")),
     "width": Setting(COUNT, "hidden_size", "embedding_length"),
     "layers": Setting(COUNT, "num_hidden_layers", "block_count"),
     "heads": Setting(COUNT, "num_attention_heads", "attention.head_count"),
@@ -103,10 +125,12 @@ FIELDS: Mapping[str, Field] = {
     "context_length": POSITIONS,
     # The same key: after a model was opened for a shorter context, the table of positions is still whole.
     "positions": POSITIONS,
-    "segments": Setting(COUNT_FROM_0, "type_vocab_size", default=2),
+    "segments": Setting(
+        COUNT_FROM_0, "type_vocab_size", default=2, gguf_default=rows_if("token_types.weight")
+    ),
     "norm_eps": Setting(POSITIVE, "layer_norm_eps", "attention.layer_norm_epsilon", default=1e-12),
     "activation": Setting(ACTIVATIONS, "hidden_act", default="gelu"),
-    "labels": Setting(LABELS, ("id2label", "num_labels"), default=2),
+    "labels": Setting(LABELS, LABEL_KEYS, default=2, gguf_default=rows_if("cls.output.weight")),
     "tied_head": Setting(FLAG, "tie_word_embeddings", default=True),
 }
 """The keys and defaults of BERT; a family replaces those that differ."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from decodery.errors import ModelError
 from decodery.kernels.attention_layer import AttentionLayer
 from decodery.kernels.contract import Activation, Kernels
 from decodery.models.config_reader import (
@@ -33,14 +34,14 @@ from decodery.models.contract import Family, Head, Names, Reads
 from decodery.models.encoders.encoder import Encoder
 from decodery.models.encoders.encoder_config import ACTIVATIONS, MATRICES, EncoderConfig, fields
 from decodery.models.encoders.heads import Classes, MaskedLM, task_heads
-from decodery.models.encoders.names import Modules, encoder_names
+from decodery.models.encoders.names import Modules, encoder_names, gguf_encoder_names
 from decodery.models.layers.attention import Angles, Attention
 from decodery.models.layers.blocks import PreNormBlock
 from decodery.models.layers.mlp import GatedMLP
 from decodery.models.layers.norm import LayerNorm
 from decodery.models.layers.rope import Rope, Rotary
 from decodery.models.rope_config import KindOfLayer, RopeByKind
-from decodery.models.window_config import FULL, LAYER_TYPES, WINDOWED, Windows, layer_types
+from decodery.models.window_config import FULL, GGUF_PATTERN, LAYER_TYPES, WINDOWED, Windows, layer_types
 
 HEADS: tuple[Head, ...] = ("states", "masked_lm", "classes", "token_classes", "spans", "choices")
 GLOBAL_LAYERS = "global_attn_every_n_layers"
@@ -149,21 +150,24 @@ class LocalLayers(Field):
     """
 
     def keys(self, gguf: bool) -> Sequence[str]:
-        return () if gguf else ("local_attention",)
+        return ("attention.sliding_window",) if gguf else ("local_attention",)
 
     def read(self, source: Source, name: str) -> Windows:
         layers = source["layers"]
-        window = source.keys.count("local_attention", 128) // 2 + 1
-        kinds = layer_types(source.keys, layers, (WINDOWED, FULL))
+        key, every = source.key(self.keys(source.is_gguf)[0]), GLOBAL_LAYERS
+        if source.is_gguf:
+            every = source.key(GGUF_PATTERN)
+        window = source.keys.count(key, 128) // 2 + 1
+        kinds = None if source.is_gguf else layer_types(source.keys, layers, (WINDOWED, FULL))
         if kinds is None:
-            interval = source.keys.count(GLOBAL_LAYERS, 3)
+            interval = source.keys.count(every, 3)
             kinds = [WINDOWED if layer % interval else FULL for layer in range(layers)]
         windows = tuple(window if kind == WINDOWED else None for kind in kinds)
         return windows if any(windows) else ()
 
     def write(self, value: Windows, config: Any, *, gguf: bool) -> Mapping[str, Any]:
         if gguf:
-            return {}
+            raise ModelError("a ModernBERT is not written as a GGUF file")
         kinds = [FULL if window is None else WINDOWED for window in value or (None,) * config.layers]
         window = next(filter(None, value), None)
         size = {} if window is None else {"local_attention": max(1, 2 * (window - 1))}
@@ -182,16 +186,16 @@ class RopesOfBoth(RopeByKind):
 
 MODERN_FIELDS = fields(
     head_dim=Setting(NO_KEY, default=quotient("width", "heads"), checks=(is_even("heads"),)),
-    context_length=Setting(COUNT, "max_position_embeddings", default=8192),
+    context_length=Setting(COUNT, "max_position_embeddings", "context_length", default=8192),
     positions=Setting(NO_KEY, default=0),
     segments=Setting(NO_KEY, default=0),
-    norm_eps=Setting(POSITIVE, "norm_eps", default=1e-5),
+    norm_eps=Setting(POSITIVE, "norm_eps", "attention.layer_norm_epsilon", default=1e-5),
     activation=Setting(ACTIVATIONS, "hidden_activation", default="gelu"),
     windows=LocalLayers(),
     ropes=RopesOfBoth(
         {
-            FULL: KindOfLayer(160000.0, "global_rope_theta", ""),
-            WINDOWED: KindOfLayer(10000.0, "local_rope_theta", ""),
+            FULL: KindOfLayer(160000.0, "global_rope_theta", "rope.freq_base", gguf_theta=160000.0),
+            WINDOWED: KindOfLayer(10000.0, "local_rope_theta", "rope.freq_base_swa", gguf_theta=10000.0),
         }
     ),
     attention_bias=Setting(FLAG, "attention_bias", default=False),
@@ -234,9 +238,23 @@ def hub_names(config: ModernBertConfig) -> Names:
     return encoder_names("model.", BACKBONE, OUTPUTS, ignored=("head.*", "decoder.*"), tied=config.tied_head)
 
 
+GGUF_BACKBONE: Modules = {
+    "embedding": "token_embd",
+    "embedding_norm": "token_embd_norm",
+    "layers.{i}.attn_norm": "blk.{i}.attn_norm",
+    "layers.{i}.attn.qkv": "blk.{i}.attn_qkv",
+    "layers.{i}.attn.out": "blk.{i}.attn_output",
+    "layers.{i}.mlp_norm": "blk.{i}.ffn_norm",
+    "layers.{i}.mlp.gate_up": "blk.{i}.ffn_up",
+    "layers.{i}.mlp.down": "blk.{i}.ffn_down",
+    "norm": "output_norm",
+}
+
 MODERNBERT = Family(
     name="modernbert",
     config=ConfigTable(ModernBertConfig, fields=MODERN_FIELDS, fixed=(UNSCALED,), matrices=MATRICES),
     build={head: partial(ModernBert, head=head) for head in HEADS},
     hub_names=hub_names,
+    gguf_names=lambda config: gguf_encoder_names(GGUF_BACKBONE),
+    gguf="modern-bert",
 )

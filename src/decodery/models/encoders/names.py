@@ -57,3 +57,11 @@ def encoder_names(
         delicate=("*embeddings.*", f"{matrix}.weight"),
         tied=((f"{prefix}{backbone['embedding']}.weight", f"{matrix}.weight"),) if tied else (),
     )
+
+
+def gguf_encoder_names(*backbones: Modules) -> Names:
+    """Returns the names in a GGUF file, which may have one of several spellings."""
+    return Names(
+        rules=tuple(rule for backbone in backbones for rule in module_rules(backbone)),
+        delicate=("token_embd.weight", "position_embd.weight", "token_types.weight"),
+    )

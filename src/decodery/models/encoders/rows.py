@@ -53,6 +53,8 @@ ENCODERS: Mapping[str, tuple[str, Head]] = {
     "ElectraForSequenceClassification": ("encoders.electra.ELECTRA", "classes"),
     "ElectraForTokenClassification": ("encoders.electra.ELECTRA", "token_classes"),
     "ElectraModel": ("encoders.electra.ELECTRA", "states"),
+    "JinaBertForMaskedLM": ("encoders.jinabert.JINABERT", "masked_lm"),
+    "JinaBertModel": ("encoders.jinabert.JINABERT", "states"),
     "ModernBertForMaskedLM": ("encoders.modernbert.MODERNBERT", "masked_lm"),
     "ModernBertForMultipleChoice": ("encoders.modernbert.MODERNBERT", "choices"),
     "ModernBertForQuestionAnswering": ("encoders.modernbert.MODERNBERT", "spans"),
@@ -65,6 +67,10 @@ ENCODERS: Mapping[str, tuple[str, Head]] = {
     "MPNetForSequenceClassification": ("encoders.mpnet.MPNET", "classes"),
     "MPNetForTokenClassification": ("encoders.mpnet.MPNET", "token_classes"),
     "MPNetModel": ("encoders.mpnet.MPNET", "states"),
+    "NomicBertForMaskedLM": ("encoders.nomicbert.NOMICBERT", "masked_lm"),
+    "NomicBertForSequenceClassification": ("encoders.nomicbert.NOMICBERT", "classes"),
+    "NomicBertForTokenClassification": ("encoders.nomicbert.NOMICBERT", "token_classes"),
+    "NomicBertModel": ("encoders.nomicbert.NOMICBERT", "states"),
     "RobertaForMaskedLM": ("encoders.roberta.ROBERTA", "masked_lm"),
     "RobertaForMultipleChoice": ("encoders.roberta.ROBERTA", "choices"),
     "RobertaForQuestionAnswering": ("encoders.roberta.ROBERTA", "spans"),
@@ -95,6 +101,7 @@ ENCODER_TYPES: Mapping[str, str] = {
     "electra": "ElectraModel",
     "modernbert": "ModernBertModel",
     "mpnet": "MPNetModel",
+    "nomic_bert": "NomicBertModel",
     "roberta": "RobertaModel",
     "xlm-roberta": "XLMRobertaModel",
     "xlnet": "XLNetModel",
@@ -109,4 +116,11 @@ WITH_HEAD: Mapping[str, Mapping[str, str]] = {
         ("DebertaModel", "DebertaForMaskedLM"),
         ("DebertaV2Model", "DebertaV2ForMaskedLM"),
     )
+}
+# Values of `general.architecture` in a GGUF file.
+GGUF_ENCODERS: Mapping[str, tuple[str, Head]] = {
+    "bert": ("encoders.bert.BERT", "states"),
+    "jina-bert-v2": ("encoders.jinabert.JINABERT", "states"),
+    "modern-bert": ("encoders.modernbert.MODERNBERT", "states"),
+    "nomic-bert": ("encoders.nomicbert.NOMICBERT", "states"),
 }

@@ -19,6 +19,12 @@ def alibi(heads: int, length: int, *, largest: float = 8.0, scale: float = 1.0) 
     return RelativeBias((-scale * slopes[:, None] * distances).float(), length - 1)
 
 
+def alibi_of_both_sides(heads: int, length: int) -> RelativeBias:
+    """Returns the biases of `alibi` for queries that also see the keys behind them, by the same slopes."""
+    before, zero = alibi(heads, length)
+    return RelativeBias(torch.cat([before, before[:, :-1].flip(1)], 1).contiguous(), zero)
+
+
 def _slopes(heads: int, largest: float) -> list[float]:
     below = 2 ** (heads.bit_length() - 1)
     slopes = [2 ** (-largest * i / below) for i in range(1, below + 1)]

@@ -48,7 +48,7 @@ class GatedLinear(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """Computes `down(activation(gate(x)) * up(x)) + residual`.
+    """Computes `down(activation(gate(x)) * up(x)) + residual`; `down_bias` None is `bias`.
 
     Shazeer, GLU Variants Improve Transformer (2020).
     """
@@ -61,10 +61,11 @@ class GatedMLP(nn.Module):
         *,
         bias: bool = False,
         activation: Activation = "silu",
+        down_bias: bool | None = None,
     ) -> None:
         super().__init__()
         self.gate_up = GatedLinear(width, inner, kernels, bias=bias, activation=activation)
-        self.down = Linear(inner, width, kernels, bias=bias)
+        self.down = Linear(inner, width, kernels, bias=bias if down_bias is None else down_bias)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         out: Tensor = self.down(self.gate_up(x), residual)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from decodery.encoding.tasks.classify import scores_of
-from decodery.encoding.tasks.labels import scoring
+from decodery.encoding.tasks.labels import pair_scoring
 from decodery.encoding.tasks.rerank import pair_logits
 from decodery.encoding.texts import Long
 from decodery.serving.encoders.inputs import (
@@ -102,7 +102,7 @@ class ScoreRequest:
     def scores(self, reader: Reader) -> list[float]:
         """Returns the score of each pair. Raises `ModelError` for a model without a head of one score."""
         logits, _ = pair_logits(reader.encoder, self.pairs, long=self.long)
-        found: list[float] = scores_of(np.array(logits), scoring(reader.encoder.config, 1)).tolist()
+        found: list[float] = scores_of(np.array(logits), pair_scoring(reader.encoder)).tolist()
         return found
 
 

@@ -27,6 +27,7 @@ from decodery.serving.models import Kind, ServedModel
 from decodery.serving.openai.origins import renamed
 from decodery.serving.service import ActiveRequest, Service
 from decodery.serving.sse import dumps
+from decodery.text.chat.marked_encoder import MarkedEncoder
 
 T = TypeVar("T")
 
@@ -43,6 +44,11 @@ class _SharedParts(EncoderParts):
         """Returns those of the whole, which are read once."""
         found = self.whole.vectors
         return found if self.limit is None else replace(found, limit=min(found.limit, self.limit))
+
+    @property
+    def marked(self) -> MarkedEncoder:
+        """Returns the encoder of the whole, which is made once."""
+        return self.whole.marked
 
     @property
     def rules(self) -> TextRules:

@@ -85,6 +85,20 @@ ANSWERS: dict[str, Schema] = {
         second_models=_list(_TEXT),
         arguments=_OBJECT,
     ),
+    "Layers": _with(
+        _object(
+            model=_TEXT,
+            layers=_COUNT,
+            layer=_COUNT,
+            tokens=_IDS,
+            heads=_COUNT,
+            attention=_TEXT,
+            predicted=_list(
+                _list({"type": "array", "prefixItems": [_COUNT, _NUMBER], "minItems": 2, "maxItems": 2})
+            ),
+        ),
+        **_PIECES,
+    ),
     "Completion": _object(
         **_HEAD,
         object={"const": "text_completion"},

@@ -42,6 +42,18 @@ def modules_of(folder: Path) -> list[SentenceModule]:
     return found
 
 
+def modules_around(transformer: Path) -> list[SentenceModule]:
+    """Returns the modules of the folder whose transformer lies here; none if there is no modules.json.
+
+    That folder is this one, or one that holds it. Raises `CheckpointError` for a damaged file of this one.
+    """
+    for folder in (transformer, *transformer.parents[:2]):
+        if (folder / MODULES).is_file():
+            modules = modules_of(folder)
+            return modules if modules[0].folder.resolve() == transformer.resolve() else []
+    return []
+
+
 def transformer_folder(folder: Path) -> Path:
     """Returns the folder of the model itself, which older folders of sentence-transformers have within."""
     if (folder / "config.json").exists():

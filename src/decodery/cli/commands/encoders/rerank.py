@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from decodery.cli.commands.encoders.line_fields import string_of, texts_of
+from decodery.cli.commands.encoders.line_fields import names_of, string_of, texts_of
 from decodery.cli.commands.encoders.result_lines import write_json_lines
 from decodery.cli.flags.line_options import EncoderOptions, LineOptions
 from decodery.cli.flags.task_options import RerankOptions
@@ -35,19 +35,28 @@ def rerank(files: Sequence[Path], how: RerankOptions, lines: LineOptions, model:
 
     def work(llm: LLM) -> Callable[[Sequence[Line]], Iterator[dict[str, Any]]]:
         # Wrong arguments are an error here, before the first line.
-        llm.rerank("a", ["a"], top_n=how.top_n, long=checked_long(how.long))
+        llm.rerank("a", ["a"], top_n=how.top_n, **_arguments(how))
         return lambda chunk: _rankings(llm, chunk, how)
 
     write_json_lines(files, lines, model, settings, work, "reranking")
 
 
 def _rankings(llm: LLM, chunk: Sequence[Line], how: RerankOptions) -> Iterator[dict[str, Any]]:
-    arguments: dict[str, Any] = {"top_n": how.top_n, "long": how.long}
+    arguments: dict[str, Any] = {"top_n": how.top_n, **_arguments(how)}
     for index, line in enumerate(chunk):
         with numbered(index, len(chunk)):
             query, documents = _query(line)
             found = llm.rerank(query, documents, **arguments)
         yield {**identity_of(line), "ranking": [dataclasses.asdict(one) for one in found]}
+
+
+def _arguments(how: RerankOptions) -> dict[str, Any]:
+    """Returns the arguments of `LLM.rerank` that say how each document is read."""
+    return {
+        "long": checked_long(how.long),
+        "instruction": how.instruction,
+        "answers": names_of(how.answers),
+    }
 
 
 def _query(line: Line) -> tuple[str, list[str]]:
@@ -71,7 +80,7 @@ def _order_lines(
     """Writes the lines once all have their scores, so that a command that was stopped begins again."""
     path = output_path(lines, suffixes=(".jsonl",))
     llm = load_encoder(model)
-    arguments: dict[str, Any] = {"long": how.long}
+    arguments = _arguments(how)
     # Wrong arguments are an error here, before the first line.
     llm.rerank(query, ["a"], top_n=how.top_n, **arguments)
     out = None if path is None else begun_file(path, lines, {**settings, **encoder_settings(model, llm)})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 from decodery.cli.flags.eval_options import EvalOptions
 from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.load_llm import load
+from decodery.cli.terminal import note
 from decodery.evaluation.runs.run import Run, RunSettings
 from decodery.evaluation.runs.run import run as run_task
 from decodery.evaluation.runs.run_folder import plain_scores
@@ -21,16 +23,24 @@ def run(name: str, how: EvalOptions, model: ModelOptions) -> None:
     """Runs a task and prints its results. Raises `ParameterError` for a wrong one before the model loads."""
     task = varied(find_task(name, allow_code=how.allow_code), variant_of(how))
     settings = RunSettings(how.shots, how.limit, how.repeats, how.seed)
-    subject = Subject(load(model), name=model.model or "default", chat=how.chat, bos=how.bos)
-    found = run_task(
-        task,
-        subject,
-        data=how.data,
-        out=how.out,
-        settings=settings,
-        workers=how.workers,
-        progress=sys.stderr.isatty(),
-    )
+    # A model's path is no part of what its answers depend on.
+    called = Path(model.model or "default").name
+    try:
+        subject = Subject(load(model), name=called, chat=how.chat, bos=how.bos)
+        found = run_task(
+            task,
+            subject,
+            data=how.data,
+            out=how.out,
+            cache=how.cache,
+            settings=settings,
+            workers=how.workers,
+            progress=sys.stderr.isatty(),
+        )
+    except KeyboardInterrupt:
+        if how.out or how.cache:
+            note("decodery: stopped; the same command goes on from here")
+        raise
     if how.json:
         plain = {"settings": found.settings, "results": plain_scores(found.results)}
         print(json.dumps(plain, ensure_ascii=False))

@@ -8,7 +8,7 @@ import { renderStrategy } from "./strategy_section.js";
 export function mountFromHere(place, app) {
   const brancher = new Brancher(app);
   const again = element("button", { type: "button", text: "Draw again from here", on: { click: () => brancher.drawAgain(shown.run, shown.stream, shown.index) } });
-  const steps = element("button", { type: "button", text: "One at a time from here", on: { click: step } });
+  const steps = element("button", { type: "button", text: "Choose one at a time from here", on: { click: step } });
   const onward = element("button", { type: "button", text: "Write on at the end", on: { click: () => brancher.writeOn(shown.run, shown.stream) } });
   const bar = element("div", { class: "row from-here", role: "group", "aria-label": "Go on from this token", hidden: true }, again, steps, onward);
   const strategy = element("div", { hidden: true });

@@ -1,0 +1,1 @@
+"""Writes prompts for decoders that judge texts, and reads their answers."""

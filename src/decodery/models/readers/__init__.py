@@ -1,0 +1,1 @@
+"""Reads whole texts with decoders."""

@@ -1,0 +1,1 @@
+"""Tests decoders that judge texts."""

@@ -1,0 +1,1 @@
+"""Tests decoders that read whole texts."""
