@@ -10,10 +10,19 @@ def _option(default: Any, help: str, **more: str) -> Any:
     return field(default=default, metadata={"help": help, "panel": "Options", **more})
 
 
+BASELINE = "bow|tfidf|ppmi"
+
+
 @dataclass(frozen=True)
 class IndexOptions:
     """Holds how files are divided and where their index is; each field is a flag."""
 
+    with_: str | None = _option(
+        None,
+        "Compare with vectors that need no model: counts of words, TF-IDF, or vectors of words learned from"
+        " these files (PPMI). No index is kept.",
+        metavar=BASELINE,
+    )
     by: Literal["auto", "lines", "paragraphs", "sections"] | None = _option(
         None,
         "How files are divided; auto: sections of Markdown files, paragraphs of others. Without it, what the"
