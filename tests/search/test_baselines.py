@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from decodery.errors import ParameterError, RequestError
-from decodery.search.baselines import BaselineVectors, baseline_hits, file_chunks, learn_baseline
+from decodery.search.baselines import BaselineVectors, baseline_hits, file_chunks, in_words, learn_baseline
 
 pytest.importorskip("sklearn")
 TEXTS = [
@@ -84,7 +84,7 @@ def test_a_search_finds_the_part_of_a_file_with_the_words_of_the_query(tmp_path:
     page = tmp_path / "page.md"
     page.write_text("# Animals\nThe cat sat on the mat.\n# Nature\nThe river is wide.\n")
     (tmp_path / "other.txt").write_text("A dog.\n\nDeep water.\n")
-    assert [chunk.heading for chunk in file_chunks([page], None)] == ["Animals", "Nature"]
+    assert [chunk.heading for chunk in file_chunks([page], in_words(None))] == ["Animals", "Nature"]
     hits = baseline_hits("wide river", [tmp_path], "tfidf", top=2)
     assert (hits[0].file, hits[0].line, hits[0].text) == (page, 4, "The river is wide.")
     assert hits[0].score == hits[0].similarity > hits[1].score

@@ -97,9 +97,13 @@ def _word_vectors(texts: Sequence[str], numbers: dict[str, int]) -> Any:
     return decomposition.TruncatedSVD(width, random_state=0).fit_transform(positive)
 
 
-def file_chunks(files: Iterable[str | Path], by: By | None) -> list[StoredChunk]:
-    """Returns the chunks of files and folders in the order of their paths, each of at most 256 words."""
-    chunking = Chunking(by or "auto", CHUNK_WORDS, lambda text: len(words(text)))
+def in_words(by: By | None) -> Chunking:
+    """Returns the division of files into chunks of at most 256 words."""
+    return Chunking(by or "auto", CHUNK_WORDS, lambda text: len(words(text)))
+
+
+def file_chunks(files: Iterable[str | Path], chunking: Chunking) -> list[StoredChunk]:
+    """Returns the chunks of files and folders in the order of their paths."""
     found = []
     for path, given in text_paths(files).items():
         file = read_text_file(path, given=given)
@@ -118,16 +122,17 @@ def baseline_hits(
     Nothing is kept between two calls. Raises `ParameterError` for another kind.
     """
     checked_baseline(kind)
-    chunks = file_chunks(files, by)
+    chunks = file_chunks(files, in_words(by))
     passages = [chunk.above + chunk.text for chunk in chunks]
     if not any(map(words, passages)):
         return []
     made = BaselineVectors(kind, passages)
     scores = similarities(made.vectors(passages), made.vectors([query])[0], "cosine")
-    return [_hit(chunks[place], float(scores[place])) for place in highest(scores, top)]
+    return [chunk_hit(chunks[place], float(scores[place])) for place in highest(scores, top)]
 
 
-def _hit(chunk: StoredChunk, score: float) -> SearchHit:
+def chunk_hit(chunk: StoredChunk, score: float) -> SearchHit:
+    """Returns a chunk that was found, with its score."""
     return SearchHit(
         Path(chunk.path), chunk.line, chunk.end_line, chunk.heading, chunk.text, score, similarity=score
     )

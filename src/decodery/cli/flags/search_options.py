@@ -41,6 +41,9 @@ class SearchOptions(IndexOptions):
     """Holds how files are searched, as it is written on the command line; each field is a flag."""
 
     hybrid: bool = _option(False, "Rank by words (BM25) too, and fuse both rankings.")
+    sparse: bool = _option(
+        False, "Rank by the sparse vectors (SPLADE) of --model. All files are read anew; no index is kept."
+    )
     rerank: str | None = _option(
         None, "Let this cross-encoder read the best hits and order them.", metavar="MODEL"
     )

@@ -14,7 +14,7 @@ from decodery.cli.flags.search_options import ClusterOptions
 from decodery.cli.load_encoder import load_encoder
 from decodery.cli.terminal import aligned, emit, emit_json, fetch_progress, note
 from decodery.errors import DecoderyError, ParameterError
-from decodery.search.baselines import BaselineVectors, checked_baseline, file_chunks
+from decodery.search.baselines import BaselineVectors, checked_baseline, file_chunks, in_words
 from decodery.search.extras import extra
 from decodery.search.group_page import group_page
 from decodery.search.groups import TextGroup, map_places, text_groups
@@ -74,7 +74,7 @@ def _contents(
     if options.with_ is not None:
         kind = checked_baseline(options.with_)
         check_alone({"model": model.model, "index": options.index})
-        chunks = file_chunks(files, options.by)
+        chunks = file_chunks(files, in_words(options.by))
         texts = [chunk.above + chunk.text for chunk in chunks]
         return chunks, BaselineVectors(kind, texts).vectors(texts) if texts else NO_VECTORS
     embedder = EncoderEmbedder(load_encoder(model))

@@ -22,6 +22,7 @@ from decodery.pictures.svg_sheet import fitted
 from decodery.search.baselines import Baseline, baseline_hits, checked_baseline
 from decodery.search.index import SearchHit, SearchIndex
 from decodery.search.keywords import keyword_library
+from decodery.search.sparse_search import sparse_hits
 from decodery.search.store import FILE
 from decodery.search.text_files import text_paths
 from decodery.search.text_vectors import EncoderEmbedder
@@ -42,6 +43,11 @@ def search(
     if options.with_ is not None:
         kind = _checked_baseline(files, options, model)
         _show(baseline_hits(query, files, kind, by=options.by, top=options.top), as_json=as_json)
+        return
+    if options.sparse:
+        _check_sparse(files, options, model)
+        found = sparse_hits(query, files, load_encoder(model), by=options.by, top=options.top)
+        _show(found, as_json=as_json)
         return
     if options.hybrid:
         keyword_library()
@@ -87,11 +93,24 @@ def _checked_baseline(files: Sequence[Path], options: SearchOptions, model: Enco
             "index": options.index,
             "rerank": options.rerank,
             "hybrid": options.hybrid or None,
+            "sparse": options.sparse or None,
         }
     )
+    _check_files(files)
+    return kind
+
+
+def _check_files(files: Sequence[Path]) -> None:
     if not files:
         raise ParameterError("name the files to search")
-    return kind
+
+
+def _check_sparse(files: Sequence[Path], options: SearchOptions, model: EncoderOptions) -> None:
+    if options.index is not None or options.hybrid or options.rerank is not None:
+        raise ParameterError("--sparse goes without --index, --hybrid and --rerank")
+    if model.model is None:
+        raise ParameterError("--sparse needs --model, an encoder whose head of masked tokens gives weights")
+    _check_files(files)
 
 
 def check_alone(others: Mapping[str, Any]) -> None:
