@@ -139,6 +139,7 @@ ANSWERS: dict[str, Schema] = {
     ),
     "Vectors": _list(_VECTOR),
     "TokenVectors": _list(_list(_VECTOR)),
+    "SparseVectors": _list(_list(_object(index=_COUNT, value=_NUMBER))),
     "Ranking": _object(
         id=_TEXT,
         **_LISTED,
