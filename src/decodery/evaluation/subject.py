@@ -69,6 +69,8 @@ class Subject:
         bos: bool | None = None,
         template: Mapping[str, Any] | None = None,
     ) -> None:
+        if llm.is_encoder:
+            raise ParameterError(f"{name} is an encoder, and a model is asked to write: give another model")
         if chat and not llm.has_chat_template:
             raise ParameterError("chat is asked for, and the model has no chat template")
         self.llm = llm
@@ -144,7 +146,7 @@ class Subject:
             raise ParameterError(
                 f"max_tokens is {params.max_tokens}, and the context holds {self.llm.capacity}"
             )
-        whole = self.renderer.prompt_ids(request.prompt)
+        whole = self.renderer.prompt_ids(request.prompt, keep_end=request.keep_end)
         ids = self.renderer.cut(whole, limit)
         cut = len(whole) - len(ids)
         chat = None

@@ -19,7 +19,7 @@ from decodery.evaluation.contract import Document, Outcome, Sample
 from decodery.evaluation.layouts.splits import files_of
 from decodery.evaluation.layouts.tables import Row, read_rows
 from decodery.evaluation.vectors.contract import Embed, Evaluated, Floats, VectorData
-from decodery.evaluation.vectors.learning import one_thread, scikit_learn
+from decodery.evaluation.vectors.sklearn_fits import one_thread, scikit_learn
 from decodery.evaluation.vectors.vector_files import label_of, required_data, text_of
 from decodery.metrics.classification import f1
 from decodery.metrics.score import Score, mean

@@ -14,8 +14,8 @@ from decodery.errors import ParameterError
 from decodery.evaluation.contract import Document, Outcome, Sample
 from decodery.evaluation.layouts.splits import files_of
 from decodery.evaluation.vectors.contract import Embed, Evaluated, Floats, VectorData
-from decodery.evaluation.vectors.learning import one_thread, scikit_learn
 from decodery.evaluation.vectors.rankings import SPLITS
+from decodery.evaluation.vectors.sklearn_fits import one_thread, scikit_learn
 from decodery.evaluation.vectors.vector_files import label_of, required_data, stored_rows, text_of
 from decodery.metrics.score import mean
 
