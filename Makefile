@@ -21,7 +21,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo learn screenshots test test-all test-page test-arm wheel test-clients test-harness test-metrics test-encoders soak-server lint types bench bench-peers bench-encoders sanitize soak clean
+.PHONY: demo learn screenshots test test-all test-page test-arm wheel test-clients test-harness test-metrics test-encoders soak-server lint types bench bench-peers bench-encoders bench-evaluation sanitize soak clean
 
 demo: $(VENV)/.run
 	$(BIN)/decodery generate "Once upon a time" --max-tokens 60 --temperature 0.8 --top-p 0.95 --seed 7
@@ -169,6 +169,10 @@ $(WHEELS)/.installed: constraints.txt
 # 256 sentences and one become vectors, beside transformers, sentence-transformers and onnxruntime (some GB at the first run).
 bench-encoders: $(VENV)/.bench
 	$(BIN)/python -m bench.encoders
+
+# 1,000 questions with four options and five shots, beside lm-eval over transformers (some GB at the first run).
+bench-evaluation: $(VENV)/.bench
+	$(BIN)/python -m bench.evaluation
 
 # The peers' environments and converted weights are made at the first run (some GB, llama.cpp is compiled: about 20 minutes).
 bench-peers: $(VENV)/.bench

@@ -6,6 +6,7 @@ from pkgutil import resolve_name
 
 import pytest
 
+from decodery.cli.main import run
 from decodery.decoding.request.processor_order import DEFAULT_ORDER
 from tests.test_layout import INNER, LAYERS, SOURCE
 from tests.test_words import PROSE
@@ -26,6 +27,22 @@ def test_the_python_of_the_readme_runs(
 ) -> None:
     exec(compile(program, "README.md", "exec"), {})
     assert printed in capsys.readouterr().out
+
+
+def test_the_measurement_of_the_readme_prints_what_is_written(
+    native_llm: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (section,) = re.findall(r"### Measure a model\n.*?```console\n(.*?)```", README, re.DOTALL)
+    command, _, written = section.partition("\n")
+    monkeypatch.chdir(tmp_path)
+    assert run(command.removeprefix("$ decodery ").split()) == 0
+    printed = capsys.readouterr().out
+    number = re.compile(r"\d+\.\d+")
+    assert number.sub("", printed) == number.sub("", written)
+    # Another processor rounds in another order.
+    values = [[float(one) for one in number.findall(text)] for text in (printed, written)]
+    assert values[0] == pytest.approx(values[1], abs=0.06)
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda p: p.name)

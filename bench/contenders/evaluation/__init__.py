@@ -1,0 +1,1 @@
+"""Contenders that measure models on tasks of choices."""
