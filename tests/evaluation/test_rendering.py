@@ -149,6 +149,16 @@ def test_a_conversation_has_shots_as_turns_and_no_delimiter(plain: LLM) -> None:
     assert decode(list(joined.ids)) == "A"
 
 
+@pytest.mark.parametrize(
+    ("chat", "keep_end", "expected"), [(0, 0, "Q: d"), (0, 1, "Q: d \n"), (1, 1, "uQ: d \nr")]
+)
+def test_white_space_at_the_end_of_a_text_is_kept_where_that_is_asked(
+    plain: LLM, chat: int, keep_end: int, expected: str
+) -> None:
+    ids = renderer(plain, chat=bool(chat)).prompt_ids(Prompt("Q: d \n"), keep_end=bool(keep_end))
+    assert plain.tokenizer.decode(list(ids)) == expected
+
+
 @pytest.mark.parametrize("without", ["refused", "left out"])
 def test_a_description_begins_the_first_question_where_a_template_has_no_system_message(
     tmp_path: Path, without: str

@@ -121,8 +121,10 @@ class Renderer:
         reply = f"{prompt.delimiter}{prompt.reply}" if prompt.reply else ""
         return prompt.description + "".join(parts) + prompt.question + reply
 
-    def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
-        """Returns the ids of a prompt, without the white space at its end."""
+    def prompt_ids(self, prompt: Prompt, *, keep_end: bool = False) -> tuple[int, ...]:
+        """Returns the ids of a prompt: of a text without the white space at its end, unless it is kept."""
+        if keep_end and not self.chat:
+            return self._text_ids(self.text(prompt))
         return self._remembered_ids(prompt)
 
     def _ids_of_prompt(self, prompt: Prompt) -> tuple[int, ...]:

@@ -146,7 +146,7 @@ class Subject:
             raise ParameterError(
                 f"max_tokens is {params.max_tokens}, and the context holds {self.llm.capacity}"
             )
-        whole = self.renderer.prompt_ids(request.prompt)
+        whole = self.renderer.prompt_ids(request.prompt, keep_end=request.keep_end)
         ids = self.renderer.cut(whole, limit)
         cut = len(whole) - len(ids)
         chat = None

@@ -91,7 +91,7 @@ class HumanEval:
         if self.instruction:
             text = f"{INSTRUCTION}```python\n{text.strip()}\n```\n"
             params = params.replace(stop=())
-        return [Generation(Prompt(text), params, sample) for sample in range(repeats)]
+        return [Generation(Prompt(text), params, sample, keep_end=True) for sample in range(repeats)]
 
     def outcome(self, document: Document, answers: Sequence[Answer]) -> Outcome:
         """Runs each attempt. The value is undefined if the test cannot be run here."""
