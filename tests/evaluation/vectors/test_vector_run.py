@@ -164,7 +164,7 @@ def test_a_vector_that_is_not_finite_is_an_error_and_is_not_kept(
         return found
 
     monkeypatch.setattr(broken, "embed", with_nan)
-    with pytest.raises(ParameterError, match="encoder gives the text '.*' a vector with a NaN"):
+    with pytest.raises(ParameterError, match=r"encoder gives the text '.*' a vector with a NaN"):
         run(STSB, broken, data=data, out=tmp_path / "run")
     assert (tmp_path / "run" / "vectors.bin").stat().st_size == 0
 
