@@ -152,6 +152,23 @@ def test_what_means_nothing_to_vectors_is_an_error(
         run(STSB, llm, data=data, **options)
 
 
+def test_a_vector_that_is_not_finite_is_an_error_and_is_not_kept(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = LLM(encoder_folder(tmp_path / "bert"))
+    embed = broken.embed
+
+    def with_nan(texts: Any, **options: Any) -> Any:
+        found = embed(texts, **options)
+        found.vectors[3] = np.nan
+        return found
+
+    monkeypatch.setattr(broken, "embed", with_nan)
+    with pytest.raises(ParameterError, match=r"encoder gives the text '.*' a vector with a NaN"):
+        run(STSB, broken, data=data, out=tmp_path / "run")
+    assert (tmp_path / "run" / "vectors.bin").stat().st_size == 0
+
+
 def test_queries_and_documents_get_the_prompts_of_the_folder(tmp_path: Path) -> None:
     prompts = {"prompts": {"query": "bank ", "document": "river "}}
     llm = LLM(sentence_folder(tmp_path / "sentence", settings=prompts))

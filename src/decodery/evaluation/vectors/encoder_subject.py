@@ -71,7 +71,7 @@ class Embedder:
         self.tokens = 0
 
     def __call__(self, texts: Sequence[str], role: Role = "text") -> Vectors:
-        """Returns the vectors of texts, in their order."""
+        """Returns the vectors of texts, in their order. Raises `ParameterError` for a NaN or infinity."""
         keys = [self._key(text, role) for text in texts]
         missing: dict[bytes, str] = {}
         for key, text in zip(keys, texts, strict=True):
@@ -88,6 +88,10 @@ class Embedder:
                 document=role == "document",
                 progress=False,
             )
+            wrong = np.flatnonzero(~np.isfinite(made.vectors).all(1))
+            if len(wrong):
+                text = block[wrong[0]][1]
+                raise ParameterError(f"{self._subject.name} gives the text {text[:60]!r} a vector with a NaN")
             self.asked += len(block)
             self.tokens += int(made.tokens.sum())
             for (key, _), vector, lost in zip(block, made.vectors, made.lost.tolist(), strict=True):
