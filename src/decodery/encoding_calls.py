@@ -31,6 +31,7 @@ from decodery.encoding.text_batches import BatchRunner
 from decodery.encoding.texts import Long
 from decodery.encoding.vectors.embed import LongText, embed
 from decodery.encoding.vectors.similarity import similarities
+from decodery.encoding.vectors.sparse import SparseEmbedding, embed_sparse
 from decodery.encoding.vectors.token_vectors import embed_tokens
 from decodery.loading.open_model import Opened
 from decodery.models.readers.text_reader import reader_of
@@ -149,6 +150,20 @@ class EncodingCalls:
             query=query,
             document=document,
         )
+
+    def embed_sparse(
+        self, texts: Any, *, query: bool = False, document: bool = False, long: Long = "error"
+    ) -> list[SparseEmbedding]:
+        """Returns the sparse vector of each text: the weights of the vocabulary's tokens (SPLADE).
+
+        A token's weight is the largest log(1 + relu(score)) that the head of masked tokens gives it at any
+        place of the text, unless the folder's SpladePooling says otherwise. Tokens without a weight are left
+        out. `query` and `document` choose the folder's prompt for those, and none where it has none.
+        `long="cut"` drops the end of a text that is too long.
+
+        Raises `ModelError` for a model without that head, and the errors of `embed`.
+        """
+        return embed_sparse(self.encoder, texts, query=query, document=document, long=long)
 
     def similarity(self, a: Any, b: Any, *, metric: str | None = None) -> NDArray[np.float32]:
         """Returns how alike each of `a` is to each of `b`, [len(a), len(b)]: more is more alike.

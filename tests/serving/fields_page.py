@@ -16,6 +16,7 @@ from decodery.serving.schemas.encoder_bodies import (
     CLASSIFY,
     EMBED,
     EMBED_ALL,
+    EMBED_SPARSE,
     EMBEDDING,
     PREDICT,
     RERANK,
@@ -56,6 +57,7 @@ def page() -> str:
         ("`/v1/classify`", CLASSIFY),
         ("`/embed`", EMBED),
         ("`/embed_all`", EMBED_ALL),
+        ("`/embed_sparse`", EMBED_SPARSE),
         ("`/predict`", PREDICT),
     ]
     sections = [_section(title, _rows(fields)) for title, fields in routes]

@@ -69,6 +69,8 @@ class Subject:
         bos: bool | None = None,
         template: Mapping[str, Any] | None = None,
     ) -> None:
+        if llm.is_encoder:
+            raise ParameterError(f"{name} is an encoder, and a model is asked to write: give another model")
         if chat and not llm.has_chat_template:
             raise ParameterError("chat is asked for, and the model has no chat template")
         self.llm = llm

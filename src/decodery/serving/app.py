@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from decodery.errors import DecoderyError
 from decodery.serving.anthropic.handlers import count_tokens, messages
 from decodery.serving.encoders.classes import classify, predict
-from decodery.serving.encoders.embeddings import embed, embed_all, embeddings
+from decodery.serving.encoders.embeddings import embed, embed_all, embed_sparse, embeddings
 from decodery.serving.encoders.ranking import rerank, rerank_either, score
 from decodery.serving.errors import ApiError, api_error, body_for
 from decodery.serving.gate import Gate, send_error
@@ -60,6 +60,7 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/classify", classify),
     ("POST", "/embed", embed),
     ("POST", "/embed_all", embed_all),
+    ("POST", "/embed_sparse", embed_sparse),
     ("POST", "/rerank", rerank_either),
     ("POST", "/predict", predict),
     ("POST", "/tokenize", tokenize),

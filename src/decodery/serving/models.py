@@ -21,6 +21,8 @@ log = logging.getLogger("decodery.serving")
 Kind = Literal["decoder", "encoder"]
 """What a model does: it continues texts, or reads them."""
 VECTOR_ROUTES = ("/v1/embeddings", "/embed", "/embed_all")
+SPARSE_ROUTES = ("/embed_sparse",)
+"""The routes that need a head of masked tokens."""
 CLASS_ROUTES = ("/v1/classify", "/predict")
 """The routes that need a head of classes."""
 SCORE_ROUTES = ("/v1/rerank", "/rerank", "/v1/score")
@@ -62,6 +64,8 @@ class ServedModel:
         heads = self.llm.encoder.model.heads
         if "next_token" in heads:
             return SCORE_ROUTES
+        if "masked_lm" in heads:
+            return (*VECTOR_ROUTES, *SPARSE_ROUTES)
         if "classes" not in heads:
             return VECTOR_ROUTES
         return (*VECTOR_ROUTES, *CLASS_ROUTES, *(SCORE_ROUTES if heads["classes"].labels == 1 else ()))

@@ -64,3 +64,52 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(
 ) -> None:
     ran = decodery("cluster", *arguments, "-m", "no/such-model")
     assert (ran.status, ran.err) == (status, f"decodery: {message}\n")
+
+
+@pytest.mark.parametrize("kind", ["bow", "tfidf", "ppmi"])
+def test_vectors_that_need_no_model_group_texts_too(decodery: Run, page: Path, kind: str) -> None:
+    ran = decodery("cluster", "page.txt", "--by", "lines", "--groups", "2", "--with", kind, "--json")
+    assert (ran.status, ran.err) == (0, "")
+    found = [json.loads(line) for line in ran.out.splitlines()]
+    assert sorted(one["text"] for one in found) == sorted(page.read_text().splitlines())
+    assert not (page.parent.parent / "cache").exists()
+    for flag in ("--index", "-m"):
+        ran = decodery("cluster", "page.txt", "--with", kind, flag, "x")
+        assert ran.status == 2
+        assert "has no meaning with --with" in ran.err
+    ran = decodery("cluster", "page.txt", "--with", "odd")
+    assert ran.status == 2
+    assert "with must be one of bow, tfidf, ppmi, not 'odd'" in ran.err
+
+
+def test_vectors_that_need_no_model_search_files_too(decodery: Run, page: Path) -> None:
+    ran = decodery("search", "the river bank", "page.txt", "--by", "lines", "--with", "tfidf", "--json")
+    assert (ran.status, ran.err) == (0, "")
+    first = json.loads(ran.out.splitlines()[0])
+    assert (first["line"], first["text"]) == (3, "bank of the river")
+    for flags in (["--hybrid"], ["--rerank", "x"], ["--index", "x"], ["-m", "x"]):
+        ran = decodery("search", "river", "page.txt", "--with", "tfidf", *flags)
+        assert ran.status == 2
+        assert "has no meaning with --with" in ran.err
+
+
+def test_vectors_that_need_no_model_classify_lines_too(decodery: Run, page: Path) -> None:
+    examples = [
+        {"text": f"the {a} is {good}", "label": label}
+        for a in ("dog", "cat", "book")
+        for good, label in (("good and fine", "praise"), ("bad and dull", "complaint"))
+    ]
+    (page.parent / "labelled.jsonl").write_text("".join(json.dumps(one) + "\n" for one in examples))
+    flags = ("classify", "--examples", "labelled.jsonl", "--with", "bow")
+    ran = decodery(*flags, stdin=b"a fine day\na dull day\n")
+    assert ran.status == 0
+    assert "accuracy 1.000 in 3-fold cross-validation over 6 examples" in ran.err
+    assert [json.loads(line)["label"] for line in ran.out.splitlines()] == ["praise", "complaint"]
+    ran = decodery(*flags, "--out", "out.jsonl", stdin=b"a fine day\n")
+    assert json.loads((page.parent / "out.jsonl").read_text())["label"] == "praise"
+    ran = decodery("classify", "--with", "bow", stdin=b"a\n")
+    assert ran.status == 2
+    assert "--with needs --examples" in ran.err
+    ran = decodery(*flags, "--labels", "a,b", stdin=b"a\n")
+    assert ran.status == 2
+    assert "--labels has no meaning with --with" in ran.err

@@ -329,3 +329,29 @@ def test_a_file_that_another_process_writes_is_an_error(decodery: Run, encoder: 
     assert out.read_bytes() == b"whole"
     assert decodery("embed", path, "-m", encoder, "--out", str(out), "--overwrite").status == 0
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in.txt", "out.npy"]
+
+
+def test_sparse_vectors_are_lines_of_json(decodery: Run, tmp_path: Path) -> None:
+    folder = str(encoder_folder(tmp_path / "masked", "BertForMaskedLM"))
+    ran = decodery("embed", lines(tmp_path / "in.txt"), "-m", folder, "--sparse")
+    assert ran.status == 0
+    for line, one in zip(ran.out.splitlines(), LLM(folder).embed_sparse(TEXTS), strict=True):
+        found = json.loads(line)
+        assert found["indices"] == one.ids.tolist()
+        assert np.array_equal(np.array(found["values"], np.float32), one.weights)
+        assert (found["tokens"], found["lost"]) == (one.tokens, one.lost)
+    ran = decodery("embed", "-m", folder, "--sparse", "--normalize", "yes", stdin=b"a")
+    assert ran.status == 2
+    assert "--normalize has no meaning with --sparse" in ran.err
+    ran = decodery("search", "dog", lines(tmp_path / "in.txt"), "-m", folder, "--sparse", "--json")
+    assert ran.status == 0
+    scores = [json.loads(line)["score"] for line in ran.out.splitlines()]
+    assert scores == sorted(scores, reverse=True)
+    for flags, message in (
+        (["-m", folder, "--hybrid"], "--sparse goes without"),
+        ([], "--sparse needs --model"),
+        (["--with", "bow"], "--sparse has no meaning with --with"),
+    ):
+        ran = decodery("search", "dog", lines(tmp_path / "in.txt"), "--sparse", *flags)
+        assert ran.status == 2
+        assert message in ran.err

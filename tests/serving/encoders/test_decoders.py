@@ -1,4 +1,4 @@
-"""Tests servers of decoders that read: embedders, and rerankers that answer yes or no."""
+"""Tests servers of decoders that read, and of models of sparse vectors."""
 
 from __future__ import annotations
 
@@ -55,3 +55,19 @@ def test_a_decoder_with_classes_answers_their_routes(tmp_path: Path, labels: int
         assert one["label"] == expected.label
         (listed,) = server.client.get("/v1/models").json()["data"]
         assert len(listed["routes"]) == routes
+
+
+def test_a_model_of_masked_tokens_answers_the_route_of_sparse_vectors(tmp_path: Path) -> None:
+    path = encoder_folder(tmp_path, "BertForMaskedLM")
+    texts = ["the dog", "bank of the river"]
+    expected = LLM(path).embed_sparse(texts)
+    with serving(LLM(path)) as server:
+        found = server.post("/embed_sparse", {"inputs": texts}).json()
+        for ours, one in zip(found, expected, strict=True):
+            assert [pair["index"] for pair in ours] == one.ids.tolist()
+            assert [pair["value"] for pair in ours] == one.weights.tolist()
+        assert len(server.post("/embed_sparse", {"inputs": "dog " * 90, "truncate": True}).json()) == 1
+        refused = server.post("/embed_sparse", {"inputs": "dog " * 90})
+        assert refused.status_code == 400
+        (listed,) = server.client.get("/v1/models").json()["data"]
+        assert listed["routes"] == ["/v1/embeddings", "/embed", "/embed_all", "/embed_sparse"]

@@ -13,6 +13,7 @@ from decodery.serving.encoders.classes import read_classify_request, read_predic
 from decodery.serving.encoders.embeddings import (
     read_embed_all_request,
     read_embed_request,
+    read_embed_sparse_request,
     read_embedding_request,
 )
 from decodery.serving.encoders.ranking import (
@@ -30,6 +31,7 @@ READERS: Mapping[str, tuple[Reader, dict[str, Any]]] = {
     "/v1/embeddings": (read_embedding_request, {"input": "a"}),
     "/embed": (read_embed_request, {"inputs": "a"}),
     "/embed_all": (read_embed_all_request, {"inputs": "a"}),
+    "/embed_sparse": (read_embed_sparse_request, {"inputs": "a"}),
     "/v1/rerank": (read_rerank_request, {"query": "a", "documents": ["b", {"text": "c"}]}),
     "/v2/rerank": (read_rerank_request, {"query": "a", "documents": ["b"]}),
     "/v1/score": (read_score_request, {"text_1": "a", "text_2": ["b"]}),

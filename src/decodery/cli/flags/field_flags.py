@@ -126,7 +126,8 @@ def _generation_flags(default: GenerationFlags) -> Iterator[inspect.Parameter]:
 
 
 def _spelled(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    # A name that is a word of Python has an underscore behind it.
+    return f"--{name.rstrip('_').replace('_', '-')}"
 
 
 def _keyword(name: str, hint: Any, option: Any, default: Any) -> inspect.Parameter:

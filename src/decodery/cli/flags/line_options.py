@@ -80,6 +80,11 @@ class EmbedOptions:
         metavar="FILE",
         panel="Output",
     )
+    sparse: bool = _option(
+        False,
+        "Write sparse vectors (SPLADE), the weights of tokens, as lines of JSON.",
+        panel="Output",
+    )
     long: str = _option(
         "error",
         "A text that is too long is an error, cut at its end, or the average of its windows' vectors.",

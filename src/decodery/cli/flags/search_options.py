@@ -10,10 +10,19 @@ def _option(default: Any, help: str, **more: str) -> Any:
     return field(default=default, metadata={"help": help, "panel": "Options", **more})
 
 
+BASELINE = "bow|tfidf|ppmi"
+
+
 @dataclass(frozen=True)
 class IndexOptions:
     """Holds how files are divided and where their index is; each field is a flag."""
 
+    with_: str | None = _option(
+        None,
+        "Compare with vectors that need no model: counts of words, TF-IDF, or vectors of words learned from"
+        " these files (PPMI). No index is kept.",
+        metavar=BASELINE,
+    )
     by: Literal["auto", "lines", "paragraphs", "sections"] | None = _option(
         None,
         "How files are divided; auto: sections of Markdown files, paragraphs of others. Without it, what the"
@@ -32,6 +41,9 @@ class SearchOptions(IndexOptions):
     """Holds how files are searched, as it is written on the command line; each field is a flag."""
 
     hybrid: bool = _option(False, "Rank by words (BM25) too, and fuse both rankings.")
+    sparse: bool = _option(
+        False, "Rank by the sparse vectors (SPLADE) of --model. All files are read anew; no index is kept."
+    )
     rerank: str | None = _option(
         None, "Let this cross-encoder read the best hits and order them.", metavar="MODEL"
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from decodery.cli.flags.search_options import BASELINE
+
 
 def _option(default: Any, help: str, metavar: str = "", panel: str = "Options") -> Any:
     more = {"metavar": metavar} if metavar else {}
@@ -24,6 +26,12 @@ class ClassifyOptions:
         None,
         "Learn labels from the lines of a .jsonl file, with the fields text and label; needs scikit-learn.",
         "FILE",
+    )
+    with_: str | None = _option(
+        None,
+        "Compare with vectors of --examples that need no model: counts of words, TF-IDF, or vectors of words"
+        " (PPMI).",
+        BASELINE,
     )
     method: str | None = _option(
         None,

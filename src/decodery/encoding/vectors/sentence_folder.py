@@ -120,7 +120,9 @@ class _Pipeline:
     def add(self, module: SentenceModule) -> None:
         """Adds a module. Raises `ModelError` if it is not supported or does not fit those before it."""
         kind, folder = module
-        if (kind == "Pooling") == bool(self.poolings) and kind not in ("Dropout", "LogitScore"):
+        if (kind == "Pooling") == bool(self.poolings) and kind not in (
+            *("Dropout", "LogitScore", "SpladePooling"),
+        ):
             order = "a second Pooling" if self.poolings else f"{kind} before a Pooling"
             raise ModelError(f"{folder.parent / 'modules.json'} lists {order}, which is not supported")
         match kind:
@@ -134,6 +136,11 @@ class _Pipeline:
                 self.layers.append(layer_norm(folder, self.width, self.model))
             case "Normalize":
                 self.layers.append(UnitLength())
+            case "SpladePooling":
+                raise ModelError(
+                    f"{folder.parent / 'modules.json'} lists a SpladePooling: this model gives sparse vectors"
+                    " (embed_sparse)"
+                )
             case "LogitScore":
                 raise ModelError(
                     f"{folder.parent / 'modules.json'} lists a LogitScore: this model orders documents"

@@ -21,6 +21,9 @@ from decodery.evaluation.runs.run_folder import Effort, RunFolder
 from decodery.evaluation.runs.stored_run import StoredRun
 from decodery.evaluation.subject import Subject
 from decodery.evaluation.tasks.registry import find_task
+from decodery.evaluation.vectors.contract import VectorTask
+from decodery.evaluation.vectors.encoder_subject import EncoderSubject
+from decodery.evaluation.vectors.vector_run import VectorRun, vector_settings
 from decodery.llm import LLM
 from decodery.metrics.score import Score
 from decodery.progress import counting
@@ -77,8 +80,8 @@ class Run:
 
 
 def run(
-    task: Task | str | Path,
-    model: LLM | Subject,
+    task: Task | VectorTask | str | Path,
+    model: LLM | Subject | EncoderSubject,
     *,
     data: str | Path | None = None,
     out: str | Path | None = None,
@@ -95,8 +98,8 @@ def run(
     moment, is gone on with: answers that are there are not asked again, and the files become those of a run
     that was not stopped, byte for byte. Runs with the same folder `cache` share their answers: what one has
     asked of the same weights, the others do not ask. `workers` threads ask at once, which changes no result.
-    Raises `ParameterError` for data that cannot be read, for a folder with other settings, and for a document
-    that does not fit.
+    A task of vectors needs an encoder; it has no shots, no repeats and no cache. Raises `ParameterError` for
+    data that cannot be read, for a folder with other settings, and for a document that does not fit.
     """
     started = time.perf_counter()
     settings = _with(settings or RunSettings(), limit=limit, shots=shots)
@@ -104,7 +107,9 @@ def run(
         raise ParameterError(f"workers must be a whole number from 1 on, not {workers!r}")
     if isinstance(task, (str, Path)):
         task = find_task(str(task))
-    subject = model if isinstance(model, Subject) else Subject(model)
+    if isinstance(task, VectorTask):
+        return _run_vectors(task, model, data, out, cache, settings, progress)
+    subject = _subject(task, model)
     read = task.read(None if data is None else Path(data))
     documents = read.documents[: settings.limit]
     _check_documents(task, documents)
@@ -136,10 +141,61 @@ def run(
             samples,
             worker.effort(time.perf_counter() - started),
         )
-        if folder is not None:
-            folder.write_results(described, found.results, found.groups, found.counts, found.effort)
-            folder.write_report(report_page(StoredRun.read(folder.path)))
+        _write(folder, found)
     return found
+
+
+def _run_vectors(
+    task: VectorTask,
+    model: LLM | Subject | EncoderSubject,
+    data: str | Path | None,
+    out: str | Path | None,
+    cache: str | Path | None,
+    settings: RunSettings,
+    progress: bool,
+) -> Run:
+    started = time.perf_counter()
+    for name, unset in (("shots", settings.shots is None), ("repeats", settings.repeats == 1)):
+        if not unset:
+            raise ParameterError(f"{task.name} compares vectors: {name} means nothing to it")
+    if cache is not None:
+        raise ParameterError(f"{task.name} keeps its vectors in the folder of the run: leave cache out")
+    subject = _encoder(task, model)
+    whole = task.read(None if data is None else Path(data))
+    read = replace(whole, documents=whole.documents[: settings.limit])
+    _check_documents(task, read.documents)
+    described = vector_settings(task, subject, read, limit=settings.limit, seed=settings.seed)
+    with RunFolder.opened(out, described, read.source) as folder:
+        with _bar(task.name, None, progress) as advance:
+            done = VectorRun.of(task, subject, read, folder, seed=settings.seed, advance=advance)
+        samples = done.evaluated.samples
+        effort = replace(done.effort, seconds=time.perf_counter() - started)
+        found = Run(task.name, described, done.evaluated.results, {}, _counts(samples), samples, effort)
+        _write(folder, found)
+    return found
+
+
+def _subject(task: Task, model: LLM | Subject | EncoderSubject) -> Subject:
+    if isinstance(model, EncoderSubject):
+        raise ParameterError(f"{task.name} asks a model to write, and {model.name} is an encoder")
+    return model if isinstance(model, Subject) else Subject(model)
+
+
+def _encoder(task: VectorTask, model: LLM | Subject | EncoderSubject) -> EncoderSubject:
+    if isinstance(model, EncoderSubject):
+        return model
+    llm = model.llm if isinstance(model, Subject) else model
+    if not llm.is_encoder:
+        raise ParameterError(
+            f"{task.name} compares vectors, and this model writes texts: give an encoder, such as minilm"
+        )
+    return EncoderSubject(llm)
+
+
+def _write(folder: RunFolder | None, found: Run) -> None:
+    if folder is not None:
+        folder.write_results(found.settings, found.results, found.groups, found.counts, found.effort)
+        folder.write_report(report_page(StoredRun.read(folder.path)))
 
 
 @contextmanager
@@ -173,7 +229,7 @@ def _all_of(worker: BlockWorker, documents: Sequence[Document], workers: int) ->
             worker.stop()
 
 
-def _check_documents(task: Task, documents: Sequence[Document]) -> None:
+def _check_documents(task: Task | VectorTask, documents: Sequence[Document]) -> None:
     if not documents:
         raise ParameterError(f"{task.name}: the data has no documents")
     ids = [document.id for document in documents]
@@ -225,5 +281,5 @@ def _with(settings: RunSettings, *, limit: int | None, shots: int | None) -> Run
     )
 
 
-def _bar(name: str, total: int, show: bool) -> AbstractContextManager[Callable[[], None]]:
+def _bar(name: str, total: int | None, show: bool) -> AbstractContextManager[Callable[[], None]]:
     return counting(name, total) if show else nullcontext(lambda: None)

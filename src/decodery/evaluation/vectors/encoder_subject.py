@@ -68,6 +68,7 @@ class Embedder:
         self._store = store
         self._advance = advance
         self.asked = 0
+        self.tokens = 0
 
     def __call__(self, texts: Sequence[str], role: Role = "text") -> Vectors:
         """Returns the vectors of texts, in their order."""
@@ -88,6 +89,7 @@ class Embedder:
                 progress=False,
             )
             self.asked += len(block)
+            self.tokens += int(made.tokens.sum())
             for (key, _), vector, lost in zip(block, made.vectors, made.lost.tolist(), strict=True):
                 found[key] = (vector, lost)
             if self._store is not None:

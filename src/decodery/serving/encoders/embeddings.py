@@ -44,6 +44,16 @@ class VectorRequest:
         vectors: NDArray[np.float32] = found.vectors
         return vectors
 
+    def sparse_vectors(self, reader: Reader) -> list[list[dict[str, Any]]]:
+        """Returns the weights of the tokens of each text, those above 0."""
+        return [
+            [
+                {"index": index, "value": value}
+                for index, value in zip(one.ids.tolist(), one.weights.tolist(), strict=True)
+            ]
+            for one in reader.embed_sparse(list(self.texts), long=long_of(self.most))
+        ]
+
     def token_vectors(self, reader: Reader) -> list[list[list[float]]]:
         """Returns the last states of the tokens of each text, special tokens among them."""
         found = reader.embed_tokens(list(self.texts), long=long_of(self.most), **self.options)
@@ -90,6 +100,16 @@ def read_embed_all_request(body: Mapping[str, Any], settings: ServerSettings) ->
     most = take_truncate(fields)
     fields.close(lenient=settings.lenient)
     return VectorRequest(texts, most, options=options)
+
+
+def read_embed_sparse_request(body: Mapping[str, Any], settings: ServerSettings) -> VectorRequest:
+    """Returns what a body of `/embed_sparse` asks for. Raises `ApiError`."""
+    fields = Fields(body)
+    fields.raw("model")
+    texts = take_inputs(fields, "inputs", settings)
+    most = take_truncate(fields)
+    fields.close(lenient=settings.lenient)
+    return VectorRequest(texts, most)
 
 
 def _take_options(fields: Fields, *names: str) -> dict[str, Any]:
@@ -140,6 +160,15 @@ async def embed(service: Service, request: Request) -> Response:
         model = await active.open()
         places = {"texts": "inputs", "truncate_dim": "dimensions"}
         return await active.answer(model, lambda reader: asked.vectors(reader).tolist(), places)
+
+
+async def embed_sparse(service: Service, request: Request) -> Response:
+    """Answers a request of `/embed_sparse`: the weights of tokens for each text."""
+    body = await service.read(request)
+    with ReadingRequest(service, request, body.get("model")) as active:
+        asked = read_embed_sparse_request(body, service.settings)
+        model = await active.open()
+        return await active.answer(model, asked.sparse_vectors, {"texts": "inputs"})
 
 
 async def embed_all(service: Service, request: Request) -> Response:

@@ -79,6 +79,7 @@ ANSWERS: dict[str, Schema] = {
         model=_TEXT,
         vocab_size=_COUNT,
         capacity=_COUNT,
+        layers=_COUNT,
         has_chat_template={"type": "boolean"},
         can_infill={"type": "boolean"},
         default_params=_OBJECT,
@@ -138,6 +139,7 @@ ANSWERS: dict[str, Schema] = {
     ),
     "Vectors": _list(_VECTOR),
     "TokenVectors": _list(_list(_VECTOR)),
+    "SparseVectors": _list(_list(_object(index=_COUNT, value=_NUMBER))),
     "Ranking": _object(
         id=_TEXT,
         **_LISTED,

@@ -66,6 +66,7 @@ EMBED_ALL = {
     "prompt_name": EMBED["prompt_name"],
     **_TRUNCATE,
 }
+EMBED_SPARSE = {**MODEL, "inputs": EMBED["inputs"], **_TRUNCATE}
 _DOCUMENT: Schema = {
     "anyOf": [
         _TEXT,

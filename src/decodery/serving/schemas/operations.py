@@ -12,6 +12,7 @@ from decodery.serving.schemas.encoder_bodies import (
     CLASSIFY,
     EMBED,
     EMBED_ALL,
+    EMBED_SPARSE,
     EMBEDDING,
     PREDICT,
     RERANK,
@@ -228,6 +229,12 @@ READING: Mapping[tuple[str, str], Operation] = {
     ),
     ("POST", "/embed_all"): _reading(
         "Returns the vectors of the tokens of texts.", "TokenVectors", EMBED_ALL, {"inputs": "Hi"}
+    ),
+    ("POST", "/embed_sparse"): _reading(
+        "Returns the sparse vectors of texts: weights of tokens.",
+        "SparseVectors",
+        EMBED_SPARSE,
+        {"inputs": "Hi"},
     ),
     ("POST", "/rerank"): Operation(
         "Orders documents for a query, in the form of Jina or of text-embeddings-inference.",

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from decodery.errors import CheckpointError
 
 MODULES = "modules.json"
+TRANSFORMERS = ("Transformer", "MLMTransformer")
+"""The kinds of the first module: the second one is that of models of sparse vectors."""
 
 
 class SentenceModule(NamedTuple):
@@ -34,7 +36,7 @@ def modules_of(folder: Path) -> list[SentenceModule]:
     if not isinstance(listed, list) or not listed:
         raise CheckpointError(f"{file} must hold a list of modules")
     found = [_module(file, entry) for entry in listed]
-    kinds = [module.kind for module in found]
+    kinds = ["Transformer" if module.kind in TRANSFORMERS else module.kind for module in found]
     if kinds[0] != "Transformer" or "Transformer" in kinds[1:]:
         raise CheckpointError(
             f"{file} lists {', '.join(kinds)}: it must list one Transformer, as the first module"

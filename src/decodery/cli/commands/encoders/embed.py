@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from decodery.cli.commands.encoders.result_lines import write_json_lines
 from decodery.cli.flags.line_options import EmbedOptions, EncoderOptions, LineOptions
 from decodery.cli.line_work import begun_file, identity_of, output_path, work_through
 from decodery.cli.load_encoder import encoder_settings, load_encoder
@@ -19,6 +20,7 @@ from decodery.cli.text_lines import Line, text_of
 from decodery.encoding.results import Embeddings, Vector
 from decodery.encoding.vectors.precision import dtype_of
 from decodery.errors import DecoderyError, ParameterError, RequestError
+from decodery.llm import LLM
 
 HEADS = {".jsonl": 0, ".npy": 128, ".safetensors": 1024}
 """The suffixes of files, and the bytes of each before the vectors."""
@@ -27,6 +29,9 @@ ELEMENTS = {"float32": "F32", "int8": "I8", "uint8": "U8"}
 
 def embed(files: Sequence[Path], how: EmbedOptions, lines: LineOptions, model: EncoderOptions) -> None:
     """Writes the vector of each line to stdout or to a file; says on stderr how many texts were cut."""
+    if how.sparse:
+        _embed_sparse(files, how, lines, model)
+        return
     arguments = _arguments(how)
     path = output_path(lines, suffixes=tuple(HEADS))
     suffix = ".jsonl" if path is None else path.suffix
@@ -65,7 +70,42 @@ def _arguments(how: EmbedOptions) -> dict[str, Any]:
             ranges = np.load(how.ranges, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise DecoderyError(f"{how.ranges} cannot be read as a .npy file: {error}") from None
-    return {**dataclasses.asdict(how), "normalize": normalize, "ranges": ranges}
+    given = {**dataclasses.asdict(how), "normalize": normalize, "ranges": ranges}
+    del given["sparse"]
+    return given
+
+
+def _embed_sparse(
+    files: Sequence[Path], how: EmbedOptions, lines: LineOptions, model: EncoderOptions
+) -> None:
+    """Writes the weights of tokens for each line."""
+    read = {"sparse", "query", "document", "long"}
+    for field in dataclasses.fields(how):
+        if field.name not in read and getattr(how, field.name) != field.default:
+            flag = field.name.replace("_", "-")
+            raise ParameterError(f"--{flag} has no meaning with --sparse")
+    arguments: dict[str, Any] = {"query": how.query, "document": how.document, "long": how.long}
+
+    def work(llm: LLM) -> Callable[[Sequence[Line]], Iterator[dict[str, Any]]]:
+        # Wrong arguments are an error here, before the first line.
+        llm.embed_sparse([], **arguments)
+        return lambda chunk: _sparse_values(llm, chunk, lines.field, arguments)
+
+    settings = {"command": "embed", "sparse": True, **arguments}
+    write_json_lines(files, lines, model, settings, work, "embedding")
+
+
+def _sparse_values(
+    llm: LLM, chunk: Sequence[Line], field: str, arguments: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    for line, one in zip(chunk, llm.embed_sparse(_texts(chunk, field), **arguments), strict=True):
+        yield {
+            **identity_of(line),
+            "tokens": one.tokens,
+            "lost": one.lost,
+            "indices": one.ids.tolist(),
+            "values": [float(str(weight)) for weight in one.weights],
+        }
 
 
 def _settings(how: EmbedOptions, arguments: dict[str, Any]) -> dict[str, Any]:

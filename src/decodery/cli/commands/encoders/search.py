@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from decodery.cli.load_encoder import load_encoder
 from decodery.cli.terminal import aligned, emit, emit_json, fetch_progress, note
 from decodery.errors import ModelError, ParameterError
 from decodery.pictures.svg_sheet import fitted
+from decodery.search.baselines import Baseline, baseline_hits, checked_baseline
 from decodery.search.index import SearchHit, SearchIndex
 from decodery.search.keywords import keyword_library
+from decodery.search.sparse_search import sparse_hits
 from decodery.search.store import FILE
 from decodery.search.text_files import text_paths
 from decodery.search.text_vectors import EncoderEmbedder
@@ -38,6 +40,15 @@ def search(
     """
     _check(query, files, options)
     text_paths(files)  # Raises for one that is not there.
+    if options.with_ is not None:
+        kind = _checked_baseline(files, options, model)
+        _show(baseline_hits(query, files, kind, by=options.by, top=options.top), as_json=as_json)
+        return
+    if options.sparse:
+        _check_sparse(files, options, model)
+        found = sparse_hits(query, files, load_encoder(model), by=options.by, top=options.top)
+        _show(found, as_json=as_json)
+        return
     if options.hybrid:
         keyword_library()
     embedder = EncoderEmbedder(load_encoder(model))
@@ -50,8 +61,12 @@ def search(
             with fetch_progress() as show:
                 index.update(files, progress=partial(show, "reading files"))
         hits = index.search(query, top=options.top, hybrid=options.hybrid, reranker=reranker)
-        if not hits:
-            note("decodery: there is no text to search in these files")
+    _show(hits, as_json=as_json)
+
+
+def _show(hits: Sequence[SearchHit], *, as_json: bool) -> None:
+    if not hits:
+        note("decodery: there is no text to search in these files")
     if as_json:
         for rank, hit in enumerate(hits, 1):
             emit_json({"rank": rank, **_as_json(hit)})
@@ -68,6 +83,41 @@ def _check(query: str, files: Sequence[Path], options: SearchOptions) -> None:
         raise ParameterError("name the files to search, or with --index a folder that holds an index of them")
     if not files and options.index is not None and not (Path(options.index) / FILE).is_file():
         raise ModelError(f"{options.index} holds no index: name the files to search, and it is made there")
+
+
+def _checked_baseline(files: Sequence[Path], options: SearchOptions, model: EncoderOptions) -> Baseline:
+    kind = checked_baseline(options.with_)
+    check_alone(
+        {
+            "model": model.model,
+            "index": options.index,
+            "rerank": options.rerank,
+            "hybrid": options.hybrid or None,
+            "sparse": options.sparse or None,
+        }
+    )
+    _check_files(files)
+    return kind
+
+
+def _check_files(files: Sequence[Path]) -> None:
+    if not files:
+        raise ParameterError("name the files to search")
+
+
+def _check_sparse(files: Sequence[Path], options: SearchOptions, model: EncoderOptions) -> None:
+    if options.index is not None or options.hybrid or options.rerank is not None:
+        raise ParameterError("--sparse goes without --index, --hybrid and --rerank")
+    if model.model is None:
+        raise ParameterError("--sparse needs --model, an encoder whose head of masked tokens gives weights")
+    _check_files(files)
+
+
+def check_alone(others: Mapping[str, Any]) -> None:
+    """Raises `ParameterError` that names another flag beside --with, if one is given."""
+    for name, value in others.items():
+        if value is not None:
+            raise ParameterError(f"--{name} has no meaning with --with, whose vectors need no model")
 
 
 def index_folder(files: Sequence[Path], named: str | None, by: str | None, embedder: EncoderEmbedder) -> Path:
