@@ -98,6 +98,14 @@ def answer(number):
     spread()
     return 0
 """,
+    "a test of its own": """
+import os
+for descriptor in range(5, 64):
+    try: os.pwrite(descriptor, b"import os; os.write(5, b'{}'); os._exit(0)\\n" * 99, 0)
+    except OSError: pass
+def answer(number):
+    return 0
+""",
     "marks at exit and from threads": """
 import atexit, os, threading, time
 def spread():
@@ -179,7 +187,9 @@ def answer(number):
         try:
             os.set_blocking(descriptor, False)
             text = os.read(descriptor, 1 << 20)
-        except OSError: continue
+        except OSError: text = b""
+        try: text += os.pread(descriptor, 1 << 20, 0)
+        except OSError: pass
         found = find(text.decode("latin-1"))
         if found: return found
     try: text = input()
@@ -293,7 +303,7 @@ def answer(number):
         "import os\ndef answer(number):\n    while True: os.write(1, b'passed\\n' * 9999)", ("limit",)
     ),
     "memory": Attack("def answer(number):\n    return len(bytearray(10 << 30))", ("limit",)),
-    "large result": Attack("def answer(number):\n    return 'a' * (100 << 20)", ("limit",)),
+    "large result": Attack("def answer(number):\n    return 'a' * (8 << 20)", ("limit",)),
     "deep result": Attack(
         "def answer(number):\n    deep = []\n    for _ in range(10**5): deep = [deep]\n    return deep",
         ("error", "failed"),
@@ -381,6 +391,16 @@ def answer(number):
         try: work()
         except Exception: pass
     return pathlib.Path("own.txt").read_text()
+"""
+DESCRIPTORS = """
+import os
+def answer(number):
+    found = []
+    for descriptor in range(4096):
+        try: os.fstat(descriptor)
+        except OSError: continue
+        found.append(descriptor)
+    return found
 """
 READER = """
 def answer(number):

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_a_program_that_takes_too_much_is_ended(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     attack = (attacks.LIMITS | attacks.WAITING)[name]
-    limits = CodeLimits(cpu_seconds=1, wall_seconds=3, output_bytes=1 << 20, file_bytes=4 << 20)
+    limits = replace(LIMITS, wall_seconds=3) if name in attacks.WAITING else LIMITS
     outcome = attacked(attack.program, fence, limits)
     assert outcome.reason in attack.reasons, outcome
     assert os.listdir(tmp_path) == []
@@ -219,6 +220,14 @@ def test_the_folder_is_removed(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     attacked(program, fence if kind == "namespaces" else HOOKS)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["namespaces", "audit hooks"])
+def test_a_program_has_five_descriptors(kind: str, fence: Fence) -> None:
+    chosen = fence if kind == "namespaces" else HOOKS
+    test = "assert answer(1) == [0, 1, 2, 3, 4]"
+    outcome = run_program(attacks.DESCRIPTORS, test, "answer", LIMITS, fence=chosen)
+    assert outcome.passed, outcome
 
 
 def test_the_environment_is_empty(fence: Fence, monkeypatch: pytest.MonkeyPatch) -> None:

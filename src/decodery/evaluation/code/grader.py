@@ -117,7 +117,9 @@ def main(job: dict[str, object]) -> None:
     `given` is trusted text that runs first, `test` then sees its names, and the program's functions under
     theirs. If the test defines `check`, it is called with the function `entry_point`.
     """
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.close(0)  # The script, whose place the next file takes.
+    os.open(os.devnull, os.O_RDONLY)
+    os.set_inheritable(0, True)
     if job["hidden"]:
         _hide()
     program = Program(int(str(job["most_bytes"])))

@@ -36,6 +36,9 @@ def main(job: dict[str, object]) -> None:
     started = time.monotonic()
     if sys.platform == "linux":
         become_subreaper()
+    for name in ("worker", "grader", "alive"):
+        # They came through the start of this interpreter; a program must not get them: one holds the test.
+        os.set_inheritable(_number(job, name), False)
     output, calls, replies, verdict = os.pipe(), os.pipe(), os.pipe(), os.pipe()
     nothing = os.open(os.devnull, os.O_RDWR)
     trouble = verdict[1]

@@ -34,7 +34,9 @@ def main(job: dict[str, object]) -> None:
     `program` is its text. `folder` is None, or the folder outside which audit hooks forbid changes of files;
     they then also forbid sockets, other processes and ctypes.
     """
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.close(0)  # The script, whose place the next file takes.
+    os.open(os.devnull, os.O_RDONLY)
+    os.set_inheritable(0, True)
     with os.fdopen(CALLS, "rb") as calls:
         _send({"ready": True})
         if job["folder"] is not None:
