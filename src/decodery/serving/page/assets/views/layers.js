@@ -90,6 +90,7 @@ class LayersView {
     const { signal } = this.#controller;
     const model = this.#app.models.current;
     this.#asked = model;
+    this.#parts.result.dataset.state = "waiting";
     await this.#attempt(signal, async () => {
       const [{ layers }, read] = await Promise.all([this.#app.models.describe(model), this.#read(model, text, ids, signal)]);
       if (signal.aborted) return;
@@ -146,8 +147,12 @@ class LayersView {
     this.#controller = new AbortController();
     const { signal } = this.#controller;
     this.#parts.layerName.textContent = `Layer ${this.#layer} of ${this.#parts.layer.max}`;
-    if (known !== undefined) this.#show(known);
-    else this.#waiting = setTimeout(() => this.#ask(signal), WAIT_MS);
+    if (known !== undefined) {
+      this.#show(known);
+      return;
+    }
+    this.#parts.result.dataset.state = "waiting";
+    this.#waiting = setTimeout(() => this.#ask(signal), WAIT_MS);
   }
 
   get #key() {
@@ -156,7 +161,6 @@ class LayersView {
 
   #ask(signal) {
     const key = this.#key;
-    this.#parts.result.dataset.state = "waiting";
     return this.#attempt(signal, async () => {
       const found = await viewLayer(this.#app.api, this.#model, this.#ids.slice(0, this.#place + 1), this.#layer, signal);
       this.#known.set(key, found);
