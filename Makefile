@@ -8,6 +8,7 @@
 # make test-clients: the server with langchain, llama-index, litellm and lm-eval, which get an environment of their own.
 # make test-metrics: the metrics beside the libraries that users compare them with, which get an environment of their own.
 # make test-encoders: vectors and scores against sentence-transformers, which gets an environment of its own; DECODERY_TEST_MPNET and DECODERY_TEST_TAGGER name folders of published models.
+# make test-harness: lm-eval and mteb over our models, against their own, in an environment of their own.
 # make test-page: the long tests of the page that the server shows, in Debian's chromium; make test runs the short ones.
 # make soak-server: the long forms of the server's laws: 10,000 requests, 2,000 clients that leave, 10,000 fuzzed bodies, 1,000 schemas, 500 tools.
 # make soak: 2,000 random requests with aborts, for some minutes, watching memory, pages, threads and files.
@@ -20,7 +21,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo learn screenshots test test-all test-page test-arm wheel test-clients test-metrics test-encoders soak-server lint types bench bench-peers bench-encoders sanitize soak clean
+.PHONY: demo learn screenshots test test-all test-page test-arm wheel test-clients test-harness test-metrics test-encoders soak-server lint types bench bench-peers bench-encoders sanitize soak clean
 
 demo: $(VENV)/.run
 	$(BIN)/decodery generate "Once upon a time" --max-tokens 60 --temperature 0.8 --top-p 0.95 --seed 7
@@ -136,6 +137,15 @@ test-encoders: $(ENCODERS)/.installed
 $(ENCODERS)/.installed: pyproject.toml constraints.txt $(PEERS)/requirements.txt $(wildcard native/*)
 	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(ENCODERS)
 	$(ENCODERS)/bin/python -m pip install --disable-pip-version-check -q -e ".[dev]" -r $(PEERS)/requirements.txt
+	touch $@
+
+HARNESS := .venv-harness
+test-harness: $(HARNESS)/.installed
+	DECODERY_TEST_HARNESS=1 $(HARNESS)/bin/python -m pytest -W default tests/evaluation/harness
+
+$(HARNESS)/.installed: pyproject.toml constraints.txt $(wildcard native/*)
+	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(HARNESS)
+	$(HARNESS)/bin/python -m pip install --disable-pip-version-check -q -e ".[dev,harness]" "accelerate>=1.2"
 	touch $@
 
 # The wheel is built from the archive, which proves that it holds all sources. auditwheel names the oldest glibc that the

@@ -119,6 +119,31 @@ def test_a_text_goes_on_from_any_place_as_it_went_on_there(llm: LLM, changes: di
         assert rest.text == text.text if params.echo else text.text.endswith(rest.text)
 
 
+def test_each_prompt_of_a_call_may_end_with_generated_text(llm: LLM) -> None:
+    prompt, text = whole(llm, BASE)
+    counts = [0, 1, 7]
+    outputs = llm.generate([[*prompt, *text.token_ids[:count]] for count in counts], BASE, generated=counts)
+    assert [output.completions[0].token_ids for output in outputs] == [text.token_ids[n:] for n in counts]
+    assert [len(output.prompt_token_ids) for output in outputs] == [len(prompt) + n for n in counts]
+    both = [[*prompt, *text.token_ids[:7]]] * 2
+    for output in llm.generate(both, BASE, generated=7):
+        assert output.completions[0].token_ids == text.token_ids[7:]
+    events = list(llm.stream(both[0], BASE, generated=7))
+    assert [token for event in events for token in event.token_ids] == text.token_ids[7:]
+
+
+def test_a_count_of_generated_ids_that_cannot_be_is_refused(llm: LLM) -> None:
+    for wrong in (-1, True, 1.0, "1", None, [1], [1, 2, 3], [1, None]):
+        with pytest.raises(ParameterError, match="generated"):
+            llm.generate([[65, 66, 67]] * 2, BASE, generated=wrong)  # type: ignore[arg-type]
+        with pytest.raises(ParameterError, match="generated"):
+            llm.stream([65, 66, 67], BASE, generated=[wrong, wrong])  # type: ignore[arg-type]
+    # Only the prompt that is too short fails.
+    outputs = llm.generate([[65], [65, 66]], BASE.replace(max_tokens=3), generated=1)
+    assert "generated is 1" in (outputs[0].error or "")
+    assert len(outputs[1].completions[0].token_ids) == 2
+
+
 def test_an_amateur_goes_on_too(llm: LLM, folder: str) -> None:
     params = BASE.replace(strategy=ContrastiveDecoding(folder, beta=0.9))
     prompt, text = whole(llm, params)

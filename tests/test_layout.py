@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("kernels", "metrics", "text"),
     ("decoding", "weights"),
     ("models",),
-    ("encoding", "engine", "loading"),
+    ("encoding", "engine", "lens", "loading"),
     ("conversations", "outputs"),
     ("wire",),
     ("collector", "consensus", "encoding_calls", "intake", "pictures", "shared_scores"),

@@ -26,8 +26,8 @@ _TRY = re.compile(r"\A<!-- try: (\{.*\}) -->\n+")
 class LearnPage:
     """Holds a learner's page: its Markdown, without the comment that names the run to try.
 
-    `run` is that run: `prompt` and `params` in plain form, or a `text` to divide into tokens. `picture` is
-    the path of the SVG file that the Markdown shows.
+    `run` is that run: `prompt` and `params` in plain form, a `text` to divide into tokens, or a text whose
+    last token is looked at in the `layers`. `picture` is the path of the SVG file that the Markdown shows.
     """
 
     name: str

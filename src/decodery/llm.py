@@ -14,6 +14,7 @@ from decodery.collector import Collector
 from decodery.consensus import best_of
 from decodery.conversations.chat_request import ChatRequest
 from decodery.decoding.request.checkpoint_defaults import default_params
+from decodery.decoding.request.generated_counts import generated_counts
 from decodery.decoding.request.params import GenerationParams
 from decodery.encoding_calls import EncodingCalls, open_encoder
 from decodery.engine.embedded_prompt import EmbeddedPrompt
@@ -26,6 +27,7 @@ from decodery.intake import Intake, Message, Prompt, salt_of
 from decodery.kernels import PAGE_SIZE
 from decodery.kernels.backends import check_kv_dtype, current_name, kv_dtype_named
 from decodery.kernels.native.library import MOST_THREADS
+from decodery.lens.layer_views import LayerViews, layer_views
 from decodery.loading.open_model import SecondModels, not_causal, open_model
 from decodery.loading.options import available_memory, memory_size
 from decodery.models.contract import CausalModel
@@ -193,6 +195,7 @@ class LLM(EncodingCalls):
         prompts: Prompt | Sequence[Prompt],
         params: GenerationParams | Sequence[GenerationParams] | None = None,
         *,
+        generated: int | Sequence[int] = 0,
         observer: Observer | None = None,
         candidates: int = 10,
         progress: bool | None = None,
@@ -203,7 +206,10 @@ class LLM(EncodingCalls):
         """Returns one output for each prompt, in their order; all prompts run in one batch.
 
         A prompt is a text, a list of token ids, or an `EmbeddedPrompt`. `params` is one object for all
-        prompts or a list with one for each (default: what the checkpoint recommends). The `observer` is
+        prompts or a list with one for each (default: what the checkpoint recommends). The last `generated`
+        ids of a prompt of ids (one number, or one for each prompt) are the beginning of its text: the text
+        goes on as that of the prompt before them went on there, and the completions have what follows. So
+        their number counts for `max_tokens`, penalties, stops and the grammar. The `observer` is
         called with every event of these prompts. The events contain `candidates` candidates of each choice;
         with 0, the tokens alone. `progress` draws a bar on stderr (default: on a terminal, for more than one
         prompt). Prompts share cached prefixes only with those of the same `cache_salt`, which changes no
@@ -215,14 +221,15 @@ class LLM(EncodingCalls):
         """
         listed = listed_prompts(prompts)
         each = self._one_each(params, len(listed))
+        counts = generated_counts(generated, len(listed))
         salt = salt_of(cache_salt)
         outputs: dict[int, RequestOutput] = {}
         places: dict[int, int] = {}
         mailbox = Mailbox()
         try:
-            for place, (prompt, param) in enumerate(zip(listed, each, strict=True)):
+            for place, (prompt, param, count) in enumerate(zip(listed, each, counts, strict=True)):
                 try:
-                    added = self._add(prompt, param, observer, candidates, salt, mailbox, priority)
+                    added = self._add(prompt, param, observer, candidates, salt, mailbox, priority, count)
                     places[added] = place
                 except (ParameterError, RequestError, ModelError) as error:
                     if len(listed) == 1:
@@ -248,6 +255,7 @@ class LLM(EncodingCalls):
         prompt: Prompt,
         params: GenerationParams | None = None,
         *,
+        generated: int = 0,
         observer: Observer | None = None,
         candidates: int = 10,
         cache_salt: str | None = None,
@@ -255,26 +263,22 @@ class LLM(EncodingCalls):
     ) -> Generator[StreamEvent, None, None]:
         """Returns a generator of what each step adds to the completions; closing it drops the request.
 
+        The last `generated` ids of the prompt are the beginning of the text, as in `generate`.
         Raises at once for an invalid request. The generator raises `RequestError` if generation fails later.
         """
         (param,) = self._one_each(params, 1)
-        events = self._stream(prompt, param, observer, candidates, salt_of(cache_salt), priority)
+        (count,) = generated_counts(generated, 1)
+        salt, mailbox = salt_of(cache_salt), Mailbox()
+        request = self._add(prompt, param, observer, candidates, salt, mailbox, priority, count)
+        events = self._stream(request, param, mailbox)
         # Runs to the first yield, which is not an event: closing a generator that has not started would not
         # drop its request.
         next(events)
         return events
 
     def _stream(
-        self,
-        prompt: Prompt,
-        params: GenerationParams,
-        observer: Observer | None,
-        candidates: int,
-        salt: bytes,
-        priority: int,
+        self, request: int, params: GenerationParams, mailbox: Mailbox
     ) -> Generator[StreamEvent, None, None]:
-        mailbox = Mailbox()
-        request = self._add(prompt, params, observer, candidates, salt, mailbox, priority)
         collector = self._collectors[request]
         try:
             yield StreamEvent(0, "", ())
@@ -399,6 +403,19 @@ class LLM(EncodingCalls):
             texts.append(ScoredText(whole, whole, len(prompt), self._kind(len(whole))))
         return score_texts(texts, partial(self.generate, cache_salt=cache_salt, progress=False))
 
+    def layer_views(self, prompt: str | Sequence[int], *, candidates: int = 5) -> LayerViews:
+        """Returns what each layer computes for the last token of a text or of token ids.
+
+        For each layer these are the shares of attention that its heads give to the tokens, and the
+        `candidates` likeliest next tokens by the states after it (the logit lens). It takes one pass over the
+        text, which uses no cached pages. Raises `RequestError` for a text that the model cannot read.
+        """
+        limits = self.engine.limits
+        ids = self.intake.token_ids(prompt)
+        return layer_views(
+            self.model, ids, candidates=candidates, kv_dtype=limits.kv_dtype, threads=limits.threads
+        )
+
     def _scored_texts(self, texts: list[Any], prefix: Any) -> list[ScoredText]:
         encode = self.intake.token_ids
         found = whole_texts(texts, encode) if prefix is None else continuations(texts, prefix, encode)
@@ -444,6 +461,7 @@ class LLM(EncodingCalls):
         salt: bytes,
         mailbox: Mailbox,
         priority: int,
+        generated: int,
     ) -> int:
         if type(candidates) is not int or candidates < 0:
             raise ParameterError(f"candidates must be a whole number from 0 on, not {candidates!r}")
@@ -452,7 +470,7 @@ class LLM(EncodingCalls):
         if isinstance(prompt, ChatRequest):
             prepared = self.intake.prepare_chat(prompt, salt=salt)
         else:
-            prepared = self.intake.prepare(prompt, params, salt=salt)
+            prepared = self.intake.prepare(prompt, params, salt=salt, generated=generated)
         explain = 0 if observer is None else candidates
         request, seed = prepared.add_with(
             partial(self._shared_engine.add, mailbox, priority=priority), explain

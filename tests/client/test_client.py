@@ -111,6 +111,20 @@ def test_events_are_those_of_the_library(client: Client, library: LLM) -> None:
         assert plain_events[0]
 
 
+def test_a_text_goes_on_from_its_ids_as_in_the_library(client: Client, library: LLM) -> None:
+    params = GenerationParams(max_tokens=12, temperature=0.9, seed=3, presence_penalty=0.7, ignore_eos=True)
+    [whole] = library.generate("Once", params)
+    text = whole.completions[0].token_ids
+    prompts = [[*whole.prompt_token_ids, *text[:count]] for count in (5, 0)]
+    outputs = client.generate(prompts, params, generated=[5, 0])
+    assert [output.completions[0].token_ids for output in outputs] == [text[5:], text]
+    events = list(client.stream(prompts[0], params, generated=5))
+    assert [token for event in events for token in event.token_ids] == text[5:]
+    for wrong in (-1, True, [1, 2]):
+        with pytest.raises(ParameterError, match="generated"):
+            client.generate(prompts[0], params, generated=wrong)
+
+
 def test_scores_prompts_and_defaults_are_the_librarys(client: Client, library: LLM) -> None:
     assert client.score(["some text", [1, 2, 3]]) == library.score(["some text", [1, 2, 3]])
     for prefix in ("a prefix of more than a page", list(range(40)), [3]):

@@ -48,13 +48,13 @@ def test_texts_are_queries_and_documents_where_the_folder_has_prompts_for_both(t
     a, b = ["the dog", "cat"], ["bank of the river"]
     for number, (prompts, apart) in enumerate(
         [
-            ({"query": "what is ", "passage": "text of "}, True),
-            ({"query": "", "document": "text of "}, True),
+            ({"query": "what is ", "passage": "text of ", "sts": "the "}, True),
+            ({"query": "", "document": "text of ", "sts": "the "}, True),
             ({"query": "", "document": "", "sts": "the "}, False),
             ({"query": "what is ", "sts": "the "}, False),
         ]
     ):
-        settings = {"prompts": prompts, "default_prompt_name": "sts" if "sts" in prompts else "query"}
+        settings = {"prompts": prompts, "default_prompt_name": "sts"}
         llm = LLM(sentence_folder(tmp_path / str(number), settings=settings))
         right = llm.similarity(llm.embed(a, query=True), llm.embed(b, document=True))
         alike = llm.similarity(llm.embed(a), llm.embed(b))

@@ -76,7 +76,7 @@ def test_one_attempt_is_greedy_and_several_are_drawn(data: Path, task: HumanEval
     (one,) = task.requests(document, (), 1)
     assert isinstance(one, Generation)
     assert one.prompt.question == ROW["prompt"]
-    assert (one.params.temperature, one.chat_stop) == (0, ())
+    assert (one.params.temperature, one.chat_stop, one.keep_end) == (0, (), True)
     assert "\ndef" in one.params.stop
     several = task.requests(document, (), 3)
     assert [request.sample for request in several if isinstance(request, Generation)] == [0, 1, 2]

@@ -149,6 +149,30 @@ def test_a_conversation_has_shots_as_turns_and_no_delimiter(plain: LLM) -> None:
     assert decode(list(joined.ids)) == "A"
 
 
+@pytest.mark.parametrize(
+    ("chat", "keep_end", "expected"), [(0, 0, "Q: d"), (0, 1, "Q: d \n"), (1, 1, "uQ: d \nr")]
+)
+def test_white_space_at_the_end_of_a_text_is_kept_where_that_is_asked(
+    plain: LLM, chat: int, keep_end: int, expected: str
+) -> None:
+    ids = renderer(plain, chat=bool(chat)).prompt_ids(Prompt("Q: d \n"), keep_end=bool(keep_end))
+    assert plain.tokenizer.decode(list(ids)) == expected
+
+
+@pytest.mark.parametrize("without", ["refused", "left out"])
+def test_a_description_begins_the_first_question_where_a_template_has_no_system_message(
+    tmp_path: Path, without: str
+) -> None:
+    refuses = "{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    leaves_out = "{% if m.role != 'system' %}{{ m.role[0] + m.content }}{% endif %}"
+    template = TEMPLATE.replace("{{ m.role[0] + m.content }}", leaves_out)
+    if without == "refused":
+        template = template.replace("{% if m.role !=", refuses + "{% if m.role !=")
+    llm = characters(tmp_path, ALPHABET, template=template)
+    ids = renderer(llm, chat=True).prompt_ids(Prompt("Q: d", (Shot("Q: a", "b"),), "see. "))
+    assert llm.tokenizer.decode(list(ids)) == "usee. Q: aabuQ: dr"
+
+
 def test_a_reply_that_is_begun_keeps_its_delimiter_in_a_conversation(plain: LLM) -> None:
     prompt = Prompt("Q: d", (), reply="B:")
     found = renderer(plain, chat=True)

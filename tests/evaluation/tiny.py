@@ -39,6 +39,7 @@ def characters(
         backend.post_processor = tokenizers.processors.TemplateProcessing(
             single=f"{BOS} $A", special_tokens=[(BOS, vocabulary[BOS])]
         )
+    folder.mkdir(exist_ok=True)
     write_model(folder, context=context, rows=len(tokens))
     save_file(random_weights(len(tokens)), folder / "model.safetensors")
     backend.save(str(folder / "tokenizer.json"))
@@ -46,7 +47,7 @@ def characters(
     if template is not None:
         settings["chat_template"] = template
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    return LLM(folder, dtype="float32", backend="torch", kv_memory="16MB")
+    return LLM(folder, dtype="float32", kv_memory="16MB")
 
 
 def scored(*totals: float, tokens: int = 2, ids: Sequence[Sequence[int]] | None = None) -> list[Any]:

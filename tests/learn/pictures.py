@@ -12,6 +12,7 @@ from decodery.pictures.generation_trace import GenerationTrace
 from decodery.pictures.learn.beams import beams_picture
 from decodery.pictures.learn.choice_rows import choice_rows_picture
 from decodery.pictures.learn.draft_rows import draft_rows_picture
+from decodery.pictures.learn.head_grid import head_grid_picture
 from decodery.pictures.learn.pieces import pieces_picture
 from decodery.pictures.learn.temperatures import temperatures_picture
 from decodery.pictures.learn.truncation_table import truncation_picture
@@ -28,6 +29,8 @@ RULES: Mapping[str, dict[str, Any]] = {
     "top-nσ 1": {"top_n_sigma": 1},
 }
 POSITIONS = 12
+# A head of this layer gives most to the noun of a pronoun.
+PRONOUN_LAYER = 14
 PIECES = ("The capital of France", "tokenization", "untranslatable", "hello", "HELLO", "3.14159", "naïve 😀")
 
 
@@ -47,6 +50,12 @@ def run_of(llm: LLM, page: LearnPage, candidates: int = 8) -> GenerationTrace:
 def next_tokens(llm: LLM, prompt: str, candidates: int = 14, **fields: Any) -> GenerationTrace:
     """Returns the trace of one token."""
     return traced(llm, prompt, GenerationParams(max_tokens=1, seed=2, **fields), candidates)
+
+
+def block_picture(llm: LLM, text: str) -> str:
+    """Returns the picture of the heads of the layer that ties pronouns to nouns."""
+    views = llm.layer_views(text)
+    return head_grid_picture(views, PRONOUN_LAYER, [llm.tokenizer.token_label(t) for t in views.token_ids])
 
 
 def _sampling(llm: LLM, page: LearnPage) -> str:
@@ -74,5 +83,6 @@ PICTURES: Mapping[str, Callable[[LLM, LearnPage], str]] = {
     "contrastive-search": lambda llm, page: weighing_picture(run_of(llm, page), POSITIONS),
     "speculation": lambda llm, page: draft_rows_picture(run_of(llm, page)),
     "grammars": lambda llm, page: choice_rows_picture(run_of(llm, page)),
+    "block": lambda llm, page: block_picture(llm, page.run["layers"]),
     "tokenizers": lambda llm, page: pieces_picture(llm.tokenizer, PIECES),
 }

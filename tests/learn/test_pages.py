@@ -12,7 +12,7 @@ import pytest
 from decodery import GenerationParams, ParameterError
 from decodery.decoding.request.plain import params_from_plain
 from decodery.learn import LearnPage, learn_page, learn_pages
-from tests.learn.pictures import CERTAIN, OPEN, RULES, next_tokens, run_of, traced
+from tests.learn.pictures import CERTAIN, OPEN, PRONOUN_LAYER, RULES, next_tokens, run_of, traced
 from tests.learn.render import FOLDER, rendered
 
 PAGES = learn_pages()
@@ -23,7 +23,7 @@ by_name = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 
 
 def test_the_index_lists_every_page_once_and_nothing_else_is_in_the_folder() -> None:
-    assert len(NAMES) == len(set(NAMES)) == 8
+    assert len(NAMES) == len(set(NAMES)) == 9
     expected = {f"{name}.{kind}" for name in NAMES for kind in ("md", "svg")}
     assert FILES.keys() == expected | {"README.md"}
 
@@ -53,6 +53,10 @@ def test_the_run_to_try_is_one_that_the_page_shows(page: LearnPage) -> None:
     if "text" in page.run:
         assert page.run.keys() == {"text"}
         assert page.name == "tokenizers"
+        return
+    if "layers" in page.run:
+        assert page.run.keys() == {"layers"}
+        assert f'text = "{page.run["layers"]}"' in page.text
         return
     assert page.run.keys() == {"prompt", "params"}
     # The server's page has a temperature of its own for parameters that name none.
@@ -186,7 +190,22 @@ def tokenizer_claims(llm: Any, page: LearnPage) -> list[str]:
     return [f"{tokenizer.vocab_size:,} pieces", pieces, "spread over two tokens"]
 
 
+def block_claims(llm: Any, page: LearnPage) -> list[str]:
+    views = llm.layer_views(page.run["layers"])
+    shares = views.layers[PRONOUN_LAYER - 1].attention[8]
+    assert llm.tokenizer.decode([views.token_ids[int(shares.argmax())]]) == " cat"
+    block = llm.model.layers[0]
+    assert (block.attn.layer.heads, block.attn.layer.kv_heads, block.attn.layer.k_width) == (9, 3, 64)
+    return [
+        f"The default model has {llm.model.depth}",
+        f"a vector of {llm.model.width} numbers",
+        f"each of {llm.model.config.mlp_width:,} numbers",
+        f'in layer 14, head 9 reads "it" and gives {shares.max():.0%} of its attention to "cat"',
+    ]
+
+
 CLAIMS = {
+    "block": block_claims,
     "tokenizers": tokenizer_claims,
     "greedy": greedy_claims,
     "sampling": sampling_claims,

@@ -142,6 +142,21 @@ def test_the_error_is_the_spread_over_samples_where_confidence_is_wrong() -> Non
     assert scores[:, 1].mean() == pytest.approx(scores[:, 0].std(ddof=1), rel=0.1)
 
 
+def test_the_error_is_the_jackknife_over_groups() -> None:
+    values, right, bins = next(one for one in drawn() if len(one[0]) > 20 and one[2] > 5)
+    groups = [index % 7 for index in range(len(values))]
+    without = [
+        calibration(
+            [value for value, group in zip(values, groups, strict=True) if group != name],
+            [hit for hit, group in zip(right, groups, strict=True) if group != name],
+            bins,
+        ).value
+        for name in range(7)
+    ]
+    expected = math.sqrt(6 * np.var(without))  # type: ignore[arg-type]
+    assert calibration(values, right, bins, groups=groups).error == pytest.approx(expected)
+
+
 def test_copies_of_samples_in_groups_leave_the_error_as_it_is() -> None:
     values, right, bins = next(one for one in drawn() if len(one[0]) > 20)
     plain = calibration(values, right, bins, "l2")

@@ -48,6 +48,7 @@ def test_numbers_of_any_size_have_one(measure: Callable[..., Score]) -> None:
     for scale in (1e-300, 1e-9, 1e300):
         assert measure([scale, 2 * scale, 3 * scale], [3, 2, 1]).value == pytest.approx(-1.0)
     assert measure([-1.7e308, 0, 1.7e308], [1, 2, 3]).value == pytest.approx(1.0)
+    assert measure([1.3e308, 1.5e308, 1.7e308], [1, 2, 3]).value == pytest.approx(1.0)
     assert measure([1e9, 1e9 + 1, 1e9 + 2], [1, 2, 3]).value == pytest.approx(1.0)
 
 

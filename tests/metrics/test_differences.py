@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import product
 
 import numpy as np
 import pytest
@@ -66,6 +67,29 @@ def test_a_seed_gives_the_same_numbers_and_another_seed_others() -> None:
 def test_equal_runs_have_no_difference() -> None:
     found = bootstrap([1, 0, 1], [1, 0, 1])
     assert (found.value, found.error, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def test_the_p_value_is_two_sided() -> None:
+    from scipy.stats import norm
+
+    draw = np.random.default_rng(3)
+    for shift in (0.0, 0.1, 0.2):
+        one = draw.normal(size=200)
+        found = bootstrap(one.tolist(), (one + draw.normal(shift, 1, 200)).tolist())
+        assert found.value is not None
+        assert found.error is not None
+        assert found.p_value == pytest.approx(2 * norm.sf(abs(found.value) / found.error), abs=0.02)
+
+
+def test_a_large_group_weighs_more_than_a_small_one_in_each_round() -> None:
+    sizes, values = [1, 2, 5, 9, 3], [0.0, 1.0, 0.3, 0.8, 0.1]
+    groups = [group for group, size in enumerate(sizes) for _ in range(size)]
+    every = [
+        sum(sizes[group] * values[group] for group in drawn) / sum(sizes[group] for group in drawn)
+        for drawn in product(range(5), repeat=5)
+    ]
+    found = bootstrap([0.0] * 20, [values[group] for group in groups], groups=groups)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(every, (0.025, 0.975))), abs=0.02)
 
 
 def test_without_a_difference_five_of_a_hundred_p_values_are_below_5_percent() -> None:

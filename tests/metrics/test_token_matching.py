@@ -5,24 +5,27 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from decodery import LLM
 from decodery.errors import ParameterError
 from decodery.metrics import Overlap, bert_score, bert_scores, read_baseline
+from tests.encoding.folders import encoder_folder
 from tests.metrics.vectors import Tokens, letters
 
 
-def formula(candidate: Tokens, reference: Tokens) -> tuple[float, float]:
+def formula(candidate: Any, reference: Any) -> tuple[float, float]:
     """Returns precision and recall of BERTScore, token by token."""
 
     def best(token: Any, others: Any) -> float:
         return max(float(token @ other / np.linalg.norm(token) / np.linalg.norm(other)) for other in others)
 
-    def mean(one: Tokens, other: Tokens) -> float:
+    def mean(one: Any, other: Any) -> float:
         inner = one.vectors[1:-1]  # Special tokens weigh nothing, and can be matched.
         return sum(best(token, other.vectors) for token in inner) / len(inner)
 
@@ -178,3 +181,17 @@ def test_each_text_is_read_once() -> None:
 
     bert_score(["a", "a", "b"], ["b", ["a", "c"], "b"], embed)
     assert calls == [["a", "b", "c"]]
+
+
+@pytest.mark.parametrize("kind", ["word pieces", "byte pairs", "unigrams"])
+def test_an_encoder_of_ours_embeds_and_its_special_tokens_weigh_nothing(tmp_path: Path, kind: str) -> None:
+    llm = LLM(encoder_folder(tmp_path, tokenizer=kind))
+    said, gold = ["a bank of the river", "the banker plays", ""], ["the bank", "the banker plays", "a bank"]
+    found = bert_scores(said, gold, partial(llm.embed_tokens, layer=1))
+    read = llm.embed_tokens([*said, *gold], layer=1)
+    for ours, one, other in zip(found[:2], read[:2], read[3:5], strict=True):
+        precision, recall = formula(one, other)
+        assert ours is not None
+        assert (ours.precision, ours.recall) == pytest.approx((precision, recall), abs=1e-6)
+    assert found[2] is None
+    assert bert_score(said, gold, llm.embed_tokens).undefined == 1

@@ -23,7 +23,7 @@ from decodery.serving.schemas.encoder_bodies import (
     SCORE,
     TEI_RERANK,
 )
-from decodery.serving.schemas.operations import APPLY_TEMPLATE, DETOKENIZE, TOKENIZE, TOKENIZE_INPUTS
+from decodery.serving.schemas.operations import APPLY_TEMPLATE, DETOKENIZE, LAYERS, TOKENIZE, TOKENIZE_INPUTS
 from decodery.serving.schemas.request_bodies import CHAT, COMPLETION, GENERATING, RESPONSE
 from decodery.serving.schemas.values import Schema, parameters
 
@@ -49,6 +49,7 @@ def page() -> str:
         ("`/tokenize` with `inputs`", TOKENIZE_INPUTS),
         ("`/detokenize`", DETOKENIZE),
         ("`/apply-template`", APPLY_TEMPLATE),
+        ("`/trace/layers`", LAYERS),
         ("`/v1/embeddings`", EMBEDDING),
         ("`/v1/rerank`, `/v2/rerank`, and `/rerank` with `documents`", RERANK),
         ("`/rerank` with `texts`", TEI_RERANK),

@@ -233,7 +233,8 @@ def test_503_and_504_stand_only_where_they_can_come() -> None:
         }
         for status in ("503", "504")
     }
-    generating = {"/v1/completions", "/v1/chat/completions", "/v1/messages", "/v1/responses", "/trace"}
+    generating = {"/v1/completions", "/v1/chat/completions", "/v1/messages", "/v1/responses"}
+    generating |= {"/trace", "/trace/layers"}
     assert found["504"] <= generating | {path for _, path in READING}
     assert not found["503"] & {"/health", "/metrics", "/openapi.json", "/v1/models"}
 

@@ -75,6 +75,7 @@ def test_a_model_is_described(server: LiveServer, library: LLM) -> None:
     found = server.client.get("/trace").json()
     assert found["model"] == "tiny"
     assert found["capacity"] == library.capacity
+    assert found["layers"] == library.model.depth
     assert params_from_plain(found["default_params"]) == library.default_params
     assert server.client.get("/trace", params={"model": "other"}).status_code == 404
 

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from decodery.cli.command_registry import Debug, app, command
 from decodery.cli.flags.eval_options import EvalOptions
+from decodery.cli.flags.harness_options import LmEvalOptions, MtebOptions
 from decodery.cli.flags.judge_options import JudgeOptions
 from decodery.cli.flags.model_options import ModelOptions
 
@@ -31,9 +32,14 @@ evaluation = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(evaluation, name="eval")
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the results as one JSON object.", rich_help_panel="Output")
+]
 MODEL = ModelOptions()
 HOW = EvalOptions()
 JUDGING = JudgeOptions()
+LM_EVAL = LmEvalOptions()
+MTEB = MtebOptions()
 
 
 @command("run", evaluation)
@@ -102,10 +108,102 @@ def _contamination(
         str | None, typer.Option(metavar="PATH", help="The data of the run's task, as decodery eval got it.")
     ] = None,
     words: Annotated[int, typer.Option(metavar="N", help="The number of words in a row.")] = 13,
-    json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Looks for the questions of a run in a corpus, and tells the results with and without those found."""
     from decodery.cli.commands.evaluation.contamination import contamination
 
     contamination(run, corpus, data, words, as_json=json)
+
+
+@command("lm-eval", evaluation)
+def _lm_eval(how: LmEvalOptions = LM_EVAL, model: ModelOptions = MODEL, debug: Debug = False) -> None:
+    """Runs tasks of lm-eval, EleutherAI's harness, and prints its tables.
+
+    Needs the extra: pip install "decodery[harness]". Other data than --include-path has is fetched by
+    lm-eval.
+    """
+    from decodery.cli.commands.evaluation.harness import lm_eval
+
+    lm_eval(how, model)
+
+
+@command("mteb", evaluation)
+def _mteb(how: MtebOptions = MTEB, model: ModelOptions = MODEL, debug: Debug = False) -> None:
+    """Runs tasks of mteb, the benchmark of text embeddings, on an encoder.
+
+    The encoder is MiniLM if none is named. Needs the extra: pip install "decodery[harness]". mteb fetches the
+    data.
+    """
+    from decodery.cli.commands.evaluation.harness import mteb
+
+    mteb(how, model)
+
+
+@command("consistency", evaluation)
+def _consistency(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="A run with --repeats, or runs of the same documents with other seeds or paraphrased"
+            " questions.",
+        ),
+    ],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Tells how often a model gives the same answer again."""
+    from decodery.cli.commands.evaluation.consistency import consistency
+
+    consistency(runs, as_json=json)
+
+
+@command("compare", evaluation)
+def _compare(
+    one: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    other: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of another run of the same task.")],
+    show: Annotated[int, typer.Option(metavar="N", help="Print so many of the samples that differ.")] = 10,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compares two runs sample by sample, and says whether their difference is real.
+
+    The samples are paired. The interval is that of the paired bootstrap; the p-value is McNemar's where all
+    samples are right or wrong, else the bootstrap's. A difference is real if it is below 5%.
+    """
+    from decodery.cli.commands.evaluation.compare import compare
+
+    compare(one, other, show, as_json=json)
+
+
+@command("report", evaluation)
+def _report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")], debug: Debug = False
+) -> None:
+    """Writes the report of a run again, from its other files."""
+    from decodery.cli.commands.evaluation.report import report
+
+    report(run)
+
+
+@command("leaderboard", evaluation)
+def _leaderboard(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="The folders of runs.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the table to this .json or .html file.", rich_help_panel="Output"
+        ),
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Aggregates runs of several models into one table.
+
+    Scores are normalised: 0 is chance, 1 is all right. The mean is told for models that have all tasks.
+    """
+    from decodery.cli.commands.evaluation.leaderboard import leaderboard
+
+    leaderboard(runs, out, as_json=json)

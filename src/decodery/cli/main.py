@@ -149,6 +149,10 @@ def _generate(
         str | None,
         typer.Option(metavar="ID,...", help="The prompt as token ids, in place of a text."),
     ] = None,
+    generated: Annotated[
+        int,
+        typer.Option(metavar="N", help="The last N of --token-ids begin the text, which goes on from there."),
+    ] = 0,
     chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a user's message.")] = False,
     system: System = None,
     template: Template = None,
@@ -188,6 +192,8 @@ def _generate(
         raise ParameterError(
             "token-ids are a whole prompt, and --chat makes one of a message: give one of them"
         )
+    if generated and token_ids is None:
+        raise ParameterError("generated counts the last of the prompt's token ids: give --token-ids too")
     asked = given_prompt(prompt, file, token_ids)
     if tools is not None:
         from decodery.cli.commands.call_tools import call_tools
@@ -210,6 +216,7 @@ def _generate(
         asked,
         generation,
         model,
+        generated=generated,
         chat=chat,
         system=system,
         template=arguments,

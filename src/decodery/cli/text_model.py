@@ -41,6 +41,7 @@ class TextModel(Protocol):
         prompts: Sequence[str | Sequence[int]],
         params: GenerationParams | Sequence[GenerationParams],
         *,
+        generated: int | Sequence[int] = 0,
         observer: Observer | None = None,
         candidates: int = 10,
         progress: bool | None = None,
@@ -48,7 +49,7 @@ class TextModel(Protocol):
         """Returns one output for each prompt."""
 
     def stream(
-        self, prompt: str | Sequence[int], params: GenerationParams
+        self, prompt: str | Sequence[int], params: GenerationParams, *, generated: int = 0
     ) -> Generator[StreamEvent, None, None]:
         """Returns a generator of what each step adds; closing it drops the request."""
 

@@ -10,6 +10,7 @@ from typing import Any
 from decodery.client.connection import Connection, api_error
 from decodery.client.remote_tokenizer import RemoteTokenizer
 from decodery.conversations.prompt_options import COMMON_VARIABLES
+from decodery.decoding.request.generated_counts import generated_counts
 from decodery.decoding.request.params import GenerationParams
 from decodery.decoding.request.plain import params_from_plain, params_to_plain
 from decodery.errors import DecoderyError, ParameterError, RequestError
@@ -98,6 +99,7 @@ class Client:
         prompts: Prompt | Sequence[Prompt],
         params: GenerationParams | Sequence[GenerationParams] | None = None,
         *,
+        generated: int | Sequence[int] = 0,
         observer: Observer | None = None,
         candidates: int = 10,
         progress: bool | None = None,
@@ -110,9 +112,10 @@ class Client:
         """
         listed = listed_prompts(prompts)
         each = _one_each(params, len(listed), self.default_params)
+        counts = generated_counts(generated, len(listed))
         options = {} if observer is None else {"candidates": candidates}
         outputs: dict[int, RequestOutput] = {}
-        with closing(self._lines(listed, each, cache_salt, options)) as lines:
+        with closing(self._lines(listed, each, counts, cache_salt, options)) as lines:
             for line in lines:
                 if isinstance(line, EventLine) and observer is not None:
                     observer(line.event)
@@ -127,6 +130,7 @@ class Client:
         prompt: Prompt,
         params: GenerationParams | None = None,
         *,
+        generated: int = 0,
         observer: Observer | None = None,
         candidates: int = 10,
         cache_salt: str | None = None,
@@ -138,7 +142,8 @@ class Client:
         options: dict[str, Any] = {"texts": True}
         if observer is not None:
             options["candidates"] = candidates
-        lines = self._lines([prompt], [params or self.default_params], cache_salt, options)
+        each, counts = [params or self.default_params], generated_counts(generated, 1)
+        lines = self._lines([prompt], each, counts, cache_salt, options)
         events = self._stream(lines, observer)
         # Runs to the first yield, which is not an event: then the server has taken the request, or it raises.
         next(events)
@@ -185,6 +190,7 @@ class Client:
         self,
         prompts: Sequence[Prompt],
         params: Sequence[GenerationParams],
+        counts: Sequence[int],
         cache_salt: str | None,
         options: Mapping[str, Any],
     ) -> Generator[Line, None, None]:
@@ -193,8 +199,9 @@ class Client:
             {
                 "prompt": prompt if isinstance(prompt, str) else list(map(plain, plain(prompt))),
                 "params": params_to_plain(param, self.default_params),
+                **({"generated": count} if count else {}),
             }
-            for prompt, param in zip(prompts, params, strict=True)
+            for prompt, param, count in zip(prompts, params, counts, strict=True)
         ]
         body: dict[str, Any] = {"requests": requests, **options}
         if self._model is not None:

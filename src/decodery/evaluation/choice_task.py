@@ -235,7 +235,7 @@ class ChoiceTask:
             found[0],
             "" if found[0] is not None else "no mark was found in the text",
             {"unparsed": found.count(None), **ends_of(written), **_odd_options(row)},
-            {"parsed": found},
+            {"parsed": found, "chance": _chance(row)},
         )
 
     def results(self, samples: Sequence[Sample]) -> Mapping[str, Score]:
@@ -275,7 +275,14 @@ def _compared(
         counts["mass below half"] = int(mass < 0.5)
     why = f"equal log-probabilities of {first}" if len(first) > 1 else ""
     predicted = first[0] if len(first) == 1 else None
-    return Outcome(values, list(row.gold), predicted, why, counts, {"logprobs": totals})
+    return Outcome(
+        values, list(row.gold), predicted, why, counts, {"logprobs": totals, "chance": _chance(row)}
+    )
+
+
+def _chance(row: ChoiceRow) -> float:
+    """Returns the accuracy of a choice by chance."""
+    return len(set(row.gold)) / len(row.options)
 
 
 def _odd_options(row: ChoiceRow) -> dict[str, int]:

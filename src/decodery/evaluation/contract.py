@@ -85,13 +85,15 @@ class Generation:
 
     The seed of `params` is replaced by one of the run, the task, the document and `sample`. The stop strings
     of `params` hold for a prompt that is a text; after one that is a conversation, the end of the turn ends
-    the reply, and `chat_stop` may name more.
+    the reply, and `chat_stop` may name more. With `keep_end`, white space at the end of a prompt that is a
+    text belongs to it, as the new line does before the body of a function; else the model writes it.
     """
 
     prompt: Prompt
     params: GenerationParams
     sample: int = 0
     chat_stop: tuple[str, ...] = ()
+    keep_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)

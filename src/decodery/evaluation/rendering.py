@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
-from decodery.errors import ParameterError
+from decodery.errors import ParameterError, RequestError
 from decodery.evaluation.contract import Prompt
 
 
@@ -64,6 +65,8 @@ class Renderer:
         self._chat_ids = chat_ids
         self.chat = chat
         self._bos = bos
+        # The continuations of one prompt are asked for one after another.
+        self._remembered_ids = lru_cache(maxsize=8)(self._ids_of_prompt)
 
     @property
     def prefix_token(self) -> int:
@@ -86,9 +89,10 @@ class Renderer:
     def messages(self, prompt: Prompt) -> list[dict[str, Any]]:
         """Returns the conversation that ends with the question, or with the beginning of the reply.
 
-        White space at the end of that beginning is left out: it belongs to what follows.
+        White space at the end of that beginning is left out: it belongs to what follows. The description is
+        the system message, or the beginning of the first question if the template has no system message.
         """
-        found = [{"role": "system", "content": prompt.description}] if prompt.description else []
+        found = []
         for shot in prompt.shots:
             found += [
                 {"role": "user", "content": shot.question},
@@ -96,7 +100,20 @@ class Renderer:
             ]
         begun = prompt.reply.rstrip()
         reply = [{"role": "assistant", "content": begun}] if begun else []
-        return [*found, {"role": "user", "content": prompt.question}, *reply]
+        found += [{"role": "user", "content": prompt.question}, *reply]
+        if not prompt.description:
+            return found
+        if self._has_system_message:
+            return [{"role": "system", "content": prompt.description}, *found]
+        return [{"role": "user", "content": prompt.description + found[0]["content"]}, *found[1:]]
+
+    @cached_property
+    def _has_system_message(self) -> bool:
+        try:
+            self._chat_ids([{"role": "system", "content": "a"}, {"role": "user", "content": "a"}])
+        except RequestError:
+            return False
+        return True
 
     def text(self, prompt: Prompt) -> str:
         """Returns the text of a prompt, without the delimiter before the answer."""
@@ -104,8 +121,13 @@ class Renderer:
         reply = f"{prompt.delimiter}{prompt.reply}" if prompt.reply else ""
         return prompt.description + "".join(parts) + prompt.question + reply
 
-    def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
-        """Returns the ids of a prompt whose answer is generated."""
+    def prompt_ids(self, prompt: Prompt, *, keep_end: bool = False) -> tuple[int, ...]:
+        """Returns the ids of a prompt: of a text without the white space at its end, unless it is kept."""
+        if keep_end and not self.chat:
+            return self._text_ids(self.text(prompt))
+        return self._remembered_ids(prompt)
+
+    def _ids_of_prompt(self, prompt: Prompt) -> tuple[int, ...]:
         if self.chat:
             return self.begun(self._chat_ids(self.messages(prompt)))
         return self._text_ids(self.text(prompt).rstrip())
@@ -118,7 +140,7 @@ class Renderer:
         Raises `ParameterError` for a continuation without tokens.
         """
         if self.chat:
-            before = self.begun(self._chat_ids(self.messages(prompt)))
+            before = self.prompt_ids(prompt)
             rest = continuation.lstrip()
             if begun := prompt.reply.rstrip():
                 rest = prompt.reply[len(begun) :] + prompt.delimiter + continuation
@@ -129,11 +151,24 @@ class Renderer:
         if not kept:
             ids = self._tokenizer.encode(rest, add_special_tokens=False, parse_special=False)
             return Joined((self.prefix_token,), self._some(ids, continuation))
-        before = self._text_ids(kept)
-        whole = self._text_ids(kept + rest)
+        before = self.prompt_ids(prompt)
+        whole = self._with_rest(prompt, kept, rest, before)
         if whole[: len(before)] == before and len(whole) > len(before):
             return Joined(before, whole[len(before) :])
         return Joined(before, self._some(self._after(rest), continuation), together=False)
+
+    def _with_rest(self, prompt: Prompt, kept: str, rest: str, before: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the ids of the text of a prompt and of what follows, encoded as one.
+
+        The shots are not encoded again: if the last question, with the separator before it, has the same
+        tokens alone as within the prompt, then so it has with the rest after it.
+        """
+        if prompt.shots:
+            start = len(self.text(replace(prompt, question="", reply="")).rstrip())
+            last, both = self.whole_ids(kept[start:]), self.whole_ids(kept[start:] + rest)
+            if last and before[-len(last) :] == last:
+                return before[: -len(last)] + both
+        return self._text_ids(kept + rest)
 
     def whole_ids(self, text: str) -> tuple[int, ...]:
         """Returns the ids of a text that is scored whole, without the token before it."""

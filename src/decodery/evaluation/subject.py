@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 from decodery.conversations.chat_request import ChatRequest
@@ -32,6 +33,8 @@ from decodery.weights.sources.model_digest import model_digest
 from decodery.wire.plain_forms import plain_fields
 
 Ready = Callable[[int, Answer], None]
+# The number of tokens that are computed before the answers to them are there.
+AT_ONCE = 4096
 SCORED = GenerationParams(max_tokens=1, temperature=0, prompt_logprobs=0, logprobs=0, ignore_eos=True)
 
 
@@ -66,6 +69,8 @@ class Subject:
         bos: bool | None = None,
         template: Mapping[str, Any] | None = None,
     ) -> None:
+        if llm.is_encoder:
+            raise ParameterError(f"{name} is an encoder, and a model is asked to write: give another model")
         if chat and not llm.has_chat_template:
             raise ParameterError("chat is asked for, and the model has no chat template")
         self.llm = llm
@@ -141,7 +146,7 @@ class Subject:
             raise ParameterError(
                 f"max_tokens is {params.max_tokens}, and the context holds {self.llm.capacity}"
             )
-        whole = self.renderer.prompt_ids(request.prompt)
+        whole = self.renderer.prompt_ids(request.prompt, keep_end=request.keep_end)
         ids = self.renderer.cut(whole, limit)
         cut = len(whole) - len(ids)
         chat = None
@@ -214,18 +219,24 @@ class Subject:
         self.llm.generate(prompts, params, progress=False, on_output=finished)
 
     def _fitting(self, requests: Sequence[Prepared], places: Sequence[int]) -> list[list[int]]:
-        """Divides requests so that the cache holds those that share a beginning until they have run."""
-        limit = self.llm.engine.limits.pages // 2
+        """Divides requests so that the cache holds those that share a beginning until they have run.
+
+        Each part computes few tokens, so that its answers are known soon: they outlive an interrupt.
+        """
+        limit = min(self.llm.engine.limits.pages // 2, AT_ONCE // PAGE_SIZE)
         found: list[list[int]] = []
         pages = limit
+        before: tuple[int, ...] = ()
         for place in places:
-            one = requests[place]
-            needed = (len(one.prompt_ids) + len(one.ids)) // PAGE_SIZE + 1
-            if pages + needed > limit:
+            ids = (*requests[place].prompt_ids, *requests[place].ids)
+            alike = takewhile(lambda pair: pair[0] == pair[1], zip(before, ids, strict=False))
+            shared = sum(1 for _ in alike) // PAGE_SIZE
+            if pages + len(ids) // PAGE_SIZE - shared >= limit:
                 found.append([])
-                pages = 0
+                pages = shared = 0
             found[-1].append(place)
-            pages += needed
+            pages += len(ids) // PAGE_SIZE + 1 - shared
+            before = ids
         return found
 
     def _scores(self, requests: Sequence[Prepared], places: Sequence[int]) -> list[ContinuationAnswer]:

@@ -138,6 +138,9 @@ class CausalModel(TextModel, Protocol):
     def logits(self, hidden: Tensor) -> Tensor:
         """Returns scores [..., vocab_size] in float32 of hidden states [..., width]."""
 
+    def early_logits(self, states: Tensor) -> Tensor:
+        """Returns the same of states [..., width] between layers: they get the last norm first."""
+
 
 class OutputHead(Protocol):
     """Computes the scores of one task from the states of an encoder."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from hashlib import sha256
-
 from decodery.decoding.trace import Considered
 from decodery.outputs import Completion
 from decodery.pictures.beam_tree import build_tree
@@ -13,6 +10,7 @@ from decodery.pictures.beam_tree_svg import tree_svg
 from decodery.pictures.choice_panel import choice_panel
 from decodery.pictures.drafts_section import drafts_section
 from decodery.pictures.generation_trace import GenerationTrace
+from decodery.pictures.html_document import html_document
 from decodery.pictures.markup import Markup, element, joined, percent, surprise
 from decodery.pictures.svg_sheet import asset
 from decodery.version import __version__
@@ -28,15 +26,6 @@ def html_page(trace: GenerationTrace, source: str | None = None) -> str:
     `source` is JSON that the page holds for programs that read it; the page itself does not.
     """
     title = f"{' '.join(trace.prompt.split())[:60]} – decodery"
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_policy(asset("page.js"))),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", title),
-        element("style", asset("page.css"), asset("svg.css")),
-    )
     parts = [_header(trace)]
     if trace.beams:
         parts.append(_tree(trace))
@@ -46,14 +35,8 @@ def html_page(trace: GenerationTrace, source: str | None = None) -> str:
     footer = element("footer", f"Made by decodery {__version__}")
     script = element("script", asset("page.js"))
     data = [] if source is None else [_data(source)]
-    body = element("body", element("main", parts, footer), data, script)
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
-
-
-def _policy(script: str) -> str:
-    digest = b64encode(sha256(script.encode()).digest()).decode()
-    parts = ("default-src 'none'", f"script-src 'sha256-{digest}'", "style-src 'unsafe-inline'")
-    return "; ".join((*parts, "base-uri 'none'", "form-action 'none'"))
+    body = [element("main", parts, footer), *data, script]
+    return html_document(title, body, [asset("page.css"), asset("svg.css")], asset("page.js"))
 
 
 def _data(source: str) -> Markup:

@@ -25,6 +25,7 @@ from decodery.serving.openai.chat import chat_completions
 from decodery.serving.openai.completions import completions
 from decodery.serving.openai.listing import list_models, one_model
 from decodery.serving.openai.tokens import apply_template, detokenize, tokenize, tokenizer_info
+from decodery.serving.page.layers_route import layers
 from decodery.serving.page.learn_files import learn_handlers
 from decodery.serving.page.page_files import list_handler, page_handlers
 from decodery.serving.page.run_page import run_page
@@ -68,6 +69,7 @@ HANDLERS: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/apply-template", apply_template),
     ("GET", "/trace", describe_model),
     ("POST", "/trace", trace),
+    ("POST", "/trace/layers", layers),
     ("POST", "/trace/page", run_page),
 )
 

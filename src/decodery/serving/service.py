@@ -56,6 +56,8 @@ class Service:
         self.metrics = Metrics(self._statistics, self._waiting)
         self.active: set[ActiveRequest] = set()
         self.responses = ResponseStore()
+        # Held by the request whose pass over all layers the worker runs.
+        self.layer_passes = asyncio.Lock()
         self._background: dict[str, asyncio.Task[None]] = {}
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -391,6 +391,7 @@ async def describe_model(service: Service, request: Request) -> Response:
             "model": model.name,
             "vocab_size": llm.tokenizer.vocab_size,
             "capacity": llm.capacity,
+            "layers": llm.model.depth,
             "has_chat_template": llm.has_chat_template,
             "can_infill": llm.intake.can_infill,
             "default_params": params_to_plain(llm.default_params),

@@ -105,3 +105,24 @@ def test_contamination_tells_the_results_with_and_without(decodery: Run, judge: 
     assert counted == {"all": 3, "clean": 1, "contaminated": 1, "not checkable": 1}
     other = decodery("eval", "contamination", run, str(corpus))
     assert "is a run over other documents than these" in other.err
+
+
+def samples(folder: Path, *rows: dict[str, Any]) -> str:
+    folder.mkdir()
+    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(folder)
+
+
+def test_consistency_counts_equal_answers_over_runs_and_samples(decodery: Run, tmp_path: Path) -> None:
+    one = samples(tmp_path / "1", {"id": "a", "predicted": 1}, {"id": "b", "predicted": [2]}, {"id": "c"})
+    two = samples(tmp_path / "2", {"id": "a", "predicted": 1}, {"id": "b", "predicted": [3]}, {"id": "c"})
+    ran = decodery("eval", "consistency", one, two, "--json")
+    assert ran.status == 0, ran.err
+    # Answers that could not be read do not agree.
+    assert ran.json["agreement"]["value"] == pytest.approx(1 / 3)
+    assert ran.json["changing"] == ["b"]
+    texts = {"strict": ["4", "4", "5"], "flexible": ["4", "4", "4"]}
+    sampled = samples(tmp_path / "3", {"id": "a", "predicted": "4", "details": {"extracted": texts}})
+    assert "agreement  0.3333" in decodery("eval", "consistency", sampled).out
+    other = decodery("eval", "consistency", one, sampled)
+    assert "has other documents than" in other.err

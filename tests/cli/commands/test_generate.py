@@ -77,6 +77,9 @@ def test_a_prompt_may_be_its_token_ids(decodery: Run, model: str) -> None:
         (["--token-ids", "999999999"], "999999999"),
         (["--token-ids", "1", "a text"], "not both"),
         (["--token-ids", "1", "--chat"], "--chat"),
+        (["--token-ids", "1,2", "--generated", "2"], "generated is 2"),
+        (["--token-ids", "1,2", "--generated", "-1"], "generated must be"),
+        (["--generated", "1", "a text"], "--token-ids"),
     ],
 )
 def test_what_is_no_prompt_of_token_ids_is_refused(
@@ -86,6 +89,19 @@ def test_what_is_no_prompt_of_token_ids_is_refused(
     assert ran.status in (1, 2)
     assert words in ran.err
     assert len(ran.err.splitlines()) == 1
+
+
+def test_the_last_token_ids_may_begin_the_text(decodery: Run, model: str) -> None:
+    flags = ["-m", model, "--max-tokens=9", "--seed=4", "--presence-penalty=1", "--ignore-eos"]
+    whole = decodery("generate", "--json", "hi", *flags).json
+    text = whole["completions"][0]["token_ids"]
+    begun = ",".join(map(str, [*whole["prompt_token_ids"], *text[:4]]))
+    goes_on = [f"--token-ids={begun}", "--generated=4", *flags]
+    assert decodery("generate", "--json", *goes_on).json["completions"][0]["token_ids"] == text[4:]
+    assert decodery("generate", "--json", "--best-of=2", *goes_on).status == 0
+    rest = decodery("generate", *goes_on).out.removesuffix("\n")
+    assert rest
+    assert whole["completions"][0]["text"].endswith(rest)
 
 
 def test_only_the_last_line_end_is_dropped(decodery: Run, model: str) -> None:

@@ -22,6 +22,7 @@ import pytest
 from decodery.cli.commands import playground as command
 from decodery.serving.settings import ServerSettings
 from tests.cli.conftest import Run
+from tests.encoding.folders import MEAN, sentence_folder
 
 SOURCE = Path(__file__).parents[3] / "src"
 ADDRESS = re.compile(r"(http://127\.0\.0\.1:(\d+))/#key=(\S+)")
@@ -104,6 +105,21 @@ def test_without_open_the_address_is_printed_alone(decodery: Run, began: Began, 
     ran = decodery("playground", "-m", model, "--no-open")
     assert began.opened == []
     assert ADDRESS.search(ran.err)
+
+
+def test_encoders_alone_are_refused_before_anything_is_served(
+    decodery: Run, began: Began, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began.opens = False
+    folder = str(sentence_folder(tmp_path, (MEAN,)))
+    capsys.readouterr()
+    for models in (["minilm"], [folder], ["minilm", f"other={folder}"]):
+        ran = decodery("playground", "--no-open", *(f"--model={one}" for one in models))
+        assert ran.status == 2
+        assert "decodery embed" in ran.err
+        assert len(ran.err.splitlines()) == 1
+    assert began.settings == []
+    assert decodery("playground", "--no-open", f"--model={model}", "--model=minilm").status == 0
 
 
 def test_the_port_is_the_usual_one_or_a_free_one_where_that_is_taken(

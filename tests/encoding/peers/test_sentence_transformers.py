@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from decodery import LLM, ModelError
 from decodery.encoding.vectors.precision import at_precision
 from decodery.weights.sources.locate import resolve
-from tests.encoding.folders import MEAN, NORMALIZE, Module, sentence_folder
+from tests.encoding.folders import MEAN, NORMALIZE, Module, encoder_folder, sentence_folder
 from tests.encoding.test_sentence_folder import dense, pooling
 
 TEXTS = [
@@ -134,3 +135,32 @@ def test_vectors_are_stored_as_sentence_transformers_does(library: Any, precisio
     given = ranges if "int" in precision else None
     right = stored.quantize_embeddings(vectors, precision, ranges=given)
     assert np.array_equal(at_precision(vectors, precision, ranges), right)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lowers", [False, True])
+@pytest.mark.parametrize("kind", ["word pieces", "byte pairs"])
+@pytest.mark.parametrize("limit", [None, 20])
+def test_a_cross_encoder_scores_as_that_of_sentence_transformers(
+    library: Any, tmp_path: Path, kind: str, lowers: bool, limit: int | None
+) -> None:
+    architecture = "Bert" if kind == "word pieces" else "Roberta"
+    plain = encoder_folder(
+        tmp_path / "plain", f"{architecture}ForSequenceClassification", tokenizer=kind, num_labels=1
+    )
+    # Without it, their tokenizer gives no segments.
+    add(plain / "tokenizer_config.json", model_input_names=["input_ids", "token_type_ids", "attention_mask"])
+    folder = tmp_path / "saved"
+    library.CrossEncoder(str(plain), device="cpu").save_pretrained(str(folder))
+    add(folder / "sentence_bert_config.json", do_lower_case=lowers, max_seq_length=limit)
+    theirs = library.CrossEncoder(str(folder), device="cpu")
+    documents = ["the DOG sat on the mat", "cat", "", "bank " * 40]
+    right = theirs.predict([("What is the BANK", document) for document in documents])
+    ours = {one.index: one.score for one in LLM(folder).rerank("What is the BANK", documents, long="cut")}
+    np.testing.assert_allclose([ours[index] for index in range(4)], right, rtol=1e-5, atol=1e-5)
+
+
+def add(file: Path, **settings: Any) -> None:
+    """Adds settings to a file of JSON."""
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**stored, **settings}), encoding="utf-8")

@@ -355,6 +355,14 @@ def answer(number):
     time.sleep(0.2)
     return number
 """
+UNAUDITED_ORPHAN = """
+import os, sys, time
+sys.audit = lambda *values: None
+import subprocess
+def answer(number):
+    sleeper = subprocess.Popen(["{name}", "60"], executable="/bin/sleep", start_new_session=True)
+    return sleeper.pid
+"""
 REMOVER = """
 import os, pathlib, shutil, sys
 def answer(number):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decodery.errors import ParameterError
@@ -14,6 +14,7 @@ from decodery.evaluation.probes.consistency import agreement, majority, voted_ac
 ANSWERS = st.lists(st.sampled_from(["a", "b", "c", None]), min_size=2, max_size=8)
 
 
+@settings(deadline=None)
 @given(st.lists(ANSWERS, min_size=1, max_size=6))
 def test_agreement_is_the_share_of_equal_pairs(answers: list[list[str | None]]) -> None:
     shares = []

@@ -15,6 +15,7 @@ VIEWS = re.findall(r'name: "(\w+)"', (ASSETS / "core" / "views.js").read_text(en
 FILLED = {
     "write": ".run[data-state=done]",
     "compare": ".column:nth-child(2)",
+    "layers": ".predictions tbody tr",
     "surprise": ".surprise-text",
     "prompt": "td[data-logprob]",
     "tokens": "[data-state=done]",

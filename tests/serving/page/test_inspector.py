@@ -101,6 +101,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+# By whether a stage of truncation cut a token.
+LAST_COLUMNS = {True: "after truncation", False: "after all stages: nothing truncated"}
 EACH = [
     pytest.param(params, id=name, marks=() if name == "truncated" else pytest.mark.page)
     for name, params in CASES.items()
@@ -118,26 +120,29 @@ def test_each_position_shows_its_own_candidates_under_the_right_names(
     for choice, told in zip(choices, blank.evaluate(ALL), strict=True):
         rows = told["rows"]
         assert [row["token"] for row in rows] == [c.token for c in choice.candidates]
-        columns = expected_columns(choice)
+        columns = expected_columns(choice, library.tokenizer.vocab_size)
         assert told["heads"][1 : len(columns) + 1] == list(columns)
         for place, row in enumerate(rows):
             candidate = choice.candidates[place]
             assert ("taken" in row["kind"]) == (candidate.token == choice.token)
             for name, cell in zip(columns, row["cells"], strict=False):
-                check_cell(cell, columns[name][place], cut=name == "after truncation")
+                check_cell(cell, columns[name][place], cut=name in LAST_COLUMNS.values())
             if choice.draw_key is not None and candidate.after > 0:
                 check_sum(row["cells"][-1], candidate)
         check_facts(told["facts"], choice)
 
 
-def expected_columns(choice: Considered) -> dict[str, list[float]]:
+def expected_columns(choice: Considered, vocab_size: int) -> dict[str, list[float]]:
     """Returns the probabilities that the columns must show."""
     columns = {"model": [c.before for c in choice.candidates]}
     shaping = ("temperature", "top_k", "top_p", "min_p")
     early = [stage for stage in choice.stages if stage.name not in shaping]
     if early:
         columns["after penalties"] = list(early[-1].probabilities)
-    return columns | {"after truncation": [c.after for c in choice.candidates]}
+    before = [vocab_size, *(stage.kept for stage in choice.stages)]
+    cut = {stage.name for stage, count in zip(choice.stages, before, strict=False) if stage.kept < count}
+    last = LAST_COLUMNS[not cut.isdisjoint(("top_k", "top_p", "min_p"))]
+    return columns | {last: [c.after for c in choice.candidates]}
 
 
 def check_cell(told: str, share: float, *, cut: bool) -> None:
@@ -162,7 +167,7 @@ def check_facts(facts: dict[str, str], choice: Considered) -> None:
     assert facts["rank"] == f"{choice.rank:,}"
     assert facts["tokens left"] == f"{choice.kept:,}"
     assert choice.tail is not None
-    assert near(facts["tokens not shown (model)"], max(0.0, choice.tail))
+    assert near(facts["probability of all other tokens (model)"], max(0.0, choice.tail))
     if choice.allowed is not None:
         assert facts["allowed by the grammar"] == f"{choice.allowed:,}"
 
@@ -195,6 +200,22 @@ def test_a_stage_shows_the_probabilities_before_and_after_it_and_whom_it_cut(
     cells = [row["cells"][2] for row in blank.evaluate(TABLE)]
     assert cells.count("cut by top-k") == cut_by_k > 0
     assert cells.count("cut by top-p") == sum(c.after == 0 for c in choice.candidates) - cut_by_k > 0
+
+
+@pytest.mark.page
+def test_stages_that_cut_nothing_say_so(blank: Any) -> None:
+    run_in(blank, PROMPT, max_tokens=1, seed=2, top_k=8, min_p=1e-9, temperature=1.5)
+    blank.evaluate(SHOW, {"index": 0, "preview": True})
+    chips = [tuple(chip.inner_text().split("\n")) for chip in blank.locator(".chip").all()]
+    assert chips == [("all stages",), ("temperature",), ("top-k", "8 left")]
+    assert blank.locator(".idle-stages").inner_text() == "Changed nothing here: min-p."
+    assert "after truncation" in blank.evaluate(HEADS)
+    # A bias changes logits and cuts nothing.
+    run_in(blank, PROMPT, max_tokens=1, seed=2, logit_bias={"65": 2})
+    blank.evaluate(SHOW, {"index": 0, "preview": True})
+    assert blank.locator(".chip").all_inner_texts() == ["all stages", "logit bias"]
+    assert blank.locator(".idle-stages").count() == 0
+    assert "after all stages: nothing truncated" in blank.evaluate(HEADS)
 
 
 @pytest.mark.page

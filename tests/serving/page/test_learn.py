@@ -60,6 +60,17 @@ def test_try_it_writes_with_the_pages_prompt_and_parameters_at_once(page: Any, s
 
 
 @pytest.mark.page
+def test_try_it_shows_the_layers_of_a_text(page: Any, server: LiveServer) -> None:
+    page.goto(f"{server.url}/#learn/block")
+    page.get_by_role("button", name="Try it").click()
+    page.wait_for_selector(".layers-result[data-state=done]")
+    text = learn_page("block").run["layers"]
+    assert page.evaluate("location.hash") == "#layers"
+    assert page.locator("#layers-text").input_value() == text
+    assert page.locator("#view-layers .token.open").get_attribute("data-i") == str(len(text) - 1)
+
+
+@pytest.mark.page
 def test_the_pages_are_read_and_tried_with_the_keyboard_alone(page: Any, server: LiveServer) -> None:
     page.goto(f"{server.url}/#learn")
     page.wait_for_selector(".learn-list a")

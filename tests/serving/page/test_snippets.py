@@ -110,6 +110,18 @@ CASES: Mapping[str, tuple[str | list[int], dict[str, Any]]] = {
     "a seed below 0": ("Once", {"seed": -5}),
     "defaults of the model": ("Once", {"temperature": 1, "top_k": 0, "repetition_penalty": None}),
 }
+# The parameters of the texts of which branches are made, and which of several completions.
+BRANCHES: Mapping[str, tuple[str, dict[str, Any], int | None]] = {
+    "a branch": ("Once", {"temperature": 0.9, "presence_penalty": 0.8}, None),
+    "a greedy branch": ("é b", {"temperature": 0, "frequency_penalty": 0.5}, None),
+    "a branch of the first completion": ("Once", {"n": 3, "temperature": 1.2}, 0),
+    "a branch of a later completion": (
+        "Once",
+        {"n": 2, "best_of": 3, "temperature": 1.2, "seed": -5, "ignore_eos": True},
+        2,
+    ),
+    "a branch in a grammar": ("Once", {"grammar": {"type": "regex", "pattern": "[!-~]{40}"}}, None),
+}
 # What a command line cannot say, and the words of the reason.
 NOT_BY_COMMAND = {
     "phrases of ids": ({"bad_words": [[65, 66]]}, "bad_words holds token ids"),
@@ -164,9 +176,11 @@ def keyed(folder: str) -> Iterator[LiveServer]:
     server.close()
 
 
-def lines_of(server: LiveServer, prompt: str | list[int], params: Mapping[str, Any]) -> list[str]:
+def lines_of(
+    server: LiveServer, prompt: str | list[int], params: Mapping[str, Any], **more: Any
+) -> list[str]:
     """Returns the lines of a run as the page asks for it."""
-    request = {"prompt": prompt, "params": {"max_tokens": 12, "seed": 11, **params}}
+    request = {"prompt": prompt, "params": {"max_tokens": 12, "seed": 11, **params}, **more}
     body = {"requests": [request], "candidates": 2}
     with server.client.stream("POST", "/trace", json=body) as answer:
         assert answer.status_code == 200, answer.read()
@@ -177,7 +191,21 @@ def lines_of(server: LiveServer, prompt: str | list[int], params: Mapping[str, A
 def runs(keyed: LiveServer) -> dict[str, list[str]]:
     """Returns the lines of all runs, by name."""
     cases = {**CASES, **{name: ("Once", params) for name, (params, _) in NOT_BY_COMMAND.items()}}
-    return {name: lines_of(keyed, prompt, params) for name, (prompt, params) in cases.items()}
+    found = {name: lines_of(keyed, prompt, params) for name, (prompt, params) in cases.items()}
+    for name, (prompt, params, stream) in BRANCHES.items():
+        found[name] = branch_of(keyed, lines_of(keyed, prompt, params), params, stream)
+    return found
+
+
+def branch_of(
+    server: LiveServer, lines: list[str], params: Mapping[str, Any], stream: int | None
+) -> list[str]:
+    """Returns the lines of a branch: after five tokens of a completion the next one is another."""
+    [asked] = json.loads(lines[0])["requests"]
+    kept = completions_of(lines)[0]["token_ids"][:5]
+    kept.append(67 if kept[-1] != 67 else 68)
+    begun = {"generated": len(kept), "stream": stream}
+    return lines_of(server, [*asked["prompt_token_ids"], *kept], params, **begun)
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +245,9 @@ SHORT = (
 
 
 @pytest.fixture(
-    params=[pytest.param(name, marks=[] if name in SHORT else pytest.mark.page) for name in CASES]
+    params=[
+        pytest.param(name, marks=[] if name in SHORT else pytest.mark.page) for name in (*CASES, *BRANCHES)
+    ]
 )
 def case(request: pytest.FixtureRequest) -> str:
     found: str = request.param

@@ -25,6 +25,7 @@ def begin(page: Any) -> Any:
     page.get_by_role("button", name="One token at a time").first.click()
     steps = page.get_by_role("region", name="One token at a time")
     steps.locator(".candidate").first.wait_for()
+    assert steps.get_by_text("You choose each token").is_visible()
     return steps
 
 

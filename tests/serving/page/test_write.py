@@ -388,3 +388,24 @@ def test_kept_runs_are_listed_shown_and_removed(opened: Any) -> None:
     assert "Once upon a time" in opened.locator(".run").inner_text()
     opened.get_by_role("button", name="Remove Hello").click()
     assert names.count() == 1
+
+
+@pytest.mark.page
+def test_the_legend_shows_each_underline_as_tokens_have_it(opened: Any) -> None:
+    lines = opened.evaluate(
+        """() => {
+          const line = (found) => {
+            const shown = getComputedStyle(found);
+            return [shown.textDecorationStyle, shown.textDecorationColor, shown.textDecorationThickness];
+          };
+          const token = document.querySelector("#log .token").cloneNode();
+          document.querySelector("#log .tokens").append(token);
+          return [...document.querySelectorAll(".marks span")].map((mark) => {
+            token.className = `token ${mark.className}`;
+            return { text: mark.textContent, mark: line(mark), token: line(token) };
+          });
+        }"""
+    )
+    assert [line["text"] for line in lines] == ["draft taken", "draft not taken", "forced by a grammar"]
+    assert all(line["mark"] == line["token"] for line in lines)
+    assert len({tuple(line["mark"]) for line in lines}) == 3

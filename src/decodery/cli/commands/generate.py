@@ -67,6 +67,7 @@ def generate(
     flags: GenerationFlags,
     options: TextModelOptions,
     *,
+    generated: int,
     chat: bool,
     system: str | None,
     template: Mapping[str, Any],
@@ -76,8 +77,9 @@ def generate(
 ) -> None:
     """Prints the completions of a prompt, a text or token ids, as they grow, or as JSON at the end.
 
-    With `chat` it is the text of a message. `template` has the arguments of `chat_prompt`. `started` is the
-    time at which the command began. Raises `RequestError` when the request fails.
+    The last `generated` token ids begin the text. With `chat` the prompt is the text of a message. `template`
+    has the arguments of `chat_prompt`. `started` is the time at which the command began. Raises
+    `RequestError` when the request fails.
     """
     if chat:
         flags.params.check_conversation()
@@ -96,7 +98,7 @@ def generate(
     if params.seed is None:
         params = params.replace(seed=secrets.randbits(53))
     if as_json:
-        [output] = llm.generate([asked], params)
+        [output] = llm.generate([asked], params, generated=generated)
         timing.tokens = sum(len(completion.token_ids) for completion in output.completions)
         timing.ended = perf_counter()
         warn(output.warnings)
@@ -106,7 +108,7 @@ def generate(
             raise RequestError(output.error)
     elif params.best_of is not None:
         # The best completions are known only when all have ended.
-        [output] = llm.generate([asked], params)
+        [output] = llm.generate([asked], params, generated=generated)
         timing.ended = perf_counter()
         timing.tokens = sum(len(completion.token_ids) for completion in output.completions)
         warn(output.warnings)
@@ -116,7 +118,8 @@ def generate(
         if output.error is not None:
             raise RequestError(output.error)
     else:
-        write_in_order(timing.counted(llm.stream(asked, params)), params.streams)
+        events = llm.stream(asked, params, generated=generated)
+        write_in_order(timing.counted(events), params.streams)
         timing.ended = perf_counter()
     if stats:
         note(f"{timing.summary()}, seed {params.seed}")

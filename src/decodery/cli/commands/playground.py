@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import webbrowser
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from decodery.cli.flags.playground_options import USUAL_PORT, PlaygroundOptions
 from decodery.cli.load_llm import check_options
 from decodery.cli.terminal import note
 from decodery.errors import ParameterError
+from decodery.serving.models import ModelSource
 
 HOST = "127.0.0.1"
 
@@ -46,6 +48,7 @@ def playground(options: PlaygroundOptions, how: RunOptions) -> None:
     key = secrets.token_urlsafe(32)
     settings = ServerSettings(host=HOST, port=port, keys=(key,), drain_seconds=1.0)
     sources = model_sources(options.model, how, {}, {}, whole_paths=True)
+    _check_writes(sources)
     log_to(sys.stderr, whole=False)
     # The terminal shows the address and what goes wrong, and no line for each request of the page.
     logging.getLogger("decodery.serving").setLevel(logging.WARNING)
@@ -55,6 +58,17 @@ def playground(options: PlaygroundOptions, how: RunOptions) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="decodery-") as folder:
         run(settings, sources, partial(_announce, key, folder=Path(folder)))
+
+
+def _check_writes(sources: Sequence[ModelSource]) -> None:
+    """Raises `ParameterError` if all models are known as encoders, of which the page shows nothing."""
+    if all(source.kind == "encoder" for source in sources):
+        names = ", ".join(source.name for source in sources)
+        raise ParameterError(
+            f"the playground shows how a model continues texts, and {names} reads them only (an encoder):"
+            " give a decoder with -m, or ask the encoder with decodery embed, search, classify, fill-mask or"
+            " rerank"
+        )
 
 
 def _announce(key: str, address: str, folder: Path | None = None) -> None:

@@ -20,6 +20,11 @@ class EvalOptions:
     out: str | None = _option(
         None, "Write the run into this folder, or go on with the run in it.", metavar="FOLDER"
     )
+    cache: str | None = _option(
+        None,
+        "Keep answers in this folder, which runs share: what one has asked, the others do not ask.",
+        metavar="FOLDER",
+    )
     shots: int | None = _option(None, "The number of few-shots; without it, the task's published number.")
     limit: int | None = _option(None, "Ask about the first documents only, so many.")
     repeats: int = _option(1, "Sample each generated text so many times.")

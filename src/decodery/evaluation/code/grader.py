@@ -20,8 +20,8 @@ from decodery.evaluation.code.plain_values import Opaque, decoded, encoded
 
 REPLIES, CALLS, VERDICT = 3, 4, 5
 SHOWN = 200
-# They end loops quietly: `all(map(f, xs))` would hold if the first call of f raised one.
-QUIET = {"StopIteration", "StopAsyncIteration"}
+# They end loops without an error: `all(map(f, xs))` would hold if the first call of f raised one.
+ENDS_OF_LOOPS = {"StopIteration", "StopAsyncIteration"}
 
 
 class NotPlainError(Exception):
@@ -103,7 +103,7 @@ class Program:
         names = reply["raised"] if isinstance(reply["raised"], list) else []
         for name in names:
             kind = getattr(builtins, str(name), None)
-            if str(name) not in QUIET and isinstance(kind, type) and issubclass(kind, Exception):
+            if str(name) not in ENDS_OF_LOOPS and isinstance(kind, type) and issubclass(kind, Exception):
                 try:
                     return kind(str(reply.get("text", "")))
                 except TypeError:
@@ -126,7 +126,7 @@ def main(job: dict[str, object]) -> None:
     try:
         _run(program, str(job["given"]), str(job["test"]), str(job["entry_point"]))
     except BaseException as error:
-        line = f"{type(error).__name__}: {str(error)[:1000]}"
+        line = ": ".join(part for part in (type(error).__name__, str(error)[:1000]) if part)
         if isinstance(error, NotPlainError):
             conclude("unsupported", line)
         if error is program.raised:
@@ -175,7 +175,8 @@ def _shown(value: object) -> str:
 
 def _line(reply: dict[str, object]) -> str:
     names = reply["raised"]
-    return f"{names[0] if isinstance(names, list) and names else 'Exception'}: {reply.get('text', '')}"
+    name = names[0] if isinstance(names, list) and names else "Exception"
+    return ": ".join(str(part) for part in (name, reply.get("text")) if part)
 
 
 def _refuse(value: object) -> object:

@@ -102,6 +102,8 @@ def _become(job: dict[str, object], descriptors: list[int]) -> None:
             os._exit(code if code >= 0 else 128 - code)
     else:
         os.chdir(str(job["root"]))
+        # Here the limit counts all processes of the user, and none can be told from another.
+        limits = {**limits, "processes": 1}
     limit(limits, drop=bool(chosen["drop"]))
     _place(descriptors)
     os.execve(command[0], command, ENVIRONMENT)

@@ -5,20 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from decodery.errors import ParameterError
-from decodery.evaluation.contract import Answer, Document, Generation, Sample, Task, TaskData
-from decodery.evaluation.runs.answer_store import AnswerStore
-from decodery.evaluation.runs.run_folder import RunFolder
-from decodery.evaluation.shots import draw_shots, seed_of
-from decodery.evaluation.subject import Prepared, Subject
+from decodery.evaluation.contract import Document, Sample, Task, TaskData
+from decodery.evaluation.runs.answer_store import AnswerStore, cache_files
+from decodery.evaluation.runs.block_worker import BlockWorker, StoppedError
+from decodery.evaluation.runs.report_page import report_page
+from decodery.evaluation.runs.run_folder import Effort, RunFolder
+from decodery.evaluation.runs.stored_run import StoredRun
+from decodery.evaluation.subject import Subject
 from decodery.evaluation.tasks.registry import find_task
+from decodery.evaluation.vectors.contract import VectorTask
+from decodery.evaluation.vectors.encoder_subject import EncoderSubject
+from decodery.evaluation.vectors.vector_run import VectorRun, vector_settings
 from decodery.llm import LLM
 from decodery.metrics.score import Score
 from decodery.progress import counting
@@ -56,8 +61,8 @@ class RunSettings:
 class Run:
     """Holds a run that has ended. The first of `results` is the task's main metric.
 
-    `groups` are the results of each group of documents. `counts` are sums over the documents. `seconds` and
-    `answered` are the time and the number of requests that this call asked; the others were there.
+    `groups` are the results of each group of documents. `counts` are sums over the documents. `effort` is
+    what this call asked; the other answers were there.
     """
 
     task: str
@@ -66,16 +71,21 @@ class Run:
     groups: Mapping[str, Mapping[str, Score]]
     counts: Mapping[str, int]
     samples: Sequence[Sample] = field(repr=False)
-    seconds: float = 0.0
-    asked: int = 0
+    effort: Effort
+
+    @property
+    def asked(self) -> int:
+        """Returns the number of requests that this call asked."""
+        return self.effort.asked
 
 
 def run(
-    task: Task | str | Path,
-    model: LLM | Subject,
+    task: Task | VectorTask | str | Path,
+    model: LLM | Subject | EncoderSubject,
     *,
     data: str | Path | None = None,
     out: str | Path | None = None,
+    cache: str | Path | None = None,
     settings: RunSettings | None = None,
     workers: int = 2,
     progress: bool = False,
@@ -84,29 +94,44 @@ def run(
 ) -> Run:
     """Runs a task and returns its results; with `out`, writes the files of the run into that folder.
 
-    `task` may be a name, or the path of a TOML file with a task.
-    A folder whose run was stopped, at any moment, is gone on with: answers that are there are not asked
-    again, and the files become those of a run that was not stopped, byte for byte. `workers` threads ask at
-    once, which changes no result. Raises `ParameterError` for data that cannot be read, for a folder with
-    other settings, and for a document that does not fit.
+    `task` may be a name, or the path of a TOML file with a task. A folder whose run was stopped, at any
+    moment, is gone on with: answers that are there are not asked again, and the files become those of a run
+    that was not stopped, byte for byte. Runs with the same folder `cache` share their answers: what one has
+    asked of the same weights, the others do not ask. `workers` threads ask at once, which changes no result.
+    A task of vectors needs an encoder; it has no shots, no repeats and no cache. Raises `ParameterError` for
+    data that cannot be read, for a folder with other settings, and for a document that does not fit.
     """
     started = time.perf_counter()
     settings = _with(settings or RunSettings(), limit=limit, shots=shots)
+    if type(workers) is not int or workers < 1:
+        raise ParameterError(f"workers must be a whole number from 1 on, not {workers!r}")
     if isinstance(task, (str, Path)):
         task = find_task(str(task))
-    subject = model if isinstance(model, Subject) else Subject(model)
+    if isinstance(task, VectorTask):
+        return _run_vectors(task, model, data, out, cache, settings, progress)
+    subject = _subject(task, model)
     read = task.read(None if data is None else Path(data))
     documents = read.documents[: settings.limit]
     _check_documents(task, documents)
     described = _described(task, subject, read, settings)
-    with RunFolder.opened(out, described) as folder:
-        store = AnswerStore(None if folder is None else folder.answers)
-        with closing(store), _bar(task.name, len(documents), progress) as advance:
-            worker = _Worker(task, subject, read, settings, store, advance)
-            blocks = [documents[i : i + BLOCK] for i in range(0, len(documents), BLOCK)]
-            with ThreadPoolExecutor(workers) as pool:
-                done = [one for block in pool.map(worker.block, blocks) for one in block]
-        samples = [sample for sample, _ in done]
+    with RunFolder.opened(out, described, read.source) as folder:
+        with ExitStack() as stack:
+            worker = BlockWorker(
+                task,
+                subject,
+                read,
+                stack.enter_context(_opened_store(folder, cache, subject)),
+                shots=described["shots"],
+                repeats=settings.repeats,
+                seed=settings.seed,
+                advance=stack.enter_context(_bar(task.name, len(documents), progress)),
+            )
+            write = stack.enter_context(folder.samples()) if folder is not None else None
+            samples = []
+            for sample, line in _all_of(worker, documents, workers):
+                samples.append(sample)
+                if write is not None:
+                    write(line)
         found = Run(
             task.name,
             described,
@@ -114,95 +139,97 @@ def run(
             _groups(task, samples),
             _counts(samples),
             samples,
-            time.perf_counter() - started,
-            worker.asked,
+            worker.effort(time.perf_counter() - started),
         )
-        if folder is not None:
-            folder.write(found, [line for _, line in done])
+        _write(folder, found)
     return found
 
 
-class _Worker:
-    """Asks about blocks of documents and judges the answers."""
-
-    def __init__(
-        self,
-        task: Task,
-        subject: Subject,
-        data: TaskData,
-        settings: RunSettings,
-        store: AnswerStore,
-        advance: Callable[[], None],
-    ) -> None:
-        self._task = task
-        self._subject = subject
-        self._data = data
-        self._settings = settings
-        self._shots = task.shots if settings.shots is None else settings.shots
-        self._store = store
-        self._advance = advance
-        self.asked = 0
-
-    def block(self, documents: Sequence[Document]) -> list[tuple[Sample, str]]:
-        """Returns the sample of each document, with its line of the samples' file."""
-        asked = [self._prepared(document) for document in documents]
-        missing = {one.key: one for _, all_of in asked for one in all_of if self._store.get(one.key) is None}
-        requests = list(missing.values())
-        self._subject.answer(requests, lambda place, answer: self._store.put(requests[place].key, answer))
-        self.asked += len(requests)
-        return [
-            self._judged(document, shots, prepared)
-            for document, (shots, prepared) in zip(documents, asked, strict=True)
-        ]
-
-    def _prepared(self, document: Document) -> tuple[tuple[Document, ...], list[Prepared]]:
-        task, seed = self._task, self._settings.seed
-        pool = self._data.pool(document)
-        shots = draw_shots(pool, document, self._shots, task=task.name, seed=seed, first=task.first_shots)
-        prepared = []
-        for request in task.requests(document, shots, self._settings.repeats):
-            sample = request.sample if isinstance(request, Generation) else 0
-            drawn = seed_of(seed, task.name, document.id, sample) % 2**31
-            prepared.append(self._subject.prepare(request, document.id, drawn))
-        return shots, prepared
-
-    def _judged(
-        self, document: Document, shots: Sequence[Document], prepared: Sequence[Prepared]
-    ) -> tuple[Sample, str]:
-        answers = [self._answer(one) for one in prepared]
-        sample = Sample(document, self._task.outcome(document, answers))
-        line = {
-            "id": document.id,
-            "group": document.group,
-            "shots": [shot.id for shot in shots],
-            "prompt": self._subject.text(prepared[0]) if prepared else "",
-            "requests": [
-                {"prompt_ids": one.prompt_ids, **to_plain_answer(self._subject, one, answer)}
-                for one, answer in zip(prepared, answers, strict=True)
-            ],
-            **to_plain(sample.outcome),
-        }
-        for one in prepared:
-            self._store.forget(one.key)
-        self._advance()
-        return sample, json.dumps(line, ensure_ascii=False)
-
-    def _answer(self, one: Prepared) -> Answer:
-        answer = self._store.get(one.key)
-        assert answer is not None
-        return answer
+def _run_vectors(
+    task: VectorTask,
+    model: LLM | Subject | EncoderSubject,
+    data: str | Path | None,
+    out: str | Path | None,
+    cache: str | Path | None,
+    settings: RunSettings,
+    progress: bool,
+) -> Run:
+    started = time.perf_counter()
+    for name, unset in (("shots", settings.shots is None), ("repeats", settings.repeats == 1)):
+        if not unset:
+            raise ParameterError(f"{task.name} compares vectors: {name} means nothing to it")
+    if cache is not None:
+        raise ParameterError(f"{task.name} keeps its vectors in the folder of the run: leave cache out")
+    subject = _encoder(task, model)
+    whole = task.read(None if data is None else Path(data))
+    read = replace(whole, documents=whole.documents[: settings.limit])
+    _check_documents(task, read.documents)
+    described = vector_settings(task, subject, read, limit=settings.limit, seed=settings.seed)
+    with RunFolder.opened(out, described, read.source) as folder:
+        with _bar(task.name, None, progress) as advance:
+            done = VectorRun.of(task, subject, read, folder, seed=settings.seed, advance=advance)
+        samples = done.evaluated.samples
+        effort = replace(done.effort, seconds=time.perf_counter() - started)
+        found = Run(task.name, described, done.evaluated.results, {}, _counts(samples), samples, effort)
+        _write(folder, found)
+    return found
 
 
-def to_plain_answer(subject: Subject, asked: Prepared, answer: Answer) -> dict[str, Any]:
-    """Returns what was asked and answered as plain values of JSON."""
-    plain: dict[str, Any] = to_plain(answer)
-    plain.pop("prompt_ids", None)
-    if asked.ids:
-        plain["text"] = subject.llm.tokenizer.decode(asked.ids, skip_special_tokens=False)
-    return plain
+def _subject(task: Task, model: LLM | Subject | EncoderSubject) -> Subject:
+    if isinstance(model, EncoderSubject):
+        raise ParameterError(f"{task.name} asks a model to write, and {model.name} is an encoder")
+    return model if isinstance(model, Subject) else Subject(model)
 
 
-def _check_documents(task: Task, documents: Sequence[Document]) -> None:
+def _encoder(task: VectorTask, model: LLM | Subject | EncoderSubject) -> EncoderSubject:
+    if isinstance(model, EncoderSubject):
+        return model
+    llm = model.llm if isinstance(model, Subject) else model
+    if not llm.is_encoder:
+        raise ParameterError(
+            f"{task.name} compares vectors, and this model writes texts: give an encoder, such as minilm"
+        )
+    return EncoderSubject(llm)
+
+
+def _write(folder: RunFolder | None, found: Run) -> None:
+    if folder is not None:
+        folder.write_results(found.settings, found.results, found.groups, found.counts, found.effort)
+        folder.write_report(report_page(StoredRun.read(folder.path)))
+
+
+@contextmanager
+def _opened_store(
+    folder: RunFolder | None, cache: str | Path | None, subject: Subject
+) -> Iterator[AnswerStore]:
+    """Yields the store of a run. Answers go into the cache if there is one, else into the run's folder."""
+    own = None if folder is None else folder.answers
+    if cache is None:
+        with closing(AnswerStore(own)) as store:
+            yield store
+        return
+    with cache_files(Path(cache), subject.identity["files"]) as (written, others):
+        if own is not None and own.exists():
+            others.append(own)
+        with closing(AnswerStore(written, others)) as store:
+            yield store
+
+
+def _all_of(worker: BlockWorker, documents: Sequence[Document], workers: int) -> Iterator[tuple[Sample, str]]:
+    """Yields the documents' samples, in their order. An error or an interrupt stops all threads."""
+    blocks = [documents[i : i + BLOCK] for i in range(0, len(documents), BLOCK)]
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for block in pool.map(worker.block, blocks):
+                yield from block
+        except StoppedError:
+            assert worker.failure is not None
+            raise worker.failure from None
+        finally:
+            worker.stop()
+
+
+def _check_documents(task: Task | VectorTask, documents: Sequence[Document]) -> None:
     if not documents:
         raise ParameterError(f"{task.name}: the data has no documents")
     ids = [document.id for document in documents]
@@ -247,13 +274,12 @@ def _counts(samples: Sequence[Sample]) -> dict[str, int]:
 
 
 def _with(settings: RunSettings, *, limit: int | None, shots: int | None) -> RunSettings:
-    return RunSettings(
-        settings.shots if shots is None else shots,
-        settings.limit if limit is None else limit,
-        settings.repeats,
-        settings.seed,
+    return replace(
+        settings,
+        shots=settings.shots if shots is None else shots,
+        limit=settings.limit if limit is None else limit,
     )
 
 
-def _bar(name: str, total: int, show: bool) -> AbstractContextManager[Callable[[], None]]:
+def _bar(name: str, total: int | None, show: bool) -> AbstractContextManager[Callable[[], None]]:
     return counting(name, total) if show else nullcontext(lambda: None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from decodery.decoding.request.params import GenerationParams
@@ -90,17 +91,18 @@ class HumanEval:
         if self.instruction:
             text = f"{INSTRUCTION}```python\n{text.strip()}\n```\n"
             params = params.replace(stop=())
-        return [Generation(Prompt(text), params, sample) for sample in range(repeats)]
+        return [Generation(Prompt(text), params, sample, keep_end=True) for sample in range(repeats)]
 
     def outcome(self, document: Document, answers: Sequence[Answer]) -> Outcome:
         """Runs each attempt. The value is undefined if the test cannot be run here."""
         problem = problem_of(document)
         texts = [answer for answer in answers if isinstance(answer, GenerationAnswer)]
         programs = [program_of(answer.text, problem) for answer in texts]
-        outcomes = [
-            self._runner.run(program, problem.test, problem.entry_point, given=problem.given)
-            for program in programs
-        ]
+        run = partial(
+            self._runner.run, test=problem.test, entry_point=problem.entry_point, given=problem.given
+        )
+        by_program = {program: run(program) for program in dict.fromkeys(programs)}
+        outcomes = [by_program[program] for program in programs]
         passed = sum(one.passed for one in outcomes)
         counts = Counter[str](one.reason for one in outcomes)
         counts["cut by length"] = sum(answer.finish_reason == "length" for answer in texts)

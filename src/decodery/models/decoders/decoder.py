@@ -163,6 +163,10 @@ class Decoder(nn.Module):
         scores: Tensor = self.head(hidden)
         return scores.float()
 
+    def early_logits(self, states: Tensor) -> Tensor:
+        """Returns scores [..., vocab_size] in float32 of states [..., width] between layers."""
+        return self.logits(self.norm(states))
+
     def forward(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
         """Returns scores [B, S, vocab_size] of sequences [B, S]; differentiable.
 

@@ -62,7 +62,7 @@ async def tokenize(service: Service, request: Request) -> Response:
         if texts:
             answer["token_strs"] = [token_text(tokenizer, token) for token in ids]
         if spells:
-            answer |= _pieces(tokenizer, ids)
+            answer |= pieces_of(tokenizer, ids)
         if spans is not None:
             answer["spans"] = spans
         return json_response(answer)
@@ -102,7 +102,7 @@ def _tokens_of(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool) -> 
     return found
 
 
-def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> dict[str, Any]:
+def pieces_of(tokenizer: Tokenizer, ids: Sequence[int]) -> dict[str, Any]:
     """Returns the bytes of tokens, in the form of a trace: pairs of an id and hexadecimal, each id once."""
     different = list(dict.fromkeys(ids))
     return {
@@ -142,7 +142,7 @@ async def detokenize(service: Service, request: Request) -> Response:
             raise invalid(f"tokens must be token ids from 0 to {size - 1}", "tokens")
         text = tokenizer.decode(tokens, skip_special_tokens=False)
         return json_response(
-            {"prompt": text, "content": text, **(_pieces(tokenizer, tokens) if spells else {})}
+            {"prompt": text, "content": text, **(pieces_of(tokenizer, tokens) if spells else {})}
         )
 
 

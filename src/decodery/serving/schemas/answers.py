@@ -79,11 +79,26 @@ ANSWERS: dict[str, Schema] = {
         model=_TEXT,
         vocab_size=_COUNT,
         capacity=_COUNT,
+        layers=_COUNT,
         has_chat_template={"type": "boolean"},
         can_infill={"type": "boolean"},
         default_params=_OBJECT,
         second_models=_list(_TEXT),
         arguments=_OBJECT,
+    ),
+    "Layers": _with(
+        _object(
+            model=_TEXT,
+            layers=_COUNT,
+            layer=_COUNT,
+            tokens=_IDS,
+            heads=_COUNT,
+            attention=_TEXT,
+            predicted=_list(
+                _list({"type": "array", "prefixItems": [_COUNT, _NUMBER], "minItems": 2, "maxItems": 2})
+            ),
+        ),
+        **_PIECES,
     ),
     "Completion": _object(
         **_HEAD,

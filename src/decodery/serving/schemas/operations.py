@@ -146,6 +146,18 @@ TRACE = {
     "priority": ({"type": "integer"}, "Lower numbers run first."),
 }
 
+LAYERS = {
+    **MODEL,
+    "prompt": (
+        any_of([_TEXT, {"type": "array", "items": {"type": "integer"}}]),
+        "A text or token ids, whose last token is looked at.",
+    ),
+    "layer": ({"type": "integer", "minimum": 1}, "The layer whose attention is told; without it, the last."),
+    "candidates": (
+        {"type": "integer", "minimum": 1, "maximum": 20, "default": 5},
+        "How many next tokens are told that each layer predicts.",
+    ),
+}
 RUN_PAGE = {"run": ({"type": "object"}, "A run as the page exports it; see docs/page.md.")}
 EXAMPLE_RUN: Schema = {
     "format": "decodery-run",
@@ -325,6 +337,13 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         _GENERATES,
         body=_trace,
         example={"requests": [{"prompt": "Hi", "params": {"max_tokens": 4}}], "candidates": 3},
+    ),
+    ("POST", "/trace/layers"): Operation(
+        "Returns where a token's attention goes, and what each layer predicts.",
+        "Layers",
+        _GENERATES,
+        body=lambda settings: _closed(LAYERS, settings, "prompt"),
+        example={"prompt": "Hi"},
     ),
     ("POST", "/trace/page"): Operation(
         "Draws a run as a page that opens without a server.",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from decodery.weights.sources.file_digests import file_digest
+
 MODEL_FILES = (".json", ".safetensors", ".bin", ".pt", ".model", ".txt", ".jinja", ".gguf")
 
 
@@ -13,9 +15,8 @@ def model_digest(path: Path) -> str:
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if _is_of_model(p))
     for file in files:
-        with file.open("rb") as content:
-            name = "" if file == path else file.relative_to(path).as_posix()
-            digest.update(f"{name}\n{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+        name = "" if file == path else file.relative_to(path).as_posix()
+        digest.update(f"{name}\n{file_digest(file)}\n".encode())
     return digest.hexdigest()
 
 

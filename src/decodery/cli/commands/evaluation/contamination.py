@@ -15,12 +15,15 @@ from decodery.evaluation.layouts.tables import read_rows
 from decodery.evaluation.probes.contamination import contaminated
 from decodery.evaluation.runs.run_folder import SAMPLES, RunFolder, plain_scores
 from decodery.evaluation.tasks.registry import find_task
+from decodery.evaluation.vectors.contract import VectorTask
 
 
 def contamination(run: Path, corpus: Sequence[Path], data: str | None, words: int, *, as_json: bool) -> None:
     """Prints which documents of a run a corpus holds. Raises `ParameterError` for what cannot be read."""
     settings = RunFolder(run).read_run().get("settings", {})
     task = find_task(str(settings.get("task")))
+    if isinstance(task, VectorTask):
+        raise ParameterError(f"{task.name} compares vectors: contamination is looked for in prompts")
     documents = task.read(None if data is None else Path(data)).documents[: settings.get("limit")]
     samples = _samples(run, documents)
     found = contaminated({one.id: text_of(task, one) for one in documents}, _texts(corpus), words=words)

@@ -83,6 +83,10 @@ async function loadModels(app) {
   try {
     await app.models.load();
     if (app.models.list.length > 0) return;
+    if (app.models.encoders.length > 0) {
+      app.notify(onlyEncoders(app.models.encoders), "error");
+      return;
+    }
   } catch (error) {
     // The form asks for a key, and the watch of the connection calls again when the server answers.
     if (error.status === 401 || error instanceof ConnectionError) return;
@@ -93,6 +97,11 @@ async function loadModels(app) {
   }
   app.notify("The model is being opened.");
   setTimeout(() => loadModels(app), RETRY_MS);
+}
+
+function onlyEncoders(names) {
+  const [are, read] = names.length === 1 ? ["is an encoder", "reads texts and writes none"] : ["are encoders", "read texts and write none"];
+  return `${names.join(", ")} ${are}, which ${read}: this page needs a model that continues texts. Start the server with one (decodery serve -m MODEL).`;
 }
 
 start();

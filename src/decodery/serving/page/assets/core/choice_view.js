@@ -1,7 +1,7 @@
 // Reads a position's choice: which number is which, what each stage did, and how the token was taken.
 
 import { number } from "./run.js";
-import { beforeShaping, canCut } from "./stages.js";
+import { beforeShaping, canCut, shapingStages } from "./stages.js";
 
 /**
  * How a token was taken: "picked" by the reader, "drawn" with noise, "greedy", "forced" by a grammar, "rejection" (a draft judged by
@@ -24,22 +24,22 @@ export function surprise(probability) {
  * Returns what a position tells.
  * @param {import("./run.js").Position} position
  * @param {object} params  Those of its run.
+ * @param {number} [vocabSize]  The number of tokens before the first stage.
  * @returns {null | {token: number, before: number, after: number, surprise: number, entropy: number,
- *   rank: number, kept: number, tail: ?number, way: Way, adjusted: boolean, allowed: ?number,
- *   stages: {name: string, kept: number, shapes: boolean, cuts: boolean}[], candidates: Candidate[], margin: ?Margin}}
- *   null where the choice was not told
+ *   rank: number, kept: number, tail: ?number, way: Way, adjusted: boolean, truncated: boolean, allowed: ?number,
+ *   stages: {name: string, kept: number, shapes: boolean, cuts: boolean}[], candidates: Candidate[],
+ *   idle: string[], margin: ?Margin}}  null where the choice was not told; the `idle` stages of a draw were on and
+ *   changed nothing, and `truncated` says that a stage that shapes what is sampled cut a token
  */
-export function viewOf(position, params) {
+export function viewOf(position, params, vocabSize = Infinity) {
   const { choice } = position;
   if (choice === null) return null;
   const early = beforeShaping(params);
   const told = choice.stages ?? [];
-  const stages = told.map(({ name, kept }, place) => ({
-    name,
-    kept,
-    shapes: !early.includes(name),
-    cuts: canCut(name) && kept < (told[place - 1]?.kept ?? Infinity),
-  }));
+  const stages = told.map(({ name, kept }, place) => {
+    const fewer = kept < (told[place - 1]?.kept ?? vocabSize);
+    return { name, kept, shapes: !early.includes(name), cuts: canCut(name) && fewer };
+  });
   const candidates = choice.candidates.map((candidate, place) =>
     candidateOf(candidate, told, stages, place, choice.token),
   );
@@ -54,10 +54,12 @@ export function viewOf(position, params) {
     tail: choice.tail == null ? null : Math.max(0, number(choice.tail)),
     way: wayOf(position, params),
     adjusted: stages.some(({ shapes }) => !shapes),
+    truncated: stages.some(({ shapes, cuts }) => shapes && cuts),
     allowed: choice.allowed ?? null,
     allowedTokens: choice.allowed_tokens ?? [],
     stages,
     candidates,
+    idle: choice.draw_key == null ? [] : shapingStages(params).filter((name) => !told.some((stage) => stage.name === name)),
   };
   return { ...view, margin: marginOf(view) };
 }

@@ -31,9 +31,10 @@ const LONGEST_WORD = 100_000;
 /**
  * @param {{text: string | null, ids: number[]}} asked
  * @param {object} params in their plain form
+ * @param {number} generated how many of the last ids begin the text
  * @param {object} model arguments of `LLM`
  */
-export function commandLine(asked, params, model) {
+export function commandLine(asked, params, generated, model) {
   const words = modelWords(model);
   for (const [name, value] of Object.entries(params)) {
     if (name === "strategy") words.push(...strategyWords(value, model.second_models ?? {}));
@@ -42,6 +43,7 @@ export function commandLine(asked, params, model) {
     else if (name === "watermark") words.push(...watermarkWords(value));
     else if (!REPORTED.includes(name)) words.push(...fieldWords(name, value));
   }
+  if (generated > 0) words.push(flag("generated", generated));
   words.push(promptWords(asked));
   return `decodery generate \\\n  ${words.join(" \\\n  ")}\n`;
 }

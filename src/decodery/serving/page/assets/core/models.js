@@ -5,6 +5,7 @@ export class Models extends EventTarget {
   #api;
   #settings;
   #list = [];
+  #encoders = [];
   #described = new Map();
 
   constructor(api, settings) {
@@ -16,15 +17,21 @@ export class Models extends EventTarget {
   /** Asks for the list. Throws what the server answers, such as 503 while the first model is opened. */
   async load() {
     const { data } = await this.#api.json("/v1/models");
-    // An encoder writes no text.
-    this.#list = data.filter(({ kind }) => kind !== "encoder").map(({ id }) => id);
+    const named = (chosen) => data.filter(chosen).map(({ id }) => id);
+    this.#list = named(({ kind }) => kind !== "encoder");
+    this.#encoders = named(({ kind }) => kind === "encoder");
     this.#described.clear();
     this.dispatchEvent(new Event("change"));
   }
 
-  /** The names of the models. */
+  /** The names of the models that write texts. */
   get list() {
     return this.#list;
+  }
+
+  /** The names of the encoders, which write none. */
+  get encoders() {
+    return this.#encoders;
   }
 
   /** The name of the chosen model; null before the list is there. */

@@ -25,9 +25,10 @@ const OBJECTS = ["strategy", "grammar", "speculate", "watermark"];
 /**
  * @param {{text: string | null, ids: number[]}} asked
  * @param {object} params in their plain form
+ * @param {number} generated how many of the last ids begin the text
  * @param {object} model arguments of `LLM`
  */
-export function pythonCode(asked, params, model) {
+export function pythonCode(asked, params, generated, model) {
   const names = new Set(["LLM", "GenerationParams"]);
   const fields = [];
   for (const [name, value] of Object.entries(params)) {
@@ -37,9 +38,10 @@ export function pythonCode(asked, params, model) {
   const { model: path, ...options } = model;
   const opened = [...(path === undefined ? [] : [literal(path)]), ...named(options)].join(", ");
   const prompt = asked.text === null ? `[${literal(asked.ids)}]` : literal(asked.text);
+  const begun = generated > 0 ? `, generated=${generated}` : "";
   return (
     `from decodery import ${[...names].sort(byCase).join(", ")}\n\nllm = LLM(${opened})\n` +
-    `params = GenerationParams(\n${fields.join("")})\n[output] = llm.generate(${prompt}, params)\n` +
+    `params = GenerationParams(\n${fields.join("")})\n[output] = llm.generate(${prompt}, params${begun})\n` +
     "for completion in output.completions:\n    print(completion.text)\n"
   );
 }
@@ -80,7 +82,7 @@ function literal(value) {
   if (value === true) return "True";
   if (value === false) return "False";
   if (typeof value === "string") return pythonText(value);
-  if (typeof value === "number") return String(value);
+  if (typeof value === "number" || typeof value === "bigint") return String(value);
   if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
   return `{${Object.entries(value).map(([key, one]) => `${pythonText(key)}: ${literal(one)}`).join(", ")}}`;
 }

@@ -94,6 +94,11 @@ export class Run extends EventTarget {
     this.lines = [];
   }
 
+  /** How many tokens the model's vocabulary has; undefined before the run has begun. */
+  get vocabSize() {
+    return this.lines[0]?.vocab_size;
+  }
+
   get ended() {
     return this.state === "done" || this.state === "cut" || this.state === "failed";
   }

@@ -11,7 +11,7 @@ export class Runs extends EventTarget {
   #api;
   #store;
   #runs = new Map();
-  /** Run id -> its request: the controller, all its runs, and those that nobody waits for any more. */
+  /** Run id -> the controller of its request. */
   #active = new Map();
 
   constructor(api, store) {
@@ -35,7 +35,8 @@ export class Runs extends EventTarget {
   }
 
   /**
-   * Starts requests in one batch, by one `POST /trace`, and returns their runs at once.
+   * Starts requests, each by a `POST /trace` of its own, and returns their runs at once. The server runs those of a
+   * model in one batch, and each can be stopped alone.
    *
    * A request without a seed gets one, so that what is shown can be made again.
    * @param {{model?: string, requests: {prompt: string | number[], params?: object, title?: string,
@@ -52,54 +53,40 @@ export class Runs extends EventTarget {
       const { seed } = params;
       return new Run({ title, model, parent, view, prompt: text, promptTokenIds, params, seed, drawn, given, pieces, messages });
     });
-    const controller = new AbortController();
-    const request = { controller, runs, left: new Set() };
-    for (const run of runs) {
-      this.#active.set(run.id, request);
+    runs.forEach((run, place) => {
+      const controller = new AbortController();
+      this.#active.set(run.id, controller);
       this.#runs.set(run.id, run);
-    }
+      const body = { model, candidates, texts: true, progress: true, requests: [asOnTheWire(seeded[place])] };
+      this.#follow(run, body, controller.signal);
+    });
     this.dispatchEvent(new Event("change"));
-    const body = { model, candidates, texts: true, progress: true, requests: seeded.map(asOnTheWire) };
-    this.#follow(runs, body, controller.signal);
     return runs;
   }
 
-  async #follow(runs, body, signal) {
-    const reader = new RunReader(runs);
+  async #follow(run, body, signal) {
+    const reader = new RunReader([run]);
     try {
       for await (const line of this.#api.lines("/trace", body, signal)) {
         reader.feed(line);
-        for (const run of runs) this.#keep(run);
+        this.#keep(run);
       }
       if (!reader.ended) reader.cut("The server ended the answer early.");
     } catch (error) {
       if (signal.aborted) reader.cut();
-      else if (error instanceof ServerError || runs.every((run) => run.streams.length === 0)) this.#fail(reader, runs, error);
-      else reader.cut(error.message);
+      else if (error instanceof ServerError || run.streams.length === 0) {
+        run.param = error.param ?? null;
+        reader.fail(error.message);
+      } else reader.cut(error.message);
     }
-    for (const run of runs) {
-      this.#active.delete(run.id);
-      this.#keep(run);
-    }
+    this.#active.delete(run.id);
+    this.#keep(run);
     this.dispatchEvent(new Event("change"));
   }
 
-  #fail(reader, runs, error) {
-    for (const run of runs) run.param = error.param ?? null;
-    reader.fail(error.message);
-  }
-
-  /** Stops a run, and the others of its request. */
+  /** Stops a run: the server drops its request. */
   stop(run) {
-    this.#active.get(run.id)?.controller.abort();
-  }
-
-  /** Says that nobody waits for a run any more. Its request is stopped when this is so of all its runs. */
-  leave(run) {
-    const request = this.#active.get(run.id);
-    if (request === undefined) return;
-    request.left.add(run);
-    if (request.runs.every((one) => request.left.has(one))) request.controller.abort();
+    this.#active.get(run.id)?.abort();
   }
 
   isActive(run) {
@@ -121,7 +108,7 @@ export class Runs extends EventTarget {
   }
 
   remove(run) {
-    this.leave(run);
+    this.stop(run);
     this.#runs.delete(run.id);
     this.#store.remove(run.id).catch(() => {});
     this.dispatchEvent(new Event("change"));

@@ -2,6 +2,7 @@
 
 import { commandLine } from "./command_line.js";
 import { DEFAULT_MAX_TOKENS } from "./limits.js";
+import { streamSeed } from "./noise.js";
 import { pythonCode } from "./python_code.js";
 import { jsonText, SnippetError } from "./snippet_texts.js";
 
@@ -32,15 +33,13 @@ export function curl(run, place) {
 /** Returns a program in Python. Throws `SnippetError`. */
 export function python(run, place) {
   const { asked, params, rest } = askedOf(run);
-  checkWhole(rest);
-  return pythonCode(asked, params, place.described?.arguments ?? {});
+  return pythonCode(asked, ownParams(params, rest), rest.generated ?? 0, place.described?.arguments ?? {});
 }
 
 /** Returns a command of `decodery generate`, for bash and zsh. Throws `SnippetError`. */
 export function cli(run, place) {
   const { asked, params, rest } = askedOf(run);
-  checkWhole(rest);
-  return commandLine(asked, params, place.described?.arguments ?? {});
+  return commandLine(asked, ownParams(params, rest), rest.generated ?? 0, place.described?.arguments ?? {});
 }
 
 /** Returns what the trace's header says was asked; `rest` are the fields that only `/trace` has. */
@@ -62,8 +61,10 @@ function checkNumbers(value) {
   if (typeof value === "object" && value !== null) Object.values(value).forEach(checkNumbers);
 }
 
-function checkWhole(rest) {
-  if (rest.generated) throw new SnippetError("A branch begins inside a text, which only /trace takes: copy it as curl.");
+/** Returns the parameters that draw the text alone which is one of several completions of `params`. */
+function ownParams(params, { stream }) {
+  if (stream === undefined) return params;
+  return { ...params, n: 1, best_of: null, seed: streamSeed(BigInt(params.seed), stream) };
 }
 
 /** True if `/v1/completions` reads the request as `/trace` does, and does not refuse it for the context's length. */

@@ -5,6 +5,7 @@ export const VIEWS = [
   { name: "compare", title: "Compare", load: () => import("../views/compare.js") },
   { name: "tokens", title: "Tokens", load: () => import("../views/tokens.js") },
   { name: "prompt", title: "Prompt", load: () => import("../views/prompt.js") },
+  { name: "layers", title: "Layers", load: () => import("../views/layers.js") },
   { name: "surprise", title: "Surprise", load: () => import("../views/surprise.js") },
   { name: "learn", title: "Learn", load: () => import("../views/learn.js") },
 ];

@@ -15,27 +15,32 @@ import { stageLabel } from "../core/stages.js";
 export function renderCandidates(place, view, pieces) {
   const table = element("div", { class: "scroll" });
   const show = (stage) => table.replaceChildren(candidateTable(view, pieces, stage));
-  place.replaceChildren(stagePicker(view, show), table);
+  place.replaceChildren(stagePicker(view, show), ...idleStages(view), table);
   show(null);
 }
 
 /** Lists the stages in their order; one of them can be looked at alone. */
 function stagePicker(view, show) {
-  const options = [{ text: "all stages", stage: null, cut: false }];
-  view.stages.forEach(({ name, kept, cuts }, stage) => options.push({ text: stageLabel(name), kept, stage, cut: cuts }));
+  const options = [{ text: "all stages", stage: null, told: null }];
+  view.stages.forEach(({ name, ...told }, stage) => options.push({ text: stageLabel(name), stage, told: told.cuts ? `${count(told.kept)} left` : null }));
   const choose = ({ target }) => show(target.value === "" ? null : Number(target.value));
-  const chips = options.map(({ text, kept, stage, cut }) =>
+  const chips = options.map(({ text, stage, told }) =>
     element(
       "label",
       { class: "chip" },
       element("input", { type: "radio", name: "stage", value: stage === null ? "" : String(stage), checked: stage === null }),
       element("span", { text }),
-      cut ? element("small", { class: "number", text: `${count(kept)} left` }) : null,
+      told === null ? null : element("small", { class: "number", text: told }),
     ),
   );
   const legend = element("legend", { class: "unseen", text: "Stages, in the order in which they ran" });
   // The form keeps the group apart from those of other inspectors.
   return element("form", {}, element("fieldset", { class: "stages", on: { change: choose } }, legend, ...chips));
+}
+
+function idleStages({ idle }) {
+  if (idle.length === 0) return [];
+  return [element("p", { class: "small dim idle-stages", text: `Changed nothing here: ${idle.map(stageLabel).join(", ")}.` })];
 }
 
 function candidateTable(view, pieces, stage) {
@@ -79,7 +84,7 @@ export function cellOf(kind, value, largest) {
 function overview(view) {
   const columns = [{ title: "model", kind: "model", cell: ({ model }) => model }];
   if (view.adjusted) columns.push({ title: "after penalties", kind: "penalised", cell: ({ penalised }) => penalised });
-  columns.push({ title: "after truncation", kind: "after", cell: (candidate) => afterAll(candidate, view.stages) });
+  columns.push({ title: view.truncated ? "after truncation" : "after all stages: nothing truncated", kind: "after", cell: (candidate) => afterAll(candidate, view.stages) });
   if (view.way === "drawn") {
     columns.push({ title: "log p + noise", kind: "sum words", cell: ({ sum, after }) => (after === 0 ? "" : decimal(sum)) });
   }

@@ -92,12 +92,11 @@ export class CompareColumn {
     this.#parameters.set(params);
   }
 
-  /** Shows a run from now on, which is at a place among its requests; `changed` is called after each change of it. */
-  show(run, place, changed) {
+  /** Shows a run from now on; `changed` is called after each change of it. */
+  show(run, changed) {
     this.close();
     this.run = run;
     this.element.dataset.run = run.id;
-    this.#place = place;
     this.#changed = changed;
     this.#text = 0;
     this.#render();
@@ -105,7 +104,6 @@ export class CompareColumn {
 
   #close = () => {};
   #changed = () => {};
-  #place = 0;
 
   /** The text that is shown. */
   get stream() {
@@ -144,7 +142,7 @@ export class CompareColumn {
     this.element.dataset.state = run.state;
     this.#showTexts();
     this.state.textContent = [standing(run), ending(run, stream)].filter((text) => text !== "").join(" · ");
-    this.#showError(run.state === "failed" || run.state === "cut" ? this.#errorOf(run) : null);
+    this.#showError(run.state === "failed" || run.state === "cut" ? run.error : null);
     this.#showNumbers();
   }
 
@@ -154,13 +152,6 @@ export class CompareColumn {
     this.#textField.hidden = length < 2;
     if (this.#texts.length !== length) this.#texts.replaceChildren(...this.run.streams.map((_, i) => new Option(`${i + 1} of ${length}`)));
     this.#texts.selectedIndex = this.#text;
-  }
-
-  /** Returns the error of a run, without one that is about another request of its batch. */
-  #errorOf(run) {
-    const [, place] = /^requests\[(\d+)\]/.exec(run.param ?? "") ?? [];
-    const another = place !== undefined && Number(place) !== this.#place;
-    return another ? "Not started: the parameters of another column are refused." : run.error;
   }
 
   #showError(message) {

@@ -38,7 +38,7 @@ export function mountInspector(place, app) {
       body.hidden = false;
       const same = shown !== null && shown.run === run && shown.stream === stream && shown.index === index;
       if (!same) {
-        const view = viewOf(position, run.params);
+        const view = viewOf(position, run.params, run.vocabSize);
         head.replaceChildren(...header(run, stream, index, position, view));
         candidates.replaceChildren();
         draw.replaceChildren();
@@ -93,7 +93,7 @@ function facts(view) {
     ["entropy of all tokens", `${decimal(view.entropy)} bits`],
     ["tokens left", count(view.kept)],
   ];
-  if (view.tail !== null) found.push(["tokens not shown (model)", percent(view.tail)]);
+  if (view.tail !== null) found.push(["probability of all other tokens (model)", percent(view.tail)]);
   if (view.allowed !== null) found.push(["allowed by the grammar", count(view.allowed)]);
   return found;
 }

@@ -9,15 +9,23 @@ const MODES = [
   { name: "none", title: "off" },
 ];
 
+const MARKS = [
+  { name: "drafted", title: "draft taken" },
+  { name: "missed", title: "draft not taken" },
+  { name: "forced", title: "forced by a grammar" },
+];
+
 /** Mounts the switches and the legend. The settings "colour" and "hover" hold the choices. */
 export function mountLegend(place, settings) {
   const select = element("select", { id: "colour", on: { change: () => settings.set("colour", select.value) } });
   select.append(...MODES.map(({ name, title }) => new Option(title, name)));
   const swatches = element("span", { class: "swatches" }, ...swatchesOf());
+  const marks = element("span", { class: "marks", text: "underlined: " });
+  MARKS.forEach(({ name, title }, i) => marks.append(i > 0 ? ", " : "", element("span", { class: name, text: title })));
   const hover = element("input", { type: "checkbox", on: { change: () => settings.set("hover", hover.checked) } });
   place.append(
     element("label", { class: "option pointing small" }, hover, "Explain tokens under the pointer"),
-    element("div", { class: "legend small" }, element("label", { for: "colour", text: "Colour" }), select, swatches),
+    element("div", { class: "legend small" }, element("label", { for: "colour", text: "Colour" }), select, swatches, marks),
   );
   const show = () => {
     const { name } = MODES.find((mode) => mode.name === settings.get("colour")) ?? MODES[0];

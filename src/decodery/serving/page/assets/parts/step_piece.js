@@ -16,7 +16,7 @@ export function mountStepPiece(place, app, asking) {
   place.append(panel, menu);
   const stepper = mountStepper(panel, app, { open: (run) => app.open("write", { run: run.id }) });
   const begin = () => asking.text.value !== "" && stepper.begin({ prompt: asking.text.value, params: asking.params() });
-  menu.append(element("button", { type: "button", class: "chip", text: "One token at a time", on: { click: begin } }));
+  menu.append(element("button", { type: "button", class: "chip", text: "Choose one token at a time", on: { click: begin } }));
   mountCursorMenu(menu, asking.text, app, { write: asking.start });
   place.closest(".view").addEventListener("step", ({ detail }) => stepper.goOn(detail.run, detail.stream, detail.count));
   return {

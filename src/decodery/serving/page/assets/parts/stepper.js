@@ -32,7 +32,8 @@ export function mountStepper(place, app, { open }) {
     typed,
     element("button", { type: "submit", text: "Add" }),
   );
-  place.append(element("h2", { text: "One token at a time" }), status, list, element("div", { class: "row" }, next, undo, done), form);
+  const help = element("p", { class: "small", text: "You choose each token: take the one that was drawn, click another one, or type a text." });
+  place.append(element("h2", { text: "One token at a time" }), help, status, list, element("div", { class: "row" }, next, undo, done), form);
   place.classList.add("stepper");
   place.hidden = true;
   list.addEventListener("click", ({ target }) => {

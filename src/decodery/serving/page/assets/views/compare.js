@@ -95,7 +95,7 @@ class Compare {
   }
 
   #drop(column) {
-    if (column.run !== null) this.#app.runs.leave(column.run);
+    if (column.run !== null) this.#app.runs.stop(column.run);
     column.close();
     column.element.remove();
     this.#columns = this.#columns.filter((one) => one !== column);
@@ -121,26 +121,19 @@ class Compare {
     return { ...column.params, ...(length > 0 ? { max_tokens: length } : {}), seed };
   }
 
-  /** Starts all columns: those of a model in one batch, and the models at once. */
+  /** Starts all columns at once. The server runs those of a model in one batch. */
   #run() {
     const prompt = this.#parts.prompt.value;
     const given = this.#parts.seed.value.trim();
     const seed = given === "" ? newSeed() : Number(given);
     this.#runs().forEach((run) => this.#app.runs.stop(run));
-    const models = new Map();
     for (const column of this.#columns) {
       const model = column.model || this.#app.models.current;
-      models.set(model, [...(models.get(model) ?? []), column]);
-    }
-    for (const [model, columns] of models) {
-      const requests = columns.map((column) => ({
-        prompt,
-        // The log-probabilities of chosen tokens, which beams tell in no other way.
-        params: { logprobs: 0, ...this.#paramsOf(column, seed) },
-        title: `${column.name}: ${prompt}`,
-      }));
-      const runs = this.#app.runs.start({ model, requests, view: view.name });
-      columns.forEach((column, i) => column.show(runs[i], i, () => this.#compare()));
+      // The log-probabilities of chosen tokens, which beams tell in no other way.
+      const params = { logprobs: 0, ...this.#paramsOf(column, seed) };
+      const requests = [{ prompt, params, title: `${column.name}: ${prompt}` }];
+      const [run] = this.#app.runs.start({ model, requests, view: view.name });
+      column.show(run, () => this.#compare());
     }
     this.#compare();
   }

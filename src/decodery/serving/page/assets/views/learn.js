@@ -70,9 +70,12 @@ function article(index, number, { run, blocks }, app) {
   );
 }
 
-/** Returns the button that runs the page's example: it writes, or divides a text into tokens. */
+/** Returns the button that runs the page's example: it writes, divides a text into tokens, or shows the layers. */
 function tryButton(run, app) {
-  const open = () => app.open(run.text === undefined ? "write" : "tokens", run);
+  const open = () => {
+    if (run.layers !== undefined) app.open("layers", { text: run.layers });
+    else app.open(run.text === undefined ? "write" : "tokens", run);
+  };
   return element("button", { type: "button", class: "primary", text: "Try it", on: { click: open } });
 }
 

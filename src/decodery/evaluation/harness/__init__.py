@@ -1,0 +1,1 @@
+"""Lets the harnesses of others measure an open model."""

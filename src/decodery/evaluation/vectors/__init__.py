@@ -1,0 +1,1 @@
+"""Measures vectors of texts: similarity, classification, retrieval, reranking, clustering."""

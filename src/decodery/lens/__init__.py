@@ -1,0 +1,1 @@
+"""Holds what shows the layers of a model: where attention looks, and what each layer predicts."""
