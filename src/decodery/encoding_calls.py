@@ -30,6 +30,7 @@ from decodery.encoding.tasks.tag_spans import Merge
 from decodery.encoding.text_batches import BatchRunner
 from decodery.encoding.texts import Long
 from decodery.encoding.vectors.embed import LongText, embed
+from decodery.encoding.vectors.late_chunks import embed_parts
 from decodery.encoding.vectors.similarity import similarities
 from decodery.encoding.vectors.sparse import SparseEmbedding, embed_sparse
 from decodery.encoding.vectors.token_vectors import embed_tokens
@@ -150,6 +151,20 @@ class EncodingCalls:
             query=query,
             document=document,
         )
+
+    def embed_parts(
+        self, text: str, spans: Sequence[tuple[int, int]], *, query: bool = False, document: bool = False
+    ) -> NDArray[np.float32]:
+        """Returns the vector of each part of a text [parts, width], which knows the whole text.
+
+        The text is read as a whole, and a part has the mean of its own tokens' states (late chunking), then
+        what the folder puts behind a mean. `spans` are the parts' first characters and the ones behind them.
+        `query` and `document` choose the folder's prompt for those, which no part contains.
+
+        Raises `ModelError` for a model whose vectors are not the mean of states, `RequestError` for a text
+        that is too long and for a part without a token, and `ParameterError` for spans beyond the text.
+        """
+        return embed_parts(self.encoder, text, spans, query=query, document=document)
 
     def embed_sparse(
         self, texts: Any, *, query: bool = False, document: bool = False, long: Long = "error"

@@ -45,7 +45,8 @@ Count = Callable[[str], int]
 class Chunk:
     """Holds a chunk of a file: its first and last line from 1, the headings above it, and its text.
 
-    `above` is written above the text when its vector is computed: headings, if it is a section.
+    `above` is written above the text when its vector is computed: headings, if it is a section. The text is
+    that of the file's characters from `start` to `end`.
     """
 
     line: int
@@ -53,6 +54,8 @@ class Chunk:
     heading: str
     text: str
     above: str
+    start: int
+    end: int
 
     @property
     def passage(self) -> str:
@@ -86,7 +89,7 @@ class Chunking:
             above = self._above(heading) if by == "sections" else ""
             for start, end in self._divided(text, _stripped(text, span), above, BORDERS):
                 lines = bisect_right(starts, start), bisect_right(starts, end - 1)
-                yield Chunk(*lines, heading, text[start:end], above)
+                yield Chunk(*lines, heading, text[start:end], above, start, end)
 
     def _above(self, heading: str) -> str:
         """Returns what is written above a section's text: its headings, the last alone, or nothing."""

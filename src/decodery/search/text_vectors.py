@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -46,6 +46,15 @@ class Embedder(Protocol):
         ...
 
 
+@runtime_checkable
+class ContextEmbedder(Protocol):
+    """Gives parts of a text vectors that depend on the text around them."""
+
+    def in_context(self, text: str, spans: Sequence[tuple[int, int]]) -> Vectors:
+        """Returns the vectors [parts, width] of parts of a text, each from one character to another."""
+        ...
+
+
 class EncoderEmbedder:
     """Gives texts vectors with an open encoder and the prompts of its folder."""
 
@@ -83,3 +92,40 @@ class EncoderEmbedder:
     def query(self, text: str) -> Vectors:
         """Returns the vector [width] of a text that is searched for."""
         return np.asarray(self._llm.embed(text, query=True, progress=False).vectors[0], np.float32)
+
+
+class LateEmbedder(EncoderEmbedder):
+    """Gives chunks vectors with an open encoder that reads as much of their file as fits together with them.
+
+    Raises `ModelError` for an encoder whose vectors are not the mean of states.
+    """
+
+    def __init__(self, llm: LLM) -> None:
+        super().__init__(llm)
+        llm.embed_parts("a", [(0, 1)], document=True)
+        self.identity["late chunking"] = True
+
+    def in_context(self, text: str, spans: Sequence[tuple[int, int]]) -> Vectors:
+        """Returns the vectors [parts, width] of consecutive parts of a text, read in as few pieces as fit."""
+        found: list[Vectors] = []
+        first = 0
+        while first < len(spans):
+            last = self._last_that_fits(text, spans, first)
+            start = spans[first][0]
+            places = [(begin - start, end - start) for begin, end in spans[first : last + 1]]
+            found.append(self._llm.embed_parts(text[start : spans[last][1]], places, document=True))
+            first = last + 1
+        return np.concatenate(found) if found else np.empty((0, 0), np.float32)
+
+    def _last_that_fits(self, text: str, spans: Sequence[tuple[int, int]], first: int) -> int:
+        """Returns the last of the parts from `first` on that the model can read with it."""
+        last, total = first, self.count(text[slice(*spans[first])])
+        while last + 1 < len(spans):
+            total += self.count(text[spans[last][1] : spans[last + 1][1]])
+            if total > self.limit:
+                break
+            last += 1
+        # Tokens of a whole may be more than those of its parts.
+        while last > first and self.count(text[spans[first][0] : spans[last][1]]) > self.limit:
+            last -= 1
+        return last

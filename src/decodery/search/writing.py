@@ -9,13 +9,15 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from filelock import FileLock
 
 from decodery.errors import RequestError
 from decodery.search.chunks import MARKDOWN_ENDS, Chunk, Chunking
+from decodery.search.ranking import Vectors
 from decodery.search.store import IndexStore, StoredFile
 from decodery.search.text_files import TextFile, absolute_path, read_text_file, text_paths
-from decodery.search.text_vectors import Embedder
+from decodery.search.text_vectors import ContextEmbedder, Embedder
 
 Progress = Callable[[int, int], None]
 
@@ -157,7 +159,7 @@ class IndexWriter:
         if not batch:
             return 0
         texts = [chunk.passage for part in batch for chunk in part.chunks]
-        vectors = self._embedder.documents(texts) if texts else None
+        vectors = self._vectors(batch, texts) if texts else None
         start = 0
         with self._store.transaction():
             for part in batch:
@@ -174,6 +176,14 @@ class IndexWriter:
                 if part.last:
                     self._store.complete(file)
         return sum(len(text.encode()) for text in texts)
+
+    def _vectors(self, batch: list[_Part], texts: list[str]) -> Vectors:
+        embedder = self._embedder
+        if not isinstance(embedder, ContextEmbedder):
+            return embedder.documents(texts)
+        spans = ([(chunk.start, chunk.end) for chunk in part.chunks] for part in batch)
+        found = [embedder.in_context(part.file.text, each) for part, each in zip(batch, spans, strict=True)]
+        return np.concatenate([vectors for vectors in found if len(vectors)])
 
 
 def _unchanged(path: Path, stored: StoredFile | None) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from decodery import LLM
 from decodery.search import SearchIndex
+from decodery.search.text_vectors import LateEmbedder
 from tests.cli.conftest import Run
 from tests.encoding.folders import encoder_folder, sentence_folder
 
@@ -151,3 +152,16 @@ def test_files_without_text_have_no_hits(decodery: Run, encoder: str, pages: Pat
     ran = decodery("search", "dog", "empty.txt", "-m", encoder)
     assert (ran.status, ran.out) == (0, "")
     assert "there is no text to search" in ran.err
+
+
+def test_late_chunking_reads_the_parts_of_a_file_together(
+    decodery: Run, encoder: str, pages: Path, tmp_path: Path
+) -> None:
+    with SearchIndex(tmp_path / "own", LateEmbedder(LLM(encoder))) as index:
+        index.update([pages / "docs"])
+        hits = index.search("the dog sat", top=3)
+    flags = ("search", "the dog sat", "docs", "-m", encoder, "--top", "3", "--json")
+    found = read(decodery(*flags, "--late").out)
+    assert [one["score"] for one in found] == [hit.score for hit in hits]
+    # The index of chunks that are read apart is beside it.
+    assert [one["score"] for one in read(decodery(*flags).out)] != [hit.score for hit in hits]

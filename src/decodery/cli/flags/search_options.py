@@ -41,6 +41,10 @@ class SearchOptions(IndexOptions):
     """Holds how files are searched, as it is written on the command line; each field is a flag."""
 
     hybrid: bool = _option(False, "Rank by words (BM25) too, and fuse both rankings.")
+    late: bool = _option(
+        False,
+        "Read the parts of a file together, so that their vectors know the text around (late chunking).",
+    )
     sparse: bool = _option(
         False, "Rank by the sparse vectors (SPLADE) of --model. All files are read anew; no index is kept."
     )

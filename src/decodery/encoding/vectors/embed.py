@@ -156,7 +156,7 @@ def _pooled(
         for index, start, length in zip(batch.indices, batch.starts, batch.lengths, strict=True):
             # Each text apart, so that the others cannot change its bits.
             vector = pooled(states[start : start + length], poolings, _first(options, texts[index]))
-            rows[index] = _through(layers, vector, parts) if layers else vector
+            rows[index] = through_layers(layers, vector, parts) if layers else vector
             advance()
     return rows
 
@@ -168,7 +168,7 @@ def _by_place(parts: EncoderParts, poolings: Sequence[str]) -> tuple[str, ...]:
     return tuple("lasttoken" if last and pooling == "cls" else pooling for pooling in poolings)
 
 
-def _through(
+def through_layers(
     layers: Sequence[Callable[[torch.Tensor], torch.Tensor]],
     vector: NDArray[np.float32],
     parts: EncoderParts,

@@ -25,7 +25,7 @@ from decodery.search.keywords import keyword_library
 from decodery.search.sparse_search import sparse_hits
 from decodery.search.store import FILE
 from decodery.search.text_files import text_paths
-from decodery.search.text_vectors import EncoderEmbedder
+from decodery.search.text_vectors import EncoderEmbedder, LateEmbedder
 from decodery.weights.sources.model_cache import cache_folder
 
 NARROWEST = 20
@@ -51,7 +51,8 @@ def search(
         return
     if options.hybrid:
         keyword_library()
-    embedder = EncoderEmbedder(load_encoder(model))
+    encoder = load_encoder(model)
+    embedder = LateEmbedder(encoder) if options.late else EncoderEmbedder(encoder)
     folder = index_folder(files, options.index, options.by, embedder)
     reranker: Any = None
     if options.rerank is not None:
@@ -94,6 +95,7 @@ def _checked_baseline(files: Sequence[Path], options: SearchOptions, model: Enco
             "rerank": options.rerank,
             "hybrid": options.hybrid or None,
             "sparse": options.sparse or None,
+            "late": options.late or None,
         }
     )
     _check_files(files)
@@ -106,8 +108,8 @@ def _check_files(files: Sequence[Path]) -> None:
 
 
 def _check_sparse(files: Sequence[Path], options: SearchOptions, model: EncoderOptions) -> None:
-    if options.index is not None or options.hybrid or options.rerank is not None:
-        raise ParameterError("--sparse goes without --index, --hybrid and --rerank")
+    if options.index is not None or options.hybrid or options.late or options.rerank is not None:
+        raise ParameterError("--sparse goes without --index, --hybrid, --late and --rerank")
     if model.model is None:
         raise ParameterError("--sparse needs --model, an encoder whose head of masked tokens gives weights")
     _check_files(files)
