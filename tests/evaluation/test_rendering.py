@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,47 @@ def test_bos_without_such_a_token_is_an_error(tmp_path: Path) -> None:
     llm = LLM(tmp_path, dtype="float32", backend="torch", kv_memory="16MB")
     with pytest.raises(ParameterError, match="no token of the beginning"):
         Subject(llm, bos=True)
+
+
+class Counting:
+    """Encodes as a tokenizer does, and counts the characters."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.characters = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
+
+    def encode(self, text: str, **options: Any) -> Any:
+        self.characters += len(text)
+        return self.tokenizer.encode(text, **options)
+
+
+def test_the_shots_are_encoded_once_for_all_options_and_the_ids_are_those_of_the_whole_text(
+    native_llm: LLM,
+) -> None:
+    counting = Counting(native_llm.tokenizer)
+    rendered = Renderer(counting, native_llm.chat_prompt)
+    rng = random.Random(0)
+    for _ in range(200):
+        texts = ["".join(rng.choices("ab cd1é.\n\t我'", k=rng.randint(1, 30))) for _ in range(12)]
+        question, *options, delimiter = texts[5], *texts[6:10], rng.choice([" ", "", "\n"])
+        shots = tuple(
+            Shot(one, other.strip() or "x") for one, other in zip(texts[:5], texts[7:], strict=True)
+        )
+        separator = rng.choice(["\n\n", "\n", " "])
+        prompt = Prompt(f"Q{question}", shots, delimiter=delimiter, separator=separator)
+        for option in options:
+            if not option.strip():
+                continue
+            found = rendered.joined(prompt, option)
+            if found.together:
+                whole = rendered.text(prompt) + delimiter + option
+                assert (*found.prompt_ids, *found.ids) == rendered.whole_ids(whole)
+    shots = tuple(Shot(f"What comes after number {i} of the row?", str(i + 1)) for i in range(50))
+    prompt = Prompt("What comes after number 50 of the row?", shots)
+    counting.characters = 0
+    for option in "ABCD":
+        rendered.joined(prompt, option)
+    assert counting.characters < 1.5 * len(rendered.text(prompt))

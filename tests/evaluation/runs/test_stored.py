@@ -273,7 +273,8 @@ def test_the_worst_samples_are_the_wrong_ones_with_the_largest_loss(tmp_path: Pa
         return found
 
     samples = [wrong("a", -2.0, -1.0), sample("right", 1.0), wrong("b", -9.0, -1.0), wrong("c", -1e4, -1.0)]
-    worst = worst_samples(stored(tmp_path / "run", [*samples, sample("none", None)]))
+    unjudged = [sample("none", None), sample("no right one", 0.0, gold=None)]
+    worst = worst_samples(stored(tmp_path / "run", [*samples, *unjudged]))
     assert [one.sample["id"] for one in worst] == ["c", "b", "a"]
     assert [one.loss for one in worst] == [
         math.inf,

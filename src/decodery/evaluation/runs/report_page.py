@@ -165,21 +165,23 @@ def _speed_table(run: StoredRun) -> Markup:
         ("tokens scored or generated", sum(effort.answer_tokens for effort in efforts)),
     ):
         rows.append([name, str(total), f"{total / seconds:.1f}"])
-    note = f"{seconds:.1f} seconds in {len(efforts)} calls that ended; a call that was killed is not counted."
+    note = f"{seconds:.1f} seconds; calls of the command that were stopped before the end are not counted."
     return element("div", table(("", "asked", "in a second"), rows), element("p", note, class_="note"))
 
 
 def worst_samples(run: StoredRun, count: int = WORST) -> list[RankedSample]:
     """Returns the wrong samples with the largest loss, the largest first.
 
-    A sample is wrong if its value of the main metric, a fraction, is below 1.
+    A sample with a right answer is wrong if its value of the main metric, a fraction, is below 1.
     """
     if run.results[run.main].unit != "fraction":
         return []
     wrong = (
         RankedSample(_loss(sample), place, sample)
         for place, sample in enumerate(run.samples())
-        if (value := sample["values"].get(run.main)) is not None and value < 1
+        if sample.get("gold") is not None
+        and (value := sample["values"].get(run.main)) is not None
+        and value < 1
     )
     return heapq.nsmallest(count, wrong, key=lambda one: (-one.loss, one.place))
 
