@@ -17,6 +17,8 @@ from decodery.loading import bandwidth, describe
 from decodery.models.encoders.rows import ENCODERS as ENCODER_ROWS
 from decodery.weights.formats.checkpoint import Checkpoint
 from tests.cli.conftest import CONTEXT, VOCABULARY, WIDTH, Run, random_weights, write_model
+from tests.encoding.folders import DECODER, encoder_folder
+from tests.encoding.tasks.prompted.test_yes_no import log_score, reranker
 from tests.kernels.native.fixtures import built
 from tests.models.decoders.families import FAMILIES, write_folder
 from tests.models.encoders.families import FAMILIES as ENCODERS
@@ -290,5 +292,16 @@ def test_inspect_names_all_labels_of_an_encoder_in_their_order(decodery: Run, tm
 
 
 def test_every_head_of_an_encoder_has_words() -> None:
-    heads = {head for _, head in ENCODER_ROWS.values()}
+    # A decoder that only reads has the one that no row names.
+    heads = {*(head for _, head in ENCODER_ROWS.values()), "next_token"}
     assert heads - {"states", "pretraining"} == set(OUTPUTS)
+
+
+def test_a_decoder_that_reads_is_an_encoder_with_its_outputs(decodery: Run, tmp_path: Path) -> None:
+    reranker(tmp_path / "judge")
+    log_score(tmp_path / "judge", true_token_id=7, false_token_id=8)
+    printed = decodery("inspect", str(tmp_path / "judge")).out
+    assert "kind          encoder\n" in printed
+    assert "output        whether a document answers a query (rerank)\n" in printed
+    folder = encoder_folder(tmp_path / "classes", "LlamaForSequenceClassification", **DECODER)
+    assert "output        vectors, classes (classify, rerank)\n" in decodery("inspect", str(folder)).out

@@ -21,8 +21,10 @@ from decodery.kernels.reference import torch_kernels
 from decodery.models.architectures import HUB
 from decodery.models.contract import EncoderModel
 from decodery.models.families import find_family
+from decodery.models.layers.attention import DenseAttend
 from decodery.models.load import load_for_inference, reading_model
 from decodery.models.readers.reading_rows import OTHER_STEMS, STEMS, WITHOUT_CLASSES
+from decodery.models.readers.text_reader import reader_of
 from decodery.weights.formats.opening import open_checkpoint
 from tests.encoding.folders import write_json
 from tests.kernels.native.fixtures import built
@@ -33,7 +35,7 @@ from tests.models.decoders.rms_norm_families import RMS_NORM_FAMILIES
 
 FAMILIES = {**LLAMA_FAMILIES, **RMS_NORM_FAMILIES, **LAYER_NORM_FAMILIES}
 THEIRS = {ours: stem for stem, ours in OTHER_STEMS.items()}
-FAST = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "phi3 with longrope")
+FAST = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "phi 3, short texts")
 LENGTHS = 33, 17, 1
 LABELS = 3
 Folders = Callable[..., Path]
@@ -148,6 +150,24 @@ def test_a_text_has_the_same_bits_alone_and_among_others(
     for text, states in zip(texts, together, strict=True):
         assert states_of(model, [text])[0].equal(states)
     assert states_of(model, texts[::-1])[-1].equal(together[0])
+
+
+SHARED = [name for name, tiny in FAMILIES.items() if tiny.architecture == "Gemma4ForCausalLM"]
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_layers_that_differ_and_read_keys_of_others_have_pages_of_their_own(
+    name: str, tmp_path: Path
+) -> None:
+    with open_checkpoint(write_folder(FAMILIES[name], tmp_path)) as checkpoint:
+        model: Any = load_for_inference(checkpoint, dtype=torch.float32, kernels=torch_kernels)
+    texts = some_texts(LENGTHS)
+    for text, states in zip(texts, states_of(reader_of(model, "causal"), texts), strict=True):
+        tokens = torch.tensor([text.ids])
+        attend = DenseAttend(torch_kernels, layers=model.attention_layers)
+        with torch.no_grad():
+            expected = model.hidden(tokens, torch.arange(len(text.ids)), attend)[0]
+        torch.testing.assert_close(states, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("left", [True, False])

@@ -24,6 +24,7 @@ OUTPUTS: Mapping[str, str] = {
     "spans": "answers in a text (answer)",
     "choices": "one of several answers (choose)",
     "replaced": "replaced tokens",
+    "next_token": "whether a document answers a query (rerank)",
 }
 """What the heads of encoders compute, and the methods that give it."""
 
@@ -108,9 +109,10 @@ def _outputs(found: dict[str, Any]) -> list[tuple[str, str]]:
     labels = found["labels"]
     limit = found["text_limit"]
     shown = [*labels[:SHOWN_LABELS], *(["..."] if len(labels) > SHOWN_LABELS else [])]
+    vectors = [] if "next_token" in found["outputs"] else ["vectors"]
     return [
         *([("texts", f"at most {limit:,} tokens")] if limit != found["context_length"] else []),
-        ("output", ", ".join(["vectors", *(OUTPUTS[name] for name in found["outputs"])])),
+        ("output", ", ".join([*vectors, *(OUTPUTS[name] for name in found["outputs"])])),
         *([("labels", f"{len(labels)}: {', '.join(shown)}")] if labels else []),
     ]
 
