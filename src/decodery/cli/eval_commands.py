@@ -104,9 +104,6 @@ def _contamination(
         list[Path],
         typer.Argument(metavar="CORPUS...", help="Files and folders of text that a model may have learnt."),
     ],
-    data: Annotated[
-        str | None, typer.Option(metavar="PATH", help="The data of the run's task, as decodery eval got it.")
-    ] = None,
     words: Annotated[int, typer.Option(metavar="N", help="The number of words in a row.")] = 13,
     json: Json = False,
     debug: Debug = False,
@@ -114,7 +111,7 @@ def _contamination(
     """Looks for the questions of a run in a corpus, and tells the results with and without those found."""
     from decodery.cli.commands.evaluation.contamination import contamination
 
-    contamination(run, corpus, data, words, as_json=json)
+    contamination(run, corpus, words, as_json=json)
 
 
 @command("lm-eval", evaluation)

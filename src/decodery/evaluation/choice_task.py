@@ -164,7 +164,7 @@ class ChoiceTask:
             self.shown(document)
         written = {"max_tokens": self.max_tokens} if self.style.method == "parse" else {}
         form = {**asdict(self.style), "shuffle": self.shuffle, "split": self.split, **written}
-        return replace(found, settings=form)
+        return replace(found, settings={**found.settings, **form})
 
     def varied(self, variant: Variant) -> ChoiceTask:
         """Returns the task in another form. White space at the end of an ending is the delimiter."""

@@ -164,6 +164,7 @@ class Outcome:
 
     `values` are the numbers of this document by metric, None where undefined. `gold`, `predicted` and `why`
     are for people who read the samples, and for metrics of the whole run; they are plain values of JSON.
+    `weights` are what values count in the mean of the run, such as the bytes of a text; 1 where not given.
     `counts` are what the report counts, such as "tie" or "unparsed". `details` are further plain values, one
     for each answer or for the document.
     """
@@ -174,6 +175,7 @@ class Outcome:
     why: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

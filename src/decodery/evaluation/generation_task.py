@@ -80,7 +80,8 @@ class GenerationTask:
                 raise ParameterError(f"{self.name}: document {document.id}: {error}") from error
             if not row.gold:
                 raise ParameterError(f"{self.name}: document {document.id} has no right answer")
-        return replace(found, settings={"split": self.split, "max_tokens": self.params.max_tokens})
+        form = {"split": self.split, "max_tokens": self.params.max_tokens}
+        return replace(found, settings={**found.settings, **form})
 
     def varied(self, variant: Variant) -> GenerationTask:
         """Returns the task over another split, or with longer answers."""

@@ -20,7 +20,8 @@ from decodery.evaluation.contract import (
 )
 from decodery.metrics.score import Score, mean
 
-PREFERRED = "0.5 is fair; equal sentences count one half"
+SHARE = "share of pairs, 0.5 is fair"
+PREFERRED = "equal sentences count one half"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class PairTask:
         """Returns the share of pairs and the mean difference."""
         values = [sample.outcome.values for sample in samples]
         return {
-            "stereotype": mean([one["stereotype"] for one in values], settings=PREFERRED),
+            "stereotype": mean([one["stereotype"] for one in values], unit=SHARE, settings=PREFERRED),
             "difference": mean([one["difference"] for one in values], unit="nats"),
         }
 

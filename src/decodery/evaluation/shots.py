@@ -22,9 +22,10 @@ def draw_shots(
     """Returns `count` different documents of a pool, without the document itself and those equal to it.
 
     With `first`, they are the first of the pool, in its order. Else each is chosen by a hash of the seed, the
-    task, the document's id and a counter: a limit or a resumed run changes nothing. Raises `ParameterError`
-    if the pool is too small.
+    task, the document's id and a counter: a limit or a resumed run changes nothing. A pool in which some
+    documents are equal may give fewer. Raises `ParameterError` as `check_pool` does.
     """
+    check_pool(pool, document, count, task=task)
     chosen: list[Document] = []
     order = range(len(pool)) if first else _drawn(len(pool), task, seed, document.id)
     for place in order if count else ():
@@ -33,13 +34,18 @@ def draw_shots(
             chosen.append(other)
             if len(chosen) == count:
                 return tuple(chosen)
-    if count:
+    return tuple(chosen)
+
+
+def check_pool(pool: Sequence[Document], document: Document, count: int, *, task: str) -> None:
+    """Raises `ParameterError` if a pool has fewer than `count` documents beside a document."""
+    others = len(pool) if len(pool) > count else sum(other.id != document.id for other in pool)
+    if others < count:
         group = f" of {document.group}" if document.group else ""
         raise ParameterError(
-            f"{task} has {len(chosen)} documents for shots{group} beside document {document.id},"
+            f"{task} has {others} documents for shots{group} beside document {document.id},"
             f" and shots is {count}: ask for fewer, or give data with a split for shots"
         )
-    return ()
 
 
 def _drawn(size: int, task: str, seed: int, document: str) -> Iterator[int]:

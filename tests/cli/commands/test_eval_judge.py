@@ -97,14 +97,13 @@ def test_contamination_tells_the_results_with_and_without(decodery: Run, judge: 
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     (corpus / "page.txt").write_text("Before: One, two\nthree four.", encoding="utf-8")
-    flags = ("--data", str(pairs), "--words", "4", "--json")
-    ran = decodery("eval", "contamination", run, str(corpus), *flags)
+    ran = decodery("eval", "contamination", run, str(corpus), "--words", "4", "--json")
     assert ran.status == 0, ran.err
     assert ran.json["counts"] == {"contaminated": 1, "clean": 1, "not checkable": 1}
-    counted: dict[str, Any] = {k: v["stereotype"]["counted"] for k, v in ran.json["results"].items()}
+    counted = {name: score["counted"] for name, score in ran.json["results"].items()}
     assert counted == {"all": 3, "clean": 1, "contaminated": 1, "not checkable": 1}
-    other = decodery("eval", "contamination", run, str(corpus))
-    assert "is a run over other documents than these" in other.err
+    nothing = decodery("eval", "contamination", str(corpus), str(corpus))
+    assert "holds no run" in nothing.err
 
 
 def samples(folder: Path, *rows: dict[str, Any]) -> str:

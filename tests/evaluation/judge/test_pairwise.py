@@ -155,11 +155,11 @@ def test_pairs_without_sense_are_refused() -> None:
         compare(judge(prefers("good")), [PAIRS[0], PAIRS[0]], AnswerStore())
 
 
-def test_most_judges_decide_and_equal_votes_are_a_tie() -> None:
+def test_most_judges_decide_and_equal_votes_are_undecided() -> None:
     one = summary("1", [Judged("a", ("A", "B")), Judged("b", ("A", "B")), Judged("c", ("A", "B"))])
     two = summary("2", [Judged("a", ("A", "B")), Judged("b", ("B", "A")), Judged("c", ("tie", "tie"))])
     three = summary("3", [Judged("a", ("B", "A")), Judged("b", ("A", "A")), Judged("c", ("tie", "tie"))])
-    assert majority([one, two, three]) == {"a": "one", "b": "tie", "c": "tie"}
+    assert majority([one, two, three]) == {"a": "one", "b": "undecided", "c": "tie"}
 
 
 def test_agreement_leaves_failures_out() -> None:
@@ -189,3 +189,13 @@ def test_marks_have_a_mean_and_a_distribution() -> None:
 def test_a_mark_outside_the_rubric_is_a_failure() -> None:
     with pytest.raises(ParameterError, match="no verdict on 1 of 1"):
         mark(judge(lambda t: says("9")), Rubric("so"), {"1": ("q", "a")}, AnswerStore())
+
+
+def test_a_request_that_failed_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, model = AnswerStore(), judge(prefers("good"))
+    with monkeypatch.context() as failing:
+        broken = RequestOutput(None, [], [], 0, error="out of memory")
+        failing.setattr(MadeUp, "generate", lambda self, prompts, *a, **k: [broken] * len(prompts))
+        with pytest.raises(ParameterError, match="gave no verdict on 4 of 4"):
+            compare(model, PAIRS, store)
+    assert compare(model, PAIRS, store).counts["failed"] == 0

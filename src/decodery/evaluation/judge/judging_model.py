@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from decodery.decoding.request.grammar_params import JsonSchema
 from decodery.decoding.request.params import GenerationParams
 from decodery.errors import DecoderyError, ParameterError
-from decodery.evaluation.contract import GenerationAnswer
+from decodery.evaluation.contract import Answer, GenerationAnswer
 from decodery.evaluation.runs.answer_store import AnswerStore
 from decodery.outputs import RequestOutput
 
@@ -60,8 +60,8 @@ class JudgingModel:
     ) -> list[str | None]:
         """Returns the text of each verdict, a JSON object with `verdict`; None where the judge failed.
 
-        `verdict` is the JSON schema of the verdict. Verdicts that `store` has are not asked again. Raises
-        `DecoderyError` if the judge cannot be reached.
+        `verdict` is the JSON schema of the verdict. Verdicts that `store` has are not asked again; a request
+        that failed is not kept. Raises `DecoderyError` if the judge cannot be reached.
         """
         grammar = JsonSchema(self._schema(verdict))
         tokens = 64 + LONGEST_REASON * self.reasons
@@ -74,9 +74,10 @@ class JudgingModel:
             block = left[start : start + BLOCK]
             outputs = self._outputs([missing[key] for key in block], params)
             for key, output in zip(block, outputs, strict=True):
-                store.put(key, _answer(missing[key], output))
+                if output.error is None and output.completions:
+                    store.put(key, _answer(missing[key], output))
                 advance()
-        return [_text(store, key) for key in keys]
+        return [_text(store.get(key)) for key in keys]
 
     def _outputs(self, prompts: list[list[int]], params: GenerationParams) -> list[RequestOutput]:
         try:
@@ -100,14 +101,11 @@ class JudgingModel:
 
 
 def _answer(ids: Sequence[int], output: RequestOutput) -> GenerationAnswer:
-    """Returns the answer of a judge; a failed request has the finish reason "error" and its message."""
-    if output.error is not None or not output.completions:
-        return GenerationAnswer(tuple(ids), (), output.error or "no text", "error")
     first = output.completions[0]
     return GenerationAnswer(tuple(ids), tuple(first.token_ids), first.text, first.finish_reason)
 
 
-def _text(store: AnswerStore, key: str) -> str | None:
-    answer = store.get(key)
-    assert isinstance(answer, GenerationAnswer)
-    return answer.text if answer.finish_reason == "stop" else None
+def _text(answer: Answer | None) -> str | None:
+    """Returns the text of a verdict; None for a request that failed, and for a text that was cut."""
+    ended = isinstance(answer, GenerationAnswer) and answer.finish_reason == "stop"
+    return answer.text if ended and isinstance(answer, GenerationAnswer) else None

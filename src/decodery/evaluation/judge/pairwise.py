@@ -16,6 +16,7 @@ from decodery.metrics.classification import cohen_kappa
 from decodery.metrics.score import Score, mean
 
 Result = Literal["one", "other", "tie", "inconsistent", "failed"]
+Majority = Result | Literal["undecided"]
 Rule = Literal["excluded", "half"]
 WORDS = ("A", "B", "tie")
 MOST_FAILED = 0.05
@@ -143,12 +144,12 @@ def check_failures(judge: str, failed: int, count: int) -> None:
         )
 
 
-def majority(results: Sequence[PairwiseResult]) -> dict[str, Result]:
-    """Returns the result that most judges give for each comparison: "tie" if no result has most votes.
+def majority(results: Sequence[PairwiseResult]) -> dict[str, Majority]:
+    """Returns the result that most judges give for each comparison: "undecided" if no result has most votes.
 
     Failed judges have no vote; with no vote at all the result is "failed".
     """
-    found: dict[str, Result] = {}
+    found: dict[str, Majority] = {}
     for place, one in enumerate(results[0].judged):
         votes = Counter(r.judged[place].result for r in results if r.judged[place].result != "failed")
         best = votes.most_common(2)
@@ -156,7 +157,7 @@ def majority(results: Sequence[PairwiseResult]) -> dict[str, Result]:
             found[one.id] = "failed"
         else:
             alone = len(best) == 1 or best[0][1] > best[1][1]
-            found[one.id] = best[0][0] if alone else "tie"
+            found[one.id] = best[0][0] if alone else "undecided"
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -30,6 +32,11 @@ class Keys:
             return Keys(path, tomllib.loads(read_text(path)))
         except tomllib.TOMLDecodeError as error:
             raise ParameterError(f"{path} is not TOML: {error}") from error
+
+    @property
+    def digest(self) -> str:
+        """Returns a hash of all keys with their values."""
+        return hashlib.sha256(json.dumps(self.values, sort_keys=True, default=str).encode()).hexdigest()
 
     def refuse(self, key: str, why: str) -> NoReturn:
         """Raises `ParameterError` for a key."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -49,7 +50,8 @@ def _reader(keys: Keys) -> Callable[[Path | None, str | None], TaskData]:
     )
 
     def read(data: Path | None, split: str | None) -> TaskData:
-        return splits.read(keys.path.parent / own if data is None and own is not None else data, split)
+        found = splits.read(keys.path.parent / own if data is None and own is not None else data, split)
+        return replace(found, settings={"file": keys.digest})
 
     return read
 

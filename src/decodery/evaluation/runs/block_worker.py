@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from threading import Event, Lock
 from typing import Any
 
@@ -13,9 +14,11 @@ from decodery.evaluation.contract import (
     Document,
     Generation,
     GenerationAnswer,
+    Request,
     Sample,
     Task,
     TaskData,
+    WholeText,
 )
 from decodery.evaluation.runs.answer_store import AnswerStore
 from decodery.evaluation.runs.run_folder import Effort
@@ -153,8 +156,11 @@ class BlockWorker:
         answers: Sequence[Answer],
     ) -> tuple[Sample, str]:
         outcome = self._task.outcome(document, answers)
+        if len(shots) < self._shots:
+            outcome = replace(outcome, counts={**outcome.counts, "fewer shots": 1})
         line: dict[str, Any] = {"id": document.id, "group": document.group, "cluster": document.cluster}
         line["shots"] = [shot.id for shot in shots]
+        line["question"] = _question(prepared[0].request) if prepared else ""
         shared = len({one.prompt_ids for one in prepared}) == 1
         if shared:
             line |= self._prompt(prepared[0])
@@ -162,7 +168,7 @@ class BlockWorker:
             {**({} if shared else self._prompt(one)), **self._plain(one, answer)}
             for one, answer in zip(prepared, answers, strict=True)
         ]
-        for name in ("values", "gold", "predicted", "why", "counts", "details"):
+        for name in ("values", "gold", "predicted", "why", "counts", "details", "weights"):
             line[name] = to_plain(getattr(outcome, name))
         return Sample(document, outcome), json.dumps(line, ensure_ascii=False)
 
@@ -178,3 +184,8 @@ class BlockWorker:
         text = self._subject.llm.tokenizer.decode(list(one.ids), skip_special_tokens=False)
         chosen = {"choice": one.request.text} if isinstance(one.request, Continuation) else {}
         return {**chosen, "text": text, "logprob": to_plain(answer.logprob), **plain}
+
+
+def _question(request: Request) -> str:
+    """Returns the text of a request without its shots."""
+    return request.text if isinstance(request, WholeText) else request.prompt.question

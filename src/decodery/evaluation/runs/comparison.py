@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,7 +125,7 @@ def _paired(one: StoredRun, other: StoredRun) -> list[Pair]:
 
 
 def _kept(sample: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("id", "group", "cluster", "values", "gold", "predicted")
+    names = ("id", "group", "cluster", "values", "weights", "gold", "predicted")
     return {name: sample.get(name) for name in names}
 
 
@@ -139,13 +140,33 @@ def _metric(
 ) -> MetricComparison:
     if not any(name in sample["values"] for pair in pairs for sample in pair):
         return MetricComparison(one, other)
-    firsts, seconds = ([pair[run]["values"].get(name) for pair in pairs] for run in (0, 1))
+    firsts, seconds = (_weighted(name, [pair[run] for pair in pairs]) for run in (0, 1))
+    if not (_is_mean(firsts, one) and _is_mean(seconds, other)):
+        return MetricComparison(one, other)
     sampled = bootstrap(firsts, seconds, seed, groups=clusters if clustered else None)
     known = [pair for pair in zip(firsts, seconds, strict=True) if None not in pair]
     exact = None
     if known and not clustered and all(value in (0, 1) for pair in known for value in pair):
         exact = mcnemar([first == 1 for first, _ in known], [second == 1 for _, second in known])
     return MetricComparison(one, other, sampled, exact)
+
+
+def _weighted(name: str, samples: Sequence[Mapping[str, Any]]) -> list[float | None]:
+    """Returns values times their weights, scaled so that their plain mean is the weighted one."""
+    values = [sample["values"].get(name) for sample in samples]
+    weights = [(sample.get("weights") or {}).get(name, 1.0) for sample in samples]
+    known = [weight for value, weight in zip(values, weights, strict=True) if value is not None]
+    scale = len(known) / math.fsum(known) if known else 1.0
+    pairs = zip(values, weights, strict=True)
+    return [None if value is None else value * weight * scale for value, weight in pairs]
+
+
+def _is_mean(values: Sequence[float | None], score: Score) -> bool:
+    """True if a score is the mean of these values; else their differences say nothing about it."""
+    known = [value for value in values if value is not None]
+    if not known or score.value is None:
+        return False
+    return math.isclose(math.fsum(known) / len(known), score.value, rel_tol=1e-9, abs_tol=1e-12)
 
 
 def _groups(

@@ -17,7 +17,7 @@ from decodery.pictures.markup import Markup, element
 from decodery.version import __version__
 
 # All runs of a task must have these in common, or their scores cannot be compared.
-COMMON = ("version", "data", "shots", "limit", "repeats", "seed", "form")
+COMMON = ("version", "data", "shots", "limit", "repeats", "seed", "form", "shots data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class LeaderboardRow:
-    """Holds a model's entries by task. `mean` is that of all tasks' normalised scores, or None."""
+    """Holds a model's entries by task. `mean` is that of the normalised scores of ranked tasks, or None."""
 
     model: str
     entries: Mapping[str, Entry]
@@ -48,16 +48,21 @@ class LeaderboardRow:
 
 @dataclass(frozen=True, slots=True)
 class Leaderboard:
-    """Holds a row for each model, the best mean first; models without a mean come last."""
+    """Holds a row for each model, the best mean first; models without a mean come last.
+
+    `ranked` are the tasks in the mean: those whose main metric is a fraction, of which more is better. Shares
+    of stereotypes, perplexities and correlations are shown beside them.
+    """
 
     tasks: Sequence[str]
+    ranked: Sequence[str]
     rows: Sequence[LeaderboardRow]
 
 
 def leaderboard(runs: Sequence[StoredRun]) -> Leaderboard:
     """Returns the table of the runs of several models.
 
-    The mean of a model is told only where it has a normalised score on every task, and its error is that of
+    The mean of a model is told only where it has a score on every ranked task, and its error is that of
     this mean over fixed tasks. Raises `ParameterError`, which names the runs, for runs of a task that differ
     in what was asked, and for two runs of one model on one task.
     """
@@ -77,13 +82,14 @@ def leaderboard(runs: Sequence[StoredRun]) -> Leaderboard:
             raise ParameterError(f"{run.path} is a second run of {run.model} on {run.task}")
         entries[run.task] = _entry(run)
     tasks = sorted(first)
+    ranked = [task for task in tasks if first[task].results[first[task].main].unit == "fraction"]
     names = [name for name, _ in models]
     rows = [
-        _row(name if names.count(name) == 1 else f"{name} ({digest[:8]})", entries, tasks)
+        _row(name if names.count(name) == 1 else f"{name} ({digest[:8]})", entries, ranked)
         for (name, digest), entries in models.items()
     ]
     rows.sort(key=lambda row: (row.mean is None, -(row.mean or 0.0), row.model))
-    return Leaderboard(tasks, rows)
+    return Leaderboard(tasks, ranked, rows)
 
 
 def _digest(run: StoredRun) -> str:
@@ -120,7 +126,7 @@ def _chance(run: StoredRun) -> float:
 def _row(model: str, entries: Mapping[str, Entry], tasks: Sequence[str]) -> LeaderboardRow:
     normalised = [entries[task].normalised for task in tasks if task in entries]
     known = [value for value in normalised if value is not None]
-    if len(known) < len(tasks):
+    if not known or len(known) < len(tasks):
         return LeaderboardRow(model, entries, None, None)
     errors = [entries[task].error for task in tasks]
     squares = [error * error for error in errors if error is not None]

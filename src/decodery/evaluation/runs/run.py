@@ -19,6 +19,7 @@ from decodery.evaluation.runs.block_worker import BlockWorker, StoppedError
 from decodery.evaluation.runs.report_page import report_page
 from decodery.evaluation.runs.run_folder import Effort, RunFolder
 from decodery.evaluation.runs.stored_run import StoredRun
+from decodery.evaluation.shots import check_pool
 from decodery.evaluation.subject import Subject
 from decodery.evaluation.tasks.registry import find_task
 from decodery.evaluation.vectors.contract import VectorTask
@@ -114,6 +115,8 @@ def run(
     documents = read.documents[: settings.limit]
     _check_documents(task, documents)
     described = _described(task, subject, read, settings)
+    for document in documents:
+        check_pool(read.pool(document), document, described["shots"], task=task.name)
     with RunFolder.opened(out, described, read.source) as folder:
         with ExitStack() as stack:
             worker = BlockWorker(
@@ -240,22 +243,29 @@ def _check_documents(task: Task | VectorTask, documents: Sequence[Document]) -> 
 
 def _described(task: Task, subject: Subject, data: TaskData, settings: RunSettings) -> dict[str, Any]:
     """Returns all that the results depend on."""
-    content = hashlib.sha256()
-    for document in data.documents[: settings.limit]:
-        content.update(json.dumps([document.id, document.group, to_plain(document.fields)]).encode())
+    shots = task.shots if settings.shots is None else settings.shots
+    pools = [document for _, pool in sorted(data.pools.items()) for document in pool]
     return {
         "task": task.name,
         "version": task.version,
-        "data": content.hexdigest(),
+        "data": _digest(data.documents[: settings.limit]),
+        "shots data": _digest(pools) if shots else None,
         "form": dict(data.settings),
         "model": subject.name,
         "identity": dict(subject.identity),
         **subject.settings,
-        "shots": task.shots if settings.shots is None else settings.shots,
+        "shots": shots,
         "limit": settings.limit,
         "repeats": settings.repeats,
         "seed": settings.seed,
     }
+
+
+def _digest(documents: Sequence[Document]) -> str:
+    content = hashlib.sha256()
+    for document in documents:
+        content.update(json.dumps([document.id, document.group, to_plain(document.fields)]).encode())
+    return content.hexdigest()
 
 
 def _groups(task: Task, samples: Sequence[Sample]) -> dict[str, Mapping[str, Score]]:

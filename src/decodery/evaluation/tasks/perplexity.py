@@ -44,7 +44,7 @@ class PerplexityTask:
         for document in found.documents:
             if not document.fields["text"]:
                 raise ParameterError(f"{self.name}: document {document.id}: the text is empty")
-        return replace(found, settings={"split": self.split})
+        return replace(found, settings={**found.settings, "split": self.split})
 
     def varied(self, variant: Variant) -> PerplexityTask:
         """Returns the task over another split."""
@@ -73,6 +73,7 @@ class PerplexityTask:
             {"bits_per_byte": bits},
             counts={"windows": answer.windows},
             details={"logprob": answer.logprob, **sizes},
+            weights={"bits_per_byte": sizes["bytes"]},
         )
 
     def results(self, samples: Sequence[Sample]) -> Mapping[str, Score]:
