@@ -247,6 +247,21 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
     assert (found.task, found.settings["shots"], found.results["acc"].counted) == ("capitals", 1, 2)
 
 
+@pytest.mark.parametrize("text", [CHOICE, GENERATION, 'kind = "text"\ndata = "rows.jsonl"\ntext = "{a}"'])
+def test_a_file_that_was_edited_is_another_setting(tmp_path: Path, text: str) -> None:
+    before = task_of(tmp_path, text).read(None).settings
+    assert task_of(tmp_path, f"# A remark.\n{text}").read(None).settings == before
+    assert task_of(tmp_path, f"{text}\nversion = 1").read(None).settings != before
+
+
+def test_an_edited_file_is_refused_in_a_used_folder(tmp_path: Path) -> None:
+    llm = characters(tmp_path / "model", "".join(sorted({*string.ascii_letters, *"?\n.:{} "})))
+    run(task_of(tmp_path, GENERATION + "max_tokens = 2"), llm, out=tmp_path / "out")
+    changed = GENERATION.replace("Q: {country}?", "Say {country}") + "max_tokens = 2"
+    with pytest.raises(ParameterError, match="with another form"):
+        run(task_of(tmp_path, changed), llm, out=tmp_path / "out")
+
+
 def test_the_documentation_names_every_key() -> None:
     page = (Path(__file__).parents[3] / "docs" / "evaluation-tasks.md").read_text(encoding="utf-8")
     for key in {*CHOICE_KEYS, *GENERATION_KEYS, *TEXT_KEYS} - {"kind"}:

@@ -160,6 +160,31 @@ def test_other_data_version_model_or_template_in_a_used_folder_is_an_error(
         Runs(runs.subject, write_arc(tmp_path / "more", 21))(tmp_path / "out")
 
 
+def test_other_shots_to_draw_from_in_a_used_folder_are_an_error(runs: Runs, tmp_path: Path) -> None:
+    runs(tmp_path / "out")
+    rows = arc_rows(30, "t", 1)
+    rows[29]["question"] = "What is not?"
+    write_rows(runs.data / "train.jsonl", rows)
+    with pytest.raises(ParameterError, match="with another shots data:"):
+        runs(tmp_path / "out")
+    without = RunSettings(shots=0)
+    runs(tmp_path / "none", settings=without)
+    write_rows(runs.data / "train.jsonl", rows[:20])
+    assert runs(tmp_path / "none", settings=without).asked == 0
+
+
+def test_a_document_that_is_among_the_only_shots_has_fewer_and_is_counted(
+    runs: Runs, tmp_path: Path
+) -> None:
+    asked = arc_rows(4, "q")
+    write_rows(runs.data / "test.jsonl", asked)
+    write_rows(runs.data / "train.jsonl", [{**asked[2], "id": "copy"}, *arc_rows(1, "t", 1)])
+    found = runs(tmp_path / "out", task=replace(ARC, first_shots=True))
+    assert found.counts["fewer shots"] == 1
+    shots = [line["shots"] for line in samples_of(tmp_path / "out")]
+    assert shots == [["copy", "t0"], ["copy", "t0"], ["t0"], ["copy", "t0"]]
+
+
 def test_a_cache_never_mixes_models_precisions_or_templates(runs: Runs, tmp_path: Path, tiny: str) -> None:
     cache = tmp_path / "cache"
     assert runs(tmp_path / "one", cache=cache).asked == 80

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from decodery import ParameterError
+from decodery.evaluation.contract import Document, Outcome, Sample
 from decodery.evaluation.runs.comparison import Comparison, compare
 from decodery.evaluation.runs.leaderboard import leaderboard, leaderboard_page, plain_leaderboard
 from decodery.evaluation.runs.report_page import interval, report_page, worst_samples
 from decodery.evaluation.runs.run_folder import Effort, RunFolder
 from decodery.evaluation.runs.stored_run import StoredRun
+from decodery.evaluation.tasks.bias import TASK as BIAS
 from decodery.metrics.score import Score, mean
 
 # What a page would fetch.
@@ -115,6 +117,31 @@ def test_a_sample_without_a_value_in_one_run_is_no_pair(tmp_path: Path) -> None:
     assert found.exact.counted == 2
 
 
+def test_the_difference_of_a_weighted_mean_is_that_of_the_two_results(tmp_path: Path) -> None:
+    weights = [1.0, 2.0, 97.0]
+    runs = []
+    for name, values in (("one", [1.0, 1.0, 0.1]), ("other", [0.5, 0.5, 0.2])):
+        rows = [
+            sample(f"q{i}", v, weights={"acc": w})
+            for i, (v, w) in enumerate(zip(values, weights, strict=True))
+        ]
+        runs.append(stored(tmp_path / name, rows, mean(values, weights=weights)))
+    found = compare(*runs).metrics["acc"]
+    assert found.sampled is not None
+    # The plain mean over the documents falls.
+    # (1.5 + 19.4) / 100 - (3 + 9.7) / 100
+    assert found.sampled.value == pytest.approx(0.082)
+    assert found.sampled.value == pytest.approx((found.other.value or 0) - (found.one.value or 0))
+
+
+def test_a_result_that_is_no_mean_of_its_samples_has_no_tested_difference(tmp_path: Path) -> None:
+    runs = [
+        stored(tmp_path / name, [sample("a", value), sample("b", 0.0)], Score(0.7, None, "fraction", 2))
+        for name, value in (("one", 0.0), ("other", 1.0))
+    ]
+    assert compare(*runs).metrics["acc"].sampled is None
+
+
 def test_groups_are_compared_too(tmp_path: Path) -> None:
     def rows(values: list[float]) -> list[dict[str, Any]]:
         return [sample(f"q{i}", v, group="xy"[i % 2]) for i, v in enumerate(values)]
@@ -203,6 +230,16 @@ def test_a_leaderboard_refuses_what_cannot_stand_beside_each_other(tmp_path: Pat
         leaderboard([one, shots])
     with pytest.raises(ParameterError, match="one run or more"):
         leaderboard([])
+
+
+def test_a_share_of_stereotypes_is_shown_and_not_ranked(tmp_path: Path) -> None:
+    outcome = Outcome({"stereotype": 1.0, "difference": 2.0})
+    share = BIAS.results([Sample(Document("a", {}), outcome)])["stereotype"]
+    rows = [sample("a", 1.0)]
+    (row,) = leaderboard([stored(tmp_path / "b", rows, share, task="bias"), stored(tmp_path / "t", rows)]).rows
+    assert (row.entries["bias"].score.value, row.entries["bias"].normalised) == (1.0, None)
+    assert row.mean == row.entries["t"].normalised
+    assert leaderboard([StoredRun.read(tmp_path / "b")]).rows[0].mean is None
 
 
 def test_two_models_of_one_name_are_two_rows(tmp_path: Path) -> None:

@@ -238,6 +238,6 @@ def _text(keys: Keys) -> PerplexityTask:
             Document(one.id, {"text": keys.filled("text", template, one.fields)}, one.group)
             for one in found.documents
         ]
-        return TaskData(tuple(documents), source=found.source)
+        return TaskData(tuple(documents), source=found.source, settings=found.settings)
 
     return PerplexityTask(_name(keys), keys.whole("version", 1), reader=texts)
