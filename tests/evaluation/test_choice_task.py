@@ -133,6 +133,31 @@ def test_continuations_that_were_encoded_apart_and_prompts_that_were_cut_are_cou
         ("", None),
         ("E", None),
         ("The ANSWER IS **C**", 2),
+        ("A good question. I cannot say.", None),
+        ("A dog", None),
+        ("Answer: A dog", None),
+        ("A", 0),
+        ("A is right", 0),
+        ("The answer is A because it barks.", 0),
+        ("The answer is not A.", None),
+        ("The answer isn't A.", None),
+        ("It is not A.", None),
+        ("Neither (B)", None),
+        ("The answer is A. No, the answer is not A.", None),
+        ("The answer is not A, the answer is B", 1),
+        ("The answer is B, not A.", 1),
+        ("The answer is B and A is wrong.", 1),
+        ("B is wrong", None),
+        ("B is incorrect.", None),
+        ("(B) isn't right", None),
+        ("Answer: A or B", None),
+        ("The answer is (A) or (B).", None),
+        ("Answer: A/B", None),
+        ("A, or B", None),
+        ("A, B", None),
+        ("The answer is A.\nNo wait, the correct option is C.", 2),
+        ("The best choice is D", 3),
+        ("A-level", None),
     ],
 )
 def test_a_written_answer_is_parsed_or_counted_as_unparsed(text: str, place: int | None) -> None:
@@ -149,6 +174,14 @@ def test_written_numbers_are_whole(text: str, place: int | None) -> None:
     parsing = task(ChoiceStyle(options="numbers", method="parse"))
     asked = document(*map(str, range(100, 110)))
     assert parsing.outcome(asked, written(text)).predicted == place
+
+
+@pytest.mark.parametrize(
+    ("text", "place"), [("I think so", None), ("I'm not sure", None), ("I", 8), ("The answer is I.", 8)]
+)
+def test_the_pronoun_is_no_mark(text: str, place: int | None) -> None:
+    parsing = task(ChoiceStyle(options="letters", method="parse"))
+    assert parsing.outcome(document(*map(str, range(9))), written(text)).predicted == place
 
 
 def test_a_single_answer_is_greedy_and_several_are_sampled() -> None:

@@ -7,26 +7,65 @@ import re
 from collections.abc import Sequence
 
 # What may surround a mark: "(B)", "**B**", "[B]".
-OPENING = r"[*(\[]*"
+OPENING, CLOSING = r"[*(\[]*", r"[*)\]]*"
 # A mark is neither the beginning of a word nor of a number such as 1.5 or 1,000.
-ENDS = r"(?!\w|[.,]\d)"
+ENDS = r"(?!\w|[.,]\d|['\u2019-]\w)"
+NAMES = (
+    r"(?i:\banswer(?:\s+is)?|\b(?:option|choice|one)\s+is)(?P<denied>(?i:n['\u2019]t\b|\s+not\b))?\s*:?\s*"
+)
+# "not B", "neither B", "isn't option B".
+DENIED_BEFORE = re.compile(
+    r"(?i:\b(?:not|never|neither|nor|except)|n['\u2019]t)\s+(?i:be\s+)?(?i:option\s+|choice\s+)?[*(\[]*$"
+)
+DENIED_AFTER = re.compile(
+    rf"{CLOSING}\s+(?i:is|was)(?i:n['\u2019]t|\s+(?:not|never|wrong|incorrect|false))\b", re.MULTILINE
+)
+# "A dog", "I think"; but "A is right" and "A because" have no article.
+WORD = re.compile(r"[ \t]+(?!(?:because|since|as|is|and|or|but)\b)[a-z]")
 
 
 def parsed_mark(text: str, marks: Sequence[str]) -> int | None:
     """Returns the place of the mark that a text gives as its answer, or None.
 
-    A mark after "answer is" or "answer:" counts first, the last one of several. Then a mark that begins the
-    text and is followed by punctuation or the end of its line; then the only mark of the text.
+    A mark after "answer is", "answer:" or "option is" counts first, the last one of several. Then a mark that
+    begins the text and is followed by punctuation or the end of its line; then the only mark of the text. A
+    mark that the text denies ("not A", "B is wrong"), one of two ("A or B"), and the words "A" and "I" of a
+    sentence ("A dog") are no answers.
     """
-    mark = "(" + "|".join(sorted(map(re.escape, marks), key=len, reverse=True)) + ")"
-    named = re.findall(rf"(?i:answer(?:\s+is)?)\s*:?\s*{OPENING}{mark}{ENDS}", text)
-    if named:
-        return marks.index(named[-1])
+    mark = "(?P<mark>" + "|".join(sorted(map(re.escape, marks), key=len, reverse=True)) + ")"
+    named = list(re.finditer(rf"{NAMES}{OPENING}{mark}{ENDS}", text))
+    denied = {found["mark"] for found in named if found["denied"]}
+    meant = [found for found in named if not found["denied"] and not _is_word(found)]
+    if meant:
+        last = meant[-1]["mark"]
+        doubtful = last in denied or _is_denied(meant[-1]) or _is_one_of_two(meant[-1], mark)
+        return None if doubtful else marks.index(last)
     begun = re.match(rf"\s*{OPENING}{mark}{ENDS}(?=[ \t]*(?:[.):,\]*]|$))", text, re.MULTILINE)
     if begun:
-        return marks.index(begun[1])
-    found = set(re.findall(rf"(?<![\w.]){mark}{ENDS}", text))
-    return marks.index(found.pop()) if len(found) == 1 else None
+        doubtful = _is_denied(begun) or _is_one_of_two(begun, mark)
+        return None if doubtful else marks.index(begun["mark"])
+    found = list(re.finditer(rf"(?<![\w.]){mark}{ENDS}", text))
+    only = {one["mark"] for one in found}
+    if len(only) != 1 or any(map(_is_denied, found)) or all(map(_is_word, found)):
+        return None
+    return marks.index(only.pop())
+
+
+def _is_word(found: re.Match[str]) -> bool:
+    """True if a mark is the article or the pronoun of a sentence."""
+    return found["mark"] in ("A", "I") and WORD.match(found.string, found.end()) is not None
+
+
+def _is_denied(found: re.Match[str]) -> bool:
+    before = found.string[: found.start("mark")]
+    return bool(DENIED_BEFORE.search(before) or DENIED_AFTER.match(found.string, found.end()))
+
+
+def _is_one_of_two(found: re.Match[str], mark: str) -> bool:
+    """True if another mark follows with "or" or "and" between, or ends the list that this one begins."""
+    between = r"(?:\s*[/&]\s*|,?\s+(?i:or|and)\s+(?i:option\s+)?)"
+    other = rf"{CLOSING}(?:{between}{OPENING}{mark}{ENDS}(?!\s+is\b)|,\s*{OPENING}{mark}{ENDS}{CLOSING}\s*(?:[.,]|$))"
+    return re.compile(other.replace("?P<mark>", "?:")).match(found.string, found.end()) is not None
 
 
 def exact_logprobs(ids: Sequence[Sequence[int]], logprobs: Sequence[float]) -> list[float]:
