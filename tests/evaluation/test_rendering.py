@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from decodery.evaluation.contract import Continuation, Generation, Prompt, Shot,
 from decodery.evaluation.generation_task import WRITTEN
 from decodery.evaluation.rendering import Renderer
 from decodery.evaluation.subject import Subject
-from tests.evaluation.tiny import BOS, TEMPLATE, characters
+from tests.evaluation.tiny import BOS, EOS, TEMPLATE, characters
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEQ: \n."
+NONE = "none; texts without a prompt follow the token of the beginning"
 
 
 def renderer(llm: LLM, **options: Any) -> Renderer:
@@ -120,15 +122,28 @@ def test_prompts_begin_with_the_token_of_the_beginning_at_most_once(
     expected = int(adds)
     found = beginnings(llm, chat=chat)
     assert found == {"score": expected, "generate": expected, "whole": 1}
-    assert Subject(llm, chat=chat).settings["bos"] == ("once" if adds else "none")
+    assert Subject(llm, chat=chat).settings["bos"] == ("once" if adds else NONE)
 
 
 @pytest.mark.parametrize("chat", [False, True])
 @pytest.mark.parametrize("bos", [False, True])
-def test_bos_is_the_same_rule_in_every_kind_of_request(begun: tuple[str, LLM], chat: bool, bos: bool) -> None:
+def test_bos_is_the_same_rule_for_all_prompts_and_the_settings_name_the_token_before_whole_texts(
+    begun: tuple[str, LLM], chat: bool, bos: bool
+) -> None:
     _, llm = begun
     assert beginnings(llm, chat=chat, bos=bos) == {"score": int(bos), "generate": int(bos), "whole": 1}
-    assert Subject(llm, chat=chat, bos=bos).settings["bos"] == ("once" if bos else "none")
+    assert Subject(llm, chat=chat, bos=bos).settings["bos"] == ("once" if bos else NONE)
+
+
+@pytest.mark.parametrize(("tokens", "said"), [({"eos_token": EOS}, "the end"), ({}, None)])
+def test_the_settings_name_the_token_of_the_end_where_it_comes_before_whole_texts(
+    tmp_path: Path, tokens: dict[str, str], said: str | None
+) -> None:
+    characters(tmp_path, "ab")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokens), encoding="utf-8")
+    found = Renderer(LLM(tmp_path, dtype="float32", kv_memory="16MB").tokenizer, lambda messages: [])
+    expected = NONE.replace("the beginning", said) if said else "none"
+    assert found.describe_bos() == expected
 
 
 def test_the_text_of_the_token_in_a_document_is_plain_text(plain: LLM, begun: tuple[str, LLM]) -> None:

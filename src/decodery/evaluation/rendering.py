@@ -51,9 +51,10 @@ class Joined:
 class Renderer:
     """Renders prompts for one model, as texts, or with `chat` as conversations in its template.
 
-    `bos` says whether a prompt begins with the token of the beginning: exactly once, in texts, conversations
-    and whole texts alike. With None, it does where the tokenizer or the template adds it. Raises
-    `ParameterError` for `bos` without such a token.
+    `bos` says whether a prompt begins with the token of the beginning: exactly once, in texts and
+    conversations alike. With None, it does where the tokenizer or the template adds it. Whole texts and
+    continuations of an empty prompt follow `prefix_token` whatever `bos` is. Raises `ParameterError` for
+    `bos` without such a token.
     """
 
     def __init__(
@@ -81,10 +82,18 @@ class Renderer:
         return token
 
     def describe_bos(self) -> str:
-        """Returns "once" if prompts begin with the token of the beginning, else "none"."""
+        """Returns "once" if prompts begin with the token of the beginning, else "none".
+
+        "none" is followed by the token that comes before whole texts and before continuations of an empty
+        prompt: these have no log-probability without a token before them.
+        """
         ids = self.prompt_ids(Prompt("a"))
         bos = self._tokenizer.bos_token_id
-        return "once" if bos is not None and ids[:1] == (bos,) else "none"
+        if bos is not None and ids[:1] == (bos,):
+            return "once"
+        if bos is None and not list(self._tokenizer.eos_token_ids):
+            return "none"
+        return f"none; texts without a prompt follow the token of the {'end' if bos is None else 'beginning'}"
 
     def messages(self, prompt: Prompt) -> list[dict[str, Any]]:
         """Returns the conversation that ends with the question, or with the beginning of the reply.
