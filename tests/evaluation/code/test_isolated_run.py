@@ -160,6 +160,33 @@ def test_addresses_do_not_stand_in_a_detail(runner: CodeRunner) -> None:
     assert "0x..." in ran(runner, program, "assert f(1) == 0").detail
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("tempfile.mkdtemp()", "/..."),
+        ("os.path.basename(tempfile.mkdtemp())", "tmp..."),
+        ("time.time()", "..."),
+        ("round(time.time(), 1)", "..."),
+        ("time.time_ns()", "..."),
+        ("random.random()", "..."),
+        ("f'at {id(object())}, 3 of 12'", "at ..., 3 of 12"),
+    ],
+)
+def test_what_changes_in_the_message_of_an_exception_is_not_in_a_detail(
+    runner: CodeRunner, value: str, shown: str
+) -> None:
+    imports = "import os, random, tempfile, time\n"
+    called = f"{imports}def f(x): raise ValueError({value})"
+    assert ran(runner, called, "assert f(1) == 0").detail == f"f(1) raised ValueError: {shown}"
+    loaded = f"{imports}raise ValueError({value})"
+    assert ran(runner, loaded, "assert f(1) == 0").detail == f"ValueError: {shown}"
+
+
+def test_a_new_file_that_is_a_result_has_one_name_in_details(runner: CodeRunner) -> None:
+    program = "import tempfile\ndef f(x): return tempfile.mkdtemp()"
+    assert ran(runner, program, "assert f(1) == 0").detail == "f(1) = '/...': AssertionError"
+
+
 def test_programs_are_run_only_when_that_is_allowed() -> None:
     for value in (False, None, 1):
         with pytest.raises(ParameterError, match="--allow-code"):

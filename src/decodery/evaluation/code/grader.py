@@ -52,7 +52,7 @@ class Program:
         reply = self._reply()
         if "raised" in reply:
             error = self._exception(reply)
-            conclude("limit" if isinstance(error, MemoryError) else "error", _line(reply))
+            conclude("limit" if isinstance(error, MemoryError) else "error", "", _line(reply))
 
     def function(self, name: str) -> Callable[..., object]:
         """Returns a function that calls the program's function of this name."""
@@ -132,7 +132,9 @@ def main(job: dict[str, object]) -> None:
         if isinstance(error, NotPlainError):
             conclude("unsupported", line)
         if error is program.raised:
-            conclude("limit" if isinstance(error, MemoryError) else "error", f"{program.last} raised {line}")
+            conclude(
+                "limit" if isinstance(error, MemoryError) else "error", f"{program.last} raised ", line
+            )
         conclude("failed", f"{program.last or 'the test'}: {line}")
     if not program.called:
         conclude("unsupported", "the test does not call the program")
@@ -158,9 +160,10 @@ def _run(program: Program, given: str, test: str, entry_point: str) -> None:
         check(candidate)
 
 
-def conclude(reason: str, detail: str) -> NoReturn:
-    """Tells the verdict and ends the process."""
-    _write(VERDICT, (json.dumps({"reason": reason, "detail": detail}) + "\n").encode())
+def conclude(reason: str, detail: str, raised: str = "") -> NoReturn:
+    """Tells the verdict and ends the process; `raised` is the line of an exception of the program."""
+    verdict = {"reason": reason, "detail": detail, "raised": raised}
+    _write(VERDICT, (json.dumps(verdict) + "\n").encode())
     os._exit(0)
 
 
