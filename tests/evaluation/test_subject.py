@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from decodery import LLM
-from decodery.errors import ParameterError
+from decodery.errors import ParameterError, RequestError
 from decodery.evaluation.contract import Answer, Continuation, ContinuationAnswer, Prompt, WholeText
 from decodery.evaluation.subject import Prepared, Subject
 from tests.evaluation.tiny import characters
@@ -95,6 +96,19 @@ def test_texts_are_scored_together_as_each_alone(wide: LLM) -> None:
         alone, together = asked(subject, one), found[place]
         assert alone.token_ids == together.token_ids
         assert alone.logprobs == pytest.approx(together.logprobs, abs=1e-5)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("request_", [WholeText("abc"), Continuation(Prompt("a", delimiter=""), "bc")])
+def test_a_token_without_a_log_probability_is_an_error(
+    wide: LLM, monkeypatch: pytest.MonkeyPatch, request_: WholeText | Continuation
+) -> None:
+    subject = Subject(wide)
+    prepared = subject.prepare(request_, "1", 0)
+    missing = [None, *[-1.0] * (len(prepared.ids) - 1)]
+    score = SimpleNamespace(logprobs=missing, ranks=[1] * len(missing))
+    monkeypatch.setattr(LLM, "score_after", lambda self, pairs: [score] * len(pairs))
+    with pytest.raises(RequestError, match=f"{len(missing)} tokens have {len(missing) - 1} log-prob"):
+        asked(subject, prepared)
 
 
 def test_a_text_without_tokens_is_an_error_that_names_the_document(wide: LLM) -> None:

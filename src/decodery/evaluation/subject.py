@@ -190,7 +190,7 @@ class Subject:
         for places in self._fitting(requests, [i for i in texts if self._fits(requests[i])]):
             scores = self.llm.score_after([(requests[i].prompt_ids, requests[i].ids) for i in places])
             for place, score in zip(places, scores, strict=True):
-                ready(place, WholeTextAnswer(requests[place].ids, _known(score.logprobs)))
+                ready(place, WholeTextAnswer(requests[place].ids, _each(score.logprobs, requests[place].ids)))
         for place in texts:
             if not self._fits(requests[place]):
                 ready(place, self._whole(requests[place]))
@@ -251,7 +251,7 @@ class Subject:
             else:
                 logprobs, ranks = self._scores_at_the_edge(one)
             greedy = all(rank == 1 for rank in ranks)
-            answer = ContinuationAnswer(one.prompt_ids, one.ids, _known(logprobs), greedy)
+            answer = ContinuationAnswer(one.prompt_ids, one.ids, _each(logprobs, one.ids), greedy)
             found.append(replace(answer, joined=one.joined, cut=one.cut))
         return found
 
@@ -279,10 +279,14 @@ class Subject:
             known = len(logprobs) - begin
             pair = ([*one.prompt_ids, *window[:known]], window[known:])
             (score,) = self.llm.score_after([pair])
-            logprobs += _known(score.logprobs)
+            logprobs += _each(score.logprobs, window[known:])
             windows += 1
         return WholeTextAnswer(one.ids, tuple(logprobs), windows)
 
 
-def _known(logprobs: Sequence[float | None]) -> tuple[float, ...]:
-    return tuple(value for value in logprobs if value is not None)
+def _each(logprobs: Sequence[float | None], ids: Sequence[int]) -> tuple[float, ...]:
+    """Returns the log-probability of each id. Raises `RequestError` if one is missing: a sum would be larger."""
+    found = tuple(value for value in logprobs if value is not None)
+    if len(found) != len(ids):
+        raise RequestError(f"{len(ids)} tokens have {len(found)} log-probabilities")
+    return found
