@@ -82,6 +82,17 @@ def test_a_wrong_command_is_one_line(
     assert len(ran.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("out", "reason"), [("/proc/x", "No such file"), ("{}/a.jsonl", "File exists")])
+def test_a_folder_that_cannot_be_written_is_one_line(
+    decodery: Run, files: tuple[str, str], tmp_path: Path, out: str, reason: str
+) -> None:
+    folder = out.format(tmp_path)
+    ran = decodery("eval", "judge", *files, "--judge", "default", "--out", folder)
+    assert ran.status != 0
+    assert ran.err.startswith(f"decodery: {folder} cannot be written: {reason}")
+    assert len(ran.err.splitlines()) == 1
+
+
 def test_a_judge_that_cannot_converse_is_refused(
     decodery: Run, plain_model: str, files: tuple[str, str]
 ) -> None:

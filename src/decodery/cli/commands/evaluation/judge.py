@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
@@ -153,12 +153,16 @@ def _store(out: str | None) -> Iterator[AnswerStore]:
         yield AnswerStore()
         return
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0), closing(AnswerStore(folder / VERDICTS)) as store:
-            yield store
-    except Timeout as error:
-        raise ParameterError(f"another process judges in {folder}") from error
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(folder / ".lock", timeout=0))
+            store = stack.enter_context(closing(AnswerStore(folder / VERDICTS)))
+        except Timeout as error:
+            raise ParameterError(f"another process judges in {folder}") from error
+        except OSError as error:
+            raise ParameterError(f"{folder} cannot be written: {error.strerror or error}") from error
+        yield store
 
 
 def _bar(name: str, total: int) -> AbstractContextManager[Callable[[], None]]:
