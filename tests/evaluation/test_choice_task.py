@@ -197,6 +197,30 @@ def test_a_single_answer_is_greedy_and_several_are_sampled() -> None:
     assert outcome.details["parsed"] == [1, 0, None]
 
 
+def test_the_vote_of_most_written_answers_is_reported() -> None:
+    parsing = task(ChoiceStyle(options="letters", method="parse"))
+    asked = document(gold=(1,))
+    samples = [
+        Sample(asked, parsing.outcome(asked, written(*texts)))
+        for texts in (("B", "A", "B"), ("A", "A", "B"), ("?", "?", "?"), ("A", "?", "B"))
+    ]
+    results = parsing.results(samples)
+    assert list(results) == ["acc", "maj@3"]
+    assert results["maj@3"].value == 0.25
+    assert "ties 1, without an answer 1" in results["maj@3"].settings
+    single = Sample(asked, parsing.outcome(asked, written("B")))
+    assert list(parsing.results([single])) == ["acc"]
+
+
+@pytest.mark.parametrize(("options", "count"), [(("x", "x"), 1), (("x", "y", " x"), 1), (("x", "X"), 0)])
+@pytest.mark.parametrize("method", ["compare", "parse"])
+def test_equal_options_are_counted(options: tuple[str, ...], count: int, method: Any) -> None:
+    asked = document(*options)
+    answers = scored(*[-1.0] * len(options)) if method == "compare" else written("A")
+    counts = task(ChoiceStyle(options="letters", method=method)).outcome(asked, answers).counts
+    assert counts["equal options"] == count
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [

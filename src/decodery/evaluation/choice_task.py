@@ -27,6 +27,7 @@ from decodery.evaluation.contract import (
     TaskData,
 )
 from decodery.evaluation.generation_task import ends_of, mean_of
+from decodery.evaluation.probes.consistency import voted_score
 from decodery.evaluation.shots import seed_of
 from decodery.evaluation.variant import Method, Options, Variant
 from decodery.metrics.score import Score
@@ -239,12 +240,22 @@ class ChoiceTask:
         )
 
     def results(self, samples: Sequence[Sample]) -> Mapping[str, Score]:
-        """Returns the mean of each metric, with standard errors clustered where documents name clusters."""
+        """Returns the mean of each metric, with standard errors clustered where documents name clusters.
+
+        With several written answers to each question, `maj@k` is the accuracy of the one that most of the k
+        give.
+        """
         names = [name for name in self.metrics if samples and name in samples[0].outcome.values]
         found = {name: total(samples) for name, total in self.totals.items()}
         found |= {name: mean_of(samples, name) for name in names}
         if self.style.options != "texts" and self.style.method == "compare":
             found["mass"] = mean_of(samples, "mass", unit="probability on the marks")
+        parsed = [sample.outcome.details.get("parsed", ()) for sample in samples]
+        if parsed and len(parsed[0]) > 1:
+            golds = [sample.outcome.gold for sample in samples]
+            found[f"maj@{len(parsed[0])}"] = voted_score(
+                parsed, lambda place, vote: float(vote in golds[place])
+            )
         return found
 
 
@@ -286,12 +297,13 @@ def _chance(row: ChoiceRow) -> float:
 
 
 def _odd_options(row: ChoiceRow) -> dict[str, int]:
-    """Returns a count of 1 if the white space around one option differs from that of the others."""
+    """Returns counts of 1 if the white space around options differs, and if two options are equal."""
     around = {
         (option[: len(option) - len(option.lstrip())], option[len(option.rstrip()) :])
         for option in row.options
     }
-    return {"white space differs": int(len(around) > 1)}
+    equal = len({option.strip() for option in row.options}) < len(row.options)
+    return {"white space differs": int(len(around) > 1), "equal options": int(equal and row.contexts is None)}
 
 
 def best_places(values: Sequence[float]) -> list[int]:

@@ -20,7 +20,7 @@ from decodery.evaluation.contract import (
     Shot,
     TaskData,
 )
-from decodery.evaluation.probes.consistency import majority
+from decodery.evaluation.probes.consistency import voted_score
 from decodery.evaluation.variant import Variant
 from decodery.metrics.score import Score, mean
 
@@ -131,11 +131,10 @@ class GenerationTask:
         main, metric = next(iter(self.metrics.items()))
         answers = [sample.outcome.details["extracted"][main] for sample in samples]
         if answers and len(answers[0]) > 1:
-            votes = [majority(given)[0] for given in answers]
             golds = [sample.outcome.gold for sample in samples]
-            judged = zip(golds, votes, strict=True)
-            right = [0.0 if vote is None else metric.measure(gold, str(vote)) for gold, vote in judged]
-            found[f"maj@{len(answers[0])}"] = mean(right, settings="the first of equal votes")
+            found[f"maj@{len(answers[0])}"] = voted_score(
+                answers, lambda place, vote: metric.measure(golds[place], str(vote))
+            )
         return found
 
 

@@ -22,11 +22,14 @@ from decodery.evaluation.contract import (
     Prompt,
     Request,
     Sample,
+    Task,
     TaskData,
 )
 from decodery.evaluation.runs import run as run_module
 from decodery.evaluation.runs.run_folder import RunFolder
 from decodery.evaluation.tasks.arc import TASK as ARC
+from decodery.evaluation.tasks.bias import TASK as BIAS
+from decodery.evaluation.tasks.perplexity import TASK as PERPLEXITY
 from decodery.metrics.score import Score, mean
 from tests.evaluation.runs.conftest import Runs, arc_rows, samples_of, write_arc, write_rows, written
 from tests.kernels.native.fixtures import built
@@ -133,7 +136,6 @@ def test_a_limit_changes_no_sample(runs: Runs, tmp_path: Path) -> None:
         ({"shots": 1}, r"another shots \(2, now 1\)"),
         ({"shots": 2, "limit": 5}, r"data, limit \(null, now 5\)"),
         ({"shots": 2, "seed": 1}, r"seed \(0, now 1\)"),
-        ({"shots": 2, "repeats": 2}, r"repeats \(1, now 2\)"),
     ],
 )
 def test_another_setting_in_a_used_folder_is_an_error_that_names_it(
@@ -144,6 +146,23 @@ def test_another_setting_in_a_used_folder_is_an_error_that_names_it(
     with pytest.raises(ParameterError, match=named):
         runs(tmp_path / "out", settings=RunSettings(**change))
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_other_repeats_in_a_used_folder_are_an_error_that_names_them(runs: Runs, tmp_path: Path) -> None:
+    runs(tmp_path / "out", task=Writes(), settings=RunSettings())
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(ParameterError, match=r"repeats \(1, now 2\)"):
+        runs(tmp_path / "out", task=Writes(), settings=RunSettings(repeats=2))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize("task", [ARC, PERPLEXITY, BIAS])
+def test_repeats_of_a_task_that_writes_nothing_are_an_error(runs: Runs, tmp_path: Path, task: Task) -> None:
+    (tmp_path / "text.txt").write_text("some text")
+    data = {"arc": runs.data, "perplexity": tmp_path / "text.txt"}.get(task.name)
+    with pytest.raises(ParameterError, match=f"{task.name} compares texts and writes none: leave repeats out"):
+        run(task, runs.subject, data=data, out=tmp_path / "out", settings=RunSettings(repeats=2))
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_data_version_model_or_template_in_a_used_folder_is_an_error(

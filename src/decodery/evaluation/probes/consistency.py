@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from decodery.errors import ParameterError
 from decodery.metrics.score import Score, mean
@@ -43,18 +43,14 @@ def majority(given: Answers) -> tuple[Hashable | None, bool]:
     return counts[0][0], len(counts) > 1 and counts[0][1] == counts[1][1]
 
 
-def voted_accuracy(gold: Sequence[Hashable], answers: Sequence[Answers]) -> Score:
-    """Returns the accuracy of the answers that most samples of each question give.
+def voted_score(answers: Sequence[Answers], value: Callable[[int, Hashable], float]) -> Score:
+    """Returns the mean value of the answers that most samples of each question give.
 
-    A question of which no sample could be read is wrong, and `settings` counts such questions and ties.
-    Raises `ParameterError` for no questions, or lists of different lengths.
+    `value` returns that of an answer to the question at a place. A question of which no sample could be read
+    is 0, and `settings` counts such questions and ties.
     """
-    if not gold or len(gold) != len(answers):
-        raise ParameterError(f"there are {len(gold)} right answers and {len(answers)} lists of answers")
     votes = [majority(given) for given in answers]
     unread = sum(answer is None for answer, _ in votes)
     ties = sum(tie for _, tie in votes)
-    right = [
-        float(answer is not None and answer == one) for one, (answer, _) in zip(gold, votes, strict=True)
-    ]
-    return mean(right, settings=f"the first of equal votes; ties {ties}, without an answer {unread}")
+    values = [0.0 if answer is None else value(place, answer) for place, (answer, _) in enumerate(votes)]
+    return mean(values, settings=f"the first of equal votes; ties {ties}, without an answer {unread}")

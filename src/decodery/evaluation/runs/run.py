@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from decodery.errors import ParameterError
-from decodery.evaluation.contract import Document, Sample, Task, TaskData
+from decodery.evaluation.contract import Document, Generation, Sample, Task, TaskData
 from decodery.evaluation.runs.answer_store import AnswerStore, cache_files
 from decodery.evaluation.runs.block_worker import BlockWorker, StoppedError
 from decodery.evaluation.runs.report_page import report_page
@@ -114,6 +114,7 @@ def run(
     read = task.read(None if data is None else Path(data))
     documents = read.documents[: settings.limit]
     _check_documents(task, documents)
+    _check_repeats(task, documents[0], settings.repeats)
     described = _described(task, subject, read, settings)
     for document in documents:
         check_pool(read.pool(document), document, described["shots"], task=task.name)
@@ -239,6 +240,14 @@ def _check_documents(task: Task | VectorTask, documents: Sequence[Document]) -> 
     if len(set(ids)) != len(ids):
         twice = next(one for one in ids if ids.count(one) > 1)
         raise ParameterError(f"{task.name}: two documents have the id {twice}")
+
+
+def _check_repeats(task: Task, document: Document, repeats: int) -> None:
+    """Raises `ParameterError` for repeats of a task that writes no text."""
+    if repeats > 1 and not any(
+        isinstance(request, Generation) for request in task.requests(document, (), repeats)
+    ):
+        raise ParameterError(f"{task.name} compares texts and writes none: leave repeats out")
 
 
 def _described(task: Task, subject: Subject, data: TaskData, settings: RunSettings) -> dict[str, Any]:
