@@ -9,8 +9,9 @@ import pytest
 
 from decodery.errors import ParameterError
 from decodery.evaluation.contract import Document, Generation, Sample, TaskData
-from decodery.evaluation.generation_task import AnswerMetric, AnswerRow, GenerationTask, cut_before
+from decodery.evaluation.generation_task import AnswerMetric, AnswerRow, GenerationTask
 from decodery.evaluation.variant import Variant, varied
+from decodery.evaluation.written_answers import cut_before
 from tests.evaluation.tiny import written
 
 

@@ -64,8 +64,9 @@ def _is_denied(found: re.Match[str]) -> bool:
 def _is_one_of_two(found: re.Match[str], mark: str) -> bool:
     """True if another mark follows with "or" or "and" between, or ends the list that this one begins."""
     between = r"(?:\s*[/&]\s*|,?\s+(?i:or|and)\s+(?i:option\s+)?)"
-    other = rf"{CLOSING}(?:{between}{OPENING}{mark}{ENDS}(?!\s+is\b)|,\s*{OPENING}{mark}{ENDS}{CLOSING}\s*(?:[.,]|$))"
-    return re.compile(other.replace("?P<mark>", "?:")).match(found.string, found.end()) is not None
+    other = f"{OPENING}{mark}{ENDS}".replace("?P<mark>", "?:")
+    further = rf"{CLOSING}(?:{between}{other}(?!\s+is\b)|,\s*{other}{CLOSING}\s*(?:[.,]|$))"
+    return re.compile(further).match(found.string, found.end()) is not None
 
 
 def exact_logprobs(ids: Sequence[Sequence[int]], logprobs: Sequence[float]) -> list[float]:

@@ -22,6 +22,7 @@ from decodery.evaluation.contract import (
 )
 from decodery.evaluation.probes.consistency import voted_score
 from decodery.evaluation.variant import Variant
+from decodery.evaluation.written_answers import cut_before
 from decodery.metrics.score import Score, mean
 
 WRITTEN = GenerationParams(max_tokens=256, temperature=0)
@@ -154,8 +155,3 @@ def ends_of(answers: Sequence[GenerationAnswer]) -> Mapping[str, int]:
         "empty": sum(not answer.text.strip() for answer in answers),
         "cut": sum(answer.cut > 0 for answer in answers),
     }
-
-
-def cut_before(text: str, marks: Sequence[str]) -> str:
-    """Returns what comes before the first of these marks in a text."""
-    return text[: min((place for mark in marks if (place := text.find(mark)) >= 0), default=len(text))]

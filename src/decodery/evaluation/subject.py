@@ -285,7 +285,7 @@ class Subject:
 
 
 def _each(logprobs: Sequence[float | None], ids: Sequence[int]) -> tuple[float, ...]:
-    """Returns the log-probability of each id. Raises `RequestError` if one is missing: a sum would be larger."""
+    """Returns the log-probability of each id. Raises `RequestError` if one is missing."""
     found = tuple(value for value in logprobs if value is not None)
     if len(found) != len(ids):
         raise RequestError(f"{len(ids)} tokens have {len(found)} log-probabilities")

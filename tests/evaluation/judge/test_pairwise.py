@@ -15,7 +15,7 @@ from decodery.evaluation.judge.pairwise import (
     Judged,
     agreements,
     compare,
-    majority,
+    most_judges,
     summary,
 )
 from decodery.evaluation.judge.rubric import Rubric, mark
@@ -159,7 +159,7 @@ def test_most_judges_decide_and_equal_votes_are_undecided() -> None:
     one = summary("1", [Judged("a", ("A", "B")), Judged("b", ("A", "B")), Judged("c", ("A", "B"))])
     two = summary("2", [Judged("a", ("A", "B")), Judged("b", ("B", "A")), Judged("c", ("tie", "tie"))])
     three = summary("3", [Judged("a", ("B", "A")), Judged("b", ("A", "A")), Judged("c", ("tie", "tie"))])
-    assert majority([one, two, three]) == {"a": "one", "b": "undecided", "c": "tie"}
+    assert most_judges([one, two, three]) == {"a": "one", "b": "undecided", "c": "tie"}
 
 
 def test_agreement_leaves_failures_out() -> None:

@@ -160,7 +160,9 @@ def test_other_repeats_in_a_used_folder_are_an_error_that_names_them(runs: Runs,
 def test_repeats_of_a_task_that_writes_nothing_are_an_error(runs: Runs, tmp_path: Path, task: Task) -> None:
     (tmp_path / "text.txt").write_text("some text")
     data = {"arc": runs.data, "perplexity": tmp_path / "text.txt"}.get(task.name)
-    with pytest.raises(ParameterError, match=f"{task.name} compares texts and writes none: leave repeats out"):
+    with pytest.raises(
+        ParameterError, match=f"{task.name} compares texts and writes none: leave repeats out"
+    ):
         run(task, runs.subject, data=data, out=tmp_path / "out", settings=RunSettings(repeats=2))
     assert not (tmp_path / "out").exists()
 
@@ -192,9 +194,7 @@ def test_other_shots_to_draw_from_in_a_used_folder_are_an_error(runs: Runs, tmp_
     assert runs(tmp_path / "none", settings=without).asked == 0
 
 
-def test_a_document_that_is_among_the_only_shots_has_fewer_and_is_counted(
-    runs: Runs, tmp_path: Path
-) -> None:
+def test_a_document_that_is_among_the_only_shots_has_fewer_and_is_counted(runs: Runs, tmp_path: Path) -> None:
     asked = arc_rows(4, "q")
     write_rows(runs.data / "test.jsonl", asked)
     write_rows(runs.data / "train.jsonl", [{**asked[2], "id": "copy"}, *arc_rows(1, "t", 1)])

@@ -236,7 +236,9 @@ def test_a_share_of_stereotypes_is_shown_and_not_ranked(tmp_path: Path) -> None:
     outcome = Outcome({"stereotype": 1.0, "difference": 2.0})
     share = BIAS.results([Sample(Document("a", {}), outcome)])["stereotype"]
     rows = [sample("a", 1.0)]
-    (row,) = leaderboard([stored(tmp_path / "b", rows, share, task="bias"), stored(tmp_path / "t", rows)]).rows
+    (row,) = leaderboard(
+        [stored(tmp_path / "b", rows, share, task="bias"), stored(tmp_path / "t", rows)]
+    ).rows
     assert (row.entries["bias"].score.value, row.entries["bias"].normalised) == (1.0, None)
     assert row.mean == row.entries["t"].normalised
     assert leaderboard([StoredRun.read(tmp_path / "b")]).rows[0].mean is None

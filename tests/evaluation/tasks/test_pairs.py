@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -104,6 +105,25 @@ def test_stereoset_compares_the_mean_of_a_token() -> None:
     document = Document("a", {}, "gender")
     given = [*answers(-6, tokens=6), *answers(-4, tokens=2), *answers(-30, tokens=3)]
     assert task.outcome(document, given).values == {"lms": 1, "ss": 1}
+
+
+def test_stereoset_is_read_from_a_packed_file(tmp_path: Path) -> None:
+    content = json.dumps({"data": {"intrasentence": [item("a", "boy")]}}).encode()
+    path = tmp_path / "dev.json.gz"
+    path.write_bytes(gzip.compress(content))
+    (document,) = find_task("stereoset").read(path).documents
+    assert document.id == "a"
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("stereoset", "dev.json"), ("winobias", "pro_stereotyped_type1.txt.test")]
+)
+def test_a_published_file_that_is_no_utf8_is_an_error_that_says_so(
+    tmp_path: Path, name: str, file: str
+) -> None:
+    (tmp_path / file).write_bytes(b"{\xff")
+    with pytest.raises(ParameterError, match="is not UTF-8: byte 1 is wrong"):
+        find_task(name).read(tmp_path)
 
 
 def test_a_stereoset_item_without_a_label_is_refused(tmp_path: Path) -> None:

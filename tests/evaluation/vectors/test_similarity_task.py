@@ -82,6 +82,12 @@ def test_a_faulty_row_is_one_error_with_its_place(tmp_path: Path, row: dict[str,
         STSB.read(path)
 
 
+def test_a_published_table_that_is_no_utf8_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "sts-test.csv").write_bytes(b"a\xff")
+    with pytest.raises(ParameterError, match="is not UTF-8: byte 1 is wrong"):
+        STSB.read(tmp_path / "sts-test.csv")
+
+
 def test_missing_data_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="stsb needs --data"):
         STSB.read(None)

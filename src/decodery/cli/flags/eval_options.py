@@ -32,8 +32,8 @@ class EvalOptions:
     chat: bool = _option(False, "Render prompts as conversations in the model's chat template.")
     bos: bool | None = _option(
         None,
-        "Begin prompts with the token of the beginning, or not; without it, as the tokenizer does. Whole texts"
-        " follow that token in any case.",
+        "Begin prompts with the token of the beginning, or not; without it, as the tokenizer does. Whole"
+        " texts follow that token in any case.",
     )
     split: str | None = _option(
         None, "Ask about this split of the data; without it, the one of the task's published number."

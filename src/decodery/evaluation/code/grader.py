@@ -132,9 +132,7 @@ def main(job: dict[str, object]) -> None:
         if isinstance(error, NotPlainError):
             conclude("unsupported", line)
         if error is program.raised:
-            conclude(
-                "limit" if isinstance(error, MemoryError) else "error", f"{program.last} raised ", line
-            )
+            conclude("limit" if isinstance(error, MemoryError) else "error", f"{program.last} raised ", line)
         conclude("failed", f"{program.last or 'the test'}: {line}")
     if not program.called:
         conclude("unsupported", "the test does not call the program")

@@ -25,6 +25,8 @@ SHOWN = 500
 
 class CodeRunError(DecoderyError):
     """Reports that programs cannot be run here; it says nothing of the program."""
+
+
 # Numbers in the message of an exception that may be a time, an identity, a process or drawn.
 CHANGING = re.compile(r"\d{4,}(?:\.\d*)?|\d*\.\d{4,}(?:e-?\d+)?")
 

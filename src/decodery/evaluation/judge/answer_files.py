@@ -74,10 +74,6 @@ def read_votes(path: Path, ids: Sequence[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def _of_row(row: Mapping[str, Any], place: str) -> tuple[str, str]:
-    return _text(row, _PROMPTS, place), _text(row, _OUTPUTS, place)
-
-
 def _of_run(row: Mapping[str, Any], place: str) -> tuple[str, str]:
     for request in row.get("requests", []):
         if "finish_reason" in request:

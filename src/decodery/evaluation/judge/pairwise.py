@@ -144,7 +144,7 @@ def check_failures(judge: str, failed: int, count: int) -> None:
         )
 
 
-def majority(results: Sequence[PairwiseResult]) -> dict[str, Majority]:
+def most_judges(results: Sequence[PairwiseResult]) -> dict[str, Majority]:
     """Returns the result that most judges give for each comparison: "undecided" if no result has most votes.
 
     Failed judges have no vote; with no vote at all the result is "failed".

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from decodery.errors import ParameterError
 from decodery.evaluation.layouts.tables import read_rows
+from decodery.evaluation.written_answers import cut_before
 
 COLUMNS = ("task_id", "prompt", "entry_point", "test")
 # A model that goes on with a function writes these once it is done with it.
@@ -69,20 +70,15 @@ def program_of(text: str, problem: CodeProblem) -> str:
     """
     lines = [line for line in text.split("\n") if line.strip()]
     if not lines or lines[0][0] in " \t":
-        return problem.prompt + cut(text)
+        return problem.prompt + cut_before(text, STOPS)
     defines = re.compile(rf"^[ \t]*(?:async )?def {re.escape(problem.entry_point)}\b", re.MULTILINE)
     blocks = [found[1] for found in FENCE.finditer(text)]
     code = next((block for block in blocks if defines.search(block)), blocks[0] if blocks else "")
     if not blocks:
         code = _code_within(text)
     if not defines.search(code):
-        return problem.prompt + cut(code if code.strip() else text)
+        return problem.prompt + cut_before(code if code.strip() else text, STOPS)
     return f"{problem.given}\n\n{_unindented(code)}"
-
-
-def cut(text: str) -> str:
-    """Returns a text up to the first of `STOPS`."""
-    return text[: min((at for stop in STOPS if (at := text.find(stop)) >= 0), default=len(text))]
 
 
 def _code_within(text: str) -> str:

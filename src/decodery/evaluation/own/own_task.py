@@ -18,8 +18,8 @@ from decodery.evaluation.layouts.tables import Row
 from decodery.evaluation.own.keys import Keys
 from decodery.evaluation.tasks.perplexity import PerplexityTask
 from decodery.evaluation.variant import Method, Options
+from decodery.evaluation.written_answers import first_line, normalised_match, same, shared_words, whole_text
 from decodery.evaluation.written_numbers import last_number
-from decodery.metrics.short_answers import exact_match, token_f1
 
 COMMON = ("name", "kind", "data", "split", "shots_split", "id", "group", "shots", "first_shots", "version")
 ASKED = (*COMMON, "question", "answer", "description", "delimiter", "separator", "max_tokens", "temperature")
@@ -194,17 +194,9 @@ def _number_in(extract: Callable[[str], str | None], text: str) -> str | None:
     return None if found is None else last_number(found)
 
 
-def _whole_text(text: str) -> str | None:
-    return text.strip() or None
-
-
-def _first_line(text: str) -> str | None:
-    return text.strip().partition("\n")[0].strip() or None
-
-
 EXTRACTIONS: Mapping[str, Callable[[str], str | None]] = {
-    "text": _whole_text,
-    "line": _first_line,
+    "text": whole_text,
+    "line": first_line,
     "number": last_number,
 }
 
@@ -214,16 +206,12 @@ def _contains(gold: Sequence[str], answer: str) -> float:
     return float(any(one.casefold() in lower for one in gold))
 
 
-def _same(gold: Sequence[str], answer: str) -> float:
-    return float(answer in gold)
-
-
 MEASURES: Mapping[str, Callable[[Sequence[str], str], float]] = {
-    "exact_match": lambda gold, answer: exact_match([gold], [answer]).value or 0.0,
-    "exact_text": _same,
+    "exact_match": normalised_match,
+    "exact_text": same,
     "contains": _contains,
-    "numeric": _same,
-    "f1": lambda gold, answer: token_f1([gold], [answer]).value or 0.0,
+    "numeric": same,
+    "f1": shared_words,
 }
 
 

@@ -5,14 +5,13 @@ Cobbe et al., Training Verifiers to Solve Math Word Problems (2021).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from decodery.decoding.request.params import GenerationParams
 from decodery.errors import ParameterError
 from decodery.evaluation.contract import Document
 from decodery.evaluation.generation_task import AnswerMetric, AnswerRow, GenerationTask
 from decodery.evaluation.layouts.splits import Splits
 from decodery.evaluation.layouts.tables import Row
+from decodery.evaluation.written_answers import same
 from decodery.evaluation.written_numbers import last_number, numbers_of, plain_number
 
 MARK = "####"
@@ -29,10 +28,6 @@ def strict(text: str) -> str | None:
 def flexible(text: str) -> str | None:
     """Returns the number after "####", or else the number in \\boxed{}, or else the last one, or None."""
     return strict(text) or last_number(text)
-
-
-def _equal(gold: Sequence[str], answer: str) -> float:
-    return float(answer in gold)
 
 
 def _document(row: Row, place: str, group: str) -> Document:
@@ -56,7 +51,7 @@ TASK = GenerationTask(
         "gsm8k", asked=("test",), shots=("train",), document=_document, required=("question", "answer")
     ).read,
     _row,
-    {"exact_match": AnswerMetric(strict, _equal), "exact_match_flexible": AnswerMetric(flexible, _equal)},
+    {"exact_match": AnswerMetric(strict, same), "exact_match_flexible": AnswerMetric(flexible, same)},
     GenerationParams(max_tokens=256, temperature=0, stop=("Question:",)),
     cut=("\nQuestion:",),
     shots=5,

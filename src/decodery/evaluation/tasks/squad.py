@@ -7,7 +7,7 @@ Rajpurkar et al., SQuAD: 100,000+ Questions for Machine Comprehension of Text (2
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from decodery.evaluation.contract import Document, TaskData
 from decodery.evaluation.generation_task import AnswerMetric, AnswerRow, GenerationTask
 from decodery.evaluation.layouts.splits import Splits
 from decodery.evaluation.layouts.tables import Row, read_text
-from decodery.metrics.short_answers import exact_match, token_f1
+from decodery.evaluation.written_answers import first_line, normalised_match, shared_words
 
 UNANSWERABLE = "unanswerable"
 
@@ -64,24 +64,11 @@ def _row(document: Document) -> AnswerRow:
     return AnswerRow(f"{fields['context']}\nQuestion: {fields['question']}\nAnswer:", gold, gold[0])
 
 
-def first_line(text: str) -> str | None:
-    """Returns the first line of a text, or None if it is empty."""
-    return text.strip().partition("\n")[0].strip() or None
-
-
-def _exact(gold: Sequence[str], answer: str) -> float:
-    return exact_match([gold], [answer]).value or 0.0
-
-
-def _f1(gold: Sequence[str], answer: str) -> float:
-    return token_f1([gold], [answer]).value or 0.0
-
-
 TASK = GenerationTask(
     "squad",
     read,
     _row,
-    {"exact_match": AnswerMetric(first_line, _exact), "f1": AnswerMetric(first_line, _f1)},
+    {"exact_match": AnswerMetric(first_line, normalised_match), "f1": AnswerMetric(first_line, shared_words)},
     GenerationParams(max_tokens=64, temperature=0, stop=("\n",)),
     description="Answer with words of the text, or with: unanswerable.\n\n",
 )

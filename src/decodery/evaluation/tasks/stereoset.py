@@ -23,7 +23,7 @@ from decodery.evaluation.contract import (
     WholeText,
     WholeTextAnswer,
 )
-from decodery.evaluation.layouts.tables import find_file
+from decodery.evaluation.layouts.tables import find_file, read_text
 from decodery.evaluation.pair_task import log_probabilities
 from decodery.metrics.score import Score, mean
 
@@ -53,9 +53,9 @@ class StereoSet:
             raise ParameterError("stereoset needs --data: dev.json or its folder")
         path = find_file(data, "dev", "data/dev", "test", "data/test")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))["data"]
+            content = json.loads(read_text(path))["data"]
             items = [(kind, item) for kind in KINDS for item in content.get(kind, [])]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ParameterError(f"{path} has no data of {' or '.join(KINDS)}: {error}") from error
         return TaskData(tuple(_document(path, kind, item) for kind, item in items), source=path.name)
 
@@ -76,9 +76,7 @@ class StereoSet:
         """Returns the scores in the mean over the target words, as the paper does."""
         found = {name: mean(_by_target(samples, name), settings=BY_TARGET) for name in ("lms", "ss")}
         lms, ss = (found[name].value or 0.0 for name in ("lms", "ss"))
-        ideal = Score(
-            lms * min(ss, 1 - ss) / 0.5, None, "fraction", len(samples), 0, "lms * min(ss, 1 - ss) / 0.5"
-        )
+        ideal = Score(lms * min(ss, 1 - ss) / 0.5, None, "fraction", len(samples), 0, IDEAL)
         return {"icat": ideal, **found}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from decodery.errors import ParameterError
 from decodery.evaluation.contract import Document, TaskData
+from decodery.evaluation.layouts.tables import read_text
 from decodery.evaluation.pair_task import PairTask
 
 KINDS = ("type1", "type2")
@@ -44,12 +45,8 @@ def _pairs(folder: Path, kind: str, split: str) -> list[Document]:
 
 def _sentences(path: Path) -> list[str]:
     """Returns the sentences of a file without their numbers and brackets."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ParameterError(f"{path} cannot be read: {error.strerror or error}") from error
     found = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         match = _LINE.fullmatch(line)

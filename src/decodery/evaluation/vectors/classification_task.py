@@ -17,7 +17,7 @@ import numpy as np
 from decodery.errors import ParameterError
 from decodery.evaluation.contract import Document, Outcome, Sample
 from decodery.evaluation.layouts.splits import files_of
-from decodery.evaluation.layouts.tables import Row, read_rows
+from decodery.evaluation.layouts.tables import Row, read_rows, read_text
 from decodery.evaluation.vectors.contract import Embed, Evaluated, Floats, VectorData
 from decodery.evaluation.vectors.sklearn_fits import one_thread, scikit_learn
 from decodery.evaluation.vectors.vector_files import label_of, required_data, text_of
@@ -162,7 +162,7 @@ def _document(row: Row, place: str, known: set[str] | None) -> Document:
 
 def _categories(file: Path) -> set[str]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(read_text(file))
     except ValueError as error:
         raise ParameterError(f"{file} is not JSON: {error}") from error
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):

@@ -11,7 +11,7 @@ import numpy as np
 from decodery.errors import ParameterError
 from decodery.evaluation.contract import Document, Outcome, Sample
 from decodery.evaluation.layouts.splits import files_of
-from decodery.evaluation.layouts.tables import Row, read_rows
+from decodery.evaluation.layouts.tables import Row, read_rows, read_text
 from decodery.evaluation.vectors.contract import Embed, Evaluated, Floats, VectorData
 from decodery.evaluation.vectors.vector_files import number_of, required_data, text_of
 from decodery.metrics.correlation import pearson, spearman
@@ -84,7 +84,7 @@ class SimilarityTask:
 
 def _rows(file: Path) -> Sequence[Row]:
     if file.name.startswith("sts-") and file.suffix == ".csv":
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_text(file).splitlines()
         rows = [dict(zip(ORIGINAL, line.split("\t"), strict=False)) for line in lines if line.strip()]
         if not rows:
             raise ParameterError(f"{file} has no rows")

@@ -21,7 +21,7 @@ from decodery.client.client import Client
 from decodery.errors import ParameterError
 from decodery.evaluation.judge.answer_files import pairs_of, read_answers, read_votes
 from decodery.evaluation.judge.judging_model import JudgingModel
-from decodery.evaluation.judge.pairwise import PairwiseResult, Rule, agreements, compare, majority
+from decodery.evaluation.judge.pairwise import PairwiseResult, Rule, agreements, compare, most_judges
 from decodery.evaluation.judge.rubric import Marked, Rubric, mark
 from decodery.evaluation.runs.answer_store import AnswerStore
 from decodery.evaluation.runs.run_folder import plain_scores
@@ -77,7 +77,7 @@ def _pairs(
         print(f"  first wins   {shown(one.win_rate)}")
         print(f"  shown first  {shown(one.first_shown)}")
     if len(found) > 1:
-        results = list(majority(found).values())
+        results = list(most_judges(found).values())
         print("most judges: " + ", ".join(f"{name} {results.count(name)}" for name in sorted(set(results))))
     for (one_name, other_name), score in kappas.items():
         print(f"agreement of {one_name} and {other_name}: {shown(score)}")
@@ -127,7 +127,7 @@ def _plain(
             }
             for one in found
         },
-        "majority": majority(found),
+        "majority": most_judges(found),
         "votes": {voter: dict(of) for voter, of in votes.items()},
         "agreement": [
             {"voters": [one, other], **plain_scores({"kappa": score})}
