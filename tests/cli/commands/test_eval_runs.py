@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from decodery.cli.commands.evaluation.run import table
+from decodery.metrics.score import Score
 from tests.cli.conftest import Run
 from tests.evaluation.runs.conftest import samples_of, write_arc, written
 from tests.kernels.native.fixtures import built
@@ -37,6 +41,16 @@ def test_a_run_leaves_its_files_and_prints_its_results(arc: Run, tmp_path: Path)
     results = json.loads((tmp_path / "a" / "results.json").read_text())
     assert results["settings"]["limit"] == 5
     assert len(samples_of(tmp_path / "a")) == 5
+
+
+def test_results_and_tasks_are_columns_whatever_their_names(decodery: Run) -> None:
+    score = Score(0.5, 0.1, "fraction", 2)
+    names = {"acc": score, "exact_match_flexible": score}
+    found = SimpleNamespace(task="t", settings={}, samples=[], results=names, counts={})
+    _, *lines = table(found)  # type: ignore[arg-type]
+    assert len({line.index("0.5000") for line in lines}) == 1
+    listed = decodery("eval", "tasks").out.splitlines()
+    assert len({re.search(r"(?<=  )\S", line).start() for line in listed}) == 1  # type: ignore[union-attr]
 
 
 def test_the_same_command_again_asks_nothing_and_changes_nothing(arc: Run, tmp_path: Path) -> None:

@@ -96,7 +96,8 @@ def table(found: Run) -> list[str]:
     """Returns the results as lines."""
     shots = f", {found.settings['shots']} shots" if "shots" in found.settings else ""
     lines = [f"{found.task}: {len(found.samples)} documents{shots}"]
-    lines += [f"  {name:<16} {shown(score)}" for name, score in found.results.items()]
+    width = max(map(len, found.results), default=0)
+    lines += [f"  {name:<{width}}  {shown(score)}" for name, score in found.results.items()]
     counts = ", ".join(f"{name} {count}" for name, count in found.counts.items() if count)
     return [*lines, f"  counted: {counts}"] if counts else lines
 
