@@ -131,6 +131,14 @@ def test_a_test_that_cannot_run_has_no_value(task: HumanEval) -> None:
     assert (score.value, score.undefined) == (None, 1)
 
 
+def test_attempts_that_are_run_again_have_the_same_outcome(task: HumanEval) -> None:
+    values = ("tempfile.mkdtemp()", "time.time()", "id(object())", "random.random()")
+    texts = [f"\n    import random, tempfile, time\n    raise ValueError({value})" for value in values]
+    answers = [attempt(text) for text in texts]
+    document = Document("t/0", ROW)
+    assert task.outcome(document, answers) == task.outcome(document, answers)
+
+
 def test_a_timeout_is_counted_apart(task: HumanEval) -> None:
     document = Document("t/0", ROW)
     outcome = task.outcome(document, [attempt("\n    while True: pass")])

@@ -15,7 +15,7 @@ NAMES = (
 )
 # "not B", "neither B", "isn't option B".
 DENIED_BEFORE = re.compile(
-    r"(?i:\b(?:not|never|neither|nor|except)|n['\u2019]t)\s+(?i:be\s+)?(?i:option\s+|choice\s+)?[*(\[]*$"
+    r"(?i:\b(?:not|cannot|never|neither|nor|except)|n['\u2019]t)\s+(?i:be\s+)?(?i:option\s+|choice\s+)?[*(\[]*$"
 )
 DENIED_AFTER = re.compile(
     rf"{CLOSING}\s+(?i:is|was)(?i:n['\u2019]t|\s+(?:not|never|wrong|incorrect|false))\b", re.MULTILINE
@@ -52,8 +52,9 @@ def parsed_mark(text: str, marks: Sequence[str]) -> int | None:
 
 
 def _is_word(found: re.Match[str]) -> bool:
-    """True if a mark is the article or the pronoun of a sentence."""
-    return found["mark"] in ("A", "I") and WORD.match(found.string, found.end()) is not None
+    """True if a mark is the article or the pronoun that begins a sentence, which "is" before it does not."""
+    within = re.search(r"\bis\s+[*(\[]*$", found.string[: found.start("mark")])
+    return found["mark"] in ("A", "I") and not within and bool(WORD.match(found.string, found.end()))
 
 
 def _is_denied(found: re.Match[str]) -> bool:
