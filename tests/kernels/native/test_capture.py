@@ -15,6 +15,7 @@ from torch import Tensor
 
 from decodery.errors import CaptureError
 from decodery.kernels.native.native_kernels import NativeKernels
+from decodery.kernels.native.recorded_step import KernelsOnly
 from decodery.kernels.relative_bias import RelativeBias
 from tests.kernels.native.fixtures import built
 from tests.kernels.paged import Shape, empty_cache, random_sequence
@@ -167,6 +168,26 @@ def test_after_an_error_the_next_capture_and_torch_itself_work() -> None:
         found.zero_()
     replay()
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("place", ["__enter__", "__exit__"])
+def test_an_interrupt_as_the_guard_begins_or_ends_leaves_torch_usable(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = getattr(KernelsOnly, place)
+
+    def interrupted(guard: KernelsOnly, *arguments: object) -> None:
+        if place == "__enter__":
+            whole(guard)
+        raise KeyboardInterrupt
+
+    kernels = NativeKernels()
+    with monkeypatch.context() as patched:
+        patched.setattr(KernelsOnly, place, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            kernels.capture(lambda: torch.empty(0))
+    assert torch.ones(2).sum() == 2
+    assert kernels.capture(lambda: torch.empty(0))[0].numel() == 0
 
 
 def test_a_capture_does_not_import_the_compiler_of_torch() -> None:

@@ -60,12 +60,16 @@ class NativeCalls:
         also if not `guarded`.
         """
         recorded = self._recording.step = RecordedStep(buffers or BufferPool(), guarded=guarded)
+        modes = torch._C._len_torch_dispatch_stack()
         try:
             # In this mode the guard sees tolist() and numpy(), too.
             with torch.inference_mode(), recorded.guard:
                 return run(), recorded.replay
         finally:
             self._recording.step = None
+            # An interrupt between the instructions of `with` leaves the guard on for this thread.
+            while torch._C._len_torch_dispatch_stack() > modes:
+                torch._C._pop_torch_dispatch_stack(None)
 
     def _run(self, layout: struct.Struct, *words: float) -> None:
         call = layout.pack(*words)
