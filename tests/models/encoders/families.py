@@ -172,6 +172,8 @@ FAMILIES |= {
         },
         heads=NOMIC_HEADS,
         segments=3,
+        # With the usual gain, transformers' own rounding of the attention comes near the bound.
+        gains={"q_proj": 0.6},
         slow=False,
     ),
     "nomicbert, its own head, another base and activation": Tiny(

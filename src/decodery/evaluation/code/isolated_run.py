@@ -27,6 +27,7 @@ class CodeRunError(DecoderyError):
     """Reports that programs cannot be run here; it says nothing of the program."""
 
 
+ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")
 # Numbers in the message of an exception that may be a time, an identity, a process or drawn.
 CHANGING = re.compile(r"\d{4,}(?:\.\d*)?|\d*\.\d{4,}(?:e-?\d+)?")
 
@@ -149,7 +150,7 @@ def _outcome(found: dict[str, Any], folder: str, limits: CodeLimits) -> CodeOutc
 
 def _reason(found: dict[str, Any], verdict: dict[str, str], limits: CodeLimits) -> tuple[Reason, str]:
     if verdict and verdict["reason"] != "ended":
-        raised = CHANGING.sub("...", verdict.get("raised", ""))
+        raised = CHANGING.sub("...", ADDRESS.sub("0x...", verdict.get("raised", "")))
         return cast("Reason", verdict["reason"]), verdict["detail"] + raised
     if found["stopped"] == "timeout":
         return "timeout", f"not done after {limits.wall_seconds:g} s"
@@ -172,7 +173,7 @@ def _reason(found: dict[str, Any], verdict: dict[str, str], limits: CodeLimits) 
 
 def _one_line(text: str, folder: str) -> str:
     """Returns a text without what differs between two runs of a program: addresses and names of files."""
-    text = re.sub(r"\b0x[0-9a-fA-F]{6,}", "0x...", text.replace(folder, "."))
+    text = ADDRESS.sub("0x...", text.replace(folder, "."))
     text = re.sub(r"(?<![\w.])/[\w.-]+(?:/[\w.-]+)+", "/...", text)
     text = re.sub(r"\btmp[a-z0-9_]{8}\b", "tmp...", text)
     return " ".join(text.encode("utf-8", "replace").decode().split())[:SHOWN]
