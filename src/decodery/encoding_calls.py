@@ -167,18 +167,32 @@ class EncodingCalls:
         return embed_parts(self.encoder, text, spans, query=query, document=document)
 
     def embed_sparse(
-        self, texts: Any, *, query: bool = False, document: bool = False, long: Long = "error"
+        self,
+        texts: Any,
+        *,
+        query: bool = False,
+        document: bool = False,
+        max_active_dims: int | None = None,
+        long: Long = "error",
     ) -> list[SparseEmbedding]:
         """Returns the sparse vector of each text: the weights of the vocabulary's tokens (SPLADE).
 
         A token's weight is the largest log(1 + relu(score)) that the head of masked tokens gives it at any
         place of the text, unless the folder's SpladePooling says otherwise. Tokens without a weight are left
-        out. `query` and `document` choose the folder's prompt for those, and none where it has none.
-        `long="cut"` drops the end of a text that is too long.
+        out, and all but the `max_active_dims` largest (default: as many as the folder says, or all). `query`
+        and `document` choose the folder's prompt for those, and none where it has none. `long="cut"` drops
+        the end of a text that is too long.
 
         Raises `ModelError` for a model without that head, and the errors of `embed`.
         """
-        return embed_sparse(self.encoder, texts, query=query, document=document, long=long)
+        return embed_sparse(
+            self.encoder,
+            texts,
+            query=query,
+            document=document,
+            max_active_dims=max_active_dims,
+            long=long,
+        )
 
     def similarity(self, a: Any, b: Any, *, metric: str | None = None) -> NDArray[np.float32]:
         """Returns how alike each of `a` is to each of `b`, [len(a), len(b)]: more is more alike.
@@ -358,8 +372,8 @@ class EncodingCalls:
 
         A model that continues texts is asked in the prompt of its chat template: a logit is that of the
         answer yes less that of no, so the score is p(yes) / (p(yes) + p(no)). `instruction` says what a query
-        asks for, and `answers` are the two texts, each one token (default: what the folder says, else "yes"
-        and "no").
+        asks for; a cross-encoder reads it before the query (default: the folder's default prompt). `answers`
+        are the two texts, each one token (default: what the folder says, else "yes" and "no").
 
         Raises `ModelError` for a model without a head of one score, and `RequestError` for a document or a
         query that is too long.

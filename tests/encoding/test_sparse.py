@@ -116,6 +116,27 @@ def test_prompts_of_the_folder_are_chosen_by_the_role(tmp_path: Path) -> None:
         llm.embed_sparse("who", query=True, document=True)
 
 
+def test_as_many_weights_are_kept_as_the_folder_or_the_caller_says(tmp_path: Path) -> None:
+    path = splade(tmp_path)
+    (whole,) = LLM(path).embed_sparse("dog")
+    assert len(whole.ids) > 5
+    write_json(path / "config_sentence_transformers.json", {"max_active_dims": 5})
+    llm = LLM(path)
+    for most, (found,) in ((5, llm.embed_sparse("dog")), (2, llm.embed_sparse("dog", max_active_dims=2))):
+        assert found.weights.tolist() == whole.weights[np.isin(whole.ids, found.ids)].tolist()
+        assert sorted(found.weights) == sorted(whole.weights)[-most:]
+        assert (np.diff(found.ids) > 0).all()
+    (found,) = llm.embed_sparse("dog", max_active_dims=10**6)
+    assert np.array_equal(found.ids, whole.ids)
+    wrong: Any
+    for wrong in (0, 2.0, True):
+        with pytest.raises(ParameterError, match="max_active_dims must be a whole number from 1 on"):
+            llm.embed_sparse("dog", max_active_dims=wrong)
+    write_json(path / "config_sentence_transformers.json", {"max_active_dims": 0})
+    with pytest.raises(ModelError, match="max_active_dims is 0"):
+        LLM(path).embed_sparse("dog")
+
+
 def test_wrong_models_texts_and_settings_are_errors(folder: Path, tmp_path: Path) -> None:
     llm = LLM(folder)
     with pytest.raises(RequestError, match="text 1: the text has 80 tokens, and 62 fit"):

@@ -87,10 +87,23 @@ def test_a_search_finds_the_part_of_a_file_with_the_words_of_the_query(tmp_path:
     assert [chunk.heading for chunk in file_chunks([page], in_words(None))] == ["Animals", "Nature"]
     hits = baseline_hits("wide river", [tmp_path], "tfidf", top=2)
     assert (hits[0].file, hits[0].line, hits[0].text) == (page, 4, "The river is wide.")
-    assert hits[0].score == hits[0].similarity > hits[1].score
-    assert len(baseline_hits("water", [tmp_path], "bow", by="lines", top=50)) == 6
+    assert hits[0].score == hits[0].similarity
+    hits = baseline_hits("the river", [page], "tfidf", top=2)
+    assert [hit.line for hit in hits] == [4, 2]
+    assert hits[0].score > hits[1].score
+    assert len(baseline_hits("the deep animals", [tmp_path], "bow", by="lines", top=50)) == 4
     (tmp_path / "empty.txt").write_text("")
     assert baseline_hits("water", [tmp_path / "empty.txt"], "bow") == []
+
+
+@pytest.mark.parametrize("kind", ["bow", "tfidf", "ppmi"])
+def test_parts_without_a_word_of_the_query_are_no_hits(kind: Any, tmp_path: Path) -> None:
+    (tmp_path / "page.txt").write_text("The cat sat on the mat.\n\nDeep water, wide river.\n\n...\n")
+    hits = baseline_hits("a wide xyzzy", [tmp_path], kind, by="lines")
+    assert hits[0].text == "Deep water, wide river."
+    assert all(hit.score != 0 for hit in hits)
+    with pytest.raises(RequestError, match="no word of the query is in the files"):
+        baseline_hits("xyzzy feline", [tmp_path], kind)
 
 
 @pytest.mark.parametrize("kind", ["bow", "tfidf", "ppmi"])

@@ -18,14 +18,19 @@ Long = Literal["error", "cut"]
 
 
 def single(
-    parts: EncoderParts, text: str | Sequence[int], *, long: Long = "error", lowers: bool = False
+    parts: EncoderParts,
+    text: str | Sequence[int],
+    *,
+    long: Long = "error",
+    lowers: bool = False,
+    prompt: str = "",
 ) -> TokenText:
-    """Returns a text with the special tokens around it, or token ids as they are.
+    """Returns a prompt and a text with the special tokens around them, or token ids as they are.
 
     `lowers` puts the text into lower case. Raises `RequestError` for a text that is too long or has no token,
     and `ParameterError` for ids outside the vocabulary.
     """
-    (found,) = parts_of_text(parts, text, limit=parts.rules.limit, long=long, lowers=lowers)
+    (found,) = parts_of_text(parts, text, limit=parts.rules.limit, prompt=prompt, long=long, lowers=lowers)
     return found
 
 

@@ -119,7 +119,8 @@ def baseline_hits(
 ) -> list[SearchHit]:
     """Returns the chunks of files whose vectors are nearest to that of a query, the best first.
 
-    Nothing is kept between two calls. Raises `ParameterError` for another kind.
+    Chunks that have nothing in common with the query are left out. Nothing is kept between two calls. Raises
+    `ParameterError` for another kind, and `RequestError` for a query without a word that is counted.
     """
     checked_baseline(kind)
     chunks = file_chunks(files, in_words(by))
@@ -127,15 +128,34 @@ def baseline_hits(
     if not any(map(words, passages)):
         return []
     made = BaselineVectors(kind, passages)
-    scores = similarities(made.vectors(passages), made.vectors([query])[0], "cosine")
-    return [chunk_hit(chunks[place], float(scores[place])) for place in highest(scores, top)]
+    wanted = made.vectors([query])[0]
+    if not wanted.any():
+        raise RequestError(
+            f"no word of the query is in the files, or among their {MOST_WORDS} most frequent words: give"
+            " other words"
+        )
+    scores = similarities(made.vectors(passages), wanted, "cosine")
+    return chunk_hits(chunks, scores, top)
 
 
-def chunk_hit(chunk: StoredChunk, score: float) -> SearchHit:
-    """Returns a chunk that was found, with its score."""
-    return SearchHit(
-        Path(chunk.path), chunk.line, chunk.end_line, chunk.heading, chunk.text, score, similarity=score
-    )
+def chunk_hits(chunks: Sequence[StoredChunk], scores: Vectors, top: int) -> list[SearchHit]:
+    """Returns the chunks with the highest scores [chunks], at most `top`, and none with a score of 0."""
+    found = []
+    for place in highest(scores, top):
+        chunk, score = chunks[place], float(scores[place])
+        if score != 0:
+            found.append(
+                SearchHit(
+                    Path(chunk.path),
+                    chunk.line,
+                    chunk.end_line,
+                    chunk.heading,
+                    chunk.text,
+                    score,
+                    similarity=score,
+                )
+            )
+    return found
 
 
 def learn_baseline(kind: Baseline, examples: Any) -> tuple[BaselineVectors, LearnedLabels]:

@@ -9,10 +9,9 @@ import numpy as np
 
 from decodery.encoding.spans import lowered
 from decodery.llm import LLM
-from decodery.search.baselines import chunk_hit, file_chunks
+from decodery.search.baselines import chunk_hits, file_chunks
 from decodery.search.chunks import By, Chunking
 from decodery.search.index import SearchHit
-from decodery.search.ranking import highest
 
 
 def sparse_hits(
@@ -34,4 +33,4 @@ def sparse_hits(
     chunks = file_chunks(files, Chunking(by or "auto", limit, count))
     found = llm.embed_sparse([chunk.above + chunk.text for chunk in chunks], document=True, long="cut")
     scores = np.array([one.dot(wanted) for one in found], np.float32)
-    return [chunk_hit(chunks[place], float(scores[place])) for place in highest(scores, top)]
+    return chunk_hits(chunks, scores, top)

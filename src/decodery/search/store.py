@@ -26,6 +26,8 @@ Keys = NDArray[np.int64]
 
 FORMAT = 1
 FILE = "index.sqlite"
+LATE_CHUNKING = "late chunking"
+"""The name, in what an index depends on, of chunks whose vectors know their file."""
 # Another process holds the file for as long as it writes the vectors of some hundred chunks.
 BUSY_SECONDS = 60.0
 SCHEMA = """
@@ -359,10 +361,16 @@ class IndexStore:
         for name in {**identity, **known}:
             if known.get(name) != identity.get(name):
                 raise ModelError(
-                    f"the index {self.folder} was made with {name} {_short(known.get(name))}, not"
-                    f" {_short(identity.get(name))}: search it with the same model and options, or keep"
-                    " another index"
+                    f"the index {self.folder} was made {_difference(name, known, identity)}: search it with"
+                    " the same model and options, or keep another index"
                 )
+
+
+def _difference(name: str, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Returns how an index was made and what is wanted of it, for an error."""
+    if name == LATE_CHUNKING:
+        return f"{'with' if name in known else 'without'} {name} (--late)"
+    return f"with {name} {_short(known.get(name))}, not {_short(wanted.get(name))}"
 
 
 def _short(value: Any) -> str:

@@ -11,6 +11,7 @@ from decodery.encoding.spans import lowered
 from decodery.encoding.vectors.vector_settings import Metric
 from decodery.llm import LLM
 from decodery.search.ranking import Vectors
+from decodery.search.store import LATE_CHUNKING
 from decodery.weights.layouts.packed_cache import weight_forms
 from decodery.weights.sources.model_digest import model_digest
 
@@ -103,7 +104,7 @@ class LateEmbedder(EncoderEmbedder):
     def __init__(self, llm: LLM) -> None:
         super().__init__(llm)
         llm.embed_parts("a", [(0, 1)], document=True)
-        self.identity["late chunking"] = True
+        self.identity[LATE_CHUNKING] = True
 
     def in_context(self, text: str, spans: Sequence[tuple[int, int]]) -> Vectors:
         """Returns the vectors [parts, width] of consecutive parts of a text, read in as few pieces as fit."""

@@ -87,6 +87,9 @@ def test_vectors_that_need_no_model_search_files_too(decodery: Run, page: Path) 
     assert (ran.status, ran.err) == (0, "")
     first = json.loads(ran.out.splitlines()[0])
     assert (first["line"], first["text"]) == (3, "bank of the river")
+    ran = decodery("search", "xyzzy", "page.txt", "--with", "tfidf")
+    assert (ran.status, ran.out) == (1, "")
+    assert "no word of the query is in the files" in ran.err
     for flags in (["--hybrid"], ["--rerank", "x"], ["--index", "x"], ["-m", "x"]):
         ran = decodery("search", "river", "page.txt", "--with", "tfidf", *flags)
         assert ran.status == 2
@@ -110,6 +113,13 @@ def test_vectors_that_need_no_model_classify_lines_too(decodery: Run, page: Path
     ran = decodery("classify", "--with", "bow", stdin=b"a\n")
     assert ran.status == 2
     assert "--with needs --examples" in ran.err
-    ran = decodery(*flags, "--labels", "a,b", stdin=b"a\n")
-    assert ran.status == 2
-    assert "--labels has no meaning with --with" in ran.err
+    for flag, value in (
+        ("--labels", "a,b"),
+        ("--multi-label", "yes"),
+        ("--entailment", "a"),
+        ("--contradiction", "0"),
+        ("--long", "cut"),
+    ):
+        ran = decodery(*flags, flag, value, stdin=b"a\n")
+        assert ran.status == 2
+        assert f"{flag} has no meaning with --with" in ran.err

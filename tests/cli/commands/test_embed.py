@@ -343,6 +343,13 @@ def test_sparse_vectors_are_lines_of_json(decodery: Run, tmp_path: Path) -> None
     ran = decodery("embed", "-m", folder, "--sparse", "--normalize", "yes", stdin=b"a")
     assert ran.status == 2
     assert "--normalize has no meaning with --sparse" in ran.err
+    ran = decodery("embed", "-m", folder, "--sparse", "--max-active-dims", "3", stdin=b"dog")
+    assert (
+        json.loads(ran.out)["indices"] == LLM(folder).embed_sparse("dog", max_active_dims=3)[0].ids.tolist()
+    )
+    ran = decodery("embed", "-m", folder, "--max-active-dims", "3", stdin=b"dog")
+    assert ran.status == 2
+    assert "--max-active-dims has no meaning without --sparse" in ran.err
     ran = decodery("search", "dog", lines(tmp_path / "in.txt"), "-m", folder, "--sparse", "--json")
     assert ran.status == 0
     scores = [json.loads(line)["score"] for line in ran.out.splitlines()]

@@ -163,5 +163,12 @@ def test_late_chunking_reads_the_parts_of_a_file_together(
     flags = ("search", "the dog sat", "docs", "-m", encoder, "--top", "3", "--json")
     found = read(decodery(*flags, "--late").out)
     assert [one["score"] for one in found] == [hit.score for hit in hits]
+    # An index that is kept is of one of them alone.
+    for first, second, how in (((), ("--late",), "without"), (("--late",), (), "with")):
+        kept = ("search", "dog", "docs", "-m", encoder, "--index", f"kept-{how}")
+        assert decodery(*kept, *first).status == 0
+        ran = decodery(*kept, *second)
+        assert ran.status == 1
+        assert f"was made {how} late chunking (--late): search it" in ran.err
     # The index of chunks that are read apart is beside it.
     assert [one["score"] for one in read(decodery(*flags).out)] != [hit.score for hit in hits]

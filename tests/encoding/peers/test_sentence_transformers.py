@@ -160,6 +160,40 @@ def test_a_cross_encoder_scores_as_that_of_sentence_transformers(
     np.testing.assert_allclose([ours[index] for index in range(4)], right, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_a_prompt_of_a_cross_encoder_is_read_as_sentence_transformers_does(
+    library: Any, tmp_path: Path
+) -> None:
+    plain = encoder_folder(tmp_path / "plain", "BertForSequenceClassification", num_labels=1)
+    add(plain / "tokenizer_config.json", model_input_names=["input_ids", "token_type_ids", "attention_mask"])
+    folder = tmp_path / "saved"
+    made = library.CrossEncoder(str(plain), device="cpu", prompts={"q": "the bank "}, default_prompt_name="q")
+    made.save_pretrained(str(folder))
+    theirs, ours = library.CrossEncoder(str(folder), device="cpu"), LLM(folder)
+    pairs = [("who", "the dog sat on the mat"), ("what", "")]
+    for prompt in (None, "", "a cat: "):
+        right = theirs.predict(pairs, prompt=prompt)
+        found = [ours.rerank(query, [text], instruction=prompt)[0].score for query, text in pairs]
+        np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_largest_weights_that_a_folder_keeps_are_those_of_sentence_transformers(
+    library: Any, tmp_path: Path
+) -> None:
+    plain = encoder_folder(tmp_path / "plain", "BertForMaskedLM")
+    folder = tmp_path / "saved"
+    library.SparseEncoder(str(plain), device="cpu", max_active_dims=7).save_pretrained(str(folder))
+    theirs, ours = library.SparseEncoder(str(folder), device="cpu"), LLM(folder)
+    for most in (None, 3):
+        right = theirs.encode(TEXTS, max_active_dims=most).to_dense().numpy()
+        found = np.zeros_like(right)
+        for row, one in zip(found, ours.embed_sparse(TEXTS, max_active_dims=most, long="cut"), strict=True):
+            row[one.ids] = one.weights
+        np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-5)
+        assert ((found > 0).sum(1) == (most or 7)).all()
+
+
 def add(file: Path, **settings: Any) -> None:
     """Adds settings to a file of JSON."""
     stored = json.loads(file.read_text(encoding="utf-8"))

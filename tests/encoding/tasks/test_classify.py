@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,16 @@ def test_every_method_tells_how_many_tokens_of_a_text_were_cut(tmp_path: Path, m
     found = llm.classify(["dog", "dog " * 70], method=method, long="cut", **given)
     around = 4 if method == "entailment" else 2
     assert [one.lost for one in found] == [0, 70 - (64 - around)]
+
+
+def test_the_default_prompt_of_the_folder_is_before_a_text_and_the_first_of_a_pair(tmp_path: Path) -> None:
+    plain, prompted = (
+        LLM(encoder_folder(tmp_path / name, "BertForSequenceClassification", num_labels=2)) for name in "ab"
+    )
+    settings = {"prompts": {"q": "the bank "}, "default_prompt_name": "q"}
+    (tmp_path / "b" / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    expected = plain.classify(["the bank a dog", ("the bank a dog", "a cat")])
+    assert prompted.classify(["a dog", ("a dog", "a cat")]) == expected
+    assert prompted.classify([[5, 6]]) == plain.classify([[5, 6]])
+    named: Any = {"labels": ["cat", "river"], "entailment": 0, "contradiction": 1}
+    assert prompted.classify("a dog", **named) == plain.classify("the bank a dog", **named)

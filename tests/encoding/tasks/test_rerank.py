@@ -151,3 +151,21 @@ def test_logits_are_those_of_transformers_and_the_same_alone(tmp_path: Path) -> 
         assert one.score == pytest.approx(1 / (1 + 2.718281828459045**-logit), rel=1e-4)
         (alone,) = llm.rerank("what is a bank", [one.document])
         assert alone.logit == one.logit
+
+
+def test_the_default_prompt_of_the_folder_is_before_the_query_alone(tmp_path: Path) -> None:
+    parts = fixed(tmp_path, {"dog": 1.0})
+
+    def read(**arguments: Any) -> list[str]:
+        rerank(parts, "who", ["dog"], **arguments)
+        return [parts.tokenizer.token_text(token) for token in parts.runner.read[-1].ids[1:-1]]
+
+    assert read() == ["who", "[SEP]", "dog"]
+    assert read(instruction="the cat ") == ["the", "cat", "who", "[SEP]", "dog"]
+    settings = {"prompts": {"q": "the bank ", "other": "mat "}, "default_prompt_name": "q"}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    assert read() == ["the", "bank", "who", "[SEP]", "dog"]
+    assert read(instruction="the cat ") == ["the", "cat", "who", "[SEP]", "dog"]
+    assert read(instruction="") == ["who", "[SEP]", "dog"]
+    with pytest.raises(ParameterError, match="instruction must be one text"):
+        read(instruction=3)

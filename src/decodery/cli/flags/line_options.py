@@ -85,6 +85,11 @@ class EmbedOptions:
         "Write sparse vectors (SPLADE), the weights of tokens, as lines of JSON.",
         panel="Output",
     )
+    max_active_dims: int | None = _option(
+        None,
+        "With --sparse: keep this number of weights, the largest; without it, as the folder says.",
+        panel="Options",
+    )
     long: str = _option(
         "error",
         "A text that is too long is an error, cut at its end, or the average of its windows' vectors.",

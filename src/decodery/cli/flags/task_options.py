@@ -104,7 +104,9 @@ class RerankOptions:
     top_n: int | None = _option(None, BEST.format("all documents"), panel="Output")
     long: str = _option("error", LONG + " The query is never cut.", "error|cut")
     instruction: str | None = _option(
-        None, "For a reranker with a prompt: what the query asks for; without it, as the model says.", "TEXT"
+        None,
+        "What the query asks for, read before it; without it, as the model says.",
+        "TEXT",
     )
     answers: str | None = _option(
         None, "The tokens of the answers yes and no; without it, as the model says.", "YES,NO"

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypeGuard
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import Long, pair, single
+from decodery.encoding.vectors.sentence_folder import default_prompt
 from decodery.errors import DecoderyError, ParameterError
 from decodery.token_ids import listed_prompts, plain
 
@@ -45,27 +46,29 @@ def is_pair(item: Any) -> TypeGuard[Pair]:
     )
 
 
-def token_text(parts: EncoderParts, item: Any, *, long: Long) -> TokenText:
+def token_text(parts: EncoderParts, item: Any, *, long: Long, prompt: str = "") -> TokenText:
     """Returns what the model reads of a text, a pair or token ids.
 
-    Raises `RequestError` for a text that is too long, and `ParameterError` for anything else.
+    `prompt` is a text before a text or before the first of a pair. Raises `RequestError` for a text that is
+    too long, and `ParameterError` for anything else.
     """
     if is_pair(item):
-        return pair(parts, item[0], item[1], long=long)
+        return pair(parts, prompt + item[0], item[1], long=long)
     ids = plain(item)
     if not isinstance(ids, str) and (
         not isinstance(ids, Sequence) or any(not isinstance(plain(token), Number) for token in ids)
     ):
         raise ParameterError("give a text, a pair of two texts, or a list of token ids")
-    return single(parts, ids, long=long, lowers=parts.rules.lowers)
+    return single(parts, ids, long=long, lowers=parts.rules.lowers, prompt=prompt)
 
 
 def token_texts(parts: EncoderParts, items: Sequence[Any], *, long: Long) -> list[TokenText]:
-    """Returns what the model reads of each input; an error says which one has it."""
+    """Returns what the model reads of each input, with the folder's prompt; an error names the input."""
+    prompt = default_prompt(parts.folder)
     found = []
     for index, item in enumerate(items):
         with numbered(index, len(items)):
-            found.append(token_text(parts, item, long=long))
+            found.append(token_text(parts, item, long=long, prompt=prompt))
     return found
 
 

@@ -15,6 +15,7 @@ from decodery.encoding.tasks.labels import Scoring, pair_scoring
 from decodery.encoding.tasks.prompted.yes_no import answer_logits, has_form_of_pairs, pair_texts
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import Long, pair
+from decodery.encoding.vectors.sentence_folder import default_prompt
 from decodery.errors import ParameterError
 
 
@@ -63,22 +64,24 @@ def pair_logits(
         raise ParameterError("answers have no meaning for a model with a head of classes")
     if asks or has_form_of_pairs(parts):
         texts = pair_texts(parts, pairs, instruction=instruction, long=long)
-    elif instruction is None:
-        texts = _pairs(parts, pairs, long)
     else:
-        raise ParameterError("instruction has no meaning for a model that reads pairs without a prompt")
+        texts = _pairs(parts, pairs, instruction, long)
     if asks:
         return answer_logits(parts, texts, answers), texts
     rows = ordered_scores(parts, "classes", texts)
     return [float(row[0, 0]) for row in rows], texts
 
 
-def _pairs(parts: EncoderParts, pairs: Sequence[tuple[str, str]], long: Long) -> list[TokenText]:
+def _pairs(
+    parts: EncoderParts, pairs: Sequence[tuple[str, str]], instruction: str | None, long: Long
+) -> list[TokenText]:
+    """Returns what a cross-encoder reads: the instruction, or the folder's prompt, is before the query."""
+    prompt = default_prompt(parts.folder) if instruction is None else checked_text(instruction, "instruction")
     texts = []
     for index, (query, document) in enumerate(pairs):
         with numbered(index, len(pairs), "document"):
-            checked_text(query, "the query")
-            texts.append(pair(parts, query, checked_text(document, "each document"), long=long))
+            first = prompt + checked_text(query, "the query")
+            texts.append(pair(parts, first, checked_text(document, "each document"), long=long))
     return texts
 
 

@@ -14,6 +14,7 @@ from decodery.encoding.tasks.head_scores import Floats, ordered_scores, softmax
 from decodery.encoding.tasks.inputs import checked_text, listed, numbered, several
 from decodery.encoding.tasks.labels import find_label, label_names
 from decodery.encoding.texts import Long, pair
+from decodery.encoding.vectors.sentence_folder import default_prompt
 from decodery.encoding.vectors.unit_length import of_unit_length
 from decodery.errors import ParameterError
 
@@ -94,10 +95,12 @@ def by_entailment(
     against = contradiction_class(classes, wanted, contradiction) if alone else None
     premises = [checked_text(text, "each text") for text in listed(inputs)]
     sentences = filled(HYPOTHESIS if hypothesis is None else hypothesis, names)
+    prompt = default_prompt(parts.folder)
     texts = []
     for index, premise in enumerate(premises):
         with numbered(index, len(premises)):
-            texts += [pair(parts, premise, sentence, long=long, cut="first") for sentence in sentences]
+            first = prompt + premise
+            texts += [pair(parts, first, sentence, long=long, cut="first") for sentence in sentences]
     if not texts:
         return []
     logits = np.concatenate(ordered_scores(parts, "classes", texts))

@@ -48,7 +48,10 @@ def embed_parts(
         # A token may begin with the space before its word, and so in the part before.
         places = [place for place, (_, stop) in enumerate(ends) if start < stop - len(prompt) <= end]
         if not places:
-            raise RequestError(f"part {index} has no token: give it some text", param=f"spans[{index}]")
+            raise RequestError(
+                f"no token ends within part {index}, the characters {start} to {end}: end it behind a word",
+                param=f"spans[{index}]",
+            )
         vector = np.add.reduce(states[places], axis=0, dtype=np.float64) / len(places)
         whole = through_layers(settings.layers, vector.astype(np.float32), parts)[:width]
         found[index] = of_unit_length(whole) if settings.normalizes else whole

@@ -74,6 +74,18 @@ def read_prompts(folder: Path) -> tuple[Mapping[str, str], str | None]:
     return _prompts(_settings(folder))
 
 
+def default_prompt(folder: Path) -> str:
+    """Returns the text of a folder's default prompt, empty without one; raises as the others do."""
+    prompts, default = read_prompts(folder)
+    return "" if default is None else prompts[default]
+
+
+def largest_number_of_weights(folder: Path) -> int | None:
+    """Returns how many weights a sparse vector of this folder has at most, None for any number."""
+    keys = _settings(folder)
+    return keys.count("max_active_dims") if keys.has("max_active_dims") else None
+
+
 def activation_of_scores(folder: Path) -> str | None:
     """Returns the name of the function that makes scores of a cross-encoder's logits, None without one."""
     keys = _settings(folder)

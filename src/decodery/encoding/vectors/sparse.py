@@ -17,7 +17,7 @@ from torch import Tensor
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import Long, parts_of_text
-from decodery.encoding.vectors.sentence_folder import read_prompts
+from decodery.encoding.vectors.sentence_folder import largest_number_of_weights, read_prompts
 from decodery.encoding.vectors.vector_settings import DOCUMENT, QUERY
 from decodery.errors import DecoderyError, ModelError, ParameterError
 from decodery.models.checkpoint_keys import CheckpointKeys
@@ -58,7 +58,13 @@ class SparseSettings:
 
 
 def embed_sparse(
-    parts: EncoderParts, texts: Any, *, query: bool = False, document: bool = False, long: Long = "error"
+    parts: EncoderParts,
+    texts: Any,
+    *,
+    query: bool = False,
+    document: bool = False,
+    max_active_dims: int | None = None,
+    long: Long = "error",
 ) -> list[SparseEmbedding]:
     """Returns the weights of each text; `EncodingCalls.embed_sparse` explains the arguments."""
     head = parts.head("masked_lm")
@@ -67,6 +73,10 @@ def embed_sparse(
         raise ParameterError("give one of query and document: each chooses the text before the others")
     if long not in ("error", "cut"):
         raise ParameterError(f"long must be error or cut, not {long!r}")
+    if max_active_dims is None:
+        max_active_dims = largest_number_of_weights(parts.folder)
+    elif type(max_active_dims) is not int or max_active_dims < 1:
+        raise ParameterError(f"max_active_dims must be a whole number from 1 on, not {max_active_dims!r}")
     prompts, default = read_prompts(parts.folder)
     names = QUERY if query else DOCUMENT if document else () if default is None else (default,)
     prompt = next((prompts[name] for name in names if name in prompts), "")
@@ -83,7 +93,7 @@ def embed_sparse(
                     f"{parts.folder}: text {index} has weights that are not finite: the model's weights are"
                     " damaged, or too large for the dtype"
                 )
-            ids = np.flatnonzero(weights)
+            ids = _largest(weights, max_active_dims)
             found[index] = SparseEmbedding(ids, weights[ids], len(read[index].ids), read[index].lost)
     return [found[index] for index in range(len(listed))]
 
@@ -125,6 +135,15 @@ def _read(parts: EncoderParts, texts: list[Any], index: int, prompt: str, long: 
             raise
         raise type(error)(f"text {index}: {error}", param=f"texts[{index}]") from None
     return found
+
+
+def _largest(weights: NDArray[np.float32], most: int | None) -> NDArray[np.int64]:
+    """Returns the ids of the `most` largest weights above 0, ascending; of equal ones the first."""
+    ids = np.flatnonzero(weights)
+    if most is None:
+        return ids
+    order = np.argsort(-weights[ids], kind="stable")[:most]
+    return np.sort(ids[order])
 
 
 def _weights(scores: Tensor, settings: SparseSettings) -> Tensor:

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from decodery import LLM, ModelError, ParameterError, RequestError
-from decodery.encoding.tasks.prompted.label_prompts import CHAT_PROMPT, PLAIN_PROMPT
+from decodery.encoding.tasks.prompted.label_prompts import CHAT_PROMPT, PLAIN_PROMPT, by_prompt
+from decodery.encoding.text_batches import Batch
 from tests.encoding.folders import DECODER, encoder_folder
+from tests.encoding.tasks.fixed_model import fixed_parts
 from tests.encoding.tasks.prompted.test_yes_no import TEMPLATE
 
 LABELS = ["good", "bad", "good movie", "river"]
@@ -54,6 +56,8 @@ def check(folder: Path, whole: str, space: str, **arguments: Any) -> None:
             )
             for label in LABELS
         ]
+        # Where "good movie" follows, it is not the label "good".
+        expected[0] += np.log1p(-np.exp(expected[2] - expected[0]))
         found = [one.logits[label] for label in LABELS]
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
         scores = np.exp(expected) / np.exp(expected).sum()
@@ -73,6 +77,68 @@ def test_a_chat_model_gets_the_prompt_as_a_message(chat: Path) -> None:
     whole = f"<|im_start|>user\n{CHAT_PROMPT}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     check(chat, whole, "")
     check(chat, whole, "", method="prompt")
+
+
+class Parts:
+    """Holds a model that writes one of several replies; each is words with a probability."""
+
+    def __init__(self, path: Path, replies: dict[str, float]) -> None:
+        self.read: list[list[str]] = []
+        self.replies = {tuple(reply.split()): chance for reply, chance in replies.items()}
+        self.parts: Any = fixed_parts(path, "next_token", lambda token, place: [])
+        self.parts.runner.run = self.run
+
+    def run(self, texts: Any, *, layers: Any = ()) -> Any:
+        tokenizer = self.parts.tokenizer
+        for index, text in enumerate(texts):
+            words = [tokenizer.token_text(token) for token in text.ids]
+            self.read.append(words)
+            own = text.content[0][1]
+            rows = torch.full((len(words), tokenizer.vocab_size), -20.0)
+            for place in range(own - 1, len(words)):
+                behind = tuple(words[own : place + 1])
+                for reply, chance in self.replies.items():
+                    if reply[: len(behind)] == behind and len(reply) > len(behind):
+                        (token,) = tokenizer.encode(reply[len(behind)], add_special_tokens=False)
+                        rows[place, token] = np.logaddexp(rows[place, token].item(), np.log(chance))
+                if behind in self.replies:
+                    rows[place, text.ids[0]] = np.log(self.replies[behind])
+            yield Batch([index], [0], [len(words)], rows, {})
+
+
+def scores(parts: Any, labels: list[str]) -> dict[str, float]:
+    (found,) = by_prompt(parts, "the", labels, prompt="{text} :")
+    return {label: round(found.scores[label], 3) for label in labels}
+
+
+def test_a_label_that_begins_another_one_counts_where_the_other_does_not_follow(tmp_path: Path) -> None:
+    replies = {"dog": 0.1, "dog cat": 0.1, "dog cat bank": 0.5, "dog river": 0.2, "mat": 0.1}
+    made = Parts(tmp_path, replies)
+    assert scores(made.parts, ["dog", "mat"]) == {"dog": 0.9, "mat": 0.1}
+    assert scores(made.parts, ["dog", "dog cat"]) == {"dog": 0.333, "dog cat": 0.667}
+    labels = ["mat", "dog cat bank", "dog", "dog river", "dog cat"]
+    assert scores(made.parts, labels) == dict(zip(labels, (0.1, 0.5, 0.1, 0.2, 0.1), strict=True))
+
+
+def test_a_label_that_never_ends_before_another_one_is_the_least_likely(tmp_path: Path) -> None:
+    made = Parts(tmp_path, {"dog cat": 1.0})
+    found = scores(made.parts, ["dog", "dog cat", "mat"])
+    assert found["dog cat"] == 1.0
+    assert all(
+        np.isfinite(list(by_prompt(made.parts, "a", ["dog", "dog cat"], prompt="{text}")[0].logits.values()))
+    )
+
+
+def test_a_text_is_read_once_for_all_labels_that_begin_alike(tmp_path: Path) -> None:
+    made = Parts(tmp_path, {"dog": 0.4, "cat": 0.3, "mat": 0.3})
+    by_prompt(made.parts, ["the", "a"], ["dog", "cat", "mat"], prompt="{text} :")
+    assert [words[-2:] for words in made.read] == [["the", ":"], ["a", ":"]]
+    made.read.clear()
+    by_prompt(made.parts, "the", ["dog", "cat mat", "cat bank", "cat mat river"], prompt="{text} :")
+    assert [words[-4:] for words in made.read] == [["the", ":", "cat", "mat"]]
+    made.read.clear()
+    by_prompt(made.parts, "the", ["dog mat", "cat mat"], prompt="{text} :")
+    assert [words[-3:] for words in made.read] == [["the", ":", "dog"], ["the", ":", "cat"]]
 
 
 def test_a_class_is_the_same_whatever_shares_the_batch(chat: Path) -> None:

@@ -209,9 +209,6 @@ def test_a_model_without_a_template_is_one_clear_error(tmp_path: Path) -> None:
     one_class = LLM(reranker(tmp_path / "class", None, "Qwen3ForSequenceClassification"))
     with pytest.raises(ModelError, match="no special tokens between the texts of a pair"):
         one_class.rerank("water", ["a"])
-    pairs = LLM(encoder_folder(tmp_path / "bert", "BertForSequenceClassification", num_labels=1))
-    with pytest.raises(ParameterError, match="instruction has no meaning"):
-        pairs.rerank("water", ["a"], instruction="Find")
 
 
 def test_a_template_that_does_not_write_each_text_once_is_one_clear_error(tmp_path: Path) -> None:

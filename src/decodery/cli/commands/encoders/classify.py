@@ -83,8 +83,15 @@ def _with_baseline(
     kind = checked_baseline(how.with_)
     if examples is None:
         raise ParameterError("--with needs --examples, whose words it counts")
-    others = {"model": model.model, "labels": how.labels, "prompt": how.prompt, "hypothesis": how.hypothesis}
-    check_alone({**others, "method": None if how.method == "examples" else how.method})
+    others = ("labels", "prompt", "hypothesis", "entailment", "contradiction", "multi_label")
+    check_alone(
+        {
+            "model": model.model,
+            **{name.replace("_", "-"): getattr(how, name) for name in others},
+            "method": None if how.method == "examples" else how.method,
+            "long": None if how.long == "error" else how.long,
+        }
+    )
     made, learned = learn_baseline(kind, examples)
     _tell_accuracy(learned, len(examples))
 

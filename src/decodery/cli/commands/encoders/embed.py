@@ -32,6 +32,8 @@ def embed(files: Sequence[Path], how: EmbedOptions, lines: LineOptions, model: E
     if how.sparse:
         _embed_sparse(files, how, lines, model)
         return
+    if how.max_active_dims is not None:
+        raise ParameterError("--max-active-dims has no meaning without --sparse")
     arguments = _arguments(how)
     path = output_path(lines, suffixes=tuple(HEADS))
     suffix = ".jsonl" if path is None else path.suffix
@@ -71,7 +73,7 @@ def _arguments(how: EmbedOptions) -> dict[str, Any]:
         except (OSError, ValueError, EOFError) as error:
             raise DecoderyError(f"{how.ranges} cannot be read as a .npy file: {error}") from None
     given = {**dataclasses.asdict(how), "normalize": normalize, "ranges": ranges}
-    del given["sparse"]
+    del given["sparse"], given["max_active_dims"]
     return given
 
 
@@ -79,12 +81,12 @@ def _embed_sparse(
     files: Sequence[Path], how: EmbedOptions, lines: LineOptions, model: EncoderOptions
 ) -> None:
     """Writes the weights of tokens for each line."""
-    read = {"sparse", "query", "document", "long"}
+    taken = ("query", "document", "long", "max_active_dims")
     for field in dataclasses.fields(how):
-        if field.name not in read and getattr(how, field.name) != field.default:
+        if field.name not in ("sparse", *taken) and getattr(how, field.name) != field.default:
             flag = field.name.replace("_", "-")
             raise ParameterError(f"--{flag} has no meaning with --sparse")
-    arguments: dict[str, Any] = {"query": how.query, "document": how.document, "long": how.long}
+    arguments: dict[str, Any] = {name: getattr(how, name) for name in taken}
 
     def work(llm: LLM) -> Callable[[Sequence[Line]], Iterator[dict[str, Any]]]:
         # Wrong arguments are an error here, before the first line.

@@ -67,7 +67,7 @@ def search(
 
 def _show(hits: Sequence[SearchHit], *, as_json: bool) -> None:
     if not hits:
-        note("decodery: there is no text to search in these files")
+        note("decodery: there is no text to search in these files, or none with a token of the query")
     if as_json:
         for rank, hit in enumerate(hits, 1):
             emit_json({"rank": rank, **_as_json(hit)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,35 +34,68 @@ def by_prompt(
 ) -> list[Classification]:
     """Returns the labels of each text by the probability of their tokens behind a prompt.
 
-    A logit is the sum of the logarithms of a label's tokens, and a score its share among all labels. `prompt`
-    has {text} and may have {labels}; a model with a chat template gets it as a message of the user. A text
-    that is too long is cut, never the prompt. Raises `ModelError` for a model without scores of tokens, and
-    `ParameterError` for labels without a token and a prompt without {text}.
+    A logit is the sum of the logarithms of a label's tokens, and a score its share among all labels. A label
+    whose tokens begin another label counts only where the other one does not follow. `prompt` has {text} and
+    may have {labels}; a model with a chat template gets it as a message of the user. A text that is too long
+    is cut, never the prompt. Raises `ModelError` for a model without scores of tokens, and `ParameterError`
+    for labels without a token and a prompt without {text}.
     """
     parts.head("next_token")
     names = checked_labels(labels)
     form = _form(parts, prompt, names)
     endings = [_label_ids(parts, form, name) for name in names]
     longest = max(map(len, endings))
+    reads = list(_reads(endings).items())
     texts: list[TokenText] = []
     places: list[range] = []
     given = [checked_text(text, "each text") for text in listed(inputs)]
     for index, text in enumerate(given):
         with numbered(index, len(given)):
             ids, lost = read_prompt(parts, form, {"text": text}, cut="text", behind=longest - 1, long=long)
-        for ending in endings:
-            # The last token of a label is asked for, and asks for nothing.
-            whole = (*ids, *ending[:-1])
+        for behind, _ in reads:
+            whole = (*ids, *behind)
             texts.append(TokenText(whole, (0,) * len(whole), ((0, len(ids)),), lost))
             places.append(range(len(ids) - 1, len(whole)))
-    logits = np.zeros(len(texts))
+    logits = np.zeros((len(given), len(names)))
     for index, rows in head_scores(parts, "next_token", texts, places):
-        logits[index] = _log_probability(rows, endings[index % len(names)])
-    found = []
-    for start in range(0, len(texts), len(names)):
-        row = logits[start : start + len(names)]
-        found.append(classification(names, row, softmax(row), top_k, texts[start].lost))
+        logarithms = _log_probabilities(rows)
+        for label in reads[index % len(reads)][1]:
+            tokens = endings[label]
+            logits[index // len(reads), label] = logarithms[range(len(tokens)), tokens].sum()
+    return [
+        classification(names, row, softmax(row), top_k, texts[index * len(reads)].lost)
+        for index, row in enumerate(_without_longer(logits, endings))
+    ]
+
+
+def _reads(endings: Sequence[Sequence[int]]) -> dict[tuple[int, ...], list[int]]:
+    """Returns the tokens to read behind a prompt, each time with the labels that get their scores there.
+
+    A label's last token is asked for, and asks for nothing. Labels that begin alike share what they can.
+    """
+    found: dict[tuple[int, ...], list[int]] = {}
+    for label in sorted(range(len(endings)), key=lambda label: -len(endings[label])):
+        own = tuple(endings[label][:-1])
+        shared = next((behind for behind in found if behind[: len(own)] == own), own)
+        found.setdefault(shared, []).append(label)
     return found
+
+
+def _without_longer(logits: Floats, endings: Sequence[Sequence[int]]) -> Floats:
+    """Returns logits [texts, labels] in which no label counts where a longer one that it begins follows.
+
+    So all labels exclude each other. Otherwise the shorter one would win on every text.
+    """
+    result = logits.copy()
+    labels = {tuple(ending): label for label, ending in enumerate(endings)}
+    for short, ending in enumerate(endings):
+        own = tuple(ending)
+        longer = [other for other in labels if other[: len(own)] == own != other]
+        # The probability of the others holds that of the labels that they begin.
+        next_ones = [one for one in longer if not any(one[: len(two)] == two != one for two in longer)]
+        share = sum((np.exp(logits[:, labels[one]] - logits[:, short]) for one in next_ones), np.zeros(1))
+        result[:, short] += np.log1p(-np.minimum(share, 1 - np.finfo(np.float64).eps))
+    return result
 
 
 def _form(parts: EncoderParts, prompt: str | None, labels: list[str]) -> PromptForm:
@@ -91,10 +124,8 @@ def _label_ids(parts: EncoderParts, form: PromptForm, label: str) -> list[int]:
     return found
 
 
-def _log_probability(rows: Floats, tokens: list[int]) -> float:
-    """Returns the sum of the logarithms of the probabilities of tokens, each by its row of logits."""
-    total = 0.0
-    for row, token in zip(rows, tokens, strict=True):
-        most = row.max()
-        total += float(row[token] - most - np.log(np.exp(row - most).sum()))
-    return total
+def _log_probabilities(rows: Floats) -> Floats:
+    """Returns the logarithms of the probabilities of all tokens, by rows of logits."""
+    shifted = rows - rows.max(-1, keepdims=True)
+    result: Floats = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return result
