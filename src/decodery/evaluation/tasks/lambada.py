@@ -25,29 +25,20 @@ from decodery.evaluation.contract import (
 from decodery.evaluation.generation_task import mean_of
 from decodery.evaluation.layouts.splits import Splits
 from decodery.evaluation.layouts.tables import Row
-from decodery.evaluation.variant import Variant
+from decodery.evaluation.split_task import SplitTask
 from decodery.metrics.likelihood import perplexity
 from decodery.metrics.score import Score
 
 
 @dataclass(frozen=True, slots=True)
-class LastWordTask:
+class LastWordTask(SplitTask):
     """Holds the task in which the last word of a text is scored after the words before it."""
 
     name: str = "lambada"
-    version: int = 1
-    shots: int = 0
-    first_shots: bool = False
-    split: str | None = None
 
     def read(self, data: Path | None) -> TaskData:
         """Reads rows with a column `text`."""
         return replace(_SPLITS.read(data, self.split), settings={"split": self.split})
-
-    def varied(self, variant: Variant) -> LastWordTask:
-        """Returns the task over another split."""
-        variant.only(self.name, "split")
-        return replace(self, split=variant.split or self.split)
 
     def requests(self, document: Document, shots: Sequence[Document], repeats: int) -> Sequence[Request]:
         """Returns the request for the last word."""

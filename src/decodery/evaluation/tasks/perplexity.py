@@ -20,7 +20,7 @@ from decodery.evaluation.contract import (
 )
 from decodery.evaluation.layouts.splits import Splits
 from decodery.evaluation.layouts.tables import Row, read_text
-from decodery.evaluation.variant import Variant
+from decodery.evaluation.split_task import SplitTask
 from decodery.metrics.likelihood import bits_per_byte, perplexity
 from decodery.metrics.score import Score
 
@@ -28,14 +28,9 @@ TEXTS = (".txt", ".md")
 
 
 @dataclass(frozen=True, slots=True)
-class PerplexityTask:
+class PerplexityTask(SplitTask):
     """Holds the task in which whole texts are scored. Each token counts once, whatever the window."""
 
-    name: str
-    version: int = 1
-    shots: int = 0
-    first_shots: bool = False
-    split: str | None = None
     reader: Callable[[Path | None, str | None], TaskData] = field(kw_only=True)
 
     def read(self, data: Path | None) -> TaskData:
@@ -45,11 +40,6 @@ class PerplexityTask:
             if not document.fields["text"]:
                 raise ParameterError(f"{self.name}: document {document.id}: the text is empty")
         return replace(found, settings={**found.settings, "split": self.split})
-
-    def varied(self, variant: Variant) -> PerplexityTask:
-        """Returns the task over another split."""
-        variant.only(self.name, "split")
-        return replace(self, split=variant.split or self.split)
 
     def requests(self, document: Document, shots: Sequence[Document], repeats: int) -> Sequence[Request]:
         """Returns the request for the whole text. Raises `ParameterError` for shots."""

@@ -29,7 +29,7 @@ from decodery.evaluation.contract import (
 from decodery.evaluation.generation_task import mean_of
 from decodery.evaluation.layouts.splits import Splits
 from decodery.evaluation.layouts.tables import Row
-from decodery.evaluation.variant import Variant
+from decodery.evaluation.split_task import SplitTask
 from decodery.metrics.score import Score
 
 # The questions and answers that come before each question in the published prompt.
@@ -54,23 +54,14 @@ CSV = ("Question", "Best Answer", "Correct Answers", "Incorrect Answers")
 
 
 @dataclass(frozen=True, slots=True)
-class TruthTask:
+class TruthTask(SplitTask):
     """Holds the task in which the answers themselves are compared, after six fixed examples."""
 
     name: str = "truthfulqa"
-    version: int = 1
-    shots: int = 0
-    first_shots: bool = False
-    split: str | None = None
 
     def read(self, data: Path | None) -> TaskData:
         """Reads the hub's columns, the published JSON list, or the published CSV file."""
         return replace(_SPLITS.read(data, self.split), settings={"split": self.split})
-
-    def varied(self, variant: Variant) -> TruthTask:
-        """Returns the task over another split; with letters it is `truthfulqa_letters`."""
-        variant.only(self.name, "split")
-        return replace(self, split=variant.split or self.split)
 
     def requests(self, document: Document, shots: Sequence[Document], repeats: int) -> Sequence[Request]:
         """Returns a request for each answer, once where both lists have it."""
