@@ -54,7 +54,9 @@ def test_without_candidates_there_are_no_events_and_with_texts_no_whole_outputs(
 
 
 def test_the_progress_of_each_prompt_is_told_as_it_is_computed(server: LiveServer) -> None:
-    long = {"prompt": [20 + place % 90 for place in range(900)], "params": {"max_tokens": 2}}
+    # 65 is the only token, and the last: the text ends in the step that computes the rest of the prompt.
+    params = {"max_tokens": 2, "allowed_token_ids": [65], "stop_token_ids": [65]}
+    long = {"prompt": [20 + place % 90 for place in range(900)], "params": params}
     lines = lines_of(server, requests=[ONE, long], progress=True, candidates=0)
     told = [line["progress"] for line in lines if line["kind"] == "progress" and line["request"] == 1]
     assert len(told) >= 2

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -216,9 +216,9 @@ def _new_progress(engine: Engine, request: int, place: _Place) -> PromptProgress
     """Returns how much of a prompt is computed if that has changed; updates the place."""
     try:
         progress = engine.progress(request)
-    except KeyError:  # It has ended.
+    except KeyError:  # It has ended, with the first token after its prompt if the last progress is less.
         place.tells_progress = False
-        return None
+        return place.progress and replace(place.progress, computed=place.progress.prompt)
     place.tells_progress = progress.computed < progress.prompt
     if progress == place.progress or not progress.running:
         return None
