@@ -466,6 +466,7 @@ def test_embeddings_that_are_given_are_those_of_their_tokens(name: str, tmp_path
 
     with torch.no_grad():
         expected = hidden(tokens)
-        assert not torch.equal(hidden(changed), expected)
+        assert (hidden(changed) - expected).abs().max() > 0.01
         found = hidden(changed, embedded=((torch.zeros_like(given), given), vectors))
-    assert torch.equal(found, expected)
+    # A projection of embeddings rounds as the number of its rows has it.
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
