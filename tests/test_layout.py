@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("wire",),
     ("collector", "consensus", "encoding_calls", "intake", "pictures", "shared_scores"),
     ("llm", "client"),
-    ("evaluation", "learn", "search"),
+    ("evaluation", "learn", "recipes", "search"),
     ("serving",),
     ("cli",),
 )
@@ -46,7 +46,7 @@ INNER: dict[str, tuple[str, ...]] = {
     "cli": (
         *("", "tables", "flags", "command_registry", "resumable_file", "line_work"),
         *("load_llm", "load_encoder", "load_text_model", "commands", "encoder_commands"),
-        *("search_commands", "eval_commands", "main"),
+        *("search_commands", "eval_commands", "recipe_commands", "main"),
     ),
 }
 # Imports that are forbidden even where the layers allow them.

@@ -12,7 +12,9 @@ from decodery.cli.command_registry import Debug, app, command
 from decodery.cli.flags.eval_options import EvalOptions
 from decodery.cli.flags.harness_options import LmEvalOptions, MtebOptions
 from decodery.cli.flags.judge_options import JudgeOptions
+from decodery.cli.flags.line_options import EncoderOptions
 from decodery.cli.flags.model_options import ModelOptions
+from decodery.cli.flags.score_options import ScoreOptions
 
 
 class TaskGroup(TyperGroup):
@@ -40,6 +42,8 @@ HOW = EvalOptions()
 JUDGING = JudgeOptions()
 LM_EVAL = LmEvalOptions()
 MTEB = MtebOptions()
+SCORING = ScoreOptions()
+ENCODER = EncoderOptions()
 
 
 @command("run", evaluation)
@@ -95,6 +99,51 @@ def _judge(
     from decodery.cli.commands.evaluation.judge import judge as run_judges
 
     run_judges(answers, judge or [], how)
+
+
+@command("score", evaluation)
+def _score(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TEXTS",
+            help="The texts: one a line, or rows (.jsonl, .csv, .tsv, .parquet) with --prediction-field.",
+        ),
+    ],
+    how: ScoreOptions = SCORING,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Scores texts in a file against references: summaries, translations, short answers.
+
+    With --compare, says whether other texts are better or worse, and whether the difference is real.
+    """
+    from decodery.cli.commands.evaluation.score import score
+
+    score(predictions, how, as_json=json)
+
+
+@command("bertscore-baseline", evaluation)
+def _bertscore_baseline(
+    lines: Annotated[
+        Path,
+        typer.Argument(metavar="TEXTS", help="Sentences of the language: one a line, or rows with --field."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Write the baselines into this file.")],
+    field: Annotated[str, typer.Option(metavar="NAME", help="The field of rows that has the text.")] = "text",
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Use the first N different texts.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Chooses the pairs.")] = 0,
+    model: EncoderOptions = ENCODER,
+    debug: Debug = False,
+) -> None:
+    """Measures the BERTScore of texts that have nothing in common, for each layer of an encoder.
+
+    Scores that are rescaled by it (decodery eval score --baseline) have 0 for unrelated texts. The file has
+    bert-score's layout. A million pairs are published; some thousands give three digits.
+    """
+    from decodery.cli.commands.evaluation.score import bertscore_baseline
+
+    bertscore_baseline(lines, model, out, field=field, limit=limit, seed=seed)
 
 
 @command("contamination", evaluation)

@@ -18,6 +18,7 @@ import typer
 
 from decodery.cli import encoder_commands as encoder_commands
 from decodery.cli import eval_commands as eval_commands
+from decodery.cli import recipe_commands as recipe_commands
 from decodery.cli import search_commands as search_commands
 from decodery.cli.command_registry import Debug, app, command
 from decodery.cli.flags.comparison_lines import DEFAULT_SET, PRESETS, comparison_lines

@@ -17,8 +17,8 @@ from decodery.metrics.retrieval import (
 from decodery.metrics.score import Score, mean, mean_of_scores
 from decodery.metrics.short_answers import exact_match, token_f1
 from decodery.metrics.summaries import Overlap, rouge, rouge_scores
-from decodery.metrics.token_matching import bert_score, bert_scores, read_baseline
-from decodery.metrics.translation import bleu, chrf, sentence_bleu
+from decodery.metrics.token_matching import bert_score, bert_scores, random_baseline, read_baseline
+from decodery.metrics.translation import bleu, chrf, corpus_difference, sentence_bleu
 
 __all__ = [
     "Difference",
@@ -36,6 +36,7 @@ __all__ = [
     "calibration",
     "chrf",
     "cohen_kappa",
+    "corpus_difference",
     "exact_match",
     "f1",
     "matthews",
@@ -50,6 +51,7 @@ __all__ = [
     "pearson",
     "perplexity",
     "precision",
+    "random_baseline",
     "read_baseline",
     "recall",
     "recall_at_k",

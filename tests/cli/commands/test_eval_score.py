@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from decodery.metrics import bleu, read_baseline, rouge
+from tests.cli.conftest import Run
+from tests.encoding.folders import encoder_folder
+
+TEXTS = ["the cat sat", "a dog ran away"]
+KNOWN = ["the cat sat on the mat", "the dog ran away"]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(encoder_folder(tmp_path_factory.mktemp("bert")))
+
+
+def lines(path: Path, texts: list[str]) -> str:
+    path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    return str(path)
+
+
+def test_lines_are_scored_against_lines(decodery: Run, tmp_path: Path) -> None:
+    texts, known = lines(tmp_path / "texts.txt", TEXTS), lines(tmp_path / "known.txt", KNOWN)
+    out = tmp_path / "scores.jsonl"
+    arguments = (texts, "--references", known, "--kind", "translation", "--out", str(out))
+    ran = decodery("eval", "score", *arguments)
+    assert (ran.status, ran.err) == (0, "")
+    value = bleu(TEXTS, [[text] for text in KNOWN])
+    assert f"bleu  {value.value:.4f}" in " ".join(ran.out.split("\n"))
+    assert "nrefs:1|case:mixed" in ran.out
+    found = decodery("eval", "score", *arguments, "--json").json
+    assert found["texts"] == 2
+    assert found["scores"]["bleu"]["value"] == value.value
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["prediction"] for row in rows] == TEXTS
+    assert rows[0]["references"] == KNOWN[:1]
+    assert set(rows[0]) == {"prediction", "references", "bleu", "chrf"}
+
+
+def test_rows_have_texts_and_references_together(decodery: Run, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"summary": text, "highlights": [one, text]} for text, one in zip(TEXTS, KNOWN, strict=True)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = ("--prediction-field", "summary", "--reference-field", "highlights")
+    found = decodery("eval", "score", str(path), *fields, "--kind", "summary", "--json").json
+    assert found["scores"]["rougeL"]["value"] == 1
+    assert list(found["scores"]) == ["rouge1", "rouge2", "rougeL", "rougeLsum"]
+
+
+def test_several_files_are_several_references_and_others_are_compared(decodery: Run, tmp_path: Path) -> None:
+    texts, known = lines(tmp_path / "texts.txt", TEXTS), lines(tmp_path / "known.txt", KNOWN)
+    again = lines(tmp_path / "again.txt", TEXTS)
+    arguments = ("--references", known, "--references", again, "--metrics", "rouge1, bleu")
+    found = decodery("eval", "score", texts, *arguments, "--compare", known, "--json").json
+    assert found["scores"]["rouge1"]["value"] == 1
+    assert found["differences"]["rouge1"]["value"] == 0
+    ran = decodery("eval", "score", texts, *arguments, "--compare", known)
+    assert f"{known} minus {texts}" in ran.out
+    assert "not told apart" in ran.out
+
+
+def test_scores_of_vectors_are_rescaled_by_a_baseline_that_was_measured(
+    decodery: Run, encoder: str, tmp_path: Path
+) -> None:
+    texts, known = lines(tmp_path / "texts.txt", TEXTS), lines(tmp_path / "known.txt", KNOWN)
+    baseline = tmp_path / "baseline.tsv"
+    ran = decodery("eval", "bertscore-baseline", known, "-m", encoder, "--out", str(baseline))
+    assert ran.status == 0
+    header, *rows = baseline.read_text().splitlines()
+    assert header == "LAYER,P,R,F"
+    assert [row.split(",")[0] for row in rows] == ["0", "1", "2"]
+    arguments = ("--references", known, "--metrics", "bertscore", "--encoder", encoder, "--json")
+    plain = decodery("eval", "score", texts, *arguments).json["scores"]["bertscore"]
+    given = (*arguments, "--baseline", str(baseline))
+    rescaled = decodery("eval", "score", texts, *given).json["scores"]["bertscore"]
+    base = read_baseline(baseline, 2)[2]
+    assert plain["settings"].endswith("layer 2, not rescaled")
+    assert rescaled["settings"].endswith(f"rescaled by {base}")
+    assert rescaled["value"] < plain["value"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--references", "KNOWN"), "say what the texts are, --kind summary|translation|answer"),
+        (
+            ("--kind", "poem", "--references", "KNOWN"),
+            "kind must be summary, translation, answer, not 'poem'",
+        ),
+        (("--kind", "summary"), "--references is missing"),
+        (("--kind", "summary", "--references", "MORE"), "2 texts and 3 references: number 3 has no partner"),
+        (("--kind", "summary", "--references", "missing.txt"), "cannot be read"),
+        (("--kind", "summary", "--references", "LATIN"), "is not UTF-8"),
+        (("--kind", "summary", "--references", "EMPTY"), "has no lines"),
+        (("--kind", "summary", "--references", "ROWS"), "row 1 has no reference; it has text"),
+        (("--kind", "summary", "--references", "KNOWN", "--references", "MORE"), "2 references and"),
+        (("--metrics", "rouge9", "--references", "KNOWN"), "'rouge9', which is none of"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_error(
+    decodery: Run, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    texts = lines(tmp_path / "texts.txt", TEXTS)
+    lines(tmp_path / "KNOWN", KNOWN)
+    lines(tmp_path / "MORE", [*KNOWN, "one more"])
+    (tmp_path / "LATIN").write_bytes("é\n".encode("latin-1"))
+    (tmp_path / "EMPTY").write_bytes(b"")
+    (tmp_path / "ROWS.jsonl").write_text('{"text": "a"}\n')
+    paths = {name: str(tmp_path / name) for name in ("KNOWN", "MORE", "LATIN", "EMPTY")}
+    paths["ROWS"] = str(tmp_path / "ROWS.jsonl")
+    ran = decodery("eval", "score", texts, *(paths.get(one, one) for one in arguments))
+    assert ran.status != 0
+    assert message in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_an_empty_line_is_an_empty_text(decodery: Run, tmp_path: Path) -> None:
+    texts, known = lines(tmp_path / "texts.txt", ["", TEXTS[1]]), lines(tmp_path / "known.txt", KNOWN)
+    found = decodery("eval", "score", texts, "--references", known, "--kind", "summary", "--json").json
+    expected = rouge(["", TEXTS[1]], KNOWN)["rouge1"]
+    assert found["scores"]["rouge1"]["value"] == expected.value
