@@ -21,6 +21,8 @@ from decodery.version import __version__
 WITHIN = 1.959964
 # Samples that are shown, and the characters of a prompt's end that are shown with each.
 WORST, PROMPT_END = 20, 2000
+# The value of a sample that is right, by unit.
+BEST = {"fraction": 1, "score 0-100": 100}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,20 +172,23 @@ def _speed_table(run: StoredRun) -> Markup:
 
 
 def worst_samples(run: StoredRun, count: int = WORST) -> list[RankedSample]:
-    """Returns the wrong samples with the largest loss, the largest first.
+    """Returns the wrong samples with the largest loss, and of equal ones those with the least value.
 
-    A sample with a right answer is wrong if its value of the main metric, a fraction, is below 1.
+    A sample with a right answer is wrong if its value of the main metric is less than that of a right one.
     """
-    if run.results[run.main].unit != "fraction":
+    best = BEST.get(run.results[run.main].unit)
+    if best is None:
         return []
     wrong = (
         RankedSample(_loss(sample), place, sample)
         for place, sample in enumerate(run.samples())
         if sample.get("gold") is not None
         and (value := sample["values"].get(run.main)) is not None
-        and value < 1
+        and value < best
     )
-    return heapq.nsmallest(count, wrong, key=lambda one: (-one.loss, one.place))
+    return heapq.nsmallest(
+        count, wrong, key=lambda one: (-one.loss, one.sample["values"][run.main], one.place)
+    )
 
 
 def _loss(sample: Mapping[str, Any]) -> float:
