@@ -20,6 +20,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "translation": ("bleu", "chrf"),
     "answer": ("exact_match", "token_f1"),
 }
+# Without a kind, what needs no encoder and compares texts of any length.
+UNSAID = (*ROUGE, "bleu", "chrf")
 References = Sequence[Sequence[str]]
 
 
@@ -44,11 +46,29 @@ class TextScoring:
     def __post_init__(self) -> None:
         if not self.metrics:
             raise ParameterError(f"metrics must name one or more of {', '.join(METRICS)}")
-        for name in self.metrics:
-            if name not in METRICS:
-                raise ParameterError(f"metrics has {name!r}, which is none of {', '.join(METRICS)}")
+        _known(self.metrics)
         if "bertscore" in self.metrics and self.embed is None:
             raise ParameterError("bertscore needs an encoder")
+
+
+def named_metrics(names: Sequence[str], kind: str | None = None) -> tuple[str, ...]:
+    """Returns the metrics of these names, or of a kind of texts where none is named.
+
+    "rouge" stands for all kinds of ROUGE. Raises `ParameterError` for an unknown kind or metric.
+    """
+    if kind is not None and kind not in KINDS:
+        raise ParameterError(f"kind must be {', '.join(KINDS)}, not {kind!r}")
+    if not names:
+        return UNSAID if kind is None else KINDS[kind]
+    spread = [one for name in names for one in (ROUGE if name == "rouge" else (name,))]
+    _known(spread)
+    return tuple(dict.fromkeys(spread))
+
+
+def _known(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in METRICS:
+            raise ParameterError(f"metrics has {name!r}, which is none of rouge, {', '.join(METRICS)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +92,8 @@ def score_texts(
     """Returns the scores of texts, each of which has one reference or more.
 
     `groups` names for each text the group that it belongs to, such as the document that several texts
-    summarise; the standard errors take each group as one draw. Raises `ParameterError` for no texts, other lengths, and a text without references.
+    summarise; the standard errors take each group as one draw. Raises `ParameterError` for no texts, other
+    lengths, and a text without references.
     """
     checked(predictions, references)
     values = text_values(predictions, references, how)

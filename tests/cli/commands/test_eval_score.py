@@ -86,7 +86,11 @@ def test_scores_of_vectors_are_rescaled_by_a_baseline_that_was_measured(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--references", "KNOWN"), "say what the texts are, --kind summary|translation|answer"),
+        (("--metrics", ",", "--references", "KNOWN"), "metrics is empty: leave it out, or name some"),
+        (("--sources", "MORE", "--references", "KNOWN"), "2 texts and 3 sources: number 3 has no partner"),
+        (("--references", "BLANK"), "BLANK: reference 2 is empty"),
+        (("--references", "KNOWN", "--references", "BLANK"), "BLANK: reference 2 is empty"),
+        (("--references", "KNOWN", "--compare", "MORE"), "3 texts and 2 references: number 3"),
         (
             ("--kind", "poem", "--references", "KNOWN"),
             "kind must be summary, translation, answer, not 'poem'",
@@ -97,7 +101,10 @@ def test_scores_of_vectors_are_rescaled_by_a_baseline_that_was_measured(
         (("--kind", "summary", "--references", "LATIN"), "is not UTF-8"),
         (("--kind", "summary", "--references", "EMPTY"), "has no lines"),
         (("--kind", "summary", "--references", "ROWS"), "row 1 has no reference; it has text"),
-        (("--kind", "summary", "--references", "KNOWN", "--references", "MORE"), "2 references and"),
+        (
+            ("--kind", "summary", "--references", "KNOWN", "--references", "MORE"),
+            "3: number 3 has no partner",
+        ),
         (("--metrics", "rouge9", "--references", "KNOWN"), "'rouge9', which is none of"),
     ],
 )
@@ -107,10 +114,11 @@ def test_what_cannot_be_scored_is_one_error(
     texts = lines(tmp_path / "texts.txt", TEXTS)
     lines(tmp_path / "KNOWN", KNOWN)
     lines(tmp_path / "MORE", [*KNOWN, "one more"])
+    lines(tmp_path / "BLANK", ["the cat", " "])
     (tmp_path / "LATIN").write_bytes("é\n".encode("latin-1"))
     (tmp_path / "EMPTY").write_bytes(b"")
     (tmp_path / "ROWS.jsonl").write_text('{"text": "a"}\n')
-    paths = {name: str(tmp_path / name) for name in ("KNOWN", "MORE", "LATIN", "EMPTY")}
+    paths = {name: str(tmp_path / name) for name in ("KNOWN", "MORE", "BLANK", "LATIN", "EMPTY")}
     paths["ROWS"] = str(tmp_path / "ROWS.jsonl")
     ran = decodery("eval", "score", texts, *(paths.get(one, one) for one in arguments))
     assert ran.status != 0
@@ -123,3 +131,41 @@ def test_an_empty_line_is_an_empty_text(decodery: Run, tmp_path: Path) -> None:
     found = decodery("eval", "score", texts, "--references", known, "--kind", "summary", "--json").json
     expected = rouge(["", TEXTS[1]], KNOWN)["rouge1"]
     assert found["scores"]["rouge1"]["value"] == expected.value
+
+
+def test_without_a_kind_rouge_bleu_and_chrf_are_told_and_their_errors_named(
+    decodery: Run, tmp_path: Path
+) -> None:
+    texts, known = lines(tmp_path / "texts.txt", TEXTS), lines(tmp_path / "known.txt", KNOWN)
+    ran = decodery("eval", "score", texts, "--references", known)
+    assert [line.split()[0] for line in ran.out.splitlines()[1:-1]] == [
+        *("rouge1", "rouge2", "rougeL", "rougeLsum"),
+        *("bleu", "chrf"),
+    ]
+    last = (
+        "± is the standard error: that of the mean over texts, the jackknife's over texts for bleu and chrf"
+    )
+    assert ran.out.splitlines()[-1] == last
+    named = decodery(
+        "eval", "score", texts, "--references", known, "--metrics", "rouge,rouge1,chrf", "--json"
+    )
+    assert list(named.json["scores"]) == ["rouge1", "rouge2", "rougeL", "rougeLsum", "chrf"]
+
+
+def test_sources_and_differences_stand_in_the_lines_and_the_page(decodery: Run, tmp_path: Path) -> None:
+    texts, known = lines(tmp_path / "texts.txt", TEXTS), lines(tmp_path / "known.txt", KNOWN)
+    sources = lines(tmp_path / "sources.txt", ["<b>le chat", "un chien"])
+    out, page = tmp_path / "scores.jsonl", tmp_path / "page.html"
+    more = ("--sources", sources, "--compare", known, "--metrics", "rouge1,bleu")
+    ran = decodery(
+        *("eval", "score", texts, "--references", known, *more, "--out", str(out), "--report", str(page))
+    )
+    assert ran.status == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["source"] for row in rows] == ["<b>le chat", "un chien"]
+    html = page.read_text()
+    # The worse text comes first: 3 of 6 words against 3 of 4.
+    assert 0 < html.index("Text 1") < html.index("Text 2")
+    for part in ("&lt;b&gt;le chat", "other minus these", "nrefs:1|case:mixed", f"{rows[0]['rouge1']:.4f}"):
+        assert part in html
+    assert "<b>le chat" not in html

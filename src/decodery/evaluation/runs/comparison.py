@@ -25,8 +25,8 @@ class MetricComparison:
     """Holds one metric of two runs, and the difference of their samples, the second minus the first.
 
     `sampled` is by the paired bootstrap, over clusters where there are some; for BLEU and chrF each round
-    scores a corpus. `exact` is McNemar's test, where all values are 0 or 1 and there are no clusters. Both are
-    None for another metric that is no mean of samples.
+    scores a corpus. `exact` is McNemar's test, where all values are 0 or 1 and there are no clusters. Both
+    are None for another metric that is no mean of samples.
     """
 
     one: Score
@@ -158,7 +158,7 @@ def _metric(
 def _corpora(
     one: StoredRun, other: StoredRun, pairs: Sequence[Pair], seed: int
 ) -> dict[str, MetricComparison]:
-    """Returns the comparison of BLEU and chrF, of runs that have them and wrote one text for each document."""
+    """Returns the comparison of BLEU and chrF, for runs that wrote one text for each document."""
     tokenize = (one.settings.get("form") or {}).get("tokenize")
     names = [name for name in CORPUS_METRICS if name in one.results and name in other.results]
     if tokenize is None or any(run.settings.get("repeats") != 1 for run in (one, other)):

@@ -136,4 +136,6 @@ TRANSLATION = TranslationTask(
     _unnamed,
     TextScoring(("bleu", "chrf")),
     params=GenerationParams(max_tokens=256, temperature=0, stop=("\n",)),
+    # In lm-eval's shots one space is the delimiter, and another one begins the target.
+    delimiter="  ",
 )

@@ -16,13 +16,14 @@ from decodery.cli.flags.score_options import ScoreOptions
 from decodery.cli.load_encoder import load_encoder
 from decodery.cli.terminal import aligned, emit, emit_json, note
 from decodery.errors import DecoderyError, ParameterError
-from decodery.evaluation.layouts.text_files import has_rows, read_options, read_texts
+from decodery.evaluation.layouts.text_files import has_rows, read_references, read_texts
+from decodery.evaluation.runs.text_report import text_report
 from decodery.evaluation.text_scores import (
-    KINDS,
     References,
     TextScores,
     TextScoring,
     checked,
+    named_metrics,
     score_differences,
     score_texts,
 )
@@ -33,18 +34,22 @@ from decodery.metrics.token_matching import random_baseline, read_baseline
 
 def score(predictions: Path, how: ScoreOptions, *, as_json: bool) -> None:
     """Prints the scores; raises `ParameterError` for files that do not fit before a model is loaded."""
-    metrics = _metrics(how)
+    metrics = named_metrics(_names(how), how.kind)
     texts = read_texts(predictions, how.prediction_field)
     references = _references(predictions, how)
     checked(texts, references)
+    sources = _sources(len(texts), how)
     others = None if how.compare is None else read_texts(Path(how.compare), how.prediction_field)
     if others is not None:
         checked(others, references)
     scoring = _scoring(metrics, how)
     found = score_texts(texts, references, scoring)
-    if how.out is not None:
-        _write(Path(how.out), texts, references, found)
     compared = {} if others is None else score_differences(texts, others, references, scoring)
+    if how.out is not None:
+        _replace(Path(how.out), _lines(texts, references, sources, found))
+    if how.report is not None:
+        page = text_report(predictions.name, texts, references, found, sources=sources, differences=compared)
+        _replace(Path(how.report), page)
     if as_json:
         plain = {name: dataclasses.asdict(one) for name, one in found.scores.items()}
         differences = {name: dataclasses.asdict(one) for name, one in compared.items()}
@@ -71,14 +76,13 @@ def bertscore_baseline(
     _replace(out, "".join(f"{row}\n" for row in rows))
 
 
-def _metrics(how: ScoreOptions) -> tuple[str, ...]:
-    if how.metrics is not None:
-        return tuple(name.strip() for name in how.metrics.split(",") if name.strip())
-    if how.kind is None:
-        raise ParameterError(f"say what the texts are, --kind {'|'.join(KINDS)}, or which --metrics to use")
-    if how.kind not in KINDS:
-        raise ParameterError(f"kind must be {', '.join(KINDS)}, not {how.kind!r}")
-    return KINDS[how.kind]
+def _names(how: ScoreOptions) -> list[str]:
+    if how.metrics is None:
+        return []
+    names = [name.strip() for name in how.metrics.split(",") if name.strip()]
+    if not names:
+        raise ParameterError("metrics is empty: leave it out, or name some, such as rouge,bleu")
+    return names
 
 
 def _references(predictions: Path, how: ScoreOptions) -> References:
@@ -86,12 +90,19 @@ def _references(predictions: Path, how: ScoreOptions) -> References:
     files = [Path(name) for name in how.references]
     if not files and not has_rows(predictions):
         raise ParameterError("--references is missing: a file with the reference of each text")
-    files = files or [predictions]
-    columns = [read_options(file, how.reference_field) for file in files]
-    for file, column in zip(files, columns, strict=True):
-        if len(column) != len(columns[0]):
-            raise ParameterError(f"{files[0]} has {len(columns[0])} references and {file} has {len(column)}")
-    return [[one for options in row for one in options] for row in zip(*columns, strict=True)]
+    return read_references(files or [predictions], how.reference_field)
+
+
+def _sources(count: int, how: ScoreOptions) -> list[str] | None:
+    if how.sources is None:
+        return None
+    found = read_texts(Path(how.sources), how.source_field)
+    if len(found) != count:
+        raise ParameterError(
+            f"there are {count} texts and {len(found)} sources: number {min(count, len(found)) + 1} has no"
+            " partner"
+        )
+    return found
 
 
 def _scoring(metrics: Sequence[str], how: ScoreOptions) -> TextScoring:
@@ -119,7 +130,10 @@ def _embed(llm: LLM, layer: int) -> Any:
 
 def _table(count: int, found: TextScores) -> str:
     rows = [[f"  {name}", shown(score), score.settings] for name, score in found.scores.items()]
-    return f"{count} texts\n{aligned(rows)}"
+    corpora = [name for name in found.scores if name in ("bleu", "chrf")]
+    kinds = ["that of the mean over texts"] if len(corpora) < len(found.scores) else []
+    kinds += [f"the jackknife's over texts for {' and '.join(corpora)}"] if corpora else []
+    return f"{count} texts\n{aligned(rows)}± is the standard error: {', '.join(kinds)}\n"
 
 
 def _differences(found: dict[str, Difference]) -> str:
@@ -135,15 +149,16 @@ def _differences(found: dict[str, Difference]) -> str:
     return aligned(rows, right=(1,))
 
 
-def _write(out: Path, texts: Sequence[str], references: References, found: TextScores) -> None:
-    rows = zip(texts, references, found.texts, strict=True)
-    _replace(
-        out,
-        "".join(
-            json.dumps({"prediction": text, "references": list(known), **values}, ensure_ascii=False) + "\n"
-            for text, known, values in rows
-        ),
-    )
+def _lines(
+    texts: Sequence[str], references: References, sources: Sequence[str] | None, found: TextScores
+) -> str:
+    """Returns a line of JSON for each text."""
+    rows = []
+    for place, (text, known, values) in enumerate(zip(texts, references, found.texts, strict=True)):
+        source = {} if sources is None else {"source": sources[place]}
+        row = {**source, "prediction": text, "references": list(known), **values}
+        rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+    return "".join(rows)
 
 
 def _replace(out: Path, text: str) -> None:
