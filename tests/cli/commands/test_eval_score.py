@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from decodery.cli.commands.evaluation import bertscore_baseline
 from decodery.metrics import bleu, read_baseline, rouge
+from decodery.metrics.unrelated_texts import with_pairs
 from tests.cli.conftest import Run
 from tests.encoding.folders import encoder_folder
 
@@ -81,6 +84,74 @@ def test_scores_of_vectors_are_rescaled_by_a_baseline_that_was_measured(
     assert plain["settings"].endswith("layer 2, not rescaled")
     assert rescaled["settings"].endswith(f"rescaled by {base}")
     assert rescaled["value"] < plain["value"]
+
+
+def baseline_command(tmp_path: Path, encoder: str, *more: str) -> tuple[str, ...]:
+    words = ("river", "plays", "of", "a", "cat", "dog")
+    texts = lines(tmp_path / "sentences.txt", [f"the bank {word}" for word in words])
+    out = str(tmp_path / "baseline.tsv")
+    return ("eval", "bertscore-baseline", texts, "-m", encoder, "--out", out, *more)
+
+
+def test_a_baseline_that_was_stopped_goes_on(
+    decodery: Run, encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bertscore_baseline, "BLOCK", 2)
+    command = baseline_command(tmp_path, encoder)
+    assert decodery(*command).status == 0
+    whole = (tmp_path / "baseline.tsv").read_bytes()
+    (tmp_path / "baseline.tsv").unlink()
+    blocks: list[int] = []
+
+    def stops(totals: Any, pairs: Any, embed: Any) -> Any:
+        blocks.append(len(pairs))
+        if len(blocks) == 2:
+            raise KeyboardInterrupt
+        return with_pairs(totals, pairs, embed)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bertscore_baseline, "with_pairs", stops)
+        assert decodery(*command).status != 0
+    assert not (tmp_path / "baseline.tsv").exists()
+    other = decodery(*command, "--seed", "1")
+    assert "was begun with other texts or settings" in other.err
+    ran = decodery(*command)
+    assert "2 of 6 pairs are measured already" in ran.err
+    assert (tmp_path / "baseline.tsv").read_bytes() == whole
+    assert [path.name for path in tmp_path.glob("baseline*")] == ["baseline.tsv"]
+
+
+def test_chosen_layers_are_measured_and_told_with_their_errors(
+    decodery: Run, encoder: str, tmp_path: Path
+) -> None:
+    ran = decodery(*baseline_command(tmp_path, encoder, "--layers", "2,0"))
+    rows = (tmp_path / "baseline.tsv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["LAYER", "0", "2"]
+    assert f"{float(rows[2].split(',')[3]):.4f} ± " in ran.out
+    assert ran.out.splitlines()[2].split()[-2:] == ["6", "0"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--layers", "7"), "layers must be from 0 to 2"),
+        (("--layers", "-1"), "layers must be all, or numbers from 0 such as 5,6, not '-1'"),
+        (("--layers", "last"), "layers must be all, or numbers"),
+        (("--limit", "1"), "limit must be 2 or more"),
+    ],
+)
+def test_a_baseline_that_cannot_be_measured_is_one_error(
+    decodery: Run, encoder: str, tmp_path: Path, more: tuple[str, ...], message: str
+) -> None:
+    ran = decodery(*baseline_command(tmp_path, encoder, *more))
+    assert ran.status != 0
+    assert message in ran.err
+
+
+def test_a_damaged_state_of_a_baseline_is_an_error(decodery: Run, encoder: str, tmp_path: Path) -> None:
+    (tmp_path / "baseline.tsv.part.json").write_text('{"settings": 1}')
+    ran = decodery(*baseline_command(tmp_path, encoder))
+    assert "baseline.tsv.part.json is damaged: remove it to begin again" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Implements `decodery eval score` and `decodery eval bertscore-baseline`."""
+"""Implements `decodery eval score`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from decodery.cli.commands.evaluation.run import shown
 from decodery.cli.flags.line_options import EncoderOptions
 from decodery.cli.flags.score_options import ScoreOptions
 from decodery.cli.load_encoder import load_encoder
-from decodery.cli.terminal import aligned, emit, emit_json, note
+from decodery.cli.terminal import aligned, emit, emit_json
 from decodery.errors import DecoderyError, ParameterError
 from decodery.evaluation.layouts.text_files import has_rows, read_references, read_texts
 from decodery.evaluation.runs.text_report import text_report
@@ -29,7 +29,7 @@ from decodery.evaluation.text_scores import (
 )
 from decodery.llm import LLM
 from decodery.metrics.differences import Difference
-from decodery.metrics.token_matching import random_baseline, read_baseline
+from decodery.metrics.token_matching import read_baseline
 
 
 def score(predictions: Path, how: ScoreOptions, *, as_json: bool) -> None:
@@ -46,10 +46,10 @@ def score(predictions: Path, how: ScoreOptions, *, as_json: bool) -> None:
     found = score_texts(texts, references, scoring)
     compared = {} if others is None else score_differences(texts, others, references, scoring)
     if how.out is not None:
-        _replace(Path(how.out), _lines(texts, references, sources, found))
+        replace_file(Path(how.out), _lines(texts, references, sources, found))
     if how.report is not None:
         page = text_report(predictions.name, texts, references, found, sources=sources, differences=compared)
-        _replace(Path(how.report), page)
+        replace_file(Path(how.report), page)
     if as_json:
         plain = {name: dataclasses.asdict(one) for name, one in found.scores.items()}
         differences = {name: dataclasses.asdict(one) for name, one in compared.items()}
@@ -60,20 +60,14 @@ def score(predictions: Path, how: ScoreOptions, *, as_json: bool) -> None:
         emit(f"\n{how.compare} minus {predictions}\n{_differences(compared)}")
 
 
-def bertscore_baseline(
-    lines: Path, model: EncoderOptions, out: Path, *, field: str, limit: int | None, seed: int
-) -> None:
-    """Writes the BERTScore of unrelated texts for each layer, in the layout of bert-score's files."""
-    texts = list(dict.fromkeys(text for text in read_texts(lines, field) if text.strip()))[:limit]
-    if len(texts) < 2:
-        raise ParameterError(f"{lines} has {len(texts)} different texts that are not empty; two are needed")
-    llm = load_encoder(model)
-    rows = ["LAYER,P,R,F"]
-    for layer in range(llm.encoder.model.depth + 1):
-        note(f"decodery: layer {layer} of {llm.encoder.model.depth}, {len(texts)} texts")
-        numbers = random_baseline(texts, _embed(llm, layer), seed=seed)
-        rows.append(",".join([str(layer), *(f"{number:.8f}" for number in numbers)]))
-    _replace(out, "".join(f"{row}\n" for row in rows))
+def replace_file(out: Path, text: str) -> None:
+    """Writes a file, which has its name once it is whole."""
+    part = out.with_name(f"{out.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+        os.replace(part, out)
+    except OSError as error:
+        raise DecoderyError(f"{out} cannot be written: {error.strerror or error}") from error
 
 
 def _names(how: ScoreOptions) -> list[str]:
@@ -159,13 +153,3 @@ def _lines(
         row = {**source, "prediction": text, "references": list(known), **values}
         rows.append(json.dumps(row, ensure_ascii=False) + "\n")
     return "".join(rows)
-
-
-def _replace(out: Path, text: str) -> None:
-    """Writes a file, which has its name once it is whole."""
-    part = out.with_name(f"{out.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
-        os.replace(part, out)
-    except OSError as error:
-        raise DecoderyError(f"{out} cannot be written: {error.strerror or error}") from error
