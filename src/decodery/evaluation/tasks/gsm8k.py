@@ -55,4 +55,5 @@ TASK = GenerationTask(
     params=GenerationParams(max_tokens=256, temperature=0, stop=("Question:",)),
     cut=("\nQuestion:",),
     shots=5,
+    version=2,
 )
