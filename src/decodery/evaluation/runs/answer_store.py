@@ -32,7 +32,7 @@ CHECK = 16
 
 
 class AnswerStore:
-    """Holds answers by the keys of what was asked, and outcomes by those of what was judged, in lines of files.
+    """Holds answers and outcomes by the keys of what was asked and judged, one in each line of its files.
 
     Answers are appended to `written`; those of the files `read` are known too. Memory holds their places
     alone. Each line has a checksum. A line that a killed process left incomplete is cut off, and one that is
@@ -88,7 +88,10 @@ class AnswerStore:
         return _read(found[1], {**found[2], **known})
 
     def put(self, key: str, answer: Answer | Outcome) -> None:
-        """Keeps an answer or an outcome. It outlives the process from now on. Raises `DecoderyError` for a full disk."""
+        """Keeps an answer or an outcome. It outlives the process from now on.
+
+        Raises `DecoderyError` for a full disk.
+        """
         if key in self:
             return
         line = _line(key, answer)
