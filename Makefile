@@ -10,6 +10,7 @@
 # make test-encoders: vectors and scores against sentence-transformers, which gets an environment of its own; DECODERY_TEST_MPNET and DECODERY_TEST_TAGGER name folders of published models.
 # make test-harness: lm-eval and mteb over our models, against their own, in an environment of their own.
 # make test-page: the long tests of the page that the server shows, in Debian's chromium; make test runs the short ones.
+# make test-page-failed: those of them that failed, one after another.
 # make soak-server: the long forms of the server's laws: 10,000 requests, 2,000 clients that leave, 10,000 fuzzed bodies, 1,000 schemas, 500 tools.
 # make soak: 2,000 random requests with aborts, for some minutes, watching memory, pages, threads and files.
 # All work alone on a fresh machine and do not install again until pyproject.toml, constraints.txt or the native sources change.
@@ -21,7 +22,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo learn screenshots test test-all test-page test-arm wheel test-clients test-harness test-metrics test-encoders soak-server lint types bench bench-peers bench-encoders bench-evaluation sanitize soak clean
+.PHONY: demo learn screenshots test test-all test-page test-page-failed test-arm wheel test-clients test-harness test-metrics test-encoders soak-server lint types bench bench-peers bench-encoders bench-evaluation sanitize soak clean
 
 demo: $(VENV)/.run
 	$(BIN)/decodery generate "Once upon a time" --max-tokens 60 --temperature 0.8 --top-p 0.95 --seed 7
@@ -35,11 +36,20 @@ PARALLEL := -n auto --dist worksteal
 test: lint types
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest $(PARALLEL)
 
-# Speed is measured after the others, alone.
+# Speed is measured after the others, alone, also if some of them failed. Both add to one list of failures, apart from that
+# of other tests. It is removed where pytest itself fails (a code above 1), since tests that did not run are not in it.
 PAGE := tests/serving/page
+PAGE_CACHE := .pytest_cache/page
+PAGE_TESTS := $(BIN)/python -m pytest -m page -rs -o cache_dir=$(PAGE_CACHE)
 test-page: $(VENV)/.dev
-	PYTHONHASHSEED=0 $(BIN)/python -m pytest $(PARALLEL) -m page -rs $(PAGE) --ignore=$(PAGE)/test_speed.py
-	$(BIN)/python -m pytest -m page -rs $(PAGE)/test_speed.py
+	PYTHONHASHSEED=0 $(PAGE_TESTS) --cache-clear $(PARALLEL) $(PAGE) --ignore=$(PAGE)/test_speed.py; others=$$?; \
+	$(PAGE_TESTS) $(PAGE)/test_speed.py; speed=$$?; \
+	test $$others -le 1 -a $$speed -le 1 || rm -rf $(PAGE_CACHE); \
+	exit $$((others | speed))
+
+# Where no failure is known there is nothing to run, which is an error too.
+test-page-failed: $(VENV)/.dev
+	$(PAGE_TESTS) --last-failed --last-failed-no-failures none $(PAGE)
 
 screenshots: $(VENV)/.dev
 	$(BIN)/python -m tests.serving.page.screenshots

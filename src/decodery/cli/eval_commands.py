@@ -74,13 +74,13 @@ def _tasks(debug: Debug = False) -> None:
 @command("judge", evaluation)
 def _judge(
     answers: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             metavar="ANSWERS...",
             help="Two sets of answers to the same questions (one with --rubric): JSON lines with a question,"
-            " an answer and an id, or the folder of a run.",
+            " an answer and an id, or the folder of a run. None with --votes of a file that the page saved.",
         ),
-    ],
+    ] = None,
     judge: Annotated[
         list[str] | None,
         typer.Option(
@@ -98,7 +98,7 @@ def _judge(
     """
     from decodery.cli.commands.evaluation.judge import judge as run_judges
 
-    run_judges(answers, judge or [], how)
+    run_judges(answers or [], judge or [], how)
 
 
 @command("score", evaluation)

@@ -53,6 +53,57 @@ def test_votes_stand_beside_the_judge(
     assert f"agreement of {judge} and people: " in ran.out
 
 
+def voted(path: Path, *votes: tuple[str, str]) -> str:
+    """Writes a file of votes as the page saves it: each vote with the name of its second setting."""
+    rows = [
+        {
+            **{"id": str(i), "question": f"q{i}", "one": f"one {i}", "other": f"other {i}", "vote": vote},
+            "settings": {"one": {"name": "greedy", "model": "m"}, "other": {"name": name, "model": "m"}},
+        }
+        for i, (vote, name) in enumerate(votes)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_votes_with_answers_need_no_other_files_and_are_told_by_pairs_of_settings(
+    decodery: Run, judge: str, tmp_path: Path
+) -> None:
+    votes = voted(tmp_path / "v.jsonl", ("one", "drawn"), ("both_bad", "drawn"), ("other", "beams"))
+    flags = ("--judge", judge, "--no-reasons", "--votes", votes, "--out", str(tmp_path / "run"))
+    ran = decodery("eval", "judge", *flags)
+    assert ran.status == 0, ran.err
+    first, second = ran.out.split("first: ")[1:]
+    assert first.startswith(f"greedy (m)\nsecond: drawn (m)\n{judge}: 2 pairs\n")
+    assert "people: one 1, other 0, tie 1\n" in first
+    assert second.startswith(f"greedy (m)\nsecond: beams (m)\n{judge}: 1 pairs\n")
+    assert "people: one 0, other 1, tie 0\n" in second
+    assert ran.out.count(f"agreement of {judge} and people: ") == 2
+    plain = decodery("eval", "judge", *flags, "--json").json["pairs"]
+    assert [(pair["one"], pair["other"]) for pair in plain] == [
+        ("greedy (m)", "drawn (m)"),
+        ("greedy (m)", "beams (m)"),
+    ]
+    assert [pair["votes"] for pair in plain] == [
+        {"people": {"0": "one", "1": "tie"}},
+        {"people": {"2": "other"}},
+    ]
+    assert plain[0]["agreement"][0]["voters"] == [judge, "people"]
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_limit_leaves_out_the_votes_on_the_other_answers(
+    decodery: Run, judge: str, files: tuple[str, str], tmp_path: Path, answered: bool
+) -> None:
+    votes = voted(tmp_path / "v.jsonl", *[("one", "drawn")] * 2)
+    if answered:
+        Path(votes).write_text('{"id": 1, "vote": "one"}\n{"id": 2, "vote": "tie"}\n', encoding="utf-8")
+    flags = ("--judge", judge, "--no-reasons", "--votes", votes, "--limit", "1")
+    ran = decodery("eval", "judge", *(files if answered else ()), *flags)
+    assert ran.status == 0, ran.err
+    assert "people: one 1, other 0, tie 0" in ran.out
+
+
 def test_a_rubric_gives_marks(decodery: Run, judge: str, files: tuple[str, str], tmp_path: Path) -> None:
     rubric = tmp_path / "rubric.txt"
     rubric.write_text("3 is right, 1 is wrong", encoding="utf-8")
@@ -71,12 +122,13 @@ def test_a_rubric_gives_marks(decodery: Run, judge: str, files: tuple[str, str],
         (("--judge", "http://localhost:9"), "no server answers at http://localhost:9"),
         (("--judge", "default", "--inconsistent", "maybe"), "inconsistent must be excluded or half"),
         (("--judge", "default", "--rubric", "r"), "give 1 sets of answers, not 2"),
+        (("{more}", "--judge", "default", "--votes", "v.jsonl"), "give 2 sets of answers, not 3"),
     ],
 )
 def test_a_wrong_command_is_one_line(
     decodery: Run, files: tuple[str, str], flags: tuple[str, ...], message: str
 ) -> None:
-    ran = decodery("eval", "judge", *files, *flags)
+    ran = decodery("eval", "judge", *files, *(flag.format(more=files[0]) for flag in flags))
     assert ran.status != 0
     assert message in ran.err
     assert len(ran.err.splitlines()) == 1
@@ -98,6 +150,14 @@ def test_a_judge_that_cannot_converse_is_refused(
 ) -> None:
     ran = decodery("eval", "judge", *files, "--judge", plain_model)
     assert "has no chat template" in ran.err
+
+
+def test_without_answers_and_votes_there_is_nothing_to_judge(decodery: Run) -> None:
+    for flags in ((), ("--rubric", "r", "--votes", "v.jsonl")):
+        ran = decodery("eval", "judge", "--judge", "default", *flags)
+        assert ran.status != 0
+        assert "sets of answers, not 0" in ran.err
+        assert len(ran.err.splitlines()) == 1
 
 
 def test_contamination_tells_the_results_with_and_without(decodery: Run, judge: str, tmp_path: Path) -> None:

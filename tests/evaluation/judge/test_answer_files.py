@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from decodery.errors import ParameterError
-from decodery.evaluation.judge.answer_files import pairs_of, read_answers, read_votes
+from decodery.evaluation.judge.answer_files import pairs_of, read_answers, read_voted_pairs, read_votes
 
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:
@@ -59,7 +59,7 @@ def test_votes_are_kept_by_voter(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"id": "1", "vote": "A"}, "row 2: the vote is 'A': write one, other, tie"),
+        ({"id": "1", "vote": "A"}, "row 2: the vote is 'A': write one, other, tie, both_bad"),
         ({"id": "9", "vote": "one"}, "row 2: no answers have the id 9"),
         ({"id": "1", "vote": "one"}, "row 2: people has voted on 1 already"),
         ({"id": "1"}, "row 2 has no vote"),
@@ -78,3 +78,44 @@ def test_rows_without_an_answer_or_with_the_same_id_are_named(tmp_path: Path) ->
     twice = write(tmp_path / "b.jsonl", *[{"id": 1, "question": "q", "answer": "a"}] * 2)
     with pytest.raises(ParameterError, match="row 2: the id 1 is there twice"):
         read_answers(twice)
+
+
+def test_two_bad_answers_are_a_tie_to_a_judge(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.jsonl", {"id": "1", "vote": "both_bad"})
+    assert read_votes(path, ["1"]) == {"people": {"1": "tie"}}
+
+
+def voted(key: str, one: str, other: str, **more: Any) -> dict[str, Any]:
+    return {"id": key, "question": "q", "one": one, "other": other, "vote": "tie", **more}
+
+
+def test_votes_that_have_the_answers_are_grouped_by_their_settings(tmp_path: Path) -> None:
+    settings = {"one": {"name": "greedy", "model": "m"}, "other": {"name": "drawn", "model": "m"}}
+    path = write(
+        tmp_path / "v.jsonl",
+        voted("1", "a", "b"),
+        voted("2", "c", "d", settings=settings),
+        voted("3", "", "e", settings=settings),
+        # Another voter's.
+        voted("1", "a", "b", voter="Ann"),
+    )
+    found = read_voted_pairs(path)
+    assert {names: [(one.id, one.one, one.other) for one in some] for names, some in found.items()} == {
+        ("one", "other"): [("1", "a", "b")],
+        ("greedy (m)", "drawn (m)"): [("2", "c", "d"), ("3", "", "e")],
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"id": "2", "vote": "one"}, "row 2 has no question, one, other"),
+        (voted("1", "a", "c"), "row 2: the id 1 is there with another question or other answers"),
+    ],
+)
+def test_a_vote_without_answers_or_with_others_is_named(
+    tmp_path: Path, row: dict[str, Any], message: str
+) -> None:
+    path = write(tmp_path / "v.jsonl", voted("1", "a", "b"), row)
+    with pytest.raises(ParameterError, match=message):
+        read_voted_pairs(path)

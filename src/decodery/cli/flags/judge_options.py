@@ -16,7 +16,8 @@ class JudgeOptions:
 
     votes: str | None = _option(
         None,
-        "People's votes, beside the judges: JSON lines with id, vote (one, other, tie), voter.",
+        "People's votes, beside the judges: JSON lines with id, vote (one, other, tie, both_bad), voter; a"
+        " file that the page saved has the answers too.",
         metavar="FILE",
     )
     rubric: str | None = _option(

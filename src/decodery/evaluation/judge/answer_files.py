@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from decodery.evaluation.judge.pairwise import Comparison
 from decodery.evaluation.layouts.tables import read_rows
 from decodery.evaluation.runs.run_folder import SAMPLES
 
-VOTES = ("one", "other", "tie")
+# What a vote says, as a result of a comparison: judges have no word for two bad answers.
+VOTES = {"one": "one", "other": "other", "tie": "tie", "both_bad": "tie"}
 # The names under which people and tools write the same.
 _PROMPTS = ("question", "prompt", "instruction", "input")
 _OUTPUTS = ("answer", "output", "completion", "response", "text")
@@ -53,11 +54,29 @@ def pairs_of(one: Mapping[str, tuple[str, str]], other: Mapping[str, tuple[str, 
     return [Comparison(key, question, answer, other[key][1]) for key, (question, answer) in one.items()]
 
 
-def read_votes(path: Path, ids: Sequence[str]) -> dict[str, dict[str, str]]:
+def read_voted_pairs(path: Path) -> dict[tuple[str, str], list[Comparison]]:
+    """Returns the comparisons of a file of votes that has the answers too, by the pairs of their settings.
+
+    A row has an `id`, a `question`, the answers `one` and `other`, and perhaps `settings` with the `name` and
+    the `model` of both; without them all rows are one pair. The page saves such rows. Raises `ParameterError`
+    for a row without answers, and for two comparisons with one id.
+    """
+    found: dict[tuple[str, str], dict[str, Comparison]] = {}
+    seen: dict[str, Comparison] = {}
+    for number, row in enumerate(read_rows(path, ("id", "question", "one", "other", "vote")), 1):
+        key, place = str(row["id"]), f"{path}, row {number}"
+        comparison = Comparison(key, *(_text(row, (name,), place) for name in ("question", "one", "other")))
+        if seen.setdefault(key, comparison) != comparison:
+            raise ParameterError(f"{place}: the id {key} is there with another question or other answers")
+        found.setdefault(_settings(row), {})[key] = comparison
+    return {names: list(comparisons.values()) for names, comparisons in found.items()}
+
+
+def read_votes(path: Path, ids: Collection[str]) -> dict[str, dict[str, str]]:
     """Returns people's votes by voter and id. A row has an `id`, a `vote` and perhaps a `voter`.
 
-    A vote is "one", "other" or "tie", for the first and second of the sets of answers. Raises
-    `ParameterError` for another vote, an unknown id, and two votes of one voter on one id.
+    A vote is "one", "other" or "tie", for the first and second of the sets of answers; "both_bad" is read as
+    a tie. Raises `ParameterError` for another vote, an unknown id, and two votes of one voter on one id.
     """
     known = set(ids)
     found: dict[str, dict[str, str]] = {}
@@ -70,8 +89,21 @@ def read_votes(path: Path, ids: Sequence[str]) -> dict[str, dict[str, str]]:
             raise ParameterError(f"{place}: no answers have the id {key}")
         if key in found.setdefault(voter, {}):
             raise ParameterError(f"{place}: {voter} has voted on {key} already")
-        found[voter][key] = vote
+        found[voter][key] = VOTES[vote]
     return found
+
+
+def _settings(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns the names of the settings that wrote the two answers of a row."""
+    settings = row.get("settings")
+    sides = [settings.get(side) if isinstance(settings, dict) else None for side in ("one", "other")]
+    one, other = (side if isinstance(side, dict) else {} for side in sides)
+    return _setting(one, "one"), _setting(other, "other")
+
+
+def _setting(side: Mapping[str, Any], default: str) -> str:
+    name = str(side.get("name") or default)
+    return f"{name} ({side['model']})" if side.get("model") else name
 
 
 def _of_run(row: Mapping[str, Any], place: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from itertools import islice
@@ -19,9 +20,16 @@ from decodery.cli.input_text import file_text
 from decodery.cli.load_llm import load
 from decodery.client.client import Client
 from decodery.errors import ParameterError
-from decodery.evaluation.judge.answer_files import pairs_of, read_answers, read_votes
+from decodery.evaluation.judge.answer_files import pairs_of, read_answers, read_voted_pairs, read_votes
 from decodery.evaluation.judge.judging_model import JudgingModel
-from decodery.evaluation.judge.pairwise import PairwiseResult, Rule, agreements, compare, most_judges
+from decodery.evaluation.judge.pairwise import (
+    Comparison,
+    PairwiseResult,
+    Rule,
+    agreements,
+    compare,
+    most_judges,
+)
 from decodery.evaluation.judge.rubric import Marked, Rubric, mark
 from decodery.evaluation.runs.answer_store import AnswerStore
 from decodery.evaluation.runs.run_folder import plain_scores
@@ -31,46 +39,85 @@ from decodery.progress import counting
 
 VERDICTS = "verdicts.jsonl"
 Answers = Mapping[str, tuple[str, str]]
+# Comparisons by the names of their settings, which the answers of two files have none of.
+Pairs = Mapping[tuple[str, str] | None, Sequence[Comparison]]
+Votes = Mapping[str, Mapping[str, str]]
 
 
 def judge(answers: Sequence[Path], judges: Sequence[str], how: JudgeOptions) -> None:
     """Judges answers and prints what was found. Raises `ParameterError` before a model loads."""
+    _check(answers, judges, how)
+    if how.rubric is not None:
+        texts = dict(islice(read_answers(answers[0]).items(), how.limit))
+        with _store(how.out) as store:
+            _marks(texts, judges, Rubric(file_text(Path(how.rubric)), how.best), how, store)
+        return
+    pairs, known = _comparisons(answers, how)
+    votes = {} if how.votes is None else read_votes(Path(how.votes), known)
+    with _store(how.out) as store:
+        _pairs(pairs, votes, judges, how, store)
+
+
+def _check(answers: Sequence[Path], judges: Sequence[str], how: JudgeOptions) -> None:
     wanted = 1 if how.rubric is not None else 2
-    if len(answers) != wanted:
+    if len(answers) != wanted and (answers or how.rubric is not None or how.votes is None):
         raise ParameterError(
-            f"give {wanted} sets of answers, not {len(answers)}: two are compared, one gets marks by --rubric"
+            f"give {wanted} sets of answers, not {len(answers)}: two are compared, one gets marks by"
+            " --rubric, and none is needed with --votes of a file that the page saved"
         )
     if not judges:
         raise ParameterError("name a judge: --judge MODEL, or --judge http://localhost:8000")
     if how.inconsistent not in get_args(Rule):
         raise ParameterError(f"inconsistent must be {' or '.join(get_args(Rule))}, not {how.inconsistent!r}")
-    read = [dict(islice(read_answers(path).items(), how.limit)) for path in answers]
-    with _store(how.out) as store:
-        if how.rubric is not None:
-            _marks(read[0], judges, Rubric(file_text(Path(how.rubric)), how.best), how, store)
-        else:
-            _pairs(read, judges, how, store)
 
 
-def _pairs(
-    read: Sequence[Mapping[str, tuple[str, str]]],
-    judges: Sequence[str],
-    how: JudgeOptions,
-    store: AnswerStore,
-) -> None:
-    comparisons = pairs_of(*read)
-    ids = [one.id for one in comparisons]
-    votes = read_votes(Path(how.votes), ids) if how.votes is not None else {}
+def _comparisons(answers: Sequence[Path], how: JudgeOptions) -> tuple[Pairs, set[str]]:
+    """Returns the comparisons to judge, and the ids of all that there are.
+
+    They are those of two sets of answers, or of a file of votes that has the answers.
+    """
+    if answers:
+        one, other = map(read_answers, answers)
+        first = (dict(islice(found.items(), how.limit)) for found in (one, other))
+        return {None: pairs_of(*first)}, one.keys() | other.keys()
+    voted = read_voted_pairs(Path(str(how.votes)))
+    known = {one.id for comparisons in voted.values() for one in comparisons}
+    return {names: comparisons[: how.limit] for names, comparisons in voted.items()}, known
+
+
+def _pairs(groups: Pairs, votes: Votes, judges: Sequence[str], how: JudgeOptions, store: AnswerStore) -> None:
     rule: Rule = "half" if how.inconsistent == "half" else "excluded"
-    found = []
+    found: dict[tuple[str, str] | None, list[PairwiseResult]] = {names: [] for names in groups}
     for name in judges:
-        with _bar(name, 2 * len(comparisons)) as advance:
-            found.append(compare(_opened(name, how), comparisons, store, rule=rule, advance=advance))
-    voters = {one.judge: {judged.id: judged.result for judged in one.judged} for one in found}
-    kappas = agreements({**voters, **votes})
+        with _bar(name, 2 * sum(map(len, groups.values()))) as advance:
+            model = _opened(name, how)
+            for names, comparisons in groups.items():
+                found[names].append(compare(model, comparisons, store, rule=rule, advance=advance))
+    own = {names: _among(votes, comparisons) for names, comparisons in groups.items()}
     if how.json:
-        print(json.dumps(_plain(found, votes, kappas), ensure_ascii=False))
+        plain = {names: _plain(results, own[names]) for names, results in found.items()}
+        pairs = [{"one": one, "other": other, **plain[one, other]} for one, other in filter(None, plain)]
+        print(json.dumps(plain.get(None) or {"pairs": pairs}, ensure_ascii=False))
         return
+    for names, results in found.items():
+        if names is not None:
+            print(f"first: {names[0]}\nsecond: {names[1]}")
+        _show(results, own[names])
+
+
+def _among(votes: Votes, comparisons: Sequence[Comparison]) -> dict[str, dict[str, str]]:
+    """Returns the votes on some comparisons, of those who voted on one of them."""
+    some = {voter: {one.id: of[one.id] for one in comparisons if one.id in of} for voter, of in votes.items()}
+    return {voter: of for voter, of in some.items() if of}
+
+
+def _kappas(found: Sequence[PairwiseResult], votes: Votes) -> dict[tuple[str, str], Score]:
+    voters = {one.judge: {judged.id: judged.result for judged in one.judged} for one in found}
+    return agreements({**voters, **votes})
+
+
+def _show(found: Sequence[PairwiseResult], votes: Votes) -> None:
+    """Prints what was found on the comparisons of one pair."""
     for one in found:
         print(f"{one.judge}: {len(one.judged)} pairs")
         print("  " + ", ".join(f"{name} {count}" for name, count in one.counts.items()))
@@ -79,7 +126,10 @@ def _pairs(
     if len(found) > 1:
         results = list(most_judges(found).values())
         print("most judges: " + ", ".join(f"{name} {results.count(name)}" for name in sorted(set(results))))
-    for (one_name, other_name), score in kappas.items():
+    for voter, of in votes.items():
+        counts = Counter(of.values())
+        print(f"{voter}: " + ", ".join(f"{name} {counts[name]}" for name in ("one", "other", "tie")))
+    for (one_name, other_name), score in _kappas(found, votes).items():
         print(f"agreement of {one_name} and {other_name}: {shown(score)}")
 
 
@@ -111,11 +161,7 @@ def _marks(
         print("  " + ", ".join(f"{number}: {count}" for number, count in one.distribution.items()))
 
 
-def _plain(
-    found: Sequence[PairwiseResult],
-    votes: Mapping[str, Mapping[str, str]],
-    kappas: Mapping[tuple[str, str], Score],
-) -> dict[str, Any]:
+def _plain(found: Sequence[PairwiseResult], votes: Votes) -> dict[str, Any]:
     """Returns all that was found as plain values of JSON."""
     return {
         "judges": {
@@ -131,7 +177,7 @@ def _plain(
         "votes": {voter: dict(of) for voter, of in votes.items()},
         "agreement": [
             {"voters": [one, other], **plain_scores({"kappa": score})}
-            for (one, other), score in kappas.items()
+            for (one, other), score in _kappas(found, votes).items()
         ],
     }
 

@@ -45,7 +45,7 @@ function parsed(text) {
 }
 
 /** Refuses forbidden keys and values nested too deep, wherever they are. Not recursive: depth is not known yet. */
-function checkValues(plain) {
+export function checkValues(plain) {
   const open = [[plain, 0]];
   let count = 0;
   while (open.length > 0) {
@@ -53,7 +53,7 @@ function checkValues(plain) {
     if (typeof value !== "object" || value === null) continue;
     if (depth > DEEPEST) throw new ImportError(`The file is nested deeper than ${DEEPEST} levels.`);
     for (const key of Object.keys(value)) {
-      if (FORBIDDEN.includes(key)) throw new ImportError(`The file has the key ${key}, which no run has.`);
+      if (FORBIDDEN.includes(key)) throw new ImportError(`The file has the key ${key}, which is not allowed.`);
       count += 1;
       if (count > MOST_VALUES) throw new ImportError("The file has too many values.");
       open.push([value[key], depth + 1]);
@@ -106,7 +106,7 @@ function tokensOf({ token, candidates, allowed_tokens: allowed = [], weighed = [
 }
 
 /** Returns a value of the file as a short text. */
-function shown(value) {
+export function shown(value) {
   const text = typeof value === "string" ? value : JSON.stringify(value) ?? "none";
   return text.length > 120 ? `${text.slice(0, 119)}…` : text;
 }

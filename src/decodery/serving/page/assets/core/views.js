@@ -3,6 +3,7 @@
 export const VIEWS = [
   { name: "write", title: "Write", load: () => import("../views/write.js") },
   { name: "compare", title: "Compare", load: () => import("../views/compare.js") },
+  { name: "vote", title: "Vote", load: () => import("../views/vote.js") },
   { name: "tokens", title: "Tokens", load: () => import("../views/tokens.js") },
   { name: "prompt", title: "Prompt", load: () => import("../views/prompt.js") },
   { name: "layers", title: "Layers", load: () => import("../views/layers.js") },

@@ -5,6 +5,7 @@ import { element } from "../core/dom.js";
 import { ImportError, readRun } from "../core/import_run.js";
 import { currentKey } from "../core/key.js";
 import { toJson } from "../core/run_json.js";
+import { saveFile } from "../core/save_file.js";
 import { SnippetError } from "../core/snippet_texts.js";
 import { cli, curl, python } from "../core/snippets.js";
 
@@ -96,13 +97,13 @@ class ShareMenu {
   }
 
   #saveJson() {
-    save(JSON.stringify(toJson(this.#run)), "application/json", `${fileName(this.#run)}.json`);
+    saveFile(JSON.stringify(toJson(this.#run)), "application/json", `${fileName(this.#run)}.json`);
   }
 
   async #savePage() {
     const run = this.#run;
     const answer = await this.#app.api.ask("/trace/page", { run: toJson(run) });
-    save(await answer.text(), "text/html", `${fileName(run)}.html`);
+    saveFile(await answer.text(), "text/html", `${fileName(run)}.html`);
   }
 
   async #openFiles() {
@@ -121,11 +122,4 @@ class ShareMenu {
 function fileName({ title }) {
   const words = title.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
   return ["decodery", ...words].join("-").slice(0, 60);
-}
-
-function save(text, type, name) {
-  const address = URL.createObjectURL(new Blob([text], { type }));
-  element("a", { href: address, download: name }).click();
-  // The download has begun by then; the text need not stay in memory.
-  setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }
