@@ -6,7 +6,7 @@
 # make wheel: a wheel with the kernels inside, and the archive of the sources, in dist; for publishing, both checked.
 # make test-arm: the kernels for ARM, in an emulator: their results have the bits of those of this machine.
 # make test-clients: the server with langchain, llama-index, litellm and lm-eval, which get an environment of their own.
-# make test-metrics: the metrics beside the libraries that users compare them with, which get an environment of their own.
+# make test-metrics: the metrics beside the libraries that users compare them with, and Parquet files, in an environment of their own.
 # make test-encoders: vectors and scores against sentence-transformers, which gets an environment of its own; DECODERY_TEST_MPNET and DECODERY_TEST_TAGGER name folders of published models.
 # make test-harness: lm-eval and mteb over our models, against their own, in an environment of their own.
 # make test-page: the long tests of the page that the server shows, in Debian's chromium; make test runs the short ones.
@@ -132,11 +132,11 @@ $(CLIENTS)/.installed: pyproject.toml constraints.txt tests/serving/clients/requ
 
 METRICS := .venv-metrics
 test-metrics: $(METRICS)/.installed
-	$(METRICS)/bin/python -m pytest -W default -m "not gpu" tests/metrics
+	$(METRICS)/bin/python -m pytest -W default -m "not gpu" tests/metrics tests/evaluation/layouts
 
 $(METRICS)/.installed: pyproject.toml constraints.txt tests/metrics/requirements.txt $(wildcard native/*)
 	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(METRICS)
-	$(METRICS)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev]" -r tests/metrics/requirements.txt
+	$(METRICS)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev,parquet]" -r tests/metrics/requirements.txt
 	touch $@
 
 PEERS := tests/encoding/peers

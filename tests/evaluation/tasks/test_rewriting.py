@@ -14,6 +14,8 @@ from decodery.errors import ParameterError
 from decodery.evaluation import run
 from decodery.evaluation.contract import Document, Generation, Sample, Task
 from decodery.evaluation.runs.comparison import compare
+from decodery.evaluation.runs.report_page import worst_samples
+from decodery.evaluation.runs.run_folder import Effort, RunFolder
 from decodery.evaluation.runs.stored_run import StoredRun
 from decodery.evaluation.tasks.registry import find_task
 from decodery.evaluation.variant import Variant, varied
@@ -28,7 +30,6 @@ PAIRS = [
 
 def translation(source: str | None = "en", target: str | None = "de", **more: Any) -> Task:
     task = find_task("translation")
-    assert not hasattr(task, "evaluate")
     return varied(task, Variant(source_language=source, target_language=target, **more))  # type: ignore[arg-type]
 
 
@@ -185,26 +186,58 @@ def test_languages_mean_nothing_to_other_tasks() -> None:
         varied(task, Variant(target_language="de"))
 
 
-def test_runs_are_scored_and_compared_as_corpora(tmp_path: Path) -> None:
+def test_a_run_writes_texts_and_scores_them_as_a_corpus(tmp_path: Path) -> None:
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZß :\n"
     path = write_lines(tmp_path / "test.jsonl", PAIRS)
-    one, other = (
-        run(
-            translation(max_tokens=tokens),
-            characters(tmp_path / "model", letters),
-            data=path,
-            out=tmp_path / f"run{tokens}",
-        )
-        for tokens in (6, 3)
-    )
-    assert list(one.results) == ["bleu", "chrf"]
-    assert "nrefs:1|case:mixed" in one.results["bleu"].settings
-    found = compare(*(StoredRun.read(tmp_path / name) for name in ("run6", "run3"))).metrics["chrf"]
-    assert found.sampled is not None
-    gap = (other.results["chrf"].value or 0) - (one.results["chrf"].value or 0)
-    assert found.sampled.value == pytest.approx(gap)
-    assert "paired bootstrap" in found.sampled.settings
-    assert found.verdict in ("real", "not told apart")
-    line = json.loads((tmp_path / "run6" / "samples.jsonl").read_text().splitlines()[0])
+    model = characters(tmp_path / "model", letters)
+    found = run(translation(max_tokens=6), model, data=path, out=tmp_path / "run")
+    assert list(found.results) == ["bleu", "chrf"]
+    assert "nrefs:1|case:mixed" in found.results["bleu"].settings
+    line = json.loads((tmp_path / "run" / "samples.jsonl").read_text().splitlines()[0])
     assert line["gold"] == [PAIRS[0]["translation"]["de"]]
     assert line["details"]["texts"] == [line["predicted"]]
+
+
+def stored(folder: Path, task: Task, documents: Sequence[Document], texts: Sequence[str]) -> StoredRun:
+    """Writes the files of a run in which these texts were written."""
+    form = {"tokenize": "13a"}
+    said = {"task": task.name, "version": 1, "data": "d", "model": "m", "repeats": 1, "form": form}
+    samples = samples_of(task, documents, texts)
+    with RunFolder.opened(folder, said) as opened:
+        assert opened is not None
+        with opened.samples() as write:
+            for one in samples:
+                plain = {"values": dict(one.outcome.values), "gold": one.outcome.gold}
+                names = {"id": one.document.id, "group": "", "predicted": one.outcome.predicted}
+                write(json.dumps({**names, **plain}))
+        opened.write_results(said, task.results(samples), {}, {}, Effort())
+    return StoredRun.read(folder)
+
+
+def test_runs_are_compared_by_scores_of_corpora(tmp_path: Path) -> None:
+    rows = [*PAIRS, {"translation": {"en": "it rains", "de": "es regnet heute sehr stark"}}]
+    task = translation()
+    documents = task.read(write_lines(tmp_path / "test.jsonl", rows)).documents
+    texts = (
+        ["die Katze saß auf dem Sofa", "ein Hund lief weit weg", "es regnet heute stark"],
+        ["die Katze saß auf der Matte", "ein Hund", "es regnet heute sehr"],
+    )
+    runs = [stored(tmp_path / name, task, documents, of) for name, of in zip("ab", texts, strict=True)]
+    golds = [[row["translation"]["de"]] for row in rows]
+    found = compare(*runs).metrics
+    assert list(found) == ["bleu", "chrf"]
+    assert found["bleu"].sampled == metrics.corpus_difference("bleu", *texts, golds)
+    assert found["chrf"].sampled == metrics.corpus_difference("chrf", *texts, golds)
+
+
+def test_the_worst_texts_of_a_report_have_the_least_values(tmp_path: Path) -> None:
+    task = translation()
+    documents = task.read(write_lines(tmp_path / "test.jsonl", PAIRS * 2)).documents
+    texts = ["die Katze saß auf dem Sofa", "ein Hund lief weg", "die Katze", "ein Hund lief"]
+    run_of = stored(tmp_path / "run", task, documents, texts)
+    worst = [one.sample["predicted"] for one in worst_samples(run_of)]
+    known = [row["translation"]["de"] for row in PAIRS * 2]
+    values = [metrics.sentence_bleu(text, [one]).value or 0 for text, one in zip(texts, known, strict=True)]
+    # The second text is its reference, and the last but one the shortest.
+    assert worst == [texts[place] for place in sorted((0, 2, 3), key=values.__getitem__)]
+    assert worst[0] == "die Katze"
