@@ -353,6 +353,22 @@ def test_answers_that_are_cut_have_no_vote(view: Any, server: LiveServer, watch:
 
 
 @pytest.mark.page
+def test_an_answer_that_ends_early_has_no_vote(direct_page: Any, server: LiveServer) -> None:
+    view = opened_view(direct_page, server.url, PROMPTS[0])
+
+    def shorten(route: Any) -> None:
+        answer = route.fetch()
+        lines = answer.text().split("\n\n")
+        route.fulfill(response=answer, body="\n\n".join(lines[: len(lines) // 2]) + "\n\n")
+
+    view.route("**/trace", shorten)
+    start(view)
+    ballot = await_state(view, "failed")
+    assert "The server ended the answer early. This prompt has no vote." in ballot.inner_text()
+    assert ballot.locator(".answer").count() == 0
+
+
+@pytest.mark.page
 def test_a_wrong_parameter_is_told_at_its_setting(view: Any, watch: Any) -> None:
     watch.allowed.append("400")
     other = view.get_by_role("region", name="The other setting")

@@ -199,6 +199,11 @@ def test_two_tabs_keep_the_votes_of_both_and_clear_for_both(blank: Any, context:
     blank.wait_for_function("window.votes.list.length === 0")
     blank.evaluate("(vote) => window.votes.add([vote])", vote("4"))
     other.wait_for_function("window.votes.list.map(({ id }) => id).join() === '4'")
+    # What another tab has written a moment ago, of which this one has not heard.
+    set_item = f"(votes) => localStorage.setItem('{KEPT}', JSON.stringify(votes))"
+    blank.evaluate(set_item, [vote("4"), vote("5")])
+    blank.evaluate("(vote) => window.votes.add([vote])", vote("6"))
+    other.wait_for_function("window.votes.list.map(({ id }) => id).join() === '4,5,6'")
 
 
 FAULTS = {
