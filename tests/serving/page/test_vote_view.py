@@ -94,7 +94,7 @@ def test_by_keyboard_alone_one_votes_on_a_list_and_the_tally_counts(view: Any, l
     wins = [sum(one["vote"] == side for one in votes) for side in ("one", "other")]
     assert view.locator(".tally tbody td:nth-child(2)").all_inner_texts() == list(map(str, wins))
     assert view.locator(".tally caption").inner_text() == "3 votes: 2 decided, 0 ties, 1 both bad"
-    assert "Answer A, which is shown first, won 1 of 2: 50.0 %" in view.locator(".tally p").inner_text()
+    assert "Answer A, which is shown first, won 1 of 2: 50.0\u00a0%" in view.locator(".tally p").inner_text()
     assert "That was the last prompt." in view.locator(".vote-status").inner_text()
 
 
