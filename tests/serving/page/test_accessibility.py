@@ -18,6 +18,7 @@ FILLED = {
     "layers": ".predictions tbody tr",
     "surprise": ".surprise-text",
     "prompt": "td[data-logprob]",
+    "vote": ".setting:nth-child(2)",
     "tokens": "[data-state=done]",
     "learn": ".learn-list a",
 }

@@ -18,8 +18,8 @@ export class KeptVotes extends EventTarget {
   load() {
     this.#read();
     addEventListener("storage", ({ key }) => {
-      // null: all storage was cleared.
-      if (key === NAME || key === null) this.#read();
+      // null: all storage was cleared. Votes that the browser did not take stay.
+      if (this.#kept && (key === NAME || key === null)) this.#read();
     });
   }
 

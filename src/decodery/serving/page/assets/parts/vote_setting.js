@@ -35,6 +35,12 @@ export class VoteSetting {
     this.#modelField.hidden = list.length < 2;
   }
 
+  /** Takes a setting of another view. */
+  set({ model, params }) {
+    this.#parameters.set(params);
+    this.#model.value = model;
+  }
+
   /** Returns the setting, with the name that tells it apart: its parameters in the order of their names. */
   value() {
     const params = this.#parameters.value();

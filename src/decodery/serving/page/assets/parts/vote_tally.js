@@ -23,7 +23,7 @@ export function mountTally(place, app, votes) {
     ask(false);
   });
   const keep = button("Keep them", () => ask(false));
-  const question = element("div", { class: "row", role: "group", "aria-label": "Clear the tally", hidden: true }, element("span", { text: "Votes that are not saved are lost." }), sure, keep);
+  const question = element("div", { class: "row clearing", role: "group", "aria-label": "Clear the tally", hidden: true }, element("span", { text: "Votes that are not saved are lost." }), sure, keep);
   const status = element("p", { class: "small dim", role: "status" });
   place.append(
     element("h3", { text: "Tally" }),
@@ -90,7 +90,8 @@ function shareCell(hits, count) {
 }
 
 function shareOf(hits, count, [low, high]) {
-  return `${percent(hits / count)} (${percent(low)} to ${percent(high)})`;
+  // No line ends before the sign.
+  return `${percent(hits / count)} (${percent(low)} to ${percent(high)})`.replaceAll(" %", "\u00a0%");
 }
 
 function placeSentence(first, decided) {

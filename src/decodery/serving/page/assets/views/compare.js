@@ -36,7 +36,7 @@ class Compare {
     this.#app = app;
     this.#parts = layout();
     place.append(...this.#parts.all);
-    const { form, prompt, stop, add } = this.#parts;
+    const { form, prompt, stop, add, vote } = this.#parts;
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#run();
@@ -46,6 +46,7 @@ class Compare {
     });
     stop.addEventListener("click", () => this.#runs().forEach((run) => app.runs.stop(run)));
     add.addEventListener("click", () => this.#add(FURTHER[this.#columns.length - LEAST] ?? {}));
+    vote.addEventListener("click", () => this.#vote());
     this.#inspect(place);
     app.models.addEventListener("change", () => this.#columns.forEach((column) => column.listModels(app.models)));
   }
@@ -164,6 +165,13 @@ class Compare {
     showSentences(this.#parts.told, sentences);
   }
 
+  /** Opens the view in which one votes on the texts of the first two columns without knowing which is which. */
+  #vote() {
+    const { prompt, length } = this.#parts;
+    const settings = this.#columns.slice(0, 2).map(({ model, params }) => ({ model, params }));
+    this.#app.open("vote", { prompt: prompt.value, length: length.value, settings });
+  }
+
   #goOn(column) {
     const { prompt, seed } = this.#parts;
     this.#app.models.choose(column.model || this.#app.models.current);
@@ -214,18 +222,19 @@ function layout() {
   const seed = element("input", { id: "compare-seed", type: "text", ...NUMBER, value: "7", placeholder: "a new one" });
   const stop = element("button", { type: "button", text: "Stop", hidden: true });
   const add = element("button", { type: "button", text: "Add a column" });
+  const vote = element("button", { type: "button", text: "Vote blind on A and B" });
   const field = (input, text) => element("div", { class: "short" }, element("label", { for: input.id, class: "small dim", text }), input);
   const form = element(
     "form",
     { class: "sheet" },
     element("label", { for: "compare-prompt", class: "small dim", text: "Prompt for all columns" }),
     prompt,
-    element("div", { class: "row bottom" }, field(length, "Longest text, in tokens"), field(seed, "Seed"), element("span", { class: "spread" }), add, stop, element("button", { type: "submit", class: "primary", text: "Run" })),
+    element("div", { class: "row bottom" }, field(length, "Longest text, in tokens"), field(seed, "Seed"), element("span", { class: "spread" }), add, vote, stop, element("button", { type: "submit", class: "primary", text: "Run" })),
   );
   const told = element("ul");
   const status = element("div", { class: "told", role: "status", "aria-label": "Where the texts part" }, told);
   const columns = element("div", { class: "columns" });
   const token = element("section", { class: "sheet opened-token", "aria-label": "Token", hidden: true });
   const title = element("h2", { class: "unseen", text: "Compare" });
-  return { all: [title, form, status, columns, token], form, prompt, length, seed, stop, add, told, columns, token };
+  return { all: [title, form, status, columns, token], form, prompt, length, seed, stop, add, vote, told, columns, token };
 }

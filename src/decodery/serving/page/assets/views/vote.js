@@ -19,7 +19,7 @@ export const view = { name: "vote", title: "Vote", mount };
 
 function mount(place, app) {
   const vote = new VoteView(place, app);
-  return { show: () => vote.show(), hide() {} };
+  return { show: (args) => vote.show(args), hide() {} };
 }
 
 class VoteView {
@@ -57,10 +57,21 @@ class VoteView {
     app.models.addEventListener("change", () => this.#listModels());
   }
 
-  async show() {
-    if (this.#described !== undefined) return;
-    this.#described = await fetch("assets/parameters.json").then((answer) => answer.json());
-    this.#settings = TITLES.map((title, i) => new VoteSetting(`vote-${i + 1}`, title, this.#described, FIRST[i]));
+  /** Shows the view; with `settings`, two {model, params}, and a `prompt` it offers to vote on those. */
+  async show({ prompt, settings, length } = {}) {
+    this.#described ??= this.#describe();
+    await this.#described;
+    if (settings === undefined) return;
+    const { prompts, setup } = this.#parts;
+    prompts.value = prompt.replaceAll("\n", " ");
+    this.#parts.length.value = length;
+    this.#settings.forEach((one, i) => one.set(settings[i]));
+    setup.open = true;
+  }
+
+  async #describe() {
+    const described = await fetch("assets/parameters.json").then((answer) => answer.json());
+    this.#settings = TITLES.map((title, i) => new VoteSetting(`vote-${i + 1}`, title, described, FIRST[i]));
     this.#parts.settings.append(...this.#settings.map((one) => one.element));
     this.#listModels();
   }
@@ -209,7 +220,7 @@ function layout() {
     element("div", { class: "row end" }, element("button", { type: "submit", class: "primary", text: "Start" })),
   );
   const setup = element("details", { class: "sheet setup", open: true }, element("summary", { text: "Prompts and settings" }), form);
-  const ballot = element("section", { class: "sheet ballot", "aria-label": "Vote", hidden: true });
+  const ballot = element("section", { class: "sheet ballot", "aria-label": "Ballot", hidden: true });
   const tally = element("section", { class: "sheet", "aria-label": "Tally" });
   const title = element("h2", { text: "Blind vote" });
   const lead = element("p", {
