@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from decodery.metrics.arguments import refuse, texts
@@ -81,11 +81,13 @@ def with_pairs(
     distinct = list(dict.fromkeys([*firsts, *seconds]))
     found = []
     for total, vectors in zip(totals, embed(distinct), strict=True):
-        known = dict(zip(distinct, vectors, strict=True))
-        found.append(
-            total.plus(bert_scores(firsts, seconds, lambda asked, of=known: [of[one] for one in asked]))
-        )
+        embedded = _looked_up(dict(zip(distinct, vectors, strict=True)))
+        found.append(total.plus(bert_scores(firsts, seconds, embedded)))
     return tuple(found)
+
+
+def _looked_up(vectors: Mapping[str, EmbeddedTokens]) -> Embed:
+    return lambda asked: [vectors[one] for one in asked]
 
 
 def random_baseline(sentences: Sequence[str], embed: Embed, *, seed: int = 0) -> Baseline:
