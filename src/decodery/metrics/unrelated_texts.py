@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from decodery.metrics.arguments import refuse, texts
 from decodery.metrics.score import Score
@@ -79,13 +80,16 @@ def with_pairs(
     """Returns the totals of each layer with further pairs, whose texts are embedded once for all layers."""
     firsts, seconds = (list(side) for side in zip(*pairs, strict=True))
     distinct = list(dict.fromkeys([*firsts, *seconds]))
-    found = []
-    for total, vectors in zip(totals, embed(distinct), strict=True):
-        known = dict(zip(distinct, vectors, strict=True))
-        found.append(
-            total.plus(bert_scores(firsts, seconds, lambda asked, of=known: [of[one] for one in asked]))
+    return tuple(
+        total.plus(
+            bert_scores(firsts, seconds, partial(_looked_up, dict(zip(distinct, vectors, strict=True))))
         )
-    return tuple(found)
+        for total, vectors in zip(totals, embed(distinct), strict=True)
+    )
+
+
+def _looked_up(vectors: Mapping[str, EmbeddedTokens], asked: list[str]) -> list[EmbeddedTokens]:
+    return [vectors[text] for text in asked]
 
 
 def random_baseline(sentences: Sequence[str], embed: Embed, *, seed: int = 0) -> Baseline:
