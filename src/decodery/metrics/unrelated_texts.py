@@ -10,7 +10,6 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from decodery.metrics.arguments import refuse, texts
 from decodery.metrics.score import Score
@@ -80,16 +79,15 @@ def with_pairs(
     """Returns the totals of each layer with further pairs, whose texts are embedded once for all layers."""
     firsts, seconds = (list(side) for side in zip(*pairs, strict=True))
     distinct = list(dict.fromkeys([*firsts, *seconds]))
-    return tuple(
-        total.plus(
-            bert_scores(firsts, seconds, partial(_looked_up, dict(zip(distinct, vectors, strict=True))))
-        )
-        for total, vectors in zip(totals, embed(distinct), strict=True)
-    )
+    found = []
+    for total, vectors in zip(totals, embed(distinct), strict=True):
+        embedded = _looked_up(dict(zip(distinct, vectors, strict=True)))
+        found.append(total.plus(bert_scores(firsts, seconds, embedded)))
+    return tuple(found)
 
 
-def _looked_up(vectors: Mapping[str, EmbeddedTokens], asked: list[str]) -> list[EmbeddedTokens]:
-    return [vectors[text] for text in asked]
+def _looked_up(vectors: Mapping[str, EmbeddedTokens]) -> Embed:
+    return lambda asked: [vectors[one] for one in asked]
 
 
 def random_baseline(sentences: Sequence[str], embed: Embed, *, seed: int = 0) -> Baseline:
