@@ -90,3 +90,23 @@ def test_a_file_with_a_task_is_run_by_its_path(decodery: Run, model: str, tmp_pa
     ran = decodery("eval", str(task), "-m", model)
     assert ran.status != 0
     assert "stops is unknown; did you mean stop?" in " ".join(ran.err.split())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "translation needs --source-language and --target-language, such as en and de"),
+        (("--source-language", "en"), "translation needs both --source-language and --target-language"),
+        (("--source-language", "xx", "--target-language", "de"), "no name for the language 'xx'"),
+        (("--source-language", "en", "--target-language", "yy"), "no name for the language 'yy'"),
+        (("--source-language", "fr", "--target-language", "de"), "row 1 has no text in fr; it has en, de"),
+    ],
+)
+def test_the_languages_of_a_translation_are_flags(
+    decodery: Run, model: str, tmp_path: Path, flags: tuple[str, ...], message: str
+) -> None:
+    data = tmp_path / "test.jsonl"
+    data.write_text('{"translation": {"en": "a cat", "de": "eine Katze"}}\n', encoding="utf-8")
+    ran = decodery("eval", "translation", "--data", str(data), "-m", model, *flags)
+    assert ran.status != 0
+    assert message in ran.err
