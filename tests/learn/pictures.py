@@ -18,6 +18,16 @@ from decodery.pictures.learn.temperatures import temperatures_picture
 from decodery.pictures.learn.truncation_table import truncation_picture
 from decodery.pictures.learn.weighing import weighing_picture
 from decodery.weights.sources.wheels import DEFAULT_MODEL
+from tests.learn.more_pictures import (
+    batching_picture,
+    cache_picture,
+    dola_picture,
+    guidance_picture,
+    penalties_picture,
+    positions_picture,
+    quantisation_picture,
+    watermark_picture,
+)
 
 CERTAIN, OPEN = "The capital of France is", "My favourite animal is the"
 TEMPERATURES = (0.3, 0.7, 1.0, 1.5)
@@ -84,5 +94,15 @@ PICTURES: Mapping[str, Callable[[LLM, LearnPage], str]] = {
     "speculation": lambda llm, page: draft_rows_picture(run_of(llm, page)),
     "grammars": lambda llm, page: choice_rows_picture(run_of(llm, page)),
     "block": lambda llm, page: block_picture(llm, page.run["layers"]),
+    "penalties": penalties_picture,
+    "diverse-beam-search": lambda llm, page: beams_picture(run_of(llm, page)),
+    "constrained-beam-search": lambda llm, page: beams_picture(run_of(llm, page)),
+    "dola": dola_picture,
+    "guidance": guidance_picture,
+    "watermark": watermark_picture,
+    "kv-cache": cache_picture,
+    "batching": batching_picture,
+    "positions": positions_picture,
+    "quantisation": quantisation_picture,
     "tokenizers": lambda llm, page: pieces_picture(llm.tokenizer, PIECES),
 }

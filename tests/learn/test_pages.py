@@ -12,6 +12,7 @@ import pytest
 from decodery import GenerationParams, ParameterError
 from decodery.decoding.request.plain import params_from_plain
 from decodery.learn import LearnPage, learn_page, learn_pages
+from tests.learn.more_claims import MORE_CLAIMS
 from tests.learn.pictures import CERTAIN, OPEN, PRONOUN_LAYER, RULES, next_tokens, run_of, traced
 from tests.learn.render import FOLDER, rendered
 
@@ -23,7 +24,7 @@ by_name = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 
 
 def test_the_index_lists_every_page_once_and_nothing_else_is_in_the_folder() -> None:
-    assert len(NAMES) == len(set(NAMES)) == 9
+    assert len(NAMES) == len(set(NAMES)) == 19
     expected = {f"{name}.{kind}" for name in NAMES for kind in ("md", "svg")}
     assert FILES.keys() == expected | {"README.md"}
 
@@ -205,6 +206,7 @@ def block_claims(llm: Any, page: LearnPage) -> list[str]:
 
 
 CLAIMS = {
+    **MORE_CLAIMS,
     "block": block_claims,
     "tokenizers": tokenizer_claims,
     "greedy": greedy_claims,

@@ -8,14 +8,17 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from decodery import metrics
+from decodery import LLM, metrics
 from decodery.metrics.short_answers import normalise
+from decodery.metrics.unrelated_texts import PairTotals, baseline_of, random_pairs, with_pairs
 from decodery.metrics.word_splitting import latin_words, sentences
+from tests.encoding.folders import encoder_folder
 from tests.metrics.vectors import letters
 
 pytestmark = pytest.mark.slow
@@ -155,3 +158,36 @@ def test_bert_score_equals_bert_score(idf: bool) -> None:
                 assert not sum(weights[one]) or not sum(weights[other]) or min(theirs) < 0
             else:
                 assert [found.precision, found.recall, found.f1] == pytest.approx(theirs, abs=1e-5)
+
+
+def test_baselines_of_all_layers_equal_bert_score(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        library = pytest.importorskip("bert_score")
+    folder = encoder_folder(tmp_path)
+    draw = random.Random(0)
+    words = ["the", "bank", "of", "river", "banker", "plays", "a"]
+    given = [" ".join(draw.choices(words, k=draw.randint(2, 8))) for _ in range(60)]
+    pairs = random_pairs(given)
+    llm = LLM(folder, dtype="float32")
+    layers = range(llm.encoder.model.depth + 1)
+    totals = with_pairs(
+        [PairTotals() for _ in layers], pairs, lambda texts: llm.embed_token_layers(texts, layers)
+    )
+    firsts, seconds = (list(side) for side in zip(*pairs, strict=True))
+    scorer = library.BERTScorer(model_type=str(folder), num_layers=layers[-1], all_layers=True)
+    scorer._tokenizer.model_max_length = 64  # The folder says none, and then it asks for too long ones.
+    # Each is [layers, pairs]; their script for baselines takes the means over pairs.
+    theirs = [numbers.mean(-1).tolist() for numbers in scorer.score(firsts, seconds)]
+    assert all(not total.undefined for total in totals)
+    for layer, total in enumerate(totals):
+        assert baseline_of(total) == pytest.approx([numbers[layer] for numbers in theirs], abs=2e-4)
+
+
+def test_a_file_of_baselines_is_one_of_bert_score() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        library = pytest.importorskip("bert_score")
+    path = Path(library.__file__).parent / "rescale_baseline" / "en" / "roberta-base.tsv"
+    assert path.read_text().splitlines()[0] == "LAYER,P,R,F"
+    assert metrics.read_baseline(path, 0)[2] == pytest.approx(0.40218553)

@@ -131,6 +131,7 @@ def _bertscore_baseline(
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Write the baselines into this file.")],
     field: Annotated[str, typer.Option(metavar="NAME", help="The field of rows that has the text.")] = "text",
+    layers: Annotated[str, typer.Option(metavar="all|N,...", help="The layers that are measured.")] = "all",
     limit: Annotated[int | None, typer.Option(metavar="N", help="Use the first N different texts.")] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Chooses the pairs.")] = 0,
     model: EncoderOptions = ENCODER,
@@ -139,11 +140,12 @@ def _bertscore_baseline(
     """Measures the BERTScore of texts that have nothing in common, for each layer of an encoder.
 
     Scores that are rescaled by it (decodery eval score --baseline) have 0 for unrelated texts. The file has
-    bert-score's layout. A million pairs are published; some thousands give three digits.
+    bert-score's layout. A million pairs are published; some thousands give three digits. A command that was
+    stopped goes on where it was if it is given again.
     """
-    from decodery.cli.commands.evaluation.score import bertscore_baseline
+    from decodery.cli.commands.evaluation.bertscore_baseline import bertscore_baseline
 
-    bertscore_baseline(lines, model, out, field=field, limit=limit, seed=seed)
+    bertscore_baseline(lines, model, out, field=field, layers=layers, limit=limit, seed=seed)
 
 
 @command("contamination", evaluation)

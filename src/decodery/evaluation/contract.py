@@ -166,7 +166,8 @@ class Outcome:
     are for people who read the samples, and for metrics of the whole run; they are plain values of JSON.
     `weights` are what values count in the mean of the run, such as the bytes of a text; 1 where not given.
     `counts` are what the report counts, such as "tie" or "unparsed". `details` are further plain values, one
-    for each answer or for the document.
+    for each answer or for the document. `kept` is True if judging the same answers again may give another
+    outcome, as running a program may: a run stores such an outcome beside the answers.
     """
 
     values: Mapping[str, float | None]
@@ -176,6 +177,7 @@ class Outcome:
     counts: Mapping[str, int] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)

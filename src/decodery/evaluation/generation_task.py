@@ -1,10 +1,11 @@
-"""Defines tasks in which a model writes an answer, from which the answer proper is taken."""
+"""Defines tasks in which a model writes, and those in which the answer proper is taken from its text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from decodery.decoding.request.params import GenerationParams
 from decodery.errors import ParameterError
@@ -49,8 +50,8 @@ class AnswerMetric:
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationTask:
-    """Holds a task of written answers. The first of `metrics` is the main one.
+class WrittenTask:
+    """Holds what a model is asked to write. How it is judged is left to the classes below.
 
     `params` are greedy; with several samples of a prompt, `temperature` is that of each. The text is cut
     before the first of `cut`, also in a conversation, where the stop strings of `params` do not hold.
@@ -59,17 +60,16 @@ class GenerationTask:
     name: str
     reader: Callable[[Path | None, str | None], TaskData]
     row: Callable[[Document], AnswerRow]
-    metrics: Mapping[str, AnswerMetric]
-    params: GenerationParams = WRITTEN
-    temperature: float = 0.8
-    cut: tuple[str, ...] = ()
-    delimiter: str = " "
-    separator: str = "\n\n"
-    description: str = ""
-    shots: int = 0
-    first_shots: bool = False
-    version: int = 1
-    split: str | None = None
+    params: GenerationParams = field(default=WRITTEN, kw_only=True)
+    temperature: float = field(default=0.8, kw_only=True)
+    cut: tuple[str, ...] = field(default=(), kw_only=True)
+    delimiter: str = field(default=" ", kw_only=True)
+    separator: str = field(default="\n\n", kw_only=True)
+    description: str = field(default="", kw_only=True)
+    shots: int = field(default=0, kw_only=True)
+    first_shots: bool = field(default=False, kw_only=True)
+    version: int = field(default=1, kw_only=True)
+    split: str | None = field(default=None, kw_only=True)
 
     def read(self, data: Path | None) -> TaskData:
         """Reads the files, and raises `ParameterError` for a document without a right answer."""
@@ -84,7 +84,7 @@ class GenerationTask:
         form = {"split": self.split, "max_tokens": self.params.max_tokens}
         return replace(found, settings={**found.settings, **form})
 
-    def varied(self, variant: Variant) -> GenerationTask:
+    def varied(self, variant: Variant) -> Self:
         """Returns the task over another split, or with longer answers."""
         variant.only(self.name, "split", "max_tokens")
         params = self.params.replace(max_tokens=variant.max_tokens or self.params.max_tokens)
@@ -103,14 +103,24 @@ class GenerationTask:
         params = self.params if repeats == 1 else self.params.replace(temperature=self.temperature)
         return [Generation(prompt, params, sample) for sample in range(repeats)]
 
+    def texts(self, answers: Sequence[Answer]) -> tuple[list[str], dict[str, int]]:
+        """Returns the texts that were written, and how many of them ended in which way."""
+        written = [answer for answer in answers if isinstance(answer, GenerationAnswer)]
+        return [cut_before(answer.text, self.cut) for answer in written], dict(ends_of(written))
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationTask(WrittenTask):
+    """Holds a task of written answers, which are right or wrong. The first of `metrics` is the main one."""
+
+    metrics: Mapping[str, AnswerMetric]
+
     def outcome(self, document: Document, answers: Sequence[Answer]) -> Outcome:
         """Judges the answers: a metric's value is the mean over the samples, and no answer is a wrong one."""
         row = self.row(document)
-        written = [answer for answer in answers if isinstance(answer, GenerationAnswer)]
-        texts = [cut_before(answer.text, self.cut) for answer in written]
+        texts, counts = self.texts(answers)
         extracted = {name: [m.extract(text) for text in texts] for name, m in self.metrics.items()}
         values: dict[str, float | None] = {}
-        counts = dict(ends_of(written))
         for name, metric in self.metrics.items():
             found = extracted[name]
             values[name] = sum(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from decodery.errors import ParameterError
@@ -20,6 +20,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "translation": ("bleu", "chrf"),
     "answer": ("exact_match", "token_f1"),
 }
+# Without a kind, what needs no encoder and compares texts of any length.
+UNSAID = (*ROUGE, "bleu", "chrf")
 References = Sequence[Sequence[str]]
 
 
@@ -44,11 +46,29 @@ class TextScoring:
     def __post_init__(self) -> None:
         if not self.metrics:
             raise ParameterError(f"metrics must name one or more of {', '.join(METRICS)}")
-        for name in self.metrics:
-            if name not in METRICS:
-                raise ParameterError(f"metrics has {name!r}, which is none of {', '.join(METRICS)}")
+        _known(self.metrics)
         if "bertscore" in self.metrics and self.embed is None:
             raise ParameterError("bertscore needs an encoder")
+
+
+def named_metrics(names: Sequence[str], kind: str | None = None) -> tuple[str, ...]:
+    """Returns the metrics of these names, or of a kind of texts where none is named.
+
+    "rouge" stands for all kinds of ROUGE. Raises `ParameterError` for an unknown kind or metric.
+    """
+    if kind is not None and kind not in KINDS:
+        raise ParameterError(f"kind must be {', '.join(KINDS)}, not {kind!r}")
+    if not names:
+        return UNSAID if kind is None else KINDS[kind]
+    spread = [one for name in names for one in (ROUGE if name == "rouge" else (name,))]
+    _known(spread)
+    return tuple(dict.fromkeys(spread))
+
+
+def _known(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in METRICS:
+            raise ParameterError(f"metrics has {name!r}, which is none of rouge, {', '.join(METRICS)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,28 +82,39 @@ class TextScores:
     texts: tuple[Mapping[str, float | None], ...]
 
 
-def score_texts(predictions: Sequence[str], references: References, how: TextScoring) -> TextScores:
+def score_texts(
+    predictions: Sequence[str],
+    references: References,
+    how: TextScoring,
+    *,
+    groups: Sequence[Hashable] | None = None,
+) -> TextScores:
     """Returns the scores of texts, each of which has one reference or more.
 
-    Raises `ParameterError` for no texts, other lengths, and a text without references.
+    `groups` names for each text the group that it belongs to, such as the document that several texts
+    summarise; the standard errors take each group as one draw. Raises `ParameterError` for no texts, other
+    lengths, and a text without references.
     """
     checked(predictions, references)
-    values = _values(predictions, references, how)
-    rouges = _rouges(predictions, references, how)
+    values = text_values(predictions, references, how)
+    rouges = _rouges(predictions, references, how, groups)
     scores: dict[str, Score] = {}
     for name in how.metrics:
         if name in ROUGE:
             scores[name] = rouges[name]
         elif name == "bleu":
-            scores[name] = bleu(predictions, references, tokenize=how.tokenize, lowercase=how.lowercase)
+            scores[name] = bleu(
+                predictions, references, tokenize=how.tokenize, lowercase=how.lowercase, groups=groups
+            )
         elif name == "chrf":
-            scores[name] = chrf(predictions, references, word_order=how.word_order)
+            scores[name] = chrf(predictions, references, word_order=how.word_order, groups=groups)
         elif name == "bertscore":
             base = "not rescaled" if how.baseline is None else f"rescaled by {how.baseline[2]}"
-            scores[name] = mean(values[name], unit="similarity", settings=f"F1, {how.encoder}, {base}")
+            settings = f"F1, {how.encoder}, {base}"
+            scores[name] = mean(values[name], unit="similarity", groups=groups, settings=settings)
         else:
             measure = exact_match if name == "exact_match" else token_f1
-            scores[name] = measure(references, predictions)
+            scores[name] = measure(references, predictions, groups=groups)
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
     return TextScores(scores, tuple(rows))
 
@@ -98,7 +129,7 @@ def score_differences(
     """
     for texts in (one, other):
         checked(texts, references)
-    first, second = (_values(texts, references, how) for texts in (one, other))
+    first, second = (text_values(texts, references, how) for texts in (one, other))
     found = {}
     for name in how.metrics:
         if name in ("bleu", "chrf"):
@@ -132,10 +163,13 @@ def checked(predictions: Sequence[str], references: References) -> None:
             raise ParameterError(f"text {number} has no reference")
 
 
-def _values(
+def text_values(
     predictions: Sequence[str], references: References, how: TextScoring
 ) -> dict[str, list[float | None]]:
-    """Returns the values of each text by metric."""
+    """Returns by metric the value of each text, None where it is undefined.
+
+    That of BLEU is the sentence BLEU, with effective order. Raises `ParameterError` if a library is missing.
+    """
     pairs = list(zip(predictions, references, strict=True))
     kinds = [name for name in how.metrics if name in ROUGE]
     overlaps = (
@@ -163,10 +197,15 @@ def _text_value(name: str, how: TextScoring) -> Callable[[str, Sequence[str]], S
     return lambda text, known: measure([known], [text])
 
 
-def _rouges(predictions: Sequence[str], references: References, how: TextScoring) -> dict[str, Score]:
+def _rouges(
+    predictions: Sequence[str],
+    references: References,
+    how: TextScoring,
+    groups: Sequence[Hashable] | None,
+) -> dict[str, Score]:
     kinds = [name for name in how.metrics if name in ROUGE]
     if not kinds:
         return {}
     alone = all(len(options) == 1 for options in references)
     given = [options[0] for options in references] if alone else references
-    return rouge(predictions, given, kinds, stemmer=how.stemmer)
+    return rouge(predictions, given, kinds, stemmer=how.stemmer, groups=groups)

@@ -19,8 +19,8 @@ class Variant:
 
     `options` and `method` are those of `ChoiceStyle`. `ending` comes after the question. `split` is the split
     of the data that is asked about, `max_tokens` the length of a written answer, and `shuffle` the
-    seed of the order in which options are shown. Raises `ParameterError` for
-    another value.
+    seed of the order in which options are shown. `source_language` and `target_language` are what a
+    translation is from and into, as the data spells them. Raises `ParameterError` for another value.
     """
 
     options: str | None = None
@@ -29,6 +29,8 @@ class Variant:
     split: str | None = None
     max_tokens: int | None = None
     shuffle: int | None = None
+    source_language: str | None = None
+    target_language: str | None = None
 
     def __post_init__(self) -> None:
         for name, known in KNOWN.items():

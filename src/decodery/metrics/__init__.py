@@ -17,8 +17,9 @@ from decodery.metrics.retrieval import (
 from decodery.metrics.score import Score, mean, mean_of_scores
 from decodery.metrics.short_answers import exact_match, token_f1
 from decodery.metrics.summaries import Overlap, rouge, rouge_scores
-from decodery.metrics.token_matching import bert_score, bert_scores, random_baseline, read_baseline
+from decodery.metrics.token_matching import bert_score, bert_scores, read_baseline
 from decodery.metrics.translation import bleu, chrf, corpus_difference, sentence_bleu
+from decodery.metrics.unrelated_texts import random_baseline
 
 __all__ = [
     "Difference",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import math
-import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from os import PathLike
@@ -113,29 +112,6 @@ def read_baseline(path: str | PathLike[str], layer: int) -> Baseline:
         refuse("baseline", f"cannot be read: {path} ({error})")
     except (KeyError, TypeError, ValueError):
         refuse("baseline", f"has no row LAYER,P,R,F of layer {layer}: {path}")
-
-
-def random_baseline(sentences: Sequence[str], embed: Embed, *, seed: int = 0) -> Baseline:
-    """Returns the mean precision, recall and F1 of BERTScore between sentences that have nothing in common.
-
-    Each sentence is compared with another one, by a permutation that `seed` gives; equal sentences count
-    once. bert-score's files have such numbers for its own models, from a million pairs of sentences.
-    Raises `ParameterError` for fewer than two different sentences, and where no pair has a score.
-    """
-    distinct = list(dict.fromkeys(texts("sentences", sentences)))
-    if len(distinct) < 2:
-        refuse("sentences", f"must have two different ones or more, not {len(distinct)}")
-    order = random.Random(seed).sample(range(len(distinct)), len(distinct))
-    # The next one in a shuffled circle is never the sentence itself.
-    others = {
-        distinct[here]: distinct[after] for here, after in zip(order, order[1:] + order[:1], strict=True)
-    }
-    found = [one for one in bert_scores(list(others), list(others.values()), embed) if one is not None]
-    known = [(one.precision, one.recall, one.f1) for one in found if one.precision is not None]
-    if not known:
-        refuse("sentences", "have no pair with a score")
-    precision, recall, f1 = (math.fsum(column) / len(known) for column in zip(*known, strict=True))
-    return precision, recall, f1
 
 
 class _Side:

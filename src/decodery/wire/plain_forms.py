@@ -83,6 +83,8 @@ def _reader(hint: Any) -> Read:
         return _float
     if hint is bytes:
         return _bytes
+    if hint is Any:
+        return _checked(lambda value: True)
     if hint is types.NoneType:
         return _checked(lambda value: value is None)
     if origin is Mapping:

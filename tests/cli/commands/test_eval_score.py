@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from decodery.cli.commands.evaluation import bertscore_baseline
 from decodery.metrics import bleu, read_baseline, rouge
+from decodery.metrics.unrelated_texts import with_pairs
 from tests.cli.conftest import Run
 from tests.encoding.folders import encoder_folder
 
@@ -83,10 +86,82 @@ def test_scores_of_vectors_are_rescaled_by_a_baseline_that_was_measured(
     assert rescaled["value"] < plain["value"]
 
 
+def baseline_command(tmp_path: Path, encoder: str, *more: str) -> tuple[str, ...]:
+    words = ("river", "plays", "of", "a", "cat", "dog")
+    texts = lines(tmp_path / "sentences.txt", [f"the bank {word}" for word in words])
+    out = str(tmp_path / "baseline.tsv")
+    return ("eval", "bertscore-baseline", texts, "-m", encoder, "--out", out, *more)
+
+
+def test_a_baseline_that_was_stopped_goes_on(
+    decodery: Run, encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bertscore_baseline, "BLOCK", 2)
+    command = baseline_command(tmp_path, encoder)
+    assert decodery(*command).status == 0
+    whole = (tmp_path / "baseline.tsv").read_bytes()
+    (tmp_path / "baseline.tsv").unlink()
+    blocks: list[int] = []
+
+    def stops(totals: Any, pairs: Any, embed: Any) -> Any:
+        blocks.append(len(pairs))
+        if len(blocks) == 2:
+            raise KeyboardInterrupt
+        return with_pairs(totals, pairs, embed)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bertscore_baseline, "with_pairs", stops)
+        assert decodery(*command).status != 0
+    assert not (tmp_path / "baseline.tsv").exists()
+    other = decodery(*command, "--seed", "1")
+    assert "was begun with other texts or settings" in other.err
+    ran = decodery(*command)
+    assert "2 of 6 pairs are measured already" in ran.err
+    assert (tmp_path / "baseline.tsv").read_bytes() == whole
+    assert [path.name for path in tmp_path.glob("baseline*")] == ["baseline.tsv"]
+
+
+def test_chosen_layers_are_measured_and_told_with_their_errors(
+    decodery: Run, encoder: str, tmp_path: Path
+) -> None:
+    ran = decodery(*baseline_command(tmp_path, encoder, "--layers", "2,0"))
+    rows = (tmp_path / "baseline.tsv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["LAYER", "0", "2"]
+    assert f"{float(rows[2].split(',')[3]):.4f} ± " in ran.out
+    assert ran.out.splitlines()[2].split()[-2:] == ["6", "0"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--layers", "7"), "layers must be from 0 to 2"),
+        (("--layers", "-1"), "layers must be all, or numbers from 0 such as 5,6, not '-1'"),
+        (("--layers", "last"), "layers must be all, or numbers"),
+        (("--limit", "1"), "limit must be 2 or more"),
+    ],
+)
+def test_a_baseline_that_cannot_be_measured_is_one_error(
+    decodery: Run, encoder: str, tmp_path: Path, more: tuple[str, ...], message: str
+) -> None:
+    ran = decodery(*baseline_command(tmp_path, encoder, *more))
+    assert ran.status != 0
+    assert message in ran.err
+
+
+def test_a_damaged_state_of_a_baseline_is_an_error(decodery: Run, encoder: str, tmp_path: Path) -> None:
+    (tmp_path / "baseline.tsv.part.json").write_text('{"settings": 1}')
+    ran = decodery(*baseline_command(tmp_path, encoder))
+    assert "baseline.tsv.part.json is damaged: remove it to begin again" in ran.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--references", "KNOWN"), "say what the texts are, --kind summary|translation|answer"),
+        (("--metrics", ",", "--references", "KNOWN"), "metrics is empty: leave it out, or name some"),
+        (("--sources", "MORE", "--references", "KNOWN"), "2 texts and 3 sources: number 3 has no partner"),
+        (("--references", "BLANK"), "BLANK: reference 2 is empty"),
+        (("--references", "KNOWN", "--references", "BLANK"), "BLANK: reference 2 is empty"),
+        (("--references", "KNOWN", "--compare", "MORE"), "3 texts and 2 references: number 3"),
         (
             ("--kind", "poem", "--references", "KNOWN"),
             "kind must be summary, translation, answer, not 'poem'",
@@ -97,7 +172,10 @@ def test_scores_of_vectors_are_rescaled_by_a_baseline_that_was_measured(
         (("--kind", "summary", "--references", "LATIN"), "is not UTF-8"),
         (("--kind", "summary", "--references", "EMPTY"), "has no lines"),
         (("--kind", "summary", "--references", "ROWS"), "row 1 has no reference; it has text"),
-        (("--kind", "summary", "--references", "KNOWN", "--references", "MORE"), "2 references and"),
+        (
+            ("--kind", "summary", "--references", "KNOWN", "--references", "MORE"),
+            "3: number 3 has no partner",
+        ),
         (("--metrics", "rouge9", "--references", "KNOWN"), "'rouge9', which is none of"),
     ],
 )
@@ -107,10 +185,11 @@ def test_what_cannot_be_scored_is_one_error(
     texts = lines(tmp_path / "texts.txt", TEXTS)
     lines(tmp_path / "KNOWN", KNOWN)
     lines(tmp_path / "MORE", [*KNOWN, "one more"])
+    lines(tmp_path / "BLANK", ["the cat", " "])
     (tmp_path / "LATIN").write_bytes("é\n".encode("latin-1"))
     (tmp_path / "EMPTY").write_bytes(b"")
     (tmp_path / "ROWS.jsonl").write_text('{"text": "a"}\n')
-    paths = {name: str(tmp_path / name) for name in ("KNOWN", "MORE", "LATIN", "EMPTY")}
+    paths = {name: str(tmp_path / name) for name in ("KNOWN", "MORE", "BLANK", "LATIN", "EMPTY")}
     paths["ROWS"] = str(tmp_path / "ROWS.jsonl")
     ran = decodery("eval", "score", texts, *(paths.get(one, one) for one in arguments))
     assert ran.status != 0
@@ -123,3 +202,41 @@ def test_an_empty_line_is_an_empty_text(decodery: Run, tmp_path: Path) -> None:
     found = decodery("eval", "score", texts, "--references", known, "--kind", "summary", "--json").json
     expected = rouge(["", TEXTS[1]], KNOWN)["rouge1"]
     assert found["scores"]["rouge1"]["value"] == expected.value
+
+
+def test_without_a_kind_rouge_bleu_and_chrf_are_told_and_their_errors_named(
+    decodery: Run, tmp_path: Path
+) -> None:
+    texts, known = lines(tmp_path / "texts.txt", TEXTS), lines(tmp_path / "known.txt", KNOWN)
+    ran = decodery("eval", "score", texts, "--references", known)
+    assert [line.split()[0] for line in ran.out.splitlines()[1:-1]] == [
+        *("rouge1", "rouge2", "rougeL", "rougeLsum"),
+        *("bleu", "chrf"),
+    ]
+    last = (
+        "± is the standard error: that of the mean over texts, the jackknife's over texts for bleu and chrf"
+    )
+    assert ran.out.splitlines()[-1] == last
+    named = decodery(
+        "eval", "score", texts, "--references", known, "--metrics", "rouge,rouge1,chrf", "--json"
+    )
+    assert list(named.json["scores"]) == ["rouge1", "rouge2", "rougeL", "rougeLsum", "chrf"]
+
+
+def test_sources_and_differences_stand_in_the_lines_and_the_page(decodery: Run, tmp_path: Path) -> None:
+    texts, known = lines(tmp_path / "texts.txt", TEXTS), lines(tmp_path / "known.txt", KNOWN)
+    sources = lines(tmp_path / "sources.txt", ["<b>le chat", "un chien"])
+    out, page = tmp_path / "scores.jsonl", tmp_path / "page.html"
+    more = ("--sources", sources, "--compare", known, "--metrics", "rouge1,bleu")
+    ran = decodery(
+        *("eval", "score", texts, "--references", known, *more, "--out", str(out), "--report", str(page))
+    )
+    assert ran.status == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["source"] for row in rows] == ["<b>le chat", "un chien"]
+    html = page.read_text()
+    # The worse text comes first: 3 of 6 words against 3 of 4.
+    assert 0 < html.index("Text 1") < html.index("Text 2")
+    for part in ("&lt;b&gt;le chat", "other minus these", "nrefs:1|case:mixed", f"{rows[0]['rouge1']:.4f}"):
+        assert part in html
+    assert "<b>le chat" not in html

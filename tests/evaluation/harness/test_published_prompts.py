@@ -18,6 +18,7 @@ from lm_eval.tasks import TaskManager
 
 from decodery.evaluation.contract import Continuation, Generation, Prompt
 from decodery.evaluation.tasks.registry import find_task
+from decodery.evaluation.variant import Variant, varied
 
 TASKS = Path(lm_eval.__file__).parent / "tasks"
 PAIR = {"sentence1": "Ann ran.", "sentence2": "Ann moved", "label": 1}
@@ -45,6 +46,18 @@ CASES: dict[str, tuple[str, str, str, list[dict[str, Any]]]] = {
                 "label": "2",
             }
         ],
+    ),
+    "cnn": (
+        "summarisation",
+        "cnn_dailymail/cnn_dailymail.yaml",
+        "test",
+        [{"article": "A cat sat. ", "highlights": "Cat sat .", "id": "1"}],
+    ),
+    "wmt": (
+        "translation",
+        "translation/wmt16_de-en.yaml",
+        "test",
+        [{"translation": {"de": "Eine Katze.", "en": "A cat."}}],
     ),
     "winogrande": (
         "winogrande",
@@ -97,7 +110,12 @@ CASES: dict[str, tuple[str, str, str, list[dict[str, Any]]]] = {
         [{"premise": "Ann ran.", "hypothesis": "Ann moved", "label": 2}],
     ),
 }
-SHOTS = {"train": "training_split", "dev": "fewshot_split"}
+# What lm-eval's tasks need to read our splits alone.
+SPLITS: dict[str, dict[str, Any]] = {
+    "arc": {"validation_split": None},
+    "wmt": {"validation_split": None, "fewshot_split": "train"},
+}
+WITHOUT_SHOTS = ("mc1", "lambada", "cnn")
 
 
 def theirs(folder: Path, name: str, shots: int) -> list[str]:
@@ -112,7 +130,7 @@ def theirs(folder: Path, name: str, shots: int) -> list[str]:
         "dataset_path": "json",
         "dataset_name": None,
         "dataset_kwargs": {"data_files": {one: path for one, path in files.items() if one in known}},
-        **({"validation_split": None} if name == "arc" else {}),
+        **SPLITS.get(name, {}),
     }
     (folder / f"local_{name}.yaml").write_text(json.dumps(overrides), encoding="utf-8")
     manager = TaskManager(include_path=str(folder), include_defaults=False)
@@ -124,7 +142,9 @@ def theirs(folder: Path, name: str, shots: int) -> list[str]:
 
 
 def ours(folder: Path, name: str, shots: int) -> list[str]:
-    task = find_task(CASES[name][0])
+    task: Any = find_task(CASES[name][0])
+    if name == "wmt":
+        task = varied(task, Variant(source_language="de", target_language="en"))
     data = task.read(folder)
     document = data.documents[0]
     found = []
@@ -144,7 +164,7 @@ def text_of(prompt: Prompt) -> str:
 @pytest.mark.parametrize("shots", [0, 1])
 @pytest.mark.parametrize("name", CASES)
 def test_our_prompts_are_those_of_lm_eval(tmp_path: Path, name: str, shots: int) -> None:
-    if shots and name in ("mc1", "lambada"):
+    if shots and name in WITHOUT_SHOTS:
         pytest.skip("the data has no split for shots")
     _, _, split, rows = CASES[name]
     # lm-eval draws shots from rows that differ from the one that is asked about.

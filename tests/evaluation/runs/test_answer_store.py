@@ -11,6 +11,7 @@ from decodery.evaluation.contract import (
     Answer,
     ContinuationAnswer,
     GenerationAnswer,
+    Outcome,
     WholeTextAnswer,
 )
 from decodery.evaluation.runs.answer_store import AnswerStore, cache_files
@@ -41,6 +42,18 @@ def found(path: Path) -> list[Answer | None]:
 
 def test_answers_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert found(stored(tmp_path / "a")) == ANSWERS
+
+
+def test_outcomes_are_read_as_they_were_written(tmp_path: Path) -> None:
+    details = {"programs": ["é\n", "\ud800"], "outcomes": [["passed", ""], ["error", "in line 1"]]}
+    outcome = Outcome({"pass@1": 0.5, "pass@10": None}, 2, 1, "error", {"error": 1}, details, kept=True)
+    for written in (True, False):
+        store = AnswerStore(tmp_path / "a")
+        if written:
+            store.put("judged", outcome)
+        assert store.outcome("judged") == outcome
+        assert store.outcome("other") is None
+        store.close()
 
 
 def test_a_file_cut_anywhere_gives_the_whole_lines_and_takes_the_others_again(tmp_path: Path) -> None:

@@ -89,6 +89,32 @@ def test_the_files_do_not_depend_on_workers_blocks_or_other_load(
     assert written(tmp_path / "three") == expected
 
 
+class Changes(Writes):
+    """Judges the same texts otherwise each time, as a program that returns the time does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.judged = 0
+
+    def outcome(self, document: Document, answers: Sequence[Answer]) -> Outcome:
+        self.judged += 1
+        return replace(super().outcome(document, answers), why=f"judged as {self.judged}", kept=True)
+
+
+def test_an_outcome_that_may_change_is_kept(llm: LLM, tmp_path: Path) -> None:
+    task = Changes()
+    run(task, llm, out=tmp_path / "out")
+    expected = written(tmp_path / "out")
+    for name in ("results.json", "samples.jsonl"):
+        (tmp_path / "out" / name).unlink()
+    assert run(task, llm, out=tmp_path / "out").asked == 0
+    assert written(tmp_path / "out") == expected
+    assert task.judged == 6
+    # Other texts are judged, also of the same documents.
+    run(task, llm, out=tmp_path / "other", settings=RunSettings(seed=1))
+    assert task.judged == 12
+
+
 @pytest.mark.parametrize("name", ["answers.jsonl", "results.json", "samples.jsonl"])
 def test_a_finished_run_without_one_of_its_files_gets_it_again(runs: Runs, tmp_path: Path, name: str) -> None:
     runs(tmp_path / "out")

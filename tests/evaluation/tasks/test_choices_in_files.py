@@ -446,17 +446,3 @@ def test_documents_of_one_file_have_different_ids(tmp_path: Path, name: str) -> 
     rows = [{k: v for k, v in ROWS[name].items() if k not in ("id", "qID")}] * 3
     data = find_task(name).read(write_lines(tmp_path / "rows.jsonl", rows))
     assert len({one.id for one in data.documents}) == 3
-
-
-def test_parquet_files_are_read_or_an_error_names_the_library(tmp_path: Path) -> None:
-    file = tmp_path / "test-00000-of-00001.parquet"
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        file.write_bytes(b"PAR1")
-        with pytest.raises(ParameterError, match="reading Parquet files needs pyarrow"):
-            find_task("arc").read(tmp_path)
-        return
-    parquet.write_table(pyarrow.Table.from_pylist([ROWS["arc"]]), file)
-    assert find_task("arc").read(tmp_path).documents[0].fields["gold"] == 0

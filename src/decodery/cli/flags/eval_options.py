@@ -53,6 +53,14 @@ class EvalOptions:
     shuffle: int | None = _option(
         None, "Show the options of each question in an order drawn with this seed.", metavar="SEED"
     )
+    source_language: str | None = _option(
+        None,
+        "The language of the texts to translate: its code in the data, or CODE=NAME.",
+        metavar="CODE",
+    )
+    target_language: str | None = _option(
+        None, "The language to translate into: its code in the data, or CODE=NAME.", metavar="CODE"
+    )
     workers: int = _option(2, "The number of threads that ask at once; it changes no result.")
     allow_code: bool = _option(False, "Allow tasks to run code that the model wrote.")
     json: bool = _option(False, "Print the results as one JSON object.", panel="Output")

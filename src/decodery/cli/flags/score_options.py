@@ -17,14 +17,21 @@ class ScoreOptions:
     references: tuple[str, ...] = _option(
         (), "The references, one a line or a field of rows. Repeat it for several references of each text."
     )
+    sources: str | None = _option(
+        None,
+        "The texts that were summarised or translated, which stand beside the scores of each text.",
+        metavar="FILE",
+    )
     kind: str | None = _option(
         None,
-        "The metrics of a summary (ROUGE), a translation (BLEU, chrF) or a short answer.",
+        "The metrics of a summary (ROUGE), a translation (BLEU, chrF) or a short answer; without it, ROUGE,"
+        " BLEU and chrF.",
         metavar="summary|translation|answer",
     )
     metrics: str | None = _option(
         None,
-        "These metrics: rouge1, rouge2, rougeL, rougeLsum, bleu, chrf, bertscore, exact_match, token_f1.",
+        "These metrics: rouge (all four), rouge1, rouge2, rougeL, rougeLsum, bleu, chrf, bertscore,"
+        " exact_match, token_f1.",
         metavar="NAME,...",
     )
     compare: str | None = _option(
@@ -34,6 +41,7 @@ class ScoreOptions:
     reference_field: str = _option(
         "reference", "The field of rows that has the reference, or a list of them.", metavar="NAME"
     )
+    source_field: str = _option("source", "The field of rows that has the source.", metavar="NAME")
     tokenize: str = _option("13a", "BLEU's tokenizer.", metavar="13a|intl|zh|char|none")
     lowercase: bool = _option(False, "BLEU of texts in lower case.")
     word_order: int = _option(0, "Words in a row that chrF counts too; 2 is chrF++.")
@@ -47,4 +55,10 @@ class ScoreOptions:
     )
     out: str | None = _option(
         None, "Write the scores of each text as JSON lines.", metavar="FILE", panel="Output"
+    )
+    report: str | None = _option(
+        None,
+        "Write a page (HTML) with the scores and the worst texts.",
+        metavar="FILE",
+        panel="Output",
     )

@@ -37,23 +37,43 @@ def embed_tokens(
     """Returns the states of each text's tokens; `EncodingCalls.embed_tokens` explains the arguments."""
     number = _layer(parts, layer)
     wanted = _words(words)
+    before = parts.vectors.prompt(prompt_name=prompt_name, prompt=prompt, query=query, document=document)
+    return _embedded(parts, texts, (number,), wanted, long, before)[0]
+
+
+def embed_token_layers(
+    parts: EncoderParts, texts: Any, layers: Sequence[int], *, long: Long = "error"
+) -> list[list[TokenEmbeddings]]:
+    """Returns what `embed_tokens` returns for each of these layers, from one pass over the texts."""
+    numbers = tuple(_layer(parts, layer) for layer in layers)
+    return _embedded(parts, texts, numbers, (), long, "")
+
+
+def _embedded(
+    parts: EncoderParts,
+    texts: Any,
+    numbers: Sequence[int],
+    words: Sequence[str],
+    long: Long,
+    before: str,
+) -> list[list[TokenEmbeddings]]:
     if long not in ("error", "cut"):
         raise ParameterError(f"long must be error or cut, not {long!r}")
-    before = parts.vectors.prompt(prompt_name=prompt_name, prompt=prompt, query=query, document=document)
     listed = listed_prompts(texts)
-    read = [_read(parts, listed, index, before, bool(wanted), long) for index in range(len(listed))]
-    found: dict[int, TokenEmbeddings] = {}
-    layers = () if number == parts.model.depth else (number,)
-    for batch in parts.runner.run([text for text, _ in read], layers=layers):
-        states = batch.layers[number] if layers else batch.states
-        for place, index in enumerate(batch.indices):
-            vectors = batch.of(place, states).float().cpu().numpy().copy()
-            if not np.isfinite(vectors).all():
-                raise ModelError(f"{parts.folder}: text {index} has states that are not finite")
-            text, spans = read[index]
-            pieces = _occurrences(listed[index], wanted, spans, vectors) if wanted else ()
-            found[index] = TokenEmbeddings(text.ids, tuple(spans), vectors, text.lost, pieces)
-    return [found[index] for index in range(len(listed))]
+    read = [_read(parts, listed, index, before, bool(words), long) for index in range(len(listed))]
+    found: list[dict[int, TokenEmbeddings]] = [{} for _ in numbers]
+    inner = tuple(number for number in numbers if number != parts.model.depth)
+    for batch in parts.runner.run([text for text, _ in read], layers=inner):
+        for number, of_layer in zip(numbers, found, strict=True):
+            states = batch.states if number == parts.model.depth else batch.layers[number]
+            for place, index in enumerate(batch.indices):
+                vectors = batch.of(place, states).float().cpu().numpy().copy()
+                if not np.isfinite(vectors).all():
+                    raise ModelError(f"{parts.folder}: text {index} has states that are not finite")
+                text, spans = read[index]
+                pieces = _occurrences(listed[index], words, spans, vectors) if words else ()
+                of_layer[index] = TokenEmbeddings(text.ids, tuple(spans), vectors, text.lost, pieces)
+    return [[of_layer[index] for index in range(len(listed))] for of_layer in found]
 
 
 def _layer(parts: EncoderParts, layer: int) -> int:

@@ -121,7 +121,9 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
         from pyarrow import ArrowException  # type: ignore[import-not-found, unused-ignore]
         from pyarrow.parquet import read_table  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
-        raise ParameterError(f"{path}: reading Parquet files needs pyarrow: pip install pyarrow") from error
+        raise ParameterError(
+            f'{path}: reading Parquet files needs pyarrow: pip install "decodery[parquet]"'
+        ) from error
     try:
         rows: list[dict[str, Any]] = read_table(path).to_pylist()
     except (OSError, ArrowException) as error:

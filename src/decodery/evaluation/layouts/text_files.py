@@ -30,6 +30,26 @@ def read_options(path: Path, field: str) -> list[list[str]]:
     return [[line.removesuffix("\r")] for line in text.removesuffix("\n").split("\n")]
 
 
+def read_references(paths: Sequence[Path], field: str) -> list[list[str]]:
+    """Returns the references of each text: the first ones of all files, then the second ones.
+
+    Raises `ParameterError` for files of other lengths, and for a reference without text, which says nothing
+    about what is compared with it.
+    """
+    columns = [read_options(path, field) for path in paths]
+    for path, column in zip(paths, columns, strict=True):
+        if len(column) != len(columns[0]):
+            fewer = min(len(column), len(columns[0]))
+            raise ParameterError(
+                f"{paths[0]} has {len(columns[0])} references and {path} has {len(column)}:"
+                f" number {fewer + 1} has no partner"
+            )
+        for number, options in enumerate(column, 1):
+            if not all(option.strip() for option in options):
+                raise ParameterError(f"{path}: reference {number} is empty")
+    return [[one for options in row for one in options] for row in zip(*columns, strict=True)]
+
+
 def has_rows(path: Path) -> bool:
     """True if the name of a file says that it holds rows with fields."""
     return path.name.lower().removesuffix(".gz").endswith(SUFFIXES)

@@ -146,7 +146,7 @@ def _generation(keys: Keys) -> GenerationTask:
         _reader(keys),
         partial(_answer_row, keys, numeric),
         {metric: AnswerMetric(partial(_number_in, extract) if numeric else extract, MEASURES[metric])},
-        GenerationParams(max_tokens=keys.whole("max_tokens", 256, least=1), temperature=0, stop=stop),
+        params=GenerationParams(max_tokens=keys.whole("max_tokens", 256, least=1), temperature=0, stop=stop),
         temperature=keys.number("temperature", 0.8),
         delimiter=keys.text("delimiter", " "),
         separator=keys.text("separator", "\n\n"),

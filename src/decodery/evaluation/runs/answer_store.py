@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -19,19 +19,20 @@ from decodery.evaluation.contract import (
     Answer,
     ContinuationAnswer,
     GenerationAnswer,
+    Outcome,
     WholeTextAnswer,
 )
 from decodery.wire.plain_forms import FormError, from_plain, plain_fields
 
 KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (ContinuationAnswer, GenerationAnswer, WholeTextAnswer)
+    kind.__name__: kind for kind in (ContinuationAnswer, GenerationAnswer, WholeTextAnswer, Outcome)
 }
 # The number of characters of a line's checksum.
 CHECK = 16
 
 
 class AnswerStore:
-    """Holds answers by the keys of what was asked, one in each line of its files.
+    """Holds answers and outcomes by the keys of what was asked and judged, one in each line of its files.
 
     Answers are appended to `written`; those of the files `read` are known too. Memory holds their places
     alone. Each line has a checksum. A line that a killed process left incomplete is cut off, and one that is
@@ -66,6 +67,15 @@ class AnswerStore:
 
     def get(self, key: str, prompt_ids: tuple[int, ...] = ()) -> Answer | None:
         """Returns the answer to what has this key, with these ids of the prompt, or None."""
+        found: Answer | None = self._get(key, {"prompt_ids": list(prompt_ids)})
+        return found
+
+    def outcome(self, key: str) -> Outcome | None:
+        """Returns the outcome with this key, or None."""
+        found: Outcome | None = self._get(key, {})
+        return found
+
+    def _get(self, key: str, known: Mapping[str, Any]) -> Any:
         with self._lock:
             place = self._places.get(key)
             if place is None:
@@ -75,10 +85,13 @@ class AnswerStore:
             found = _parsed(file.read(length))
         if found is None or found[0] != key:
             raise DecoderyError(f"{self._name} has been changed by another program")
-        return _answer(found[1], {**found[2], "prompt_ids": list(prompt_ids)})
+        return _read(found[1], {**found[2], **known})
 
-    def put(self, key: str, answer: Answer) -> None:
-        """Keeps an answer. It outlives the process from now on. Raises `DecoderyError` for a full disk."""
+    def put(self, key: str, answer: Answer | Outcome) -> None:
+        """Keeps an answer or an outcome. It outlives the process from now on.
+
+        Raises `DecoderyError` for a full disk.
+        """
         if key in self:
             return
         line = _line(key, answer)
@@ -148,7 +161,7 @@ def cache_files(folder: Path, model: str) -> Iterator[tuple[Path, list[Path]]]:
         lock.release()
 
 
-def _line(key: str, answer: Answer) -> bytes:
+def _line(key: str, answer: Answer | Outcome) -> bytes:
     # The prompt is known when the answer is asked for, and would be most of the file.
     plain = plain_fields(answer, leave_out=("prompt_ids",))
     body = json.dumps([key, type(answer).__name__, plain], separators=(",", ":")).encode()
@@ -162,15 +175,14 @@ def _parsed(line: bytes) -> tuple[str, str, dict[str, Any]] | None:
         return None
     try:
         key, kind, plain = json.loads(body)
-        _answer(kind, {**plain, "prompt_ids": []})
+        _read(kind, {**plain, "prompt_ids": []})
     except (ValueError, KeyError, TypeError, FormError):
         return None
     return key, kind, plain
 
 
-def _answer(kind: str, plain: dict[str, Any]) -> Answer:
-    found: Answer = from_plain(KINDS[kind], plain)
-    return found
+def _read(kind: str, plain: dict[str, Any]) -> Any:
+    return from_plain(KINDS[kind], plain)
 
 
 def _check(body: bytes) -> bytes:

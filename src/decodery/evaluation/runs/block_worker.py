@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from decodery.evaluation.contract import (
     Document,
     Generation,
     GenerationAnswer,
+    Outcome,
     Request,
     Sample,
     Task,
@@ -24,7 +26,7 @@ from decodery.evaluation.runs.answer_store import AnswerStore
 from decodery.evaluation.runs.run_folder import Effort
 from decodery.evaluation.shots import draw_shots, seed_of
 from decodery.evaluation.subject import Prepared, Subject
-from decodery.wire.plain_forms import to_plain
+from decodery.wire.plain_forms import plain_fields, to_plain
 
 
 class StoppedError(Exception):
@@ -155,7 +157,7 @@ class BlockWorker:
         prepared: Sequence[Prepared],
         answers: Sequence[Answer],
     ) -> tuple[Sample, str]:
-        outcome = self._task.outcome(document, answers)
+        outcome = self._outcome(document, answers)
         if len(shots) < self._shots:
             outcome = replace(outcome, counts={**outcome.counts, "fewer shots": 1})
         line: dict[str, Any] = {"id": document.id, "group": document.group, "cluster": document.cluster}
@@ -171,6 +173,19 @@ class BlockWorker:
         for name in ("values", "gold", "predicted", "why", "counts", "details", "weights"):
             line[name] = to_plain(getattr(outcome, name))
         return Sample(document, outcome), json.dumps(line, ensure_ascii=False)
+
+    def _outcome(self, document: Document, answers: Sequence[Answer]) -> Outcome:
+        """Judges a document, unless the store has its outcome."""
+        task = self._task
+        given = [plain_fields(answer, leave_out=("prompt_ids",)) for answer in answers]
+        judged = [task.name, task.version, self._data.settings, document.id, document.fields, given]
+        key = hashlib.sha256(json.dumps(to_plain(judged)).encode()).hexdigest()
+        outcome = self._store.outcome(key)
+        if outcome is None:
+            outcome = task.outcome(document, answers)
+            if outcome.kept:
+                self._store.put(key, outcome)
+        return outcome
 
     def _prompt(self, one: Prepared) -> dict[str, Any]:
         return {"prompt": self._subject.text(one), "prompt_ids": list(one.prompt_ids)}

@@ -6,24 +6,27 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from decodery.errors import ParameterError
 from decodery.evaluation.runs.stored_run import StoredRun
 from decodery.metrics.differences import Difference, bootstrap, mcnemar
 from decodery.metrics.score import Score
+from decodery.metrics.translation import corpus_difference
 
 # Settings without which two runs have not asked about the same.
 SAME = ("task", "version", "data")
 LEVEL = 0.05
+CORPUS_METRICS: tuple[Literal["bleu", "chrf"], ...] = ("bleu", "chrf")
 
 
 @dataclass(frozen=True, slots=True)
 class MetricComparison:
     """Holds one metric of two runs, and the difference of their samples, the second minus the first.
 
-    `sampled` is by the paired bootstrap, over clusters where there are some. `exact` is McNemar's test, where
-    all values are 0 or 1 and there are no clusters. Both are None for a metric that is no mean of samples.
+    `sampled` is by the paired bootstrap, over clusters where there are some; for BLEU and chrF each round
+    scores a corpus. `exact` is McNemar's test, where all values are 0 or 1 and there are no clusters. Both
+    are None for another metric that is no mean of samples.
     """
 
     one: Score
@@ -92,6 +95,7 @@ def compare(one: StoredRun, other: StoredRun, *, seed: int = 0) -> Comparison:
         for name in one.results
         if name in other.results
     }
+    metrics |= _corpora(one, other, pairs, seed)
     if not metrics:
         raise ParameterError(f"{one.path} and {other.path} have no metric in common")
     main = next(iter(metrics))
@@ -149,6 +153,26 @@ def _metric(
     if known and not clustered and all(value in (0, 1) for pair in known for value in pair):
         exact = mcnemar([first == 1 for first, _ in known], [second == 1 for _, second in known])
     return MetricComparison(one, other, sampled, exact)
+
+
+def _corpora(
+    one: StoredRun, other: StoredRun, pairs: Sequence[Pair], seed: int
+) -> dict[str, MetricComparison]:
+    """Returns the comparison of BLEU and chrF, for runs that wrote one text for each document."""
+    tokenize = (one.settings.get("form") or {}).get("tokenize")
+    names = [name for name in CORPUS_METRICS if name in one.results and name in other.results]
+    if tokenize is None or any(run.settings.get("repeats") != 1 for run in (one, other)):
+        return {}
+    firsts, seconds = ([pair[run]["predicted"] for pair in pairs] for run in (0, 1))
+    golds = [first["gold"] for first, _ in pairs]
+    return {
+        name: MetricComparison(
+            one.results[name],
+            other.results[name],
+            corpus_difference(name, firsts, seconds, golds, tokenize=tokenize, seed=seed),
+        )
+        for name in names
+    }
 
 
 def _weighted(name: str, samples: Sequence[Mapping[str, Any]]) -> list[float | None]:

@@ -21,6 +21,8 @@ from decodery.version import __version__
 WITHIN = 1.959964
 # Samples that are shown, and the characters of a prompt's end that are shown with each.
 WORST, PROMPT_END = 20, 2000
+# The value of a sample that is right, by unit.
+BEST = {"fraction": 1, "score 0-100": 100}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,11 @@ def report_page(run: StoredRun) -> str:
     parts = [
         element("h1", f"{run.task} · {run.model}"),
         element("p", element("b", result), element("small", about), class_="main-result"),
-        _section("Results", _scores_table(run.results)),
-        *([_section("Groups", _groups_table(run))] if run.groups else []),
-        *([_section("Counts", _pairs_table(run.counts))] if run.counts else []),
-        _section("Speed", _speed_table(run)),
-        _section("Settings", _pairs_table(_flat(run.settings))),
+        section("Results", scores_table(run.results)),
+        *([section("Groups", _groups_table(run))] if run.groups else []),
+        *([section("Counts", _pairs_table(run.counts))] if run.counts else []),
+        section("Speed", _speed_table(run)),
+        section("Settings", _pairs_table(_flat(run.settings))),
         _worst_section(run),
         element("footer", f"Made by decodery {__version__}; begun {run.about.get('begun', '')}"),
     ]
@@ -102,7 +104,8 @@ def scale(score: Score) -> Markup:
     return element("span", band, mark, class_="scale")
 
 
-def _section(title: str, *content: Markup) -> Markup:
+def section(title: str, *content: Markup) -> Markup:
+    """Returns a part of a page with its title."""
     return element("section", element("h2", title), *content)
 
 
@@ -121,7 +124,8 @@ def _score_cells(score: Score) -> list[str | Markup]:
 _COLUMNS = ("value", "", "95% interval", "standard error", "samples", "without a value")
 
 
-def _scores_table(scores: Mapping[str, Score]) -> Markup:
+def scores_table(scores: Mapping[str, Score]) -> Markup:
+    """Returns a table of scores with their intervals, errors and settings."""
     rows = [[name, *_score_cells(score), score.unit, score.settings] for name, score in scores.items()]
     return table(("metric", *_COLUMNS, "unit", "settings"), rows)
 
@@ -170,20 +174,23 @@ def _speed_table(run: StoredRun) -> Markup:
 
 
 def worst_samples(run: StoredRun, count: int = WORST) -> list[RankedSample]:
-    """Returns the wrong samples with the largest loss, the largest first.
+    """Returns the wrong samples with the largest loss, and of equal ones those with the least value.
 
-    A sample with a right answer is wrong if its value of the main metric, a fraction, is below 1.
+    A sample with a right answer is wrong if its value of the main metric is less than that of a right one.
     """
-    if run.results[run.main].unit != "fraction":
+    best = BEST.get(run.results[run.main].unit)
+    if best is None:
         return []
     wrong = (
         RankedSample(_loss(sample), place, sample)
         for place, sample in enumerate(run.samples())
         if sample.get("gold") is not None
         and (value := sample["values"].get(run.main)) is not None
-        and value < 1
+        and value < best
     )
-    return heapq.nsmallest(count, wrong, key=lambda one: (-one.loss, one.place))
+    return heapq.nsmallest(
+        count, wrong, key=lambda one: (-one.loss, one.sample["values"][run.main], one.place)
+    )
 
 
 def _loss(sample: Mapping[str, Any]) -> float:
@@ -205,7 +212,7 @@ def _worst_section(run: StoredRun) -> Markup:
         return Markup("")
     note = "Loss: minus the logarithm of the right options' share of the probability of all options."
     shown = [_sample(one) for one in worst]
-    return _section(f"The {len(worst)} worst samples", element("p", note, class_="note"), *shown)
+    return section(f"The {len(worst)} worst samples", element("p", note, class_="note"), *shown)
 
 
 def _sample(one: RankedSample) -> Markup:

@@ -52,7 +52,8 @@ TASK = GenerationTask(
     ).read,
     _row,
     {"exact_match": AnswerMetric(strict, same), "exact_match_flexible": AnswerMetric(flexible, same)},
-    GenerationParams(max_tokens=256, temperature=0, stop=("Question:",)),
+    params=GenerationParams(max_tokens=256, temperature=0, stop=("Question:",)),
     cut=("\nQuestion:",),
     shots=5,
+    version=2,
 )

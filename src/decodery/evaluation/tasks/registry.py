@@ -36,6 +36,8 @@ MODULES: dict[str, tuple[str, str]] = {
     "squad": ("squad", "TASK"),
     "stereoset": ("stereoset", "TASK"),
     "stsb": ("vector_tasks", "STSB"),
+    "summarisation": ("rewriting", "SUMMARISATION"),
+    "translation": ("rewriting", "TRANSLATION"),
     "truthfulqa": ("truthfulqa", "TASK"),
     "truthfulqa_letters": ("truthfulqa", "LETTERS"),
     "winobias": ("winobias", "TASK"),

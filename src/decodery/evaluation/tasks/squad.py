@@ -69,6 +69,6 @@ TASK = GenerationTask(
     read,
     _row,
     {"exact_match": AnswerMetric(first_line, normalised_match), "f1": AnswerMetric(first_line, shared_words)},
-    GenerationParams(max_tokens=64, temperature=0, stop=("\n",)),
+    params=GenerationParams(max_tokens=64, temperature=0, stop=("\n",)),
     description="Answer with words of the text, or with: unanswerable.\n\n",
 )

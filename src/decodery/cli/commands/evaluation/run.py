@@ -89,6 +89,8 @@ def variant_of(how: EvalOptions) -> Variant:
         split=how.split,
         max_tokens=how.max_tokens,
         shuffle=how.shuffle,
+        source_language=how.source_language,
+        target_language=how.target_language,
     )
 
 

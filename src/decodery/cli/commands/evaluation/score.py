@@ -1,4 +1,4 @@
-"""Implements `decodery eval score` and `decodery eval bertscore-baseline`."""
+"""Implements `decodery eval score`."""
 
 from __future__ import annotations
 
@@ -14,37 +14,42 @@ from decodery.cli.commands.evaluation.run import shown
 from decodery.cli.flags.line_options import EncoderOptions
 from decodery.cli.flags.score_options import ScoreOptions
 from decodery.cli.load_encoder import load_encoder
-from decodery.cli.terminal import aligned, emit, emit_json, note
+from decodery.cli.terminal import aligned, emit, emit_json
 from decodery.errors import DecoderyError, ParameterError
-from decodery.evaluation.layouts.text_files import has_rows, read_options, read_texts
+from decodery.evaluation.layouts.text_files import has_rows, read_references, read_texts
+from decodery.evaluation.runs.text_report import text_report
 from decodery.evaluation.text_scores import (
-    KINDS,
     References,
     TextScores,
     TextScoring,
     checked,
+    named_metrics,
     score_differences,
     score_texts,
 )
 from decodery.llm import LLM
 from decodery.metrics.differences import Difference
-from decodery.metrics.token_matching import random_baseline, read_baseline
+from decodery.metrics.token_matching import read_baseline
 
 
 def score(predictions: Path, how: ScoreOptions, *, as_json: bool) -> None:
     """Prints the scores; raises `ParameterError` for files that do not fit before a model is loaded."""
-    metrics = _metrics(how)
+    metrics = named_metrics(_names(how), how.kind)
     texts = read_texts(predictions, how.prediction_field)
     references = _references(predictions, how)
     checked(texts, references)
+    sources = _sources(len(texts), how)
     others = None if how.compare is None else read_texts(Path(how.compare), how.prediction_field)
     if others is not None:
         checked(others, references)
     scoring = _scoring(metrics, how)
     found = score_texts(texts, references, scoring)
-    if how.out is not None:
-        _write(Path(how.out), texts, references, found)
     compared = {} if others is None else score_differences(texts, others, references, scoring)
+    if how.out is not None:
+        replace_file(Path(how.out), _lines(texts, references, sources, found))
+    if how.report is not None:
+        page = text_report(predictions.name, texts, references, found, sources=sources, differences=compared)
+        replace_file(Path(how.report), page)
     if as_json:
         plain = {name: dataclasses.asdict(one) for name, one in found.scores.items()}
         differences = {name: dataclasses.asdict(one) for name, one in compared.items()}
@@ -55,30 +60,23 @@ def score(predictions: Path, how: ScoreOptions, *, as_json: bool) -> None:
         emit(f"\n{how.compare} minus {predictions}\n{_differences(compared)}")
 
 
-def bertscore_baseline(
-    lines: Path, model: EncoderOptions, out: Path, *, field: str, limit: int | None, seed: int
-) -> None:
-    """Writes the BERTScore of unrelated texts for each layer, in the layout of bert-score's files."""
-    texts = list(dict.fromkeys(text for text in read_texts(lines, field) if text.strip()))[:limit]
-    if len(texts) < 2:
-        raise ParameterError(f"{lines} has {len(texts)} different texts that are not empty; two are needed")
-    llm = load_encoder(model)
-    rows = ["LAYER,P,R,F"]
-    for layer in range(llm.encoder.model.depth + 1):
-        note(f"decodery: layer {layer} of {llm.encoder.model.depth}, {len(texts)} texts")
-        numbers = random_baseline(texts, _embed(llm, layer), seed=seed)
-        rows.append(",".join([str(layer), *(f"{number:.8f}" for number in numbers)]))
-    _replace(out, "".join(f"{row}\n" for row in rows))
+def replace_file(out: Path, text: str) -> None:
+    """Writes a file, which has its name once it is whole."""
+    part = out.with_name(f"{out.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+        os.replace(part, out)
+    except OSError as error:
+        raise DecoderyError(f"{out} cannot be written: {error.strerror or error}") from error
 
 
-def _metrics(how: ScoreOptions) -> tuple[str, ...]:
-    if how.metrics is not None:
-        return tuple(name.strip() for name in how.metrics.split(",") if name.strip())
-    if how.kind is None:
-        raise ParameterError(f"say what the texts are, --kind {'|'.join(KINDS)}, or which --metrics to use")
-    if how.kind not in KINDS:
-        raise ParameterError(f"kind must be {', '.join(KINDS)}, not {how.kind!r}")
-    return KINDS[how.kind]
+def _names(how: ScoreOptions) -> list[str]:
+    if how.metrics is None:
+        return []
+    names = [name.strip() for name in how.metrics.split(",") if name.strip()]
+    if not names:
+        raise ParameterError("metrics is empty: leave it out, or name some, such as rouge,bleu")
+    return names
 
 
 def _references(predictions: Path, how: ScoreOptions) -> References:
@@ -86,12 +84,19 @@ def _references(predictions: Path, how: ScoreOptions) -> References:
     files = [Path(name) for name in how.references]
     if not files and not has_rows(predictions):
         raise ParameterError("--references is missing: a file with the reference of each text")
-    files = files or [predictions]
-    columns = [read_options(file, how.reference_field) for file in files]
-    for file, column in zip(files, columns, strict=True):
-        if len(column) != len(columns[0]):
-            raise ParameterError(f"{files[0]} has {len(columns[0])} references and {file} has {len(column)}")
-    return [[one for options in row for one in options] for row in zip(*columns, strict=True)]
+    return read_references(files or [predictions], how.reference_field)
+
+
+def _sources(count: int, how: ScoreOptions) -> list[str] | None:
+    if how.sources is None:
+        return None
+    found = read_texts(Path(how.sources), how.source_field)
+    if len(found) != count:
+        raise ParameterError(
+            f"there are {count} texts and {len(found)} sources: number {min(count, len(found)) + 1} has no"
+            " partner"
+        )
+    return found
 
 
 def _scoring(metrics: Sequence[str], how: ScoreOptions) -> TextScoring:
@@ -119,7 +124,10 @@ def _embed(llm: LLM, layer: int) -> Any:
 
 def _table(count: int, found: TextScores) -> str:
     rows = [[f"  {name}", shown(score), score.settings] for name, score in found.scores.items()]
-    return f"{count} texts\n{aligned(rows)}"
+    corpora = [name for name in found.scores if name in ("bleu", "chrf")]
+    kinds = ["that of the mean over texts"] if len(corpora) < len(found.scores) else []
+    kinds += [f"the jackknife's over texts for {' and '.join(corpora)}"] if corpora else []
+    return f"{count} texts\n{aligned(rows)}± is the standard error: {', '.join(kinds)}\n"
 
 
 def _differences(found: dict[str, Difference]) -> str:
@@ -135,22 +143,13 @@ def _differences(found: dict[str, Difference]) -> str:
     return aligned(rows, right=(1,))
 
 
-def _write(out: Path, texts: Sequence[str], references: References, found: TextScores) -> None:
-    rows = zip(texts, references, found.texts, strict=True)
-    _replace(
-        out,
-        "".join(
-            json.dumps({"prediction": text, "references": list(known), **values}, ensure_ascii=False) + "\n"
-            for text, known, values in rows
-        ),
-    )
-
-
-def _replace(out: Path, text: str) -> None:
-    """Writes a file, which has its name once it is whole."""
-    part = out.with_name(f"{out.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
-        os.replace(part, out)
-    except OSError as error:
-        raise DecoderyError(f"{out} cannot be written: {error.strerror or error}") from error
+def _lines(
+    texts: Sequence[str], references: References, sources: Sequence[str] | None, found: TextScores
+) -> str:
+    """Returns a line of JSON for each text."""
+    rows = []
+    for place, (text, known, values) in enumerate(zip(texts, references, found.texts, strict=True)):
+        source = {} if sources is None else {"source": sources[place]}
+        row = {**source, "prediction": text, "references": list(known), **values}
+        rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+    return "".join(rows)
