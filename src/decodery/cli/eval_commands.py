@@ -76,7 +76,7 @@ def _judge(
     answers: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="ANSWERS...",
+            metavar="ANSWERS",
             help="Two sets of answers to the same questions (one with --rubric): JSON lines with a question,"
             " an answer and an id, or the folder of a run. None with --votes of a file that the page saved.",
         ),
