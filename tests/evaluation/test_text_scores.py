@@ -133,3 +133,28 @@ def test_references_that_are_all_empty_are_undefined() -> None:
     assert found.scores["bleu"].value is None
     assert found.scores["rouge1"].value is None
     assert {one.value for one in score_differences(["a"], ["b"], [[""]], how).values()} == {None}
+
+
+def test_one_text_has_a_difference_and_nothing_that_says_it_is_real() -> None:
+    how = TextScoring(("bleu", "rouge1"))
+    found = score_differences(["the cat sat on a"], ["the cat sat on"], [["the cat sat on"]], how)
+    for one in found.values():
+        assert one.value is not None
+        assert one.value > 0
+        assert (one.low, one.high, one.p_value) == (None, None, None)
+
+
+def test_scores_that_are_known_are_not_computed_again() -> None:
+    asked: list[str] = []
+
+    def counted(texts: list[str]) -> list[Any]:
+        asked.extend(texts)
+        return embed(texts)
+
+    how = TextScoring(("bertscore",), embed=counted)
+    scored = score_texts(TEXTS, KNOWN, how)
+    asked.clear()
+    others = [f"{text} more" for text in TEXTS]
+    found = score_differences(TEXTS, others, KNOWN, how, scored=scored)
+    assert not set(TEXTS[:3]) & set(asked)
+    assert found == score_differences(TEXTS, others, KNOWN, how)

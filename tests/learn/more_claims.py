@@ -99,10 +99,14 @@ def watermark_claims(llm: Any, page: LearnPage) -> list[str]:
     found = {name: detect(ids, mark, llm.tokenizer.vocab_size) for name, ids in texts.items()}
     one, other = found["without"], found["with"]
     assert (mark.greenlist_ratio, mark.bias) == (0.25, 4)
-    assert other.p_value < 1e-20
+    # The exact probability of as many green tokens; `p_value` is that of the normal approximation.
+    n, share = other.scored, mark.greenlist_ratio
+    chance = sum(math.comb(n, g) * share**g * (1 - share) ** (n - g) for g in range(other.green, n + 1))
+    assert 1e-20 < chance < 1e-19
     return [
         f"has {one.green} of {one.scored} green tokens, which is near a quarter, and z = {one.z:.1f}",
-        f"has {other.green} of {other.scored}, and z = {other.z:.1f}",
+        f"has {other.green} of {other.scored}, and z = {other.z:.1f}: chance does that less often than once",
+        "less often than once in 10¹⁹ texts",
     ]
 
 

@@ -103,14 +103,16 @@ def watermarked(llm: LLM, page: LearnPage) -> tuple[Watermark, dict[str, list[in
 def watermark_picture(llm: LLM, page: LearnPage) -> str:
     """Returns the picture of two texts, in which green tokens are marked."""
     mark, texts = watermarked(llm, page)
-    last = llm.tokenizer.encode(page.run["prompt"])[-1]
     shown = {}
     for name, ids in texts.items():
         found = detect(ids, mark, llm.tokenizer.vocab_size)
+        # As in the detector, a pair counts where it is first, and the first token has none before it.
+        pairs = [tuple(ids[max(place - 1, 0) : place + 1]) for place in range(len(ids))]
         green = [
-            detect(pair, mark, llm.tokenizer.vocab_size).green > 0
-            for pair in zip([last, *ids], ids, strict=False)
+            place > 0 and pair not in pairs[:place] and detect(pair, mark, llm.tokenizer.vocab_size).green > 0
+            for place, pair in enumerate(pairs)
         ]
+        assert sum(green) == found.green
         labels = [llm.tokenizer.token_label(token) for token in ids]
         heading = f"{name} a watermark: {found.green} of {found.scored} are green, z = {found.z:.1f}"
         shown[heading] = list(zip(labels, green, strict=True))
@@ -141,6 +143,7 @@ def batched_steps(llm: LLM) -> dict[str, list[Cell | None]]:
     """Returns what each request runs in each step, where requests arrive between steps."""
     cells: dict[str, list[Cell | None]] = {prompt: [] for prompt, _, _ in ARRIVALS}
     names: dict[int, str] = {}
+    chosen: dict[str, str] = {}
     salt = uuid.uuid4().bytes
     step = 0
     while step <= max(arrival for _, arrival, _ in ARRIVALS) or llm.engine.has_work():
@@ -154,9 +157,9 @@ def batched_steps(llm: LLM) -> dict[str, list[Cell | None]]:
             if prompt not in ran:
                 column.append(None)
                 continue
-            began = any(column)
-            size = 0 if began else len(llm.tokenizer.encode(prompt))
-            column.append((size, llm.tokenizer.token_label(ran[prompt].tokens[0])))
+            size = 0 if prompt in chosen else len(llm.tokenizer.encode(prompt))
+            column.append((size, chosen.get(prompt, "")))
+            chosen[prompt] = llm.tokenizer.token_label(ran[prompt].tokens[0])
         step += 1
     return cells
 
@@ -182,5 +185,5 @@ def block_of_weights(llm: LLM) -> Sequence[float]:
 
 def quantisation_picture(llm: LLM, page: LearnPage) -> str:
     """Returns the picture of a block of weights that is rounded to 4 bits."""
-    title = f"The first {BLOCK} weights of “{CAT.strip()}”: exact (light) and in 4 bits (strong)"
+    title = f"The first {BLOCK} weights of “{CAT.strip()}”: as stored (light) and in 4 bits (strong)"
     return rounding_picture(title, block_of_weights(llm), 4)

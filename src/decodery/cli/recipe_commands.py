@@ -69,8 +69,9 @@ def _classification(
 ) -> None:
     """Compares three ways to classify texts: accuracy, F1 and seconds of each on the same texts.
 
-    The ways are the similarity to the labels' descriptions, a logistic regression on frozen vectors, and a
-    prompted chat model. Half of the texts are for the test; the others are examples.
+    The ways are the similarity to the labels (to their descriptions, where the texts are ours), a logistic
+    regression on frozen vectors, and a prompted chat model. Half of the texts are for
+    the test; the others are examples.
     """
     from decodery.cli.commands.recipes.classification import classification
 

@@ -145,3 +145,24 @@ class ResumableFile:
 
     def _changed(self, how: str) -> str:
         return f"the input {how} when {self.part} was begun: give the same one, or remove it to begin again"
+
+
+def replace_file(out: Path, text: str) -> None:
+    """Writes a file, which has its name once it is whole. Raises `DecoderyError` if it cannot be written."""
+    part = out.with_name(f"{out.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+        os.replace(part, out)
+    except OSError as error:
+        raise DecoderyError(f"{out} cannot be written: {error.strerror or error}") from error
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raises `ParameterError` for a file that would be written over another one, or into no folder."""
+    taken = {path.resolve() for path in inputs}
+    for out in outputs:
+        if out.resolve() in taken:
+            raise ParameterError(f"{out} is read or written already: name another file for the output")
+        if out.is_dir() or not out.parent.is_dir():
+            raise ParameterError(f"{out} cannot be written: it must be a file in a folder that exists")
+        taken.add(out.resolve())

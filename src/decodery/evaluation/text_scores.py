@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from decodery.errors import ParameterError
 from decodery.metrics.differences import Difference, bootstrap
@@ -120,16 +120,27 @@ def score_texts(
 
 
 def score_differences(
-    one: Sequence[str], other: Sequence[str], references: References, how: TextScoring, *, seed: int = 0
+    one: Sequence[str],
+    other: Sequence[str],
+    references: References,
+    how: TextScoring,
+    *,
+    scored: TextScores | None = None,
+    seed: int = 0,
 ) -> dict[str, Difference]:
     """Returns by metric how much better the second texts are, with the paired bootstrap.
 
-    For BLEU and chrF each round scores a corpus; the other metrics are means over texts. Raises the errors of
-    `score_texts`.
+    For BLEU and chrF each round scores a corpus; the other metrics are means over texts. `scored` are the
+    scores of the first texts where they are known. Raises the errors of `score_texts`.
     """
     for texts in (one, other):
         checked(texts, references)
-    first, second = (text_values(texts, references, how) for texts in (one, other))
+    means = [name for name in how.metrics if name not in ("bleu", "chrf")]
+    alone = replace(how, metrics=tuple(means)) if means else None
+    second = text_values(other, references, alone) if alone else {}
+    first = text_values(one, references, alone) if alone and scored is None else {}
+    if scored is not None:
+        first = {name: [row[name] for row in scored.texts] for name in means}
     found = {}
     for name in how.metrics:
         if name in ("bleu", "chrf"):

@@ -16,6 +16,8 @@ from decodery.metrics.score import Score
 
 Tokenizer = Literal["13a", "intl", "zh", "char", "none"]
 UNIT = "score 0-100"
+# chrF++ counts two; the time grows with each.
+MOST_WORDS = 9
 
 
 def bleu(
@@ -67,7 +69,7 @@ def chrf(
     exceptions are those of `bleu`. Popović, chrF: Character N-gram F-score for Automatic MT Evaluation
     (2015).
     """
-    metric = _sacrebleu().CHRF(word_order=count("word_order", word_order))
+    metric = _sacrebleu().CHRF(word_order=_words_in_a_row(word_order))
     return _corpus_score(metric, predictions, references, groups)
 
 
@@ -88,8 +90,9 @@ def corpus_difference(
     Each round draws as many texts as there are, with replacement, and scores both corpora on them. The
     interval has 95% of the rounds, and the p-value is twice the smaller share of rounds with a difference of
     at most 0, or of at least 0. There is no standard error beside the interval. All is undefined if all
-    references are empty. Arguments and exceptions are those of `bleu` and `chrf`, and fewer than 100 rounds
-    are an error. Koehn, Statistical Significance Tests for Machine Translation Evaluation (2004).
+    references are empty, and one text alone has a value only. Arguments and exceptions are those of `bleu`
+    and `chrf`, and fewer than 100 rounds are an error.
+    Koehn, Statistical Significance Tests for Machine Translation Evaluation (2004).
     """
     import numpy as np
 
@@ -100,11 +103,13 @@ def corpus_difference(
         scorer = _sacrebleu().BLEU(tokenize=tokenize, lowercase=lowercase, force=True)
     else:
         scores = [chrf(texts, references, word_order=word_order) for texts in (one, other)]
-        scorer = _sacrebleu().CHRF(word_order=count("word_order", word_order))
+        scorer = _sacrebleu().CHRF(word_order=_words_in_a_row(word_order))
     settings = f"paired bootstrap, {rounds} rounds, seed {seed}, {len(one)} texts"
     values = [score.value for score in scores]
     if values[0] is None or values[1] is None:
         return Difference(None, None, None, None, None, 0, len(one), settings)
+    if len(one) < 2:
+        return Difference(values[1] - values[0], None, None, None, None, 1, settings=settings)
     streams = _streams(_references(references))
     counts = [np.array(scorer._extract_corpus_statistics(list(texts), streams)) for texts in (one, other)]
     random = np.random.default_rng(seed)
@@ -125,6 +130,13 @@ def corpus_difference(
         len(one),
         settings=settings,
     )
+
+
+def _words_in_a_row(word_order: int) -> int:
+    found = count("word_order", word_order)
+    if found > MOST_WORDS:
+        refuse("word_order", f"must be at most {MOST_WORDS}, not {found}")
+    return found
 
 
 def _corpus_score(

@@ -61,7 +61,9 @@ class PairTotals:
 
 
 def random_pairs(sentences: Sequence[str], seed: int = 0) -> list[Pair]:
-    """Returns each sentence with another one, by a permutation that `seed` gives; equal ones count once.
+    """Returns pairs of different sentences, drawn with `seed`; each is in one pair, equal ones count once.
+
+    So the pairs are independent, which the errors of their means need. Of an odd number one is left out.
 
     Raises `ParameterError` for fewer than two different sentences.
     """
@@ -69,8 +71,7 @@ def random_pairs(sentences: Sequence[str], seed: int = 0) -> list[Pair]:
     if len(distinct) < 2:
         refuse("sentences", f"must have two different ones or more, not {len(distinct)}")
     order = random.Random(seed).sample(distinct, len(distinct))
-    # The next one in a shuffled circle is never the sentence itself.
-    return list(zip(order, order[1:] + order[:1], strict=True))
+    return list(zip(order[::2], order[1::2], strict=False))
 
 
 def with_pairs(

@@ -97,13 +97,9 @@ def compare_classifiers(
     if examples is None:
         examples, own = library_requests()
         descriptions = own if descriptions is None else descriptions
-    if shots < 1:
-        raise ParameterError(f"shots must be 1 or more, not {shots}")
-    labels = tuple(sorted({label for _, label in examples}))
-    if len(labels) < 2:
-        raise ParameterError(f"two different labels or more are needed, not {len(labels)}")
+    train, test = halves(examples, shots=shots, seed=seed)
+    labels = tuple(sorted({label for _, label in test}))
     meanings = _meanings(labels, descriptions)
-    train, test = _halves(examples, labels, seed, shots)
     ways = {
         "most frequent label": ("", lambda: _most_frequent(train)),
         "similarity to labels": (encoder.path.name, lambda: _by_similarity(encoder, meanings)),
@@ -128,13 +124,17 @@ def _meanings(labels: Sequence[str], descriptions: Mapping[str, str] | None) -> 
     return {label: given.get(label, label) for label in labels}
 
 
-def _halves(
-    examples: Sequence[Example], labels: Sequence[str], seed: int, shots: int
-) -> tuple[list[Example], list[Example]]:
+def halves(examples: Sequence[Example], *, shots: int, seed: int) -> tuple[list[Example], list[Example]]:
     """Returns the examples to learn from and those of the test.
 
     The order within a label is that of a hash of seed and text, so it doesn't depend on the other examples.
+    Raises the errors of `compare_classifiers` for examples.
     """
+    if shots < 1:
+        raise ParameterError(f"shots must be 1 or more, not {shots}")
+    labels = sorted({label for _, label in examples})
+    if len(labels) < 2:
+        raise ParameterError(f"two different labels or more are needed, not {len(labels)}")
     label_of: dict[str, str] = {}
     for text, label in examples:
         if label_of.setdefault(text, label) != label:

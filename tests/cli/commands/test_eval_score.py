@@ -116,7 +116,7 @@ def test_a_baseline_that_was_stopped_goes_on(
     other = decodery(*command, "--seed", "1")
     assert "was begun with other texts or settings" in other.err
     ran = decodery(*command)
-    assert "2 of 6 pairs are measured already" in ran.err
+    assert "2 of 3 pairs are measured already" in ran.err
     assert (tmp_path / "baseline.tsv").read_bytes() == whole
     assert [path.name for path in tmp_path.glob("baseline*")] == ["baseline.tsv"]
 
@@ -128,7 +128,7 @@ def test_chosen_layers_are_measured_and_told_with_their_errors(
     rows = (tmp_path / "baseline.tsv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["LAYER", "0", "2"]
     assert f"{float(rows[2].split(',')[3]):.4f} ± " in ran.out
-    assert ran.out.splitlines()[2].split()[-2:] == ["6", "0"]
+    assert ran.out.splitlines()[2].split()[-2:] == ["3", "0"]
 
 
 @pytest.mark.parametrize(
@@ -240,3 +240,87 @@ def test_sources_and_differences_stand_in_the_lines_and_the_page(decodery: Run, 
     for part in ("&lt;b&gt;le chat", "other minus these", "nrefs:1|case:mixed", f"{rows[0]['rouge1']:.4f}"):
         assert part in html
     assert "<b>le chat" not in html
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    return lines(tmp_path / "texts.txt", TEXTS), lines(tmp_path / "known.txt", KNOWN)
+
+
+@pytest.mark.parametrize("layer", ["-4", "-7", "3"])
+def test_a_layer_that_is_not_there_is_an_error(
+    decodery: Run, encoder: str, files: tuple[str, str], layer: str
+) -> None:
+    arguments = ("--references", files[1], "--metrics", "bertscore", "--encoder", encoder, "--layer", layer)
+    ran = decodery("eval", "score", files[0], *arguments)
+    assert ran.status != 0
+    assert "layer must be from -3 to 2" in ran.err
+
+
+def test_the_prompt_of_a_folder_is_not_part_of_a_score(
+    decodery: Run, encoder: str, files: tuple[str, str], tmp_path: Path
+) -> None:
+    prompted = encoder_folder(tmp_path / "prompted")
+    settings = {"prompts": {"query": "the cat sat on "}, "default_prompt_name": "query"}
+    (prompted / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    values = [
+        decodery(
+            *("eval", "score", files[0], "--references", files[1], "--metrics", "bertscore", "--json"),
+            *("--encoder", folder),
+        ).json["scores"]["bertscore"]["value"]
+        for folder in (encoder, str(prompted))
+    ]
+    assert values[0] == values[1]
+
+
+def test_a_text_that_is_too_long_is_an_error_or_is_cut_and_said(
+    decodery: Run, encoder: str, files: tuple[str, str], tmp_path: Path
+) -> None:
+    long = lines(tmp_path / "long.txt", [" ".join(["the"] * 90), TEXTS[1]])
+    arguments = ("--references", files[1], "--metrics", "bertscore", "--encoder", encoder)
+    ran = decodery("eval", "score", long, *arguments)
+    assert ran.status != 0
+    assert "tokens" in ran.err
+    ran = decodery("eval", "score", long, *arguments, "--long", "cut")
+    assert ran.status == 0
+    assert "bertscore: 1 texts are cut, by 28 tokens together" in ran.err
+    assert "layer 2, long texts cut" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--layer", "1"), "--layer says how bertscore is computed"),
+        (("--baseline", "no.tsv"), "--baseline says how bertscore is computed"),
+        (("--tokenize", "zh"), "--tokenize says how bleu is computed"),
+        (("--word-order", "2"), "--word-order says how chrf is computed"),
+        (("--metrics", "chrf", "--word-order", "99999999"), "word_order must be at most 9"),
+        (("--metrics", "bleu", "--stemmer"), "--stemmer says how rouge is computed"),
+    ],
+)
+def test_flags_that_would_do_nothing_or_without_end_are_errors(
+    decodery: Run, files: tuple[str, str], flags: tuple[str, ...], message: str
+) -> None:
+    kind = () if "--metrics" in flags else ("--kind", "summary")
+    ran = decodery("eval", "score", files[0], "--references", files[1], *kind, *flags)
+    assert ran.status != 0
+    assert message in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flag", ["--out", "--report"])
+def test_no_input_is_written_over(decodery: Run, files: tuple[str, str], flag: str) -> None:
+    for name in files:
+        before = Path(name).read_bytes()
+        ran = decodery("eval", "score", files[0], "--references", files[1], "--kind", "summary", flag, name)
+        assert ran.status != 0
+        assert "is read or written already" in ran.err
+        assert Path(name).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["rows.ndjson", "rows.JSONL"])
+def test_rows_are_rows_however_their_file_is_spelled(decodery: Run, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(json.dumps({"prediction": "the cat", "reference": "the cat"}) + "\n")
+    found = decodery("eval", "score", str(path), "--metrics", "rouge1", "--json").json
+    assert found["scores"]["rouge1"]["value"] == 1

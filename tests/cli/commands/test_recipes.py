@@ -55,7 +55,10 @@ def test_the_recipe_prints_a_table_and_what_differs(
     ("text", "message"),
     [
         ("text,class\na,b\n", "row 2 has no label; it has text, class"),
-        ("text,label\n,b\n", "text 1 of 1 is empty"),
+        ("text,label\n,b\n", "the text of row 1 of 1 must be a text that is not empty"),
+        ("text,label\na, \n", "the label of row 1 of 1 must be a text that is not empty"),
+        ("text,label\na,b\nc,b \n", "two different labels or more are needed, not 1"),
+        ("text,label\na,b\nc,d\n", "the label 'b' has 1 different texts"),
         ("text,label\n", "has no rows"),
     ],
 )
@@ -70,7 +73,25 @@ def test_wrong_data_is_one_error_before_a_model_is_loaded(
 
 
 def test_an_encoder_in_place_of_the_chat_model_is_one_error(decodery: Run, encoder: str, data: Path) -> None:
-    ran = decodery("recipe", "classification", "--data", str(data), "--encoder", encoder, "-m", encoder)
+    ran = decodery(
+        "recipe", "classification", "--data", str(data), "--encoder", encoder, "-m", encoder, "--shots", "1"
+    )
     assert ran.status != 0
     assert "is an encoder" in ran.err
     assert len(ran.err.splitlines()) == 1
+
+
+def test_wrong_flags_are_one_error_before_a_model_is_loaded(
+    decodery: Run, data: Path, tmp_path: Path
+) -> None:
+    for flags, message in (
+        (("--shots", "0"), "shots must be 1 or more"),
+        (("--out", str(tmp_path / "missing" / "out.jsonl")), "must be a file in a folder that exists"),
+        (("--out", str(data)), "is read or written already"),
+    ):
+        ran = decodery(
+            "recipe", "classification", "--data", str(data), "-m", "missing", "--shots", "1", *flags
+        )
+        assert ran.status != 0
+        assert message in ran.err
+        assert len(ran.err.splitlines()) == 1

@@ -48,6 +48,9 @@ class ScoreOptions:
     stemmer: bool = _option(False, "ROUGE of the stems of English words.")
     encoder: str | None = _option(None, "BERTScore's encoder; without it, minilm.", metavar="MODEL")
     layer: int = _option(-1, "The encoder's layer whose vectors are compared; -1 is the last.")
+    long: str = _option(
+        "error", "What BERTScore does with a text that is too long for the encoder.", metavar="error|cut"
+    )
     baseline: str | None = _option(
         None,
         "Rescale BERTScore by this file, from decodery eval bertscore-baseline or bert-score.",

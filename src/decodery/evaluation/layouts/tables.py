@@ -13,7 +13,7 @@ from typing import Any
 from decodery.errors import ParameterError
 
 Row = Mapping[str, Any]
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".parquet")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".jsonl.gz", ".parquet")
 
 
 def read_rows(
@@ -66,7 +66,7 @@ def read_text(path: Path) -> str:
 
 def _text(path: Path) -> str:
     data = path.read_bytes()
-    if path.name.endswith(".gz"):
+    if path.name.lower().endswith(".gz"):
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError) as error:
@@ -75,7 +75,7 @@ def _text(path: Path) -> str:
 
 
 def _rows(path: Path, header: Sequence[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
     if kind == "parquet":
         yield from enumerate(_parquet_rows(path), 1)
         return

@@ -10,7 +10,7 @@ from decodery.pictures.svg_sheet import fitted, line
 
 _ROW = 26.0
 _LEFT = 190.0
-# A token of a request in a step: how many tokens of the prompt run, and the text that it gives.
+# What a request runs in a step: a number of tokens of its prompt, or a token that was chosen before.
 Cell = tuple[int, str]
 
 

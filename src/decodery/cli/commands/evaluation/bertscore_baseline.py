@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from decodery.cli.commands.evaluation.score import replace_file
 from decodery.cli.flags.line_options import EncoderOptions
 from decodery.cli.load_encoder import encoder_settings, load_encoder
+from decodery.cli.resumable_file import check_outputs, replace_file
 from decodery.cli.terminal import aligned, emit, note
 from decodery.errors import ParameterError
 from decodery.evaluation.layouts.text_files import read_texts
@@ -39,6 +39,7 @@ def bertscore_baseline(
     """
     if limit is not None and limit < 2:
         raise ParameterError(f"limit must be 2 or more, not {limit}")
+    check_outputs([out], [lines])
     texts = list(dict.fromkeys(text for text in read_texts(lines, field) if text.strip()))[:limit]
     if len(texts) < 2:
         raise ParameterError(f"{lines} has {len(texts)} different texts that are not empty; two are needed")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,8 +13,9 @@ from decodery.cli.commands.evaluation.run import shown
 from decodery.cli.flags.line_options import EncoderOptions
 from decodery.cli.flags.score_options import ScoreOptions
 from decodery.cli.load_encoder import load_encoder
-from decodery.cli.terminal import aligned, emit, emit_json
-from decodery.errors import DecoderyError, ParameterError
+from decodery.cli.resumable_file import check_outputs, replace_file
+from decodery.cli.terminal import aligned, emit, emit_json, note
+from decodery.errors import ParameterError
 from decodery.evaluation.layouts.text_files import has_rows, read_references, read_texts
 from decodery.evaluation.runs.text_report import text_report
 from decodery.evaluation.text_scores import (
@@ -29,12 +29,24 @@ from decodery.evaluation.text_scores import (
 )
 from decodery.llm import LLM
 from decodery.metrics.differences import Difference
-from decodery.metrics.token_matching import read_baseline
+from decodery.metrics.token_matching import Embed, EmbeddedTokens, read_baseline
+
+# The flags of each metric, or of those whose names begin so.
+FLAGS = {
+    "bleu": ("tokenize", "lowercase"),
+    "chrf": ("word_order",),
+    "rouge": ("stemmer",),
+    "bertscore": ("encoder", "layer", "baseline", "long"),
+}
 
 
 def score(predictions: Path, how: ScoreOptions, *, as_json: bool) -> None:
     """Prints the scores; raises `ParameterError` for files that do not fit before a model is loaded."""
     metrics = named_metrics(_names(how), how.kind)
+    _check_flags(metrics, how)
+    given = (str(predictions), how.compare, how.sources, *how.references)
+    written = [Path(name) for name in (how.out, how.report) if name is not None]
+    check_outputs(written, [Path(name) for name in given if name is not None])
     texts = read_texts(predictions, how.prediction_field)
     references = _references(predictions, how)
     checked(texts, references)
@@ -44,7 +56,7 @@ def score(predictions: Path, how: ScoreOptions, *, as_json: bool) -> None:
         checked(others, references)
     scoring = _scoring(metrics, how)
     found = score_texts(texts, references, scoring)
-    compared = {} if others is None else score_differences(texts, others, references, scoring)
+    compared = {} if others is None else score_differences(texts, others, references, scoring, scored=found)
     if how.out is not None:
         replace_file(Path(how.out), _lines(texts, references, sources, found))
     if how.report is not None:
@@ -60,14 +72,14 @@ def score(predictions: Path, how: ScoreOptions, *, as_json: bool) -> None:
         emit(f"\n{how.compare} minus {predictions}\n{_differences(compared)}")
 
 
-def replace_file(out: Path, text: str) -> None:
-    """Writes a file, which has its name once it is whole."""
-    part = out.with_name(f"{out.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
-        os.replace(part, out)
-    except OSError as error:
-        raise DecoderyError(f"{out} cannot be written: {error.strerror or error}") from error
+def _check_flags(metrics: Sequence[str], how: ScoreOptions) -> None:
+    """Raises `ParameterError` for a flag of a metric that is not among these."""
+    plain = ScoreOptions()
+    for kind, names in FLAGS.items():
+        changed = [name for name in names if getattr(how, name) != getattr(plain, name)]
+        if changed and not any(metric.startswith(kind) for metric in metrics):
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+            raise ParameterError(f"{flags} says how {kind} is computed, which is not among the metrics")
 
 
 def _names(how: ScoreOptions) -> list[str]:
@@ -113,13 +125,26 @@ def _scoring(metrics: Sequence[str], how: ScoreOptions) -> TextScoring:
         return scoring()
     llm = load_encoder(EncoderOptions(model=how.encoder))
     depth = llm.encoder.model.depth
-    layer = how.layer if how.layer >= 0 else depth + 1 + how.layer
+    if not -depth - 1 <= how.layer <= depth:
+        raise ParameterError(
+            f"layer must be from {-depth - 1} to {depth} for {llm.path.name}, not {how.layer}"
+        )
+    layer = how.layer % (depth + 1)
     baseline = None if how.baseline is None else read_baseline(how.baseline, layer)
-    return scoring(embed=_embed(llm, layer), encoder=f"{llm.path.name}, layer {layer}", baseline=baseline)
+    name = f"{llm.path.name}, layer {layer}" + (", long texts cut" if how.long == "cut" else "")
+    return scoring(embed=_embed(llm, layer, how.long), encoder=name, baseline=baseline)
 
 
-def _embed(llm: LLM, layer: int) -> Any:
-    return partial(llm.embed_tokens, layer=layer, long="cut")
+def _embed(llm: LLM, layer: int, long: Any) -> Embed:
+    """Returns what gives texts their tokens' vectors, without the folder's prompts."""
+
+    def embed(texts: list[str]) -> Sequence[EmbeddedTokens]:
+        found = llm.embed_tokens(texts, layer=layer, prompt="", long=long)
+        if lost := [one.lost for one in found if one.lost]:
+            note(f"decodery: bertscore: {len(lost)} texts are cut, by {sum(lost)} tokens together")
+        return found
+
+    return embed
 
 
 def _table(count: int, found: TextScores) -> str:

@@ -12,8 +12,9 @@ from decodery.cli.flags.line_options import EncoderOptions
 from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.load_encoder import load_encoder
 from decodery.cli.load_llm import load
+from decodery.cli.resumable_file import check_outputs, replace_file
 from decodery.cli.terminal import aligned, emit, emit_json, note
-from decodery.errors import DecoderyError, ParameterError
+from decodery.errors import ParameterError
 from decodery.evaluation.layouts.tables import read_rows
 from decodery.metrics.score import Score
 from decodery.recipes.classification import (
@@ -21,6 +22,8 @@ from decodery.recipes.classification import (
     ClassifierResult,
     Example,
     compare_classifiers,
+    halves,
+    library_requests,
 )
 
 HEADER = ("way", "accuracy", "F1", "p", "fit s", "predict s")
@@ -42,6 +45,9 @@ def classification(
     if markdown and as_json:
         raise ParameterError("--markdown and --json exclude each other: give one")
     examples = None if data is None else _examples(data)
+    halves(library_requests()[0] if examples is None else examples, shots=shots, seed=seed)
+    if out is not None:
+        check_outputs([out], [] if data is None else [data])
     chat = load(model)
     _ = chat.engine  # Raises for an encoder, before anything is computed.
     found = compare_classifiers(
@@ -53,7 +59,8 @@ def classification(
         progress=lambda way: note(f"decodery: {way}"),
     )
     if out is not None:
-        _write(out, found)
+        rows = _rows(found.results, found)
+        replace_file(out, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
     if as_json:
         emit_json(_plain(found))
         return
@@ -67,9 +74,12 @@ def classification(
 def _examples(data: Path) -> list[Example]:
     rows = read_rows(data, ("text", "label"))
     for number, row in enumerate(rows, 1):
-        if not isinstance(row["text"], str) or not row["text"].strip():
-            raise ParameterError(f"{data}: text {number} of {len(rows)} is empty")
-    return [(row["text"], str(row["label"])) for row in rows]
+        for name in ("text", "label"):
+            if not isinstance(row[name], str) or not row[name].strip():
+                raise ParameterError(
+                    f"{data}: the {name} of row {number} of {len(rows)} must be a text that is not empty"
+                )
+    return [(row["text"], row["label"].strip()) for row in rows]
 
 
 def _print_table(found: ClassifierComparison) -> None:
@@ -130,14 +140,6 @@ def _plain(found: ClassifierComparison) -> dict[str, Any]:
         results.append(plain | {"unanswered": one.predicted.count(None)})
     counts = {"labels": found.labels, "train": len(found.train), "test": len(found.test)}
     return counts | {"results": results}
-
-
-def _write(out: Path, found: ClassifierComparison) -> None:
-    try:
-        with out.open("w", encoding="utf-8") as file:
-            file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in _rows(found.results, found))
-    except OSError as error:
-        raise DecoderyError(f"{out} cannot be written: {error.strerror or error}") from error
 
 
 def _rows(results: Sequence[ClassifierResult], found: ClassifierComparison) -> Iterator[dict[str, Any]]:
