@@ -52,12 +52,19 @@ class Budget:
             return 1
         known = self._weights.get(id(value))
         if known is None:
-            parts: Iterable[Any] = value
-            weight = 1 + sum(self.weigh(part) for part in parts)
+            weight = 1 + self._weigh_all(value)
             if isinstance(value, Mapping):
-                weight += sum(self.weigh(part) for part in value.values())
+                weight += self._weigh_all(value.values())
             known = self._weights[id(value)] = (value, weight)
         return known[1]
+
+    def _weigh_all(self, parts: Iterable[Any]) -> int:
+        # A template that extends a list in a loop has each of its items weighed each time.
+        weights, total = self._weights, 0
+        for part in parts:
+            known = weights.get(id(part))
+            total += known[1] if known is not None else self.weigh(part)
+        return total
 
     def admit(self, value: Any) -> Any:
         """Subtracts the cost of a new value and returns it. Raises `LimitError` when it is too large."""
