@@ -1,4 +1,4 @@
-"""Writes folders of tiny models that give each token a vector, in the layouts that such models have."""
+"""Writes folders of tiny models that give each token a vector, and computes these with transformers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.encoding.folders import encoder_folder, write_json
+from tests.encoding.tiny_tokenizers import TOKENIZERS
 
 WIDTH, DIM = 24, 10
 MARKERS = ("[Q] ", "[D] ")
@@ -40,10 +41,15 @@ def colbert_folder(
 
 
 def pylate_folder(
-    path: Path, architecture: str = "BertModel", tokenizer: str = "word pieces", **settings: Any
+    path: Path,
+    architecture: str = "BertModel",
+    tokenizer: str = "word pieces",
+    *,
+    model: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> Path:
     """Writes a folder as PyLate stores it; `settings` are added to config_sentence_transformers.json."""
-    _encoder(path, MARKERS, architecture, tokenizer)
+    _encoder(path, MARKERS, architecture, tokenizer, **(model or {}))
     modules = [
         ("Transformer", "sentence_transformers.models.Transformer", ""),
         ("Dense", "pylate.models.Dense.Dense", "1_Dense"),
@@ -105,14 +111,12 @@ def masked_folder(
     return path
 
 
-def _encoder(path: Path, markers: Sequence[str], architecture: str, tokenizer: str) -> None:
+def _encoder(path: Path, markers: Sequence[str], architecture: str, tokenizer: str, **model: Any) -> None:
     """Writes a tiny encoder whose vocabulary has two more tokens."""
     import tokenizers
 
-    from tests.encoding.tiny_tokenizers import TOKENIZERS
-
     size = TOKENIZERS[tokenizer]().backend.get_vocab_size()
-    encoder_folder(path, architecture, tokenizer=tokenizer, vocab_size=size + len(markers))
+    encoder_folder(path, architecture, tokenizer=tokenizer, vocab_size=size + len(markers), **model)
     file = str(path / "tokenizer.json")
     backend = tokenizers.Tokenizer.from_file(file)
     backend.add_special_tokens(
@@ -142,3 +146,20 @@ def _write_dense(path: Path) -> None:
         },
     )
     save_file({"linear.weight": matrix()}, path / "model.safetensors")
+
+
+def their_vectors(
+    folder: Path, ids: Sequence[int], seen: int, *, kept: Sequence[int] | None = None
+) -> torch.Tensor:
+    """Returns the vectors [tokens, DIM] of ids in float64, by transformers and the formula of the paper.
+
+    All tokens see the first `seen` ones alone. `kept` are the places whose vectors count, None for all.
+    """
+    import transformers
+
+    model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").double().eval()
+    mask = torch.tensor([[1] * seen + [0] * (len(ids) - seen)])
+    with torch.no_grad():
+        states = model(input_ids=torch.tensor([list(ids)]), attention_mask=mask).last_hidden_state[0]
+    vectors = torch.nn.functional.normalize(states @ matrix().double().T, dim=-1)
+    return vectors if kept is None else vectors[list(kept)]

@@ -91,6 +91,6 @@ class EncoderParts:
         found = f"has a head of {labels} classes" if labels else "has no head of classes"
         raise ModelError(
             f"{self.folder} ({self.architecture}) {found}, and a reranker has one score: open a"
-            " cross-encoder" + (", or use classify" if labels else ""),
+            " cross-encoder or a ColBERT model" + (", or use classify" if labels else ""),
             param="model",
         )
