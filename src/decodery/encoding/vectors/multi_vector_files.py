@@ -10,7 +10,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from decodery.encoding.vectors.vector_settings import DOCUMENT, QUERY
 from decodery.models.checkpoint_keys import CheckpointKeys
@@ -22,9 +22,10 @@ ARTIFACT = "artifact.metadata"
 SETTINGS = "config_sentence_transformers.json"
 MASK = "MultiVectorMask"
 PUNCTUATION = tuple(string.punctuation)
-SCORES = {"maxsim": "sum", "meanmaxsim": "mean"}
 Closeness = Literal["dot", "l2"]
 """How alike two tokens' vectors are: their product, or their squared distance below 0."""
+Total = Literal["sum", "mean"]
+"""What a score is of the best matches of a query's tokens."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class MultiVectorFiles:
     width: int | None = None
     normalizes: bool = True
     closeness: Closeness = "dot"
-    total: Literal["sum", "mean"] = "sum"
+    total: Total = "sum"
 
 
 def multi_vector_files(folder: Path) -> MultiVectorFiles | None:
@@ -179,9 +180,9 @@ def _prompts(keys: CheckpointKeys) -> tuple[str, str]:
     return query, document
 
 
-def _total(keys: CheckpointKeys) -> Literal["sum", "mean"]:
+def _total(keys: CheckpointKeys) -> Total:
     """Returns how a score is made; folders also name a metric of single vectors there, which is not read."""
-    return cast(Any, SCORES.get(keys.text("similarity_fn_name", "maxsim").lower(), "sum"))
+    return "mean" if keys.text("similarity_fn_name", "maxsim").lower() == "meanmaxsim" else "sum"
 
 
 def _texts(keys: CheckpointKeys, key: str, default: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from decodery.encoding.vectors.multi_vector_files import (
     Closeness,
     MultiVectorFiles,
     StoredRole,
+    Total,
 )
 from decodery.encoding.vectors.sentence_layers import SentenceLayer, UnitLength, dense, layer_norm, projection
 from decodery.errors import ModelError
@@ -63,7 +63,7 @@ class MultiVectorSettings:
     layers: tuple[SentenceLayer, ...]
     width: int
     closeness: Closeness
-    total: Literal["sum", "mean"]
+    total: Total
 
     def vectors(self, states: Tensor) -> Tensor:
         """Returns the vectors [tokens, width] of states [tokens, model's width] in float32."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import Long, parts_of_text
-from decodery.encoding.vectors.multi_vector_files import Closeness
+from decodery.encoding.vectors.multi_vector_files import Closeness, Total
 from decodery.encoding.vectors.multi_vector_settings import MultiVectorSettings
 from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
 from decodery.token_ids import listed_prompts
@@ -37,7 +37,7 @@ class MultiVector:
     tokens: int
     lost: int = 0
     closeness: Closeness = "dot"
-    total: Literal["sum", "mean"] = "sum"
+    total: Total = "sum"
 
     def max_sim(self, document: MultiVector) -> float:
         """Returns how well a document answers this query: the sum of `best_matches`, or their mean."""
