@@ -31,6 +31,7 @@ from decodery.encoding.text_batches import BatchRunner
 from decodery.encoding.texts import Long
 from decodery.encoding.vectors.embed import LongText, embed
 from decodery.encoding.vectors.late_chunks import embed_parts
+from decodery.encoding.vectors.multi_vectors import MultiVector, embed_multi
 from decodery.encoding.vectors.similarity import similarities
 from decodery.encoding.vectors.sparse import SparseEmbedding, embed_sparse
 from decodery.encoding.vectors.token_vectors import embed_token_layers, embed_tokens
@@ -202,6 +203,18 @@ class EncodingCalls:
             max_active_dims=max_active_dims,
             long=long,
         )
+
+    def embed_multi(self, texts: Any, *, query: bool = False, long: Long = "error") -> list[MultiVector]:
+        """Returns the vectors of the tokens of each document, or with `query` of each query (ColBERT).
+
+        The folder says which token stands before a text, with which tokens a query is filled up, and which
+        of a document's are left out. `query.max_sim(document)` compares them. `long="cut"` drops the end of
+        a text that has more tokens than the folder allows its kind.
+
+        Raises `ModelError` for a model that was not trained for that, `RequestError` for a text that is too
+        long or has no token that counts, and `ParameterError` for token ids.
+        """
+        return embed_multi(self.encoder, texts, query=query, long=long)
 
     def similarity(self, a: Any, b: Any, *, metric: str | None = None) -> NDArray[np.float32]:
         """Returns how alike each of `a` is to each of `b`, [len(a), len(b)]: more is more alike.
@@ -379,13 +392,17 @@ class EncodingCalls:
         logits, unless the folder of the cross-encoder says otherwise. `long` "cut" drops the end of a
         document that is too long, never of the query or of a prompt.
 
+        A model that gives each token a vector (ColBERT) compares these: a score, which is also the logit, is
+        the sum over the query's tokens of the largest product with one of the document's. There "cut" also
+        drops the end of a query that is too long, and counts it as lost.
+
         A model that continues texts is asked in the prompt of its chat template: a logit is that of the
         answer yes less that of no, so the score is p(yes) / (p(yes) + p(no)). `instruction` says what a query
         asks for; a cross-encoder reads it before the query (default: the folder's default prompt). `answers`
         are the two texts, each one token (default: what the folder says, else "yes" and "no").
 
-        Raises `ModelError` for a model without a head of one score, and `RequestError` for a document or a
-        query that is too long.
+        Raises `ModelError` for a model without a head of one score and without such vectors, and
+        `RequestError` for a document or a query that is too long.
         """
         return rerank(
             self.encoder,

@@ -89,10 +89,12 @@ def as_kept(sequence: QKV, dtype: torch.dtype) -> QKV:
     return q, restored(stored(k, dtype), q.dtype), restored(stored(v, dtype), q.dtype)
 
 
-def plain_attention(sequence: QKV, dtype: torch.dtype, layer: AttentionLayer | None = None) -> Tensor:
+def plain_attention(
+    sequence: QKV, dtype: torch.dtype, layer: AttentionLayer | None = None, keys: int | None = None
+) -> Tensor:
     """Computes attention of queries to keys by its formula, in `dtype`: [queries, heads * v_dim].
 
-    Query i and key i have the position i.
+    Query i and key i have the position i. With `keys`, only the first keys are seen.
     """
     layer = layer or shape_of(sequence).layer()
     q, k, v = (part.to(dtype) for part in sequence)
@@ -108,6 +110,8 @@ def plain_attention(sequence: QKV, dtype: torch.dtype, layer: AttentionLayer | N
         seen = seen & (key > position - layer.window) & (key < position + layer.window)
     if layer.chunk is not None:
         seen = seen & (key // layer.chunk == position // layer.chunk)
+    if keys is not None:
+        seen = seen & (key < keys)
     scores = scores.masked_fill(~seen, -math.inf)
     largest = scores.amax(-1, keepdim=True)
     if layer.sinks is not None:

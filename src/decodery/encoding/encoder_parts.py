@@ -10,6 +10,8 @@ from typing import Any
 
 from decodery.encoding.text_batches import TextRunner
 from decodery.encoding.vectors.gguf_settings import ARCHITECTURE, gguf_vector_settings
+from decodery.encoding.vectors.multi_vector_files import multi_vector_files
+from decodery.encoding.vectors.multi_vector_settings import MultiVectorSettings, multi_vector_settings
 from decodery.encoding.vectors.sentence_folder import TextRules, read_vector_settings, text_rules
 from decodery.encoding.vectors.vector_settings import VectorSettings
 from decodery.errors import ModelError
@@ -35,10 +37,30 @@ class EncoderParts:
 
     @cached_property
     def vectors(self) -> VectorSettings:
-        """Returns how the files say that vectors are made; raises `ModelError` for a contradiction."""
+        """Returns how the files say that vectors are made; raises `ModelError` for a contradiction.
+
+        Also raises it for a model that gives each token a vector, and a text none.
+        """
         if ARCHITECTURE in self.config:
             return gguf_vector_settings(self.folder, self.config, self.model)
+        if self.multi_vectors is not None:
+            raise ModelError(
+                f"{self.folder} gives each token a vector (embed_multi) and orders documents (rerank); a text"
+                " has no vector of its own",
+                param="model",
+            )
         return read_vector_settings(self.folder, self.model)
+
+    @cached_property
+    def multi_vectors(self) -> MultiVectorSettings | None:
+        """Returns how the model gives each token a vector, None if it was not trained for that.
+
+        Raises `ModelError` for a contradiction of the files.
+        """
+        files = None if ARCHITECTURE in self.config else multi_vector_files(self.folder)
+        if files is None:
+            return None
+        return multi_vector_settings(files, self.folder, self.model, self.tokenizer, self.rules.limit)
 
     @cached_property
     def marked(self) -> MarkedEncoder:
@@ -69,6 +91,6 @@ class EncoderParts:
         found = f"has a head of {labels} classes" if labels else "has no head of classes"
         raise ModelError(
             f"{self.folder} ({self.architecture}) {found}, and a reranker has one score: open a"
-            " cross-encoder" + (", or use classify" if labels else ""),
+            " cross-encoder or a ColBERT model" + (", or use classify" if labels else ""),
             param="model",
         )

@@ -28,13 +28,15 @@ class TokenText:
 
     `segments` number the texts of a pair from 0, one number for each token. `content` are the places that are
     neither special tokens nor a prompt's, as slices of the ids. `lost` is the number of the text's tokens
-    that were cut off.
+    that were cut off. `seen` is the number of its first tokens that are seen by all of them, None for all:
+    none sees those behind, which fill up a query.
     """
 
     ids: tuple[int, ...]
     segments: tuple[int, ...]
     content: tuple[tuple[int, int], ...] = ()
     lost: int = 0
+    seen: int | None = None
 
 
 class Batch(NamedTuple):
@@ -109,7 +111,8 @@ class BatchRunner:
             return model.hidden(tokens, positions, segments, attend, taps=taps)
 
         with self._lock, threads_set(torch_threads=self._threads, kernel_threads=self._threads):
-            plans, cache = self._plans(lengths)
+            seen = [text.seen or len(text.ids) for text in texts]
+            plans, cache = self._plans(lengths, None if seen == lengths else seen)
             inputs = tokens, positions, model.text_segments(segments, lengths)
             # A model that attends to whole texts computes with torch, which cannot be captured.
             if plans and not taps and self._passes.takes(len(tokens)):
@@ -119,10 +122,14 @@ class BatchRunner:
         found = {layer: tap for layer, tap in taps.items() if tap is not None}
         return Batch(indices, starts, lengths, states, found)
 
-    def _plans(self, lengths: Sequence[int]) -> tuple[Plans, PagedCache]:
-        """Returns the plans of texts of these lengths, and the pages that they use."""
+    def _plans(self, lengths: Sequence[int], seen: Sequence[int] | None) -> tuple[Plans, PagedCache]:
+        """Returns the plans of texts of these lengths, and the pages that they use.
+
+        `seen` are the numbers of their first tokens that are seen, None for all.
+        """
         model = self.model
         if not model.attention_layers:
+            assert seen is None
             return {}, PagedCache((), {})
         counts = [-(-length // PAGE_SIZE) for length in lengths]
         first = [0, *accumulate(counts)]
@@ -136,6 +143,7 @@ class BatchRunner:
             lengths,
             dtype=model.dtype,
             device=model.device,
+            keys=seen,
         )
         return plans, self._pages_for(first[-1])
 

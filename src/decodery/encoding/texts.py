@@ -42,17 +42,19 @@ def parts_of_text(
     prompt: str = "",
     long: Long | Literal["windows"] = "error",
     lowers: bool = False,
+    marker: Sequence[int] = (),
 ) -> list[TokenText]:
     """Returns what `single` returns, of a prompt and a text, in a list.
 
     With `windows`, a text that is too long is divided, and each part has the prompt and the special tokens.
-    Token ids have neither. `lowers` puts texts into lower case. A token at the border of prompt and text
-    belongs to the text.
+    Token ids have neither. `marker` are tokens before the prompt, which count as a part of it. `lowers` puts
+    texts into lower case. A token at the border of prompt and text belongs to the text.
     """
     if not isinstance(text, str):
         return _given_parts(parts, text, limit, long)
     layout = parts.tokenizer.single_layout
     ids, own = _prompted(parts, prompt, text, lowers)
+    ids, own = [*marker, *ids], len(marker) + own
     others = layout.added + own
     start = len(layout.before.ids) + own
     if others > limit:

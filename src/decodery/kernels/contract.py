@@ -259,12 +259,15 @@ class Kernels(Protocol):
         dtype: torch.dtype,
         device: torch.device | str,
         sources: Sequence[int] | None = None,
+        keys: Sequence[int] | None = None,
     ) -> Plan:
         """Returns the plan that `write_kv` and `paged_attention` take in all layers of a kind in one step.
 
         Sequence s runs the positions `starts[s] .. starts[s] + lengths[s] - 1`. Its keys and values are in
         the pages `page_tables[s]`. With `sources` these are of another sequence of `sources[s]` positions, at
-        least one, all of which the queries see; nothing is written by such a plan.
+        least one, all of which the queries see; nothing is written by such a plan. With `keys` the queries
+        see none but the first `keys[s]` positions, of which each query must see one. Only one of the two may
+        be given.
         """
 
     def write_kv(self, cache_k: Tensor, cache_v: Tensor, plan: Any, k: Tensor, v: Tensor) -> None:

@@ -19,6 +19,11 @@ from decodery.weights.formats.checkpoint import Checkpoint, TensorInfo
 from decodery.weights.formats.mxfp4 import is_mxfp4
 from decodery.weights.formats.sentence_modules import modules_around
 
+COLBERT = "HF_ColBERT"
+"""The architecture of a folder of ColBERT's authors: an encoder of the `model_type`, and `PROJECTION`."""
+PROJECTION = "linear.weight"
+"""The matrix behind the states, which is no part of the encoder."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -65,7 +70,10 @@ def names_of(found: Architecture, config: Any, checkpoint: Checkpoint) -> Names:
     is_hub = checkpoint.format != "gguf"
     names = found.family.hub_names if is_hub else found.family.gguf_names
     assert names is not None
-    return reading_names(names(config), is_hub=is_hub) if found.reads_with_decoder else names(config)
+    own = names(config)
+    if is_hub and checkpoint.config.get("architectures") == [COLBERT]:
+        own = replace(own, ignored=(*own.ignored, PROJECTION))
+    return reading_names(own, is_hub=is_hub) if found.reads_with_decoder else own
 
 
 def _read_by(found: Architecture, checkpoint: Checkpoint) -> Architecture:
@@ -118,6 +126,8 @@ def _hub_name(checkpoint: Checkpoint) -> str:
 
 def _declared_name(checkpoint: Checkpoint) -> str:
     names = checkpoint.config.get("architectures") or None
+    if names == [COLBERT] and checkpoint.config.get("model_type"):
+        names = None
     if checkpoint.part is not None or (names is None and checkpoint.config.get("model_type")):
         place = ", text_config" if checkpoint.part is not None else ""
         kind = CheckpointKeys(checkpoint.config, f"{checkpoint.path}{place}").text("model_type")

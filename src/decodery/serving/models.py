@@ -62,13 +62,21 @@ class ServedModel:
         if not self.llm.is_encoder:
             return ()
         heads = self.llm.encoder.model.heads
-        if "next_token" in heads:
+        if "next_token" in heads or self._compares_tokens:
             return SCORE_ROUTES
         if "masked_lm" in heads:
             return (*VECTOR_ROUTES, *SPARSE_ROUTES)
         if "classes" not in heads:
             return VECTOR_ROUTES
         return (*VECTOR_ROUTES, *CLASS_ROUTES, *(SCORE_ROUTES if heads["classes"].labels == 1 else ()))
+
+    @property
+    def _compares_tokens(self) -> bool:
+        """True for a model that gives each token a vector and a text none."""
+        try:
+            return self.llm.encoder.multi_vectors is not None
+        except ModelError:  # A file that says so is damaged.
+            return True
 
     def check_kind(self, kind: Kind) -> None:
         """Raises `ApiError` for a model of another kind, which says what fits."""

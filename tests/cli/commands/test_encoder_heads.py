@@ -11,6 +11,7 @@ import pytest
 
 from decodery import LLM
 from tests.cli.conftest import Run
+from tests.encoding.colbert_folders import colbert_folder
 from tests.encoding.folders import encoder_folder
 from tests.encoding.tasks.prompted.test_yes_no import reranker
 
@@ -151,6 +152,20 @@ def test_documents_are_ordered(decodery: Run, folders: dict[str, str], tmp_path:
     lines = stdin_of({"query": "who", "documents": TEXTS}, {"query": "who", "documents": []})
     ran = decodery("rerank", "-m", folders["score"], "--jsonl", stdin=lines)
     assert read(ran.out) == [{"ranking": right}, {"ranking": []}]
+
+
+def test_a_model_of_token_vectors_orders_documents(decodery: Run, tmp_path: Path) -> None:
+    folder = str(colbert_folder(tmp_path / "colbert"))
+    right = [plain(one) for one in LLM(folder).rerank("who", TEXTS)]
+    ran = decodery("rerank", "-m", folder, "--query", "who", stdin=stdin_of(*TEXTS))
+    assert read(ran.out) == right
+    ran = decodery("rerank", "-m", folder, "--query", "who", stdin=stdin_of("dog", "cat " * 30))
+    assert (ran.status, ran.out) == (1, "")
+    assert "line 2 of the standard input: the text has 30 tokens, and 17 fit beside 3 others" in ran.err
+    ran = decodery(
+        "rerank", "-m", folder, "--query", "who", "--long", "cut", stdin=stdin_of("dog", "cat " * 30)
+    )
+    assert sorted(one["lost"] for one in read(ran.out)) == [0, 13]
 
 
 WRONG: list[tuple[str, tuple[str, ...], bytes, str]] = [

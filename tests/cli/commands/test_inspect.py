@@ -17,6 +17,7 @@ from decodery.loading import bandwidth, describe
 from decodery.models.encoders.rows import ENCODERS as ENCODER_ROWS
 from decodery.weights.formats.checkpoint import Checkpoint
 from tests.cli.conftest import CONTEXT, VOCABULARY, WIDTH, Run, random_weights, write_model
+from tests.encoding.colbert_folders import colbert_folder
 from tests.encoding.folders import DECODER, encoder_folder
 from tests.encoding.tasks.prompted.test_yes_no import log_score, reranker
 from tests.kernels.native.fixtures import built
@@ -305,3 +306,10 @@ def test_a_decoder_that_reads_is_an_encoder_with_its_outputs(decodery: Run, tmp_
     assert "output        whether a document answers a query (rerank)\n" in printed
     folder = encoder_folder(tmp_path / "classes", "LlamaForSequenceClassification", **DECODER)
     assert "output        vectors, classes (classify, rerank)\n" in decodery("inspect", str(folder)).out
+
+
+def test_a_model_of_token_vectors_is_told(decodery: Run, tmp_path: Path) -> None:
+    folder = colbert_folder(tmp_path)
+    found = json.loads(decodery("inspect", str(folder), "--json").out)
+    assert (found["kind"], found["token_vectors"], found["text_limit"]) == ("encoder", True, 20)
+    assert "output        vectors of tokens (embed_multi, rerank)\n" in decodery("inspect", str(folder)).out

@@ -13,6 +13,7 @@ from decodery import LLM
 from decodery.search import SearchIndex
 from decodery.search.text_vectors import LateEmbedder
 from tests.cli.conftest import Run
+from tests.encoding.colbert_folders import colbert_folder
 from tests.encoding.folders import encoder_folder, sentence_folder
 
 
@@ -111,12 +112,13 @@ def test_hybrid_hits_have_the_scores_of_both(decodery: Run, encoder: str, pages:
     assert first["score"] > 1 / 61
 
 
-def test_a_cross_encoder_orders_the_hits(decodery: Run, encoder: str, pages: Path, tmp_path: Path) -> None:
-    folder = str(encoder_folder(tmp_path / "cross", "BertForSequenceClassification", num_labels=1))
-    found = read(decodery("search", "dog", "docs", "-m", encoder, "--rerank", folder, "--json").out)
-    texts = [f"{one['heading']}\n{one['text']}" if one["heading"] else one["text"] for one in found]
-    ranked = LLM(folder).rerank("dog", texts)
-    assert [one["score"] for one in found] == [one.score for one in ranked]
+def test_a_reranker_orders_the_hits(decodery: Run, encoder: str, pages: Path, tmp_path: Path) -> None:
+    cross = encoder_folder(tmp_path / "cross", "BertForSequenceClassification", num_labels=1)
+    for folder in map(str, (cross, colbert_folder(tmp_path / "colbert"))):
+        found = read(decodery("search", "dog", "docs", "-m", encoder, "--rerank", folder, "--json").out)
+        texts = [f"{one['heading']}\n{one['text']}" if one["heading"] else one["text"] for one in found]
+        ranked = LLM(folder).rerank("dog", texts, long="cut")
+        assert [one["score"] for one in found] == [one.score for one in ranked]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from decodery import LLM
+from tests.encoding.colbert_folders import colbert_folder
 from tests.encoding.folders import DECODER, LAST, NORMALIZE, encoder_folder, sentence_folder
 from tests.encoding.tasks.prompted.test_yes_no import DOCUMENTS, PAIRS, log_score, reranker
 from tests.serving.live import serving
@@ -71,3 +72,33 @@ def test_a_model_of_masked_tokens_answers_the_route_of_sparse_vectors(tmp_path: 
         assert refused.status_code == 400
         (listed,) = server.client.get("/v1/models").json()["data"]
         assert listed["routes"] == ["/v1/embeddings", "/embed", "/embed_all", "/embed_sparse"]
+
+
+def test_a_model_of_token_vectors_answers_the_routes_of_scores(tmp_path: Path) -> None:
+    path = colbert_folder(tmp_path)
+    query, texts = "what is the river", ["the dog, a cat.", "", "bank of the river"]
+    expected = LLM(path).rerank(query, texts)
+    scores = {one.index: one.score for one in expected}
+    with serving(LLM(path)) as server:
+        found = server.post("/v1/rerank", {"query": query, "documents": texts}).json()["results"]
+        assert [(one["index"], one["relevance_score"]) for one in found] == [
+            (one.index, one.score) for one in expected
+        ]
+        raw = server.post("/rerank", {"query": query, "texts": texts, "raw_scores": True}).json()
+        assert [(one["index"], one["score"]) for one in raw] == [(one.index, one.logit) for one in expected]
+        pairs = server.post("/v1/score", {"text_1": query, "text_2": texts}).json()
+        assert [one["score"] for one in pairs["data"]] == [scores[index] for index in range(len(texts))]
+        # The query is read once for all documents.
+        llm = LLM(path)
+        read = [*llm.embed_multi(query, query=True), *llm.embed_multi(texts)]
+        assert pairs["usage"]["total_tokens"] == sum(one.tokens for one in read)
+        long = {"query": query, "documents": ["dog", "cat " * 30]}
+        refused = server.post("/v1/rerank", long)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "documents[1]")
+        cut = server.post("/v1/rerank", {**long, "truncate_prompt_tokens": -1})
+        assert len(cut.json()["results"]) == 2
+        refused = server.post("/v1/embeddings", {"input": "dog"})
+        assert refused.status_code == 400
+        assert "gives each token a vector" in refused.json()["error"]["message"]
+        (listed,) = server.client.get("/v1/models").json()["data"]
+        assert (listed["routes"], listed["max_model_len"]) == (["/v1/rerank", "/rerank", "/v1/score"], 20)

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from decodery.errors import ModelError, RequestError
+from decodery.text.chat import budget
 from decodery.text.chat.template import render_chat
 
 MESSAGES = [{"role": "user", "content": "Hi"}]

@@ -10,6 +10,7 @@ from typing import Any
 from decodery.cli.flags.model_options import ModelOptions
 from decodery.cli.load_llm import check_options
 from decodery.cli.terminal import aligned, emit, emit_json, fetch_progress, size
+from decodery.encoding.vectors.multi_vector_files import multi_vector_files
 from decodery.encoding.vectors.sentence_folder import text_rules
 from decodery.loading.describe import facts
 from decodery.weights.formats.opening import open_checkpoint
@@ -42,7 +43,8 @@ def inspect(options: ModelOptions, *, as_json: bool) -> None:
 def facts_of(options: ModelOptions) -> dict[str, Any]:
     """Returns the `facts` of a model with these options, from the headers of its files.
 
-    For an encoder, `text_limit` is the number of tokens that its folder allows a text.
+    For an encoder, `text_limit` is the number of tokens that its folder allows a text, and `token_vectors`
+    tells whether it gives each token a vector and a text none.
     """
     with TemporaryDirectory() as folder:
         with fetch_progress() as progress:
@@ -58,6 +60,7 @@ def facts_of(options: ModelOptions) -> dict[str, Any]:
             )
         if found["outputs"] is not None:
             found["text_limit"] = text_rules(path, found["memory"]["context_length"]).limit
+            found["token_vectors"] = multi_vector_files(path) is not None
         return found
 
 
@@ -109,7 +112,9 @@ def _outputs(found: dict[str, Any]) -> list[tuple[str, str]]:
     labels = found["labels"]
     limit = found["text_limit"]
     shown = [*labels[:SHOWN_LABELS], *(["..."] if len(labels) > SHOWN_LABELS else [])]
-    vectors = [] if "next_token" in found["outputs"] else ["vectors"]
+    vectors = ["vectors of tokens (embed_multi, rerank)"] if found["token_vectors"] else ["vectors"]
+    if "next_token" in found["outputs"]:
+        vectors = []
     return [
         *([("texts", f"at most {limit:,} tokens")] if limit != found["context_length"] else []),
         ("output", ", ".join([*vectors, *(OUTPUTS[name] for name in found["outputs"])])),

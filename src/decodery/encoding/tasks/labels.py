@@ -53,8 +53,11 @@ def distinct_names(parts: EncoderParts, count: int) -> tuple[str, ...]:
 def pair_scoring(parts: EncoderParts) -> Scoring:
     """Returns how the logit of a pair becomes its score: as the folder of a cross-encoder says.
 
-    Raises `ModelError` if it names another function than Sigmoid and Identity.
+    A score that is made of the vectors of tokens stays as it is. Raises `ModelError` if the folder names
+    another function than Sigmoid and Identity.
     """
+    if parts.multi_vectors is not None:
+        return "identity"
     name = activation_of_scores(parts.folder)
     return scoring(parts.config, 1) if name is None else _activation(name)
 

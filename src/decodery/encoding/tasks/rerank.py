@@ -1,4 +1,4 @@
-"""Orders documents by how well they answer a query, with a cross-encoder."""
+"""Orders documents by how well they answer a query, with a cross-encoder or the vectors of tokens."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from decodery.encoding.tasks.classify import scores_of
 from decodery.encoding.tasks.head_scores import ordered_scores
 from decodery.encoding.tasks.inputs import checked_long, checked_text, numbered, several
 from decodery.encoding.tasks.labels import Scoring, pair_scoring
+from decodery.encoding.tasks.late_interaction import max_sims
 from decodery.encoding.tasks.prompted.yes_no import answer_logits, has_form_of_pairs, pair_texts
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import Long, pair
@@ -53,10 +54,15 @@ def pair_logits(
 ) -> tuple[list[float], list[TokenText]]:
     """Returns the logit of each pair of a query and a document, and what the model read of them.
 
-    Only a document is cut. A decoder without a head of classes is asked for its answer. Raises `ModelError`
-    if the head has several classes, and `ParameterError` for `instruction` and `answers` where they have no
-    meaning.
+    Only a document is cut, and where tokens have vectors also a query. A decoder without a head of classes is
+    asked for its answer. Raises `ModelError` if the head has several classes, and `ParameterError` for
+    `instruction` and `answers` where they have no meaning.
     """
+    if parts.multi_vectors is not None:
+        if instruction is not None or answers is not None:
+            name = "answers" if instruction is None else "instruction"
+            raise ParameterError(f"{name} has no meaning for a model that compares the vectors of tokens")
+        return max_sims(parts, pairs, long=long)
     asks = "next_token" in parts.model.heads
     if not asks:
         parts.check_one_score()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from decodery.encoding.vectors.multi_vector_files import SETTINGS, multi_vector_files
 from decodery.encoding.vectors.pooling import POOLINGS
 from decodery.encoding.vectors.sentence_layers import SentenceLayer, UnitLength, dense, layer_norm
 from decodery.encoding.vectors.vector_settings import METRICS, Metric, VectorSettings
@@ -15,7 +16,6 @@ from decodery.models.contract import EncoderModel
 from decodery.weights.formats.safetensors import read_json_file
 from decodery.weights.formats.sentence_modules import SentenceModule, modules_of
 
-SETTINGS = "config_sentence_transformers.json"
 LIMITS = (
     "sentence_bert_config.json",
     *(
@@ -102,14 +102,18 @@ class TextRules(NamedTuple):
 def text_rules(folder: Path, context_length: int) -> TextRules:
     """Returns how a folder's model reads texts; the limit counts special tokens.
 
-    The truncation of tokenizer.json does not count: published files hold another number there. Raises
-    `ModelError`, naming the file, for files that are damaged.
+    The truncation of tokenizer.json does not count: published files hold another number there. Where tokens
+    have vectors, the limit is that of a document if the folder has one. Raises `ModelError`, naming the file,
+    for files that are damaged.
     """
     modules = modules_of(folder)
+    multi = multi_vector_files(folder)
     place = modules[0].folder if modules else folder
     file = next((place / name for name in LIMITS if (place / name).is_file()), None)
     keys = CheckpointKeys({} if file is None else read_json_file(file), str(file))
     lowers = keys.flag("do_lower_case", False)
+    if multi is not None and multi.document.limit is not None:
+        return TextRules(min(multi.document.limit, context_length), lowers)
     if keys.has("max_seq_length"):
         return TextRules(min(keys.count("max_seq_length"), context_length), lowers)
     tokenizer = place / "tokenizer_config.json"

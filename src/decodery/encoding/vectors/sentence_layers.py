@@ -1,4 +1,4 @@
-"""Computes the modules of sentence-transformers behind a pooling."""
+"""Computes the modules of sentence-transformers behind a pooling, or behind the states of tokens."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from decodery.errors import ModelError
 from decodery.models.checkpoint_keys import CheckpointKeys
 from decodery.models.contract import EncoderModel
+from decodery.models.families import PROJECTION
 from decodery.models.layers.linear import Linear
 from decodery.models.layers.norm import LayerNorm
 from decodery.weights.formats.checkpoint import Checkpoint
@@ -28,7 +29,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class SentenceLayer(Protocol):
-    """Computes a vector [1, outputs] in float32 from another one."""
+    """Computes vectors [rows, outputs] in float32 from others, each row by itself."""
 
     def __call__(self, vector: Tensor) -> Tensor: ...
 
@@ -56,16 +57,20 @@ class Dense:
         return found if self.residual is None else found + self.residual(vector)
 
 
-def dense(folder: Path, width: int, model: EncoderModel) -> Dense:
-    """Returns the Dense of a folder for vectors of a width; raises `ModelError` if it takes another."""
+def dense(folder: Path, width: int, model: EncoderModel, *, of: str = "sentence_embedding") -> Dense:
+    """Returns the Dense of a folder for vectors of a width, those that sentence-transformers calls `of`.
+
+    Raises `ModelError` if it takes others.
+    """
     with open_checkpoint(folder) as checkpoint:
         keys = CheckpointKeys(checkpoint.config, str(folder / "config.json"))
         inputs, outputs = keys.count("in_features"), keys.count("out_features")
         if inputs != width:
             raise keys.error("in_features", f"{width}, the width of the vector before it")
-        if keys.text("module_input_name", "sentence_embedding") != "sentence_embedding":
-            raise keys.error("module_input_name", "sentence_embedding: maps of tokens are not supported")
-        name = keys.text("activation_function", "Tanh")
+        for key in ("module_input_name", "module_output_name"):
+            if keys.text(key, of) != of:
+                raise keys.error(key, f"{of}, the only vectors that this folder's modules make")
+        name = keys.text("activation_function", "Tanh" if of == "sentence_embedding" else "Identity")
         activation = ACTIVATIONS.get(name.rpartition(".")[2])
         if activation is None:
             raise keys.error("activation_function", f"one of {', '.join(ACTIVATIONS)}")
@@ -77,6 +82,23 @@ def dense(folder: Path, width: int, model: EncoderModel) -> Dense:
                 nn.Identity() if same else _linear(checkpoint, "residual", (outputs, inputs), False, model)
             )
         return Dense(linear, activation(), outputs, residual)
+
+
+def projection(folder: Path, model: EncoderModel) -> Dense:
+    """Returns the matrix that ColBERT's authors store beside the model's own weights.
+
+    Raises `ModelError` if it does not take the model's states.
+    """
+    with open_checkpoint(folder) as checkpoint:
+        found = checkpoint.tensors.get(PROJECTION)
+        if found is None or len(found.shape) != 2 or found.shape[1] != model.width:
+            stored = "is missing" if found is None else f"has the shape {list(found.shape)}"
+            raise ModelError(
+                f"{checkpoint.path}: {PROJECTION} {stored}; it must map the {model.width} numbers of a state"
+            )
+        outputs = found.shape[0]
+        linear = _linear(checkpoint, PROJECTION.removesuffix(".weight"), (outputs, model.width), False, model)
+        return Dense(linear, nn.Identity(), outputs, None)
 
 
 def layer_norm(folder: Path, width: int, model: EncoderModel) -> LayerNorm:

@@ -70,13 +70,14 @@ class NativeAttention(NativeCalls):
         dtype: torch.dtype,
         device: torch.device | str,
         sources: Sequence[int] | None = None,
+        keys: Sequence[int] | None = None,
     ) -> NativePlan:
         """Returns the plan that `write_kv` and `paged_attention` take in all layers of a kind in one step."""
-        assert sources is None or kind[2:] == (None, None, False)
+        assert sources is None or (keys is None and kind[2:] == (None, None, False))
         tables, places, slots = array("i"), array("q"), array("q")
         first, count = array("q", starts), array("q", lengths)
-        keys = array("q", map(add, starts, lengths) if sources is None else sources)
-        for table, start, length, limit in zip(page_tables, first, count, keys, strict=True):
+        seen = array("q", sources or keys or map(add, starts, lengths))
+        for table, start, length, limit in zip(page_tables, first, count, seen, strict=True):
             places.append(len(tables))
             tables.extend(table[: (limit + 15) // 16])
             if sources is not None:
@@ -86,11 +87,11 @@ class NativeAttention(NativeCalls):
             else:
                 slots.extend([table[p // 16] * 16 + p % 16 for p in range(start, start + length)])
         # An upper bound of the work: blocks of 8 queries, each with its keys in segments of 256.
-        most = sum(((n + 14) // 8) * ((t + 255) // 256) for n, t in zip(count, keys, strict=True))
+        most = sum(((n + 14) // 8) * ((t + 255) // 256) for n, t in zip(count, seen, strict=True))
         work, partials = array("i", bytes(_WORK_BYTES * most)), array("q", [0])
         sight = kind.window or 0, kind.chunk or 0, kind.causal
         works = self._library.decodery_plan_attention(
-            *(part.buffer_info()[0] for part in (first, count, keys, places)),
+            *(part.buffer_info()[0] for part in (first, count, seen, places)),
             len(first),
             *sight,
             work.buffer_info()[0],

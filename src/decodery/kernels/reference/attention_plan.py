@@ -60,13 +60,14 @@ def plan_attention(
     dtype: torch.dtype,
     device: torch.device | str,
     sources: Sequence[int] | None = None,
+    keys: Sequence[int] | None = None,
 ) -> AttentionPlan:
     """Plans a step in which sequence s runs the positions `starts[s] .. starts[s] + lengths[s] - 1`.
 
     The K/V of sequence s are in the pages `page_tables[s]`. Its queries (at least one) are consecutive in the
     token batch, sequence after sequence. `kind` decides which keys a query sees. `dtype` is that of the
     queries. With `sources` the pages are those of other sequences of `sources[s]` positions, all of which the
-    queries see.
+    queries see. With `keys` they see the first `keys[s]` positions alone.
 
     A long run of queries is cut into pieces with about as many keys each, because one call would multiply
     many hidden keys: it takes 1.3 times as long for a prompt of 512 tokens. Pieces with about as many queries
@@ -74,13 +75,14 @@ def plan_attention(
     query rows of one call, so that keys are read once. A piece reads only the pages with keys that one of its
     queries sees.
     """
-    assert sources is None or kind[2:] == (None, None, False)
+    assert sources is None or (keys is None and kind[2:] == (None, None, False))
     members: dict[tuple[int, int], list[_Piece]] = {}
     slots = [torch.empty(0, dtype=torch.int64)]
     tokens = 0
-    limits = [s + n for s, n in zip(starts, lengths, strict=True)] if sources is None else sources
-    for table, start, length, limit in zip(page_tables, starts, lengths, limits, strict=True):
-        used = torch.tensor(table[: -(-limit // PAGE_SIZE)], dtype=torch.int64)
+    ends = [s + n for s, n in zip(starts, lengths, strict=True)] if sources is None else sources
+    limits = ends if keys is None else keys
+    for table, start, length, end, limit in zip(page_tables, starts, lengths, ends, limits, strict=True):
+        used = torch.tensor(table[: -(-end // PAGE_SIZE)], dtype=torch.int64)
         if sources is None:
             positions = torch.arange(start, start + length)
             slots.append(used[positions // PAGE_SIZE] * PAGE_SIZE + positions % PAGE_SIZE)
@@ -89,8 +91,8 @@ def plan_attention(
         tokens += length
     groups, order = [], torch.empty(tokens * kind.heads, dtype=torch.int64)
     done = 0
-    for (queries, keys), pieces in members.items():
-        group, rows, real = _group(pieces, queries, keys, kind, dtype, device, tokens)
+    for (queries, padded), pieces in members.items():
+        group, rows, real = _group(pieces, queries, padded, kind, dtype, device, tokens)
         order[rows[real]] = torch.arange(done, done + len(rows))[real]
         done += len(rows)
         groups.append(group)
@@ -169,8 +171,7 @@ def _group(
     rows = ((first_token + query)[:, None, :, None] * kind.heads + head).flatten()
     positions, key = start + query, first_key + torch.arange(keys)
     hidden = kind.hidden(positions[:, :, None], key[:, None])
-    if not kind.causal:
-        hidden |= (key >= end_key)[:, None]
+    hidden |= (key >= end_key)[:, None]
     mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -math.inf)
     group = AttentionGroup(
         batch=len(pieces),

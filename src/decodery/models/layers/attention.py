@@ -177,11 +177,12 @@ def plan_layers(
     dtype: torch.dtype,
     device: torch.device | str,
     sources: Sequence[int] | None = None,
+    keys: Sequence[int] | None = None,
 ) -> dict[AttentionKind, Plan]:
     """Returns a plan of one step for each kind of layer; `Kernels.plan_attention` explains the arguments."""
     return {
         kind: kernels.plan_attention(
-            page_tables, starts, lengths, kind=kind, dtype=dtype, device=device, sources=sources
+            page_tables, starts, lengths, kind=kind, dtype=dtype, device=device, sources=sources, keys=keys
         )
         for kind in dict.fromkeys(kinds)
     }

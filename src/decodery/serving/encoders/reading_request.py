@@ -17,6 +17,7 @@ from starlette.responses import Response
 from decodery.encoding.encoder_parts import EncoderParts
 from decodery.encoding.shared_batches import SharedRunner
 from decodery.encoding.text_batches import TokenText
+from decodery.encoding.vectors.multi_vector_settings import MultiVectorSettings
 from decodery.encoding.vectors.sentence_folder import TextRules
 from decodery.encoding.vectors.vector_settings import VectorSettings
 from decodery.encoding_calls import EncodingCalls
@@ -44,6 +45,11 @@ class _SharedParts(EncoderParts):
         """Returns those of the whole, which are read once."""
         found = self.whole.vectors
         return found if self.limit is None else replace(found, limit=min(found.limit, self.limit))
+
+    @property
+    def multi_vectors(self) -> MultiVectorSettings | None:
+        """Returns those of the whole, which are read once."""
+        return self.whole.multi_vectors
 
     @property
     def marked(self) -> MarkedEncoder:

@@ -14,7 +14,7 @@ from decodery.weights.formats.split_names import names_of_models, names_of_parts
 from decodery.weights.report import Progress, listed
 
 # Only the files that a model needs: no pickles, and no second copy of the weights.
-WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "artifact.metadata"]
 # Chat templates may lie in a folder. The folders of sentence-transformers' modules begin with a number.
 UNWANTED = [*(f"[!0-9]*/{pattern}" for pattern in WANTED if pattern != "*.jinja"), "consolidated*"]
 # Most headers, which hold a vocabulary, are smaller.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from decodery.weights.sources.file_digests import file_digest
 
-MODEL_FILES = (".json", ".safetensors", ".bin", ".pt", ".model", ".txt", ".jinja", ".gguf")
+MODEL_FILES = (".json", ".safetensors", ".bin", ".pt", ".model", ".txt", ".jinja", ".gguf", ".metadata")
 
 
 def model_digest(path: Path) -> str:
