@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 from decodery.cli.flags.model_options import BACKENDS, DTYPES, QUANTIZATIONS
+from decodery.cli.flags.option import option
 
-
-def _option(default: Any, help: str, **more: str) -> Any:
-    return field(default=default, metadata={"help": help, **more})
+_option = partial(option, panel="Model")
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-
-def _option(default: Any, help: str, **more: str) -> Any:
-    return field(default=default, metadata={"help": help, "panel": "Options", **more})
-
+from decodery.cli.flags.option import option
 
 BASELINE = "bow|tfidf|ppmi"
 
@@ -17,19 +14,19 @@ BASELINE = "bow|tfidf|ppmi"
 class IndexOptions:
     """Holds how files are divided and where their index is; each field is a flag."""
 
-    with_: str | None = _option(
+    with_: str | None = option(
         None,
         "Compare with vectors that need no model: counts of words, TF-IDF, or vectors of words learned from"
         " these files (PPMI). No index is kept.",
         metavar=BASELINE,
     )
-    by: Literal["auto", "lines", "paragraphs", "sections"] | None = _option(
+    by: Literal["auto", "lines", "paragraphs", "sections"] | None = option(
         None,
         "How files are divided; auto: sections of Markdown files, paragraphs of others. Without it, what the"
         " index has, and auto for a new one.",
         metavar="auto|lines|paragraphs|sections",
     )
-    index: str | None = _option(
+    index: str | None = option(
         None,
         "Keep the index in this folder; without it, in the cache folder, one for each set of FILES.",
         metavar="FOLDER",
@@ -40,28 +37,28 @@ class IndexOptions:
 class SearchOptions(IndexOptions):
     """Holds how files are searched, as it is written on the command line; each field is a flag."""
 
-    hybrid: bool = _option(False, "Rank by words (BM25) too, and fuse both rankings.")
-    late: bool = _option(
+    hybrid: bool = option(False, "Rank by words (BM25) too, and fuse both rankings.")
+    late: bool = option(
         False,
         "Read the parts of a file together, so that their vectors know the text around (late chunking).",
     )
-    sparse: bool = _option(
+    sparse: bool = option(
         False, "Rank by the sparse vectors (SPLADE) of --model. All files are read anew; no index is kept."
     )
-    rerank: str | None = _option(
+    rerank: str | None = option(
         None, "Let this cross-encoder read the best hits and order them.", metavar="MODEL"
     )
-    top: int = _option(10, "The number of hits.", panel="Output")
+    top: int = option(10, "The number of hits.", panel="Output")
 
 
 @dataclass(frozen=True)
 class ClusterOptions(IndexOptions):
     """Holds how files are grouped, as it is written on the command line; each field is a flag."""
 
-    groups: int | None = _option(
+    groups: int | None = option(
         None, "The number of groups; without it, that of 2 to 12 which divides the texts best."
     )
-    seed: int = _option(0, "The same seed gives the same groups and the same map.")
-    html: str | None = _option(
+    seed: int = option(0, "The same seed gives the same groups and the same map.")
+    html: str | None = option(
         None, "Write a page with a map of the texts to this file.", metavar="FILE", panel="Output"
     )

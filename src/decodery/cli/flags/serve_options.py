@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
+from decodery.cli.flags.option import option
 
-def _option(default: Any, help: str, **more: str) -> Any:
-    return field(default=default, metadata={"help": help, "panel": "Server", **more})
+_option = partial(option, panel="Server")
 
 
 @dataclass(frozen=True)
