@@ -22,15 +22,16 @@ def read_rows(
     """Returns the rows of a file, whose kind its name tells; a JSON file is a list of rows.
 
     `header` are the columns of a CSV file without a first line of names. Raises `ParameterError` with file
-    and line for a fault, a row that lacks a required column, and a file without rows.
+    and line for a fault, a row that lacks a required column or has null there, and a file without rows.
     """
     rows = []
     for number, row in _rows(path, header):
-        missing = [name for name in required if row.get(name) is None]
-        if missing:
+        if missing := [name for name in required if name not in row]:
             raise ParameterError(
                 f"{path}, row {number} has no {', '.join(missing)}; it has {', '.join(map(str, row))}"
             )
+        if empty := [name for name in required if row[name] is None]:
+            raise ParameterError(f"{path}, row {number}: {', '.join(empty)} is null")
         rows.append(row)
     if not rows:
         raise ParameterError(f"{path} has no rows")
