@@ -122,22 +122,25 @@ soak-server: $(VENV)/.dev
 	$(BIN)/python -m tests.serving.fuzz
 	$(BIN)/python -m tests.serving.schemas
 
+# The other environments use the kernels that the first one has built in the source tree.
+BESIDE := DECODERY_NATIVE=0
+
 CLIENTS := .venv-clients
 test-clients: $(CLIENTS)/.installed
 	$(CLIENTS)/bin/python -m pytest -W default tests/serving/clients
 
-$(CLIENTS)/.installed: pyproject.toml constraints.txt tests/serving/clients/requirements.txt $(wildcard native/*)
+$(CLIENTS)/.installed: pyproject.toml constraints.txt tests/serving/clients/requirements.txt | $(VENV)/.dev
 	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(CLIENTS)
-	$(CLIENTS)/bin/python $(INSTALL) -e ".[dev]" -r tests/serving/clients/requirements.txt
+	$(BESIDE) $(CLIENTS)/bin/python $(INSTALL) -e ".[dev]" -r tests/serving/clients/requirements.txt
 	touch $@
 
 METRICS := .venv-metrics
 test-metrics: $(METRICS)/.installed
 	$(METRICS)/bin/python -m pytest -W default -m "not gpu" tests/metrics tests/evaluation/layouts
 
-$(METRICS)/.installed: pyproject.toml constraints.txt tests/metrics/requirements.txt $(wildcard native/*)
+$(METRICS)/.installed: pyproject.toml constraints.txt tests/metrics/requirements.txt | $(VENV)/.dev
 	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(METRICS)
-	$(METRICS)/bin/python $(INSTALL) -e ".[dev,parquet]" -r tests/metrics/requirements.txt
+	$(BESIDE) $(METRICS)/bin/python $(INSTALL) -e ".[dev,parquet]" -r tests/metrics/requirements.txt
 	touch $@
 
 PEERS := tests/encoding/peers
@@ -145,18 +148,18 @@ ENCODERS := .venv-encoders
 test-encoders: $(ENCODERS)/.installed
 	DECODERY_TEST_ENCODERS=1 $(ENCODERS)/bin/python -m pytest -W default -rs -m "not gpu and not page" $(PEERS) tests/encoding/tasks/test_tag.py
 
-$(ENCODERS)/.installed: pyproject.toml constraints.txt $(PEERS)/requirements.txt $(wildcard native/*)
+$(ENCODERS)/.installed: pyproject.toml constraints.txt $(PEERS)/requirements.txt | $(VENV)/.dev
 	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(ENCODERS)
-	$(ENCODERS)/bin/python $(INSTALL) -e ".[dev]" -r $(PEERS)/requirements.txt
+	$(BESIDE) $(ENCODERS)/bin/python $(INSTALL) -e ".[dev]" -r $(PEERS)/requirements.txt
 	touch $@
 
 HARNESS := .venv-harness
 test-harness: $(HARNESS)/.installed
 	DECODERY_TEST_HARNESS=1 $(HARNESS)/bin/python -m pytest -W default tests/evaluation/harness
 
-$(HARNESS)/.installed: pyproject.toml constraints.txt $(wildcard native/*)
+$(HARNESS)/.installed: pyproject.toml constraints.txt | $(VENV)/.dev
 	$(or $(PYTHON),$(error Decodery needs Python 3.11 or newer)) -m venv $(HARNESS)
-	$(HARNESS)/bin/python $(INSTALL) -e ".[dev,harness]" "accelerate>=1.2"
+	$(BESIDE) $(HARNESS)/bin/python $(INSTALL) -e ".[dev,harness]" "accelerate>=1.2"
 	touch $@
 
 # The wheel is built from the archive, which proves that it holds all sources. auditwheel names the oldest glibc that the

@@ -167,8 +167,9 @@ def test_texts_beyond_the_lengths_of_the_folder_are_errors_unless_they_are_cut(t
         llm.embed_multi(["cat", long_document])
     with pytest.raises(RequestError, match="document 1: the text has 30 tokens"):
         llm.rerank("dog", ["cat", long_document])
-    with pytest.raises(RequestError, match="the text has 12 tokens"):
-        llm.rerank(long_query, ["cat"])
+    with pytest.raises(RequestError, match=r"^the query: the text has 12 tokens") as found:
+        llm.rerank(long_query, ["cat", "dog"])
+    assert found.value.param == "query"
     (query,) = llm.embed_multi(long_query, query=True, long="cut")
     assert (query.tokens, query.lost, len(query.ids)) == (LENGTH, 1, LENGTH)
     assert np.array_equal(query.vectors, llm.embed_multi("dog " * 11, query=True)[0].vectors)

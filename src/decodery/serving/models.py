@@ -72,7 +72,7 @@ class ServedModel:
 
     @property
     def _compares_tokens(self) -> bool:
-        """True for a model that gives each token a vector and a text none."""
+        """True if the model gives each token a vector and a text none."""
         try:
             return self.llm.encoder.multi_vectors is not None
         except ModelError:  # A file that says so is damaged.

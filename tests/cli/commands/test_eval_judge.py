@@ -104,6 +104,20 @@ def test_a_limit_leaves_out_the_votes_on_the_other_answers(
     assert "people: one 1, other 0, tie 0" in ran.out
 
 
+def test_a_limit_is_of_pairs_whatever_the_order_of_the_files(
+    decodery: Run, judge: str, tmp_path: Path
+) -> None:
+    rows = [{"id": str(i), "question": f"q{i}", "answer": f"text {i}"} for i in range(3)]
+    files = []
+    for name, given in (("a", rows), ("b", rows[::-1])):
+        files.append(str(tmp_path / f"{name}.jsonl"))
+        Path(files[-1]).write_text("".join(json.dumps(row) + "\n" for row in given), encoding="utf-8")
+    ran = decodery("eval", "judge", *files, "--judge", judge, "--no-reasons", "--limit", "1", "--json")
+    assert ran.status == 0, ran.err
+    (found,) = ran.json["judges"].values()
+    assert list(found["verdicts"]) == ["0"]
+
+
 def test_a_rubric_gives_marks(decodery: Run, judge: str, files: tuple[str, str], tmp_path: Path) -> None:
     rubric = tmp_path / "rubric.txt"
     rubric.write_text("3 is right, 1 is wrong", encoding="utf-8")

@@ -110,7 +110,11 @@ def test_votes_that_have_the_answers_are_grouped_by_their_settings(tmp_path: Pat
     ("row", "message"),
     [
         ({"id": "2", "vote": "one"}, "row 2 has no question, one, other"),
-        (voted("1", "a", "c"), "row 2: the id 1 is there with another question or other answers"),
+        (voted("1", "a", "b", settings={"one": {"name": "x"}}), "row 2: the id 1 is there with another"),
+        (
+            voted("1", "a", "c"),
+            "row 2: the id 1 is there with another question, other answers or ",
+        ),
     ],
 )
 def test_a_vote_without_answers_or_with_others_is_named(

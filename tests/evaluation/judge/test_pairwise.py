@@ -17,6 +17,7 @@ from decodery.evaluation.judge.pairwise import (
     compare,
     most_judges,
     summary,
+    verdicts_on,
 )
 from decodery.evaluation.judge.rubric import Rubric, mark
 from decodery.evaluation.judge.verdicts import read_verdict
@@ -130,9 +131,17 @@ def test_failures_leave_the_denominator_and_are_counted() -> None:
 
 
 def test_more_than_five_percent_of_failures_fail_the_run() -> None:
-    judged = [Judged(str(i), ("A", "B")) for i in range(18)] + [Judged("x", (None, "B"))]
+    def silent_once(text: str) -> str:
+        return says("none") if "[Answer A]\nlost" in text else says("tie")
+
+    comparisons = [Comparison(str(i), "q", f"a{i}", "b") for i in range(19)]
+    found = verdicts_on(judge(silent_once), [*comparisons, Comparison("x", "q", "lost", "b")], AnswerStore())
+    assert [one.result for one in found] == ["tie"] * 19 + ["failed"]
+    # One of few is counted where they are part of many.
+    few = summary("j", found[-1:])
+    assert (few.counts["failed"], few.win_rate.value, few.win_rate.undefined) == (1, None, 1)
     with pytest.raises(ParameterError, match="gave no verdict on 1 of 19"):
-        summary("j", judged)
+        verdicts_on(judge(silent_once), [*comparisons[1:], Comparison("x", "q", "lost", "b")], AnswerStore())
 
 
 def test_a_text_that_was_cut_is_a_failure_and_no_tie() -> None:

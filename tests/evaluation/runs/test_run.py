@@ -26,6 +26,8 @@ from decodery.evaluation.contract import (
     TaskData,
 )
 from decodery.evaluation.runs import run as run_module
+from decodery.evaluation.runs.answer_store import AnswerStore
+from decodery.evaluation.runs.block_worker import BlockWorker, StoppedError
 from decodery.evaluation.runs.run_folder import RunFolder
 from decodery.evaluation.tasks.arc import TASK as ARC
 from decodery.evaluation.tasks.bias import TASK as BIAS
@@ -113,6 +115,42 @@ def test_an_outcome_that_may_change_is_kept(llm: LLM, tmp_path: Path) -> None:
     # Other texts are judged, also of the same documents.
     run(task, llm, out=tmp_path / "other", settings=RunSettings(seed=1))
     assert task.judged == 12
+
+
+class Same(Changes):
+    """Says the same of each document, so that its answers are equal, and judges each as another."""
+
+    def __init__(self, name: str = "same") -> None:
+        super().__init__()
+        self.name = name
+
+    def requests(self, document: Document, shots: Sequence[Document], repeats: int) -> list[Request]:
+        return [Generation(Prompt("q"), GenerationParams(max_tokens=8, temperature=0))]
+
+
+def test_a_kept_outcome_is_that_of_its_task_and_document_alone(llm: LLM, tmp_path: Path) -> None:
+    task, other = Same(), Same("another")
+    for one in (task, other):
+        run(one, llm, out=tmp_path / one.name, cache=tmp_path / "cache")
+    lines = [samples_of(tmp_path / name) for name in ("same", "another")]
+    texts = {request["text"] for line in lines for one in line for request in one["requests"]}
+    assert len(texts) == 1
+    assert [[one["why"] for one in line] for line in lines] == [[f"judged as {n}" for n in range(1, 7)]] * 2
+
+
+def test_a_stopped_block_judges_no_further_document(llm: LLM) -> None:
+    class Stops(Changes):
+        def outcome(self, document: Document, answers: Sequence[Answer]) -> Outcome:
+            worker.stop()
+            return super().outcome(document, answers)
+
+    task = Stops()
+    data = task.read(None)
+    worker = BlockWorker(task, Subject(llm), data, AnswerStore(), shots=0)
+    with pytest.raises(StoppedError):
+        worker.block(data.documents)
+    assert task.judged == 1
+    assert worker.failure is None
 
 
 @pytest.mark.parametrize("name", ["answers.jsonl", "results.json", "samples.jsonl"])

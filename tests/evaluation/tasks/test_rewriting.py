@@ -134,10 +134,11 @@ def test_several_samples_of_a_document_count_as_one_draw(tmp_path: Path) -> None
     assert task.results(samples)["chrf"] == metrics.chrf(flat, golds, groups=[0, 0, 1, 1])
 
 
-def test_languages_without_spaces_have_their_own_tokenizer(tmp_path: Path) -> None:
-    rows = [{"translation": {"en": "I like cats", "zh": "我喜欢猫"}}]
+@pytest.mark.parametrize("code", ["zh", "zh-CN", "ZH_TW", "zho_Hans", "cmn"])
+def test_languages_without_spaces_have_their_own_tokenizer(tmp_path: Path, code: str) -> None:
+    rows = [{"translation": {"en": "I like cats", code: "我喜欢猫"}}]
     path = write_lines(tmp_path / "test.jsonl", rows)
-    task = translation("en", "zh")
+    task = translation("en", f"{code}=Chinese")
     (document,) = task.read(path).documents
     (score,) = [task.results(samples_of(task, [document], ["我喜欢狗"]))["bleu"]]
     assert "tok:zh" in score.settings
@@ -148,6 +149,8 @@ def test_languages_without_spaces_have_their_own_tokenizer(tmp_path: Path) -> No
     ("name", "row", "message"),
     [
         ("summarisation", {"article": "x"}, "row 1 needs a text .* and a summary .*; it has article"),
+        ("summarisation", {"article": " ", "summary": "x"}, "row 1: what is summarised is empty"),
+        ("translation", {"en": " ", "de": "x"}, "row 1: the text in en is empty"),
         ("summarisation", {"article": "x", "summary": " "}, "row 1: the summary is empty"),
         ("summarisation", {"article": "x", "summary": 3}, "the summary must be a text or a list of texts"),
         ("translation", {"translation": {"en": "a"}}, "row 1 has no text in de; it has en"),

@@ -17,8 +17,8 @@ from tests.serving.page.test_connection import _cut
 from tests.serving.page.test_write import paced
 from tests.serving.page.two_models import BYTES, MERGES
 
-GREEDY, DRAWN = "temperature 0", "temperature 0.8, top_p 0.95"
 LENGTH = 20
+GREEDY, DRAWN = f"max_tokens {LENGTH}, temperature 0", f"max_tokens {LENGTH}, temperature 0.8, top_p 0.95"
 PROMPTS = ("Once upon a time", "Hello", "The sea")
 # The draw of the order takes one byte: the first setting is A if it is even.
 ORDER = """(first) => {
@@ -424,7 +424,10 @@ def test_the_first_two_columns_of_a_comparison_are_voted_on(page: Any, two_model
     [kept] = kept_votes(page)
     settings = sorted(kept["settings"].values(), key=lambda one: one["model"])
     assert [one["model"] for one in settings] == [BYTES, MERGES]
-    assert [one["name"] for one in settings] == [GREEDY, "min_p 0.05, temperature 1.2"]
+    assert [one["name"] for one in settings] == [
+        "max_tokens 9, temperature 0",
+        "max_tokens 9, min_p 0.05, temperature 1.2",
+    ]
     assert (kept["question"], settings[0]["params"]["max_tokens"]) == ("One two", 9)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from numbers import Number
 from typing import Any, TypeAlias, TypeGuard
 
@@ -72,14 +72,18 @@ def token_texts(parts: EncoderParts, items: Sequence[Any], *, long: Long) -> lis
     return found
 
 
-@contextmanager
-def numbered(index: int, count: int, name: str = "text") -> Iterator[None]:
+def numbered(index: int, count: int, name: str = "text") -> AbstractContextManager[None]:
     """Adds the place of an input, from 0, to errors about it, if it is one of several."""
+    return named(f"{name} {index}" if count > 1 else None, f"texts[{index}]")
+
+
+@contextmanager
+def named(name: str | None, param: str) -> Iterator[None]:
+    """Adds a name, if any, to errors about an input, and the argument that it is."""
     try:
         yield
     except DecoderyError as error:
-        message = f"{name} {index}: {error}" if count > 1 else str(error)
-        raise type(error)(message, param=f"texts[{index}]") from None
+        raise type(error)(str(error) if name is None else f"{name}: {error}", param=param) from None
 
 
 def checked_text(text: Any, name: str = "the text") -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from decodery.encoding.encoder_parts import EncoderParts
-from decodery.encoding.tasks.inputs import checked_text, numbered
+from decodery.encoding.tasks.inputs import checked_text, named, numbered
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import Long
 from decodery.encoding.vectors.multi_vectors import multi_vectors, read_role
@@ -23,9 +23,10 @@ def max_sims(
     queries: dict[str, TokenText] = {}
     documents = []
     for index, (query, document) in enumerate(pairs):
-        with numbered(index, len(pairs), "document"):
-            if checked_text(query, "the query") not in queries:
+        if checked_text(query, "the query") not in queries:
+            with named("the query", "query"):
                 queries[query] = read_role(parts, query, query=True, long=long)
+        with numbered(index, len(pairs), "document"):
             read = read_role(parts, checked_text(document, "each document"), query=False, long=long)
         documents.append(replace(read, lost=read.lost + queries[query].lost))
     names = list(queries)

@@ -59,16 +59,19 @@ def read_voted_pairs(path: Path) -> dict[tuple[str, str], list[Comparison]]:
 
     A row has an `id`, a `question`, the answers `one` and `other`, and perhaps `settings` with the `name` and
     the `model` of both; without them all rows are one pair. The page saves such rows. Raises `ParameterError`
-    for a row without answers, and for two comparisons with one id.
+    for a row without answers, and for two comparisons with one id, also of other settings.
     """
     found: dict[tuple[str, str], dict[str, Comparison]] = {}
-    seen: dict[str, Comparison] = {}
+    seen: dict[str, tuple[tuple[str, str], Comparison]] = {}
     for number, row in enumerate(read_rows(path, ("id", "question", "one", "other", "vote")), 1):
         key, place = str(row["id"]), f"{path}, row {number}"
         comparison = Comparison(key, *(_text(row, (name,), place) for name in ("question", "one", "other")))
-        if seen.setdefault(key, comparison) != comparison:
-            raise ParameterError(f"{place}: the id {key} is there with another question or other answers")
-        found.setdefault(_settings(row), {})[key] = comparison
+        names = _settings(row)
+        if seen.setdefault(key, (names, comparison)) != (names, comparison):
+            raise ParameterError(
+                f"{place}: the id {key} is there with another question, other answers or other settings"
+            )
+        found.setdefault(names, {})[key] = comparison
     return {names: list(comparisons.values()) for names, comparisons in found.items()}
 
 

@@ -93,7 +93,18 @@ def compare(
     rule: Rule = "excluded",
     advance: Callable[[], None] = lambda: None,
 ) -> PairwiseResult:
-    """Asks a judge about each pair in both orders.
+    """Asks a judge about each pair in both orders, and counts the verdicts. Raises as `verdicts_on` does."""
+    return summary(judge.name, verdicts_on(judge, comparisons, store, advance=advance), rule)
+
+
+def verdicts_on(
+    judge: JudgingModel,
+    comparisons: Sequence[Comparison],
+    store: AnswerStore,
+    *,
+    advance: Callable[[], None] = lambda: None,
+) -> list[Judged]:
+    """Returns a judge's verdicts on each pair in both orders.
 
     Raises `ParameterError` if there is nothing to compare, if two comparisons have the same id, or if more
     than 5 % of the comparisons failed, and `DecoderyError` if the judge cannot be reached.
@@ -111,15 +122,16 @@ def compare(
     schema: dict[str, Any] = {"enum": list(WORDS)}
     verdicts = [read_verdict(text, WORDS) for text in judge.answers(asked, schema, store, advance)]
     pairs = zip(comparisons, verdicts[::2], verdicts[1::2], strict=True)
-    return summary(judge.name, [Judged(one.id, (first, second)) for one, first, second in pairs], rule)
+    judged = [Judged(one.id, (first, second)) for one, first, second in pairs]
+    check_failures(judge.name, sum(one.result == "failed" for one in judged), len(judged))
+    return judged
 
 
 def summary(judge: str, judged: Sequence[Judged], rule: Rule = "excluded") -> PairwiseResult:
-    """Counts verdicts. Raises `ParameterError` if more than 5 % of the comparisons failed."""
+    """Counts verdicts; those that failed are in no score."""
     if rule not in ("excluded", "half"):
         raise ParameterError(f'rule must be "excluded" or "half", not {rule!r}')
     results = Counter(one.result for one in judged)
-    check_failures(judge, results["failed"], len(judged))
     values = {"one": 1.0, "other": 0.0, "tie": 0.5, "inconsistent": 0.5 if rule == "half" else None}
     rates = [values.get(one.result) for one in judged]
     shown = [float(word == "A") for one in judged for word in one.verdicts if word in ("A", "B")]

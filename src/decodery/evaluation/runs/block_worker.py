@@ -37,7 +37,8 @@ class BlockWorker:
     """Answers and judges blocks of documents; several threads may do so at once.
 
     `advance` is called for each document whose answers are there. After `stop`, or when a block fails, the
-    other blocks end with `StoppedError` after the requests that run, and `failure` is what failed first.
+    other blocks end with `StoppedError` after the requests that run and the document that is being judged,
+    and `failure` is what failed first.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class BlockWorker:
         prepared: Sequence[Prepared],
         answers: Sequence[Answer],
     ) -> tuple[Sample, str]:
+        self._check()
         outcome = self._outcome(document, answers)
         if len(shots) < self._shots:
             outcome = replace(outcome, counts={**outcome.counts, "fewer shots": 1})

@@ -7,6 +7,7 @@ on Machine Translation (2016).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,8 +29,11 @@ from decodery.metrics.translation import Tokenizer
 # The columns of CNN/DailyMail, XSum, SAMSum, BillSum and of scientific papers.
 ARTICLES = ("article", "document", "dialogue", "text")
 SUMMARIES = ("highlights", "summary", "abstract")
-# Scripts without spaces between words, whose words sacrebleu's 13a does not find.
-TOKENIZERS: dict[str, Tokenizer] = {"zh": "zh", **dict.fromkeys(("ja", "th", "lo", "my", "km", "bo"), "char")}
+# Languages without spaces between words, which sacrebleu's 13a does not find; codes of ISO 639-1 and 639-3.
+TOKENIZERS: dict[str, Tokenizer] = {
+    **dict.fromkeys(("zh", "zho", "cmn", "yue", "wuu", "lzh"), "zh"),
+    **dict.fromkeys(("ja", "jpn", "th", "tha", "lo", "lao", "my", "mya", "km", "khm", "bo", "bod"), "char"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,13 @@ class TranslationTask(ReferenceTask):
             found,
             reader=partial(_read_pairs, source, target),
             row=partial(_translation, source, target),
-            scoring=replace(self.scoring, tokenize=TOKENIZERS.get(target[0], "13a")),
+            scoring=replace(self.scoring, tokenize=_tokenizer(target[0])),
         )
+
+
+def _tokenizer(code: str) -> Tokenizer:
+    """Returns how texts are cut into words in a language, such as zh, zh-CN or zho_Hans."""
+    return TOKENIZERS.get(re.split("[-_]", code)[0].lower(), "13a")
 
 
 def _summary(document: Document) -> AnswerRow:
@@ -73,6 +82,8 @@ def _article(row: Row, place: str, group: str) -> Document:
             f"{place} needs a text ({', '.join(ARTICLES)}) and a summary ({', '.join(SUMMARIES)});"
             f" it has {', '.join(map(str, row))}"
         )
+    if not article.strip():
+        raise ParameterError(f"{place}: what is summarised is empty")
     fields = {"article": article, "summaries": _references(place, "the summary", summary)}
     return Document(str(row.get("id") or place), fields, group)
 
@@ -105,6 +116,8 @@ def _pair(source: str, target: str, row: Row, place: str, group: str) -> Documen
             raise ParameterError(f"{place} has no text in {code}; it has {', '.join(map(str, texts))}")
     if not isinstance(texts[source], str):
         raise ParameterError(f"{place}: what is translated must be a text, and is {texts[source]!r}")
+    if not texts[source].strip():
+        raise ParameterError(f"{place}: the text in {source} is empty")
     known = _references(place, f"the text in {target}", texts[target])
     return Document(str(row.get("id") or place), {"text": texts[source], "known": known}, group)
 

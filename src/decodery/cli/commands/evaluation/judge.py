@@ -27,8 +27,9 @@ from decodery.evaluation.judge.pairwise import (
     PairwiseResult,
     Rule,
     agreements,
-    compare,
     most_judges,
+    summary,
+    verdicts_on,
 )
 from decodery.evaluation.judge.rubric import Marked, Rubric, mark
 from decodery.evaluation.runs.answer_store import AnswerStore
@@ -77,9 +78,8 @@ def _comparisons(answers: Sequence[Path], how: JudgeOptions) -> tuple[Pairs, set
     They are those of two sets of answers, or of a file of votes that has the answers.
     """
     if answers:
-        one, other = map(read_answers, answers)
-        first = (dict(islice(found.items(), how.limit)) for found in (one, other))
-        return {None: pairs_of(*first)}, one.keys() | other.keys()
+        pairs = pairs_of(*map(read_answers, answers))
+        return {None: pairs[: how.limit]}, {one.id for one in pairs}
     voted = read_voted_pairs(Path(str(how.votes)))
     known = {one.id for comparisons in voted.values() for one in comparisons}
     return {names: comparisons[: how.limit] for names, comparisons in voted.items()}, known
@@ -89,10 +89,11 @@ def _pairs(groups: Pairs, votes: Votes, judges: Sequence[str], how: JudgeOptions
     rule: Rule = "half" if how.inconsistent == "half" else "excluded"
     found: dict[tuple[str, str] | None, list[PairwiseResult]] = {names: [] for names in groups}
     for name in judges:
-        with _bar(name, 2 * sum(map(len, groups.values()))) as advance:
-            model = _opened(name, how)
-            for names, comparisons in groups.items():
-                found[names].append(compare(model, comparisons, store, rule=rule, advance=advance))
+        every = [one for comparisons in groups.values() for one in comparisons]
+        with _bar(name, 2 * len(every)) as advance:
+            judged = {one.id: one for one in verdicts_on(_opened(name, how), every, store, advance=advance)}
+        for names, comparisons in groups.items():
+            found[names].append(summary(name, [judged[one.id] for one in comparisons], rule))
     own = {names: _among(votes, comparisons) for names, comparisons in groups.items()}
     if how.json:
         plain = {names: _plain(results, own[names]) for names, results in found.items()}

@@ -18,11 +18,15 @@ export async function readVotes(file) {
   return votes;
 }
 
-/** Returns the votes of a list that the browser has kept. Throws where it is damaged. */
+/**
+ * Returns the votes of a list that the browser has kept, and how many others there are, which are no votes. Throws where
+ * it is no list.
+ */
 export function keptVotes(text) {
   const plain = JSON.parse(text);
   if (!Array.isArray(plain)) throw new ImportError("These are no votes.");
-  return plain.map((vote, i) => checked(i + 1, vote));
+  const votes = plain.filter((vote) => faultOf(vote, VOTE_SCHEMA) === null).map(voteOf);
+  return { votes, damaged: plain.length - votes.length };
 }
 
 function voteOfLine(number, line) {

@@ -6,6 +6,7 @@ const NAME = "decodery-votes";
 const FULL = "The browser has no room for more votes: save them as a file before you close the page.";
 const LOST = "The browser does not let the page keep votes: save them as a file before you close the page.";
 const DAMAGED = "The votes that this browser kept cannot be read. The tally begins anew with the next vote.";
+const PARTLY = "Some of the votes that this browser kept cannot be read. The next vote takes their place.";
 
 /** Dispatches "change" when votes come or go, and "trouble" with a sentence in `detail` where they cannot be kept. */
 export class KeptVotes extends EventTarget {
@@ -50,8 +51,10 @@ export class KeptVotes extends EventTarget {
 
   #read() {
     try {
-      this.#votes = keptVotes(localStorage.getItem(NAME) ?? "[]");
+      const { votes, damaged } = keptVotes(localStorage.getItem(NAME) ?? "[]");
+      this.#votes = votes;
       this.#kept = true;
+      if (damaged > 0) this.#tell(PARTLY);
     } catch (error) {
       // A damaged value is left as it is until a vote takes its place.
       this.#tell(error instanceof DOMException || error instanceof TypeError ? LOST : DAMAGED);

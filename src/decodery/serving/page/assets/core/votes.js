@@ -14,16 +14,17 @@ const QUANTILE = 1.959963984540054;
  *   shown_first: "one" | "other", settings: {one: Setting, other: Setting}, chat: boolean, created: number}} Vote
  */
 
+const TEXT = { type: "string" };
 const SETTING = {
   type: "object",
   required: ["name", "model", "params"],
   properties: {
-    name: { type: "string", maxLength: 2000 },
+    // As long as its parameters: a grammar is one of them.
+    name: TEXT,
     model: { type: "string", maxLength: 1000 },
     params: { type: "object", propertyNames: { pattern: "^[a-z][a-z0-9_]*$" } },
   },
 };
-const TEXT = { type: "string" };
 export const VOTE_SCHEMA = {
   type: "object",
   required: ["id", "question", "one", "other", "vote", "shown_first", "settings"],

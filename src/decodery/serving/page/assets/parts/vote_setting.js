@@ -41,9 +41,12 @@ export class VoteSetting {
     this.#model.value = model;
   }
 
-  /** Returns the setting, with the name that tells it apart: its parameters in the order of their names. */
-  value() {
-    const params = this.#parameters.value();
+  /**
+   * Returns the setting with `shared` parameters, and the name that tells it apart: its parameters in the order of their
+   * names.
+   */
+  value(shared) {
+    const params = { ...this.#parameters.value(), ...shared };
     const sorted = Object.entries(params).sort(([one], [other]) => (one < other ? -1 : 1));
     return { name: summaryOf(Object.fromEntries(sorted)), model: this.#model.value, params };
   }

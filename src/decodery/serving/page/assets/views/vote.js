@@ -94,15 +94,13 @@ class VoteView {
   #start() {
     const { prompts, length, kind, setup, wrong } = this.#parts;
     const lines = prompts.value.split("\n").map((line) => line.replace(/\r$/, "")).filter((line) => line.trim() !== "");
-    const settings = this.#settings.map((setting) => setting.value());
     const most = Number(length.value);
+    const settings = this.#settings.map((setting) => setting.value(most > 0 ? { max_tokens: most } : {}));
     const fault = faultOf(lines, settings);
     wrong.textContent = fault ?? "";
     wrong.hidden = fault === null;
     if (fault !== null) return;
-    const shared = most > 0 ? { max_tokens: most } : {};
-    const asked = settings.map(({ params, ...setting }) => ({ ...setting, params: { ...params, ...shared } }));
-    this.#series = { prompts: lines, place: 0, chat: kind.value === "chat", settings: asked };
+    this.#series = { prompts: lines, place: 0, chat: kind.value === "chat", settings };
     setup.open = false;
     this.#ask();
   }
