@@ -118,7 +118,7 @@ def test_a_chat_that_is_left_and_shown_again_still_shows_its_reply_and_takes_no_
     page = chat.page
     stop = page.get_by_role("button", name="Stop", exact=True)
     set_parameter(page, "max_tokens", "100")
-    with paced(server, 0.02):
+    with paced(server, 0.1):
         chat.send("alpha")
         page.wait_for_selector(".run .token >> nth=1")
         for leave in (lambda: page.get_by_label("Completion").check(), lambda: chat.open_kept("Once upon")):
