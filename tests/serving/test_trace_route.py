@@ -67,6 +67,17 @@ def test_the_progress_of_each_prompt_is_told_as_it_is_computed(server: LiveServe
     assert "progress" not in {line["kind"] for line in lines_of(server, requests=[long])}
 
 
+def test_a_text_that_ends_in_the_step_of_its_whole_prompt_tells_its_progress(server: LiveServer) -> None:
+    # A prompt that no other test has cached.
+    one = {"prompt": [90 - place for place in range(20)], "params": {"max_tokens": 1}}
+    lines = lines_of(server, requests=[one], progress=True)
+    told = [line["progress"] for line in lines if line["kind"] == "progress"]
+    assert told == [{"prompt": 20, "cached": 0, "computed": 20, "running": True}]
+    lines = lines_of(server, requests=[one], progress=True)
+    told = [line["progress"] for line in lines if line["kind"] == "progress"]
+    assert told == [{"prompt": 20, "cached": 16, "computed": 20, "running": True}]
+
+
 def test_beams_come_with_each_step(server: LiveServer) -> None:
     params = {"strategy": {"type": "beam_search", "num_beams": 3}, "max_tokens": 5}
     lines = lines_of(server, requests=[{"prompt": "Hello", "params": params}], candidates=2)

@@ -33,12 +33,11 @@ class Added:
 
 @dataclass(slots=True)
 class _Place:
-    """Holds where the events of a request go, and the last progress that was told if it wants any."""
+    """Holds where the events of a request go, and the last progress of its prompt, None if it wants none."""
 
     inbox: Inbox
     place: int
-    tells_progress: bool
-    progress: PromptProgress | None = None
+    progress: PromptProgress | None
 
 
 class _Queue:
@@ -117,7 +116,8 @@ class Worker:
                         raise
                     found.append(error)
                     continue
-                queue.places[request] = _Place(inbox, place, tells_progress)
+                progress = engine.progress(request) if tells_progress else None
+                queue.places[request] = _Place(inbox, place, progress)
                 found.append(Added(request, engine.seed_of(request)))
         except BaseException:
             self._drop(inbox)
@@ -198,8 +198,11 @@ class Worker:
             place = queue.places.get(event.request)
             if place is not None:
                 placed.append((place.inbox, (place.place, event)))
+                if place.progress is not None:
+                    told = replace(place.progress, cached=event.cached_tokens)
+                    place.progress = None if event.finish == "error" else told
         for request, place in queue.places.items():
-            if place.tells_progress and (progress := _new_progress(queue.engine, request, place)):
+            if place.progress is not None and (progress := _new_progress(queue.engine, request, place)):
                 placed.append((place.inbox, (place.place, progress)))
         if placed:
             self._on_loop(_deliver, placed)
@@ -213,17 +216,15 @@ class Worker:
 
 
 def _new_progress(engine: Engine, request: int, place: _Place) -> PromptProgress | None:
-    """Returns how much of a prompt is computed if that has changed; updates the place."""
+    """Returns how much of a prompt is computed if that has changed; updates the place, to None at the end."""
+    last = place.progress
+    assert last is not None
     try:
         progress = engine.progress(request)
-    except KeyError:  # It has ended, with the first token after its prompt if the last progress is less.
-        place.tells_progress = False
-        return place.progress and replace(place.progress, computed=place.progress.prompt)
-    place.tells_progress = progress.computed < progress.prompt
-    if progress == place.progress or not progress.running:
-        return None
-    place.progress = progress
-    return progress
+    except KeyError:  # The text has ended in the step that computed the rest of its prompt.
+        progress = replace(last, computed=last.prompt, running=True)
+    place.progress = None if progress.computed == progress.prompt else progress
+    return progress if progress.running and progress != last else None
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
