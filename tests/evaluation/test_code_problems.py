@@ -84,7 +84,7 @@ def test_files_of_both_kinds_are_read(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"test": None}, "row 2 has no test"),
+        ({"test": None}, "row 2: test is null"),
         ({"prompt": 3}, "row 2: .*must be texts"),
         ({"entry_point": "volume"}, "row 2: the prompt does not define volume"),
         ({"test": "def check(candidate:"}, "row 2: the test is no Python"),

@@ -199,8 +199,8 @@ class Worker:
             if place is not None:
                 placed.append((place.inbox, (place.place, event)))
                 if place.progress is not None:
-                    told = replace(place.progress, cached=event.cached_tokens)
-                    place.progress = None if event.finish == "error" else told
+                    last = replace(place.progress, cached=event.cached_tokens)
+                    place.progress = None if event.finish == "error" else last
         for request, place in queue.places.items():
             if place.progress is not None and (progress := _new_progress(queue.engine, request, place)):
                 placed.append((place.inbox, (place.place, progress)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from decodery.cli.flags.option import option
+from decodery.cli.flags.flag_field import option
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from decodery.cli.flags.flag_field import option
 from decodery.cli.flags.model_options import BACKENDS, DTYPES, QUANTIZATIONS
-from decodery.cli.flags.option import option
 
 _option = partial(option, panel="Model")
 

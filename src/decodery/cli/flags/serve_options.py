@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from decodery.cli.flags.option import option
+from decodery.cli.flags.flag_field import option
 
 _option = partial(option, panel="Server")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from decodery.cli.flags.option import option
+from decodery.cli.flags.flag_field import option
 from decodery.cli.flags.search_options import BASELINE
 
 LONG = "A text that is too long is an error, or cut at its end."
