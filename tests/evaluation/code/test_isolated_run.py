@@ -165,6 +165,7 @@ def test_addresses_do_not_stand_in_a_detail(runner: CodeRunner) -> None:
     [
         ("tempfile.mkdtemp()", "/..."),
         ("os.path.basename(tempfile.mkdtemp())", "tmp..."),
+        ("'tmpab1234_c tmp12345678'", "tmp... tmp..."),
         ("time.time()", "..."),
         ("round(time.time(), 1)", "..."),
         ("time.time_ns()", "..."),

@@ -28,6 +28,8 @@ class CodeRunError(DecoderyError):
 
 
 ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")
+# A name that the module tempfile draws.
+NEW_FILE = re.compile(r"\btmp[a-z0-9_]{8}\b")
 # Numbers in the message of an exception that may be a time, an identity, a process or drawn.
 CHANGING = re.compile(r"\d{4,}(?:\.\d*)?|\d*\.\d{4,}(?:e-?\d+)?")
 
@@ -150,7 +152,8 @@ def _outcome(found: dict[str, Any], folder: str, limits: CodeLimits) -> CodeOutc
 
 def _reason(found: dict[str, Any], verdict: dict[str, str], limits: CodeLimits) -> tuple[Reason, str]:
     if verdict and verdict["reason"] != "ended":
-        raised = CHANGING.sub("...", ADDRESS.sub("0x...", verdict.get("raised", "")))
+        # A name of a file may have digits, too.
+        raised = CHANGING.sub("...", NEW_FILE.sub("tmp...", ADDRESS.sub("0x...", verdict.get("raised", ""))))
         return cast("Reason", verdict["reason"]), verdict["detail"] + raised
     if found["stopped"] == "timeout":
         return "timeout", f"not done after {limits.wall_seconds:g} s"
@@ -175,5 +178,5 @@ def _one_line(text: str, folder: str) -> str:
     """Returns a text without what differs between two runs of a program: addresses and names of files."""
     text = ADDRESS.sub("0x...", text.replace(folder, "."))
     text = re.sub(r"(?<![\w.])/[\w.-]+(?:/[\w.-]+)+", "/...", text)
-    text = re.sub(r"\btmp[a-z0-9_]{8}\b", "tmp...", text)
+    text = NEW_FILE.sub("tmp...", text)
     return " ".join(text.encode("utf-8", "replace").decode().split())[:SHOWN]
