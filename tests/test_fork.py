@@ -16,7 +16,7 @@ BACKENDS = ("torch", "native") if available() else ("torch",)
 
 
 # A process for each is slow. The other laws differ in who forks when, not in what is restored.
-FAST = {("a_child", "torch", 2), ("a_fork_beside_threads", "native", 2)}
+FAST = {("a_child", "torch", 2), ("a_child", "native", 2), ("a_fork_beside_threads", "native", 2)}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

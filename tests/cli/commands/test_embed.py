@@ -185,7 +185,7 @@ def test_a_model_that_continues_texts_is_one_clear_error(decodery: Run, model: s
     assert 'pooling="last"' in ran.err
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "npy", pytest.param("safetensors", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("suffix", ["jsonl", "npy", "safetensors"])
 def test_a_killed_command_goes_on_where_it_was(encoder: str, tmp_path: Path, suffix: str) -> None:
     texts = [f"the dog sat {number} and the cat" for number in range(6000)]
     path, out = lines(tmp_path / "in.txt", texts), tmp_path / f"out.{suffix}"

@@ -13,8 +13,9 @@ from decodery.evaluation.judge.judging_model import JudgingModel
 from decodery.evaluation.judge.pairwise import (
     Comparison,
     Judged,
+    PairwiseResult,
+    Rule,
     agreements,
-    compare,
     most_judges,
     summary,
     verdicts_on,
@@ -62,6 +63,13 @@ def prefers(word: str) -> Says:
         return says("tie" if (word in first) == (word in second) else "A" if word in first else "B")
 
     return verdict
+
+
+def compare(
+    model: JudgingModel, comparisons: Sequence[Comparison], store: AnswerStore, rule: Rule = "excluded"
+) -> PairwiseResult:
+    """Returns what a judge says of pairs."""
+    return summary(model.name, verdicts_on(model, comparisons, store), rule)
 
 
 PAIRS = [

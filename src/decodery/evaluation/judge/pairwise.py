@@ -85,18 +85,6 @@ def conversation(comparison: Comparison, *, swapped: bool, instructions: str) ->
     return [{"role": "user", "content": text}]
 
 
-def compare(
-    judge: JudgingModel,
-    comparisons: Sequence[Comparison],
-    store: AnswerStore,
-    *,
-    rule: Rule = "excluded",
-    advance: Callable[[], None] = lambda: None,
-) -> PairwiseResult:
-    """Asks a judge about each pair in both orders, and counts the verdicts. Raises as `verdicts_on` does."""
-    return summary(judge.name, verdicts_on(judge, comparisons, store, advance=advance), rule)
-
-
 def verdicts_on(
     judge: JudgingModel,
     comparisons: Sequence[Comparison],

@@ -88,8 +88,8 @@ def _comparisons(answers: Sequence[Path], how: JudgeOptions) -> tuple[Pairs, set
 def _pairs(groups: Pairs, votes: Votes, judges: Sequence[str], how: JudgeOptions, store: AnswerStore) -> None:
     rule: Rule = "half" if how.inconsistent == "half" else "excluded"
     found: dict[tuple[str, str] | None, list[PairwiseResult]] = {names: [] for names in groups}
+    every = [one for comparisons in groups.values() for one in comparisons]
     for name in judges:
-        every = [one for comparisons in groups.values() for one in comparisons]
         with _bar(name, 2 * len(every)) as advance:
             judged = {one.id: one for one in verdicts_on(_opened(name, how), every, store, advance=advance)}
         for names, comparisons in groups.items():
