@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.input_errors import numbered
 from decodery.encoding.results import Classification
 from decodery.encoding.tasks.head_scores import Floats, ordered_scores, sigmoid, softmax
-from decodery.encoding.tasks.inputs import checked_text, listed, numbered, several, token_texts
+from decodery.encoding.tasks.inputs import checked_text, listed, several, token_texts
 from decodery.encoding.tasks.labels import Scoring, distinct_names, scoring
 from decodery.encoding.texts import Long, pair
 from decodery.errors import ParameterError

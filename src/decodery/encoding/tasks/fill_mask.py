@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.input_errors import numbered
 from decodery.encoding.results import MaskFill
 from decodery.encoding.tasks.head_scores import Floats, head_scores, softmax
-from decodery.encoding.tasks.inputs import checked_text, numbered, several
+from decodery.encoding.tasks.inputs import checked_text, several
 from decodery.encoding.tasks.pieces import in_text, inserted
 from decodery.encoding.texts import single
 from decodery.errors import ModelError, ParameterError, RequestError

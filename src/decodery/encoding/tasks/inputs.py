@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Number
 from typing import Any, TypeAlias, TypeGuard
 
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.input_errors import numbered
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import Long, pair, single
 from decodery.encoding.vectors.sentence_folder import default_prompt
-from decodery.errors import DecoderyError, ParameterError
+from decodery.errors import ParameterError
 from decodery.token_ids import listed_prompts, plain
 
 Pair: TypeAlias = "tuple[str, str] | list[str]"
@@ -70,20 +70,6 @@ def token_texts(parts: EncoderParts, items: Sequence[Any], *, long: Long) -> lis
         with numbered(index, len(items)):
             found.append(token_text(parts, item, long=long, prompt=prompt))
     return found
-
-
-def numbered(index: int, count: int, name: str = "text") -> AbstractContextManager[None]:
-    """Adds the place of an input, from 0, to errors about it, if it is one of several."""
-    return named(f"{name} {index}" if count > 1 else None, f"texts[{index}]")
-
-
-@contextmanager
-def named(name: str | None, param: str) -> Iterator[None]:
-    """Adds a name, if any, to errors about an input, and the argument that it is."""
-    try:
-        yield
-    except DecoderyError as error:
-        raise type(error)(str(error) if name is None else f"{name}: {error}", param=param) from None
 
 
 def checked_text(text: Any, name: str = "the text") -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from decodery.encoding.encoder_parts import EncoderParts
-from decodery.encoding.tasks.inputs import checked_text, named, numbered
+from decodery.encoding.input_errors import named, numbered
+from decodery.encoding.tasks.inputs import checked_text
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import Long
 from decodery.encoding.vectors.multi_vectors import multi_vectors, read_role

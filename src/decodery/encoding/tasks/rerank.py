@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.input_errors import numbered
 from decodery.encoding.results import Ranked
 from decodery.encoding.tasks.classify import scores_of
 from decodery.encoding.tasks.head_scores import ordered_scores
-from decodery.encoding.tasks.inputs import checked_long, checked_text, numbered, several
+from decodery.encoding.tasks.inputs import checked_long, checked_text, several
 from decodery.encoding.tasks.labels import Scoring, pair_scoring
 from decodery.encoding.tasks.late_interaction import max_sims
 from decodery.encoding.tasks.prompted.yes_no import answer_logits, has_form_of_pairs, pair_texts

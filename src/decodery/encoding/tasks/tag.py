@@ -12,9 +12,9 @@ from typing import Any, get_args
 import numpy as np
 
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.input_errors import numbered
 from decodery.encoding.results import TaggedSpan
 from decodery.encoding.tasks.head_scores import Floats, head_scores, softmax
-from decodery.encoding.tasks.inputs import numbered
 from decodery.encoding.tasks.labels import label_names
 from decodery.encoding.tasks.tag_spans import (
     FoundSpan,

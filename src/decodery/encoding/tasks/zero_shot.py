@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.input_errors import numbered
 from decodery.encoding.results import Classification, Embeddings
 from decodery.encoding.tasks.classify import classification
 from decodery.encoding.tasks.head_scores import Floats, ordered_scores, softmax
-from decodery.encoding.tasks.inputs import checked_text, listed, numbered, several
+from decodery.encoding.tasks.inputs import checked_text, listed, several
 from decodery.encoding.tasks.labels import find_label, label_names
 from decodery.encoding.texts import Long, pair
 from decodery.encoding.vectors.sentence_folder import default_prompt

@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.input_errors import numbered
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import Long, parts_of_text
 from decodery.encoding.vectors.multi_vector_files import Closeness, Total
 from decodery.encoding.vectors.multi_vector_settings import MultiVectorSettings
-from decodery.errors import DecoderyError, ModelError, ParameterError, RequestError
+from decodery.errors import ModelError, ParameterError, RequestError
 from decodery.token_ids import listed_prompts
 
 
@@ -69,12 +70,8 @@ def embed_multi(
     listed = listed_prompts(texts)
     read = []
     for index, text in enumerate(listed):
-        try:
+        with numbered(index, len(listed)):
             read.append(read_role(parts, text, query=query, long=long))
-        except DecoderyError as error:
-            if len(listed) == 1:
-                raise
-            raise type(error)(f"text {index}: {error}", param=f"texts[{index}]") from None
     found = dict(multi_vectors(parts, read, query=query))
     return [found[index] for index in range(len(listed))]
 

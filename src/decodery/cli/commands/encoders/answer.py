@@ -13,7 +13,7 @@ from decodery.cli.flags.line_options import EncoderOptions, LineOptions
 from decodery.cli.flags.task_options import AnswerOptions
 from decodery.cli.line_work import identity_of
 from decodery.cli.text_lines import Line
-from decodery.encoding.tasks.inputs import numbered
+from decodery.encoding.input_errors import numbered
 from decodery.errors import ParameterError, RequestError
 from decodery.llm import LLM
 

@@ -21,7 +21,8 @@ from decodery.cli.line_work import (
 from decodery.cli.load_encoder import encoder_settings, load_encoder
 from decodery.cli.terminal import emit
 from decodery.cli.text_lines import Line
-from decodery.encoding.tasks.inputs import checked_long, numbered
+from decodery.encoding.input_errors import numbered
+from decodery.encoding.tasks.inputs import checked_long
 from decodery.errors import RequestError
 from decodery.llm import LLM
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.input_errors import numbered
 from decodery.encoding.results import Classification
 from decodery.encoding.tasks.classify import classification
 from decodery.encoding.tasks.head_scores import Floats, head_scores, softmax
-from decodery.encoding.tasks.inputs import checked_text, listed, numbered
+from decodery.encoding.tasks.inputs import checked_text, listed
 from decodery.encoding.tasks.prompted.prompt_form import PromptForm, chat_form, read_prompt
 from decodery.encoding.tasks.zero_shot import checked_labels
 from decodery.encoding.text_batches import TokenText

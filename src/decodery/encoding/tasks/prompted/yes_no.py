@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from decodery.encoding.encoder_parts import EncoderParts
+from decodery.encoding.input_errors import numbered
 from decodery.encoding.tasks.head_scores import head_scores
-from decodery.encoding.tasks.inputs import checked_text, numbered
+from decodery.encoding.tasks.inputs import checked_text
 from decodery.encoding.tasks.prompted.prompt_form import PromptForm, chat_form, read_prompt
 from decodery.encoding.text_batches import TokenText
 from decodery.encoding.texts import Long
